@@ -1,0 +1,1 @@
+//! Reading and streaming-writing Hugging Face mixture-of-experts checkpoints, with model families as data

@@ -1,0 +1,1 @@
+//! Clusterings of mixture-of-experts layers under an expert budget: agglomerative, STUN's greedy linkage, k-means

@@ -1,0 +1,1 @@
+//! Which expert of a cluster survives, and whether survivors are merged

@@ -1,0 +1,1 @@
+//! How alike two experts behave: router-row distance, co-activation and their mix
