@@ -1,1 +1,80 @@
-//! Data types and stage traits of moeprune, the mixture-of-experts pruner: the seams every stage plugs into
+/*!
+The vocabulary of moeprune and the seams between its stages.
+
+# Brief overview
+
+A mixture-of-experts checkpoint is pruned in four steps: it is *observed* on calibration text
+([`Observation`]), a [`Plan`] is made from what was seen, the plan is *applied*, and the result is
+*evaluated*. Between the steps stand small traits, each with one required method:
+
+| trait | question it answers |
+|---|---|
+| [`ExpertSimilarity`] | how far apart do two experts of a layer behave? |
+| [`ExpertClustering`] | which experts may stand in for each other, under a budget? |
+| [`ExpertSelector`] | which expert of a cluster survives, or are they averaged? |
+| [`WeightScorer`] | how much does one weight of a matrix matter? |
+| [`SparsityAllocator`] | how is an overall ratio split over the layers? |
+| [`TensorSource`], [`TensorSink`] | where do weights come from, and where do they go? |
+
+This crate holds those traits and the data they pass, and implements none of them. Whoever writes
+an extension depends on this crate alone; every built-in implementation lives in a crate of its
+own that depends on this one and on no other stage.
+
+# Example
+
+A similarity of one's own, usable wherever a built-in one is:
+
+```
+use moeprune_core::{DistanceMatrix, ExpertSimilarity, LayerBehaviour, StageError};
+
+/// Experts that are used equally often are alike.
+#[derive(Debug)]
+struct EqualLoad;
+
+impl ExpertSimilarity for EqualLoad {
+    fn distances(&self, layer: &LayerBehaviour<'_>) -> Result<DistanceMatrix, StageError> {
+        let routing = layer.routing.ok_or("EqualLoad needs an observation")?;
+        let load = |e: usize| routing.counts[e] as f64;
+        Ok(DistanceMatrix::from_fn(layer.experts(), |i, j| (load(i) - load(j)).abs())?)
+    }
+}
+```
+
+# Why it is so
+
+The traits take borrowed views and return plain data, so that a stage can be replaced without
+touching its neighbours and tested without a model. Values that have an invariant
+([`DistanceMatrix`], [`Partition`], [`Sparsity`]) check it when they are made; everything after
+that may rely on it.
+*/
+
+mod accounting;
+mod distance;
+mod error;
+mod linear;
+mod model_spec;
+mod observation;
+mod partition;
+mod plan;
+mod sparsity;
+pub mod stage;
+mod tensor;
+
+pub use accounting::{ParameterCounts, unstructured_ratio};
+pub use distance::DistanceMatrix;
+pub use error::{Error, StageError};
+pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
+pub use model_spec::{
+    Activation, FeedForward, LayerSpec, LinearShape, ModelSpec, MoeInput, MoeSpec, Routing,
+};
+pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};
+pub use partition::Partition;
+pub use plan::{LayerPlan, Plan, Survivor, SurvivorReason, UnstructuredPlan};
+pub use sparsity::Sparsity;
+#[doc(inline)]
+pub use stage::{
+    BoundScorer, ClusteredLayer, ExpertBudget, ExpertClustering, ExpertSelector, ExpertSimilarity,
+    ExpertWeights, LayerBehaviour, LayerProfile, LinearView, SparsityAllocator, TensorSink,
+    TensorSource, WeightScorer,
+};
+pub use tensor::{Dtype, MatrixView, TensorBytes};

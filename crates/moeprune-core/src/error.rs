@@ -1,0 +1,82 @@
+//! Errors of the checked types, and the error that crosses a stage trait.
+
+/// What a stage implementation returns when it cannot do its work.
+///
+/// Any error converts into it with `?`, and so does a string, so an extension needs no error type
+/// of its own. The caller adds which layer and which stage it was.
+pub type StageError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// A value that would break an invariant of this crate's types.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A sparsity outside `0 <= s < 1`.
+    #[error("sparsity must be at least 0 and below 1, got {0}")]
+    Sparsity(f64),
+    /// The asked total cannot be reached by zeroing weights.
+    #[error(
+        "cannot reach a total sparsity of {target}: {removed} of {denominator} parameters are \
+         already removed and {prunable} are left to prune; ask for {feasible}"
+    )]
+    UnreachableSparsity {
+        /// Sparsity asked for.
+        target: f64,
+        /// Parameters the target counts over.
+        denominator: u64,
+        /// Parameters already gone.
+        removed: u64,
+        /// Parameters that may still be zeroed.
+        prunable: u64,
+        /// What would be possible, in words.
+        feasible: String,
+    },
+    /// A distance that is not a number or infinite.
+    #[error("distance between experts {i} and {j} is {value}; distances must be finite")]
+    DistanceNotFinite {
+        /// First expert.
+        i: usize,
+        /// Second expert.
+        j: usize,
+        /// The value found.
+        value: f64,
+    },
+    /// Two entries of a distance matrix that should be equal are not.
+    #[error("distance matrix is not symmetric at ({i}, {j}): {a} and {b}")]
+    DistanceAsymmetric {
+        /// Row.
+        i: usize,
+        /// Column.
+        j: usize,
+        /// Entry at (i, j).
+        a: f64,
+        /// Entry at (j, i).
+        b: f64,
+    },
+    /// The wrong number of values for a shape.
+    #[error("{what}: expected {expected} values, got {got}")]
+    Length {
+        /// What was being built.
+        what: &'static str,
+        /// Number of values the shape asks for.
+        expected: usize,
+        /// Number of values given.
+        got: usize,
+    },
+    /// Clusters that are not a partition of `0..n`.
+    #[error("clusters are not a partition of {n} experts: {reason}")]
+    NotAPartition {
+        /// Number of experts to be covered.
+        n: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tensor of a type that cannot be read as floating-point weights.
+    #[error("cannot read {0} as weights: only F32, F16 and BF16 are supported")]
+    NotFloat(crate::Dtype),
+    /// A string that names no Linear.
+    #[error("`{0}` names no Linear; expected for example `attention.query` or `expert.3.down`")]
+    LinearName(String),
+    /// Two observations that cannot be added.
+    #[error("observations do not match: {0}")]
+    ObservationMismatch(String),
+}

@@ -1,0 +1,212 @@
+//! Names for the parts of a decoder, free of any family's tensor names.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// One of the four projections of grouped-query attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_enums, reason = "attention has these four")]
+pub enum AttentionProjection {
+    /// `[heads · head_dim, hidden]`
+    Query,
+    /// `[kv_heads · head_dim, hidden]`
+    Key,
+    /// `[kv_heads · head_dim, hidden]`
+    Value,
+    /// `[hidden, heads · head_dim]`
+    Output,
+}
+
+/// One of the three matrices of a gated MLP: `down(act(gate · x) ∘ (up · x))`.
+///
+/// Mixtral and Arctic call them `w1` (gate), `w3` (up) and `w2` (down).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_enums, reason = "a gated MLP has these three")]
+pub enum MlpProjection {
+    /// `[inner, hidden]`, goes through the activation.
+    Gate,
+    /// `[inner, hidden]`, multiplies it.
+    Up,
+    /// `[hidden, inner]`
+    Down,
+}
+
+impl MlpProjection {
+    /// Gate, up, down: the order in which an expert's parameters are flattened is
+    /// gate, up, down here; the reference's `w1, w2, w3` differs, which no norm or mean can see.
+    pub const ALL: [Self; 3] = [Self::Gate, Self::Up, Self::Down];
+}
+
+/// A Linear of one decoder layer. Weights are `[out, in]`.
+///
+/// The order of the variants is the order in which a layer's Linears are listed and written
+/// everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+#[non_exhaustive]
+pub enum LinearId {
+    /// A projection of the attention.
+    Attention(AttentionProjection),
+    /// The router: `[experts, hidden]`.
+    Router,
+    /// The dense MLP beside the experts that Arctic calls residual.
+    Residual(MlpProjection),
+    /// The MLP of a layer without experts.
+    Dense(MlpProjection),
+    /// An expert that every token goes through.
+    Shared(MlpProjection),
+    /// A routed expert.
+    Expert(usize, MlpProjection),
+}
+
+impl LinearId {
+    /// The Linear under which the statistics of this one's input are kept: Linears that read the
+    /// same vector share them (query, key and value; gate and up).
+    #[must_use]
+    pub fn input_site(self) -> Self {
+        use AttentionProjection::{Key, Query, Value};
+        use MlpProjection::{Gate, Up};
+        match self {
+            Self::Attention(Query | Key | Value) => Self::Attention(Query),
+            Self::Residual(Up) => Self::Residual(Gate),
+            Self::Dense(Up) => Self::Dense(Gate),
+            Self::Shared(Up) => Self::Shared(Gate),
+            Self::Expert(e, Up) => Self::Expert(e, Gate),
+            other => other,
+        }
+    }
+
+    /// The routed expert this belongs to, if any.
+    #[must_use]
+    pub fn expert(self) -> Option<usize> {
+        match self {
+            Self::Expert(e, _) => Some(e),
+            _ => None,
+        }
+    }
+
+    /// The same Linear of another expert; anything else unchanged.
+    #[must_use]
+    pub fn with_expert(self, expert: usize) -> Self {
+        match self {
+            Self::Expert(_, p) => Self::Expert(expert, p),
+            other => other,
+        }
+    }
+}
+
+impl fmt::Display for LinearId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mlp = |p: MlpProjection| match p {
+            MlpProjection::Gate => "gate",
+            MlpProjection::Up => "up",
+            MlpProjection::Down => "down",
+        };
+        match *self {
+            Self::Attention(AttentionProjection::Query) => f.write_str("attention.query"),
+            Self::Attention(AttentionProjection::Key) => f.write_str("attention.key"),
+            Self::Attention(AttentionProjection::Value) => f.write_str("attention.value"),
+            Self::Attention(AttentionProjection::Output) => f.write_str("attention.output"),
+            Self::Router => f.write_str("router"),
+            Self::Residual(p) => write!(f, "residual.{}", mlp(p)),
+            Self::Dense(p) => write!(f, "dense.{}", mlp(p)),
+            Self::Shared(p) => write!(f, "shared.{}", mlp(p)),
+            Self::Expert(e, p) => write!(f, "expert.{e}.{}", mlp(p)),
+        }
+    }
+}
+
+impl FromStr for LinearId {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self, Error> {
+        let unknown = || Error::LinearName(s.to_owned());
+        let mlp = |p: &str| match p {
+            "gate" => Ok(MlpProjection::Gate),
+            "up" => Ok(MlpProjection::Up),
+            "down" => Ok(MlpProjection::Down),
+            _ => Err(unknown()),
+        };
+        let parts: Vec<&str> = s.split('.').collect();
+        Ok(match parts[..] {
+            ["attention", "query"] => Self::Attention(AttentionProjection::Query),
+            ["attention", "key"] => Self::Attention(AttentionProjection::Key),
+            ["attention", "value"] => Self::Attention(AttentionProjection::Value),
+            ["attention", "output"] => Self::Attention(AttentionProjection::Output),
+            ["router"] => Self::Router,
+            ["residual", p] => Self::Residual(mlp(p)?),
+            ["dense", p] => Self::Dense(mlp(p)?),
+            ["shared", p] => Self::Shared(mlp(p)?),
+            ["expert", e, p] => Self::Expert(e.parse().map_err(|_| unknown())?, mlp(p)?),
+            _ => return Err(unknown()),
+        })
+    }
+}
+
+impl TryFrom<String> for LinearId {
+    type Error = Error;
+    fn try_from(s: String) -> Result<Self, Error> {
+        s.parse()
+    }
+}
+
+impl From<LinearId> for String {
+    fn from(id: LinearId) -> Self {
+        id.to_string()
+    }
+}
+
+/// A tensor of one decoder layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum LayerTensor {
+    /// Norm before attention, `[hidden]`.
+    InputNorm,
+    /// Norm before the MoE block or the dense MLP, `[hidden]`.
+    PostAttentionNorm,
+    /// Norm before Arctic's residual MLP, `[hidden]`.
+    ResidualNorm,
+    /// The weight of a Linear, `[out, in]`.
+    Linear(LinearId),
+}
+
+/// A tensor of the model by its part, whatever a family calls it on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum TensorId {
+    /// Token embeddings, `[vocab, hidden]`.
+    Embedding,
+    /// A tensor of a decoder layer.
+    Layer(usize, LayerTensor),
+    /// Norm before the head, `[hidden]`.
+    FinalNorm,
+    /// Output head, `[vocab, hidden]`. Absent when tied to the embeddings.
+    LmHead,
+}
+
+impl TensorId {
+    /// The weight of a Linear of a layer.
+    #[must_use]
+    pub fn linear(layer: usize, id: LinearId) -> Self {
+        Self::Layer(layer, LayerTensor::Linear(id))
+    }
+}
+
+impl fmt::Display for TensorId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedding => f.write_str("embedding"),
+            Self::FinalNorm => f.write_str("final norm"),
+            Self::LmHead => f.write_str("head"),
+            Self::Layer(l, LayerTensor::InputNorm) => write!(f, "layer {l} input norm"),
+            Self::Layer(l, LayerTensor::PostAttentionNorm) => {
+                write!(f, "layer {l} post-attention norm")
+            }
+            Self::Layer(l, LayerTensor::ResidualNorm) => write!(f, "layer {l} residual norm"),
+            Self::Layer(l, LayerTensor::Linear(id)) => write!(f, "layer {l} {id}"),
+        }
+    }
+}

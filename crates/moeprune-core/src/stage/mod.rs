@@ -1,0 +1,22 @@
+/*!
+The stage traits: the seams of the pipeline.
+
+Every trait has one required method, is object-safe, takes borrowed views and returns a
+`Result`. The pipeline holds them as `Box<dyn Trait>` and may call them from several threads,
+hence `Send + Sync`. An implementation must be a pure function of its fields and its arguments:
+the same input gives the same output, whatever the number of threads, and a seed is a field.
+*/
+
+mod allocator;
+mod clustering;
+mod scorer;
+mod selector;
+mod similarity;
+mod tensors;
+
+pub use allocator::{LayerProfile, SparsityAllocator};
+pub use clustering::{ExpertBudget, ExpertClustering};
+pub use scorer::{BoundScorer, LinearView, WeightScorer};
+pub use selector::{ClusteredLayer, ExpertSelector, ExpertWeights};
+pub use similarity::{ExpertSimilarity, LayerBehaviour};
+pub use tensors::{TensorSink, TensorSource};

@@ -1,0 +1,75 @@
+//! Which expert of a cluster survives.
+
+use std::fmt;
+
+use crate::{MatrixView, Partition, StageError, Survivor};
+
+/// Decides for each cluster of a layer which expert stands for it, or that they are averaged.
+///
+/// Called once a layer while a plan is made. The caller guarantees that the partition covers the
+/// layer's experts. The implementer returns one [`Survivor`] a cluster, ascending by
+/// [`Survivor::source`], each from its cluster.
+///
+/// ```
+/// use moeprune_core::{
+///     ClusteredLayer, ExpertSelector, ExpertWeights, StageError, Survivor, SurvivorReason,
+/// };
+///
+/// /// The expert with the lowest index survives.
+/// #[derive(Debug)]
+/// struct First;
+///
+/// impl ExpertSelector for First {
+///     fn select(
+///         &self,
+///         layer: &ClusteredLayer<'_>,
+///         _experts: &dyn ExpertWeights,
+///     ) -> Result<Vec<Survivor>, StageError> {
+///         let first = |cluster: &Vec<usize>| Survivor {
+///             source: cluster[0],
+///             reason: SurvivorReason::LowestIndex,
+///             average_of: Vec::new(),
+///         };
+///         Ok(layer.partition.clusters().iter().map(first).collect())
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an expert selector",
+    note = "implement `ExpertSelector::select`: one survivor for each cluster of a layer"
+)]
+pub trait ExpertSelector: fmt::Debug + Send + Sync {
+    /// One survivor a cluster, ascending by source index.
+    ///
+    /// # Errors
+    /// If an expert cannot be read.
+    fn select(
+        &self,
+        layer: &ClusteredLayer<'_>,
+        experts: &dyn ExpertWeights,
+    ) -> Result<Vec<Survivor>, StageError>;
+}
+
+/// A layer whose experts have been grouped.
+#[derive(Debug, Clone, Copy)]
+#[expect(clippy::exhaustive_structs, reason = "a view the pipeline fills")]
+pub struct ClusteredLayer<'a> {
+    /// Decoder layer.
+    pub layer: usize,
+    /// The clusters.
+    pub partition: &'a Partition,
+    /// Router weight `[experts, hidden]`.
+    pub router: MatrixView<'a>,
+    /// Calibration tokens routed to each expert, when an observation is there.
+    pub tokens: Option<&'a [u64]>,
+}
+
+/// Reads the experts of one layer, one at a time: only what a selector holds is in memory.
+pub trait ExpertWeights {
+    /// All parameters of an expert as f32: gate, up and down weights, row-major, one after the
+    /// other. Every expert of a layer has the same number of values in the same order.
+    ///
+    /// # Errors
+    /// If the expert does not exist or cannot be read.
+    fn parameters(&self, expert: usize) -> Result<Vec<f32>, StageError>;
+}
