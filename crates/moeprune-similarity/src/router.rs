@@ -1,0 +1,55 @@
+//! Distance between router rows.
+
+use moeprune_core::{DistanceMatrix, ExpertSimilarity, LayerBehaviour, StageError};
+
+use crate::Error;
+
+/// Euclidean distance between the experts' router rows, `‖g_i − g_j‖₂`, in f64.
+///
+/// Rows that nearly agree give nearly equal logits to every token, hence route the same tokens.
+/// Needs the router alone: no forward pass, no expert weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::exhaustive_structs, reason = "options, written as literals")]
+pub struct RouterDistance {
+    /// What distances are divided by.
+    pub normalization: RouterNormalization,
+}
+
+/// What router distances are divided by, layer by layer.
+///
+/// Within a layer this changes nothing. Under a global budget it decides which layers lose most:
+/// without normalisation, those with a small router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum RouterNormalization {
+    /// Nothing, as STUN pruned Arctic.
+    #[default]
+    None,
+    /// The Frobenius norm of the layer's router.
+    FrobeniusNorm,
+}
+
+impl ExpertSimilarity for RouterDistance {
+    fn distances(&self, layer: &LayerBehaviour<'_>) -> Result<DistanceMatrix, StageError> {
+        let router = layer.router;
+        let scale = match self.normalization {
+            RouterNormalization::None => 1.0,
+            RouterNormalization::FrobeniusNorm => {
+                let norm =
+                    router.values().iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
+                if norm == 0.0 && router.rows() > 1 {
+                    return Err(Error::ZeroRouter.into());
+                }
+                norm
+            }
+        };
+        Ok(DistanceMatrix::from_fn(router.rows(), |i, j| {
+            let squares = router
+                .row(i)
+                .iter()
+                .zip(router.row(j))
+                .map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2));
+            squares.sum::<f64>().sqrt() / scale
+        })?)
+    }
+}
