@@ -1,0 +1,198 @@
+//! Everything that can go wrong, each with what to do about it.
+
+use std::{io, path::PathBuf};
+
+/// The error of a [`Generator`](crate::Generator), a [`LanguageModel`](crate::LanguageModel) or a
+/// [`Task`](crate::Task) written elsewhere.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why an evaluation stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file of documents could not be opened.
+    #[error(
+        "cannot open {}: expected JSON lines with the keys `question` and `answer`, such as \
+         GSM8K's test.jsonl; check the path", path.display()
+    )]
+    Open {
+        /// The file asked for.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// A file of documents was opened and is not one.
+    #[error("cannot take documents from {}", path.display())]
+    File {
+        /// The file read.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<Self>,
+    },
+    /// Reading stopped: a device fault, or bytes that are not UTF-8.
+    #[error("cannot read line {line} as UTF-8 text")]
+    Read {
+        /// The line, counted from 1.
+        line: usize,
+        /// The reason.
+        source: io::Error,
+    },
+    /// A line is not a document.
+    #[error(
+        "line {line}, column {column}: expected {{\"question\": \"…\", \"answer\": \"…\"}}: \
+         {problem}"
+    )]
+    Line {
+        /// The line, counted from 1.
+        line: usize,
+        /// The byte within the line, counted from 1; 0 where it is unknown.
+        column: usize,
+        /// The JSON parser's complaint.
+        problem: String,
+    },
+    /// There was nothing to evaluate on.
+    #[error("no documents: expected at least one JSON line with `question` and `answer`")]
+    NoDocuments,
+    /// A count that must be at least one was zero.
+    #[error("{what} is 0: give at least 1{hint}")]
+    Zero {
+        /// What was zero.
+        what: &'static str,
+        /// How to say what was probably meant, or nothing.
+        hint: &'static str,
+    },
+    /// No task goes by this name.
+    #[error("no task is called `{name}`: choose one of {known}")]
+    UnknownTask {
+        /// The name asked for.
+        name: String,
+        /// The names there are, separated by commas.
+        known: String,
+    },
+    /// More shots were asked for than there are training documents to draw them from.
+    #[error(
+        "`{task}` draws {shots} shots from the training documents and was given {given}: pass all \
+         of GSM8K's train.jsonl, or ask for fewer shots"
+    )]
+    TooFewTrainingDocuments {
+        /// The task.
+        task: String,
+        /// The number of shots asked for.
+        shots: usize,
+        /// The number of training documents.
+        given: usize,
+    },
+    /// More shots were asked for than the task is defined with.
+    #[error("`{task}` has {available} fixed shots and was asked for {shots}: ask for fewer")]
+    TooManyShots {
+        /// The task.
+        task: String,
+        /// The number of shots asked for.
+        shots: usize,
+        /// The number of shots there are.
+        available: usize,
+    },
+    /// A zero-shot task was asked for shots.
+    #[error("`{task}` takes no shots and was asked for {shots}: use `{instead}`")]
+    ZeroShot {
+        /// The task.
+        task: String,
+        /// The number of shots asked for.
+        shots: usize,
+        /// The task of the same form that takes shots.
+        instead: &'static str,
+    },
+    /// A filter's pattern is not a regular expression.
+    #[error("filter `{filter}`: `{pattern}` is not a regular expression")]
+    Pattern {
+        /// The filter's name.
+        filter: String,
+        /// The pattern.
+        pattern: String,
+        /// The reason.
+        source: BoxError,
+    },
+    /// A task could not form its requests.
+    #[error("`{task}` could not turn the documents into prompts")]
+    Task {
+        /// The task.
+        task: String,
+        /// The task's reason.
+        source: BoxError,
+    },
+    /// A task did not return one request a document.
+    #[error("`{task}` made {requests} prompts of {documents} documents: it must make one of each")]
+    RequestCount {
+        /// The task.
+        task: String,
+        /// The number of documents given.
+        documents: usize,
+        /// The number of requests returned.
+        requests: usize,
+    },
+    /// The generator failed.
+    #[error("generation failed on documents {first} to {last}")]
+    Generate {
+        /// The first document of the batch, counted from 0.
+        first: usize,
+        /// The last document of the batch.
+        last: usize,
+        /// The generator's reason.
+        source: BoxError,
+    },
+    /// The generator did not return one text a request.
+    #[error(
+        "the generator returned {outputs} texts for {requests} requests: it must return one each"
+    )]
+    OutputCount {
+        /// The number of requests in the batch.
+        requests: usize,
+        /// The number of texts returned.
+        outputs: usize,
+    },
+    /// A text is too short to be cut into blocks.
+    #[error(
+        "{tokens} tokens do not fill one block of {length}, and a block needs 2 to predict 1: \
+         give a longer text or a suitable block length"
+    )]
+    BlockLength {
+        /// The number of tokens given.
+        tokens: usize,
+        /// The block length asked for.
+        length: usize,
+    },
+    /// The language model failed.
+    #[error("scoring failed on token blocks {first} to {last}")]
+    Score {
+        /// The first block of the batch, counted from 0.
+        first: usize,
+        /// The last block of the batch.
+        last: usize,
+        /// The model's reason.
+        source: BoxError,
+    },
+    /// The language model did not return one result a block.
+    #[error(
+        "the language model returned {results} results for {blocks} blocks: it must return one each"
+    )]
+    NllCount {
+        /// The number of blocks in the batch.
+        blocks: usize,
+        /// The number of results returned.
+        results: usize,
+    },
+    /// A block's negative log-likelihood is NaN or infinite.
+    #[error(
+        "token block {block} has a negative log-likelihood of {value}: the model's logits are not \
+         finite; check the checkpoint, or compute in a wider type"
+    )]
+    NotFinite {
+        /// The block, counted from 0.
+        block: usize,
+        /// The value returned.
+        value: f64,
+    },
+    /// No block, or no predicted token, was scored.
+    #[error("no token was predicted: give at least one block of two tokens")]
+    NoTokens,
+}

@@ -1,0 +1,117 @@
+//! Who answers: the seam between a task and a model.
+
+use std::fmt;
+
+use crate::BoxError;
+
+/// One prompt and how its answer ends.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Request {
+    /// The text to continue.
+    pub prompt: String,
+    /// Strings at the first of which the answer ends. They are not part of the answer.
+    pub stop: Vec<String>,
+    /// The most tokens an answer may have.
+    pub max_new_tokens: usize,
+}
+
+impl Request {
+    /// A request to continue `prompt` by at most `max_new_tokens` tokens, or up to one of `stop`.
+    pub fn new(prompt: impl Into<String>, stop: Vec<String>, max_new_tokens: usize) -> Self {
+        Self { prompt: prompt.into(), stop, max_new_tokens }
+    }
+}
+
+/// Continues prompts. Implement it for whatever runs the model.
+///
+/// [`evaluate`](crate::evaluate) calls [`generate`](Self::generate) once a batch, in the order of
+/// the documents and never concurrently. A long evaluation reports its progress from here: each
+/// call finishes as many documents as it has requests.
+///
+/// What an implementation must do for the figures to be the harness's:
+///
+/// * Decode greedily: the likeliest token every time.
+/// * End at the model's end-of-sequence token, or after
+///   [`max_new_tokens`](Request::max_new_tokens).
+/// * Where the prompt and the new tokens together exceed the model's context, drop tokens from
+///   the *left* of the prompt, keeping the last `context - max_new_tokens`.
+/// * Return the continuation alone, without the prompt, special tokens decoded to nothing.
+///
+/// Stopping early at one of [`stop`](Request::stop) saves time and is otherwise optional:
+/// `evaluate` cuts every text there again.
+///
+/// # Example
+///
+/// ```
+/// use moeprune_eval::{BoxError, Generator, Request};
+///
+/// /// Answers every question the same way.
+/// struct Constant(&'static str);
+///
+/// impl Generator for Constant {
+///     fn generate(&mut self, requests: &[Request]) -> Result<Vec<String>, BoxError> {
+///         Ok(vec![self.0.to_owned(); requests.len()])
+///     }
+/// }
+///
+/// let requests = [Request::new("Question: 6 * 7?\nAnswer:", vec!["Question:".to_owned()], 256)];
+/// assert_eq!(Constant(" #### 42").generate(&requests)?, [" #### 42"]);
+/// # Ok::<(), BoxError>(())
+/// ```
+pub trait Generator {
+    /// Continues each prompt of a batch; one text a request, in the same order.
+    ///
+    /// # Errors
+    ///
+    /// Any failure of the model. It ends the evaluation and is passed on as the source of
+    /// [`Error::Generate`](crate::Error::Generate).
+    fn generate(&mut self, requests: &[Request]) -> Result<Vec<String>, BoxError>;
+}
+
+impl<G: Generator + ?Sized> Generator for &mut G {
+    fn generate(&mut self, requests: &[Request]) -> Result<Vec<String>, BoxError> {
+        (**self).generate(requests)
+    }
+}
+
+impl<G: Generator + ?Sized> Generator for Box<G> {
+    fn generate(&mut self, requests: &[Request]) -> Result<Vec<String>, BoxError> {
+        (**self).generate(requests)
+    }
+}
+
+/// Makes a [`Generator`] of a closure that continues one prompt.
+///
+/// ```
+/// use moeprune_eval::{Generator, Request, generate_each};
+///
+/// let mut shout = generate_each(|request| Ok(request.prompt.to_uppercase()));
+/// let requests = [Request::new("a", vec![], 8), Request::new("b", vec![], 8)];
+/// assert_eq!(shout.generate(&requests)?, ["A", "B"]);
+/// # Ok::<(), moeprune_eval::BoxError>(())
+/// ```
+pub fn generate_each<F>(generate: F) -> GenerateEach<F>
+where
+    F: FnMut(&Request) -> Result<String, BoxError>,
+{
+    GenerateEach(generate)
+}
+
+/// The [`Generator`] made by [`generate_each`].
+pub struct GenerateEach<F>(F);
+
+impl<F> Generator for GenerateEach<F>
+where
+    F: FnMut(&Request) -> Result<String, BoxError>,
+{
+    fn generate(&mut self, requests: &[Request]) -> Result<Vec<String>, BoxError> {
+        requests.iter().map(&mut self.0).collect()
+    }
+}
+
+impl<F> fmt::Debug for GenerateEach<F> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("GenerateEach").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,110 @@
+//! What an evaluation found.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Extraction;
+
+/// The outcome of [`evaluate`](crate::evaluate), ready to be written as JSON.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// The task's name.
+    pub task: String,
+    /// How many solved examples preceded each question.
+    pub fewshot: usize,
+    /// How many documents were scored.
+    pub n: usize,
+    /// The accuracy under each of the task's filters, by the filter's name.
+    pub metrics: BTreeMap<String, Estimate>,
+    /// Every answer, in the order of the documents.
+    pub answers: Vec<Answer>,
+}
+
+impl Report {
+    pub(crate) fn new(task: &str, fewshot: usize, answers: Vec<Answer>) -> Self {
+        let mut scores = BTreeMap::<&str, Vec<f64>>::new();
+        for (filter, extraction) in answers.iter().flat_map(|answer| &answer.scores) {
+            scores.entry(filter).or_default().push(extraction.score);
+        }
+        let metrics = scores
+            .into_iter()
+            .filter_map(|(filter, scores)| Some((filter.to_owned(), Estimate::of(&scores)?)))
+            .collect();
+        Self { task: task.to_owned(), fewshot, n: answers.len(), metrics, answers }
+    }
+}
+
+/// One document's answer.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The document, counted from 0.
+    pub index: usize,
+    /// What the model wrote, cut at the stop strings.
+    pub output: String,
+    /// What each filter read in it and what that is worth, by the filter's name.
+    pub scores: BTreeMap<String, Extraction>,
+}
+
+/// A mean over documents and how far to trust it.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Estimate {
+    /// The mean, between 0 and 1.
+    pub mean: f64,
+    /// The standard error of the mean, the documents being a sample of all one could ask: sample
+    /// standard deviation over √n, which is √(p(1 − p) / (n − 1)) where every score is 0 or 1.
+    /// None of a single document.
+    pub stderr: Option<f64>,
+}
+
+impl Estimate {
+    /// The mean of some scores and its standard error; nothing if there are no scores.
+    ///
+    /// ```
+    /// # use moeprune_eval::Estimate;
+    /// let estimate = Estimate::of(&[1.0, 0.0, 0.0, 1.0, 0.0]).unwrap();
+    /// assert_eq!(estimate.mean, 0.4);
+    /// assert!((estimate.stderr.unwrap() - (0.4_f64 * 0.6 / 4.0).sqrt()).abs() < 1e-15);
+    /// ```
+    pub fn of(scores: &[f64]) -> Option<Self> {
+        if scores.is_empty() {
+            return None;
+        }
+        let n = scores.len() as f64;
+        let mean = scores.iter().sum::<f64>() / n;
+        let squares: f64 = scores.iter().map(|score| (score - mean).powi(2)).sum();
+        let stderr = (scores.len() > 1).then(|| (squares / (n - 1.0)).sqrt() / n.sqrt());
+        Some(Self { mean, stderr })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(right: usize, n: usize, mean: f64, stderr: Option<f64>) {
+        let scores: Vec<f64> = (0..n).map(|i| f64::from(u8::from(i < right))).collect();
+        let found = Estimate::of(&scores).unwrap();
+        assert!((found.mean - mean).abs() < 1e-12, "{right} of {n}: {found:?}");
+        match (found.stderr, stderr) {
+            (Some(found), Some(expected)) => {
+                assert!((found - expected).abs() < 1e-12, "{right} of {n}: {found}");
+            }
+            (found, expected) => assert_eq!(found, expected, "{right} of {n}"),
+        }
+    }
+
+    #[test]
+    fn estimates_mean_and_standard_error() {
+        check(0, 1, 0.0, None);
+        check(1, 1, 1.0, None);
+        check(1, 2, 0.5, Some(0.5));
+        check(3, 3, 1.0, Some(0.0));
+        let p = 742.0 / 1319.0;
+        check(742, 1319, p, Some((p * (1.0 - p) / 1318.0_f64).sqrt()));
+        assert_eq!(Estimate::of(&[]), None);
+    }
+}
