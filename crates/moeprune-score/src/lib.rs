@@ -1,1 +1,92 @@
-//! Unstructured pruning of a weight matrix: magnitude and Wanda scores, OWL layer ratios, per-row masks
+/*!
+Unstructured pruning: which weights of a matrix matter least, and how many of them go in each layer.
+
+# Brief overview
+
+A matrix is pruned by three choices that know nothing of each other:
+
+| choice | trait | built in |
+|---|---|---|
+| how much does a weight matter? | [`WeightScorer`](moeprune_core::WeightScorer) | [`Magnitude`], [`Wanda`] |
+| which of the low scores may go together? | [`MaskPattern`] | [`PerRow`], [`NOfM`] |
+| how is a share turned into counts? | [`Rounding`] | exact over the matrix, or as the reference |
+
+[`prune_matrix`] puts them together and works on the stored bytes (bf16, f16 or f32);
+[`mask_matrix`] only says what would go. A model's layers need not all be equally sparse: a
+[`SparsityAllocator`](moeprune_core::SparsityAllocator), [`Uniform`] or [`Owl`], splits the overall
+share, the latter by how many outliers [`outlier_percent`] finds in each layer.
+
+# Example
+
+Half of a small matrix goes, by what its inputs were on calibration text:
+
+```
+use moeprune_core::{Dtype, InputMoments, LinearId, LinearView, Sparsity, TensorBytes};
+use moeprune_score::{PerRow, Rounding, Wanda, prune_matrix};
+
+let weights = [1.0, -2.0, 0.5, 3.0, 0.2, 1.5, -1.0, 0.1];
+let tensor = TensorBytes::encode(Dtype::BF16, [2, 4], &weights)?;
+// Sums of squares of three input vectors: [1,0,2,1], [0,1,1,0], [2,1,0,1].
+let inputs = InputMoments { tokens: 3, calls: 1, sum_squares: vec![5.0, 2.0, 5.0, 2.0] };
+let linear = LinearView {
+    layer: 0,
+    id: LinearId::Expert(0, moeprune_core::MlpProjection::Gate),
+    rows: 2,
+    cols: 4,
+    inputs: Some(&inputs),
+};
+let half = Sparsity::new(0.5)?;
+let pruned =
+    prune_matrix(tensor, &linear, half, &Wanda::default(), &PerRow, Rounding::default())?;
+assert_eq!(pruned.zeroed, 4);
+assert_eq!(pruned.tensor.to_f32()?, [0.0, -2.0, 0.0, 3.0, 0.0, 1.5, -1.0, 0.0]);
+# Ok::<(), Box<dyn std::error::Error>>(())
+```
+
+# Why it is so
+
+*A row at a time.* Wanda compares a weight only with the others of its output row, so one row of
+`f32` a thread is all that is ever decoded; a matrix of 35 million bf16 weights needs no second
+copy. Rows are independent, hence the result is the same with any number of threads.
+
+*Selection, not sorting.* Scores are not negative, so the bits of an `f32` order as the number
+does, and the threshold of a row is found among the few scores near a sampled quantile. What is
+zeroed is exactly what a stable sort would put first: ties go to the lower column.
+
+*Nothing is guessed.* A score that is not a number stops the work with its row and column, a
+matrix is never zeroed entirely, and a Linear that no calibration token reached is pruned by
+magnitude at the same ratio, and reported as [`PrunedMatrix::fallback`].
+
+This crate reads no files and knows no tensor names.
+*/
+
+mod error;
+mod input;
+mod magnitude;
+mod mask;
+mod n_of_m;
+mod outliers;
+mod owl;
+mod pattern;
+mod per_row;
+mod prune;
+mod rounding;
+mod scoring;
+mod smallest;
+mod storage;
+mod sum;
+mod uniform;
+mod wanda;
+
+pub use error::Error;
+pub use magnitude::Magnitude;
+pub use mask::BitMask;
+pub use n_of_m::NOfM;
+pub use outliers::{ScoreSum, count_above, outlier_percent, score_sum};
+pub use owl::Owl;
+pub use pattern::MaskPattern;
+pub use per_row::PerRow;
+pub use prune::{PrunedMatrix, mask_matrix, prune_matrix};
+pub use rounding::Rounding;
+pub use uniform::Uniform;
+pub use wanda::{InputNormalization, Wanda};

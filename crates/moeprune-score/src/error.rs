@@ -1,0 +1,142 @@
+//! What can be wrong with a matrix, its inputs or a parameter.
+
+use moeprune_core::{Dtype, LinearId, StageError};
+
+/// Why a matrix cannot be scored, masked or given a ratio.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The tensor is not the matrix the Linear says it is.
+    #[error("layer {layer} {linear}: expected a tensor of shape {expected:?}, got {got:?}")]
+    Shape {
+        /// Decoder layer.
+        layer: usize,
+        /// Linear of it.
+        linear: LinearId,
+        /// `[rows, cols]` of the Linear.
+        expected: [usize; 2],
+        /// Shape of the tensor.
+        got: Vec<usize>,
+    },
+    /// The tensor does not hold floating-point weights.
+    #[error(
+        "layer {layer} {linear}: cannot prune {dtype} weights; convert them to F32, F16 or BF16"
+    )]
+    Dtype {
+        /// Decoder layer.
+        layer: usize,
+        /// Linear of it.
+        linear: LinearId,
+        /// Type of the tensor.
+        dtype: Dtype,
+    },
+    /// The input statistics are of another Linear.
+    #[error(
+        "layer {layer} {linear}: its input has {expected} features but the statistics have {got}; \
+         is the observation of this model?"
+    )]
+    Features {
+        /// Decoder layer.
+        layer: usize,
+        /// Linear of it.
+        linear: LinearId,
+        /// Columns of the Linear.
+        expected: usize,
+        /// Features of the moments.
+        got: usize,
+    },
+    /// A sum of squares that cannot be one, or that overflows `f32`.
+    #[error(
+        "input feature {feature} has a sum of squares of {value}; it must be a finite number, not \
+         negative, with a mean in the range of f32: take the observation again"
+    )]
+    Moment {
+        /// Input feature, a column of the Linear.
+        feature: usize,
+        /// The sum found.
+        value: f64,
+    },
+    /// Statistics that count tokens but no calls, under a normalisation that divides by calls.
+    #[error(
+        "the input statistics count {tokens} tokens but no calls, which the per-call \
+         normalisation divides by; take the observation again or normalise per token"
+    )]
+    NoCalls {
+        /// Tokens counted.
+        tokens: u64,
+    },
+    /// The scorer refused the Linear.
+    #[error("layer {layer} {linear}: the scorer {scorer} cannot score it: {source}")]
+    Scorer {
+        /// Decoder layer.
+        layer: usize,
+        /// Linear of it.
+        linear: LinearId,
+        /// The scorer, as it shows itself for debugging.
+        scorer: String,
+        /// Why.
+        source: StageError,
+    },
+    /// A score that cannot be ranked.
+    #[error(
+        "layer {layer} {linear}: the score of the weight {weight} at row {row}, column {col} is \
+         {score}; scores must be finite and not negative: look for damage in the checkpoint or in \
+         the observation"
+    )]
+    Score {
+        /// Decoder layer.
+        layer: usize,
+        /// Linear of it.
+        linear: LinearId,
+        /// Row of the matrix.
+        row: usize,
+        /// Column of the matrix.
+        col: usize,
+        /// The weight there.
+        weight: f32,
+        /// What the scorer made of it.
+        score: f32,
+    },
+    /// A pattern marked everything.
+    #[error(
+        "layer {layer} {linear}: the pattern {pattern} would zero all of its weights; a matrix is \
+         never zeroed entirely"
+    )]
+    WholeMatrix {
+        /// Decoder layer.
+        layer: usize,
+        /// Linear of it.
+        linear: LinearId,
+        /// The pattern, as it shows itself for debugging.
+        pattern: String,
+    },
+    /// An impossible N:M pattern.
+    #[error("cannot zero {n} of every {m} weights: n must be below m, as in 2 of 4")]
+    NOfM {
+        /// Weights to zero in a group.
+        n: usize,
+        /// Size of a group.
+        m: usize,
+    },
+    /// A parameter outside its range.
+    #[error("{name} is {value}; it must be {range}")]
+    Parameter {
+        /// Parameter.
+        name: &'static str,
+        /// What it was.
+        value: f64,
+        /// What it may be, in words.
+        range: &'static str,
+    },
+    /// A layer whose outliers were not counted.
+    #[error(
+        "layer {layer} has {percent:?} as its percentage of outliers, which must be from 0 to \
+         100: OWL needs a statistics pass over every layer"
+    )]
+    OutlierPercent {
+        /// Decoder layer.
+        layer: usize,
+        /// What was given.
+        percent: Option<f64>,
+    },
+}

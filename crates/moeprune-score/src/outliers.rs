@@ -1,0 +1,129 @@
+//! How many scores of a layer stand out.
+
+use moeprune_core::{LinearView, TensorBytes, WeightScorer};
+use rayon::prelude::*;
+
+use crate::{
+    Error,
+    scoring::{RowBuffers, Scoring},
+    sum::lane_sum,
+};
+
+/// The percentage of a layer's scores, those of all its Linears together, that are above
+/// `multiplier` times their mean: what [`Owl`](crate::Owl) wants to know of a layer.
+///
+/// Linears whose inputs the scorer needs and has not are left out, as the reference does with
+/// experts that are never called: their magnitudes are on another scale. `None` if nothing is
+/// left.
+///
+/// The scores are never held: the matrices are gone through twice, with [`score_sum`] and
+/// [`count_above`], which serve whoever cannot hold a layer's matrices either.
+///
+/// Mean and threshold are `f64`, and every score is compared exactly. The reference takes both in
+/// `f32`, so that a score within a few parts in ten million of the threshold may fall on the other side there.
+///
+/// # Errors
+/// As [`prune_matrix`](crate::prune_matrix), for the tensors and their scores.
+pub fn outlier_percent(
+    linears: &[(TensorBytes<'_>, LinearView<'_>)],
+    scorer: &dyn WeightScorer,
+    multiplier: f64,
+) -> Result<Option<f64>, Error> {
+    let mut sum = ScoreSum::default();
+    for (matrix, linear) in linears {
+        sum += score_sum(matrix, linear, scorer)?;
+    }
+    let Some(threshold) = sum.threshold(multiplier) else {
+        return Ok(None);
+    };
+    let mut above = 0;
+    for (matrix, linear) in linears {
+        above += count_above(matrix, linear, scorer, threshold)?;
+    }
+    Ok(sum.percent(above))
+}
+
+/// Scores of one or several matrices, added up.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[expect(clippy::exhaustive_structs, reason = "a sum and what it is of")]
+pub struct ScoreSum {
+    /// Sum of the scores.
+    pub sum: f64,
+    /// Number of scores.
+    pub count: u64,
+}
+
+impl ScoreSum {
+    /// `multiplier` times the mean score; `None` of no scores.
+    #[must_use]
+    pub fn threshold(self, multiplier: f64) -> Option<f64> {
+        (self.count > 0).then(|| multiplier * (self.sum / self.count as f64))
+    }
+
+    /// `above` as a percentage of the number of scores; `None` of no scores.
+    #[must_use]
+    pub fn percent(self, above: u64) -> Option<f64> {
+        (self.count > 0).then(|| above as f64 / self.count as f64 * 100.0)
+    }
+}
+
+impl std::ops::AddAssign for ScoreSum {
+    fn add_assign(&mut self, more: Self) {
+        self.sum += more.sum;
+        self.count += more.count;
+    }
+}
+
+/// Adds up the scores of a matrix, in `f64` and in an order that does not depend on the number of
+/// threads. Nothing (a count of zero) if the scorer needs inputs and the Linear has none.
+///
+/// # Errors
+/// As [`prune_matrix`](crate::prune_matrix), for the tensor and its scores.
+pub fn score_sum(
+    matrix: &TensorBytes<'_>,
+    linear: &LinearView<'_>,
+    scorer: &dyn WeightScorer,
+) -> Result<ScoreSum, Error> {
+    let mut total = ScoreSum::default();
+    for row in each_row(matrix, linear, scorer, lane_sum::<f32>)? {
+        total += ScoreSum { sum: row?, count: linear.cols as u64 };
+    }
+    Ok(total)
+}
+
+/// Counts the scores of a matrix above `threshold`; zero where [`score_sum`] has nothing to add.
+///
+/// # Errors
+/// As [`prune_matrix`](crate::prune_matrix), for the tensor and its scores.
+pub fn count_above(
+    matrix: &TensorBytes<'_>,
+    linear: &LinearView<'_>,
+    scorer: &dyn WeightScorer,
+    threshold: f64,
+) -> Result<u64, Error> {
+    let count = |scores: &[f32]| scores.iter().filter(|&&s| f64::from(s) > threshold).count();
+    let mut above = 0;
+    for row in each_row(matrix, linear, scorer, count)? {
+        above += row? as u64;
+    }
+    Ok(above)
+}
+
+/// Applies `reduce` to the scores of each row; nothing for a Linear without the inputs it needs.
+fn each_row<T: Send>(
+    matrix: &TensorBytes<'_>,
+    linear: &LinearView<'_>,
+    scorer: &dyn WeightScorer,
+    reduce: impl Fn(&[f32]) -> T + Sync,
+) -> Result<Vec<Result<T, Error>>, Error> {
+    let scoring = Scoring::new(matrix, linear, scorer)?;
+    if scoring.idle {
+        return Ok(Vec::new());
+    }
+    let score = |buffers: &mut RowBuffers, (row, bytes): (usize, &[u8])| {
+        scoring.score(row, bytes, buffers)?;
+        Ok(reduce(&buffers.scores))
+    };
+    let rows = matrix.bytes().par_chunks(scoring.row_bytes()).enumerate();
+    Ok(rows.map_init(RowBuffers::default, score).collect())
+}

@@ -1,0 +1,144 @@
+//! One matrix, masked or zeroed.
+
+use moeprune_core::{LinearView, Sparsity, TensorBytes, WeightScorer};
+use rayon::prelude::*;
+
+use crate::{
+    BitMask, Error, MaskPattern, Rounding,
+    mask::pack,
+    scoring::{RowBuffers, Scoring},
+};
+
+/// A matrix with its least important weights zeroed.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "what there is to say of one matrix")]
+pub struct PrunedMatrix {
+    /// The matrix, of the type and shape it had. Every weight that was not chosen is as before,
+    /// bit for bit; every chosen one is plus zero.
+    pub tensor: TensorBytes<'static>,
+    /// Weights that were chosen, some of which may have been zero before.
+    pub zeroed: u64,
+    /// Whether the scorer wanted inputs and had none, because no calibration token (or nothing
+    /// but zeros) reached this Linear. Built-in scorers then go by magnitude.
+    pub fallback: bool,
+}
+
+/// Zeroes the weights of `tensor` that matter least.
+///
+/// Works on the stored bytes a row at a time, in rayon's current thread pool, and gives the same
+/// bytes with any number of threads. The bytes are taken over when owned and copied when borrowed.
+/// `ratio` is ignored by a pattern that has its [own](MaskPattern::fixed_ratio).
+///
+/// ```
+/// use moeprune_core::{Dtype, LinearId, LinearView, Sparsity, TensorBytes};
+/// use moeprune_score::{Magnitude, NOfM, Rounding, prune_matrix};
+///
+/// let tensor = TensorBytes::encode(Dtype::F32, [1, 4], &[0.1, -3.0, 2.0, -0.2])?;
+/// let linear = LinearView { layer: 0, id: LinearId::Router, rows: 1, cols: 4, inputs: None };
+/// let (ratio, pattern) = (Sparsity::new(0.5)?, NOfM::new(2, 4)?);
+/// let pruned = prune_matrix(tensor, &linear, ratio, &Magnitude, &pattern, Rounding::Exact)?;
+/// assert_eq!(pruned.tensor.to_f32()?, [0.0, -3.0, 2.0, 0.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// If the tensor, its type or the input moments do not fit `linear`; if the scorer refuses it or
+/// makes a score that is NaN, infinite or negative (the first such, in row order, is named); if the
+/// pattern would leave nothing.
+pub fn prune_matrix(
+    tensor: TensorBytes<'_>,
+    linear: &LinearView<'_>,
+    ratio: Sparsity,
+    scorer: &dyn WeightScorer,
+    pattern: &dyn MaskPattern,
+    rounding: Rounding,
+) -> Result<PrunedMatrix, Error> {
+    let scoring = Scoring::new(&tensor, linear, scorer)?;
+    let masking = Masking::new(&scoring, ratio, pattern, rounding);
+    let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
+    let mut bytes = tensor.into_bytes();
+    let counts: Vec<Result<u64, Error>> = bytes
+        .par_chunks_mut(scoring.row_bytes())
+        .enumerate()
+        .map_init(RowBuffers::default, |buffers, (row, bytes)| {
+            let count = masking.mask(row, bytes, buffers)?;
+            scoring.storage.zero(bytes, &buffers.mask);
+            Ok(count)
+        })
+        .collect();
+    let zeroed = masking.total(counts)?;
+    let tensor = TensorBytes::new(dtype, shape, bytes).expect("neither shape nor size changed");
+    Ok(PrunedMatrix { tensor, zeroed, fallback: scoring.idle })
+}
+
+/// Marks the weights that [`prune_matrix`] would zero, and leaves the matrix alone.
+///
+/// # Errors
+/// As [`prune_matrix`].
+pub fn mask_matrix(
+    tensor: &TensorBytes<'_>,
+    linear: &LinearView<'_>,
+    ratio: Sparsity,
+    scorer: &dyn WeightScorer,
+    pattern: &dyn MaskPattern,
+    rounding: Rounding,
+) -> Result<BitMask, Error> {
+    let scoring = Scoring::new(tensor, linear, scorer)?;
+    let masking = Masking::new(&scoring, ratio, pattern, rounding);
+    let mut mask = BitMask::unset(linear.rows, linear.cols);
+    let counts: Vec<Result<u64, Error>> = mask
+        .bytes_mut()
+        .par_chunks_mut(linear.cols.div_ceil(8).max(1))
+        .zip(tensor.bytes().par_chunks(scoring.row_bytes()))
+        .enumerate()
+        .map_init(RowBuffers::default, |buffers, (row, (bits, bytes))| {
+            let count = masking.mask(row, bytes, buffers)?;
+            pack(&buffers.mask, bits);
+            Ok(count)
+        })
+        .collect();
+    masking.total(counts)?;
+    Ok(mask)
+}
+
+/// A pattern and the quotas it is given.
+struct Masking<'a> {
+    scoring: &'a Scoring<'a>,
+    pattern: &'a dyn MaskPattern,
+    quotas: crate::rounding::Quotas,
+}
+
+impl<'a> Masking<'a> {
+    fn new(
+        scoring: &'a Scoring<'a>,
+        ratio: Sparsity,
+        pattern: &'a dyn MaskPattern,
+        rounding: Rounding,
+    ) -> Self {
+        let quotas = rounding.quotas(scoring.linear.rows, scoring.linear.cols, ratio);
+        Self { scoring, pattern, quotas }
+    }
+
+    /// Marks a row in `buffers.mask` and counts the marks.
+    fn mask(&self, row: usize, bytes: &[u8], buffers: &mut RowBuffers) -> Result<u64, Error> {
+        self.scoring.score(row, bytes, buffers)?;
+        buffers.mask.clear();
+        buffers.mask.resize(self.scoring.linear.cols, false);
+        self.pattern.mask_row(&buffers.scores, self.quotas.of(row), &mut buffers.mask);
+        Ok(buffers.mask.iter().map(|&gone| u64::from(gone)).sum())
+    }
+
+    /// Adds up the rows, or gives the first row's error.
+    fn total(&self, counts: Vec<Result<u64, Error>>) -> Result<u64, Error> {
+        let total = counts.into_iter().sum::<Result<u64, Error>>()?;
+        let linear = self.scoring.linear;
+        if total > 0 && total == linear.rows as u64 * linear.cols as u64 {
+            return Err(Error::WholeMatrix {
+                layer: linear.layer,
+                linear: linear.id,
+                pattern: format!("{:?}", self.pattern),
+            });
+        }
+        Ok(total)
+    }
+}

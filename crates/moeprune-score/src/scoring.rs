@@ -1,0 +1,88 @@
+//! A matrix whose rows are about to be scored.
+
+use moeprune_core::{BoundScorer, LinearView, TensorBytes, WeightScorer};
+
+use crate::{Error, input::heard, storage::Storage};
+
+/// A scorer bound to a Linear, with the shapes and types checked.
+pub(crate) struct Scoring<'a> {
+    pub(crate) linear: LinearView<'a>,
+    pub(crate) storage: Storage,
+    scorer: Box<dyn BoundScorer + 'a>,
+    /// Whether the scorer wanted inputs and nothing had reached the Linear.
+    pub(crate) idle: bool,
+}
+
+/// What a thread needs to work on one row after another.
+#[derive(Default)]
+pub(crate) struct RowBuffers {
+    weights: Vec<f32>,
+    pub(crate) scores: Vec<f32>,
+    pub(crate) mask: Vec<bool>,
+}
+
+impl<'a> Scoring<'a> {
+    pub(crate) fn new(
+        tensor: &TensorBytes<'_>,
+        linear: &LinearView<'a>,
+        scorer: &'a dyn WeightScorer,
+    ) -> Result<Self, Error> {
+        let mut linear = *linear;
+        let LinearView { layer, id, rows, cols, .. } = linear;
+        if *tensor.shape() != [rows, cols] {
+            let got = tensor.shape().to_vec();
+            return Err(Error::Shape { layer, linear: id, expected: [rows, cols], got });
+        }
+        let dtype = tensor.dtype();
+        let storage =
+            Storage::of(dtype).ok_or_else(|| Error::Dtype { layer, linear: id, dtype })?;
+        if let Some(moments) = linear.inputs
+            && moments.sum_squares.len() != cols
+        {
+            let got = moments.sum_squares.len();
+            return Err(Error::Features { layer, linear: id, expected: cols, got });
+        }
+        linear.inputs = heard(&linear);
+        let idle = scorer.needs_inputs() && linear.inputs.is_none();
+        let bound = scorer.bind(&linear).map_err(|source| Error::Scorer {
+            layer,
+            linear: id,
+            scorer: format!("{scorer:?}"),
+            source,
+        })?;
+        Ok(Self { linear, storage, scorer: bound, idle })
+    }
+
+    /// Bytes of one row; at least 1, so that empty matrices can be cut into rows too.
+    pub(crate) fn row_bytes(&self) -> usize {
+        (self.linear.cols * self.storage.size()).max(1)
+    }
+
+    /// Scores a row into `buffers.scores`: finite and not negative, one a column.
+    pub(crate) fn score(
+        &self,
+        row: usize,
+        bytes: &[u8],
+        buffers: &mut RowBuffers,
+    ) -> Result<(), Error> {
+        let cols = self.linear.cols;
+        buffers.weights.resize(cols, 0.0);
+        buffers.scores.resize(cols, 0.0);
+        self.storage.decode(bytes, &mut buffers.weights);
+        self.scorer.score_row(&buffers.weights, &mut buffers.scores);
+        // Not `all`: looking at every score vectorises.
+        let good = |score: f32| (score >= 0.0) & score.is_finite();
+        if buffers.scores.iter().fold(true, |all, &score| all & good(score)) {
+            return Ok(());
+        }
+        let col = buffers.scores.iter().position(|&score| !good(score)).unwrap_or_default();
+        Err(Error::Score {
+            layer: self.linear.layer,
+            linear: self.linear.id,
+            row,
+            col,
+            weight: buffers.weights[col],
+            score: buffers.scores[col],
+        })
+    }
+}
