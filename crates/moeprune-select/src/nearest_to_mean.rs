@@ -1,0 +1,132 @@
+//! The member nearest to its cluster's mean survives.
+
+use moeprune_core::{
+    ClusteredLayer, ExpertSelector, ExpertWeights, StageError, Survivor, SurvivorReason,
+};
+
+use crate::{
+    Error,
+    mean_distance::{bf16_distances, squared_distances},
+};
+
+/// Squared distances closer than this, relative to the smaller one, are equal.
+///
+/// Members at the same distance in exact arithmetic differ by what the sums round off, at most
+/// about 1e-13 (see `squared_distances`); a real difference this small decides nothing.
+const TIE: f64 = 1e-12;
+
+/// In a layer of more than `merge_when_clusters_at_most` clusters, the member nearest to the
+/// cluster's mean survives; in one of no more than that, every cluster is averaged. An expert
+/// alone in its cluster stays as it is.
+///
+/// Distances are between all parameters of the experts. Ties go to the member more calibration
+/// tokens were routed to, if they were counted, and then to the lowest index;
+/// [`Survivor::reason`] says which rule decided. Both members of a pair are always equally far
+/// from its mean, so pairs are settled without reading them.
+///
+/// In memory at a time: one expert in f32 and a sum of its size in f64 (for an expert of Arctic,
+/// 0.4 and 0.8 GB). Each member of a cluster of three or more is read twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "options, written as literals")]
+pub struct NearestToMean {
+    /// κ: a layer with no more clusters than this has them averaged. 0 never averages.
+    pub merge_when_clusters_at_most: usize,
+    /// Arithmetic of means and distances.
+    pub precision: Precision,
+}
+
+/// Arithmetic of [`NearestToMean`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Precision {
+    /// f32 weights, f64 sums.
+    #[default]
+    F64,
+    /// As the released STUN code computes: sums, mean, differences and the norm are each rounded
+    /// to bf16, and of equal norms the lowest index wins, whatever the tokens. Norms of 8
+    /// significant bits usually tie, so this mostly keeps the lowest index. To reproduce a
+    /// reference, not to be preferred.
+    ReferenceBf16,
+}
+
+impl Default for NearestToMean {
+    /// κ = 2, in f64.
+    fn default() -> Self {
+        Self { merge_when_clusters_at_most: 2, precision: Precision::F64 }
+    }
+}
+
+impl ExpertSelector for NearestToMean {
+    fn select(
+        &self,
+        layer: &ClusteredLayer<'_>,
+        experts: &dyn ExpertWeights,
+    ) -> Result<Vec<Survivor>, StageError> {
+        let partition = layer.partition;
+        if let Some(counts) = layer.tokens
+            && counts.len() != partition.experts()
+        {
+            let (counts, experts) = (counts.len(), partition.experts());
+            return Err(Error::TokenCounts { counts, experts }.into());
+        }
+        let average = partition.len() <= self.merge_when_clusters_at_most;
+        let mut survivors = Vec::with_capacity(partition.len());
+        for cluster in partition.clusters() {
+            survivors.push(match cluster[..] {
+                [alone] => kept(alone, SurvivorReason::Alone),
+                [first, ..] if average => Survivor {
+                    source: first,
+                    reason: SurvivorReason::Averaged,
+                    average_of: cluster.clone(),
+                },
+                _ => self.representative(cluster, layer.tokens, experts)?,
+            });
+        }
+        survivors.sort_unstable_by_key(|survivor| survivor.source);
+        Ok(survivors)
+    }
+}
+
+impl NearestToMean {
+    fn representative(
+        &self,
+        cluster: &[usize],
+        tokens: Option<&[u64]>,
+        experts: &dyn ExpertWeights,
+    ) -> Result<Survivor, StageError> {
+        let (nearest, tokens) = match self.precision {
+            Precision::F64 if cluster.len() == 2 => (cluster.to_vec(), tokens),
+            Precision::F64 => {
+                (nearest(cluster, &squared_distances(cluster, experts)?, TIE), tokens)
+            }
+            Precision::ReferenceBf16 => {
+                (nearest(cluster, &bf16_distances(cluster, experts)?, 0.0), None)
+            }
+        };
+        Ok(settle(&nearest, tokens))
+    }
+}
+
+/// The members whose distance exceeds the least by no more than a share `tie` of it.
+fn nearest(cluster: &[usize], distances: &[f64], tie: f64) -> Vec<usize> {
+    let least = distances.iter().copied().fold(f64::INFINITY, f64::min);
+    let near = |&(_, &distance): &(&usize, &f64)| distance <= least * (1.0 + tie);
+    cluster.iter().zip(distances).filter(near).map(|(&expert, _)| expert).collect()
+}
+
+/// One of several equally near members, which are ascending and not none.
+fn settle(nearest: &[usize], tokens: Option<&[u64]>) -> Survivor {
+    if let [only] = nearest[..] {
+        return kept(only, SurvivorReason::NearestToMean);
+    }
+    let Some(tokens) = tokens else { return kept(nearest[0], SurvivorReason::LowestIndex) };
+    let most = nearest.iter().map(|&expert| tokens[expert]).max();
+    let busiest: Vec<usize> =
+        nearest.iter().copied().filter(|&expert| Some(tokens[expert]) == most).collect();
+    let one = busiest.len() == 1;
+    kept(busiest[0], if one { SurvivorReason::MoreTokens } else { SurvivorReason::LowestIndex })
+}
+
+fn kept(source: usize, reason: SurvivorReason) -> Survivor {
+    Survivor { source, reason, average_of: Vec::new() }
+}
