@@ -1,1 +1,104 @@
-//! Reading and streaming-writing Hugging Face mixture-of-experts checkpoints, with model families as data
+/*!
+Reading and writing Hugging Face mixture-of-experts checkpoints, of any size, for pruning.
+
+# Brief overview
+
+A [`Checkpoint`] is a model directory whose `config.json`, index and `*.safetensors` headers agree
+with each other. Opening it reads these and nothing else; weights are read when they are asked for,
+by part ([`TensorSource`](moeprune_core::TensorSource)) or by name. What the parts are called on
+disk, and how the family's blocks are wired, is a [`Family`]: data in TOML, not code.
+
+The other way, an [`OutputDirectory`] grows beside its final place and is renamed to it when it is
+complete; a [`ShardedWriter`] streams tensors into it without holding any; [`select_rows`],
+[`average`], [`check_finite`] and [`count_zeros`] are what pruning does to stored weights; and
+[`verify`] compares the outcome with its source, byte for byte where it must be equal.
+
+# Example
+
+Keeping the first four of eight experts in every layer:
+
+```
+use std::path::Path;
+
+use moeprune_checkpoint::{
+    Checkpoint, OutputDirectory, PlannedTensor, ShardedWriter, select_rows, verify,
+};
+use moeprune_core::{LayerTensor, LinearId, TensorId, TensorSink};
+
+# let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+let source = Checkpoint::open(&repository.join("assets/parity/mixtral"))?;
+let kept: Vec<usize> = (0..4).collect();
+
+let is_router = |part| matches!(part, Some(TensorId::Layer(_, LayerTensor::Linear(LinearId::Router))));
+let mut tensors = Vec::new();
+for stored in source.tensors() {
+    let mut shape = stored.shape.clone();
+    match stored.part {
+        Some(TensorId::Layer(_, LayerTensor::Linear(LinearId::Expert(e, _)))) if e >= 4 => continue,
+        part if is_router(part) => shape[0] = kept.len(),
+        _ => {}
+    }
+    tensors.push(PlannedTensor { name: stored.name.clone(), dtype: stored.dtype, shape });
+}
+
+let temporary = tempfile::tempdir()?;
+let out = temporary.path().join("pruned");
+let directory = OutputDirectory::create(&out, &source)?;
+directory.copy_auxiliary(&source)?;
+directory.write("config.json", source.config_with_experts(&[4; 3])?.as_bytes())?;
+let mut writer =
+    ShardedWriter::create(directory.path(), source.max_shard_bytes(), tensors.clone())?;
+for planned in &tensors {
+    let tensor = source.tensor_by_name(&planned.name)?;
+    if is_router(source.family().part_of(&planned.name)) {
+        writer.put(&planned.name, &select_rows(&tensor, &kept)?)?;
+    } else {
+        writer.put(&planned.name, &tensor)?;
+    }
+}
+writer.finish()?;
+directory.publish()?;
+
+assert!(verify(&out, &source, None)?.passed());
+# Ok::<(), moeprune_core::StageError>(())
+```
+
+# Why it is so
+
+*On-disk names rule.* Libraries rename and fuse tensors in memory from one version to the next; the
+files of a model stay as they are. A pruned checkpoint has the names, types and config spelling of
+its source, so whatever loads the one loads the other.
+
+*Everything is refused that two readers could understand differently*: repeated keys, holes and
+overlaps between tensors, files that an index does not agree with, tensors of a decoder layer that
+no descriptor knows. A pruner that guesses there writes a model that is subtly wrong after hours of
+work.
+
+*A model may come from anywhere.* Its files cannot name other files of the machine, numbers in its
+config are held against the tensors before anything is sized by them, and no input makes this crate
+panic. What it cannot guard against is a file that shrinks while it is mapped: see [`Access`].
+*/
+
+mod checkpoint;
+mod config;
+mod error;
+mod family;
+mod header;
+mod index;
+mod json;
+mod model_directory;
+mod output;
+mod shard;
+mod spec;
+mod verify;
+mod weights;
+
+pub use self::{
+    checkpoint::{Checkpoint, RoleSummary, StoredTensor, Summary},
+    error::Error,
+    family::Family,
+    output::{CopiedFiles, OutputDirectory, PlannedTensor, ShardedWriter, WrittenCheckpoint},
+    shard::Access,
+    verify::{Check, LinearZeros, SparsityReport, VerifyReport, verify},
+    weights::{average, check_finite, count_zeros, select_rows},
+};

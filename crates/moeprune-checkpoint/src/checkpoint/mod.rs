@@ -1,0 +1,301 @@
+//! An open checkpoint.
+
+mod eos;
+mod fingerprint;
+mod layout;
+mod parts;
+mod summary;
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use moeprune_core::{ModelSpec, StageError, TensorBytes, TensorId, TensorSource};
+
+use self::layout::Layout;
+pub use self::{
+    layout::StoredTensor,
+    summary::{RoleSummary, Summary},
+};
+use crate::{Access, Error, Family, config::Config, model_directory::ModelDirectory, spec};
+
+pub(crate) const CONFIG_FILE: &str = "config.json";
+
+/// A Hugging Face checkpoint directory whose files agree with each other.
+///
+/// Opening reads `config.json`, the index and the headers of the weight files, and checks them
+/// against each other; weights are read when they are asked for. The directory is never written
+/// to. With [`Access::MemoryMap`], the default, the files must not be changed while the checkpoint
+/// is open.
+#[derive(Debug)]
+pub struct Checkpoint {
+    directory: ModelDirectory,
+    config: Config,
+    family: Family,
+    spec: ModelSpec,
+    layout: Layout,
+    /// Index into the layout's tensors, by part and by name.
+    by_part: BTreeMap<TensorId, usize>,
+    by_name: BTreeMap<String, usize>,
+    fingerprint: OnceLock<String>,
+    declared_dtype: Option<String>,
+}
+
+impl Checkpoint {
+    /// Opens a model of a built-in family, which the `model_type` of its config names.
+    ///
+    /// # Errors
+    /// If a file is missing, damaged or contradicts another; the message names it.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        Self::open_with(dir, None)
+    }
+
+    /// Opens a model as one of the given family, or as [`open`](Self::open) does.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(dir: &Path, family: Option<Family>) -> Result<Self, Error> {
+        Self::open_by(dir, family, Access::default())
+    }
+
+    /// As [`open_with`](Self::open_with), with a choice of how weights are read.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_by(dir: &Path, family: Option<Family>, access: Access) -> Result<Self, Error> {
+        let directory = ModelDirectory::open(dir)?;
+        let config = read_config(&directory)?;
+        let family = match family {
+            Some(family) => family,
+            None => builtin_family(&config)?,
+        };
+        let mut layout = Layout::open(&directory, access)?;
+        let named = parts::assign(&mut layout, &family, &directory)?;
+        let spec = spec::read_spec(&family, &config, &named)?;
+        parts::check_experts(&layout, &family, &spec, &directory, &config)?;
+        let by_part = parts::check(&layout, &family, &spec, &directory)?;
+        let by_name = layout.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
+        let declared_dtype = spec::declared_dtype(&family, &config)?;
+        let fingerprint = OnceLock::new();
+        Ok(Self {
+            directory,
+            config,
+            family,
+            spec,
+            layout,
+            by_part,
+            by_name,
+            fingerprint,
+            declared_dtype,
+        })
+    }
+
+    /// What the model is made of.
+    #[must_use]
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// The family whose descriptor was used.
+    #[must_use]
+    pub fn family(&self) -> &Family {
+        &self.family
+    }
+
+    /// The directory, as it was given.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.directory.path
+    }
+
+    /// All tensors in the order they are stored: by shard name, then by offset.
+    pub fn tensors(&self) -> impl Iterator<Item = &StoredTensor> {
+        self.layout.tensors.iter()
+    }
+
+    /// The tensor with this name on disk.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read.
+    pub fn tensor_by_name(&self, name: &str) -> Result<TensorBytes<'_>, Error> {
+        let index = self.by_name.get(name).ok_or_else(|| Error::Tensor {
+            dir: self.dir().to_owned(),
+            name: name.to_owned(),
+            reason: "is not in this checkpoint".to_owned(),
+        })?;
+        self.layout.read(*index)
+    }
+
+    /// The name on disk that a part has in this family, also of experts this model lacks.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPart`] if the family has no name for it.
+    pub fn name_of(&self, id: TensorId) -> Result<String, Error> {
+        self.family.name_of(id).ok_or_else(|| Error::NoSuchPart {
+            part: id.to_string(),
+            reason: format!("the family `{}` has no name for it", self.family.name()),
+        })
+    }
+
+    /// The text of `config.json`.
+    #[must_use]
+    pub fn config_text(&self) -> &str {
+        self.config.text()
+    }
+
+    /// The storage type the config declares, as it spells it.
+    #[must_use]
+    pub fn declared_dtype(&self) -> Option<&str> {
+        self.declared_dtype.as_deref()
+    }
+
+    /// Bytes of tensor data in the largest weight file.
+    #[must_use]
+    pub fn max_shard_bytes(&self) -> u64 {
+        self.layout.shards.iter().map(|s| s.data_bytes).max().unwrap_or_default()
+    }
+
+    /// Bytes of all weight files, headers included.
+    #[must_use]
+    pub fn weight_bytes(&self) -> u64 {
+        self.layout.shards.iter().map(|s| s.file_bytes).sum()
+    }
+
+    /// The weight files in the order of their names.
+    pub fn shard_files(&self) -> impl Iterator<Item = &str> {
+        self.layout.shards.iter().map(|s| s.name.as_str())
+    }
+
+    /// The text of `config.json` for a model that keeps so many experts in each decoder layer.
+    ///
+    /// Only the value of the expert count changes, under the key (or the aliases) it had. It becomes one number if
+    /// every layer with experts keeps the same, else the list of the numbers given. What is said
+    /// about layers without experts matters to no reader; 0 is usual.
+    ///
+    /// # Errors
+    /// If there is not one number for each decoder layer, or a layer would keep none, fewer than a
+    /// token is routed to, or more than it has.
+    pub fn config_with_experts(&self, kept_per_layer: &[usize]) -> Result<String, Error> {
+        let bad = |reason: String| Err(Error::Experts { dir: self.dir().to_owned(), reason });
+        let layers = self.spec.layers.len();
+        if kept_per_layer.len() != layers {
+            let got = kept_per_layer.len();
+            return bad(format!("{got} expert counts for {layers} decoder layers"));
+        }
+        let mut of_moe_layers = Vec::new();
+        for (layer, (&kept, spec)) in kept_per_layer.iter().zip(&self.spec.layers).enumerate() {
+            let Some(moe) = spec.moe() else { continue };
+            if kept < moe.top_k {
+                return bad(format!(
+                    "layer {layer} would keep {kept} experts, but each token is routed to {}; \
+                     keep at least that many",
+                    moe.top_k
+                ));
+            }
+            if kept > moe.experts {
+                let experts = moe.experts;
+                return bad(format!("layer {layer} has {experts} experts and cannot keep {kept}"));
+            }
+            of_moe_layers.push(kept);
+        }
+        let value = match of_moe_layers.first() {
+            Some(first) if of_moe_layers.iter().all(|kept| kept == first) => first.to_string(),
+            Some(_) => format!("{kept_per_layer:?}"),
+            None => return Ok(self.config.text().to_owned()),
+        };
+        self.config.replaced(&self.family.descriptor().config.experts.keys, &value)
+    }
+
+    /// `sha256:` and the hash of the model's tensor names, types and shapes, and the bytes of its
+    /// routers.
+    ///
+    /// Two models with the same fingerprint have the same form and route alike; experts that were
+    /// changed under unchanged routers do not show. Reads the routers the first time.
+    ///
+    /// # Errors
+    /// If a router cannot be read.
+    pub fn fingerprint(&self) -> Result<String, Error> {
+        if let Some(known) = self.fingerprint.get() {
+            return Ok(known.clone());
+        }
+        let computed = fingerprint::compute(&self.layout)?;
+        Ok(self.fingerprint.get_or_init(|| computed).clone())
+    }
+
+    /// Sizes and counts, from the headers alone.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        summary::summarize(self)
+    }
+
+    /// Whether the files have the layout of a single file, of which no index is kept.
+    #[must_use]
+    pub fn is_single_file(&self) -> bool {
+        self.layout.index.is_none()
+    }
+
+    /// Bytes of all tensors as the index announces them, if there is one and it does.
+    pub(crate) fn announced_size(&self) -> Option<u64> {
+        self.layout.index.as_ref().and_then(|index| index.total_size)
+    }
+
+    pub(crate) fn model_directory(&self) -> &ModelDirectory {
+        &self.directory
+    }
+
+    pub(crate) fn read(&self, tensor: &StoredTensor) -> Result<TensorBytes<'_>, Error> {
+        self.tensor_by_name(&tensor.name)
+    }
+
+    pub(crate) fn by_name(&self, name: &str) -> Option<&StoredTensor> {
+        self.by_name.get(name).map(|&i| &self.layout.tensors[i])
+    }
+}
+
+impl TensorSource for Checkpoint {
+    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+        match self.by_part.get(&id) {
+            Some(&index) => Ok(self.layout.read(index)?),
+            None => {
+                let reason = match self.family.name_of(id) {
+                    Some(name) => Cow::Owned(format!("there is no `{name}`")),
+                    None => Cow::Borrowed("its family has no name for it"),
+                };
+                let reason = format!("{reason} in {}", self.dir().display());
+                Err(Error::NoSuchPart { part: id.to_string(), reason }.into())
+            }
+        }
+    }
+}
+
+fn read_config(directory: &ModelDirectory) -> Result<Config, Error> {
+    let path: PathBuf = directory.path.join(CONFIG_FILE);
+    if !directory.has(CONFIG_FILE) {
+        let reason = "has no config.json; expected a Hugging Face model directory".to_owned();
+        return Err(Error::Weights { dir: directory.path.clone(), reason });
+    }
+    directory
+        .file(Path::new(CONFIG_FILE))
+        .map_err(|reason| Error::Config { path: path.clone(), reason })?;
+    Config::read(&path)
+}
+
+fn builtin_family(config: &Config) -> Result<Family, Error> {
+    let keys = ["model_type".to_owned()];
+    let found = config.find(&keys)?;
+    let found = found.ok_or_else(|| config.refuse("lacks `model_type`".to_owned()))?;
+    let model_type: String = found.read(config)?;
+    Family::builtin(&model_type).ok_or_else(|| Error::UnknownFamily {
+        path: config.path().to_owned(),
+        known: Family::builtins()
+            .iter()
+            .flat_map(Family::model_types)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", "),
+        model_type,
+    })
+}

@@ -1,0 +1,178 @@
+//! Which tensor plays which part, and whether every part is there in its shape.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use moeprune_core::{LayerTensor, LinearId, ModelSpec, TensorId};
+
+use super::{StoredTensor, layout::Layout};
+use crate::{
+    Error, Family,
+    config::Config,
+    model_directory::ModelDirectory,
+    spec::{NamedLayers, expert_count},
+};
+
+/// Gives each tensor its part by name, and finds the decoder layers that are named.
+pub(super) fn assign(
+    layout: &mut Layout,
+    family: &Family,
+    directory: &ModelDirectory,
+) -> Result<NamedLayers, Error> {
+    let mut layers = BTreeSet::new();
+    for tensor in &mut layout.tensors {
+        tensor.part = family.part_of(&tensor.name);
+        if tensor.part.is_none() && !family.is_carried(&tensor.name) {
+            refuse_unknown_in_layer(tensor, family, directory)?;
+        }
+        layers.extend(family.layer_of(&tensor.name));
+    }
+    let missing = layers.iter().zip(0..).find(|(layer, at)| *layer != at);
+    if let Some((next, missing)) = missing {
+        let reason = format!(
+            "the weight files have tensors of decoder layer {next} but none of layer {missing}"
+        );
+        return Err(Error::Weights { dir: directory.path.clone(), reason });
+    }
+    Ok(NamedLayers { layers: layers.len() })
+}
+
+/// Checks that config, routers and tensor names agree about the number of experts.
+pub(super) fn check_experts(
+    layout: &Layout,
+    family: &Family,
+    spec: &ModelSpec,
+    directory: &ModelDirectory,
+    config: &Config,
+) -> Result<(), Error> {
+    let mut named: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+    let mut router_rows = BTreeMap::new();
+    for tensor in &layout.tensors {
+        match tensor.part {
+            Some(TensorId::Layer(layer, LayerTensor::Linear(LinearId::Expert(e, _)))) => {
+                named.entry(layer).or_default().insert(e);
+            }
+            Some(TensorId::Layer(layer, LayerTensor::Linear(LinearId::Router))) => {
+                router_rows.insert(layer, tensor.shape.first().copied().unwrap_or_default());
+            }
+            _ => {}
+        }
+    }
+    let none = BTreeSet::new();
+    for (layer, spec) in spec.layers.iter().enumerate() {
+        let Some(moe) = spec.moe() else { continue };
+        let named = named.get(&layer).unwrap_or(&none);
+        let gap = named.iter().zip(0..).find(|(e, at)| *e != at).map(|(_, at)| at);
+        let rows = router_rows.get(&layer).copied();
+        let agree = named.len() == moe.experts && gap.is_none();
+        if agree && rows.is_none_or(|rows| rows == moe.experts) {
+            continue;
+        }
+        let key = expert_count(family, config)?.key.to_owned();
+        let rows = rows.map_or_else(|| "is missing".to_owned(), |rows| format!("has {rows} rows"));
+        let gap = gap.map_or(String::new(), |gap| format!(" (expert {gap} is missing)"));
+        return Err(Error::Experts {
+            dir: directory.path.clone(),
+            reason: format!(
+                "layer {layer}: `{key}` in config.json says {} experts, the router {rows}, and \
+                 there are tensors of {} experts{gap}; the three must agree",
+                moe.experts,
+                named.len()
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// Checks that every part of the specification is there, in its shape and as floating point, and
+/// that there is no part besides. Gives where each part is.
+pub(super) fn check(
+    layout: &Layout,
+    family: &Family,
+    spec: &ModelSpec,
+    directory: &ModelDirectory,
+) -> Result<BTreeMap<TensorId, usize>, Error> {
+    let bad = |name: &str, reason: String| {
+        let (dir, name) = (directory.path.clone(), name.to_owned());
+        Error::Tensor { dir, name, reason }
+    };
+    let mut found: BTreeMap<TensorId, usize> = BTreeMap::new();
+    for (i, tensor) in layout.tensors.iter().enumerate() {
+        if let Some(part) = tensor.part {
+            found.insert(part, i);
+        }
+    }
+    let mut extra: BTreeSet<TensorId> = found.keys().copied().collect();
+    for (part, expected) in required(spec) {
+        extra.remove(&part);
+        let Some(&at) = found.get(&part) else {
+            let name = family.name_of(part).unwrap_or_else(|| part.to_string());
+            return Err(bad(&name, format!("is missing; it is the {part}")));
+        };
+        let StoredTensor { name, shape, dtype, file, .. } = &layout.tensors[at];
+        if *shape != expected {
+            return Err(bad(
+                name,
+                format!("is {shape:?} in {file}, but config.json asks for {expected:?}"),
+            ));
+        }
+        if !dtype.is_weight() {
+            return Err(bad(
+                name,
+                format!(
+                    "is stored as {dtype}; only F32, F16 and BF16 can be pruned, so start from a \
+                     checkpoint in one of these"
+                ),
+            ));
+        }
+    }
+    extra.remove(&TensorId::LmHead); // may be stored though it is tied
+    match extra.first() {
+        None => Ok(found),
+        Some(part) => Err(bad(
+            &layout.tensors[found[part]].name,
+            format!("is the {part}, but a model with this config.json has no such part"),
+        )),
+    }
+}
+
+/// Every part of a model with its shape.
+fn required(spec: &ModelSpec) -> Vec<(TensorId, Vec<usize>)> {
+    let mut parts = vec![
+        (TensorId::Embedding, vec![spec.vocab, spec.hidden]),
+        (TensorId::FinalNorm, vec![spec.hidden]),
+    ];
+    if !spec.tied_embeddings {
+        parts.push((TensorId::LmHead, vec![spec.vocab, spec.hidden]));
+    }
+    for (layer, layer_spec) in spec.layers.iter().enumerate() {
+        let mut norms = vec![LayerTensor::InputNorm, LayerTensor::PostAttentionNorm];
+        if layer_spec.moe().is_some_and(|moe| moe.residual_inner.is_some()) {
+            norms.push(LayerTensor::ResidualNorm);
+        }
+        let of_layer = |tensor| TensorId::Layer(layer, tensor);
+        parts.extend(norms.into_iter().map(|norm| (of_layer(norm), vec![spec.hidden])));
+        let linears = spec.linears(layer).into_iter();
+        parts.extend(linears.map(|l| (TensorId::linear(layer, l.id), vec![l.rows, l.cols])));
+    }
+    parts
+}
+
+/// A tensor of a decoder layer that no template names would silently be left out of the forward
+/// pass, and one that belongs to an expert would not be renumbered with it.
+fn refuse_unknown_in_layer(
+    tensor: &StoredTensor,
+    family: &Family,
+    directory: &ModelDirectory,
+) -> Result<(), Error> {
+    let Some(layer) = family.layer_of(&tensor.name) else { return Ok(()) };
+    Err(Error::Tensor {
+        dir: directory.path.clone(),
+        name: tensor.name.clone(),
+        reason: format!(
+            "belongs to decoder layer {layer}, but the family `{}` knows no such part; if the \
+             forward pass does not need it, list it under `tensors.carried` in a family \
+             descriptor of your own",
+            family.name()
+        ),
+    })
+}

@@ -1,0 +1,119 @@
+//! What a checkpoint is, in numbers a person can read.
+
+use std::collections::BTreeMap;
+
+use moeprune_core::{LayerTensor, LinearId, ParameterCounts, TensorId};
+use serde::Serialize;
+
+use super::{Checkpoint, StoredTensor};
+
+/// Sizes and counts of a checkpoint, from its headers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Family whose descriptor was used.
+    pub family: String,
+    /// Decoder layers.
+    pub layers: usize,
+    /// Experts of each decoder layer; 0 where there are none.
+    pub experts_per_layer: Vec<usize>,
+    /// Experts a token goes through.
+    pub top_k: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Storage type the config declares.
+    pub declared_dtype: Option<String>,
+    /// Number of elements by the type they are stored in.
+    pub elements_by_dtype: BTreeMap<String, u64>,
+    /// Parameters as sparsity counts them.
+    pub parameters: ParameterCounts,
+    /// What the tensors are for, in the order of a forward pass; roles without tensors are left
+    /// out.
+    pub roles: Vec<RoleSummary>,
+    /// Weight files.
+    pub shards: usize,
+    /// Bytes of tensor data in the largest weight file.
+    pub max_shard_bytes: u64,
+    /// Bytes of all weight files, headers included.
+    pub weight_bytes: u64,
+}
+
+/// Tensors of one role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RoleSummary {
+    /// `embedding`, `attention`, `router`, `experts`, `shared`, `residual`, `dense`, `norms`,
+    /// `head`, or `other` for tensors carried over unread.
+    pub role: &'static str,
+    /// Number of tensors.
+    pub tensors: usize,
+    /// Number of elements.
+    pub elements: u64,
+    /// Bytes of data.
+    pub bytes: u64,
+}
+
+const ROLES: [&str; 10] = [
+    "embedding",
+    "attention",
+    "router",
+    "experts",
+    "shared",
+    "residual",
+    "dense",
+    "norms",
+    "head",
+    "other",
+];
+
+pub(super) fn summarize(checkpoint: &Checkpoint) -> Summary {
+    let spec = checkpoint.spec();
+    let mut elements_by_dtype = BTreeMap::new();
+    let mut roles: Vec<RoleSummary> =
+        ROLES.iter().map(|role| RoleSummary { role, tensors: 0, elements: 0, bytes: 0 }).collect();
+    for tensor in checkpoint.tensors() {
+        *elements_by_dtype.entry(tensor.dtype.to_string()).or_default() += tensor.elements();
+        let role = role_of(tensor);
+        if let Some(sum) = roles.iter_mut().find(|sum| sum.role == role) {
+            sum.tensors += 1;
+            sum.elements += tensor.elements();
+            sum.bytes += tensor.bytes;
+        }
+    }
+    roles.retain(|role| role.tensors > 0);
+    let moe = |f: fn(&moeprune_core::MoeSpec) -> usize| {
+        spec.layers.iter().map(|layer| layer.moe().map_or(0, f)).collect::<Vec<_>>()
+    };
+    Summary {
+        family: spec.family.clone(),
+        layers: spec.layers.len(),
+        experts_per_layer: moe(|m| m.experts),
+        top_k: moe(|m| m.top_k).into_iter().max().unwrap_or_default(),
+        hidden: spec.hidden,
+        declared_dtype: checkpoint.declared_dtype().map(str::to_owned),
+        elements_by_dtype,
+        parameters: ParameterCounts::of(spec),
+        roles,
+        shards: checkpoint.shard_files().count(),
+        max_shard_bytes: checkpoint.max_shard_bytes(),
+        weight_bytes: checkpoint.weight_bytes(),
+    }
+}
+
+fn role_of(tensor: &StoredTensor) -> &'static str {
+    match tensor.part {
+        Some(TensorId::Embedding) => "embedding",
+        Some(TensorId::LmHead) => "head",
+        Some(TensorId::Layer(_, LayerTensor::Linear(linear))) => match linear {
+            LinearId::Attention(_) => "attention",
+            LinearId::Router => "router",
+            LinearId::Residual(_) => "residual",
+            LinearId::Dense(_) => "dense",
+            LinearId::Shared(_) => "shared",
+            LinearId::Expert(..) => "experts",
+            _ => "other",
+        },
+        Some(TensorId::FinalNorm | TensorId::Layer(..)) => "norms",
+        _ => "other",
+    }
+}

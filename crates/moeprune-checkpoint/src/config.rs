@@ -1,0 +1,216 @@
+//! `config.json` as text with values that can be found, read, and replaced in place.
+
+use std::{
+    fmt,
+    fs::File,
+    io::Read,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use serde_json::value::RawValue;
+
+use crate::{Error, json::Members};
+
+/// No config is near this; a larger file is something else.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// No dimension of a model is near this; larger numbers are damage, and products of three below
+/// it cannot overflow the arithmetic that follows the shape checks.
+const MAX_INTEGER: u64 = 1 << 31;
+
+/// The text of a `config.json` whose top level is known to be an object.
+#[derive(Clone)]
+pub(crate) struct Config {
+    path: PathBuf,
+    text: String,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// A value found under a key.
+pub(crate) struct Found<'a> {
+    /// The key it was found under, dotted when nested.
+    pub(crate) key: &'a str,
+    /// Its JSON text.
+    pub(crate) text: &'a str,
+    /// Where that text stands in the file.
+    span: Range<usize>,
+}
+
+impl Config {
+    pub(crate) fn read(path: &Path) -> Result<Self, Error> {
+        let mut bytes = Vec::new();
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let read = file.take(MAX_BYTES + 1).read_to_end(&mut bytes);
+        read.map_err(Error::io("read", path))?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(refuse(path, format!("is larger than {MAX_BYTES} bytes; not a config")));
+        }
+        let text = String::from_utf8(bytes)
+            .map_err(|e| refuse(path, format!("is not UTF-8 text ({})", e.utf8_error())))?;
+        let config = Self { path: path.to_owned(), text };
+        config.members(&config.text)?;
+        Ok(config)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The value under the first of `keys` that is there and not null; a dot descends into an
+    /// object.
+    ///
+    /// Fails if another of the keys is there too and says something else.
+    pub(crate) fn find<'a>(&'a self, keys: &'a [String]) -> Result<Option<Found<'a>>, Error> {
+        let mut found: Option<Found<'_>> = None;
+        for key in keys {
+            let Some(next) = self.at(key)? else { continue };
+            match &found {
+                None => found = Some(next),
+                Some(first) if same_json(first.text, next.text) => {}
+                Some(first) => {
+                    return Err(self.refuse(format!(
+                        "`{}` is {} but `{}` is {}; they mean the same, so one must go",
+                        first.key,
+                        shown(first.text),
+                        next.key,
+                        shown(next.text)
+                    )));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The text with the value under each of `keys` that is there replaced; everything else stays
+    /// as it was written.
+    pub(crate) fn replaced(&self, keys: &[String], value: &str) -> Result<String, Error> {
+        let mut spans = Vec::new();
+        for key in keys {
+            spans.extend(self.at(key)?.map(|found| found.span));
+        }
+        spans.sort_by_key(|span| span.start);
+        let mut text = self.text.clone();
+        for span in spans.into_iter().rev() {
+            text.replace_range(span, value);
+        }
+        Ok(text)
+    }
+
+    pub(crate) fn refuse(&self, reason: String) -> Error {
+        refuse(&self.path, reason)
+    }
+
+    fn at<'a>(&'a self, key: &'a str) -> Result<Option<Found<'a>>, Error> {
+        let mut text = self.text.as_str();
+        for step in key.split('.') {
+            if !text.trim_start().starts_with('{') {
+                return Ok(None);
+            }
+            match self.members(text)?.get(step) {
+                None => return Ok(None),
+                Some(value) => text = value.get(),
+            }
+        }
+        if text == "null" {
+            return Ok(None);
+        }
+        // A borrowed raw value is a part of the text it was parsed from.
+        let start = text.as_ptr() as usize - self.text.as_ptr() as usize;
+        Ok(Some(Found { key, text, span: start..start + text.len() }))
+    }
+
+    fn members<'a>(&self, text: &'a str) -> Result<Members<&'a RawValue>, Error> {
+        serde_json::from_str(text).map_err(|e| self.refuse(format!("is not a JSON object: {e}")))
+    }
+}
+
+fn refuse(path: &Path, reason: String) -> Error {
+    Error::Config { path: path.to_owned(), reason }
+}
+
+/// A type a config value can be read as.
+pub(crate) trait ConfigValue: Sized {
+    /// What to call it in a message.
+    const EXPECTED: &'static str;
+
+    fn from_json(value: &serde_json::Value) -> Option<Self>;
+}
+
+impl ConfigValue for usize {
+    const EXPECTED: &'static str = "a whole number from 1 to 2147483648";
+
+    fn from_json(value: &serde_json::Value) -> Option<Self> {
+        let value = value.as_u64().filter(|v| (1..=MAX_INTEGER).contains(v))?;
+        Self::try_from(value).ok()
+    }
+}
+
+impl ConfigValue for f64 {
+    const EXPECTED: &'static str = "a positive number";
+
+    fn from_json(value: &serde_json::Value) -> Option<Self> {
+        value.as_f64().filter(|v| v.is_finite() && *v > 0.0)
+    }
+}
+
+impl ConfigValue for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn from_json(value: &serde_json::Value) -> Option<Self> {
+        value.as_bool()
+    }
+}
+
+impl ConfigValue for String {
+    const EXPECTED: &'static str = "a string";
+
+    fn from_json(value: &serde_json::Value) -> Option<Self> {
+        value.as_str().map(str::to_owned)
+    }
+}
+
+impl Found<'_> {
+    /// The value as `T`, or an error that says what was expected and found.
+    pub(crate) fn read<T: ConfigValue>(&self, config: &Config) -> Result<T, Error> {
+        T::from_json(&self.value(config)?).ok_or_else(|| {
+            config.refuse(format!(
+                "`{}` must be {}, got {}",
+                self.key,
+                T::EXPECTED,
+                shown(self.text)
+            ))
+        })
+    }
+
+    pub(crate) fn value(&self, config: &Config) -> Result<serde_json::Value, Error> {
+        serde_json::from_str(self.text)
+            .map_err(|e| config.refuse(format!("`{}` is not JSON: {e}", self.key)))
+    }
+}
+
+/// A JSON text short enough for a message.
+pub(crate) fn shown(text: &str) -> String {
+    const LONGEST: usize = 60;
+    match text.char_indices().nth(LONGEST) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+fn same_json(a: &str, b: &str) -> bool {
+    let parse = |text| serde_json::from_str::<serde_json::Value>(text).ok();
+    match (parse(a), parse(b)) {
+        (Some(a), Some(b)) if a.is_number() && b.is_number() => a.as_f64() == b.as_f64(),
+        (a, b) => a == b,
+    }
+}

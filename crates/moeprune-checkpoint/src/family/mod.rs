@@ -1,0 +1,218 @@
+//! Model families as data.
+//!
+//! A [`Family`] says what a family's config keys and tensors are called, how its router works and
+//! how its blocks are wired. It is parsed from TOML; `families/*.toml` of this crate are the
+//! built-in ones and serve as examples.
+
+mod descriptor;
+mod template;
+
+use moeprune_core::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
+
+pub(crate) use self::descriptor::{Key, Renormalize, Requirement, RoutingKind};
+use self::{
+    descriptor::Descriptor,
+    template::{Indices, Template},
+};
+use crate::Error;
+
+const BUILT_IN: [&str; 2] =
+    [include_str!("../../families/arctic.toml"), include_str!("../../families/mixtral.toml")];
+
+/// What a model family calls things and how its blocks are wired.
+///
+/// ```
+/// use moeprune_checkpoint::Family;
+/// use moeprune_core::{LinearId, MlpProjection, TensorId};
+///
+/// let family = Family::builtin("mixtral").expect("built in");
+/// let up = TensorId::linear(3, LinearId::Expert(7, MlpProjection::Up));
+/// let name = "model.layers.3.block_sparse_moe.experts.7.w3.weight";
+/// assert_eq!(family.name_of(up).as_deref(), Some(name));
+/// assert_eq!(family.part_of(name), Some(up));
+/// ```
+///
+/// # Writing one
+///
+/// Start from the built-in descriptor that is nearest. An unknown TOML key is an error, so a
+/// misspelt one is noticed. A config key is `{ keys = [aliases], default = value }`: the first
+/// alias that is there counts, a dot descends into an object (`rope_parameters.rope_theta`), and
+/// aliases that contradict each other are an error. `[[require]]` names config keys that must be
+/// absent, null or one of `allowed`, because nothing here implements what else they could ask for.
+/// A template holds `{layer}`, and `{expert}` where there is one tensor for each expert. Tensors
+/// of a decoder layer that no template names are refused when a model is opened, since the forward
+/// pass would silently be without them; `tensors.carried` lists those it does not need.
+#[derive(Debug, Clone)]
+pub struct Family {
+    descriptor: Descriptor,
+    /// Every template of the descriptor.
+    templates: Vec<(Slot, Template)>,
+    carried: Vec<Template>,
+    /// What the name of each tensor of a decoder layer begins with, up to the layer's number.
+    layer_prefix: String,
+}
+
+/// A part whose layer and expert are still open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    Embedding,
+    FinalNorm,
+    Head,
+    Layer(LayerTensor),
+}
+
+impl Family {
+    /// Parses a descriptor.
+    ///
+    /// # Errors
+    /// [`Error::Descriptor`] if it is not TOML, has a key that is not known, lacks one that is
+    /// needed, or has a template without the placeholders its part needs.
+    pub fn from_toml(text: &str) -> Result<Self, Error> {
+        let descriptor: Descriptor =
+            toml::from_str(text).map_err(|e| Error::Descriptor { reason: e.to_string() })?;
+        descriptor.check()?;
+        let mut templates: Vec<(Slot, Template)> = Vec::new();
+        for (slot, text) in slots(&descriptor) {
+            let template = Template::parse(text)?;
+            let (layer, expert) = match slot {
+                Slot::Layer(LayerTensor::Linear(LinearId::Expert(..))) => (true, true),
+                Slot::Layer(_) => (true, false),
+                _ => (false, false),
+            };
+            template.check(layer, expert)?;
+            if templates.iter().any(|(_, other)| *other == template) {
+                let reason = format!("template `{text}` is given twice");
+                return Err(Error::Descriptor { reason });
+            }
+            templates.push((slot, template));
+        }
+        let mut carried = Vec::new();
+        for text in &descriptor.tensors.carried {
+            let template = Template::parse(text)?;
+            template.check(true, false)?;
+            carried.push(template);
+        }
+        let input_norm = &descriptor.tensors.layer.input_norm;
+        let layer_prefix = input_norm.split("{layer}").next().unwrap_or_default().to_owned();
+        Ok(Self { descriptor, templates, carried, layer_prefix })
+    }
+
+    /// The built-in family for a `model_type` of `config.json`.
+    #[must_use]
+    pub fn builtin(model_type: &str) -> Option<Self> {
+        Self::builtins().into_iter().find(|f| f.model_types().iter().any(|t| t == model_type))
+    }
+
+    /// All built-in families.
+    #[must_use]
+    pub fn builtins() -> Vec<Self> {
+        let parse = |text| Self::from_toml(text).expect("built-in descriptors are tested");
+        BUILT_IN.into_iter().map(parse).collect()
+    }
+
+    /// Name of the family.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.descriptor.name
+    }
+
+    /// Values of `model_type` in `config.json` that stand for this family.
+    #[must_use]
+    pub fn model_types(&self) -> &[String] {
+        &self.descriptor.model_types
+    }
+
+    /// The name on disk of a part; `None` if the family has no such part.
+    #[must_use]
+    pub fn name_of(&self, id: TensorId) -> Option<String> {
+        let (slot, indices) = match id {
+            TensorId::Embedding => (Slot::Embedding, Indices::default()),
+            TensorId::FinalNorm => (Slot::FinalNorm, Indices::default()),
+            TensorId::LmHead => (Slot::Head, Indices::default()),
+            TensorId::Layer(layer, tensor) => {
+                let (tensor, expert) = without_expert(tensor);
+                (Slot::Layer(tensor), Indices { layer: Some(layer), expert })
+            }
+            _ => return None,
+        };
+        let (_, template) = self.templates.iter().find(|(s, _)| *s == slot)?;
+        Some(template.name(indices))
+    }
+
+    /// The part that a tensor of this name plays; `None` if no template gives such a name.
+    #[must_use]
+    pub fn part_of(&self, name: &str) -> Option<TensorId> {
+        self.templates.iter().find_map(|(slot, template)| {
+            let indices = template.indices(name)?;
+            Some(match *slot {
+                Slot::Embedding => TensorId::Embedding,
+                Slot::FinalNorm => TensorId::FinalNorm,
+                Slot::Head => TensorId::LmHead,
+                Slot::Layer(LayerTensor::Linear(linear)) => TensorId::linear(
+                    indices.layer?,
+                    linear.with_expert(indices.expert.unwrap_or_default()),
+                ),
+                Slot::Layer(tensor) => TensorId::Layer(indices.layer?, tensor),
+            })
+        })
+    }
+
+    /// Whether a name that plays no part belongs to a decoder layer and may be carried over.
+    pub(crate) fn is_carried(&self, name: &str) -> bool {
+        self.carried.iter().any(|template| template.indices(name).is_some())
+    }
+
+    /// The decoder layer whose name prefix a tensor has, whatever follows.
+    pub(crate) fn layer_of(&self, name: &str) -> Option<usize> {
+        let rest = name.strip_prefix(&self.layer_prefix)?;
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        rest[..digits].parse().ok()
+    }
+
+    pub(crate) fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+}
+
+fn without_expert(tensor: LayerTensor) -> (LayerTensor, Option<usize>) {
+    match tensor {
+        LayerTensor::Linear(linear) => {
+            (LayerTensor::Linear(linear.with_expert(0)), linear.expert())
+        }
+        other => (other, None),
+    }
+}
+
+fn slots(descriptor: &Descriptor) -> Vec<(Slot, &str)> {
+    use AttentionProjection::{Key, Output, Query, Value};
+    let names = &descriptor.tensors;
+    let (layer, attention) = (&names.layer, &names.attention);
+    let linear = |id| Slot::Layer(LayerTensor::Linear(id));
+    let mut slots: Vec<(Slot, &str)> = vec![
+        (Slot::Embedding, &names.embedding),
+        (Slot::FinalNorm, &names.final_norm),
+        (Slot::Head, &names.head),
+        (Slot::Layer(LayerTensor::InputNorm), &layer.input_norm),
+        (Slot::Layer(LayerTensor::PostAttentionNorm), &layer.post_attention_norm),
+        (linear(LinearId::Router), &layer.router),
+        (linear(LinearId::Attention(Query)), &attention.query),
+        (linear(LinearId::Attention(Key)), &attention.key),
+        (linear(LinearId::Attention(Value)), &attention.value),
+        (linear(LinearId::Attention(Output)), &attention.output),
+    ];
+    if let Some(norm) = &layer.residual_norm {
+        slots.push((Slot::Layer(LayerTensor::ResidualNorm), norm));
+    }
+    for (names, id) in [
+        (Some(&names.expert), (|p| LinearId::Expert(0, p)) as fn(MlpProjection) -> LinearId),
+        (names.residual.as_ref(), LinearId::Residual),
+        (names.dense.as_ref(), LinearId::Dense),
+    ] {
+        if let Some(names) = names {
+            slots.push((linear(id(MlpProjection::Gate)), &names.gate));
+            slots.push((linear(id(MlpProjection::Up)), &names.up));
+            slots.push((linear(id(MlpProjection::Down)), &names.down));
+        }
+    }
+    slots
+}

@@ -1,0 +1,12 @@
+//! Writing a checkpoint: the directory it grows in, the files that come along, the weights.
+
+mod auxiliary;
+mod directory;
+mod writer;
+
+pub(crate) use self::auxiliary::auxiliary_files;
+pub use self::{
+    auxiliary::CopiedFiles,
+    directory::OutputDirectory,
+    writer::{PlannedTensor, ShardedWriter, WrittenCheckpoint},
+};

@@ -1,0 +1,145 @@
+//! One tensor of a pruned model against what it must be.
+
+use moeprune_core::{LayerTensor, LinearId, TensorBytes, TensorId};
+
+use super::{Origin, Origins};
+use crate::{
+    Checkpoint, Error, StoredTensor, average, check_finite, count_zeros, select_rows,
+    weights::position,
+};
+
+/// What there is to say about one tensor.
+#[derive(Debug, Default)]
+pub(super) struct Finding {
+    /// How it differs from what it must be.
+    pub(super) difference: Option<String>,
+    /// Weights that are zero here and were not in the source.
+    pub(super) zeroed: u64,
+    /// Exact zeros in a Linear.
+    pub(super) zeros: Option<u64>,
+    pub(super) not_finite: Option<String>,
+}
+
+pub(super) fn examine(
+    source: &Checkpoint,
+    pruned: &Checkpoint,
+    tensor: &StoredTensor,
+    origins: &Origins,
+    may_zero: bool,
+) -> Result<Finding, Error> {
+    let got = pruned.read(tensor)?;
+    let mut finding = Finding::default();
+    if let Err(e @ Error::NotFinite { .. }) = check_finite(&tensor.name, &got) {
+        finding.not_finite = Some(e.to_string());
+    }
+    let linear = match tensor.part {
+        Some(TensorId::Layer(layer, LayerTensor::Linear(linear))) => Some((layer, linear)),
+        _ => None,
+    };
+    if linear.is_some() {
+        finding.zeros = Some(count_zeros(&got)?);
+    }
+    let maskable = may_zero && linear.is_some_and(|(_, linear)| linear != LinearId::Router);
+    match expected(source, tensor, linear, origins)? {
+        None => {
+            finding.difference = Some(format!("`{}` comes from nowhere known", tensor.name));
+        }
+        Some(expected) => match difference(&got, &expected, maskable) {
+            Ok(zeroed) => finding.zeroed = zeroed,
+            Err(what) => finding.difference = Some(format!("`{}` {what}", tensor.name)),
+        },
+    }
+    Ok(finding)
+}
+
+/// What the tensor must be before weights are zeroed; `None` if the source has nothing like it.
+fn expected<'a>(
+    source: &'a Checkpoint,
+    tensor: &StoredTensor,
+    linear: Option<(usize, LinearId)>,
+    origins: &Origins,
+) -> Result<Option<TensorBytes<'a>>, Error> {
+    match linear {
+        Some((layer, LinearId::Router)) => expected_router(source, tensor, layer, origins),
+        Some((layer, linear @ LinearId::Expert(expert, _))) => {
+            let read = |e: &usize| {
+                let id = TensorId::linear(layer, linear.with_expert(*e));
+                source.tensor_by_name(&source.name_of(id)?)
+            };
+            match origins.of(layer, expert) {
+                Origin::Kept(e) => read(e).map(Some),
+                Origin::Average(members) => {
+                    let members = members.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+                    average(&members).map(Some)
+                }
+                Origin::Unknown => Ok(None),
+            }
+        }
+        _ => source.by_name(&tensor.name).map(|stored| source.read(stored)).transpose(),
+    }
+}
+
+fn expected_router<'a>(
+    source: &Checkpoint,
+    tensor: &StoredTensor,
+    layer: usize,
+    origins: &Origins,
+) -> Result<Option<TensorBytes<'a>>, Error> {
+    let router = source.tensor_by_name(&tensor.name)?;
+    let mut bytes = Vec::new();
+    for origin in origins.of_layer(layer) {
+        let row = match origin {
+            Origin::Kept(e) => select_rows(&router, &[*e])?,
+            Origin::Average(members) => {
+                let rows = members.iter().map(|e| select_rows(&router, &[*e]));
+                average(&rows.collect::<Result<Vec<_>, _>>()?)?
+            }
+            Origin::Unknown => return Ok(None),
+        };
+        bytes.extend_from_slice(row.bytes());
+    }
+    let mut shape = router.shape().to_vec();
+    shape[0] = origins.of_layer(layer).len();
+    Ok(Some(TensorBytes::new(router.dtype(), shape, bytes)?))
+}
+
+/// Number of weights that became zero, or how the tensors differ otherwise.
+fn difference(
+    got: &TensorBytes<'_>,
+    expected: &TensorBytes<'_>,
+    may_zero: bool,
+) -> Result<u64, String> {
+    if got.shape() != expected.shape() || got.dtype() != expected.dtype() {
+        return Err(format!(
+            "is {} {:?}, expected {} {:?}",
+            got.dtype(),
+            got.shape(),
+            expected.dtype(),
+            expected.shape()
+        ));
+    }
+    if got.bytes() == expected.bytes() {
+        return Ok(0);
+    }
+    let size = if may_zero { got.dtype().bits() / 8 } else { 1 };
+    let elements = got.bytes().chunks_exact(size).zip(expected.bytes().chunks_exact(size));
+    let mut zeroed = 0;
+    for (i, (got_bytes, expected_bytes)) in elements.enumerate() {
+        if got_bytes == expected_bytes {
+            continue;
+        }
+        // Little-endian: the sign is the highest bit of the last byte.
+        let is_zero = |bytes: &[u8]| {
+            let (last, rest) = bytes.split_last().unwrap_or((&1, &[]));
+            last & 0x7f == 0 && rest.iter().all(|b| *b == 0)
+        };
+        if !may_zero || !is_zero(got_bytes) {
+            let element = i * size * 8 / got.dtype().bits();
+            let zero = if may_zero { " and is not zero" } else { "" };
+            let at = position(got.shape(), element);
+            return Err(format!("differs from the source at {at}{zero}"));
+        }
+        zeroed += u64::from(!is_zero(expected_bytes));
+    }
+    Ok(zeroed)
+}

@@ -1,0 +1,239 @@
+//! Checking a pruned checkpoint against the one it came from.
+
+mod compare;
+mod origin;
+mod report;
+
+use std::{collections::BTreeSet, path::Path};
+
+use moeprune_core::{LayerTensor, LinearId, Plan, TensorId};
+use rayon::prelude::*;
+
+pub use self::report::{Check, LinearZeros, SparsityReport, VerifyReport};
+use self::{
+    compare::Finding,
+    origin::{Origin, Origins},
+};
+use crate::{Checkpoint, Error, StoredTensor, output::auxiliary_files};
+
+/// Checks a pruned checkpoint against its source, reading every byte of both once.
+///
+/// Without a plan, experts are matched to the source by their router rows, and it is allowed that
+/// weights were zeroed. With one, the experts must be those it names and averages are computed
+/// again; weights may have been zeroed only if it has an unstructured part. What is checked:
+///
+/// | check | passes if |
+/// |---|---|
+/// | `opens` | config, index and headers agree with each other |
+/// | `plan` | the plan was made for the source, and its layers fit it |
+/// | `architecture` | nothing but the number of experts differs |
+/// | `config.json` | nothing but the expert count differs, character by character |
+/// | `index` | the announced size is the size of the tensors |
+/// | `tensor set` | it has the source's tensors but those of dropped experts, each of the same type |
+/// | `auxiliary files` | tokenizer and other files are those of the source |
+/// | `survivors` | each expert comes from the source or is an average of its experts |
+/// | `embeddings, norms, head` | bit for bit the source's; tensors carried over too |
+/// | `routers` | the survivors' rows, bit for bit |
+/// | `experts` | the survivors' weights, or zero where that is allowed |
+/// | `attention and dense MLPs` | the source's weights, or zero where that is allowed |
+/// | `finite` | no weight is NaN or infinite |
+/// | `sparsity` | the share of removed and zero weights is what the plan asks for |
+///
+/// A wrong output is a report with failed checks, not an error.
+///
+/// # Errors
+/// If the source or the output cannot be read.
+pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<VerifyReport, Error> {
+    let mut report = VerifyReport::default();
+    let pruned = match Checkpoint::open_with(out, Some(source.family().clone())) {
+        Ok(pruned) => pruned,
+        Err(e) => {
+            report.add("opens", Err(e.to_string()));
+            return Ok(report);
+        }
+    };
+    report.add("opens", Ok(format!("{} tensors", pruned.tensors().count())));
+    if let Some(plan) = plan {
+        report.add("plan", check_plan(source, plan)?);
+    }
+    let architecture = check_architecture(source, &pruned);
+    let comparable = architecture.is_ok();
+    report.add("architecture", architecture);
+    if !comparable {
+        return Ok(report);
+    }
+    report.add("config.json", check_config(source, &pruned));
+    report.add("index", check_index(&pruned));
+    let tensor_set = check_tensor_set(source, &pruned);
+    report.add("tensor set", tensor_set);
+    report.add("auxiliary files", check_auxiliary(source, out)?);
+    let origins = match plan {
+        Some(plan) => Origins::planned(source, &pruned, plan),
+        None => Origins::matched(source, &pruned)?,
+    };
+    report.add("survivors", origins.check());
+
+    let may_zero = plan.is_none_or(|plan| plan.unstructured.is_some());
+    let tensors: Vec<&StoredTensor> = pruned.tensors().collect();
+    let findings = tensors
+        .par_iter()
+        .map(|tensor| compare::examine(source, &pruned, tensor, &origins, may_zero))
+        .collect::<Result<Vec<_>, Error>>()?;
+    add_findings(&mut report, &tensors, &findings);
+    report.count_zeros(source, &tensors, &findings);
+    report.add_sparsity(plan);
+    Ok(report)
+}
+
+fn check_plan(source: &Checkpoint, plan: &Plan) -> Result<Result<String, String>, Error> {
+    let fingerprint = source.fingerprint()?;
+    if plan.model_fingerprint != fingerprint {
+        return Ok(Err(format!(
+            "was made for the model {}, but the source is {fingerprint}",
+            plan.model_fingerprint
+        )));
+    }
+    for layer in &plan.layers {
+        let moe = source.spec().layers.get(layer.layer).and_then(|spec| spec.moe());
+        let experts = moe.map_or(0, |moe| moe.experts);
+        let named = layer.survivors.iter().flat_map(|s| s.average_of.iter().chain([&s.source]));
+        if layer.experts_before != experts || named.max().is_some_and(|e| *e >= experts) {
+            return Ok(Err(format!(
+                "layer {} of the source has {experts} experts, which is not what it is for",
+                layer.layer
+            )));
+        }
+    }
+    Ok(Ok(fingerprint))
+}
+
+fn check_architecture(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, String> {
+    let mut expected = source.spec().clone();
+    for (layer, got) in expected.layers.iter_mut().zip(&pruned.spec().layers) {
+        if let (moeprune_core::FeedForward::Moe(moe), Some(got)) =
+            (&mut layer.feed_forward, got.moe())
+        {
+            if got.experts > moe.experts {
+                return Err(format!("{} experts became {}", moe.experts, got.experts));
+            }
+            moe.experts = got.experts;
+        }
+    }
+    if expected == *pruned.spec() {
+        Ok(format!("{} layers of width {}", expected.layers.len(), expected.hidden))
+    } else {
+        Err("the models differ in more than the number of experts".to_owned())
+    }
+}
+
+fn expert_counts(checkpoint: &Checkpoint) -> Vec<usize> {
+    checkpoint.spec().layers.iter().map(|l| l.moe().map_or(0, |moe| moe.experts)).collect()
+}
+
+fn check_config(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, String> {
+    let kept = expert_counts(pruned);
+    match source.config_with_experts(&kept) {
+        Ok(expected) if expected == pruned.config_text() => Ok(format!("experts kept: {kept:?}")),
+        Ok(expected) => {
+            let mut lines = expected.lines().zip(pruned.config_text().lines());
+            let at = lines.position(|(a, b)| a != b).map_or(0, |line| line + 1);
+            Err(format!("differs from the source's in more than the expert count (line {at})"))
+        }
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+fn check_index(pruned: &Checkpoint) -> Result<String, String> {
+    let bytes: u64 = pruned.tensors().map(|t| t.bytes).sum();
+    match (pruned.is_single_file(), pruned.announced_size()) {
+        (true, _) => Ok("a single file needs none".to_owned()),
+        (false, Some(announced)) if announced == bytes => Ok(format!("{bytes} bytes")),
+        (false, announced) => {
+            let announced = announced.map_or_else(|| "nothing".to_owned(), |n| n.to_string());
+            Err(format!("total_size announces {announced}, the tensors take {bytes} bytes"))
+        }
+    }
+}
+
+fn check_tensor_set(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, String> {
+    let mut of_experts = 0;
+    for tensor in pruned.tensors() {
+        let Some(origin) = source.by_name(&tensor.name) else {
+            return Err(format!("`{}` is not in the source", tensor.name));
+        };
+        if origin.dtype != tensor.dtype {
+            return Err(format!(
+                "`{}` was {} and became {}",
+                tensor.name, origin.dtype, tensor.dtype
+            ));
+        }
+        of_experts += usize::from(expert_of(tensor).is_some());
+    }
+    let have: BTreeSet<&str> = pruned.tensors().map(|t| t.name.as_str()).collect();
+    let lost = |t: &&StoredTensor| expert_of(t).is_none() && !have.contains(t.name.as_str());
+    match source.tensors().find(lost) {
+        Some(lost) => Err(format!("`{}` of the source is missing", lost.name)),
+        None => Ok(format!("{} tensors, {of_experts} of them of experts", have.len())),
+    }
+}
+
+fn expert_of(tensor: &StoredTensor) -> Option<usize> {
+    match tensor.part {
+        Some(TensorId::Layer(_, LayerTensor::Linear(linear))) => linear.expert(),
+        _ => None,
+    }
+}
+
+fn check_auxiliary(source: &Checkpoint, out: &Path) -> Result<Result<String, String>, Error> {
+    let files = auxiliary_files(source)?.copied;
+    for relative in &files {
+        let (from, to) = (source.dir().join(relative), out.join(relative));
+        let expected = std::fs::read(&from).map_err(Error::io("read", &from))?;
+        match std::fs::read(&to) {
+            Ok(got) if got == expected => {}
+            Ok(_) => return Ok(Err(format!("{} differs from the source's", relative.display()))),
+            Err(e) => return Ok(Err(format!("{}: {e}", relative.display()))),
+        }
+    }
+    Ok(Ok(format!("{} files", files.len())))
+}
+
+/// One check for each role of tensors, and one for all that weights are finite.
+fn add_findings(report: &mut VerifyReport, tensors: &[&StoredTensor], findings: &[Finding]) {
+    let role = |tensor: &StoredTensor| match linear_of(tensor) {
+        None => "embeddings, norms, head",
+        Some(LinearId::Router) => "routers",
+        Some(LinearId::Expert(..)) => "experts",
+        Some(_) => "attention and dense MLPs",
+    };
+    for name in ["embeddings, norms, head", "routers", "experts", "attention and dense MLPs"] {
+        let of_role = || tensors.iter().zip(findings).filter(|(tensor, _)| role(tensor) == name);
+        let mut different = of_role().filter_map(|(_, finding)| finding.difference.as_deref());
+        let zeroed: u64 = of_role().map(|(_, finding)| finding.zeroed).sum();
+        let count = of_role().count();
+        let result = match different.next() {
+            None if zeroed == 0 => Ok(format!("{count} tensors, bit for bit")),
+            None => Ok(format!("{count} tensors, {zeroed} weights zeroed")),
+            Some(first) => {
+                let bad = 1 + different.count();
+                Err(format!("{bad} of {count} tensors are wrong; first: {first}"))
+            }
+        };
+        report.add(name, result);
+    }
+    let mut infinite = findings.iter().filter_map(|finding| finding.not_finite.clone());
+    report.add(
+        "finite",
+        match infinite.next() {
+            None => Ok(format!("{} tensors", tensors.len())),
+            Some(first) => Err(first),
+        },
+    );
+}
+
+fn linear_of(tensor: &StoredTensor) -> Option<LinearId> {
+    match tensor.part {
+        Some(TensorId::Layer(_, LayerTensor::Linear(linear))) => Some(linear),
+        _ => None,
+    }
+}

@@ -1,0 +1,144 @@
+//! What a verification found.
+
+use moeprune_core::{LayerTensor, LinearId, ParameterCounts, Plan, TensorId};
+use serde::Serialize;
+
+use super::compare::Finding;
+use crate::{Checkpoint, StoredTensor};
+
+/// All checks of a verification, and what was counted.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// The checks in the order they were made. Checks that make no sense after one that failed
+    /// are missing.
+    pub checks: Vec<Check>,
+    /// Exact zeros of each Linear of the pruned model, the routers among them.
+    pub linears: Vec<LinearZeros>,
+    /// Shares of removed and zero weights, if they could be counted.
+    pub sparsity: Option<SparsityReport>,
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Check {
+    /// What was checked.
+    pub name: String,
+    /// Whether it holds.
+    pub passed: bool,
+    /// What was found, or what is wrong.
+    pub detail: String,
+}
+
+/// Exact zeros of one Linear.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LinearZeros {
+    /// Decoder layer.
+    pub layer: usize,
+    /// Which Linear of the pruned model.
+    pub linear: LinearId,
+    /// Number of weights.
+    pub weights: u64,
+    /// How many of them are zero.
+    pub zeros: u64,
+}
+
+/// Removed and zero weights as a share of the source's, under the three denominators of
+/// [`ParameterCounts`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct SparsityReport {
+    /// Of the routed experts.
+    pub experts: f64,
+    /// Of the decoder Linears without the routers.
+    pub linears: f64,
+    /// Of all parameters. Zeros are counted in Linears only.
+    pub all: f64,
+    /// Weights a rounding of one per row of a Linear makes, as a share of the decoder Linears.
+    pub rounding: f64,
+}
+
+/// By how much an allocation over layers of different size may miss the total.
+const TOLERANCE: f64 = 0.001;
+
+impl VerifyReport {
+    /// Whether every check passed.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.checks.iter().all(|check| check.passed)
+    }
+
+    /// The checks that failed.
+    pub fn failures(&self) -> impl Iterator<Item = &Check> {
+        self.checks.iter().filter(|check| !check.passed)
+    }
+
+    pub(super) fn add(&mut self, name: &str, result: Result<String, String>) {
+        let passed = result.is_ok();
+        let detail = match result {
+            Ok(detail) | Err(detail) => detail,
+        };
+        self.checks.push(Check { name: name.to_owned(), passed, detail });
+    }
+
+    pub(super) fn count_zeros(
+        &mut self,
+        source: &Checkpoint,
+        tensors: &[&StoredTensor],
+        findings: &[Finding],
+    ) {
+        let counts = ParameterCounts::of(source.spec());
+        let (mut experts, mut linears, mut all, mut rows) = (0_u64, 0_u64, 0_u64, 0_u64);
+        for (tensor, finding) in tensors.iter().zip(findings) {
+            let nonzero = tensor.elements() - finding.zeros.unwrap_or_default();
+            let stored_twice =
+                source.spec().tied_embeddings && tensor.part == Some(TensorId::LmHead);
+            if tensor.part.is_some() && !stored_twice {
+                all += nonzero;
+            }
+            let (Some(TensorId::Layer(layer, LayerTensor::Linear(linear))), Some(zeros)) =
+                (tensor.part, finding.zeros)
+            else {
+                continue;
+            };
+            let weights = tensor.elements();
+            self.linears.push(LinearZeros { layer, linear, weights, zeros });
+            if linear == LinearId::Router {
+                continue;
+            }
+            linears += nonzero;
+            rows += tensor.shape.first().map_or(0, |&rows| rows as u64);
+            if linear.expert().is_some() {
+                experts += nonzero;
+            }
+        }
+        self.linears.sort_by_key(|l| (l.layer, l.linear));
+        let share = |left: u64, of: u64| if of == 0 { 0.0 } else { 1.0 - left as f64 / of as f64 };
+        self.sparsity = Some(SparsityReport {
+            experts: share(experts, counts.experts),
+            linears: share(linears, counts.linears),
+            all: share(all, counts.all),
+            rounding: rows as f64 / counts.linears as f64,
+        });
+    }
+
+    /// Compares the share over the decoder Linears with what a plan asks for.
+    pub(super) fn add_sparsity(&mut self, plan: Option<&Plan>) {
+        let Some(got) = self.sparsity else { return };
+        let found = format!(
+            "{:.4} of the experts, {:.4} of the decoder Linears, {:.4} of all parameters",
+            got.experts, got.linears, got.all
+        );
+        let asked = plan.and_then(|p| p.unstructured.as_ref()).map(|u| u.total_sparsity);
+        let result = match asked {
+            Some(asked) if (got.linears - asked).abs() > got.rounding + TOLERANCE => {
+                Err(format!("{found}; the plan asks for {asked:.4} of the decoder Linears"))
+            }
+            Some(asked) => Ok(format!("{found}; {asked:.4} of the decoder Linears was asked for")),
+            None => Ok(found),
+        };
+        self.add("sparsity", result);
+    }
+}

@@ -1,0 +1,9 @@
+//! What applying a plan does to stored weights, on their bytes.
+
+mod average;
+mod finite;
+mod rows;
+mod zeros;
+
+pub(crate) use self::finite::position;
+pub use self::{average::average, finite::check_finite, rows::select_rows, zeros::count_zeros};

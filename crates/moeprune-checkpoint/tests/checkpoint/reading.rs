@@ -1,0 +1,110 @@
+//! Reading what is there.
+
+use moeprune_checkpoint::{Access, Checkpoint};
+use moeprune_core::{AttentionProjection, LinearId, TensorId, TensorSource};
+
+use crate::fixture::{Model, PARITY, check_refused, parity};
+
+#[test]
+fn every_tensor_is_what_the_public_reader_reads() {
+    for name in PARITY {
+        let checkpoint = Checkpoint::open(&parity(name)).expect("opens");
+        let mut count = 0;
+        for file in checkpoint.shard_files() {
+            let bytes = std::fs::read(parity(name).join(file)).expect("reads");
+            let theirs = safetensors::SafeTensors::deserialize(&bytes).expect("valid");
+            for (name, view) in theirs.iter() {
+                let ours = checkpoint.tensor_by_name(name).expect("reads");
+                assert_eq!(ours.shape(), view.shape());
+                assert_eq!(ours.bytes(), view.data());
+                let part = checkpoint.family().part_of(name).expect("known");
+                assert_eq!(checkpoint.tensor(part).expect("reads"), ours);
+                count += 1;
+            }
+        }
+        assert_eq!(checkpoint.tensors().count(), count);
+    }
+}
+
+#[test]
+fn both_ways_to_read_read_the_same() {
+    let mapped = Checkpoint::open(&parity("mixtral_sharded")).expect("opens");
+    let read = Checkpoint::open_by(&parity("mixtral_sharded"), None, Access::Read).expect("opens");
+    for tensor in mapped.tensors() {
+        let (a, b) = (mapped.tensor_by_name(&tensor.name), read.tensor_by_name(&tensor.name));
+        assert_eq!(a.expect("reads"), b.expect("reads"));
+    }
+}
+
+#[test]
+fn a_file_cut_short_while_open_is_an_error_when_read() {
+    let model = Model::copy_of("mixtral");
+    let checkpoint = Checkpoint::open_by(&model.dir, None, Access::Read).expect("opens");
+    let file = std::fs::File::options().write(true).open(model.path("model.safetensors"));
+    file.expect("opens").set_len(20_000).expect("cuts");
+    check_refused(
+        checkpoint.tensor_by_name("model.norm.weight"),
+        &["cannot read", "model.safetensors"],
+    );
+}
+
+#[test]
+fn tensors_come_in_stored_order() {
+    let checkpoint = Checkpoint::open(&parity("mixtral_sharded")).expect("opens");
+    let names: Vec<_> = checkpoint.tensors().map(|t| (t.file.as_str(), t.name.as_str())).collect();
+    assert_eq!(names[0], ("model-00001-of-00005.safetensors", "lm_head.weight"));
+    let last = names.last().expect("not empty");
+    assert_eq!(*last, ("model-00005-of-00005.safetensors", "model.norm.weight"));
+    assert!(names.is_sorted_by_key(|(file, _)| *file));
+}
+
+#[test]
+fn sizes() {
+    let checkpoint = Checkpoint::open(&parity("mixtral_sharded")).expect("opens");
+    assert_eq!(checkpoint.max_shard_bytes(), 299_136 - 8 - 3064);
+    assert_eq!(checkpoint.weight_bytes(), 264_464 + 225_112 * 2 + 299_136 + 25_232);
+    let single = Checkpoint::open(&parity("mixtral")).expect("opens");
+    assert_eq!(single.weight_bytes(), 1_038_984);
+    assert_eq!(single.max_shard_bytes(), 1_027_968);
+}
+
+#[test]
+fn fingerprints_tell_models_apart_but_not_layouts() {
+    let of = |name: &str| {
+        let checkpoint = Checkpoint::open(&parity(name)).expect("opens");
+        checkpoint.fingerprint().expect("reads")
+    };
+    assert_eq!(of("mixtral"), of("mixtral_sharded"));
+    assert_ne!(of("mixtral"), of("arctic"));
+    assert!(of("arctic").starts_with("sha256:") && of("arctic").len() == 7 + 64);
+
+    let model = Model::copy_of("mixtral");
+    model.edit_tensors("model.safetensors", |tensors| {
+        let router = tensors.iter_mut().find(|t| t.name.contains("2.block_sparse_moe.gate"));
+        router.expect("is there").bytes[0] ^= 1;
+    });
+    assert_ne!(of("mixtral"), model.open().expect("opens").fingerprint().expect("reads"));
+}
+
+#[test]
+fn what_is_not_there() {
+    let checkpoint = Checkpoint::open(&parity("mixtral")).expect("opens");
+    check_refused(
+        checkpoint.tensor_by_name("nothing"),
+        &["`nothing`", "is not in this checkpoint"],
+    );
+    let query = |l| TensorId::linear(l, LinearId::Attention(AttentionProjection::Query));
+    checkpoint.tensor(query(2)).expect("is there");
+    let message = checkpoint.tensor(query(3)).expect_err("is not").to_string();
+    assert!(
+        message.contains("no layer 3 attention.query: there is no `model.layers.3"),
+        "{message}"
+    );
+}
+
+#[test]
+fn checkpoints_are_shared_between_threads() {
+    fn check<T: Send + Sync>() {}
+    check::<Checkpoint>();
+    check::<moeprune_checkpoint::Error>();
+}
