@@ -1,1 +1,74 @@
-//! Prune mixture-of-experts language models: experts first, weights next, and measure what was lost
+/*!
+Prunes mixture-of-experts language models: experts first, weights next, and measures what was
+lost.
+
+# Brief overview
+
+The method is STUN (structured, then unstructured; arXiv 2409.06211). [`prune`] does the whole
+job; [`observe`], [`plan`], [`apply`] and [`evaluate`] are its steps, and what passes between
+them are files that can be kept and looked at. The stages inside are traits of
+[`moeprune_core`](core), held by a [`Pipeline`]; a [`Recipe`] names the built-in ones. This crate
+wires them and adds nothing else.
+
+# Example
+
+```no_run
+use std::path::Path;
+use moeprune::{Pipeline, Recipe, Silent, checkpoint::Checkpoint, prune};
+
+let model = Checkpoint::open(Path::new("snowflake-arctic-instruct"))?;
+let recipe = Recipe::arctic();
+let report = prune(
+    &model,
+    Path::new("arctic-stun-40"),
+    Path::new("c4-train.00000-of-01024.json.gz"),
+    &recipe,
+    &Pipeline::from_recipe(&recipe),
+    &mut Silent,
+)?;
+assert!((report.sparsity.achieved.linears - 0.4).abs() < 5e-4);
+# Ok::<(), Box<dyn std::error::Error>>(())
+```
+
+# Why it is so
+
+Each crate underneath can be used alone, and none of them knows of another. They are re-exported
+here under short names: [`core`], [`checkpoint`], [`model`], [`capture`], [`similarity`],
+[`cluster`], [`select`], [`score`], [`eval`].
+*/
+
+mod apply;
+mod calibration;
+pub mod cli;
+mod error;
+pub mod evaluation;
+mod finite;
+mod pipeline;
+mod planning;
+mod progress;
+pub mod recipe;
+pub mod report;
+mod run;
+mod tokenizer;
+
+pub use moeprune_capture as capture;
+pub use moeprune_checkpoint as checkpoint;
+pub use moeprune_cluster as cluster;
+pub use moeprune_core as core;
+pub use moeprune_eval as eval;
+pub use moeprune_model as model;
+pub use moeprune_score as score;
+pub use moeprune_select as select;
+pub use moeprune_similarity as similarity;
+
+pub use apply::{Inputs, apply};
+pub use calibration::{Calibration, observe};
+pub use error::Error;
+pub use evaluation::{Evaluation, evaluate};
+pub use pipeline::Pipeline;
+pub use planning::{PLAN_FORMAT, check_request, plan};
+pub use progress::{Progress, Silent};
+pub use recipe::Recipe;
+pub use report::Report;
+pub use run::prune;
+pub use tokenizer::load_tokenizer;

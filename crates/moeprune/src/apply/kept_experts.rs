@@ -1,0 +1,112 @@
+//! The model after the expert stage, as a view of the source.
+
+use std::collections::BTreeMap;
+
+use moeprune_checkpoint::{Checkpoint, average, select_rows};
+use moeprune_core::{
+    LayerPlan, LayerTensor, LinearId, ModelSpec, Plan, StageError, Survivor, TensorBytes, TensorId,
+    TensorSource,
+};
+
+use crate::{finite::Finite, planning::pruned_spec};
+
+/// A checkpoint with experts dropped, averaged and renumbered, read lazily. Expert indices are
+/// those of the pruned model.
+pub(crate) struct KeptExperts<'a> {
+    source: &'a Checkpoint,
+    /// The same, for reading.
+    weights: Finite<'a>,
+    spec: ModelSpec,
+    layers: BTreeMap<usize, &'a LayerPlan>,
+}
+
+impl<'a> KeptExperts<'a> {
+    pub(crate) fn new(source: &'a Checkpoint, plan: &'a Plan) -> Self {
+        Self {
+            source,
+            weights: Finite(source),
+            spec: pruned_spec(source.spec(), &plan.layers),
+            layers: plan.layers.iter().map(|layer| (layer.layer, layer)).collect(),
+        }
+    }
+
+    pub(crate) fn source(&self) -> &'a Checkpoint {
+        self.source
+    }
+
+    /// The pruned model.
+    pub(crate) fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// The expert `index` of the pruned model; `None` in a layer whose experts all stay.
+    pub(crate) fn survivor(&self, layer: usize, index: usize) -> Option<&'a Survivor> {
+        self.layers.get(&layer).and_then(|plan| plan.survivors.get(index))
+    }
+
+    /// Index in the pruned model of the survivor that comes from `source`, if it survives.
+    pub(crate) fn index_of(&self, layer: usize, source: usize) -> Option<usize> {
+        match self.layers.get(&layer) {
+            None => Some(source),
+            Some(plan) => plan.survivors.iter().position(|s| s.source == source),
+        }
+    }
+
+    /// Experts of the source that make up expert `index` of the pruned model.
+    pub(crate) fn sources(&self, layer: usize, index: usize) -> Vec<usize> {
+        match self.survivor(layer, index) {
+            None => vec![index],
+            Some(s) if s.average_of.is_empty() => vec![s.source],
+            Some(s) => s.average_of.clone(),
+        }
+    }
+
+    fn router(&self, id: TensorId, plan: &LayerPlan) -> Result<TensorBytes<'_>, StageError> {
+        let router = self.weights.tensor(id)?;
+        if plan.survivors.iter().all(|s| s.average_of.is_empty()) {
+            let rows: Vec<usize> = plan.survivors.iter().map(|s| s.source).collect();
+            return Ok(select_rows(&router, &rows)?);
+        }
+        let (rows, cols) = (plan.survivors.len(), router.shape()[1]);
+        let mut bytes = Vec::with_capacity(router.bytes().len());
+        for survivor in &plan.survivors {
+            let members = match survivor.average_of.as_slice() {
+                [] => std::slice::from_ref(&survivor.source),
+                members => members,
+            };
+            let members: Vec<TensorBytes<'_>> = members
+                .iter()
+                .map(|&row| select_rows(&router, &[row]))
+                .collect::<Result<_, _>>()?;
+            bytes.extend_from_slice(average(&members)?.bytes());
+        }
+        Ok(TensorBytes::new(router.dtype(), [rows, cols], bytes)?)
+    }
+}
+
+impl TensorSource for KeptExperts<'_> {
+    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+        let TensorId::Layer(layer, LayerTensor::Linear(linear)) = id else {
+            return self.weights.tensor(id);
+        };
+        match (linear, self.layers.get(&layer)) {
+            (LinearId::Router, Some(plan)) => self.router(id, plan),
+            (LinearId::Expert(index, _), Some(plan)) => {
+                let survivor = plan.survivors.get(index).ok_or_else(|| {
+                    format!("layer {layer} keeps {} experts, not {index}", plan.survivors.len())
+                })?;
+                let of = |source| TensorId::linear(layer, linear.with_expert(source));
+                if survivor.average_of.is_empty() {
+                    return self.weights.tensor(of(survivor.source));
+                }
+                let members: Vec<TensorBytes<'_>> = survivor
+                    .average_of
+                    .iter()
+                    .map(|&source| self.weights.tensor(of(source)))
+                    .collect::<Result<_, _>>()?;
+                Ok(average(&members)?)
+            }
+            _ => self.weights.tensor(id),
+        }
+    }
+}

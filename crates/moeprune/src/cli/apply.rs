@@ -1,0 +1,69 @@
+//! `moeprune apply`
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use moeprune_capture::read_observation;
+use moeprune_checkpoint::OutputDirectory;
+use moeprune_core::Plan;
+use serde::Deserialize;
+
+use super::{CalibrationArgs, FamilyArgs, Terminal, prune::print_report};
+use crate::{Calibration, Error, Inputs, Pipeline, Recipe, report::StageClock};
+
+/// Options of `apply`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  moeprune apply mixtral-8x7b pruned --plan plan.json --calibration c4.json.gz")]
+pub(super) struct ApplyArgs {
+    /// Directory of the model
+    model: PathBuf,
+    /// Directory to write; must not exist
+    out: PathBuf,
+    /// What `plan` wrote
+    #[arg(long, value_name = "FILE")]
+    plan: PathBuf,
+    /// Statistics of the unpruned model, instead of running calibration text
+    #[arg(long, value_name = "FILE", conflicts_with = "calibration")]
+    observation: Option<PathBuf>,
+    /// Calibration text, run through the pruned layers as they are made
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+    /// Write the report here too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    sampling: CalibrationArgs,
+    #[command(flatten)]
+    family: FamilyArgs,
+}
+
+pub(super) fn apply(args: &ApplyArgs, terminal: &mut Terminal) -> Result<(), Error> {
+    let checkpoint = args.family.open(&args.model)?;
+    let output = OutputDirectory::create(&args.out, &checkpoint)?;
+    let plan = read_plan(&args.plan)?;
+    let mut recipe = Recipe::deserialize(&plan.recipe)
+        .map_err(|e| Error::Plan(format!("{}: its recipe: {e}", args.plan.display())))?;
+    args.sampling.apply(&mut recipe);
+    let mut clock = StageClock::default();
+    let calibration = match &args.calibration {
+        None => None,
+        Some(path) => Some(Calibration::read(path, &checkpoint, &recipe)?),
+    };
+    let observation = args.observation.as_deref().map(read_observation).transpose()?;
+    clock.lap("reading statistics");
+    let inputs = match (&calibration, &observation) {
+        (Some(calibration), _) => Inputs::Calibration(calibration),
+        (None, Some(observation)) => Inputs::Observation(observation),
+        (None, None) => Inputs::None,
+    };
+    let pipeline = Pipeline::from_recipe(&recipe);
+    let report = crate::apply(&checkpoint, output, &plan, inputs, &pipeline, clock, terminal)?;
+    print_report(&report, &args.out, args.json.as_deref())
+}
+
+pub(super) fn read_plan(path: &Path) -> Result<Plan, Error> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
+    serde_json::from_str(&text)
+        .map_err(|e| Error::Plan(format!("{} is not a plan: {e}", path.display())))
+}

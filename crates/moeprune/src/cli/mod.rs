@@ -1,0 +1,149 @@
+/*!
+The command line: `moeprune` and, with the same options, `cargo xtask prune-arctic`.
+
+One file a command. A command parses its options, calls the library and prints what it returned;
+it decides nothing itself. Standard output carries results, standard error progress and errors.
+Exit codes: 0 done, 1 failed, 2 wrong usage.
+*/
+
+#![expect(clippy::print_stdout, reason = "the command line prints its results")]
+
+mod apply;
+mod eval;
+mod inspect;
+mod observe;
+mod options;
+mod plan;
+mod prune;
+mod table;
+mod terminal;
+mod verify;
+
+pub use eval::{EvalArgs, eval};
+pub use options::{CalibrationArgs, RecipeArgs};
+pub use prune::{PruneArgs, print_report, prune};
+pub use table::{bytes, percent, seconds, table};
+pub use terminal::Terminal;
+
+use std::{path::Path, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use moeprune_checkpoint::{Checkpoint, Family};
+
+use crate::Error;
+
+/// Prune mixture-of-experts language models: experts first, weights next.
+#[derive(Debug, Parser)]
+#[command(name = "moeprune", version, about, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Examples:
+  moeprune inspect mixtral-8x7b
+  moeprune prune mixtral-8x7b pruned --calibration c4.json.gz --sparsity 0.4
+  moeprune prune arctic pruned --calibration c4.json.gz --sparsity 0.2 --expert-sparsity 0.2
+  moeprune eval pruned --task gsm8k --data test.jsonl --fewshot-data train.jsonl
+  moeprune verify pruned --source mixtral-8x7b")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Print results and errors only
+    #[arg(long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show family, layers, experts, parameters by role and bytes; reads headers only
+    Inspect(inspect::InspectArgs),
+    /// Run the model once over calibration text and store what it did
+    Observe(observe::ObserveArgs),
+    /// Decide which experts go and how sparse the rest becomes
+    Plan(plan::PlanArgs),
+    /// Write the pruned checkpoint that a plan describes
+    Apply(apply::ApplyArgs),
+    /// Observe, plan and apply in one go
+    Prune(PruneArgs),
+    /// Ask GSM8K questions, or measure perplexity
+    Eval(EvalArgs),
+    /// Check a pruned checkpoint against its source
+    Verify(verify::VerifyArgs),
+}
+
+/// Parses the process's arguments, runs the command and returns its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut terminal = Terminal::new(cli.quiet);
+    let result = match &cli.command {
+        Command::Inspect(args) => inspect::inspect(args),
+        Command::Observe(args) => observe::observe(args, &mut terminal),
+        Command::Plan(args) => plan::plan(args, &mut terminal),
+        Command::Apply(args) => apply::apply(args, &mut terminal),
+        Command::Prune(args) => prune(args, &mut terminal).map(|_| ()),
+        Command::Eval(args) => eval(args, &mut terminal).map(|_| ()),
+        Command::Verify(args) => match verify::verify(args) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal.error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How a model directory is read.
+#[derive(Debug, Clone, Args)]
+pub struct FamilyArgs {
+    /// Descriptor (TOML) of a model family that is not built in
+    #[arg(long, value_name = "FILE")]
+    pub family: Option<std::path::PathBuf>,
+}
+
+impl FamilyArgs {
+    /// Opens a checkpoint.
+    ///
+    /// # Errors
+    /// If it, or the descriptor, cannot be read.
+    pub fn open(&self, model: &Path) -> Result<Checkpoint, Error> {
+        let family = match &self.family {
+            None => None,
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
+                Some(Family::from_toml(&text)?)
+            }
+        };
+        Ok(Checkpoint::open_with(model, family)?)
+    }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String, Error> {
+    serde_json::to_string_pretty(value)
+        .map_err(|e| Error::Request(format!("the result cannot be written as JSON: {e}")))
+}
+
+/// Refuses to overwrite, before any work.
+fn refuse_existing(path: &Path) -> Result<(), Error> {
+    if path.exists() {
+        return Err(Error::Request(format!(
+            "{} exists; remove it or choose another name",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Writes a file so that it is there whole or not at all.
+fn write_whole(path: &Path, text: &str) -> Result<(), Error> {
+    let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        std::io::Write::write_all(&mut file, text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|e| e.error)?;
+        Ok(())
+    };
+    write().map_err(|e| Error::io(path, "write", e))
+}

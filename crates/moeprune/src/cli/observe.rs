@@ -1,0 +1,48 @@
+//! `moeprune observe`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use moeprune_capture::write_observation;
+
+use super::{CalibrationArgs, FamilyArgs, Terminal};
+use crate::{Calibration, Error, Recipe};
+
+/// Options of `observe`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  moeprune observe mixtral-8x7b --calibration c4.json.gz -o mixtral.obs.safetensors
+
+The observation holds sums only. One serves any number of plans.")]
+pub(super) struct ObserveArgs {
+    /// Directory of the model
+    model: PathBuf,
+    /// Calibration text: plain, JSON lines ({\"text\"}, {\"question\",\"answer\"}, {\"tokens\"}), gzipped or not
+    #[arg(long, value_name = "FILE")]
+    calibration: PathBuf,
+    /// Where the observation goes
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    #[command(flatten)]
+    sampling: CalibrationArgs,
+    #[command(flatten)]
+    family: FamilyArgs,
+}
+
+pub(super) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(), Error> {
+    super::refuse_existing(&args.output)?;
+    let checkpoint = args.family.open(&args.model)?;
+    let mut recipe = Recipe::arctic();
+    args.sampling.apply(&mut recipe);
+    recipe.check()?;
+    let calibration = Calibration::read(&args.calibration, &checkpoint, &recipe)?;
+    let observation = crate::observe(&checkpoint, &calibration, terminal)?;
+    write_observation(&observation, &args.output)?;
+    println!(
+        "observed {} tokens of {} → {}",
+        calibration.tag.tokens(),
+        calibration.tag.name,
+        args.output.display()
+    );
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! Options that several commands share.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use moeprune_core::Sparsity;
+
+use crate::{
+    Error, Recipe,
+    recipe::{Allocation, Budget, Linkage, Scorer, Similarity, Statistics},
+};
+
+fn sparsity(text: &str) -> Result<Sparsity, String> {
+    let share: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    Sparsity::new(share).map_err(|e| format!("{e}; write 40 % as 0.4"))
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(format!("`{text}` is not a positive whole number")),
+        Ok(n) => Ok(n),
+    }
+}
+
+/// Which part of the calibration text is used.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Calibration")]
+#[non_exhaustive]
+pub struct CalibrationArgs {
+    /// Number of blocks [default: 128]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub samples: Option<usize>,
+    /// Tokens in a block [default: 2048, or the model's maximum if that is less]
+    #[arg(long, value_name = "T", value_parser = positive)]
+    pub seq_len: Option<usize>,
+    /// Seed the blocks are drawn with [default: 0]
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+}
+
+impl CalibrationArgs {
+    /// Overrides the recipe's choices.
+    pub fn apply(&self, recipe: &mut Recipe) {
+        let Self { samples, seq_len, seed } = *self;
+        let calibration = &mut recipe.calibration;
+        calibration.samples = samples.unwrap_or(calibration.samples);
+        calibration.sequence_len = seq_len.unwrap_or(calibration.sequence_len);
+        calibration.seed = seed.unwrap_or(calibration.seed);
+    }
+}
+
+/// Choices of a recipe; each overrides the recipe file's.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Pruning")]
+#[non_exhaustive]
+pub struct RecipeArgs {
+    /// Recipe file (TOML); what it leaves out is as in the default recipe
+    #[arg(long, value_name = "FILE")]
+    pub recipe: Option<PathBuf>,
+    /// Share of the decoder Linears' weights to remove or zero, in all [default: 0.4]
+    #[arg(long, value_name = "SHARE", value_parser = sparsity)]
+    pub sparsity: Option<Sparsity>,
+    /// Share of the experts to remove first [default: 0.2, or --sparsity if that is less]
+    #[arg(long, value_name = "SHARE", value_parser = sparsity)]
+    pub expert_sparsity: Option<Sparsity>,
+    /// How removed experts are spread over the layers [default: uniform]
+    #[arg(long, value_enum, value_name = "BUDGET")]
+    pub budget: Option<Budget>,
+    /// What makes two experts alike [default: router]
+    #[arg(long, value_enum, value_name = "SIMILARITY")]
+    pub similarity: Option<Similarity>,
+    /// How experts are clustered [default: complete]
+    #[arg(long, value_enum, value_name = "LINKAGE")]
+    pub linkage: Option<Linkage>,
+    /// How weights are scored [default: wanda]
+    #[arg(long, value_enum, value_name = "SCORER")]
+    pub scorer: Option<Scorer>,
+    /// How the ratio is split over the layers [default: owl]
+    #[arg(long, value_enum, value_name = "ALLOCATION")]
+    pub allocation: Option<Allocation>,
+    /// Where input statistics come from [default: sequential]
+    #[arg(long, value_enum, value_name = "SOURCE")]
+    pub statistics: Option<Statistics>,
+}
+
+impl RecipeArgs {
+    /// The recipe they describe.
+    ///
+    /// A total given alone splits as the default does, experts first; an expert share given alone
+    /// that is more than the recipe's total is the total.
+    ///
+    /// # Errors
+    /// If the recipe file cannot be read, or the choices contradict each other.
+    pub fn resolve(&self, calibration: &CalibrationArgs) -> Result<Recipe, Error> {
+        let mut recipe = match &self.recipe {
+            Some(path) => Recipe::read(path)?,
+            None => Recipe::arctic(),
+        };
+        match (self.sparsity, self.expert_sparsity) {
+            (None, None) => {}
+            (Some(total), Some(experts)) => {
+                recipe.sparsity = total;
+                recipe.experts.sparsity = experts;
+            }
+            (Some(total), None) => {
+                recipe.sparsity = total;
+                if total < recipe.experts.sparsity {
+                    recipe.experts.sparsity = total;
+                }
+            }
+            (None, Some(experts)) => {
+                recipe.experts.sparsity = experts;
+                if recipe.sparsity < experts {
+                    recipe.sparsity = experts;
+                }
+            }
+        }
+        if self.sparsity.is_some() {
+            recipe.weights.ratio = None;
+        }
+        let (experts, weights) = (&mut recipe.experts, &mut recipe.weights);
+        experts.budget = self.budget.unwrap_or(experts.budget);
+        experts.similarity = self.similarity.unwrap_or(experts.similarity);
+        experts.linkage = self.linkage.unwrap_or(experts.linkage);
+        weights.scorer = self.scorer.unwrap_or(weights.scorer);
+        weights.allocation = self.allocation.unwrap_or(weights.allocation);
+        weights.statistics = self.statistics.unwrap_or(weights.statistics);
+        calibration.apply(&mut recipe);
+        recipe.check()?;
+        Ok(recipe)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(args: &RecipeArgs, expected: (f64, f64)) {
+        let recipe = args.resolve(&CalibrationArgs::default()).unwrap();
+        assert_eq!((recipe.sparsity.value(), recipe.experts.sparsity.value()), expected);
+    }
+
+    fn shares(total: Option<f64>, experts: Option<f64>) -> RecipeArgs {
+        let share = |s: Option<f64>| s.map(|s| Sparsity::new(s).unwrap());
+        RecipeArgs {
+            sparsity: share(total),
+            expert_sparsity: share(experts),
+            ..RecipeArgs::default()
+        }
+    }
+
+    #[test]
+    fn shares_left_out_follow_the_default_split() {
+        check(&shares(None, None), (0.4, 0.2));
+        check(&shares(Some(0.6), None), (0.6, 0.2));
+        check(&shares(Some(0.1), None), (0.1, 0.1));
+        check(&shares(None, Some(0.25)), (0.4, 0.25));
+        check(&shares(None, Some(0.5)), (0.5, 0.5));
+        check(&shares(Some(0.6), Some(0.0)), (0.6, 0.0));
+    }
+
+    #[test]
+    fn a_total_below_the_expert_share_is_refused() {
+        assert!(shares(Some(0.2), Some(0.3)).resolve(&CalibrationArgs::default()).is_err());
+    }
+}

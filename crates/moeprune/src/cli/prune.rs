@@ -1,0 +1,89 @@
+//! `moeprune prune`
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{CalibrationArgs, FamilyArgs, RecipeArgs, Terminal, bytes, percent, seconds, table};
+use crate::{Error, Pipeline, Report};
+
+/// Options of `prune`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  moeprune prune mixtral-8x7b pruned --calibration c4.json.gz
+  moeprune prune mixtral-8x7b pruned --calibration c4.json.gz --sparsity 0.25 --expert-sparsity 0.25
+  moeprune prune arctic pruned --calibration c4.json.gz --sparsity 0.6 --allocation uniform")]
+#[non_exhaustive]
+pub struct PruneArgs {
+    /// Directory of the model
+    pub model: PathBuf,
+    /// Directory to write; must not exist
+    pub out: PathBuf,
+    /// Calibration text: plain, JSON lines ({\"text\"}, {\"question\",\"answer\"}, {\"tokens\"}), gzipped or not
+    #[arg(long, value_name = "FILE")]
+    pub calibration: PathBuf,
+    /// Write the report here too
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// What is pruned, and how.
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Which part of the calibration text is used.
+    #[command(flatten)]
+    pub sampling: CalibrationArgs,
+    /// How the model is read.
+    #[command(flatten)]
+    pub family: FamilyArgs,
+}
+
+/// Prunes and prints the final table.
+///
+/// # Errors
+/// As [`crate::prune`].
+pub fn prune(args: &PruneArgs, terminal: &mut Terminal) -> Result<Report, Error> {
+    let recipe = args.recipe.resolve(&args.sampling)?;
+    let checkpoint = args.family.open(&args.model)?;
+    let pipeline = Pipeline::from_recipe(&recipe);
+    let report =
+        crate::prune(&checkpoint, &args.out, &args.calibration, &recipe, &pipeline, terminal)?;
+    print_report(&report, &args.out, args.json.as_deref())?;
+    Ok(report)
+}
+
+/// Prints what a run did, and writes its report to `json` if asked.
+///
+/// # Errors
+/// If the report cannot be written.
+pub fn print_report(report: &Report, out: &Path, json: Option<&Path>) -> Result<(), Error> {
+    let (asked, got) = (report.sparsity.requested, report.sparsity.achieved);
+    let before: usize = report.layers.iter().map(|l| l.experts_before).sum();
+    let kept: usize = report.layers.iter().map(|l| l.kept.len()).sum();
+    let rows = vec![
+        vec!["decoder Linears removed or zero".into(), percent(asked.total), percent(got.linears)],
+        vec!["  of the experts' weights".into(), String::new(), percent(got.experts)],
+        vec!["  of all parameters".into(), String::new(), percent(got.all)],
+        vec![
+            "experts removed".into(),
+            percent(asked.experts),
+            format!("{} of {before}", before - kept),
+        ],
+        vec![
+            "weights on disk".into(),
+            String::new(),
+            format!("{} → {}", bytes(report.bytes.before), bytes(report.bytes.after)),
+        ],
+        vec!["time".into(), String::new(), seconds(report.stages.iter().map(|s| s.seconds).sum())],
+    ];
+    println!("\n{}", table(&["", "asked", "achieved"], &rows));
+    for sentence in &report.serving {
+        println!("{sentence}");
+    }
+    if !report.idle_experts.is_empty() {
+        println!("{} experts got no calibration token; see the report.", report.idle_experts.len());
+    }
+    println!("\nwrote {}", out.display());
+    match json {
+        None => Ok(()),
+        Some(path) => super::write_whole(path, &report.to_json()?),
+    }
+}

@@ -1,0 +1,213 @@
+//! Asking a checkpoint questions: the model, its tokenizer and a task put together.
+
+use std::path::Path;
+
+use moeprune_capture::{open_calibration, token_blocks_in_order};
+use moeprune_checkpoint::Checkpoint;
+use moeprune_eval::{
+    BoxError, EvaluateOptions, Generator, Nll, PerplexityReport, Request, load_documents,
+    perplexity, score_each, task_by_name,
+};
+use moeprune_model::{GenerationOptions, LanguageModel};
+use serde_json::{Map, Value, json};
+use tokenizers::Tokenizer;
+
+use crate::{Error, Progress, calibration::tokenizer_for, finite::Finite, load_tokenizer};
+
+/// Name under which [`evaluate`] measures perplexity instead of asking questions.
+pub const PERPLEXITY: &str = "perplexity";
+
+/// What to evaluate.
+#[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "options, made with `..`")]
+pub struct Evaluation<'a> {
+    /// `gsm8k`, `gsm8k_cot`, `gsm8k_zeroshot`, … ([`moeprune_eval::TASK_NAMES`]), or
+    /// `perplexity`.
+    pub task: &'a str,
+    /// Questions as JSON lines; for perplexity any calibration format.
+    pub data: &'a Path,
+    /// Only the first so many documents (blocks, for perplexity).
+    pub limit: Option<usize>,
+    /// Shots before each question, if not as the task defines.
+    pub fewshot: Option<usize>,
+    /// Documents shots are drawn from.
+    pub fewshot_data: Option<&'a Path>,
+    /// Prompts answered together.
+    pub batch: usize,
+    /// Tokens in a block of perplexity; the model's maximum, at most 2048, by default.
+    pub sequence_len: Option<usize>,
+}
+
+/// What an evaluation found.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Score {
+    /// Answers and how many were right.
+    Answers(moeprune_eval::Report),
+    /// Mean negative log-likelihood.
+    Perplexity(PerplexityReport),
+}
+
+impl Score {
+    /// The result as JSON: `task`, `n`, one key a metric with its mean and one with its standard
+    /// error, and every answer; for perplexity `tokens`, `nll` and `perplexity`.
+    ///
+    /// # Errors
+    /// If a number is not finite, which no score has.
+    pub fn to_json(&self) -> Result<Value, Error> {
+        let bad = |e: serde_json::Error| Error::Request(format!("not JSON: {e}"));
+        match self {
+            Self::Answers(report) => {
+                let mut json = Map::new();
+                json.insert("task".into(), json!(report.task));
+                json.insert("n".into(), json!(report.n));
+                json.insert("fewshot".into(), json!(report.fewshot));
+                for (metric, estimate) in &report.metrics {
+                    json.insert(metric.clone(), json!(estimate.mean));
+                    json.insert(format!("{metric}_stderr"), json!(estimate.stderr));
+                }
+                let answers = serde_json::to_value(&report.answers).map_err(bad)?;
+                json.insert("answers".into(), answers);
+                Ok(Value::Object(json))
+            }
+            Self::Perplexity(report) => {
+                let mut json = serde_json::to_value(report).map_err(bad)?;
+                json["task"] = json!(PERPLEXITY);
+                Ok(json)
+            }
+        }
+    }
+
+    /// The mean of a metric, for example `strict-match`.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        match self {
+            Self::Answers(report) => report.metrics.get(name).map(|estimate| estimate.mean),
+            Self::Perplexity(report) => (name == PERPLEXITY).then_some(report.perplexity),
+        }
+    }
+}
+
+/// Loads the whole model into memory and evaluates it.
+///
+/// # Errors
+/// If the data, the tokenizer or the model cannot be read, or the model cannot be run.
+pub fn evaluate(
+    checkpoint: &Checkpoint,
+    what: &Evaluation<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Score, Error> {
+    if what.task == PERPLEXITY {
+        return text_perplexity(checkpoint, what, progress).map(Score::Perplexity);
+    }
+    let shots = match what.fewshot_data {
+        Some(path) => load_documents(path)?,
+        None => Vec::new(),
+    };
+    let task = task_by_name(what.task, what.fewshot, &shots)?;
+    let documents = load_documents(what.data)?;
+    let tokenizer = load_tokenizer(checkpoint)?;
+    let model = load(checkpoint)?;
+    let asked = what.limit.map_or(documents.len(), |limit| limit.min(documents.len()));
+    progress.begin(&format!("asking {}", what.task), asked as u64, "questions");
+    let mut generator = NativeGenerator {
+        stop_ids: checkpoint.eos_token_ids()?,
+        context: checkpoint.spec().max_positions,
+        model,
+        tokenizer,
+        answered: 0,
+        progress,
+    };
+    let mut options = EvaluateOptions::default().with_batch(what.batch);
+    if let Some(limit) = what.limit {
+        options = options.with_limit(limit);
+    }
+    let report = moeprune_eval::evaluate(&*task, &documents, &mut generator, &options)?;
+    generator.progress.end();
+    Ok(Score::Answers(report))
+}
+
+fn text_perplexity(
+    checkpoint: &Checkpoint,
+    what: &Evaluation<'_>,
+    progress: &mut dyn Progress,
+) -> Result<PerplexityReport, Error> {
+    let spec = checkpoint.spec();
+    let file = open_calibration(what.data)?;
+    let tokenizer = tokenizer_for(&file, checkpoint)?;
+    let length = what.sequence_len.unwrap_or(2048).min(spec.max_positions);
+    let blocks = token_blocks_in_order(&file, tokenizer.as_ref(), spec.vocab, length)?;
+    let mut blocks: Vec<&[u32]> = blocks.blocks().iter().map(Vec::as_slice).collect();
+    blocks.truncate(what.limit.unwrap_or(usize::MAX));
+    let model = load(checkpoint)?;
+    progress.begin("perplexity", blocks.len() as u64, "blocks");
+    let mut done = 0;
+    let mut scorer = score_each(|block: &[u32]| {
+        let (sum, tokens) = model.negative_log_likelihood(block)?;
+        done += 1;
+        progress.advance(done, "");
+        Ok(Nll::new(sum, tokens))
+    });
+    let report = perplexity(&mut scorer, &blocks, 1)?;
+    drop(scorer);
+    progress.end();
+    Ok(report)
+}
+
+fn load(checkpoint: &Checkpoint) -> Result<LanguageModel, Error> {
+    Ok(LanguageModel::load(&Finite(checkpoint), checkpoint.spec(), &candle_core::Device::Cpu)?)
+}
+
+/// Answers with the model itself: greedy, batched, special tokens as the tokenizer adds them.
+struct NativeGenerator<'a> {
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    stop_ids: Vec<u32>,
+    context: usize,
+    answered: u64,
+    progress: &'a mut dyn Progress,
+}
+
+impl Generator for NativeGenerator<'_> {
+    fn generate(&mut self, requests: &[Request]) -> Result<Vec<String>, BoxError> {
+        let max_new_tokens = requests.iter().map(|r| r.max_new_tokens).max().unwrap_or(0);
+        let room =
+            self.context.checked_sub(max_new_tokens).filter(|&room| room > 0).ok_or_else(|| {
+                format!(
+                    "the task asks for {max_new_tokens} new tokens, but the model takes only {} \
+                     tokens in all",
+                    self.context
+                )
+            })?;
+        let prompts = requests
+            .iter()
+            .map(|request| {
+                let ids = self.tokenizer.encode(request.prompt.as_str(), true)?.get_ids().to_vec();
+                Ok(ids[ids.len().saturating_sub(room)..].to_vec())
+            })
+            .collect::<Result<Vec<_>, BoxError>>()?;
+        let options = GenerationOptions {
+            max_new_tokens,
+            stop_ids: self.stop_ids.clone(),
+            batch_size: requests.len(),
+        };
+        let tokenizer = &self.tokenizer;
+        let generated = self.model.generate(&prompts, &options, &mut |index, tokens| {
+            let request = &requests[index];
+            tokens.len() >= request.max_new_tokens || ends_with_stop(tokenizer, tokens, request)
+        })?;
+        self.answered += requests.len() as u64;
+        self.progress.advance(self.answered, "");
+        generated.iter().map(|tokens| self.tokenizer.decode(tokens, true)).collect::<Result<_, _>>()
+    }
+}
+
+/// Whether a stop string stands in the last tokens; the whole text need not be decoded each time.
+fn ends_with_stop(tokenizer: &Tokenizer, tokens: &[u32], request: &Request) -> bool {
+    // Every token is at least one byte of text or none at all, so this many reach far enough back.
+    let longest = request.stop.iter().map(String::len).max().unwrap_or(0);
+    let tail = &tokens[tokens.len().saturating_sub(longest + 8)..];
+    tokenizer
+        .decode(tail, true)
+        .is_ok_and(|text| request.stop.iter().any(|stop| text.contains(stop.as_str())))
+}

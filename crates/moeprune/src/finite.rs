@@ -1,0 +1,18 @@
+//! Refusing weights that are not numbers, wherever they are read.
+
+use moeprune_checkpoint::{Checkpoint, check_finite};
+use moeprune_core::{StageError, TensorBytes, TensorId, TensorSource};
+
+/// A checkpoint that gives out a tensor only if all of it is finite, and names it otherwise: by
+/// the time an activation is not a number, nobody can tell where it came from.
+pub(crate) struct Finite<'a>(pub(crate) &'a Checkpoint);
+
+impl TensorSource for Finite<'_> {
+    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+        let tensor = self.0.tensor(id)?;
+        if tensor.dtype().is_weight() {
+            check_finite(&self.0.name_of(id)?, &tensor)?;
+        }
+        Ok(tensor)
+    }
+}

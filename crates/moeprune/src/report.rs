@@ -1,0 +1,308 @@
+//! What a run did, for people and for machines.
+
+mod markdown;
+mod serving;
+
+use std::{path::Path, time::Instant};
+
+use moeprune_checkpoint::Checkpoint;
+use moeprune_core::{
+    CorpusTag, LinearId, ModelSpec, ParameterCounts, Plan, Sparsity, Survivor, SurvivorReason,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Recipe, apply::LayerZeros, planning::pruned_spec};
+
+/// The report of a run: `moeprune-report.json` beside the weights, and as text
+/// `moeprune-report.md`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "a file format")]
+pub struct Report {
+    /// Version of this format: 1.
+    pub format: u32,
+    /// Version of the tool.
+    pub tool: String,
+    /// The model that was pruned.
+    pub model: ModelReport,
+    /// Asked and achieved sparsity.
+    pub sparsity: SparsityReport,
+    /// Size of the weights on disk.
+    pub bytes: BytesReport,
+    /// One entry a decoder layer.
+    pub layers: Vec<LayerReport>,
+    /// Survivors that were tied with another of their cluster; the tie-break chose.
+    pub ties: usize,
+    /// Experts that no calibration token reached, as source indices.
+    pub idle_experts: Vec<IdleExpert>,
+    /// Time and memory of each step.
+    pub stages: Vec<StageReport>,
+    /// Calibration texts the run saw.
+    pub corpora: Vec<CorpusTag>,
+    /// SHA-256 of the observation the plan was made from.
+    pub observation_sha256: Option<String>,
+    /// The resolved recipe with its seeds.
+    pub recipe: Recipe,
+    /// What the result saves when it is served, and what it does not, in plain sentences.
+    pub serving: Vec<String>,
+}
+
+/// Which model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "a file format")]
+pub struct ModelReport {
+    /// Family whose descriptor was used.
+    pub family: String,
+    /// Hash over names, shapes and routers of the source.
+    pub fingerprint: String,
+    /// Parameters before.
+    pub parameters: ParameterCounts,
+}
+
+/// Asked and achieved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "a file format")]
+pub struct SparsityReport {
+    /// What was asked.
+    pub requested: RequestedSparsity,
+    /// What the written bytes have.
+    pub achieved: AchievedSparsity,
+}
+
+/// What was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "a file format")]
+pub struct RequestedSparsity {
+    /// Over the original decoder Linears, removed experts included.
+    pub total: f64,
+    /// Share of experts to remove.
+    pub experts: f64,
+}
+
+/// Removed and zero weights as a share of the original's, counted from the bytes written.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "a file format")]
+pub struct AchievedSparsity {
+    /// Over the routed experts.
+    pub experts: f64,
+    /// Over the decoder Linears, routers not among them: what was asked for is compared with this.
+    pub linears: f64,
+    /// Over all parameters. Zeros outside decoder layers do not count.
+    pub all: f64,
+}
+
+/// Size of the weights on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "a file format")]
+pub struct BytesReport {
+    /// Shards of the source.
+    pub before: u64,
+    /// Shards written.
+    pub after: u64,
+}
+
+/// One decoder layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "a file format")]
+pub struct LayerReport {
+    /// Which layer.
+    pub index: usize,
+    /// Experts of the source; 0 in a layer without.
+    pub experts_before: usize,
+    /// Experts kept, as source indices.
+    pub kept: Vec<usize>,
+    /// The clusters the kept experts stand for, as source indices.
+    pub clusters: Vec<Vec<usize>>,
+    /// Unstructured ratio asked of this layer's Linears.
+    pub ratio: Option<f64>,
+    /// Removed and zero weights over the layer's original Linears.
+    pub achieved: f64,
+}
+
+/// An expert that no calibration token reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "a file format")]
+pub struct IdleExpert {
+    /// Decoder layer.
+    pub layer: usize,
+    /// Index in the source.
+    pub expert: usize,
+}
+
+/// Time and memory of one step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "a file format")]
+pub struct StageReport {
+    /// Which step.
+    pub name: String,
+    /// Wall time.
+    pub seconds: f64,
+    /// Largest resident set of the process up to the end of the step, where the system tells.
+    pub peak_rss_bytes: Option<u64>,
+}
+
+/// Measures the steps of a run.
+#[derive(Debug)]
+pub struct StageClock {
+    last: Instant,
+    stages: Vec<StageReport>,
+}
+
+impl Default for StageClock {
+    fn default() -> Self {
+        Self { last: Instant::now(), stages: Vec::new() }
+    }
+}
+
+impl StageClock {
+    /// Ends a step that began when the last one ended.
+    pub fn lap(&mut self, name: &str) {
+        let now = Instant::now();
+        self.stages.push(StageReport {
+            name: name.to_owned(),
+            seconds: (now - self.last).as_secs_f64(),
+            peak_rss_bytes: peak_rss_bytes(),
+        });
+        self.last = now;
+    }
+}
+
+/// Largest resident set so far, from `/proc`; `None` where there is none.
+fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+impl LayerReport {
+    fn new(
+        spec: &ModelSpec,
+        plan: &Plan,
+        layer: usize,
+        ratio: Option<Sparsity>,
+        zeros: LayerZeros,
+    ) -> Self {
+        let experts = spec.layers[layer].moe().map_or(0, |moe| moe.experts);
+        let decided = plan.layers.iter().find(|l| l.layer == layer);
+        let (kept, clusters): (Vec<usize>, Vec<Vec<usize>>) = match decided {
+            Some(plan) => (
+                plan.survivors.iter().map(|s| s.source).collect(),
+                plan.clusters.clusters().to_vec(),
+            ),
+            None => ((0..experts).collect(), (0..experts).map(|e| vec![e]).collect()),
+        };
+        let counted = spec.linears(layer).into_iter().filter(|l| l.id != LinearId::Router);
+        let (all, expert) = counted.fold((0, 0), |(all, expert), linear| {
+            let parameters = linear.parameters();
+            (all + parameters, expert + if linear.id.expert().is_some() { parameters } else { 0 })
+        });
+        let each = if experts == 0 { 0 } else { expert / experts as u64 };
+        let removed = each * (experts - kept.len()) as u64;
+        Self {
+            index: layer,
+            experts_before: experts,
+            achieved: (removed + zeros.linears) as f64 / all as f64,
+            kept,
+            clusters,
+            ratio: ratio.map(Sparsity::value),
+        }
+    }
+}
+
+/// What [`apply`](crate::apply) found out while it wrote.
+pub(crate) struct Applied<'a> {
+    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) plan: &'a Plan,
+    pub(crate) recipe: &'a Recipe,
+    pub(crate) ratios: Option<&'a [Sparsity]>,
+    /// For each layer, the experts of the pruned model that no calibration token reached.
+    pub(crate) idle: &'a [Vec<usize>],
+    pub(crate) corpora: Vec<CorpusTag>,
+    pub(crate) zeros: &'a [LayerZeros],
+    pub(crate) bytes_written: u64,
+}
+
+impl Report {
+    pub(crate) fn new(applied: Applied<'_>, clock: StageClock) -> Self {
+        let Applied { checkpoint, plan, recipe, ratios, idle, corpora, zeros, bytes_written } =
+            applied;
+        let spec = checkpoint.spec();
+        let layers: Vec<LayerReport> = zeros
+            .iter()
+            .enumerate()
+            .map(|(l, zeros)| LayerReport::new(spec, plan, l, ratios.map(|r| r[l]), *zeros))
+            .collect();
+        let bytes = BytesReport { before: checkpoint.weight_bytes(), after: bytes_written };
+        let idle_experts = idle
+            .iter()
+            .zip(&layers)
+            .flat_map(|(idle, layer)| {
+                idle.iter().map(|&e| IdleExpert { layer: layer.index, expert: layer.kept[e] })
+            })
+            .collect();
+        let tied = |s: &&Survivor| {
+            matches!(s.reason, SurvivorReason::MoreTokens | SurvivorReason::LowestIndex)
+        };
+        Self {
+            format: 1,
+            tool: plan.tool.clone(),
+            model: ModelReport {
+                family: spec.family.clone(),
+                fingerprint: plan.model_fingerprint.clone(),
+                parameters: ParameterCounts::of(spec),
+            },
+            sparsity: SparsityReport {
+                requested: RequestedSparsity {
+                    total: recipe.sparsity.value(),
+                    experts: recipe.experts.sparsity.value(),
+                },
+                achieved: achieved(spec, plan, zeros),
+            },
+            bytes,
+            ties: plan.layers.iter().flat_map(|l| &l.survivors).filter(tied).count(),
+            idle_experts,
+            stages: clock.stages,
+            corpora,
+            observation_sha256: plan.observation_sha256.clone(),
+            recipe: recipe.clone(),
+            serving: serving::sentences(&layers, plan, bytes),
+            layers,
+        }
+    }
+
+    /// Writes `moeprune-report.json` and `moeprune-report.md` into `directory`.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn write(&self, directory: &Path) -> Result<(), Error> {
+        let json = directory.join("moeprune-report.json");
+        std::fs::write(&json, self.to_json()?).map_err(|e| Error::io(&json, "write", e))?;
+        let markdown = directory.join("moeprune-report.md");
+        std::fs::write(&markdown, markdown::render(self))
+            .map_err(|e| Error::io(&markdown, "write", e))
+    }
+
+    /// The report as indented JSON.
+    ///
+    /// # Errors
+    /// If a number is not finite, which no report has.
+    pub fn to_json(&self) -> Result<String, Error> {
+        serde_json::to_string_pretty(self)
+            .map(|json| json + "\n")
+            .map_err(|e| Error::Request(format!("the report cannot be written as JSON: {e}")))
+    }
+}
+
+fn achieved(spec: &ModelSpec, plan: &Plan, zeros: &[LayerZeros]) -> AchievedSparsity {
+    let before = ParameterCounts::of(spec);
+    let after = ParameterCounts::of(&pruned_spec(spec, &plan.layers));
+    let share = |before: u64, after: u64, zeros: u64| {
+        if before == 0 { 0.0 } else { (before - after + zeros) as f64 / before as f64 }
+    };
+    let sum = |of: fn(&LayerZeros) -> u64| zeros.iter().map(of).sum::<u64>();
+    AchievedSparsity {
+        experts: share(before.experts, after.experts, sum(|z| z.experts)),
+        linears: share(before.linears, after.linears, sum(|z| z.linears)),
+        all: share(before.all, after.all, sum(|z| z.linears + z.router)),
+    }
+}

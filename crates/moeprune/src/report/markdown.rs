@@ -1,0 +1,79 @@
+//! The report as text.
+
+use std::fmt::Write as _;
+
+use super::Report;
+
+/// Renders the whole report.
+pub(super) fn render(report: &Report) -> String {
+    let mut text = String::from("# Pruning report\n\n");
+    // Writing to a string cannot fail.
+    let _ = write(report, &mut text);
+    text
+}
+
+fn write(report: &Report, text: &mut String) -> std::fmt::Result {
+    let Report { sparsity, bytes, layers, stages, .. } = report;
+    let percent = |share: f64| format!("{:.2} %", share * 100.0);
+    writeln!(text, "| | requested | achieved |\n|---|---|---|")?;
+    let (asked, got) = (sparsity.requested, sparsity.achieved);
+    writeln!(
+        text,
+        "| decoder Linears, removed and zero | {} | {} |",
+        percent(asked.total),
+        percent(got.linears)
+    )?;
+    writeln!(text, "| experts' weights, removed and zero | | {} |", percent(got.experts))?;
+    writeln!(text, "| all parameters, removed and zero | | {} |", percent(got.all))?;
+    let before: usize = layers.iter().map(|l| l.experts_before).sum();
+    let kept: usize = layers.iter().map(|l| l.kept.len()).sum();
+    let removed = if before == 0 { 0.0 } else { 1.0 - kept as f64 / before as f64 };
+    writeln!(text, "| experts removed | {} | {} |\n", percent(asked.experts), percent(removed))?;
+    writeln!(
+        text,
+        "Weights on disk: {} bytes before, {} after ({:.1} % smaller).\n",
+        bytes.before,
+        bytes.after,
+        100.0 * (1.0 - bytes.after as f64 / bytes.before.max(1) as f64)
+    )?;
+    for sentence in &report.serving {
+        writeln!(text, "{sentence}\n")?;
+    }
+    writeln!(
+        text,
+        "## Layers\n\n| layer | experts | kept | unstructured ratio | achieved |\n|---|---|---|---|---|"
+    )?;
+    for layer in layers {
+        writeln!(
+            text,
+            "| {} | {} | {} | {} | {} |",
+            layer.index,
+            layer.experts_before,
+            layer.kept.len(),
+            layer.ratio.map_or_else(|| "-".into(), percent),
+            percent(layer.achieved)
+        )?;
+    }
+    writeln!(
+        text,
+        "\nTies between equally good survivors: {}. Experts that no calibration token reached: \
+         {}.\n",
+        report.ties,
+        report.idle_experts.len()
+    )?;
+    for idle in &report.idle_experts {
+        writeln!(text, "- idle: layer {} expert {}", idle.layer, idle.expert)?;
+    }
+    writeln!(text, "\n## Steps\n\n| step | seconds | peak memory |\n|---|---|---|")?;
+    for stage in stages {
+        let memory = stage
+            .peak_rss_bytes
+            .map_or_else(|| "-".into(), |bytes| format!("{:.0} MB", bytes as f64 / 1e6));
+        writeln!(text, "| {} | {:.1} | {memory} |", stage.name, stage.seconds)?;
+    }
+    writeln!(
+        text,
+        "\nModel `{}`, {}. Written by {}. Recipe, seeds and hashes: `moeprune-report.json`.",
+        report.model.family, report.model.fingerprint, report.tool
+    )
+}

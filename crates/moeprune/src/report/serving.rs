@@ -1,0 +1,46 @@
+//! What a pruned checkpoint saves when it is served, in plain sentences.
+
+use moeprune_core::Plan;
+
+use super::{BytesReport, LayerReport};
+
+/// Every sentence follows from the plan and the bytes; none is a promise of speed.
+pub(super) fn sentences(layers: &[LayerReport], plan: &Plan, bytes: BytesReport) -> Vec<String> {
+    let mut sentences = Vec::new();
+    let saved = 100.0 * (1.0 - bytes.after as f64 / bytes.before.max(1) as f64);
+    if plan.layers.is_empty() {
+        sentences.push(
+            "No expert was removed: the checkpoint takes as much disk and memory as before.".into(),
+        );
+    } else {
+        sentences.push(format!(
+            "Removing experts makes the checkpoint {saved:.1} % smaller on disk and in memory; \
+             every token still runs through as many experts as before, so do not expect each \
+             token to be computed faster."
+        ));
+    }
+    if plan.unstructured.is_some() {
+        sentences.push(
+            "Zeroed weights are stored as zeros: they save no disk, no memory and no time in \
+             engines that load dense weights (transformers, vLLM, SGLang, llama.cpp). They save \
+             space only in a format or a kernel that is made for sparse weights."
+                .into(),
+        );
+    }
+    let mut counts: Vec<usize> =
+        layers.iter().filter(|l| l.experts_before > 0).map(|l| l.kept.len()).collect();
+    counts.dedup();
+    match counts[..] {
+        [] | [_] => sentences.push(
+            "Every layer has the same number of experts: engines that load the original load this."
+                .into(),
+        ),
+        _ => sentences.push(
+            "Layers have different numbers of experts and the expert count in config.json is a \
+             list: transformers, vLLM and SGLang read a single number and refuse it. Use --budget \
+             uniform for those."
+                .into(),
+        ),
+    }
+    sentences
+}

@@ -1,0 +1,34 @@
+//! The tokenizer beside a checkpoint.
+
+use moeprune_checkpoint::Checkpoint;
+use tokenizers::Tokenizer;
+
+use crate::Error;
+
+/// Loads `tokenizer.json` from the model's directory.
+///
+/// # Errors
+/// If there is none, it cannot be parsed, or it knows token ids that the embedding has no row for.
+pub fn load_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, Error> {
+    let path = checkpoint.dir().join("tokenizer.json");
+    let error = |problem: String| Error::Tokenizer { path: path.display().to_string(), problem };
+    if !path.is_file() {
+        return Err(error(
+            "there is no such file; text needs it. Put the model's tokenizer.json there, or pass \
+             a token file: JSON lines of {\"tokens\": [..]}"
+                .into(),
+        ));
+    }
+    let tokenizer = Tokenizer::from_file(&path)
+        .map_err(|e| error(format!("cannot be parsed: {e}; download it again")))?;
+    let highest = tokenizer.get_vocab(true).into_values().max();
+    let vocab = checkpoint.spec().vocab;
+    if highest.is_some_and(|id| id as usize >= vocab) {
+        return Err(error(format!(
+            "its largest token id is {}, but the model's embedding has {vocab} rows: it belongs \
+             to another model",
+            highest.unwrap_or(0)
+        )));
+    }
+    Ok(tokenizer)
+}

@@ -1,0 +1,65 @@
+//! The whole pipeline in code: observe, plan, apply, evaluate, with one stage replaced.
+//!
+//! `cargo run --release -p example-whole-pipeline -- MODEL OUT CALIBRATION QUESTIONS`, for example
+//! with `assets/nano`, `target/example`, `assets/nano/data/calibration.jsonl` and
+//! `assets/nano/data/test.jsonl`.
+#![expect(clippy::print_stdout, reason = "an example prints")]
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use moeprune::{
+    Calibration, Evaluation, Inputs, Pipeline, Recipe, Silent, apply,
+    capture::write_observation,
+    checkpoint::{Checkpoint, OutputDirectory},
+    evaluate, observe, plan,
+    report::StageClock,
+    score::Magnitude,
+};
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1).map(PathBuf::from);
+    let mut next = |what| arguments.next().with_context(|| format!("missing argument: {what}"));
+    let (model, out) = (next("MODEL")?, next("OUT")?);
+    let (text, questions) = (next("CALIBRATION")?, next("QUESTIONS")?);
+
+    let source = Checkpoint::open(&model)?;
+    let mut recipe = Recipe::arctic();
+    recipe.calibration.samples = 16;
+
+    // What the model does on calibration text. Stored, it serves any number of plans.
+    let calibration = Calibration::read(&text, &source, &recipe)?;
+    let observation = observe(&source, &calibration, &mut Silent)?;
+    write_observation(&observation, &out.with_extension("obs.safetensors"))?;
+
+    // Which experts go. Any field of the pipeline can be one's own implementation of the trait.
+    let pipeline = Pipeline { scorer: Box::new(Magnitude), ..Pipeline::from_recipe(&recipe) };
+    let plan = plan(&source, Some(&observation), &recipe, &pipeline, &mut Silent)?;
+    for layer in &plan.layers {
+        println!(
+            "layer {}: {} of {} experts stay",
+            layer.layer,
+            layer.survivors.len(),
+            layer.experts_before
+        );
+    }
+
+    let output = OutputDirectory::create(&out, &source)?;
+    let inputs = Inputs::Calibration(&calibration);
+    let clock = StageClock::default();
+    let report = apply(&source, output, &plan, inputs, &pipeline, clock, &mut Silent)?;
+    println!("achieved {:.4} over the decoder Linears", report.sparsity.achieved.linears);
+
+    let what = Evaluation {
+        task: "gsm8k_zeroshot",
+        data: &questions,
+        limit: Some(100),
+        fewshot: None,
+        fewshot_data: None,
+        batch: 32,
+        sequence_len: None,
+    };
+    let score = evaluate(&Checkpoint::open(&out)?, &what, &mut Silent)?;
+    println!("strict-match {:.3}", score.metric("strict-match").unwrap_or(0.0));
+    Ok(())
+}

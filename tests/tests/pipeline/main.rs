@@ -1,0 +1,8 @@
+//! Whole runs of the facade on small checkpoints.
+
+mod budgets;
+mod carried_over;
+mod determinism;
+mod reference_masks;
+mod refusals;
+mod scratch;

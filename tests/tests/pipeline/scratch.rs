@@ -1,0 +1,66 @@
+//! Checkpoints and calibration files to try things on.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use moeprune::{Pipeline, Recipe, Report, Silent, checkpoint::Checkpoint, core::Sparsity, prune};
+
+/// A checkpoint of the repository's assets.
+pub(crate) fn asset(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets").join(name)
+}
+
+/// A copy of a checkpoint that may be damaged.
+pub(crate) fn copy(name: &str, directory: &Path) -> PathBuf {
+    let target = directory.join("model");
+    fs::create_dir(&target).unwrap();
+    for entry in fs::read_dir(asset(name)).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
+        }
+    }
+    target
+}
+
+/// A token file with blocks of pseudo-random ids.
+pub(crate) fn tokens(directory: &Path, blocks: usize, length: usize, vocab: u64) -> PathBuf {
+    let mut state = 1u64;
+    let mut draw = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % vocab
+    };
+    let lines: String = (0..blocks)
+        .map(|_| {
+            let ids: Vec<u64> = (0..length).map(|_| draw()).collect();
+            format!("{{\"tokens\":{ids:?}}}\n")
+        })
+        .collect();
+    let path = directory.join("tokens.jsonl");
+    fs::write(&path, lines).unwrap();
+    path
+}
+
+/// The default recipe at these shares, on 8 blocks of 64 tokens.
+pub(crate) fn recipe(total: f64, experts: f64) -> Recipe {
+    let mut recipe = Recipe::arctic();
+    recipe.sparsity = Sparsity::new(total).unwrap();
+    recipe.experts.sparsity = Sparsity::new(experts).unwrap();
+    recipe.calibration.samples = 8;
+    recipe.calibration.sequence_len = 64;
+    recipe
+}
+
+/// Runs the built-in pipeline of a recipe.
+pub(crate) fn run(
+    model: &Path,
+    out: &Path,
+    calibration: &Path,
+    recipe: &Recipe,
+) -> Result<Report, moeprune::Error> {
+    let source = Checkpoint::open(model)?;
+    prune(&source, out, calibration, recipe, &Pipeline::from_recipe(recipe), &mut Silent)
+}

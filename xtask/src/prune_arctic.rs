@@ -1,0 +1,147 @@
+//! `cargo xtask prune-arctic`: the default pipeline from checkpoint to scores.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use moeprune::{
+    Evaluation, Pipeline, Report,
+    checkpoint::Checkpoint,
+    cli::{CalibrationArgs, FamilyArgs, RecipeArgs, Terminal, bytes, percent, seconds, table},
+    evaluate,
+    evaluation::Score,
+    prune,
+};
+
+use crate::embedded;
+
+/// Prune a model with the default Arctic pipeline and evaluate it before and after
+///
+/// Without arguments: the embedded model, into target/prune-arctic.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cargo xtask prune-arctic
+  cargo xtask prune-arctic --sparsity 0.6
+  cargo xtask prune-arctic arctic-instruct pruned --calibration c4.json.gz \\
+      --data test.jsonl --fewshot-data train.jsonl")]
+pub(crate) struct PruneArcticArgs {
+    /// Directory of the model [default: the embedded model]
+    #[arg(requires = "out", requires = "calibration")]
+    model: Option<PathBuf>,
+    /// Directory to write; must not exist [default: target/prune-arctic, replaced]
+    out: Option<PathBuf>,
+    /// Calibration text [default: the embedded model's]
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+    /// Questions to ask before and after [default: the embedded model's; none for others]
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// How they are asked [default: gsm8k_zeroshot for the embedded model, gsm8k for others]
+    #[arg(long)]
+    task: Option<String>,
+    /// Questions that examples are drawn from
+    #[arg(long, value_name = "FILE")]
+    fewshot_data: Option<PathBuf>,
+    /// Ask only the first N questions
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Write the report here too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    #[command(flatten)]
+    sampling: CalibrationArgs,
+    #[command(flatten)]
+    family: FamilyArgs,
+}
+
+pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
+    let embedded = args.model.is_none();
+    let model = args.model.clone().unwrap_or_else(embedded::model);
+    let calibration = args.calibration.clone().unwrap_or_else(embedded::calibration);
+    let data = args.data.clone().or_else(|| embedded.then(embedded::test_set));
+    let default_task = if embedded { "gsm8k_zeroshot" } else { "gsm8k" };
+    let task = args.task.as_deref().unwrap_or(default_task);
+    let recipe = args.recipe.resolve(&args.sampling)?;
+    let source = args.family.open(&model)?;
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => {
+            let out = embedded::root().join("target/prune-arctic");
+            remove_earlier_run(&out)?;
+            out
+        }
+    };
+
+    let mut terminal = Terminal::new(false);
+    let ask = |checkpoint: &Checkpoint, terminal: &mut Terminal| -> Result<Option<Score>> {
+        let Some(data) = &data else { return Ok(None) };
+        let what = Evaluation {
+            task,
+            data,
+            limit: args.limit,
+            fewshot: None,
+            fewshot_data: args.fewshot_data.as_deref(),
+            batch: 64,
+            sequence_len: None,
+        };
+        Ok(Some(evaluate(checkpoint, &what, terminal)?))
+    };
+    let before = ask(&source, &mut terminal)?;
+    let pipeline = Pipeline::from_recipe(&recipe);
+    let report = prune(&source, &out, &calibration, &recipe, &pipeline, &mut terminal)?;
+    let after = ask(&Checkpoint::open(&out)?, &mut terminal)?;
+    if let Some(path) = &args.json {
+        std::fs::write(path, report.to_json()?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    print(&report, before.as_ref(), after.as_ref(), &out);
+    Ok(())
+}
+
+/// The default output belongs to this command: an earlier run's is replaced, anything else is not
+/// touched.
+fn remove_earlier_run(out: &Path) -> Result<()> {
+    if !out.exists() {
+        return Ok(());
+    }
+    ensure!(
+        out.join("moeprune-report.json").is_file(),
+        "{} exists and is not an earlier run's output; remove it",
+        out.display()
+    );
+    std::fs::remove_dir_all(out).with_context(|| format!("cannot remove {}", out.display()))
+}
+
+fn print(report: &Report, before: Option<&Score>, after: Option<&Score>, out: &Path) {
+    let kept = |layers: &dyn Fn(&moeprune::report::LayerReport) -> usize| {
+        report.layers.iter().map(layers).sum::<usize>().to_string()
+    };
+    let mut rows = vec![
+        vec!["experts".into(), kept(&|l| l.experts_before), kept(&|l| l.kept.len())],
+        vec!["weights on disk".into(), bytes(report.bytes.before), bytes(report.bytes.after)],
+        vec![
+            "decoder Linears removed or zero".into(),
+            percent(0.0),
+            percent(report.sparsity.achieved.linears),
+        ],
+    ];
+    if let (Some(Score::Answers(before)), Some(Score::Answers(after))) = (before, after) {
+        for (metric, estimate) in &before.metrics {
+            let cell = |e: &moeprune::eval::Estimate| {
+                let error = e.stderr.map_or_else(String::new, |s| format!(" ± {:.1}", 100.0 * s));
+                format!("{:.1}{error} %", 100.0 * e.mean)
+            };
+            let name = format!("{} {metric}, {} questions", before.task, before.n);
+            rows.push(vec![name, cell(estimate), cell(&after.metrics[metric])]);
+        }
+    }
+    println!("\n{}", table(&["", "before", "after"], &rows));
+    let steps = report.stages.iter().map(|s| vec![s.name.clone(), seconds(s.seconds)]);
+    println!("{}", table(&["step", "time"], &steps.collect::<Vec<_>>()));
+    for sentence in &report.serving {
+        println!("{sentence}");
+    }
+    println!("\nwrote {} (moeprune-report.md says more)", out.display());
+}
