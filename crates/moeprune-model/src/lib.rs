@@ -1,1 +1,127 @@
-//! Forward passes of mixture-of-experts decoder layers, one layer at a time, and greedy generation, on candle
+/*!
+Forward passes of mixture-of-experts decoders on candle, one layer at a time, and greedy generation.
+
+# Brief overview
+
+A [`Layer`] is read from any [`TensorSource`](moeprune_core::TensorSource) and run by
+[`DecoderLayer::forward`], which shows what happens inside to an [`ActivationSink`]: the input of
+each Linear, what the router chose, what each expert put out. [`Embedding`] and [`Head`] are the
+ends of the model, so that a driver can walk through a model of any size with one layer in memory.
+For a model that fits, [`LanguageModel`] holds all of it and gives logits, the log-likelihood of a
+text, and greedy continuations of many prompts at once.
+
+# Example
+
+Counts the tokens each expert gets in the first layer of a model:
+
+```
+# use moeprune_core::*;
+use candle_core::{DType, Device};
+use moeprune_model::{ActivationSink, DecoderLayer, Embedding, Error, Layer, RoutingChoice};
+
+struct Load(Vec<u64>);
+
+impl ActivationSink for Load {
+    fn routing(&mut self, choice: &RoutingChoice<'_>) -> Result<(), Error> {
+        for &expert in choice.indices {
+            self.0[expert as usize] += 1;
+        }
+        Ok(())
+    }
+}
+
+fn load_of_first_layer(
+    source: &dyn TensorSource,
+    spec: &ModelSpec,
+    tokens: &[u32],
+) -> Result<Vec<u64>, Error> {
+    let (device, dtype) = (Device::Cpu, DType::F32);
+    let hidden = Embedding::load(source, spec, &device, dtype)?.embed(tokens)?.unsqueeze(0)?;
+    let layer = Layer::load(source, spec, 0, &device, dtype)?;
+    let mut load = Load(vec![0; spec.layers[0].moe().map_or(0, |moe| moe.experts)]);
+    layer.forward(&hidden, 0, None, &mut load)?;
+    Ok(load.0)
+}
+# struct Pattern(ModelSpec);
+# impl TensorSource for Pattern {
+#     fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+#         let shape = match id {
+#             TensorId::Embedding => vec![self.0.vocab, self.0.hidden],
+#             TensorId::Layer(l, LayerTensor::Linear(linear)) => {
+#                 let linears = self.0.linears(l);
+#                 let shape = linears.iter().find(|s| s.id == linear).ok_or("no such Linear")?;
+#                 vec![shape.rows, shape.cols]
+#             }
+#             _ => vec![self.0.hidden],
+#         };
+#         let len: usize = shape.iter().product();
+#         let values: Vec<f32> = (0..len).map(|i| ((i * 37 + 11) % 101) as f32 / 101.0 - 0.5).collect();
+#         Ok(TensorBytes::encode(Dtype::F32, shape, &values)?)
+#     }
+# }
+# let moe = MoeSpec {
+#     experts: 4, top_k: 2, expert_inner: 6, routing: Routing::SoftmaxTopK { renormalize: true },
+#     input: MoeInput::AfterAttention, residual_inner: None,
+# };
+# let spec = ModelSpec {
+#     family: "example".into(), hidden: 8, vocab: 16, max_positions: 32, heads: 2, kv_heads: 1,
+#     head_dim: 4, rope_theta: 1e4, sliding_window: None, norm_eps: 1e-5, tied_embeddings: true,
+#     activation: Activation::Silu, layers: vec![LayerSpec { feed_forward: FeedForward::Moe(moe) }],
+# };
+# let source = Pattern(spec.clone());
+let load = load_of_first_layer(&source, &spec, &[1, 5, 9, 2, 14])?;
+assert_eq!(load.iter().sum::<u64>(), 5 * 2); // each of five tokens goes through two experts
+# Ok::<(), Error>(())
+```
+
+# Why it is so
+
+**Sequences do not influence each other.** Batches are not padded: tokens of all sequences stand in
+one matrix, and attention goes sequence by sequence. On the CPU the matrix products give a row the
+same bits whatever other rows there are, experts are added in ascending order, and nothing depends
+on the number of threads. So a score does not change with the batch size, and two runs agree.
+
+**Experts are asked for one at a time.** The block routes first, then for each expert gathers its
+tokens, runs it, and adds the result to those tokens: memory grows with `tokens · top_k`, never
+with `tokens · experts`, and an expert is needed only while its own tokens go through it.
+
+**f32 on the CPU has code of its own.** candle's operations cost more than the arithmetic in small
+models, and its CPU products in half precision widen both operands at every call. Weights are
+widened once when they are read (exactly: every bf16 and f16 is an f32), and products, norms,
+attention and gates run on slices. Every other device or type takes candle's operations; both are
+tested against the same references.
+
+**Threads.** Products and attention use the rayon pool they are called in
+(`ThreadPool::install`, or the global one), and only when the work is worth it.
+
+**All experts take part in the softmax.** It is taken over all of them in f32; then the largest
+are kept and, if the model does so, divided by their sum. After that
+division they depend on the chosen logits only, which is why removing an expert's router row
+changes nothing for tokens that did not choose it.
+*/
+
+mod attention;
+mod cache;
+mod ends;
+mod error;
+mod exponential;
+mod generate;
+mod language_model;
+mod layer;
+mod linear;
+mod mlp;
+mod moe;
+mod norm;
+mod ops;
+mod product;
+mod rotary;
+mod routing;
+mod sink;
+
+pub use cache::LayerCache;
+pub use ends::{Embedding, Head};
+pub use error::Error;
+pub use generate::GenerationOptions;
+pub use language_model::LanguageModel;
+pub use layer::{DecoderLayer, Layer};
+pub use sink::{ActivationSink, NoSink, RoutingChoice};

@@ -1,0 +1,162 @@
+//! Attention on slices: keys and values as they are cached, a block of queries at a time, and
+//! only over keys a query may see, so that no mask and no score of a hidden key ever exists.
+
+use rayon::prelude::*;
+
+use super::Heads;
+use crate::{
+    cache::{SequenceCache, Store},
+    exponential::exponentiate,
+    product::{Rows, is_parallel, product_here},
+    rotary::RotaryTable,
+};
+
+/// Queries scored together: bounds the scores held to this many rows a query head.
+const BLOCK: usize = 64;
+
+/// Keys and values of one key-value head of one sequence.
+#[derive(Debug, Default)]
+pub(crate) struct HeadCache {
+    /// Keys after rotation, `[head_dim, capacity]`: scores then read them front to back.
+    keys: Vec<f32>,
+    capacity: usize,
+    /// `[positions, head_dim]`
+    values: Vec<f32>,
+}
+
+/// Queries of one block and key-value head.
+struct Task {
+    sequence: usize,
+    kv_head: usize,
+    /// Rows of the batch.
+    rows: std::ops::Range<usize>,
+    /// Keys of this sequence before the first of the rows.
+    seen: usize,
+}
+
+/// `qkv` is `[tokens, row_width]`; returns `[tokens, query_width]`. Caches grow by `lens`.
+pub(super) fn attend(
+    heads: Heads,
+    qkv: &[f32],
+    lens: &[usize],
+    caches: &mut [SequenceCache],
+    table: &RotaryTable,
+) -> Vec<f32> {
+    let mut tasks = Vec::new();
+    let mut work = 0;
+    let mut first = 0;
+    for (sequence, (cache, &len)) in caches.iter_mut().zip(lens).enumerate() {
+        let before = cache.len;
+        append(heads, &qkv[first * heads.row_width()..][..len * heads.row_width()], cache, table);
+        for start in (0..len).step_by(BLOCK) {
+            let end = len.min(start + BLOCK);
+            for kv_head in 0..heads.kv_heads {
+                let (rows, seen) = (first + start..first + end, before + start);
+                work += 2 * rows.len() * (before + end) * heads.dim * heads.group;
+                tasks.push(Task { sequence, kv_head, rows, seen });
+            }
+        }
+        first += len;
+    }
+    let run = |task: &Task| block(heads, qkv, task, &caches[task.sequence], table);
+    let blocks: Vec<Vec<f32>> = if is_parallel(work) {
+        tasks.par_iter().map(run).collect()
+    } else {
+        tasks.iter().map(run).collect()
+    };
+    let width = heads.group * heads.dim;
+    let mut mixed = vec![0.0; first * heads.query_width()];
+    for (task, block) in tasks.iter().zip(blocks) {
+        for (row, values) in task.rows.clone().zip(block.chunks_exact(width)) {
+            let start = row * heads.query_width() + task.kv_head * width;
+            mixed[start..start + width].copy_from_slice(values);
+        }
+    }
+    mixed
+}
+
+/// Adds the keys and values of a sequence's new tokens to its cache.
+fn append(heads: Heads, qkv: &[f32], cache: &mut SequenceCache, table: &RotaryTable) {
+    let (position, len, new) = (cache.next(), cache.len, qkv.len() / heads.row_width());
+    if !matches!(cache.store, Store::Host(_)) {
+        cache.store = Store::Host((0..heads.kv_heads).map(|_| HeadCache::default()).collect());
+    }
+    let Store::Host(stores) = &mut cache.store else { return };
+    let mut key = vec![0.0; heads.dim];
+    for (kv_head, store) in stores.iter_mut().enumerate() {
+        store.reserve(heads.dim, len, len + new);
+        for (t, row) in qkv.chunks_exact(heads.row_width()).enumerate() {
+            let at = heads.query_width() + kv_head * heads.dim;
+            table.rotate(position + t, &row[at..at + heads.dim], &mut key);
+            for (d, k) in key.iter().enumerate() {
+                store.keys[d * store.capacity + len + t] = *k;
+            }
+            let at = at + heads.kv_width();
+            store.values.extend_from_slice(&row[at..at + heads.dim]);
+        }
+    }
+    cache.len += new;
+}
+
+impl HeadCache {
+    /// Makes room for `wanted` positions, of which `len` are there.
+    fn reserve(&mut self, dim: usize, len: usize, wanted: usize) {
+        if wanted <= self.capacity {
+            return;
+        }
+        // A sequence that grows token by token is copied a logarithmic number of times; one that
+        // comes whole gets what it needs.
+        let capacity = if len == 0 { wanted } else { wanted.max(2 * self.capacity) };
+        let mut keys = vec![0.0; dim * capacity];
+        for d in 0..dim {
+            keys[d * capacity..][..len].copy_from_slice(&self.keys[d * self.capacity..][..len]);
+        }
+        self.keys = keys;
+        self.capacity = capacity;
+        self.values.reserve((wanted - len) * dim);
+    }
+}
+
+/// The outputs of a block: for each of its rows the group's heads, `group · head_dim`.
+fn block(
+    heads: Heads,
+    qkv: &[f32],
+    task: &Task,
+    cache: &SequenceCache,
+    table: &RotaryTable,
+) -> Vec<f32> {
+    let Store::Host(stores) = &cache.store else { return Vec::new() };
+    let store = &stores[task.kv_head];
+    let (dim, group) = (heads.dim, heads.group);
+    let queries = task.rows.len();
+    let mut query = vec![0.0; queries * group * dim];
+    for (t, row) in task.rows.clone().enumerate() {
+        let at = row * heads.row_width() + task.kv_head * group * dim;
+        let turned = &mut query[t * group * dim..][..group * dim];
+        for (head, turned) in qkv[at..].chunks_exact(dim).zip(turned.chunks_exact_mut(dim)) {
+            table.rotate(cache.first + task.seen + t, head, turned);
+        }
+    }
+    let keys = heads.first_visible(task.seen)..task.seen + queries;
+    let all = keys.len();
+    let visible_keys = Rows { values: &store.keys[keys.start..], stride: store.capacity };
+    let rows = queries * group;
+    let mut scores = product_here(rows, all, dim, Rows::dense(&query, dim), visible_keys);
+    let scale = 1.0 / (dim as f32).sqrt();
+    let mut totals = Vec::with_capacity(rows);
+    for (r, row) in scores.chunks_exact_mut(all).enumerate() {
+        let at = task.seen + r / group;
+        let (first, end) = (heads.first_visible(at) - keys.start, at + 1 - keys.start);
+        row[..first].fill(0.0);
+        row[end..].fill(0.0);
+        totals.push(exponentiate(&mut row[first..end], scale));
+    }
+    let values = Rows::dense(&store.values[keys.start * dim..keys.end * dim], dim);
+    let mut mixed = product_here(rows, dim, all, Rows::dense(&scores, all), values);
+    for (row, total) in mixed.chunks_exact_mut(dim).zip(totals) {
+        for m in row {
+            *m /= total;
+        }
+    }
+    mixed
+}

@@ -1,0 +1,81 @@
+//! Keys and values of positions already seen.
+
+use candle_core::Tensor;
+
+use crate::attention::HeadCache;
+
+/// Keys and values of one layer, for the sequences of a batch.
+///
+/// Sequences may have different lengths. Memory grows with them; nothing is dropped behind a
+/// sliding window.
+#[derive(Debug, Default)]
+pub struct LayerCache {
+    pub(crate) sequences: Vec<SequenceCache>,
+}
+
+impl LayerCache {
+    /// An empty cache for `batch` sequences.
+    #[must_use]
+    pub fn new(batch: usize) -> Self {
+        Self { sequences: (0..batch).map(|_| SequenceCache::default()).collect() }
+    }
+
+    /// Sequences in the batch.
+    #[must_use]
+    pub fn batch(&self) -> usize {
+        self.sequences.len()
+    }
+
+    /// Positions cached of sequence `index`.
+    #[must_use]
+    pub fn positions(&self, index: usize) -> Option<usize> {
+        self.sequences.get(index).map(|sequence| sequence.len)
+    }
+
+    /// Appends the sequences of another batch.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.sequences.extend(other.sequences);
+    }
+
+    /// Keeps the sequences for which `keep` is true, in order.
+    pub(crate) fn retain(&mut self, keep: &[bool]) {
+        let mut index = 0;
+        self.sequences.retain(|_| {
+            index += 1;
+            keep[index - 1]
+        });
+    }
+}
+
+/// Keys and values of one sequence.
+#[derive(Debug, Default)]
+pub(crate) struct SequenceCache {
+    /// Position of the first key: not 0 only for a forward pass without a cache that starts
+    /// elsewhere.
+    pub(crate) first: usize,
+    /// Positions held.
+    pub(crate) len: usize,
+    pub(crate) store: Store,
+}
+
+impl SequenceCache {
+    /// For a pass without a cache.
+    pub(crate) fn starting_at(first: usize) -> Self {
+        Self { first, ..Self::default() }
+    }
+
+    /// Position of the next token.
+    pub(crate) fn next(&self) -> usize {
+        self.first + self.len
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) enum Store {
+    #[default]
+    Empty,
+    /// One entry a key-value head.
+    Host(Vec<HeadCache>),
+    /// Keys and values, each `[1, kv_heads, positions, head_dim]`.
+    Device(Tensor, Tensor),
+}

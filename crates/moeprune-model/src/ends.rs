@@ -1,0 +1,104 @@
+//! The two ends of a model: embedding and head.
+
+use candle_core::{DType, Device, Tensor};
+use moeprune_core::{ModelSpec, TensorId, TensorSource};
+
+use crate::{
+    Error,
+    linear::{Linear, Weights},
+    norm::RmsNorm,
+};
+
+/// The table of token embeddings, kept in the type it is stored in.
+#[derive(Debug)]
+pub struct Embedding {
+    table: Tensor,
+    vocab: usize,
+    dtype: DType,
+}
+
+impl Embedding {
+    /// Reads the table; what it gives is in `dtype`.
+    ///
+    /// # Errors
+    /// [`Error::Read`] or [`Error::Shape`].
+    pub fn load(
+        source: &dyn TensorSource,
+        spec: &ModelSpec,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Self, Error> {
+        let weights = Weights { source, device, dtype };
+        let table = weights.stored(TensorId::Embedding, &[spec.vocab, spec.hidden])?;
+        Ok(Self { table, vocab: spec.vocab, dtype })
+    }
+
+    /// The embeddings of `tokens`, `[tokens, hidden]`. A layer wants `[batch, seq, hidden]`:
+    /// reshape it.
+    ///
+    /// # Errors
+    /// [`Error::Token`] for a token outside the vocabulary.
+    pub fn embed(&self, tokens: &[u32]) -> Result<Tensor, Error> {
+        if let Some(&token) = tokens.iter().find(|&&t| t as usize >= self.vocab) {
+            return Err(Error::Token { token, vocab: self.vocab });
+        }
+        let index = Tensor::from_slice(tokens, tokens.len(), self.table.device())?;
+        Ok(self.table.index_select(&index, 0)?.to_dtype(self.dtype)?)
+    }
+}
+
+/// The final norm and the output head.
+#[derive(Debug)]
+pub struct Head {
+    norm: RmsNorm,
+    output: Linear,
+    hidden: usize,
+    vocab: usize,
+}
+
+impl Head {
+    /// Reads the norm and the head, which is the embedding when the model ties them.
+    ///
+    /// # Errors
+    /// [`Error::Read`] or [`Error::Shape`].
+    pub fn load(
+        source: &dyn TensorSource,
+        spec: &ModelSpec,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Self, Error> {
+        let weights = Weights { source, device, dtype };
+        let output = if spec.tied_embeddings { TensorId::Embedding } else { TensorId::LmHead };
+        Ok(Self {
+            norm: RmsNorm::load(weights, TensorId::FinalNorm, spec.hidden, spec.norm_eps)?,
+            output: weights.linear(&[(output, spec.vocab)], spec.hidden)?,
+            hidden: spec.hidden,
+            vocab: spec.vocab,
+        })
+    }
+
+    /// The final norm of the last layer's output, same shape.
+    ///
+    /// # Errors
+    /// If the last dimension is not the model's width.
+    pub fn norm(&self, hidden: &Tensor) -> Result<Tensor, Error> {
+        if hidden.dims().last() != Some(&self.hidden) {
+            return Err(Error::HiddenShape { hidden: self.hidden, got: hidden.dims().to_vec() });
+        }
+        self.norm.forward(hidden)
+    }
+
+    /// The logits of the last layer's output: `[…, hidden]` to `[…, vocab]`, norm included.
+    ///
+    /// # Errors
+    /// If the last dimension is not the model's width.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, Error> {
+        let normed = self.norm(hidden)?;
+        let mut shape = normed.dims().to_vec();
+        let logits = self.output.forward(&normed.reshape(((), self.hidden))?)?;
+        if let Some(last) = shape.last_mut() {
+            *last = self.vocab;
+        }
+        Ok(logits.reshape(shape)?)
+    }
+}

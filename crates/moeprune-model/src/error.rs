@@ -1,0 +1,122 @@
+//! What can go wrong while a model runs.
+
+use moeprune_core::{StageError, TensorId};
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The tensor source has no such tensor, or could not read it.
+    #[error("cannot read {tensor}: {source}")]
+    Read {
+        /// The part asked for.
+        tensor: TensorId,
+        /// What the source said.
+        source: StageError,
+    },
+    /// A stored tensor has another shape than the specification asks for.
+    #[error(
+        "{tensor} has shape {got:?}, expected {expected:?}: the weights do not belong to this \
+         configuration"
+    )]
+    Shape {
+        /// The part read.
+        tensor: TensorId,
+        /// Shape the specification asks for.
+        expected: Vec<usize>,
+        /// Shape stored.
+        got: Vec<usize>,
+    },
+    /// A specification this crate cannot run.
+    #[error("cannot run this model: {0}")]
+    Spec(String),
+    /// A hidden state that is not `[batch, seq, hidden]`.
+    #[error("hidden state has shape {got:?}, expected [batch, seq, {hidden}]")]
+    HiddenShape {
+        /// Width of the residual stream.
+        hidden: usize,
+        /// Shape given.
+        got: Vec<usize>,
+    },
+    /// A cache for another number of sequences.
+    #[error("the cache holds {cached} sequences, the hidden state {batch}")]
+    CacheBatch {
+        /// Sequences in the cache.
+        cached: usize,
+        /// Sequences in the hidden state.
+        batch: usize,
+    },
+    /// A position that does not continue what is cached.
+    #[error("sequence {sequence} continues at position {start}, but {cached} are cached")]
+    CacheStart {
+        /// Index in the batch.
+        sequence: usize,
+        /// Position of the first new token.
+        start: usize,
+        /// Positions in the cache.
+        cached: usize,
+    },
+    /// A token the model has no embedding for.
+    #[error("token id {token} is outside the vocabulary of {vocab}; is this another tokenizer's?")]
+    Token {
+        /// The token id.
+        token: u32,
+        /// Rows of the embedding.
+        vocab: usize,
+    },
+    /// More positions than the model was made for.
+    #[error(
+        "a sequence of {len} tokens is longer than the model's {max_positions} positions; \
+         shorten it"
+    )]
+    TooLong {
+        /// Tokens, those still to be generated included.
+        len: usize,
+        /// Positions the model has.
+        max_positions: usize,
+    },
+    /// A sequence without tokens.
+    #[error("sequence {sequence} is empty; a model needs at least one token")]
+    EmptySequence {
+        /// Index among the sequences given.
+        sequence: usize,
+    },
+    /// A router whose output is NaN or infinite.
+    #[error(
+        "the router of layer {layer} gave {value} to expert {expert} for token {token}: the \
+         weights or the activations before it are not finite"
+    )]
+    NonFiniteRouting {
+        /// Decoder layer.
+        layer: usize,
+        /// Row of the batch.
+        token: usize,
+        /// Expert.
+        expert: usize,
+        /// The logit.
+        value: f32,
+    },
+    /// Logits that are NaN or infinite.
+    #[error(
+        "the logits of sequence {sequence} at position {position} are not finite: the weights \
+         are broken"
+    )]
+    NonFiniteLogits {
+        /// Index among the sequences given.
+        sequence: usize,
+        /// Position in it.
+        position: usize,
+    },
+    /// An activation sink refused what it was shown.
+    #[error("activation sink: {0}")]
+    Sink(#[source] StageError),
+    /// A tensor operation failed.
+    #[error("tensor operation: {0}")]
+    Tensor(#[source] Box<candle_core::Error>),
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Tensor(Box::new(error))
+    }
+}

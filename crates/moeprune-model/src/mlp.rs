@@ -1,0 +1,59 @@
+//! Gated MLPs: experts, the residual MLP, dense layers.
+
+use candle_core::Tensor;
+use moeprune_core::{Activation, LinearId, MlpProjection, TensorId};
+
+use crate::{
+    ActivationSink, Error,
+    linear::{Linear, Weights},
+    ops,
+};
+
+/// `down(silu(gate · x) ∘ (up · x))`
+#[derive(Debug)]
+pub(crate) struct GatedMlp {
+    gate_up: Linear,
+    down: Linear,
+}
+
+/// Where an MLP stands in a layer, and its shape.
+#[derive(Clone, Copy)]
+pub(crate) struct MlpShape {
+    pub(crate) hidden: usize,
+    pub(crate) inner: usize,
+    pub(crate) activation: Activation,
+}
+
+impl GatedMlp {
+    /// Reads the three weights `site` names.
+    pub(crate) fn load(
+        weights: Weights<'_>,
+        layer: usize,
+        site: impl Fn(MlpProjection) -> LinearId,
+        shape: MlpShape,
+    ) -> Result<Self, Error> {
+        if shape.activation != Activation::Silu {
+            return Err(Error::Spec(format!("no activation {:?}", shape.activation)));
+        }
+        let id = |p| TensorId::linear(layer, site(p));
+        let gate_up =
+            [(id(MlpProjection::Gate), shape.inner), (id(MlpProjection::Up), shape.inner)];
+        Ok(Self {
+            gate_up: weights.linear(&gate_up, shape.hidden)?,
+            down: weights.linear(&[(id(MlpProjection::Down), shape.hidden)], shape.inner)?,
+        })
+    }
+
+    /// `[tokens, hidden]` to the same; shows both inputs to `sink`.
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        site: impl Fn(MlpProjection) -> LinearId,
+        sink: &mut dyn ActivationSink,
+    ) -> Result<Tensor, Error> {
+        sink.linear_input(site(MlpProjection::Gate), x)?;
+        let hidden = ops::gated_silu(&self.gate_up.forward(x)?)?;
+        sink.linear_input(site(MlpProjection::Down), &hidden)?;
+        self.down.forward(&hidden)
+    }
+}

@@ -1,0 +1,161 @@
+//! The row-wise operations of a layer.
+//!
+//! Each runs on plain slices for f32 tensors on the CPU ([`is_host`]) and through candle's own
+//! operations for anything else: another device, or another type on the CPU.
+
+use candle_core::{CpuStorage, D, DType, Device, Storage, Tensor};
+
+use crate::{
+    Error,
+    exponential::{silu, sum_squares},
+};
+
+/// Whether a tensor is handled as a slice.
+pub(crate) fn is_host(tensor: &Tensor) -> bool {
+    tensor.device().is_cpu() && tensor.dtype() == DType::F32
+}
+
+/// The type in which sums that need care are taken.
+pub(crate) fn wide(dtype: DType) -> DType {
+    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
+}
+
+/// Shows the elements of a host tensor, row-major.
+pub(crate) fn with_slice<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R, Error> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    let Storage::Cpu(CpuStorage::F32(values)) = &*storage else {
+        let message = format!("expected f32 on the CPU, got {:?}", tensor.dtype());
+        return Err(candle_core::Error::Msg(message).into());
+    };
+    let start = layout.start_offset();
+    Ok(f(&values[start..start + layout.shape().elem_count()]))
+}
+
+/// All elements as f32, wherever the tensor is.
+pub(crate) fn to_vec(tensor: &Tensor) -> Result<Vec<f32>, Error> {
+    Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+}
+
+/// `a + b`
+pub(crate) fn add(a: &Tensor, b: &Tensor) -> Result<Tensor, Error> {
+    if !is_host(a) {
+        return Ok((a + b)?);
+    }
+    let sums = with_slice(a, |a| {
+        with_slice(b, |b| a.iter().zip(b).map(|(a, b)| a + b).collect::<Vec<_>>())
+    })??;
+    Ok(Tensor::from_vec(sums, a.shape(), &Device::Cpu)?)
+}
+
+/// `x / sqrt(mean(x²) + eps) ∘ weight` for each row of `x`, in f32 or wider.
+pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, Error> {
+    if !is_host(x) {
+        let wide_x = x.to_dtype(wide(x.dtype()))?;
+        let mean = wide_x.sqr()?.mean_keepdim(D::Minus1)?;
+        let normed = wide_x.broadcast_div(&(mean + eps)?.sqrt()?)?;
+        return Ok(normed.to_dtype(x.dtype())?.broadcast_mul(weight)?);
+    }
+    let normed = with_slice(x, |x| {
+        with_slice(weight, |weight| {
+            let mut normed = Vec::with_capacity(x.len());
+            for row in x.chunks_exact(weight.len()) {
+                let mean = sum_squares(row) / row.len() as f32;
+                let scale = 1.0 / (mean + eps as f32).sqrt();
+                normed.extend(row.iter().zip(weight).map(|(x, w)| x * scale * w));
+            }
+            normed
+        })
+    })??;
+    Ok(Tensor::from_vec(normed, x.shape(), &Device::Cpu)?)
+}
+
+/// `silu(gate) ∘ up` for rows that hold `gate` and then `up`.
+pub(crate) fn gated_silu(gate_up: &Tensor) -> Result<Tensor, Error> {
+    let (rows, both) = gate_up.dims2()?;
+    let inner = both / 2;
+    if !is_host(gate_up) {
+        let gate = gate_up.narrow(1, 0, inner)?.silu()?;
+        return Ok((gate * gate_up.narrow(1, inner, inner)?)?);
+    }
+    let hidden = with_slice(gate_up, |values| {
+        let mut hidden = Vec::with_capacity(rows * inner);
+        for row in values.chunks_exact(both) {
+            let (gate, up) = row.split_at(inner);
+            hidden.extend(gate.iter().zip(up).map(|(g, u)| silu(*g) * u));
+        }
+        hidden
+    })?;
+    Ok(Tensor::from_vec(hidden, (rows, inner), &Device::Cpu)?)
+}
+
+/// The rows of `x` with these indices.
+pub(crate) fn gather_rows(x: &Tensor, rows: &[u32]) -> Result<Tensor, Error> {
+    if !is_host(x) {
+        let index = Tensor::from_slice(rows, rows.len(), x.device())?;
+        return Ok(x.contiguous()?.index_select(&index, 0)?);
+    }
+    let cols = x.dim(1)?;
+    let gathered = with_slice(x, |values| {
+        let mut gathered = Vec::with_capacity(rows.len() * cols);
+        for &row in rows {
+            gathered.extend_from_slice(&values[row as usize * cols..][..cols]);
+        }
+        gathered
+    })?;
+    Ok(Tensor::from_vec(gathered, (rows.len(), cols), &Device::Cpu)?)
+}
+
+/// Sums weighted rows into a matrix that starts at zero.
+pub(crate) enum RowSum {
+    Host { sums: Vec<f32>, cols: usize },
+    Device(Tensor),
+}
+
+impl RowSum {
+    /// Zeros of the shape, type and device of `x`.
+    pub(crate) fn like(x: &Tensor) -> Result<Self, Error> {
+        if is_host(x) {
+            return Ok(Self::Host { sums: vec![0.0; x.elem_count()], cols: x.dim(1)? });
+        }
+        Ok(Self::Device(x.zeros_like()?))
+    }
+
+    /// Adds `weights[i] · values[i]` to row `rows[i]`; the rows of one call are distinct.
+    pub(crate) fn add(
+        &mut self,
+        rows: &[u32],
+        weights: &[f32],
+        values: &Tensor,
+    ) -> Result<(), Error> {
+        match self {
+            Self::Host { sums, cols } => with_slice(values, |values| {
+                for ((&row, &weight), value) in rows.iter().zip(weights).zip(values.chunks(*cols)) {
+                    let sum = &mut sums[row as usize * *cols..][..*cols];
+                    for (s, v) in sum.iter_mut().zip(value) {
+                        *s += weight * v;
+                    }
+                }
+            }),
+            Self::Device(sums) => {
+                let device = values.device();
+                let index = Tensor::from_slice(rows, rows.len(), device)?;
+                let weights = Tensor::from_slice(weights, (rows.len(), 1), device)?;
+                let weighted = values.broadcast_mul(&weights.to_dtype(values.dtype())?)?;
+                *sums = sums.index_add(&index, &weighted, 0)?;
+                Ok(())
+            }
+        }
+    }
+
+    /// The sums, `[rows, cols]`.
+    pub(crate) fn into_tensor(self) -> Result<Tensor, Error> {
+        match self {
+            Self::Host { sums, cols } => {
+                let rows = sums.len() / cols.max(1);
+                Ok(Tensor::from_vec(sums, (rows, cols), &Device::Cpu)?)
+            }
+            Self::Device(sums) => Ok(sums),
+        }
+    }
+}

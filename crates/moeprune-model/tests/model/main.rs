@@ -1,0 +1,7 @@
+//! Whole layers and models against reference values, and against themselves.
+
+mod generation;
+mod parity;
+mod reference;
+mod refusals;
+mod sink;
