@@ -1,0 +1,275 @@
+//! What can go wrong between a calibration file and an observation.
+
+use std::{io, path::PathBuf};
+
+use moeprune_core::{LinearId, StageError};
+
+/// A calibration text, a forward pass or an observation file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be opened or read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A calibration file of a kind that is not read.
+    #[error(
+        "{}: expected plain text or JSON lines, gzipped or not, got {got}; {remedy}",
+        path.display()
+    )]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+        /// What it seems to be.
+        got: String,
+        /// What to do with it.
+        remedy: &'static str,
+    },
+    /// A line of a calibration file that does not fit its format.
+    #[error("{} line {line}: expected {expected}, got {got}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: u64,
+        /// What the line should have been.
+        expected: &'static str,
+        /// What is wrong with it.
+        got: String,
+    },
+    /// A calibration source of someone's own failed.
+    #[error("{name}: {source}")]
+    Source {
+        /// What the source calls itself.
+        name: String,
+        /// What it said.
+        source: StageError,
+    },
+    /// Text, but no tokenizer to read it with.
+    #[error(
+        "{name} is text and no tokenizer was given; put the model's tokenizer.json beside its \
+         weights, or calibrate on lines of `{{\"tokens\": [...]}}`"
+    )]
+    NoTokenizer {
+        /// The calibration text.
+        name: String,
+    },
+    /// The tokenizer can give ids that the embedding has no row for.
+    #[error(
+        "the tokenizer's largest id is {largest} but the model's embedding has {vocab} rows; use \
+         the tokenizer that belongs to the model"
+    )]
+    TokenizerTooLarge {
+        /// Largest id of the tokenizer, added tokens included.
+        largest: u32,
+        /// Rows of the embedding.
+        vocab: usize,
+    },
+    /// The tokenizer refused a text.
+    #[error("the tokenizer failed on {name} between {place} {first} and {last}: {source}")]
+    Tokenize {
+        /// The calibration text.
+        name: String,
+        /// `line` or `document`.
+        place: &'static str,
+        /// First document of the batch.
+        first: u64,
+        /// Last document of the batch.
+        last: u64,
+        /// What it said.
+        source: StageError,
+    },
+    /// A token id that the embedding has no row for.
+    #[error(
+        "{name} {place} {at}: token id {id} does not fit the model, whose ids end at {}",
+        vocab.saturating_sub(1)
+    )]
+    TokenId {
+        /// The calibration text.
+        name: String,
+        /// `line` or `document`.
+        place: &'static str,
+        /// Number of that line or document.
+        at: u64,
+        /// The id.
+        id: u32,
+        /// Rows of the embedding.
+        vocab: usize,
+    },
+    /// Blocks that cannot be asked for.
+    #[error("cannot draw {samples} blocks of {sequence_len} tokens; ask for at least one of one")]
+    NothingAsked {
+        /// Blocks asked for.
+        samples: usize,
+        /// Tokens a block.
+        sequence_len: usize,
+    },
+    /// Less text than one block needs.
+    #[error(
+        "calibration text too short: {name} has {have} tokens and a block of {sequence_len} needs \
+         {need}; use more text or a smaller --seq-len"
+    )]
+    TooShort {
+        /// The calibration text.
+        name: String,
+        /// Tokens there are.
+        have: usize,
+        /// Tokens it takes.
+        need: usize,
+        /// Tokens a block.
+        sequence_len: usize,
+    },
+    /// A file of ready-made blocks has fewer than asked for.
+    #[error(
+        "{name} holds {have} blocks of {sequence_len} tokens and {need} were asked for; use more \
+         text or --samples {have}"
+    )]
+    TooFewBlocks {
+        /// The calibration text.
+        name: String,
+        /// Blocks there are.
+        have: usize,
+        /// Blocks asked for.
+        need: usize,
+        /// Tokens a block.
+        sequence_len: usize,
+    },
+    /// Ready-made blocks that are not all of one length.
+    #[error("block {block} has {got} tokens where the first has {expected}; blocks must be equal")]
+    UnequalBlocks {
+        /// Which block, from 0.
+        block: usize,
+        /// Length of the first.
+        expected: usize,
+        /// Its length.
+        got: usize,
+    },
+    /// A forward pass failed.
+    #[error("layer {layer}: {source}")]
+    Forward {
+        /// Decoder layer.
+        layer: usize,
+        /// Why.
+        source: Box<moeprune_model::Error>,
+    },
+    /// The embedding failed, or a layer whose number is not known here.
+    #[error(transparent)]
+    Model(Box<moeprune_model::Error>),
+    /// A layer the model does not have.
+    #[error("there is no layer {layer} in a model of {layers} layers")]
+    NoSuchLayer {
+        /// Layer asked for.
+        layer: usize,
+        /// Layers of the model.
+        layers: usize,
+    },
+    /// A forward pass reported something that does not fit the model's specification.
+    #[error("layer {layer}: {what}: expected {expected}, got {got}")]
+    Report {
+        /// Decoder layer.
+        layer: usize,
+        /// What was reported.
+        what: String,
+        /// What the specification asks for.
+        expected: String,
+        /// What came.
+        got: String,
+    },
+    /// Values reported by a forward pass could not be read.
+    #[error("layer {layer}: cannot read {what}: {source}")]
+    Values {
+        /// Decoder layer.
+        layer: usize,
+        /// What was reported.
+        what: String,
+        /// Why.
+        source: Box<candle_core::Error>,
+    },
+    /// The routing counts of a layer contradict each other.
+    #[error(
+        "layer {layer}: the router saw {tokens} tokens of {top_k} experts each, but {counted} \
+         choices were counted and {paired} pairs; this is a defect of the forward pass"
+    )]
+    Routing {
+        /// Decoder layer.
+        layer: usize,
+        /// Tokens seen.
+        tokens: u64,
+        /// Experts a token.
+        top_k: usize,
+        /// Choices counted.
+        counted: u64,
+        /// Pairs counted, each from both sides.
+        paired: u64,
+    },
+    /// An activation overflowed.
+    #[error(
+        "layer {layer}: the inputs of {site} are not finite; compute in a wider type, and check \
+         that the checkpoint is sound"
+    )]
+    InputNotFinite {
+        /// Decoder layer.
+        layer: usize,
+        /// Linear whose input it is.
+        site: LinearId,
+    },
+    /// An expert's output overflowed.
+    #[error(
+        "layer {layer}: the outputs of expert {expert} are not finite; compute in a wider type, \
+         and check that the checkpoint is sound"
+    )]
+    OutputNotFinite {
+        /// Decoder layer.
+        layer: usize,
+        /// The expert.
+        expert: usize,
+    },
+    /// Something that is not an observation file, or a broken one.
+    #[error("{} is not an observation that can be read: {reason}", path.display())]
+    ObservationFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tensor of an observation that does not hold what it must.
+    #[error("{}: tensor `{tensor}`: expected {expected}, got {got}", path.display())]
+    ObservationTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What it must hold.
+        expected: String,
+        /// What it holds.
+        got: String,
+    },
+}
+
+impl From<moeprune_model::Error> for Error {
+    fn from(error: moeprune_model::Error) -> Self {
+        Self::Model(Box::new(error))
+    }
+}
+
+impl Error {
+    /// What a calibration source said; its own errors of this type are passed on as they are.
+    pub(crate) fn of_source(name: &str, source: StageError) -> Self {
+        match source.downcast::<Self>() {
+            Ok(error) => *error,
+            Err(source) => Self::Source { name: name.to_owned(), source },
+        }
+    }
+}

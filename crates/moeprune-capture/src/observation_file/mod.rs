@@ -1,0 +1,74 @@
+/*!
+The observation file: an [`Observation`](moeprune_core::Observation) on disk.
+
+# Format, version 1
+
+The file is a safetensors file, so anything that opens one can look into it. The words MUST and MAY
+below are meant as requirements.
+
+## Metadata
+
+The header's `__metadata__` MUST hold these keys; a reader MAY ignore others.
+
+| key | value |
+|---|---|
+| `format` | `moeprune-observation` |
+| `version` | `1`; a reader MUST refuse any other |
+| `model_fingerprint` | the model the sums belong to |
+| `corpora` | a JSON array, one object a text: `name`, `sha256`, `samples`, `sequence_len`, `seed` |
+| `layers` | the number of decoder layers `L`, in decimal |
+
+## Tensors
+
+Names MUST be of the forms below, `{l}` counting from 0 to `L − 1` in decimal without leading zeros;
+a reader MUST refuse any other name and any name that occurs twice. With `n` experts and `f` input
+features:
+
+| name | type, shape | sum over the tokens of |
+|---|---|---|
+| `layer.{l}.routing.tokens` | U64 `[]` | 1 |
+| `layer.{l}.routing.top_k` | U64 `[]` | (not a sum: experts a token goes through) |
+| `layer.{l}.routing.counts` | U64 `[n]` | 1, for each expert chosen |
+| `layer.{l}.routing.coactivation` | U64 `[n, n]` | 1, for each pair of experts chosen together |
+| `layer.{l}.routing.gate_sums` | F64 `[n]` | the gate weight |
+| `layer.{l}.routing.gated_output_norms` | F64 `[n]` | gate weight × L2 norm of the expert's output |
+| `layer.{l}.routing.output_norms` | F64 `[n]` | the L2 norm of the expert's output |
+| `layer.{l}.input.{site}.tokens` | U64 `[]` | 1, for each token that reached the Linear |
+| `layer.{l}.input.{site}.calls` | U64 `[]` | (over blocks: those of which a token did) |
+| `layer.{l}.input.{site}.sum_squares` | F64 `[f]` | the squared input, feature by feature |
+
+`{site}` is the [name](moeprune_core::LinearId) of a Linear that is an
+[input site](moeprune_core::LinearId::input_site). A layer MAY lack its routing tensors, and any
+site; where one tensor of a group is there, the whole group MUST be.
+
+## Values
+
+* Counts MUST NOT exceed the tokens they count; counts MUST sum to `tokens · top_k`, pairs to
+  `tokens · top_k · (top_k − 1)`; the pairs MUST be symmetric with a zero diagonal.
+* Floating-point sums MUST be finite and not negative.
+* A site with tokens MUST have between one call and one a token; one without MUST be all zero.
+
+## Bytes
+
+A writer MUST put tensors in the order of the table, layer by layer, sites in the order of
+`LinearId`, metadata keys in the order above, without white space in the header but the spaces that
+pad it to a multiple of 8 bytes, so that equal observations are equal files. A reader MUST NOT rely
+on the order.
+
+# Why it is so
+
+Sums are kept in f64 and counts in 64 bits, so that files of different texts add up without loss.
+The header is written here and not by the safetensors crate, which keeps metadata in a hash map:
+with more than one key, its files differ from run to run.
+*/
+
+mod check;
+mod name;
+mod read;
+mod write;
+
+pub use read::read_observation;
+pub use write::{observation_sha256, write_observation};
+
+const FORMAT: &str = "moeprune-observation";
+const VERSION: &str = "1";

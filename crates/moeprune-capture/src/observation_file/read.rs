@@ -1,0 +1,347 @@
+//! Reading an observation, and believing nothing in it unchecked.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    path::Path,
+};
+
+use moeprune_core::{
+    CorpusTag, InputMoments, LayerObservation, LinearId, Observation, RoutingSums,
+};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+
+use super::{
+    FORMAT, VERSION,
+    check::{Flaw, check},
+    name::{Field, InputField, Name, RoutingField},
+};
+use crate::Error;
+
+/// The safetensors format's own bound on a header.
+const LONGEST_HEADER: u64 = 100_000_000;
+const MOST_LAYERS: usize = 1 << 16;
+
+/// Reads an observation from a file in the [format](self::super) of this version.
+///
+/// No more is allocated than the file is long, whatever its header says.
+///
+/// # Errors
+/// If the file cannot be read, is of another format or version, or anything in it contradicts the
+/// format; the error names the file and the tensor.
+pub fn read_observation(path: impl AsRef<Path>) -> Result<Observation, Error> {
+    let path = path.as_ref();
+    read(path).map_err(|problem| {
+        let path = path.to_owned();
+        match problem {
+            Problem::Io(source) => Error::Read { path, source },
+            Problem::File(reason) => Error::ObservationFile { path, reason },
+            Problem::Tensor(Flaw { tensor, expected, got }) => {
+                Error::ObservationTensor { path, tensor, expected, got }
+            }
+        }
+    })
+}
+
+enum Problem {
+    Io(io::Error),
+    File(String),
+    Tensor(Flaw),
+}
+
+impl From<io::Error> for Problem {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+fn file(reason: impl Into<String>) -> Problem {
+    Problem::File(reason.into())
+}
+
+fn flaw(tensor: impl ToString, expected: impl ToString, got: impl ToString) -> Problem {
+    Problem::Tensor(Flaw {
+        tensor: tensor.to_string(),
+        expected: expected.to_string(),
+        got: got.to_string(),
+    })
+}
+
+fn read(path: &Path) -> Result<Observation, Problem> {
+    let mut opened = File::open(path)?;
+    let (header, data) = read_header(&mut opened)?;
+    let metadata = Metadata::of(&header)?;
+    let tensors = locate(&header, data, metadata.layers)?;
+    let mut tensors = Tensors { file: opened, tensors };
+    let mut layers = Vec::with_capacity(metadata.layers);
+    for layer in 0..metadata.layers {
+        let routing = tensors.routing(layer)?;
+        let inputs = tensors.inputs(layer)?;
+        layers.push(LayerObservation { routing, inputs });
+    }
+    let observation = Observation {
+        model_fingerprint: metadata.model_fingerprint,
+        corpora: metadata.corpora,
+        layers,
+    };
+    check(&observation).map_err(Problem::Tensor)?;
+    Ok(observation)
+}
+
+/// Where the tensors' bytes lie in the file.
+struct Data {
+    start: u64,
+    length: u64,
+}
+
+fn read_header(opened: &mut File) -> Result<(Header, Data), Problem> {
+    let size = opened.metadata()?.len();
+    let mut length = [0; 8];
+    if size < 8 {
+        return Err(file(format!("it has {size} bytes, fewer than a safetensors file")));
+    }
+    opened.read_exact(&mut length)?;
+    let length = u64::from_le_bytes(length);
+    let rest = size - 8;
+    if length > LONGEST_HEADER.min(rest) {
+        return Err(file(format!(
+            "its header would have {length} bytes where {rest} are left; it is cut short or not a \
+             safetensors file"
+        )));
+    }
+    let mut header = vec![0; length as usize];
+    opened.read_exact(&mut header)?;
+    if header.first() != Some(&b'{') {
+        return Err(file("its header is not a JSON object; it is not a safetensors file"));
+    }
+    let header = serde_json::from_slice(&header)
+        .map_err(|error| file(format!("its header is broken: {error}")))?;
+    Ok((header, Data { start: 8 + length, length: rest - length }))
+}
+
+/// The header's entries as they stand, doubles and all.
+struct Header {
+    metadata: BTreeMap<String, String>,
+    tensors: Vec<(String, Info)>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Info {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: (u64, u64),
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a safetensors header")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut header = Header { metadata: BTreeMap::new(), tensors: Vec::new() };
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "__metadata__" {
+                        header.metadata = map.next_value()?;
+                    } else {
+                        header.tensors.push((name, map.next_value()?));
+                    }
+                }
+                Ok(header)
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+struct Metadata {
+    model_fingerprint: String,
+    corpora: Vec<CorpusTag>,
+    layers: usize,
+}
+
+impl Metadata {
+    fn of(header: &Header) -> Result<Self, Problem> {
+        let entry = |key: &str| {
+            let missing = || file(format!("its metadata has no `{key}`"));
+            header.metadata.get(key).ok_or_else(missing)
+        };
+        let format = header.metadata.get("format").map_or("", String::as_str);
+        if format != FORMAT {
+            return Err(file(format!(
+                "it is a safetensors file of something else: its metadata says format \
+                 `{format:.40}`, expected `{FORMAT}`"
+            )));
+        }
+        let version = entry("version")?;
+        if version != VERSION {
+            return Err(file(format!(
+                "it is of version {version:.20} and this program reads version {VERSION}; observe \
+                 the model again, or use the program that wrote it"
+            )));
+        }
+        let corpora = serde_json::from_str(entry("corpora")?)
+            .map_err(|error| file(format!("its `corpora` are broken: {error}")))?;
+        let layers = entry("layers")?;
+        let layers = match layers.parse() {
+            Ok(layers) if layers <= MOST_LAYERS => layers,
+            _ => return Err(file(format!("it cannot have `{layers:.40}` layers"))),
+        };
+        Ok(Self { model_fingerprint: entry("model_fingerprint")?.clone(), corpora, layers })
+    }
+}
+
+/// A tensor whose bytes lie inside the file and are as many as its shape asks for.
+struct Located {
+    dtype: String,
+    shape: Vec<u64>,
+    at: u64,
+    bytes: u64,
+}
+
+fn locate(header: &Header, data: Data, layers: usize) -> Result<BTreeMap<Name, Located>, Problem> {
+    let mut located = BTreeMap::new();
+    let mut ranges = Vec::with_capacity(header.tensors.len());
+    for (text, Info { dtype, shape, data_offsets: (begin, end) }) in &header.tensors {
+        let (begin, end) = (*begin, *end);
+        let name = Name::parse(text).filter(|name| name.layer < layers);
+        let name = name.ok_or_else(|| file(format!("it has an unknown tensor `{text:.80}`")))?;
+        if begin > end || end > data.length {
+            let got = format!("bytes {begin} to {end}");
+            return Err(flaw(name, format!("bytes within the {} of the file", data.length), got));
+        }
+        let asked = shape.iter().try_fold(8_u64, |bytes, &dim| bytes.checked_mul(dim));
+        if asked != Some(end - begin) {
+            let got = format!("{} bytes", end - begin);
+            return Err(flaw(name, format!("eight bytes a value of shape {shape:?}"), got));
+        }
+        ranges.push((begin, end));
+        let (dtype, shape, at) = (dtype.clone(), shape.clone(), data.start + begin);
+        if located.insert(name, Located { dtype, shape, at, bytes: end - begin }).is_some() {
+            return Err(flaw(name, "each name once", "it twice"));
+        }
+    }
+    ranges.sort_unstable();
+    let mut covered = 0;
+    for (begin, end) in ranges {
+        if begin != covered {
+            return Err(file(format!("its tensors overlap or leave a hole at byte {begin}")));
+        }
+        covered = end;
+    }
+    if covered != data.length {
+        let left = data.length - covered;
+        return Err(file(format!("{left} bytes follow its last tensor")));
+    }
+    Ok(located)
+}
+
+struct Tensors {
+    file: File,
+    tensors: BTreeMap<Name, Located>,
+}
+
+impl Tensors {
+    fn routing(&mut self, layer: usize) -> Result<Option<RoutingSums>, Problem> {
+        use RoutingField as F;
+        let name = |field| Name { layer, field: Field::Routing(field) };
+        if !F::ALL.iter().any(|&field| self.tensors.contains_key(&name(field))) {
+            return Ok(None);
+        }
+        let n = self.length(name(F::Counts))?;
+        let top_k = self.count(name(F::TopK))?;
+        Ok(Some(RoutingSums {
+            tokens: self.count(name(F::Tokens))?,
+            top_k: usize::try_from(top_k)
+                .map_err(|_| flaw(name(F::TopK), "a number of experts", top_k))?,
+            counts: self.values(name(F::Counts), "U64", &[n], u64::from_le_bytes)?,
+            coactivation: self.values(name(F::Coactivation), "U64", &[n, n], u64::from_le_bytes)?,
+            gate_sums: self.values(name(F::GateSums), "F64", &[n], f64::from_le_bytes)?,
+            gated_output_norms: self.values(
+                name(F::GatedOutputNorms),
+                "F64",
+                &[n],
+                f64::from_le_bytes,
+            )?,
+            output_norms: self.values(name(F::OutputNorms), "F64", &[n], f64::from_le_bytes)?,
+        }))
+    }
+
+    fn inputs(&mut self, layer: usize) -> Result<BTreeMap<LinearId, InputMoments>, Problem> {
+        use InputField as F;
+        let mut sites: Vec<LinearId> = Vec::new();
+        let first = Name { layer, field: Field::Routing(RoutingField::Tokens) };
+        for name in self.tensors.range(first..).map(|(name, _)| name) {
+            match name.field {
+                _ if name.layer != layer => break,
+                Field::Input(site, _) if sites.last() != Some(&site) => sites.push(site),
+                _ => {}
+            }
+        }
+        let mut inputs = BTreeMap::new();
+        for site in sites {
+            let name = |field| Name { layer, field: Field::Input(site, field) };
+            let features = self.length(name(F::SumSquares))?;
+            let moments = InputMoments {
+                tokens: self.count(name(F::Tokens))?,
+                calls: self.count(name(F::Calls))?,
+                sum_squares: self.values(
+                    name(F::SumSquares),
+                    "F64",
+                    &[features],
+                    f64::from_le_bytes,
+                )?,
+            };
+            inputs.insert(site, moments);
+        }
+        Ok(inputs)
+    }
+
+    fn get(&self, name: Name) -> Result<&Located, Problem> {
+        let missing = || flaw(name, "a tensor, as others of its group are there", "none");
+        self.tensors.get(&name).ok_or_else(missing)
+    }
+
+    fn length(&self, name: Name) -> Result<u64, Problem> {
+        match self.get(name)?.shape[..] {
+            [length] => Ok(length),
+            ref shape => Err(flaw(name, "one dimension", format!("shape {shape:?}"))),
+        }
+    }
+
+    fn count(&mut self, name: Name) -> Result<u64, Problem> {
+        let values = self.values(name, "U64", &[], u64::from_le_bytes)?;
+        Ok(values.first().copied().unwrap_or_default())
+    }
+
+    fn values<T>(
+        &mut self,
+        name: Name,
+        dtype: &str,
+        shape: &[u64],
+        value: impl Fn([u8; 8]) -> T,
+    ) -> Result<Vec<T>, Problem> {
+        let &Located { dtype: ref found, shape: ref has, at, bytes: length } = self.get(name)?;
+        if (found.as_str(), has.as_slice()) != (dtype, shape) {
+            return Err(flaw(
+                name,
+                format!("{dtype} of shape {shape:?}"),
+                format!("{found:.20} of shape {has:?}"),
+            ));
+        }
+        self.file.seek(SeekFrom::Start(at))?;
+        let mut bytes = vec![0; length as usize];
+        self.file.read_exact(&mut bytes)?;
+        Ok(bytes.as_chunks().0.iter().map(|&bytes| value(bytes)).collect())
+    }
+}

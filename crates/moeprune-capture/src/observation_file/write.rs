@@ -1,0 +1,207 @@
+//! Writing an observation.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use moeprune_core::{InputMoments, Observation, RoutingSums};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{
+    FORMAT, VERSION,
+    check::{Flaw, check},
+    name::{Field, InputField, Name, RoutingField},
+};
+use crate::Error;
+
+/// Writes an observation in the [format](self::super) of this version.
+///
+/// It is written under a hidden name beside `path` and renamed when it is durable, so a file under
+/// `path` is always whole. One that was there is replaced. Equal observations give equal bytes.
+///
+/// # Errors
+/// If the observation contradicts itself (its sums were not taken by this crate), or the file
+/// cannot be written.
+pub fn write_observation(observation: &Observation, path: impl AsRef<Path>) -> Result<(), Error> {
+    let path = path.as_ref();
+    check(observation).map_err(|Flaw { tensor, expected, got }| Error::ObservationTensor {
+        path: path.to_owned(),
+        tensor,
+        expected,
+        got,
+    })?;
+    publish(path, |file| write_to(observation, file))
+        .map_err(|source| Error::Write { path: path.to_owned(), source })
+}
+
+/// SHA-256 in hexadecimal of the file that [`write_observation`] makes of an observation.
+#[must_use]
+pub fn observation_sha256(observation: &Observation) -> String {
+    let mut hash = Sha256::new();
+    write_to(observation, &mut hash).expect("a hash takes any bytes");
+    format!("{:x}", hash.finalize())
+}
+
+fn write_to(observation: &Observation, out: &mut dyn Write) -> io::Result<()> {
+    let tensors = tensors(observation);
+    let header = header(observation, &tensors);
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(header.as_bytes())?;
+    tensors.iter().try_for_each(|tensor| tensor.values.write_to(out))
+}
+
+struct Tensor<'a> {
+    name: Name,
+    shape: Vec<usize>,
+    values: Values<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Values<'a> {
+    Count(u64),
+    Counts(&'a [u64]),
+    Sums(&'a [f64]),
+}
+
+fn tensors(observation: &Observation) -> Vec<Tensor<'_>> {
+    let mut tensors = Vec::new();
+    for (layer, seen) in observation.layers.iter().enumerate() {
+        let mut push = |field, shape: &[usize], values| {
+            tensors.push(Tensor { name: Name { layer, field }, shape: shape.to_vec(), values });
+        };
+        if let Some(routing) = &seen.routing {
+            let RoutingSums { counts, coactivation, gate_sums, .. } = routing;
+            let RoutingSums { gated_output_norms, output_norms, .. } = routing;
+            let n = counts.len();
+            let mut push =
+                |field, shape: &[usize], values| push(Field::Routing(field), shape, values);
+            push(RoutingField::Tokens, &[], Values::Count(routing.tokens));
+            push(RoutingField::TopK, &[], Values::Count(routing.top_k as u64));
+            push(RoutingField::Counts, &[n], Values::Counts(counts));
+            push(RoutingField::Coactivation, &[n, n], Values::Counts(coactivation));
+            push(RoutingField::GateSums, &[n], Values::Sums(gate_sums));
+            push(RoutingField::GatedOutputNorms, &[n], Values::Sums(gated_output_norms));
+            push(RoutingField::OutputNorms, &[n], Values::Sums(output_norms));
+        }
+        for (&site, moments) in &seen.inputs {
+            let InputMoments { tokens, calls, sum_squares } = moments;
+            let mut push =
+                |field, shape: &[usize], values| push(Field::Input(site, field), shape, values);
+            push(InputField::Tokens, &[], Values::Count(*tokens));
+            push(InputField::Calls, &[], Values::Count(*calls));
+            push(InputField::SumSquares, &[sum_squares.len()], Values::Sums(sum_squares));
+        }
+    }
+    tensors
+}
+
+fn header(observation: &Observation, tensors: &[Tensor<'_>]) -> String {
+    let corpora: Vec<Value> = observation
+        .corpora
+        .iter()
+        .map(|corpus| {
+            json!({
+                "name": corpus.name,
+                "sha256": corpus.sha256,
+                "samples": corpus.samples,
+                "sequence_len": corpus.sequence_len,
+                "seed": corpus.seed,
+            })
+        })
+        .collect();
+    let metadata = json!({
+        "format": FORMAT,
+        "version": VERSION,
+        "model_fingerprint": observation.model_fingerprint,
+        "corpora": Value::Array(corpora).to_string(),
+        "layers": observation.layers.len().to_string(),
+    });
+    let mut header = Map::from_iter([("__metadata__".to_owned(), metadata)]);
+    let mut end = 0;
+    for Tensor { name, shape, values } in tensors {
+        let begin = end;
+        end += values.len() * 8;
+        let info = json!({ "dtype": values.dtype(), "shape": shape, "data_offsets": [begin, end] });
+        header.insert(name.to_string(), info);
+    }
+    let mut header = Value::Object(header).to_string();
+    while !header.len().is_multiple_of(8) {
+        header.push(' ');
+    }
+    header
+}
+
+impl Values<'_> {
+    fn dtype(&self) -> &'static str {
+        match self {
+            Self::Count(_) | Self::Counts(_) => "U64",
+            Self::Sums(_) => "F64",
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Count(_) => 1,
+            Self::Counts(counts) => counts.len(),
+            Self::Sums(sums) => sums.len(),
+        }
+    }
+
+    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        fn write<T: Copy>(
+            out: &mut dyn Write,
+            values: &[T],
+            bytes: impl Fn(T) -> [u8; 8],
+        ) -> io::Result<()> {
+            values.chunks(4096).try_for_each(|chunk| {
+                let chunk: Vec<[u8; 8]> = chunk.iter().map(|&value| bytes(value)).collect();
+                out.write_all(chunk.as_flattened())
+            })
+        }
+        match *self {
+            Self::Count(count) => out.write_all(&count.to_le_bytes()),
+            Self::Counts(counts) => write(out, counts, u64::to_le_bytes),
+            Self::Sums(sums) => write(out, sums, f64::to_le_bytes),
+        }
+    }
+}
+
+/// Writes a file that appears under its name only when it is whole and durable.
+fn publish(path: &Path, write: impl Fn(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let unfinished = Unfinished(unused_sibling(path)?);
+    let file = OpenOptions::new().write(true).create_new(true).open(&unfinished.0)?;
+    let mut file = BufWriter::with_capacity(1 << 20, file);
+    write(&mut file)?;
+    file.into_inner()?.sync_all()?;
+    fs::rename(&unfinished.0, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    // Not every system can open a folder; the file itself is durable already.
+    let _ =
+        File::open(folder.unwrap_or_else(|| Path::new("."))).and_then(|folder| folder.sync_all());
+    Ok(())
+}
+
+/// Removes the file when dropped; after the rename there is none.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn unused_sibling(path: &Path) -> io::Result<PathBuf> {
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+    hidden.push(format!(".{}-{number}.unfinished", process::id()));
+    Ok(path.with_file_name(hidden))
+}

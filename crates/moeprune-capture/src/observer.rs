@@ -1,0 +1,332 @@
+//! Filling an observation while a layer runs.
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+use moeprune_core::{
+    CorpusTag, InputMoments, LayerObservation, LinearId, ModelSpec, Observation, RoutingSums,
+};
+use moeprune_model::{ActivationSink, RoutingChoice};
+
+use crate::{
+    Error,
+    activations::{add_column_squares, row_norms},
+};
+
+/// What to keep of a forward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "the two parts of a layer's observation")]
+pub struct ObserverOptions {
+    /// The router's choices and the sizes of the experts' outputs.
+    pub routing: bool,
+    /// The squared inputs of every Linear.
+    pub inputs: bool,
+}
+
+impl Default for ObserverOptions {
+    /// Everything.
+    fn default() -> Self {
+        Self { routing: true, inputs: true }
+    }
+}
+
+/// Collects the layers of an [`Observation`], first to last.
+///
+/// ```
+/// # use moeprune_core::{Activation, CorpusTag, FeedForward, LayerSpec, ModelSpec};
+/// # let spec = ModelSpec { family: "dense".into(), hidden: 4, vocab: 8, max_positions: 8,
+/// #     heads: 1, kv_heads: 1, head_dim: 4, rope_theta: 1e4, sliding_window: None, norm_eps: 1e-5,
+/// #     tied_embeddings: true, activation: Activation::Silu,
+/// #     layers: vec![LayerSpec { feed_forward: FeedForward::Dense { inner: 6 } }] };
+/// # let tag = CorpusTag { name: "none".into(), sha256: String::new(), samples: 0,
+/// #     sequence_len: 0, seed: 0 };
+/// use moeprune_capture::{ObservationBuilder, ObserverOptions};
+///
+/// let mut builder = ObservationBuilder::new(&spec, ObserverOptions::default());
+/// for layer in 0..spec.layers.len() {
+///     let mut observer = builder.layer(layer)?;
+///     // For each block: observer.begin_block(), then run the layer with it as the sink.
+///     builder.push(observer.finish()?);
+/// }
+/// let observation = builder.finish("fingerprint", tag);
+/// assert_eq!(observation.layers.len(), 1);
+/// # Ok::<(), moeprune_capture::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ObservationBuilder<'a> {
+    spec: &'a ModelSpec,
+    options: ObserverOptions,
+    layers: Vec<LayerObservation>,
+}
+
+impl<'a> ObservationBuilder<'a> {
+    /// No layers yet.
+    #[must_use]
+    pub fn new(spec: &'a ModelSpec, options: ObserverOptions) -> Self {
+        Self { spec, options, layers: Vec::with_capacity(spec.layers.len()) }
+    }
+
+    /// An observer for a layer of the model.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`].
+    pub fn layer(&self, layer: usize) -> Result<LayerObserver, Error> {
+        LayerObserver::new(self.spec, layer, self.options)
+    }
+
+    /// Appends what was seen of the next layer.
+    pub fn push(&mut self, layer: LayerObservation) {
+        self.layers.push(layer);
+    }
+
+    /// The observation of the layers pushed, of one text.
+    #[must_use]
+    pub fn finish(self, model_fingerprint: impl Into<String>, tag: CorpusTag) -> Observation {
+        Observation {
+            model_fingerprint: model_fingerprint.into(),
+            corpora: vec![tag],
+            layers: self.layers,
+        }
+    }
+}
+
+/// The sink that sums up what one layer does.
+///
+/// Everything is summed by one thread in the order in which the layer reports it, so the sums do
+/// not depend on how many threads computed the activations.
+#[derive(Debug, Clone)]
+pub struct LayerObserver {
+    layer: usize,
+    hidden: usize,
+    routing: Option<RoutingSums>,
+    inputs: Option<BTreeMap<LinearId, Site>>,
+    block: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Site {
+    moments: InputMoments,
+    /// The last block that reached it, counted from 1.
+    block: u64,
+}
+
+impl LayerObserver {
+    /// An observer for `layer` of a model. Every input site of the layer is there from the start,
+    /// so one that no token reaches ends up with zero tokens, not absent.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`].
+    pub fn new(spec: &ModelSpec, layer: usize, options: ObserverOptions) -> Result<Self, Error> {
+        let layers = spec.layers.len();
+        let this = spec.layers.get(layer).ok_or(Error::NoSuchLayer { layer, layers })?;
+        let routing = this.moe().filter(|_| options.routing);
+        let inputs = options.inputs.then(|| {
+            let sites = spec.linears(layer).into_iter().filter(|l| l.id.input_site() == l.id);
+            sites.map(|l| (l.id, Site { moments: InputMoments::new(l.cols), block: 0 })).collect()
+        });
+        Ok(Self {
+            layer,
+            hidden: spec.hidden,
+            routing: routing.map(|moe| RoutingSums::new(moe.experts, moe.top_k)),
+            inputs,
+            block: 0,
+        })
+    }
+
+    /// Says that another calibration block begins. A Linear's calls are the blocks that reached
+    /// it, however often the layer reports it within one.
+    pub fn begin_block(&mut self) {
+        self.block += 1;
+    }
+
+    /// The sums.
+    ///
+    /// # Errors
+    /// If an activation was not finite, or the routing counts do not add up.
+    pub fn finish(self) -> Result<LayerObservation, Error> {
+        let layer = self.layer;
+        if let Some(routing) = &self.routing {
+            check_routing(layer, routing)?;
+        }
+        let mut inputs = BTreeMap::new();
+        for (site, Site { moments, .. }) in self.inputs.into_iter().flatten() {
+            if !moments.sum_squares.iter().all(|sum| sum.is_finite()) {
+                return Err(Error::InputNotFinite { layer, site });
+            }
+            inputs.insert(site, moments);
+        }
+        Ok(LayerObservation { routing: self.routing, inputs })
+    }
+
+    fn add_input(&mut self, site: LinearId, input: &Tensor) -> Result<(), Error> {
+        let (layer, block) = (self.layer, self.block);
+        let Some(inputs) = &mut self.inputs else { return Ok(()) };
+        let Some(sums) = inputs.get_mut(&site) else {
+            let what = format!("input of {site}");
+            return Err(report(layer, what, "an input site of the layer", "none"));
+        };
+        let features = sums.moments.sum_squares.len();
+        let tokens = tokens_of(layer, input, features, || format!("input of {site}"))?;
+        if tokens == 0 {
+            return Ok(());
+        }
+        sums.moments.tokens += tokens as u64;
+        if sums.block != block || sums.moments.calls == 0 {
+            sums.moments.calls += 1;
+            sums.block = block;
+        }
+        add_column_squares(input, &mut sums.moments.sum_squares).map_err(|source| Error::Values {
+            layer,
+            what: format!("the input of {site}"),
+            source: Box::new(source),
+        })
+    }
+
+    fn add_routing(&mut self, choice: &RoutingChoice<'_>) -> Result<(), Error> {
+        let layer = self.layer;
+        let Some(sums) = &mut self.routing else { return Ok(()) };
+        let (n, k) = (sums.experts(), choice.top_k);
+        if (choice.experts, k) != (n, sums.top_k) {
+            let expected = format!("{n} experts, top {}", sums.top_k);
+            let got = format!("{} experts, top {k}", choice.experts);
+            return Err(report(layer, "routing", expected, got));
+        }
+        let entries = choice.tokens * k;
+        for got in [choice.indices.len(), choice.weights.len()] {
+            if got != entries {
+                return Err(report(layer, "routing", format!("{entries} choices"), got));
+            }
+        }
+        sums.tokens += choice.tokens as u64;
+        if k == 0 {
+            return Ok(());
+        }
+        for (chosen, weights) in choice.indices.chunks(k).zip(choice.weights.chunks(k)) {
+            for (rank, (&expert, &weight)) in chosen.iter().zip(weights).enumerate() {
+                let expert = expert as usize;
+                if expert >= n {
+                    let expected = format!("an expert below {n}");
+                    return Err(report(layer, "routing", expected, expert));
+                }
+                sums.counts[expert] += 1;
+                sums.gate_sums[expert] += f64::from(weight);
+                for &other in &chosen[..rank] {
+                    let other = other as usize;
+                    if other == expert {
+                        return Err(report(layer, "routing", "different experts", "one twice"));
+                    }
+                    sums.coactivation[expert * n + other] += 1;
+                    sums.coactivation[other * n + expert] += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_output(&mut self, expert: usize, output: &Tensor, gates: &[f32]) -> Result<(), Error> {
+        let (layer, hidden) = (self.layer, self.hidden);
+        let Some(sums) = &mut self.routing else { return Ok(()) };
+        let what = || format!("output of expert {expert}");
+        if expert >= sums.experts() {
+            let expected = format!("an expert below {}", sums.experts());
+            return Err(report(layer, what(), expected, expert));
+        }
+        let tokens = tokens_of(layer, output, hidden, what)?;
+        if gates.len() != tokens {
+            return Err(report(layer, what(), format!("{tokens} gates"), gates.len()));
+        }
+        let norms = row_norms(output).map_err(|source| Error::Values {
+            layer,
+            what: what(),
+            source: Box::new(source),
+        })?;
+        for (norm, &gate) in norms.iter().zip(gates) {
+            sums.output_norms[expert] += norm;
+            sums.gated_output_norms[expert] += norm * f64::from(gate);
+        }
+        Ok(())
+    }
+}
+
+impl ActivationSink for LayerObserver {
+    fn linear_input(
+        &mut self,
+        site: LinearId,
+        input: &Tensor,
+    ) -> Result<(), moeprune_model::Error> {
+        self.add_input(site, input).map_err(refuse)
+    }
+
+    fn routing(&mut self, choice: &RoutingChoice<'_>) -> Result<(), moeprune_model::Error> {
+        self.add_routing(choice).map_err(refuse)
+    }
+
+    fn expert_output(
+        &mut self,
+        expert: usize,
+        output: &Tensor,
+        gates: &[f32],
+    ) -> Result<(), moeprune_model::Error> {
+        self.add_output(expert, output, gates).map_err(refuse)
+    }
+}
+
+/// The error of a forward pass, or the observer's own if that is what ended it.
+pub(crate) fn forward_error(layer: usize, error: moeprune_model::Error) -> Error {
+    match error {
+        moeprune_model::Error::Sink(source) => match source.downcast::<Error>() {
+            Ok(own) => *own,
+            Err(source) => {
+                let source = Box::new(moeprune_model::Error::Sink(source));
+                Error::Forward { layer, source }
+            }
+        },
+        source => Error::Forward { layer, source: Box::new(source) },
+    }
+}
+
+fn refuse(error: Error) -> moeprune_model::Error {
+    moeprune_model::Error::Sink(Box::new(error))
+}
+
+fn report(
+    layer: usize,
+    what: impl Into<String>,
+    expected: impl ToString,
+    got: impl ToString,
+) -> Error {
+    Error::Report { layer, what: what.into(), expected: expected.to_string(), got: got.to_string() }
+}
+
+fn tokens_of(
+    layer: usize,
+    tensor: &Tensor,
+    features: usize,
+    what: impl Fn() -> String,
+) -> Result<usize, Error> {
+    match *tensor.dims() {
+        [tokens, width] if width == features => Ok(tokens),
+        ref dims => {
+            Err(report(layer, what(), format!("[tokens, {features}]"), format!("{dims:?}")))
+        }
+    }
+}
+
+fn check_routing(layer: usize, routing: &RoutingSums) -> Result<(), Error> {
+    if !routing.is_consistent() {
+        return Err(Error::Routing {
+            layer,
+            tokens: routing.tokens,
+            top_k: routing.top_k,
+            counted: routing.counts.iter().sum(),
+            paired: routing.coactivation.iter().sum(),
+        });
+    }
+    let sums = [&routing.gate_sums, &routing.output_norms, &routing.gated_output_norms];
+    for expert in 0..routing.experts() {
+        if !sums.iter().all(|sums| sums[expert].is_finite()) {
+            return Err(Error::OutputNotFinite { layer, expert });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,263 @@
+//! Which tokens of a calibration text the model is run on.
+
+use tokenizers::Tokenizer;
+
+use crate::{CalibrationSource, Error, encoding::for_each_document, random::Random};
+
+/// How many blocks of how many tokens, and the seed they are drawn with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "what a block draw depends on, and nothing else")]
+pub struct SamplingOptions {
+    /// Number of blocks `N`.
+    pub samples: usize,
+    /// Tokens in a block, `T`. No more than the model's longest sequence makes sense.
+    pub sequence_len: usize,
+    /// Seed of the draw.
+    pub seed: u64,
+}
+
+impl Default for SamplingOptions {
+    /// 128 blocks of 4096 tokens with seed 0.
+    fn default() -> Self {
+        Self { samples: 128, sequence_len: 4096, seed: 0 }
+    }
+}
+
+/// Blocks of token ids that a model is run on, each in a forward call of its own.
+///
+/// There is no padding: a padded token would be counted as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenBlocks {
+    blocks: Vec<Vec<u32>>,
+    sequence_len: usize,
+    seed: u64,
+    origin: BlockOrigin,
+}
+
+/// How blocks were taken from a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BlockOrigin {
+    /// Each from a random place of a random document longer than a block.
+    LongDocuments {
+        /// Documents that were long enough.
+        long: u64,
+        /// Documents in the text.
+        documents: u64,
+    },
+    /// No document was long enough: each from a random place of all documents in a row.
+    Packed {
+        /// Documents in the text.
+        documents: u64,
+    },
+    /// The text was blocks of the right length already; they were used as they are.
+    Given,
+    /// The whole text, cut into consecutive blocks.
+    InOrder,
+}
+
+impl TokenBlocks {
+    /// Takes blocks that exist already. They must be of one length and not empty.
+    ///
+    /// # Errors
+    /// If there are none, their lengths differ, or an id is not below `vocab`.
+    pub fn new(blocks: Vec<Vec<u32>>, vocab: usize) -> Result<Self, Error> {
+        let sequence_len = blocks.first().map_or(0, Vec::len);
+        SamplingOptions { samples: blocks.len(), sequence_len, seed: 0 }.check()?;
+        for (block, ids) in blocks.iter().enumerate() {
+            if ids.len() != sequence_len {
+                let (expected, got) = (sequence_len, ids.len());
+                return Err(Error::UnequalBlocks { block, expected, got });
+            }
+            if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab) {
+                let (name, at) = ("the calibration tokens".to_owned(), block as u64 + 1);
+                return Err(Error::TokenId { name, place: "block", at, id, vocab });
+            }
+        }
+        Ok(Self { blocks, sequence_len, seed: 0, origin: BlockOrigin::Given })
+    }
+
+    /// The blocks. All have [`sequence_len`](Self::sequence_len) tokens, but that the last may be
+    /// shorter when the text was cut [in order](token_blocks_in_order).
+    #[must_use]
+    pub fn blocks(&self) -> &[Vec<u32>] {
+        &self.blocks
+    }
+
+    /// Tokens in a block.
+    #[must_use]
+    pub fn sequence_len(&self) -> usize {
+        self.sequence_len
+    }
+
+    /// Seed they were drawn with; 0 where nothing was drawn.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// How they were taken from the text.
+    #[must_use]
+    pub fn origin(&self) -> BlockOrigin {
+        self.origin
+    }
+
+    /// Tokens in all blocks.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.blocks.iter().map(|block| block.len() as u64).sum()
+    }
+}
+
+/// Draws blocks from a calibration text.
+///
+/// With `N` blocks of `T` tokens asked for:
+///
+/// * A text of token ids in which every document has exactly `T` of them is a file of ready-made
+///   blocks: the first `N` are used as they are, and the seed plays no part.
+/// * Otherwise, documents of more than `T` tokens are drawn from, uniformly and *with replacement*,
+///   each from an offset that is uniform in `0..=len − T − 1`. This is the rule that Wanda, OWL and
+///   STUN calibrate by (whose largest offset leaves the last token out).
+/// * If no document is that long, all are put in a row, each with the special tokens its tokenizer
+///   gives it, and the same rule is applied to the row.
+///
+/// The random numbers are not those of the Python generator that the published scripts use, so a
+/// seed does not draw the blocks it draws there. They are xoshiro256++, one stream a block, and will
+/// stay so: block `i` depends on the text, on `T`, on the seed and on `i`, not on `N`.
+///
+/// The text is walked over once and only drawn blocks are kept, so its size does not matter, unless
+/// all documents are short: then the row is held, four bytes a token.
+///
+/// # Errors
+/// If the text cannot be read, is text and no tokenizer is given, is too short, or has an id that
+/// is not below `vocab`; or if the tokenizer could give such an id.
+pub fn token_blocks(
+    source: &dyn CalibrationSource,
+    tokenizer: Option<&Tokenizer>,
+    vocab: usize,
+    options: &SamplingOptions,
+) -> Result<TokenBlocks, Error> {
+    options.check()?;
+    let mut draw = Draw::new(options);
+    for_each_document(source, tokenizer, vocab, |tokens| draw.document(&tokens.ids, tokens.given))?;
+    draw.finish(&source.name())
+}
+
+/// Cuts a whole text into consecutive blocks of `sequence_len` tokens, for a perplexity.
+///
+/// Documents are put in a row first, each with the special tokens its tokenizer gives it. What is
+/// left at the end is a shorter block if it has the two tokens that a prediction takes.
+///
+/// # Errors
+/// As [`token_blocks`]; too short is a text of fewer than two tokens.
+pub fn token_blocks_in_order(
+    source: &dyn CalibrationSource,
+    tokenizer: Option<&Tokenizer>,
+    vocab: usize,
+    sequence_len: usize,
+) -> Result<TokenBlocks, Error> {
+    const PREDICTABLE: usize = 2;
+    SamplingOptions { samples: 1, sequence_len, seed: 0 }.check()?;
+    let mut row = Vec::new();
+    for_each_document(source, tokenizer, vocab, |mut tokens| row.append(&mut tokens.ids))?;
+    let mut blocks: Vec<Vec<u32>> = row.chunks(sequence_len).map(<[u32]>::to_vec).collect();
+    blocks.pop_if(|last| last.len() < PREDICTABLE.min(sequence_len));
+    if row.len() < PREDICTABLE {
+        let name = source.name().into_owned();
+        return Err(Error::TooShort { name, have: row.len(), need: PREDICTABLE, sequence_len });
+    }
+    Ok(TokenBlocks { blocks, sequence_len, seed: 0, origin: BlockOrigin::InOrder })
+}
+
+impl SamplingOptions {
+    fn check(&self) -> Result<(), Error> {
+        let Self { samples, sequence_len, .. } = *self;
+        if samples == 0 || sequence_len == 0 {
+            return Err(Error::NothingAsked { samples, sequence_len });
+        }
+        Ok(())
+    }
+}
+
+struct Draw {
+    options: SamplingOptions,
+    samples: Vec<Sample>,
+    documents: u64,
+    long: u64,
+    /// All documents, until one is long.
+    row: Vec<u32>,
+    ready_made: bool,
+}
+
+struct Sample {
+    random: Random,
+    block: Vec<u32>,
+}
+
+impl Draw {
+    fn new(options: &SamplingOptions) -> Self {
+        let sample = |i| Sample { random: Random::new(options.seed, i as u64), block: Vec::new() };
+        Self {
+            options: *options,
+            samples: (0..options.samples).map(sample).collect(),
+            documents: 0,
+            long: 0,
+            row: Vec::new(),
+            ready_made: true,
+        }
+    }
+
+    /// A document of which nobody knows yet how many will follow: each sample replaces what it
+    /// holds by the n-th long document with probability 1/n, which makes all equally likely.
+    fn document(&mut self, ids: &[u32], given: bool) {
+        let wanted = self.options.sequence_len;
+        self.documents += 1;
+        self.ready_made &= given && ids.len() == wanted;
+        if ids.len() > wanted {
+            self.long += 1;
+            self.row = Vec::new();
+            for sample in &mut self.samples {
+                if sample.random.below(self.long) == 0 {
+                    sample.take(ids, wanted);
+                }
+            }
+        } else if self.long == 0 {
+            self.row.extend_from_slice(ids);
+        }
+    }
+
+    fn finish(mut self, name: &str) -> Result<TokenBlocks, Error> {
+        let SamplingOptions { samples: asked, sequence_len, seed } = self.options;
+        let (have, documents) = (self.row.len(), self.documents);
+        let origin = if self.long > 0 {
+            BlockOrigin::LongDocuments { long: self.long, documents }
+        } else if self.ready_made && documents > 0 {
+            let have = have / sequence_len;
+            if have < asked {
+                let name = name.to_owned();
+                return Err(Error::TooFewBlocks { name, have, need: asked, sequence_len });
+            }
+            let blocks = self.row.chunks(sequence_len).take(asked).map(<[u32]>::to_vec).collect();
+            return Ok(TokenBlocks { blocks, sequence_len, seed: 0, origin: BlockOrigin::Given });
+        } else if have <= sequence_len {
+            let (name, need) = (name.to_owned(), sequence_len.saturating_add(1));
+            return Err(Error::TooShort { name, have, need, sequence_len });
+        } else {
+            for sample in &mut self.samples {
+                sample.take(&self.row, sequence_len);
+            }
+            BlockOrigin::Packed { documents }
+        };
+        let blocks = self.samples.into_iter().map(|sample| sample.block).collect();
+        Ok(TokenBlocks { blocks, sequence_len, seed, origin })
+    }
+}
+
+impl Sample {
+    /// Takes a block from a random place of `ids`, which has more tokens than that.
+    fn take(&mut self, ids: &[u32], sequence_len: usize) {
+        let offset = self.random.below((ids.len() - sequence_len) as u64) as usize;
+        self.block.clear();
+        self.block.extend_from_slice(&ids[offset..offset + sequence_len]);
+    }
+}
