@@ -1,4 +1,5 @@
 //! Checkpoints as they should be and as they should not, read, written and compared.
+#![cfg(unix)] // makes symbolic links
 
 mod abuse_config;
 mod abuse_files;
