@@ -47,30 +47,43 @@ impl NOfM {
     }
 }
 
-/// Groups up to this size are ranked by comparing all pairs.
-const SMALL_GROUP: usize = 16;
-
 impl MaskPattern for NOfM {
     fn mask_row(&self, scores: &[f32], _quota: usize, mask: &mut [bool]) {
-        for (scores, mask) in scores.chunks(self.m).zip(mask.chunks_mut(self.m)) {
-            let n = if scores.len() == self.m {
-                self.n
-            } else {
-                (scores.len() as u128 * self.n as u128 / self.m as u128) as usize
-            };
-            if scores.len() > SMALL_GROUP {
-                mark_smallest(scores, n, mask);
-                continue;
-            }
-            for (j, (score, marked)) in scores.iter().zip(mask).enumerate() {
-                let before = scores[..j].iter().filter(|s| *s <= score).count();
-                let after = scores[j + 1..].iter().filter(|s| *s < score).count();
-                *marked = before + after < n;
+        match self.m {
+            2 => mark_groups::<2>(scores, self.n, mask),
+            4 => mark_groups::<4>(scores, self.n, mask),
+            8 => mark_groups::<8>(scores, self.n, mask),
+            m => {
+                for (scores, mask) in scores.chunks_exact(m).zip(mask.chunks_exact_mut(m)) {
+                    mark_smallest(scores, self.n, mask);
+                }
             }
         }
+        let width = scores.len() % self.m;
+        let start = scores.len() - width;
+        let n = (width as u128 * self.n as u128 / self.m as u128) as usize;
+        mark_smallest(&scores[start..], n, &mut mask[start..]);
     }
 
     fn fixed_ratio(&self) -> Option<Sparsity> {
         Sparsity::new(self.n as f64 / self.m as f64).ok()
+    }
+}
+
+/// Marks the `n` lowest of each whole group of `M` by comparing all pairs.
+fn mark_groups<const M: usize>(scores: &[f32], n: usize, mask: &mut [bool]) {
+    let (scores, _) = scores.as_chunks::<M>();
+    let (mask, _) = mask.as_chunks_mut::<M>();
+    for (scores, mask) in scores.iter().zip(mask) {
+        let mut lower = [0; M];
+        for right in 1..M {
+            for left in 0..right {
+                // An equal score on the left counts as lower.
+                let left_is_lower = usize::from(scores[left] <= scores[right]);
+                lower[right] += left_is_lower;
+                lower[left] += 1 - left_is_lower;
+            }
+        }
+        *mask = lower.map(|lower| lower < n);
     }
 }

@@ -12,8 +12,9 @@ use moeprune_core::Sparsity;
 /// length, and that `mask` arrives all `false`.
 ///
 /// An implementer sets `mask[j]` where weight `j` is to be zeroed, as a pure function of the
-/// scores and the quota. A pattern without a ratio of its own marks exactly `quota` weights.
-/// Among equal scores the lower column should go first, so that results are the same everywhere.
+/// scores and the quota. A pattern without a ratio of its own marks `quota` weights, or as many
+/// fewer as its shape forces it to, and never more. Among equal scores the lower column should go
+/// first, so that results are the same everywhere.
 ///
 /// ```
 /// use moeprune_score::MaskPattern;
@@ -44,7 +45,8 @@ pub trait MaskPattern: fmt::Debug + Send + Sync {
     /// Marks the weights of one row that are zeroed.
     fn mask_row(&self, scores: &[f32], quota: usize, mask: &mut [bool]);
 
-    /// `Some` when the pattern alone decides how many weights go, whatever ratio is asked for.
+    /// `Some` when the pattern alone decides how many weights go: the share it takes, whatever
+    /// ratio is asked for. The quota is then ignored.
     fn fixed_ratio(&self) -> Option<Sparsity> {
         None
     }
