@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use moeprune::{
     Evaluation, Pipeline, Report,
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, OutputDirectory},
     cli::{CalibrationArgs, FamilyArgs, RecipeArgs, Terminal, bytes, percent, seconds, table},
     evaluate,
     evaluation::Score,
@@ -88,10 +88,12 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
         };
         Ok(Some(evaluate(checkpoint, &what, terminal)?))
     };
+    // Claims the place before the first question is asked; the run claims it again.
+    drop(OutputDirectory::create(&out, &source)?);
     let before = ask(&source, &mut terminal)?;
     let pipeline = Pipeline::from_recipe(&recipe);
     let report = prune(&source, &out, &calibration, &recipe, &pipeline, &mut terminal)?;
-    let after = ask(&Checkpoint::open(&out)?, &mut terminal)?;
+    let after = ask(&args.family.open(&out)?, &mut terminal)?;
     if let Some(path) = &args.json {
         std::fs::write(path, report.to_json()?)
             .with_context(|| format!("cannot write {}", path.display()))?;

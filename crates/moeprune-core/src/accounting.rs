@@ -51,7 +51,7 @@ impl ParameterCounts {
 /// ```
 /// use moeprune_core::{Sparsity, unstructured_ratio};
 /// // Arctic: 910 experts of 104,595,456 parameters gone, 40 % of the decoder Linears asked.
-/// let (q, r) = (478_125_096_960, 910 * 104_595_456);
+/// let (q, r) = (478_092_984_320, 910 * 104_595_456);
 /// let s = unstructured_ratio(Sparsity::new(0.4)?, q, r, q - r)?;
 /// assert_eq!((s.value() * 1e4).round(), 2509.0);
 /// # Ok::<(), moeprune_core::Error>(())

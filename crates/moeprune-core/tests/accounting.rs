@@ -2,7 +2,8 @@
 
 use moeprune_core::{Error, Sparsity, unstructured_ratio};
 
-/// Arctic: decoder Linears, routed experts, everything, and one expert.
+/// Arctic: decoder Linears with the routers among them (as the published figures count), routed
+/// experts, everything, and one expert.
 const LINEARS: u64 = 478_125_096_960;
 const ALL: u64 = 478_584_608_768;
 const EXPERT: u64 = 104_595_456;

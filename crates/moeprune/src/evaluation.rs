@@ -149,7 +149,6 @@ fn text_perplexity(
         Ok(Nll::new(sum, tokens))
     });
     let report = perplexity(&mut scorer, &blocks, 1)?;
-    drop(scorer);
     progress.end();
     Ok(report)
 }

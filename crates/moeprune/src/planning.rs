@@ -34,12 +34,6 @@ pub fn plan(
     check_request(spec, recipe)?;
     if let Some(observation) = observation {
         check_observation(observation, spec, &fingerprint)?;
-    } else if recipe.needs_observation() || pipeline.similarity.needs_observation() {
-        return Err(Error::Request(format!(
-            "the similarity {:?} needs an observation: run `moeprune observe` first and pass \
-             --observation",
-            pipeline.similarity
-        )));
     }
     let layers = expert_stage(checkpoint, observation, recipe, pipeline, progress)?;
     let unstructured = unstructured_stage(spec, &layers, recipe)?;
@@ -161,6 +155,13 @@ fn expert_stage(
     progress: &mut dyn Progress,
 ) -> Result<Vec<LayerPlan>, Error> {
     let Some(budget) = expert_budget(checkpoint.spec(), recipe)? else { return Ok(Vec::new()) };
+    if observation.is_none() && pipeline.similarity.needs_observation() {
+        return Err(Error::Request(format!(
+            "the similarity {:?} needs an observation: run `moeprune observe` first and pass \
+             --observation",
+            pipeline.similarity
+        )));
+    }
     let routers = routers(checkpoint)?;
     progress.begin("clustering experts", routers.len() as u64, "layers");
     let behaviours: Vec<LayerBehaviour<'_>> = routers

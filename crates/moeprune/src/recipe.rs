@@ -258,19 +258,6 @@ impl Recipe {
             || (self.weights.ratio.is_none() && self.sparsity > self.experts.sparsity)
     }
 
-    /// Whether a plan needs an observation of the model.
-    #[must_use]
-    pub fn needs_observation(&self) -> bool {
-        self.experts.sparsity.value() > 0.0
-            && matches!(self.experts.similarity, Similarity::Coactivation | Similarity::Mixed)
-    }
-
-    /// Whether applying the plan needs input statistics: calibration text or an observation.
-    #[must_use]
-    pub fn needs_inputs(&self) -> bool {
-        self.prunes_weights() && (self.weights.scorer == Scorer::Wanda)
-    }
-
     /// Refuses contradictions.
     ///
     /// # Errors

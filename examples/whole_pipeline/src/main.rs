@@ -30,7 +30,7 @@ fn main() -> Result<()> {
     // What the model does on calibration text. Stored, it serves any number of plans.
     let calibration = Calibration::read(&text, &source, &recipe)?;
     let observation = observe(&source, &calibration, &mut Silent)?;
-    write_observation(&observation, &out.with_extension("obs.safetensors"))?;
+    write_observation(&observation, out.with_extension("obs.safetensors"))?;
 
     // Which experts go. Any field of the pipeline can be one's own implementation of the trait.
     let pipeline = Pipeline { scorer: Box::new(Magnitude), ..Pipeline::from_recipe(&recipe) };

@@ -56,10 +56,14 @@ pub fn apply(
     mut clock: StageClock,
     progress: &mut dyn Progress,
 ) -> Result<Report, Error> {
-    let recipe = check_plan(checkpoint, plan)?;
+    let mut recipe = check_plan(checkpoint, plan)?;
     let kept = KeptExperts::new(checkpoint, plan);
     let statistics = Statistics::new(checkpoint, plan, &recipe, inputs, pipeline)?;
-    let mut output = Output::create(output, &kept)?;
+    // The report tells what was done.
+    if let Some(source) = statistics.source() {
+        recipe.weights.statistics = source;
+    }
+    let mut output = Output::create(output, &kept, progress)?;
 
     let ratios = match &plan.unstructured {
         None => None,
@@ -214,11 +218,10 @@ fn layer_ratios(
         let mut steps = LayerSteps::begin("measuring outliers", layers, tokens, progress);
         for profile in &mut profiles {
             let layer = profile.layer;
-            let inputs = pass.observe(kept, layer)?;
+            let inputs = pass.observe_and_advance(kept, layer)?;
             profile.outlier_percent = Some(layer_masks::outlier_percent(
                 kept, layer, multiplier, &inputs, recipe, pipeline,
             )?);
-            pass.advance(kept, &MaskedLayer::unmasked(), layer)?;
             steps.done(layer);
         }
         steps.end();

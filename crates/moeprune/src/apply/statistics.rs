@@ -11,6 +11,9 @@ use crate::{
     Calibration, Error, Pipeline, Recipe, planning::check_observation, recipe::Statistics as Source,
 };
 
+/// Routing is of no use any more once the experts are chosen.
+const INPUTS: ObserverOptions = ObserverOptions { routing: false, inputs: true };
+
 /// Where a run's statistics come from; several passes can be started from it.
 pub(crate) enum Statistics<'a> {
     None,
@@ -46,6 +49,15 @@ impl<'a> Statistics<'a> {
                 check_observation(observation, checkpoint.spec(), &checkpoint.fingerprint()?)?;
                 Ok(Self::Stored(observation))
             }
+        }
+    }
+
+    /// What a recipe calls this, if statistics are used at all.
+    pub(crate) fn source(&self) -> Option<Source> {
+        match self {
+            Self::None => None,
+            Self::Calibration(_) => Some(Source::Sequential),
+            Self::Stored(_) => Some(Source::Stored),
         }
     }
 
@@ -103,11 +115,26 @@ impl Pass<'_> {
             ),
             Self::Forward(activations) => {
                 let dense = load(kept, &MaskedLayer::unmasked(), layer)?;
-                let options = ObserverOptions { routing: false, inputs: true };
-                let seen = observe_layer(&dense, kept.spec(), layer, activations, None, options)?;
+                let seen = observe_layer(&dense, kept.spec(), layer, activations, None, INPUTS)?;
                 LayerStatistics::new(kept, layer, seen)
             }
         })
+    }
+
+    /// As [`observe`](Self::observe), and goes on to the next layer with the weights as they were:
+    /// one forward pass does both.
+    pub(crate) fn observe_and_advance(
+        &mut self,
+        kept: &KeptExperts<'_>,
+        layer: usize,
+    ) -> Result<LayerStatistics, Error> {
+        let Self::Forward(activations) = self else { return self.observe(kept, layer) };
+        let dense = load(kept, &MaskedLayer::unmasked(), layer)?;
+        let mut outputs = Vec::with_capacity(activations.len());
+        let seen =
+            observe_layer(&dense, kept.spec(), layer, activations, Some(&mut outputs), INPUTS)?;
+        *activations = outputs;
+        Ok(LayerStatistics::new(kept, layer, seen))
     }
 
     /// Replaces the inputs of `layer` by its outputs, weights zeroed as `masked` says.

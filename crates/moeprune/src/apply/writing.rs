@@ -6,7 +6,7 @@ use moeprune_checkpoint::{
 use moeprune_core::{LayerTensor, LinearId, TensorBytes, TensorId, TensorSink, TensorSource};
 
 use super::{KeptExperts, MaskedLayer, layer_masks::MaskedSource};
-use crate::{Error, Report};
+use crate::{Error, Progress, Report};
 
 /// The checkpoint being written, in a hidden sibling of its final place.
 pub(crate) struct Output {
@@ -29,6 +29,7 @@ impl Output {
     pub(crate) fn create(
         directory: OutputDirectory,
         kept: &KeptExperts<'_>,
+        progress: &mut dyn Progress,
     ) -> Result<Self, Error> {
         let source = kept.source();
         let layers = kept.spec().layers.len();
@@ -45,7 +46,9 @@ impl Output {
                 tensors.push(planned(kept, stored, Some(part))?);
             }
         }
-        directory.copy_auxiliary(source)?;
+        for (path, why) in directory.copy_auxiliary(source)?.left_out {
+            progress.note(&format!("not copied: {} ({why})", path.display()));
+        }
         directory.write("config.json", config.as_bytes())?;
         let writer = ShardedWriter::create(directory.path(), source.max_shard_bytes(), tensors)?;
         Ok(Self { directory, writer, zeros: vec![LayerZeros::default(); layers] })
@@ -71,7 +74,7 @@ impl Output {
         layer: usize,
     ) -> Result<(), Error> {
         let source = MaskedSource { kept, masked };
-        for (stored, part) in layer_tensors(kept, layer) {
+        for (_, part) in layer_tensors(kept, layer) {
             let tensor = source.tensor(part).map_err(Error::stage("reading weights", layer))?;
             self.put(&kept.source().name_of(part)?, &tensor)?;
             if let TensorId::Layer(_, LayerTensor::Linear(linear)) = part {

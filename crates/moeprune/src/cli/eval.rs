@@ -21,7 +21,7 @@ pub struct EvalArgs {
     /// or perplexity
     #[arg(long)]
     pub task: String,
-    /// Questions ({\"question\",\"answer\"} JSON lines), or text for perplexity
+    /// Questions ({"question","answer"} JSON lines), or text for perplexity
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
     /// Only the first N questions, or blocks of text

@@ -98,7 +98,7 @@ pub fn main() -> ExitCode {
 #[derive(Debug, Clone, Args)]
 pub struct FamilyArgs {
     /// Descriptor (TOML) of a model family that is not built in
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Model")]
     pub family: Option<std::path::PathBuf>,
 }
 
@@ -137,7 +137,8 @@ fn refuse_existing(path: &Path) -> Result<(), Error> {
 
 /// Writes a file so that it is there whole or not at all.
 fn write_whole(path: &Path, text: &str) -> Result<(), Error> {
-    let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory =
+        path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let write = || {
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         std::io::Write::write_all(&mut file, text.as_bytes())?;

@@ -17,7 +17,7 @@ The observation holds sums only. One serves any number of plans.")]
 pub(super) struct ObserveArgs {
     /// Directory of the model
     model: PathBuf,
-    /// Calibration text: plain, JSON lines ({\"text\"}, {\"question\",\"answer\"}, {\"tokens\"}), gzipped or not
+    /// Calibration text: plain, JSON lines ({"text"}, {"question","answer"}, {"tokens"}), gzipped or not
     #[arg(long, value_name = "FILE")]
     calibration: PathBuf,
     /// Where the observation goes

@@ -19,7 +19,7 @@ pub struct PruneArgs {
     pub model: PathBuf,
     /// Directory to write; must not exist
     pub out: PathBuf,
-    /// Calibration text: plain, JSON lines ({\"text\"}, {\"question\",\"answer\"}, {\"tokens\"}), gzipped or not
+    /// Calibration text: plain, JSON lines ({"text"}, {"question","answer"}, {"tokens"}), gzipped or not
     #[arg(long, value_name = "FILE")]
     pub calibration: PathBuf,
     /// Write the report here too

@@ -1,0 +1,211 @@
+//! Bad input: exit code 1 (2 for wrong usage), one clear error, nothing left that looks finished.
+
+use std::fs;
+
+use crate::command::{CALIBRATION, Scratch};
+
+/// Damages a model, prunes it, and expects an error with every one of `expected` in it.
+fn check(model: &str, damage: impl FnOnce(&Scratch), arguments: &str, expected: &[&str]) {
+    let scratch = Scratch::new(model);
+    damage(&scratch);
+    let before = scratch.names();
+    let ran = scratch.run(&format!("prune model out {CALIBRATION} {arguments}"));
+    assert_eq!(ran.code, 1, "{}{}", ran.stdout, ran.stderr);
+    assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+    for part in expected {
+        assert!(ran.stderr.contains(part), "`{part}` is not in:\n{}", ran.stderr);
+    }
+    assert_eq!(scratch.names(), before, "something was left behind");
+}
+
+fn edit_config(from: &'static str, to: &'static str) -> impl FnOnce(&Scratch) {
+    move |scratch| {
+        let path = scratch.path("model/config.json");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from));
+        fs::write(path, text.replace(from, to)).unwrap();
+    }
+}
+
+fn edit_weights(edit: impl FnOnce(&mut Vec<u8>)) -> impl FnOnce(&Scratch) {
+    move |scratch| {
+        let path = scratch.path("model/model.safetensors");
+        let mut bytes = fs::read(&path).unwrap();
+        edit(&mut bytes);
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn missing_shard() {
+    let damage =
+        |s: &Scratch| fs::remove_file(s.path("model/model-00003-of-00005.safetensors")).unwrap();
+    check("mixtral_sharded", damage, "", &["model-00003-of-00005.safetensors"]);
+}
+
+#[test]
+fn truncated_shard() {
+    let damage = |s: &Scratch| {
+        let path = s.path("model/model-00002-of-00005.safetensors");
+        let bytes = fs::read(&path).unwrap();
+        fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+    };
+    check("mixtral_sharded", damage, "", &["model-00002-of-00005.safetensors"]);
+}
+
+#[test]
+fn wrong_header_length() {
+    for length in [0, 7, 1 << 40, u64::MAX] {
+        let edit = |bytes: &mut Vec<u8>| bytes[..8].copy_from_slice(&length.to_le_bytes());
+        check("arctic", edit_weights(edit), "", &["model.safetensors"]);
+    }
+}
+
+#[test]
+fn index_that_names_a_tensor_no_shard_has() {
+    let damage = |s: &Scratch| {
+        let path = s.path("model/model.safetensors.index.json");
+        let text = fs::read_to_string(&path).unwrap();
+        let entry = "\"weight_map\": {\"ghost\": \"model-00001-of-00005.safetensors\",";
+        fs::write(path, text.replacen("\"weight_map\": {", entry, 1)).unwrap();
+    };
+    check("mixtral_sharded", damage, "", &["ghost"]);
+}
+
+#[test]
+fn expert_count_that_does_not_match_the_tensors() {
+    let count = |n| edit_config("\"num_local_experts\": 8", n);
+    check("arctic", count("\"num_local_experts\": 7"), "", &["7", "8"]);
+    check("arctic", count("\"num_local_experts\": 9"), "", &["9", "8"]);
+}
+
+#[test]
+fn weights_that_are_not_finite_are_named() {
+    let name = "model.layers.2.block_sparse_moe.experts.1.w3.weight";
+    let damage = |bytes: &mut Vec<u8>| {
+        let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let json: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+        let start = 8 + header + json[name]["data_offsets"][0].as_u64().unwrap() as usize;
+        bytes[start..start + 2].copy_from_slice(&0x7f80_u16.to_le_bytes());
+    };
+    check("arctic", edit_weights(damage), "", &[name]);
+    check("arctic", edit_weights(damage), "--sparsity 0.25 --expert-sparsity 0.25", &[name]);
+    check("arctic", edit_weights(damage), "--sparsity 0.5 --expert-sparsity 0", &[name]);
+}
+
+#[test]
+fn top_k_above_the_experts_left() {
+    check("arctic", |_| (), "--sparsity 0.9 --expert-sparsity 0.9", &["routed to 2"]);
+    check(
+        "arctic",
+        |_| (),
+        "--sparsity 0.9 --expert-sparsity 0.9 --budget global",
+        &["--expert-sparsity"],
+    );
+}
+
+#[test]
+fn output_that_exists() {
+    let damage = |s: &Scratch| fs::create_dir(s.path("out")).unwrap();
+    check("arctic", damage, "", &["out", "exists"]);
+}
+
+#[test]
+fn output_inside_the_model() {
+    let scratch = Scratch::new("arctic");
+    let ran = scratch.run(&format!("prune model model/out {CALIBRATION}"));
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("inside"), "{}", ran.stderr);
+    assert!(!scratch.path("model/out").exists());
+}
+
+#[test]
+fn calibration_text_that_is_too_short() {
+    let damage = |s: &Scratch| fs::write(s.path("tokens.jsonl"), "{\"tokens\":[1,2]}\n").unwrap();
+    check("arctic", damage, "", &["tokens.jsonl", "short"]);
+}
+
+#[test]
+fn tokens_outside_the_vocabulary() {
+    let damage = |s: &Scratch| {
+        let ids = vec!["999"; 32].join(",");
+        fs::write(s.path("tokens.jsonl"), format!("{{\"tokens\":[{ids}]}}\n")).unwrap();
+    };
+    check("arctic", damage, "", &["999", "255"]);
+}
+
+#[test]
+fn text_without_a_tokenizer() {
+    let damage = |s: &Scratch| fs::write(s.path("tokens.jsonl"), "plain text").unwrap();
+    check("arctic", damage, "", &["tokenizer.json"]);
+}
+
+#[test]
+fn tokenizer_with_a_larger_vocabulary_than_the_embedding() {
+    let damage = |s: &Scratch| {
+        let vocab: Vec<String> = (0..300).map(|i| format!("\"t{i}\":{i}")).collect();
+        let json = format!(
+            "{{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":[],\
+             \"normalizer\":null,\"pre_tokenizer\":null,\"post_processor\":null,\"decoder\":null,\
+             \"model\":{{\"type\":\"WordLevel\",\"vocab\":{{{}}},\"unk_token\":\"t0\"}}}}",
+            vocab.join(",")
+        );
+        fs::write(s.path("model/tokenizer.json"), json).unwrap();
+        fs::write(s.path("tokens.jsonl"), "t1 t2 t3").unwrap();
+    };
+    check("arctic", damage, "", &["299", "256"]);
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    let scratch = Scratch::new("arctic");
+    for arguments in [
+        "",
+        "prune",
+        "prune model out",
+        "prune model out --calibration tokens.jsonl --sparsity 40",
+        "prune model out --calibration tokens.jsonl --linkage nearest",
+        "prune model out --calibration tokens.jsonl --samples 0",
+        "frobnicate",
+    ] {
+        let ran = scratch.run(arguments);
+        assert_eq!(ran.code, 2, "moeprune {arguments}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn plan_of_another_model() {
+    let scratch = Scratch::new("arctic");
+    scratch.ok("plan model --sparsity 0.25 --expert-sparsity 0.25 -o plan.json");
+    let text = fs::read_to_string(scratch.path("plan.json")).unwrap();
+    let other = text.replacen("sha256:", "sha256:0", 1);
+    fs::write(scratch.path("plan.json"), other).unwrap();
+    let ran = scratch.run("apply model out --plan plan.json");
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("another model"), "{}", ran.stderr);
+    assert!(!scratch.path("out").exists());
+}
+
+#[test]
+fn plan_edited_into_nonsense() {
+    let scratch = Scratch::new("arctic");
+    scratch.ok("plan model --sparsity 0.25 --expert-sparsity 0.25 -o plan.json");
+    let plan: serde_json::Value =
+        serde_json::from_slice(&fs::read(scratch.path("plan.json")).unwrap()).unwrap();
+    let check = |edit: fn(&mut serde_json::Value), expected: &str| {
+        let mut plan = plan.clone();
+        edit(&mut plan);
+        fs::write(scratch.path("edited.json"), plan.to_string()).unwrap();
+        let ran = scratch.run("apply model out --plan edited.json");
+        assert_eq!(ran.code, 1, "{}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains(expected), "`{expected}` is not in {}", ran.stderr);
+        assert!(!scratch.path("out").exists());
+    };
+    check(|p| p["layers"][0]["survivors"] = serde_json::json!([]), "survivors");
+    check(|p| p["layers"][0]["survivors"][0]["source"] = 99.into(), "ascending");
+    check(|p| p["layers"][1]["layer"] = 0.into(), "twice");
+    check(|p| p["layers"][0]["layer"] = 77.into(), "77");
+    check(|p| p["layers"][0]["clusters"][0] = serde_json::json!([0, 0]), "two places");
+    check(|p| p["format"] = 9.into(), "format 9");
+    check(|p| p["typo"] = 1.into(), "typo");
+}

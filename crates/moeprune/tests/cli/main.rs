@@ -1,0 +1,6 @@
+//! The binary as a person runs it: what it prints, where, and how it exits.
+
+mod command;
+mod full_disk;
+mod hostile;
+mod output;

@@ -1,0 +1,110 @@
+//! What commands print and write, as snapshots.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::command::{CALIBRATION, Scratch};
+
+fn json(scratch: &Scratch, name: &str) -> Value {
+    serde_json::from_slice(&fs::read(scratch.path(name)).unwrap()).unwrap()
+}
+
+#[test]
+fn inspect_is_readable() {
+    insta::assert_snapshot!(Scratch::new("arctic").ok("inspect model").stdout);
+    insta::assert_snapshot!(Scratch::new("mixtral_sharded").ok("inspect model --json").stdout);
+}
+
+#[test]
+fn help_has_examples() {
+    let scratch = Scratch::new("arctic");
+    insta::assert_snapshot!("help", scratch.ok("--help").stdout);
+    for command in ["inspect", "observe", "plan", "apply", "prune", "eval", "verify"] {
+        let help = scratch.ok(&format!("{command} --help")).stdout;
+        assert!(help.contains("Example"), "{command} has no example");
+    }
+    insta::assert_snapshot!("help_prune", scratch.ok("prune --help").stdout);
+}
+
+#[test]
+fn plans_are_readable_and_repeatable() {
+    let scratch = Scratch::new("arctic");
+    let arguments = "plan model --expert-sparsity 0.5 --sparsity 0.6 --budget global";
+    scratch.ok(&format!("{arguments} -o plan.json"));
+    scratch.ok(&format!("{arguments} -o again.json"));
+    let plan = fs::read_to_string(scratch.path("plan.json")).unwrap();
+    assert_eq!(plan, fs::read_to_string(scratch.path("again.json")).unwrap());
+    insta::assert_snapshot!(plan);
+}
+
+#[test]
+fn prune_reports_what_it_did() {
+    let scratch = Scratch::new("mixtral");
+    let ran = scratch.ok(&format!("prune model out {CALIBRATION} --json report.json --quiet"));
+    assert_eq!(ran.stderr, "");
+    let table = ran.stdout.lines().filter(|line| !line.starts_with("time"));
+    insta::assert_snapshot!("prune_table", table.collect::<Vec<_>>().join("\n"));
+
+    let mut report = json(&scratch, "report.json");
+    assert_eq!(report, json(&scratch, "out/moeprune-report.json"));
+    let achieved = report["sparsity"]["achieved"]["linears"].as_f64().unwrap();
+    assert!((achieved - 0.4).abs() < 5e-4, "{achieved}");
+    for stage in report["stages"].as_array_mut().unwrap() {
+        assert!(stage["seconds"].as_f64().unwrap() >= 0.0);
+        stage["seconds"] = "[seconds]".into();
+        stage["peak_rss_bytes"] = "[bytes]".into();
+    }
+    insta::assert_snapshot!("report", serde_json::to_string_pretty(&report).unwrap());
+}
+
+#[test]
+fn four_verbs_in_a_row_do_what_prune_does() {
+    let scratch = Scratch::new("arctic");
+    scratch.ok(&format!("observe model {CALIBRATION} -o seen.obs.safetensors"));
+    let sampling = "--samples 4 --seq-len 32";
+    scratch.ok(&format!("plan model --observation seen.obs.safetensors {sampling} -o plan.json"));
+    scratch.ok(&format!("apply model out --plan plan.json {CALIBRATION}"));
+    scratch.ok(&format!("prune model whole {CALIBRATION}"));
+    let weights = |out: &str| fs::read(scratch.path(out).join("model.safetensors")).unwrap();
+    assert!(weights("out") == weights("whole"));
+    let verified = scratch.ok("verify out --source model --plan plan.json");
+    assert!(verified.stdout.contains("ok"), "{}", verified.stdout);
+}
+
+#[test]
+fn verify_sees_a_flipped_bit() {
+    let scratch = Scratch::new("arctic");
+    let arguments = "plan model --sparsity 0.25 --expert-sparsity 0.25 -o plan.json";
+    scratch.ok(arguments);
+    scratch.ok("apply model out --plan plan.json");
+    scratch.ok("verify out --source model --plan plan.json");
+    let path = scratch.path("out/model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(path, bytes).unwrap();
+    let ran = scratch.run("verify out --source model --plan plan.json");
+    assert_eq!(ran.code, 1, "{}", ran.stdout);
+    assert!(ran.stdout.contains("FAILED"), "{}", ran.stdout);
+}
+
+#[test]
+fn perplexity_of_tokens() {
+    let scratch = Scratch::new("arctic");
+    let ran =
+        scratch.ok("eval model --task perplexity --data tokens.jsonl --seq-len 32 --json out.json");
+    assert!(ran.stdout.starts_with("perplexity"), "{}", ran.stdout);
+    let out = json(&scratch, "out.json");
+    assert_eq!(out["tokens"], 4 * 31);
+    let (nll, perplexity) = (out["nll"].as_f64().unwrap(), out["perplexity"].as_f64().unwrap());
+    assert!((nll.exp() - perplexity).abs() < 1e-9 * perplexity);
+}
+
+#[test]
+fn unknown_tasks_are_answered_with_the_known_ones() {
+    let scratch = Scratch::new("arctic");
+    let ran = scratch.run("eval model --task gsm9k --data tokens.jsonl");
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("gsm8k_cot"), "{}", ran.stderr);
+}
