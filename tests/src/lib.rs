@@ -1,1 +1,3 @@
 //! Cross-crate tests and the conformance suites of the stage traits.
+
+pub mod conformance;

@@ -1,0 +1,75 @@
+/*!
+What the stage traits promise, as tests that any implementation can run.
+
+Each suite takes an implementation and panics with what it did wrong. A crate with a stage of its
+own runs it in two lines:
+
+```
+use moeprune_core::{DistanceMatrix, ExpertSimilarity, LayerBehaviour, StageError};
+use moeprune_tests::conformance;
+
+#[derive(Debug)]
+struct AllAlike;
+
+impl ExpertSimilarity for AllAlike {
+    fn distances(&self, layer: &LayerBehaviour<'_>) -> Result<DistanceMatrix, StageError> {
+        Ok(DistanceMatrix::from_fn(layer.experts(), |_, _| 0.0)?)
+    }
+}
+
+conformance::similarity::check(&AllAlike);
+```
+
+A suite holds an implementation to the documentation of its trait and to nothing else: not to good
+results, and not to surviving what the pipeline guarantees never to pass. Inputs are drawn from a
+fixed seed, so a suite says the same each time.
+*/
+
+use std::{fmt, thread};
+
+use proptest::{
+    strategy::Strategy,
+    test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner},
+};
+
+pub mod allocator;
+pub mod clustering;
+pub mod scorer;
+pub mod selector;
+pub mod similarity;
+
+/// Runs `property` on values of `strategy`, the same ones each time.
+///
+/// # Panics
+/// With the smallest value found to break it.
+fn for_all<S>(strategy: &S, property: impl Fn(S::Value) -> Result<(), TestCaseError>)
+where
+    S: Strategy,
+    S::Value: fmt::Debug,
+{
+    let config = Config { cases: 64, failure_persistence: None, ..Config::default() };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    if let Err(broken) = TestRunner::new_with_rng(config, rng).run(strategy, property) {
+        panic!("{broken}");
+    }
+}
+
+/// Calls `stage` here and on two other threads at once: a pure function gives three equal results.
+fn pure<T>(stage: impl Fn() -> T + Sync) -> Result<T, TestCaseError>
+where
+    T: PartialEq + fmt::Debug + Send,
+{
+    let first = stage();
+    let others = thread::scope(|scope| {
+        let calls = [scope.spawn(&stage), scope.spawn(&stage)];
+        calls.map(|call| call.join())
+    });
+    for other in others {
+        let other = other.map_err(|_| TestCaseError::fail("it panics on another thread"))?;
+        if other != first {
+            let message = format!("two calls differ:\n  {first:?}\n  {other:?}");
+            return Err(TestCaseError::fail(message));
+        }
+    }
+    Ok(first)
+}

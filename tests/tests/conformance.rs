@@ -1,0 +1,123 @@
+//! Every built-in stage against the suite of its trait.
+
+use moeprune_tests::conformance;
+
+mod similarity {
+    use moeprune_similarity::{
+        CoActivation, CoActivationScaling as Scaling, Mixed, RouterDistance, RouterNormalization,
+    };
+
+    use super::conformance::similarity::check;
+
+    #[test]
+    fn router_distance() {
+        check(&RouterDistance::default());
+        check(&RouterDistance { normalization: RouterNormalization::FrobeniusNorm });
+    }
+
+    #[test]
+    fn coactivation() {
+        for scaling in [Scaling::Counts, Scaling::LayerMean, Scaling::Cosine, Scaling::Jaccard] {
+            check(&CoActivation { scaling });
+        }
+    }
+
+    #[test]
+    fn mixed() {
+        check(&Mixed::default());
+        check(&Mixed { coactivation_weight: 0.0, ..Mixed::default() });
+        check(&Mixed { router_weight: 0.0, ..Mixed::default() });
+    }
+}
+
+mod clustering {
+    use moeprune_cluster::{Agglomerative, KMeans, Linkage, ReferenceLinkage};
+    use moeprune_core::ExpertClustering;
+
+    use super::conformance::clustering::{check_global, check_uniform};
+
+    fn check(clustering: impl ExpertClustering) {
+        check_uniform(&clustering);
+        check_global(&clustering);
+    }
+
+    #[test]
+    fn agglomerative() {
+        for linkage in [Linkage::Complete, Linkage::Average, Linkage::Single] {
+            check(Agglomerative { linkage });
+        }
+    }
+
+    #[test]
+    fn reference_linkage() {
+        check(ReferenceLinkage);
+    }
+
+    #[test]
+    fn k_means() {
+        check(KMeans { seed: 7, runs: 1 });
+    }
+}
+
+mod selector {
+    use moeprune_select::{NearestToMean, Precision};
+
+    use super::conformance::selector::check;
+
+    #[test]
+    fn nearest_to_mean() {
+        for merge_when_clusters_at_most in [0, 2, 100] {
+            for precision in [Precision::F64, Precision::ReferenceBf16] {
+                check(&NearestToMean { merge_when_clusters_at_most, precision });
+            }
+        }
+    }
+}
+
+mod scorer {
+    use moeprune_score::{InputNormalization, Magnitude, NOfM, PerRow, Wanda};
+
+    use super::conformance::scorer::{check, check_pattern};
+
+    #[test]
+    fn magnitude() {
+        check(&Magnitude);
+    }
+
+    #[test]
+    fn wanda() {
+        for normalization in [InputNormalization::PerCall, InputNormalization::PerToken] {
+            check(&Wanda { normalization });
+        }
+    }
+
+    #[test]
+    fn per_row() {
+        check_pattern(&PerRow);
+    }
+
+    #[test]
+    fn n_of_m() {
+        for (n, m) in [(0, 1), (1, 2), (2, 4), (4, 8), (3, 7), (31, 32)] {
+            check_pattern(&NOfM::new(n, m).unwrap());
+        }
+    }
+}
+
+mod allocator {
+    use moeprune_score::{Owl, Uniform};
+
+    use super::conformance::allocator::{check, check_without_total};
+
+    #[test]
+    fn uniform() {
+        check(&Uniform);
+    }
+
+    #[test]
+    fn owl() {
+        check(&Owl::default());
+        check(&Owl { lambda: 0.9, ..Owl::default() });
+        check_without_total(&Owl { exact_total: false, ..Owl::default() });
+    }
+}
