@@ -52,8 +52,8 @@ pub struct LayerPlan {
     pub experts_before: usize,
     /// Experts grouped by behaviour, as indices in the source model.
     pub clusters: Partition,
-    /// One entry a cluster, in the clusters' order unless a selector orders by source index:
-    /// always ascending by [`Survivor::source`].
+    /// One entry a cluster, ascending by [`Survivor::source`]: the order of the experts in the
+    /// pruned model.
     pub survivors: Vec<Survivor>,
 }
 

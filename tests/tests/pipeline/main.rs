@@ -3,6 +3,7 @@
 mod budgets;
 mod carried_over;
 mod determinism;
+mod embedded_model;
 mod reference_masks;
 mod refusals;
 mod scratch;
