@@ -45,6 +45,9 @@ pub(crate) struct PruneArcticArgs {
     /// Ask only the first N questions
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Print results and errors only
+    #[arg(long)]
+    quiet: bool,
     /// Write the report here too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -74,7 +77,7 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
         }
     };
 
-    let mut terminal = Terminal::new(false);
+    let mut terminal = Terminal::new(args.quiet);
     let ask = |checkpoint: &Checkpoint, terminal: &mut Terminal| -> Result<Option<Score>> {
         let Some(data) = &data else { return Ok(None) };
         let what = Evaluation {

@@ -3,6 +3,7 @@
 mod budgets;
 mod carried_over;
 mod determinism;
+mod element_types;
 mod embedded_model;
 mod reference_masks;
 mod refusals;
