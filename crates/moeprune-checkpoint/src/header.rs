@@ -1,17 +1,27 @@
 //! The header of a safetensors file: read strictly, written the same for the same tensors.
 //!
-//! A file is a length (u64, little-endian), that many bytes of JSON, and the data. The header must
-//! begin with `{`, name each tensor once, and its ranges must cover the data without holes or
-//! overlaps. Offsets need not be multiples of an element's size: bytes here are never cast in
-//! place.
+//! A file is a length (u64, little-endian), that many bytes of JSON, and the data. What an entry of
+//! the header looks like, and that the tensors cover the data without holes or overlaps, is the
+//! business of the `safetensors` crate. Added here is what it lets pass: a header that begins with
+//! anything but `{`, and keys that are repeated. Its reader also wants the whole file in one
+//! slice, which [`Access::Read`](crate::Access::Read) does not have.
+//!
+//! Offsets need not be multiples of an element's size: bytes here are never cast in place.
 
-use std::{fs::File, io::Read, ops::Range, path::Path};
+use std::{collections::HashMap, fs::File, io::Read, ops::Range, path::Path};
 
 use moeprune_core::Dtype;
-use serde::Deserialize;
+use safetensors::{
+    SafeTensorError,
+    tensor::{Metadata, TensorInfo},
+};
 use serde_json::value::RawValue;
 
-use crate::{Error, PlannedTensor, json::Members};
+use crate::{
+    Error, PlannedTensor,
+    dtype::{from_format, to_format},
+    json::Members,
+};
 
 /// The limit that other readers of the format keep to.
 const MAX_HEADER: u64 = 100_000_000;
@@ -79,102 +89,106 @@ pub(crate) fn parse_header(json: &[u8], data_bytes: u64) -> Result<Vec<HeaderTen
                 .map_err(|e| format!("header: `__metadata__` must map strings to strings: {e}"))?;
             continue;
         }
-        tensors.push(parse_tensor(name, value.get())?);
+        let info: TensorInfo = serde_json::from_str(value.get())
+            .map_err(|e| format!("header: tensor `{name}`: {e}"))?;
+        tensors.push((name, info));
     }
-    tensors.sort_by_key(|t| (t.range.start, t.range.end));
-    check_cover(&tensors, data_bytes)?;
-    Ok(tensors)
+    tensors.sort_by_key(|(_, info)| info.data_offsets);
+    let metadata = Metadata::new(None, tensors.clone()).map_err(|e| explain(&e, &tensors))?;
+    let covered = metadata.data_len() as u64;
+    if data_bytes < covered {
+        return Err(format!(
+            "is truncated: its tensors take {covered} bytes, {data_bytes} are there; download it \
+             again"
+        ));
+    }
+    if data_bytes > covered {
+        return Err(format!(
+            "has {} bytes after its last tensor; damaged, download it again",
+            data_bytes - covered
+        ));
+    }
+    tensors.into_iter().map(|(name, info)| header_tensor(name, info)).collect()
+}
+
+fn header_tensor(name: String, info: TensorInfo) -> Result<HeaderTensor, String> {
+    let TensorInfo { dtype, shape, data_offsets: (start, end) } = info;
+    let Some(dtype) = from_format(dtype) else {
+        return Err(format!(
+            "header: tensor `{name}` has the type {dtype}, which this version cannot read"
+        ));
+    };
+    Ok(HeaderTensor { name, dtype, shape, range: start as u64..end as u64 })
+}
+
+/// What is wrong with which of the tensors, given in the order of their data. The crate's errors
+/// name the tensor only if it begins in the wrong place, and no numbers.
+fn explain(error: &SafeTensorError, tensors: &[(String, TensorInfo)]) -> String {
+    let bytes = |info: &TensorInfo| byte_len(info.dtype.bitsize(), &info.shape);
+    let is_wrong = |(name, info): &(String, TensorInfo)| match error {
+        SafeTensorError::InvalidOffset(of) => name == of,
+        _ => {
+            let (start, end) = info.data_offsets;
+            bytes(info).is_none_or(|bytes| Some(bytes) != end.checked_sub(start))
+        }
+    };
+    let Some(at) = tensors.iter().position(is_wrong) else { return format!("header: {error}") };
+    let (name, info) = &tensors[at];
+    let (start, end) = info.data_offsets;
+    let (before, covered) = match at.checked_sub(1).map(|before| &tensors[before]) {
+        None => ("the beginning".to_owned(), 0),
+        Some((name, info)) => (format!("tensor `{name}`"), info.data_offsets.1),
+    };
+    let reason = match (error, bytes(info)) {
+        (SafeTensorError::InvalidOffset(_), _) if start < covered => {
+            format!("overlaps {before}, which ends at {covered}")
+        }
+        (SafeTensorError::InvalidOffset(_), _) if start > covered => {
+            format!("leaves a hole after {before}, which ends at {covered}")
+        }
+        (SafeTensorError::InvalidOffset(_), _) => "ends before it begins".to_owned(),
+        (_, None) => "has no whole number of bytes".to_owned(),
+        (_, Some(bytes)) => format!("takes {bytes} bytes"),
+    };
+    format!(
+        "header: tensor `{name}` of type {}, shape {:?} and range {start}..{end} {reason}",
+        info.dtype, info.shape
+    )
 }
 
 /// The bytes before the data of a file with these tensors, one after the other in this order.
 ///
 /// Padded with spaces to a multiple of 8, as the format advises, so that data of any type can be
-/// aligned. Equal tensors give equal bytes.
-pub(crate) fn header_bytes(tensors: &[PlannedTensor]) -> Vec<u8> {
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
-    let mut json = String::from(r#"{"__metadata__":{"format":"pt"}"#);
+/// aligned. Equal tensors give equal bytes, which is why there is but one key of metadata: the
+/// crate keeps them in a hash map.
+///
+/// Names must differ, and the sizes must have a sum. The error says what is wrong with which
+/// tensor.
+pub(crate) fn header_bytes(tensors: &[PlannedTensor]) -> Result<Vec<u8>, String> {
     let mut start = 0;
+    let mut entries = Vec::with_capacity(tensors.len());
     for PlannedTensor { name, dtype, shape } in tensors {
-        let end = start + byte_len(*dtype, shape).expect("planned tensors have a size");
-        let (name, shape) = (quoted(name), serde_json::Value::from(shape.clone()));
-        json.push_str(&format!(
-            r#",{name}:{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{start},{end}]}}"#
-        ));
-        start = end;
+        let Some(bytes) = byte_len(dtype.bits(), shape) else {
+            return Err(format!("`{name}`: {dtype} {shape:?} has no whole number of bytes"));
+        };
+        let dtype = to_format(*dtype).map_err(|e| format!("`{name}`: {e}"))?;
+        let data_offsets = (start, start + bytes);
+        entries.push((name.clone(), TensorInfo { dtype, shape: shape.clone(), data_offsets }));
+        start += bytes;
     }
-    json.push('}');
-    while json.len() % 8 != 0 {
-        json.push(' ');
-    }
-    let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
-    bytes.extend_from_slice(json.as_bytes());
-    bytes
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata = Metadata::new(Some(format), entries).map_err(|e| e.to_string())?;
+    let mut json = serde_json::to_vec(&metadata).map_err(|e| e.to_string())?;
+    json.resize(json.len().next_multiple_of(8), b' ');
+    Ok([&(json.len() as u64).to_le_bytes()[..], &json].concat())
 }
 
-/// Bytes of a tensor; `None` if they cannot be counted or end within a byte.
-pub(crate) fn byte_len(dtype: Dtype, shape: &[usize]) -> Option<u64> {
-    let elements = shape.iter().try_fold(1_u64, |n, &dim| n.checked_mul(dim as u64))?;
-    let bits = elements.checked_mul(dtype.bits() as u64)?;
+/// Bytes of a tensor with elements of `bits` bits; `None` if they cannot be counted or end within
+/// a byte.
+pub(crate) fn byte_len(bits: usize, shape: &[usize]) -> Option<usize> {
+    let elements = shape.iter().try_fold(1_usize, |n, &dim| n.checked_mul(dim))?;
+    let bits = elements.checked_mul(bits)?;
     bits.is_multiple_of(8).then_some(bits / 8)
-}
-
-#[derive(Deserialize)]
-struct TensorInfo {
-    dtype: String,
-    shape: Vec<usize>,
-    data_offsets: (u64, u64),
-}
-
-fn parse_tensor(name: String, json: &str) -> Result<HeaderTensor, String> {
-    let info: TensorInfo =
-        serde_json::from_str(json).map_err(|e| format!("header: tensor `{name}`: {e}"))?;
-    let Some(dtype) = Dtype::ALL.into_iter().find(|d| d.to_string() == info.dtype) else {
-        return Err(format!("header: tensor `{name}` has the unknown type `{}`", info.dtype));
-    };
-    let (start, end) = info.data_offsets;
-    let Some(bytes) = byte_len(dtype, &info.shape) else {
-        return Err(format!(
-            "header: tensor `{name}` of type {dtype} and shape {:?} has no whole number of bytes",
-            info.shape
-        ));
-    };
-    if end.checked_sub(start) != Some(bytes) {
-        return Err(format!(
-            "header: tensor `{name}` of type {dtype} and shape {:?} takes {bytes} bytes, but its \
-             range is {start}..{end}",
-            info.shape
-        ));
-    }
-    Ok(HeaderTensor { name, dtype, shape: info.shape, range: start..end })
-}
-
-fn check_cover(tensors: &[HeaderTensor], data_bytes: u64) -> Result<(), String> {
-    let mut covered = 0;
-    let mut before = None;
-    for HeaderTensor { name, range, .. } in tensors {
-        if range.start != covered {
-            let what = if range.start < covered { "overlaps" } else { "leaves a hole after" };
-            let before =
-                before.map_or_else(|| "the beginning".to_owned(), |b| format!("tensor `{b}`"));
-            return Err(format!(
-                "header: tensor `{name}` begins at {} and {what} {before}, which ends at \
-                 {covered}",
-                range.start
-            ));
-        }
-        covered = range.end;
-        before = Some(name);
-    }
-    match data_bytes {
-        d if d < covered => Err(format!(
-            "is truncated: its tensors take {covered} bytes, {d} are there; download it again"
-        )),
-        d if d > covered => Err(format!(
-            "has {} bytes after its last tensor; damaged, download it again",
-            d - covered
-        )),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -81,6 +81,7 @@ panic. What it cannot guard against is a file that shrinks while it is mapped: s
 
 mod checkpoint;
 mod config;
+mod dtype;
 mod error;
 mod family;
 mod header;

@@ -7,7 +7,7 @@ lost.
 The method is STUN (structured, then unstructured; arXiv 2409.06211). [`prune`] does the whole
 job; [`observe`], [`plan`], [`apply`] and [`evaluate`] are its steps, and what passes between
 them are files that can be kept and looked at. The stages inside are traits of
-[`moeprune_core`](core), held by a [`Pipeline`]; a [`Recipe`] names the built-in ones. This crate
+[`core`], held by a [`Pipeline`]; a [`Recipe`] names the built-in ones. This crate
 wires them and adds nothing else.
 
 # Example

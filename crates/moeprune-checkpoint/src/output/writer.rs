@@ -235,9 +235,10 @@ fn plan_shards(limit: u64, tensors: Vec<PlannedTensor>) -> Result<Vec<ShardPlan>
         if name == "__metadata__" || !names.insert(name.clone()) {
             return bad(format!("`{name}` is announced twice or is no tensor's name"));
         }
-        let Some(bytes) = byte_len(*dtype, shape) else {
+        let Some(bytes) = byte_len(dtype.bits(), shape) else {
             return bad(format!("`{name}`: {dtype} {shape:?} has no whole number of bytes"));
         };
+        let bytes = bytes as u64;
         match groups.last_mut() {
             Some((group, sum)) if sum.checked_add(bytes).is_some_and(|sum| sum <= limit) => {
                 *sum += bytes;
@@ -250,16 +251,15 @@ fn plan_shards(limit: u64, tensors: Vec<PlannedTensor>) -> Result<Vec<ShardPlan>
         return bad("no tensors were announced".to_owned());
     }
     let count = groups.len();
-    let plan = |(i, (tensors, data_bytes)): (usize, (Vec<PlannedTensor>, u64))| ShardPlan {
-        file: match count {
+    let plan = |(i, (tensors, data_bytes)): (usize, (Vec<PlannedTensor>, u64))| {
+        let file = match count {
             1 => SINGLE_FILE.to_owned(),
             _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
-        },
-        header: header_bytes(&tensors),
-        tensors,
-        data_bytes,
+        };
+        let header = header_bytes(&tensors).map_err(|reason| Error::Order { reason })?;
+        Ok(ShardPlan { file, tensors, header, data_bytes })
     };
-    Ok(groups.into_iter().enumerate().map(plan).collect())
+    groups.into_iter().enumerate().map(plan).collect()
 }
 
 #[cfg(test)]

@@ -37,7 +37,10 @@ use crate::{Checkpoint, Error, StoredTensor, output::auxiliary_files};
 /// | `experts` | the survivors' weights, or zero where that is allowed |
 /// | `attention and dense MLPs` | the source's weights, or zero where that is allowed |
 /// | `finite` | no weight is NaN or infinite |
-/// | `sparsity` | the share of removed and zero weights is what the plan asks for |
+/// | `sparsity` | the share of removed and zero weights is what the plan asks for, if its recipe promises that |
+///
+/// No total is promised by a recipe that gives the ratio itself (`weights.ratio`), takes OWL's
+/// unweighted mean, or leaves idle experts dense; the shares are reported all the same.
 ///
 /// A wrong output is a report with failed checks, not an error.
 ///

@@ -131,14 +131,31 @@ impl VerifyReport {
             "{:.4} of the experts, {:.4} of the decoder Linears, {:.4} of all parameters",
             got.experts, got.linears, got.all
         );
-        let asked = plan.and_then(|p| p.unstructured.as_ref()).map(|u| u.total_sparsity);
-        let result = match asked {
-            Some(asked) if (got.linears - asked).abs() > got.rounding + TOLERANCE => {
+        let asked = plan.and_then(|p| Some((p.unstructured.as_ref()?.total_sparsity, &p.recipe)));
+        let result = match asked.map(|(asked, recipe)| (asked, misses_total(recipe))) {
+            None => Ok(found),
+            Some((_, Some(why))) => Ok(format!("{found}; no total to compare with, since {why}")),
+            Some((asked, None)) if (got.linears - asked).abs() > got.rounding + TOLERANCE => {
                 Err(format!("{found}; the plan asks for {asked:.4} of the decoder Linears"))
             }
-            Some(asked) => Ok(format!("{found}; {asked:.4} of the decoder Linears was asked for")),
-            None => Ok(found),
+            Some((asked, None)) => {
+                Ok(format!("{found}; {asked:.4} of the decoder Linears was asked for"))
+            }
         };
         self.add("sparsity", result);
+    }
+}
+
+/// Which choice of a recipe makes the outcome differ from the total that a plan names, if one does.
+fn misses_total(recipe: &serde_json::Value) -> Option<&'static str> {
+    let weights = &recipe["weights"];
+    if !weights["ratio"].is_null() {
+        Some("the recipe gives the ratio of what is left (`weights.ratio`)")
+    } else if weights["owl_mean"] == "reference" && weights["allocation"] != "uniform" {
+        Some("the layers' ratios keep an unweighted mean (`weights.owl_mean`)")
+    } else if weights["idle_experts"] == "dense" {
+        Some("experts without tokens are left dense (`weights.idle_experts`)")
+    } else {
+        None
     }
 }

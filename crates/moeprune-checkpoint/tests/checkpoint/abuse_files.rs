@@ -139,7 +139,7 @@ fn abuse_08_tensors_that_do_not_cover_the_data() {
     );
     check_header(
         |h, _| *h = h.replace("[0,12288]", "[8,12296]"),
-        &["begins at 8 and leaves a hole after the beginning"],
+        &["range 8..12296 leaves a hole after the beginning, which ends at 0"],
     );
     check_header(|_, d| d.extend([0; 16]), &["has 16 bytes after its last tensor"]);
 }
@@ -151,13 +151,14 @@ fn abuse_09_sizes_that_cannot_be() {
         move |h: &mut String, _: &mut Vec<u8>| *h = h.replacen(from, to, 1)
     };
     let check = |to, expected: &[&str]| check_header(edit("[96,64]", to), expected);
-    check("[96,65]", &[name, "takes 12480 bytes, but its range is 0..12288"]);
+    check("[96,65]", &[name, "range 0..12288 takes 12480 bytes"]);
     check("[18446744073709551615,2]", &[name, "has no whole number of bytes"]);
     check("[18446744073709551616,2]", &[name, "invalid type"]);
     check("[-1,2]", &[name, "invalid value"]);
     check("[4294967296,4294967296,0]", &[name, "has no whole number of bytes"]);
     check("\"96\"", &[name, "invalid type"]);
-    check_header(edit("[0,12288]", "[12288,0]"), &[name, "range is 12288..0"]);
+    check_header(edit("[0,12288]", "[12288,0]"), &[name, "range 12288..0 leaves a hole"]);
+    check_header(edit("[12288,24576]", "[12288,0]"), &["range 12288..0 ends before it begins"]);
     check_header(edit("[0,12288]", "[0,12288,1]"), &[name]);
     check_header(
         |h, _| *h = h.replacen("BF16", "F4", 1).replacen("[96,64]", "[3]", 1),
@@ -167,7 +168,10 @@ fn abuse_09_sizes_that_cannot_be() {
 
 #[test]
 fn abuse_10_unknown_type_and_odd_metadata() {
-    check_header(|h, _| *h = h.replacen("BF16", "BF17", 1), &["unknown type `BF17`"]);
+    check_header(
+        |h, _| *h = h.replacen("BF16", "BF17", 1),
+        &["unknown variant `BF17`, expected one of `BOOL`"],
+    );
     check_header(
         |h, _| *h = h.replace(r#"{"format":"pt"}"#, r#"{"format":1}"#),
         &["`__metadata__` must map strings to strings"],

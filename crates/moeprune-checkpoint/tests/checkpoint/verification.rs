@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf};
 
 use moeprune_checkpoint::{Checkpoint, PlannedTensor, VerifyReport, verify};
 use moeprune_core::{Plan, SurvivorReason, TensorBytes, UnstructuredPlan};
+use serde_json::json;
 
 use crate::fixture::{Model, PARITY, apply, parity, plan_keeping};
 
@@ -125,6 +126,34 @@ fn zeroed_weights_are_counted_and_allowed_if_planned() {
             ],
         );
     }
+}
+
+#[test]
+fn totals_that_a_recipe_does_not_promise() {
+    let p = prune("mixtral", |_| (), zeroed);
+    let check = |weights: serde_json::Value, expected: Option<&str>| {
+        let mut plan = p.plan.clone();
+        plan.unstructured = unstructured(0.99);
+        plan.recipe = json!({ "weights": weights });
+        let report = verify(&p.out, &p.source, Some(&plan)).expect("verifies");
+        match expected {
+            None => check_fails(&report, &[("sparsity", "the plan asks for 0.99")]),
+            Some(expected) => {
+                check_passes(&report);
+                let detail = &report.checks.last().expect("the last").detail;
+                assert!(detail.contains(expected), "no `{expected}` in: {detail}");
+            }
+        }
+    };
+    let owl = "owl_mean";
+    check(json!({}), None);
+    check(json!({"ratio": 0.5}), Some("`weights.ratio`"));
+    check(json!({"ratio": null}), None);
+    check(json!({owl: "exact", "allocation": "owl"}), None);
+    check(json!({owl: "reference", "allocation": "owl"}), Some("`weights.owl_mean`"));
+    check(json!({owl: "reference", "allocation": "uniform"}), None);
+    check(json!({"idle_experts": "dense"}), Some("`weights.idle_experts`"));
+    check(json!({"idle_experts": "magnitude"}), None);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 /// Rows taken at a time, so that their logits stay in the processor's cache.
 const ROWS: usize = 128;
 
-/// The mean cross-entropy of `targets` under the softmax of `hidden` [n, d] times the transpose of
+/// The mean cross-entropy of `targets` under the softmax of `hidden` `[n, d]` times the transpose of
 /// `head` [vocabulary, d].
 pub fn cross_entropy(hidden: &Tensor, head: &Tensor, targets: Vec<u32>) -> Result<Tensor> {
     let op = CrossEntropy { targets, gradients: Mutex::new(None) };

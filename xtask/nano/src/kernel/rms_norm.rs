@@ -3,7 +3,7 @@
 use super::{read, values};
 use candle_core::{CpuStorage, CustomOp2, Device, Layout, Result, Shape, Tensor};
 
-/// Rows of `x` [n, d] over their root mean square, times `weight` [d].
+/// Rows of `x` `[n, d]` over their root mean square, times `weight` `[d]`.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     x.apply_op2(weight, RmsNorm { eps })
 }
