@@ -39,6 +39,14 @@ const HEAD: u64 = 64 << 10;
 /// If the file cannot be read, is empty, or holds something else.
 pub fn open_calibration(path: impl Into<PathBuf>) -> Result<CalibrationFile, Error> {
     let path = path.into();
+    let metadata = path.metadata().map_err(|source| Error::Read { path: path.clone(), source })?;
+    if !metadata.is_file() {
+        return Err(Error::UnknownFormat {
+            path,
+            got: "a pipe, a device or a folder".to_owned(),
+            remedy: "the text is read more than once; write it to a file first",
+        });
+    }
     let format = detect(&path)?;
     Ok(CalibrationFile { path, format })
 }

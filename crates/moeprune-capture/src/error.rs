@@ -108,6 +108,17 @@ pub enum Error {
         /// Rows of the embedding.
         vocab: usize,
     },
+    /// More blocks were asked for than any memory holds.
+    #[error(
+        "{samples} samples of {sequence_len} tokens are more than can be held; ask for fewer \
+         (128 samples of 2048 tokens are usual)"
+    )]
+    TooMuchAsked {
+        /// Blocks asked for.
+        samples: usize,
+        /// Tokens in each.
+        sequence_len: usize,
+    },
     /// Blocks that cannot be asked for.
     #[error("cannot draw {samples} blocks of {sequence_len} tokens; ask for at least one of one")]
     NothingAsked {

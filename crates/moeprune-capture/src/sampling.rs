@@ -17,9 +17,9 @@ pub struct SamplingOptions {
 }
 
 impl Default for SamplingOptions {
-    /// 128 blocks of 4096 tokens with seed 0.
+    /// 128 blocks of 2048 tokens with seed 0.
     fn default() -> Self {
-        Self { samples: 128, sequence_len: 4096, seed: 0 }
+        Self { samples: 128, sequence_len: 2048, seed: 0 }
     }
 }
 
@@ -175,9 +175,17 @@ impl SamplingOptions {
         if samples == 0 || sequence_len == 0 {
             return Err(Error::NothingAsked { samples, sequence_len });
         }
+        let tokens = samples.checked_mul(sequence_len);
+        if samples > MOST_SAMPLES || tokens.is_none_or(|tokens| tokens > MOST_TOKENS) {
+            return Err(Error::TooMuchAsked { samples, sequence_len });
+        }
         Ok(())
     }
 }
+
+/// Nobody calibrates on more: every drawn block is held in memory.
+const MOST_SAMPLES: usize = 1 << 24;
+const MOST_TOKENS: usize = 1 << 33;
 
 struct Draw {
     options: SamplingOptions,

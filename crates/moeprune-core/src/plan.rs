@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Partition;
+use crate::{CorpusTag, Partition};
 
 /// Which experts go, which stay, and how sparse the rest becomes.
 ///
@@ -19,6 +19,9 @@ pub struct Plan {
     pub model_fingerprint: String,
     /// SHA-256 of the observation it was made from, if one was.
     pub observation_sha256: Option<String>,
+    /// The texts of that observation.
+    #[serde(default)]
+    pub corpora: Vec<CorpusTag>,
     /// The resolved recipe: every stage's name and parameters, and the seeds.
     pub recipe: serde_json::Value,
     /// What is asked of the unstructured stage; `None` when only experts go.

@@ -194,10 +194,10 @@ impl<'a> TensorBytes<'a> {
         if !self.dtype.is_weight() {
             return Err(Error::NotFloat(self.dtype));
         }
-        let range = start * size..(start + out.len()) * size;
-        let got = self.elements();
+        let (got, expected) = (self.elements(), start.saturating_add(out.len()));
+        let range = start.saturating_mul(size)..expected.saturating_mul(size);
         let Some(bytes) = self.bytes.get(range) else {
-            return Err(Error::Length { what: "tensor range", expected: start + out.len(), got });
+            return Err(Error::Length { what: "tensor range", expected, got });
         };
         match self.dtype {
             Dtype::F32 => {
@@ -234,7 +234,7 @@ impl<'a> MatrixView<'a> {
     /// # Errors
     /// [`Error::Length`] if there are not.
     pub fn new(rows: usize, cols: usize, values: &'a [f32]) -> Result<Self, Error> {
-        let expected = rows * cols;
+        let expected = rows.saturating_mul(cols);
         if values.len() != expected {
             return Err(Error::Length { what: "matrix", expected, got: values.len() });
         }

@@ -60,8 +60,7 @@ pub fn observe(
     progress: &mut dyn Progress,
 ) -> Result<Observation, Error> {
     let spec = checkpoint.spec();
-    let total = calibration.tag.tokens() * spec.layers.len() as u64;
-    progress.begin("observing", total, "tokens");
+    progress.begin("observing", calibration.tag.tokens(), "tokens");
     let observation = moeprune_capture::observe(
         &Finite(checkpoint),
         spec,
@@ -70,8 +69,12 @@ pub fn observe(
         calibration.tag.clone(),
         checkpoint.fingerprint()?,
         &mut |at| {
-            let done = at.layer as u64 * at.tokens_total + at.tokens_done;
-            progress.advance(done, &format!("layer {}/{}", at.layer + 1, at.layers));
+            // A token is done when it went through all layers.
+            let through = at.layer as u64 * at.tokens_total + at.tokens_done;
+            progress.advance(
+                through / at.layers.max(1) as u64,
+                &format!("layer {}/{}", at.layer + 1, at.layers),
+            );
         },
     )?;
     progress.end();

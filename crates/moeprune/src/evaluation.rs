@@ -98,6 +98,9 @@ pub fn evaluate(
     progress: &mut dyn Progress,
 ) -> Result<Score, Error> {
     if what.task == PERPLEXITY {
+        if what.fewshot.is_some() || what.fewshot_data.is_some() {
+            return Err(Error::Request("perplexity has no shots; leave --fewshot out".into()));
+        }
         return text_perplexity(checkpoint, what, progress).map(Score::Perplexity);
     }
     let shots = match what.fewshot_data {
@@ -116,6 +119,7 @@ pub fn evaluate(
         model,
         tokenizer,
         answered: 0,
+        cut: 0,
         progress,
     };
     let mut options = EvaluateOptions::default().with_batch(what.batch);
@@ -124,6 +128,13 @@ pub fn evaluate(
     }
     let report = moeprune_eval::evaluate(&*task, &documents, &mut generator, &options)?;
     generator.progress.end();
+    if generator.cut > 0 {
+        generator.progress.note(&format!(
+            "note: {} of {} prompts did not fit the model's {} positions and lost their beginning; \
+             ask with fewer shots",
+            generator.cut, report.n, generator.context
+        ));
+    }
     Ok(Score::Answers(report))
 }
 
@@ -164,6 +175,8 @@ struct NativeGenerator<'a> {
     stop_ids: Vec<u32>,
     context: usize,
     answered: u64,
+    /// Prompts that did not fit.
+    cut: usize,
     progress: &'a mut dyn Progress,
 }
 
@@ -182,9 +195,11 @@ impl Generator for NativeGenerator<'_> {
             .iter()
             .map(|request| {
                 let ids = self.tokenizer.encode(request.prompt.as_str(), true)?.get_ids().to_vec();
-                Ok(ids[ids.len().saturating_sub(room)..].to_vec())
+                Ok((ids[ids.len().saturating_sub(room)..].to_vec(), ids.len() > room))
             })
             .collect::<Result<Vec<_>, BoxError>>()?;
+        self.cut += prompts.iter().filter(|(_, cut)| *cut).count();
+        let prompts: Vec<Vec<u32>> = prompts.into_iter().map(|(ids, _)| ids).collect();
         let options = GenerationOptions {
             max_new_tokens,
             stop_ids: self.stop_ids.clone(),

@@ -3,8 +3,8 @@
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
     ClusteredLayer, ExpertBudget, ExpertWeights, FeedForward, LayerBehaviour, LayerPlan, LinearId,
-    MatrixView, MlpProjection, ModelSpec, Observation, ParameterCounts, Plan, StageError, TensorId,
-    TensorSource, UnstructuredPlan, unstructured_ratio,
+    MatrixView, MlpProjection, ModelSpec, Observation, ParameterCounts, Partition, Plan, Sparsity,
+    StageError, TensorId, TensorSource, UnstructuredPlan, unstructured_ratio,
 };
 use rayon::prelude::*;
 
@@ -42,6 +42,7 @@ pub fn plan(
         tool: concat!("moeprune ", env!("CARGO_PKG_VERSION")).to_owned(),
         model_fingerprint: fingerprint,
         observation_sha256: observation.map(moeprune_capture::observation_sha256),
+        corpora: observation.map(|o| o.corpora.clone()).unwrap_or_default(),
         recipe: serde_json::to_value(recipe)
             .map_err(|e| Error::Recipe(format!("cannot be written as JSON: {e}")))?,
         unstructured,
@@ -56,10 +57,45 @@ pub fn plan(
 /// [`Error::Recipe`] or [`Error::Request`] with what would work.
 pub fn check_request(spec: &ModelSpec, recipe: &Recipe) -> Result<(), Error> {
     recipe.check()?;
-    let Some(budget) = expert_budget(spec, recipe)? else { return Ok(()) };
+    let Some(budget) = expert_budget(spec, recipe)? else {
+        return ratio_left(recipe, ParameterCounts::of(spec).linears, 0).map(|_| ());
+    };
     let experts: Vec<usize> =
         spec.layers.iter().filter_map(|l| l.moe()).map(|m| m.experts).collect();
-    budget.check(&experts).map_err(Error::stage("expert budget", None))
+    budget.check(&experts).map_err(Error::stage("expert budget", None))?;
+    let removed = match budget {
+        ExpertBudget::Uniform { keep } => experts.iter().map(|n| n - keep).sum::<usize>(),
+        ExpertBudget::Global { keep, .. } => experts.iter().sum::<usize>() - keep,
+        _ => 0,
+    };
+    let counts = ParameterCounts::of(spec);
+    let each = counts.experts / experts.iter().sum::<usize>().max(1) as u64;
+    ratio_left(recipe, counts.linears, each * removed as u64).map(|_| ())
+}
+
+/// A total that is missed by no more than this share is met.
+const TOTAL_TOLERANCE: f64 = 5e-4;
+
+/// The ratio of what is left that reaches the total, `None` if no weight is to be zeroed.
+fn ratio_left(recipe: &Recipe, linears: u64, removed: u64) -> Result<Option<Sparsity>, Error> {
+    if !recipe.prunes_weights() {
+        return Ok(None);
+    }
+    if let Some(ratio) = recipe.weights.ratio {
+        return Ok(Some(ratio));
+    }
+    let reached = removed as f64 / linears.max(1) as f64;
+    if reached > recipe.sparsity.value() + TOTAL_TOLERANCE {
+        return Err(Error::Request(format!(
+            "removing the experts alone takes away {:.2} % of the decoder Linears, more than the \
+             total of {} that is asked for; raise --sparsity, lower --expert-sparsity, or give \
+             both the same share to remove experts only",
+            100.0 * reached,
+            recipe.sparsity
+        )));
+    }
+    let ratio = unstructured_ratio(recipe.sparsity, linears, removed, linears - removed)?;
+    Ok((ratio > Sparsity::ZERO).then_some(ratio))
 }
 
 /// The budget that the recipe means for this model, `None` when no expert goes.
@@ -156,11 +192,11 @@ fn expert_stage(
 ) -> Result<Vec<LayerPlan>, Error> {
     let Some(budget) = expert_budget(checkpoint.spec(), recipe)? else { return Ok(Vec::new()) };
     if observation.is_none() && pipeline.similarity.needs_observation() {
-        return Err(Error::Request(format!(
-            "the similarity {:?} needs an observation: run `moeprune observe` first and pass \
-             --observation",
-            pipeline.similarity
-        )));
+        return Err(Error::Request(
+            "this similarity needs an observation: run `moeprune observe` first and pass \
+             --observation FILE"
+                .into(),
+        ));
     }
     let routers = routers(checkpoint)?;
     progress.begin("clustering experts", routers.len() as u64, "layers");
@@ -195,6 +231,16 @@ fn expert_stage(
             layer: behaviours.first().map_or(0, |b| b.layer),
             problem: format!("{} partitions for {} layers", partitions.len(), behaviours.len()),
         });
+    }
+    if let ExpertBudget::Global { keep, min_per_layer } = budget {
+        let got: usize = partitions.iter().map(Partition::len).sum();
+        contract("clustering", behaviours[0].layer, keep, got)?;
+        for (behaviour, partition) in behaviours.iter().zip(&partitions) {
+            let least = min_per_layer.min(behaviour.experts());
+            if partition.len() < least {
+                contract("clustering", behaviour.layer, least, partition.len())?;
+            }
+        }
     }
     progress.end();
 
@@ -273,15 +319,11 @@ pub(crate) fn check_survivors(plan: &LayerPlan) -> Result<(), String> {
     }
     for survivor in &plan.survivors {
         let cluster = plan.clusters.clusters().iter().find(|c| c.contains(&survivor.source));
-        let foreign = |e: &&usize| !cluster.is_some_and(|c| c.contains(e));
-        if let Some(expert) = survivor.average_of.iter().find(foreign) {
+        if !survivor.average_of.is_empty() && Some(&survivor.average_of) != cluster {
             return Err(format!(
-                "expert {} averages {expert}, which is not in its cluster",
-                survivor.source
+                "expert {} is the average of {:?}, which is not its cluster",
+                survivor.source, survivor.average_of
             ));
-        }
-        if !survivor.average_of.is_empty() && !survivor.average_of.contains(&survivor.source) {
-            return Err(format!("the average of expert {} leaves itself out", survivor.source));
         }
     }
     Ok(())
@@ -292,21 +334,10 @@ fn unstructured_stage(
     layers: &[LayerPlan],
     recipe: &Recipe,
 ) -> Result<Option<UnstructuredPlan>, Error> {
-    if !recipe.prunes_weights() {
-        return Ok(None);
-    }
-    let (before, after) =
-        (ParameterCounts::of(spec), ParameterCounts::of(&pruned_spec(spec, layers)));
-    let ratio = match recipe.weights.ratio {
-        Some(ratio) => ratio,
-        None => unstructured_ratio(
-            recipe.sparsity,
-            before.linears,
-            before.linears - after.linears,
-            after.linears,
-        )?,
-    };
-    Ok(Some(UnstructuredPlan {
+    let before = ParameterCounts::of(spec).linears;
+    let after = ParameterCounts::of(&pruned_spec(spec, layers)).linears;
+    let ratio = ratio_left(recipe, before, before - after)?;
+    Ok(ratio.map(|ratio| UnstructuredPlan {
         total_sparsity: recipe.sparsity.value(),
         ratio: ratio.value(),
         layer_ratios: Vec::new(),

@@ -14,9 +14,9 @@ use crate::Error;
 /// use moeprune::Recipe;
 /// let mut recipe = Recipe::arctic();
 /// assert_eq!(recipe.sparsity.value(), 0.4);
-/// recipe.experts.sparsity = moeprune::core::Sparsity::new(0.5)?;
-/// // A total below what removing the experts already reaches is a contradiction.
-/// assert!(recipe.check().is_err());
+/// recipe.experts.sparsity = moeprune::core::Sparsity::new(0.4)?;
+/// // Nothing is left for the unstructured stage.
+/// assert!(!recipe.prunes_weights());
 /// # Ok::<(), moeprune::core::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -251,29 +251,35 @@ impl Recipe {
         Self::from_toml(&text).map_err(|e| Error::Recipe(format!("{}: {e}", path.display())))
     }
 
-    /// Whether the unstructured stage runs: not when the total is the expert stage's own share.
+    /// Whether the unstructured stage is asked for: not when the total is the expert stage's own
+    /// share. The total is then whatever removing whole experts gives.
     #[must_use]
     pub fn prunes_weights(&self) -> bool {
-        self.weights.ratio.is_some_and(|r| r.value() > 0.0)
-            || (self.weights.ratio.is_none() && self.sparsity > self.experts.sparsity)
+        match self.weights.ratio {
+            Some(ratio) => ratio.value() > 0.0,
+            None => self.sparsity != self.experts.sparsity,
+        }
     }
 
-    /// Refuses contradictions.
+    /// Refuses values that no run can use. Whether a total can be reached depends on the model:
+    /// [`check_request`](crate::check_request).
     ///
     /// # Errors
-    /// [`Error::Recipe`] if the total sparsity is below the expert stage's share.
+    /// [`Error::Recipe`] with the key and what it may be.
     pub fn check(&self) -> Result<(), Error> {
-        if self.sparsity < self.experts.sparsity && self.weights.ratio.is_none() {
-            return Err(Error::Recipe(format!(
-                "a total sparsity of {} is less than the {} of experts that go first; raise \
-                 --sparsity or lower --expert-sparsity",
-                self.sparsity, self.experts.sparsity
-            )));
+        let bad = |what: &str| Err(Error::Recipe(what.to_owned()));
+        let WeightRecipe { owl_multiplier, owl_lambda, .. } = self.weights;
+        if !self.experts.coactivation_weight.is_finite() {
+            return bad("experts.coactivation_weight must be a finite number");
+        }
+        if !(owl_multiplier.is_finite() && owl_multiplier > 0.0) {
+            return bad("weights.owl_multiplier must be a finite number above 0");
+        }
+        if !(0.0..1.0).contains(&owl_lambda) {
+            return bad("weights.owl_lambda must be at least 0 and below 1");
         }
         if self.calibration.samples == 0 || self.calibration.sequence_len < 2 {
-            return Err(Error::Recipe(
-                "calibration needs at least 1 sample of at least 2 tokens".into(),
-            ));
+            return bad("calibration needs at least 1 sample of at least 2 tokens");
         }
         Ok(())
     }
@@ -315,6 +321,19 @@ mod tests {
         assert_eq!(recipe.experts.sparsity.value(), 0.5);
         let error = Recipe::from_toml("[experts]\nlinkages = \"complete\"").unwrap_err();
         assert!(error.to_string().contains("linkages"), "{error}");
+    }
+
+    #[test]
+    fn values_that_no_run_can_use_are_refused() {
+        let check = |text: &str, key: &str| {
+            let error = Recipe::from_toml(text).unwrap().check().unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        };
+        check("[weights]\nowl_multiplier = inf", "owl_multiplier");
+        check("[weights]\nowl_multiplier = 0.0", "owl_multiplier");
+        check("[weights]\nowl_lambda = 1.0", "owl_lambda");
+        check("[experts]\ncoactivation_weight = nan", "coactivation_weight");
+        check("[calibration]\nsamples = 0", "calibration");
     }
 
     #[test]

@@ -62,20 +62,12 @@ pub struct ModelReport {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[expect(clippy::exhaustive_structs, reason = "a file format")]
 pub struct SparsityReport {
-    /// What was asked.
-    pub requested: RequestedSparsity,
+    /// The total that was asked for, over the original decoder Linears, removed experts included.
+    pub requested: f64,
+    /// The share of experts that was asked to be removed.
+    pub requested_experts: f64,
     /// What the written bytes have.
     pub achieved: AchievedSparsity,
-}
-
-/// What was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[expect(clippy::exhaustive_structs, reason = "a file format")]
-pub struct RequestedSparsity {
-    /// Over the original decoder Linears, removed experts included.
-    pub total: f64,
-    /// Share of experts to remove.
-    pub experts: f64,
 }
 
 /// Removed and zero weights as a share of the original's, counted from the bytes written.
@@ -110,6 +102,8 @@ pub struct LayerReport {
     pub experts_before: usize,
     /// Experts kept, as source indices.
     pub kept: Vec<usize>,
+    /// Those of them that are the average of their cluster; the others are kept as they were.
+    pub averaged: Vec<usize>,
     /// The clusters the kept experts stand for, as source indices.
     pub clusters: Vec<Vec<usize>>,
     /// Unstructured ratio asked of this layer's Linears.
@@ -202,6 +196,12 @@ impl LayerReport {
             index: layer,
             experts_before: experts,
             achieved: (removed + zeros.linears) as f64 / all as f64,
+            averaged: decided
+                .iter()
+                .flat_map(|plan| &plan.survivors)
+                .filter(|survivor| !survivor.average_of.is_empty())
+                .map(|survivor| survivor.source)
+                .collect(),
             kept,
             clusters,
             ratio: ratio.map(Sparsity::value),
@@ -252,10 +252,8 @@ impl Report {
                 parameters: ParameterCounts::of(spec),
             },
             sparsity: SparsityReport {
-                requested: RequestedSparsity {
-                    total: recipe.sparsity.value(),
-                    experts: recipe.experts.sparsity.value(),
-                },
+                requested: recipe.sparsity.value(),
+                requested_experts: recipe.experts.sparsity.value(),
                 achieved: achieved(spec, plan, zeros),
             },
             bytes,

@@ -5,7 +5,7 @@ use tokenizers::Tokenizer;
 
 use crate::Error;
 
-/// Loads `tokenizer.json` from the model's directory.
+/// Loads `tokenizer.json` from the model's directory, its padding and truncation switched off.
 ///
 /// # Errors
 /// If there is none, it cannot be parsed, or it knows token ids that the embedding has no row for.
@@ -19,8 +19,13 @@ pub fn load_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, Error> {
                 .into(),
         ));
     }
-    let tokenizer = Tokenizer::from_file(&path)
+    let mut tokenizer = Tokenizer::from_file(&path)
         .map_err(|e| error(format!("cannot be parsed: {e}; download it again")))?;
+    // Released files often carry settings of their last training run; both would change prompts.
+    tokenizer.with_padding(None);
+    tokenizer
+        .with_truncation(None)
+        .map_err(|e| error(format!("its truncation cannot be switched off: {e}")))?;
     let highest = tokenizer.get_vocab(true).into_values().max();
     let vocab = checkpoint.spec().vocab;
     if highest.is_some_and(|id| id as usize >= vocab) {

@@ -22,11 +22,12 @@ pub(crate) use writing::LayerZeros;
 use writing::Output;
 
 use moeprune_checkpoint::{Checkpoint, OutputDirectory};
-use moeprune_core::{LayerProfile, LinearShape, Observation, Plan, Sparsity};
+use moeprune_core::{CorpusTag, LayerProfile, LinearShape, Observation, Plan, Sparsity};
 
 use crate::{
     Error, Pipeline, Progress, Recipe, Report,
     planning::{PLAN_FORMAT, check_survivors},
+    recipe::CalibrationRecipe,
     report::{Applied, StageClock},
 };
 
@@ -63,6 +64,18 @@ pub fn apply(
     if let Some(source) = statistics.source() {
         recipe.weights.statistics = source;
     }
+    if let Inputs::Calibration(calibration) = inputs {
+        let CorpusTag { samples, sequence_len, seed, .. } = calibration.tag;
+        recipe.calibration = CalibrationRecipe {
+            samples: samples as usize,
+            sequence_len: sequence_len as usize,
+            seed,
+        };
+    }
+    let mut corpora = plan.corpora.clone();
+    corpora.extend(statistics.corpora());
+    corpora.sort_by(|a, b| (&a.sha256, a.seed).cmp(&(&b.sha256, b.seed)));
+    corpora.dedup();
     let mut output = Output::create(output, &kept, progress)?;
 
     let ratios = match &plan.unstructured {
@@ -103,11 +116,19 @@ pub fn apply(
         recipe: &recipe,
         ratios: ratios.as_deref(),
         idle: &idle,
-        corpora: statistics.corpora(),
+        corpora,
         zeros: &written.zeros,
         bytes_written: written.bytes,
     };
     let report = Report::new(applied, clock);
+    let (asked, got) = (report.sparsity.requested, report.sparsity.achieved.linears);
+    if plan.unstructured.is_some() && (asked - got).abs() > 1e-3 {
+        progress.note(&format!(
+            "note: {:.2} % was asked for in all, the plan as it stands gives {:.2} %",
+            100.0 * asked,
+            100.0 * got
+        ));
+    }
     written.publish(&report)?;
     Ok(report)
 }
@@ -116,19 +137,23 @@ pub fn apply(
 struct LayerSteps<'a> {
     progress: &'a mut dyn Progress,
     layers: usize,
-    units: u64,
+    total: u64,
 }
 
 impl<'a> LayerSteps<'a> {
     fn begin(step: &str, layers: usize, tokens: u64, progress: &'a mut dyn Progress) -> Self {
-        let (units, unit) = if tokens == 0 { (1, "layers") } else { (tokens, "tokens") };
-        progress.begin(step, units * layers as u64, unit);
-        Self { progress, layers, units }
+        let unit = if tokens == 0 { "layers" } else { "tokens" };
+        let total = if tokens == 0 { layers as u64 } else { tokens };
+        progress.begin(step, total, unit);
+        Self { progress, layers, total }
     }
 
     fn done(&mut self, layer: usize) {
         let done = layer as u64 + 1;
-        self.progress.advance(done * self.units, &format!("layer {done}/{}", self.layers));
+        self.progress.advance(
+            done * self.total / self.layers as u64,
+            &format!("layer {done}/{}", self.layers),
+        );
     }
 
     fn end(self) {
@@ -182,8 +207,10 @@ fn check_plan(checkpoint: &Checkpoint, plan: &Plan) -> Result<Recipe, Error> {
             return bad(format!("layer_ratios has {ratios} entries for {layers} layers"));
         }
     }
-    serde_json::from_value(plan.recipe.clone())
-        .map_err(|e| Error::Plan(format!("its recipe cannot be read: {e}")))
+    let recipe: Recipe = serde_json::from_value(plan.recipe.clone())
+        .map_err(|e| Error::Plan(format!("its recipe cannot be read: {e}")))?;
+    recipe.check()?;
+    Ok(recipe)
 }
 
 /// The Linears of a layer that may be zeroed.

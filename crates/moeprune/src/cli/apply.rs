@@ -39,6 +39,7 @@ pub(super) struct ApplyArgs {
 }
 
 pub(super) fn apply(args: &ApplyArgs, terminal: &mut Terminal) -> Result<(), Error> {
+    args.json.as_deref().map_or(Ok(()), super::check_folder)?;
     let checkpoint = args.family.open(&args.model)?;
     let output = OutputDirectory::create(&args.out, &checkpoint)?;
     let plan = read_plan(&args.plan)?;

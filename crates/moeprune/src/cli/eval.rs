@@ -2,10 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, builder::PossibleValuesParser};
+use moeprune_eval::TASK_NAMES;
 
-use super::{FamilyArgs, Terminal};
-use crate::{Error, Evaluation, evaluate, evaluation::Score};
+use super::{FamilyArgs, Terminal, options::positive};
+use crate::{
+    Error, Evaluation, evaluate,
+    evaluation::{PERPLEXITY, Score},
+};
 
 /// Options of `eval`.
 #[derive(Debug, Args)]
@@ -17,15 +21,14 @@ use crate::{Error, Evaluation, evaluate, evaluation::Score};
 pub struct EvalArgs {
     /// Directory of the model
     pub model: PathBuf,
-    /// gsm8k (5 shots), gsm8k_cot (8 shots), gsm8k_zeroshot, gsm8k_cot_zeroshot, gsm8k_cot_llama
-    /// or perplexity
-    #[arg(long)]
+    /// What to measure; gsm8k has 5 shots, gsm8k_cot 8
+    #[arg(long, value_parser = tasks())]
     pub task: String,
     /// Questions ({"question","answer"} JSON lines), or text for perplexity
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
     /// Only the first N questions, or blocks of text
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = positive)]
     pub limit: Option<usize>,
     /// Solved examples before each question, if not as the task defines
     #[arg(long, value_name = "N")]
@@ -34,10 +37,10 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE")]
     pub fewshot_data: Option<PathBuf>,
     /// Questions answered together
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value = "32", value_parser = positive)]
     pub batch: usize,
     /// Tokens in a block of perplexity [default: 2048, or the model's maximum if that is less]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", value_parser = positive)]
     pub seq_len: Option<usize>,
     /// Write all answers and scores here
     #[arg(long, value_name = "FILE")]
@@ -47,11 +50,16 @@ pub struct EvalArgs {
     pub family: FamilyArgs,
 }
 
+fn tasks() -> PossibleValuesParser {
+    PossibleValuesParser::new(TASK_NAMES.into_iter().chain([PERPLEXITY]))
+}
+
 /// Evaluates and prints the scores.
 ///
 /// # Errors
 /// As [`evaluate`].
 pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Score, Error> {
+    args.json.as_deref().map_or(Ok(()), super::check_folder)?;
     let checkpoint = args.family.open(&args.model)?;
     let what = Evaluation {
         task: &args.task,
@@ -63,23 +71,25 @@ pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Score, Error> {
         sequence_len: args.seq_len,
     };
     let score = evaluate(&checkpoint, &what, terminal)?;
+    if let Some(path) = &args.json {
+        super::write_whole(path, &super::json(&score.to_json()?)?)?;
+    }
     match &score {
         Score::Answers(report) => {
-            println!("{} on {} questions, {} shots", report.task, report.n, report.fewshot);
+            line!("{} on {} questions, {} shots", report.task, report.n, report.fewshot);
             for (metric, estimate) in &report.metrics {
                 let error = estimate.stderr.map_or_else(String::new, |e| format!(" ± {e:.4}"));
-                println!("  {metric:<18} {:.4}{error}", estimate.mean);
+                line!("  {metric:<18} {:.4}{error}", estimate.mean);
             }
         }
         Score::Perplexity(report) => {
-            println!(
+            line!(
                 "perplexity {:.4} (mean negative log-likelihood {} over {} tokens)",
-                report.perplexity, report.nll, report.tokens
+                report.perplexity,
+                report.nll,
+                report.tokens
             );
         }
-    }
-    if let Some(path) = &args.json {
-        super::write_whole(path, &super::json(&score.to_json()?)?)?;
     }
     Ok(score)
 }

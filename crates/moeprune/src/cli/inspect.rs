@@ -24,9 +24,9 @@ pub(super) struct InspectArgs {
 pub(super) fn inspect(args: &InspectArgs) -> Result<(), Error> {
     let summary = args.family.open(&args.model)?.summary();
     if args.json {
-        println!("{}", super::json(&summary)?);
+        line!("{}", super::json(&summary)?);
     } else {
-        print!("{}", render(&summary));
+        super::print(&render(&summary));
     }
     Ok(())
 }

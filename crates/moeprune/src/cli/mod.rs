@@ -6,7 +6,10 @@ it decides nothing itself. Standard output carries results, standard error progr
 Exit codes: 0 done, 1 failed, 2 wrong usage.
 */
 
-#![expect(clippy::print_stdout, reason = "the command line prints its results")]
+/// Prints a line to standard output, formatted as by `format!`.
+macro_rules! line {
+    ($($format:tt)*) => { $crate::cli::print(&(format!($($format)*) + "\n")) };
+}
 
 mod apply;
 mod eval;
@@ -87,6 +90,10 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error @ Error::Recipe(_)) => {
+            terminal.error(&error);
+            ExitCode::from(2)
+        }
         Err(error) => {
             terminal.error(&error);
             ExitCode::FAILURE
@@ -119,32 +126,60 @@ impl FamilyArgs {
     }
 }
 
+/// Prints to standard output. A reader that has gone away (`| head`) is nobody's loss.
+fn print(text: &str) {
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+}
+
 fn json<T: serde::Serialize>(value: &T) -> Result<String, Error> {
     serde_json::to_string_pretty(value)
         .map_err(|e| Error::Request(format!("the result cannot be written as JSON: {e}")))
 }
 
-/// Refuses to overwrite, before any work.
-fn refuse_existing(path: &Path) -> Result<(), Error> {
+/// Refuses to overwrite, and a folder that is not there, before any work.
+fn check_new(path: &Path) -> Result<(), Error> {
     if path.exists() {
         return Err(Error::Request(format!(
             "{} exists; remove it or choose another name",
             path.display()
         )));
     }
+    check_folder(path)
+}
+
+/// Refuses a file to be written in a folder that is not there, before any work.
+fn check_folder(path: &Path) -> Result<(), Error> {
+    let folder = folder_of(path);
+    if path.is_dir() {
+        return Err(Error::Request(format!("cannot write {}: it is a folder", path.display())));
+    }
+    if !folder.is_dir() {
+        return Err(Error::Request(format!(
+            "cannot write {}: there is no folder {}; make it first",
+            path.display(),
+            folder.display()
+        )));
+    }
     Ok(())
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 /// Writes a file so that it is there whole or not at all.
 fn write_whole(path: &Path, text: &str) -> Result<(), Error> {
-    let directory =
-        path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let partial = folder_of(path).join(format!(".{name}.{}.partial", std::process::id()));
     let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        let mut file = std::fs::File::create(&partial)?;
         std::io::Write::write_all(&mut file, text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        Ok(())
+        file.sync_all()?;
+        std::fs::rename(&partial, path)
     };
-    write().map_err(|e| Error::io(path, "write", e))
+    write().map_err(|e| {
+        // Whether it is there or not, it is of no use any more.
+        let _ = std::fs::remove_file(&partial);
+        Error::io(path, "write", e)
+    })
 }

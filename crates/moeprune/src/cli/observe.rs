@@ -30,7 +30,7 @@ pub(super) struct ObserveArgs {
 }
 
 pub(super) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(), Error> {
-    super::refuse_existing(&args.output)?;
+    super::check_new(&args.output)?;
     let checkpoint = args.family.open(&args.model)?;
     let mut recipe = Recipe::arctic();
     args.sampling.apply(&mut recipe);
@@ -38,7 +38,7 @@ pub(super) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(),
     let calibration = Calibration::read(&args.calibration, &checkpoint, &recipe)?;
     let observation = crate::observe(&checkpoint, &calibration, terminal)?;
     write_observation(&observation, &args.output)?;
-    println!(
+    line!(
         "observed {} tokens of {} → {}",
         calibration.tag.tokens(),
         calibration.tag.name,

@@ -15,7 +15,7 @@ fn sparsity(text: &str) -> Result<Sparsity, String> {
     Sparsity::new(share).map_err(|e| format!("{e}; write 40 % as 0.4"))
 }
 
-fn positive(text: &str) -> Result<usize, String> {
+pub(super) fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err(format!("`{text}` is not a positive whole number")),
         Ok(n) => Ok(n),
@@ -58,10 +58,10 @@ pub struct RecipeArgs {
     #[arg(long, value_name = "FILE")]
     pub recipe: Option<PathBuf>,
     /// Share of the decoder Linears' weights to remove or zero, in all [default: 0.4]
-    #[arg(long, value_name = "SHARE", value_parser = sparsity)]
+    #[arg(long, value_name = "SHARE", value_parser = sparsity, allow_negative_numbers = true)]
     pub sparsity: Option<Sparsity>,
-    /// Share of the experts to remove first [default: 0.2, or --sparsity if that is less]
-    #[arg(long, value_name = "SHARE", value_parser = sparsity)]
+    /// Share of the experts to remove first [default: 0.2, or half of --sparsity if --sparsity is not above 0.2]
+    #[arg(long, value_name = "SHARE", value_parser = sparsity, allow_negative_numbers = true)]
     pub expert_sparsity: Option<Sparsity>,
     /// How removed experts are spread over the layers [default: uniform]
     #[arg(long, value_enum, value_name = "BUDGET")]
@@ -86,7 +86,8 @@ pub struct RecipeArgs {
 impl RecipeArgs {
     /// The recipe they describe.
     ///
-    /// A total given alone splits as the default does, experts first; an expert share given alone
+    /// A total given alone splits as the default does: the recipe's share of the experts first, or
+    /// half of the total where that is less, and weights for the rest. An expert share given alone
     /// that is more than the recipe's total is the total.
     ///
     /// # Errors
@@ -104,8 +105,8 @@ impl RecipeArgs {
             }
             (Some(total), None) => {
                 recipe.sparsity = total;
-                if total < recipe.experts.sparsity {
-                    recipe.experts.sparsity = total;
+                if total <= recipe.experts.sparsity {
+                    recipe.experts.sparsity = Sparsity::new(total.value() / 2.0)?;
                 }
             }
             (None, Some(experts)) => {
@@ -153,14 +154,10 @@ mod tests {
     fn shares_left_out_follow_the_default_split() {
         check(&shares(None, None), (0.4, 0.2));
         check(&shares(Some(0.6), None), (0.6, 0.2));
-        check(&shares(Some(0.1), None), (0.1, 0.1));
+        check(&shares(Some(0.2), None), (0.2, 0.1));
+        check(&shares(Some(0.1), None), (0.1, 0.05));
         check(&shares(None, Some(0.25)), (0.4, 0.25));
         check(&shares(None, Some(0.5)), (0.5, 0.5));
         check(&shares(Some(0.6), Some(0.0)), (0.6, 0.0));
-    }
-
-    #[test]
-    fn a_total_below_the_expert_share_is_refused() {
-        assert!(shares(Some(0.2), Some(0.3)).resolve(&CalibrationArgs::default()).is_err());
     }
 }

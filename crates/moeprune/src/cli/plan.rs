@@ -32,7 +32,7 @@ pub(super) struct PlanArgs {
 }
 
 pub(super) fn plan(args: &PlanArgs, terminal: &mut Terminal) -> Result<(), Error> {
-    super::refuse_existing(&args.output)?;
+    super::check_new(&args.output)?;
     let recipe = args.recipe.resolve(&args.sampling)?;
     let checkpoint = args.family.open(&args.model)?;
     let observation = args.observation.as_deref().map(read_observation).transpose()?;
@@ -42,8 +42,8 @@ pub(super) fn plan(args: &PlanArgs, terminal: &mut Terminal) -> Result<(), Error
     let kept: usize = plan.layers.iter().map(|l| l.survivors.len()).sum();
     let before: usize = plan.layers.iter().map(|l| l.experts_before).sum();
     match &plan.unstructured {
-        None => println!("keeps {kept} of {before} experts → {}", args.output.display()),
-        Some(asked) => println!(
+        None => line!("keeps {kept} of {before} experts → {}", args.output.display()),
+        Some(asked) => line!(
             "keeps {kept} of {before} experts and zeroes {} of what is left → {}",
             super::percent(asked.ratio),
             args.output.display()

@@ -41,6 +41,7 @@ pub struct PruneArgs {
 /// # Errors
 /// As [`crate::prune`].
 pub fn prune(args: &PruneArgs, terminal: &mut Terminal) -> Result<Report, Error> {
+    args.json.as_deref().map_or(Ok(()), super::check_folder)?;
     let recipe = args.recipe.resolve(&args.sampling)?;
     let checkpoint = args.family.open(&args.model)?;
     let pipeline = Pipeline::from_recipe(&recipe);
@@ -55,16 +56,23 @@ pub fn prune(args: &PruneArgs, terminal: &mut Terminal) -> Result<Report, Error>
 /// # Errors
 /// If the report cannot be written.
 pub fn print_report(report: &Report, out: &Path, json: Option<&Path>) -> Result<(), Error> {
-    let (asked, got) = (report.sparsity.requested, report.sparsity.achieved);
+    if let Some(path) = json {
+        super::write_whole(path, &report.to_json()?)?;
+    }
+    let (asked, got) = (&report.sparsity, report.sparsity.achieved);
     let before: usize = report.layers.iter().map(|l| l.experts_before).sum();
     let kept: usize = report.layers.iter().map(|l| l.kept.len()).sum();
     let rows = vec![
-        vec!["decoder Linears removed or zero".into(), percent(asked.total), percent(got.linears)],
+        vec![
+            "decoder Linears removed or zero".into(),
+            percent(asked.requested),
+            percent(got.linears),
+        ],
         vec!["  of the experts' weights".into(), String::new(), percent(got.experts)],
         vec!["  of all parameters".into(), String::new(), percent(got.all)],
         vec![
             "experts removed".into(),
-            percent(asked.experts),
+            percent(asked.requested_experts),
             format!("{} of {before}", before - kept),
         ],
         vec![
@@ -74,16 +82,18 @@ pub fn print_report(report: &Report, out: &Path, json: Option<&Path>) -> Result<
         ],
         vec!["time".into(), String::new(), seconds(report.stages.iter().map(|s| s.seconds).sum())],
     ];
-    println!("\n{}", table(&["", "asked", "achieved"], &rows));
+    line!("\n{}", table(&["", "asked", "achieved"], &rows));
+    if !report.recipe.prunes_weights() {
+        line!(
+            "Both shares are the same, so only whole experts were removed and no weight was zeroed."
+        );
+    }
     for sentence in &report.serving {
-        println!("{sentence}");
+        line!("{sentence}");
     }
     if !report.idle_experts.is_empty() {
-        println!("{} experts got no calibration token; see the report.", report.idle_experts.len());
+        line!("{} experts got no calibration token; see the report.", report.idle_experts.len());
     }
-    println!("\nwrote {}", out.display());
-    match json {
-        None => Ok(()),
-        Some(path) => super::write_whole(path, &report.to_json()?),
-    }
+    line!("\nwrote {}", out.display());
+    Ok(())
 }

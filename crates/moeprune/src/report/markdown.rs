@@ -16,11 +16,11 @@ fn write(report: &Report, text: &mut String) -> std::fmt::Result {
     let Report { sparsity, bytes, layers, stages, .. } = report;
     let percent = |share: f64| format!("{:.2} %", share * 100.0);
     writeln!(text, "| | requested | achieved |\n|---|---|---|")?;
-    let (asked, got) = (sparsity.requested, sparsity.achieved);
+    let got = sparsity.achieved;
     writeln!(
         text,
         "| decoder Linears, removed and zero | {} | {} |",
-        percent(asked.total),
+        percent(sparsity.requested),
         percent(got.linears)
     )?;
     writeln!(text, "| experts' weights, removed and zero | | {} |", percent(got.experts))?;
@@ -28,7 +28,12 @@ fn write(report: &Report, text: &mut String) -> std::fmt::Result {
     let before: usize = layers.iter().map(|l| l.experts_before).sum();
     let kept: usize = layers.iter().map(|l| l.kept.len()).sum();
     let removed = if before == 0 { 0.0 } else { 1.0 - kept as f64 / before as f64 };
-    writeln!(text, "| experts removed | {} | {} |\n", percent(asked.experts), percent(removed))?;
+    writeln!(
+        text,
+        "| experts removed | {} | {} |\n",
+        percent(sparsity.requested_experts),
+        percent(removed)
+    )?;
     writeln!(
         text,
         "Weights on disk: {} bytes before, {} after ({:.1} % smaller).\n",
@@ -41,15 +46,17 @@ fn write(report: &Report, text: &mut String) -> std::fmt::Result {
     }
     writeln!(
         text,
-        "## Layers\n\n| layer | experts | kept | unstructured ratio | achieved |\n|---|---|---|---|---|"
+        "## Layers\n\n| layer | experts | kept | of them averages | unstructured ratio | achieved |\n\
+         |---|---|---|---|---|---|"
     )?;
     for layer in layers {
         writeln!(
             text,
-            "| {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} |",
             layer.index,
             layer.experts_before,
             layer.kept.len(),
+            layer.averaged.len(),
             layer.ratio.map_or_else(|| "-".into(), percent),
             percent(layer.achieved)
         )?;

@@ -167,9 +167,54 @@ fn wrong_usage_exits_with_2() {
         "prune model out --calibration tokens.jsonl --linkage nearest",
         "prune model out --calibration tokens.jsonl --samples 0",
         "frobnicate",
+        "eval model --task gsm8k --data tokens.jsonl --limit 0",
+        "eval model --task perplexity --data tokens.jsonl --seq-len 0",
     ] {
         let ran = scratch.run(arguments);
         assert_eq!(ran.code, 2, "moeprune {arguments}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn files_in_folders_that_are_not_there_are_refused_before_any_work() {
+    check("arctic", |_| (), "--json nowhere/report.json", &["nowhere", "make it first"]);
+    let scratch = Scratch::new("arctic");
+    for arguments in [
+        "plan model -o nowhere/plan.json",
+        "observe model --calibration tokens.jsonl -o nowhere/seen.safetensors",
+        "eval model --task perplexity --data tokens.jsonl --json nowhere/out.json",
+    ] {
+        let ran = scratch.run(arguments);
+        assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{arguments}: {}", ran.stderr);
+        assert!(ran.stderr.contains("make it first"), "{arguments}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn totals_that_cannot_be_met() {
+    // A fifth of 8 experts rounds to 2, which are 23 % of all decoder Linears.
+    let shares = "--sparsity 0.21 --expert-sparsity 0.2";
+    check("mixtral", |_| (), shares, &["more than the total of 21.00 %", "--expert-sparsity"]);
+}
+
+#[test]
+fn more_samples_than_memory() {
+    let scratch = Scratch::new("arctic");
+    let arguments = "--calibration tokens.jsonl --samples 99999999999999 --seq-len 32";
+    let ran = scratch.run(&format!("prune model out {arguments}"));
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("99999999999999"), "{}", ran.stderr);
+}
+
+#[test]
+fn recipes_that_no_run_can_follow() {
+    for recipe in ["[weights]\nowl_multiplier = inf", "[weights]\nowl_lamda = 0.1", "sparsity = 4"]
+    {
+        let scratch = Scratch::new("arctic");
+        fs::write(scratch.path("r.toml"), recipe).unwrap();
+        let ran = scratch.run(&format!("prune model out {CALIBRATION} --recipe r.toml"));
+        assert_eq!(ran.code, 2, "{}", ran.stderr);
+        assert!(ran.stderr.contains("recipe"), "{}", ran.stderr);
     }
 }
 
@@ -206,6 +251,14 @@ fn plan_edited_into_nonsense() {
     check(|p| p["layers"][1]["layer"] = 0.into(), "twice");
     check(|p| p["layers"][0]["layer"] = 77.into(), "77");
     check(|p| p["layers"][0]["clusters"][0] = serde_json::json!([0, 0]), "two places");
+    check(
+        |p| {
+            let cluster = p["layers"][0]["clusters"][0].clone();
+            p["layers"][0]["survivors"][0]["average_of"] =
+                serde_json::json!([cluster[0], cluster[0]]);
+        },
+        "not its cluster",
+    );
     check(|p| p["format"] = 9.into(), "format 9");
     check(|p| p["typo"] = 1.into(), "typo");
 }
