@@ -83,7 +83,10 @@ pub enum Error {
         given: usize,
     },
     /// More shots were asked for than the task is defined with.
-    #[error("`{task}` has {available} fixed shots and was asked for {shots}: ask for fewer")]
+    #[error(
+        "`{task}` has {available} fixed shots and was asked for {shots}: ask for fewer, or pass \
+         training documents (--fewshot-data) to draw them from"
+    )]
     TooManyShots {
         /// The task.
         task: String,
@@ -92,15 +95,22 @@ pub enum Error {
         /// The number of shots there are.
         available: usize,
     },
-    /// A zero-shot task was asked for shots.
-    #[error("`{task}` takes no shots and was asked for {shots}: use `{instead}`")]
+    /// A zero-shot task was asked for shots and given nothing to draw them from.
+    #[error(
+        "`{task}` has no shots of its own and was asked for {shots}: pass training documents \
+         (--fewshot-data) to draw them from"
+    )]
     ZeroShot {
         /// The task.
         task: String,
         /// The number of shots asked for.
         shots: usize,
-        /// The task of the same form that takes shots.
-        instead: &'static str,
+    },
+    /// A zero-shot task was given training documents, and no number of shots to draw from them.
+    #[error("--fewshot-data is not used by `{task}`, which has no shots; pass --fewshot N")]
+    UnusedTrainingDocuments {
+        /// The task.
+        task: String,
     },
     /// A filter's pattern is not a regular expression.
     #[error("filter `{filter}`: `{pattern}` is not a regular expression")]

@@ -1,6 +1,6 @@
 //! GSM8K, the grade-school word problems of Cobbe et al. (2021), in the harness's forms.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem};
 
 use crate::{
     BoxError, Document, Error, Extraction, PythonRandom, RegexFilter, Request, Task, exact_match,
@@ -8,6 +8,7 @@ use crate::{
 
 mod chain_of_thought;
 mod form;
+mod reworded;
 
 use form::Form;
 
@@ -38,7 +39,7 @@ pub struct Gsm8k {
 enum Shots {
     /// The same text before every question.
     Fixed { text: String, count: usize },
-    /// Training documents drawn anew for each question.
+    /// Training documents drawn anew for each question, their solutions in the form's words.
     Drawn { train: Vec<Document>, count: usize },
 }
 
@@ -53,7 +54,7 @@ impl Gsm8k {
     pub const FEWSHOT: usize = 5;
 
     /// How many shots [`Gsm8k::chain_of_thought`] and [`Gsm8k::chain_of_thought_llama`] are
-    /// defined with, and the most they can have.
+    /// defined with, and the most they can have without training documents.
     pub const CHAIN_OF_THOUGHT_FEWSHOT: usize = chain_of_thought::COUNT;
 
     /// `gsm8k`: shots drawn for each question from GSM8K's training documents, all of them and in
@@ -63,14 +64,7 @@ impl Gsm8k {
     ///
     /// If there are fewer training documents than shots.
     pub fn new(train: Vec<Document>, fewshot: usize) -> Result<Self, Error> {
-        if train.len() < fewshot {
-            return Err(Error::TooFewTrainingDocuments {
-                task: form::GSM8K.name.to_owned(),
-                shots: fewshot,
-                given: train.len(),
-            });
-        }
-        Ok(Self::assemble(&form::GSM8K, Shots::Drawn { train, count: fewshot }))
+        Self::without_shots(&form::GSM8K).with_drawn_shots(train, fewshot)
     }
 
     /// `gsm8k_zeroshot`: `gsm8k` with nothing before the question.
@@ -100,6 +94,43 @@ impl Gsm8k {
     /// If more shots are asked for than there are.
     pub fn chain_of_thought_llama(fewshot: usize) -> Result<Self, Error> {
         Self::with_fixed_shots(&form::COT_LLAMA, fewshot)
+    }
+
+    /// The same task with its shots, if any, replaced by `fewshot` drawn for each question from the
+    /// training documents, as [`Gsm8k::new`] draws them.
+    ///
+    /// The forms of `gsm8k` take a solution as it stands. The chain-of-thought forms take it without
+    /// the calculator annotations `<<…>>`, and with its last line `#### 18` in the words their
+    /// fixed shots end in: `The answer is 18.`, in the Llama form `The final answer is 18`. That
+    /// wording is this crate's, not the harness's: with drawn shots, figures of these forms are not
+    /// comparable with the harness's.
+    ///
+    /// ```
+    /// use moeprune_eval::{Document, Gsm8k, Task};
+    ///
+    /// let train = vec![Document::new("What is 2 + 3?", "2 + 3 = <<2+3=5>>5\n#### 5")];
+    /// let task = Gsm8k::chain_of_thought(0)?.with_drawn_shots(train, 1)?;
+    /// let requests = task.requests(&[Document::new("What is 6 * 3?", "#### 18")])?;
+    /// let shot = "Q: What is 2 + 3?\nA: 2 + 3 = 5\nThe answer is 5.\n\n";
+    /// assert_eq!(requests[0].prompt, format!("{shot}Q: What is 6 * 3?\nA:"));
+    /// # Ok::<(), moeprune_eval::BoxError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If there are fewer training documents than shots.
+    pub fn with_drawn_shots(self, mut train: Vec<Document>, fewshot: usize) -> Result<Self, Error> {
+        if train.len() < fewshot {
+            return Err(Error::TooFewTrainingDocuments {
+                task: self.form.name.to_owned(),
+                shots: fewshot,
+                given: train.len(),
+            });
+        }
+        for document in &mut train {
+            document.answer = self.form.drawn_solution(mem::take(&mut document.answer));
+        }
+        Ok(Self { shots: Shots::Drawn { train, count: fewshot }, ..self })
     }
 
     fn with_fixed_shots(form: &'static Form, count: usize) -> Result<Self, Error> {
@@ -132,7 +163,7 @@ impl Gsm8k {
             Shots::Fixed { text, .. } => text.clone(),
             Shots::Drawn { train, count } => random
                 .sample(train.len(), *count)
-                .expect("`new` refuses more shots than training documents")
+                .expect("`with_drawn_shots` refuses more shots than training documents")
                 .into_iter()
                 .map(|drawn| self.form.shot(&train[drawn].question, &train[drawn].answer))
                 .collect(),

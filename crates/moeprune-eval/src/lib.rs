@@ -49,6 +49,11 @@
 //! | `gsm8k_cot_zeroshot` | `Q: …\nA: Let's think step by step.` | none |
 //! | `gsm8k_cot_llama` | instructions around the problem | the same 8 chains of thought |
 //!
+//! [`task_by_name`] gives any of them another number of shots, drawn from training documents if
+//! there are any. With drawn shots, `gsm8k` and `gsm8k_zeroshot` keep the harness's wording; the
+//! chain-of-thought tasks reword the solutions in this crate's way, which
+//! [`Gsm8k::with_drawn_shots`] describes.
+//!
 //! `gsm8k_zeroshot` is this crate's name for the harness's `gsm8k` with `--num_fewshot 0`; the
 //! others carry the harness's names. The chat template that usually goes with
 //! `gsm8k_cot_llama` is the generator's to apply.

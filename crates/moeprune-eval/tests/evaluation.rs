@@ -90,36 +90,48 @@ fn unusable_options_are_refused() {
 
 #[test]
 fn unusable_tasks_are_refused() {
-    let train = documents();
-    let check = |name, fewshot, message: &str| {
-        let error = task_by_name(name, fewshot, &train).err().expect(name);
+    let check = |name, fewshot, train: &[Document], message: &str| {
+        let error = task_by_name(name, fewshot, train).err().expect(name);
         assert_eq!(error.to_string(), message);
     };
-    check(
-        "gsm8k",
-        Some(6),
-        "`gsm8k` draws 6 shots from the training documents and was given 5: pass all of GSM8K's \
-         train.jsonl, or ask for fewer shots",
-    );
-    check("gsm8k_cot", Some(9), "`gsm8k_cot` has 8 fixed shots and was asked for 9: ask for fewer");
-    check(
-        "gsm8k_cot_llama",
-        Some(usize::MAX),
-        "`gsm8k_cot_llama` has 8 fixed shots and was asked for 18446744073709551615: ask for fewer",
-    );
-    check(
-        "gsm8k_zeroshot",
-        Some(5),
-        "`gsm8k_zeroshot` takes no shots and was asked for 5: use `gsm8k`",
-    );
-    check(
-        "gsm8k_cot_zeroshot",
-        Some(1),
-        "`gsm8k_cot_zeroshot` takes no shots and was asked for 1: use `gsm8k_cot`",
-    );
+    let few = |task: &str, shots: usize, given: usize| {
+        format!(
+            "`{task}` draws {shots} shots from the training documents and was given {given}: pass \
+             all of GSM8K's train.jsonl, or ask for fewer shots"
+        )
+    };
+    let many = |task: &str, shots: usize| {
+        format!(
+            "`{task}` has 8 fixed shots and was asked for {shots}: ask for fewer, or pass training \
+             documents (--fewshot-data) to draw them from"
+        )
+    };
+    let zero = |task: &str, shots: usize| {
+        format!(
+            "`{task}` has no shots of its own and was asked for {shots}: pass training documents \
+             (--fewshot-data) to draw them from"
+        )
+    };
+    let unused = |task: &str| {
+        format!("--fewshot-data is not used by `{task}`, which has no shots; pass --fewshot N")
+    };
+    let train = &documents()[..];
+    check("gsm8k", None, &[], &few("gsm8k", 5, 0));
+    check("gsm8k", Some(6), train, &few("gsm8k", 6, 5));
+    check("gsm8k_zeroshot", Some(6), train, &few("gsm8k_zeroshot", 6, 5));
+    check("gsm8k_cot", None, train, &few("gsm8k_cot", 8, 5));
+    check("gsm8k_cot_zeroshot", Some(usize::MAX), train, &few("gsm8k_cot_zeroshot", usize::MAX, 5));
+    check("gsm8k_cot_llama", Some(9), train, &few("gsm8k_cot_llama", 9, 5));
+    check("gsm8k_cot", Some(9), &[], &many("gsm8k_cot", 9));
+    check("gsm8k_cot_llama", Some(usize::MAX), &[], &many("gsm8k_cot_llama", usize::MAX));
+    check("gsm8k_zeroshot", Some(5), &[], &zero("gsm8k_zeroshot", 5));
+    check("gsm8k_cot_zeroshot", Some(1), &[], &zero("gsm8k_cot_zeroshot", 1));
+    check("gsm8k_zeroshot", None, train, &unused("gsm8k_zeroshot"));
+    check("gsm8k_cot_zeroshot", None, train, &unused("gsm8k_cot_zeroshot"));
     check(
         "GSM8K",
         None,
+        train,
         "no task is called `GSM8K`: choose one of gsm8k, gsm8k_zeroshot, gsm8k_cot, \
          gsm8k_cot_zeroshot, gsm8k_cot_llama",
     );
@@ -128,7 +140,7 @@ fn unusable_tasks_are_refused() {
 #[test]
 fn every_listed_task_exists_under_its_name() {
     for name in TASK_NAMES {
-        assert_eq!(task_by_name(name, None, &documents()).unwrap().name(), name);
+        assert_eq!(task_by_name(name, Some(5), &documents()).unwrap().name(), name);
     }
 }
 

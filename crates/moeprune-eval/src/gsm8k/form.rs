@@ -1,5 +1,6 @@
 //! What tells one GSM8K task from another, as data.
 
+use super::reworded::reworded;
 use crate::{Pick, RegexFilter, whitespace::strip};
 
 /// The wording of a task, what ends an answer, and how one is read and judged.
@@ -12,11 +13,21 @@ pub(super) struct Form {
     after: &'static str,
     /// What parts a shot's prompt from its solution.
     delimiter: &'static str,
-    /// The words before and after a fixed shot's answer.
+    /// The words before and after a shot's answer.
     pub(super) conclusion: (&'static str, &'static str),
+    drawn: Drawn,
     stop: &'static [&'static str],
     strict_match: (&'static str, Pick),
     gold: Gold,
+}
+
+/// How the solution of a training document becomes a shot's.
+#[derive(Debug)]
+enum Drawn {
+    /// As it stands, which is the harness's way.
+    Verbatim,
+    /// In the words of the fixed shots: this crate's way, for tasks the harness draws none for.
+    Reworded,
 }
 
 /// What a prediction is compared with.
@@ -48,6 +59,7 @@ pub(super) static COT_LLAMA: Form = Form {
             response to the problem.\n",
     delimiter: "",
     conclusion: (" The final answer is ", ""),
+    drawn: Drawn::Reworded,
     stop: &["<|eot_id|>", "<|start_header_id|>user<|end_header_id|>", "Q:", "</s>", "<|im_end|>"],
     strict_match: (r"The final answer is ((-?[$0-9.,]{2,})|(-?[0-9]+))", Pick::Last),
     gold: Gold::FinalAnswer,
@@ -59,6 +71,7 @@ const GSM8K_FORM: Form = Form {
     after: "\nAnswer:",
     delimiter: " ",
     conclusion: ("\n#### ", ""),
+    drawn: Drawn::Verbatim,
     stop: &["Question:", "</s>", "<|im_end|>"],
     strict_match: (r"#### (\-?[0-9\.\,]+)", Pick::First),
     gold: Gold::WholeAnswer,
@@ -70,6 +83,7 @@ const COT_FORM: Form = Form {
     after: "\nA:",
     delimiter: " ",
     conclusion: (" The answer is ", "."),
+    drawn: Drawn::Reworded,
     stop: &["Q:", "</s>", "<|im_end|>"],
     // The last dot is unescaped in the harness and stays so: without a full stop after it, an
     // answer loses its last digit.
@@ -89,6 +103,14 @@ impl Form {
     /// A solved question, with what parts it from the next.
     pub(super) fn shot(&self, question: &str, solution: &str) -> String {
         [&self.question(question), self.delimiter, solution, "\n\n"].concat()
+    }
+
+    /// A training document's solution, as a shot of this form has it.
+    pub(super) fn drawn_solution(&self, solution: String) -> String {
+        match self.drawn {
+            Drawn::Verbatim => solution,
+            Drawn::Reworded => reworded(&solution, self.conclusion),
+        }
     }
 
     pub(super) fn stop_strings(&self) -> Vec<String> {
