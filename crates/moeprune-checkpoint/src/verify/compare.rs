@@ -20,12 +20,21 @@ pub(super) struct Finding {
     pub(super) not_finite: Option<String>,
 }
 
+/// Where weights of the source may have become zero.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MayZero {
+    /// In the Linears of decoder layers.
+    pub(super) linears: bool,
+    /// In the routers.
+    pub(super) routers: bool,
+}
+
 pub(super) fn examine(
     source: &Checkpoint,
     pruned: &Checkpoint,
     tensor: &StoredTensor,
     origins: &Origins,
-    may_zero: bool,
+    may_zero: MayZero,
 ) -> Result<Finding, Error> {
     let got = pruned.read(tensor)?;
     let mut finding = Finding::default();
@@ -39,7 +48,11 @@ pub(super) fn examine(
     if linear.is_some() {
         finding.zeros = Some(count_zeros(&got)?);
     }
-    let maskable = may_zero && linear.is_some_and(|(_, linear)| linear != LinearId::Router);
+    let maskable = match linear {
+        Some((_, LinearId::Router)) => may_zero.routers,
+        Some(_) => may_zero.linears,
+        None => false,
+    };
     match expected(source, tensor, linear, origins)? {
         None => {
             finding.difference = Some(format!("`{}` comes from nowhere known", tensor.name));
@@ -62,20 +75,30 @@ fn expected<'a>(
     match linear {
         Some((layer, LinearId::Router)) => expected_router(source, tensor, layer, origins),
         Some((layer, linear @ LinearId::Expert(expert, _))) => {
-            let read = |e: &usize| {
-                let id = TensorId::linear(layer, linear.with_expert(*e));
-                source.tensor_by_name(&source.name_of(id)?)
-            };
-            match origins.of(layer, expert) {
-                Origin::Kept(e) => read(e).map(Some),
-                Origin::Average(members) => {
-                    let members = members.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-                    average(&members).map(Some)
-                }
-                Origin::Unknown => Ok(None),
-            }
+            expected_expert(source, layer, linear, origins.of(layer, expert))
         }
         _ => source.by_name(&tensor.name).map(|stored| source.read(stored)).transpose(),
+    }
+}
+
+/// A Linear of an expert that comes from `origin`.
+pub(super) fn expected_expert<'a>(
+    source: &'a Checkpoint,
+    layer: usize,
+    linear: LinearId,
+    origin: &Origin,
+) -> Result<Option<TensorBytes<'a>>, Error> {
+    let read = |e: &usize| {
+        let id = TensorId::linear(layer, linear.with_expert(*e));
+        source.tensor_by_name(&source.name_of(id)?)
+    };
+    match origin {
+        Origin::Kept(e) => read(e).map(Some),
+        Origin::Average(members) => {
+            let members = members.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+            average(&members).map(Some)
+        }
+        Origin::Unknown => Ok(None),
     }
 }
 
@@ -88,14 +111,7 @@ fn expected_router<'a>(
     let router = source.tensor_by_name(&tensor.name)?;
     let mut bytes = Vec::new();
     for origin in origins.of_layer(layer) {
-        let row = match origin {
-            Origin::Kept(e) => select_rows(&router, &[*e])?,
-            Origin::Average(members) => {
-                let rows = members.iter().map(|e| select_rows(&router, &[*e]));
-                average(&rows.collect::<Result<Vec<_>, _>>()?)?
-            }
-            Origin::Unknown => return Ok(None),
-        };
+        let Some(row) = expected_row(&router, origin)? else { return Ok(None) };
         bytes.extend_from_slice(row.bytes());
     }
     let mut shape = router.shape().to_vec();
@@ -103,8 +119,23 @@ fn expected_router<'a>(
     Ok(Some(TensorBytes::new(router.dtype(), shape, bytes)?))
 }
 
+/// The router row of an expert that comes from `origin`, given the router of the source.
+pub(super) fn expected_row(
+    router: &TensorBytes<'_>,
+    origin: &Origin,
+) -> Result<Option<TensorBytes<'static>>, Error> {
+    match origin {
+        Origin::Kept(e) => select_rows(router, &[*e]).map(Some),
+        Origin::Average(members) => {
+            let rows = members.iter().map(|e| select_rows(router, &[*e]));
+            average(&rows.collect::<Result<Vec<_>, _>>()?).map(Some)
+        }
+        Origin::Unknown => Ok(None),
+    }
+}
+
 /// Number of weights that became zero, or how the tensors differ otherwise.
-fn difference(
+pub(super) fn difference(
     got: &TensorBytes<'_>,
     expected: &TensorBytes<'_>,
     may_zero: bool,
@@ -121,7 +152,7 @@ fn difference(
     if got.bytes() == expected.bytes() {
         return Ok(0);
     }
-    let size = if may_zero { got.dtype().bits() / 8 } else { 1 };
+    let size = if may_zero { (got.dtype().bits() / 8).max(1) } else { 1 };
     let elements = got.bytes().chunks_exact(size).zip(expected.bytes().chunks_exact(size));
     let mut zeroed = 0;
     for (i, (got_bytes, expected_bytes)) in elements.enumerate() {

@@ -1,6 +1,8 @@
 //! Checking a pruned checkpoint against the one it came from.
 
+mod candidate;
 mod compare;
+mod hint;
 mod origin;
 mod report;
 
@@ -8,23 +10,32 @@ use std::{collections::BTreeSet, path::Path};
 
 use moeprune_core::{LayerTensor, LinearId, Plan, TensorId};
 use rayon::prelude::*;
+use serde_json::Value;
 
 pub use self::report::{Check, LinearZeros, SparsityReport, VerifyReport};
 use self::{
-    compare::Finding,
+    compare::{Finding, MayZero},
+    hint::Hint,
     origin::{Origin, Origins},
 };
 use crate::{Checkpoint, Error, StoredTensor, output::auxiliary_files};
 
 /// Checks a pruned checkpoint against its source, reading every byte of both once.
 ///
-/// Without a plan, experts are matched to the source by their router rows, and it is allowed that
-/// weights were zeroed. With one, the experts must be those it names and averages are computed
-/// again; weights may have been zeroed only if it has an unstructured part. What is checked:
+/// With a plan, the experts must be those it names and averages are computed again; weights may
+/// have been zeroed only if it has an unstructured part. Without one, `moeprune-report.json` in
+/// `out` says which experts these are (or which clusters they may be the average of), and if no
+/// layer has a ratio there, no weight may have been zeroed. A report that is wrong makes checks
+/// fail; one about another source is passed over. Without either, experts are matched to the
+/// source by their router rows, and it is allowed that weights were zeroed.
+///
+/// Routers may have zeros only where other weights may and the recipe of the plan, or else of the
+/// report, says `weights.prune_router`. What is checked:
 ///
 /// | check | passes if |
 /// |---|---|
 /// | `opens` | config, index and headers agree with each other |
+/// | `report` | `moeprune-report.json` can be read; made only if it cannot |
 /// | `plan` | the plan was made for the source, and its layers fit it |
 /// | `architecture` | nothing but the number of experts differs |
 /// | `config.json` | nothing but the expert count differs, character by character |
@@ -33,14 +44,16 @@ use crate::{Checkpoint, Error, StoredTensor, output::auxiliary_files};
 /// | `auxiliary files` | tokenizer and other files are those of the source |
 /// | `survivors` | each expert comes from the source or is an average of its experts |
 /// | `embeddings, norms, head` | bit for bit the source's; tensors carried over too |
-/// | `routers` | the survivors' rows, bit for bit |
+/// | `routers` | the survivors' rows, bit for bit, or zero where that is allowed |
 /// | `experts` | the survivors' weights, or zero where that is allowed |
 /// | `attention and dense MLPs` | the source's weights, or zero where that is allowed |
 /// | `finite` | no weight is NaN or infinite |
 /// | `sparsity` | the share of removed and zero weights is what the plan asks for, if its recipe promises that |
 ///
 /// No total is promised by a recipe that gives the ratio itself (`weights.ratio`), takes OWL's
-/// unweighted mean, or leaves idle experts dense; the shares are reported all the same.
+/// unweighted mean, or leaves idle experts dense; the shares are reported all the same. Otherwise
+/// it may be missed by 0.0005 and what rounding takes: one weight a matrix, or one a row if the
+/// recipe says that rows are rounded down (`weights.rounding`).
 ///
 /// A wrong output is a report with failed checks, not an error.
 ///
@@ -56,6 +69,11 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
         }
     };
     report.add("opens", Ok(format!("{} tensors", pruned.tensors().count())));
+    let hint = Hint::read(out, source)?.unwrap_or_else(|unreadable| {
+        report.add("report", Err(unreadable));
+        None
+    });
+    let recipe = recipe(plan, hint.as_ref());
     if let Some(plan) = plan {
         report.add("plan", check_plan(source, plan)?);
     }
@@ -70,22 +88,33 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
     let tensor_set = check_tensor_set(source, &pruned);
     report.add("tensor set", tensor_set);
     report.add("auxiliary files", check_auxiliary(source, out)?);
+    let linears = match plan {
+        Some(plan) => plan.unstructured.is_some(),
+        None => hint.as_ref().is_none_or(Hint::may_zero),
+    };
+    let may_zero =
+        MayZero { linears, routers: linears && recipe["weights"]["prune_router"] == true };
     let origins = match plan {
         Some(plan) => Origins::planned(source, &pruned, plan),
-        None => Origins::matched(source, &pruned)?,
+        None => Origins::unplanned(source, &pruned, hint.as_ref(), may_zero)?,
     };
     report.add("survivors", origins.check());
 
-    let may_zero = plan.is_none_or(|plan| plan.unstructured.is_some());
     let tensors: Vec<&StoredTensor> = pruned.tensors().collect();
     let findings = tensors
         .par_iter()
         .map(|tensor| compare::examine(source, &pruned, tensor, &origins, may_zero))
         .collect::<Result<Vec<_>, Error>>()?;
     add_findings(&mut report, &tensors, &findings);
-    report.count_zeros(source, &tensors, &findings);
-    report.add_sparsity(plan);
+    report.count_zeros(source, &tensors, &findings, recipe);
+    report.add_sparsity(plan, recipe);
     Ok(report)
+}
+
+/// The recipe of the plan if it has one, else that of the report.
+fn recipe<'a>(plan: Option<&'a Plan>, hint: Option<&'a Hint>) -> &'a Value {
+    let of_plan = plan.map(|plan| &plan.recipe).filter(|recipe| recipe["weights"].is_object());
+    of_plan.or_else(|| hint.map(|hint| &hint.recipe)).unwrap_or(&Value::Null)
 }
 
 fn check_plan(source: &Checkpoint, plan: &Plan) -> Result<Result<String, String>, Error> {

@@ -2,6 +2,7 @@
 
 use moeprune_core::{LayerTensor, LinearId, ParameterCounts, Plan, TensorId};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::compare::Finding;
 use crate::{Checkpoint, StoredTensor};
@@ -56,12 +57,13 @@ pub struct SparsityReport {
     pub linears: f64,
     /// Of all parameters. Zeros are counted in Linears only.
     pub all: f64,
-    /// Weights a rounding of one per row of a Linear makes, as a share of the decoder Linears.
+    /// What rounding may take at most, as a share of the decoder Linears: one weight a matrix, or
+    /// one a row if the recipe says that rows are rounded down.
     pub rounding: f64,
 }
 
-/// By how much an allocation over layers of different size may miss the total.
-const TOLERANCE: f64 = 0.001;
+/// By how much the total may be missed, rounding aside.
+const TOLERANCE: f64 = 0.0005;
 
 impl VerifyReport {
     /// Whether every check passed.
@@ -88,9 +90,11 @@ impl VerifyReport {
         source: &Checkpoint,
         tensors: &[&StoredTensor],
         findings: &[Finding],
+        recipe: &Value,
     ) {
+        let rows_round_down = recipe["weights"]["rounding"] == "floor";
         let counts = ParameterCounts::of(source.spec());
-        let (mut experts, mut linears, mut all, mut rows) = (0_u64, 0_u64, 0_u64, 0_u64);
+        let (mut experts, mut linears, mut all, mut rounded) = (0_u64, 0_u64, 0_u64, 0_u64);
         for (tensor, finding) in tensors.iter().zip(findings) {
             let nonzero = tensor.elements() - finding.zeros.unwrap_or_default();
             let stored_twice =
@@ -109,7 +113,8 @@ impl VerifyReport {
                 continue;
             }
             linears += nonzero;
-            rows += tensor.shape.first().map_or(0, |&rows| rows as u64);
+            let rows = tensor.shape.first().map_or(0, |&rows| rows as u64);
+            rounded += if rows_round_down { rows } else { 1 };
             if linear.expert().is_some() {
                 experts += nonzero;
             }
@@ -120,19 +125,19 @@ impl VerifyReport {
             experts: share(experts, counts.experts),
             linears: share(linears, counts.linears),
             all: share(all, counts.all),
-            rounding: rows as f64 / counts.linears as f64,
+            rounding: rounded as f64 / counts.linears as f64,
         });
     }
 
     /// Compares the share over the decoder Linears with what a plan asks for.
-    pub(super) fn add_sparsity(&mut self, plan: Option<&Plan>) {
+    pub(super) fn add_sparsity(&mut self, plan: Option<&Plan>, recipe: &Value) {
         let Some(got) = self.sparsity else { return };
         let found = format!(
             "{:.4} of the experts, {:.4} of the decoder Linears, {:.4} of all parameters",
             got.experts, got.linears, got.all
         );
-        let asked = plan.and_then(|p| Some((p.unstructured.as_ref()?.total_sparsity, &p.recipe)));
-        let result = match asked.map(|(asked, recipe)| (asked, misses_total(recipe))) {
+        let asked = plan.and_then(|p| Some(p.unstructured.as_ref()?.total_sparsity));
+        let result = match asked.map(|asked| (asked, misses_total(recipe))) {
             None => Ok(found),
             Some((_, Some(why))) => Ok(format!("{found}; no total to compare with, since {why}")),
             Some((asked, None)) if (got.linears - asked).abs() > got.rounding + TOLERANCE => {
@@ -147,7 +152,7 @@ impl VerifyReport {
 }
 
 /// Which choice of a recipe makes the outcome differ from the total that a plan names, if one does.
-fn misses_total(recipe: &serde_json::Value) -> Option<&'static str> {
+fn misses_total(recipe: &Value) -> Option<&'static str> {
     let weights = &recipe["weights"];
     if !weights["ratio"].is_null() {
         Some("the recipe gives the ratio of what is left (`weights.ratio`)")

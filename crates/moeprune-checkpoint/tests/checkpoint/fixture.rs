@@ -208,6 +208,7 @@ pub(crate) fn plan_keeping(source: &Checkpoint, kept: &[usize]) -> Plan {
         tool: "test".into(),
         model_fingerprint: source.fingerprint().expect("reads"),
         observation_sha256: None,
+        corpora: Vec::new(),
         recipe: Value::Null,
         unstructured: None,
         layers: layers.collect(),

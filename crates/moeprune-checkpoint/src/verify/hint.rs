@@ -1,0 +1,75 @@
+//! What the report beside a pruned model says about it.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{Checkpoint, Error};
+
+/// The report that a run leaves beside the weights.
+const REPORT_FILE: &str = "moeprune-report.json";
+
+/// The part of a report that helps to compare tensors. It is believed in nothing that the tensors
+/// do not bear out: it says what to compare a tensor with, and where zeros are to be expected.
+///
+/// Fields that are missing say nothing; others are passed over.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Hint {
+    model: HintedModel,
+    layers: Vec<HintedLayer>,
+    pub(super) recipe: Value,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct HintedModel {
+    fingerprint: Option<String>,
+}
+
+/// One decoder layer, its experts as indices of the source.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct HintedLayer {
+    index: Option<usize>,
+    kept: Option<Vec<usize>>,
+    clusters: Vec<Vec<usize>>,
+    ratio: Option<f64>,
+}
+
+impl Hint {
+    /// Reads the report of `out`. None if there is none, or if it is about another source: a model
+    /// pruned twice may carry the report of the first time.
+    ///
+    /// The inner error says why the report cannot be read.
+    pub(super) fn read(
+        out: &Path,
+        source: &Checkpoint,
+    ) -> Result<Result<Option<Self>, String>, Error> {
+        let bytes = match std::fs::read(out.join(REPORT_FILE)) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Ok(None)),
+            Err(e) => return Ok(Err(format!("{REPORT_FILE}: {e}"))),
+        };
+        let hint: Self = match serde_json::from_slice(&bytes) {
+            Ok(hint) => hint,
+            Err(e) => return Ok(Err(format!("{REPORT_FILE} is not a report: {e}"))),
+        };
+        let fingerprint = source.fingerprint()?;
+        let other = hint.model.fingerprint.as_ref().is_some_and(|of| *of != fingerprint);
+        Ok(Ok((!other).then_some(hint)))
+    }
+
+    /// Whether weights were zeroed, as far as the report says: no layer with a ratio means that
+    /// only experts went.
+    pub(super) fn may_zero(&self) -> bool {
+        self.layers.is_empty() || self.layers.iter().any(|layer| layer.ratio.is_some())
+    }
+
+    /// The layer's kept experts and its clusters.
+    pub(super) fn layer(&self, layer: usize) -> Option<(&[usize], &[Vec<usize>])> {
+        let hinted = self.layers.iter().find(|hinted| hinted.index == Some(layer))?;
+        Some((hinted.kept.as_deref()?, &hinted.clusters))
+    }
+}
