@@ -39,6 +39,9 @@ pub(crate) struct PruneArcticArgs {
     /// How they are asked [default: gsm8k_zeroshot for the embedded model, gsm8k for others]
     #[arg(long)]
     task: Option<String>,
+    /// Solved examples before each question, if not as the task defines
+    #[arg(long, value_name = "N")]
+    fewshot: Option<usize>,
     /// Questions that examples are drawn from
     #[arg(long, value_name = "FILE")]
     fewshot_data: Option<PathBuf>,
@@ -84,7 +87,7 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
             task,
             data,
             limit: args.limit,
-            fewshot: None,
+            fewshot: args.fewshot,
             fewshot_data: args.fewshot_data.as_deref(),
             batch: 64,
             sequence_len: None,

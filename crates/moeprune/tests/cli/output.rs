@@ -73,6 +73,23 @@ fn four_verbs_in_a_row_do_what_prune_does() {
 }
 
 #[test]
+fn verify_understands_every_output_without_its_plan() {
+    for (model, options) in [
+        ("arctic", "--sparsity 0.25 --expert-sparsity 0.25"),
+        ("arctic", "--sparsity 0.5 --allocation uniform"),
+        ("mixtral", "--sparsity 0.8 --expert-sparsity 0.75"),
+        ("mixtral", "--sparsity 0.75 --expert-sparsity 0.75"),
+        ("mixtral", "--recipe REFERENCE"),
+    ] {
+        let scratch = Scratch::new(model);
+        let options = options
+            .replace("REFERENCE", concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/reference.toml"));
+        scratch.ok(&format!("prune model out {CALIBRATION} {options}"));
+        scratch.ok("verify out --source model");
+    }
+}
+
+#[test]
 fn verify_sees_a_flipped_bit() {
     let scratch = Scratch::new("arctic");
     let arguments = "plan model --sparsity 0.25 --expert-sparsity 0.25 -o plan.json";
