@@ -32,6 +32,9 @@ const WEIGHTS: [&str; 11] = [
     "onnx",
 ];
 
+/// What a run leaves beside the weights, about its own source.
+const REPORTS: [&str; 2] = ["moeprune-report.json", "moeprune-report.md"];
+
 pub(super) fn copy(source: &Checkpoint, to: &Path) -> Result<CopiedFiles, Error> {
     let files = auxiliary_files(source)?;
     for relative in &files.copied {
@@ -73,6 +76,8 @@ fn list(source: &Checkpoint, folder: &Path, files: &mut CopiedFiles) -> Result<(
         } else if kind.is_dir() {
             list(source, &relative, files)?;
             continue;
+        } else if REPORTS.iter().any(|report| relative == Path::new(report)) {
+            "the report of an earlier run"
         } else if WEIGHTS.iter().any(|ending| name.ends_with(&format!(".{ending}"))) {
             "weights of the unpruned model"
         } else {

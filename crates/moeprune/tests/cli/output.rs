@@ -90,6 +90,16 @@ fn verify_understands_every_output_without_its_plan() {
 }
 
 #[test]
+fn a_pruned_model_can_be_pruned_again() {
+    let scratch = Scratch::new("arctic");
+    scratch.ok(&format!("prune model once {CALIBRATION} --sparsity 0.25 --expert-sparsity 0.25"));
+    scratch.ok(&format!("prune once twice {CALIBRATION} --sparsity 0.5 --expert-sparsity 0.34"));
+    scratch.ok("verify twice --source once");
+    let report = json(&scratch, "twice/moeprune-report.json");
+    assert_eq!(report["layers"][0]["experts_before"], 6);
+}
+
+#[test]
 fn verify_sees_a_flipped_bit() {
     let scratch = Scratch::new("arctic");
     let arguments = "plan model --sparsity 0.25 --expert-sparsity 0.25 -o plan.json";
