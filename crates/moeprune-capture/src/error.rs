@@ -247,6 +247,9 @@ pub enum Error {
         /// The expert.
         expert: usize,
     },
+    /// Whoever watched the run asked it to stop.
+    #[error("stopped before the end")]
+    Stopped,
     /// Something that is not an observation file, or a broken one.
     #[error("{} is not an observation that can be read: {reason}", path.display())]
     ObservationFile {

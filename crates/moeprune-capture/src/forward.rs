@@ -1,11 +1,14 @@
 //! Running a model over calibration blocks, one layer at a time.
 
+use std::ops::ControlFlow;
+
 use candle_core::{DType, Device, Tensor};
 use moeprune_core::{CorpusTag, LayerObservation, ModelSpec, Observation, TensorSource};
-use moeprune_model::{DecoderLayer, Embedding, Layer, NoSink};
+use moeprune_model::{DecoderLayer, Embedding, Expert, LayerTrunk, NoSink, for_each_expert};
 
 use crate::{
-    Error, LayerObserver, ObservationBuilder, ObserverOptions, TokenBlocks, observer::forward_error,
+    Error, LayerObserver, LayerRun, ObservationBuilder, ObserverOptions, TokenBlocks, Watch,
+    observer::forward_error,
 };
 
 /// How far [`observe`] has come.
@@ -16,23 +19,24 @@ pub struct CaptureProgress {
     pub layer: usize,
     /// Layers of the model.
     pub layers: usize,
-    /// Tokens that went through this layer.
-    pub tokens_done: u64,
-    /// Tokens that will.
-    pub tokens_total: u64,
+    /// Passes of a token through the layer's trunk or through one of its experts, done so far.
+    pub passes_done: u64,
+    /// All of them: tokens · (1 + top-k).
+    pub passes_total: u64,
 }
 
 /// Runs a model over `blocks` and sums up what every layer does.
 ///
-/// Held at a time are one layer and the hidden states of all blocks: `tokens · hidden` numbers,
-/// which every layer replaces. The numbers are f32 on the CPU and bf16 elsewhere. `progress` is
-/// called after each block of each layer.
+/// Held at a time are a layer's trunk or two of its experts, and the hidden states of all blocks
+/// twice: `2 · tokens · hidden` numbers, which every layer replaces. The numbers are f32 on the
+/// CPU and bf16 elsewhere. `progress` is called several times a layer and may ask to stop.
 ///
 /// `tag` and `fingerprint` are put into the observation as they are: which text the blocks are of
 /// ([`CalibrationFile::tag`](crate::CalibrationFile::tag)), and which model this is.
 ///
 /// # Errors
-/// If a tensor cannot be read, a forward pass fails, or its activations are not finite.
+/// If a tensor cannot be read, a forward pass fails, its activations are not finite, or `progress`
+/// asked to stop ([`Error::Stopped`]).
 pub fn observe(
     source: &dyn TensorSource,
     spec: &ModelSpec,
@@ -40,25 +44,65 @@ pub fn observe(
     device: &Device,
     tag: CorpusTag,
     fingerprint: String,
-    progress: &mut dyn FnMut(CaptureProgress),
+    progress: &mut dyn FnMut(CaptureProgress) -> ControlFlow<()>,
 ) -> Result<Observation, Error> {
     let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };
-    let mut builder = ObservationBuilder::new(spec, ObserverOptions::default());
+    let options = ObserverOptions::default();
+    let mut builder = ObservationBuilder::new(spec, options);
     let mut hidden = embed_blocks(&Embedding::load(source, spec, device, dtype)?, blocks)?;
-    let (layers, tokens_total) = (spec.layers.len(), blocks.tokens());
+    let layers = spec.layers.len();
     for layer in 0..layers {
-        let mut observer = builder.layer(layer)?;
-        let loaded = Layer::load(source, spec, layer, device, dtype)
-            .map_err(|source| Error::Forward { layer, source: Box::new(source) })?;
-        let mut tokens_done = 0;
-        for state in &mut hidden {
-            *state = observe_block(&loaded, layer, state, &mut observer)?;
-            tokens_done += state.dim(1).map_or(0, |tokens| tokens as u64);
-            progress(CaptureProgress { layer, layers, tokens_done, tokens_total });
-        }
-        builder.push(observer.finish()?);
+        let mut passes_done = 0;
+        let passes_total = passes(spec, layer, blocks.tokens());
+        let mut watch = |more| {
+            passes_done += more;
+            progress(CaptureProgress { layer, layers, passes_done, passes_total })
+        };
+        let (seen, outputs) =
+            observe_and_advance(source, spec, layer, hidden, options, &mut watch)?;
+        hidden = outputs;
+        builder.push(seen);
     }
     Ok(builder.finish(fingerprint, tag))
+}
+
+/// Passes of `tokens` tokens through a layer's trunk and its experts.
+#[must_use]
+pub fn passes(spec: &ModelSpec, layer: usize, tokens: u64) -> u64 {
+    tokens * (1 + spec.layers[layer].moe().map_or(0, |moe| moe.top_k as u64))
+}
+
+/// Runs layer `layer` of a model over all blocks and sums up what it does: its trunk first, then
+/// its experts one at a time, the next being read while one runs. Returns the sums and the layer's
+/// outputs, in the form of `hidden`: one tensor `[1, tokens, hidden]` a block.
+///
+/// # Errors
+/// As [`observe`].
+pub fn observe_and_advance(
+    source: &dyn TensorSource,
+    spec: &ModelSpec,
+    layer: usize,
+    hidden: Vec<Tensor>,
+    options: ObserverOptions,
+    watch: Watch<'_>,
+) -> Result<(LayerObservation, Vec<Tensor>), Error> {
+    let Some(first) = hidden.first() else {
+        return Ok((LayerObserver::new(spec, layer, options)?.finish()?, hidden));
+    };
+    let (device, dtype) = (first.device().clone(), first.dtype());
+    let mut observer = LayerObserver::new(spec, layer, options)?;
+    let trunk = LayerTrunk::load(source, spec, layer, &device, dtype)
+        .map_err(|error| forward_error(layer, error))?;
+    let mut run = LayerRun::advance(&trunk, layer, hidden, Some(&mut observer), watch)?;
+    drop(trunk);
+    let experts = spec.layers[layer].moe().map_or(0, |moe| moe.experts);
+    let busy: Vec<usize> = (0..experts).filter(|&e| run.tokens(e) > 0).collect();
+    for_each_expert(source, layer, &busy, |stored| {
+        let expert = Expert::load(&stored, spec, layer, stored.expert, &device, dtype)
+            .map_err(|error| forward_error(layer, error))?;
+        run.expert(stored.expert, &expert, Some(&mut observer), watch)
+    })?;
+    Ok((observer.finish()?, run.finish()?))
 }
 
 /// The hidden states that the first layer reads: one tensor `[1, tokens, hidden]` a block.

@@ -15,9 +15,11 @@ inputs of every Linear were. This crate takes those sums.
 | run the model over them | [`observe`] |
 | keep what was seen | [`write_observation`], [`read_observation`] |
 
-Whoever changes the layers on the way runs them one by one: [`embed_blocks`], then for each layer
-[`observe_layer`] as it is and [`advance_layer`] as it was made, so that every layer is watched on
-what the changed ones before it give.
+Whoever changes the layers on the way runs them one by one: [`embed_blocks`], then for each layer a
+[`LayerRun`] as it is and another as it was made, so that every layer is watched on what the changed
+ones before it give. A layer that is no [`LayerTrunk`](moeprune_model::LayerTrunk) with experts, but
+a [`DecoderLayer`](moeprune_model::DecoderLayer) of one's own, goes through [`observe_layer`] and
+[`advance_layer`].
 
 # Example
 
@@ -76,8 +78,8 @@ assert_eq!(input.sum_squares, [25.0, 5.0]);
 whether to divide by tokens or by calls is left to whoever uses them. *Tokens are real*: nothing is
 padded, so no statistic counts a filler. *The same every time*: blocks come from a random stream
 that belongs to this crate, and everything is summed in one order, so a seed gives the same
-observation on any number of threads. *Any size*: a text is streamed, a layer is loaded, run and
-dropped, and only the hidden states of the blocks stay.
+observation on any number of threads. *Any size*: a text is streamed, experts are loaded, run and
+dropped one at a time, and only the hidden states of the blocks stay.
 */
 
 mod activations;
@@ -86,6 +88,7 @@ mod document;
 mod encoding;
 mod error;
 mod forward;
+mod layer_run;
 pub mod observation_file;
 mod observer;
 mod random;
@@ -94,7 +97,11 @@ mod sampling;
 pub use calibration_file::{CalibrationFile, CalibrationFormat, open_calibration};
 pub use document::{CalibrationSource, Content, Document, Documents};
 pub use error::Error;
-pub use forward::{CaptureProgress, advance_layer, embed_blocks, observe, observe_layer};
+pub use forward::{
+    CaptureProgress, advance_layer, embed_blocks, observe, observe_and_advance, observe_layer,
+    passes,
+};
+pub use layer_run::{LayerRun, Watch};
 #[doc(inline)]
 pub use observation_file::{observation_sha256, read_observation, write_observation};
 pub use observer::{LayerObserver, ObservationBuilder, ObserverOptions};

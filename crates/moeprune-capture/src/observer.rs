@@ -139,6 +139,12 @@ impl LayerObserver {
         self.block += 1;
     }
 
+    /// Says that what follows is of block number `block`, from 0. For whoever shows an expert's
+    /// tokens of all blocks before the next expert's: a site's blocks must still ascend.
+    pub fn at_block(&mut self, block: usize) {
+        self.block = block as u64 + 1;
+    }
+
     /// The sums.
     ///
     /// # Errors

@@ -1,19 +1,10 @@
 //! One decoder layer.
 
 use candle_core::{DType, Device, Tensor};
-use moeprune_core::{
-    FeedForward, LayerTensor, LinearId, ModelSpec, MoeInput, TensorId, TensorSource,
-};
+use moeprune_core::{ModelSpec, TensorSource};
 
 use crate::{
-    ActivationSink, Error, LayerCache,
-    attention::Attention,
-    cache::SequenceCache,
-    linear::Weights,
-    mlp::{GatedMlp, MlpShape},
-    moe::MoeBlock,
-    norm::RmsNorm,
-    ops,
+    ActivationSink, Error, Expert, LayerCache, LayerTrunk, TrunkOutput, cache::SequenceCache,
 };
 
 /// A decoder layer that can be run.
@@ -43,39 +34,18 @@ pub trait DecoderLayer: std::fmt::Debug + Send + Sync {
     ) -> Result<Tensor, Error>;
 }
 
-/// A layer with all its weights in memory.
-///
-/// With `x` the layer's input, norms written as functions, and terms that a layer lacks left out:
-///
-/// ```text
-/// h   = x + attention(input_norm(x))
-/// out = h + dense(post_attention_norm(h))                               a layer without experts
-/// out = h + residual(residual_norm(h)) + moe(post_attention_norm(m))    m = x (Arctic) or h
-/// ```
+/// A layer with all its weights in memory: the trunk and every expert.
 #[derive(Debug)]
 pub struct Layer {
-    hidden: usize,
-    max_positions: usize,
-    input_norm: RmsNorm,
-    attention: Attention,
-    post_attention_norm: RmsNorm,
-    feed_forward: Block,
-}
-
-#[derive(Debug)]
-enum Block {
-    Dense(GatedMlp),
-    Moe { moe: MoeBlock, input: MoeInput, residual: Option<(RmsNorm, GatedMlp)> },
+    trunk: LayerTrunk,
+    experts: Vec<Expert>,
 }
 
 impl Layer {
-    /// Reads layer `layer` of a model and widens or narrows it, once, to the type it will compute
-    /// in. On the CPU that should be [`DType::F32`], for which there is code of its own; other
-    /// types go through candle's operations, which is what a GPU does.
+    /// Reads layer `layer` of a model.
     ///
     /// # Errors
-    /// [`Error::Read`] and [`Error::Shape`] name the tensor; [`Error::Spec`] if the specification
-    /// asks for something this crate cannot run, or has no such layer.
+    /// As [`LayerTrunk::load`] and [`Expert::load`].
     pub fn load(
         source: &dyn TensorSource,
         spec: &ModelSpec,
@@ -83,40 +53,10 @@ impl Layer {
         device: &Device,
         dtype: DType,
     ) -> Result<Self, Error> {
-        let Some(parts) = spec.layers.get(layer) else {
-            let layers = spec.layers.len();
-            return Err(Error::Spec(format!("no layer {layer} in a model of {layers}")));
-        };
-        let weights = Weights { source, device, dtype };
-        let norm = |tensor| {
-            RmsNorm::load(weights, TensorId::Layer(layer, tensor), spec.hidden, spec.norm_eps)
-        };
-        let shape = |inner| MlpShape { hidden: spec.hidden, inner, activation: spec.activation };
-        let feed_forward = match &parts.feed_forward {
-            FeedForward::Dense { inner } => {
-                Block::Dense(GatedMlp::load(weights, layer, LinearId::Dense, shape(*inner))?)
-            }
-            FeedForward::Moe(moe) => {
-                let residual = match moe.residual_inner {
-                    Some(inner) => Some((
-                        norm(LayerTensor::ResidualNorm)?,
-                        GatedMlp::load(weights, layer, LinearId::Residual, shape(inner))?,
-                    )),
-                    None => None,
-                };
-                let block = MoeBlock::load(weights, layer, spec.hidden, moe, spec.activation)?;
-                Block::Moe { moe: block, input: moe.input, residual }
-            }
-            other => return Err(Error::Spec(format!("layer {layer}: no feed-forward {other:?}"))),
-        };
-        Ok(Self {
-            hidden: spec.hidden,
-            max_positions: spec.max_positions,
-            input_norm: norm(LayerTensor::InputNorm)?,
-            attention: Attention::load(weights, layer, spec)?,
-            post_attention_norm: norm(LayerTensor::PostAttentionNorm)?,
-            feed_forward,
-        })
+        let trunk = LayerTrunk::load(source, spec, layer, device, dtype)?;
+        let experts = spec.layers[layer].moe().map_or(0, |moe| moe.experts);
+        let expert = |e| Expert::load(source, spec, layer, e, device, dtype);
+        Ok(Self { trunk, experts: (0..experts).map(expert).collect::<Result<_, _>>()? })
     }
 
     /// As [`DecoderLayer::forward`] for sequences of different lengths, which continue at
@@ -128,32 +68,16 @@ impl Layer {
         caches: &mut [SequenceCache],
         sink: &mut dyn ActivationSink,
     ) -> Result<Tensor, Error> {
-        let longest = caches.iter().zip(lens).map(|(cache, len)| cache.next() + len).max();
-        check_length(longest.unwrap_or(0), self.max_positions)?;
-        let normed = self.input_norm.forward(x)?;
-        let h = ops::add(x, &self.attention.forward(&normed, lens, caches, sink)?)?;
-        match &self.feed_forward {
-            Block::Dense(mlp) => {
-                let normed = self.post_attention_norm.forward(&h)?;
-                ops::add(&h, &mlp.forward(&normed, LinearId::Dense, sink)?)
-            }
-            Block::Moe { moe, input, residual } => {
-                let kept = match residual {
-                    Some((norm, mlp)) => {
-                        let normed = norm.forward(&h)?;
-                        ops::add(&h, &mlp.forward(&normed, LinearId::Residual, sink)?)?
-                    }
-                    None => h.clone(),
-                };
-                let read = match input {
-                    MoeInput::AfterAttention => &h,
-                    MoeInput::LayerInput => x,
-                    other => return Err(Error::Spec(format!("no experts' input {other:?}"))),
-                };
-                let normed = self.post_attention_norm.forward(read)?;
-                ops::add(&kept, &moe.forward(&normed, sink)?)
+        let TrunkOutput { mut sum, routed } = self.trunk.forward_ragged(x, lens, caches, sink)?;
+        if let Some(routed) = routed {
+            for e in routed.busy() {
+                let (rows, gates) = routed.tokens(e);
+                let output = self.experts[e].forward(&routed.input(rows)?, sink)?;
+                sink.expert_output(e, &output, gates)?;
+                sum.add(rows, gates, &output)?;
             }
         }
+        sum.into_tensor()
     }
 }
 
@@ -165,16 +89,12 @@ impl DecoderLayer for Layer {
         cache: Option<&mut LayerCache>,
         sink: &mut dyn ActivationSink,
     ) -> Result<Tensor, Error> {
-        let (batch, seq) = match hidden.dims() {
-            &[batch, seq, width] if width == self.hidden => (batch, seq),
-            other => {
-                return Err(Error::HiddenShape { hidden: self.hidden, got: other.to_vec() });
-            }
-        };
+        let (batch, seq) = self.trunk.batch_of(hidden)?;
         if batch == 0 || seq == 0 {
             return Ok(hidden.clone());
         }
-        let rows = hidden.reshape((batch * seq, self.hidden))?;
+        let width = hidden.dim(2)?;
+        let rows = hidden.reshape((batch * seq, width))?;
         let lens = vec![seq; batch];
         let out = match cache {
             Some(cache) => {
@@ -194,7 +114,7 @@ impl DecoderLayer for Layer {
                 self.forward_ragged(&rows, &lens, &mut own, sink)?
             }
         };
-        Ok(out.reshape((batch, seq, self.hidden))?)
+        Ok(out.reshape((batch, seq, width))?)
     }
 }
 

@@ -81,9 +81,10 @@ one matrix, and attention goes sequence by sequence. On the CPU the matrix produ
 same bits whatever other rows there are, experts are added in ascending order, and nothing depends
 on the number of threads. So a score does not change with the batch size, and two runs agree.
 
-**Experts are asked for one at a time.** The block routes first, then for each expert gathers its
-tokens, runs it, and adds the result to those tokens: memory grows with `tokens · top_k`, never
-with `tokens · experts`, and an expert is needed only while its own tokens go through it.
+**A layer can be run without holding it.** [`LayerTrunk`] is a layer without its experts: it is run
+first and says which tokens go to whom. Then [`for_each_expert`] reads the experts one after the
+other, and each adds what it makes of its own tokens. [`Layer`] does the same with all experts in
+memory, and gives the same bits.
 
 **f32 on the CPU has code of its own.** candle's operations cost more than the arithmetic in small
 models, and its CPU products in half precision widen both operands at every call. Weights are
@@ -104,24 +105,29 @@ mod attention;
 mod cache;
 mod ends;
 mod error;
+mod expert;
 mod exponential;
 mod generate;
+mod hidden_sum;
 mod language_model;
 mod layer;
 mod linear;
 mod mlp;
-mod moe;
 mod norm;
 mod ops;
 mod product;
 mod rotary;
 mod routing;
 mod sink;
+mod trunk;
 
 pub use cache::LayerCache;
 pub use ends::{Embedding, Head};
 pub use error::Error;
+pub use expert::{Expert, ExpertTensors, for_each_expert};
 pub use generate::GenerationOptions;
+pub use hidden_sum::HiddenSum;
 pub use language_model::LanguageModel;
 pub use layer::{DecoderLayer, Layer};
 pub use sink::{ActivationSink, NoSink, RoutingChoice};
+pub use trunk::{LayerTrunk, Routed, TrunkOutput};

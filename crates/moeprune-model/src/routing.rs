@@ -94,6 +94,14 @@ pub(crate) struct ExpertTokens {
 }
 
 impl ExpertTokens {
+    /// Tokens and gates of an expert; none for one that does not exist.
+    pub(crate) fn of(&self, expert: usize) -> (&[u32], &[f32]) {
+        match self.starts.get(expert..expert + 2) {
+            Some(&[start, end]) => (&self.tokens[start..end], &self.gates[start..end]),
+            _ => (&[], &[]),
+        }
+    }
+
     /// Experts with at least one token, ascending: index, tokens, gates.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &[u32], &[f32])> {
         self.starts.windows(2).enumerate().filter(|(_, range)| range[0] < range[1]).map(

@@ -7,3 +7,4 @@ mod observer;
 mod parity;
 mod reference;
 mod sampling;
+mod streaming;

@@ -1,0 +1,134 @@
+//! Experts, loaded one at a time.
+
+use std::{sync::mpsc, thread};
+
+use candle_core::{DType, Device, Tensor};
+use moeprune_core::{
+    FeedForward, LayerTensor, LinearId, MlpProjection, ModelSpec, StageError, TensorBytes,
+    TensorId, TensorSource,
+};
+
+use crate::{
+    ActivationSink, Error,
+    linear::Weights,
+    mlp::{GatedMlp, MlpShape},
+};
+
+/// The stored weights of one expert: gate, up and down.
+///
+/// It is a [`TensorSource`] of these three tensors and no other.
+#[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "the three weights there are")]
+pub struct ExpertTensors<'a> {
+    /// Decoder layer.
+    pub layer: usize,
+    /// Which expert of it.
+    pub expert: usize,
+    /// The weights, in the order of [`MlpProjection::ALL`].
+    pub weights: [TensorBytes<'a>; 3],
+}
+
+impl<'a> ExpertTensors<'a> {
+    /// Reads the three tensors.
+    ///
+    /// # Errors
+    /// [`Error::Read`] names the tensor.
+    pub fn read(source: &'a dyn TensorSource, layer: usize, expert: usize) -> Result<Self, Error> {
+        let read = |projection| {
+            let tensor = TensorId::linear(layer, LinearId::Expert(expert, projection));
+            source.tensor(tensor).map_err(|source| Error::Read { tensor, source })
+        };
+        let [gate, up, down] = MlpProjection::ALL;
+        Ok(Self { layer, expert, weights: [read(gate)?, read(up)?, read(down)?] })
+    }
+}
+
+impl TensorSource for ExpertTensors<'_> {
+    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+        if let TensorId::Layer(layer, LayerTensor::Linear(LinearId::Expert(expert, projection))) =
+            id
+            && (layer, expert) == (self.layer, self.expert)
+        {
+            let place = MlpProjection::ALL.iter().position(|&p| p == projection);
+            if let Some(tensor) = place.map(|place| &self.weights[place]) {
+                return Ok(TensorBytes::new(tensor.dtype(), tensor.shape(), tensor.bytes())?);
+            }
+        }
+        Err(format!("{id} is not of expert {} of layer {}", self.expert, self.layer).into())
+    }
+}
+
+/// Reads the experts `experts` of a layer in the given order, each while the one before it is in
+/// use, and hands them to `visit`: at most two are held.
+///
+/// `source` is asked from another thread.
+///
+/// # Errors
+/// The first error of a read (at its place in the order) or of `visit`; no expert is visited
+/// after it.
+pub fn for_each_expert<'a, E: From<Error>>(
+    source: &'a dyn TensorSource,
+    layer: usize,
+    experts: &[usize],
+    mut visit: impl FnMut(ExpertTensors<'a>) -> Result<(), E>,
+) -> Result<(), E> {
+    thread::scope(|scope| {
+        // A rendezvous: the reader waits with one expert in hand.
+        let (give, take) = mpsc::sync_channel(0);
+        scope.spawn(move || {
+            for &expert in experts {
+                let read = ExpertTensors::read(source, layer, expert);
+                let failed = read.is_err();
+                if give.send(read).is_err() || failed {
+                    break;
+                }
+            }
+        });
+        take.into_iter().try_for_each(|read| visit(read?))
+    })
+}
+
+/// An expert ready to run.
+#[derive(Debug)]
+pub struct Expert {
+    index: usize,
+    mlp: GatedMlp,
+}
+
+impl Expert {
+    /// Reads expert `expert` of layer `layer` in the type it will compute in.
+    ///
+    /// # Errors
+    /// [`Error::Read`] and [`Error::Shape`] name the tensor; [`Error::Spec`] if the layer has no
+    /// experts.
+    pub fn load(
+        source: &dyn TensorSource,
+        spec: &ModelSpec,
+        layer: usize,
+        expert: usize,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Self, Error> {
+        let Some(FeedForward::Moe(moe)) = spec.layers.get(layer).map(|l| &l.feed_forward) else {
+            return Err(Error::Spec(format!("layer {layer} has no experts")));
+        };
+        let shape =
+            MlpShape { hidden: spec.hidden, inner: moe.expert_inner, activation: spec.activation };
+        let weights = Weights { source, device, dtype };
+        let mlp = GatedMlp::load(weights, layer, |p| LinearId::Expert(expert, p), shape)?;
+        Ok(Self { index: expert, mlp })
+    }
+
+    /// `[tokens, hidden]` to the same, before the gate. Shows both inputs to `sink`; the output
+    /// is not shown.
+    ///
+    /// # Errors
+    /// If a tensor operation or the sink fails.
+    pub fn forward(
+        &self,
+        input: &Tensor,
+        sink: &mut dyn ActivationSink,
+    ) -> Result<Tensor, Error> {
+        self.mlp.forward(input, |p| LinearId::Expert(self.index, p), sink)
+    }
+}

@@ -1,0 +1,72 @@
+//! Hidden states that experts still add to.
+
+use candle_core::{Device, Tensor};
+
+use crate::{
+    Error,
+    ops::{is_host, with_slice},
+};
+
+/// The output of a layer in the making, `[tokens, hidden]`: what the trunk gave, to which each
+/// expert adds its gated output for the tokens routed to it.
+#[derive(Debug)]
+pub struct HiddenSum(Sum);
+
+#[derive(Debug)]
+enum Sum {
+    Host { values: Vec<f32>, cols: usize },
+    Device(Tensor),
+}
+
+impl HiddenSum {
+    /// Starts from `hidden`, `[tokens, hidden]`.
+    pub(crate) fn new(hidden: &Tensor) -> Result<Self, Error> {
+        if is_host(hidden) {
+            let values = with_slice(hidden, <[f32]>::to_vec)?;
+            return Ok(Self(Sum::Host { values, cols: hidden.dim(1)? }));
+        }
+        Ok(Self(Sum::Device(hidden.clone())))
+    }
+
+    /// Adds `gates[i] · output[i]` to row `rows[i]`; the rows of one call are distinct. `output`
+    /// is `[rows, hidden]`, of the type and on the device of the hidden states.
+    ///
+    /// A token's experts must be added in ascending order for the same bits every time.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn add(&mut self, rows: &[u32], gates: &[f32], output: &Tensor) -> Result<(), Error> {
+        match &mut self.0 {
+            Sum::Host { values, cols } => with_slice(output, |output| {
+                for ((&row, &gate), value) in rows.iter().zip(gates).zip(output.chunks(*cols)) {
+                    let sum = &mut values[row as usize * *cols..][..*cols];
+                    for (s, v) in sum.iter_mut().zip(value) {
+                        *s += gate * v;
+                    }
+                }
+            }),
+            Sum::Device(sum) => {
+                let device = output.device();
+                let index = Tensor::from_slice(rows, rows.len(), device)?;
+                let gates = Tensor::from_slice(gates, (rows.len(), 1), device)?;
+                let weighted = output.broadcast_mul(&gates.to_dtype(output.dtype())?)?;
+                *sum = sum.index_add(&index, &weighted, 0)?;
+                Ok(())
+            }
+        }
+    }
+
+    /// The hidden states, `[tokens, hidden]`.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn into_tensor(self) -> Result<Tensor, Error> {
+        match self.0 {
+            Sum::Host { values, cols } => {
+                let rows = values.len() / cols.max(1);
+                Ok(Tensor::from_vec(values, (rows, cols), &Device::Cpu)?)
+            }
+            Sum::Device(sum) => Ok(sum),
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! A decoder layer without its experts.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use moeprune_core::{
+    FeedForward, LayerTensor, LinearId, ModelSpec, MoeInput, MoeSpec, Routing, TensorId,
+    TensorSource,
+};
+
+use crate::{
+    ActivationSink, Error, HiddenSum,
+    attention::Attention,
+    cache::SequenceCache,
+    layer::check_length,
+    linear::{Linear, Weights},
+    mlp::{GatedMlp, MlpShape},
+    norm::RmsNorm,
+    ops,
+    routing::{ExpertTokens, Routes},
+};
+
+/// Everything of a decoder layer but its experts: attention, norms, router, and the residual MLP
+/// or the dense one.
+///
+/// For whoever cannot hold a layer's experts together: the trunk is run over all blocks first and
+/// says which tokens each expert gets; then experts are loaded one after the other
+/// ([`for_each_expert`](crate::for_each_expert)), and each adds what it makes of its tokens. The
+/// result has the bits that [`Layer`](crate::Layer) gives.
+///
+/// With `x` the layer's input, norms written as functions, and terms that a layer lacks left out:
+///
+/// ```text
+/// h   = x + attention(input_norm(x))
+/// out = h + dense(post_attention_norm(h))                               a layer without experts
+/// out = h + residual(residual_norm(h)) + moe(post_attention_norm(m))    m = x (Arctic) or h
+/// ```
+#[derive(Debug)]
+pub struct LayerTrunk {
+    layer: usize,
+    hidden: usize,
+    max_positions: usize,
+    input_norm: RmsNorm,
+    attention: Attention,
+    post_attention_norm: Arc<RmsNorm>,
+    feed_forward: Block,
+}
+
+#[derive(Debug)]
+enum Block {
+    Dense(GatedMlp),
+    Moe { router: Router, input: MoeInput, residual: Option<(RmsNorm, GatedMlp)> },
+}
+
+#[derive(Debug)]
+struct Router {
+    experts: usize,
+    top_k: usize,
+    renormalize: bool,
+    weight: Linear,
+}
+
+/// What a trunk makes of hidden states.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "the two things a trunk makes")]
+pub struct TrunkOutput {
+    /// The layer's output, its experts' share still missing.
+    pub sum: HiddenSum,
+    /// Which experts each token goes through; `None` in a layer without experts.
+    pub routed: Option<Routed>,
+}
+
+/// Tokens on their way to the experts of a layer.
+#[derive(Debug)]
+pub struct Routed {
+    read: Tensor,
+    norm: Arc<RmsNorm>,
+    by_expert: ExpertTokens,
+}
+
+impl Routed {
+    /// The rows (tokens of the call, ascending) that go to `expert`, and their gate weights.
+    #[must_use]
+    pub fn tokens(&self, expert: usize) -> (&[u32], &[f32]) {
+        self.by_expert.of(expert)
+    }
+
+    /// What an expert reads for these rows, `[rows, hidden]`, normalised.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn input(&self, rows: &[u32]) -> Result<Tensor, Error> {
+        self.norm.forward(&ops::gather_rows(&self.read, rows)?)
+    }
+
+    /// Experts that get tokens, ascending.
+    pub(crate) fn busy(&self) -> impl Iterator<Item = usize> + '_ {
+        self.by_expert.iter().map(|(expert, ..)| expert)
+    }
+}
+
+impl LayerTrunk {
+    /// Reads the trunk of layer `layer` of a model and widens or narrows it, once, to the type it
+    /// will compute in. On the CPU that should be [`DType::F32`], for which there is code of its
+    /// own; other types go through candle's operations, which is what a GPU does.
+    ///
+    /// # Errors
+    /// [`Error::Read`] and [`Error::Shape`] name the tensor; [`Error::Spec`] if the specification
+    /// asks for something this crate cannot run, or has no such layer.
+    pub fn load(
+        source: &dyn TensorSource,
+        spec: &ModelSpec,
+        layer: usize,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Self, Error> {
+        let Some(parts) = spec.layers.get(layer) else {
+            let layers = spec.layers.len();
+            return Err(Error::Spec(format!("no layer {layer} in a model of {layers}")));
+        };
+        let weights = Weights { source, device, dtype };
+        let norm = |tensor| {
+            RmsNorm::load(weights, TensorId::Layer(layer, tensor), spec.hidden, spec.norm_eps)
+        };
+        let shape = |inner| MlpShape { hidden: spec.hidden, inner, activation: spec.activation };
+        let feed_forward = match &parts.feed_forward {
+            FeedForward::Dense { inner } => {
+                Block::Dense(GatedMlp::load(weights, layer, LinearId::Dense, shape(*inner))?)
+            }
+            FeedForward::Moe(moe) => {
+                let residual = match moe.residual_inner {
+                    Some(inner) => Some((
+                        norm(LayerTensor::ResidualNorm)?,
+                        GatedMlp::load(weights, layer, LinearId::Residual, shape(inner))?,
+                    )),
+                    None => None,
+                };
+                let router = Router::load(weights, layer, spec.hidden, moe)?;
+                Block::Moe { router, input: moe.input, residual }
+            }
+            other => return Err(Error::Spec(format!("layer {layer}: no feed-forward {other:?}"))),
+        };
+        Ok(Self {
+            layer,
+            hidden: spec.hidden,
+            max_positions: spec.max_positions,
+            input_norm: norm(LayerTensor::InputNorm)?,
+            attention: Attention::load(weights, layer, spec)?,
+            post_attention_norm: Arc::new(norm(LayerTensor::PostAttentionNorm)?),
+            feed_forward,
+        })
+    }
+
+    /// Runs the trunk on whole sequences, `[batch, seq, hidden]`, whose tokens see only each
+    /// other. Rows of what it gives are the tokens, sequence after sequence. `sink` is shown all
+    /// but what experts read and put out.
+    ///
+    /// # Errors
+    /// If the shape does not fit, sequences are longer than the model's positions, the router is
+    /// not finite, or the sink fails.
+    pub fn forward(
+        &self,
+        hidden: &Tensor,
+        sink: &mut dyn ActivationSink,
+    ) -> Result<TrunkOutput, Error> {
+        let (batch, seq) = self.batch_of(hidden)?;
+        let rows = hidden.reshape((batch * seq, self.hidden))?;
+        let mut caches: Vec<_> = (0..batch).map(|_| SequenceCache::starting_at(0)).collect();
+        self.forward_ragged(&rows, &vec![seq; batch], &mut caches, sink)
+    }
+
+    /// Batch and length of hidden states.
+    pub(crate) fn batch_of(&self, hidden: &Tensor) -> Result<(usize, usize), Error> {
+        match *hidden.dims() {
+            [batch, seq, width] if width == self.hidden => Ok((batch, seq)),
+            ref other => Err(Error::HiddenShape { hidden: self.hidden, got: other.to_vec() }),
+        }
+    }
+
+    /// As [`forward`](Self::forward) for sequences of different lengths, which continue at
+    /// different positions: `x` is `[Σ lens, hidden]`, and there is no padding.
+    pub(crate) fn forward_ragged(
+        &self,
+        x: &Tensor,
+        lens: &[usize],
+        caches: &mut [SequenceCache],
+        sink: &mut dyn ActivationSink,
+    ) -> Result<TrunkOutput, Error> {
+        let longest = caches.iter().zip(lens).map(|(cache, len)| cache.next() + len).max();
+        check_length(longest.unwrap_or(0), self.max_positions)?;
+        let attended = {
+            let normed = self.input_norm.forward(x)?;
+            self.attention.forward(&normed, lens, caches, sink)?
+        };
+        let h = ops::add(x, &attended)?;
+        drop(attended);
+        match &self.feed_forward {
+            Block::Dense(mlp) => {
+                let normed = self.post_attention_norm.forward(&h)?;
+                let sum = ops::add(&h, &mlp.forward(&normed, LinearId::Dense, sink)?)?;
+                Ok(TrunkOutput { sum: HiddenSum::new(&sum)?, routed: None })
+            }
+            Block::Moe { router, input, residual } => {
+                let read = match input {
+                    MoeInput::AfterAttention => h.clone(),
+                    MoeInput::LayerInput => x.clone(),
+                    other => return Err(Error::Spec(format!("no experts' input {other:?}"))),
+                };
+                let sum = match residual {
+                    Some((norm, mlp)) => {
+                        let normed = norm.forward(&h)?;
+                        ops::add(&h, &mlp.forward(&normed, LinearId::Residual, sink)?)?
+                    }
+                    None => h,
+                };
+                let sum = HiddenSum::new(&sum)?;
+                let normed = self.post_attention_norm.forward(&read)?;
+                let by_expert = router.route(&normed, self.layer, sink)?;
+                let norm = Arc::clone(&self.post_attention_norm);
+                Ok(TrunkOutput { sum, routed: Some(Routed { read, norm, by_expert }) })
+            }
+        }
+    }
+}
+
+impl Router {
+    fn load(
+        weights: Weights<'_>,
+        layer: usize,
+        hidden: usize,
+        spec: &MoeSpec,
+    ) -> Result<Self, Error> {
+        let renormalize = match spec.routing {
+            Routing::SoftmaxTopK { renormalize } => renormalize,
+            other => return Err(Error::Spec(format!("layer {layer}: no routing {other:?}"))),
+        };
+        if spec.experts == 0 || spec.top_k == 0 {
+            return Err(Error::Spec(format!(
+                "layer {layer}: {} experts, {} for each token; both must be at least 1",
+                spec.experts, spec.top_k
+            )));
+        }
+        let id = [(TensorId::linear(layer, LinearId::Router), spec.experts)];
+        Ok(Self {
+            experts: spec.experts,
+            top_k: spec.top_k,
+            renormalize,
+            // Half-precision logits can tie or swap where f32 ones do not.
+            weight: weights.in_type(ops::wide(weights.dtype)).linear(&id, hidden)?,
+        })
+    }
+
+    fn route(
+        &self,
+        x: &Tensor,
+        layer: usize,
+        sink: &mut dyn ActivationSink,
+    ) -> Result<ExpertTokens, Error> {
+        sink.linear_input(LinearId::Router, x)?;
+        let logits = self.weight.forward(&x.to_dtype(ops::wide(x.dtype()))?)?;
+        let routes = Routes::softmax_top_k(
+            logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?,
+            self.experts,
+            self.top_k,
+            self.renormalize,
+            layer,
+        )?;
+        sink.routing(&routes.choice())?;
+        Ok(routes.by_expert())
+    }
+}
