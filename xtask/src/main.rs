@@ -1,10 +1,12 @@
 //! Repository chores: `cargo xtask COMMAND`.
-#![expect(clippy::print_stdout, reason = "commands print their results")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands print their results")]
 
 mod embedded;
 mod prune_arctic;
 mod readme_results;
 mod train_nano;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -22,7 +24,21 @@ enum Command {
     TrainNano(train_nano::Arguments),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error:?}");
+            let own = error.downcast_ref::<moeprune::Error>();
+            match own.is_some_and(moeprune::Error::is_stop) {
+                true => ExitCode::from(moeprune::cli::INTERRUPTED),
+                false => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::PruneArctic(arguments) => prune_arctic::run(&arguments),
         Command::ReadmeResults(arguments) => readme_results::run(&arguments),

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use moeprune::{
-    Evaluation, Pipeline, Report,
-    checkpoint::{Checkpoint, OutputDirectory},
-    cli::{CalibrationArgs, FamilyArgs, RecipeArgs, Terminal, bytes, percent, seconds, table},
+    Evaluation, Pipeline, Report, Run,
+    checkpoint::Checkpoint,
+    cli::{CalibrationArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes, percent, seconds, table},
     evaluate,
     evaluation::Score,
     prune,
@@ -59,6 +59,8 @@ pub(crate) struct PruneArcticArgs {
     #[command(flatten)]
     sampling: CalibrationArgs,
     #[command(flatten)]
+    resume: ResumeArgs,
+    #[command(flatten)]
     family: FamilyArgs,
 }
 
@@ -70,7 +72,7 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     let default_task = if embedded { "gsm8k_zeroshot" } else { "gsm8k" };
     let task = args.task.as_deref().unwrap_or(default_task);
     let recipe = args.recipe.resolve(&args.sampling)?;
-    let source = args.family.open(&model)?;
+    let source = args.family.open_to_stream(&model)?;
     let out = match &args.out {
         Some(out) => out.clone(),
         None => {
@@ -95,10 +97,13 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
         Ok(Some(evaluate(checkpoint, &what, terminal)?))
     };
     // Claims the place before the first question is asked; the run claims it again.
-    drop(OutputDirectory::create(&out, &source)?);
+    let resume = args.resume.into();
+    drop(Run::claim(&out, &source, resume)?);
     let before = ask(&source, &mut terminal)?;
     let pipeline = Pipeline::from_recipe(&recipe);
-    let report = prune(&source, &out, &calibration, &recipe, &pipeline, &mut terminal)?;
+    moeprune::cli::listen_for_interrupt();
+    let report =
+        prune(&source, &out, &calibration, &recipe, &pipeline, resume, &mut terminal)?;
     let after = ask(&args.family.open(&out)?, &mut terminal)?;
     if let Some(path) = &args.json {
         std::fs::write(path, report.to_json()?)

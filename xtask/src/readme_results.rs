@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Instant};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use moeprune::{
-    Evaluation, Pipeline, Recipe, Silent,
+    Evaluation, Pipeline, Recipe, Resume, Silent,
     checkpoint::Checkpoint,
     cli::{bytes, percent, seconds},
     core::Sparsity,
@@ -98,7 +98,9 @@ fn prune_once(source: &Checkpoint, out: &Path, total: f64, experts: f64) -> Resu
     recipe.experts.sparsity = Sparsity::new(experts)?;
     let pipeline = Pipeline::from_recipe(&recipe);
     let began = Instant::now();
-    let report = prune(source, out, &embedded::calibration(), &recipe, &pipeline, &mut Silent)?;
+    let calibration = embedded::calibration();
+    let report =
+        prune(source, out, &calibration, &recipe, &pipeline, Resume::No, &mut Silent)?;
     Ok(Row {
         achieved: report.sparsity.achieved.linears,
         kept: report.layers.iter().map(|l| l.kept.len()).sum(),

@@ -145,6 +145,22 @@ impl LayerObserver {
         self.block = block as u64 + 1;
     }
 
+    /// The moments, so far, of the input that a Linear reads; `None` if inputs are not observed or
+    /// the layer has no such Linear.
+    ///
+    /// # Errors
+    /// [`Error::InputNotFinite`].
+    pub fn input_of(&self, linear: LinearId) -> Result<Option<&InputMoments>, Error> {
+        let site = linear.input_site();
+        let sums = self.inputs.as_ref().and_then(|inputs| inputs.get(&site));
+        match sums.map(|site| &site.moments) {
+            Some(moments) if !moments.sum_squares.iter().all(|sum| sum.is_finite()) => {
+                Err(Error::InputNotFinite { layer: self.layer, site })
+            }
+            moments => Ok(moments),
+        }
+    }
+
     /// The sums.
     ///
     /// # Errors

@@ -2,15 +2,23 @@
 
 use std::path::Path;
 
+use candle_core::{DType, Device};
 use moeprune_capture::{
-    CalibrationFile, CalibrationFormat, TokenBlocks, open_calibration, token_blocks,
+    CalibrationFile, CalibrationFormat, ObserverOptions, TokenBlocks, embed_blocks,
+    observe_and_advance, open_calibration, passes, token_blocks, write_observation,
 };
-use moeprune_checkpoint::Checkpoint;
+use moeprune_checkpoint::{Checkpoint, PartialOutput};
 use moeprune_core::{CorpusTag, Observation};
-
+use moeprune_model::Embedding;
 use tokenizers::Tokenizer;
 
-use crate::{Error, Progress, Recipe, finite::Finite, load_tokenizer};
+use crate::{
+    Error, MemoryNeed, Progress, Recipe, Resume,
+    apply::Steps,
+    finite::Finite,
+    load_tokenizer,
+    session::{Pass, Record, RunIdentity, Session, folder, unfinished},
+};
 
 /// Blocks of tokens, and where they came from.
 #[derive(Debug)]
@@ -53,30 +61,104 @@ pub(crate) fn tokenizer_for(
 /// Runs the model over calibration blocks once and sums what it does.
 ///
 /// # Errors
-/// If the model cannot be run.
+/// If the model cannot be run, or `progress` asks to stop.
 pub fn observe(
     checkpoint: &Checkpoint,
     calibration: &Calibration,
     progress: &mut dyn Progress,
 ) -> Result<Observation, Error> {
-    let spec = checkpoint.spec();
-    progress.begin("observing", calibration.tag.tokens(), "tokens");
-    let observation = moeprune_capture::observe(
-        &Finite(checkpoint),
-        spec,
-        &calibration.blocks,
-        &candle_core::Device::Cpu,
-        calibration.tag.clone(),
-        checkpoint.fingerprint()?,
-        &mut |at| {
-            // A token is done when it went through all layers.
-            let through = at.layer as u64 * at.tokens_total + at.tokens_done;
-            progress.advance(
-                through / at.layers.max(1) as u64,
-                &format!("layer {}/{}", at.layer + 1, at.layers),
-            );
-        },
-    )?;
-    progress.end();
-    Ok(observation)
+    observe_in(&mut Session::in_memory(), checkpoint, calibration, progress)
+}
+
+/// As [`observe`], and writes the observation to `out`. Every finished layer is kept in a hidden
+/// sibling of `out`, so that a run that was killed can be continued.
+///
+/// # Errors
+/// As [`observe`]; if `out` exists or cannot be written; if an interrupted run left finished layers
+/// and `resume` says not to go on with them, or they are of another model or text.
+pub fn observe_to(
+    checkpoint: &Checkpoint,
+    calibration: &Calibration,
+    out: &Path,
+    resume: Resume,
+    progress: &mut dyn Progress,
+) -> Result<Observation, Error> {
+    let mut place = PartialOutput::open(out)?;
+    let mut left = None;
+    if place.is_leftover() {
+        place.set_keep(true);
+        left = unfinished(place.state(), resume)?;
+        if left.is_none() {
+            place.clear()?;
+        }
+    }
+    let identity = RunIdentity::new("observe", checkpoint)?.with_calibration(&calibration.tag);
+    let mut session = Session::begin(place.state(), left, &identity)?;
+    place.set_keep(false);
+    progress.note(&MemoryNeed::of(checkpoint, calibration.tag.tokens(), false).line());
+    let folder = folder(place.state());
+    let observed = observe_in(&mut session, checkpoint, calibration, progress)
+        .and_then(|observation| {
+            write_observation(&observation, place.content())?;
+            Ok(observation)
+        });
+    match observed {
+        Ok(observation) => {
+            place.set_keep(true);
+            place.publish().map_err(|e| Error::from(e).kept(folder))?;
+            Ok(observation)
+        }
+        Err(error) if session.has_progress() => {
+            place.set_keep(true);
+            Err(error.kept(folder))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// [`observe`] within a run: layers that were observed before are not run again.
+pub(crate) fn observe_in(
+    session: &mut Session,
+    checkpoint: &Checkpoint,
+    calibration: &Calibration,
+    progress: &mut dyn Progress,
+) -> Result<Observation, Error> {
+    let (spec, source) = (checkpoint.spec(), &Finite(checkpoint));
+    let Calibration { blocks, tag } = calibration;
+    let layers = spec.layers.len();
+    let done = session.observed()?;
+    let mut seen = Vec::with_capacity(layers);
+    for layer in 0..done {
+        seen.push(session.load_observed(layer)?);
+    }
+    let fingerprint = checkpoint.fingerprint()?;
+    let observation = |layers| Observation {
+        model_fingerprint: fingerprint.clone(),
+        corpora: vec![tag.clone()],
+        layers,
+    };
+    if done >= layers {
+        return Ok(observation(seen));
+    }
+    let mut hidden = match done.checked_sub(1) {
+        Some(layer) => session.hidden_after(Pass::Observe, layer, blocks, spec.hidden)?,
+        None => {
+            embed_blocks(&Embedding::load(source, spec, &Device::Cpu, DType::F32)?, blocks)?
+        }
+    };
+    let mut steps = Steps::tokens("observing", layers, blocks.tokens(), done, progress);
+    for layer in done..layers {
+        steps.begin_layer(layer, passes(spec, layer, blocks.tokens()));
+        let watch = &mut |more| steps.watch(more);
+        let options = ObserverOptions::default();
+        let (sums, outputs) = observe_and_advance(source, spec, layer, hidden, options, watch)?;
+        hidden = outputs;
+        session.save_observed(layer, &observation(vec![sums.clone()]))?;
+        seen.push(sums);
+        let next = (layer + 1 < layers).then_some(&hidden[..]);
+        session.layer_done(Pass::Observe, layer, next, Record::Observed { layer })?;
+        steps.end_layer();
+    }
+    steps.end();
+    Ok(observation(seen))
 }

@@ -16,7 +16,7 @@ pub enum Error {
     Model(#[from] moeprune_model::Error),
     /// Calibration text or an observation.
     #[error(transparent)]
-    Capture(#[from] moeprune_capture::Error),
+    Capture(moeprune_capture::Error),
     /// Masking weights.
     #[error(transparent)]
     Score(#[from] moeprune_score::Error),
@@ -68,6 +68,32 @@ pub enum Error {
     /// A request that cannot be met.
     #[error("{0}")]
     Request(String),
+    /// Somebody asked the run to stop ([`Progress::should_stop`](crate::Progress::should_stop)).
+    #[error("stopped before the end")]
+    Stopped,
+    /// A run failed or was stopped when part of its work was done.
+    #[error(
+        "{error}\n  what is done is kept in {folder}: run the same command with --resume to go on, \
+         or delete that folder"
+    )]
+    Kept {
+        /// Why it ended.
+        error: Box<Self>,
+        /// Where the work lies.
+        folder: String,
+    },
+    /// An interrupted run left work that this one would destroy.
+    #[error(
+        "an interrupted run left finished work in {folder}: run with --resume to go on with it, \
+         or delete that folder to start over"
+    )]
+    Unfinished {
+        /// Where the work lies.
+        folder: String,
+    },
+    /// An interrupted run that cannot be gone on with.
+    #[error("cannot resume: {0}")]
+    Resume(String),
     /// The tokenizer could not be loaded or used.
     #[error("tokenizer {path}: {problem}")]
     Tokenizer {
@@ -78,7 +104,30 @@ pub enum Error {
     },
 }
 
+impl From<moeprune_capture::Error> for Error {
+    fn from(error: moeprune_capture::Error) -> Self {
+        match error {
+            moeprune_capture::Error::Stopped => Self::Stopped,
+            error => Self::Capture(error),
+        }
+    }
+}
+
 impl Error {
+    /// Whether somebody asked the run to stop: it is no failure then.
+    #[must_use]
+    pub fn is_stop(&self) -> bool {
+        match self {
+            Self::Stopped => true,
+            Self::Kept { error, .. } => error.is_stop(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn kept(self, folder: String) -> Self {
+        Self::Kept { error: Box::new(self), folder }
+    }
+
     pub(crate) fn io(path: &Path, verb: &'static str, source: io::Error) -> Self {
         Self::Io { verb, path: path.display().to_string(), source }
     }

@@ -14,7 +14,7 @@ wires them and adds nothing else.
 
 ```no_run
 use std::path::Path;
-use moeprune::{Pipeline, Recipe, Silent, checkpoint::Checkpoint, prune};
+use moeprune::{Pipeline, Recipe, Resume, Silent, checkpoint::Checkpoint, prune};
 
 let model = Checkpoint::open(Path::new("snowflake-arctic-instruct"))?;
 let recipe = Recipe::arctic();
@@ -24,6 +24,7 @@ let report = prune(
     Path::new("c4-train.00000-of-01024.json.gz"),
     &recipe,
     &Pipeline::from_recipe(&recipe),
+    Resume::Yes,
     &mut Silent,
 )?;
 assert!((report.sparsity.achieved.linears - 0.4).abs() < 5e-4);
@@ -43,12 +44,15 @@ pub mod cli;
 mod error;
 pub mod evaluation;
 mod finite;
+mod memory;
 mod pipeline;
 mod planning;
 mod progress;
 pub mod recipe;
+mod prune;
 pub mod report;
 mod run;
+mod session;
 mod tokenizer;
 
 pub use moeprune_capture as capture;
@@ -62,13 +66,16 @@ pub use moeprune_select as select;
 pub use moeprune_similarity as similarity;
 
 pub use apply::{Inputs, apply};
-pub use calibration::{Calibration, observe};
+pub use calibration::{Calibration, observe, observe_to};
 pub use error::Error;
 pub use evaluation::{Evaluation, evaluate};
+pub use memory::MemoryNeed;
 pub use pipeline::Pipeline;
 pub use planning::{PLAN_FORMAT, check_request, plan};
 pub use progress::{Progress, Silent};
 pub use recipe::Recipe;
+pub use prune::prune;
 pub use report::Report;
-pub use run::prune;
+pub use run::Run;
+pub use session::Resume;
 pub use tokenizer::load_tokenizer;

@@ -8,7 +8,12 @@ use moeprune_core::{
 };
 use rayon::prelude::*;
 
-use crate::{Error, Pipeline, Progress, Recipe, finite::Finite, recipe::Budget};
+use crate::{
+    Error, Pipeline, Progress, Recipe,
+    finite::Finite,
+    recipe::Budget,
+    session::{Record, Session},
+};
 
 /// Version of the plan format this crate writes and reads.
 pub const PLAN_FORMAT: u32 = 1;
@@ -29,13 +34,25 @@ pub fn plan(
     pipeline: &Pipeline,
     progress: &mut dyn Progress,
 ) -> Result<Plan, Error> {
+    plan_in(&mut Session::in_memory(), checkpoint, observation, recipe, pipeline, progress)
+}
+
+/// [`plan`] within a run: layers whose survivors were chosen before are not looked at again.
+pub(crate) fn plan_in(
+    session: &mut Session,
+    checkpoint: &Checkpoint,
+    observation: Option<&Observation>,
+    recipe: &Recipe,
+    pipeline: &Pipeline,
+    progress: &mut dyn Progress,
+) -> Result<Plan, Error> {
     let spec = checkpoint.spec();
     let fingerprint = checkpoint.fingerprint()?;
     check_request(spec, recipe)?;
     if let Some(observation) = observation {
         check_observation(observation, spec, &fingerprint)?;
     }
-    let layers = expert_stage(checkpoint, observation, recipe, pipeline, progress)?;
+    let layers = expert_stage(session, checkpoint, observation, recipe, pipeline, progress)?;
     let unstructured = unstructured_stage(spec, &layers, recipe)?;
     Ok(Plan {
         format: PLAN_FORMAT,
@@ -184,6 +201,7 @@ pub(crate) fn check_observation(
 }
 
 fn expert_stage(
+    session: &mut Session,
     checkpoint: &Checkpoint,
     observation: Option<&Observation>,
     recipe: &Recipe,
@@ -252,6 +270,14 @@ fn expert_stage(
         if let ExpertBudget::Uniform { keep } = budget {
             contract("clustering", layer, keep, clusters.len())?;
         }
+        let known = session.planned().find(|p| p.layer == layer && p.clusters == clusters).cloned();
+        if let Some(known) = known {
+            layers.push(known);
+            continue;
+        }
+        if progress.should_stop() {
+            return Err(Error::Stopped);
+        }
         let survivors = pipeline
             .selector
             .select(
@@ -271,6 +297,7 @@ fn expert_stage(
             layer,
             problem,
         })?;
+        session.record(Record::Planned(plan.clone()))?;
         layers.push(plan);
         progress.advance(layers.len() as u64, &format!("layer {layer}"));
     }
@@ -390,7 +417,11 @@ impl ExpertWeights for StoredExperts<'_> {
         if expert >= self.experts {
             return Err(format!("expert {expert} of {} does not exist", self.experts).into());
         }
-        let mut parameters = Vec::new();
+        // Grown step by step, it would be held twice for a moment.
+        let shapes = self.weights.0.spec().linears(self.layer);
+        let own = shapes.iter().filter(|shape| shape.id.expert() == Some(expert));
+        let total: u64 = own.map(moeprune_core::LinearShape::parameters).sum();
+        let mut parameters = Vec::with_capacity(total as usize);
         for projection in MlpProjection::ALL {
             let id = TensorId::linear(self.layer, LinearId::Expert(expert, projection));
             let tensor = self.weights.tensor(id)?;

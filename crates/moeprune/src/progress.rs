@@ -17,6 +17,12 @@ pub trait Progress: std::fmt::Debug {
     /// The step ended.
     fn end(&mut self) {}
 
+    /// Whether to stop at the next safe point. The run then ends with an error
+    /// ([`Error::is_stop`](crate::Error::is_stop)); what it has finished can be resumed.
+    fn should_stop(&self) -> bool {
+        false
+    }
+
     /// Something worth a line.
     fn note(&mut self, line: &str) {
         let _ = line;

@@ -135,7 +135,7 @@ pub struct StageReport {
 }
 
 /// Measures the steps of a run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StageClock {
     last: Instant,
     stages: Vec<StageReport>,

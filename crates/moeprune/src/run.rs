@@ -1,49 +1,88 @@
-//! The whole job in one call: observe, plan, apply.
+//! A run that writes a pruned checkpoint, and what is left of it when it is interrupted.
 
 use std::path::Path;
 
 use moeprune_checkpoint::{Checkpoint, OutputDirectory};
 
 use crate::{
-    Calibration, Error, Inputs, Pipeline, Progress, Recipe, Report, apply, observe, plan,
+    Error, Report,
     report::StageClock,
+    session::{Journal, Resume, RunIdentity, Session, folder, unfinished},
 };
 
-/// Prunes a checkpoint into `out`: observes it on the calibration text, plans, and applies the
-/// plan with statistics from the same text.
+/// A place claimed for a pruned checkpoint, the journal of the work on it, and its clock.
 ///
-/// The observation costs one forward pass of the unpruned model. It is made whenever experts go,
-/// whatever the similarity: a cluster of two is always a tie, and the tokens routed to each
-/// expert decide ties better than the lowest index does.
-///
-/// # Errors
-/// As [`observe`], [`plan`] and [`apply`]; nothing is left under the name `out` then.
-pub fn prune(
-    checkpoint: &Checkpoint,
-    out: &Path,
-    calibration: &Path,
-    recipe: &Recipe,
-    pipeline: &Pipeline,
-    progress: &mut dyn Progress,
-) -> Result<Report, Error> {
-    crate::planning::check_request(checkpoint.spec(), recipe)?;
-    let output = OutputDirectory::create(out, checkpoint)?;
-    let mut clock = StageClock::default();
-    let calibration = Calibration::read(calibration, checkpoint, recipe)?;
-    clock.lap("reading calibration text");
-    let stored = recipe.weights.statistics == crate::recipe::Statistics::Stored;
-    let observation = if recipe.experts.sparsity.value() > 0.0 || stored {
-        let observation = observe(checkpoint, &calibration, progress)?;
-        clock.lap("observing");
-        Some(observation)
-    } else {
-        None
-    };
-    let plan = plan(checkpoint, observation.as_ref(), recipe, pipeline, progress)?;
-    clock.lap("planning");
-    let inputs = match &observation {
-        Some(observation) if stored => Inputs::Observation(observation),
-        _ => Inputs::Calibration(&calibration),
-    };
-    apply(checkpoint, output, &plan, inputs, pipeline, clock, progress)
+/// Nobody else can write to the place while this lives, and nothing is visible under its name
+/// before the work is complete.
+#[derive(Debug)]
+pub struct Run {
+    pub(crate) output: OutputDirectory,
+    pub(crate) session: Session,
+    pub(crate) clock: StageClock,
+    /// What an interrupted run has written about itself, until this one has begun.
+    unfinished: Option<Journal>,
+}
+
+impl Run {
+    /// Claims `out`.
+    ///
+    /// # Errors
+    /// If `out` exists, lies in the model or the model in it, another process is writing to it, or
+    /// an interrupted run left finished layers there and `resume` says not to go on with them.
+    pub fn claim(out: &Path, checkpoint: &Checkpoint, resume: Resume) -> Result<Self, Error> {
+        let mut output = OutputDirectory::open(out, checkpoint)?;
+        let mut left = None;
+        if output.is_leftover() {
+            // Whatever happens next, what it holds may be hours of work.
+            output.set_keep(true);
+            left = unfinished(output.state(), resume)?;
+            if left.is_none() {
+                output.clear()?;
+                output.set_keep(false);
+            }
+        }
+        Ok(Self {
+            output,
+            session: Session::in_memory(),
+            clock: StageClock::default(),
+            unfinished: left,
+        })
+    }
+
+    /// Begins the work, or goes on with it.
+    pub(crate) fn begin(&mut self, identity: &RunIdentity) -> Result<(), Error> {
+        self.session = Session::begin(self.output.state(), self.unfinished.take(), identity)?;
+        self.output.set_keep(false);
+        Ok(())
+    }
+
+    /// Ends a step of the run.
+    pub fn lap(&mut self, name: &str) {
+        self.clock.lap(name);
+    }
+
+    /// Does the work and publishes what it made. If it fails, what was finished is kept.
+    pub(crate) fn complete(
+        mut self,
+        work: impl FnOnce(&mut Self) -> Result<Report, Error>,
+    ) -> Result<Report, Error> {
+        let done = work(&mut self).and_then(|report| {
+            report.write(self.output.path())?;
+            Ok(report)
+        });
+        match done {
+            Ok(report) => {
+                // Syncing may still find the disk full.
+                let folder = folder(self.output.state());
+                self.output.set_keep(true);
+                self.output.publish().map_err(|e| Error::from(e).kept(folder))?;
+                Ok(report)
+            }
+            Err(error) if self.session.has_progress() => {
+                self.output.set_keep(true);
+                Err(error.kept(folder(self.output.state())))
+            }
+            Err(error) => Err(error),
+        }
+    }
 }

@@ -9,11 +9,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use moeprune::{
-    Calibration, Evaluation, Inputs, Pipeline, Recipe, Silent, apply,
+    Calibration, Evaluation, Inputs, Pipeline, Recipe, Resume, Run, Silent, apply,
     capture::write_observation,
-    checkpoint::{Checkpoint, OutputDirectory},
+    checkpoint::Checkpoint,
     evaluate, observe, plan,
-    report::StageClock,
     score::Magnitude,
 };
 
@@ -44,10 +43,9 @@ fn main() -> Result<()> {
         );
     }
 
-    let output = OutputDirectory::create(&out, &source)?;
+    let run = Run::claim(&out, &source, Resume::No)?;
     let inputs = Inputs::Calibration(&calibration);
-    let clock = StageClock::default();
-    let report = apply(&source, output, &plan, inputs, &pipeline, clock, &mut Silent)?;
+    let report = apply(&source, run, &plan, inputs, &pipeline, &mut Silent)?;
     println!("achieved {:.4} over the decoder Linears", report.sparsity.achieved.linears);
 
     let what = Evaluation {

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use moeprune::{Pipeline, Recipe, Report, Silent, checkpoint::Checkpoint, core::Sparsity, prune};
+use moeprune::{Pipeline, Recipe, Report, Resume, Silent, checkpoint::Checkpoint, core::Sparsity, prune};
 
 /// A checkpoint of the repository's assets.
 pub(crate) fn asset(name: &str) -> PathBuf {
@@ -62,5 +62,6 @@ pub(crate) fn run(
     recipe: &Recipe,
 ) -> Result<Report, moeprune::Error> {
     let source = Checkpoint::open(model)?;
-    prune(&source, out, calibration, recipe, &Pipeline::from_recipe(recipe), &mut Silent)
+    let pipeline = Pipeline::from_recipe(recipe);
+    prune(&source, out, calibration, recipe, &pipeline, Resume::No, &mut Silent)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moeprune_checkpoint::{Checkpoint, average, select_rows};
+use moeprune_checkpoint::{Checkpoint, average, average_of, select_rows};
 use moeprune_core::{
     LayerPlan, LayerTensor, LinearId, ModelSpec, Plan, StageError, Survivor, TensorBytes, TensorId,
     TensorSource,
@@ -61,6 +61,18 @@ impl<'a> KeptExperts<'a> {
         }
     }
 
+    /// Whether a part of the pruned model has the bytes of a tensor of the source.
+    pub(crate) fn is_as_stored(&self, id: TensorId) -> bool {
+        let TensorId::Layer(layer, LayerTensor::Linear(linear)) = id else { return true };
+        match (linear, self.layers.get(&layer)) {
+            (LinearId::Router, Some(_)) => false,
+            (LinearId::Expert(index, _), Some(plan)) => {
+                plan.survivors.get(index).is_some_and(|s| s.average_of.is_empty())
+            }
+            _ => true,
+        }
+    }
+
     fn router(&self, id: TensorId, plan: &LayerPlan) -> Result<TensorBytes<'_>, StageError> {
         let router = self.weights.tensor(id)?;
         if plan.survivors.iter().all(|s| s.average_of.is_empty()) {
@@ -99,12 +111,8 @@ impl TensorSource for KeptExperts<'_> {
                 if survivor.average_of.is_empty() {
                     return self.weights.tensor(of(survivor.source));
                 }
-                let members: Vec<TensorBytes<'_>> = survivor
-                    .average_of
-                    .iter()
-                    .map(|&source| self.weights.tensor(of(source)))
-                    .collect::<Result<_, _>>()?;
-                Ok(average(&members)?)
+                let members = &survivor.average_of;
+                Ok(average_of(members.len(), &mut |member| self.weights.tensor(of(members[member])))?)
             }
             _ => self.weights.tensor(id),
         }

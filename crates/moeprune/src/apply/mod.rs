@@ -2,33 +2,38 @@
 Applying a plan: from a checkpoint and a plan to a pruned checkpoint.
 
 [`apply`] writes into a hidden sibling of the output directory and renames it at the end, so what
-is there under the asked name is complete ([`OutputDirectory`]). One layer is worked on at a time; in the order they
-are written, its tensors pass through three forms:
+is there under the asked name is complete ([`Run`]). One layer is worked on at a time, and of its
+experts one; in the order they are worked on, its tensors pass through three forms:
 
-1. the source's, read lazily ([`Checkpoint`]);
+1. the source's, read when they are needed ([`Checkpoint`]);
 2. with experts dropped, averaged and renumbered ([`KeptExperts`]);
-3. with weights zeroed ([`MaskedLayer`]), when the plan asks for it.
+3. with weights zeroed, when the plan asks for it ([`layer`]).
 */
 
 mod kept_experts;
-mod layer_masks;
+mod layer;
+mod ratios;
 mod statistics;
+mod steps;
 mod writing;
 
 pub(crate) use kept_experts::KeptExperts;
-use layer_masks::{MaskedLayer, mask_layer};
-use statistics::{LayerStatistics, Statistics};
+pub(crate) use steps::Steps;
 pub(crate) use writing::LayerZeros;
+
+use layer::Stages;
+use statistics::Statistics;
 use writing::Output;
 
-use moeprune_checkpoint::{Checkpoint, OutputDirectory};
-use moeprune_core::{CorpusTag, LayerProfile, LinearShape, Observation, Plan, Sparsity};
+use moeprune_checkpoint::Checkpoint;
+use moeprune_core::{CorpusTag, Observation, Plan, Sparsity};
 
 use crate::{
-    Error, Pipeline, Progress, Recipe, Report,
+    Error, MemoryNeed, Pipeline, Progress, Recipe, Report, Run,
     planning::{PLAN_FORMAT, check_survivors},
     recipe::CalibrationRecipe,
-    report::{Applied, StageClock},
+    report::Applied,
+    session::{Pass, Record, RunIdentity},
 };
 
 /// Where the statistics for scoring weights come from.
@@ -43,18 +48,46 @@ pub enum Inputs<'a> {
     Observation(&'a Observation),
 }
 
-/// Writes the pruned checkpoint and its report to the place that `output` has claimed.
+/// Writes the pruned checkpoint and its report to the place that `run` has claimed.
 ///
 /// # Errors
 /// If the plan is not for this model, inputs it needs are missing, weights are not finite, or
-/// reading or writing fails. Nothing is left behind then.
+/// reading or writing fails. What was done until then is kept if any layer was finished
+/// ([`Error::Kept`]); otherwise nothing is left behind.
 pub fn apply(
     checkpoint: &Checkpoint,
-    output: OutputDirectory,
+    run: Run,
     plan: &Plan,
     inputs: Inputs<'_>,
     pipeline: &Pipeline,
-    mut clock: StageClock,
+    progress: &mut dyn Progress,
+) -> Result<Report, Error> {
+    run.complete(|run| {
+        let recipe = check_plan(checkpoint, plan)?;
+        let mut identity = RunIdentity::new("apply", checkpoint)?
+            .with_recipe(&recipe, pipeline)?
+            .with_plan(plan)?;
+        identity = match inputs {
+            Inputs::None => identity,
+            Inputs::Calibration(calibration) => identity.with_calibration(&calibration.tag),
+            Inputs::Observation(observation) => identity.with_observation(observation),
+        };
+        run.begin(&identity)?;
+        if let Inputs::Calibration(calibration) = inputs {
+            let tokens = calibration.tag.tokens();
+            progress.note(&MemoryNeed::of(checkpoint, tokens, true).line());
+        }
+        apply_plan(checkpoint, run, plan, inputs, pipeline, progress)
+    })
+}
+
+/// [`apply`] within a run that has begun.
+pub(crate) fn apply_plan(
+    checkpoint: &Checkpoint,
+    run: &mut Run,
+    plan: &Plan,
+    inputs: Inputs<'_>,
+    pipeline: &Pipeline,
     progress: &mut dyn Progress,
 ) -> Result<Report, Error> {
     let mut recipe = check_plan(checkpoint, plan)?;
@@ -76,51 +109,43 @@ pub fn apply(
     corpora.extend(statistics.corpora());
     corpora.sort_by(|a, b| (&a.sha256, a.seed).cmp(&(&b.sha256, b.seed)));
     corpora.dedup();
-    let mut output = Output::create(output, &kept, progress)?;
 
+    let Run { output, session, clock, .. } = run;
+    let mut output = Output::open(output, &kept, session, progress)?;
+    let stages = Stages { kept: &kept, recipe: &recipe, pipeline };
     let ratios = match &plan.unstructured {
         None => None,
         Some(asked) => {
-            let ratios = layer_ratios(asked, &kept, &statistics, &recipe, pipeline, progress)?;
+            let ratios = ratios::layer_ratios(asked, stages, &statistics, session, progress)?;
             clock.lap("layer ratios");
             Some(ratios)
         }
     };
-
-    let layers = kept.spec().layers.len();
-    let mut pass = statistics.start(&kept)?;
-    let mut idle = Vec::with_capacity(layers);
-    output.put_outside_layers(&kept)?;
-    let step = if ratios.is_some() { "pruning and writing" } else { "writing" };
-    let mut steps = LayerSteps::begin(step, layers, statistics.tokens(), progress);
-    for layer in 0..layers {
-        let masked = match &ratios {
-            None => MaskedLayer::unmasked(),
-            Some(ratios) => {
-                let inputs = pass.observe(&kept, layer)?;
-                let masked = mask_layer(&kept, layer, ratios[layer], &inputs, &recipe, pipeline)?;
-                pass.advance(&kept, &masked, layer)?;
-                masked
-            }
-        };
-        output.put_layer(&kept, &masked, layer)?;
-        idle.push(masked.idle_experts);
-        steps.done(layer);
+    if !session.outside_written() {
+        output.copy_outside_layers(&kept)?;
+        output.sync()?;
+        session.record(Record::OutsideWritten)?;
     }
-    steps.end();
-    let written = output.finish()?;
+    let step = if ratios.is_some() { "pruning and writing" } else { "writing" };
+    write_layers(step, stages, &statistics, ratios.as_deref(), session, &mut output, progress)?;
+    let bytes_written = output.finish()?;
     clock.lap(step);
-    let applied = Applied {
-        checkpoint,
-        plan,
-        recipe: &recipe,
-        ratios: ratios.as_deref(),
-        idle: &idle,
-        corpora,
-        zeros: &written.zeros,
-        bytes_written: written.bytes,
-    };
-    let report = Report::new(applied, clock);
+
+    let written = session.written()?;
+    let (zeros, idle): (Vec<_>, Vec<_>) = written.into_iter().unzip();
+    let report = Report::new(
+        Applied {
+            checkpoint,
+            plan,
+            recipe: &recipe,
+            ratios: ratios.as_deref(),
+            idle: &idle,
+            corpora,
+            zeros: &zeros,
+            bytes_written,
+        },
+        clock.clone(),
+    );
     let (asked, got) = (report.sparsity.requested, report.sparsity.achieved.linears);
     if plan.unstructured.is_some() && (asked - got).abs() > 1e-3 {
         progress.note(&format!(
@@ -129,36 +154,55 @@ pub fn apply(
             100.0 * got
         ));
     }
-    written.publish(&report)?;
     Ok(report)
 }
 
-/// Progress in layers, or in tokens where calibration text runs through them.
-struct LayerSteps<'a> {
-    progress: &'a mut dyn Progress,
-    layers: usize,
-    total: u64,
-}
-
-impl<'a> LayerSteps<'a> {
-    fn begin(step: &str, layers: usize, tokens: u64, progress: &'a mut dyn Progress) -> Self {
-        let unit = if tokens == 0 { "layers" } else { "tokens" };
-        let total = if tokens == 0 { layers as u64 } else { tokens };
-        progress.begin(step, total, unit);
-        Self { progress, layers, total }
+/// Writes all layers that are not written yet, each noted in the journal when it is durable.
+fn write_layers(
+    step: &str,
+    stages: Stages<'_>,
+    statistics: &Statistics<'_>,
+    ratios: Option<&[Sparsity]>,
+    session: &mut crate::session::Session,
+    output: &mut Output<'_>,
+    progress: &mut dyn Progress,
+) -> Result<(), Error> {
+    let layers = stages.kept.spec().layers.len();
+    let done = session.written()?.len();
+    let mut walk = match ratios {
+        None => statistics::Walk::None,
+        Some(_) => statistics.start(stages.kept, session, Pass::Prune, done)?,
+    };
+    let mut steps = if walk.is_forward() {
+        Steps::tokens(step, layers, statistics.tokens(), done, progress)
+    } else {
+        Steps::megabytes(step, layers, output.planned_bytes(), done, progress)
+    };
+    for layer in done..layers {
+        let idle = match ratios {
+            None => {
+                steps.begin_layer(layer, output.layer_bytes(stages.kept, layer));
+                output.copy_layer(stages.kept, layer, &mut |bytes| steps.watch(bytes))?;
+                Vec::new()
+            }
+            Some(ratios) => {
+                let work = match walk.is_forward() {
+                    true => 2 * statistics.passes(stages.kept, layer),
+                    false => output.layer_bytes(stages.kept, layer),
+                };
+                steps.begin_layer(layer, work);
+                let watch = &mut |more| steps.watch(more);
+                layer::prune_layer(stages, &mut walk, output, layer, ratios[layer], watch)?
+            }
+        };
+        output.sync()?;
+        let zeros = output.take_zeros();
+        let hidden = walk.hidden().filter(|_| layer + 1 < layers);
+        session.layer_done(Pass::Prune, layer, hidden, Record::Written { layer, zeros, idle })?;
+        steps.end_layer();
     }
-
-    fn done(&mut self, layer: usize) {
-        let done = layer as u64 + 1;
-        self.progress.advance(
-            done * self.total / self.layers as u64,
-            &format!("layer {done}/{}", self.layers),
-        );
-    }
-
-    fn end(self) {
-        self.progress.end();
-    }
+    steps.end();
+    Ok(())
 }
 
 /// Refuses a plan that is not for this model or was edited into nonsense, and returns its recipe.
@@ -211,58 +255,4 @@ fn check_plan(checkpoint: &Checkpoint, plan: &Plan) -> Result<Recipe, Error> {
         .map_err(|e| Error::Plan(format!("its recipe cannot be read: {e}")))?;
     recipe.check()?;
     Ok(recipe)
-}
-
-/// The Linears of a layer that may be zeroed.
-fn prunable(kept: &KeptExperts<'_>, layer: usize, recipe: &Recipe) -> Vec<LinearShape> {
-    let mut linears = kept.spec().linears(layer);
-    linears.retain(|l| recipe.weights.prune_router || l.id != moeprune_core::LinearId::Router);
-    linears
-}
-
-fn layer_ratios(
-    asked: &moeprune_core::UnstructuredPlan,
-    kept: &KeptExperts<'_>,
-    statistics: &Statistics<'_>,
-    recipe: &Recipe,
-    pipeline: &Pipeline,
-    progress: &mut dyn Progress,
-) -> Result<Vec<Sparsity>, Error> {
-    if !asked.layer_ratios.is_empty() {
-        return asked.layer_ratios.iter().map(|&r| Ok(Sparsity::new(r)?)).collect();
-    }
-    let layers = kept.spec().layers.len();
-    let mut profiles: Vec<LayerProfile> = (0..layers)
-        .map(|layer| LayerProfile {
-            layer,
-            prunable: prunable(kept, layer, recipe).iter().map(LinearShape::parameters).sum(),
-            outlier_percent: None,
-        })
-        .collect();
-    if let Some(multiplier) = pipeline.allocator.outlier_threshold() {
-        let mut pass = statistics.start(kept)?;
-        let tokens = statistics.tokens();
-        let mut steps = LayerSteps::begin("measuring outliers", layers, tokens, progress);
-        for profile in &mut profiles {
-            let layer = profile.layer;
-            let inputs = pass.observe_and_advance(kept, layer)?;
-            profile.outlier_percent = Some(layer_masks::outlier_percent(
-                kept, layer, multiplier, &inputs, recipe, pipeline,
-            )?);
-            steps.done(layer);
-        }
-        steps.end();
-    }
-    let ratios = pipeline
-        .allocator
-        .allocate(&profiles, Sparsity::new(asked.ratio)?)
-        .map_err(Error::stage("allocation", None))?;
-    if ratios.len() != layers {
-        return Err(Error::Contract {
-            stage: "allocation",
-            layer: 0,
-            problem: format!("{} ratios for {layers} layers", ratios.len()),
-        });
-    }
-    Ok(ratios)
 }

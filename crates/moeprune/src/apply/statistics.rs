@@ -1,28 +1,30 @@
 //! Input statistics of the layer being pruned, wherever they come from.
 
 use candle_core::{DType, Device, Tensor};
-use moeprune_capture::{ObserverOptions, advance_layer, embed_blocks, observe_layer};
+use moeprune_capture::{LayerObserver, LayerRun, embed_blocks, passes};
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{CorpusTag, InputMoments, LayerObservation, LinearId, Observation, Plan};
-use moeprune_model::{Embedding, Layer};
+use moeprune_core::{
+    CorpusTag, InputMoments, LayerObservation, LinearId, MlpProjection, Observation, Plan,
+};
+use moeprune_model::Embedding;
 
-use super::{Inputs, KeptExperts, MaskedLayer, layer_masks::MaskedSource};
+use super::{Inputs, KeptExperts};
 use crate::{
-    Calibration, Error, Pipeline, Recipe, planning::check_observation, recipe::Statistics as Source,
+    Calibration, Error, Pipeline, Recipe,
+    planning::check_observation,
+    recipe::Statistics as Source,
+    session::{Pass, Session},
 };
 
-/// Routing is of no use any more once the experts are chosen.
-const INPUTS: ObserverOptions = ObserverOptions { routing: false, inputs: true };
-
-/// Where a run's statistics come from; several passes can be started from it.
-pub(crate) enum Statistics<'a> {
+/// Where a run's statistics come from; several walks can be started from it.
+pub(super) enum Statistics<'a> {
     None,
     Calibration(&'a Calibration),
     Stored(&'a Observation),
 }
 
 impl<'a> Statistics<'a> {
-    pub(crate) fn new(
+    pub(super) fn new(
         checkpoint: &Checkpoint,
         plan: &Plan,
         recipe: &Recipe,
@@ -53,7 +55,7 @@ impl<'a> Statistics<'a> {
     }
 
     /// What a recipe calls this, if statistics are used at all.
-    pub(crate) fn source(&self) -> Option<Source> {
+    pub(super) fn source(&self) -> Option<Source> {
         match self {
             Self::None => None,
             Self::Calibration(_) => Some(Source::Sequential),
@@ -61,16 +63,21 @@ impl<'a> Statistics<'a> {
         }
     }
 
-    /// Tokens that a pass runs through every layer.
-    pub(crate) fn tokens(&self) -> u64 {
+    /// Tokens that a walk takes through every layer.
+    pub(super) fn tokens(&self) -> u64 {
         match self {
             Self::Calibration(calibration) => calibration.tag.tokens(),
             Self::None | Self::Stored(_) => 0,
         }
     }
 
+    /// Passes of these through a layer's trunk and its experts.
+    pub(super) fn passes(&self, kept: &KeptExperts<'_>, layer: usize) -> u64 {
+        passes(kept.spec(), layer, self.tokens())
+    }
+
     /// The texts the statistics are of.
-    pub(crate) fn corpora(&self) -> Vec<CorpusTag> {
+    pub(super) fn corpora(&self) -> Vec<CorpusTag> {
         match self {
             Self::None => Vec::new(),
             Self::Calibration(calibration) => vec![calibration.tag.clone()],
@@ -78,82 +85,99 @@ impl<'a> Statistics<'a> {
         }
     }
 
-    /// Starts at the embeddings.
-    pub(crate) fn start(&self, kept: &KeptExperts<'_>) -> Result<Pass<'a>, Error> {
-        Ok(match self {
-            Self::None => Pass::None,
-            Self::Stored(observation) => Pass::Stored(observation),
-            Self::Calibration(calibration) => {
-                let embedding = Embedding::load(kept, kept.spec(), &Device::Cpu, DType::F32)?;
-                Pass::Forward(embed_blocks(&embedding, &calibration.blocks)?)
+    /// Starts at layer `first`: at the embeddings, or where an earlier process was interrupted.
+    pub(super) fn start(
+        &self,
+        kept: &KeptExperts<'_>,
+        session: &Session,
+        pass: Pass,
+        first: usize,
+    ) -> Result<Walk<'a>, Error> {
+        let Self::Calibration(Calibration { blocks, .. }) = self else {
+            return Ok(match self {
+                Self::Stored(observation) => Walk::Stored(observation),
+                _ => Walk::None,
+            });
+        };
+        let spec = kept.spec();
+        Ok(Walk::Forward(match first.checked_sub(1) {
+            // Nothing is left to walk through.
+            Some(_) if first >= spec.layers.len() => Vec::new(),
+            Some(layer) => session.hidden_after(pass, layer, blocks, spec.hidden)?,
+            None => {
+                embed_blocks(&Embedding::load(kept, spec, &Device::Cpu, DType::F32)?, blocks)?
             }
-        })
+        }))
     }
 }
 
-/// One pass over the layers, first to last.
-pub(crate) enum Pass<'a> {
+/// One walk over the layers, first to last.
+pub(super) enum Walk<'a> {
     None,
     Stored(&'a Observation),
     /// The inputs of the next layer, one tensor `[1, tokens, hidden]` a calibration block.
     Forward(Vec<Tensor>),
 }
 
-impl Pass<'_> {
-    /// Statistics of `layer` with its experts dropped and its weights as they were.
-    pub(crate) fn observe(
-        &self,
-        kept: &KeptExperts<'_>,
-        layer: usize,
-    ) -> Result<LayerStatistics, Error> {
-        Ok(match self {
-            Self::None => LayerStatistics { experts: 0, observation: None },
-            Self::Stored(observation) => LayerStatistics::new(
-                kept,
-                layer,
-                renumbered(&observation.layers[layer], kept, layer),
-            ),
-            Self::Forward(activations) => {
-                let dense = load(kept, &MaskedLayer::unmasked(), layer)?;
-                let seen = observe_layer(&dense, kept.spec(), layer, activations, None, INPUTS)?;
-                LayerStatistics::new(kept, layer, seen)
-            }
-        })
+impl Walk<'_> {
+    pub(super) fn is_forward(&self) -> bool {
+        matches!(self, Self::Forward(_))
     }
 
-    /// As [`observe`](Self::observe), and goes on to the next layer with the weights as they were:
-    /// one forward pass does both.
-    pub(crate) fn observe_and_advance(
-        &mut self,
-        kept: &KeptExperts<'_>,
-        layer: usize,
-    ) -> Result<LayerStatistics, Error> {
-        let Self::Forward(activations) = self else { return self.observe(kept, layer) };
-        let dense = load(kept, &MaskedLayer::unmasked(), layer)?;
-        let mut outputs = Vec::with_capacity(activations.len());
-        let seen =
-            observe_layer(&dense, kept.spec(), layer, activations, Some(&mut outputs), INPUTS)?;
-        *activations = outputs;
-        Ok(LayerStatistics::new(kept, layer, seen))
-    }
-
-    /// Replaces the inputs of `layer` by its outputs, weights zeroed as `masked` says.
-    pub(crate) fn advance(
-        &mut self,
-        kept: &KeptExperts<'_>,
-        masked: &MaskedLayer,
-        layer: usize,
-    ) -> Result<(), Error> {
-        if let Self::Forward(activations) = self {
-            advance_layer(&load(kept, masked, layer)?, activations)?;
+    /// The inputs of the next layer.
+    pub(super) fn hidden(&self) -> Option<&[Tensor]> {
+        match self {
+            Self::Forward(hidden) => Some(hidden),
+            _ => None,
         }
-        Ok(())
+    }
+
+    /// Stored sums of a layer under the expert indices of the pruned model.
+    pub(super) fn stored(&self, kept: &KeptExperts<'_>, layer: usize) -> Option<LayerObservation> {
+        match self {
+            Self::Stored(observation) => Some(renumbered(&observation.layers[layer], kept, layer)),
+            _ => None,
+        }
     }
 }
 
-fn load(kept: &KeptExperts<'_>, masked: &MaskedLayer, layer: usize) -> Result<Layer, Error> {
-    let source = MaskedSource { kept, masked };
-    Ok(Layer::load(&source, kept.spec(), layer, &Device::Cpu, DType::F32)?)
+/// What is known of a layer's inputs, expert indices those of the pruned model.
+pub(super) enum Moments<'a> {
+    /// Nothing was observed at all.
+    None,
+    Stored(&'a LayerObservation),
+    /// What the run has shown so far.
+    Live(&'a LayerObserver),
+}
+
+impl<'a> Moments<'a> {
+    pub(super) fn of_layer(
+        run: &Option<LayerRun>,
+        observer: &'a LayerObserver,
+        stored: Option<&'a LayerObservation>,
+    ) -> Self {
+        match (run, stored) {
+            (Some(_), _) => Self::Live(observer),
+            (None, Some(stored)) => Self::Stored(stored),
+            (None, None) => Self::None,
+        }
+    }
+
+    /// Moments of a Linear's input, if any token reached it.
+    pub(super) fn of(&self, linear: LinearId) -> Result<Option<&'a InputMoments>, Error> {
+        let moments = match self {
+            Self::None => None,
+            Self::Stored(stored) => stored.input_of(linear),
+            Self::Live(observer) => observer.input_of(linear)?,
+        };
+        Ok(moments.filter(|moments| moments.tokens > 0))
+    }
+
+    /// Whether any token reached an expert; `true` when nothing was observed at all.
+    pub(super) fn reached(&self, expert: usize) -> Result<bool, Error> {
+        let gate = LinearId::Expert(expert, MlpProjection::Gate);
+        Ok(matches!(self, Self::None) || self.of(gate)?.is_some())
+    }
 }
 
 /// The sums of a source layer under the expert indices of the pruned model; an average has the
@@ -186,31 +210,4 @@ fn renumbered(seen: &LayerObservation, kept: &KeptExperts<'_>, layer: usize) -> 
         }
     }
     renumbered
-}
-
-/// Statistics of one layer, expert indices those of the pruned model.
-pub(crate) struct LayerStatistics {
-    experts: usize,
-    observation: Option<LayerObservation>,
-}
-
-impl LayerStatistics {
-    fn new(kept: &KeptExperts<'_>, layer: usize, observation: LayerObservation) -> Self {
-        let experts = kept.spec().layers[layer].moe().map_or(0, |moe| moe.experts);
-        Self { experts, observation: Some(observation) }
-    }
-
-    /// Moments of a Linear's input, if any token reached it.
-    pub(crate) fn of(&self, linear: LinearId) -> Option<&InputMoments> {
-        self.observation.as_ref()?.input_of(linear).filter(|moments| moments.tokens > 0)
-    }
-
-    /// Experts that no token reached; none when nothing was observed at all.
-    pub(crate) fn idle_experts(&self) -> Vec<usize> {
-        if self.observation.is_none() {
-            return Vec::new();
-        }
-        let gate = |e| LinearId::Expert(e, moeprune_core::MlpProjection::Gate);
-        (0..self.experts).filter(|&e| self.of(gate(e)).is_none()).collect()
-    }
 }

@@ -1,22 +1,28 @@
 //! Writing the pruned checkpoint, and counting what is written.
 
-use moeprune_checkpoint::{
-    OutputDirectory, PlannedTensor, ShardedWriter, StoredTensor, check_finite, count_zeros,
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    sync::mpsc,
+    thread,
 };
-use moeprune_core::{LayerTensor, LinearId, TensorBytes, TensorId, TensorSink, TensorSource};
 
-use super::{KeptExperts, MaskedLayer, layer_masks::MaskedSource};
-use crate::{Error, Progress, Report};
+use moeprune_checkpoint::{OutputDirectory, PlannedTensor, ShardedWriter, StoredTensor, count_zeros};
+use moeprune_core::{LayerTensor, LinearId, TensorBytes, TensorId, TensorSink, TensorSource};
+use serde::{Deserialize, Serialize};
+
+use super::KeptExperts;
+use crate::{Error, Progress, session::Session};
 
 /// The checkpoint being written, in a hidden sibling of its final place.
-pub(crate) struct Output {
-    directory: OutputDirectory,
+pub(super) struct Output<'d> {
+    directory: &'d OutputDirectory,
     writer: ShardedWriter,
-    zeros: Vec<LayerZeros>,
+    zeros: LayerZeros,
 }
 
-/// Exact zeros in the bytes written for a layer.
-#[derive(Debug, Clone, Copy, Default)]
+/// Exact zeros in the bytes written for a layer whose weights were zeroed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LayerZeros {
     pub(crate) experts: u64,
     /// Experts included, router not.
@@ -24,11 +30,19 @@ pub(crate) struct LayerZeros {
     pub(crate) router: u64,
 }
 
-impl Output {
-    /// Puts everything but the weights into the directory, and plans the shards.
-    pub(crate) fn create(
-        directory: OutputDirectory,
+/// Bytes copied before somebody is asked whether to go on.
+const COPIED_AT_ONCE: u64 = 1 << 29;
+
+/// Tensors on their way to the disk while the next are worked on.
+const QUEUE: usize = 3;
+
+impl<'d> Output<'d> {
+    /// Puts everything but the weights into the directory and plans the shards; what the session
+    /// says was written before counts as written.
+    pub(super) fn open(
+        directory: &'d OutputDirectory,
         kept: &KeptExperts<'_>,
+        session: &Session,
         progress: &mut dyn Progress,
     ) -> Result<Self, Error> {
         let source = kept.source();
@@ -37,9 +51,8 @@ impl Output {
             kept.spec().layers.iter().map(|l| l.moe().map_or(0, |m| m.experts)).collect();
         let config = source.config_with_experts(&experts)?;
         let mut tensors = Vec::new();
-        let outside = outside_layers(kept).map(|stored| planned(kept, stored, None));
-        for tensor in outside {
-            tensors.push(tensor?);
+        for stored in outside_layers(kept) {
+            tensors.push(planned(kept, stored, None)?);
         }
         for layer in 0..layers {
             for (stored, part) in layer_tensors(kept, layer) {
@@ -50,74 +63,182 @@ impl Output {
             progress.note(&format!("not copied: {} ({why})", path.display()));
         }
         directory.write("config.json", config.as_bytes())?;
-        let writer = ShardedWriter::create(directory.path(), source.max_shard_bytes(), tensors)?;
-        Ok(Self { directory, writer, zeros: vec![LayerZeros::default(); layers] })
+        let mut writer =
+            ShardedWriter::resume(directory.path(), source.max_shard_bytes(), tensors)?;
+        directory.check_room(writer.planned_bytes())?;
+        if session.outside_written() {
+            for stored in outside_layers(kept) {
+                writer.mark_written(&stored.name)?;
+            }
+        }
+        for layer in 0..session.written()?.len() {
+            for (_, part) in layer_tensors(kept, layer) {
+                writer.mark_written(&source.name_of(part)?)?;
+            }
+        }
+        Ok(Self { directory, writer, zeros: LayerZeros::default() })
+    }
+
+    /// Bytes of all shards.
+    pub(super) fn planned_bytes(&self) -> u64 {
+        self.writer.planned_bytes()
+    }
+
+    /// Bytes that will be written of a layer.
+    pub(super) fn layer_bytes(&self, kept: &KeptExperts<'_>, layer: usize) -> u64 {
+        layer_tensors(kept, layer).iter().map(|(stored, _)| stored.bytes).sum()
     }
 
     /// Copies embeddings, final norm, head, and tensors that play no known part.
-    pub(crate) fn put_outside_layers(&mut self, kept: &KeptExperts<'_>) -> Result<(), Error> {
-        for stored in outside_layers(kept) {
-            let tensor = kept.source().tensor_by_name(&stored.name)?;
-            if tensor.dtype().is_weight() {
-                check_finite(&stored.name, &tensor)?;
-            }
-            self.put(&stored.name, &tensor)?;
-        }
-        Ok(())
+    pub(super) fn copy_outside_layers(&mut self, kept: &KeptExperts<'_>) -> Result<(), Error> {
+        let names: Vec<(String, &StoredTensor)> =
+            outside_layers(kept).map(|stored| (stored.name.clone(), stored)).collect();
+        self.copy(kept, &names, &mut |_| ControlFlow::Continue(()))
     }
 
-    /// Writes a layer in its final form.
-    pub(crate) fn put_layer(
+    /// Writes a layer whose weights stay as they are. What its experts' going does not touch is
+    /// copied from file to file.
+    pub(super) fn copy_layer(
         &mut self,
         kept: &KeptExperts<'_>,
-        masked: &MaskedLayer,
         layer: usize,
+        watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let source = MaskedSource { kept, masked };
-        for (_, part) in layer_tensors(kept, layer) {
-            let tensor = source.tensor(part).map_err(Error::stage("reading weights", layer))?;
-            self.put(&kept.source().name_of(part)?, &tensor)?;
-            if let TensorId::Layer(_, LayerTensor::Linear(linear)) = part {
-                let zeros = count_zeros(&tensor)?;
-                let sums = &mut self.zeros[layer];
-                if linear == LinearId::Router {
-                    sums.router += zeros;
-                } else {
-                    sums.linears += zeros;
-                }
-                if linear.expert().is_some() {
-                    sums.experts += zeros;
-                }
+        let mut copied = Vec::new();
+        for (stored, part) in layer_tensors(kept, layer) {
+            let name = kept.source().name_of(part)?;
+            if kept.is_as_stored(part) {
+                copied.push((name, stored));
+            } else {
+                let tensor = kept.tensor(part).map_err(Error::stage("reading weights", layer))?;
+                self.put(&name, &tensor)?;
             }
         }
-        Ok(())
+        self.copy(kept, &copied, watch)
+    }
+
+    /// Writes everything of a layer but its experts: the zeroed Linears, and the rest as it is.
+    pub(super) fn put_trunk(
+        &mut self,
+        kept: &KeptExperts<'_>,
+        layer: usize,
+        masked: &BTreeMap<LinearId, TensorBytes<'static>>,
+    ) -> Result<(), Error> {
+        let mut copied = Vec::new();
+        for (stored, part) in layer_tensors(kept, layer) {
+            match part {
+                TensorId::Layer(_, LayerTensor::Linear(linear)) if linear.expert().is_none() => {
+                    let own;
+                    let tensor = match masked.get(&linear) {
+                        Some(tensor) => tensor,
+                        None => {
+                            own = kept
+                                .tensor(part)
+                                .map_err(Error::stage("reading weights", layer))?;
+                            &own
+                        }
+                    };
+                    self.put_linear(kept, layer, linear, tensor)?;
+                }
+                TensorId::Layer(_, LayerTensor::Linear(_)) => {}
+                _ => copied.push((kept.source().name_of(part)?, stored)),
+            }
+        }
+        self.copy(kept, &copied, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// Runs `work` and writes what it hands over meanwhile, on another thread.
+    pub(super) fn write_behind<'t>(
+        &mut self,
+        kept: &KeptExperts<'_>,
+        layer: usize,
+        work: impl FnOnce(
+            &mut dyn FnMut(LinearId, TensorBytes<'t>) -> Result<(), Error>,
+        ) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        thread::scope(|scope| {
+            let (give, take) = mpsc::sync_channel::<(LinearId, TensorBytes<'t>)>(QUEUE);
+            let writer = scope.spawn(|| {
+                take.into_iter().try_for_each(|(linear, tensor)| {
+                    self.put_linear(kept, layer, linear, &tensor)
+                })
+            });
+            let worked = work(&mut |linear, tensor| {
+                // Fails only if the writer gave up, and then its error is the one that counts.
+                give.send((linear, tensor)).map_err(|_| Error::Stopped)
+            });
+            drop(give);
+            let written = match writer.join() {
+                Ok(written) => written,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            written.and(worked)
+        })
+    }
+
+    /// Makes what was written so far durable.
+    pub(super) fn sync(&mut self) -> Result<(), Error> {
+        Ok(self.writer.sync()?)
+    }
+
+    /// Zeros counted since the last call.
+    pub(super) fn take_zeros(&mut self) -> LayerZeros {
+        std::mem::take(&mut self.zeros)
+    }
+
+    /// Makes the shards durable. Nothing is visible under the final name yet. Returns the bytes of
+    /// all shards.
+    pub(super) fn finish(self) -> Result<u64, Error> {
+        let Self { directory: _, writer, zeros: _ } = self;
+        Ok(writer.finish()?.bytes)
+    }
+
+    fn put_linear(
+        &mut self,
+        kept: &KeptExperts<'_>,
+        layer: usize,
+        linear: LinearId,
+        tensor: &TensorBytes<'_>,
+    ) -> Result<(), Error> {
+        let zeros = count_zeros(tensor)?;
+        if linear == LinearId::Router {
+            self.zeros.router += zeros;
+        } else {
+            self.zeros.linears += zeros;
+        }
+        if linear.expert().is_some() {
+            self.zeros.experts += zeros;
+        }
+        self.put(&kept.source().name_of(TensorId::linear(layer, linear))?, tensor)
     }
 
     fn put(&mut self, name: &str, tensor: &TensorBytes<'_>) -> Result<(), Error> {
         self.writer.put(name, tensor).map_err(Error::stage("writing", None))
     }
 
-    /// Makes the shards durable. Nothing is visible under the final name yet.
-    pub(crate) fn finish(self) -> Result<Written, Error> {
-        let Self { directory, writer, zeros } = self;
-        let bytes = writer.finish()?.bytes;
-        Ok(Written { directory, zeros, bytes })
-    }
-}
-
-/// A complete checkpoint that still lies in the hidden directory.
-pub(crate) struct Written {
-    directory: OutputDirectory,
-    pub(crate) zeros: Vec<LayerZeros>,
-    /// Bytes of all shards.
-    pub(crate) bytes: u64,
-}
-
-impl Written {
-    /// Adds the report and moves the directory to its final name.
-    pub(crate) fn publish(self, report: &Report) -> Result<(), Error> {
-        report.write(self.directory.path())?;
-        Ok(self.directory.publish()?)
+    fn copy(
+        &mut self,
+        kept: &KeptExperts<'_>,
+        tensors: &[(String, &StoredTensor)],
+        watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        // In the order of the files, so that neighbours are copied as one; in parts, so that
+        // somebody can ask to stop.
+        let mut part = Vec::new();
+        let mut bytes = 0;
+        for (place, (name, stored)) in tensors.iter().enumerate() {
+            part.push((&**name, &*stored.name));
+            bytes += stored.bytes;
+            if bytes >= COPIED_AT_ONCE || place + 1 == tensors.len() {
+                self.writer.copy_all(&part, kept.source(), &mut |_| {})?;
+                if watch(bytes).is_break() {
+                    return Err(Error::Stopped);
+                }
+                part.clear();
+                bytes = 0;
+            }
+        }
+        Ok(())
     }
 }
 

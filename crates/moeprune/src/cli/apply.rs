@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use moeprune_capture::read_observation;
-use moeprune_checkpoint::OutputDirectory;
 use moeprune_core::Plan;
 use serde::Deserialize;
 
-use super::{CalibrationArgs, FamilyArgs, Terminal, prune::print_report};
-use crate::{Calibration, Error, Inputs, Pipeline, Recipe, report::StageClock};
+use super::{CalibrationArgs, FamilyArgs, ResumeArgs, Terminal, prune::print_report};
+use crate::{Calibration, Error, Inputs, Pipeline, Recipe, Run};
 
 /// Options of `apply`.
 #[derive(Debug, Args)]
@@ -35,31 +34,33 @@ pub(super) struct ApplyArgs {
     #[command(flatten)]
     sampling: CalibrationArgs,
     #[command(flatten)]
+    resume: ResumeArgs,
+    #[command(flatten)]
     family: FamilyArgs,
 }
 
 pub(super) fn apply(args: &ApplyArgs, terminal: &mut Terminal) -> Result<(), Error> {
     args.json.as_deref().map_or(Ok(()), super::check_folder)?;
-    let checkpoint = args.family.open(&args.model)?;
-    let output = OutputDirectory::create(&args.out, &checkpoint)?;
+    let checkpoint = args.family.open_to_stream(&args.model)?;
+    let mut run = Run::claim(&args.out, &checkpoint, args.resume.into())?;
     let plan = read_plan(&args.plan)?;
     let mut recipe = Recipe::deserialize(&plan.recipe)
         .map_err(|e| Error::Plan(format!("{}: its recipe: {e}", args.plan.display())))?;
     args.sampling.apply(&mut recipe);
-    let mut clock = StageClock::default();
     let calibration = match &args.calibration {
         None => None,
         Some(path) => Some(Calibration::read(path, &checkpoint, &recipe)?),
     };
     let observation = args.observation.as_deref().map(read_observation).transpose()?;
-    clock.lap("reading statistics");
+    run.lap("reading statistics");
     let inputs = match (&calibration, &observation) {
         (Some(calibration), _) => Inputs::Calibration(calibration),
         (None, Some(observation)) => Inputs::Observation(observation),
         (None, None) => Inputs::None,
     };
     let pipeline = Pipeline::from_recipe(&recipe);
-    let report = crate::apply(&checkpoint, output, &plan, inputs, &pipeline, clock, terminal)?;
+    super::interrupt::listen();
+    let report = crate::apply(&checkpoint, run, &plan, inputs, &pipeline, terminal)?;
     print_report(&report, &args.out, args.json.as_deref())
 }
 

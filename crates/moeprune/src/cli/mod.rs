@@ -3,7 +3,7 @@ The command line: `moeprune` and, with the same options, `cargo xtask prune-arct
 
 One file a command. A command parses its options, calls the library and prints what it returned;
 it decides nothing itself. Standard output carries results, standard error progress and errors.
-Exit codes: 0 done, 1 failed, 2 wrong usage.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
 */
 
 /// Prints a line to standard output, formatted as by `format!`.
@@ -14,6 +14,7 @@ macro_rules! line {
 mod apply;
 mod eval;
 mod inspect;
+mod interrupt;
 mod observe;
 mod options;
 mod plan;
@@ -23,7 +24,8 @@ mod terminal;
 mod verify;
 
 pub use eval::{EvalArgs, eval};
-pub use options::{CalibrationArgs, RecipeArgs};
+pub use interrupt::{INTERRUPTED, listen as listen_for_interrupt};
+pub use options::{CalibrationArgs, RecipeArgs, ResumeArgs};
 pub use prune::{PruneArgs, print_report, prune};
 pub use table::{bytes, percent, seconds, table};
 pub use terminal::Terminal;
@@ -31,7 +33,7 @@ pub use terminal::Terminal;
 use std::{path::Path, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use moeprune_checkpoint::{Checkpoint, Family};
+use moeprune_checkpoint::{Access, Checkpoint, Family};
 
 use crate::Error;
 
@@ -96,7 +98,7 @@ pub fn main() -> ExitCode {
         }
         Err(error) => {
             terminal.error(&error);
-            ExitCode::FAILURE
+            if error.is_stop() { ExitCode::from(INTERRUPTED) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -115,6 +117,19 @@ impl FamilyArgs {
     /// # Errors
     /// If it, or the descriptor, cannot be read.
     pub fn open(&self, model: &Path) -> Result<Checkpoint, Error> {
+        self.open_by(model, Access::MemoryMap)
+    }
+
+    /// Opens a checkpoint whose tensors are read one at a time into memory of their own: mapped
+    /// pages of a large model would fill what a run is promised to need.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_to_stream(&self, model: &Path) -> Result<Checkpoint, Error> {
+        self.open_by(model, Access::Read)
+    }
+
+    fn open_by(&self, model: &Path, access: Access) -> Result<Checkpoint, Error> {
         let family = match &self.family {
             None => None,
             Some(path) => {
@@ -122,7 +137,7 @@ impl FamilyArgs {
                 Some(Family::from_toml(&text)?)
             }
         };
-        Ok(Checkpoint::open_with(model, family)?)
+        Ok(Checkpoint::open_by(model, family, access)?)
     }
 }
 

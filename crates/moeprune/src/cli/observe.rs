@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use moeprune_capture::write_observation;
 
-use super::{CalibrationArgs, FamilyArgs, Terminal};
+use super::{CalibrationArgs, FamilyArgs, ResumeArgs, Terminal};
 use crate::{Calibration, Error, Recipe};
 
 /// Options of `observe`.
@@ -26,18 +25,20 @@ pub(super) struct ObserveArgs {
     #[command(flatten)]
     sampling: CalibrationArgs,
     #[command(flatten)]
+    resume: ResumeArgs,
+    #[command(flatten)]
     family: FamilyArgs,
 }
 
 pub(super) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(), Error> {
     super::check_new(&args.output)?;
-    let checkpoint = args.family.open(&args.model)?;
+    let checkpoint = args.family.open_to_stream(&args.model)?;
     let mut recipe = Recipe::arctic();
     args.sampling.apply(&mut recipe);
     recipe.check()?;
     let calibration = Calibration::read(&args.calibration, &checkpoint, &recipe)?;
-    let observation = crate::observe(&checkpoint, &calibration, terminal)?;
-    write_observation(&observation, &args.output)?;
+    super::interrupt::listen();
+    crate::observe_to(&checkpoint, &calibration, &args.output, args.resume.into(), terminal)?;
     line!(
         "observed {} tokens of {} → {}",
         calibration.tag.tokens(),

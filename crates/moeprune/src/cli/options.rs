@@ -6,7 +6,7 @@ use clap::Args;
 use moeprune_core::Sparsity;
 
 use crate::{
-    Error, Recipe,
+    Error, Recipe, Resume,
     recipe::{Allocation, Budget, Linkage, Scorer, Similarity, Statistics},
 };
 
@@ -129,6 +129,21 @@ impl RecipeArgs {
         calibration.apply(&mut recipe);
         recipe.check()?;
         Ok(recipe)
+    }
+}
+
+/// Whether work that was interrupted is gone on with.
+#[derive(Debug, Clone, Copy, Default, Args)]
+#[non_exhaustive]
+pub struct ResumeArgs {
+    /// Go on where an interrupted run of the same command stopped, if there is one
+    #[arg(long)]
+    pub resume: bool,
+}
+
+impl From<ResumeArgs> for Resume {
+    fn from(args: ResumeArgs) -> Self {
+        if args.resume { Self::Yes } else { Self::No }
     }
 }
 

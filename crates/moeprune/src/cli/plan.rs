@@ -34,7 +34,7 @@ pub(super) struct PlanArgs {
 pub(super) fn plan(args: &PlanArgs, terminal: &mut Terminal) -> Result<(), Error> {
     super::check_new(&args.output)?;
     let recipe = args.recipe.resolve(&args.sampling)?;
-    let checkpoint = args.family.open(&args.model)?;
+    let checkpoint = args.family.open_to_stream(&args.model)?;
     let observation = args.observation.as_deref().map(read_observation).transpose()?;
     let pipeline = Pipeline::from_recipe(&recipe);
     let plan = crate::plan(&checkpoint, observation.as_ref(), &recipe, &pipeline, terminal)?;

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{CalibrationArgs, FamilyArgs, RecipeArgs, Terminal, bytes, percent, seconds, table};
+use super::{
+    CalibrationArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes, percent, seconds, table,
+};
 use crate::{Error, Pipeline, Report};
 
 /// Options of `prune`.
@@ -12,7 +14,8 @@ use crate::{Error, Pipeline, Report};
 #[command(after_help = "Examples:
   moeprune prune mixtral-8x7b pruned --calibration c4.json.gz
   moeprune prune mixtral-8x7b pruned --calibration c4.json.gz --sparsity 0.25 --expert-sparsity 0.25
-  moeprune prune arctic pruned --calibration c4.json.gz --sparsity 0.6 --allocation uniform")]
+  moeprune prune arctic pruned --calibration c4.json.gz --sparsity 0.6 --allocation uniform
+  moeprune prune arctic pruned --calibration c4.json.gz --resume      after Ctrl-C, a crash or a full disk")]
 #[non_exhaustive]
 pub struct PruneArgs {
     /// Directory of the model
@@ -31,6 +34,9 @@ pub struct PruneArgs {
     /// Which part of the calibration text is used.
     #[command(flatten)]
     pub sampling: CalibrationArgs,
+    /// Whether an interrupted run is continued.
+    #[command(flatten)]
+    pub resume: ResumeArgs,
     /// How the model is read.
     #[command(flatten)]
     pub family: FamilyArgs,
@@ -43,10 +49,18 @@ pub struct PruneArgs {
 pub fn prune(args: &PruneArgs, terminal: &mut Terminal) -> Result<Report, Error> {
     args.json.as_deref().map_or(Ok(()), super::check_folder)?;
     let recipe = args.recipe.resolve(&args.sampling)?;
-    let checkpoint = args.family.open(&args.model)?;
+    let checkpoint = args.family.open_to_stream(&args.model)?;
     let pipeline = Pipeline::from_recipe(&recipe);
-    let report =
-        crate::prune(&checkpoint, &args.out, &args.calibration, &recipe, &pipeline, terminal)?;
+    super::interrupt::listen();
+    let report = crate::prune(
+        &checkpoint,
+        &args.out,
+        &args.calibration,
+        &recipe,
+        &pipeline,
+        args.resume.into(),
+        terminal,
+    )?;
     print_report(&report, &args.out, args.json.as_deref())?;
     Ok(report)
 }

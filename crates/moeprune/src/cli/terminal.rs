@@ -129,6 +129,10 @@ impl Progress for Terminal {
         ));
     }
 
+    fn should_stop(&self) -> bool {
+        super::interrupt::asked()
+    }
+
     fn note(&mut self, line: &str) {
         if !self.quiet {
             say(line);
@@ -137,6 +141,6 @@ impl Progress for Terminal {
 }
 
 /// Writes a line to standard error; a closed one is nobody's loss.
-fn say(line: &str) {
+pub(super) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

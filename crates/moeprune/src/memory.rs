@@ -1,0 +1,88 @@
+//! How much memory a run will need, from shapes alone.
+
+use moeprune_checkpoint::Checkpoint;
+use moeprune_core::{LayerTensor, MoeInput, TensorId};
+
+/// The most memory a run over calibration blocks holds at a time, in bytes.
+///
+/// A layer's experts are held one at a time, so the number of layers and of experts does not
+/// matter; the number of tokens does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryNeed {
+    /// Hidden states of all blocks in f32, as often as they are held.
+    pub hidden_states: u64,
+    /// How often that is. Two: a layer's input and its output. Three where experts read what
+    /// attention gave: a layer that is being pruned gives them that twice, with its weights as
+    /// they were and zeroed.
+    pub copies: u64,
+    /// The largest layer without its experts, as stored.
+    pub trunk: u64,
+    /// The largest expert, as stored.
+    pub expert: u64,
+}
+
+impl MemoryNeed {
+    /// Of a run of `tokens` calibration tokens through a model, observing or pruning it.
+    #[must_use]
+    pub fn of(checkpoint: &Checkpoint, tokens: u64, pruning: bool) -> Self {
+        let spec = checkpoint.spec();
+        let after_attention = spec
+            .layers
+            .iter()
+            .filter_map(|layer| layer.moe())
+            .any(|moe| moe.input == MoeInput::AfterAttention);
+        let copies = if pruning && after_attention { 3 } else { 2 };
+        let mut trunks = vec![0; spec.layers.len()];
+        let mut experts = std::collections::BTreeMap::new();
+        for tensor in checkpoint.tensors() {
+            let Some(TensorId::Layer(layer, part)) = tensor.part else { continue };
+            match part {
+                LayerTensor::Linear(linear) if linear.expert().is_some() => {
+                    *experts.entry((layer, linear.expert())).or_insert(0) += tensor.bytes;
+                }
+                _ => trunks[layer] += tensor.bytes,
+            }
+        }
+        Self {
+            hidden_states: copies * tokens * spec.hidden as u64 * 4,
+            copies,
+            trunk: trunks.into_iter().max().unwrap_or(0),
+            expert: experts.into_values().max().unwrap_or(0),
+        }
+    }
+
+    /// Hidden states, a trunk, eight experts (being read, widened, run, zeroed and written), and
+    /// 300 MB for everything else.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.hidden_states + self.trunk + 8 * self.expert + 300_000_000
+    }
+
+    /// One line for the user, with advice if the machine has less.
+    pub(crate) fn line(&self) -> String {
+        let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
+        let mut line = format!(
+            "needs up to {} of memory: {} for {} copies of the hidden states, the rest for weights \
+             in passing",
+            gigabytes(self.total()),
+            gigabytes(self.hidden_states),
+            self.copies
+        );
+        if let Some(available) = available_memory().filter(|&bytes| bytes < self.total()) {
+            line += &format!(
+                "\nwarning: this machine has {} free; use fewer --samples or a shorter --seq-len",
+                gigabytes(available)
+            );
+        }
+        line
+    }
+}
+
+/// What the system would give a new process; `None` where it does not tell.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}

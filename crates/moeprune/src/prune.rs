@@ -1,0 +1,65 @@
+//! The whole job in one call: observe, plan, apply.
+
+use std::path::Path;
+
+use moeprune_checkpoint::Checkpoint;
+
+use crate::{
+    Calibration, Error, Inputs, MemoryNeed, Pipeline, Progress, Recipe, Report, Resume, Run,
+    apply::apply_plan,
+    calibration::observe_in,
+    planning::plan_in,
+    session::RunIdentity,
+};
+
+/// Prunes a checkpoint into `out`: observes it on the calibration text, plans, and applies the
+/// plan with statistics from the same text.
+///
+/// The observation costs one forward pass of the unpruned model. It is made whenever experts go,
+/// whatever the similarity: a cluster of two is always a tie, and the tokens routed to each
+/// expert decide ties better than the lowest index does.
+///
+/// The work lies in a hidden sibling of `out` until it is complete, with a journal of what is
+/// done. A run that was killed can be continued with [`Resume::Yes`] and gives the bytes that it
+/// would have given.
+///
+/// # Errors
+/// As [`observe`](crate::observe), [`plan`](crate::plan) and [`apply`](crate::apply), and what
+/// [`Run::claim`] refuses; nothing is left under the name `out` then.
+pub fn prune(
+    checkpoint: &Checkpoint,
+    out: &Path,
+    calibration: &Path,
+    recipe: &Recipe,
+    pipeline: &Pipeline,
+    resume: Resume,
+    progress: &mut dyn Progress,
+) -> Result<Report, Error> {
+    crate::planning::check_request(checkpoint.spec(), recipe)?;
+    Run::claim(out, checkpoint, resume)?.complete(|run| {
+        let calibration = Calibration::read(calibration, checkpoint, recipe)?;
+        run.lap("reading calibration text");
+        let identity = RunIdentity::new("prune", checkpoint)?
+            .with_recipe(recipe, pipeline)?
+            .with_calibration(&calibration.tag);
+        run.begin(&identity)?;
+        progress.note(&MemoryNeed::of(checkpoint, calibration.tag.tokens(), true).line());
+        let stored = recipe.weights.statistics == crate::recipe::Statistics::Stored;
+        let observation = if recipe.experts.sparsity.value() > 0.0 || stored {
+            let observation = observe_in(&mut run.session, checkpoint, &calibration, progress)?;
+            run.lap("observing");
+            Some(observation)
+        } else {
+            None
+        };
+        let observed = observation.as_ref();
+        let plan =
+            plan_in(&mut run.session, checkpoint, observed, recipe, pipeline, progress)?;
+        run.lap("planning");
+        let inputs = match &observation {
+            Some(observation) if stored => Inputs::Observation(observation),
+            _ => Inputs::Calibration(&calibration),
+        };
+        apply_plan(checkpoint, run, &plan, inputs, pipeline, progress)
+    })
+}

@@ -1,0 +1,59 @@
+//! What a journal can say.
+
+use std::fmt;
+
+use moeprune_core::LayerPlan;
+use serde::{Deserialize, Serialize};
+
+use super::RunIdentity;
+use crate::apply::LayerZeros;
+
+/// A walk of the calibration blocks through all layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Pass {
+    /// Through the unpruned model.
+    Observe,
+    /// Through the model without the dropped experts, for OWL's outliers.
+    Measure,
+    /// Through the layers as they are pruned.
+    Prune,
+}
+
+impl fmt::Display for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Observe => "observe",
+            Self::Measure => "measure",
+            Self::Prune => "prune",
+        })
+    }
+}
+
+/// Something that is done and durable.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Record {
+    /// The first line: what was begun.
+    Begun(RunIdentity),
+    /// A layer of the unpruned model was observed.
+    Observed {
+        layer: usize,
+    },
+    /// The experts of a layer were chosen.
+    Planned(LayerPlan),
+    /// A layer's outliers were counted.
+    Measured {
+        layer: usize,
+        outlier_percent: f64,
+    },
+    /// Embeddings, head and what else belongs to no layer were written.
+    OutsideWritten,
+    /// A layer was written.
+    Written {
+        layer: usize,
+        zeros: LayerZeros,
+        /// Experts of the pruned model that no calibration token reached.
+        idle: Vec<usize>,
+    },
+}
