@@ -9,7 +9,8 @@ by part ([`TensorSource`](moeprune_core::TensorSource)) or by name. What the par
 disk, and how the family's blocks are wired, is a [`Family`]: data in TOML, not code.
 
 The other way, an [`OutputDirectory`] grows beside its final place and is renamed to it when it is
-complete; a [`ShardedWriter`] streams tensors into it without holding any; [`select_rows`],
+complete ([`PartialOutput`] does the same for a single file, and keeps what a run needs to be
+resumed); a [`ShardedWriter`] puts tensors into it in any order without holding any; [`select_rows`],
 [`average`], [`check_finite`] and [`count_zeros`] are what pruning does to stored weights; and
 [`verify`] compares the outcome with its source, byte for byte where it must be equal.
 
@@ -89,6 +90,7 @@ mod index;
 mod json;
 mod model_directory;
 mod output;
+mod positioned;
 mod shard;
 mod spec;
 mod verify;
@@ -98,7 +100,10 @@ pub use self::{
     checkpoint::{Checkpoint, RoleSummary, StoredTensor, Summary},
     error::Error,
     family::Family,
-    output::{CopiedFiles, OutputDirectory, PlannedTensor, ShardedWriter, WrittenCheckpoint},
+    output::{
+        CopiedFiles, OutputDirectory, PartialOutput, PlannedTensor, ShardedWriter,
+        WrittenCheckpoint,
+    },
     shard::Access,
     verify::{Check, LinearZeros, SparsityReport, VerifyReport, verify},
     weights::{average, check_finite, count_zeros, select_rows},

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    fs::File,
+    fs::{File, Metadata},
     io,
     ops::Range,
     path::{Path, PathBuf},
@@ -13,6 +13,7 @@ use memmap2::Mmap;
 use crate::{
     Error,
     header::{HeaderTensor, read_header},
+    positioned::read_at,
 };
 
 /// How the data of a checkpoint reaches memory.
@@ -39,6 +40,15 @@ pub(crate) struct Shard {
     pub(crate) data_bytes: u64,
     data_start: u64,
     data: Data,
+    identity: Identity,
+}
+
+/// What tells a file from another that took its place.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    bytes: u64,
+    /// Device and inode, where there are such.
+    inode: Option<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -55,7 +65,8 @@ impl Shard {
         access: Access,
     ) -> Result<(Self, Vec<HeaderTensor>), Error> {
         let mut file = File::open(path).map_err(Error::io("open", path))?;
-        let file_bytes = file.metadata().map_err(Error::io("inspect", path))?.len();
+        let metadata = file.metadata().map_err(Error::io("inspect", path))?;
+        let (file_bytes, identity) = (metadata.len(), Identity::of(&metadata));
         let (data_start, tensors) = read_header(&mut file, file_bytes, path)?;
         let data = match access {
             Access::MemoryMap => Data::Mapped(map(&file).map_err(Error::io("map", path))?),
@@ -63,7 +74,27 @@ impl Shard {
         };
         let (name, path) = (name.to_owned(), path.to_owned());
         let data_bytes = file_bytes - data_start;
-        Ok((Self { name, path, file_bytes, data_bytes, data_start, data }, tensors))
+        Ok((Self { name, path, file_bytes, data_bytes, data_start, data, identity }, tensors))
+    }
+
+    /// Where a range of the data begins in the file.
+    pub(crate) fn offset(&self, range: &Range<u64>) -> u64 {
+        self.data_start + range.start
+    }
+
+    /// The file for reading at given places. A mapped file is opened again, so that a checkpoint
+    /// of many shards holds no descriptors.
+    pub(crate) fn file(&self) -> Result<File, Error> {
+        if let Data::File(file) = &self.data {
+            return file.try_clone().map_err(Error::io("open", &self.path));
+        }
+        let file = File::open(&self.path).map_err(Error::io("open", &self.path))?;
+        let metadata = file.metadata().map_err(Error::io("inspect", &self.path))?;
+        if Identity::of(&metadata) == self.identity {
+            return Ok(file);
+        }
+        let reason = "is another file than when the checkpoint was opened".to_owned();
+        Err(Error::Shard { path: self.path.clone(), reason })
     }
 
     /// Bytes of a range of the data.
@@ -87,6 +118,19 @@ impl Shard {
     }
 }
 
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        #[cfg(unix)]
+        let inode = {
+            use std::os::unix::fs::MetadataExt;
+            Some((metadata.dev(), metadata.ino()))
+        };
+        #[cfg(not(unix))]
+        let inode = None;
+        Self { bytes: metadata.len(), inode }
+    }
+}
+
 #[allow(unsafe_code, reason = "a memory map cannot be made without")]
 fn map(file: &File) -> io::Result<Mmap> {
     // SAFETY: The map is read-only and its bytes are only ever read as `u8`, for which every
@@ -95,24 +139,4 @@ fn map(file: &File) -> io::Result<Mmap> {
     // process with SIGBUS. `Access::MemoryMap` documents this, and `Access::Read` is the way
     // without.
     unsafe { Mmap::map(file) }
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
-}
-
-#[cfg(windows)]
-fn read_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> io::Result<()> {
-    use std::os::windows::fs::FileExt;
-    while !bytes.is_empty() {
-        match file.seek_read(bytes, at)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => {
-                bytes = &mut bytes[n..];
-                at += n as u64;
-            }
-        }
-    }
-    Ok(())
 }

@@ -100,6 +100,11 @@ impl Layout {
         Ok(TensorBytes::new(tensor.dtype, tensor.shape.clone(), bytes)?)
     }
 
+    /// The shard of a tensor, and where the tensor begins in that file.
+    pub(super) fn offset(&self, tensor: &StoredTensor) -> (usize, u64) {
+        (tensor.shard, self.shards[tensor.shard].offset(&tensor.range))
+    }
+
     fn add_shard(&mut self, path: &Path, name: String, access: Access) -> Result<(), Error> {
         let (shard, tensors) = Shard::open(path, &name, access)?;
         let index = self.shards.len();

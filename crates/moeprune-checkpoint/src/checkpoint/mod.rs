@@ -20,7 +20,9 @@ pub use self::{
     layout::StoredTensor,
     summary::{RoleSummary, Summary},
 };
-use crate::{Access, Error, Family, config::Config, model_directory::ModelDirectory, spec};
+use crate::{
+    Access, Error, Family, config::Config, model_directory::ModelDirectory, shard::Shard, spec,
+};
 
 pub(crate) const CONFIG_FILE: &str = "config.json";
 
@@ -121,12 +123,7 @@ impl Checkpoint {
     /// # Errors
     /// If there is none, or it cannot be read.
     pub fn tensor_by_name(&self, name: &str) -> Result<TensorBytes<'_>, Error> {
-        let index = self.by_name.get(name).ok_or_else(|| Error::Tensor {
-            dir: self.dir().to_owned(),
-            name: name.to_owned(),
-            reason: "is not in this checkpoint".to_owned(),
-        })?;
-        self.layout.read(*index)
+        self.layout.read(self.index_of(name)?)
     }
 
     /// The name on disk that a part has in this family, also of experts this model lacks.
@@ -248,6 +245,29 @@ impl Checkpoint {
 
     pub(crate) fn read(&self, tensor: &StoredTensor) -> Result<TensorBytes<'_>, Error> {
         self.tensor_by_name(&tensor.name)
+    }
+
+    /// What the headers say of the tensor with this name on disk.
+    pub(crate) fn stored(&self, name: &str) -> Result<&StoredTensor, Error> {
+        Ok(&self.layout.tensors[self.index_of(name)?])
+    }
+
+    /// The shard of a tensor, and where the tensor begins in that file.
+    pub(crate) fn offset(&self, tensor: &StoredTensor) -> (usize, u64) {
+        self.layout.offset(tensor)
+    }
+
+    /// A shard for reading at given places.
+    pub(crate) fn shard(&self, shard: usize) -> &Shard {
+        &self.layout.shards[shard]
+    }
+
+    fn index_of(&self, name: &str) -> Result<usize, Error> {
+        self.by_name.get(name).copied().ok_or_else(|| Error::Tensor {
+            dir: self.dir().to_owned(),
+            name: name.to_owned(),
+            reason: "is not in this checkpoint".to_owned(),
+        })
     }
 
     pub(crate) fn by_name(&self, name: &str) -> Option<&StoredTensor> {

@@ -35,14 +35,21 @@ const WEIGHTS: [&str; 11] = [
 /// What a run leaves beside the weights, about its own source.
 const REPORTS: [&str; 2] = ["moeprune-report.json", "moeprune-report.md"];
 
-pub(super) fn copy(source: &Checkpoint, to: &Path) -> Result<CopiedFiles, Error> {
+/// Copies into the directory `to`; each file lies at `unnamed` until it is complete.
+pub(super) fn copy(source: &Checkpoint, to: &Path, unnamed: &Path) -> Result<CopiedFiles, Error> {
     let files = auxiliary_files(source)?;
     for relative in &files.copied {
         let (from, to) = (source.dir().join(relative), to.join(relative));
         if let Some(parent) = to.parent() {
             fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
         }
-        fs::copy(&from, &to).map_err(Error::io(format!("copy to {} from", to.display()), &from))?;
+        // A copy is as read-only as its source, so one that was interrupted could not be opened.
+        if unnamed.symlink_metadata().is_ok() {
+            fs::remove_file(unnamed).map_err(Error::io("remove", unnamed))?;
+        }
+        fs::copy(&from, unnamed)
+            .and_then(|_| fs::rename(unnamed, &to))
+            .map_err(Error::io(format!("copy to {} from", to.display()), &from))?;
     }
     Ok(files)
 }

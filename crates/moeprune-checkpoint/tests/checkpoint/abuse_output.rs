@@ -79,7 +79,10 @@ fn parents_that_cannot_be() {
 fn leftovers_of_others_are_not_removed() {
     let partial = ".out.moeprune-partial";
     check(
-        |model| fs::create_dir(model.root.path().join(partial)).expect("creates"),
+        |model| {
+            fs::create_dir(model.root.path().join(partial)).expect("creates");
+            fs::write(model.root.path().join(partial).join("precious"), "p").expect("writes");
+        },
         |root| root.join("out"),
         &[partial, "is in the way and has no .moeprune-partial"],
     );

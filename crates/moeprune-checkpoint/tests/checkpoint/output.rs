@@ -14,7 +14,7 @@ fn nothing_bears_the_name_before_it_is_published() {
     let directory = OutputDirectory::create(&out, &source).expect("creates");
     directory.write("config.json", b"{}").expect("writes");
     assert!(!out.exists());
-    assert!(directory.path().ends_with(".out.moeprune-partial"));
+    assert!(directory.path().ends_with(".out.moeprune-partial/output"));
     directory.write("config.json", b"{}").expect_err("exists");
     directory.publish().expect("publishes");
     let entries: Vec<_> =

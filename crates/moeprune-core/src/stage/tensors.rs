@@ -21,12 +21,12 @@ impl<T: TensorSource + ?Sized> TensorSource for &T {
     }
 }
 
-/// Takes tensors by the name they will have on disk, in the order they are put.
+/// Takes tensors by the name they will have on disk, in any order.
 ///
 /// What happens to them when the sink is dropped before it was finished is the implementation's
 /// business, but nothing unfinished may look finished.
 pub trait TensorSink {
-    /// Appends one tensor. A name may be put once.
+    /// Takes one tensor. A name may be put once.
     ///
     /// # Errors
     /// If the name was put before, or writing fails.

@@ -1,0 +1,108 @@
+//! Bytes from file to file.
+
+use std::{fs::File, io};
+
+use crate::positioned::{read_at, write_at};
+
+/// Bytes between two reports of progress, and asked of the system at a time.
+const STEP: u64 = 64 << 20;
+
+/// Bytes read and written at a time where the system cannot copy between files.
+const BUFFER: usize = 4 << 20;
+
+/// A stored tensor, and where it goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Piece {
+    /// Shard and position of the tensor in it.
+    pub(super) place: (usize, usize),
+    /// Where it begins in that file.
+    pub(super) to: u64,
+    /// Shard of the source, and where the tensor begins in that file.
+    pub(super) from: (usize, u64),
+    pub(super) bytes: u64,
+}
+
+impl Piece {
+    /// Whether `next` follows in both files.
+    pub(super) fn runs_on_in(&self, next: &Self) -> bool {
+        self.place.0 == next.place.0
+            && self.to + self.bytes == next.to
+            && self.from.0 == next.from.0
+            && self.from.1 + self.bytes == next.from.1
+    }
+}
+
+/// Copies bytes between places of two files; `copied` is told where a step begins in the target
+/// and how long it is. Within the system where that can be done: nothing passes through the
+/// memory of this process then, and file systems that share blocks may share them.
+pub(super) fn copy_bytes(
+    (from, from_at): (&File, u64),
+    (to, to_at): (&File, u64),
+    bytes: u64,
+    copied: &mut dyn FnMut(u64, u64),
+) -> io::Result<()> {
+    let mut done = 0;
+    let mut within_system = true;
+    let mut buffer = Vec::new();
+    while done < bytes {
+        let step = STEP.min(bytes - done);
+        if within_system {
+            match copy_within_system((from, from_at + done), (to, to_at + done), step)? {
+                Some(step) => {
+                    copied(to_at + done, step);
+                    done += step;
+                    continue;
+                }
+                None => {
+                    within_system = false;
+                    buffer.resize(BUFFER, 0);
+                }
+            }
+        }
+        let step = step.min(BUFFER as u64);
+        let part = &mut buffer[..step as usize];
+        read_at(from, part, from_at + done)?;
+        write_at(to, part, to_at + done)?;
+        copied(to_at + done, step);
+        done += step;
+    }
+    Ok(())
+}
+
+/// How many bytes were copied, at least one; `None` if these files must be read and written, or
+/// the first has ended.
+#[cfg(target_os = "linux")]
+fn copy_within_system(
+    (from, mut from_at): (&File, u64),
+    (to, mut to_at): (&File, u64),
+    bytes: u64,
+) -> io::Result<Option<u64>> {
+    use rustix::io::Errno;
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let copied = rustix::io::retry_on_intr(|| {
+        rustix::fs::copy_file_range(from, Some(&mut from_at), to, Some(&mut to_at), bytes)
+    });
+    match copied {
+        Ok(0) => Ok(None),
+        Ok(copied) => Ok(Some(copied as u64)),
+        Err(
+            Errno::XDEV
+            | Errno::NOSYS
+            | Errno::INVAL
+            | Errno::OPNOTSUPP
+            | Errno::BADF
+            | Errno::PERM
+            | Errno::OVERFLOW,
+        ) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn copy_within_system(
+    _from: (&File, u64),
+    _to: (&File, u64),
+    _bytes: u64,
+) -> io::Result<Option<u64>> {
+    Ok(None)
+}
