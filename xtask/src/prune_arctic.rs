@@ -7,7 +7,10 @@ use clap::Args;
 use moeprune::{
     Evaluation, Pipeline, Report, Run,
     checkpoint::Checkpoint,
-    cli::{CalibrationArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes, percent, seconds, table},
+    cli::{
+        CalibrationArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes, percent, seconds,
+        table,
+    },
     evaluate,
     evaluation::Score,
     prune,
@@ -102,8 +105,7 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     let before = ask(&source, &mut terminal)?;
     let pipeline = Pipeline::from_recipe(&recipe);
     moeprune::cli::listen_for_interrupt();
-    let report =
-        prune(&source, &out, &calibration, &recipe, &pipeline, resume, &mut terminal)?;
+    let report = prune(&source, &out, &calibration, &recipe, &pipeline, resume, &mut terminal)?;
     let after = ask(&args.family.open(&out)?, &mut terminal)?;
     if let Some(path) = &args.json {
         std::fs::write(path, report.to_json()?)

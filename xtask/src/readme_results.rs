@@ -99,8 +99,7 @@ fn prune_once(source: &Checkpoint, out: &Path, total: f64, experts: f64) -> Resu
     let pipeline = Pipeline::from_recipe(&recipe);
     let began = Instant::now();
     let calibration = embedded::calibration();
-    let report =
-        prune(source, out, &calibration, &recipe, &pipeline, Resume::No, &mut Silent)?;
+    let report = prune(source, out, &calibration, &recipe, &pipeline, Resume::No, &mut Silent)?;
     Ok(Row {
         achieved: report.sparsity.achieved.linears,
         kept: report.layers.iter().map(|l| l.kept.len()).sum(),

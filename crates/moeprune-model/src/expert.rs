@@ -124,11 +124,7 @@ impl Expert {
     ///
     /// # Errors
     /// If a tensor operation or the sink fails.
-    pub fn forward(
-        &self,
-        input: &Tensor,
-        sink: &mut dyn ActivationSink,
-    ) -> Result<Tensor, Error> {
+    pub fn forward(&self, input: &Tensor, sink: &mut dyn ActivationSink) -> Result<Tensor, Error> {
         self.mlp.forward(input, |p| LinearId::Expert(self.index, p), sink)
     }
 }

@@ -97,8 +97,8 @@ pub fn observe_to(
     place.set_keep(false);
     progress.note(&MemoryNeed::of(checkpoint, calibration.tag.tokens(), false).line());
     let folder = folder(place.state());
-    let observed = observe_in(&mut session, checkpoint, calibration, progress)
-        .and_then(|observation| {
+    let observed =
+        observe_in(&mut session, checkpoint, calibration, progress).and_then(|observation| {
             write_observation(&observation, place.content())?;
             Ok(observation)
         });
@@ -142,9 +142,7 @@ pub(crate) fn observe_in(
     }
     let mut hidden = match done.checked_sub(1) {
         Some(layer) => session.hidden_after(Pass::Observe, layer, blocks, spec.hidden)?,
-        None => {
-            embed_blocks(&Embedding::load(source, spec, &Device::Cpu, DType::F32)?, blocks)?
-        }
+        None => embed_blocks(&Embedding::load(source, spec, &Device::Cpu, DType::F32)?, blocks)?,
     };
     let mut steps = Steps::tokens("observing", layers, blocks.tokens(), done, progress);
     for layer in done..layers {

@@ -10,10 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use moeprune::{
     Calibration, Evaluation, Inputs, Pipeline, Recipe, Resume, Run, Silent, apply,
-    capture::write_observation,
-    checkpoint::Checkpoint,
-    evaluate, observe, plan,
-    score::Magnitude,
+    capture::write_observation, checkpoint::Checkpoint, evaluate, observe, plan, score::Magnitude,
 };
 
 fn main() -> Result<()> {

@@ -5,7 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use moeprune::{Pipeline, Recipe, Report, Resume, Silent, checkpoint::Checkpoint, core::Sparsity, prune};
+use moeprune::{
+    Pipeline, Recipe, Report, Resume, Silent, checkpoint::Checkpoint, core::Sparsity, prune,
+};
 
 /// A checkpoint of the repository's assets.
 pub(crate) fn asset(name: &str) -> PathBuf {

@@ -2,9 +2,12 @@
 
 mod eos;
 mod fingerprint;
+mod identity;
 mod layout;
 mod parts;
 mod summary;
+
+pub use identity::FileIdentity;
 
 use std::{
     borrow::Cow,

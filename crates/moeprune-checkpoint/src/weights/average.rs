@@ -23,32 +23,53 @@ const CHUNK: usize = 1 << 14;
 /// # Errors
 /// If there are no tensors, they differ in shape or type, or the type is not F32, F16 or BF16.
 pub fn average(tensors: &[TensorBytes<'_>]) -> Result<TensorBytes<'static>, Error> {
-    let bad = |reason| Err(Error::Weight { operation: "averaging", reason });
-    let Some(first) = tensors.first() else { return bad("no tensors were given".to_owned()) };
-    let (dtype, shape) = (first.dtype(), first.shape());
-    if let Some(other) = tensors.iter().find(|t| t.dtype() != dtype || t.shape() != shape) {
-        return bad(format!(
-            "a tensor of {dtype} {shape:?} and one of {} {:?}",
-            other.dtype(),
-            other.shape()
-        ));
+    let borrowed = |index: usize| {
+        let tensor = &tensors[index];
+        Ok(TensorBytes::new(tensor.dtype(), tensor.shape(), tensor.bytes())?)
+    };
+    average_of::<Error>(tensors.len(), borrowed)
+}
+
+/// As [`average`], of tensors that are read one after the other: `read` is asked for each index
+/// below `count` in order, and only one tensor and the sums (in f32) are held.
+///
+/// # Errors
+/// As [`average`], and those of `read`.
+pub fn average_of<'a, E: From<Error>>(
+    count: usize,
+    mut read: impl FnMut(usize) -> Result<TensorBytes<'a>, E>,
+) -> Result<TensorBytes<'static>, E> {
+    let bad = |reason| E::from(Error::Weight { operation: "averaging", reason });
+    if count == 0 {
+        return Err(bad("no tensors were given".to_owned()));
     }
-    let (elements, count) = (first.elements(), tensors.len() as f32);
-    let mut bytes = Vec::with_capacity(first.bytes().len());
-    let mut sums = vec![0.0; CHUNK.min(elements)];
-    let mut values = sums.clone();
-    for start in (0..elements).step_by(CHUNK) {
-        let length = CHUNK.min(elements - start);
-        let (sums, values) = (&mut sums[..length], &mut values[..length]);
-        first.decode_f32(start, sums)?;
-        for tensor in &tensors[1..] {
-            tensor.decode_f32(start, values)?;
+    let core = |error: moeprune_core::Error| E::from(error.into());
+    let first = read(0)?;
+    let (dtype, shape) = (first.dtype(), first.shape().to_vec());
+    let mut sums = first.to_f32().map_err(core)?;
+    drop(first);
+    let mut values = vec![0.0; CHUNK.min(sums.len())];
+    for index in 1..count {
+        let tensor = read(index)?;
+        if tensor.dtype() != dtype || tensor.shape() != shape {
+            return Err(bad(format!(
+                "a tensor of {dtype} {shape:?} and one of {} {:?}",
+                tensor.dtype(),
+                tensor.shape()
+            )));
+        }
+        for (chunk, sums) in sums.chunks_mut(CHUNK).enumerate() {
+            let values = &mut values[..sums.len()];
+            tensor.decode_f32(chunk * CHUNK, values).map_err(core)?;
             sums.iter_mut().zip(values.iter()).for_each(|(sum, value)| *sum += value);
         }
-        sums.iter_mut().for_each(|sum| *sum /= count);
-        bytes.extend(encode(dtype, sums)?);
     }
-    Ok(TensorBytes::new(dtype, shape, bytes)?)
+    let mut bytes = Vec::with_capacity(sums.len() * dtype.bits() / 8);
+    for chunk in sums.chunks_mut(CHUNK) {
+        chunk.iter_mut().for_each(|sum| *sum /= count as f32);
+        bytes.extend(encode(dtype, chunk)?);
+    }
+    TensorBytes::new(dtype, shape, bytes).map_err(core)
 }
 
 fn encode(dtype: Dtype, values: &[f32]) -> Result<Vec<u8>, Error> {

@@ -111,8 +111,8 @@ impl TensorSource for KeptExperts<'_> {
                 if survivor.average_of.is_empty() {
                     return self.weights.tensor(of(survivor.source));
                 }
-                let members = &survivor.average_of;
-                Ok(average_of(members.len(), &mut |member| self.weights.tensor(of(members[member])))?)
+                let members = survivor.average_of.len();
+                average_of(members, |member| self.weights.tensor(of(survivor.average_of[member])))
             }
             _ => self.weights.tensor(id),
         }

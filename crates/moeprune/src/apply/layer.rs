@@ -95,7 +95,7 @@ impl Stages<'_> {
 pub(super) fn prune_layer(
     stages: Stages<'_>,
     walk: &mut Walk<'_>,
-    output: &mut Output<'_>,
+    output: &mut Output,
     layer: usize,
     ratio: Sparsity,
     watch: Watch<'_>,

@@ -164,7 +164,7 @@ fn write_layers(
     statistics: &Statistics<'_>,
     ratios: Option<&[Sparsity]>,
     session: &mut crate::session::Session,
-    output: &mut Output<'_>,
+    output: &mut Output,
     progress: &mut dyn Progress,
 ) -> Result<(), Error> {
     let layers = stages.kept.spec().layers.len();

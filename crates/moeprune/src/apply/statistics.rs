@@ -104,9 +104,7 @@ impl<'a> Statistics<'a> {
             // Nothing is left to walk through.
             Some(_) if first >= spec.layers.len() => Vec::new(),
             Some(layer) => session.hidden_after(pass, layer, blocks, spec.hidden)?,
-            None => {
-                embed_blocks(&Embedding::load(kept, spec, &Device::Cpu, DType::F32)?, blocks)?
-            }
+            None => embed_blocks(&Embedding::load(kept, spec, &Device::Cpu, DType::F32)?, blocks)?,
         }))
     }
 }

@@ -1,13 +1,10 @@
 //! Writing the pruned checkpoint, and counting what is written.
 
-use std::{
-    collections::BTreeMap,
-    ops::ControlFlow,
-    sync::mpsc,
-    thread,
-};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::mpsc, thread};
 
-use moeprune_checkpoint::{OutputDirectory, PlannedTensor, ShardedWriter, StoredTensor, count_zeros};
+use moeprune_checkpoint::{
+    OutputDirectory, PlannedTensor, ShardedWriter, StoredTensor, count_zeros,
+};
 use moeprune_core::{LayerTensor, LinearId, TensorBytes, TensorId, TensorSink, TensorSource};
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +12,7 @@ use super::KeptExperts;
 use crate::{Error, Progress, session::Session};
 
 /// The checkpoint being written, in a hidden sibling of its final place.
-pub(super) struct Output<'d> {
-    directory: &'d OutputDirectory,
+pub(super) struct Output {
     writer: ShardedWriter,
     zeros: LayerZeros,
 }
@@ -36,11 +32,11 @@ const COPIED_AT_ONCE: u64 = 1 << 29;
 /// Tensors on their way to the disk while the next are worked on.
 const QUEUE: usize = 3;
 
-impl<'d> Output<'d> {
+impl Output {
     /// Puts everything but the weights into the directory and plans the shards; what the session
     /// says was written before counts as written.
     pub(super) fn open(
-        directory: &'d OutputDirectory,
+        directory: &OutputDirectory,
         kept: &KeptExperts<'_>,
         session: &Session,
         progress: &mut dyn Progress,
@@ -76,7 +72,7 @@ impl<'d> Output<'d> {
                 writer.mark_written(&source.name_of(part)?)?;
             }
         }
-        Ok(Self { directory, writer, zeros: LayerZeros::default() })
+        Ok(Self { writer, zeros: LayerZeros::default() })
     }
 
     /// Bytes of all shards.
@@ -159,9 +155,8 @@ impl<'d> Output<'d> {
         thread::scope(|scope| {
             let (give, take) = mpsc::sync_channel::<(LinearId, TensorBytes<'t>)>(QUEUE);
             let writer = scope.spawn(|| {
-                take.into_iter().try_for_each(|(linear, tensor)| {
-                    self.put_linear(kept, layer, linear, &tensor)
-                })
+                take.into_iter()
+                    .try_for_each(|(linear, tensor)| self.put_linear(kept, layer, linear, &tensor))
             });
             let worked = work(&mut |linear, tensor| {
                 // Fails only if the writer gave up, and then its error is the one that counts.
@@ -189,8 +184,7 @@ impl<'d> Output<'d> {
     /// Makes the shards durable. Nothing is visible under the final name yet. Returns the bytes of
     /// all shards.
     pub(super) fn finish(self) -> Result<u64, Error> {
-        let Self { directory: _, writer, zeros: _ } = self;
-        Ok(writer.finish()?.bytes)
+        Ok(self.writer.finish()?.bytes)
     }
 
     fn put_linear(

@@ -112,10 +112,7 @@ impl RunIdentity {
             changed(&format!("the recipe's {key}"), &value(&was), &value(&is));
         }
         if self.stages != other.stages && self.recipe == other.recipe {
-            changes.push(format!(
-                "the stages were {}, and are {} now",
-                self.stages, other.stages
-            ));
+            changes.push(format!("the stages were {}, and are {} now", self.stages, other.stages));
         }
         changes.extend(changed_files(&self.files, &other.files));
         changes
@@ -201,9 +198,6 @@ mod tests {
                 "the calibration seed was none, and is 0 now",
             ],
         );
-        check(
-            |run| run.stages = "Pipeline".into(),
-            &["the stages were , and are Pipeline now"],
-        );
+        check(|run| run.stages = "Pipeline".into(), &["the stages were , and are Pipeline now"]);
     }
 }

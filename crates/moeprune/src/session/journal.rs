@@ -124,8 +124,7 @@ mod tests {
         let mut journal = Journal::open(&path).unwrap().unwrap();
         assert_eq!(journal.identity(), &identity());
         journal.append(done(1)).unwrap();
-        let want =
-            [done(0), Record::Measured { layer: 3, outlier_percent: 0.1 + 0.2 }, done(1)];
+        let want = [done(0), Record::Measured { layer: 3, outlier_percent: 0.1 + 0.2 }, done(1)];
         assert_eq!(journal.records(), want);
         assert_eq!(Journal::open(&path).unwrap().unwrap().records(), want);
     }
@@ -144,7 +143,10 @@ mod tests {
             std::fs::write(&path, &text[..length]).unwrap();
             let lines = text[..length].iter().filter(|&&b| b == b'\n').count();
             let journal = Journal::open(&path).unwrap();
-            assert_eq!(journal.as_ref().map(|j| j.records().len() + 1), (lines > 0).then_some(lines));
+            assert_eq!(
+                journal.as_ref().map(|j| j.records().len() + 1),
+                (lines > 0).then_some(lines)
+            );
             if let Some(mut journal) = journal {
                 journal.append(done(9)).unwrap();
                 assert_eq!(Journal::open(&path).unwrap().unwrap().records().last(), Some(&done(9)));

@@ -37,16 +37,11 @@ pub(crate) enum Record {
     /// The first line: what was begun.
     Begun(RunIdentity),
     /// A layer of the unpruned model was observed.
-    Observed {
-        layer: usize,
-    },
+    Observed { layer: usize },
     /// The experts of a layer were chosen.
     Planned(LayerPlan),
     /// A layer's outliers were counted.
-    Measured {
-        layer: usize,
-        outlier_percent: f64,
-    },
+    Measured { layer: usize, outlier_percent: f64 },
     /// Embeddings, head and what else belongs to no layer were written.
     OutsideWritten,
     /// A layer was written.
