@@ -2,6 +2,8 @@
 #![expect(clippy::print_stdout, reason = "commands print their results")]
 
 mod embedded;
+#[cfg(target_os = "linux")]
+mod make_checkpoint;
 mod prune_arctic;
 mod readme_results;
 mod train_nano;
@@ -17,6 +19,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    #[cfg(target_os = "linux")]
+    MakeCheckpoint(Box<make_checkpoint::MakeCheckpointArgs>),
     PruneArctic(Box<prune_arctic::PruneArcticArgs>),
     ReadmeResults(readme_results::ReadmeResultsArgs),
     TrainNano(train_nano::Arguments),
@@ -24,6 +28,8 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
+        #[cfg(target_os = "linux")]
+        Command::MakeCheckpoint(arguments) => make_checkpoint::run(&arguments),
         Command::PruneArctic(arguments) => prune_arctic::run(&arguments),
         Command::ReadmeResults(arguments) => readme_results::run(&arguments),
         Command::TrainNano(arguments) => train_nano::run(&arguments),
