@@ -1,7 +1,15 @@
 //! Repository chores: `cargo xtask COMMAND`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands print their results")]
 
+#[cfg(target_os = "linux")]
+mod bench_io;
+#[cfg(target_os = "linux")]
+mod binary;
 mod embedded;
+#[cfg(target_os = "linux")]
+mod make_checkpoint;
+#[cfg(target_os = "linux")]
+mod measure_memory;
 mod prune_arctic;
 mod readme_results;
 mod train_nano;
@@ -19,6 +27,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    #[cfg(target_os = "linux")]
+    BenchIo(bench_io::BenchIoArgs),
+    #[cfg(target_os = "linux")]
+    MakeCheckpoint(Box<make_checkpoint::MakeCheckpointArgs>),
+    #[cfg(target_os = "linux")]
+    MeasureMemory(measure_memory::MeasureMemoryArgs),
     PruneArctic(Box<prune_arctic::PruneArcticArgs>),
     ReadmeResults(readme_results::ReadmeResultsArgs),
     TrainNano(train_nano::Arguments),
@@ -40,6 +54,12 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<()> {
     match Arguments::parse().command {
+        #[cfg(target_os = "linux")]
+        Command::BenchIo(arguments) => bench_io::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::MakeCheckpoint(arguments) => make_checkpoint::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::MeasureMemory(arguments) => measure_memory::run(&arguments),
         Command::PruneArctic(arguments) => prune_arctic::run(&arguments),
         Command::ReadmeResults(arguments) => readme_results::run(&arguments),
         Command::TrainNano(arguments) => train_nano::run(&arguments),

@@ -1,0 +1,214 @@
+//! `cargo xtask bench-io`: removing experts against copying what is kept.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use moeprune::cli::bytes;
+use rustix::fs::{Advice, fadvise};
+
+use crate::binary;
+
+const TARGET: f64 = 1.15;
+
+/// Time `apply` with a plan that only removes experts against `cp` of the bytes it keeps
+///
+/// Both end when their files are durable. A pair is one of each, in alternating order.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  cargo xtask bench-io MODEL --pairs 7 --cold")]
+pub(crate) struct BenchIoArgs {
+    /// Directory of the model; results are written beside it and removed
+    model: PathBuf,
+    /// How often each is timed
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pairs: u32,
+    /// Share of the experts to remove
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
+    expert_sparsity: f64,
+    /// Drop the files from memory before each, instead of reading them into it
+    #[arg(long)]
+    cold: bool,
+}
+
+pub(crate) fn run(args: &BenchIoArgs) -> Result<()> {
+    let moeprune = binary::build()?;
+    let scratch = binary::scratch_beside(&args.model)?;
+    let place = |name: &str| scratch.path().join(name);
+    let (plan, kept, applied, copied) =
+        (place("plan.json"), place("kept"), place("applied"), place("copied"));
+    let share = args.expert_sparsity.to_string();
+    let command = |verb: &str| {
+        let mut command = Command::new(&moeprune);
+        command.args(["--quiet", verb]).arg(&args.model);
+        command
+    };
+    let apply = |out: &Path| {
+        let mut apply = command("apply");
+        apply.arg(out).arg("--plan").arg(&plan);
+        apply
+    };
+
+    prepare(&[&args.model], args.cold)?;
+    println!("inspect {:.3} s", timed(|| succeed(&mut command("inspect")))?);
+    prepare(&[&args.model], args.cold)?;
+    let mut planning = command("plan");
+    planning.arg("-o").arg(&plan).args(["--sparsity", &share, "--expert-sparsity", &share]);
+    println!("plan    {:.3} s", timed(|| succeed(&mut planning))?);
+
+    succeed(&mut apply(&kept))?;
+    let (read, written) = (size(&args.model)?, size(&kept)?);
+    println!("model {}, kept {}", bytes(read), bytes(written));
+    // Either is read beside the pages of what it writes.
+    let free = available_memory()?;
+    if !args.cold && read + 2 * written > free {
+        println!("note: {} of memory is too little for warm files", bytes(free));
+    }
+    let time_apply = || -> Result<f64> {
+        prepare(&[&args.model], args.cold)?;
+        let time = timed(|| succeed(&mut apply(&applied)))?;
+        remove(&applied)?;
+        Ok(time)
+    };
+    let time_copy = || -> Result<f64> {
+        prepare(&[&kept], args.cold)?;
+        let time = timed(|| copy_durably(&kept, &copied))?;
+        remove(&copied)?;
+        Ok(time)
+    };
+    let mut ratios = Vec::new();
+    for pair in 0..args.pairs {
+        let (apply, copy) = if pair % 2 == 0 {
+            let apply = time_apply()?;
+            (apply, time_copy()?)
+        } else {
+            let copy = time_copy()?;
+            (time_apply()?, copy)
+        };
+        ratios.push(apply / copy);
+        println!(
+            "pair {:<2} apply {apply:.3} s, cp {copy:.3} s, ratio {:.3}",
+            pair + 1,
+            apply / copy
+        );
+    }
+    println!(
+        "median ratio {:.3} ({}), target {TARGET}",
+        median(&mut ratios),
+        if args.cold { "cold" } else { "warm" }
+    );
+    Ok(())
+}
+
+fn timed(work: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let began = Instant::now();
+    work()?;
+    Ok(began.elapsed().as_secs_f64())
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let status = command.stdout(Stdio::null()).status().with_context(|| format!("{command:?}"))?;
+    ensure!(status.success(), "{command:?} failed: {status}");
+    Ok(())
+}
+
+/// Copies every byte, on file systems too that could share them, and makes the copy durable as
+/// moeprune does its output.
+fn copy_durably(from: &Path, to: &Path) -> Result<()> {
+    succeed(Command::new("cp").args(["-r", "--reflink=never"]).arg(from).arg(to))?;
+    for path in files(to)? {
+        File::open(&path)?
+            .sync_all()
+            .with_context(|| format!("cannot flush {}", path.display()))?;
+    }
+    File::open(to)?.sync_all()?;
+    Ok(())
+}
+
+/// Brings the files of some folders into memory or out of it, with nothing left to be written.
+fn prepare(folders: &[&Path], cold: bool) -> Result<()> {
+    rustix::fs::sync();
+    if cold && fs::write("/proc/sys/vm/drop_caches", "3").is_ok() {
+        return Ok(());
+    }
+    for folder in folders {
+        for path in files(folder)? {
+            let mut file = File::open(&path)?;
+            if cold {
+                fadvise(&file, 0, None, Advice::DontNeed)?;
+            } else {
+                io::copy(&mut file, &mut io::sink())
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))
+}
+
+fn size(folder: &Path) -> Result<u64> {
+    files(folder)?.iter().map(|path| Ok(fs::metadata(path)?.len())).sum()
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let entries = fs::read_dir(folder).with_context(|| format!("no {}", folder.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn available_memory() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no MemAvailable")?;
+    Ok(1024 * kib.parse::<u64>()?)
+}
+
+/// Of at least one number.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        fn check(values: &[f64], expected: f64) {
+            assert_eq!(median(&mut values.to_vec()).to_bits(), expected.to_bits());
+        }
+        check(&[3.0], 3.0);
+        check(&[3.0, 1.0], 2.0);
+        check(&[3.0, 1.0, 2.5], 2.5);
+    }
+
+    #[test]
+    fn a_copy_has_every_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::create_dir(&from).unwrap();
+        fs::write(from.join("a"), "some").unwrap();
+        fs::write(from.join("b"), "bytes").unwrap();
+        copy_durably(&from, &to).unwrap();
+        assert_eq!(size(&to).unwrap(), 9);
+        assert_eq!(fs::read_to_string(to.join("b")).unwrap(), "bytes");
+    }
+}

@@ -1,0 +1,40 @@
+//! The `moeprune` binary, built, and a scratch folder for what it writes.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::embedded;
+
+/// Builds the binary as it would be installed and says where it is.
+pub(crate) fn build() -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args(["build", "--release", "--package", "moeprune", "--bin", "moeprune"])
+        .arg("--message-format=json-render-diagnostics")
+        .current_dir(embedded::root())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    ensure!(built.status.success(), "moeprune does not build");
+    let messages = String::from_utf8_lossy(&built.stdout);
+    let executable = |line: &str| -> Option<PathBuf> {
+        let message: Value = serde_json::from_str(line).ok()?;
+        Some(message.get("executable")?.as_str()?.into())
+    };
+    messages.lines().find_map(executable).context("cargo named no executable")
+}
+
+/// A folder on the disk of the model, removed when dropped.
+pub(crate) fn scratch_beside(model: &Path) -> Result<tempfile::TempDir> {
+    let real = model.canonicalize().with_context(|| format!("no {}", model.display()))?;
+    let parent = real.parent().context("the model has no parent folder")?;
+    tempfile::Builder::new()
+        .prefix(".moeprune-measured-")
+        .tempdir_in(parent)
+        .with_context(|| format!("cannot create a folder in {}", parent.display()))
+}

@@ -1,0 +1,307 @@
+//! What a family's published model looks like, and smaller models of the same form.
+
+use anyhow::{Context as _, Result, ensure};
+use moeprune::{
+    checkpoint::Family,
+    core::{
+        Activation, FeedForward, LayerSpec, LayerTensor, LinearId, LinearShape, ModelSpec,
+        MoeInput, MoeSpec, Routing, TensorId,
+    },
+};
+use serde_json::{Map, Value};
+
+/// Narrower heads have too few rotary frequencies to be called attention.
+const NARROWEST_HEAD: usize = 8;
+
+/// A family with a published model whose shapes are known here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Published {
+    /// Snowflake Arctic
+    Arctic,
+    /// Mixtral-8x7B
+    Mixtral,
+}
+
+/// How a model differs from the published one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Reduction {
+    pub(crate) layers: Option<usize>,
+    pub(crate) experts: Option<usize>,
+    pub(crate) vocab: Option<usize>,
+    /// Every width is divided by this.
+    pub(crate) scale: usize,
+}
+
+/// A model without weights.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    /// What `config.json` says.
+    pub(crate) config: Map<String, Value>,
+    /// The same as facts.
+    pub(crate) spec: ModelSpec,
+    family: Family,
+}
+
+/// A tensor that a shape asks for.
+#[derive(Debug, Clone)]
+pub(crate) struct ShapedTensor {
+    pub(crate) name: String,
+    pub(crate) part: TensorId,
+    pub(crate) shape: Vec<usize>,
+}
+
+impl ShapedTensor {
+    pub(crate) fn elements(&self) -> u64 {
+        self.shape.iter().map(|&dim| dim as u64).product()
+    }
+
+    pub(crate) fn is_norm(&self) -> bool {
+        self.shape.len() == 1
+    }
+
+    pub(crate) fn is_router(&self) -> bool {
+        matches!(self.part, TensorId::Layer(_, LayerTensor::Linear(LinearId::Router)))
+    }
+}
+
+impl Shape {
+    /// The published model, reduced.
+    ///
+    /// Heads that share keys and values stay as many; there are fewer such groups as long as
+    /// `scale` divides their number, and narrower heads beyond.
+    pub(crate) fn new(published: Published, reduction: &Reduction) -> Result<Self> {
+        let (name, text) = match published {
+            Published::Arctic => ("arctic", include_str!("arctic.toml")),
+            Published::Mixtral => ("mixtral", include_str!("mixtral.toml")),
+        };
+        let mut config: Map<String, Value> = toml::from_str(text)?;
+        let read = |key: &str| published_number(&config, key);
+        let widths = Widths {
+            hidden: read("hidden_size")?,
+            inner: read("intermediate_size")?,
+            heads: read("num_attention_heads")?,
+            kv_heads: read("num_key_value_heads")?,
+        };
+        let Widths { hidden, inner, heads, kv_heads } = widths.divided(reduction.scale)?;
+        let layers = reduction.layers.map_or_else(|| read("num_hidden_layers"), Ok)?;
+        let experts = reduction.experts.map_or_else(|| read("num_local_experts"), Ok)?;
+        let vocab = reduction.vocab.map_or_else(|| read("vocab_size"), Ok)?;
+        let top_k = read("num_experts_per_tok")?;
+        ensure!(experts >= top_k, "--experts {experts}: a token goes through {top_k} of them");
+        ensure!(layers > 0, "--layers 0: a model has at least one");
+        ensure!(vocab > 2, "--vocab {vocab}: two of the tokens begin and end a text");
+        let max_positions = read("max_position_embeddings")?;
+        for (key, value) in [
+            ("hidden_size", hidden),
+            ("intermediate_size", inner),
+            ("num_attention_heads", heads),
+            ("num_key_value_heads", kv_heads),
+            ("num_hidden_layers", layers),
+            ("num_local_experts", experts),
+            ("vocab_size", vocab),
+        ] {
+            config.insert(key.to_owned(), value.into());
+        }
+        for (key, last) in [("bos_token_id", 2), ("eos_token_id", 1)] {
+            if published_number(&config, key)? >= vocab {
+                config.insert(key.to_owned(), (vocab - last).into());
+            }
+        }
+        let float = |key: &str| config.get(key).and_then(Value::as_f64).context(key.to_owned());
+        let beside = published == Published::Arctic;
+        let moe = MoeSpec {
+            experts,
+            top_k,
+            expert_inner: inner,
+            routing: Routing::SoftmaxTopK { renormalize: true },
+            input: if beside { MoeInput::LayerInput } else { MoeInput::AfterAttention },
+            residual_inner: beside.then_some(hidden),
+        };
+        let spec = ModelSpec {
+            family: name.to_owned(),
+            hidden,
+            vocab,
+            max_positions,
+            heads,
+            kv_heads,
+            head_dim: hidden / heads,
+            rope_theta: float("rope_theta")?,
+            sliding_window: None,
+            norm_eps: float("rms_norm_eps")?,
+            tied_embeddings: false,
+            activation: Activation::Silu,
+            layers: vec![LayerSpec { feed_forward: FeedForward::Moe(moe) }; layers],
+        };
+        let family = Family::builtin(name).context("a built-in family")?;
+        Ok(Self { config, spec, family })
+    }
+
+    /// All tensors, sorted by name as the format's own writer sorts them: expert 10 comes before
+    /// expert 2.
+    pub(crate) fn tensors(&self) -> Result<Vec<ShapedTensor>> {
+        let ModelSpec { hidden, vocab, .. } = self.spec;
+        let mut tensors = Vec::new();
+        let mut push = |part, shape: &[usize]| -> Result<()> {
+            let name = self.family.name_of(part).with_context(|| format!("no name for {part}"))?;
+            tensors.push(ShapedTensor { name, part, shape: shape.to_vec() });
+            Ok(())
+        };
+        push(TensorId::Embedding, &[vocab, hidden])?;
+        push(TensorId::FinalNorm, &[hidden])?;
+        push(TensorId::LmHead, &[vocab, hidden])?;
+        for (l, layer) in self.spec.layers.iter().enumerate() {
+            push(TensorId::Layer(l, LayerTensor::InputNorm), &[hidden])?;
+            push(TensorId::Layer(l, LayerTensor::PostAttentionNorm), &[hidden])?;
+            if layer.moe().is_some_and(|moe| moe.residual_inner.is_some()) {
+                push(TensorId::Layer(l, LayerTensor::ResidualNorm), &[hidden])?;
+            }
+            for LinearShape { id, rows, cols } in self.spec.linears(l) {
+                push(TensorId::linear(l, id), &[rows, cols])?;
+            }
+        }
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(tensors)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Widths {
+    hidden: usize,
+    inner: usize,
+    heads: usize,
+    kv_heads: usize,
+}
+
+impl Widths {
+    fn divided(self, scale: usize) -> Result<Self> {
+        self.try_divide(scale).with_context(|| {
+            let works = (1..=self.hidden).filter(|&f| self.try_divide(f).is_some());
+            let works: Vec<String> = works.map(|f| f.to_string()).collect();
+            format!(
+                "--scale {scale} does not divide the width {}, the inner width {} and heads of {} \
+                 into whole heads of at least {NARROWEST_HEAD}; these do: {}",
+                self.hidden,
+                self.inner,
+                self.hidden / self.heads,
+                works.join(", ")
+            )
+        })
+    }
+
+    fn try_divide(self, scale: usize) -> Option<Self> {
+        if scale == 0 || !self.hidden.is_multiple_of(scale) || !self.inner.is_multiple_of(scale) {
+            return None;
+        }
+        let fewer = (1..=scale.min(self.kv_heads))
+            .rfind(|&d| self.kv_heads.is_multiple_of(d) && scale.is_multiple_of(d))?;
+        let divided = Self {
+            hidden: self.hidden / scale,
+            inner: self.inner / scale,
+            heads: self.heads / fewer,
+            kv_heads: self.kv_heads / fewer,
+        };
+        let whole = divided.hidden.is_multiple_of(divided.heads);
+        let head = divided.hidden / divided.heads;
+        // Rotary embeddings turn pairs.
+        (whole && head.is_multiple_of(2) && head >= NARROWEST_HEAD).then_some(divided)
+    }
+}
+
+fn published_number(config: &Map<String, Value>, key: &str) -> Result<usize> {
+    let number = config.get(key).and_then(Value::as_u64).with_context(|| format!("no `{key}`"))?;
+    Ok(usize::try_from(number)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use moeprune::core::ParameterCounts;
+
+    use super::*;
+
+    fn published(published: Published) -> Shape {
+        Shape::new(published, &Reduction { scale: 1, ..Reduction::default() }).unwrap()
+    }
+
+    /// Elements of the tensors that `counts` accepts.
+    fn elements(shape: &Shape, counts: impl Fn(&ShapedTensor) -> bool) -> u64 {
+        let tensors = shape.tensors().unwrap();
+        tensors.iter().filter(|t| counts(t)).map(ShapedTensor::elements).sum()
+    }
+
+    fn is_linear(tensor: &ShapedTensor) -> bool {
+        matches!(tensor.part, TensorId::Layer(_, LayerTensor::Linear(_)))
+    }
+
+    fn is_of_layer(tensor: &ShapedTensor, layer: usize) -> bool {
+        matches!(tensor.part, TensorId::Layer(l, _) if l == layer)
+    }
+
+    #[test]
+    fn arctic_has_its_true_size() {
+        let shape = published(Published::Arctic);
+        assert_eq!(elements(&shape, |_| true), 478_584_608_768);
+        assert_eq!(elements(&shape, is_linear), 478_125_096_960);
+        assert_eq!(elements(&shape, |t| is_linear(t) && !t.is_router()), 478_092_984_320);
+        let layer = 2 * elements(&shape, |t| is_of_layer(t, 0));
+        assert_eq!((layer as f64 / 1e8).round() / 10.0, 27.3, "{layer} bytes");
+    }
+
+    #[test]
+    fn mixtral_has_its_true_size() {
+        assert_eq!(elements(&published(Published::Mixtral), |_| true), 46_702_792_704);
+    }
+
+    #[test]
+    fn the_list_of_tensors_and_the_accounting_agree() {
+        for family in [Published::Arctic, Published::Mixtral] {
+            let shape = published(family);
+            let counts = ParameterCounts::of(&shape.spec);
+            assert_eq!(elements(&shape, |_| true), counts.all, "{family:?}");
+            let linears = elements(&shape, |t| is_linear(t) && !t.is_router());
+            assert_eq!(linears, counts.linears, "{family:?}");
+        }
+    }
+
+    #[test]
+    fn expert_10_comes_before_expert_2() {
+        let tensors = published(Published::Arctic).tensors().unwrap();
+        let at = |expert: usize| {
+            let id = LinearId::Expert(expert, moeprune::core::MlpProjection::Gate);
+            tensors.iter().position(|t| t.part == TensorId::linear(0, id)).unwrap()
+        };
+        assert!(at(10) < at(2));
+    }
+
+    #[test]
+    fn scales_keep_heads_sensible() {
+        fn check(family: Published, scale: usize, expected: Option<(usize, usize, usize, usize)>) {
+            let shape = Shape::new(family, &Reduction { scale, ..Reduction::default() });
+            match (shape, expected) {
+                (Ok(Shape { spec, .. }), _) => {
+                    let got = (spec.hidden, spec.heads, spec.kv_heads, spec.head_dim);
+                    assert_eq!(Some(got), expected, "{scale}");
+                }
+                (Err(_), None) => {}
+                (Err(e), _) => panic!("{scale}: {e}"),
+            }
+        }
+        check(Published::Arctic, 1, Some((7168, 56, 8, 128)));
+        check(Published::Arctic, 2, Some((3584, 28, 4, 128)));
+        check(Published::Arctic, 8, Some((896, 7, 1, 128)));
+        check(Published::Arctic, 32, Some((224, 7, 1, 32)));
+        check(Published::Arctic, 128, Some((56, 7, 1, 8)));
+        check(Published::Arctic, 0, None);
+        check(Published::Arctic, 7, None);
+        check(Published::Arctic, 256, None);
+        check(Published::Mixtral, 4, Some((1024, 8, 2, 128)));
+        check(Published::Mixtral, 16, Some((256, 4, 1, 64)));
+        check(Published::Mixtral, 3, None);
+    }
+
+    #[test]
+    fn a_scale_that_does_not_fit_names_those_that_do() {
+        let reduction = Reduction { scale: 3, ..Reduction::default() };
+        let message = Shape::new(Published::Arctic, &reduction).unwrap_err().to_string();
+        assert!(message.ends_with("these do: 1, 2, 4, 8, 16, 32, 64, 128"), "{message}");
+    }
+}
