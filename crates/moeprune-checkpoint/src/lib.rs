@@ -97,7 +97,7 @@ mod verify;
 mod weights;
 
 pub use self::{
-    checkpoint::{Checkpoint, RoleSummary, StoredTensor, Summary},
+    checkpoint::{Checkpoint, FileIdentity, RoleSummary, StoredTensor, Summary},
     error::Error,
     family::Family,
     output::{
@@ -106,5 +106,5 @@ pub use self::{
     },
     shard::Access,
     verify::{Check, LinearZeros, SparsityReport, VerifyReport, verify},
-    weights::{average, check_finite, count_zeros, select_rows},
+    weights::{average, average_of, check_finite, count_zeros, select_rows},
 };

@@ -36,6 +36,15 @@ impl ModelDirectory {
         self.path.join(name).symlink_metadata().is_ok()
     }
 
+    /// The regular file behind a path relative to the directory, if there is anything.
+    pub(crate) fn optional_file(&self, relative: &Path) -> Result<Option<PathBuf>, Error> {
+        if self.path.join(relative).symlink_metadata().is_err() {
+            return Ok(None);
+        }
+        let dir = self.path.clone();
+        self.file(relative).map(Some).map_err(|reason| Error::Weights { dir, reason })
+    }
+
     /// The regular file behind a path relative to the directory.
     ///
     /// A symlink may lead to another place in the directory or into the blobs of the Hugging Face

@@ -2,6 +2,7 @@
 
 mod eos;
 mod fingerprint;
+mod identity;
 mod layout;
 mod parts;
 mod summary;
@@ -17,6 +18,7 @@ use moeprune_core::{ModelSpec, StageError, TensorBytes, TensorId, TensorSource};
 
 use self::layout::Layout;
 pub use self::{
+    identity::FileIdentity,
     layout::StoredTensor,
     summary::{RoleSummary, Summary},
 };
@@ -111,6 +113,17 @@ impl Checkpoint {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.directory.path
+    }
+
+    /// Where a file of the directory lies, given its path relative to it; `None` if there is
+    /// none.
+    ///
+    /// # Errors
+    /// If that is not a regular file, or a link to a place that a model must not name: only the
+    /// directory itself, and in the Hugging Face cache the blobs of the same repository, may be
+    /// led to.
+    pub fn file(&self, relative: &Path) -> Result<Option<PathBuf>, Error> {
+        self.directory.optional_file(relative)
     }
 
     /// All tensors in the order they are stored: by shard name, then by offset.

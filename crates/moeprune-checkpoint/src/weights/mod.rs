@@ -6,4 +6,9 @@ mod rows;
 mod zeros;
 
 pub(crate) use self::finite::position;
-pub use self::{average::average, finite::check_finite, rows::select_rows, zeros::count_zeros};
+pub use self::{
+    average::{average, average_of},
+    finite::check_finite,
+    rows::select_rows,
+    zeros::count_zeros,
+};
