@@ -108,7 +108,7 @@ pub fn observe_to(
             place.publish().map_err(|e| Error::from(e).kept(folder))?;
             Ok(observation)
         }
-        Err(error) if session.has_progress() => {
+        Err(error) if session.has_progress() && !error.is_final() => {
             place.set_keep(true);
             Err(error.kept(folder))
         }

@@ -124,6 +124,23 @@ impl Error {
         }
     }
 
+    /// Whether it will be the same however often the run is tried: weights that are not numbers
+    /// are in the model.
+    pub(crate) fn is_final(&self) -> bool {
+        use moeprune_checkpoint::Error::NotFinite;
+        if matches!(self, Self::Checkpoint(NotFinite { .. })) {
+            return true;
+        }
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            if let Some(NotFinite { .. }) = error.downcast_ref() {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     pub(crate) fn kept(self, folder: String) -> Self {
         Self::Kept { error: Box::new(self), folder }
     }

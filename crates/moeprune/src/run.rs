@@ -78,7 +78,7 @@ impl Run {
                 self.output.publish().map_err(|e| Error::from(e).kept(folder))?;
                 Ok(report)
             }
-            Err(error) if self.session.has_progress() => {
+            Err(error) if self.session.has_progress() && !error.is_final() => {
                 self.output.set_keep(true);
                 Err(error.kept(folder(self.output.state())))
             }

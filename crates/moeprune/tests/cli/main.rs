@@ -1,6 +1,8 @@
 //! The binary as a person runs it: what it prints, where, and how it exits.
 
 mod command;
+mod determinism;
 mod full_disk;
 mod hostile;
 mod output;
+mod resume;

@@ -1,0 +1,279 @@
+//! Runs that are killed, stopped, or run out of disk, and are continued.
+#![cfg(unix)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::command::{CALIBRATION, Scratch};
+
+const JOURNAL: &str = ".out.moeprune-partial/state/journal";
+
+/// Every file below `path` and its bytes. Of reports, what is left without seconds and memory.
+pub(crate) fn contents(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    if path.is_file() {
+        return BTreeMap::from([(String::new(), fs::read(path).unwrap())]);
+    }
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(path).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name == "moeprune-report.md" {
+            continue;
+        }
+        for (below, mut bytes) in contents(&entry.path()) {
+            if name == "moeprune-report.json" {
+                let mut report: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+                report.as_object_mut().unwrap().remove("stages");
+                bytes = report.to_string().into_bytes();
+            }
+            found.insert(format!("{name}/{below}"), bytes);
+        }
+    }
+    found
+}
+
+fn spawn(scratch: &Scratch, arguments: &str) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_moeprune"))
+        .args(arguments.split_whitespace())
+        .current_dir(scratch.path("."))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn signal(child: &Child, signal: &str) {
+    let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// What the journal says was done, by kind of record, without a last line that is not whole.
+fn records(scratch: &Scratch) -> Vec<String> {
+    let text = fs::read_to_string(scratch.path(JOURNAL)).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let kind = |line: &str| line.split('"').nth(1).unwrap_or_default().to_owned();
+    whole.lines().map(kind).filter(|kind| kind != "begun").collect()
+}
+
+/// Waits until so much is done, or the process has ended, which is `false`.
+fn wait_for(scratch: &Scratch, child: &mut Child, done: usize) -> bool {
+    let began = Instant::now();
+    loop {
+        if records(scratch).len() >= done && scratch.path(JOURNAL).exists() {
+            return true;
+        }
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing happens");
+        thread::sleep(Duration::from_micros(100));
+    }
+}
+
+/// Kills a run of `arguments` after each number of finished steps, a random while later, and
+/// continues it. Returns what was done last when it was killed.
+fn kill_and_resume(scratch: &Scratch, arguments: &str, steps: usize) -> Vec<String> {
+    let whole = scratch.path("whole");
+    scratch.ok(&arguments.replace("OUT", "whole"));
+    let (arguments, out) = (arguments.replace("OUT", "out"), scratch.path("out"));
+    let mut random = 0x9e37_79b9_u64;
+    let mut killed = Vec::new();
+    for after in 0..=steps {
+        let mut child = spawn(scratch, &arguments);
+        let running = wait_for(scratch, &mut child, after);
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        thread::sleep(Duration::from_micros((random >> 33) % 4000));
+        child.kill().unwrap();
+        let ended = child.wait().unwrap();
+        if !ended.success() {
+            assert!(running && !out.exists(), "half a result bears the asked name");
+            let done = records(scratch);
+            assert!(done.len() >= after);
+            killed.push(done.last().cloned().unwrap_or_default());
+            let again = scratch.ok(&format!("{arguments} --resume"));
+            // No finished layer is done again.
+            let written = done.iter().filter(|kind| *kind == "written").count();
+            if written > 0 {
+                let note = format!("{written} of 3 layers are done already");
+                assert!(again.stderr.contains(&note), "{note}: {}", again.stderr);
+            }
+        }
+        assert!(contents(&out) == contents(&whole), "killed after {after} steps");
+        let names = scratch.names();
+        assert!(!names.iter().any(|name| name.ends_with("-partial")), "left behind: {names:?}");
+        if out.is_dir() {
+            fs::remove_dir_all(&out).unwrap()
+        } else {
+            fs::remove_file(&out).unwrap()
+        }
+    }
+    if whole.is_dir() {
+        fs::remove_dir_all(&whole).unwrap()
+    } else {
+        fs::remove_file(&whole).unwrap()
+    }
+    killed
+}
+
+/// Observe 3 layers, choose the experts of 3, measure 3, write what belongs to none, write 3.
+const PRUNE_STEPS: usize = 13;
+
+#[test]
+fn a_killed_run_gives_the_same_bytes_when_resumed() {
+    let prune = format!("prune model OUT {CALIBRATION}");
+    let mut killed = Vec::new();
+    for model in ["arctic", "mixtral", "mixtral_sharded"] {
+        killed.extend(kill_and_resume(&Scratch::new(model), &prune, PRUNE_STEPS));
+    }
+    let averaging = format!("{prune} --sparsity 0.7 --expert-sparsity 0.5 --budget global");
+    killed.extend(kill_and_resume(&Scratch::new("mixtral"), &averaging, PRUNE_STEPS));
+    assert!(killed.len() >= 25, "only {} runs were still there to be killed", killed.len());
+    let stages: BTreeSet<&str> = killed.iter().map(String::as_str).collect();
+    for stage in ["observed", "measured", "written"] {
+        assert!(stages.contains(stage), "never killed after `{stage}`: {stages:?}");
+    }
+}
+
+#[test]
+fn killed_single_steps_give_the_same_bytes_when_resumed() {
+    let scratch = Scratch::new("mixtral");
+    kill_and_resume(&scratch, &format!("observe model {CALIBRATION} -o OUT"), 3);
+    scratch.ok(&format!("observe model {CALIBRATION} -o obs"));
+    scratch.ok("plan model --observation obs -o plan.json");
+    scratch.ok("plan model --sparsity 0.25 --expert-sparsity 0.25 -o experts.json");
+    kill_and_resume(&scratch, "apply model OUT --plan plan.json --observation obs", 7);
+    kill_and_resume(&scratch, &format!("apply model OUT --plan plan.json {CALIBRATION}"), 7);
+    kill_and_resume(&scratch, "apply model OUT --plan experts.json", 4);
+}
+
+/// A run that is killed again and again makes progress all the same.
+#[test]
+fn a_run_that_never_lives_long_ends_at_last() {
+    let scratch = Scratch::new("arctic");
+    scratch.ok(&format!("prune model whole {CALIBRATION}"));
+    let resume = format!("prune model out {CALIBRATION} --resume");
+    let (mut kills, mut done) = (0, 0);
+    loop {
+        let mut child = spawn(&scratch, &resume);
+        let running = wait_for(&scratch, &mut child, done + 1);
+        child.kill().unwrap();
+        if child.wait().unwrap().success() || !running {
+            break;
+        }
+        let now = records(&scratch).len();
+        assert!(now > done, "nothing was gained");
+        (kills, done) = (kills + 1, now);
+    }
+    if !scratch.path("out").exists() {
+        scratch.ok(&resume);
+    }
+    assert!(kills >= 3, "{kills}");
+    assert!(contents(&scratch.path("out")) == contents(&scratch.path("whole")));
+}
+
+/// Leaves a run behind that was killed after so many steps.
+fn killed(scratch: &Scratch, steps: usize) {
+    let mut child = spawn(scratch, &format!("prune model out {CALIBRATION}"));
+    assert!(wait_for(scratch, &mut child, steps));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn what_changed_is_named() {
+    let scratch = Scratch::new("arctic");
+    killed(&scratch, 1);
+    let before = records(&scratch);
+    let check = |arguments: &str, expected: &str| {
+        let ran = scratch.run(arguments);
+        assert_eq!(ran.code, 1, "{arguments}: {}", ran.stderr);
+        assert!(ran.stderr.contains(expected), "{expected}: {}", ran.stderr);
+        assert_eq!(records(&scratch), before, "work was lost");
+    };
+    let prune = format!("prune model out {CALIBRATION}");
+    check(&prune, "run with --resume to go on with it, or delete that folder");
+    check(
+        &format!("{prune} --resume --sparsity 0.5"),
+        "the recipe's sparsity was 0.4, and is 0.5 now",
+    );
+    check(
+        "prune model out --calibration tokens.jsonl --samples 3 --seq-len 32 --resume",
+        "calibration.samples was 4, and is 3 now",
+    );
+    let tokens = fs::read_to_string(scratch.path("tokens.jsonl")).unwrap();
+    fs::write(scratch.path("tokens.jsonl"), format!("{tokens}{tokens}")).unwrap();
+    check(&format!("{prune} --resume"), "the calibration file's SHA-256 was");
+    fs::write(scratch.path("tokens.jsonl"), tokens).unwrap();
+
+    let shard = scratch.path("model/model.safetensors");
+    let kept = scratch.path("model.safetensors.kept");
+    fs::rename(&shard, &kept).unwrap();
+    fs::copy(&kept, &shard).unwrap();
+    check(&format!("{prune} --resume"), "model.safetensors was written to since");
+    fs::rename(&kept, &shard).unwrap();
+    scratch.ok(&format!("{prune} --resume"));
+}
+
+#[test]
+fn two_runs_do_not_share_a_place() {
+    let scratch = Scratch::new("arctic");
+    let prune = format!("prune model out {CALIBRATION}");
+    let mut first = spawn(&scratch, &prune);
+    assert!(wait_for(&scratch, &mut first, 0));
+    signal(&first, "-STOP");
+    for second in [prune.clone(), format!("{prune} --resume")] {
+        let ran = scratch.run(&second);
+        assert_eq!(ran.code, 1);
+        assert!(ran.stderr.contains("another moeprune process"), "{}", ran.stderr);
+    }
+    signal(&first, "-CONT");
+    assert!(first.wait().unwrap().success());
+}
+
+#[test]
+fn ctrl_c_says_how_to_go_on() {
+    let scratch = Scratch::new("arctic");
+    scratch.ok(&format!("prune model whole {CALIBRATION}"));
+    let prune = format!("prune model out {CALIBRATION} --resume");
+    let mut stopped = 0;
+    for _ in 0..6 {
+        // One more step than before, so that the process is certainly at work.
+        let steps = records(&scratch).len() + 1;
+        let mut child = spawn(&scratch, &prune);
+        if wait_for(&scratch, &mut child, steps) {
+            signal(&child, "-INT");
+        }
+        let ended = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        match ended.status.code() {
+            Some(130) => {
+                stopped += 1;
+                assert!(stderr.contains("stopping at the next safe point"), "{stderr}");
+                assert!(stderr.contains("run the same command with --resume"), "{stderr}");
+            }
+            // It was faster.
+            Some(0) => {
+                fs::remove_dir_all(scratch.path("out")).unwrap();
+                continue;
+            }
+            other => panic!("{other:?}: {stderr}"),
+        }
+        assert!(!scratch.path("out").exists());
+    }
+    assert!(stopped > 0, "never stopped");
+    scratch.ok(&prune);
+    assert!(contents(&scratch.path("out")) == contents(&scratch.path("whole")));
+}
+
+#[test]
+fn resuming_nothing_starts_anew() {
+    let scratch = Scratch::new("arctic");
+    scratch.ok(&format!("prune model out {CALIBRATION} --resume"));
+    let ran = scratch.run(&format!("prune model out {CALIBRATION} --resume"));
+    assert!(ran.code == 1 && ran.stderr.contains("exists already"), "{}", ran.stderr);
+}
