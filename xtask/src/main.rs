@@ -1,6 +1,7 @@
 //! Repository chores: `cargo xtask COMMAND`.
 #![expect(clippy::print_stdout, reason = "commands print their results")]
 
+mod bench_peers;
 mod embedded;
 mod prune_arctic;
 mod readme_results;
@@ -17,6 +18,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    BenchPeers(bench_peers::Arguments),
     PruneArctic(Box<prune_arctic::PruneArcticArgs>),
     ReadmeResults(readme_results::ReadmeResultsArgs),
     TrainNano(train_nano::Arguments),
@@ -24,6 +26,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
+        Command::BenchPeers(arguments) => bench_peers::run(&arguments),
         Command::PruneArctic(arguments) => prune_arctic::run(&arguments),
         Command::ReadmeResults(arguments) => readme_results::run(&arguments),
         Command::TrainNano(arguments) => train_nano::run(&arguments),

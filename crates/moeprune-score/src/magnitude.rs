@@ -2,6 +2,8 @@
 
 use moeprune_core::{BoundScorer, LinearView, StageError, WeightScorer};
 
+use crate::{product, simd::Level};
+
 /// Scores a weight by its absolute value `|W_ij|`.
 ///
 /// Needs no calibration, and is what [`Wanda`](crate::Wanda) falls back to where none arrived.
@@ -16,7 +18,5 @@ impl WeightScorer for Magnitude {
 }
 
 pub(crate) fn absolute(weights: &[f32], scores: &mut [f32]) {
-    for (score, weight) in scores.iter_mut().zip(weights) {
-        *score = weight.abs();
-    }
+    product::absolute(Level::detected(), weights, scores);
 }

@@ -2,7 +2,7 @@
 
 use moeprune_core::{BoundScorer, InputMoments, LinearView, StageError, WeightScorer};
 
-use crate::{Error, input::heard, magnitude::absolute};
+use crate::{Error, input::heard, magnitude::absolute, product::product, simd::Level};
 
 /// Scores a weight by `|W_ij| · ‖X_j‖`: its magnitude times the norm of its input feature over the
 /// calibration tokens that reached the Linear (Wanda, arXiv 2306.11695).
@@ -58,9 +58,7 @@ impl WeightScorer for Wanda {
         };
         let norms = self.feature_norms(moments)?;
         Ok(Box::new(move |weights: &[f32], scores: &mut [f32]| {
-            for ((score, weight), norm) in scores.iter_mut().zip(weights).zip(&norms) {
-                *score = weight.abs() * norm;
-            }
+            product(Level::detected(), weights, &norms, scores);
         }))
     }
 
