@@ -2,7 +2,7 @@
 
 use moeprune_core::{BoundScorer, LinearView, StageError, WeightScorer};
 
-use crate::{product, simd::Level};
+use crate::product::Product;
 
 /// Scores a weight by its absolute value `|W_ij|`.
 ///
@@ -12,11 +12,10 @@ use crate::{product, simd::Level};
 pub struct Magnitude;
 
 impl WeightScorer for Magnitude {
-    fn bind<'a>(&'a self, _: &LinearView<'a>) -> Result<Box<dyn BoundScorer + 'a>, StageError> {
-        Ok(Box::new(absolute))
+    fn bind<'a>(
+        &'a self,
+        linear: &LinearView<'a>,
+    ) -> Result<Box<dyn BoundScorer + 'a>, StageError> {
+        Ok(Box::new(Product { factors: vec![1.0; linear.cols] }))
     }
-}
-
-pub(crate) fn absolute(weights: &[f32], scores: &mut [f32]) {
-    product::absolute(Level::detected(), weights, scores);
 }

@@ -1,19 +1,26 @@
 //! Weights times what they multiply.
 
-use crate::simd::dispatched;
+use moeprune_core::BoundScorer;
 
-dispatched! {
-    /// `|w_j|` into each score.
-    pub(crate) fn absolute(weights: &[f32], scores: &mut [f32]) {
-        for (score, weight) in scores.iter_mut().zip(weights) {
-            *score = weight.abs();
-        }
+use crate::simd::{Level, dispatched};
+
+/// Scores a weight by `|w_j| · factor_j`.
+pub(crate) struct Product {
+    pub(crate) factors: Vec<f32>,
+}
+
+impl BoundScorer for Product {
+    fn score_row(&self, weights: &[f32], scores: &mut [f32]) {
+        product(Level::detected(), weights, &self.factors, scores);
+    }
+
+    fn column_factors(&self) -> Option<&[f32]> {
+        Some(&self.factors)
     }
 }
 
 dispatched! {
-    /// `|w_j| · factor_j` into each score.
-    pub(crate) fn product(weights: &[f32], factors: &[f32], scores: &mut [f32]) {
+    fn product(weights: &[f32], factors: &[f32], scores: &mut [f32]) {
         for ((score, weight), factor) in scores.iter_mut().zip(weights).zip(factors) {
             *score = weight.abs() * factor;
         }
@@ -22,7 +29,7 @@ dispatched! {
 
 #[cfg(test)]
 mod tests {
-    use super::{absolute, product};
+    use super::product;
     use crate::simd::same_at_all_levels;
 
     /// Denormals, both zeros, infinities and NaN among ordinary numbers.
@@ -33,12 +40,10 @@ mod tests {
             (0..531).map(|j| if j % 3 == 0 { odd[j / 3 % 8] } else { 1.0 - j as f32 }).collect();
         let factors: Vec<f32> =
             (0..531).map(|j| if j % 5 == 0 { odd[j / 5 % 6] } else { j as f32 * 1e-3 }).collect();
-        let scores = |score: &dyn Fn(&mut [f32])| {
+        same_at_all_levels(|level| {
             let mut scores = vec![2.0; weights.len()];
-            score(&mut scores);
+            product(level, &weights, &factors, &mut scores);
             scores.into_iter().map(f32::to_bits).collect::<Vec<_>>()
-        };
-        same_at_all_levels(|level| scores(&|to| absolute(level, &weights, to)));
-        same_at_all_levels(|level| scores(&|to| product(level, &weights, &factors, to)));
+        });
     }
 }

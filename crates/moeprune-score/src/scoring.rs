@@ -72,12 +72,19 @@ impl<'a> Scoring<'a> {
         buffers: &mut RowBuffers,
     ) -> Result<(), Error> {
         let cols = self.linear.cols;
-        buffers.weights.resize(cols, 0.0);
         buffers.scores.resize(cols, 0.0);
-        self.storage.decode(self.level, bytes, &mut buffers.weights);
-        self.scorer.score_row(&buffers.weights, &mut buffers.scores);
-        if all_good(self.level, &buffers.scores) {
-            return Ok(());
+        let factors = self.scorer.column_factors().filter(|factors| factors.len() == cols);
+        if let Some(factors) = factors {
+            if self.storage.score(self.level, bytes, factors, &mut buffers.scores) {
+                return Ok(());
+            }
+            self.decode(bytes, buffers);
+        } else {
+            self.decode(bytes, buffers);
+            self.scorer.score_row(&buffers.weights, &mut buffers.scores);
+            if all_good(self.level, &buffers.scores) {
+                return Ok(());
+            }
         }
         let col = buffers.scores.iter().position(|&score| !good(score)).unwrap_or_default();
         Err(Error::Score {
@@ -89,11 +96,17 @@ impl<'a> Scoring<'a> {
             score: buffers.scores[col],
         })
     }
+
+    fn decode(&self, bytes: &[u8], buffers: &mut RowBuffers) {
+        buffers.weights.resize(self.linear.cols, 0.0);
+        self.storage.decode(self.level, bytes, &mut buffers.weights);
+    }
 }
 
-/// Whether a score can be ranked.
+/// Whether a score can be ranked. Minus zero can, as zero.
 #[inline(always)]
-fn good(score: f32) -> bool {
+#[expect(clippy::manual_range_contains, reason = "two comparisons and no branch, to vectorise")]
+pub(crate) fn good(score: f32) -> bool {
     (score >= 0.0) & (score < f32::INFINITY)
 }
 

@@ -34,11 +34,11 @@ impl Level {
             let limit = std::env::var(LIMIT).unwrap_or_default();
             let all = Self::all();
             let limited = all.iter().rfind(|level| level.name() == limit);
-            *limited.or(all.last()).unwrap_or(&Self(Set::Portable))
+            *limited.unwrap_or(&all[all.len() - 1])
         })
     }
 
-    /// What this machine has, the narrowest first.
+    /// What this machine has, the narrowest first; at least the portable code.
     pub(crate) fn all() -> Vec<Self> {
         let mut levels = vec![Self(Set::Portable)];
         #[cfg(target_arch = "x86_64")]

@@ -2,7 +2,10 @@
 
 use moeprune_core::Dtype;
 
-use crate::simd::{Level, dispatched};
+use crate::{
+    scoring::good,
+    simd::{Level, dispatched},
+};
 
 /// The element types weights are stored in, little-endian.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +42,21 @@ impl Storage {
         }
     }
 
+    /// Scores a row by `|w_j| · factor_j`; whether all scores can be ranked.
+    pub(crate) fn score(
+        self,
+        level: Level,
+        row: &[u8],
+        factors: &[f32],
+        scores: &mut [f32],
+    ) -> bool {
+        match self {
+            Self::F32 => score_f32(level, row, factors, scores),
+            Self::F16 => score_f16(level, row, factors, scores),
+            Self::Bf16 => score_bf16(level, row, factors, scores),
+        }
+    }
+
     /// Writes plus zero where `mask` is set, which is all bits zero in every type.
     pub(crate) fn zero(self, level: Level, row: &mut [u8], mask: &[bool]) {
         match self {
@@ -59,7 +77,7 @@ impl Storage {
 dispatched! {
     fn decode_f32(row: &[u8], weights: &mut [f32]) {
         for (weight, &bytes) in weights.iter_mut().zip(row.as_chunks::<4>().0) {
-            *weight = f32::from_le_bytes(bytes);
+            *weight = f32(bytes);
         }
     }
 }
@@ -67,7 +85,7 @@ dispatched! {
 dispatched! {
     fn decode_f16(row: &[u8], weights: &mut [f32]) {
         for (weight, &bytes) in weights.iter_mut().zip(row.as_chunks::<2>().0) {
-            *weight = f16_to_f32(u16::from_le_bytes(bytes));
+            *weight = f16(bytes);
         }
     }
 }
@@ -75,8 +93,44 @@ dispatched! {
 dispatched! {
     fn decode_bf16(row: &[u8], weights: &mut [f32]) {
         for (weight, &bytes) in weights.iter_mut().zip(row.as_chunks::<2>().0) {
-            *weight = f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16);
+            *weight = bf16(bytes);
         }
+    }
+}
+
+dispatched! {
+    fn score_f32(row: &[u8], factors: &[f32], scores: &mut [f32]) -> bool {
+        let mut all = true;
+        let weights = row.as_chunks::<4>().0.iter().map(|&bytes| f32(bytes));
+        for ((score, weight), factor) in scores.iter_mut().zip(weights).zip(factors) {
+            *score = weight.abs() * factor;
+            all &= good(*score);
+        }
+        all
+    }
+}
+
+dispatched! {
+    fn score_f16(row: &[u8], factors: &[f32], scores: &mut [f32]) -> bool {
+        let mut all = true;
+        let weights = row.as_chunks::<2>().0.iter().map(|&bytes| f16(bytes));
+        for ((score, weight), factor) in scores.iter_mut().zip(weights).zip(factors) {
+            *score = weight.abs() * factor;
+            all &= good(*score);
+        }
+        all
+    }
+}
+
+dispatched! {
+    fn score_bf16(row: &[u8], factors: &[f32], scores: &mut [f32]) -> bool {
+        let mut all = true;
+        let weights = row.as_chunks::<2>().0.iter().map(|&bytes| bf16(bytes));
+        for ((score, weight), factor) in scores.iter_mut().zip(weights).zip(factors) {
+            *score = weight.abs() * factor;
+            all &= good(*score);
+        }
+        all
     }
 }
 
@@ -125,13 +179,24 @@ fn kept_2(bytes: [u8; 2], gone: bool) -> [u8; 2] {
     (u16::from_le_bytes(bytes) & u16::from(gone).wrapping_sub(1)).to_le_bytes()
 }
 
+#[inline(always)]
+fn f32(bytes: [u8; 4]) -> f32 {
+    f32::from_le_bytes(bytes)
+}
+
+#[inline(always)]
+fn bf16(bytes: [u8; 2]) -> f32 {
+    f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16)
+}
+
 /// Exact, in operations that all vector units have.
 #[inline(always)]
-fn f16_to_f32(bits: u16) -> f32 {
+fn f16(bytes: [u8; 2]) -> f32 {
     /// What to add to the exponent of an f16 to make it that of an f32.
     const REBIAS: u32 = (127 - 15) << 23;
     /// The smallest normal f16.
     const SMALLEST: u32 = (127 - 14) << 23;
+    let bits = u16::from_le_bytes(bytes);
     let sign = u32::from(bits & 0x8000) << 16;
     let rest = u32::from(bits & 0x7fff);
     let normal = (rest << 13) + REBIAS;
@@ -145,15 +210,14 @@ fn f16_to_f32(bits: u16) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use half::f16;
-
-    use super::{Storage, f16_to_f32};
+    use super::Storage;
     use crate::simd::same_at_all_levels;
 
     #[test]
     fn every_f16() {
         for bits in 0..=u16::MAX {
-            let (got, expected) = (f16_to_f32(bits), f16::from_bits(bits).to_f32());
+            let got = super::f16(bits.to_le_bytes());
+            let expected = half::f16::from_bits(bits).to_f32();
             let same = got.to_bits() == expected.to_bits() || (got.is_nan() && expected.is_nan());
             assert!(same, "{bits:#06x}: {got} instead of {expected}");
         }
@@ -183,6 +247,15 @@ mod tests {
                 storage.decode(level, &zeroed, &mut weights);
                 weights.into_iter().map(f32::to_bits).collect::<Vec<_>>()
             });
+            let factors: Vec<f32> = (0..len).map(|j| j as f32 * 1e-3).collect();
+            let scores = same_at_all_levels(|level| {
+                let mut scores = vec![1.5; len];
+                let all = storage.score(level, &bytes, &factors, &mut scores);
+                assert!(!all, "some are infinite or not numbers");
+                scores.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            });
+            let by_one = |j: usize| (f32::from_bits(decoded[j]).abs() * factors[j]).to_bits();
+            assert!((0..len).all(|j| scores[j] == by_one(j) || f32::from_bits(scores[j]).is_nan()));
             for j in 0..len {
                 assert_eq!(after[j], if mask[j] { 0 } else { decoded[j] }, "{storage:?} {j}");
             }
