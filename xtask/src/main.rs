@@ -5,6 +5,7 @@
 mod bench_io;
 #[cfg(target_os = "linux")]
 mod binary;
+mod bench_peers;
 mod embedded;
 #[cfg(target_os = "linux")]
 mod make_checkpoint;
@@ -33,6 +34,7 @@ enum Command {
     MakeCheckpoint(Box<make_checkpoint::MakeCheckpointArgs>),
     #[cfg(target_os = "linux")]
     MeasureMemory(measure_memory::MeasureMemoryArgs),
+    BenchPeers(bench_peers::Arguments),
     PruneArctic(Box<prune_arctic::PruneArcticArgs>),
     ReadmeResults(readme_results::ReadmeResultsArgs),
     TrainNano(train_nano::Arguments),
@@ -60,6 +62,7 @@ fn run() -> anyhow::Result<()> {
         Command::MakeCheckpoint(arguments) => make_checkpoint::run(&arguments),
         #[cfg(target_os = "linux")]
         Command::MeasureMemory(arguments) => measure_memory::run(&arguments),
+        Command::BenchPeers(arguments) => bench_peers::run(&arguments),
         Command::PruneArctic(arguments) => prune_arctic::run(&arguments),
         Command::ReadmeResults(arguments) => readme_results::run(&arguments),
         Command::TrainNano(arguments) => train_nano::run(&arguments),

@@ -168,6 +168,12 @@ impl<'a> TensorBytes<'a> {
         self.bytes.into_owned()
     }
 
+    /// Takes the bytes as they are, owned or borrowed.
+    #[must_use]
+    pub fn into_cow(self) -> Cow<'a, [u8]> {
+        self.bytes
+    }
+
     /// Number of elements.
     #[must_use]
     pub fn elements(&self) -> usize {

@@ -2,6 +2,8 @@
 
 use moeprune_core::{BoundScorer, LinearView, StageError, WeightScorer};
 
+use crate::product::Product;
+
 /// Scores a weight by its absolute value `|W_ij|`.
 ///
 /// Needs no calibration, and is what [`Wanda`](crate::Wanda) falls back to where none arrived.
@@ -10,13 +12,10 @@ use moeprune_core::{BoundScorer, LinearView, StageError, WeightScorer};
 pub struct Magnitude;
 
 impl WeightScorer for Magnitude {
-    fn bind<'a>(&'a self, _: &LinearView<'a>) -> Result<Box<dyn BoundScorer + 'a>, StageError> {
-        Ok(Box::new(absolute))
-    }
-}
-
-pub(crate) fn absolute(weights: &[f32], scores: &mut [f32]) {
-    for (score, weight) in scores.iter_mut().zip(weights) {
-        *score = weight.abs();
+    fn bind<'a>(
+        &'a self,
+        linear: &LinearView<'a>,
+    ) -> Result<Box<dyn BoundScorer + 'a>, StageError> {
+        Ok(Box::new(Product { factors: vec![1.0; linear.cols] }))
     }
 }

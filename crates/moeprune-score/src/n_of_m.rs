@@ -2,7 +2,11 @@
 
 use moeprune_core::Sparsity;
 
-use crate::{Error, MaskPattern, smallest::mark_smallest};
+use crate::{
+    Error, MaskPattern,
+    simd::{Level, dispatched},
+    smallest::mark_smallest,
+};
 
 /// In each group of `m` neighbouring columns the `n` lowest scores go: 2 of 4 is what sparse
 /// tensor cores read. The asked ratio is ignored; it is always `n / m`.
@@ -49,10 +53,11 @@ impl NOfM {
 
 impl MaskPattern for NOfM {
     fn mask_row(&self, scores: &[f32], _quota: usize, mask: &mut [bool]) {
+        let level = Level::detected();
         match self.m {
-            2 => mark_groups::<2>(scores, self.n, mask),
-            4 => mark_groups::<4>(scores, self.n, mask),
-            8 => mark_groups::<8>(scores, self.n, mask),
+            2 => mark_of_2(level, scores, self.n, mask),
+            4 => mark_of_4(level, scores, self.n, mask),
+            8 => mark_of_8(level, scores, self.n, mask),
             m => {
                 for (scores, mask) in scores.chunks_exact(m).zip(mask.chunks_exact_mut(m)) {
                     mark_smallest(scores, self.n, mask);
@@ -70,20 +75,70 @@ impl MaskPattern for NOfM {
     }
 }
 
+dispatched! {
+    fn mark_of_2(scores: &[f32], n: usize, mask: &mut [bool]) {
+        mark_groups::<2>(scores, n, mask);
+    }
+}
+
+dispatched! {
+    fn mark_of_4(scores: &[f32], n: usize, mask: &mut [bool]) {
+        mark_groups::<4>(scores, n, mask);
+    }
+}
+
+dispatched! {
+    fn mark_of_8(scores: &[f32], n: usize, mask: &mut [bool]) {
+        mark_groups::<8>(scores, n, mask);
+    }
+}
+
 /// Marks the `n` lowest of each whole group of `M` by comparing all pairs.
+#[inline(always)]
 fn mark_groups<const M: usize>(scores: &[f32], n: usize, mask: &mut [bool]) {
     let (scores, _) = scores.as_chunks::<M>();
     let (mask, _) = mask.as_chunks_mut::<M>();
     for (scores, mask) in scores.iter().zip(mask) {
-        let mut lower = [0; M];
+        let mut lower = [0u32; M];
         for right in 1..M {
             for left in 0..right {
                 // An equal score on the left counts as lower.
-                let left_is_lower = usize::from(scores[left] <= scores[right]);
+                let left_is_lower = u32::from(scores[left] <= scores[right]);
                 lower[right] += left_is_lower;
                 lower[left] += 1 - left_is_lower;
             }
         }
-        *mask = lower.map(|lower| lower < n);
+        *mask = lower.map(|lower| lower < n as u32);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{mark_of_2, mark_of_4, mark_of_8};
+    use crate::{
+        simd::{Level, same_at_all_levels},
+        smallest::mark_smallest,
+    };
+
+    /// Few values, so that groups are full of ties, minus zero and denormals among them.
+    #[test]
+    fn all_levels_mark_alike_and_as_a_sort_does() {
+        let values = [0.0, -0.0, 1e-45, 1.0, 1.5, f32::MAX];
+        let scores: Vec<f32> = (0..8 * 601).map(|j: usize| values[j * j / 5 % 6]).collect();
+        type Mark = fn(Level, &[f32], usize, &mut [bool]);
+        for (m, mark) in [(2, mark_of_2 as Mark), (4, mark_of_4), (8, mark_of_8)] {
+            for n in 0..m {
+                let mask = same_at_all_levels(|level| {
+                    let mut mask = vec![false; scores.len()];
+                    mark(level, &scores, n, &mut mask);
+                    mask
+                });
+                let mut expected = vec![false; scores.len()];
+                for (scores, mask) in scores.chunks(m).zip(expected.chunks_mut(m)) {
+                    mark_smallest(scores, n, mask);
+                }
+                assert!(mask == expected, "{n} of {m}");
+            }
+        }
     }
 }

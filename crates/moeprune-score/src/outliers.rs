@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use crate::{
     Error,
     scoring::{RowBuffers, Scoring},
+    simd::{Level, dispatched},
     sum::lane_sum,
 };
 
@@ -85,7 +86,7 @@ pub fn score_sum(
     scorer: &dyn WeightScorer,
 ) -> Result<ScoreSum, Error> {
     let mut total = ScoreSum::default();
-    for row in each_row(matrix, linear, scorer, lane_sum::<f32>)? {
+    for row in each_row(matrix, linear, scorer, row_sum)? {
         total += ScoreSum { sum: row?, count: linear.cols as u64 };
     }
     Ok(total)
@@ -101,10 +102,10 @@ pub fn count_above(
     scorer: &dyn WeightScorer,
     threshold: f64,
 ) -> Result<u64, Error> {
-    let count = |scores: &[f32]| scores.iter().filter(|&&s| f64::from(s) > threshold).count();
+    let floor = floor_f32(threshold);
     let mut above = 0;
-    for row in each_row(matrix, linear, scorer, count)? {
-        above += row? as u64;
+    for row in each_row(matrix, linear, scorer, |level, s| row_count_above(level, s, floor))? {
+        above += row?;
     }
     Ok(above)
 }
@@ -114,7 +115,7 @@ fn each_row<T: Send>(
     matrix: &TensorBytes<'_>,
     linear: &LinearView<'_>,
     scorer: &dyn WeightScorer,
-    reduce: impl Fn(&[f32]) -> T + Sync,
+    reduce: impl Fn(Level, &[f32]) -> T + Sync,
 ) -> Result<Vec<Result<T, Error>>, Error> {
     let scoring = Scoring::new(matrix, linear, scorer)?;
     if scoring.idle {
@@ -122,8 +123,60 @@ fn each_row<T: Send>(
     }
     let score = |buffers: &mut RowBuffers, (row, bytes): (usize, &[u8])| {
         scoring.score(row, bytes, buffers)?;
-        Ok(reduce(&buffers.scores))
+        Ok(reduce(scoring.level, &buffers.scores))
     };
     let rows = matrix.bytes().par_chunks(scoring.row_bytes()).enumerate();
     Ok(rows.map_init(RowBuffers::default, score).collect())
+}
+
+dispatched! {
+    fn row_sum(scores: &[f32]) -> f64 {
+        lane_sum(scores)
+    }
+}
+
+dispatched! {
+    fn row_count_above(scores: &[f32], floor: f32) -> u64 {
+        // Blocks that a narrow counter, as wide as a score, is enough for.
+        let count = |block: &[f32]| block.iter().map(|&s| u32::from(s > floor)).sum::<u32>();
+        scores.chunks(1 << 16).map(|block| u64::from(count(block))).sum()
+    }
+}
+
+/// The largest `f32` not above `value`: an `f32` is above the one exactly if it is above the other.
+fn floor_f32(value: f64) -> f32 {
+    let nearest = value as f32;
+    if f64::from(nearest) > value { nearest.next_down() } else { nearest }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{floor_f32, row_count_above, row_sum};
+    use crate::simd::same_at_all_levels;
+
+    #[test]
+    fn a_threshold_between_two_scores() {
+        let scores = [0.0, -0.0, 1e-45, 1.0, 1f32.next_up(), 1f32.next_down(), 3.5, f32::MAX];
+        let thresholds =
+            [0.0, -1e-50, 1e-50, 1e-45, 1.0, 1.0 + 1e-12, 1.0 - 1e-12, 3.4e38, 1e300, -1e300]
+                .into_iter()
+                .chain([f64::INFINITY, f64::NEG_INFINITY, f64::NAN]);
+        for threshold in thresholds {
+            let floor = floor_f32(threshold);
+            for score in scores {
+                assert_eq!(score > floor, f64::from(score) > threshold, "{score} {threshold}");
+            }
+        }
+    }
+
+    #[test]
+    fn all_levels_reduce_alike() {
+        let scores: Vec<f32> = (0..2049).map(|j| (j * 7919 % 1013) as f32 * 1e-3).collect();
+        for length in [0, 1, 7, 8, 9, 63, 1000, 2049] {
+            same_at_all_levels(|level| row_sum(level, &scores[..length]).to_bits());
+            let above = same_at_all_levels(|level| row_count_above(level, &scores[..length], 0.5));
+            let expected = scores[..length].iter().filter(|&&score| score > 0.5).count();
+            assert_eq!(above, expected as u64);
+        }
+    }
 }

@@ -1,11 +1,13 @@
 //! One matrix, masked or zeroed.
 
+use std::borrow::Cow;
+
 use moeprune_core::{LinearView, Sparsity, TensorBytes, WeightScorer};
 use rayon::prelude::*;
 
 use crate::{
     BitMask, Error, MaskPattern, Rounding,
-    mask::pack,
+    mask::{count_set, pack},
     scoring::{RowBuffers, Scoring},
 };
 
@@ -56,16 +58,17 @@ pub fn prune_matrix(
     let scoring = Scoring::new(&tensor, linear, scorer)?;
     let masking = Masking::new(&scoring, ratio, pattern, rounding);
     let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
-    let mut bytes = tensor.into_bytes();
-    let counts: Vec<Result<u64, Error>> = bytes
-        .par_chunks_mut(scoring.row_bytes())
-        .enumerate()
-        .map_init(RowBuffers::default, |buffers, (row, bytes)| {
-            let count = masking.mask(row, bytes, buffers)?;
-            scoring.storage.zero(bytes, &buffers.mask);
-            Ok(count)
-        })
-        .collect();
+    let (bytes, counts) = match tensor.into_cow() {
+        Cow::Owned(mut bytes) => {
+            let counts = masking.zero_rows(&mut bytes);
+            (bytes, counts)
+        }
+        Cow::Borrowed(from) => {
+            let mut bytes = vec![0; from.len()];
+            let counts = masking.copy_rows(from, &mut bytes);
+            (bytes, counts)
+        }
+    };
     let zeroed = masking.total(counts)?;
     let tensor = TensorBytes::new(dtype, shape, bytes).expect("neither shape nor size changed");
     Ok(PrunedMatrix { tensor, zeroed, fallback: scoring.idle })
@@ -86,7 +89,7 @@ pub fn mask_matrix(
     let scoring = Scoring::new(tensor, linear, scorer)?;
     let masking = Masking::new(&scoring, ratio, pattern, rounding);
     let mut mask = BitMask::unset(linear.rows, linear.cols);
-    let counts: Vec<Result<u64, Error>> = mask
+    let counts = mask
         .bytes_mut()
         .par_chunks_mut(linear.cols.div_ceil(8).max(1))
         .zip(tensor.bytes().par_chunks(scoring.row_bytes()))
@@ -119,13 +122,42 @@ impl<'a> Masking<'a> {
         Self { scoring, pattern, quotas }
     }
 
+    /// Zeroes what is marked, and counts it row by row.
+    fn zero_rows(&self, bytes: &mut [u8]) -> Vec<Result<u64, Error>> {
+        let Scoring { storage, level, .. } = *self.scoring;
+        bytes
+            .par_chunks_mut(self.scoring.row_bytes())
+            .enumerate()
+            .map_init(RowBuffers::default, |buffers, (row, bytes)| {
+                let count = self.mask(row, bytes, buffers)?;
+                storage.zero(level, bytes, &buffers.mask);
+                Ok(count)
+            })
+            .collect()
+    }
+
+    /// Copies what is not marked over the zeros of `bytes`, and counts what is, row by row.
+    fn copy_rows(&self, from: &[u8], bytes: &mut [u8]) -> Vec<Result<u64, Error>> {
+        let Scoring { storage, level, .. } = *self.scoring;
+        bytes
+            .par_chunks_mut(self.scoring.row_bytes())
+            .zip(from.par_chunks(self.scoring.row_bytes()))
+            .enumerate()
+            .map_init(RowBuffers::default, |buffers, (row, (bytes, from))| {
+                let count = self.mask(row, from, buffers)?;
+                storage.copy(level, from, bytes, &buffers.mask);
+                Ok(count)
+            })
+            .collect()
+    }
+
     /// Marks a row in `buffers.mask` and counts the marks.
     fn mask(&self, row: usize, bytes: &[u8], buffers: &mut RowBuffers) -> Result<u64, Error> {
         self.scoring.score(row, bytes, buffers)?;
         buffers.mask.clear();
         buffers.mask.resize(self.scoring.linear.cols, false);
         self.pattern.mask_row(&buffers.scores, self.quotas.of(row), &mut buffers.mask);
-        Ok(buffers.mask.iter().map(|&gone| u64::from(gone)).sum())
+        Ok(count_set(self.scoring.level, &buffers.mask))
     }
 
     /// Adds up the rows, or gives the first row's error.

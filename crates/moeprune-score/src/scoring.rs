@@ -2,12 +2,18 @@
 
 use moeprune_core::{BoundScorer, LinearView, TensorBytes, WeightScorer};
 
-use crate::{Error, input::heard, storage::Storage};
+use crate::{
+    Error,
+    input::heard,
+    simd::{Level, dispatched},
+    storage::Storage,
+};
 
 /// A scorer bound to a Linear, with the shapes and types checked.
 pub(crate) struct Scoring<'a> {
     pub(crate) linear: LinearView<'a>,
     pub(crate) storage: Storage,
+    pub(crate) level: Level,
     scorer: Box<dyn BoundScorer + 'a>,
     /// Whether the scorer wanted inputs and nothing had reached the Linear.
     pub(crate) idle: bool,
@@ -50,7 +56,7 @@ impl<'a> Scoring<'a> {
             scorer: format!("{scorer:?}"),
             source,
         })?;
-        Ok(Self { linear, storage, scorer: bound, idle })
+        Ok(Self { linear, storage, level: Level::detected(), scorer: bound, idle })
     }
 
     /// Bytes of one row; at least 1, so that empty matrices can be cut into rows too.
@@ -66,14 +72,19 @@ impl<'a> Scoring<'a> {
         buffers: &mut RowBuffers,
     ) -> Result<(), Error> {
         let cols = self.linear.cols;
-        buffers.weights.resize(cols, 0.0);
         buffers.scores.resize(cols, 0.0);
-        self.storage.decode(bytes, &mut buffers.weights);
-        self.scorer.score_row(&buffers.weights, &mut buffers.scores);
-        // Not `all`: looking at every score vectorises.
-        let good = |score: f32| (score >= 0.0) & score.is_finite();
-        if buffers.scores.iter().fold(true, |all, &score| all & good(score)) {
-            return Ok(());
+        let factors = self.scorer.column_factors().filter(|factors| factors.len() == cols);
+        if let Some(factors) = factors {
+            if self.storage.score(self.level, bytes, factors, &mut buffers.scores) {
+                return Ok(());
+            }
+            self.decode(bytes, buffers);
+        } else {
+            self.decode(bytes, buffers);
+            self.scorer.score_row(&buffers.weights, &mut buffers.scores);
+            if all_good(self.level, &buffers.scores) {
+                return Ok(());
+            }
         }
         let col = buffers.scores.iter().position(|&score| !good(score)).unwrap_or_default();
         Err(Error::Score {
@@ -84,5 +95,24 @@ impl<'a> Scoring<'a> {
             weight: buffers.weights[col],
             score: buffers.scores[col],
         })
+    }
+
+    fn decode(&self, bytes: &[u8], buffers: &mut RowBuffers) {
+        buffers.weights.resize(self.linear.cols, 0.0);
+        self.storage.decode(self.level, bytes, &mut buffers.weights);
+    }
+}
+
+/// Whether a score can be ranked. Minus zero can, as zero.
+#[inline(always)]
+#[expect(clippy::manual_range_contains, reason = "two comparisons and no branch, to vectorise")]
+pub(crate) fn good(score: f32) -> bool {
+    (score >= 0.0) & (score < f32::INFINITY)
+}
+
+dispatched! {
+    /// Whether all can. Does not stop at the first that cannot: looking at every score vectorises.
+    fn all_good(scores: &[f32]) -> bool {
+        scores.iter().fold(true, |all, &score| all & good(score))
     }
 }

@@ -1,7 +1,11 @@
 //! Rows of weights in the bytes of a tensor.
 
-use half::f16;
 use moeprune_core::Dtype;
+
+use crate::{
+    scoring::good,
+    simd::{Level, dispatched},
+};
 
 /// The element types weights are stored in, little-endian.
 #[derive(Debug, Clone, Copy)]
@@ -30,41 +34,230 @@ impl Storage {
     }
 
     /// Decodes a row; exact.
-    pub(crate) fn decode(self, row: &[u8], weights: &mut [f32]) {
+    pub(crate) fn decode(self, level: Level, row: &[u8], weights: &mut [f32]) {
         match self {
-            Self::F32 => {
-                for (w, b) in weights.iter_mut().zip(row.chunks_exact(4)) {
-                    *w = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-                }
-            }
-            Self::F16 => {
-                for (w, b) in weights.iter_mut().zip(row.chunks_exact(2)) {
-                    *w = f16::from_le_bytes([b[0], b[1]]).to_f32();
-                }
-            }
-            Self::Bf16 => {
-                for (w, b) in weights.iter_mut().zip(row.chunks_exact(2)) {
-                    *w = f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16);
-                }
-            }
+            Self::F32 => decode_f32(level, row, weights),
+            Self::F16 => decode_f16(level, row, weights),
+            Self::Bf16 => decode_bf16(level, row, weights),
+        }
+    }
+
+    /// Scores a row by `|w_j| · factor_j`; whether all scores can be ranked.
+    pub(crate) fn score(
+        self,
+        level: Level,
+        row: &[u8],
+        factors: &[f32],
+        scores: &mut [f32],
+    ) -> bool {
+        match self {
+            Self::F32 => score_f32(level, row, factors, scores),
+            Self::F16 => score_f16(level, row, factors, scores),
+            Self::Bf16 => score_bf16(level, row, factors, scores),
         }
     }
 
     /// Writes plus zero where `mask` is set, which is all bits zero in every type.
-    pub(crate) fn zero(self, row: &mut [u8], mask: &[bool]) {
-        // Unconditional stores: they vectorise.
+    pub(crate) fn zero(self, level: Level, row: &mut [u8], mask: &[bool]) {
         match self {
-            Self::F32 => {
-                for (b, &gone) in row.chunks_exact_mut(4).zip(mask) {
-                    let bits = u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-                    b.copy_from_slice(&(if gone { 0 } else { bits }).to_le_bytes());
-                }
-            }
-            Self::F16 | Self::Bf16 => {
-                for (b, &gone) in row.chunks_exact_mut(2).zip(mask) {
-                    let bits = u16::from_le_bytes([b[0], b[1]]);
-                    b.copy_from_slice(&(if gone { 0 } else { bits }).to_le_bytes());
-                }
+            Self::F32 => zero_4(level, row, mask),
+            Self::F16 | Self::Bf16 => zero_2(level, row, mask),
+        }
+    }
+
+    /// Copies `from` to `row` but for plus zero where `mask` is set.
+    pub(crate) fn copy(self, level: Level, from: &[u8], row: &mut [u8], mask: &[bool]) {
+        match self {
+            Self::F32 => copy_4(level, from, row, mask),
+            Self::F16 | Self::Bf16 => copy_2(level, from, row, mask),
+        }
+    }
+}
+
+dispatched! {
+    fn decode_f32(row: &[u8], weights: &mut [f32]) {
+        for (weight, &bytes) in weights.iter_mut().zip(row.as_chunks::<4>().0) {
+            *weight = f32(bytes);
+        }
+    }
+}
+
+dispatched! {
+    fn decode_f16(row: &[u8], weights: &mut [f32]) {
+        for (weight, &bytes) in weights.iter_mut().zip(row.as_chunks::<2>().0) {
+            *weight = f16(bytes);
+        }
+    }
+}
+
+dispatched! {
+    fn decode_bf16(row: &[u8], weights: &mut [f32]) {
+        for (weight, &bytes) in weights.iter_mut().zip(row.as_chunks::<2>().0) {
+            *weight = bf16(bytes);
+        }
+    }
+}
+
+dispatched! {
+    fn score_f32(row: &[u8], factors: &[f32], scores: &mut [f32]) -> bool {
+        let mut all = true;
+        let weights = row.as_chunks::<4>().0.iter().map(|&bytes| f32(bytes));
+        for ((score, weight), factor) in scores.iter_mut().zip(weights).zip(factors) {
+            *score = weight.abs() * factor;
+            all &= good(*score);
+        }
+        all
+    }
+}
+
+dispatched! {
+    fn score_f16(row: &[u8], factors: &[f32], scores: &mut [f32]) -> bool {
+        let mut all = true;
+        let weights = row.as_chunks::<2>().0.iter().map(|&bytes| f16(bytes));
+        for ((score, weight), factor) in scores.iter_mut().zip(weights).zip(factors) {
+            *score = weight.abs() * factor;
+            all &= good(*score);
+        }
+        all
+    }
+}
+
+dispatched! {
+    fn score_bf16(row: &[u8], factors: &[f32], scores: &mut [f32]) -> bool {
+        let mut all = true;
+        let weights = row.as_chunks::<2>().0.iter().map(|&bytes| bf16(bytes));
+        for ((score, weight), factor) in scores.iter_mut().zip(weights).zip(factors) {
+            *score = weight.abs() * factor;
+            all &= good(*score);
+        }
+        all
+    }
+}
+
+dispatched! {
+    fn zero_4(row: &mut [u8], mask: &[bool]) {
+        for (bytes, &gone) in row.as_chunks_mut::<4>().0.iter_mut().zip(mask) {
+            *bytes = kept_4(*bytes, gone);
+        }
+    }
+}
+
+dispatched! {
+    fn zero_2(row: &mut [u8], mask: &[bool]) {
+        for (bytes, &gone) in row.as_chunks_mut::<2>().0.iter_mut().zip(mask) {
+            *bytes = kept_2(*bytes, gone);
+        }
+    }
+}
+
+dispatched! {
+    fn copy_4(from: &[u8], row: &mut [u8], mask: &[bool]) {
+        let from = from.as_chunks::<4>().0;
+        for ((bytes, &old), &gone) in row.as_chunks_mut::<4>().0.iter_mut().zip(from).zip(mask) {
+            *bytes = kept_4(old, gone);
+        }
+    }
+}
+
+dispatched! {
+    fn copy_2(from: &[u8], row: &mut [u8], mask: &[bool]) {
+        let from = from.as_chunks::<2>().0;
+        for ((bytes, &old), &gone) in row.as_chunks_mut::<2>().0.iter_mut().zip(from).zip(mask) {
+            *bytes = kept_2(old, gone);
+        }
+    }
+}
+
+/// The bytes, or zero. Arithmetic, not a choice: what comes of it is always written.
+#[inline(always)]
+fn kept_4(bytes: [u8; 4], gone: bool) -> [u8; 4] {
+    (u32::from_le_bytes(bytes) & u32::from(gone).wrapping_sub(1)).to_le_bytes()
+}
+
+#[inline(always)]
+fn kept_2(bytes: [u8; 2], gone: bool) -> [u8; 2] {
+    (u16::from_le_bytes(bytes) & u16::from(gone).wrapping_sub(1)).to_le_bytes()
+}
+
+#[inline(always)]
+fn f32(bytes: [u8; 4]) -> f32 {
+    f32::from_le_bytes(bytes)
+}
+
+#[inline(always)]
+fn bf16(bytes: [u8; 2]) -> f32 {
+    f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16)
+}
+
+/// Exact, in operations that all vector units have.
+#[inline(always)]
+fn f16(bytes: [u8; 2]) -> f32 {
+    /// What to add to the exponent of an f16 to make it that of an f32.
+    const REBIAS: u32 = (127 - 15) << 23;
+    /// The smallest normal f16.
+    const SMALLEST: u32 = (127 - 14) << 23;
+    let bits = u16::from_le_bytes(bytes);
+    let sign = u32::from(bits & 0x8000) << 16;
+    let rest = u32::from(bits & 0x7fff);
+    let normal = (rest << 13) + REBIAS;
+    // The largest exponent stands for infinity and NaN, and stays the largest.
+    let normal = if rest >= 0x7c00 { normal + REBIAS } else { normal };
+    // Below the smallest normal number, the mantissa counts steps of 2^-24: as the mantissa of
+    // that number it does the same, beyond its leading one.
+    let subnormal = f32::from_bits((rest << 13) + SMALLEST) - f32::from_bits(SMALLEST);
+    f32::from_bits(sign | if rest < 0x0400 { subnormal.to_bits() } else { normal })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Storage;
+    use crate::simd::same_at_all_levels;
+
+    #[test]
+    fn every_f16() {
+        for bits in 0..=u16::MAX {
+            let got = super::f16(bits.to_le_bytes());
+            let expected = half::f16::from_bits(bits).to_f32();
+            let same = got.to_bits() == expected.to_bits() || (got.is_nan() && expected.is_nan());
+            assert!(same, "{bits:#06x}: {got} instead of {expected}");
+        }
+    }
+
+    /// Every 16-bit pattern and then some, at lengths that leave a rest.
+    #[test]
+    fn all_levels_decode_and_zero_alike() {
+        let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).chain([7; 28]).collect();
+        for storage in [Storage::F32, Storage::F16, Storage::Bf16] {
+            let len = bytes.len() / storage.size();
+            let mask: Vec<bool> = (0..len).map(|j| j * j % 7 < 3).collect();
+            let decoded = same_at_all_levels(|level| {
+                let mut weights = vec![1.5; len];
+                storage.decode(level, &bytes, &mut weights);
+                weights.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            });
+            let zeroed = same_at_all_levels(|level| {
+                let (mut zeroed, mut copied) = (bytes.clone(), vec![1; bytes.len()]);
+                storage.zero(level, &mut zeroed, &mask);
+                storage.copy(level, &bytes, &mut copied, &mask);
+                assert!(zeroed == copied, "{storage:?}");
+                zeroed
+            });
+            let after = same_at_all_levels(|level| {
+                let mut weights = vec![1.5; len];
+                storage.decode(level, &zeroed, &mut weights);
+                weights.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            });
+            let factors: Vec<f32> = (0..len).map(|j| j as f32 * 1e-3).collect();
+            let scores = same_at_all_levels(|level| {
+                let mut scores = vec![1.5; len];
+                let all = storage.score(level, &bytes, &factors, &mut scores);
+                assert!(!all, "some are infinite or not numbers");
+                scores.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            });
+            let by_one = |j: usize| (f32::from_bits(decoded[j]).abs() * factors[j]).to_bits();
+            assert!((0..len).all(|j| scores[j] == by_one(j) || f32::from_bits(scores[j]).is_nan()));
+            for j in 0..len {
+                assert_eq!(after[j], if mask[j] { 0 } else { decoded[j] }, "{storage:?} {j}");
             }
         }
     }

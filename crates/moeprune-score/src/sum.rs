@@ -4,6 +4,7 @@
 ///
 /// Up to 128 values are added in the order NumPy adds them, which makes a mean over layers equal
 /// to the reference's bit for bit.
+#[inline(always)]
 pub(crate) fn lane_sum<T: Copy + Into<f64>>(values: &[T]) -> f64 {
     let mut lanes = [0.0; 8];
     let chunks = values.chunks_exact(8);

@@ -2,7 +2,7 @@
 
 use moeprune_core::{BoundScorer, InputMoments, LinearView, StageError, WeightScorer};
 
-use crate::{Error, input::heard, magnitude::absolute};
+use crate::{Error, Magnitude, input::heard, product::Product};
 
 /// Scores a weight by `|W_ij| · ‖X_j‖`: its magnitude times the norm of its input feature over the
 /// calibration tokens that reached the Linear (Wanda, arXiv 2306.11695).
@@ -54,14 +54,9 @@ impl WeightScorer for Wanda {
         linear: &LinearView<'a>,
     ) -> Result<Box<dyn BoundScorer + 'a>, StageError> {
         let Some(moments) = heard(linear) else {
-            return Ok(Box::new(absolute));
+            return Magnitude.bind(linear);
         };
-        let norms = self.feature_norms(moments)?;
-        Ok(Box::new(move |weights: &[f32], scores: &mut [f32]| {
-            for ((score, weight), norm) in scores.iter_mut().zip(weights).zip(&norms) {
-                *score = weight.abs() * norm;
-            }
-        }))
+        Ok(Box::new(Product { factors: self.feature_norms(moments)? }))
     }
 
     fn needs_inputs(&self) -> bool {

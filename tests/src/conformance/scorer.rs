@@ -14,7 +14,8 @@ use super::{for_all, pure};
 /// * it gives the same scores each time, from any thread, for rows in any order;
 /// * features that were always zero are no reason to fail;
 /// * without inputs it still ranks weights of different magnitudes;
-/// * inputs change nothing if it says that it needs none.
+/// * inputs change nothing if it says that it needs none;
+/// * column factors, if it has them, make the scores it gives.
 ///
 /// # Panics
 /// If one of these is broken.
@@ -121,6 +122,13 @@ impl Matrix {
         let (forward, backward) = (bits(forward), bits(backward));
         if forward != backward {
             return Err(format!("{view:?}: scores depend on other rows or on the buffer"));
+        }
+        if let Some(factors) = bound.column_factors() {
+            let rows = self.rows(&self.weights);
+            let products = rows.flat_map(|row| row.iter().zip(factors)).map(|(w, f)| w.abs() * f);
+            if factors.len() != self.cols || bits(products.collect()) != forward {
+                return Err(format!("{view:?}: the column factors make other scores"));
+            }
         }
         Ok(forward)
     }

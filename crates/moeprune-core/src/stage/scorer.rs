@@ -52,6 +52,15 @@ pub trait BoundScorer: Send + Sync {
     /// Writes the score of each weight of one row. Both slices have the Linear's number of
     /// columns. Scores must be finite and not negative for finite weights.
     fn score_row(&self, weights: &[f32], scores: &mut [f32]);
+
+    /// `Some` when the score of a weight is `|w| · factor`, one `f32` product, with one factor a
+    /// column and the same in every row.
+    ///
+    /// Rows are then decoded, scored and checked in one go and [`score_row`](Self::score_row) is
+    /// not called, though it must give the same scores.
+    fn column_factors(&self) -> Option<&[f32]> {
+        None
+    }
 }
 
 impl<F: Fn(&[f32], &mut [f32]) + Send + Sync> BoundScorer for F {

@@ -1,0 +1,255 @@
+//! `cargo xtask bench-peers`: our masks and PyTorch's, on the same matrix, in turns.
+//!
+//! Two workers, this program and Python, hold the matrix and time one run each time they are asked
+//! to. Both are pinned to the same cores and both take their own CPU time, so that other work on
+//! the machine shows in the wall time only.
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use moeprune::core::{
+    Dtype, InputMoments, LinearId, LinearView, MlpProjection, Sparsity, TensorBytes,
+};
+use moeprune::score::{PerRow, Rounding, Wanda, mask_matrix, prune_matrix};
+use rustix::time::{ClockId, clock_gettime};
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Instant;
+
+const SCRIPT: &str = include_str!("bench_peers.py");
+/// What Python can run: the published operations first.
+const PEERS: [&str; 3] = ["published", "topk", "kthvalue"];
+
+/// Time Wanda masks against PyTorch's on the CPU (wants Python with torch).
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Python to run
+    #[arg(long, default_value = "python3", value_name = "PROGRAM")]
+    python: PathBuf,
+    /// Rows of the matrix
+    #[arg(long, default_value_t = 4864)]
+    rows: usize,
+    /// Columns of the matrix
+    #[arg(long, default_value_t = 7168)]
+    cols: usize,
+    /// Share of each row that goes
+    #[arg(long, default_value_t = 0.65)]
+    ratio: f64,
+    /// Runs of each side
+    #[arg(long, default_value_t = 5)]
+    pairs: usize,
+    /// Numbers of threads to run with
+    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    threads: Vec<usize>,
+    /// Be the worker that runs our side, on the files in DIR
+    #[arg(long, hide = true, value_name = "DIR")]
+    worker: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(directory) = &arguments.worker {
+        return work(arguments, directory);
+    }
+    ensure!(arguments.pairs > 0 && arguments.rows > 0 && arguments.cols > 0, "nothing to run");
+    Sparsity::new(arguments.ratio)?;
+    let torch = Command::new(&arguments.python).args(["-c", "import torch"]).output();
+    if !torch.is_ok_and(|output| output.status.success()) {
+        println!(
+            "skipped: {} with torch is not there; `pip install torch`, or name another Python \
+             with --python",
+            arguments.python.display()
+        );
+        return Ok(());
+    }
+    let directory = tempfile::tempdir()?;
+    write_matrix(arguments, directory.path())?;
+    println!("{}", processor());
+    println!(
+        "{}x{} bf16, Wanda, {} % of each row; seconds of wall (CPU) time",
+        arguments.rows,
+        arguments.cols,
+        arguments.ratio * 100.0
+    );
+    for &threads in &arguments.threads {
+        compare(arguments, directory.path(), threads)?;
+    }
+    Ok(())
+}
+
+/// Weights like a trained model's, and mean squares of inputs some of which are far larger.
+fn write_matrix(arguments: &Arguments, directory: &Path) -> Result<()> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut uniform = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 24) as f32
+    };
+    // Twelve uniform numbers make a good enough bell.
+    let mut normal = || (0..12).map(|_| uniform()).sum::<f32>() - 6.0;
+    let shape = [arguments.rows, arguments.cols];
+    let weights: Vec<f32> = (0..shape[0] * shape[1]).map(|_| normal() * 0.02).collect();
+    let squares: Vec<f32> = (0..shape[1]).map(|_| (normal() * 1.5).exp()).collect();
+    let weights = TensorBytes::encode(Dtype::BF16, shape, &weights)?;
+    fs::write(directory.join("weights.bf16"), weights.bytes())?;
+    let squares: Vec<u8> = squares.into_iter().flat_map(f32::to_le_bytes).collect();
+    fs::write(directory.join("mean_squares.f32"), squares)?;
+    fs::write(directory.join("peer.py"), SCRIPT)?;
+    Ok(())
+}
+
+/// The processor's name and how many of it there are.
+fn processor() -> String {
+    let about = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = about.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{}, {cores} logical cores", name.map_or("unknown processor", |(_, name)| name))
+}
+
+fn compare(arguments: &Arguments, directory: &Path, threads: usize) -> Result<()> {
+    let matrix = [arguments.rows, arguments.cols].map(|n| n.to_string());
+    let ratio = arguments.ratio.to_string();
+    let mut ours = pinned(&std::env::current_exe()?, threads);
+    ours.args(["bench-peers", "--rows", &matrix[0], "--cols", &matrix[1], "--ratio", &ratio]);
+    ours.args(["--threads", &threads.to_string(), "--worker"]).arg(directory);
+    let mut ours = Worker::start(&mut ours)?;
+    let mut theirs = pinned(&arguments.python, threads);
+    theirs.arg(directory.join("peer.py")).arg(directory).args(matrix).arg(ratio);
+    let mut theirs = Worker::start(theirs.arg(threads.to_string()))?;
+    println!("\n{threads} thread{}, {}", if threads == 1 { "" } else { "s" }, theirs.hello);
+    for peer in PEERS {
+        // One of each to warm up, and ours again for the mask that Python compares.
+        ours.run("ours")?;
+        theirs.run(peer)?;
+        let mut ratios = Vec::new();
+        for pair in 1..=arguments.pairs {
+            let (a, b) = (ours.run("ours")?, theirs.run(peer)?);
+            ratios.push([b.wall / a.wall, b.cpu / a.cpu]);
+            let [wall, cpu] = ratios[ratios.len() - 1];
+            println!(
+                "  {pair}: ours {:.4} ({:.4}), {peer} {:.4} ({:.4}): {wall:.1} times ({cpu:.1})",
+                a.wall, a.cpu, b.wall, b.cpu
+            );
+        }
+        let median = |i: usize| {
+            let mut all: Vec<f64> = ratios.iter().map(|ratio| ratio[i]).collect();
+            all.sort_by(f64::total_cmp);
+            all[all.len() / 2]
+        };
+        let same = theirs.ask("compare")?;
+        println!("  {peer}: median {:.1} times ({:.1}), {same}", median(0), median(1));
+        ensure!(peer != PEERS[0] || same == "equal masks", "our mask is not the published one");
+    }
+    Ok(())
+}
+
+/// The command on the first `threads` cores, where there is a `taskset` to see to it.
+fn pinned(program: &Path, threads: usize) -> Command {
+    let cores = format!("0-{}", threads.saturating_sub(1));
+    let mut probe = Command::new("taskset");
+    let there = probe.args(["-c", &cores, "true"]).stderr(Stdio::null()).status();
+    let mut command = if there.is_ok_and(|status| status.success()) {
+        let mut command = Command::new("taskset");
+        command.args(["-c", &cores]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    // Waiting threads that spin would count as work.
+    command.env("OMP_WAIT_POLICY", "passive").env("OMP_NUM_THREADS", threads.to_string());
+    command
+}
+
+/// A process that does as a line of its input says and answers with a line.
+struct Worker {
+    process: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    /// What it said at first.
+    hello: String,
+}
+
+/// Seconds of one run.
+struct Seconds {
+    wall: f64,
+    cpu: f64,
+}
+
+impl Worker {
+    fn start(command: &mut Command) -> Result<Self> {
+        let mut process = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("starting {command:?}"))?;
+        let input = process.stdin.take().context("a pipe was asked for")?;
+        let output = BufReader::new(process.stdout.take().context("a pipe was asked for")?);
+        let mut worker = Self { process, input, output, hello: String::new() };
+        worker.hello = worker.answer()?;
+        Ok(worker)
+    }
+
+    fn ask(&mut self, what: &str) -> Result<String> {
+        writeln!(self.input, "{what}")?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<String> {
+        let mut line = String::new();
+        if self.output.read_line(&mut line)? == 0 {
+            bail!("a worker stopped: {}", self.process.wait()?);
+        }
+        Ok(line.trim_end().to_owned())
+    }
+
+    fn run(&mut self, what: &str) -> Result<Seconds> {
+        let answer = self.ask(what)?;
+        let parts = answer.split_once(' ').with_context(|| format!("{answer:?} is no time"))?;
+        Ok(Seconds { wall: parts.0.parse()?, cpu: parts.1.parse()? })
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Workers stop by themselves at the end of their input; this is for one that is stuck.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Our side: prunes a fresh copy of the matrix each time a line arrives, and times that.
+fn work(arguments: &Arguments, directory: &Path) -> Result<()> {
+    let threads = *arguments.threads.first().context("no number of threads")?;
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    let (rows, cols) = (arguments.rows, arguments.cols);
+    let squares = fs::read(directory.join("mean_squares.f32"))?;
+    let squares = squares.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    let inputs =
+        InputMoments { tokens: 1, calls: 1, sum_squares: squares.map(f64::from).collect() };
+    let id = LinearId::Expert(0, MlpProjection::Gate);
+    let linear = LinearView { layer: 0, id, rows, cols, inputs: Some(&inputs) };
+    let weights = fs::read(directory.join("weights.bf16"))?;
+    let weights = TensorBytes::new(Dtype::BF16, [rows, cols], weights)?;
+    let ratio = Sparsity::new(arguments.ratio)?;
+    let (wanda, rounding) = (Wanda::default(), Rounding::ReferenceFloor);
+    let mask = mask_matrix(&weights, &linear, ratio, &wanda, &PerRow, rounding)?;
+    fs::write(directory.join("mask.bits"), mask.bytes())?;
+    println!("ready");
+    for line in std::io::stdin().lines() {
+        line?;
+        let copy = weights.clone();
+        let (wall, cpu) = (Instant::now(), cpu_seconds());
+        let pruned = prune_matrix(copy, &linear, ratio, &wanda, &PerRow, rounding)?;
+        let (wall, cpu) = (wall.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+        ensure!(pruned.zeroed == mask.count(), "the mask and the matrix differ");
+        println!("{wall} {cpu}");
+    }
+    Ok(())
+}
+
+/// CPU time of this process, all threads together.
+fn cpu_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
