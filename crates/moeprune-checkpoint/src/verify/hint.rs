@@ -1,6 +1,6 @@
 //! What the report beside a pruned model says about it.
 
-use std::path::Path;
+use std::{fs::File, io::Read, path::Path};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,6 +9,9 @@ use crate::{Checkpoint, Error};
 
 /// The report that a run leaves beside the weights.
 const REPORT_FILE: &str = "moeprune-report.json";
+
+/// No report is near this; a larger file is something else.
+const MAX_BYTES: u64 = 1 << 30;
 
 /// The part of a report that helps to compare tensors. It is believed in nothing that the tensors
 /// do not bear out: it says what to compare a tensor with, and where zeros are to be expected.
@@ -39,18 +42,18 @@ pub(super) struct HintedLayer {
 }
 
 impl Hint {
-    /// Reads the report of `out`. None if there is none, or if it is about another source: a model
+    /// Reads the report beside `pruned`. None if there is none, or if it is about another source: a model
     /// pruned twice may carry the report of the first time.
     ///
     /// The inner error says why the report cannot be read.
     pub(super) fn read(
-        out: &Path,
+        pruned: &Checkpoint,
         source: &Checkpoint,
     ) -> Result<Result<Option<Self>, String>, Error> {
-        let bytes = match std::fs::read(out.join(REPORT_FILE)) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Ok(None)),
-            Err(e) => return Ok(Err(format!("{REPORT_FILE}: {e}"))),
+        let bytes = match read_report(pruned) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(Ok(None)),
+            Err(reason) => return Ok(Err(format!("{REPORT_FILE}: {reason}"))),
         };
         let hint: Self = match serde_json::from_slice(&bytes) {
             Ok(hint) => hint,
@@ -72,4 +75,17 @@ impl Hint {
         let hinted = self.layers.iter().find(|hinted| hinted.index == Some(layer))?;
         Some((hinted.kept.as_deref()?, &hinted.clusters))
     }
+}
+
+fn read_report(pruned: &Checkpoint) -> Result<Option<Vec<u8>>, String> {
+    let Some(path) = pruned.file(Path::new(REPORT_FILE)).map_err(|e| e.to_string())? else {
+        return Ok(None);
+    };
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
+    read.map_err(|e| e.to_string())?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(format!("is larger than {MAX_BYTES} bytes; not a report"));
+    }
+    Ok(Some(bytes))
 }

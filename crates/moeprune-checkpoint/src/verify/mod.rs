@@ -6,7 +6,7 @@ mod hint;
 mod origin;
 mod report;
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, fs::File, io::Read, path::Path};
 
 use moeprune_core::{LayerTensor, LinearId, Plan, TensorId};
 use rayon::prelude::*;
@@ -69,7 +69,7 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
         }
     };
     report.add("opens", Ok(format!("{} tensors", pruned.tensors().count())));
-    let hint = Hint::read(out, source)?.unwrap_or_else(|unreadable| {
+    let hint = Hint::read(&pruned, source)?.unwrap_or_else(|unreadable| {
         report.add("report", Err(unreadable));
         None
     });
@@ -87,7 +87,7 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
     report.add("index", check_index(&pruned));
     let tensor_set = check_tensor_set(source, &pruned);
     report.add("tensor set", tensor_set);
-    report.add("auxiliary files", check_auxiliary(source, out)?);
+    report.add("auxiliary files", check_auxiliary(source, &pruned)?);
     let linears = match plan {
         Some(plan) => plan.unstructured.is_some(),
         None => hint.as_ref().is_none_or(Hint::may_zero),
@@ -217,18 +217,42 @@ fn expert_of(tensor: &StoredTensor) -> Option<usize> {
     }
 }
 
-fn check_auxiliary(source: &Checkpoint, out: &Path) -> Result<Result<String, String>, Error> {
+fn check_auxiliary(
+    source: &Checkpoint,
+    pruned: &Checkpoint,
+) -> Result<Result<String, String>, Error> {
     let files = auxiliary_files(source)?.copied;
     for relative in &files {
-        let (from, to) = (source.dir().join(relative), out.join(relative));
-        let expected = std::fs::read(&from).map_err(Error::io("read", &from))?;
-        match std::fs::read(&to) {
-            Ok(got) if got == expected => {}
-            Ok(_) => return Ok(Err(format!("{} differs from the source's", relative.display()))),
-            Err(e) => return Ok(Err(format!("{}: {e}", relative.display()))),
+        let from = source.dir().join(relative);
+        let same = match pruned.file(relative) {
+            Ok(Some(to)) => same_bytes(&from, &to)?,
+            Ok(None) => return Ok(Err(format!("{} is missing", relative.display()))),
+            Err(e) => return Ok(Err(e.to_string())),
+        };
+        if !same {
+            return Ok(Err(format!("{} differs from the source's", relative.display())));
         }
     }
     Ok(Ok(format!("{} files", files.len())))
+}
+
+/// Compares files piece by piece: a model may bring files of any size.
+fn same_bytes(a: &Path, b: &Path) -> Result<bool, Error> {
+    const PIECE: usize = 1 << 20;
+    let open = |path: &Path| File::open(path).map_err(Error::io("open", path));
+    let (mut file_a, mut file_b) = (open(a)?, open(b)?);
+    let mut pieces = (Vec::with_capacity(PIECE), Vec::with_capacity(PIECE));
+    loop {
+        let fill = |file: &mut File, piece: &mut Vec<u8>, path: &Path| {
+            piece.clear();
+            file.take(PIECE as u64).read_to_end(piece).map_err(Error::io("read", path))
+        };
+        let read = fill(&mut file_a, &mut pieces.0, a)?;
+        fill(&mut file_b, &mut pieces.1, b)?;
+        if read == 0 || pieces.0 != pieces.1 {
+            return Ok(pieces.0 == pieces.1);
+        }
+    }
 }
 
 /// One check for each role of tensors, and one for all that weights are finite.
