@@ -106,3 +106,52 @@ fn copy_within_system(
 ) -> io::Result<Option<u64>> {
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Copies all but the first 3 of `bytes` bytes behind 2 others; a file opened for appending is
+    /// one that Linux does not copy to by itself.
+    #[track_caller]
+    fn check(bytes: usize, append: bool) {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        let content: Vec<u8> = (0..bytes).map(|i| (i / 3) as u8).collect();
+        fs::write(&from, &content).expect("writes");
+        fs::write(&to, b"ab").expect("writes");
+        let from = File::open(from).expect("opens");
+        let target = File::options().append(append).write(true).open(&to).expect("opens");
+        let (mut steps, mut end) = (0, 2);
+        let mut copied = |at, step| {
+            assert_eq!(at, end);
+            end += step;
+            steps += 1;
+        };
+        let length = bytes as u64 - 3;
+        copy_bytes((&from, 3), (&target, 2), length, &mut copied).expect("copies");
+        assert_eq!((end, steps > 0), (2 + length, length > 0));
+        assert!(fs::read(to).expect("reads") == [b"ab", &content[3..]].concat());
+    }
+
+    #[test]
+    fn within_the_system_and_through_a_buffer() {
+        for bytes in [3, 4, 10_000, BUFFER + 3, 2 * BUFFER + 8] {
+            check(bytes, false);
+            check(bytes, true);
+        }
+    }
+
+    #[test]
+    fn a_file_that_ends_early() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("a");
+        fs::write(&path, [0; 10]).expect("writes");
+        let from = File::open(&path).expect("opens");
+        let to = File::create(dir.path().join("b")).expect("creates");
+        let copied = copy_bytes((&from, 5), (&to, 0), 6, &mut |_, _| ());
+        assert_eq!(copied.expect_err("too short").kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

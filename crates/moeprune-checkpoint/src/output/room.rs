@@ -8,22 +8,26 @@ use crate::Error;
 /// already. Passes where the system cannot tell.
 pub(super) fn check(dir: &Path, bytes: u64, out: &Path) -> Result<(), Error> {
     let Some((free, taken)) = free_and_taken(dir)? else { return Ok(()) };
+    let refused = |reason| Error::Output { path: out.to_owned(), reason };
+    check_numbers(bytes, free, taken).map_err(refused)
+}
+
+fn check_numbers(bytes: u64, free: u64, taken: u64) -> Result<(), String> {
     let available = free.saturating_add(taken);
     if bytes <= available {
         return Ok(());
     }
     let begun = match taken {
         0 => String::new(),
-        taken => format!(" beside {} that an earlier run has written", readable(taken)),
+        taken => format!(" beside the {} that are written", readable(taken)),
     };
-    let reason = format!(
+    Err(format!(
         "needs {}, but its file system has {} free{begun}; make room for {} more, or choose \
          another place",
         readable(bytes),
         readable(free),
         readable(bytes - available)
-    );
-    Err(Error::Output { path: out.to_owned(), reason })
+    ))
 }
 
 /// Bytes that are free for this user, and bytes that the files in `dir` take.
@@ -69,7 +73,51 @@ fn readable(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(unix)]
+    use std::fs::File;
+
     use super::*;
+
+    #[test]
+    fn enough_and_too_little() {
+        let check = |bytes, free, taken, expected: Result<(), &str>| {
+            let got = check_numbers(bytes, free, taken);
+            assert_eq!(got.as_ref().map_err(String::as_str), expected.as_ref().map_err(|e| *e));
+        };
+        check(0, 0, 0, Ok(()));
+        check(10, 10, 0, Ok(()));
+        check(10, 4, 6, Ok(()));
+        check(u64::MAX, u64::MAX, u64::MAX, Ok(()));
+        check(
+            3_000_000_000,
+            1_000_000_000,
+            0,
+            Err("needs 3.0 GB, but its file system has 1.0 GB free; make room for 2.0 GB more, \
+                 or choose another place"),
+        );
+        check(
+            3_000_000_000,
+            1_000_000_000,
+            500_000_000,
+            Err("needs 3.0 GB, but its file system has 1.0 GB free beside the 500.0 MB that are \
+                 written; make room for 1.5 GB more, or choose another place"),
+        );
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn holes_take_nothing() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let empty = taken(dir.path()).expect("counts");
+        let file = File::create(dir.path().join("hole")).expect("creates");
+        file.set_len(1 << 40).expect("makes a hole");
+        assert!(taken(dir.path()).expect("counts") < empty + (1 << 20));
+        std::fs::create_dir(dir.path().join("state")).expect("creates");
+        std::fs::write(dir.path().join("state/bytes"), vec![1; 3 << 20]).expect("writes");
+        let written = File::open(dir.path().join("state/bytes")).expect("opens");
+        written.sync_all().expect("syncs"); // blocks may be counted late
+        assert!(taken(dir.path()).expect("counts") >= empty + (3 << 20));
+    }
 
     #[test]
     fn sizes() {

@@ -15,9 +15,11 @@
 //! | 11 | data at odd offsets | accepted: nothing is cast in place |
 //! | 12 | index that names a tensor no shard has, or has it elsewhere, or leaves one out | both |
 //! | 13 | index with `..`, folders, absolute paths | refused before anything is opened |
+//! | 13 | index, config or shard of any size, with holes for bytes | limit, or where the tensors end |
 //! | 14 | index that names a tensor twice, is no JSON, is empty | says which |
 //! | 15 | a tensor in two shards | names both |
 //! | 16 | shard or config linked out of the directory | refused, but for the Hugging Face cache |
+//! | 16 | a shard, index, config or other file read that is a loop of links or a link to a folder | refused |
 //! | 17 | single file and index both; neither | says what to do |
 //! | 18 | no directory; a file in its place; a folder for a shard | says so |
 
@@ -255,6 +257,20 @@ fn abuse_13_index_that_leads_elsewhere() {
     }
 }
 
+/// Files with holes take no room on disk and any room in memory.
+#[test]
+fn abuse_13_files_too_large_to_be_read() {
+    let enlarge = |file: &'static str| {
+        move |model: &Model| {
+            let file = fs::File::options().write(true).open(model.path(file)).expect("opens");
+            file.set_len(1 << 40).expect("makes a hole");
+        }
+    };
+    check(enlarge(INDEX), &[INDEX, "is larger than 100000000 bytes"]);
+    check(enlarge("config.json"), &["config.json", "is larger than 16777216 bytes"]);
+    check(enlarge(SHARD), &[SHARD, "bytes after its last tensor"]);
+}
+
 #[test]
 fn abuse_14_index_that_is_none() {
     let write = |text: &'static str| {
@@ -306,6 +322,57 @@ fn abuse_16_links_out_of_the_directory() {
         symlink("nowhere", model.path(SHARD)).expect("links");
     };
     check(dangling, &[SHARD, "No such file"]);
+}
+
+#[test]
+fn abuse_16_links_in_a_circle_and_to_folders() {
+    for file in [SHARD, INDEX, "config.json"] {
+        let link_to = |target: &'static str| {
+            move |model: &Model| {
+                fs::remove_file(model.path(file)).expect("removes");
+                fs::create_dir(model.path("folder")).expect("creates");
+                symlink(target, model.path(file)).expect("links");
+            }
+        };
+        check(link_to(file), &[file, "symbolic links"]);
+        check(link_to("folder"), &[file, "is not a regular file"]);
+        check(link_to("/"), &[file, "outside of the model directory"]);
+        check(link_to("/dev/zero"), &[file, "outside of the model directory"]);
+        check(link_to("../model-2/x"), &[file, "No such file"]);
+    }
+}
+
+/// A file in a folder that is a link leads out as much as a file that is one.
+#[test]
+fn abuse_16_files_behind_linked_folders() {
+    let model = Model::copy_of("mixtral_sharded");
+    let outside = model.root.path().join("outside");
+    fs::create_dir(&outside).expect("creates");
+    fs::write(outside.join("secret.json"), "secret").expect("writes");
+    symlink(&outside, model.path("sub")).expect("links");
+    symlink("sub/secret.json", model.path("tokenizer.json")).expect("links");
+    let source = model.open().expect("opens");
+    let refused = ["is a link to", "outside of the model directory"];
+    check_refused(source.file("sub/secret.json".as_ref()), &refused);
+    check_refused(source.file("tokenizer.json".as_ref()), &refused);
+    check_refused(source.file("../outside/secret.json".as_ref()), &refused);
+    check_refused(source.file(&outside.join("secret.json")), &refused);
+    assert_eq!(source.file("nothing".as_ref()).expect("none"), None);
+    let config = source.file("config.json".as_ref()).expect("is there");
+    assert_eq!(config, Some(model.path("config.json")));
+}
+
+#[test]
+fn abuse_16_the_generation_config_is_read_in_the_directory_only() {
+    let model = Model::copy_of("mixtral_sharded");
+    let file = "generation_config.json";
+    model.open().expect("opens").eos_token_ids().expect("reads");
+    fs::rename(model.path(file), model.root.path().join(file)).expect("moves");
+    symlink(format!("../{file}"), model.path(file)).expect("links");
+    check_refused(
+        model.open().expect("opens").eos_token_ids(),
+        &[file, "outside of the model directory"],
+    );
 }
 
 #[test]

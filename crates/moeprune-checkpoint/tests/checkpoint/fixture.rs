@@ -1,6 +1,7 @@
 //! Models to read and to damage.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -182,6 +183,22 @@ pub(crate) fn check_refused<T>(result: Result<T, Error>, expected: &[&str]) {
     for part in expected {
         assert!(message.contains(part), "no `{part}` in: {message}");
     }
+}
+
+/// All files of a directory.
+pub(crate) fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    fs::read_dir(dir)
+        .expect("lists")
+        .map(|entry| {
+            let entry = entry.expect("lists");
+            let name = entry.file_name().into_string().expect("UTF-8");
+            (name, fs::read(entry.path()).expect("reads"))
+        })
+        .collect()
+}
+
+pub(crate) fn planned(name: &str, dtype: Dtype, shape: &[usize]) -> PlannedTensor {
+    PlannedTensor { name: name.to_owned(), dtype, shape: shape.to_vec() }
 }
 
 /// A plan that keeps these experts of each layer with experts.

@@ -4,11 +4,14 @@
 mod abuse_config;
 mod abuse_files;
 mod abuse_output;
+mod any_order;
 mod config_rewriting;
 mod families;
 mod fixture;
 mod output;
+mod partial;
 mod reading;
+mod resuming;
 mod summaries;
 mod verification;
 mod weights;

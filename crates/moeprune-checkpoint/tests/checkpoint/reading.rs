@@ -1,6 +1,8 @@
 //! Reading what is there.
 
-use moeprune_checkpoint::{Access, Checkpoint};
+use std::time::{Duration, UNIX_EPOCH};
+
+use moeprune_checkpoint::{Access, Checkpoint, FileIdentity};
 use moeprune_core::{AttentionProjection, LinearId, TensorId, TensorSource};
 
 use crate::fixture::{Model, PARITY, check_refused, parity};
@@ -107,4 +109,37 @@ fn checkpoints_are_shared_between_threads() {
     fn check<T: Send + Sync>() {}
     check::<Checkpoint>();
     check::<moeprune_checkpoint::Error>();
+}
+
+#[test]
+fn files_can_be_told_from_changed_ones() {
+    let model = Model::copy_of("mixtral_sharded");
+    let source = model.open().expect("opens");
+    let before = source.file_identities().expect("inspects");
+    let names: Vec<&str> = before.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(
+        names[..3],
+        ["config.json", "model.safetensors.index.json", "model-00001-of-00005.safetensors"]
+    );
+    assert_eq!(names.len(), 7);
+    let config = std::fs::metadata(model.path("config.json")).expect("is there");
+    assert_eq!(before[0].bytes, config.len());
+    let text = serde_json::to_string(&before).expect("is JSON");
+    let again: Vec<FileIdentity> = serde_json::from_str(&text).expect("reads back");
+    assert_eq!(again, before);
+    assert_eq!(source.file_identities().expect("inspects"), before);
+
+    let touch = |file: &str, nanoseconds| {
+        let file = std::fs::File::options().write(true).open(model.path(file)).expect("opens");
+        let time = UNIX_EPOCH + Duration::from_nanos(nanoseconds);
+        file.set_modified(time).expect("sets the time");
+    };
+    touch("model-00003-of-00005.safetensors", 1_700_000_000_123_456_000);
+    let after = source.file_identities().expect("inspects");
+    let changed: Vec<usize> = (0..7).filter(|&i| before[i] != after[i]).collect();
+    assert_eq!(changed, [4]);
+    assert_eq!(after[4].modified / 1000, 1_700_000_000_123_456);
+
+    let single = Model::copy_of("mixtral").open().expect("opens");
+    check_refused(single.file_identities(), &["cannot inspect", "config.json"]);
 }

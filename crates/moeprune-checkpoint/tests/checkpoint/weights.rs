@@ -1,6 +1,6 @@
 //! Operations on stored weights against obvious ones.
 
-use moeprune_checkpoint::{average, check_finite, count_zeros, select_rows};
+use moeprune_checkpoint::{Error, average, average_of, check_finite, count_zeros, select_rows};
 use moeprune_core::{Dtype, TensorBytes};
 use proptest::prelude::*;
 
@@ -78,6 +78,44 @@ fn averages_of_what_does_not_match() {
     assert_eq!(average(std::slice::from_ref(&a)).expect("averages"), a);
 }
 
+/// As [`average`] does, with the same refusals.
+#[test]
+fn streamed_averages() {
+    let check = |tensors: &[TensorBytes<'static>]| {
+        let mut asked = Vec::new();
+        let streamed = average_of(tensors.len(), |member| {
+            asked.push(member);
+            Ok::<_, Error>(tensors[member].clone())
+        });
+        match (streamed, average(tensors)) {
+            (Ok(streamed), Ok(whole)) => {
+                assert_eq!(asked, (0..tensors.len()).collect::<Vec<_>>());
+                assert_eq!(streamed, whole);
+            }
+            (streamed, whole) => {
+                let whole = whole.expect_err("as streamed").to_string();
+                check_refused(streamed, &[&whole]);
+            }
+        }
+    };
+    let large = |i: usize| {
+        let values: Vec<f32> =
+            (0..40_000).map(|j| ((i * 7919 + j * 104_729) % 6007) as f32 / 13.0 - 200.0).collect();
+        encode(Dtype::BF16, &[200, 200], &values)
+    };
+    check(&[0, 1, 2].map(large));
+    check(&[large(0)]);
+    check(&[]);
+    check(&[large(0), encode(Dtype::F32, &[2], &[1.0, 2.0])]);
+    check(&[encode(Dtype::F16, &[0], &[]), encode(Dtype::F16, &[0], &[])]);
+    check(&[TensorBytes::new(Dtype::U8, [1], vec![0]).expect("fits")]);
+    let failing = average_of(2, |member| match member {
+        0 => Ok(large(0)),
+        _ => Err(Error::Weight { operation: "test", reason: "is gone".to_owned() }),
+    });
+    check_refused(failing, &["is gone"]);
+}
+
 proptest! {
     #[test]
     fn averages_are_those_of_f32(
@@ -96,6 +134,8 @@ proptest! {
             })
             .collect();
         prop_assert_eq!(average(&tensors).expect("averages"), encode(dtype, &[7], &expected));
+        let streamed = average_of(tensors.len(), |i| Ok::<_, Error>(tensors[i].clone()));
+        prop_assert_eq!(streamed.expect("averages"), encode(dtype, &[7], &expected));
     }
 
     #[test]

@@ -1,16 +1,12 @@
 //! The writer: what it writes is what was put, the public reader reads it, twice is the same.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{fs, path::Path};
 
 use moeprune_checkpoint::{Checkpoint, PlannedTensor, ShardedWriter};
 use moeprune_core::{Dtype, TensorBytes, TensorSink};
 use proptest::prelude::*;
 
-use crate::fixture::{Model, PARITY, check_refused, parity};
-
-fn planned(name: &str, dtype: Dtype, shape: &[usize]) -> PlannedTensor {
-    PlannedTensor { name: name.to_owned(), dtype, shape: shape.to_vec() }
-}
+use crate::fixture::{Model, PARITY, check_refused, contents, parity, planned};
 
 /// Writes all tensors of a checkpoint again, with its config.
 fn rewrite(source: &Checkpoint, to: &Path, max_shard_bytes: u64) {
@@ -29,17 +25,6 @@ fn rewrite(source: &Checkpoint, to: &Path, max_shard_bytes: u64) {
         written.files.iter().map(|f| fs::metadata(to.join(f)).expect("is there").len()).sum();
     assert_eq!(written.bytes, on_disk);
     assert_eq!(written.tensors, source.tensors().count());
-}
-
-fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    fs::read_dir(dir)
-        .expect("lists")
-        .map(|entry| {
-            let entry = entry.expect("lists");
-            let name = entry.file_name().into_string().expect("UTF-8");
-            (name, fs::read(entry.path()).expect("reads"))
-        })
-        .collect()
 }
 
 #[test]
