@@ -3,9 +3,9 @@
 
 #[cfg(target_os = "linux")]
 mod bench_io;
+mod bench_peers;
 #[cfg(target_os = "linux")]
 mod binary;
-mod bench_peers;
 mod embedded;
 #[cfg(target_os = "linux")]
 mod make_checkpoint;

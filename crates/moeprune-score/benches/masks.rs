@@ -88,7 +88,7 @@ fn prune(
 }
 
 /// Reads and writes every byte, a row at a time: what any change in place costs at the least.
-fn rewrite(bytes: &mut Vec<u8>, cols: usize) -> u8 {
+fn rewrite(bytes: &mut [u8], cols: usize) -> u8 {
     bytes.par_chunks_mut(2 * cols).for_each(|row| row.iter_mut().for_each(|byte| *byte ^= 1));
     black_box(bytes[0])
 }

@@ -243,7 +243,7 @@ fn same_bytes(a: &Path, b: &Path) -> Result<bool, Error> {
     let (mut file_a, mut file_b) = (open(a)?, open(b)?);
     let mut pieces = (Vec::with_capacity(PIECE), Vec::with_capacity(PIECE));
     loop {
-        let mut fill = |file: &mut File, piece: &mut Vec<u8>, path: &Path| {
+        let fill = |file: &mut File, piece: &mut Vec<u8>, path: &Path| {
             piece.clear();
             file.take(PIECE as u64).read_to_end(piece).map_err(Error::io("read", path))
         };

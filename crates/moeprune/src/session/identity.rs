@@ -75,6 +75,7 @@ impl RunIdentity {
 
     /// What is different in `other`, in words; nothing if a run may be continued with it.
     pub(crate) fn changes(&self, other: &Self) -> Vec<String> {
+        type Field = fn(&CorpusTag) -> String;
         let mut changes = Vec::new();
         let mut changed = |what: &str, was: &str, is: &str| {
             if was != is {
@@ -89,10 +90,8 @@ impl RunIdentity {
         changed("the plan", &text(&self.plan), &text(&other.plan));
         changed("the observation", &text(&self.observation), &text(&other.observation));
         let (was, is) = (&self.calibration, &other.calibration);
-        let of = |tag: &Option<CorpusTag>, value: fn(&CorpusTag) -> String| {
-            tag.as_ref().map_or_else(none, value)
-        };
-        let fields: [(&str, fn(&CorpusTag) -> String); 4] = [
+        let of = |tag: &Option<CorpusTag>, value: Field| tag.as_ref().map_or_else(none, value);
+        let fields: [(&str, Field); 4] = [
             ("the calibration file's SHA-256", |tag| tag.sha256.clone()),
             ("the number of calibration blocks", |tag| tag.samples.to_string()),
             ("the length of a calibration block", |tag| tag.sequence_len.to_string()),

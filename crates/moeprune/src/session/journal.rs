@@ -26,7 +26,7 @@ impl Journal {
         let file = File::create_new(path).map_err(|e| Error::io(path, "create", e))?;
         let (identity, records) = (identity.clone(), Vec::new());
         let mut journal = Self { path: path.to_owned(), file, identity, records };
-        let begun = Record::Begun(journal.identity.clone());
+        let begun = Record::Begun(Box::new(journal.identity.clone()));
         journal.write(&begun)?;
         Ok(journal)
     }
@@ -71,7 +71,7 @@ impl Journal {
                 path.display()
             )));
         };
-        Ok(Some(Self { path: path.to_owned(), file, identity, records }))
+        Ok(Some(Self { path: path.to_owned(), file, identity: *identity, records }))
     }
 
     /// What was begun.

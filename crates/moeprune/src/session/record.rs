@@ -35,7 +35,7 @@ impl fmt::Display for Pass {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Record {
     /// The first line: what was begun.
-    Begun(RunIdentity),
+    Begun(Box<RunIdentity>),
     /// A layer of the unpruned model was observed.
     Observed { layer: usize },
     /// The experts of a layer were chosen.
