@@ -1,5 +1,7 @@
 //! The tokenizer beside a checkpoint.
 
+use std::path::Path;
+
 use moeprune_checkpoint::Checkpoint;
 use tokenizers::Tokenizer;
 
@@ -8,11 +10,14 @@ use crate::Error;
 /// Loads `tokenizer.json` from the model's directory, its padding and truncation switched off.
 ///
 /// # Errors
-/// If there is none, it cannot be parsed, or it knows token ids that the embedding has no row for.
+/// If there is none or it is a link out of the model's directory, it cannot be parsed, or it knows
+/// token ids that the embedding has no row for.
 pub fn load_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, Error> {
-    let path = checkpoint.dir().join("tokenizer.json");
+    const FILE: &str = "tokenizer.json";
+    let found = checkpoint.file(Path::new(FILE))?;
+    let path = found.clone().unwrap_or_else(|| checkpoint.dir().join(FILE));
     let error = |problem: String| Error::Tokenizer { path: path.display().to_string(), problem };
-    if !path.is_file() {
+    if found.is_none() {
         return Err(error(
             "there is no such file; text needs it. Put the model's tokenizer.json there, or pass \
              a token file: JSON lines of {\"tokens\": [..]}"

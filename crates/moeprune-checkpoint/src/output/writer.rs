@@ -226,16 +226,15 @@ impl ShardedWriter {
             let (s, to_at) = (run[0].place.0, run[0].to);
             let bytes = run.iter().map(|piece| piece.bytes).sum();
             let output = self.file(s)?;
-            let mut copied = |_at, step| progress(step);
-            copy_bytes((&input.1, from_at), (output, to_at), bytes, &mut copied).map_err(|e| {
-                match e.kind() {
+            copy_bytes((&input.1, from_at), (output, to_at), bytes, progress).map_err(
+                |e| match e.kind() {
                     ErrorKind::UnexpectedEof => Error::Shard {
                         path: source.shard(from).path.clone(),
                         reason: "became shorter while it was being copied".to_owned(),
                     },
                     _ => self.failed(s, e),
-                }
-            })?;
+                },
+            )?;
             for piece in run {
                 self.mark(s, piece.place.1);
             }
