@@ -7,7 +7,7 @@ use crate::{
     Error,
     scoring::{RowBuffers, Scoring},
     simd::{Level, dispatched},
-    sum::lane_sum,
+    sum::wide_sum,
 };
 
 /// The percentage of a layer's scores, those of all its Linears together, that are above
@@ -131,7 +131,7 @@ fn each_row<T: Send>(
 
 dispatched! {
     fn row_sum(scores: &[f32]) -> f64 {
-        lane_sum(scores)
+        wide_sum(scores)
     }
 }
 

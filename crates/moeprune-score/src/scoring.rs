@@ -86,7 +86,11 @@ impl<'a> Scoring<'a> {
                 return Ok(());
             }
         }
-        let col = buffers.scores.iter().position(|&score| !good(score)).unwrap_or_default();
+        let col = buffers
+            .scores
+            .iter()
+            .position(|&score| rank_key(score) >= UNRANKABLE)
+            .unwrap_or_default();
         Err(Error::Score {
             layer: self.linear.layer,
             linear: self.linear.id,
@@ -103,16 +107,49 @@ impl<'a> Scoring<'a> {
     }
 }
 
-/// Whether a score can be ranked. Minus zero can, as zero.
+/// The least key of a score that cannot be ranked.
+pub(crate) const UNRANKABLE: u32 = f32::INFINITY.to_bits();
+
+/// Bits that are below [`UNRANKABLE`] for finite scores that are not negative, and for minus zero,
+/// which is made zero. All others have the sign bit set or the largest exponent.
 #[inline(always)]
-#[expect(clippy::manual_range_contains, reason = "two comparisons and no branch, to vectorise")]
-pub(crate) fn good(score: f32) -> bool {
-    (score >= 0.0) & (score < f32::INFINITY)
+pub(crate) fn rank_key(score: f32) -> u32 {
+    (score + 0.0).to_bits()
 }
 
 dispatched! {
-    /// Whether all can. Does not stop at the first that cannot: looking at every score vectorises.
+    /// Whether all scores can be ranked. Does not stop at the first that cannot: looking at every
+    /// one vectorises.
     fn all_good(scores: &[f32]) -> bool {
-        scores.iter().fold(true, |all, &score| all & good(score))
+        scores.iter().fold(0, |worst, &score| rank_key(score).max(worst)) < UNRANKABLE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::all_good;
+    use crate::simd::same_at_all_levels;
+
+    #[test]
+    fn what_can_be_ranked() {
+        fn check(score: f32, expected: bool) {
+            let mut scores = vec![1.0; 100];
+            for place in [0, 50, 99] {
+                scores[place] = score;
+                assert_eq!(
+                    same_at_all_levels(|level| all_good(level, &scores)),
+                    expected,
+                    "{score}"
+                );
+                scores[place] = 1.0;
+            }
+        }
+        for good in [0.0, -0.0, 1e-45, f32::MAX] {
+            check(good, true);
+        }
+        let bad = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN, -1e-45, -1.0, f32::MIN];
+        for bad in bad {
+            check(bad, false);
+        }
     }
 }

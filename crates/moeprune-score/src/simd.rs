@@ -115,6 +115,27 @@ macro_rules! dispatched {
 }
 pub(crate) use dispatched;
 
+/// Asks for the bytes from `start` on to be brought near, where there is an instruction for it.
+#[inline(always)]
+#[cfg_attr(
+    target_arch = "x86_64",
+    expect(unsafe_code, reason = "an instruction that takes a bare address")
+)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "nothing to ask"))]
+pub(crate) fn prefetch(start: *const u8, length: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for offset in (0..length).step_by(CACHE_LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: the instruction is in the baseline, and a hint only: nothing is read, whatever
+        // the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(offset).cast()) }
+    }
+}
+
+/// Bytes that memory is moved in.
+#[cfg(target_arch = "x86_64")]
+const CACHE_LINE: usize = 64;
+
 /// Runs `run` at every level this machine has and compares the results with the portable one's.
 #[cfg(test)]
 #[track_caller]

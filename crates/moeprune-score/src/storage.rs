@@ -3,8 +3,8 @@
 use moeprune_core::Dtype;
 
 use crate::{
-    scoring::good,
-    simd::{Level, dispatched},
+    scoring::{UNRANKABLE, rank_key},
+    simd::{Level, dispatched, prefetch},
 };
 
 /// The element types weights are stored in, little-endian.
@@ -100,38 +100,43 @@ dispatched! {
 
 dispatched! {
     fn score_f32(row: &[u8], factors: &[f32], scores: &mut [f32]) -> bool {
-        let mut all = true;
-        let weights = row.as_chunks::<4>().0.iter().map(|&bytes| f32(bytes));
-        for ((score, weight), factor) in scores.iter_mut().zip(weights).zip(factors) {
-            *score = weight.abs() * factor;
-            all &= good(*score);
-        }
-        all
+        score(row, factors, scores, f32)
     }
 }
 
 dispatched! {
     fn score_f16(row: &[u8], factors: &[f32], scores: &mut [f32]) -> bool {
-        let mut all = true;
-        let weights = row.as_chunks::<2>().0.iter().map(|&bytes| f16(bytes));
-        for ((score, weight), factor) in scores.iter_mut().zip(weights).zip(factors) {
-            *score = weight.abs() * factor;
-            all &= good(*score);
-        }
-        all
+        score(row, factors, scores, f16)
     }
 }
 
 dispatched! {
     fn score_bf16(row: &[u8], factors: &[f32], scores: &mut [f32]) -> bool {
-        let mut all = true;
-        let weights = row.as_chunks::<2>().0.iter().map(|&bytes| bf16(bytes));
+        score(row, factors, scores, bf16)
+    }
+}
+
+/// Scores a row, and asks for the bytes of the next one: matrices come from memory slower than
+/// they are scored, and rows follow each other there.
+#[inline(always)]
+fn score<const N: usize>(
+    row: &[u8],
+    factors: &[f32],
+    scores: &mut [f32],
+    decode: impl Fn([u8; N]) -> f32 + Copy,
+) -> bool {
+    const BLOCK: usize = 256;
+    let mut worst = 0;
+    let blocks = row.chunks(BLOCK * N).zip(factors.chunks(BLOCK)).zip(scores.chunks_mut(BLOCK));
+    for ((bytes, factors), scores) in blocks {
+        prefetch(bytes.as_ptr().wrapping_add(row.len()), bytes.len());
+        let weights = bytes.as_chunks::<N>().0.iter().map(|&bytes| decode(bytes));
         for ((score, weight), factor) in scores.iter_mut().zip(weights).zip(factors) {
             *score = weight.abs() * factor;
-            all &= good(*score);
+            worst = rank_key(*score).max(worst);
         }
-        all
     }
+    worst < UNRANKABLE
 }
 
 dispatched! {
