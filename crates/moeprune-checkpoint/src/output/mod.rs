@@ -7,6 +7,7 @@ mod durable;
 mod partial;
 mod plan;
 mod room;
+mod uncached;
 mod writer;
 
 pub(crate) use self::auxiliary::auxiliary_files;
