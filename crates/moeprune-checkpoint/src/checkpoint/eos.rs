@@ -14,10 +14,14 @@ impl Checkpoint {
     /// one.
     ///
     /// # Errors
-    /// If a file cannot be read or the value is something else.
+    /// If a file cannot be read, is a link out of the model directory, or the value is something
+    /// else.
     pub fn eos_token_ids(&self) -> Result<Vec<u32>, Error> {
         if self.directory.has(GENERATION_FILE) {
             let path = self.directory.path.join(GENERATION_FILE);
+            self.directory
+                .file(Path::new(GENERATION_FILE))
+                .map_err(|reason| Error::Config { path: path.clone(), reason })?;
             let ids = ids(&Config::read(&path)?, &path)?;
             if !ids.is_empty() {
                 return Ok(ids);

@@ -1,12 +1,17 @@
 //! `moeprune apply`
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use moeprune_capture::read_observation;
 use moeprune_checkpoint::OutputDirectory;
 use moeprune_core::Plan;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{CalibrationArgs, FamilyArgs, Terminal, prune::print_report};
 use crate::{Calibration, Error, Inputs, Pipeline, Recipe, report::StageClock};
@@ -63,8 +68,39 @@ pub(super) fn apply(args: &ApplyArgs, terminal: &mut Terminal) -> Result<(), Err
     print_report(&report, &args.out, args.json.as_deref())
 }
 
-pub(super) fn read_plan(path: &Path) -> Result<Plan, Error> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
-    serde_json::from_str(&text)
-        .map_err(|e| Error::Plan(format!("{} is not a plan: {e}", path.display())))
+/// Reads a plan. Whether it fits a model, [`apply`](crate::apply) checks.
+///
+/// # Errors
+/// If the file cannot be read, is too large to be a plan, or is none.
+pub fn read_plan(path: &Path) -> Result<Plan, Error> {
+    let bad = |reason: String| Error::Plan(format!("{} {reason}", path.display()));
+    let mut text = String::new();
+    let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
+    let read = file.take(LONGEST_PLAN + 1).read_to_string(&mut text);
+    read.map_err(|e| Error::io(path, "read", e))?;
+    if text.len() as u64 > LONGEST_PLAN {
+        return Err(bad(format!("is longer than {LONGEST_PLAN} bytes; not a plan")));
+    }
+    let not_a_plan = |e: serde_json::Error| bad(format!("is not a plan: {e}"));
+    let RecipeText { recipe } = serde_json::from_str(&text).map_err(not_a_plan)?;
+    let length = recipe.map_or(0, |recipe| recipe.get().len());
+    if length > LONGEST_RECIPE {
+        return Err(bad(format!(
+            "is not a plan: its recipe has {length} bytes, more than the {LONGEST_RECIPE} allowed"
+        )));
+    }
+    serde_json::from_str(&text).map_err(not_a_plan)
+}
+
+/// Thousands of experts in hundreds of layers fit.
+const LONGEST_PLAN: u64 = 100_000_000;
+
+/// A recipe is read as JSON of any kind, which in memory is tens of times as long as its text.
+const LONGEST_RECIPE: usize = 1 << 14;
+
+/// The recipe of a plan as it stands.
+#[derive(Deserialize)]
+struct RecipeText<'a> {
+    #[serde(default, borrow)]
+    recipe: Option<&'a RawValue>,
 }

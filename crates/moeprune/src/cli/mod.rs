@@ -22,6 +22,7 @@ mod table;
 mod terminal;
 mod verify;
 
+pub use apply::read_plan;
 pub use eval::{EvalArgs, eval};
 pub use options::{CalibrationArgs, RecipeArgs};
 pub use prune::{PruneArgs, print_report, prune};
