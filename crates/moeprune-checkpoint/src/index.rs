@@ -45,7 +45,7 @@ impl Index {
         if text.len() as u64 > MAX_BYTES {
             return Err(bad(format!("is larger than {MAX_BYTES} bytes; not an index")));
         }
-        let form: IndexForm<'_'> = serde_json::from_slice(&text)
+        let form: IndexForm<'_> = serde_json::from_slice(&text)
             .map_err(|e| bad(format!("is not an index of tensors: {e}")))?;
         if form.weight_map.0.is_empty() {
             return Err(bad("names no tensors".to_owned()));
