@@ -1,3 +1,4 @@
 //! Cross-crate tests and the conformance suites of the stage traits.
 
 pub mod conformance;
+pub mod hostile_files;

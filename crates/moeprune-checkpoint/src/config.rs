@@ -32,7 +32,8 @@ impl fmt::Debug for Config {
     }
 }
 
-/// A value found under a key.
+/// A value found under a key. Read as the type that is wanted and never as JSON of any kind, which
+/// in memory is tens of times as long as its text.
 pub(crate) struct Found<'a> {
     /// The key it was found under, dotted when nested.
     pub(crate) key: &'a str,
@@ -99,6 +100,7 @@ impl Config {
             spans.extend(self.at(key)?.map(|found| found.span));
         }
         spans.sort_by_key(|span| span.start);
+        spans.dedup();
         let mut text = self.text.clone();
         for span in spans.into_iter().rev() {
             text.replace_range(span, value);
@@ -143,46 +145,46 @@ pub(crate) trait ConfigValue: Sized {
     /// What to call it in a message.
     const EXPECTED: &'static str;
 
-    fn from_json(value: &serde_json::Value) -> Option<Self>;
+    fn from_json(text: &str) -> Option<Self>;
 }
 
 impl ConfigValue for usize {
     const EXPECTED: &'static str = "a whole number from 1 to 2147483648";
 
-    fn from_json(value: &serde_json::Value) -> Option<Self> {
-        let value = value.as_u64().filter(|v| (1..=MAX_INTEGER).contains(v))?;
-        Self::try_from(value).ok()
+    fn from_json(text: &str) -> Option<Self> {
+        let value: u64 = serde_json::from_str(text).ok()?;
+        (1..=MAX_INTEGER).contains(&value).then(|| Self::try_from(value).ok())?
     }
 }
 
 impl ConfigValue for f64 {
     const EXPECTED: &'static str = "a positive number";
 
-    fn from_json(value: &serde_json::Value) -> Option<Self> {
-        value.as_f64().filter(|v| v.is_finite() && *v > 0.0)
+    fn from_json(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok().filter(|v: &Self| v.is_finite() && *v > 0.0)
     }
 }
 
 impl ConfigValue for bool {
     const EXPECTED: &'static str = "true or false";
 
-    fn from_json(value: &serde_json::Value) -> Option<Self> {
-        value.as_bool()
+    fn from_json(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
     }
 }
 
 impl ConfigValue for String {
     const EXPECTED: &'static str = "a string";
 
-    fn from_json(value: &serde_json::Value) -> Option<Self> {
-        value.as_str().map(str::to_owned)
+    fn from_json(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
     }
 }
 
 impl Found<'_> {
     /// The value as `T`, or an error that says what was expected and found.
     pub(crate) fn read<T: ConfigValue>(&self, config: &Config) -> Result<T, Error> {
-        T::from_json(&self.value(config)?).ok_or_else(|| {
+        T::from_json(self.text).ok_or_else(|| {
             config.refuse(format!(
                 "`{}` must be {}, got {}",
                 self.key,
@@ -190,11 +192,6 @@ impl Found<'_> {
                 shown(self.text)
             ))
         })
-    }
-
-    pub(crate) fn value(&self, config: &Config) -> Result<serde_json::Value, Error> {
-        serde_json::from_str(self.text)
-            .map_err(|e| config.refuse(format!("`{}` is not JSON: {e}", self.key)))
     }
 }
 
@@ -207,10 +204,11 @@ pub(crate) fn shown(text: &str) -> String {
     }
 }
 
-fn same_json(a: &str, b: &str) -> bool {
-    let parse = |text| serde_json::from_str::<serde_json::Value>(text).ok();
-    match (parse(a), parse(b)) {
-        (Some(a), Some(b)) if a.is_number() && b.is_number() => a.as_f64() == b.as_f64(),
-        (a, b) => a == b,
+/// Whether two texts are the same value, of the types that a config is read for.
+pub(crate) fn same_json(a: &str, b: &str) -> bool {
+    fn same<'de, T: serde::Deserialize<'de> + PartialEq>(a: &'de str, b: &'de str) -> bool {
+        let parse = |text| serde_json::from_str::<T>(text).ok();
+        parse(a).is_some_and(|a| parse(b) == Some(a))
     }
+    a == b || same::<f64>(a, b) || same::<String>(a, b) || same::<Vec<u64>>(a, b)
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::{Error, json::Members, model_directory::is_plain_name};
 
@@ -28,9 +29,9 @@ pub(crate) struct Index {
 }
 
 #[derive(Deserialize)]
-struct IndexForm {
-    #[serde(default)]
-    metadata: Option<serde_json::Map<String, serde_json::Value>>,
+struct IndexForm<'a> {
+    #[serde(default, borrow)]
+    metadata: Option<Members<&'a RawValue>>,
     weight_map: Members<String>,
 }
 
@@ -44,7 +45,7 @@ impl Index {
         if text.len() as u64 > MAX_BYTES {
             return Err(bad(format!("is larger than {MAX_BYTES} bytes; not an index")));
         }
-        let form: IndexForm = serde_json::from_slice(&text)
+        let form: IndexForm<'_> = serde_json::from_slice(&text)
             .map_err(|e| bad(format!("is not an index of tensors: {e}")))?;
         if form.weight_map.0.is_empty() {
             return Err(bad("names no tensors".to_owned()));
@@ -57,8 +58,8 @@ impl Index {
                 )));
             }
         }
-        let total_size =
-            form.metadata.as_ref().and_then(|m| m.get("total_size")).and_then(as_bytes);
+        let total_size = form.metadata.as_ref().and_then(|m| m.get("total_size"));
+        let total_size = total_size.and_then(|size| as_bytes(size.get()));
         let weight_map = form.weight_map.0.into_iter().collect();
         Ok(Self { path: path.to_owned(), weight_map, total_size })
     }
@@ -110,7 +111,8 @@ pub(crate) fn index_text(total_size: u64, weight_map: &BTreeMap<&str, &str>) -> 
 }
 
 /// Some tools write the size as a float.
-fn as_bytes(value: &serde_json::Value) -> Option<u64> {
+fn as_bytes(json: &str) -> Option<u64> {
     let exact = |f: f64| (f >= 0.0 && f.fract() == 0.0 && f < 2_f64.powi(53)).then_some(f as u64);
-    value.as_u64().or_else(|| value.as_f64().and_then(exact))
+    let float = || serde_json::from_str::<f64>(json).ok().and_then(exact);
+    serde_json::from_str::<u64>(json).ok().or_else(float)
 }

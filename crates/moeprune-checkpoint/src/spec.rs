@@ -4,7 +4,7 @@ use moeprune_core::{Activation, FeedForward, LayerSpec, ModelSpec, MoeSpec, Rout
 
 use crate::{
     Error, Family,
-    config::{Config, ConfigValue, Found, shown},
+    config::{Config, ConfigValue, Found, same_json, shown},
     family::{Key, Renormalize, Requirement, RoutingKind},
 };
 
@@ -106,6 +106,10 @@ fn read_layers(
     let input = residual.map_or(form.moe.input, |r| r.moe_input).into();
     let expert_inner = needed(config, &form.config.expert_inner)?;
     let routing = read_routing(family, config, top_k)?;
+    let dense_inner = match &form.dense {
+        Some(dense) if moe_layers < layers => Some(needed(config, &dense.inner)?),
+        _ => None,
+    };
     let mut specs = Vec::with_capacity(layers);
     let mut rank = 0;
     for layer in 0..layers {
@@ -127,10 +131,10 @@ fn read_layers(
                 residual_inner,
             })
         } else {
-            let dense = form.dense.as_ref().ok_or_else(|| {
+            let inner = dense_inner.ok_or_else(|| {
                 config.refuse(format!("layer {layer} would have no experts, which is not known"))
             })?;
-            FeedForward::Dense { inner: needed(config, &dense.inner)? }
+            FeedForward::Dense { inner }
         };
         specs.push(LayerSpec { feed_forward });
     }
@@ -165,15 +169,13 @@ fn read_expert_counts(
     moe_layers: usize,
 ) -> Result<ExpertCounts, Error> {
     let found = expert_count(family, config)?;
-    let value = found.value(config)?;
-    let Some(list) = value.as_array() else {
+    if !found.text.starts_with('[') {
         return Ok(ExpertCounts::Same(found.read(config)?));
-    };
+    }
     let wrong = |expected: &str| {
         Err(config.refuse(format!("`{}`: {expected}, got {}", found.key, shown(found.text))))
     };
-    let Some(counts) = list.iter().map(serde_json::Value::as_u64).collect::<Option<Vec<_>>>()
-    else {
+    let Ok(counts) = serde_json::from_str::<Vec<u64>>(found.text) else {
         return wrong("expected a whole number, or a list of them");
     };
     if counts.len() == layers {
@@ -212,8 +214,8 @@ fn read_activation(config: &Config, key: &Key<String>) -> Result<Activation, Err
 
 fn check_requirement(config: &Config, requirement: &Requirement) -> Result<(), Error> {
     let Some(found) = config.find(std::slice::from_ref(&requirement.key))? else { return Ok(()) };
-    let value = found.value(config)?;
-    let allowed = |a: &toml::Value| serde_json::to_value(a).is_ok_and(|a| a == value);
+    let allowed =
+        |a: &toml::Value| serde_json::to_string(a).is_ok_and(|a| same_json(&a, found.text));
     if requirement.allowed.iter().any(allowed) {
         return Ok(());
     }

@@ -8,7 +8,7 @@ below are meant as requirements.
 
 ## Metadata
 
-The header's `__metadata__` MUST hold these keys; a reader MAY ignore others.
+The header's `__metadata__` MUST hold these keys, each once; a reader MAY ignore others.
 
 | key | value |
 |---|---|
@@ -16,7 +16,7 @@ The header's `__metadata__` MUST hold these keys; a reader MAY ignore others.
 | `version` | `1`; a reader MUST refuse any other |
 | `model_fingerprint` | the model the sums belong to |
 | `corpora` | a JSON array, one object a text: `name`, `sha256`, `samples`, `sequence_len`, `seed` |
-| `layers` | the number of decoder layers `L`, in decimal |
+| `layers` | the number of decoder layers `L`, at most 4096, in decimal without leading zeros |
 
 ## Tensors
 

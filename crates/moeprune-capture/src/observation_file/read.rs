@@ -13,7 +13,7 @@ use moeprune_core::{
 };
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
+    de::{Error as _, MapAccess, Visitor},
 };
 
 use super::{
@@ -25,11 +25,12 @@ use crate::Error;
 
 /// The safetensors format's own bound on a header.
 const LONGEST_HEADER: u64 = 100_000_000;
-const MOST_LAYERS: usize = 1 << 16;
+/// Each takes some memory even when the file has nothing about it.
+const MOST_LAYERS: usize = 1 << 12;
 
 /// Reads an observation from a file in the [format](self::super) of this version.
 ///
-/// No more is allocated than the file is long, whatever its header says.
+/// What is allocated is bounded by the file's length, whatever its header says.
 ///
 /// # Errors
 /// If the file cannot be read, is of another format or version, or anything in it contradicts the
@@ -149,15 +150,46 @@ impl<'de> Deserialize<'de> for Header {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-                let mut header = Header { metadata: BTreeMap::new(), tensors: Vec::new() };
+                let (mut metadata, mut tensors) = (None, Vec::new());
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
-                        header.metadata = map.next_value()?;
+                        let Once(members) = map.next_value()?;
+                        if metadata.replace(members).is_some() {
+                            return Err(A::Error::custom("`__metadata__` appears twice"));
+                        }
                     } else {
-                        header.tensors.push((name, map.next_value()?));
+                        tensors.push((name, map.next_value()?));
                     }
                 }
-                Ok(header)
+                Ok(Header { metadata: metadata.unwrap_or_default(), tensors })
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// An object of strings in which no key is repeated: readers differ in which of two they take.
+struct Once(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Once {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Once;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Once, A::Error> {
+                let mut entries = BTreeMap::new();
+                while let Some(key) = map.next_key::<String>()? {
+                    if entries.contains_key(&key) {
+                        return Err(A::Error::custom(format!("`{key}` appears twice")));
+                    }
+                    entries.insert(key, map.next_value()?);
+                }
+                Ok(Once(entries))
             }
         }
         deserializer.deserialize_map(Entries)
@@ -193,8 +225,8 @@ impl Metadata {
         let corpora = serde_json::from_str(entry("corpora")?)
             .map_err(|error| file(format!("its `corpora` are broken: {error}")))?;
         let layers = entry("layers")?;
-        let layers = match layers.parse() {
-            Ok(layers) if layers <= MOST_LAYERS => layers,
+        let layers = match layers.parse::<usize>() {
+            Ok(number) if number <= MOST_LAYERS && number.to_string() == *layers => number,
             _ => return Err(file(format!("it cannot have `{layers:.40}` layers"))),
         };
         Ok(Self { model_fingerprint: entry("model_fingerprint")?.clone(), corpora, layers })

@@ -1,14 +1,13 @@
 //! `moeprune apply`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use moeprune_capture::read_observation;
-use moeprune_core::Plan;
 use serde::Deserialize;
 
 use super::{CalibrationArgs, FamilyArgs, ResumeArgs, Terminal, prune::print_report};
-use crate::{Calibration, Error, Inputs, Pipeline, Recipe, Run};
+use crate::{Calibration, Error, Inputs, Pipeline, Recipe, Run, read_plan};
 
 /// Options of `apply`.
 #[derive(Debug, Args)]
@@ -62,10 +61,4 @@ pub(super) fn apply(args: &ApplyArgs, terminal: &mut Terminal) -> Result<(), Err
     super::interrupt::listen();
     let report = crate::apply(&checkpoint, run, &plan, inputs, &pipeline, terminal)?;
     print_report(&report, &args.out, args.json.as_deref())
-}
-
-pub(super) fn read_plan(path: &Path) -> Result<Plan, Error> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
-    serde_json::from_str(&text)
-        .map_err(|e| Error::Plan(format!("{} is not a plan: {e}", path.display())))
 }

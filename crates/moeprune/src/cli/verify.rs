@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{FamilyArgs, apply::read_plan};
-use crate::Error;
+use super::FamilyArgs;
+use crate::{Error, read_plan};
 
 /// Options of `verify`.
 #[derive(Debug, Args)]
