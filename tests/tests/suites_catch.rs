@@ -241,3 +241,24 @@ fn a_selector_that_reads_too_far() {
     });
     caught(move || conformance::selector::check(&stage), "was asked for and is not there");
 }
+
+#[test]
+fn a_selector_that_reads_though_it_says_it_does_not() {
+    #[derive(Debug)]
+    struct Denies;
+    impl ExpertSelector for Denies {
+        fn select(
+            &self,
+            layer: &ClusteredLayer<'_>,
+            experts: &dyn ExpertWeights,
+        ) -> Result<Vec<Survivor>, StageError> {
+            experts.parameters(0)?;
+            Ok(layer.partition.clusters().iter().map(|c| survivor(c[0])).collect())
+        }
+
+        fn reads_experts(&self, _: &Partition) -> bool {
+            false
+        }
+    }
+    caught(|| conformance::selector::check(&Denies), "it says that it reads no expert");
+}

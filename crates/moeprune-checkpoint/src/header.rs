@@ -3,7 +3,7 @@
 //! A file is a length (u64, little-endian), that many bytes of JSON, and the data. What an entry of
 //! the header looks like, and that the tensors cover the data without holes or overlaps, is the
 //! business of the `safetensors` crate. Added here is what it lets pass: a header that begins with
-//! anything but `{`, and keys that are repeated. Its reader also wants the whole file in one
+//! anything but `{`, keys that are repeated, and fields that it does not know. Its reader also wants the whole file in one
 //! slice, which [`Access::Read`](crate::Access::Read) does not have.
 //!
 //! Offsets need not be multiples of an element's size: bytes here are never cast in place.
@@ -89,8 +89,7 @@ pub(crate) fn parse_header(json: &[u8], data_bytes: u64) -> Result<Vec<HeaderTen
                 .map_err(|e| format!("header: `__metadata__` must map strings to strings: {e}"))?;
             continue;
         }
-        let info: TensorInfo = serde_json::from_str(value.get())
-            .map_err(|e| format!("header: tensor `{name}`: {e}"))?;
+        let info = tensor_info(value).map_err(|e| format!("header: tensor `{name}`: {e}"))?;
         tensors.push((name, info));
     }
     tensors.sort_by_key(|(_, info)| info.data_offsets);
@@ -109,6 +108,17 @@ pub(crate) fn parse_header(json: &[u8], data_bytes: u64) -> Result<Vec<HeaderTen
         ));
     }
     tensors.into_iter().map(|(name, info)| header_tensor(name, info)).collect()
+}
+
+/// Fields that the format does not know are refused: what they say may change what the data means.
+fn tensor_info(value: &RawValue) -> Result<TensorInfo, String> {
+    let Members(fields): Members<&RawValue> =
+        serde_json::from_str(value.get()).map_err(|e| e.to_string())?;
+    let known = |name: &str| matches!(name, "dtype" | "shape" | "data_offsets");
+    if let Some((name, _)) = fields.iter().find(|(name, _)| !known(name)) {
+        return Err(format!("has the field `{name}`, which this version does not know"));
+    }
+    serde_json::from_str(value.get()).map_err(|e| e.to_string())
 }
 
 fn header_tensor(name: String, info: TensorInfo) -> Result<HeaderTensor, String> {

@@ -56,8 +56,27 @@ pub struct LayerPlan {
     /// Experts grouped by behaviour, as indices in the source model.
     pub clusters: Partition,
     /// One entry a cluster, ascending by [`Survivor::source`]: the order of the experts in the
-    /// pruned model.
+    /// pruned model. Empty: they are chosen when the plan is applied, because that takes reading
+    /// experts.
     pub survivors: Vec<Survivor>,
+    /// Calibration tokens routed to each expert, for a choice that is yet to be made; empty if
+    /// they were not counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<u64>,
+}
+
+impl LayerPlan {
+    /// Experts that are left.
+    #[must_use]
+    pub fn experts_after(&self) -> usize {
+        self.clusters.len()
+    }
+
+    /// Whether the survivors are yet to be chosen.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.survivors.is_empty()
+    }
 }
 
 /// An expert of the pruned model.

@@ -1,7 +1,7 @@
 //! The member nearest to its cluster's mean survives.
 
 use moeprune_core::{
-    ClusteredLayer, ExpertSelector, ExpertWeights, StageError, Survivor, SurvivorReason,
+    ClusteredLayer, ExpertSelector, ExpertWeights, Partition, StageError, Survivor, SurvivorReason,
 };
 
 use crate::{
@@ -84,6 +84,15 @@ impl ExpertSelector for NearestToMean {
         }
         survivors.sort_unstable_by_key(|survivor| survivor.source);
         Ok(survivors)
+    }
+
+    fn reads_experts(&self, partition: &Partition) -> bool {
+        let settled = match self.precision {
+            Precision::F64 => 2,
+            Precision::ReferenceBf16 => 1,
+        };
+        partition.len() > self.merge_when_clusters_at_most
+            && partition.clusters().iter().any(|cluster| cluster.len() > settled)
     }
 }
 

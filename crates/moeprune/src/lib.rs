@@ -54,6 +54,7 @@ pub mod recipe;
 pub mod report;
 mod run;
 mod session;
+mod survivors;
 mod tokenizer;
 
 pub use moeprune_capture as capture;
@@ -80,4 +81,5 @@ pub use recipe::Recipe;
 pub use report::Report;
 pub use run::Run;
 pub use session::Resume;
+pub use survivors::choose_survivors;
 pub use tokenizer::load_tokenizer;

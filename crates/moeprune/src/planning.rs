@@ -2,17 +2,15 @@
 
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
-    ClusteredLayer, ExpertBudget, ExpertWeights, FeedForward, LayerBehaviour, LayerPlan, LinearId,
-    MatrixView, MlpProjection, ModelSpec, Observation, ParameterCounts, Partition, Plan, Sparsity,
-    StageError, TensorId, TensorSource, UnstructuredPlan, unstructured_ratio,
+    ExpertBudget, FeedForward, LayerBehaviour, LayerPlan, ModelSpec, Observation, ParameterCounts,
+    Partition, Plan, Sparsity, UnstructuredPlan, unstructured_ratio,
 };
 use rayon::prelude::*;
 
 use crate::{
     Error, Pipeline, Progress, Recipe,
-    finite::Finite,
     recipe::Budget,
-    session::{Record, Session},
+    survivors::{Router, select},
 };
 
 /// Version of the plan format this crate writes and reads.
@@ -21,7 +19,10 @@ pub const PLAN_FORMAT: u32 = 1;
 /// Decides which experts go and how sparse the rest becomes. A pure function of its arguments:
 /// the same model, observation, recipe and stages give the same plan.
 ///
-/// Reads routers and the members of clusters of three or more experts, nothing else.
+/// Reads headers and routers, nothing else. Where choosing a cluster's survivor takes reading
+/// experts ([`ExpertSelector::reads_experts`](moeprune_core::ExpertSelector::reads_experts): by
+/// default where a cluster has three or more), the layer's survivors are left open, for
+/// [`choose_survivors`](crate::choose_survivors) or [`apply`](crate::apply()).
 ///
 /// # Errors
 /// If the recipe contradicts itself or does not fit the model (top-k above the experts left, a
@@ -34,25 +35,13 @@ pub fn plan(
     pipeline: &Pipeline,
     progress: &mut dyn Progress,
 ) -> Result<Plan, Error> {
-    plan_in(&mut Session::in_memory(), checkpoint, observation, recipe, pipeline, progress)
-}
-
-/// [`plan`] within a run: layers whose survivors were chosen before are not looked at again.
-pub(crate) fn plan_in(
-    session: &mut Session,
-    checkpoint: &Checkpoint,
-    observation: Option<&Observation>,
-    recipe: &Recipe,
-    pipeline: &Pipeline,
-    progress: &mut dyn Progress,
-) -> Result<Plan, Error> {
     let spec = checkpoint.spec();
     let fingerprint = checkpoint.fingerprint()?;
     check_request(spec, recipe)?;
     if let Some(observation) = observation {
         check_observation(observation, spec, &fingerprint)?;
     }
-    let layers = expert_stage(session, checkpoint, observation, recipe, pipeline, progress)?;
+    let layers = expert_stage(checkpoint, observation, recipe, pipeline, progress)?;
     let unstructured = unstructured_stage(spec, &layers, recipe)?;
     Ok(Plan {
         format: PLAN_FORMAT,
@@ -201,7 +190,6 @@ pub(crate) fn check_observation(
 }
 
 fn expert_stage(
-    session: &mut Session,
     checkpoint: &Checkpoint,
     observation: Option<&Observation>,
     recipe: &Recipe,
@@ -223,7 +211,7 @@ fn expert_stage(
         .map(|router| {
             Ok(LayerBehaviour {
                 layer: router.layer,
-                router: MatrixView::new(router.experts, router.hidden, &router.values)?,
+                router: router.view()?,
                 routing: observation.and_then(|o| o.layers[router.layer].routing.as_ref()),
             })
         })
@@ -262,47 +250,29 @@ fn expert_stage(
     }
     progress.end();
 
-    progress.begin("selecting survivors", behaviours.len() as u64, "layers");
-    let mut layers = Vec::with_capacity(behaviours.len());
-    for (behaviour, clusters) in behaviours.iter().zip(partitions) {
-        let layer = behaviour.layer;
-        contract("clustering", layer, behaviour.experts(), clusters.experts())?;
-        if let ExpertBudget::Uniform { keep } = budget {
-            contract("clustering", layer, keep, clusters.len())?;
-        }
-        let known = session.planned().find(|p| p.layer == layer && p.clusters == clusters).cloned();
-        if let Some(known) = known {
-            layers.push(known);
-            continue;
-        }
-        if progress.should_stop() {
-            return Err(Error::Stopped);
-        }
-        let survivors = pipeline
-            .selector
-            .select(
-                &ClusteredLayer {
-                    layer,
-                    partition: &clusters,
-                    router: behaviour.router,
-                    tokens: behaviour.routing.map(|r| r.counts.as_slice()),
-                },
-                &StoredExperts { weights: Finite(checkpoint), layer, experts: behaviour.experts() },
-            )
-            .map_err(Error::stage("selection", layer))?;
-        contract("selection", layer, clusters.len(), survivors.len())?;
-        let plan = LayerPlan { layer, experts_before: behaviour.experts(), clusters, survivors };
-        check_survivors(&plan).map_err(|problem| Error::Contract {
-            stage: "selection",
-            layer,
-            problem,
-        })?;
-        session.record(Record::Planned(plan.clone()))?;
-        layers.push(plan);
-        progress.advance(layers.len() as u64, &format!("layer {layer}"));
-    }
-    progress.end();
-    Ok(layers)
+    behaviours
+        .iter()
+        .zip(partitions)
+        .map(|(behaviour, clusters)| {
+            let layer = behaviour.layer;
+            contract("clustering", layer, behaviour.experts(), clusters.experts())?;
+            if let ExpertBudget::Uniform { keep } = budget {
+                contract("clustering", layer, keep, clusters.len())?;
+            }
+            let tokens = behaviour.routing.map(|r| r.counts.clone()).unwrap_or_default();
+            let open = LayerPlan {
+                layer,
+                experts_before: behaviour.experts(),
+                clusters,
+                survivors: Vec::new(),
+                tokens,
+            };
+            if pipeline.selector.reads_experts(&open.clusters) {
+                return Ok(open);
+            }
+            select(checkpoint, behaviour.router, open, pipeline)
+        })
+        .collect()
 }
 
 fn contract(stage: &'static str, layer: usize, expected: usize, got: usize) -> Result<(), Error> {
@@ -314,46 +284,6 @@ fn contract(stage: &'static str, layer: usize, expected: usize, got: usize) -> R
         layer,
         problem: format!("expected {expected} experts, got {got}"),
     })
-}
-
-/// One survivor a cluster, each from its own, ascending.
-pub(crate) fn check_survivors(plan: &LayerPlan) -> Result<(), String> {
-    if plan.clusters.experts() != plan.experts_before {
-        return Err(format!(
-            "clusters cover {} experts, the layer has {}",
-            plan.clusters.experts(),
-            plan.experts_before
-        ));
-    }
-    if plan.survivors.len() != plan.clusters.len() {
-        return Err(format!(
-            "{} survivors for {} clusters",
-            plan.survivors.len(),
-            plan.clusters.len()
-        ));
-    }
-    if let Some(pair) = plan.survivors.windows(2).find(|pair| pair[0].source >= pair[1].source) {
-        return Err(format!(
-            "survivors are not ascending: {} before {}",
-            pair[0].source, pair[1].source
-        ));
-    }
-    for cluster in plan.clusters.clusters() {
-        let mine = plan.survivors.iter().filter(|s| cluster.contains(&s.source)).count();
-        if mine != 1 {
-            return Err(format!("cluster {cluster:?} has {mine} survivors"));
-        }
-    }
-    for survivor in &plan.survivors {
-        let cluster = plan.clusters.clusters().iter().find(|c| c.contains(&survivor.source));
-        if !survivor.average_of.is_empty() && Some(&survivor.average_of) != cluster {
-            return Err(format!(
-                "expert {} is the average of {:?}, which is not its cluster",
-                survivor.source, survivor.average_of
-            ));
-        }
-    }
-    Ok(())
 }
 
 fn unstructured_stage(
@@ -376,59 +306,16 @@ pub(crate) fn pruned_spec(spec: &ModelSpec, layers: &[LayerPlan]) -> ModelSpec {
     let mut pruned = spec.clone();
     for plan in layers {
         if let FeedForward::Moe(moe) = &mut pruned.layers[plan.layer].feed_forward {
-            moe.experts = plan.survivors.len();
+            moe.experts = plan.experts_after();
         }
     }
     pruned
 }
 
-struct Router {
-    layer: usize,
-    experts: usize,
-    hidden: usize,
-    values: Vec<f32>,
-}
-
 fn routers(checkpoint: &Checkpoint) -> Result<Vec<Router>, Error> {
-    let (spec, source) = (checkpoint.spec(), Finite(checkpoint));
-    let mut routers = Vec::new();
-    for (layer, moe) in spec.layers.iter().enumerate().filter_map(|(l, s)| Some((l, s.moe()?))) {
-        let id = TensorId::linear(layer, LinearId::Router);
-        let tensor = source.tensor(id).map_err(Error::stage("reading the router", layer))?;
-        routers.push(Router {
-            layer,
-            experts: moe.experts,
-            hidden: spec.hidden,
-            values: tensor.to_f32()?,
-        });
-    }
-    Ok(routers)
-}
-
-/// Reads one expert at a time from the checkpoint.
-struct StoredExperts<'a> {
-    weights: Finite<'a>,
-    layer: usize,
-    experts: usize,
-}
-
-impl ExpertWeights for StoredExperts<'_> {
-    fn parameters(&self, expert: usize) -> Result<Vec<f32>, StageError> {
-        if expert >= self.experts {
-            return Err(format!("expert {expert} of {} does not exist", self.experts).into());
-        }
-        // Grown step by step, it would be held twice for a moment.
-        let shapes = self.weights.0.spec().linears(self.layer);
-        let own = shapes.iter().filter(|shape| shape.id.expert() == Some(expert));
-        let total: u64 = own.map(moeprune_core::LinearShape::parameters).sum();
-        let mut parameters = Vec::with_capacity(total as usize);
-        for projection in MlpProjection::ALL {
-            let id = TensorId::linear(self.layer, LinearId::Expert(expert, projection));
-            let tensor = self.weights.tensor(id)?;
-            let start = parameters.len();
-            parameters.resize(start + tensor.elements(), 0.0);
-            tensor.decode_f32(0, &mut parameters[start..])?;
-        }
-        Ok(parameters)
-    }
+    let layers = checkpoint.spec().layers.iter().enumerate();
+    layers
+        .filter(|(_, spec)| spec.moe().is_some())
+        .map(|(layer, _)| Router::read(checkpoint, layer))
+        .collect()
 }

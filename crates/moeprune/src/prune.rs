@@ -6,7 +6,8 @@ use moeprune_checkpoint::Checkpoint;
 
 use crate::{
     Calibration, Error, Inputs, MemoryNeed, Pipeline, Progress, Recipe, Report, Resume, Run,
-    apply::apply_plan, calibration::observe_in, planning::plan_in, session::RunIdentity,
+    apply::apply_plan, calibration::observe_in, plan, session::RunIdentity,
+    survivors::choose_survivors_in,
 };
 
 /// Prunes a checkpoint into `out`: observes it on the calibration text, plans, and applies the
@@ -50,7 +51,8 @@ pub fn prune(
             None
         };
         let observed = observation.as_ref();
-        let plan = plan_in(&mut run.session, checkpoint, observed, recipe, pipeline, progress)?;
+        let plan = plan(checkpoint, observed, recipe, pipeline, progress)?;
+        let plan = choose_survivors_in(&mut run.session, checkpoint, &plan, pipeline, progress)?;
         run.lap("planning");
         let inputs = match &observation {
             Some(observation) if stored => Inputs::Observation(observation),

@@ -35,7 +35,7 @@ fn main() -> Result<()> {
         println!(
             "layer {}: {} of {} experts stay",
             layer.layer,
-            layer.survivors.len(),
+            layer.experts_after(),
             layer.experts_before
         );
     }

@@ -16,7 +16,8 @@ use super::{for_all, pure};
 ///   are called so;
 /// * it gives the same survivors each time, from any thread, with token counts and without;
 /// * it asks for no expert the layer does not have, and an expert that cannot be read is no
-///   reason to panic.
+///   reason to panic;
+/// * where it says that it reads no expert, it chooses the same when none can be read.
 ///
 /// # Panics
 /// If one of these is broken.
@@ -26,7 +27,10 @@ pub fn check(selector: &dyn ExpertSelector) {
             let survivors = pure(|| layer.select(selector, counted, &Readable(&layer)))?
                 .map_err(TestCaseError::fail)?;
             check_survivors(&layer.partition, &survivors)?;
-            if let Ok(survivors) = layer.select(selector, counted, &Unreadable) {
+            let unread = layer.select(selector, counted, &Unreadable);
+            if !selector.reads_experts(&layer.partition) {
+                prop_assert_eq!(&unread, &Ok(survivors), "it says that it reads no expert");
+            } else if let Ok(survivors) = unread {
                 check_survivors(&layer.partition, &survivors)?;
             }
         }

@@ -95,7 +95,7 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
     let may_zero =
         MayZero { linears, routers: linears && recipe["weights"]["prune_router"] == true };
     let origins = match plan {
-        Some(plan) => Origins::planned(source, &pruned, plan),
+        Some(plan) => Origins::planned(source, &pruned, plan, hint.as_ref(), may_zero)?,
         None => Origins::unplanned(source, &pruned, hint.as_ref(), may_zero)?,
     };
     report.add("survivors", origins.check());

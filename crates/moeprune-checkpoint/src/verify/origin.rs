@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use moeprune_core::{LinearId, Plan, TensorBytes, TensorId};
+use moeprune_core::{LayerPlan, LinearId, Plan, Survivor, TensorBytes, TensorId};
 
 use super::{candidate::kept_or_average, compare::MayZero, hint::Hint};
 use crate::{Checkpoint, Error, select_rows};
@@ -26,37 +26,38 @@ pub(super) struct Origins {
 }
 
 impl Origins {
-    /// As a plan says. Layers it does not name keep all of their experts.
-    pub(super) fn planned(source: &Checkpoint, pruned: &Checkpoint, plan: &Plan) -> Self {
+    /// As a plan says. Layers it does not name keep all of their experts; what it leaves open is
+    /// as a report says, or the router rows, and must be a choice that the plan allows.
+    pub(super) fn planned(
+        source: &Checkpoint,
+        pruned: &Checkpoint,
+        plan: &Plan,
+        hint: Option<&Hint>,
+        may_zero: MayZero,
+    ) -> Result<Self, Error> {
         let mut origins = Self { layers: BTreeMap::new(), wrong: None };
-        for (layer, spec) in pruned.spec().layers.iter().enumerate() {
-            let Some(moe) = spec.moe() else { continue };
-            let before =
-                source.spec().layers.get(layer).and_then(|l| l.moe()).map_or(0, |m| m.experts);
+        for (layer, experts, before) in moe_layers(source, pruned) {
             let of_plan = plan.layers.iter().find(|p| p.layer == layer);
-            let mut experts: Vec<Origin> = match of_plan {
-                None => (0..before).map(Origin::Kept).collect(),
-                Some(plan) => plan
-                    .survivors
-                    .iter()
-                    .map(|survivor| match survivor.average_of.as_slice() {
-                        [] => Origin::Kept(survivor.source),
-                        members => Origin::Average(members.to_vec()),
-                    })
-                    .collect(),
+            let (mut origin, mut wrong) = match of_plan {
+                None => ((0..before).map(Origin::Kept).collect(), None),
+                Some(open) if open.is_open() => {
+                    let (origin, wrong) = found(source, pruned, layer, hint, may_zero)?;
+                    let wrong = wrong.or_else(|| check_choice(&origin, open).err());
+                    (origin, wrong)
+                }
+                Some(plan) => (plan.survivors.iter().map(origin_of).collect::<Vec<_>>(), None),
             };
-            if experts.len() != moe.experts {
-                origins.wrong.get_or_insert_with(|| {
-                    format!(
-                        "layer {layer} has {} experts, the plan keeps {}",
-                        moe.experts,
-                        experts.len()
-                    )
-                });
-                experts.resize(moe.experts, Origin::Unknown);
+            let planned = match of_plan {
+                None => before,
+                Some(open) if open.is_open() => open.experts_after(),
+                Some(plan) => plan.survivors.len(),
+            };
+            if experts != planned {
+                wrong = Some(format!("it has {experts} experts, the plan keeps {planned}"));
             }
+            origin.resize(experts, Origin::Unknown);
             let exists = |e: &usize| *e < before;
-            for expert in &mut experts {
+            for expert in &mut origin {
                 let known = match expert {
                     Origin::Kept(e) => exists(e),
                     Origin::Average(members) => members.iter().all(exists),
@@ -66,9 +67,9 @@ impl Origins {
                     *expert = Origin::Unknown;
                 }
             }
-            origins.layers.insert(layer, experts);
+            origins.add(layer, origin, wrong);
         }
-        origins
+        Ok(origins)
     }
 
     /// As a report says. In layers it does not name, by router rows that are equal bit for bit.
@@ -79,36 +80,18 @@ impl Origins {
         may_zero: MayZero,
     ) -> Result<Self, Error> {
         let mut origins = Self { layers: BTreeMap::new(), wrong: None };
-        for (layer, spec) in pruned.spec().layers.iter().enumerate() {
-            let Some(moe) = spec.moe() else { continue };
-            let before =
-                source.spec().layers.get(layer).and_then(|l| l.moe()).map_or(0, |m| m.experts);
-            let (experts, wrong) = match hint.and_then(|hint| hint.layer(layer)) {
-                None => matched(source, pruned, layer)?,
-                Some((kept, clusters)) => match check_hint(kept, clusters, moe.experts, before) {
-                    Err(wrong) => (vec![Origin::Unknown; moe.experts], Some(wrong)),
-                    Ok(()) => {
-                        let mut experts = Vec::new();
-                        for (expert, &from) in kept.iter().enumerate() {
-                            let cluster = clusters.iter().find(|cluster| cluster.contains(&from));
-                            experts.push(match cluster {
-                                Some(cluster) if cluster.len() > 1 => {
-                                    let at = (layer, expert);
-                                    kept_or_average(source, pruned, at, from, cluster, may_zero)?
-                                }
-                                _ => Origin::Kept(from),
-                            });
-                        }
-                        (experts, None)
-                    }
-                },
-            };
-            if let Some(wrong) = wrong {
-                origins.wrong.get_or_insert_with(|| format!("layer {layer}: {wrong}"));
-            }
-            origins.layers.insert(layer, experts);
+        for (layer, ..) in moe_layers(source, pruned) {
+            let (experts, wrong) = found(source, pruned, layer, hint, may_zero)?;
+            origins.add(layer, experts, wrong);
         }
         Ok(origins)
+    }
+
+    fn add(&mut self, layer: usize, experts: Vec<Origin>, wrong: Option<String>) {
+        if let Some(wrong) = wrong {
+            self.wrong.get_or_insert_with(|| format!("layer {layer}: {wrong}"));
+        }
+        self.layers.insert(layer, experts);
     }
 
     pub(super) fn of(&self, layer: usize, expert: usize) -> &Origin {
@@ -130,6 +113,90 @@ impl Origins {
                 Ok(format!("{} experts, {averages} of them averages", all().count()))
             }
         }
+    }
+}
+
+/// Layers with experts: their index, how many experts they have, and how many in the source.
+fn moe_layers<'a>(
+    source: &'a Checkpoint,
+    pruned: &'a Checkpoint,
+) -> impl Iterator<Item = (usize, usize, usize)> + 'a {
+    let experts = |of: &Checkpoint, layer: usize| {
+        of.spec().layers.get(layer).and_then(|l| l.moe()).map(|moe| moe.experts)
+    };
+    (0..pruned.spec().layers.len()).filter_map(move |layer| {
+        Some((layer, experts(pruned, layer)?, experts(source, layer).unwrap_or(0)))
+    })
+}
+
+fn origin_of(survivor: &Survivor) -> Origin {
+    match survivor.average_of.as_slice() {
+        [] => Origin::Kept(survivor.source),
+        members => Origin::Average(members.to_vec()),
+    }
+}
+
+/// The experts of a layer as a report says, or by their router rows, and what is wrong with them.
+fn found(
+    source: &Checkpoint,
+    pruned: &Checkpoint,
+    layer: usize,
+    hint: Option<&Hint>,
+    may_zero: MayZero,
+) -> Result<(Vec<Origin>, Option<String>), Error> {
+    let experts = |of: &Checkpoint| {
+        of.spec().layers.get(layer).and_then(|l| l.moe()).map_or(0, |moe| moe.experts)
+    };
+    let (after, before) = (experts(pruned), experts(source));
+    let Some((kept, clusters)) = hint.and_then(|hint| hint.layer(layer)) else {
+        return matched(source, pruned, layer);
+    };
+    if let Err(wrong) = check_hint(kept, clusters, after, before) {
+        return Ok((vec![Origin::Unknown; after], Some(wrong)));
+    }
+    let mut experts = Vec::with_capacity(after);
+    for (expert, &from) in kept.iter().enumerate() {
+        experts.push(match clusters.iter().find(|cluster| cluster.contains(&from)) {
+            Some(cluster) if cluster.len() > 1 => {
+                kept_or_average(source, pruned, (layer, expert), from, cluster, may_zero)?
+            }
+            _ => Origin::Kept(from),
+        });
+    }
+    Ok((experts, None))
+}
+
+/// Whether experts are one of each cluster, or its average, in the order of a plan.
+fn check_choice(experts: &[Origin], plan: &LayerPlan) -> Result<(), String> {
+    let mut last = None;
+    for origin in experts {
+        let (first, members) = match origin {
+            Origin::Kept(expert) => (*expert, None),
+            Origin::Average(members) => {
+                (members.first().copied().unwrap_or_default(), Some(members))
+            }
+            Origin::Unknown => continue,
+        };
+        let cluster = plan.clusters.clusters().iter().find(|cluster| cluster.contains(&first));
+        if members.is_some_and(|members| cluster != Some(members)) {
+            return Err(format!("an average of {members:?}, which is no cluster of the plan"));
+        }
+        if last.is_some_and(|last| last >= first) {
+            return Err(format!("expert {first} comes out of the order of a plan"));
+        }
+        last = Some(first);
+    }
+    let of_cluster = |cluster: &[usize]| {
+        let stands = |origin: &&Origin| match origin {
+            Origin::Kept(expert) => cluster.contains(expert),
+            Origin::Average(members) => members.first().is_some_and(|m| cluster.contains(m)),
+            Origin::Unknown => false,
+        };
+        experts.iter().filter(stands).count()
+    };
+    match plan.clusters.clusters().iter().find(|cluster| of_cluster(cluster) > 1) {
+        Some(cluster) => Err(format!("several experts of the plan's cluster {cluster:?} are kept")),
+        None => Ok(()),
     }
 }
 

@@ -218,6 +218,7 @@ pub(crate) fn plan_keeping(source: &Checkpoint, kept: &[usize]) -> Plan {
             experts_before: experts,
             clusters: Partition::singletons(experts),
             survivors: survivors.clone(),
+            tokens: Vec::new(),
         })
     });
     Plan {

@@ -230,7 +230,7 @@ fn experts_in_the_wrong_place() {
     plan.layers[0].survivors.pop();
     let report = verify(&p.out, &p.source, Some(&plan)).expect("verifies");
     assert!(
-        report.failures().any(|c| c.detail.contains("layer 0 has 5 experts, the plan keeps 4"))
+        report.failures().any(|c| c.detail.contains("layer 0: it has 5 experts, the plan keeps 4"))
     );
     plan.layers[0].survivors[0].source = 99;
     let report = verify(&p.out, &p.source, Some(&plan)).expect("verifies");

@@ -6,9 +6,10 @@ use crate::{MatrixView, Partition, StageError, Survivor};
 
 /// Decides for each cluster of a layer which expert stands for it, or that they are averaged.
 ///
-/// Called once a layer while a plan is made. The caller guarantees that the partition covers the
-/// layer's experts. The implementer returns one [`Survivor`] a cluster, ascending by
-/// [`Survivor::source`], each from its cluster.
+/// Called once a layer: while a plan is made, if that takes no reading of weights, otherwise when
+/// the plan is applied. The caller guarantees that the partition covers the layer's experts. The
+/// implementer returns one [`Survivor`] a cluster, ascending by [`Survivor::source`], each from its
+/// cluster.
 ///
 /// ```
 /// use moeprune_core::{
@@ -48,6 +49,15 @@ pub trait ExpertSelector: fmt::Debug + Send + Sync {
         layer: &ClusteredLayer<'_>,
         experts: &dyn ExpertWeights,
     ) -> Result<Vec<Survivor>, StageError>;
+
+    /// Whether [`select`](Self::select) may read experts of a layer with these clusters.
+    ///
+    /// Where it does not, the choice is part of the plan. A plan for a model of a terabyte is made
+    /// in a second that way.
+    fn reads_experts(&self, partition: &Partition) -> bool {
+        let _ = partition;
+        true
+    }
 }
 
 /// A layer whose experts have been grouped.

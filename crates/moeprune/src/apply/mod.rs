@@ -30,10 +30,11 @@ use moeprune_core::{CorpusTag, Observation, Plan, Sparsity};
 
 use crate::{
     Error, MemoryNeed, Pipeline, Progress, Recipe, Report, Run,
-    planning::{PLAN_FORMAT, check_survivors},
+    planning::PLAN_FORMAT,
     recipe::CalibrationRecipe,
     report::Applied,
     session::{Pass, Record, RunIdentity},
+    survivors::{check_clusters, check_survivors, choose_survivors_in},
 };
 
 /// Where the statistics for scoring weights come from.
@@ -77,11 +78,13 @@ pub fn apply(
             let tokens = calibration.tag.tokens();
             progress.note(&MemoryNeed::of(checkpoint, tokens, true).line());
         }
-        apply_plan(checkpoint, run, plan, inputs, pipeline, progress)
+        let plan = choose_survivors_in(&mut run.session, checkpoint, plan, pipeline, progress)?;
+        run.lap("choosing survivors");
+        apply_plan(checkpoint, run, &plan, inputs, pipeline, progress)
     })
 }
 
-/// [`apply`] within a run that has begun.
+/// [`apply`] within a run that has begun, of a plan that leaves nothing open.
 pub(crate) fn apply_plan(
     checkpoint: &Checkpoint,
     run: &mut Run,
@@ -235,11 +238,12 @@ fn check_plan(checkpoint: &Checkpoint, plan: &Plan) -> Result<Recipe, Error> {
                 moe.experts, layer.experts_before
             ));
         }
-        check_survivors(layer).map_err(|problem| Error::Plan(format!("layer {l}: {problem}")))?;
-        if layer.survivors.len() < moe.top_k {
+        let fits = if layer.is_open() { check_clusters(layer) } else { check_survivors(layer) };
+        fits.map_err(|problem| Error::Plan(format!("layer {l}: {problem}")))?;
+        if layer.experts_after() < moe.top_k {
             return bad(format!(
                 "layer {l} keeps {} experts, but every token is routed to {}",
-                layer.survivors.len(),
+                layer.experts_after(),
                 moe.top_k
             ));
         }

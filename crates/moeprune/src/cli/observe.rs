@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use moeprune_checkpoint::PartialOutput;
 
 use super::{CalibrationArgs, FamilyArgs, ResumeArgs, Terminal};
 use crate::{Calibration, Error, Recipe};
@@ -31,7 +32,11 @@ pub(super) struct ObserveArgs {
 }
 
 pub(super) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(), Error> {
-    super::check_new(&args.output)?;
+    super::check_folder(&args.output)?;
+    if args.output.exists() {
+        // Refuses it, and tidies up after a run that was killed when it was complete.
+        PartialOutput::open(&args.output)?;
+    }
     let checkpoint = args.family.open_to_stream(&args.model)?;
     let mut recipe = Recipe::arctic();
     args.sampling.apply(&mut recipe);

@@ -23,6 +23,9 @@ pub(super) struct PlanArgs {
     /// Where the plan goes
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// Also choose among three or more alike experts, by reading them; otherwise `apply` does
+    #[arg(long)]
+    read_experts: bool,
     #[command(flatten)]
     recipe: RecipeArgs,
     #[command(flatten)]
@@ -37,9 +40,12 @@ pub(super) fn plan(args: &PlanArgs, terminal: &mut Terminal) -> Result<(), Error
     let checkpoint = args.family.open_to_stream(&args.model)?;
     let observation = args.observation.as_deref().map(read_observation).transpose()?;
     let pipeline = Pipeline::from_recipe(&recipe);
-    let plan = crate::plan(&checkpoint, observation.as_ref(), &recipe, &pipeline, terminal)?;
+    let mut plan = crate::plan(&checkpoint, observation.as_ref(), &recipe, &pipeline, terminal)?;
+    if args.read_experts {
+        plan = crate::choose_survivors(&checkpoint, &plan, &pipeline, terminal)?;
+    }
     write(&plan, &args.output)?;
-    let kept: usize = plan.layers.iter().map(|l| l.survivors.len()).sum();
+    let kept: usize = plan.layers.iter().map(|l| l.experts_after()).sum();
     let before: usize = plan.layers.iter().map(|l| l.experts_before).sum();
     match &plan.unstructured {
         None => line!("keeps {kept} of {before} experts → {}", args.output.display()),
@@ -48,6 +54,14 @@ pub(super) fn plan(args: &PlanArgs, terminal: &mut Terminal) -> Result<(), Error
             super::percent(asked.ratio),
             args.output.display()
         ),
+    }
+    let open = plan.layers.iter().filter(|layer| layer.is_open()).count();
+    if open > 0 {
+        line!(
+            "in {open} of {} layers, which of three or more alike experts stays is decided when \
+             the plan is applied; --read-experts decides at once",
+            plan.layers.len()
+        );
     }
     Ok(())
 }

@@ -186,10 +186,10 @@ impl Session {
         Ok(in_order(layers)?.len())
     }
 
-    /// Layers whose experts were chosen.
-    pub(crate) fn planned(&self) -> impl Iterator<Item = &LayerPlan> {
+    /// Layers whose survivors were chosen.
+    pub(crate) fn chosen(&self) -> impl Iterator<Item = &LayerPlan> {
         self.records().iter().filter_map(|record| match record {
-            Record::Planned(plan) => Some(plan),
+            Record::Chosen(plan) => Some(plan),
             _ => None,
         })
     }

@@ -38,8 +38,8 @@ pub(crate) enum Record {
     Begun(Box<RunIdentity>),
     /// A layer of the unpruned model was observed.
     Observed { layer: usize },
-    /// The experts of a layer were chosen.
-    Planned(LayerPlan),
+    /// Survivors of a layer that the plan left open were chosen.
+    Chosen(LayerPlan),
     /// A layer's outliers were counted.
     Measured { layer: usize, outlier_percent: f64 },
     /// Embeddings, head and what else belongs to no layer were written.

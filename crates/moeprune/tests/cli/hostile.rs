@@ -234,7 +234,7 @@ fn plan_of_another_model() {
 #[test]
 fn plan_edited_into_nonsense() {
     let scratch = Scratch::new("arctic");
-    scratch.ok("plan model --sparsity 0.25 --expert-sparsity 0.25 -o plan.json");
+    scratch.ok("plan model --sparsity 0.25 --expert-sparsity 0.25 --read-experts -o plan.json");
     let plan: serde_json::Value =
         serde_json::from_slice(&fs::read(scratch.path("plan.json")).unwrap()).unwrap();
     let check = |edit: fn(&mut serde_json::Value), expected: &str| {
@@ -246,7 +246,8 @@ fn plan_edited_into_nonsense() {
         assert!(ran.stderr.contains(expected), "`{expected}` is not in {}", ran.stderr);
         assert!(!scratch.path("out").exists());
     };
-    check(|p| p["layers"][0]["survivors"] = serde_json::json!([]), "survivors");
+    check(|p| drop(p["layers"][0]["survivors"].as_array_mut().unwrap().pop()), "survivors");
+    check(|p| p["layers"][0]["tokens"] = serde_json::json!([1, 2]), "tokens");
     check(|p| p["layers"][0]["survivors"][0]["source"] = 99.into(), "ascending");
     check(|p| p["layers"][1]["layer"] = 0.into(), "twice");
     check(|p| p["layers"][0]["layer"] = 77.into(), "77");

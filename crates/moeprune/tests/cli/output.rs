@@ -36,6 +36,56 @@ fn plans_are_readable_and_repeatable() {
     let plan = fs::read_to_string(scratch.path("plan.json")).unwrap();
     assert_eq!(plan, fs::read_to_string(scratch.path("again.json")).unwrap());
     insta::assert_snapshot!(plan);
+    scratch.ok(&format!("{arguments} --read-experts -o chosen.json"));
+    insta::assert_snapshot!(
+        "plan_with_experts_read",
+        fs::read_to_string(scratch.path("chosen.json")).unwrap()
+    );
+}
+
+#[test]
+fn survivors_are_the_same_whenever_they_are_chosen() {
+    let scratch = Scratch::new("arctic");
+    scratch.ok(&format!("observe model {CALIBRATION} -o model.obs"));
+    let shares = "--expert-sparsity 0.5 --sparsity 0.5 --budget global";
+    for (name, more) in [("open", ""), ("chosen", "--read-experts")] {
+        let plan = format!("plan model {shares} --observation model.obs {more} -o {name}.json");
+        let says = scratch.ok(&plan).stdout;
+        assert_eq!(says.contains("--read-experts"), more.is_empty(), "{says}");
+        scratch.ok(&format!("apply model {name} --plan {name}.json"));
+        scratch.ok(&format!("verify {name} --source model --plan {name}.json"));
+    }
+    let (open, chosen) = (json(&scratch, "open.json"), json(&scratch, "chosen.json"));
+    for l in 0..3 {
+        let (open, chosen) = (&open["layers"][l], &chosen["layers"][l]);
+        assert_eq!(open["clusters"], chosen["clusters"]);
+        assert_eq!(open["survivors"].as_array().unwrap().len(), 0);
+        assert_eq!(open["tokens"].as_array().unwrap().len(), 8);
+        assert!(chosen["tokens"].is_null());
+    }
+    let weights = |name: &str| fs::read(scratch.path(name).join("model.safetensors")).unwrap();
+    assert!(weights("open") == weights("chosen"));
+}
+
+#[test]
+fn verify_refuses_a_choice_that_the_plan_does_not_allow() {
+    let scratch = Scratch::new("arctic");
+    let shares = "--expert-sparsity 0.5 --sparsity 0.5";
+    scratch.ok(&format!("plan model {shares} -o plan.json"));
+    scratch.ok("apply model out --plan plan.json");
+    let report = json(&scratch, "out/moeprune-report.json");
+    let kept: Vec<u64> = serde_json::from_value(report["layers"][0]["kept"].clone()).unwrap();
+    let gone: Vec<u64> = (0..8).filter(|expert| !kept.contains(expert)).collect();
+    let mut clusters = vec![vec![kept[0], kept[1]], vec![kept[2]], vec![kept[3]], gone];
+    clusters.sort();
+    let mut plan = json(&scratch, "plan.json");
+    plan["layers"][0]["clusters"] = serde_json::json!(clusters);
+    plan["layers"][0]["survivors"] = serde_json::json!([]);
+    fs::write(scratch.path("other.json"), plan.to_string()).unwrap();
+    scratch.ok("verify out --source model --plan plan.json");
+    let ran = scratch.run("verify out --source model --plan other.json");
+    assert_eq!(ran.code, 1, "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("several experts of the plan's cluster"), "{}", ran.stdout);
 }
 
 #[test]

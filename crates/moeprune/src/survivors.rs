@@ -1,0 +1,186 @@
+//! Which expert of each cluster survives, where that takes reading experts.
+
+use moeprune_checkpoint::Checkpoint;
+use moeprune_core::{
+    ClusteredLayer, ExpertWeights, LayerPlan, LinearId, MatrixView, MlpProjection, Plan,
+    StageError, TensorId, TensorSource,
+};
+
+use crate::{
+    Error, Pipeline, Progress,
+    finite::Finite,
+    session::{Record, Session},
+};
+
+/// Chooses the survivors that a plan leaves open. [`apply`](crate::apply()) does so by itself.
+///
+/// # Errors
+/// If an expert cannot be read or is not finite, or the selector fails.
+pub fn choose_survivors(
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    pipeline: &Pipeline,
+    progress: &mut dyn Progress,
+) -> Result<Plan, Error> {
+    choose_survivors_in(&mut Session::in_memory(), checkpoint, plan, pipeline, progress)
+}
+
+/// [`choose_survivors`] within a run: what was chosen before is not looked at again.
+pub(crate) fn choose_survivors_in(
+    session: &mut Session,
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    pipeline: &Pipeline,
+    progress: &mut dyn Progress,
+) -> Result<Plan, Error> {
+    let mut plan = plan.clone();
+    let open = plan.layers.iter().filter(|layer| layer.is_open()).count();
+    if open == 0 {
+        return Ok(plan);
+    }
+    progress.begin("choosing survivors", open as u64, "layers");
+    let mut done = 0;
+    for layer in plan.layers.iter_mut().filter(|layer| layer.is_open()) {
+        let mut chosen =
+            session.chosen().find(|c| c.layer == layer.layer && c.clusters == layer.clusters);
+        *layer = match chosen.take() {
+            Some(chosen) => chosen.clone(),
+            None => {
+                if progress.should_stop() {
+                    return Err(Error::Stopped);
+                }
+                let router = Router::read(checkpoint, layer.layer)?;
+                let chosen = select(checkpoint, router.view()?, layer.clone(), pipeline)?;
+                session.record(Record::Chosen(chosen.clone()))?;
+                chosen
+            }
+        };
+        done += 1;
+        progress.advance(done, &format!("layer {}", layer.layer));
+    }
+    progress.end();
+    Ok(plan)
+}
+
+/// Asks the selector for the survivors of one layer.
+pub(crate) fn select(
+    checkpoint: &Checkpoint,
+    router: MatrixView<'_>,
+    open: LayerPlan,
+    pipeline: &Pipeline,
+) -> Result<LayerPlan, Error> {
+    let LayerPlan { layer, experts_before: experts, .. } = open;
+    let tokens = (!open.tokens.is_empty()).then_some(open.tokens.as_slice());
+    let clustered = ClusteredLayer { layer, partition: &open.clusters, router, tokens };
+    let stored = StoredExperts { weights: Finite(checkpoint), layer, experts };
+    let survivors =
+        pipeline.selector.select(&clustered, &stored).map_err(Error::stage("selection", layer))?;
+    let plan = LayerPlan { survivors, tokens: Vec::new(), ..open };
+    match check_survivors(&plan) {
+        Ok(()) => Ok(plan),
+        Err(problem) => Err(Error::Contract { stage: "selection", layer, problem }),
+    }
+}
+
+/// The clusters are of the layer's experts, and so are the tokens.
+pub(crate) fn check_clusters(plan: &LayerPlan) -> Result<(), String> {
+    let (before, clustered) = (plan.experts_before, plan.clusters.experts());
+    if clustered != before {
+        return Err(format!("clusters cover {clustered} experts, the layer has {before}"));
+    }
+    let counted = plan.tokens.len();
+    if counted != 0 && counted != before {
+        return Err(format!("tokens are given for {counted} experts, the layer has {before}"));
+    }
+    Ok(())
+}
+
+/// Moreover, there is one survivor a cluster, each from its own, ascending.
+pub(crate) fn check_survivors(plan: &LayerPlan) -> Result<(), String> {
+    check_clusters(plan)?;
+    if plan.survivors.len() != plan.clusters.len() {
+        return Err(format!(
+            "{} survivors for {} clusters",
+            plan.survivors.len(),
+            plan.clusters.len()
+        ));
+    }
+    if let Some(pair) = plan.survivors.windows(2).find(|pair| pair[0].source >= pair[1].source) {
+        return Err(format!(
+            "survivors are not ascending: {} before {}",
+            pair[0].source, pair[1].source
+        ));
+    }
+    for cluster in plan.clusters.clusters() {
+        let mine = plan.survivors.iter().filter(|s| cluster.contains(&s.source)).count();
+        if mine != 1 {
+            return Err(format!("cluster {cluster:?} has {mine} survivors"));
+        }
+    }
+    for survivor in &plan.survivors {
+        let cluster = plan.clusters.clusters().iter().find(|c| c.contains(&survivor.source));
+        if !survivor.average_of.is_empty() && Some(&survivor.average_of) != cluster {
+            return Err(format!(
+                "expert {} is the average of {:?}, which is not its cluster",
+                survivor.source, survivor.average_of
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The router weight of a layer.
+pub(crate) struct Router {
+    pub(crate) layer: usize,
+    experts: usize,
+    hidden: usize,
+    values: Vec<f32>,
+}
+
+impl Router {
+    pub(crate) fn read(checkpoint: &Checkpoint, layer: usize) -> Result<Self, Error> {
+        let (spec, weights) = (checkpoint.spec(), Finite(checkpoint));
+        let tensor = weights
+            .tensor(TensorId::linear(layer, LinearId::Router))
+            .map_err(Error::stage("reading the router", layer))?;
+        Ok(Self {
+            layer,
+            experts: spec.layers[layer].moe().map_or(0, |moe| moe.experts),
+            hidden: spec.hidden,
+            values: tensor.to_f32()?,
+        })
+    }
+
+    /// `[experts, hidden]`
+    pub(crate) fn view(&self) -> Result<MatrixView<'_>, Error> {
+        Ok(MatrixView::new(self.experts, self.hidden, &self.values)?)
+    }
+}
+
+/// Reads one expert at a time from the checkpoint.
+struct StoredExperts<'a> {
+    weights: Finite<'a>,
+    layer: usize,
+    experts: usize,
+}
+
+impl ExpertWeights for StoredExperts<'_> {
+    fn parameters(&self, expert: usize) -> Result<Vec<f32>, StageError> {
+        if expert >= self.experts {
+            return Err(format!("expert {expert} of {} does not exist", self.experts).into());
+        }
+        // Grown step by step, it would be held twice for a moment.
+        let shapes = self.weights.0.spec().linears(self.layer);
+        let own = shapes.iter().filter(|shape| shape.id.expert() == Some(expert));
+        let total: u64 = own.map(moeprune_core::LinearShape::parameters).sum();
+        let mut parameters = Vec::with_capacity(total as usize);
+        for projection in MlpProjection::ALL {
+            let id = TensorId::linear(self.layer, LinearId::Expert(expert, projection));
+            let tensor = self.weights.tensor(id)?;
+            let start = parameters.len();
+            parameters.resize(start + tensor.elements(), 0.0);
+            tensor.decode_f32(0, &mut parameters[start..])?;
+        }
+        Ok(parameters)
+    }
+}
