@@ -236,7 +236,7 @@ fn a_selector_that_averages_across_clusters() {
 #[test]
 fn a_selector_that_reads_too_far() {
     let stage = Stage::new(|layer: &ClusteredLayer<'_>, experts: &dyn ExpertWeights| {
-        experts.parameters(layer.partition.experts())?;
+        experts.read(layer.partition.experts(), 0, &mut [0.0])?;
         Ok(layer.partition.clusters().iter().map(|c| survivor(c[0])).collect())
     });
     caught(move || conformance::selector::check(&stage), "was asked for and is not there");
@@ -252,7 +252,7 @@ fn a_selector_that_reads_though_it_says_it_does_not() {
             layer: &ClusteredLayer<'_>,
             experts: &dyn ExpertWeights,
         ) -> Result<Vec<Survivor>, StageError> {
-            experts.parameters(0)?;
+            experts.read(0, 0, &mut [0.0])?;
             Ok(layer.partition.clusters().iter().map(|c| survivor(c[0])).collect())
         }
 

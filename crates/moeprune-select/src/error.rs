@@ -15,19 +15,6 @@ pub enum Error {
         /// Experts of the layer.
         experts: usize,
     },
-    /// Two experts of a cluster with different numbers of parameters.
-    #[error(
-        "expert {expert} has {got} parameters where the one before it in its cluster has \
-         {expected}; experts of different shape cannot stand in for each other"
-    )]
-    Parameters {
-        /// The second expert.
-        expert: usize,
-        /// Parameters of the first.
-        expected: usize,
-        /// Parameters of the second.
-        got: usize,
-    },
     /// Weights that are infinite or not numbers.
     #[error(
         "expert {expert} has a weight that is infinite or not a number; the checkpoint is damaged"

@@ -7,7 +7,7 @@ Which expert of a cluster survives, and whether a cluster is averaged instead.
 member nearest to its cluster's mean in weight space survives, weights and router row bit for bit.
 In a layer that collapsed to a few, every cluster is averaged. It implements
 [`ExpertSelector`](moeprune_core::ExpertSelector) and reads weights only through
-[`ExpertWeights`](moeprune_core::ExpertWeights), one expert at a time.
+[`ExpertWeights`](moeprune_core::ExpertWeights), a piece of each expert at a time.
 
 # Example
 
@@ -22,8 +22,13 @@ use moeprune_select::NearestToMean;
 struct Scalars([f32; 5]);
 
 impl ExpertWeights for Scalars {
-    fn parameters(&self, expert: usize) -> Result<Vec<f32>, StageError> {
-        Ok(vec![self.0[expert]])
+    fn parameters(&self) -> usize {
+        1
+    }
+
+    fn read(&self, expert: usize, start: usize, out: &mut [f32]) -> Result<(), StageError> {
+        out.copy_from_slice(&self.0[expert..][..1][start..]);
+        Ok(())
     }
 }
 

@@ -6,13 +6,13 @@ use moeprune_core::{
 
 use crate::{
     Error,
-    mean_distance::{bf16_distances, squared_distances},
+    mean_distance::{Bf16, Exact, distances},
 };
 
 /// Squared distances closer than this, relative to the smaller one, are equal.
 ///
 /// Members at the same distance in exact arithmetic differ by what the sums round off, at most
-/// about 1e-13 (see `squared_distances`); a real difference this small decides nothing.
+/// about 1e-13 (see `mean_distance`); a real difference this small decides nothing.
 const TIE: f64 = 1e-12;
 
 /// In a layer of more than `merge_when_clusters_at_most` clusters, the member nearest to the
@@ -24,8 +24,8 @@ const TIE: f64 = 1e-12;
 /// [`Survivor::reason`] says which rule decided. Both members of a pair are always equally far
 /// from its mean, so pairs are settled without reading them.
 ///
-/// In memory at a time: one expert in f32 and a sum of its size in f64 (for an expert of Arctic,
-/// 0.4 and 0.8 GB). Each member of a cluster of three or more is read twice.
+/// Each member of a cluster of three or more is read once, all of them side by side in pieces:
+/// 64 MB are in memory at a time, whatever the size of an expert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "options, written as literals")]
 pub struct NearestToMean {
@@ -106,10 +106,10 @@ impl NearestToMean {
         let (nearest, tokens) = match self.precision {
             Precision::F64 if cluster.len() == 2 => (cluster.to_vec(), tokens),
             Precision::F64 => {
-                (nearest(cluster, &squared_distances(cluster, experts)?, TIE), tokens)
+                (nearest(cluster, &distances::<Exact>(cluster, experts)?, TIE), tokens)
             }
             Precision::ReferenceBf16 => {
-                (nearest(cluster, &bf16_distances(cluster, experts)?, 0.0), None)
+                (nearest(cluster, &distances::<Bf16>(cluster, experts)?, 0.0), None)
             }
         };
         Ok(settle(&nearest, tokens))

@@ -1,6 +1,6 @@
 //! Which member survives and why: cases by hand, an exhaustive comparison, hostile inputs.
 
-use std::cell::RefCell;
+use std::{ops::Range, sync::Mutex};
 
 use moeprune_core::{
     ClusteredLayer, ExpertSelector, ExpertWeights, MatrixView, Partition, StageError, Survivor,
@@ -9,11 +9,11 @@ use moeprune_core::{
 use moeprune_select::{NearestToMean, Precision};
 use proptest::prelude::*;
 
-/// Experts in memory, and which of them were read.
+/// Experts in memory, and which parameters of them were read.
 #[derive(Default)]
 struct Experts {
     parameters: Vec<Vec<f32>>,
-    reads: RefCell<Vec<usize>>,
+    reads: Mutex<Vec<(usize, Range<usize>)>>,
 }
 
 impl Experts {
@@ -23,10 +23,25 @@ impl Experts {
     }
 }
 
+impl Experts {
+    /// What was read, in order of experts and parameters.
+    fn reads(self) -> Vec<(usize, Range<usize>)> {
+        let mut reads = self.reads.into_inner().unwrap();
+        reads.sort_unstable_by_key(|(expert, range)| (*expert, range.start));
+        reads
+    }
+}
+
 impl ExpertWeights for Experts {
-    fn parameters(&self, expert: usize) -> Result<Vec<f32>, StageError> {
-        self.reads.borrow_mut().push(expert);
-        Ok(self.parameters.get(expert).ok_or("no such expert")?.clone())
+    fn parameters(&self) -> usize {
+        self.parameters.first().map_or(0, Vec::len)
+    }
+
+    fn read(&self, expert: usize, start: usize, out: &mut [f32]) -> Result<(), StageError> {
+        self.reads.lock().unwrap().push((expert, start..start + out.len()));
+        let expert = self.parameters.get(expert).ok_or("no such expert")?;
+        out.copy_from_slice(expert.get(start..start + out.len()).ok_or("no such parameters")?);
+        Ok(())
     }
 }
 
@@ -80,7 +95,7 @@ fn pairs_go_to_the_busier_expert_unread() {
     check(F64, &experts, &[&[0, 1]], Some(&[3, 4]), &[(1, Reason::MoreTokens)]);
     check(F64, &experts, &[&[0, 1]], Some(&[4, 4]), &[(0, Reason::LowestIndex)]);
     check(F64, &experts, &[&[0, 1]], None, &[(0, Reason::LowestIndex)]);
-    assert!(experts.reads.borrow().is_empty());
+    assert!(experts.reads.lock().unwrap().is_empty());
 }
 
 #[test]
@@ -89,11 +104,11 @@ fn singletons_are_not_read() {
     let expected = [(0, Reason::Alone), (1, Reason::Alone), (2, Reason::Alone)];
     check(F64, &experts, &[&[0], &[1], &[2]], Some(&[1, 2, 3]), &expected);
     check(BF16, &experts, &[&[0], &[1], &[2]], None, &expected);
-    assert!(experts.reads.borrow().is_empty());
+    assert!(experts.reads.lock().unwrap().is_empty());
 }
 
 #[test]
-fn each_member_is_read_twice() {
+fn each_member_is_read_once() {
     let experts = Experts::new(&[[0.0], [9.0], [1.0], [5.0]]);
     check(
         F64,
@@ -102,7 +117,27 @@ fn each_member_is_read_twice() {
         None,
         &[(1, Reason::Alone), (2, Reason::NearestToMean)],
     );
-    assert_eq!(*experts.reads.borrow(), [0, 2, 3, 0, 2, 3]);
+    assert_eq!(experts.reads(), [(0, 0..1), (2, 0..1), (3, 0..1)]);
+}
+
+/// More parameters than are held at a time, of which the last decides.
+#[test]
+fn each_parameter_counts_once() {
+    let parameters = 2_100_001;
+    let expert = |last: f32| {
+        let mut expert = vec![0.5; parameters];
+        expert[parameters - 1] = last;
+        expert
+    };
+    let parameters_of = vec![expert(9.0), expert(3.0), expert(0.0)];
+    let experts = Experts { parameters: parameters_of, ..Experts::default() };
+    check(F64, &experts, &[&[0, 1, 2]], None, &[(1, Reason::NearestToMean)]);
+    let mut next = [0; 3];
+    for (expert, range) in experts.reads() {
+        assert_eq!(range.start, next[expert]);
+        next[expert] = range.end;
+    }
+    assert_eq!(next, [parameters; 3]);
 }
 
 #[test]
@@ -179,7 +214,7 @@ fn few_clusters_are_averaged() {
     let got = select(NearestToMean::default(), &experts, &[&[0], &[1, 2]], None).unwrap();
     let alone = Survivor { source: 0, reason: Reason::Alone, average_of: vec![] };
     assert_eq!(got, [alone, average(&[1, 2])]);
-    assert!(experts.reads.borrow().is_empty());
+    assert!(experts.reads.lock().unwrap().is_empty());
 }
 
 #[test]
@@ -243,10 +278,10 @@ fn refusals_name_the_expert() {
     fails(&Experts::new(&[[0.0], [f32::NAN], [1.0]]), three, None, "expert 1 has a weight");
     fails(&Experts::new(&[[0.0], [1.0], [f32::INFINITY]]), three, None, "expert 2 has a weight");
     let ragged = Experts {
-        parameters: vec![vec![0.0; 3], vec![0.0; 3], vec![0.0; 4]],
+        parameters: vec![vec![0.0; 3], vec![0.0; 3], vec![0.0; 2]],
         ..Experts::default()
     };
-    fails(&ragged, three, None, "expert 2 has 4 parameters where");
+    fails(&ragged, three, None, "no such parameters");
     fails(&Experts::default(), three, Some(&[1, 2]), "for 2 experts and the layer has 3");
 }
 

@@ -69,10 +69,10 @@ pub(crate) fn select(
     open: LayerPlan,
     pipeline: &Pipeline,
 ) -> Result<LayerPlan, Error> {
-    let LayerPlan { layer, experts_before: experts, .. } = open;
+    let layer = open.layer;
     let tokens = (!open.tokens.is_empty()).then_some(open.tokens.as_slice());
     let clustered = ClusteredLayer { layer, partition: &open.clusters, router, tokens };
-    let stored = StoredExperts { weights: Finite(checkpoint), layer, experts };
+    let stored = StoredExperts::new(checkpoint, layer, open.experts_before);
     let survivors =
         pipeline.selector.select(&clustered, &stored).map_err(Error::stage("selection", layer))?;
     let plan = LayerPlan { survivors, tokens: Vec::new(), ..open };
@@ -157,30 +157,54 @@ impl Router {
     }
 }
 
-/// Reads one expert at a time from the checkpoint.
+/// The experts of a layer as the checkpoint stores them.
 struct StoredExperts<'a> {
     weights: Finite<'a>,
     layer: usize,
     experts: usize,
+    /// Parameters of each projection, in the order of [`MlpProjection::ALL`].
+    projections: Vec<usize>,
+}
+
+impl<'a> StoredExperts<'a> {
+    fn new(checkpoint: &'a Checkpoint, layer: usize, experts: usize) -> Self {
+        let shapes = checkpoint.spec().linears(layer);
+        let of = |projection| {
+            let id = LinearId::Expert(0, projection);
+            shapes
+                .iter()
+                .find(|shape| shape.id == id)
+                .map_or(0, |shape| shape.parameters() as usize)
+        };
+        let projections = MlpProjection::ALL.into_iter().map(of).collect();
+        Self { weights: Finite(checkpoint), layer, experts, projections }
+    }
 }
 
 impl ExpertWeights for StoredExperts<'_> {
-    fn parameters(&self, expert: usize) -> Result<Vec<f32>, StageError> {
+    fn parameters(&self) -> usize {
+        self.projections.iter().sum()
+    }
+
+    fn read(&self, expert: usize, start: usize, out: &mut [f32]) -> Result<(), StageError> {
         if expert >= self.experts {
             return Err(format!("expert {expert} of {} does not exist", self.experts).into());
         }
-        // Grown step by step, it would be held twice for a moment.
-        let shapes = self.weights.0.spec().linears(self.layer);
-        let own = shapes.iter().filter(|shape| shape.id.expert() == Some(expert));
-        let total: u64 = own.map(moeprune_core::LinearShape::parameters).sum();
-        let mut parameters = Vec::with_capacity(total as usize);
-        for projection in MlpProjection::ALL {
+        let (mut start, mut out) = (start, out);
+        for (projection, &parameters) in MlpProjection::ALL.into_iter().zip(&self.projections) {
+            if start >= parameters {
+                start -= parameters;
+                continue;
+            }
+            let (here, rest) = out.split_at_mut(out.len().min(parameters - start));
             let id = TensorId::linear(self.layer, LinearId::Expert(expert, projection));
-            let tensor = self.weights.tensor(id)?;
-            let start = parameters.len();
-            parameters.resize(start + tensor.elements(), 0.0);
-            tensor.decode_f32(0, &mut parameters[start..])?;
+            self.weights.decode_f32(id, start, here)?;
+            (start, out) = (0, rest);
         }
-        Ok(parameters)
+        if out.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("an expert has no more than {} parameters", self.parameters()).into())
+        }
     }
 }

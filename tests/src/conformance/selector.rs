@@ -15,7 +15,7 @@ use super::{for_all, pure};
 /// * reasons are true: only an expert alone in its cluster survives for being alone, and averages
 ///   are called so;
 /// * it gives the same survivors each time, from any thread, with token counts and without;
-/// * it asks for no expert the layer does not have, and an expert that cannot be read is no
+/// * it asks for no expert or parameter the layer does not have, and an expert that cannot be read is no
 ///   reason to panic;
 /// * where it says that it reads no expert, it chooses the same when none can be read.
 ///
@@ -94,16 +94,27 @@ impl Layer {
 struct Readable<'a>(&'a Layer);
 
 impl ExpertWeights for Readable<'_> {
-    fn parameters(&self, expert: usize) -> Result<Vec<f32>, StageError> {
+    fn parameters(&self) -> usize {
+        WIDTH
+    }
+
+    fn read(&self, expert: usize, start: usize, out: &mut [f32]) -> Result<(), StageError> {
         let row = self.0.rows.chunks(WIDTH).nth(expert);
-        Ok(row.ok_or_else(|| format!("expert {expert} was asked for and is not there"))?.to_vec())
+        let row = row.ok_or_else(|| format!("expert {expert} was asked for and is not there"))?;
+        let range = row.get(start..start + out.len());
+        out.copy_from_slice(range.ok_or("parameters were asked for that are not there")?);
+        Ok(())
     }
 }
 
 struct Unreadable;
 
 impl ExpertWeights for Unreadable {
-    fn parameters(&self, _: usize) -> Result<Vec<f32>, StageError> {
+    fn parameters(&self) -> usize {
+        WIDTH
+    }
+
+    fn read(&self, _: usize, _: usize, _: &mut [f32]) -> Result<(), StageError> {
         Err("the disk is gone".into())
     }
 }

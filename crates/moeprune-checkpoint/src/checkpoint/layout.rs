@@ -100,6 +100,24 @@ impl Layout {
         Ok(TensorBytes::new(tensor.dtype, tensor.shape.clone(), bytes)?)
     }
 
+    /// Some elements of a tensor, as a vector.
+    pub(super) fn read_elements(
+        &self,
+        tensor: usize,
+        elements: Range<usize>,
+    ) -> Result<TensorBytes<'_>, Error> {
+        let tensor = &self.tensors[tensor];
+        let (expected, got) = (elements.end, tensor.shape.iter().product());
+        let bits = tensor.dtype.bits();
+        if elements.start > elements.end || expected > got || bits % 8 != 0 {
+            return Err(moeprune_core::Error::Length { what: "tensor range", expected, got }.into());
+        }
+        let byte = |element: usize| tensor.range.start + (element * bits / 8) as u64;
+        let range = byte(elements.start)..byte(elements.end);
+        let bytes = self.shards[tensor.shard].bytes(&range)?;
+        Ok(TensorBytes::new(tensor.dtype, [elements.len()], bytes)?)
+    }
+
     /// The shard of a tensor, and where the tensor begins in that file.
     pub(super) fn offset(&self, tensor: &StoredTensor) -> (usize, u64) {
         (tensor.shard, self.shards[tensor.shard].offset(&tensor.range))

@@ -10,6 +10,7 @@ mod summary;
 use std::{
     borrow::Cow,
     collections::BTreeMap,
+    ops::Range,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -137,6 +138,14 @@ impl Checkpoint {
     /// If there is none, or it cannot be read.
     pub fn tensor_by_name(&self, name: &str) -> Result<TensorBytes<'_>, Error> {
         self.layout.read(self.index_of(name)?)
+    }
+
+    /// Some elements of a part, counted row by row, as a vector. No others are read.
+    ///
+    /// # Errors
+    /// If the model has no such part, the part has no such elements, or they cannot be read.
+    pub fn elements(&self, id: TensorId, elements: Range<usize>) -> Result<TensorBytes<'_>, Error> {
+        self.layout.read_elements(self.index_of_part(id)?, elements)
     }
 
     /// The name on disk that a part has in this family, also of experts this model lacks.
@@ -283,6 +292,17 @@ impl Checkpoint {
         })
     }
 
+    fn index_of_part(&self, id: TensorId) -> Result<usize, Error> {
+        self.by_part.get(&id).copied().ok_or_else(|| {
+            let reason = match self.family.name_of(id) {
+                Some(name) => Cow::Owned(format!("there is no `{name}`")),
+                None => Cow::Borrowed("its family has no name for it"),
+            };
+            let reason = format!("{reason} in {}", self.dir().display());
+            Error::NoSuchPart { part: id.to_string(), reason }
+        })
+    }
+
     pub(crate) fn by_name(&self, name: &str) -> Option<&StoredTensor> {
         self.by_name.get(name).map(|&i| &self.layout.tensors[i])
     }
@@ -290,17 +310,7 @@ impl Checkpoint {
 
 impl TensorSource for Checkpoint {
     fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
-        match self.by_part.get(&id) {
-            Some(&index) => Ok(self.layout.read(index)?),
-            None => {
-                let reason = match self.family.name_of(id) {
-                    Some(name) => Cow::Owned(format!("there is no `{name}`")),
-                    None => Cow::Borrowed("its family has no name for it"),
-                };
-                let reason = format!("{reason} in {}", self.dir().display());
-                Err(Error::NoSuchPart { part: id.to_string(), reason }.into())
-            }
-        }
+        Ok(self.layout.read(self.index_of_part(id)?)?)
     }
 }
 

@@ -74,12 +74,20 @@ pub struct ClusteredLayer<'a> {
     pub tokens: Option<&'a [u64]>,
 }
 
-/// Reads the experts of one layer, one at a time: only what a selector holds is in memory.
-pub trait ExpertWeights {
-    /// All parameters of an expert as f32: gate, up and down weights, row-major, one after the
-    /// other. Every expert of a layer has the same number of values in the same order.
+/// Reads the experts of one layer in pieces: only what a selector holds is in memory.
+///
+/// An expert is the row of its parameters: gate, up and down weights, each row-major, one after the
+/// other. Every expert of a layer has as many in the same order.
+///
+/// Called by selectors, from any thread. Pieces that many threads read at places near each other
+/// are what a disk serves best.
+pub trait ExpertWeights: Sync {
+    /// How many parameters each expert has.
+    fn parameters(&self) -> usize;
+
+    /// Writes the parameters `start .. start + out.len()` of an expert to `out`, as f32.
     ///
     /// # Errors
-    /// If the expert does not exist or cannot be read.
-    fn parameters(&self, expert: usize) -> Result<Vec<f32>, StageError>;
+    /// If the expert does not exist, the range exceeds it, or it cannot be read.
+    fn read(&self, expert: usize, start: usize, out: &mut [f32]) -> Result<(), StageError>;
 }
