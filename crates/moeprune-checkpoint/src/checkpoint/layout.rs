@@ -109,7 +109,7 @@ impl Layout {
         let tensor = &self.tensors[tensor];
         let (expected, got) = (elements.end, tensor.shape.iter().product());
         let bits = tensor.dtype.bits();
-        if elements.start > elements.end || expected > got || bits % 8 != 0 {
+        if elements.start > elements.end || expected > got || !bits.is_multiple_of(8) {
             return Err(moeprune_core::Error::Length { what: "tensor range", expected, got }.into());
         }
         let byte = |element: usize| tensor.range.start + (element * bits / 8) as u64;
