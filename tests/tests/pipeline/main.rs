@@ -5,6 +5,7 @@ mod carried_over;
 mod determinism;
 mod element_types;
 mod embedded_model;
+mod experts_in_pieces;
 mod idle_experts;
 mod reference_masks;
 mod refusals;

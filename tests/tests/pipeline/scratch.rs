@@ -27,6 +27,20 @@ pub(crate) fn copy(name: &str, directory: &Path) -> PathBuf {
     target
 }
 
+/// Makes an element of a bf16 matrix not a number, and tells its place as errors do.
+pub(crate) fn damage(model: &Path, name: &str, element: usize) -> String {
+    let path = model.join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let json: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let offset = json[name]["data_offsets"][0].as_u64().unwrap() as usize;
+    let columns = json[name]["shape"][1].as_u64().unwrap() as usize;
+    let start = 8 + header + offset + 2 * element;
+    bytes[start..start + 2].copy_from_slice(&0x7fc0_u16.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    format!("row {}, column {}", element / columns, element % columns)
+}
+
 /// A token file with blocks of pseudo-random ids.
 pub(crate) fn tokens(directory: &Path, blocks: usize, length: usize, vocab: u64) -> PathBuf {
     let mut state = 1u64;

@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use moeprune_checkpoint::{Access, Checkpoint, FileIdentity};
-use moeprune_core::{AttentionProjection, LinearId, TensorId, TensorSource};
+use moeprune_core::{AttentionProjection, LinearId, MlpProjection, TensorId, TensorSource};
 
 use crate::fixture::{Model, PARITY, check_refused, parity};
 
@@ -35,6 +35,29 @@ fn both_ways_to_read_read_the_same() {
     for tensor in mapped.tensors() {
         let (a, b) = (mapped.tensor_by_name(&tensor.name), read.tensor_by_name(&tensor.name));
         assert_eq!(a.expect("reads"), b.expect("reads"));
+    }
+}
+
+#[test]
+fn elements_are_those_of_the_whole_tensor() {
+    let part = TensorId::linear(1, LinearId::Expert(2, MlpProjection::Down));
+    for access in [Access::MemoryMap, Access::Read] {
+        let checkpoint =
+            Checkpoint::open_by(&parity("mixtral_sharded"), None, access).expect("opens");
+        let whole = checkpoint.tensor(part).expect("reads").to_f32().expect("decodes");
+        let count = whole.len();
+        for range in [0..count, 0..0, count..count, 0..1, count - 1..count, 7..count / 2] {
+            let elements = checkpoint.elements(part, range.clone()).expect("reads");
+            assert_eq!(elements.shape(), [range.len()]);
+            assert_eq!(elements.to_f32().expect("decodes"), whole[range]);
+        }
+        for range in [0..count + 1, count + 1..count + 1, count..usize::MAX] {
+            check_refused(checkpoint.elements(part, range), &["tensor range", &count.to_string()]);
+        }
+        #[expect(clippy::reversed_empty_ranges, reason = "what a caller may get wrong")]
+        check_refused(checkpoint.elements(part, 2..1), &["tensor range"]);
+        let absent = TensorId::linear(1, LinearId::Expert(99, MlpProjection::Down));
+        check_refused(checkpoint.elements(absent, 0..1), &["expert 99"]);
     }
 }
 
