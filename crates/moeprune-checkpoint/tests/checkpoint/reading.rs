@@ -57,7 +57,7 @@ fn elements_are_those_of_the_whole_tensor() {
         #[expect(clippy::reversed_empty_ranges, reason = "what a caller may get wrong")]
         check_refused(checkpoint.elements(part, 2..1), &["tensor range"]);
         let absent = TensorId::linear(1, LinearId::Expert(99, MlpProjection::Down));
-        check_refused(checkpoint.elements(absent, 0..1), &["expert 99"]);
+        check_refused(checkpoint.elements(absent, 0..1), &["expert.99"]);
     }
 }
 
