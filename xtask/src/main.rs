@@ -10,6 +10,8 @@ mod binary;
 mod check_cuda;
 mod embedded;
 #[cfg(target_os = "linux")]
+mod gpu_bundle;
+#[cfg(target_os = "linux")]
 mod make_checkpoint;
 #[cfg(target_os = "linux")]
 mod measure_memory;
@@ -39,6 +41,8 @@ enum Command {
     BenchPeers(bench_peers::Arguments),
     #[cfg(target_os = "linux")]
     CheckCuda(check_cuda::Arguments),
+    #[cfg(target_os = "linux")]
+    GpuBundle(gpu_bundle::Arguments),
     PruneArctic(Box<prune_arctic::PruneArcticArgs>),
     ReadmeResults(readme_results::ReadmeResultsArgs),
     TrainNano(train_nano::Arguments),
@@ -69,6 +73,8 @@ fn run() -> anyhow::Result<()> {
         Command::BenchPeers(arguments) => bench_peers::run(&arguments),
         #[cfg(target_os = "linux")]
         Command::CheckCuda(arguments) => check_cuda::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::GpuBundle(arguments) => gpu_bundle::run(&arguments),
         Command::PruneArctic(arguments) => prune_arctic::run(&arguments),
         Command::ReadmeResults(arguments) => readme_results::run(&arguments),
         Command::TrainNano(arguments) => train_nano::run(&arguments),
