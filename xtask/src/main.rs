@@ -8,6 +8,8 @@ mod bench_peers;
 mod binary;
 mod embedded;
 #[cfg(target_os = "linux")]
+mod emulate_cuda;
+#[cfg(target_os = "linux")]
 mod make_checkpoint;
 #[cfg(target_os = "linux")]
 mod measure_memory;
@@ -35,6 +37,8 @@ enum Command {
     #[cfg(target_os = "linux")]
     MeasureMemory(measure_memory::MeasureMemoryArgs),
     BenchPeers(bench_peers::Arguments),
+    #[cfg(target_os = "linux")]
+    EmulateCuda(emulate_cuda::Arguments),
     PruneArctic(Box<prune_arctic::PruneArcticArgs>),
     ReadmeResults(readme_results::ReadmeResultsArgs),
     TrainNano(train_nano::Arguments),
@@ -63,6 +67,8 @@ fn run() -> anyhow::Result<()> {
         #[cfg(target_os = "linux")]
         Command::MeasureMemory(arguments) => measure_memory::run(&arguments),
         Command::BenchPeers(arguments) => bench_peers::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::EmulateCuda(arguments) => emulate_cuda::run(&arguments),
         Command::PruneArctic(arguments) => prune_arctic::run(&arguments),
         Command::ReadmeResults(arguments) => readme_results::run(&arguments),
         Command::TrainNano(arguments) => train_nano::run(&arguments),
