@@ -9,6 +9,7 @@ mod binary;
 #[cfg(target_os = "linux")]
 mod check_cuda;
 mod embedded;
+mod emulate_cuda;
 #[cfg(target_os = "linux")]
 mod gpu_bundle;
 #[cfg(target_os = "linux")]
@@ -43,6 +44,7 @@ enum Command {
     CheckCuda(check_cuda::Arguments),
     #[cfg(target_os = "linux")]
     GpuBundle(gpu_bundle::Arguments),
+    EmulateCuda(emulate_cuda::Arguments),
     PruneArctic(Box<prune_arctic::PruneArcticArgs>),
     ReadmeResults(readme_results::ReadmeResultsArgs),
     TrainNano(train_nano::Arguments),
@@ -75,6 +77,7 @@ fn run() -> anyhow::Result<()> {
         Command::CheckCuda(arguments) => check_cuda::run(&arguments),
         #[cfg(target_os = "linux")]
         Command::GpuBundle(arguments) => gpu_bundle::run(&arguments),
+        Command::EmulateCuda(arguments) => emulate_cuda::run(&arguments),
         Command::PruneArctic(arguments) => prune_arctic::run(&arguments),
         Command::ReadmeResults(arguments) => readme_results::run(&arguments),
         Command::TrainNano(arguments) => train_nano::run(&arguments),
