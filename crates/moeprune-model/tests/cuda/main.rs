@@ -1,0 +1,123 @@
+//! A CUDA device against the CPU and against the public model code.
+//!
+//! Without a driver or a device every test passes with a line that says so.
+#![cfg(feature = "cuda")]
+#![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
+
+#[path = "../model/reference.rs"]
+#[expect(dead_code, reason = "the tests on the CPU replace tensors, these do not")]
+mod reference;
+
+use candle_core::DType;
+use moeprune_model::{
+    ActivationSink, Compute, DecoderLayer, Embedding, Error, GenerationOptions, Head,
+    LanguageModel, Layer, RoutingChoice,
+};
+
+use crate::reference::{Checkpoint, Expected, Pruned, assert_close, floats};
+
+/// The first device, computing in a type.
+fn device(dtype: DType) -> Option<Compute> {
+    match Compute::cuda_in(0, dtype) {
+        Ok(compute) => Some(compute),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+#[derive(Default)]
+struct Routing {
+    indices: Vec<u32>,
+    weights: Vec<f32>,
+}
+
+impl ActivationSink for Routing {
+    fn routing(&mut self, choice: &RoutingChoice<'_>) -> Result<(), Error> {
+        self.indices.extend(choice.indices);
+        self.weights.extend(choice.weights);
+        Ok(())
+    }
+}
+
+/// Hidden states, router choices and logits of a whole model, layer by layer, and logits of a pruned one.
+#[test]
+fn f32_agrees_with_the_reference() {
+    let Some(compute) = device(DType::F32) else { return };
+    for name in ["arctic", "arctic_freq2", "mixtral"] {
+        let (model, expected) = (Checkpoint::open(name), Expected::read(name));
+        let (spec, ids) = (&model.spec, expected.input_ids());
+        let embedded = Embedding::load(&model, spec, &compute).unwrap().embed(&ids.concat());
+        let shape = (ids.len(), ids[0].len(), spec.hidden);
+        let mut hidden = embedded.unwrap().reshape(shape).unwrap();
+        for l in 0..spec.layers.len() {
+            let layer = Layer::load(&model, spec, l, &compute).unwrap();
+            let mut routing = Routing::default();
+            hidden = layer.forward(&hidden, 0, None, &mut routing).unwrap();
+            if spec.layers[l].moe().is_some() {
+                let want = expected.integers(&format!("router.{l}.idx"));
+                assert_eq!(routing.indices, want, "{name}: router choices of layer {l}");
+                let want = expected.floats(&format!("router.{l}.weight"));
+                assert_close("router weights", &routing.weights, &want, 1e-5);
+            }
+        }
+        let head = Head::load(&model, spec, &compute).unwrap();
+        let logits = floats(&head.logits(&hidden).unwrap());
+        assert_close(&format!("{name}: logits"), &logits, &expected.floats("logits"), 1e-4);
+
+        let (pruned, spec) = Pruned::new(&model, expected.kept());
+        let logits = logits_of(&LanguageModel::load(&pruned, &spec, &compute).unwrap(), &ids);
+        assert_close(&format!("{name}: pruned"), &logits, &expected.floats("pruned.logits"), 1e-4);
+    }
+}
+
+/// The type that runs take: the same roundings on both sides, products summed in another order.
+#[test]
+fn bf16_agrees_with_the_cpu() {
+    let Some(compute) = device(DType::BF16) else { return };
+    for name in ["arctic", "arctic_freq2", "mixtral"] {
+        let (model, ids) = (Checkpoint::open(name), Expected::read(name).input_ids());
+        let on = |compute: &Compute| {
+            logits_of(&LanguageModel::load(&model, &model.spec, compute).unwrap(), &ids)
+        };
+        let (device, cpu) = (on(&compute), on(&Compute::cpu_in(DType::BF16)));
+        let error = relative_error_of_most(&device, &cpu, model.spec.vocab);
+        assert!(error <= 0.02, "{name}: logits differ by {error} of their size");
+    }
+}
+
+/// One token after the other through the cache.
+#[test]
+fn greedy_generation_is_the_same_as_on_the_cpu() {
+    let Some(compute) = device(DType::F32) else { return };
+    for name in ["arctic", "mixtral"] {
+        let (model, ids) = (Checkpoint::open(name), Expected::read(name).input_ids());
+        let prompts: Vec<Vec<u32>> = ids.iter().map(|ids| ids[..8].to_vec()).collect();
+        let options = GenerationOptions { max_new_tokens: 12, ..GenerationOptions::default() };
+        let on = |compute: &Compute| {
+            let model = LanguageModel::load(&model, &model.spec, compute).unwrap();
+            model.generate(&prompts, &options, &mut |_, _| false).unwrap()
+        };
+        assert_eq!(on(&compute), on(&Compute::cpu()), "{name}");
+    }
+}
+
+fn logits_of(model: &LanguageModel, ids: &[Vec<u32>]) -> Vec<f32> {
+    model.logits(ids).unwrap().iter().flat_map(floats).collect()
+}
+
+/// What all but a twentieth of the tokens stay below: the length of a token's difference by that of its logits. A token near
+/// a routing tie may take another expert.
+fn relative_error_of_most(got: &[f32], want: &[f32], vocab: usize) -> f32 {
+    assert_eq!(got.len(), want.len());
+    let length = |values: &mut dyn Iterator<Item = f32>| values.map(|v| v * v).sum::<f32>().sqrt();
+    let tokens = got.chunks(vocab).zip(want.chunks(vocab));
+    let mut errors: Vec<f32> = tokens
+        .map(|(g, w)| {
+            length(&mut g.iter().zip(w).map(|(g, w)| g - w)) / length(&mut w.iter().copied())
+        })
+        .collect();
+    errors.sort_by(f32::total_cmp);
+    errors[errors.len() * 19 / 20]
+}
