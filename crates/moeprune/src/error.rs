@@ -20,6 +20,10 @@ pub enum Error {
     /// Masking weights.
     #[error(transparent)]
     Score(#[from] moeprune_score::Error),
+    /// Masking weights on a device.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    DeviceScore(#[from] moeprune_score::cuda::Error),
     /// Evaluating.
     #[error(transparent)]
     Eval(#[from] moeprune_eval::Error),
