@@ -114,13 +114,19 @@ run_tests() {
 # ---- sections --------------------------------------------------------------------------------------------------------
 
 section_1() {
-    local missing
+    local missing built here
     note "bundle $(cat "$HERE/version.txt" 2>/dev/null || echo unknown)"
     note "$(uname -sr), $(nproc) CPUs, $(awk '/MemTotal/ { printf "%.0f GB", $2 / 1e6 }' /proc/meminfo), $(ldd --version 2>&1 | head -n 1)"
     if command -v nvidia-smi >/dev/null; then
         check 30 "nvidia-smi" nvidia-smi &&
             nvidia-smi --query-gpu=index,name,memory.total,memory.used,driver_version,compute_cap,mig.mode.current \
                 --format=csv,noheader | sed 's/^/           /'
+        built=$(sed -n 's/.*compute capability \([0-9]*\).*/\1/p' "$HERE/version.txt")
+        here=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | tr -d . | sort -u | tr '\n' ' ')
+        case " $here" in
+            *" $built "*) ok "compute capability $built, for which this was built" ;;
+            *) fail "this was built for compute capability $built, and the GPUs here have: $here" ;;
+        esac
     else
         skip "nvidia-smi is not there"
     fi
@@ -280,7 +286,7 @@ section_6() {
 # ---- running ---------------------------------------------------------------------------------------------------------
 
 main() {
-    local number begun all
+    local number begun all folder
     if [ "${1:-}" = --list ]; then
         for number in "${!TITLES[@]}"; do echo "$number  ${TITLES[number]}"; done
         exit 0
@@ -290,8 +296,11 @@ main() {
         [ -n "${TITLES[$number]:-}" ] || { echo "there is no section $number; --list shows them" >&2; exit 2; }
     done
     mkdir -p "$OUT" || exit 1
-    LD_LIBRARY_PATH=$(library_folders | awk '!seen[$0]++' | while read -r folder; do [ -d "$folder" ] && printf '%s:' "$folder"; done)${LD_LIBRARY_PATH:-}
-    export LD_LIBRARY_PATH=${LD_LIBRARY_PATH%:}
+    # What the caller set comes first.
+    while read -r folder; do
+        [ -d "$folder" ] && LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folder
+    done < <(library_folders)
+    export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}
     all=$(now)
     for number; do
         section=$number begun=$(now)
