@@ -5,7 +5,7 @@
 #![expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 
 #[path = "../model/reference.rs"]
-#[expect(dead_code, reason = "the tests on the CPU replace tensors, these do not")]
+#[allow(dead_code, reason = "the tests on the CPU replace tensors, these do not")]
 mod reference;
 
 use candle_core::DType;
