@@ -74,7 +74,9 @@ pub enum Error {
     Request(String),
     /// A device has not the memory that the run needs.
     #[error(
-        "the device has {free} bytes of free memory, and the run needs up to {needed}: {remedy}"
+        "the device has {:.1} GB of free memory, and the run needs up to {:.1} GB: {remedy}",
+        *free as f64 / 1e9,
+        *needed as f64 / 1e9
     )]
     DeviceMemory {
         /// Bytes needed.

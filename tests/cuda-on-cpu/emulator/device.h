@@ -2,8 +2,9 @@
 // build replaces them after preprocessing.
 #pragma once
 
+#include <math.h> // puts isnan and its like outside of std, as CUDA has them
+
 #include <cassert>
-#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -326,6 +327,3 @@ inline float rsqrtf(float a) { return 1.0f / sqrtf(a); }
 inline double rsqrt(double a) { return 1.0 / sqrt(a); }
 inline float normcdff(float a) { return 0.5f * erfcf(-a * 0.70710678f); }
 inline double normcdf(double a) { return 0.5 * erfc(-a * 0.70710678118654752); }
-using std::isfinite;
-using std::isinf;
-using std::isnan;

@@ -8,18 +8,24 @@
 #[allow(dead_code, reason = "the tests on the CPU replace tensors, these do not")]
 mod reference;
 
+#[path = "../model/forward.rs"]
+#[allow(dead_code, reason = "half precision is held against the CPU's here")]
+mod forward;
+
 use candle_core::DType;
-use moeprune_model::{
-    ActivationSink, Compute, DecoderLayer, Embedding, Error, GenerationOptions, Head,
-    LanguageModel, Layer, RoutingChoice,
+use moeprune_model::{Compute, GenerationOptions, LanguageModel};
+
+use crate::{
+    forward::check_model,
+    reference::{Checkpoint, Expected, floats},
 };
 
-use crate::reference::{Checkpoint, Expected, Pruned, assert_close, floats};
-
-/// The first device, computing in a type.
+/// The first device, computing in a type; `None` and a line that says so where there is none. A
+/// run that is meant for a GPU says so by `MOEPRUNE_REQUIRE_CUDA`, and fails instead.
 fn device(dtype: DType) -> Option<Compute> {
     match Compute::cuda_in(0, dtype) {
         Ok(compute) => Some(compute),
+        Err(error) if std::env::var_os("MOEPRUNE_REQUIRE_CUDA").is_some() => panic!("{error}"),
         Err(error) => {
             eprintln!("skipped: {error}");
             None
@@ -27,48 +33,13 @@ fn device(dtype: DType) -> Option<Compute> {
     }
 }
 
-#[derive(Default)]
-struct Routing {
-    indices: Vec<u32>,
-    weights: Vec<f32>,
-}
-
-impl ActivationSink for Routing {
-    fn routing(&mut self, choice: &RoutingChoice<'_>) -> Result<(), Error> {
-        self.indices.extend(choice.indices);
-        self.weights.extend(choice.weights);
-        Ok(())
-    }
-}
-
-/// Hidden states, router choices and logits of a whole model, layer by layer, and logits of a pruned one.
+/// Hidden states, router choices and logits within 1e-4, layer by layer, and logits of a pruned
+/// model.
 #[test]
 fn f32_agrees_with_the_reference() {
     let Some(compute) = device(DType::F32) else { return };
     for name in ["arctic", "arctic_freq2", "mixtral"] {
-        let (model, expected) = (Checkpoint::open(name), Expected::read(name));
-        let (spec, ids) = (&model.spec, expected.input_ids());
-        let embedded = Embedding::load(&model, spec, &compute).unwrap().embed(&ids.concat());
-        let shape = (ids.len(), ids[0].len(), spec.hidden);
-        let mut hidden = embedded.unwrap().reshape(shape).unwrap();
-        for l in 0..spec.layers.len() {
-            let layer = Layer::load(&model, spec, l, &compute).unwrap();
-            let mut routing = Routing::default();
-            hidden = layer.forward(&hidden, 0, None, &mut routing).unwrap();
-            if spec.layers[l].moe().is_some() {
-                let want = expected.integers(&format!("router.{l}.idx"));
-                assert_eq!(routing.indices, want, "{name}: router choices of layer {l}");
-                let want = expected.floats(&format!("router.{l}.weight"));
-                assert_close("router weights", &routing.weights, &want, 1e-5);
-            }
-        }
-        let head = Head::load(&model, spec, &compute).unwrap();
-        let logits = floats(&head.logits(&hidden).unwrap());
-        assert_close(&format!("{name}: logits"), &logits, &expected.floats("logits"), 1e-4);
-
-        let (pruned, spec) = Pruned::new(&model, expected.kept());
-        let logits = logits_of(&LanguageModel::load(&pruned, &spec, &compute).unwrap(), &ids);
-        assert_close(&format!("{name}: pruned"), &logits, &expected.floats("pruned.logits"), 1e-4);
+        check_model(name, name, &compute);
     }
 }
 
