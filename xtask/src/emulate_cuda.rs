@@ -31,11 +31,20 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let (program, rest) = arguments.command.split_first().context("no command")?;
-    let wanted =
-        Build { kernels: kernels()?, sanitize: arguments.sanitize, folder: default_folder() };
+    let mut kernels = kernels()?;
+    if arguments.candle {
+        kernels.extend(kernels_of_candle()?);
+    }
+    let folder = default_folder();
+    let wanted = Build { kernels, sanitize: arguments.sanitize, folder: folder.clone() };
     let Some(libraries) = build(&wanted)? else { return Ok(()) };
     let mut command = Command::new(program);
-    command.args(rest).env("LD_LIBRARY_PATH", prepended(libraries, "LD_LIBRARY_PATH")?);
+    command.args(rest).env("LD_LIBRARY_PATH", prepended(&libraries, "LD_LIBRARY_PATH")?);
+    if arguments.candle {
+        let toolkit = toolkit(&folder, &libraries)?;
+        command.env("NVCC", toolkit.join("bin/nvcc")).env("CUDA_HOME", toolkit);
+        command.env("CUDA_COMPUTE_CAP", "90").env("CARGO_TARGET_DIR", folder.join("candle"));
+    }
     if arguments.sanitize {
         let runtime = preload()
             .context("the C++ compiler has no libasan.so; install it or leave out --sanitize")?;
