@@ -104,8 +104,8 @@ run_tests() {
     # Tests find their data from the folder of their crate, as under cargo.
     check "$limit" "$name" env CARGO_MANIFEST_DIR="$HERE/crates/$crate" "$@" "$binary" --nocapture --test-threads 1 ||
         return
-    if grep -q '^skipped:' "$log"; then
-        fail "$name: nothing was tested: $(grep -m 1 '^skipped:' "$log")"
+    if grep -qi '^skipped:' "$log"; then
+        fail "$name: nothing was tested: $(grep -im 1 '^skipped:' "$log")"
         return 1
     fi
     note "$(sed -n 's/^test result: ok\. \(.* passed\);.*/\1/p' "$log")"

@@ -31,11 +31,20 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let (program, rest) = arguments.command.split_first().context("no command")?;
-    let wanted =
-        Build { kernels: kernels()?, sanitize: arguments.sanitize, folder: default_folder() };
+    let mut kernels = kernels()?;
+    if arguments.candle {
+        kernels.extend(kernels_of_candle()?);
+    }
+    let folder = default_folder();
+    let wanted = Build { kernels, sanitize: arguments.sanitize, folder: folder.clone() };
     let Some(libraries) = build(&wanted)? else { return Ok(()) };
     let mut command = Command::new(program);
-    command.args(rest).env("LD_LIBRARY_PATH", prepended(libraries, "LD_LIBRARY_PATH")?);
+    command.args(rest).env("LD_LIBRARY_PATH", prepended(&libraries, "LD_LIBRARY_PATH")?);
+    if arguments.candle {
+        let toolkit = toolkit(&folder, &libraries)?;
+        command.env("NVCC", toolkit.join("bin/nvcc")).env("CUDA_HOME", toolkit);
+        command.env("CUDA_COMPUTE_CAP", "90").env("CARGO_TARGET_DIR", folder.join("candle"));
+    }
     if arguments.sanitize {
         let runtime = preload()
             .context("the C++ compiler has no libasan.so; install it or leave out --sanitize")?;
@@ -77,8 +86,10 @@ fn kernels_of_candle() -> Result<Vec<PathBuf>> {
     let modules =
         ["affine", "binary", "cast", "fill", "indexing", "reduce", "sort", "ternary", "unary"];
     let mut metadata = Command::new("cargo");
-    metadata.args(["metadata", "--format-version=1", "--all-features"]).current_dir(root());
-    let metadata: Value = serde_json::from_slice(&metadata.output()?.stdout)?;
+    metadata.args(["metadata", "--format-version=1", "--all-features", "--filter-platform"]);
+    let output = metadata.arg(host()?).current_dir(root()).output()?;
+    ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout)?;
     let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
     let candle = packages.iter().find(|package| package["name"] == "candle-kernels");
     let manifest = candle.and_then(|candle| candle["manifest_path"].as_str());
@@ -90,7 +101,11 @@ fn kernels_of_candle() -> Result<Vec<PathBuf>> {
 
 fn prepended(folder: &Path, variable: &str) -> Result<OsString> {
     let before = env::var_os(variable).unwrap_or_default();
-    Ok(env::join_paths([folder.to_owned()].into_iter().chain(env::split_paths(&before)))?)
+    Ok(env::join_paths(
+        [folder.to_owned()]
+            .into_iter()
+            .chain(env::split_paths(&before).filter(|path| !path.as_os_str().is_empty())),
+    )?)
 }
 
 /// The target triple that Cargo builds for.
