@@ -225,7 +225,7 @@ fn one_value_two_values_and_all_exponents() {
     let mut place = 0u32;
     let spread = Matrix::new(2, 3008, |_| {
         place += 1;
-        if place % 3 == 0 { f32::from_bits(place * 350_000 % 0x7f80_0000) } else { 1e-40 }
+        if place.is_multiple_of(3) { f32::from_bits(place * 350_000 % 0x7f80_0000) } else { 1e-40 }
     });
     for matrix in [constant, two, spread] {
         for share in [0.0005, 0.3, 0.333, 0.43, 0.7, 0.9] {
