@@ -86,8 +86,10 @@ fn kernels_of_candle() -> Result<Vec<PathBuf>> {
     let modules =
         ["affine", "binary", "cast", "fill", "indexing", "reduce", "sort", "ternary", "unary"];
     let mut metadata = Command::new("cargo");
-    metadata.args(["metadata", "--format-version=1", "--all-features"]).current_dir(root());
-    let metadata: Value = serde_json::from_slice(&metadata.output()?.stdout)?;
+    metadata.args(["metadata", "--format-version=1", "--all-features", "--filter-platform"]);
+    let output = metadata.arg(host()?).current_dir(root()).output()?;
+    ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout)?;
     let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
     let candle = packages.iter().find(|package| package["name"] == "candle-kernels");
     let manifest = candle.and_then(|candle| candle["manifest_path"].as_str());
@@ -99,7 +101,11 @@ fn kernels_of_candle() -> Result<Vec<PathBuf>> {
 
 fn prepended(folder: &Path, variable: &str) -> Result<OsString> {
     let before = env::var_os(variable).unwrap_or_default();
-    Ok(env::join_paths([folder.to_owned()].into_iter().chain(env::split_paths(&before)))?)
+    Ok(env::join_paths(
+        [folder.to_owned()]
+            .into_iter()
+            .chain(env::split_paths(&before).filter(|path| !path.as_os_str().is_empty())),
+    )?)
 }
 
 /// The target triple that Cargo builds for.

@@ -43,16 +43,16 @@ fn f32_agrees_with_the_reference() {
     }
 }
 
-/// The type that runs take: the same roundings on both sides, products summed in another order.
+/// The type that runs take, against f32. The CPU's bf16 is no measure: it rounds in more places, and is further from f32.
 #[test]
-fn bf16_agrees_with_the_cpu() {
+fn bf16_is_near_f32() {
     let Some(compute) = device(DType::BF16) else { return };
     for name in ["arctic", "arctic_freq2", "mixtral"] {
         let (model, ids) = (Checkpoint::open(name), Expected::read(name).input_ids());
         let on = |compute: &Compute| {
             logits_of(&LanguageModel::load(&model, &model.spec, compute).unwrap(), &ids)
         };
-        let (device, cpu) = (on(&compute), on(&Compute::cpu_in(DType::BF16)));
+        let (device, cpu) = (on(&compute), on(&Compute::cpu()));
         let error = relative_error_of_most(&device, &cpu, model.spec.vocab);
         assert!(error <= 0.02, "{name}: logits differ by {error} of their size");
     }
