@@ -92,9 +92,8 @@ impl Device {
             (Ok(expected), Ok((bytes, zeroed, fallback))) => {
                 let size = tensor.bytes().len() / (matrix.rows * matrix.cols).max(1);
                 let wrong = bytes.iter().zip(expected.tensor.bytes()).position(|(a, b)| a != b);
-                let place = wrong.map(|byte| {
-                    [byte / size / matrix.cols, byte / size % matrix.cols]
-                });
+                let place =
+                    wrong.map(|byte| [byte / size / matrix.cols, byte / size % matrix.cols]);
                 assert_eq!(place, None, "the first wrong weight of {case}");
                 assert_eq!((zeroed, fallback), (expected.zeroed, expected.fallback), "{case}");
             }
@@ -120,7 +119,8 @@ struct Numbers(u64);
 
 impl Numbers {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.0 >> 33
     }
 
@@ -186,8 +186,10 @@ fn rows_of_all_widths() {
     let Some(device) = Device::new() else { return };
     // One column, odd ones, those that start at multiples of 16 bytes, the ends of what is compared by pairs and of what
     // a block holds in registers.
-    let widths =
-        [1, 2, 3, 7, 8, 16, 100, 127, 128, 129, 136, 255, 256, 257, 1000, 2048, 2056, 4100, 8192, 8200];
+    let widths = [
+        1, 2, 3, 7, 8, 16, 100, 127, 128, 129, 136, 255, 256, 257, 1000, 2048, 2056, 4100, 8192,
+        8200,
+    ];
     for cols in widths {
         for matrix in [Matrix::ordinary(3, cols), Matrix::full_of_ties(3, cols)] {
             for dtype in DTYPES {
@@ -223,7 +225,7 @@ fn one_value_two_values_and_all_exponents() {
     let mut place = 0u32;
     let spread = Matrix::new(2, 3008, |_| {
         place += 1;
-        if place % 3 == 0 { f32::from_bits(place * 350_000 % 0x7f80_0000) } else { 1e-40 }
+        if place.is_multiple_of(3) { f32::from_bits(place * 350_000 % 0x7f80_0000) } else { 1e-40 }
     });
     for matrix in [constant, two, spread] {
         for share in [0.0005, 0.3, 0.333, 0.43, 0.7, 0.9] {
@@ -255,7 +257,8 @@ fn matrices_that_start_anywhere() {
         let tensor = matrix.tensor(dtype);
         for pattern in [&PerRow as &dyn MaskPattern, &NOfM::new(2, 4).unwrap()] {
             let expected =
-                prune_matrix(tensor.clone(), &linear, half, &wanda, pattern, Rounding::Exact).unwrap();
+                prune_matrix(tensor.clone(), &linear, half, &wanda, pattern, Rounding::Exact)
+                    .unwrap();
             let mut bytes = vec![7; 4];
             bytes.extend_from_slice(tensor.bytes());
             bytes.extend_from_slice(&[9; 5]);
@@ -286,8 +289,19 @@ fn matrices_that_start_anywhere() {
 #[test]
 fn groups() {
     let Some(device) = Device::new() else { return };
-    let patterns =
-        [(0, 1), (1, 2), (2, 4), (1, 4), (0, 4), (4, 8), (7, 8), (3, 5), (8, 16), (20, 32), (255, 256)];
+    let patterns = [
+        (0, 1),
+        (1, 2),
+        (2, 4),
+        (1, 4),
+        (0, 4),
+        (4, 8),
+        (7, 8),
+        (3, 5),
+        (8, 16),
+        (20, 32),
+        (255, 256),
+    ];
     let wide = [(300, 512), (100, 257), (999, 1000), (5, 100_000)];
     for (n, m) in patterns.into_iter().chain(wide) {
         let pattern = NOfM::new(n, m).unwrap();
@@ -319,7 +333,8 @@ fn the_first_score_that_is_none_is_named_as_by_the_cpu() {
                 for pattern in patterns {
                     device.check(&matrix, dtype, 0.5, &Wanda::default(), pattern, Rounding::Exact);
                 }
-                let (tensor, linear, wanda) = (matrix.tensor(dtype), matrix.linear(), Wanda::default());
+                let (tensor, linear, wanda) =
+                    (matrix.tensor(dtype), matrix.linear(), Wanda::default());
                 let weights = device.take(tensor.bytes());
                 let expected = score_sum(&tensor, &linear, &wanda).unwrap_err().to_string();
                 let (kernels, stream) = (&device.kernels, &device.stream);
@@ -337,7 +352,9 @@ fn the_first_score_that_is_none_is_named_as_by_the_cpu() {
 fn sums_and_counts_are_equal_to_the_last_bit() {
     let Some(device) = Device::new() else { return };
     let (kernels, stream) = (&device.kernels, &device.stream);
-    for (rows, cols) in [(1, 1), (9, 31), (3, 32), (17, 33), (5, 64), (8, 1000), (2, 7168), (3, 4099)] {
+    for (rows, cols) in
+        [(1, 1), (9, 31), (3, 32), (17, 33), (5, 64), (8, 1000), (2, 7168), (3, 4099)]
+    {
         for matrix in [Matrix::ordinary(rows, cols), Matrix::full_of_ties(rows, cols)] {
             for dtype in DTYPES {
                 let (tensor, linear) = (matrix.tensor(dtype), matrix.linear());
@@ -347,7 +364,11 @@ fn sums_and_counts_are_equal_to_the_last_bit() {
                     let expected = score_sum(&tensor, &linear, scorer).unwrap();
                     let got = kernels.score_sum(stream, &view, dtype, &linear, scorer).unwrap();
                     assert_eq!(got.count, expected.count);
-                    assert_eq!(got.sum.to_bits(), expected.sum.to_bits(), "{rows} × {cols} {dtype}");
+                    assert_eq!(
+                        got.sum.to_bits(),
+                        expected.sum.to_bits(),
+                        "{rows} × {cols} {dtype}"
+                    );
                     let mean = expected.sum / expected.count as f64;
                     for threshold in [0.0, mean, 2.0 * mean, 0.5, -1.0, f64::NAN, f64::INFINITY] {
                         assert_eq!(
@@ -432,14 +453,29 @@ fn what_the_cpu_checks_first() {
     let short = kernels.score_sum(stream, &view, Dtype::F32, &matrix.linear(), &wanda);
     assert_eq!(
         short.unwrap_err().to_string(),
-        "layer 2 expert 1 down: expected 240 bytes of weights on the device, got 120; \
+        "layer 2 expert.1.down: expected 240 bytes of weights on the device, got 120; \
          pass the whole matrix and its type"
     );
     // Nothing at all.
-    let empty = TensorBytes::encode(Dtype::F32, [0, 5], &[]).unwrap();
     let linear = LinearView { layer: 0, id: LinearId::Router, rows: 0, cols: 5, inputs: None };
-    let pruned = device.prune(&empty, &linear, 0.5, &Magnitude, &PerRow, Rounding::Exact).unwrap();
-    assert_eq!(pruned, (Vec::new(), 0, false));
+    let mut buffer = device.take(&[0]);
+    let pruned = device
+        .kernels
+        .prune_matrix(
+            &device.stream,
+            &mut buffer.slice_mut(..0),
+            Dtype::F32,
+            &linear,
+            Sparsity::new(0.5).unwrap(),
+            &Magnitude,
+            &PerRow,
+            Rounding::Exact,
+        )
+        .unwrap();
+    assert_eq!((pruned.zeroed, pruned.fallback), (0, false));
+    let nothing = buffer.slice(..0);
+    let sum = kernels.score_sum(stream, &nothing, Dtype::F32, &linear, &Magnitude).unwrap();
+    assert_eq!((sum.sum, sum.count), (0.0, 0));
 }
 
 #[test]
