@@ -12,11 +12,9 @@ use crate::embedded;
 
 /// Builds the binary as it would be installed and says where it is.
 pub(crate) fn build() -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
+    let built = cargo()
         .args(["build", "--release", "--package", "moeprune", "--bin", "moeprune"])
         .arg("--message-format=json-render-diagnostics")
-        .current_dir(embedded::root())
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run cargo")?;
@@ -27,6 +25,26 @@ pub(crate) fn build() -> Result<PathBuf> {
         Some(message.get("executable")?.as_str()?.into())
     };
     messages.lines().find_map(executable).context("cargo named no executable")
+}
+
+/// The cargo that runs this, at the repository's root.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(embedded::root());
+    cargo
+}
+
+/// Where cargo puts what it builds, as the environment and its configuration have it.
+pub(crate) fn target_directory() -> Result<PathBuf> {
+    let metadata = cargo()
+        .args(["metadata", "--no-deps", "--format-version=1"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    ensure!(metadata.status.success(), "cargo metadata failed");
+    let metadata: Value = serde_json::from_slice(&metadata.stdout)?;
+    let target = metadata["target_directory"].as_str().context("cargo named no target folder")?;
+    Ok(target.into())
 }
 
 /// A folder on the disk of the model, removed when dropped.

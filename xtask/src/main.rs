@@ -6,7 +6,12 @@ mod bench_io;
 mod bench_peers;
 #[cfg(target_os = "linux")]
 mod binary;
+#[cfg(target_os = "linux")]
+mod check_cuda;
 mod embedded;
+mod emulate_cuda;
+#[cfg(target_os = "linux")]
+mod gpu_bundle;
 #[cfg(target_os = "linux")]
 mod make_checkpoint;
 #[cfg(target_os = "linux")]
@@ -35,6 +40,11 @@ enum Command {
     #[cfg(target_os = "linux")]
     MeasureMemory(measure_memory::MeasureMemoryArgs),
     BenchPeers(bench_peers::Arguments),
+    #[cfg(target_os = "linux")]
+    CheckCuda(check_cuda::Arguments),
+    #[cfg(target_os = "linux")]
+    GpuBundle(gpu_bundle::Arguments),
+    EmulateCuda(emulate_cuda::Arguments),
     PruneArctic(Box<prune_arctic::PruneArcticArgs>),
     ReadmeResults(readme_results::ReadmeResultsArgs),
     TrainNano(train_nano::Arguments),
@@ -63,6 +73,11 @@ fn run() -> anyhow::Result<()> {
         #[cfg(target_os = "linux")]
         Command::MeasureMemory(arguments) => measure_memory::run(&arguments),
         Command::BenchPeers(arguments) => bench_peers::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::CheckCuda(arguments) => check_cuda::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::GpuBundle(arguments) => gpu_bundle::run(&arguments),
+        Command::EmulateCuda(arguments) => emulate_cuda::run(&arguments),
         Command::PruneArctic(arguments) => prune_arctic::run(&arguments),
         Command::ReadmeResults(arguments) => readme_results::run(&arguments),
         Command::TrainNano(arguments) => train_nano::run(&arguments),

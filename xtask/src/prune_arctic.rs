@@ -8,8 +8,8 @@ use moeprune::{
     Evaluation, Pipeline, Report, Run,
     checkpoint::Checkpoint,
     cli::{
-        CalibrationArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes, percent, seconds,
-        table,
+        CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes, percent,
+        seconds, table,
     },
     evaluate,
     evaluation::Score,
@@ -62,6 +62,8 @@ pub(crate) struct PruneArcticArgs {
     #[command(flatten)]
     sampling: CalibrationArgs,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     resume: ResumeArgs,
     #[command(flatten)]
     family: FamilyArgs,
@@ -75,6 +77,7 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     let default_task = if embedded { "gsm8k_zeroshot" } else { "gsm8k" };
     let task = args.task.as_deref().unwrap_or(default_task);
     let recipe = args.recipe.resolve(&args.sampling)?;
+    let on = args.device.open()?;
     let source = args.family.open_to_stream(&model)?;
     let out = match &args.out {
         Some(out) => out.clone(),
@@ -97,7 +100,7 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
             batch: 64,
             sequence_len: None,
         };
-        Ok(Some(evaluate(checkpoint, &what, terminal)?))
+        Ok(Some(evaluate(checkpoint, &what, &on, terminal)?))
     };
     // Claims the place before the first question is asked; the run claims it again.
     let resume = args.resume.into();
@@ -105,7 +108,8 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     let before = ask(&source, &mut terminal)?;
     let pipeline = Pipeline::from_recipe(&recipe);
     moeprune::cli::listen_for_interrupt();
-    let report = prune(&source, &out, &calibration, &recipe, &pipeline, resume, &mut terminal)?;
+    let report =
+        prune(&source, &out, &calibration, &recipe, &pipeline, resume, &on, &mut terminal)?;
     let after = ask(&args.family.open(&out)?, &mut terminal)?;
     if let Some(path) = &args.json {
         std::fs::write(path, report.to_json()?)

@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Instant};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use moeprune::{
-    Evaluation, Pipeline, Recipe, Resume, Silent,
+    Evaluation, Execution, Pipeline, Recipe, Resume, Silent,
     checkpoint::Checkpoint,
     cli::{bytes, percent, seconds},
     core::Sparsity,
@@ -99,7 +99,16 @@ fn prune_once(source: &Checkpoint, out: &Path, total: f64, experts: f64) -> Resu
     let pipeline = Pipeline::from_recipe(&recipe);
     let began = Instant::now();
     let calibration = embedded::calibration();
-    let report = prune(source, out, &calibration, &recipe, &pipeline, Resume::No, &mut Silent)?;
+    let report = prune(
+        source,
+        out,
+        &calibration,
+        &recipe,
+        &pipeline,
+        Resume::No,
+        &Execution::cpu(),
+        &mut Silent,
+    )?;
     Ok(Row {
         achieved: report.sparsity.achieved.linears,
         kept: report.layers.iter().map(|l| l.kept.len()).sum(),
@@ -118,7 +127,7 @@ fn score(model: &Checkpoint, task: &str, data: &Path, limit: Option<usize>) -> R
         batch: 64,
         sequence_len: None,
     };
-    Ok(evaluate(model, &what, &mut Silent)?)
+    Ok(evaluate(model, &what, &Execution::cpu(), &mut Silent)?)
 }
 
 fn write(readme: &Path, table: &str) -> Result<()> {

@@ -2,13 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use moeprune_core::{CorpusTag, LayerObservation, ModelSpec, Observation, TensorSource};
-use moeprune_model::{DecoderLayer, Embedding, Expert, LayerTrunk, NoSink, for_each_expert};
+use moeprune_model::{Compute, DecoderLayer, Embedding, LayerTrunk, NoSink};
 
 use crate::{
     Error, LayerObserver, LayerRun, ObservationBuilder, ObserverOptions, TokenBlocks, Watch,
-    observer::forward_error,
+    expert_stream::for_each_loaded_expert, observer::forward_error,
 };
 
 /// How far [`observe`] has come.
@@ -28,8 +28,9 @@ pub struct CaptureProgress {
 /// Runs a model over `blocks` and sums up what every layer does.
 ///
 /// Held at a time are a layer's trunk or two of its experts, and the hidden states of all blocks
-/// twice: `2 · tokens · hidden` numbers, which every layer replaces. The numbers are f32 on the
-/// CPU and bf16 elsewhere. `progress` is called several times a layer and may ask to stop.
+/// twice: `2 · tokens · hidden` numbers of the type that is computed in, which every layer
+/// replaces. `micro_batch` blocks go through a trunk together. `progress` is called several times
+/// a layer and may ask to stop.
 ///
 /// `tag` and `fingerprint` are put into the observation as they are: which text the blocks are of
 /// ([`CalibrationFile::tag`](crate::CalibrationFile::tag)), and which model this is.
@@ -41,15 +42,15 @@ pub fn observe(
     source: &dyn TensorSource,
     spec: &ModelSpec,
     blocks: &TokenBlocks,
-    device: &Device,
+    compute: &Compute,
+    micro_batch: usize,
     tag: CorpusTag,
     fingerprint: String,
     progress: &mut dyn FnMut(CaptureProgress) -> ControlFlow<()>,
 ) -> Result<Observation, Error> {
-    let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };
     let options = ObserverOptions::default();
     let mut builder = ObservationBuilder::new(spec, options);
-    let mut hidden = embed_blocks(&Embedding::load(source, spec, device, dtype)?, blocks)?;
+    let mut hidden = embed_blocks(&Embedding::load(source, spec, compute)?, blocks, micro_batch)?;
     let layers = spec.layers.len();
     for layer in 0..layers {
         let mut passes_done = 0;
@@ -59,7 +60,7 @@ pub fn observe(
             progress(CaptureProgress { layer, layers, passes_done, passes_total })
         };
         let (seen, outputs) =
-            observe_and_advance(source, spec, layer, hidden, options, &mut watch)?;
+            observe_and_advance(source, spec, compute, layer, hidden, options, &mut watch)?;
         hidden = outputs;
         builder.push(seen);
     }
@@ -74,50 +75,56 @@ pub fn passes(spec: &ModelSpec, layer: usize, tokens: u64) -> u64 {
 
 /// Runs layer `layer` of a model over all blocks and sums up what it does: its trunk first, then
 /// its experts one at a time, the next being read while one runs. Returns the sums and the layer's
-/// outputs, in the form of `hidden`: one tensor `[1, tokens, hidden]` a block.
+/// outputs, in the form of `hidden`: one tensor `[blocks, tokens, hidden]` for each few blocks.
 ///
 /// # Errors
 /// As [`observe`].
 pub fn observe_and_advance(
     source: &dyn TensorSource,
     spec: &ModelSpec,
+    compute: &Compute,
     layer: usize,
     hidden: Vec<Tensor>,
     options: ObserverOptions,
     watch: Watch<'_>,
 ) -> Result<(LayerObservation, Vec<Tensor>), Error> {
-    let Some(first) = hidden.first() else {
-        return Ok((LayerObserver::new(spec, layer, options)?.finish()?, hidden));
-    };
-    let (device, dtype) = (first.device().clone(), first.dtype());
     let mut observer = LayerObserver::new(spec, layer, options)?;
-    let trunk = LayerTrunk::load(source, spec, layer, &device, dtype)
+    if hidden.is_empty() {
+        return Ok((observer.finish()?, hidden));
+    }
+    let trunk = LayerTrunk::load(source, spec, layer, compute)
         .map_err(|error| forward_error(layer, error))?;
     let mut run = LayerRun::advance(&trunk, layer, hidden, Some(&mut observer), watch)?;
     drop(trunk);
     let experts = spec.layers[layer].moe().map_or(0, |moe| moe.experts);
     let busy: Vec<usize> = (0..experts).filter(|&e| run.tokens(e) > 0).collect();
-    for_each_expert(source, layer, &busy, |stored| {
-        let expert = Expert::load(&stored, spec, layer, stored.expert, &device, dtype)
-            .map_err(|error| forward_error(layer, error))?;
-        run.expert(stored.expert, &expert, Some(&mut observer), watch)
+    for_each_loaded_expert(source, spec, compute, layer, &busy, |expert| {
+        run.expert(expert.index(), &expert, Some(&mut observer), watch)
     })?;
     Ok((observer.finish()?, run.finish()?))
 }
 
-/// The hidden states that the first layer reads: one tensor `[1, tokens, hidden]` a block.
+/// The hidden states that the first layer reads: one tensor `[blocks, tokens, hidden]` for each
+/// `micro_batch` blocks of one length.
 ///
 /// # Errors
 /// If a token has no embedding or the device is out of memory.
-pub fn embed_blocks(embedding: &Embedding, blocks: &TokenBlocks) -> Result<Vec<Tensor>, Error> {
-    let embed = |block: &Vec<u32>| {
-        Ok(embedding.embed(block)?.unsqueeze(0).map_err(moeprune_model::Error::from)?)
+pub fn embed_blocks(
+    embedding: &Embedding,
+    blocks: &TokenBlocks,
+    micro_batch: usize,
+) -> Result<Vec<Tensor>, Error> {
+    let embed = |batch: &[Vec<u32>]| {
+        let rows = embedding.embed(&batch.concat())?;
+        let width = rows.dim(1).map_err(moeprune_model::Error::from)?;
+        let shape = (batch.len(), batch[0].len(), width);
+        Ok(rows.reshape(shape).map_err(moeprune_model::Error::from)?)
     };
-    blocks.blocks().iter().map(embed).collect()
+    blocks.batches(micro_batch).map(embed).collect()
 }
 
 /// Runs layer number `index` of a model on `inputs`, one tensor `[1, tokens, hidden]` a block and
-/// a forward call, and sums up what it does.
+/// a forward call, and sums up what it does. A tensor counts as one block.
 ///
 /// `spec` says what the layer is made of: a layer that lost experts goes with a specification that
 /// has as many fewer. The layer's results are appended to `outputs`, if asked for.

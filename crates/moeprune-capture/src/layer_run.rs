@@ -8,24 +8,29 @@ use moeprune_model::{ActivationSink, Expert, HiddenSum, LayerTrunk, NoSink, Rout
 
 use crate::{Error, LayerObserver, observer::forward_error};
 
-/// Tokens of several blocks that go through an expert together: enough to keep a matrix product
-/// busy, few enough that what they become on the way takes little memory.
+/// Tokens of several blocks that go through an expert together on the CPU: enough to keep a matrix
+/// product busy, few enough that what they become on the way takes little memory.
 const EXPERT_ROWS: usize = 512;
+
+/// The same on a device, which is kept busy by more.
+const DEVICE_EXPERT_ROWS: usize = 8192;
 
 /// Is told how many more tokens went through a trunk or an expert, several times a layer, and
 /// may ask to stop.
 pub type Watch<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 
-/// A layer on its way over all blocks: first the trunk for every block, then expert after expert.
+/// A layer on its way over all blocks: first the trunk for every micro-batch of blocks, then expert
+/// after expert.
 ///
-/// The results have the bits of running the layer block by block, and so have the observer's
-/// sums: tokens are seen in the same order, and what becomes of one does not depend on others.
+/// On the CPU the results have the bits of running the layer block by block, and so have the
+/// observer's sums, whatever the micro-batches: tokens are seen in the same order, and what becomes
+/// of one does not depend on others.
 ///
 /// ```no_run
 /// # use std::ops::ControlFlow;
-/// # use candle_core::{DType, Device, Tensor};
+/// # use candle_core::Tensor;
 /// # use moeprune_core::{ModelSpec, TensorSource};
-/// # use moeprune_model::{Expert, LayerTrunk, for_each_expert};
+/// # use moeprune_model::{Compute, Expert, LayerTrunk, for_each_expert};
 /// # use moeprune_capture::{Error, LayerRun};
 /// fn advance(
 ///     source: &dyn TensorSource,
@@ -33,14 +38,14 @@ pub type Watch<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 ///     layer: usize,
 ///     hidden: Vec<Tensor>,
 /// ) -> Result<Vec<Tensor>, Error> {
-///     let (device, dtype) = (Device::Cpu, DType::F32);
+///     let compute = Compute::cpu();
 ///     let mut watch = |_| ControlFlow::Continue(());
-///     let trunk = LayerTrunk::load(source, spec, layer, &device, dtype)?;
+///     let trunk = LayerTrunk::load(source, spec, layer, &compute)?;
 ///     let mut run = LayerRun::advance(&trunk, layer, hidden, None, &mut watch)?;
 ///     drop(trunk);
 ///     let experts: Vec<usize> = (0..spec.layers[layer].moe().map_or(0, |m| m.experts)).collect();
 ///     for_each_expert(source, layer, &experts, |stored| {
-///         let expert = Expert::load(&stored, spec, layer, stored.expert, &device, dtype)?;
+///         let expert = Expert::load(&stored, spec, layer, stored.expert, &compute)?;
 ///         run.expert(stored.expert, &expert, None, &mut watch)
 ///     })?;
 ///     run.finish()
@@ -49,11 +54,15 @@ pub type Watch<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 #[derive(Debug)]
 pub struct LayerRun {
     layer: usize,
-    blocks: Vec<Block>,
+    expert_rows: usize,
+    batches: Vec<MicroBatch>,
 }
 
+/// Blocks of one length that went through the trunk together.
 #[derive(Debug)]
-struct Block {
+struct MicroBatch {
+    first_block: usize,
+    sequence_len: usize,
     /// `None` if only statistics are wanted.
     sum: Option<HiddenSum>,
     routed: Option<Routed>,
@@ -61,7 +70,7 @@ struct Block {
 
 impl LayerRun {
     /// Runs the trunk on hidden states that become the layer's outputs, one tensor
-    /// `[1, tokens, hidden]` a block.
+    /// `[blocks, tokens, hidden]` for each micro-batch.
     ///
     /// # Errors
     /// If a forward pass or the observer fails, or `watch` asks to stop ([`Error::Stopped`]).
@@ -97,28 +106,35 @@ impl LayerRun {
         mut observer: Option<&mut LayerObserver>,
         watch: Watch<'_>,
     ) -> Result<Self, Error> {
-        let mut blocks = Vec::new();
-        for (index, block) in hidden.enumerate() {
-            let tokens = block.elem_count() / block.dims().last().copied().unwrap_or(1).max(1);
+        let (mut batches, mut first_block) = (Vec::new(), 0);
+        let mut expert_rows = EXPERT_ROWS;
+        for batch in hidden {
+            if !batch.device().is_cpu() {
+                expert_rows = DEVICE_EXPERT_ROWS;
+            }
+            let (blocks, sequence_len, _) = batch
+                .dims3()
+                .map_err(|error| forward_error(layer, moeprune_model::Error::from(error)))?;
             let out = match &mut observer {
-                None => trunk.forward(&block, &mut NoSink),
+                None => trunk.forward(&batch, &mut NoSink),
                 Some(observer) => {
-                    observer.at_block(index);
-                    trunk.forward(&block, *observer)
+                    observer.at_blocks(first_block..first_block + blocks);
+                    trunk.forward(&batch, *observer)
                 }
             };
             let TrunkOutput { sum, routed } = out.map_err(|e| forward_error(layer, e))?;
-            blocks.push(Block { sum: outputs.then_some(sum), routed });
-            go_on(watch, tokens)?;
+            let sum = outputs.then_some(sum);
+            batches.push(MicroBatch { first_block, sequence_len, sum, routed });
+            first_block += blocks;
+            go_on(watch, blocks * sequence_len)?;
         }
-        Ok(Self { layer, blocks })
+        Ok(Self { layer, expert_rows, batches })
     }
 
     /// Tokens routed to an expert.
     #[must_use]
     pub fn tokens(&self, expert: usize) -> u64 {
-        let of = |block: &Block| block.routed.as_ref().map_or(0, |r| r.tokens(expert).0.len());
-        self.blocks.iter().map(|block| of(block) as u64).sum()
+        self.batches.iter().map(|batch| batch.tokens(expert) as u64).sum()
     }
 
     /// Runs an expert on the tokens routed to it. Experts must come in ascending order.
@@ -132,61 +148,64 @@ impl LayerRun {
         mut observer: Option<&mut LayerObserver>,
         watch: Watch<'_>,
     ) -> Result<(), Error> {
-        for batch in self.batches(index) {
-            self.batch(index, expert, &batch, &mut observer)
+        for call in self.calls(index) {
+            self.call(index, expert, &call, &mut observer)
                 .map_err(|error| forward_error(self.layer, error))?;
-            go_on(watch, batch.iter().map(|part| part.rows.len()).sum())?;
+            go_on(watch, call.iter().map(|part| part.rows.len()).sum())?;
         }
         Ok(())
     }
 
-    /// The layer's outputs, one tensor `[1, tokens, hidden]` a block; none of a run that only
-    /// watched.
+    /// The layer's outputs, one tensor `[blocks, tokens, hidden]` for each micro-batch; none of a
+    /// run that only watched.
     ///
     /// # Errors
     /// If a tensor operation fails.
     pub fn finish(self) -> Result<Vec<Tensor>, Error> {
-        let tensor = |sum: HiddenSum| -> Result<Tensor, moeprune_model::Error> {
-            Ok(sum.into_tensor()?.unsqueeze(0)?)
+        let tensor = |sum: HiddenSum, len: usize| -> Result<Tensor, moeprune_model::Error> {
+            let rows = sum.into_tensor()?;
+            let (tokens, width) = rows.dims2()?;
+            Ok(rows.reshape((tokens / len.max(1), len, width))?)
         };
-        let sums = self.blocks.into_iter().filter_map(|block| block.sum);
-        Ok(sums.map(tensor).collect::<Result<_, _>>()?)
+        let batches = self.batches.into_iter();
+        let sums = batches.filter_map(|batch| Some((batch.sum?, batch.sequence_len)));
+        Ok(sums.map(|(sum, len)| tensor(sum, len)).collect::<Result<_, _>>()?)
     }
 
     /// An expert's tokens in pieces that are run together.
-    fn batches(&self, expert: usize) -> Vec<Vec<Part>> {
-        let mut batches = Vec::new();
-        let (mut batch, mut room) = (Vec::new(), EXPERT_ROWS);
-        for (block, state) in self.blocks.iter().enumerate() {
-            let tokens = state.routed.as_ref().map_or(0, |r| r.tokens(expert).0.len());
+    fn calls(&self, expert: usize) -> Vec<Vec<Part>> {
+        let mut calls = Vec::new();
+        let (mut call, mut room) = (Vec::new(), self.expert_rows);
+        for (batch, state) in self.batches.iter().enumerate() {
+            let tokens = state.tokens(expert);
             let mut start = 0;
             while start < tokens {
                 let end = tokens.min(start + room);
-                batch.push(Part { block, rows: start..end });
+                call.push(Part { batch, rows: start..end });
                 room -= end - start;
                 start = end;
                 if room == 0 {
-                    batches.push(std::mem::take(&mut batch));
-                    room = EXPERT_ROWS;
+                    calls.push(std::mem::take(&mut call));
+                    room = self.expert_rows;
                 }
             }
         }
-        if !batch.is_empty() {
-            batches.push(batch);
+        if !call.is_empty() {
+            calls.push(call);
         }
-        batches
+        calls
     }
 
-    fn batch(
+    fn call(
         &mut self,
         index: usize,
         expert: &Expert,
-        batch: &[Part],
+        call: &[Part],
         observer: &mut Option<&mut LayerObserver>,
     ) -> Result<(), moeprune_model::Error> {
-        let mut inputs = Vec::with_capacity(batch.len());
-        for part in batch {
-            if let Some(routed) = &self.blocks[part.block].routed {
+        let mut inputs = Vec::with_capacity(call.len());
+        for part in call {
+            if let Some(routed) = &self.batches[part.batch].routed {
                 inputs.push(routed.input(&routed.tokens(index).0[part.rows.clone()])?);
             }
         }
@@ -197,11 +216,17 @@ impl LayerRun {
         drop(inputs);
         let output = match observer {
             None => expert.forward(&input, &mut NoSink)?,
-            Some(observer) => expert.forward(&input, &mut ByBlock { observer, batch })?,
+            Some(observer) => {
+                let blocks = call
+                    .iter()
+                    .flat_map(|part| self.batches[part.batch].blocks_of(index, part.rows.clone()));
+                observer.at_blocks(blocks);
+                expert.forward(&input, &mut Inputs(observer))?
+            }
         };
         let mut first = 0;
-        for part in batch {
-            let Block { sum, routed: Some(routed) } = &mut self.blocks[part.block] else {
+        for part in call {
+            let MicroBatch { sum, routed: Some(routed), .. } = &mut self.batches[part.batch] else {
                 continue;
             };
             let own = output.narrow(0, first, part.rows.len())?;
@@ -219,32 +244,40 @@ impl LayerRun {
     }
 }
 
-/// Some of the tokens that a block sends to an expert, counted within these.
+impl MicroBatch {
+    /// Tokens routed to an expert.
+    fn tokens(&self, expert: usize) -> usize {
+        self.routed.as_ref().map_or(0, |routed| routed.tokens(expert).0.len())
+    }
+
+    /// The blocks that some of an expert's tokens are of, ascending.
+    fn blocks_of(&self, expert: usize, rows: Range<usize>) -> Vec<usize> {
+        let Some(routed) = &self.routed else { return Vec::new() };
+        let rows = routed.tokens(expert).0[rows].iter();
+        let mut blocks: Vec<usize> =
+            rows.map(|&row| self.first_block + row as usize / self.sequence_len.max(1)).collect();
+        blocks.dedup();
+        blocks
+    }
+}
+
+/// Some of the tokens that a micro-batch sends to an expert, counted within these.
 #[derive(Debug)]
 struct Part {
-    block: usize,
+    batch: usize,
     rows: Range<usize>,
 }
 
-/// Shows the rows of a batch to an observer, block by block.
-struct ByBlock<'a> {
-    observer: &'a mut LayerObserver,
-    batch: &'a [Part],
-}
+/// Shows an observer what an expert's Linears read, and nothing else.
+struct Inputs<'a>(&'a mut LayerObserver);
 
-impl ActivationSink for ByBlock<'_> {
+impl ActivationSink for Inputs<'_> {
     fn linear_input(
         &mut self,
         site: LinearId,
         input: &Tensor,
     ) -> Result<(), moeprune_model::Error> {
-        let mut first = 0;
-        for Part { block, rows } in self.batch {
-            self.observer.at_block(*block);
-            self.observer.linear_input(site, &input.narrow(0, first, rows.len())?)?;
-            first += rows.len();
-        }
-        Ok(())
+        self.0.linear_input(site, input)
     }
 }
 

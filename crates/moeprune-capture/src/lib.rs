@@ -87,6 +87,7 @@ mod calibration_file;
 mod document;
 mod encoding;
 mod error;
+mod expert_stream;
 mod forward;
 mod layer_run;
 pub mod observation_file;

@@ -100,7 +100,8 @@ pub struct LayerObserver {
     hidden: usize,
     routing: Option<RoutingSums>,
     inputs: Option<BTreeMap<LinearId, Site>>,
-    block: u64,
+    /// The blocks that what is shown now is of, counted from 1, ascending.
+    blocks: Vec<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -129,20 +130,22 @@ impl LayerObserver {
             hidden: spec.hidden,
             routing: routing.map(|moe| RoutingSums::new(moe.experts, moe.top_k)),
             inputs,
-            block: 0,
+            blocks: vec![0],
         })
     }
 
     /// Says that another calibration block begins. A Linear's calls are the blocks that reached
     /// it, however often the layer reports it within one.
     pub fn begin_block(&mut self) {
-        self.block += 1;
+        self.blocks = vec![self.blocks.last().copied().unwrap_or(0) + 1];
     }
 
-    /// Says that what follows is of block number `block`, from 0. For whoever shows an expert's
-    /// tokens of all blocks before the next expert's: a site's blocks must still ascend.
-    pub fn at_block(&mut self, block: usize) {
-        self.block = block as u64 + 1;
+    /// Says which blocks, from 0 and ascending, have tokens in what follows. For whoever shows
+    /// several blocks at once, or an expert's tokens of all blocks before the next expert's: for
+    /// each site the blocks must still ascend from call to call.
+    pub fn at_blocks(&mut self, blocks: impl IntoIterator<Item = usize>) {
+        self.blocks.clear();
+        self.blocks.extend(blocks.into_iter().map(|block| block as u64 + 1));
     }
 
     /// The moments, so far, of the input that a Linear reads; `None` if inputs are not observed or
@@ -181,7 +184,7 @@ impl LayerObserver {
     }
 
     fn add_input(&mut self, site: LinearId, input: &Tensor) -> Result<(), Error> {
-        let (layer, block) = (self.layer, self.block);
+        let layer = self.layer;
         let Some(inputs) = &mut self.inputs else { return Ok(()) };
         let Some(sums) = inputs.get_mut(&site) else {
             let what = format!("input of {site}");
@@ -193,9 +196,11 @@ impl LayerObserver {
             return Ok(());
         }
         sums.moments.tokens += tokens as u64;
-        if sums.block != block || sums.moments.calls == 0 {
-            sums.moments.calls += 1;
-            sums.block = block;
+        for &block in &self.blocks {
+            if sums.block != block || sums.moments.calls == 0 {
+                sums.moments.calls += 1;
+                sums.block = block;
+            }
         }
         add_column_squares(input, &mut sums.moments.sum_squares).map_err(|source| Error::Values {
             layer,

@@ -84,6 +84,13 @@ impl TokenBlocks {
         &self.blocks
     }
 
+    /// The blocks, at most `size` neighbours of one length at a time. A `size` of 0 is one of 1.
+    pub fn batches(&self, size: usize) -> impl Iterator<Item = &[Vec<u32>]> {
+        self.blocks
+            .chunk_by(|a, b| a.len() == b.len())
+            .flat_map(move |same| same.chunks(size.max(1)))
+    }
+
     /// Tokens in a block.
     #[must_use]
     pub fn sequence_len(&self) -> usize {

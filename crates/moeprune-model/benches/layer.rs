@@ -4,13 +4,13 @@
 //! floating-point operations a token takes is in the throughput: one element is one multiplication
 //! and one addition in a Linear.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use moeprune_core::{
     Activation, Dtype, FeedForward, LayerSpec, LayerTensor, LinearId, ModelSpec, MoeInput, MoeSpec,
     Routing, StageError, TensorBytes, TensorId, TensorSource,
 };
-use moeprune_model::{DecoderLayer, Layer, NoSink};
+use moeprune_model::{Compute, DecoderLayer, Layer, NoSink};
 
 const EXPERTS: usize = 32;
 const TOP_K: usize = 2;
@@ -84,7 +84,7 @@ fn active(spec: &ModelSpec) -> usize {
 fn layer(criterion: &mut Criterion) {
     let spec = arctic_like();
     let source = Weights(spec.clone());
-    let load = || Layer::load(&source, &spec, 0, &Device::Cpu, DType::F32).expect("a layer");
+    let load = || Layer::load(&source, &spec, 0, &Compute::cpu()).expect("a layer");
     let layer = load();
 
     let mut group = criterion.benchmark_group("layer");

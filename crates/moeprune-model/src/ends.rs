@@ -1,10 +1,10 @@
 //! The two ends of a model: embedding and head.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use moeprune_core::{ModelSpec, TensorId, TensorSource};
 
 use crate::{
-    Error,
+    Compute, Error,
     linear::{Linear, Weights},
     norm::RmsNorm,
 };
@@ -18,19 +18,18 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// Reads the table; what it gives is in `dtype`.
+    /// Reads the table; what it gives is in the type that is computed in.
     ///
     /// # Errors
     /// [`Error::Read`] or [`Error::Shape`].
     pub fn load(
         source: &dyn TensorSource,
         spec: &ModelSpec,
-        device: &Device,
-        dtype: DType,
+        compute: &Compute,
     ) -> Result<Self, Error> {
-        let weights = Weights { source, device, dtype };
+        let weights = Weights { source, compute };
         let table = weights.stored(TensorId::Embedding, &[spec.vocab, spec.hidden])?;
-        Ok(Self { table, vocab: spec.vocab, dtype })
+        Ok(Self { table, vocab: spec.vocab, dtype: compute.dtype() })
     }
 
     /// The embeddings of `tokens`, `[tokens, hidden]`. A layer wants `[batch, seq, hidden]`:
@@ -64,10 +63,9 @@ impl Head {
     pub fn load(
         source: &dyn TensorSource,
         spec: &ModelSpec,
-        device: &Device,
-        dtype: DType,
+        compute: &Compute,
     ) -> Result<Self, Error> {
-        let weights = Weights { source, device, dtype };
+        let weights = Weights { source, compute };
         let output = if spec.tied_embeddings { TensorId::Embedding } else { TensorId::LmHead };
         Ok(Self {
             norm: RmsNorm::load(weights, TensorId::FinalNorm, spec.hidden, spec.norm_eps)?,

@@ -1,6 +1,6 @@
 //! What can go wrong while a model runs.
 
-use moeprune_core::{StageError, TensorId};
+use moeprune_core::{Dtype, StageError, TensorId};
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,22 @@ pub enum Error {
         /// Shape stored.
         got: Vec<usize>,
     },
+    /// Weights that are held as one but are stored in different types.
+    #[error(
+        "{tensor} is stored as {got}, the weights it is held together with as {expected}; on a \
+         device they must be of one type: run this model on the CPU"
+    )]
+    MixedTypes {
+        /// The part that differs.
+        tensor: TensorId,
+        /// Type of the first of them.
+        expected: Dtype,
+        /// Its type.
+        got: Dtype,
+    },
+    /// No CUDA device to run on.
+    #[error("cannot run on a CUDA device: {0}")]
+    NoCuda(String),
     /// A specification this crate cannot run.
     #[error("cannot run this model: {0}")]
     Spec(String),
@@ -110,6 +126,9 @@ pub enum Error {
     /// An activation sink refused what it was shown.
     #[error("activation sink: {0}")]
     Sink(#[source] StageError),
+    /// Whoever was handed experts one by one gave up.
+    #[error("no more experts are wanted")]
+    Cancelled,
     /// A tensor operation failed.
     #[error("tensor operation: {0}")]
     Tensor(#[source] Box<candle_core::Error>),

@@ -2,14 +2,14 @@
 
 use std::{sync::mpsc, thread};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use moeprune_core::{
     FeedForward, LayerTensor, LinearId, MlpProjection, ModelSpec, StageError, TensorBytes,
     TensorId, TensorSource,
 };
 
 use crate::{
-    ActivationSink, Error,
+    ActivationSink, Compute, Error,
     linear::Weights,
     mlp::{GatedMlp, MlpShape},
 };
@@ -88,6 +88,36 @@ pub fn for_each_expert<'a, E: From<Error>>(
     })
 }
 
+/// As [`for_each_expert`], but each is also [loaded](Expert::load) before it is handed over: for a
+/// device, to which the next expert is brought while one is in use. At most two are on it.
+///
+/// # Errors
+/// As [`for_each_expert`], and what loading one says.
+pub fn for_each_uploaded_expert<E: From<Error>>(
+    source: &dyn TensorSource,
+    spec: &ModelSpec,
+    compute: &Compute,
+    layer: usize,
+    experts: &[usize],
+    mut visit: impl FnMut(Expert) -> Result<(), E>,
+) -> Result<(), E> {
+    thread::scope(|scope| {
+        let (give, take) = mpsc::sync_channel(0);
+        scope.spawn(move || {
+            let handed_over = for_each_expert(source, layer, experts, |stored| {
+                let expert = Expert::load(&stored, spec, layer, stored.expert, compute)?;
+                // Fails when the visitor has given up; so does the reading then.
+                give.send(Ok(expert)).map_err(|_| Error::Cancelled)
+            });
+            if let Err(error) = handed_over {
+                // Nobody is there to be told of a cancellation.
+                drop(give.send(Err(error)));
+            }
+        });
+        take.into_iter().try_for_each(|loaded| visit(loaded?))
+    })
+}
+
 /// An expert ready to run.
 #[derive(Debug)]
 pub struct Expert {
@@ -96,7 +126,7 @@ pub struct Expert {
 }
 
 impl Expert {
-    /// Reads expert `expert` of layer `layer` in the type it will compute in.
+    /// Reads expert `expert` of layer `layer` to where it will run.
     ///
     /// # Errors
     /// [`Error::Read`] and [`Error::Shape`] name the tensor; [`Error::Spec`] if the layer has no
@@ -106,15 +136,14 @@ impl Expert {
         spec: &ModelSpec,
         layer: usize,
         expert: usize,
-        device: &Device,
-        dtype: DType,
+        compute: &Compute,
     ) -> Result<Self, Error> {
         let Some(FeedForward::Moe(moe)) = spec.layers.get(layer).map(|l| &l.feed_forward) else {
             return Err(Error::Spec(format!("layer {layer} has no experts")));
         };
         let shape =
             MlpShape { hidden: spec.hidden, inner: moe.expert_inner, activation: spec.activation };
-        let weights = Weights { source, device, dtype };
+        let weights = Weights { source, compute };
         let mlp = GatedMlp::load(weights, layer, |p| LinearId::Expert(expert, p), shape)?;
         Ok(Self { index: expert, mlp })
     }
@@ -126,5 +155,20 @@ impl Expert {
     /// If a tensor operation or the sink fails.
     pub fn forward(&self, input: &Tensor, sink: &mut dyn ActivationSink) -> Result<Tensor, Error> {
         self.mlp.forward(input, |p| LinearId::Expert(self.index, p), sink)
+    }
+
+    /// Which expert of its layer it is.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// A stored weight, `[rows, cols]`, sharing memory with what runs: zeroing weights in it
+    /// changes the expert. `None` on the CPU in f32, where weights are widened when they are read.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn weight(&self, projection: MlpProjection) -> Result<Option<Tensor>, Error> {
+        self.mlp.stored(projection)
     }
 }

@@ -25,7 +25,8 @@ impl HiddenSum {
             let values = with_slice(hidden, <[f32]>::to_vec)?;
             return Ok(Self(Sum::Host { values, cols: hidden.dim(1)? }));
         }
-        Ok(Self(Sum::Device(hidden.clone())))
+        // A copy: on a device it is added to in place, and others may hold `hidden` too.
+        Ok(Self(Sum::Device(hidden.copy()?)))
     }
 
     /// Adds `gates[i] · output[i]` to row `rows[i]`; the rows of one call are distinct. `output`
@@ -45,6 +46,10 @@ impl HiddenSum {
                     }
                 }
             }),
+            #[cfg(feature = "cuda")]
+            Sum::Device(sum) if sum.device().is_cuda() => {
+                crate::cuda::add_gated_rows(sum, output, rows, gates)
+            }
             Sum::Device(sum) => {
                 let device = output.device();
                 let index = Tensor::from_slice(rows, rows.len(), device)?;

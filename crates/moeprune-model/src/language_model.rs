@@ -1,11 +1,11 @@
 //! A whole model in memory.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use moeprune_core::{ModelSpec, TensorSource};
 
 use crate::{
-    ActivationSink, Embedding, Error, Head, Layer, LayerCache, NoSink, exponential::log_sum_exp,
-    layer::check_length, ops,
+    ActivationSink, Compute, Embedding, Error, Head, Layer, LayerCache, NoSink,
+    exponential::log_sum_exp, layer::check_length, ops,
 };
 
 /// Rows of logits that exist at once: a vocabulary is wide.
@@ -25,34 +25,20 @@ pub struct LanguageModel {
 }
 
 impl LanguageModel {
-    /// Reads a whole model: f32 on the CPU, bf16 elsewhere.
+    /// Reads a whole model to where it will run.
     ///
     /// # Errors
     /// As [`Layer::load`].
     pub fn load(
         source: &dyn TensorSource,
         spec: &ModelSpec,
-        device: &Device,
+        compute: &Compute,
     ) -> Result<Self, Error> {
-        let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };
-        Self::load_as(source, spec, device, dtype)
-    }
-
-    /// Reads a whole model to compute in `dtype`.
-    ///
-    /// # Errors
-    /// As [`Layer::load`].
-    pub fn load_as(
-        source: &dyn TensorSource,
-        spec: &ModelSpec,
-        device: &Device,
-        dtype: DType,
-    ) -> Result<Self, Error> {
-        let layer = |l| Layer::load(source, spec, l, device, dtype);
+        let layer = |l| Layer::load(source, spec, l, compute);
         Ok(Self {
-            embedding: Embedding::load(source, spec, device, dtype)?,
+            embedding: Embedding::load(source, spec, compute)?,
             layers: (0..spec.layers.len()).map(layer).collect::<Result<_, _>>()?,
-            head: Head::load(source, spec, device, dtype)?,
+            head: Head::load(source, spec, compute)?,
             vocab: spec.vocab,
             max_positions: spec.max_positions,
         })

@@ -1,10 +1,11 @@
 //! One decoder layer.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use moeprune_core::{ModelSpec, TensorSource};
 
 use crate::{
-    ActivationSink, Error, Expert, LayerCache, LayerTrunk, TrunkOutput, cache::SequenceCache,
+    ActivationSink, Compute, Error, Expert, LayerCache, LayerTrunk, TrunkOutput,
+    cache::SequenceCache,
 };
 
 /// A decoder layer that can be run.
@@ -50,12 +51,11 @@ impl Layer {
         source: &dyn TensorSource,
         spec: &ModelSpec,
         layer: usize,
-        device: &Device,
-        dtype: DType,
+        compute: &Compute,
     ) -> Result<Self, Error> {
-        let trunk = LayerTrunk::load(source, spec, layer, device, dtype)?;
+        let trunk = LayerTrunk::load(source, spec, layer, compute)?;
         let experts = spec.layers[layer].moe().map_or(0, |moe| moe.experts);
-        let expert = |e| Expert::load(source, spec, layer, e, device, dtype);
+        let expert = |e| Expert::load(source, spec, layer, e, compute);
         Ok(Self { trunk, experts: (0..experts).map(expert).collect::<Result<_, _>>()? })
     }
 

@@ -16,8 +16,9 @@ Counts the tokens each expert gets in the first layer of a model:
 
 ```
 # use moeprune_core::*;
-use candle_core::{DType, Device};
-use moeprune_model::{ActivationSink, DecoderLayer, Embedding, Error, Layer, RoutingChoice};
+use moeprune_model::{
+    ActivationSink, Compute, DecoderLayer, Embedding, Error, Layer, RoutingChoice,
+};
 
 struct Load(Vec<u64>);
 
@@ -35,9 +36,9 @@ fn load_of_first_layer(
     spec: &ModelSpec,
     tokens: &[u32],
 ) -> Result<Vec<u64>, Error> {
-    let (device, dtype) = (Device::Cpu, DType::F32);
-    let hidden = Embedding::load(source, spec, &device, dtype)?.embed(tokens)?.unsqueeze(0)?;
-    let layer = Layer::load(source, spec, 0, &device, dtype)?;
+    let compute = Compute::cpu();
+    let hidden = Embedding::load(source, spec, &compute)?.embed(tokens)?.unsqueeze(0)?;
+    let layer = Layer::load(source, spec, 0, &compute)?;
     let mut load = Load(vec![0; spec.layers[0].moe().map_or(0, |moe| moe.experts)]);
     layer.forward(&hidden, 0, None, &mut load)?;
     Ok(load.0)
@@ -103,6 +104,9 @@ changes nothing for tokens that did not choose it.
 
 mod attention;
 mod cache;
+mod compute;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod ends;
 mod error;
 mod expert;
@@ -122,9 +126,10 @@ mod sink;
 mod trunk;
 
 pub use cache::LayerCache;
+pub use compute::Compute;
 pub use ends::{Embedding, Head};
 pub use error::Error;
-pub use expert::{Expert, ExpertTensors, for_each_expert};
+pub use expert::{Expert, ExpertTensors, for_each_expert, for_each_uploaded_expert};
 pub use generate::GenerationOptions;
 pub use hidden_sum::HiddenSum;
 pub use language_model::LanguageModel;

@@ -1,61 +1,71 @@
 //! Linears without bias, and reading them.
 
-use candle_core::{DType, Device, Tensor};
-use moeprune_core::{Dtype, TensorBytes, TensorId, TensorSource};
+use std::ops::Range;
+
+use candle_core::{Device, Tensor};
+use moeprune_core::{TensorBytes, TensorId, TensorSource};
 
 use crate::{
-    Error,
-    ops::{is_host, with_slice},
+    Compute, Error,
+    compute::candle_dtype,
+    ops::with_slice,
     product::{Rows, product},
 };
 
 /// `x · Wᵀ`
 #[derive(Debug)]
-pub(crate) struct Linear {
-    /// `[inputs, outputs]`: stored so on the CPU, where a product with few rows then reads the
-    /// weight front to back; a transposed view elsewhere.
-    transposed: Tensor,
+pub(crate) enum Linear {
+    /// f32 on the CPU, `[inputs, outputs]`: a product with few rows then reads the weight front to
+    /// back.
+    Host { transposed: Tensor },
+    /// `[outputs, inputs]` in the type it is stored in.
+    Device { weight: Tensor },
 }
 
 impl Linear {
-    /// `[rows, inputs]` to `[rows, outputs]`
+    /// `[rows, inputs]` to `[rows, outputs]`, in the type of `x`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        if !is_host(&self.transposed) {
-            return Ok(x.matmul(&self.transposed)?);
-        }
+        let transposed = match self {
+            Self::Host { transposed } => transposed,
+            Self::Device { weight } => {
+                return Ok(x.matmul(&weight.to_dtype(x.dtype())?.t()?)?);
+            }
+        };
         let rows = x.dim(0)?;
-        let (inputs, outputs) = self.transposed.dims2()?;
+        let (inputs, outputs) = transposed.dims2()?;
         let y = with_slice(x, |x| {
-            with_slice(&self.transposed, |w| {
+            with_slice(transposed, |w| {
                 product(rows, outputs, inputs, Rows::dense(x, inputs), Rows::dense(w, outputs))
             })
         })??;
         Ok(Tensor::from_vec(y, (rows, outputs), &Device::Cpu)?)
     }
+
+    /// Some rows of the stored weight, sharing its memory; `None` where it was widened.
+    pub(crate) fn stored_rows(&self, rows: Range<usize>) -> Result<Option<Tensor>, Error> {
+        match self {
+            Self::Host { .. } => Ok(None),
+            Self::Device { weight } => Ok(Some(weight.narrow(0, rows.start, rows.len())?)),
+        }
+    }
 }
 
-/// Reads weights in the type and to the place they are computed in.
+/// Reads weights to the place they are computed in.
 #[derive(Clone, Copy)]
 pub(crate) struct Weights<'a> {
     pub(crate) source: &'a dyn TensorSource,
-    pub(crate) device: &'a Device,
-    pub(crate) dtype: DType,
+    pub(crate) compute: &'a Compute,
 }
 
 impl<'a> Weights<'a> {
-    /// The same weights in another type.
-    pub(crate) fn in_type(self, dtype: DType) -> Self {
-        Self { dtype, ..self }
-    }
-
-    /// A vector, for example a norm's weight.
+    /// A vector, for example a norm's weight, in the type that is computed in.
     pub(crate) fn vector(self, id: TensorId, len: usize) -> Result<Tensor, Error> {
-        Ok(self.stored(id, &[len])?.to_dtype(self.dtype)?)
+        Ok(self.stored(id, &[len])?.to_dtype(self.compute.dtype())?)
     }
 
     /// A tensor in the type it is stored in.
     pub(crate) fn stored(self, id: TensorId, shape: &[usize]) -> Result<Tensor, Error> {
-        to_tensor(id, &self.read(id, shape)?, self.device)
+        self.compute.upload(&[self.read(id, shape)?])
     }
 
     /// Linears that read the same vector, as one: their outputs stand one after the other.
@@ -65,12 +75,19 @@ impl<'a> Weights<'a> {
         parts: &[(TensorId, usize)],
         inputs: usize,
     ) -> Result<Linear, Error> {
-        if !(self.device.is_cpu() && self.dtype == DType::F32) {
-            let read = |&(id, rows): &(TensorId, usize)| {
-                Ok(self.stored(id, &[rows, inputs])?.to_dtype(self.dtype)?)
-            };
+        if self.compute.holds_stored() {
+            let read = |&(id, rows): &(TensorId, usize)| self.read(id, &[rows, inputs]);
             let weights = parts.iter().map(read).collect::<Result<Vec<_>, Error>>()?;
-            return Ok(Linear { transposed: Tensor::cat(&weights, 0)?.t()? });
+            for ((tensor, _), weight) in parts.iter().zip(&weights) {
+                if weight.dtype() != weights[0].dtype() {
+                    return Err(Error::MixedTypes {
+                        tensor: *tensor,
+                        expected: weights[0].dtype(),
+                        got: weight.dtype(),
+                    });
+                }
+            }
+            return Ok(Linear::Device { weight: self.compute.upload(&weights)? });
         }
         let outputs = parts.iter().map(|(_, rows)| rows).sum();
         let mut transposed = vec![0.0; inputs * outputs];
@@ -81,7 +98,8 @@ impl<'a> Weights<'a> {
                 .map_err(|source| Error::Read { tensor: id, source: source.into() })?;
             offset += rows;
         }
-        Ok(Linear { transposed: Tensor::from_vec(transposed, (inputs, outputs), self.device)? })
+        let transposed = Tensor::from_vec(transposed, (inputs, outputs), &Device::Cpu)?;
+        Ok(Linear::Host { transposed })
     }
 
     fn read(self, id: TensorId, expected: &[usize]) -> Result<TensorBytes<'a>, Error> {
@@ -90,21 +108,10 @@ impl<'a> Weights<'a> {
             let (expected, got) = (expected.to_vec(), bytes.shape().to_vec());
             return Err(Error::Shape { tensor: id, expected, got });
         }
+        candle_dtype(bytes.dtype())
+            .map_err(|source| Error::Read { tensor: id, source: source.into() })?;
         Ok(bytes)
     }
-}
-
-fn to_tensor(id: TensorId, bytes: &TensorBytes<'_>, device: &Device) -> Result<Tensor, Error> {
-    let dtype = match bytes.dtype() {
-        Dtype::F32 => DType::F32,
-        Dtype::F16 => DType::F16,
-        Dtype::BF16 => DType::BF16,
-        other => {
-            let source = moeprune_core::Error::NotFloat(other).into();
-            return Err(Error::Read { tensor: id, source });
-        }
-    };
-    Ok(Tensor::from_raw_buffer(bytes.bytes(), dtype, bytes.shape(), device)?)
 }
 
 /// Writes element `(r, c)` of a matrix with `cols` columns to `dst[c · stride + r]`.
@@ -133,7 +140,8 @@ fn transpose(
 
 #[cfg(test)]
 mod tests {
-    use moeprune_core::{LinearId, StageError};
+    use candle_core::DType;
+    use moeprune_core::{Dtype, LinearId, StageError};
 
     use super::*;
 
@@ -153,17 +161,15 @@ mod tests {
 
     const ID: TensorId = TensorId::Embedding;
 
-    fn weights(source: &Counting, dtype: DType) -> Weights<'_> {
-        Weights { source, device: &Device::Cpu, dtype }
-    }
-
     #[test]
     fn fused_linears_stand_side_by_side() {
         let source = Counting(vec![18, 5], Dtype::BF16);
         let x = Tensor::from_vec(vec![1.0_f32, 0.0, 0.0, 10.0, 0.0], (1, 5), &Device::Cpu).unwrap();
         let want: Vec<f32> = (0..18).chain(0..18).map(|r| (r * 55 + 30) as f32).collect();
         for dtype in [DType::F32, DType::F64] {
-            let linear = weights(&source, dtype).linear(&[(ID, 18), (ID, 18)], 5).unwrap();
+            let compute = Compute::cpu_in(dtype);
+            let weights = Weights { source: &source, compute: &compute };
+            let linear = weights.linear(&[(ID, 18), (ID, 18)], 5).unwrap();
             let y = linear.forward(&x.to_dtype(dtype).unwrap()).unwrap();
             assert_eq!(crate::ops::to_vec(&y).unwrap(), want);
         }
@@ -172,7 +178,9 @@ mod tests {
     #[test]
     fn errors_name_the_tensor() {
         let check = |source: Counting, id: TensorId, want: &str| {
-            let error = weights(&source, DType::F32).linear(&[(id, 4)], 3).unwrap_err();
+            let compute = Compute::cpu();
+            let weights = Weights { source: &source, compute: &compute };
+            let error = weights.linear(&[(id, 4)], 3).unwrap_err();
             assert!(error.to_string().starts_with(want), "{error}");
         };
         let router = TensorId::linear(2, LinearId::Router);

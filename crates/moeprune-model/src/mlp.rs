@@ -14,6 +14,8 @@ use crate::{
 pub(crate) struct GatedMlp {
     gate_up: Linear,
     down: Linear,
+    hidden: usize,
+    inner: usize,
 }
 
 /// Where an MLP stands in a layer, and its shape.
@@ -41,7 +43,18 @@ impl GatedMlp {
         Ok(Self {
             gate_up: weights.linear(&gate_up, shape.hidden)?,
             down: weights.linear(&[(id(MlpProjection::Down), shape.hidden)], shape.inner)?,
+            hidden: shape.hidden,
+            inner: shape.inner,
         })
+    }
+
+    /// A stored weight, sharing the memory of the one that runs; `None` where it was widened.
+    pub(crate) fn stored(&self, projection: MlpProjection) -> Result<Option<Tensor>, Error> {
+        match projection {
+            MlpProjection::Gate => self.gate_up.stored_rows(0..self.inner),
+            MlpProjection::Up => self.gate_up.stored_rows(self.inner..2 * self.inner),
+            MlpProjection::Down => self.down.stored_rows(0..self.hidden),
+        }
     }
 
     /// `[tokens, hidden]` to the same; shows both inputs to `sink`.

@@ -50,6 +50,9 @@ pub(crate) fn add(a: &Tensor, b: &Tensor) -> Result<Tensor, Error> {
 
 /// `x / sqrt(mean(x²) + eps) ∘ weight` for each row of `x`, in f32 or wider.
 pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, Error> {
+    if x.device().is_cuda() {
+        return Ok(candle_nn::ops::rms_norm(&x.contiguous()?, weight, eps as f32)?);
+    }
     if !is_host(x) {
         let wide_x = x.to_dtype(wide(x.dtype()))?;
         let mean = wide_x.sqr()?.mean_keepdim(D::Minus1)?;
@@ -74,6 +77,10 @@ pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, 
 pub(crate) fn gated_silu(gate_up: &Tensor) -> Result<Tensor, Error> {
     let (rows, both) = gate_up.dims2()?;
     let inner = both / 2;
+    #[cfg(feature = "cuda")]
+    if gate_up.device().is_cuda() {
+        return crate::cuda::gated_silu(gate_up);
+    }
     if !is_host(gate_up) {
         let gate = gate_up.narrow(1, 0, inner)?.silu()?;
         return Ok((gate * gate_up.narrow(1, inner, inner)?)?);

@@ -1,5 +1,7 @@
 //! From router logits to experts.
 
+use rayon::prelude::*;
+
 use crate::{Error, RoutingChoice, exponential::exponentiate};
 
 /// The experts of each token of a call.
@@ -24,31 +26,17 @@ impl Routes {
     ) -> Result<Self, Error> {
         let tokens = logits.len() / experts.max(1);
         let top_k = top_k.min(experts);
-        let mut indices = Vec::with_capacity(tokens * top_k);
-        let mut weights = Vec::with_capacity(tokens * top_k);
-        for (token, row) in logits.chunks_exact_mut(experts.max(1)).enumerate() {
-            if let Some(expert) = row.iter().position(|v| !v.is_finite()) {
-                let value = row[expert];
-                return Err(Error::NonFiniteRouting { layer, token, expert, value });
-            }
-            let all = exponentiate(row, 1.0);
-            let first = weights.len();
-            for _ in 0..top_k {
-                let mut best = 0;
-                for (expert, value) in row.iter().enumerate() {
-                    if *value > row[best] {
-                        best = expert;
-                    }
-                }
-                indices.push(best as u32);
-                weights.push(row[best]);
-                row[best] = f32::NEG_INFINITY;
-            }
-            let chosen = &mut weights[first..];
-            let total = if renormalize { chosen.iter().sum() } else { all };
-            for weight in chosen {
-                *weight /= total;
-            }
+        if let Some(place) = logits.iter().position(|v| !v.is_finite()) {
+            let (token, expert, value) = (place / experts, place % experts, logits[place]);
+            return Err(Error::NonFiniteRouting { layer, token, expert, value });
+        }
+        let (mut indices, mut weights) = (vec![0; tokens * top_k], vec![0.0; tokens * top_k]);
+        if top_k > 0 {
+            // A device sends the logits of many tokens at once.
+            let rows = logits.par_chunks_exact_mut(experts).with_min_len(TOKENS_A_THREAD);
+            rows.zip(indices.par_chunks_exact_mut(top_k))
+                .zip(weights.par_chunks_exact_mut(top_k))
+                .for_each(|((row, indices), weights)| choose(row, indices, weights, renormalize));
         }
         Ok(Self { experts, tokens, top_k, indices, weights })
     }
@@ -82,6 +70,28 @@ impl Routes {
             *slot += 1;
         }
         ExpertTokens { starts, tokens, gates }
+    }
+}
+
+/// Tokens below which routing is not worth another thread.
+const TOKENS_A_THREAD: usize = 1024;
+
+/// The experts of one token; its logits are of no use afterwards.
+fn choose(logits: &mut [f32], indices: &mut [u32], weights: &mut [f32], renormalize: bool) {
+    let all = exponentiate(logits, 1.0);
+    for (index, weight) in indices.iter_mut().zip(&mut *weights) {
+        let mut best = 0;
+        for (expert, value) in logits.iter().enumerate() {
+            if *value > logits[best] {
+                best = expert;
+            }
+        }
+        (*index, *weight) = (best as u32, logits[best]);
+        logits[best] = f32::NEG_INFINITY;
+    }
+    let total = if renormalize { weights.iter().sum() } else { all };
+    for weight in weights {
+        *weight /= total;
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use moeprune_core::{
     FeedForward, LayerTensor, LinearId, ModelSpec, MoeInput, MoeSpec, Routing, TensorId,
     TensorSource,
 };
 
 use crate::{
-    ActivationSink, Error, HiddenSum,
+    ActivationSink, Compute, Error, HiddenSum,
     attention::Attention,
     cache::SequenceCache,
     layer::check_length,
@@ -100,9 +100,7 @@ impl Routed {
 }
 
 impl LayerTrunk {
-    /// Reads the trunk of layer `layer` of a model and widens or narrows it, once, to the type it
-    /// will compute in. On the CPU that should be [`DType::F32`], for which there is code of its
-    /// own; other types go through candle's operations, which is what a GPU does.
+    /// Reads the trunk of layer `layer` of a model to where it will run.
     ///
     /// # Errors
     /// [`Error::Read`] and [`Error::Shape`] name the tensor; [`Error::Spec`] if the specification
@@ -111,14 +109,13 @@ impl LayerTrunk {
         source: &dyn TensorSource,
         spec: &ModelSpec,
         layer: usize,
-        device: &Device,
-        dtype: DType,
+        compute: &Compute,
     ) -> Result<Self, Error> {
         let Some(parts) = spec.layers.get(layer) else {
             let layers = spec.layers.len();
             return Err(Error::Spec(format!("no layer {layer} in a model of {layers}")));
         };
-        let weights = Weights { source, device, dtype };
+        let weights = Weights { source, compute };
         let norm = |tensor| {
             RmsNorm::load(weights, TensorId::Layer(layer, tensor), spec.hidden, spec.norm_eps)
         };
@@ -167,6 +164,26 @@ impl LayerTrunk {
         let rows = hidden.reshape((batch * seq, self.hidden))?;
         let mut caches: Vec<_> = (0..batch).map(|_| SequenceCache::starting_at(0)).collect();
         self.forward_ragged(&rows, &vec![seq; batch], &mut caches, sink)
+    }
+
+    /// A stored weight, `[rows, cols]`, sharing memory with what runs: zeroing weights in it
+    /// changes the trunk. `None` on the CPU in f32, where weights are widened when they are read,
+    /// and for a Linear that the trunk does not have.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn weight(&self, linear: LinearId) -> Result<Option<Tensor>, Error> {
+        match (linear, &self.feed_forward) {
+            (LinearId::Attention(projection), _) => self.attention.stored(projection, self.hidden),
+            (LinearId::Dense(projection), Block::Dense(mlp))
+            | (LinearId::Residual(projection), Block::Moe { residual: Some((_, mlp)), .. }) => {
+                mlp.stored(projection)
+            }
+            (LinearId::Router, Block::Moe { router, .. }) => {
+                router.weight.stored_rows(0..router.experts)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Batch and length of hidden states.
@@ -245,8 +262,7 @@ impl Router {
             experts: spec.experts,
             top_k: spec.top_k,
             renormalize,
-            // Half-precision logits can tie or swap where f32 ones do not.
-            weight: weights.in_type(ops::wide(weights.dtype)).linear(&id, hidden)?,
+            weight: weights.linear(&id, hidden)?,
         })
     }
 
@@ -257,6 +273,7 @@ impl Router {
         sink: &mut dyn ActivationSink,
     ) -> Result<ExpertTokens, Error> {
         sink.linear_input(LinearId::Router, x)?;
+        // Half-precision logits can tie or swap where f32 ones do not.
         let logits = self.weight.forward(&x.to_dtype(ops::wide(x.dtype()))?)?;
         let routes = Routes::softmax_top_k(
             logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?,

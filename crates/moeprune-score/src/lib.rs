@@ -61,9 +61,14 @@ to less, to compare times.
 matrix is never zeroed entirely, and a Linear that no calibration token reached is pruned by
 magnitude at the same ratio, and reported as [`PrunedMatrix::fallback`].
 
+*On a GPU too.* With the feature `cuda`, the module `cuda` does the same on matrices in the memory of
+a CUDA device, with the same bits as the result.
+
 This crate reads no files and knows no tensor names.
 */
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod error;
 mod input;
 mod magnitude;
@@ -90,7 +95,7 @@ pub use mask::BitMask;
 pub use n_of_m::NOfM;
 pub use outliers::{ScoreSum, count_above, outlier_percent, score_sum};
 pub use owl::Owl;
-pub use pattern::MaskPattern;
+pub use pattern::{KnownPattern, MaskPattern};
 pub use per_row::PerRow;
 pub use prune::{PrunedMatrix, mask_matrix, prune_matrix};
 pub use rounding::Rounding;

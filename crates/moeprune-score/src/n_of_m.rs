@@ -3,7 +3,7 @@
 use moeprune_core::Sparsity;
 
 use crate::{
-    Error, MaskPattern,
+    Error, KnownPattern, MaskPattern,
     simd::{Level, dispatched},
     smallest::mark_smallest,
 };
@@ -49,6 +49,11 @@ impl NOfM {
     pub fn m(self) -> usize {
         self.m
     }
+
+    /// Weights zeroed in a group of `width` columns, `m` or fewer.
+    pub(crate) fn of(self, width: usize) -> usize {
+        (width as u128 * self.n as u128 / self.m as u128) as usize
+    }
 }
 
 impl MaskPattern for NOfM {
@@ -66,12 +71,15 @@ impl MaskPattern for NOfM {
         }
         let width = scores.len() % self.m;
         let start = scores.len() - width;
-        let n = (width as u128 * self.n as u128 / self.m as u128) as usize;
-        mark_smallest(&scores[start..], n, &mut mask[start..]);
+        mark_smallest(&scores[start..], self.of(width), &mut mask[start..]);
     }
 
     fn fixed_ratio(&self) -> Option<Sparsity> {
         Sparsity::new(self.n as f64 / self.m as f64).ok()
+    }
+
+    fn known(&self) -> Option<KnownPattern> {
+        Some(KnownPattern::NOfM(*self))
     }
 }
 

@@ -144,7 +144,7 @@ dispatched! {
 }
 
 /// The largest `f32` not above `value`: an `f32` is above the one exactly if it is above the other.
-fn floor_f32(value: f64) -> f32 {
+pub(crate) fn floor_f32(value: f64) -> f32 {
     let nearest = value as f32;
     if f64::from(nearest) > value { nearest.next_down() } else { nearest }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use moeprune_core::Sparsity;
 
+use crate::NOfM;
+
 /// Chooses the weights of a row that are zeroed, from their scores.
 ///
 /// Called by [`prune_matrix`](crate::prune_matrix) and [`mask_matrix`](crate::mask_matrix) once a
@@ -50,4 +52,20 @@ pub trait MaskPattern: fmt::Debug + Send + Sync {
     fn fixed_ratio(&self) -> Option<Sparsity> {
         None
     }
+
+    /// `Some` when the pattern marks exactly what this built-in one does; devices other than the
+    /// CPU know those and leave all others to it.
+    fn known(&self) -> Option<KnownPattern> {
+        None
+    }
+}
+
+/// The patterns that there are kernels for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KnownPattern {
+    /// As [`PerRow`](crate::PerRow).
+    PerRow,
+    /// As this [`NOfM`].
+    NOfM(NOfM),
 }

@@ -1,6 +1,6 @@
 //! Each output row compared with itself.
 
-use crate::{MaskPattern, smallest::mark_smallest};
+use crate::{KnownPattern, MaskPattern, smallest::mark_smallest};
 
 /// The lowest scores of each output row go; of equal ones, those in the lower columns, as a stable
 /// sort would have it.
@@ -11,5 +11,9 @@ pub struct PerRow;
 impl MaskPattern for PerRow {
     fn mask_row(&self, scores: &[f32], quota: usize, mask: &mut [bool]) {
         mark_smallest(scores, quota, mask);
+    }
+
+    fn known(&self) -> Option<KnownPattern> {
+        Some(KnownPattern::PerRow)
     }
 }

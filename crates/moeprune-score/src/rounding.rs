@@ -67,8 +67,8 @@ impl Rounding {
 /// Every row loses `each` weights, the first `one_more` rows one more.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Quotas {
-    each: usize,
-    one_more: usize,
+    pub(crate) each: usize,
+    pub(crate) one_more: usize,
 }
 
 impl Quotas {

@@ -1,6 +1,6 @@
 //! A matrix whose rows are about to be scored.
 
-use moeprune_core::{BoundScorer, LinearView, TensorBytes, WeightScorer};
+use moeprune_core::{BoundScorer, Dtype, LinearView, TensorBytes, WeightScorer};
 
 use crate::{
     Error,
@@ -33,13 +33,22 @@ impl<'a> Scoring<'a> {
         linear: &LinearView<'a>,
         scorer: &'a dyn WeightScorer,
     ) -> Result<Self, Error> {
-        let mut linear = *linear;
-        let LinearView { layer, id, rows, cols, .. } = linear;
+        let LinearView { layer, id, rows, cols, .. } = *linear;
         if *tensor.shape() != [rows, cols] {
             let got = tensor.shape().to_vec();
             return Err(Error::Shape { layer, linear: id, expected: [rows, cols], got });
         }
-        let dtype = tensor.dtype();
+        Self::of(tensor.dtype(), linear, scorer)
+    }
+
+    /// Of a matrix that is not at hand but has the shape of `linear`.
+    pub(crate) fn of(
+        dtype: Dtype,
+        linear: &LinearView<'a>,
+        scorer: &'a dyn WeightScorer,
+    ) -> Result<Self, Error> {
+        let mut linear = *linear;
+        let LinearView { layer, id, cols, .. } = linear;
         let storage =
             Storage::of(dtype).ok_or_else(|| Error::Dtype { layer, linear: id, dtype })?;
         if let Some(moments) = linear.inputs
@@ -64,6 +73,11 @@ impl<'a> Scoring<'a> {
         (self.linear.cols * self.storage.size()).max(1)
     }
 
+    /// What the magnitude of each column's weights is multiplied by, for scorers that do just that.
+    pub(crate) fn column_factors(&self) -> Option<&[f32]> {
+        self.scorer.column_factors().filter(|factors| factors.len() == self.linear.cols)
+    }
+
     /// Scores a row into `buffers.scores`: finite and not negative, one a column.
     pub(crate) fn score(
         &self,
@@ -73,8 +87,7 @@ impl<'a> Scoring<'a> {
     ) -> Result<(), Error> {
         let cols = self.linear.cols;
         buffers.scores.resize(cols, 0.0);
-        let factors = self.scorer.column_factors().filter(|factors| factors.len() == cols);
-        if let Some(factors) = factors {
+        if let Some(factors) = self.column_factors() {
             if self.storage.score(self.level, bytes, factors, &mut buffers.scores) {
                 return Ok(());
             }

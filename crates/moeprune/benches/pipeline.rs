@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use moeprune::{
-    Calibration, Inputs, Pipeline, Recipe, Resume, Run, Silent, apply,
+    Calibration, Execution, Inputs, Pipeline, Recipe, Resume, Run, Silent, apply,
     checkpoint::Checkpoint,
     core::Plan,
     observe, plan,
@@ -54,7 +54,8 @@ fn observing(criterion: &mut Criterion) {
     group.sample_size(10).throughput(model.tokens());
     group.bench_function("nano", |bencher| {
         bencher.iter(|| {
-            observe(&model.checkpoint, &model.calibration, &mut Silent).expect("an observation")
+            observe(&model.checkpoint, &model.calibration, &Execution::cpu(), &mut Silent)
+                .expect("an observation")
         });
     });
     group.finish();
@@ -98,8 +99,16 @@ fn applying(criterion: &mut Criterion) {
                     Run::claim(&out, &model.checkpoint, Resume::No).expect("a free name")
                 },
                 |run| {
-                    apply(&model.checkpoint, run, &plan, inputs, &pipeline, &mut Silent)
-                        .expect("a pruned model")
+                    apply(
+                        &model.checkpoint,
+                        run,
+                        &plan,
+                        inputs,
+                        &pipeline,
+                        &Execution::cpu(),
+                        &mut Silent,
+                    )
+                    .expect("a pruned model")
                 },
                 BatchSize::PerIteration,
             );

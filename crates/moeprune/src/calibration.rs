@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device};
 use moeprune_capture::{
     CalibrationFile, CalibrationFormat, ObserverOptions, TokenBlocks, embed_blocks,
     observe_and_advance, open_calibration, passes, token_blocks, write_observation,
@@ -13,7 +12,7 @@ use moeprune_model::Embedding;
 use tokenizers::Tokenizer;
 
 use crate::{
-    Error, MemoryNeed, Progress, Recipe, Resume,
+    Error, Execution, Progress, Recipe, Resume,
     apply::Steps,
     finite::Finite,
     load_tokenizer,
@@ -65,9 +64,11 @@ pub(crate) fn tokenizer_for(
 pub fn observe(
     checkpoint: &Checkpoint,
     calibration: &Calibration,
+    on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Observation, Error> {
-    observe_in(&mut Session::in_memory(), checkpoint, calibration, progress)
+    let on = on.for_blocks(checkpoint, &calibration.tag, false, progress)?;
+    observe_in(&mut Session::in_memory(), checkpoint, calibration, &on, progress)
 }
 
 /// As [`observe`], and writes the observation to `out`. Every finished layer is kept in a hidden
@@ -81,6 +82,7 @@ pub fn observe_to(
     calibration: &Calibration,
     out: &Path,
     resume: Resume,
+    on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Observation, Error> {
     let mut place = PartialOutput::open(out)?;
@@ -92,13 +94,15 @@ pub fn observe_to(
             place.clear()?;
         }
     }
-    let identity = RunIdentity::new("observe", checkpoint)?.with_calibration(&calibration.tag);
+    let on = &on.for_blocks(checkpoint, &calibration.tag, false, progress)?;
+    let identity = RunIdentity::new("observe", checkpoint)?
+        .with_calibration(&calibration.tag)
+        .with_execution(on);
     let mut session = Session::begin(place.state(), left, &identity)?;
     place.set_keep(false);
-    progress.note(&MemoryNeed::of(checkpoint, calibration.tag.tokens(), false).line());
     let folder = folder(place.state());
     let observed =
-        observe_in(&mut session, checkpoint, calibration, progress).and_then(|observation| {
+        observe_in(&mut session, checkpoint, calibration, on, progress).and_then(|observation| {
             write_observation(&observation, place.content())?;
             Ok(observation)
         });
@@ -121,6 +125,7 @@ pub(crate) fn observe_in(
     session: &mut Session,
     checkpoint: &Checkpoint,
     calibration: &Calibration,
+    on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Observation, Error> {
     let (spec, source) = (checkpoint.spec(), &Finite(checkpoint));
@@ -141,15 +146,19 @@ pub(crate) fn observe_in(
         return Ok(observation(seen));
     }
     let mut hidden = match done.checked_sub(1) {
-        Some(layer) => session.hidden_after(Pass::Observe, layer, blocks, spec.hidden)?,
-        None => embed_blocks(&Embedding::load(source, spec, &Device::Cpu, DType::F32)?, blocks)?,
+        Some(layer) => session.hidden_after(Pass::Observe, layer, blocks, spec.hidden, on)?,
+        None => {
+            let embedding = Embedding::load(source, spec, on.compute())?;
+            embed_blocks(&embedding, blocks, on.micro_batch())?
+        }
     };
     let mut steps = Steps::tokens("observing", layers, blocks.tokens(), done, progress);
     for layer in done..layers {
         steps.begin_layer(layer, passes(spec, layer, blocks.tokens()));
         let watch = &mut |more| steps.watch(more);
         let options = ObserverOptions::default();
-        let (sums, outputs) = observe_and_advance(source, spec, layer, hidden, options, watch)?;
+        let (sums, outputs) =
+            observe_and_advance(source, spec, on.compute(), layer, hidden, options, watch)?;
         hidden = outputs;
         session.save_observed(layer, &observation(vec![sums.clone()]))?;
         seen.push(sums);

@@ -68,6 +68,18 @@ pub enum Error {
     /// A request that cannot be met.
     #[error("{0}")]
     Request(String),
+    /// A device has not the memory that the run needs.
+    #[error(
+        "the device has {free} bytes of free memory, and the run needs up to {needed}: {remedy}"
+    )]
+    DeviceMemory {
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+        /// What would fit.
+        remedy: String,
+    },
     /// Somebody asked the run to stop ([`Progress::should_stop`](crate::Progress::should_stop)).
     #[error("stopped before the end")]
     Stopped,

@@ -12,7 +12,9 @@ use moeprune_model::{GenerationOptions, LanguageModel};
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
-use crate::{Error, Progress, calibration::tokenizer_for, finite::Finite, load_tokenizer};
+use crate::{
+    Error, Execution, Progress, calibration::tokenizer_for, finite::Finite, load_tokenizer,
+};
 
 /// Name under which [`evaluate`] measures perplexity instead of asking questions.
 pub const PERPLEXITY: &str = "perplexity";
@@ -88,20 +90,21 @@ impl Score {
     }
 }
 
-/// Loads the whole model into memory and evaluates it.
+/// Loads the whole model into memory, or onto the device, and evaluates it.
 ///
 /// # Errors
 /// If the data, the tokenizer or the model cannot be read, or the model cannot be run.
 pub fn evaluate(
     checkpoint: &Checkpoint,
     what: &Evaluation<'_>,
+    on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Score, Error> {
     if what.task == PERPLEXITY {
         if what.fewshot.is_some() || what.fewshot_data.is_some() {
             return Err(Error::Request("perplexity has no shots; leave --fewshot out".into()));
         }
-        return text_perplexity(checkpoint, what, progress).map(Score::Perplexity);
+        return text_perplexity(checkpoint, what, on, progress).map(Score::Perplexity);
     }
     let shots = match what.fewshot_data {
         Some(path) => load_documents(path)?,
@@ -110,7 +113,7 @@ pub fn evaluate(
     let task = task_by_name(what.task, what.fewshot, &shots)?;
     let documents = load_documents(what.data)?;
     let tokenizer = load_tokenizer(checkpoint)?;
-    let model = load(checkpoint)?;
+    let model = load(checkpoint, on)?;
     let asked = what.limit.map_or(documents.len(), |limit| limit.min(documents.len()));
     progress.begin(&format!("asking {}", what.task), asked as u64, "questions");
     let mut generator = NativeGenerator {
@@ -141,6 +144,7 @@ pub fn evaluate(
 fn text_perplexity(
     checkpoint: &Checkpoint,
     what: &Evaluation<'_>,
+    on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<PerplexityReport, Error> {
     let spec = checkpoint.spec();
@@ -150,7 +154,7 @@ fn text_perplexity(
     let blocks = token_blocks_in_order(&file, tokenizer.as_ref(), spec.vocab, length)?;
     let mut blocks: Vec<&[u32]> = blocks.blocks().iter().map(Vec::as_slice).collect();
     blocks.truncate(what.limit.unwrap_or(usize::MAX));
-    let model = load(checkpoint)?;
+    let model = load(checkpoint, on)?;
     progress.begin("perplexity", blocks.len() as u64, "blocks");
     let mut done = 0;
     let mut scorer = score_each(|block: &[u32]| {
@@ -164,8 +168,8 @@ fn text_perplexity(
     Ok(report)
 }
 
-fn load(checkpoint: &Checkpoint) -> Result<LanguageModel, Error> {
-    Ok(LanguageModel::load(&Finite(checkpoint), checkpoint.spec(), &candle_core::Device::Cpu)?)
+fn load(checkpoint: &Checkpoint, on: &Execution) -> Result<LanguageModel, Error> {
+    Ok(LanguageModel::load(&Finite(checkpoint), checkpoint.spec(), on.compute())?)
 }
 
 /// Answers with the model itself: greedy, batched, special tokens as the tokenizer adds them.

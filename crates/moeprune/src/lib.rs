@@ -14,7 +14,7 @@ wires them and adds nothing else.
 
 ```no_run
 use std::path::Path;
-use moeprune::{Pipeline, Recipe, Resume, Silent, checkpoint::Checkpoint, prune};
+use moeprune::{Execution, Pipeline, Recipe, Resume, Silent, checkpoint::Checkpoint, prune};
 
 let model = Checkpoint::open(Path::new("snowflake-arctic-instruct"))?;
 let recipe = Recipe::arctic();
@@ -25,6 +25,7 @@ let report = prune(
     &recipe,
     &Pipeline::from_recipe(&recipe),
     Resume::Yes,
+    &Execution::cpu(),
     &mut Silent,
 )?;
 assert!((report.sparsity.achieved.linears - 0.4).abs() < 5e-4);
@@ -41,8 +42,10 @@ here under short names: [`core`], [`checkpoint`], [`model`], [`capture`], [`simi
 mod apply;
 mod calibration;
 pub mod cli;
+mod device_memory;
 mod error;
 pub mod evaluation;
+mod execution;
 mod finite;
 mod memory;
 mod pipeline;
@@ -73,6 +76,7 @@ pub use apply::{Inputs, apply};
 pub use calibration::{Calibration, observe, observe_to};
 pub use error::Error;
 pub use evaluation::{Evaluation, evaluate};
+pub use execution::{DeviceChoice, Execution};
 pub use memory::MemoryNeed;
 pub use pipeline::Pipeline;
 pub use plan_file::read_plan;

@@ -60,16 +60,20 @@ impl MemoryNeed {
     }
 
     /// One line for the user, with advice if the machine has less.
-    pub(crate) fn line(&self) -> String {
+    /// On a device hidden states are not on the host.
+    pub(crate) fn line(&self, on_device: bool) -> String {
+        let needed = if on_device { self.total() - self.hidden_states } else { self.total() };
         let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
-        let mut line = format!(
-            "needs up to {} of memory: {} for {} copies of the hidden states, the rest for weights \
-             in passing",
-            gigabytes(self.total()),
-            gigabytes(self.hidden_states),
-            self.copies
-        );
-        if let Some(available) = available_memory().filter(|&bytes| bytes < self.total()) {
+        let mut line = format!("needs up to {} of memory", gigabytes(needed));
+        line += &match on_device {
+            true => " for weights in passing".into(),
+            false => format!(
+                ": {} for {} copies of the hidden states, the rest for weights in passing",
+                gigabytes(self.hidden_states),
+                self.copies
+            ),
+        };
+        if let Some(available) = available_memory().filter(|&bytes| bytes < needed) {
             line += &format!(
                 "\nwarning: this machine has {} free; use fewer --samples or a shorter --seq-len",
                 gigabytes(available)

@@ -5,7 +5,7 @@ use std::path::Path;
 use moeprune_checkpoint::Checkpoint;
 
 use crate::{
-    Calibration, Error, Inputs, MemoryNeed, Pipeline, Progress, Recipe, Report, Resume, Run,
+    Calibration, Error, Execution, Inputs, Pipeline, Progress, Recipe, Report, Resume, Run,
     apply::apply_plan, calibration::observe_in, plan, session::RunIdentity,
     survivors::choose_survivors_in,
 };
@@ -31,6 +31,7 @@ pub fn prune(
     recipe: &Recipe,
     pipeline: &Pipeline,
     resume: Resume,
+    on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Report, Error> {
     crate::planning::check_request(checkpoint.spec(), recipe)?;
@@ -40,11 +41,11 @@ pub fn prune(
         let identity = RunIdentity::new("prune", checkpoint)?
             .with_recipe(recipe, pipeline)?
             .with_calibration(&calibration.tag);
-        run.begin(&identity)?;
-        progress.note(&MemoryNeed::of(checkpoint, calibration.tag.tokens(), true).line());
+        let on = &on.for_blocks(checkpoint, &calibration.tag, true, progress)?;
+        run.begin(&identity.with_execution(on))?;
         let stored = recipe.weights.statistics == crate::recipe::Statistics::Stored;
         let observation = if recipe.experts.sparsity.value() > 0.0 || stored {
-            let observation = observe_in(&mut run.session, checkpoint, &calibration, progress)?;
+            let observation = observe_in(&mut run.session, checkpoint, &calibration, on, progress)?;
             run.lap("observing");
             Some(observation)
         } else {
@@ -58,6 +59,6 @@ pub fn prune(
             Some(observation) if stored => Inputs::Observation(observation),
             _ => Inputs::Calibration(&calibration),
         };
-        apply_plan(checkpoint, run, &plan, inputs, pipeline, progress)
+        apply_plan(checkpoint, run, &plan, inputs, pipeline, on, progress)
     })
 }

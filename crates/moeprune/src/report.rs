@@ -36,6 +36,9 @@ pub struct Report {
     pub idle_experts: Vec<IdleExpert>,
     /// Time and memory of each step.
     pub stages: Vec<StageReport>,
+    /// Where it ran and in which type, for example `cpu f32`.
+    #[serde(default)]
+    pub device: String,
     /// Calibration texts the run saw.
     pub corpora: Vec<CorpusTag>,
     /// SHA-256 of the observation the plan was made from.
@@ -220,12 +223,22 @@ pub(crate) struct Applied<'a> {
     pub(crate) corpora: Vec<CorpusTag>,
     pub(crate) zeros: &'a [LayerZeros],
     pub(crate) bytes_written: u64,
+    pub(crate) device: String,
 }
 
 impl Report {
     pub(crate) fn new(applied: Applied<'_>, clock: StageClock) -> Self {
-        let Applied { checkpoint, plan, recipe, ratios, idle, corpora, zeros, bytes_written } =
-            applied;
+        let Applied {
+            checkpoint,
+            plan,
+            recipe,
+            ratios,
+            idle,
+            corpora,
+            zeros,
+            bytes_written,
+            device,
+        } = applied;
         let spec = checkpoint.spec();
         let layers: Vec<LayerReport> = zeros
             .iter()
@@ -260,6 +273,7 @@ impl Report {
             ties: plan.layers.iter().flat_map(|l| &l.survivors).filter(tied).count(),
             idle_experts,
             stages: clock.stages,
+            device,
             corpora,
             observation_sha256: plan.observation_sha256.clone(),
             recipe: recipe.clone(),

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use moeprune::{
-    Calibration, Evaluation, Inputs, Pipeline, Recipe, Resume, Run, Silent, apply,
+    Calibration, Evaluation, Execution, Inputs, Pipeline, Recipe, Resume, Run, Silent, apply,
     capture::write_observation, checkpoint::Checkpoint, evaluate, observe, plan, score::Magnitude,
 };
 
@@ -25,7 +25,7 @@ fn main() -> Result<()> {
 
     // What the model does on calibration text. Stored, it serves any number of plans.
     let calibration = Calibration::read(&text, &source, &recipe)?;
-    let observation = observe(&source, &calibration, &mut Silent)?;
+    let observation = observe(&source, &calibration, &Execution::cpu(), &mut Silent)?;
     write_observation(&observation, out.with_extension("obs.safetensors"))?;
 
     // Which experts go. Any field of the pipeline can be one's own implementation of the trait.
@@ -42,7 +42,7 @@ fn main() -> Result<()> {
 
     let run = Run::claim(&out, &source, Resume::No)?;
     let inputs = Inputs::Calibration(&calibration);
-    let report = apply(&source, run, &plan, inputs, &pipeline, &mut Silent)?;
+    let report = apply(&source, run, &plan, inputs, &pipeline, &Execution::cpu(), &mut Silent)?;
     println!("achieved {:.4} over the decoder Linears", report.sparsity.achieved.linears);
 
     let what = Evaluation {
@@ -54,7 +54,7 @@ fn main() -> Result<()> {
         batch: 32,
         sequence_len: None,
     };
-    let score = evaluate(&Checkpoint::open(&out)?, &what, &mut Silent)?;
+    let score = evaluate(&Checkpoint::open(&out)?, &what, &Execution::cpu(), &mut Silent)?;
     println!("strict-match {:.3}", score.metric("strict-match").unwrap_or(0.0));
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs};
 
 use moeprune::{
-    Inputs, Pipeline, Recipe, Resume, Run, Silent, apply,
+    Execution, Inputs, Pipeline, Recipe, Resume, Run, Silent, apply,
     checkpoint::{Checkpoint, verify},
     core::{InputMoments, LayerObservation, Observation, Plan, RoutingSums},
     plan, read_plan,
@@ -109,7 +109,7 @@ pub(super) fn apply_and_verify(
     let out = place.path("pruned");
     let run = Run::claim(&out, checkpoint, Resume::No).expect("nothing is there");
     let (inputs, pipeline) = (Inputs::Observation(observation), Pipeline::from_recipe(recipe));
-    let applied = apply(checkpoint, run, plan, inputs, &pipeline, &mut Silent);
+    let applied = apply(checkpoint, run, plan, inputs, &pipeline, &Execution::cpu(), &mut Silent);
     if let Err(error) = applied {
         // Finished layers may be kept beside where the output would be.
         let _ = fs::remove_dir_all(place.path(".pruned.moeprune-partial"));

@@ -1,6 +1,6 @@
 //! The embedded model is as good as its README says, and survives the default pipeline.
 
-use moeprune::{Evaluation, Recipe, Silent, checkpoint::Checkpoint, evaluate};
+use moeprune::{Evaluation, Execution, Recipe, Silent, checkpoint::Checkpoint, evaluate};
 
 use crate::scratch::{asset, run};
 
@@ -14,7 +14,7 @@ fn strict_match(model: &Checkpoint, limit: usize) -> f64 {
         batch: 64,
         sequence_len: None,
     };
-    evaluate(model, &what, &mut Silent).unwrap().metric("strict-match").unwrap()
+    evaluate(model, &what, &Execution::cpu(), &mut Silent).unwrap().metric("strict-match").unwrap()
 }
 
 #[test]

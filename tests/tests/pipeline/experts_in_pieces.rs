@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use moeprune::{
-    Pipeline, Resume, Silent,
+    Execution, Pipeline, Resume, Silent,
     checkpoint::Checkpoint,
     choose_survivors,
     core::{
@@ -80,7 +80,16 @@ fn check(model: &str) {
     let mut pipeline = Pipeline::from_recipe(&recipe);
     pipeline.selector = Box::new(Comparing { model: model.clone() });
     let (source, out) = (Checkpoint::open(&model).unwrap(), scratch.path().join("out"));
-    let report = prune(&source, &out, &calibration, &recipe, &pipeline, Resume::No, &mut Silent);
+    let report = prune(
+        &source,
+        &out,
+        &calibration,
+        &recipe,
+        &pipeline,
+        Resume::No,
+        &Execution::cpu(),
+        &mut Silent,
+    );
     report.unwrap();
 }
 

@@ -6,7 +6,8 @@ use std::{
 };
 
 use moeprune::{
-    Pipeline, Recipe, Report, Resume, Silent, checkpoint::Checkpoint, core::Sparsity, prune,
+    Execution, Pipeline, Recipe, Report, Resume, Silent, checkpoint::Checkpoint, core::Sparsity,
+    prune,
 };
 
 /// A checkpoint of the repository's assets.
@@ -77,7 +78,18 @@ pub(crate) fn run(
     calibration: &Path,
     recipe: &Recipe,
 ) -> Result<Report, moeprune::Error> {
+    run_on(&Execution::cpu(), model, out, calibration, recipe)
+}
+
+/// The same on a device of choice.
+pub(crate) fn run_on(
+    on: &Execution,
+    model: &Path,
+    out: &Path,
+    calibration: &Path,
+    recipe: &Recipe,
+) -> Result<Report, moeprune::Error> {
     let source = Checkpoint::open(model)?;
     let pipeline = Pipeline::from_recipe(recipe);
-    prune(&source, out, calibration, recipe, &pipeline, Resume::No, &mut Silent)
+    prune(&source, out, calibration, recipe, &pipeline, Resume::No, on, &mut Silent)
 }

@@ -53,7 +53,10 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
 }
 
 pub(crate) fn asset(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../assets").join(path)
+    // Cargo names the folder when it runs tests too, whoever runs them without the sources as well.
+    let crate_folder = std::env::var_os("CARGO_MANIFEST_DIR");
+    let crate_folder = crate_folder.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    PathBuf::from(crate_folder).join("../../assets").join(path)
 }
 
 /// A checkpoint in memory, all weights widened to f32.

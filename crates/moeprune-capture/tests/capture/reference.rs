@@ -2,12 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use candle_core::{DType, Device};
 use moeprune_capture::{
     ObserverOptions, TokenBlocks, advance_layer, embed_blocks, observe, observe_layer,
 };
 use moeprune_core::{CorpusTag, LayerObservation, LinearShape, Observation, TensorId};
-use moeprune_model::{Embedding, Layer};
+use moeprune_model::{Compute, Embedding, Layer};
 use safetensors::SafeTensors;
 
 use crate::parity::{Family, Weights, asset, name, spec};
@@ -60,8 +59,10 @@ fn run(family: Family, weights: &Weights, blocks: &[Vec<u32>]) -> Observation {
         seed: 0,
     };
     let print = "small".to_owned();
-    observe(weights, &spec, &blocks, &Device::Cpu, tag, print, &mut |_| ControlFlow::Continue(()))
-        .unwrap()
+    observe(weights, &spec, &blocks, &Compute::cpu(), 1, tag, print, &mut |_| {
+        ControlFlow::Continue(())
+    })
+    .unwrap()
 }
 
 /// Wanda's metric of one row: |weight| times the norm of the input feature, averaged over calls.
@@ -98,12 +99,12 @@ fn check_masks(family: Family, pruning: &str) {
     let (reference, spec) = (Reference::load(pruning), spec(family));
     let mut weights = Weights::load(family);
     let blocks = TokenBlocks::new(reference.calibration(), spec.vocab).unwrap();
-    let (cpu, f32) = (&Device::Cpu, DType::F32);
-    let embedding = Embedding::load(&weights, &spec, cpu, f32).unwrap();
-    let mut hidden = embed_blocks(&embedding, &blocks).unwrap();
+    let cpu = &Compute::cpu();
+    let embedding = Embedding::load(&weights, &spec, cpu).unwrap();
+    let mut hidden = embed_blocks(&embedding, &blocks, 1).unwrap();
     let options = ObserverOptions { routing: false, inputs: true };
     for index in 0..spec.layers.len() {
-        let dense = Layer::load(&weights, &spec, index, cpu, f32).unwrap();
+        let dense = Layer::load(&weights, &spec, index, cpu).unwrap();
         let mut outputs = Vec::new();
         let seen =
             observe_layer(&dense, &spec, index, &hidden, Some(&mut outputs), options).unwrap();
@@ -115,7 +116,7 @@ fn check_masks(family: Family, pruning: &str) {
             assert_eq!(mask, reference.mask(id), "{id}");
             values.iter_mut().zip(mask).filter(|(_, pruned)| *pruned).for_each(|(w, _)| *w = 0.0);
         }
-        let pruned = Layer::load(&weights, &spec, index, cpu, f32).unwrap();
+        let pruned = Layer::load(&weights, &spec, index, cpu).unwrap();
         advance_layer(&pruned, &mut hidden).unwrap();
     }
 }

@@ -2,13 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use moeprune_capture::{
     CaptureProgress, ObserverOptions, TokenBlocks, embed_blocks, observe, observe_and_advance,
     observe_layer, passes,
 };
 use moeprune_core::CorpusTag;
-use moeprune_model::{Embedding, Layer};
+use moeprune_model::{Compute, Embedding, Layer};
 
 use crate::parity::{Family, Weights, spec};
 
@@ -29,13 +29,13 @@ fn blocks(count: usize, len: usize, vocab: usize) -> TokenBlocks {
 /// expert's tokens come in several batches.
 fn check_streamed(family: Family, count: usize, len: usize) {
     let (spec, weights) = (spec(family), Weights::load(family));
-    let (cpu, f32) = (&Device::Cpu, DType::F32);
+    let cpu = &Compute::cpu();
     let blocks = blocks(count, len, spec.vocab);
-    let embedding = Embedding::load(&weights, &spec, cpu, f32).unwrap();
-    let mut hidden = embed_blocks(&embedding, &blocks).unwrap();
+    let embedding = Embedding::load(&weights, &spec, cpu).unwrap();
+    let mut hidden = embed_blocks(&embedding, &blocks, 1).unwrap();
     let options = ObserverOptions::default();
     for index in 0..spec.layers.len() {
-        let layer = Layer::load(&weights, &spec, index, cpu, f32).unwrap();
+        let layer = Layer::load(&weights, &spec, index, cpu).unwrap();
         let mut whole = Vec::new();
         let seen = observe_layer(&layer, &spec, index, &hidden, Some(&mut whole), options).unwrap();
         let mut passed = 0;
@@ -44,7 +44,7 @@ fn check_streamed(family: Family, count: usize, len: usize) {
             CONTINUE
         };
         let (streamed_seen, streamed) =
-            observe_and_advance(&weights, &spec, index, hidden, options, &mut watch).unwrap();
+            observe_and_advance(&weights, &spec, cpu, index, hidden, options, &mut watch).unwrap();
         assert_eq!(passed, passes(&spec, index, blocks.tokens()));
         assert_eq!(streamed_seen, seen, "layer {index}");
         let bits = |tensors: &[Tensor]| -> Vec<u32> {
@@ -78,7 +78,7 @@ fn progress_counts_every_pass_of_every_layer() {
     };
     let weights = Weights::load(Family::Mixtral);
     let print = String::new();
-    observe(&weights, &spec, &blocks, &Device::Cpu, tag(2, 5), print, &mut progress).unwrap();
+    observe(&weights, &spec, &blocks, &Compute::cpu(), 1, tag(2, 5), print, &mut progress).unwrap();
     assert_eq!(last, [30, 30, 30]);
 }
 
@@ -94,7 +94,7 @@ fn whoever_watches_can_stop_it_anywhere() {
         };
         let (blocks, print) = (blocks(2, 5, spec.vocab), String::new());
         let stopped =
-            observe(&weights, &spec, &blocks, &Device::Cpu, tag(2, 5), print, &mut progress);
+            observe(&weights, &spec, &blocks, &Compute::cpu(), 1, tag(2, 5), print, &mut progress);
         assert!(matches!(stopped, Err(moeprune_capture::Error::Stopped)));
         assert_eq!(calls, after + 1);
     }
@@ -108,7 +108,7 @@ fn a_missing_tensor_names_the_layer() {
     let weights = Weights::load(Family::Mixtral);
     let print = String::new();
     let error =
-        observe(&weights, &spec, &blocks, &Device::Cpu, tag(1, 5), print, &mut |_| CONTINUE)
+        observe(&weights, &spec, &blocks, &Compute::cpu(), 1, tag(1, 5), print, &mut |_| CONTINUE)
             .unwrap_err();
     assert!(error.to_string().starts_with("layer 3: "), "{error}");
 }

@@ -1,6 +1,6 @@
 //! Attention through candle's operations, for devices and for types other than f32.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use candle_nn::{ops::softmax_last_dim, rotary_emb::rope};
 
 use super::Heads;
@@ -10,6 +10,9 @@ use crate::{
     ops::wide,
     rotary::RotaryTable,
 };
+
+/// Queries of a sequence whose scores exist at once; keys that none of them sees are left out.
+const QUERIES: usize = 512;
 
 /// As the host's: `qkv` is `[tokens, row_width]`; returns `[tokens, query_width]`.
 pub(super) fn attend(
@@ -58,30 +61,59 @@ fn attend_one(
     cache.len += len;
     cache.store = Store::Device(key.clone(), value.clone());
 
-    let all = cache.len;
-    let query = query.reshape((heads.kv_heads, heads.group * len, heads.dim))?;
-    let scores = query.matmul(&key.squeeze(0)?.t()?)?.to_dtype(wide(dtype))?;
-    let mut scores = (scores * (1.0 / (heads.dim as f64).sqrt()))?;
-    if len > 1 || heads.window.is_some() {
-        let mask = hidden_keys(heads, before, len, device)?.to_dtype(scores.dtype())?;
-        scores = scores
-            .reshape((heads.kv_heads, heads.group, len, all))?
-            .broadcast_add(&mask)?
-            .reshape((heads.kv_heads, heads.group * len, all))?;
+    let query = query.reshape((heads.kv_heads, heads.group, len, heads.dim))?;
+    let (key, value) = (key.squeeze(0)?, value.squeeze(0)?);
+    let mut mixed = Vec::with_capacity(len.div_ceil(QUERIES));
+    for first in (0..len).step_by(QUERIES) {
+        let count = QUERIES.min(len - first);
+        let seen = heads.first_visible(before + first)..before + first + count;
+        let rows = heads.group * count;
+        let query = query.narrow(2, first, count)?.reshape((heads.kv_heads, rows, heads.dim))?;
+        let keys = key.narrow(1, seen.start, seen.len())?;
+        let scores = query.matmul(&keys.t()?)?;
+        let place = before + first - seen.start;
+        let weights = shares(heads, scores, count, place)?;
+        let values = value.narrow(1, seen.start, seen.len())?;
+        let some = weights.matmul(&values)?;
+        mixed.push(some.reshape((heads.kv_heads * heads.group, count, heads.dim))?);
     }
-    let weights = softmax_last_dim(&scores)?.to_dtype(dtype)?;
-    let mixed = weights.matmul(&value.squeeze(0)?)?;
-    let by_token =
-        mixed.reshape((heads.kv_heads * heads.group, len, heads.dim))?.transpose(0, 1)?;
+    let by_token = Tensor::cat(&mixed, 1)?.transpose(0, 1)?;
     Ok(by_token.reshape((len, queries))?)
 }
 
-/// `[len, before + len]`: 0 where a query sees a key, minus infinity where not.
-fn hidden_keys(heads: Heads, before: usize, len: usize, device: &Device) -> Result<Tensor, Error> {
-    let all = before + len;
-    let mut mask = vec![f32::NEG_INFINITY; len * all];
-    for (t, row) in mask.chunks_exact_mut(all).enumerate() {
-        row[heads.first_visible(before + t)..=before + t].fill(0.0);
+/// Softmax of the scores of `count` queries, `[kv_heads, group · count, keys]`, over the keys that
+/// each sees. The first query stands at key `first` of these.
+fn shares(heads: Heads, scores: Tensor, count: usize, first: usize) -> Result<Tensor, Error> {
+    let (scale, dtype) = (1.0 / (heads.dim as f64).sqrt(), scores.dtype());
+    #[cfg(feature = "cuda")]
+    if scores.device().is_cuda() {
+        crate::cuda::masked_softmax(&scores, count, first, heads.window, scale)?;
+        return Ok(scores);
     }
-    Ok(Tensor::from_vec(mask, (len, all), device)?.to_dtype(DType::F32)?)
+    let keys = scores.dim(2)?;
+    let mut scores = (scores.to_dtype(wide(dtype))? * scale)?;
+    if count > 1 || heads.window.is_some() {
+        let mask = hidden_keys(heads, first, count, keys, scores.device())?;
+        scores = scores
+            .reshape((heads.kv_heads, heads.group, count, keys))?
+            .broadcast_add(&mask.to_dtype(scores.dtype())?)?
+            .reshape((heads.kv_heads, heads.group * count, keys))?;
+    }
+    Ok(softmax_last_dim(&scores)?.to_dtype(dtype)?)
+}
+
+/// `[count, keys]`: 0 where a query sees a key, minus infinity where not. The first query stands at
+/// key `first`.
+fn hidden_keys(
+    heads: Heads,
+    first: usize,
+    count: usize,
+    keys: usize,
+    device: &Device,
+) -> Result<Tensor, Error> {
+    let mut mask = vec![f32::NEG_INFINITY; count * keys];
+    for (t, row) in mask.chunks_exact_mut(keys).enumerate() {
+        row[heads.first_visible(first + t)..=first + t].fill(0.0);
+    }
+    Ok(Tensor::from_vec(mask, (count, keys), device)?)
 }

@@ -86,6 +86,23 @@ impl Attention {
         })
     }
 
+    /// A stored weight, sharing the memory of the one that runs; `None` where it was widened.
+    pub(crate) fn stored(
+        &self,
+        projection: AttentionProjection,
+        hidden: usize,
+    ) -> Result<Option<Tensor>, Error> {
+        let (query, kv) = (self.heads.query_width(), self.heads.kv_width());
+        match projection {
+            AttentionProjection::Query => self.query_key_value.stored_rows(0..query),
+            AttentionProjection::Key => self.query_key_value.stored_rows(query..query + kv),
+            AttentionProjection::Value => {
+                self.query_key_value.stored_rows(query + kv..query + 2 * kv)
+            }
+            AttentionProjection::Output => self.output.stored_rows(0..hidden),
+        }
+    }
+
     /// `x` holds `lens[i]` tokens of sequence `i`, one sequence after the other,
     /// `[tokens, hidden]`; each continues what its cache holds, and is added to it.
     pub(crate) fn forward(

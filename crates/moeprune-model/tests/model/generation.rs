@@ -1,13 +1,13 @@
 //! Greedy generation: batched equals alone, and both equal the definition.
 
-use candle_core::{DType, Device};
-use moeprune_model::{GenerationOptions, LanguageModel};
+use candle_core::DType;
+use moeprune_model::{Compute, GenerationOptions, LanguageModel};
 
 use crate::reference::{Checkpoint, floats};
 
 fn model(name: &str, dtype: DType) -> LanguageModel {
     let checkpoint = Checkpoint::open(name);
-    LanguageModel::load_as(&checkpoint, &checkpoint.spec, &Device::Cpu, dtype).unwrap()
+    LanguageModel::load(&checkpoint, &checkpoint.spec, &Compute::cpu_in(dtype)).unwrap()
 }
 
 /// Prompts of many lengths.

@@ -1,9 +1,9 @@
 //! Against the public model code.
 
-use candle_core::{DType, Device};
+use candle_core::DType;
 use moeprune_model::{
-    ActivationSink, DecoderLayer, Embedding, Error, Head, LanguageModel, Layer, LayerCache, NoSink,
-    RoutingChoice,
+    ActivationSink, Compute, DecoderLayer, Embedding, Error, Head, LanguageModel, Layer,
+    LayerCache, NoSink, RoutingChoice,
 };
 
 use crate::reference::{Checkpoint, Expected, Pruned, assert_close, floats};
@@ -26,16 +26,16 @@ impl ActivationSink for Routing {
 /// CPU's own code runs, in f64 the code that devices use.
 fn check(checkpoint: &str, expected: &str, dtype: DType) {
     let (model, expected) = (Checkpoint::open(checkpoint), Expected::read(expected));
-    let (spec, device) = (&model.spec, &Device::Cpu);
+    let (spec, compute) = (&model.spec, &Compute::cpu_in(dtype));
     let ids = expected.input_ids();
     let (batch, seq) = (ids.len(), ids[0].len());
 
-    let embedding = Embedding::load(&model, spec, device, dtype).unwrap();
+    let embedding = Embedding::load(&model, spec, compute).unwrap();
     let mut hidden =
         embedding.embed(&ids.concat()).unwrap().reshape((batch, seq, spec.hidden)).unwrap();
     for l in 0..spec.layers.len() {
         assert_close("hidden", &floats(&hidden), &expected.floats(&format!("hidden.{l}")), 1e-4);
-        let layer = Layer::load(&model, spec, l, device, dtype).unwrap();
+        let layer = Layer::load(&model, spec, l, compute).unwrap();
         let mut routing = Routing::default();
         hidden = layer.forward(&hidden, 0, None, &mut routing).unwrap();
         if spec.layers[l].moe().is_some() {
@@ -46,7 +46,7 @@ fn check(checkpoint: &str, expected: &str, dtype: DType) {
             assert!(routing.indices.is_empty());
         }
     }
-    let head = Head::load(&model, spec, device, dtype).unwrap();
+    let head = Head::load(&model, spec, compute).unwrap();
     let last = expected.floats(&format!("hidden.{}", spec.layers.len()));
     assert_close("last hidden", &floats(&head.norm(&hidden).unwrap()), &last, 1e-4);
     let logits = head.logits(&hidden).unwrap();
@@ -54,7 +54,7 @@ fn check(checkpoint: &str, expected: &str, dtype: DType) {
     assert_close("logits", &floats(&logits), &expected.floats("logits"), 1e-4);
 
     let (pruned, spec) = Pruned::new(&model, expected.kept());
-    let model = LanguageModel::load_as(&pruned, &spec, device, dtype).unwrap();
+    let model = LanguageModel::load(&pruned, &spec, compute).unwrap();
     let logits: Vec<f32> = model.logits(&ids).unwrap().iter().flat_map(floats).collect();
     assert_close("pruned logits", &logits, &expected.floats("pruned.logits"), 1e-4);
 }
@@ -87,7 +87,7 @@ fn mixtral_in_shards() {
 fn half_precision_is_near() {
     let (model, expected) = (Checkpoint::open("arctic"), Expected::read("arctic"));
     let logits = |dtype| {
-        let model = LanguageModel::load_as(&model, &model.spec, &Device::Cpu, dtype).unwrap();
+        let model = LanguageModel::load(&model, &model.spec, &Compute::cpu_in(dtype)).unwrap();
         let logits = model.logits(&expected.input_ids()).unwrap();
         logits.iter().flat_map(floats).collect::<Vec<_>>()
     };
@@ -104,12 +104,12 @@ fn check_cache(checkpoint: &str, dtype: DType, calls: &[usize]) {
     let ids = expected.input_ids();
     let (batch, seq) = (ids.len(), ids[0].len());
     assert_eq!(calls.iter().sum::<usize>(), seq);
-    let (spec, device) = (&model.spec, &Device::Cpu);
-    let embedding = Embedding::load(&model, spec, device, dtype).unwrap();
+    let (spec, compute) = (&model.spec, &Compute::cpu_in(dtype));
+    let embedding = Embedding::load(&model, spec, compute).unwrap();
     let mut hidden =
         embedding.embed(&ids.concat()).unwrap().reshape((batch, seq, spec.hidden)).unwrap();
     for l in 0..spec.layers.len() {
-        let layer = Layer::load(&model, spec, l, device, dtype).unwrap();
+        let layer = Layer::load(&model, spec, l, compute).unwrap();
         let whole = layer.forward(&hidden, 0, None, &mut NoSink).unwrap();
         let mut cache = LayerCache::new(batch);
         let mut start = 0;
@@ -136,8 +136,8 @@ fn a_cache_changes_nothing() {
 #[test]
 fn a_later_start_changes_nothing() {
     let (model, expected) = (Checkpoint::open("mixtral"), Expected::read("mixtral"));
-    let layer = Layer::load(&model, &model.spec, 0, &Device::Cpu, DType::F32).unwrap();
-    let embedding = Embedding::load(&model, &model.spec, &Device::Cpu, DType::F32).unwrap();
+    let layer = Layer::load(&model, &model.spec, 0, &Compute::cpu()).unwrap();
+    let embedding = Embedding::load(&model, &model.spec, &Compute::cpu()).unwrap();
     let hidden = embedding.embed(&expected.input_ids()[0]).unwrap().unsqueeze(0).unwrap();
     let at = |start| floats(&layer.forward(&hidden, start, None, &mut NoSink).unwrap());
     assert_close("shifted", &at(60), &at(0), 1e-4);
@@ -149,7 +149,7 @@ fn log_likelihood_is_that_of_the_logits() {
         let (model, expected) = (Checkpoint::open(name), Expected::read(name));
         let vocab = model.spec.vocab;
         let logits = expected.floats("logits");
-        let model = LanguageModel::load_as(&model, &model.spec, &Device::Cpu, dtype).unwrap();
+        let model = LanguageModel::load(&model, &model.spec, &Compute::cpu_in(dtype)).unwrap();
         for (s, ids) in expected.input_ids().iter().enumerate() {
             let surprise = |t: usize| {
                 let row = &logits[(s * ids.len() + t) * vocab..][..vocab];

@@ -5,7 +5,7 @@ use moeprune_core::{
     Dtype, FeedForward, LayerTensor, LinearId, MlpProjection, ModelSpec, TensorBytes, TensorId,
 };
 use moeprune_model::{
-    DecoderLayer, Error, GenerationOptions, LanguageModel, Layer, LayerCache, NoSink,
+    Compute, DecoderLayer, Error, GenerationOptions, LanguageModel, Layer, LayerCache, NoSink,
 };
 
 use crate::reference::{Checkpoint, Replaced};
@@ -18,7 +18,7 @@ fn assert_says<T: std::fmt::Debug>(result: Result<T, Error>, want: &str) {
 fn load_with(id: TensorId, by: Option<TensorBytes<'static>>) -> Result<LanguageModel, Error> {
     let model = Checkpoint::open("arctic");
     let source = Replaced { source: &model, id, by };
-    LanguageModel::load(&source, &model.spec, &Device::Cpu)
+    LanguageModel::load(&source, &model.spec, &Compute::cpu())
 }
 
 fn constant(shape: [usize; 2], value: f32) -> Option<TensorBytes<'static>> {
@@ -67,7 +67,7 @@ fn specifications_that_make_no_sense() {
         let model = Checkpoint::open("mixtral");
         let mut spec = model.spec.clone();
         change(&mut spec);
-        assert_says(Layer::load(&model, &spec, 0, &Device::Cpu, DType::F32), want);
+        assert_says(Layer::load(&model, &spec, 0, &Compute::cpu()), want);
     };
     check(&|spec| spec.kv_heads = 3, "must be a multiple");
     check(&|spec| spec.kv_heads = 0, "must be a multiple");
@@ -86,7 +86,7 @@ fn specifications_that_make_no_sense() {
 
 fn arctic() -> LanguageModel {
     let model = Checkpoint::open("arctic");
-    LanguageModel::load(&model, &model.spec, &Device::Cpu).unwrap()
+    LanguageModel::load(&model, &model.spec, &Compute::cpu()).unwrap()
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn broken_weights_are_noticed() {
 #[test]
 fn hidden_states_and_caches_must_fit() {
     let model = Checkpoint::open("mixtral");
-    let layer = Layer::load(&model, &model.spec, 0, &Device::Cpu, DType::F32).unwrap();
+    let layer = Layer::load(&model, &model.spec, 0, &Compute::cpu()).unwrap();
     let hidden = |shape: &[usize]| Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap();
     let run = |shape: &[usize], start, cache: Option<&mut LayerCache>| {
         layer.forward(&hidden(shape), start, cache, &mut NoSink)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Tensor};
 use moeprune_core::{AttentionProjection, LinearId, MlpProjection, TensorId, TensorSource};
 use moeprune_model::{
-    ActivationSink, DecoderLayer, Embedding, Error, Layer, NoSink, RoutingChoice,
+    ActivationSink, Compute, DecoderLayer, Embedding, Error, Layer, NoSink, RoutingChoice,
 };
 
 use crate::reference::{Checkpoint, Expected, assert_close, floats};
@@ -47,11 +47,11 @@ impl ActivationSink for Record {
 }
 
 fn record(model: &Checkpoint, expected: &Expected, l: usize, dtype: DType) -> (Record, Vec<f32>) {
-    let (spec, device) = (&model.spec, &Device::Cpu);
+    let (spec, compute) = (&model.spec, &Compute::cpu_in(dtype));
     let ids = expected.input_ids();
-    let hidden = Embedding::load(model, spec, device, dtype).unwrap().embed(&ids.concat()).unwrap();
+    let hidden = Embedding::load(model, spec, compute).unwrap().embed(&ids.concat()).unwrap();
     let hidden = hidden.reshape((ids.len(), ids[0].len(), spec.hidden)).unwrap();
-    let layer = Layer::load(model, spec, l, device, dtype).unwrap();
+    let layer = Layer::load(model, spec, l, compute).unwrap();
     let mut record = Record::default();
     let out = layer.forward(&hidden, 0, None, &mut record).unwrap();
     let again = layer.forward(&hidden, 0, None, &mut NoSink).unwrap();
@@ -153,7 +153,7 @@ fn an_error_of_a_sink_ends_the_pass() {
         }
     }
     let model = Checkpoint::open("mixtral");
-    let layer = Layer::load(&model, &model.spec, 0, &Device::Cpu, DType::F32).unwrap();
+    let layer = Layer::load(&model, &model.spec, 0, &Compute::cpu()).unwrap();
     let hidden = Tensor::ones((1, 2, model.spec.hidden), DType::F32, &Device::Cpu).unwrap();
     let error = layer.forward(&hidden, 0, None, &mut Refuse).unwrap_err();
     assert_eq!(error.to_string(), "activation sink: disk full");

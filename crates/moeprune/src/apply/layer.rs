@@ -8,36 +8,33 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
-use candle_core::{DType, Device};
 use moeprune_capture::{LayerObserver, LayerRun, ObserverOptions, Watch};
-use moeprune_core::{
-    LayerTensor, LinearId, LinearShape, LinearView, MlpProjection, Sparsity, StageError,
-    TensorBytes, TensorId, TensorSource,
-};
-use moeprune_model::{Expert, LayerTrunk, for_each_expert};
-use moeprune_score::{ScoreSum, count_above, prune_matrix, score_sum};
+use moeprune_core::{LinearId, LinearShape, LinearView, MlpProjection, Sparsity};
+use moeprune_model::{for_each_expert, for_each_uploaded_expert};
+use moeprune_score::ScoreSum;
 
 use super::{
     KeptExperts,
+    held::{HeldExpert, HeldTrunk, HeldWeight},
+    in_place::{Masking, scores_above, sum_of_scores},
     statistics::{Moments, Walk},
     writing::Output,
 };
-use crate::{Error, Pipeline, Recipe, recipe::IdleExperts};
+use crate::{Error, Execution, Pipeline, Recipe, recipe::IdleExperts};
 
 /// Routing is of no use any more once the experts are chosen.
 const INPUTS: ObserverOptions = ObserverOptions { routing: false, inputs: true };
-const DEVICE: Device = Device::Cpu;
-const DTYPE: DType = DType::F32;
 
-/// What is pruned, and how.
+/// What is pruned, how, and where.
 #[derive(Clone, Copy)]
 pub(super) struct Stages<'a> {
     pub(super) kept: &'a KeptExperts<'a>,
     pub(super) recipe: &'a Recipe,
     pub(super) pipeline: &'a Pipeline,
+    pub(super) on: &'a Execution,
 }
 
-impl Stages<'_> {
+impl<'a> Stages<'a> {
     /// The Linears of a layer that may be zeroed.
     pub(super) fn prunable(&self, layer: usize) -> Vec<LinearShape> {
         let mut linears = self.kept.spec().linears(layer);
@@ -58,35 +55,45 @@ impl Stages<'_> {
         self.prunable(layer).into_iter().find(|shape| shape.id == id)
     }
 
-    fn expert(&self, stored: &dyn TensorSource, layer: usize, e: usize) -> Result<Expert, Error> {
-        Ok(Expert::load(stored, self.kept.spec(), layer, e, &DEVICE, DTYPE)?)
-    }
-
-    fn trunk(&self, source: &dyn TensorSource, layer: usize) -> Result<LayerTrunk, Error> {
-        Ok(LayerTrunk::load(source, self.kept.spec(), layer, &DEVICE, DTYPE)?)
-    }
-
     fn observer(&self, layer: usize) -> Result<LayerObserver, Error> {
         Ok(LayerObserver::new(self.kept.spec(), layer, INPUTS)?)
     }
 
-    fn mask(
+    /// Hands over a layer's experts, each read, and brought to the device, while the one before it
+    /// is in use.
+    fn for_each_expert(
+        &self,
+        layer: usize,
+        mut visit: impl FnMut(HeldExpert<'a>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (kept, compute, experts) = (self.kept, self.on.compute(), self.experts(layer));
+        if !compute.holds_stored() {
+            return for_each_expert(kept, layer, &experts, |e| visit(HeldExpert::Host(e)));
+        }
+        for_each_uploaded_expert(kept, kept.spec(), compute, layer, &experts, |e| {
+            visit(HeldExpert::Device(e))
+        })
+    }
+
+    fn score_sum(
         &self,
         layer: usize,
         shape: LinearShape,
-        weight: TensorBytes<'_>,
-        ratio: Sparsity,
+        weight: &HeldWeight<'_>,
         moments: &Moments<'_>,
-    ) -> Result<TensorBytes<'static>, Error> {
-        let pruned = prune_matrix(
-            weight,
-            &view(layer, shape, moments)?,
-            ratio,
-            &*self.pipeline.scorer,
-            &*self.pipeline.pattern,
-            self.pipeline.rounding,
-        )?;
-        Ok(pruned.tensor)
+    ) -> Result<ScoreSum, Error> {
+        sum_of_scores(weight, &view(layer, shape, moments)?, self.pipeline, self.on)
+    }
+
+    fn count_above(
+        &self,
+        layer: usize,
+        shape: LinearShape,
+        weight: &HeldWeight<'_>,
+        moments: &Moments<'_>,
+        threshold: f64,
+    ) -> Result<u64, Error> {
+        scores_above(weight, &view(layer, shape, moments)?, self.pipeline, threshold, self.on)
     }
 }
 
@@ -102,44 +109,50 @@ pub(super) fn prune_layer(
 ) -> Result<Vec<usize>, Error> {
     let kept = stages.kept;
     let mut observer = stages.observer(layer)?;
+    let mut trunk = HeldTrunk::load(stages, layer)?;
     let mut dense = match walk {
-        Walk::Forward(hidden) => {
-            let trunk = stages.trunk(kept, layer)?;
-            Some(LayerRun::watch_only(&trunk, layer, hidden, &mut observer, watch)?)
-        }
+        Walk::Forward(hidden) => Some(trunk.run(stages, layer, |trunk| {
+            Ok(LayerRun::watch_only(trunk, layer, hidden, &mut observer, watch)?)
+        })?),
         _ => None,
     };
     let stored = walk.stored(kept, layer);
-    let mut trunk = MaskedTrunk { kept, linears: BTreeMap::new() };
-    for shape in stages.prunable(layer).into_iter().filter(|shape| shape.id.expert().is_none()) {
+    let mut masked = stages.prunable(layer);
+    masked.retain(|shape| shape.id.expert().is_none());
+    for &shape in &masked {
         let moments = Moments::of_layer(&dense, &observer, stored.as_ref());
-        let masked = stages.mask(layer, shape, weight(kept, layer, shape)?, ratio, &moments)?;
-        trunk.linears.insert(shape.id, masked);
+        let linear = view(layer, shape, &moments)?;
+        let Stages { pipeline, on, .. } = stages;
+        trunk.mask(layer, shape, &Masking { linear, ratio, pipeline, on })?;
         stop_if_asked(watch)?;
     }
     let mut pruned = match walk {
         Walk::Forward(hidden) => {
-            let trunk = stages.trunk(&trunk, layer)?;
-            Some(LayerRun::advance(&trunk, layer, std::mem::take(hidden), None, watch)?)
+            let hidden = std::mem::take(hidden);
+            Some(trunk.run(stages, layer, |trunk| {
+                Ok(LayerRun::advance(trunk, layer, hidden, None, watch)?)
+            })?)
         }
         _ => None,
     };
-    output.put_trunk(kept, layer, &trunk.linears)?;
+    let linears = trunk.into_masked(stages, &masked)?;
+    output.put_trunk(kept, layer, &linears)?;
     if dense.is_none() {
-        watch_bytes(trunk.linears.values(), watch)?;
+        watch_bytes(linears.values().map(|linear| linear.bytes().len()), watch)?;
     }
-    drop(trunk);
+    drop(linears);
 
     let mut idle = Vec::new();
-    output.write_behind(kept, layer, |write| {
-        for_each_expert(kept, layer, &stages.experts(layer), |mut expert| {
-            let e = expert.expert;
+    output.write_behind(kept, stages.on.compute(), layer, |write| {
+        stages.for_each_expert(layer, |mut expert| {
+            let e = expert.index();
             stop_if_asked(watch)?;
             if let Some(dense) = &mut dense
                 && dense.tokens(e) > 0
             {
-                let loaded = stages.expert(&expert, layer, e)?;
-                dense.expert(e, &loaded, Some(&mut observer), watch)?;
+                expert.run(stages, layer, |expert| {
+                    Ok(dense.expert(e, expert, Some(&mut observer), watch)?)
+                })?;
             }
             let moments = Moments::of_layer(&dense, &observer, stored.as_ref());
             let reached = moments.reached(e)?;
@@ -147,21 +160,21 @@ pub(super) fn prune_layer(
                 idle.push(e);
             }
             if reached || stages.recipe.weights.idle_experts != IdleExperts::Dense {
-                for (projection, weight) in MlpProjection::ALL.iter().zip(&mut expert.weights) {
-                    let id = LinearId::Expert(e, *projection);
+                for projection in MlpProjection::ALL {
+                    let id = LinearId::Expert(e, projection);
                     let Some(shape) = stages.shape_of(layer, id) else { continue };
-                    let dense = std::mem::replace(weight, nothing()?);
-                    *weight = stages.mask(layer, shape, dense, ratio, &moments)?;
+                    let linear = view(layer, shape, &moments)?;
+                    let Stages { pipeline, on, .. } = stages;
+                    expert.mask(projection, &Masking { linear, ratio, pipeline, on })?;
                 }
             }
             match &mut pruned {
-                Some(pruned) if pruned.tokens(e) > 0 => {
-                    pruned.expert(e, &stages.expert(&expert, layer, e)?, None, watch)?;
-                }
+                Some(pruned) if pruned.tokens(e) > 0 => expert
+                    .run(stages, layer, |expert| Ok(pruned.expert(e, expert, None, watch)?))?,
                 Some(_) => {}
-                None => watch_bytes(expert.weights.iter(), watch)?,
+                None => watch_bytes([expert_bytes(stages, layer, e)], watch)?,
             }
-            for (projection, weight) in MlpProjection::ALL.into_iter().zip(expert.weights) {
+            for (projection, weight) in expert.into_finished()? {
                 write(LinearId::Expert(e, projection), weight)?;
             }
             Ok(())
@@ -185,45 +198,49 @@ pub(super) fn measure_layer(
     multiplier: f64,
     watch: Watch<'_>,
 ) -> Result<f64, Error> {
-    let kept = stages.kept;
-    let scorer = &*stages.pipeline.scorer;
     let mut observer = stages.observer(layer)?;
+    let held = HeldTrunk::load(stages, layer)?;
     let mut run = match walk {
         Walk::Forward(hidden) => {
-            let trunk = stages.trunk(kept, layer)?;
             let hidden = std::mem::take(hidden);
-            Some(LayerRun::advance(&trunk, layer, hidden, Some(&mut observer), watch)?)
+            Some(held.run(stages, layer, |trunk| {
+                Ok(LayerRun::advance(trunk, layer, hidden, Some(&mut observer), watch)?)
+            })?)
         }
         _ => None,
     };
-    let stored = walk.stored(kept, layer);
+    let stored = walk.stored(stages.kept, layer);
     let prunable = stages.prunable(layer);
     let (trunk, experts): (Vec<LinearShape>, Vec<LinearShape>) =
         prunable.iter().partition(|shape| shape.id.expert().is_none());
+    let of_expert = |e| experts.iter().copied().filter(move |s| s.id.expert() == Some(e));
     let mut sums: BTreeMap<LinearId, ScoreSum> = BTreeMap::new();
     for &shape in &trunk {
         let moments = Moments::of_layer(&run, &observer, stored.as_ref());
-        let weight = weight(kept, layer, shape)?;
-        sums.insert(shape.id, score_sum(&weight, &view(layer, shape, &moments)?, scorer)?);
+        let weight = held.weight(layer, shape)?;
+        sums.insert(shape.id, stages.score_sum(layer, shape, &weight, &moments)?);
         stop_if_asked(watch)?;
     }
-    for_each_expert(kept, layer, &stages.experts(layer), |expert| {
-        let e = expert.expert;
+    stages.for_each_expert(layer, |expert| {
+        let e = expert.index();
         stop_if_asked(watch)?;
         if let Some(run) = &mut run
             && run.tokens(e) > 0
         {
-            run.expert(e, &stages.expert(&expert, layer, e)?, Some(&mut observer), watch)?;
+            expert.run(stages, layer, |expert| {
+                Ok(run.expert(e, expert, Some(&mut observer), watch)?)
+            })?;
         }
         let moments = Moments::of_layer(&run, &observer, stored.as_ref());
-        for &shape in experts.iter().filter(|shape| shape.id.expert() == Some(e)) {
-            let weight = expert_weight(&expert, layer, shape)?;
-            sums.insert(shape.id, score_sum(&weight, &view(layer, shape, &moments)?, scorer)?);
+        for shape in of_expert(e) {
+            let LinearId::Expert(_, projection) = shape.id else { continue };
+            let weight = expert.weight(projection)?;
+            sums.insert(shape.id, stages.score_sum(layer, shape, &weight, &moments)?);
         }
         if run.is_none() {
-            watch_bytes(expert.weights.iter(), watch)?;
+            watch_bytes([expert_bytes(stages, layer, e)], watch)?;
         }
-        Ok::<(), Error>(())
+        Ok(())
     })?;
     let mut sum = ScoreSum::default();
     for shape in &prunable {
@@ -233,55 +250,23 @@ pub(super) fn measure_layer(
     if let Some(threshold) = sum.threshold(multiplier) {
         let moments = Moments::of_layer(&run, &observer, stored.as_ref());
         for &shape in &trunk {
-            let weight = weight(kept, layer, shape)?;
-            above += count_above(&weight, &view(layer, shape, &moments)?, scorer, threshold)?;
+            let weight = held.weight(layer, shape)?;
+            above += stages.count_above(layer, shape, &weight, &moments, threshold)?;
         }
-        for_each_expert(kept, layer, &stages.experts(layer), |expert| {
+        stages.for_each_expert(layer, |expert| {
             stop_if_asked(watch)?;
-            for &shape in experts.iter().filter(|s| s.id.expert() == Some(expert.expert)) {
-                let weight = expert_weight(&expert, layer, shape)?;
-                above += count_above(&weight, &view(layer, shape, &moments)?, scorer, threshold)?;
+            for shape in of_expert(expert.index()) {
+                let LinearId::Expert(_, projection) = shape.id else { continue };
+                let weight = expert.weight(projection)?;
+                above += stages.count_above(layer, shape, &weight, &moments, threshold)?;
             }
-            Ok::<(), Error>(())
+            Ok(())
         })?;
     }
     if let (Walk::Forward(hidden), Some(run)) = (walk, run) {
         *hidden = run.finish()?;
     }
     Ok(sum.percent(above).unwrap_or(0.0))
-}
-
-/// A layer without its experts: the zeroed Linears, and the kept experts' source for the rest.
-struct MaskedTrunk<'a> {
-    kept: &'a KeptExperts<'a>,
-    linears: BTreeMap<LinearId, TensorBytes<'static>>,
-}
-
-impl TensorSource for MaskedTrunk<'_> {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
-        if let TensorId::Layer(_, LayerTensor::Linear(linear)) = id
-            && let Some(tensor) = self.linears.get(&linear)
-        {
-            return Ok(TensorBytes::new(tensor.dtype(), tensor.shape(), tensor.bytes())?);
-        }
-        self.kept.tensor(id)
-    }
-}
-
-fn weight<'a>(
-    source: &'a dyn TensorSource,
-    layer: usize,
-    shape: LinearShape,
-) -> Result<TensorBytes<'a>, Error> {
-    source.tensor(TensorId::linear(layer, shape.id)).map_err(Error::stage("reading weights", layer))
-}
-
-fn expert_weight<'a>(
-    expert: &'a dyn TensorSource,
-    layer: usize,
-    shape: LinearShape,
-) -> Result<TensorBytes<'a>, Error> {
-    weight(expert, layer, shape)
 }
 
 fn view<'a>(
@@ -293,9 +278,10 @@ fn view<'a>(
     Ok(LinearView { layer, id, rows, cols, inputs: moments.of(id)? })
 }
 
-/// Stands where a weight was that is being zeroed.
-fn nothing() -> Result<TensorBytes<'static>, Error> {
-    Ok(TensorBytes::new(moeprune_core::Dtype::U8, [0], Vec::new())?)
+/// Bytes of an expert's prunable weights, about.
+fn expert_bytes(stages: Stages<'_>, layer: usize, expert: usize) -> usize {
+    let linears = stages.prunable(layer).into_iter().filter(|s| s.id.expert() == Some(expert));
+    2 * linears.map(|shape| shape.parameters() as usize).sum::<usize>()
 }
 
 fn stop_if_asked(watch: Watch<'_>) -> Result<(), Error> {
@@ -303,11 +289,8 @@ fn stop_if_asked(watch: Watch<'_>) -> Result<(), Error> {
 }
 
 /// Where no token runs, work is counted in bytes.
-fn watch_bytes<'t>(
-    tensors: impl Iterator<Item = &'t TensorBytes<'t>>,
-    watch: Watch<'_>,
-) -> Result<(), Error> {
-    count(watch, tensors.map(|tensor| tensor.bytes().len() as u64).sum())
+fn watch_bytes(bytes: impl IntoIterator<Item = usize>, watch: Watch<'_>) -> Result<(), Error> {
+    count(watch, bytes.into_iter().map(|bytes| bytes as u64).sum())
 }
 
 fn count(watch: Watch<'_>, more: u64) -> Result<(), Error> {

@@ -10,6 +10,8 @@ experts one; in the order they are worked on, its tensors pass through three for
 3. with weights zeroed, when the plan asks for it ([`layer`]).
 */
 
+mod held;
+mod in_place;
 mod kept_experts;
 mod layer;
 mod ratios;
@@ -29,7 +31,7 @@ use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{CorpusTag, Observation, Plan, Sparsity};
 
 use crate::{
-    Error, MemoryNeed, Pipeline, Progress, Recipe, Report, Run,
+    Error, Execution, Pipeline, Progress, Recipe, Report, Run,
     planning::PLAN_FORMAT,
     recipe::CalibrationRecipe,
     report::Applied,
@@ -61,6 +63,7 @@ pub fn apply(
     plan: &Plan,
     inputs: Inputs<'_>,
     pipeline: &Pipeline,
+    on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Report, Error> {
     run.complete(|run| {
@@ -73,14 +76,16 @@ pub fn apply(
             Inputs::Calibration(calibration) => identity.with_calibration(&calibration.tag),
             Inputs::Observation(observation) => identity.with_observation(observation),
         };
-        run.begin(&identity)?;
-        if let Inputs::Calibration(calibration) = inputs {
-            let tokens = calibration.tag.tokens();
-            progress.note(&MemoryNeed::of(checkpoint, tokens, true).line());
-        }
+        let on = match inputs {
+            Inputs::Calibration(calibration) => {
+                on.for_blocks(checkpoint, &calibration.tag, true, progress)?
+            }
+            _ => on.clone(),
+        };
+        run.begin(&identity.with_execution(&on))?;
         let plan = choose_survivors_in(&mut run.session, checkpoint, plan, pipeline, progress)?;
         run.lap("choosing survivors");
-        apply_plan(checkpoint, run, &plan, inputs, pipeline, progress)
+        apply_plan(checkpoint, run, &plan, inputs, pipeline, &on, progress)
     })
 }
 
@@ -91,6 +96,7 @@ pub(crate) fn apply_plan(
     plan: &Plan,
     inputs: Inputs<'_>,
     pipeline: &Pipeline,
+    on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Report, Error> {
     let mut recipe = check_plan(checkpoint, plan)?;
@@ -115,7 +121,7 @@ pub(crate) fn apply_plan(
 
     let Run { output, session, clock, .. } = run;
     let mut output = Output::open(output, &kept, session, progress)?;
-    let stages = Stages { kept: &kept, recipe: &recipe, pipeline };
+    let stages = Stages { kept: &kept, recipe: &recipe, pipeline, on };
     let ratios = match &plan.unstructured {
         None => None,
         Some(asked) => {
@@ -146,6 +152,7 @@ pub(crate) fn apply_plan(
             corpora,
             zeros: &zeros,
             bytes_written,
+            device: on.name(),
         },
         clock.clone(),
     );
@@ -174,7 +181,7 @@ fn write_layers(
     let done = session.written()?.len();
     let mut walk = match ratios {
         None => statistics::Walk::None,
-        Some(_) => statistics.start(stages.kept, session, Pass::Prune, done)?,
+        Some(_) => statistics.start(stages, session, Pass::Prune, done)?,
     };
     let mut steps = if walk.is_forward() {
         Steps::tokens(step, layers, statistics.tokens(), done, progress)

@@ -70,7 +70,7 @@ fn outliers(
     if done >= layers {
         return Ok(percents);
     }
-    let mut walk = statistics.start(stages.kept, session, Pass::Measure, done)?;
+    let mut walk = statistics.start(stages, session, Pass::Measure, done)?;
     let mut steps = if walk.is_forward() {
         Steps::tokens("measuring outliers", layers, statistics.tokens(), done, progress)
     } else {

@@ -1,6 +1,6 @@
 //! Input statistics of the layer being pruned, wherever they come from.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use moeprune_capture::{LayerObserver, LayerRun, embed_blocks, passes};
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
@@ -8,7 +8,7 @@ use moeprune_core::{
 };
 use moeprune_model::Embedding;
 
-use super::{Inputs, KeptExperts};
+use super::{Inputs, KeptExperts, layer::Stages};
 use crate::{
     Calibration, Error, Pipeline, Recipe,
     planning::check_observation,
@@ -88,7 +88,7 @@ impl<'a> Statistics<'a> {
     /// Starts at layer `first`: at the embeddings, or where an earlier process was interrupted.
     pub(super) fn start(
         &self,
-        kept: &KeptExperts<'_>,
+        stages: Stages<'_>,
         session: &Session,
         pass: Pass,
         first: usize,
@@ -99,12 +99,16 @@ impl<'a> Statistics<'a> {
                 _ => Walk::None,
             });
         };
+        let Stages { kept, on, .. } = stages;
         let spec = kept.spec();
         Ok(Walk::Forward(match first.checked_sub(1) {
             // Nothing is left to walk through.
             Some(_) if first >= spec.layers.len() => Vec::new(),
-            Some(layer) => session.hidden_after(pass, layer, blocks, spec.hidden)?,
-            None => embed_blocks(&Embedding::load(kept, spec, &Device::Cpu, DType::F32)?, blocks)?,
+            Some(layer) => session.hidden_after(pass, layer, blocks, spec.hidden, on)?,
+            None => {
+                let embedding = Embedding::load(kept, spec, on.compute())?;
+                embed_blocks(&embedding, blocks, on.micro_batch())?
+            }
         }))
     }
 }
@@ -113,7 +117,7 @@ impl<'a> Statistics<'a> {
 pub(super) enum Walk<'a> {
     None,
     Stored(&'a Observation),
-    /// The inputs of the next layer, one tensor `[1, tokens, hidden]` a calibration block.
+    /// The inputs of the next layer, one tensor `[blocks, tokens, hidden]` a micro-batch.
     Forward(Vec<Tensor>),
 }
 

@@ -6,9 +6,10 @@ use moeprune_checkpoint::{
     OutputDirectory, PlannedTensor, ShardedWriter, StoredTensor, count_zeros,
 };
 use moeprune_core::{LayerTensor, LinearId, TensorBytes, TensorId, TensorSink, TensorSource};
+use moeprune_model::Compute;
 use serde::{Deserialize, Serialize};
 
-use super::KeptExperts;
+use super::{KeptExperts, held::Finished};
 use crate::{Error, Progress, session::Session};
 
 /// The checkpoint being written, in a hidden sibling of its final place.
@@ -143,20 +144,24 @@ impl Output {
         self.copy(kept, &copied, &mut |_| ControlFlow::Continue(()))
     }
 
-    /// Runs `work` and writes what it hands over meanwhile, on another thread.
+    /// Runs `work` and writes what it hands over meanwhile, on another thread; what is on a device
+    /// is fetched on a third.
     pub(super) fn write_behind<'t>(
         &mut self,
         kept: &KeptExperts<'_>,
+        compute: &Compute,
         layer: usize,
         work: impl FnOnce(
-            &mut dyn FnMut(LinearId, TensorBytes<'t>) -> Result<(), Error>,
+            &mut dyn FnMut(LinearId, Finished<'t>) -> Result<(), Error>,
         ) -> Result<(), Error>,
     ) -> Result<(), Error> {
         thread::scope(|scope| {
-            let (give, take) = mpsc::sync_channel::<(LinearId, TensorBytes<'t>)>(QUEUE);
+            let (give, take) = mpsc::sync_channel::<(LinearId, Finished<'t>)>(QUEUE);
+            let fetched = fetch_ahead(scope, compute, take);
             let writer = scope.spawn(|| {
-                take.into_iter()
-                    .try_for_each(|(linear, tensor)| self.put_linear(kept, layer, linear, &tensor))
+                fetched.into_iter().try_for_each(|(linear, tensor)| {
+                    self.put_linear(kept, layer, linear, &tensor.fetch(compute)?)
+                })
             });
             let worked = work(&mut |linear, tensor| {
                 // Fails only if the writer gave up, and then its error is the one that counts.
@@ -234,6 +239,35 @@ impl Output {
         }
         Ok(())
     }
+}
+
+/// Fetches what is on a device one tensor ahead of whoever takes it from the receiver. What is on
+/// the host already is passed on as it came.
+fn fetch_ahead<'scope, 't: 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    compute: &'scope Compute,
+    finished: mpsc::Receiver<(LinearId, Finished<'t>)>,
+) -> mpsc::Receiver<(LinearId, Finished<'t>)> {
+    if !compute.holds_stored() {
+        return finished;
+    }
+    let (give, take) = mpsc::sync_channel(0);
+    scope.spawn(move || {
+        for (linear, weight) in finished {
+            // An error is met again, and told, by whoever takes the weight.
+            let weight = match weight {
+                Finished::Device(tensor) => match compute.download(&tensor) {
+                    Ok(bytes) => Finished::Host(bytes),
+                    Err(_) => Finished::Device(tensor),
+                },
+                host => host,
+            };
+            if give.send((linear, weight)).is_err() {
+                break;
+            }
+        }
+    });
+    take
 }
 
 /// Tensors that belong to no layer, or to none that is understood, in the source's order.

@@ -6,7 +6,7 @@ use clap::Args;
 use moeprune_capture::read_observation;
 use serde::Deserialize;
 
-use super::{CalibrationArgs, FamilyArgs, ResumeArgs, Terminal, prune::print_report};
+use super::{CalibrationArgs, DeviceArgs, FamilyArgs, ResumeArgs, Terminal, prune::print_report};
 use crate::{Calibration, Error, Inputs, Pipeline, Recipe, Run, read_plan};
 
 /// Options of `apply`.
@@ -33,6 +33,8 @@ pub(super) struct ApplyArgs {
     #[command(flatten)]
     sampling: CalibrationArgs,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     resume: ResumeArgs,
     #[command(flatten)]
     family: FamilyArgs,
@@ -40,6 +42,7 @@ pub(super) struct ApplyArgs {
 
 pub(super) fn apply(args: &ApplyArgs, terminal: &mut Terminal) -> Result<(), Error> {
     args.json.as_deref().map_or(Ok(()), super::check_folder)?;
+    let on = args.device.open()?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
     let mut run = Run::claim(&args.out, &checkpoint, args.resume.into())?;
     let plan = read_plan(&args.plan)?;
@@ -59,6 +62,6 @@ pub(super) fn apply(args: &ApplyArgs, terminal: &mut Terminal) -> Result<(), Err
     };
     let pipeline = Pipeline::from_recipe(&recipe);
     super::interrupt::listen();
-    let report = crate::apply(&checkpoint, run, &plan, inputs, &pipeline, terminal)?;
+    let report = crate::apply(&checkpoint, run, &plan, inputs, &pipeline, &on, terminal)?;
     print_report(&report, &args.out, args.json.as_deref())
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, builder::PossibleValuesParser};
 use moeprune_eval::TASK_NAMES;
 
-use super::{FamilyArgs, Terminal, options::positive};
+use super::{DeviceArgs, FamilyArgs, Terminal, options::positive};
 use crate::{
     Error, Evaluation, evaluate,
     evaluation::{PERPLEXITY, Score},
@@ -45,6 +45,9 @@ pub struct EvalArgs {
     /// Write all answers and scores here
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Where the model runs.
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// How the model is read.
     #[command(flatten)]
     pub family: FamilyArgs,
@@ -60,6 +63,7 @@ fn tasks() -> PossibleValuesParser {
 /// As [`evaluate`].
 pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Score, Error> {
     args.json.as_deref().map_or(Ok(()), super::check_folder)?;
+    let on = args.device.open()?;
     let checkpoint = args.family.open(&args.model)?;
     let what = Evaluation {
         task: &args.task,
@@ -70,7 +74,7 @@ pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Score, Error> {
         batch: args.batch,
         sequence_len: args.seq_len,
     };
-    let score = evaluate(&checkpoint, &what, terminal)?;
+    let score = evaluate(&checkpoint, &what, &on, terminal)?;
     if let Some(path) = &args.json {
         super::write_whole(path, &super::json(&score.to_json()?)?)?;
     }

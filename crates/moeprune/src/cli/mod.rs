@@ -25,7 +25,7 @@ mod verify;
 
 pub use eval::{EvalArgs, eval};
 pub use interrupt::{INTERRUPTED, listen as listen_for_interrupt};
-pub use options::{CalibrationArgs, RecipeArgs, ResumeArgs};
+pub use options::{CalibrationArgs, DeviceArgs, RecipeArgs, ResumeArgs};
 pub use prune::{PruneArgs, print_report, prune};
 pub use table::{bytes, percent, seconds, table};
 pub use terminal::Terminal;

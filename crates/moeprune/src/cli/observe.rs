@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use moeprune_checkpoint::PartialOutput;
 
-use super::{CalibrationArgs, FamilyArgs, ResumeArgs, Terminal};
+use super::{CalibrationArgs, DeviceArgs, FamilyArgs, ResumeArgs, Terminal};
 use crate::{Calibration, Error, Recipe};
 
 /// Options of `observe`.
@@ -26,6 +26,8 @@ pub(super) struct ObserveArgs {
     #[command(flatten)]
     sampling: CalibrationArgs,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     resume: ResumeArgs,
     #[command(flatten)]
     family: FamilyArgs,
@@ -37,13 +39,14 @@ pub(super) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(),
         // Refuses it, and tidies up after a run that was killed when it was complete.
         PartialOutput::open(&args.output)?;
     }
+    let on = args.device.open()?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
     let mut recipe = Recipe::arctic();
     args.sampling.apply(&mut recipe);
     recipe.check()?;
     let calibration = Calibration::read(&args.calibration, &checkpoint, &recipe)?;
     super::interrupt::listen();
-    crate::observe_to(&checkpoint, &calibration, &args.output, args.resume.into(), terminal)?;
+    crate::observe_to(&checkpoint, &calibration, &args.output, args.resume.into(), &on, terminal)?;
     line!(
         "observed {} tokens of {} → {}",
         calibration.tag.tokens(),

@@ -6,7 +6,7 @@ use clap::Args;
 use moeprune_core::Sparsity;
 
 use crate::{
-    Error, Recipe, Resume,
+    DeviceChoice, Error, Execution, Recipe, Resume,
     recipe::{Allocation, Budget, Linkage, Scorer, Similarity, Statistics},
 };
 
@@ -129,6 +129,30 @@ impl RecipeArgs {
         calibration.apply(&mut recipe);
         recipe.check()?;
         Ok(recipe)
+    }
+}
+
+/// Where the model runs.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Device")]
+#[non_exhaustive]
+pub struct DeviceArgs {
+    /// auto, cpu, cuda or cuda:N; CUDA needs a build with `--features cuda`
+    #[arg(long, value_name = "DEVICE", default_value_t, value_parser = str::parse::<DeviceChoice>)]
+    pub device: DeviceChoice,
+    /// Calibration blocks that go through a layer together [default: as many as fit on a device, 16
+    /// at most; 1 on the CPU]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub micro_batch: Option<usize>,
+}
+
+impl DeviceArgs {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// As [`Execution::open`].
+    pub fn open(&self) -> Result<Execution, Error> {
+        Execution::open(self.device, self.micro_batch)
     }
 }
 

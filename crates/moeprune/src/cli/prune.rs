@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{
-    CalibrationArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes, percent, seconds, table,
+    CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes, percent,
+    seconds, table,
 };
 use crate::{Error, Pipeline, Report};
 
@@ -15,6 +16,7 @@ use crate::{Error, Pipeline, Report};
   moeprune prune mixtral-8x7b pruned --calibration c4.json.gz
   moeprune prune mixtral-8x7b pruned --calibration c4.json.gz --sparsity 0.25 --expert-sparsity 0.25
   moeprune prune arctic pruned --calibration c4.json.gz --sparsity 0.6 --allocation uniform
+  moeprune prune arctic pruned --calibration c4.json.gz --device cuda
   moeprune prune arctic pruned --calibration c4.json.gz --resume      after Ctrl-C, a crash or a full disk")]
 #[non_exhaustive]
 pub struct PruneArgs {
@@ -34,6 +36,9 @@ pub struct PruneArgs {
     /// Which part of the calibration text is used.
     #[command(flatten)]
     pub sampling: CalibrationArgs,
+    /// Where the model runs.
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// Whether an interrupted run is continued.
     #[command(flatten)]
     pub resume: ResumeArgs,
@@ -49,6 +54,7 @@ pub struct PruneArgs {
 pub fn prune(args: &PruneArgs, terminal: &mut Terminal) -> Result<Report, Error> {
     args.json.as_deref().map_or(Ok(()), super::check_folder)?;
     let recipe = args.recipe.resolve(&args.sampling)?;
+    let on = args.device.open()?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
     let pipeline = Pipeline::from_recipe(&recipe);
     super::interrupt::listen();
@@ -59,6 +65,7 @@ pub fn prune(args: &PruneArgs, terminal: &mut Terminal) -> Result<Report, Error>
         &recipe,
         &pipeline,
         args.resume.into(),
+        &on,
         terminal,
     )?;
     print_report(&report, &args.out, args.json.as_deref())?;

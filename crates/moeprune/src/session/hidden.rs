@@ -6,40 +6,44 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use moeprune_capture::TokenBlocks;
 
 use super::{Pass, remove};
-use crate::Error;
+use crate::{Error, Execution};
 
 const PREFIX: &str = "hidden-";
 
-/// Writes hidden states as f32, block after block, and makes them durable.
+/// Writes hidden states in their type, block after block, and makes them durable.
 pub(super) fn save(state: &Path, pass: Pass, layer: usize, hidden: &[Tensor]) -> Result<(), Error> {
     let path = place(state, pass, layer);
     let failed = |e| Error::io(&path, "write", e);
     // One that is there is of a run that died before it was recorded.
     let mut file = BufWriter::new(File::create(&path).map_err(failed)?);
-    for block in hidden {
-        let values = block.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        file.write_all(bytemuck::cast_slice(&values)).map_err(failed)?;
+    for batch in hidden {
+        let mut bytes = Vec::with_capacity(batch.elem_count() * batch.dtype().size_in_bytes());
+        batch.write_bytes(&mut bytes)?;
+        file.write_all(&bytes).map_err(failed)?;
     }
     let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
     file.sync_all().map_err(failed)
 }
 
-/// Reads what [`save`] wrote: one tensor `[1, tokens, width]` a block.
+/// Reads what [`save`] wrote: one tensor `[blocks, tokens, width]` for each micro-batch.
 pub(super) fn load(
     state: &Path,
     pass: Pass,
     layer: usize,
     blocks: &TokenBlocks,
     width: usize,
+    on: &Execution,
 ) -> Result<Vec<Tensor>, Error> {
     let path = place(state, pass, layer);
     let failed = |e| Error::io(&path, "read", e);
     let mut file = File::open(&path).map_err(failed)?;
-    let expected = blocks.tokens() * width as u64 * 4;
+    let (device, dtype) = (on.compute().device(), on.compute().dtype());
+    let size = dtype.size_in_bytes();
+    let expected = blocks.tokens() * width as u64 * size as u64;
     let got = file.metadata().map_err(failed)?.len();
     if got != expected {
         return Err(Error::Resume(format!(
@@ -47,11 +51,12 @@ pub(super) fn load(
             path.display()
         )));
     }
-    let mut hidden = Vec::with_capacity(blocks.blocks().len());
-    for block in blocks.blocks() {
-        let mut values = vec![0_f32; block.len() * width];
-        file.read_exact(bytemuck::cast_slice_mut(&mut values)).map_err(failed)?;
-        hidden.push(Tensor::from_vec(values, (1, block.len(), width), &Device::Cpu)?);
+    let mut hidden = Vec::new();
+    for batch in blocks.batches(on.micro_batch()) {
+        let shape = [batch.len(), batch[0].len(), width];
+        let mut bytes = vec![0; shape.iter().product::<usize>() * size];
+        file.read_exact(&mut bytes).map_err(failed)?;
+        hidden.push(Tensor::from_raw_buffer(&bytes, dtype, &shape, device)?);
     }
     Ok(hidden)
 }
@@ -75,6 +80,9 @@ fn place(state: &Path, pass: Pass, layer: usize) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+    use moeprune_model::Compute;
+
     use super::*;
 
     #[test]
@@ -90,8 +98,9 @@ mod tests {
         save(dir.path(), Pass::Prune, 7, &hidden).unwrap();
         save(dir.path(), Pass::Prune, 6, &hidden).unwrap();
         remove_all_but(dir.path(), Some((Pass::Prune, 7))).unwrap();
-        assert!(load(dir.path(), Pass::Prune, 6, &blocks, 4).is_err());
-        let back = load(dir.path(), Pass::Prune, 7, &blocks, 4).unwrap();
+        let on = &Execution::cpu();
+        assert!(load(dir.path(), Pass::Prune, 6, &blocks, 4, on).is_err());
+        let back = load(dir.path(), Pass::Prune, 7, &blocks, 4, on).unwrap();
         for (was, is) in hidden.iter().zip(&back) {
             assert_eq!(was.dims(), is.dims());
             let bits = |t: &Tensor| -> Vec<u32> {
@@ -100,8 +109,11 @@ mod tests {
             };
             assert_eq!(bits(was), bits(is));
         }
-        let message = load(dir.path(), Pass::Prune, 7, &blocks, 8).unwrap_err().to_string();
+        let message = load(dir.path(), Pass::Prune, 7, &blocks, 8, on).unwrap_err().to_string();
         assert!(message.contains("96 bytes instead of 192"), "{message}");
+        let two = &Execution::on(Compute::cpu(), Some(2));
+        let together = load(dir.path(), Pass::Prune, 7, &blocks, 4, two).unwrap();
+        assert_eq!((together.len(), together[0].dims()), (1, &[2, 3, 4][..]));
         remove_all_but(dir.path(), None).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Pipeline, Recipe};
+use crate::{Error, Execution, Pipeline, Recipe};
 
 /// Everything that the result depends on.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub(crate) struct RunIdentity {
     pub(crate) plan: Option<String>,
     /// SHA-256 of the stored observation that is used.
     pub(crate) observation: Option<String>,
+    /// Where it runs and in which type.
+    #[serde(default)]
+    pub(crate) device: String,
 }
 
 impl RunIdentity {
@@ -73,6 +76,11 @@ impl RunIdentity {
         self
     }
 
+    pub(crate) fn with_execution(mut self, on: &Execution) -> Self {
+        self.device = on.identity();
+        self
+    }
+
     /// What is different in `other`, in words; nothing if a run may be continued with it.
     pub(crate) fn changes(&self, other: &Self) -> Vec<String> {
         type Field = fn(&CorpusTag) -> String;
@@ -85,6 +93,7 @@ impl RunIdentity {
         changed("the command", &self.command, &other.command);
         changed("the program", &self.tool, &other.tool);
         changed("the model's fingerprint", &self.model, &other.model);
+        changed("the device", &self.device, &other.device);
         let none = || "none".to_owned();
         let text = |hash: &Option<String>| hash.clone().unwrap_or_else(none);
         changed("the plan", &text(&self.plan), &text(&other.plan));

@@ -28,7 +28,7 @@ use candle_core::Tensor;
 use moeprune_capture::{TokenBlocks, read_observation, write_observation};
 use moeprune_core::{LayerObservation, LayerPlan, Observation};
 
-use crate::{Error, apply::LayerZeros};
+use crate::{Error, Execution, apply::LayerZeros};
 
 /// What to do about the work of a run that was interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -142,10 +142,11 @@ impl Session {
         layer: usize,
         blocks: &TokenBlocks,
         width: usize,
+        on: &Execution,
     ) -> Result<Vec<Tensor>, Error> {
         match &self.place {
             None => Err(Error::Resume("a run without a place has no state".to_owned())),
-            Some(place) => hidden::load(&place.state, pass, layer, blocks, width),
+            Some(place) => hidden::load(&place.state, pass, layer, blocks, width, on),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod command;
 mod determinism;
+mod device;
 mod full_disk;
 mod hostile;
 mod output;

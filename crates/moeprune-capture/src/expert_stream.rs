@@ -1,0 +1,26 @@
+//! The experts of a layer, one after the other, ready to run.
+
+use moeprune_core::{ModelSpec, TensorSource};
+use moeprune_model::{Compute, Expert, for_each_expert, for_each_uploaded_expert};
+
+use crate::{Error, observer::forward_error};
+
+/// Reads the experts `experts` of a layer and hands each, loaded, to `visit`. The next one is read,
+/// and brought to a device if they run on one, while one is in use.
+pub(crate) fn for_each_loaded_expert(
+    source: &dyn TensorSource,
+    spec: &ModelSpec,
+    compute: &Compute,
+    layer: usize,
+    experts: &[usize],
+    mut visit: impl FnMut(Expert) -> Result<(), Error>,
+) -> Result<(), Error> {
+    if compute.holds_stored() {
+        return for_each_uploaded_expert(source, spec, compute, layer, experts, visit);
+    }
+    for_each_expert(source, layer, experts, |stored| {
+        let expert = Expert::load(&stored, spec, layer, stored.expert, compute)
+            .map_err(|error| forward_error(layer, error))?;
+        visit(expert)
+    })
+}

@@ -1,0 +1,176 @@
+//! Where forward passes run.
+
+use candle_core::{DType, Device, Tensor};
+use moeprune_core::{Dtype, TensorBytes};
+
+use crate::Error;
+#[cfg(feature = "cuda")]
+use crate::cuda::Transfers;
+
+/// The device that forward passes run on, and the type they compute in.
+///
+/// [`cpu`](Self::cpu) is the default everywhere. Weights are read from a
+/// [`TensorSource`](moeprune_core::TensorSource) and brought to the device in the type they are
+/// stored in; on the CPU in f32, for which there is code of its own, they are widened once instead.
+///
+/// Cheap to clone; clones share the device's staging memory.
+///
+/// ```
+/// use moeprune_model::Compute;
+///
+/// let compute = Compute::cpu();
+/// assert!(compute.device().is_cpu());
+/// # #[cfg(not(feature = "cuda"))]
+/// assert!(Compute::cuda(0).is_err()); // this build has no CUDA
+/// ```
+#[derive(Debug, Clone)]
+pub struct Compute {
+    device: Device,
+    dtype: DType,
+    #[cfg(feature = "cuda")]
+    transfers: Option<std::sync::Arc<Transfers>>,
+}
+
+impl Compute {
+    /// The CPU, in f32.
+    #[must_use]
+    pub fn cpu() -> Self {
+        Self::cpu_in(DType::F32)
+    }
+
+    /// The CPU in another type than f32, through candle's own operations: what a GPU does, slowly.
+    #[must_use]
+    pub fn cpu_in(dtype: DType) -> Self {
+        Self {
+            device: Device::Cpu,
+            dtype,
+            #[cfg(feature = "cuda")]
+            transfers: None,
+        }
+    }
+
+    /// CUDA device number `ordinal`, in bf16: products in bf16; norms, softmax and routing in f32.
+    ///
+    /// # Errors
+    /// [`Error::NoCuda`] if this build has no CUDA, or there is no such device.
+    pub fn cuda(ordinal: usize) -> Result<Self, Error> {
+        Self::cuda_in(ordinal, DType::BF16)
+    }
+
+    /// As [`cuda`](Self::cuda), in another type: f32 to compare with the CPU.
+    ///
+    /// # Errors
+    /// As [`cuda`](Self::cuda).
+    #[cfg(feature = "cuda")]
+    pub fn cuda_in(ordinal: usize, dtype: DType) -> Result<Self, Error> {
+        let (device, transfers) = crate::cuda::open(ordinal)?;
+        Ok(Self { device, dtype, transfers: Some(std::sync::Arc::new(transfers)) })
+    }
+
+    /// As [`cuda`](Self::cuda), in another type: f32 to compare with the CPU.
+    ///
+    /// # Errors
+    /// As [`cuda`](Self::cuda).
+    #[cfg(not(feature = "cuda"))]
+    pub fn cuda_in(_ordinal: usize, _dtype: DType) -> Result<Self, Error> {
+        Err(Error::NoCuda(
+            "this build has no CUDA; build with `--features cuda`, or run on the CPU".into(),
+        ))
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The type of hidden states.
+    #[must_use]
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Whether weights are held in the type they are stored in, and can be changed where they lie
+    /// ([`Expert::weight`](crate::Expert::weight)): on a device. On the CPU in f32 they are widened,
+    /// and activations are handled as slices.
+    #[must_use]
+    pub fn holds_stored(&self) -> bool {
+        !(self.device.is_cpu() && self.dtype == DType::F32)
+    }
+
+    /// Bytes of the device's memory that are free; `None` on the CPU.
+    ///
+    /// # Errors
+    /// If the driver does not tell.
+    pub fn free_memory(&self) -> Result<Option<u64>, Error> {
+        #[cfg(feature = "cuda")]
+        if let Some(transfers) = &self.transfers {
+            return transfers.free_memory().map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Tensors of one type and width, one below the other, on the device, `[Σ rows, …]`.
+    pub(crate) fn upload(&self, parts: &[TensorBytes<'_>]) -> Result<Tensor, Error> {
+        #[cfg(feature = "cuda")]
+        if let Some(transfers) = &self.transfers {
+            return transfers.upload(parts);
+        }
+        let tensors = parts
+            .iter()
+            .map(|part| {
+                let dtype = candle_dtype(part.dtype())
+                    .map_err(|error| candle_core::Error::Msg(error.to_string()))?;
+                Ok(Tensor::from_raw_buffer(part.bytes(), dtype, part.shape(), &self.device)?)
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        match &tensors[..] {
+            [one] => Ok(one.clone()),
+            several => Ok(Tensor::cat(several, 0)?),
+        }
+    }
+
+    /// A tensor's bytes, back from the device: what [`Expert::weight`](crate::Expert::weight) or
+    /// [`LayerTrunk::weight`](crate::LayerTrunk::weight) holds. Waits for the work on it that was
+    /// begun before.
+    ///
+    /// # Errors
+    /// If the tensor is not contiguous or not of a float type, or the copy fails.
+    pub fn download(&self, tensor: &Tensor) -> Result<TensorBytes<'static>, Error> {
+        let dtype = match tensor.dtype() {
+            DType::F32 => Dtype::F32,
+            DType::F16 => Dtype::F16,
+            DType::BF16 => Dtype::BF16,
+            other => {
+                return Err(
+                    candle_core::Error::Msg(format!("{other:?} is no weight's type")).into()
+                );
+            }
+        };
+        #[cfg(feature = "cuda")]
+        let bytes = match &self.transfers {
+            Some(transfers) => transfers.download(tensor)?,
+            None => host_bytes(tensor)?,
+        };
+        #[cfg(not(feature = "cuda"))]
+        let bytes = host_bytes(tensor)?;
+        TensorBytes::new(dtype, tensor.dims(), bytes)
+            .map_err(|error| candle_core::Error::Msg(error.to_string()).into())
+    }
+}
+
+fn host_bytes(tensor: &Tensor) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::with_capacity(tensor.elem_count() * tensor.dtype().size_in_bytes());
+    tensor.write_bytes(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// candle's name of a type that weights are stored in.
+pub(crate) fn candle_dtype(dtype: Dtype) -> Result<DType, moeprune_core::Error> {
+    match dtype {
+        Dtype::F32 => Ok(DType::F32),
+        Dtype::F16 => Ok(DType::F16),
+        Dtype::BF16 => Ok(DType::BF16),
+        other => Err(moeprune_core::Error::NotFloat(other)),
+    }
+}

@@ -1,0 +1,108 @@
+//! A matrix on a device whose rows are about to be scored.
+
+use std::sync::Arc;
+
+use cudarc::driver::{CudaSlice, CudaStream, CudaView, DevicePtr};
+use moeprune_core::{Dtype, LinearView, TensorBytes, WeightScorer};
+
+use super::{Error, error::Tried};
+use crate::{
+    scoring::{RowBuffers, Scoring},
+    storage::Storage,
+};
+
+/// Checks that `bytes` is the size of the matrix, and does what the CPU does before it looks at
+/// weights.
+pub(super) fn scoring<'a>(
+    bytes: usize,
+    dtype: Dtype,
+    linear: &LinearView<'a>,
+    scorer: &'a dyn WeightScorer,
+) -> Result<Scoring<'a>, Error> {
+    let scoring = Scoring::of(dtype, linear, scorer)?;
+    let expected = linear.rows.saturating_mul(linear.cols).saturating_mul(scoring.storage.size());
+    if bytes == expected {
+        Ok(scoring)
+    } else {
+        Err(Error::Bytes { layer: linear.layer, linear: linear.id, expected, got: bytes })
+    }
+}
+
+/// What every kernel that scores is given beside the weights.
+#[derive(Debug)]
+pub(super) struct OnDevice {
+    /// One a column.
+    pub(super) factors: CudaSlice<f32>,
+    /// One a row, set where a score cannot be ranked.
+    pub(super) bad: CudaSlice<u32>,
+    pub(super) rows: u32,
+    pub(super) cols: u32,
+}
+
+impl OnDevice {
+    /// `None` where the CPU has to do it: a scorer without factors, or more rows or columns than a
+    /// kernel counts. Neither is there a place for nothing: the matrix must not be empty.
+    pub(super) fn new(
+        scoring: &Scoring<'_>,
+        stream: &Arc<CudaStream>,
+    ) -> Result<Option<Self>, Error> {
+        let count = |n: usize| u32::try_from(n).ok().filter(|&n| n <= i32::MAX as u32);
+        let (Some(factors), Some(rows), Some(cols)) =
+            (scoring.column_factors(), count(scoring.linear.rows), count(scoring.linear.cols))
+        else {
+            return Ok(None);
+        };
+        let factors = stream.clone_htod(factors).tried("take the factors of the columns")?;
+        let bad = stream.alloc_zeros(scoring.linear.rows).tried("make room for a word a row")?;
+        Ok(Some(Self { factors, bad, rows, cols }))
+    }
+
+    /// Waits for what was asked of `stream` and names the first score that cannot be ranked, as
+    /// the CPU does. The kernels leave alone what is around such a score.
+    pub(super) fn check(
+        &self,
+        scoring: &Scoring<'_>,
+        stream: &Arc<CudaStream>,
+        weights: &CudaView<'_, u8>,
+    ) -> Result<(), Error> {
+        let bad = to_host(stream, &self.bad)?;
+        let Some(row) = bad.iter().position(|&bad| bad != 0) else {
+            return Ok(());
+        };
+        let size = scoring.row_bytes();
+        let bytes = to_host(stream, &weights.slice(row * size..(row + 1) * size))?;
+        scoring.score(row, &bytes, &mut RowBuffers::default())?;
+        Err(Error::Unconfirmed { layer: scoring.linear.layer, linear: scoring.linear.id, row })
+    }
+}
+
+/// How kernels number the types.
+pub(super) fn type_number(storage: Storage) -> u32 {
+    match storage {
+        Storage::F32 => 0,
+        Storage::F16 => 1,
+        Storage::Bf16 => 2,
+    }
+}
+
+/// The matrix as the CPU's functions want it.
+pub(super) fn tensor<Weights: DevicePtr<u8>>(
+    stream: &Arc<CudaStream>,
+    weights: &Weights,
+    dtype: Dtype,
+    linear: &LinearView<'_>,
+) -> Result<TensorBytes<'static>, Error> {
+    let bytes = to_host(stream, weights)?;
+    Ok(TensorBytes::new(dtype, [linear.rows, linear.cols], bytes).expect("its size was checked"))
+}
+
+/// Copies to the host and waits for it.
+pub(super) fn to_host<T, From>(stream: &Arc<CudaStream>, from: &From) -> Result<Vec<T>, Error>
+where
+    T: cudarc::driver::DeviceRepr,
+    From: DevicePtr<T>,
+{
+    let values = stream.clone_dtoh(from).tried("copy results to the host")?;
+    stream.synchronize().tried("finish what was asked of it")?;
+    Ok(values)
+}

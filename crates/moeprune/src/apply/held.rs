@@ -1,0 +1,238 @@
+//! The part of a layer that is being worked on, on the host or on a device.
+//!
+//! On the CPU in f32 a part is held as it is stored; to be run it is loaded, which widens it, and
+//! masks make new bytes of the stored ones. On a device it is loaded once, as it is stored: it runs
+//! from there, is masked in place, and goes back.
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+use moeprune_core::{
+    LayerTensor, LinearId, LinearShape, MlpProjection, StageError, TensorBytes, TensorId,
+    TensorSource,
+};
+use moeprune_model::{Compute, Expert, ExpertTensors, LayerTrunk};
+
+use super::{KeptExperts, in_place, layer::Stages};
+use crate::Error;
+
+/// How one Linear of a layer is to be masked.
+pub(super) type Masking<'a> = &'a in_place::Masking<'a>;
+
+/// A Linear's weight.
+pub(super) enum HeldWeight<'a> {
+    Host(TensorBytes<'a>),
+    /// `[rows, cols]` in the type it is stored in.
+    Device(Tensor),
+}
+
+/// An expert.
+pub(super) enum HeldExpert<'a> {
+    Host(ExpertTensors<'a>),
+    Device(Expert),
+}
+
+impl<'a> HeldExpert<'a> {
+    pub(super) fn index(&self) -> usize {
+        match self {
+            Self::Host(stored) => stored.expert,
+            Self::Device(expert) => expert.index(),
+        }
+    }
+
+    /// The expert, ready to run.
+    pub(super) fn run<R>(
+        &self,
+        stages: Stages<'_>,
+        layer: usize,
+        run: impl FnOnce(&Expert) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        match self {
+            Self::Device(expert) => run(expert),
+            Self::Host(stored) => {
+                let (spec, compute) = (stages.kept.spec(), stages.on.compute());
+                run(&Expert::load(stored, spec, layer, stored.expert, compute)?)
+            }
+        }
+    }
+
+    pub(super) fn weight(&self, projection: MlpProjection) -> Result<HeldWeight<'_>, Error> {
+        match self {
+            Self::Host(stored) => {
+                let weight = &stored.weights[place(projection)];
+                let borrowed = TensorBytes::new(weight.dtype(), weight.shape(), weight.bytes())?;
+                Ok(HeldWeight::Host(borrowed))
+            }
+            Self::Device(expert) => on_device(expert.weight(projection)?),
+        }
+    }
+
+    /// Zeroes weights of one Linear.
+    pub(super) fn mask(
+        &mut self,
+        projection: MlpProjection,
+        masking: Masking<'_>,
+    ) -> Result<(), Error> {
+        match self {
+            Self::Host(stored) => {
+                let weight = &mut stored.weights[place(projection)];
+                let nothing = TensorBytes::new(moeprune_core::Dtype::U8, [0], Vec::new())?;
+                *weight = masking.of_bytes(std::mem::replace(weight, nothing))?;
+                Ok(())
+            }
+            Self::Device(expert) => match on_device(expert.weight(projection)?)? {
+                HeldWeight::Device(weight) => masking.in_place(&weight),
+                HeldWeight::Host(_) => Ok(()),
+            },
+        }
+    }
+
+    /// Its weights, to be written.
+    pub(super) fn into_finished(self) -> Result<Vec<(MlpProjection, Finished<'a>)>, Error> {
+        match self {
+            Self::Host(stored) => {
+                let weights = stored.weights.into_iter().map(Finished::Host);
+                Ok(MlpProjection::ALL.into_iter().zip(weights).collect())
+            }
+            Self::Device(expert) => MlpProjection::ALL
+                .into_iter()
+                .map(|projection| match on_device(expert.weight(projection)?)? {
+                    HeldWeight::Device(weight) => Ok((projection, Finished::Device(weight))),
+                    HeldWeight::Host(_) => Err(not_stored()),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// A weight that nothing is done to any more.
+pub(super) enum Finished<'a> {
+    Host(TensorBytes<'a>),
+    Device(Tensor),
+}
+
+impl<'a> Finished<'a> {
+    /// Its bytes; waits for the device.
+    pub(super) fn fetch(self, compute: &Compute) -> Result<TensorBytes<'a>, Error> {
+        match self {
+            Self::Host(bytes) => Ok(bytes),
+            Self::Device(weight) => Ok(compute.download(&weight)?),
+        }
+    }
+}
+
+/// A layer without its experts.
+pub(super) enum HeldTrunk<'a> {
+    Host(MaskedTrunk<'a>),
+    Device(LayerTrunk),
+}
+
+impl<'a> HeldTrunk<'a> {
+    pub(super) fn load(stages: Stages<'a>, layer: usize) -> Result<Self, Error> {
+        let (kept, compute) = (stages.kept, stages.on.compute());
+        if !compute.holds_stored() {
+            return Ok(Self::Host(MaskedTrunk { kept, linears: BTreeMap::new() }));
+        }
+        Ok(Self::Device(LayerTrunk::load(kept, kept.spec(), layer, compute)?))
+    }
+
+    /// The trunk as it is now, ready to run.
+    pub(super) fn run<R>(
+        &self,
+        stages: Stages<'_>,
+        layer: usize,
+        run: impl FnOnce(&LayerTrunk) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        match self {
+            Self::Device(trunk) => run(trunk),
+            Self::Host(source) => {
+                let (spec, compute) = (stages.kept.spec(), stages.on.compute());
+                run(&LayerTrunk::load(source, spec, layer, compute)?)
+            }
+        }
+    }
+
+    pub(super) fn weight(&self, layer: usize, shape: LinearShape) -> Result<HeldWeight<'_>, Error> {
+        match self {
+            Self::Host(source) => Ok(HeldWeight::Host(source.weight(layer, shape.id)?)),
+            Self::Device(trunk) => on_device(trunk.weight(shape.id)?),
+        }
+    }
+
+    /// Zeroes weights of one Linear.
+    pub(super) fn mask(
+        &mut self,
+        layer: usize,
+        shape: LinearShape,
+        masking: Masking<'_>,
+    ) -> Result<(), Error> {
+        match self {
+            Self::Host(source) => {
+                let masked = masking.of_bytes(source.weight(layer, shape.id)?)?;
+                source.linears.insert(shape.id, masked);
+                Ok(())
+            }
+            Self::Device(trunk) => match on_device(trunk.weight(shape.id)?)? {
+                HeldWeight::Device(weight) => masking.in_place(&weight),
+                HeldWeight::Host(_) => Ok(()),
+            },
+        }
+    }
+
+    /// The Linears that were masked, which are `masked`.
+    pub(super) fn into_masked(
+        self,
+        stages: Stages<'_>,
+        masked: &[LinearShape],
+    ) -> Result<BTreeMap<LinearId, TensorBytes<'static>>, Error> {
+        match self {
+            Self::Host(source) => Ok(source.linears),
+            Self::Device(trunk) => masked
+                .iter()
+                .map(|shape| match on_device(trunk.weight(shape.id)?)? {
+                    HeldWeight::Device(weight) => {
+                        Ok((shape.id, stages.on.compute().download(&weight)?))
+                    }
+                    HeldWeight::Host(_) => Err(not_stored()),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// A layer without its experts: the zeroed Linears, and the kept experts' source for the rest.
+pub(super) struct MaskedTrunk<'a> {
+    kept: &'a KeptExperts<'a>,
+    linears: BTreeMap<LinearId, TensorBytes<'static>>,
+}
+
+impl<'a> MaskedTrunk<'a> {
+    /// A weight before it was masked.
+    fn weight(&self, layer: usize, id: LinearId) -> Result<TensorBytes<'a>, Error> {
+        let kept: &'a KeptExperts<'a> = self.kept;
+        kept.tensor(TensorId::linear(layer, id)).map_err(Error::stage("reading weights", layer))
+    }
+}
+
+impl TensorSource for MaskedTrunk<'_> {
+    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+        if let TensorId::Layer(_, LayerTensor::Linear(linear)) = id
+            && let Some(tensor) = self.linears.get(&linear)
+        {
+            return Ok(TensorBytes::new(tensor.dtype(), tensor.shape(), tensor.bytes())?);
+        }
+        self.kept.tensor(id)
+    }
+}
+
+fn place(projection: MlpProjection) -> usize {
+    MlpProjection::ALL.iter().position(|&p| p == projection).unwrap_or(0)
+}
+
+fn on_device<'a>(weight: Option<Tensor>) -> Result<HeldWeight<'a>, Error> {
+    weight.map(HeldWeight::Device).ok_or_else(not_stored)
+}
+
+fn not_stored() -> Error {
+    Error::Request("a weight is not on the device that it was brought to".into())
+}

@@ -1,0 +1,226 @@
+//! Where a run computes.
+
+use std::{fmt, str::FromStr};
+
+use moeprune_checkpoint::Checkpoint;
+use moeprune_core::CorpusTag;
+use moeprune_model::Compute;
+
+use crate::{Error, MemoryNeed, Progress, device_memory::DeviceNeed};
+
+/// Which device is asked for: `auto`, `cpu`, `cuda` or `cuda:N`.
+///
+/// ```
+/// use moeprune::DeviceChoice;
+/// assert_eq!("cuda:1".parse(), Ok(DeviceChoice::Cuda(1)));
+/// assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
+/// assert!("gpu".parse::<DeviceChoice>().is_err());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum DeviceChoice {
+    /// The first CUDA device if this build has CUDA and there is one, else the CPU.
+    Auto,
+    /// The CPU.
+    #[default]
+    Cpu,
+    /// A CUDA device by its number.
+    Cuda(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => match text.strip_prefix("cuda:").map(str::parse) {
+                Some(Ok(ordinal)) => Ok(Self::Cuda(ordinal)),
+                _ => Err(format!("`{text}` is none of auto, cpu, cuda, cuda:N")),
+            },
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => write!(f, "auto"),
+            Self::Cpu => write!(f, "cpu"),
+            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}
+
+/// A device that is open, and how many calibration blocks go through a layer's trunk together.
+///
+/// On a device, an expert is brought there while the one before it is worked on, its weights are
+/// zeroed in place, and it is fetched back and written while the next is worked on.
+#[derive(Debug, Clone)]
+pub struct Execution {
+    compute: Compute,
+    micro_batch: Option<usize>,
+    #[cfg(feature = "cuda")]
+    kernels: Option<moeprune_score::cuda::ScoreKernels>,
+}
+
+/// Blocks in a micro-batch at most, unless more are asked for: products are large enough then.
+const MICRO_BATCH: usize = 16;
+
+impl Execution {
+    /// The CPU, one block at a time.
+    #[must_use]
+    pub fn cpu() -> Self {
+        Self::on(Compute::cpu(), None)
+    }
+
+    /// Opens a device. `micro_batch` is the number of blocks that go through a trunk together;
+    /// one on the CPU and as many as fit, 16 at most, on a device if it is left out.
+    ///
+    /// # Errors
+    /// If a CUDA device was asked for and this build has no CUDA or there is no such device.
+    pub fn open(choice: DeviceChoice, micro_batch: Option<usize>) -> Result<Self, Error> {
+        let compute = match choice {
+            DeviceChoice::Cpu => Compute::cpu(),
+            DeviceChoice::Cuda(ordinal) => Compute::cuda(ordinal)?,
+            DeviceChoice::Auto => match Compute::cuda(0) {
+                Err(moeprune_model::Error::NoCuda(_)) => Compute::cpu(),
+                opened => opened?,
+            },
+        };
+        #[cfg(feature = "cuda")]
+        {
+            let kernels = match compute.device().as_cuda_device() {
+                Err(_) => None,
+                Ok(device) => {
+                    let stream = device.cuda_stream();
+                    Some(moeprune_score::cuda::ScoreKernels::load(stream.context())?)
+                }
+            };
+            Ok(Self { compute, micro_batch, kernels })
+        }
+        #[cfg(not(feature = "cuda"))]
+        Ok(Self::on(compute, micro_batch))
+    }
+
+    /// On the CPU as given, through the code that devices take if its type is not f32.
+    #[must_use]
+    pub fn on(compute: Compute, micro_batch: Option<usize>) -> Self {
+        Self {
+            compute,
+            micro_batch,
+            #[cfg(feature = "cuda")]
+            kernels: None,
+        }
+    }
+
+    /// The device and the type of hidden states.
+    #[must_use]
+    pub fn compute(&self) -> &Compute {
+        &self.compute
+    }
+
+    /// Blocks that go through a trunk together.
+    #[must_use]
+    pub fn micro_batch(&self) -> usize {
+        self.micro_batch.unwrap_or(1)
+    }
+
+    /// The kernels that score and mask on this device.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn kernels(&self) -> Option<&moeprune_score::cuda::ScoreKernels> {
+        self.kernels.as_ref()
+    }
+
+    /// The device and the type in words, for example `cuda:0 bf16`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let dtype = self.compute.dtype().as_str();
+        match self.compute.device().location() {
+            candle_core::DeviceLocation::Cpu => format!("cpu {dtype}"),
+            candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id} {dtype}"),
+            candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id} {dtype}"),
+        }
+    }
+
+    /// What the result of a run depends on. On the CPU in f32 micro-batches change nothing.
+    pub(crate) fn identity(&self) -> String {
+        let dtype = self.compute.dtype().as_str();
+        match self.compute.device() {
+            device if device.is_cpu() => format!("cpu {dtype}"),
+            _ => format!("cuda {dtype}, micro-batch {}", self.micro_batch()),
+        }
+    }
+
+    /// The same for calibration blocks of a given number and length: sets the micro-batch if it was
+    /// left open. Says what memory the run will need.
+    ///
+    /// # Errors
+    /// [`Error::DeviceMemory`] if the device has less.
+    pub(crate) fn for_blocks(
+        &self,
+        checkpoint: &Checkpoint,
+        tag: &CorpusTag,
+        pruning: bool,
+        progress: &mut dyn Progress,
+    ) -> Result<Self, Error> {
+        let free = self.compute.free_memory()?;
+        progress.note(&MemoryNeed::of(checkpoint, tag.tokens(), pruning).line(free.is_some()));
+        let Some(free) = free else { return Ok(self.clone()) };
+        let need = |micro_batch| DeviceNeed::of(checkpoint, tag, pruning, micro_batch);
+        let most = MICRO_BATCH.min((tag.samples as usize).next_power_of_two());
+        let micro_batch = match self.micro_batch {
+            Some(asked) => asked,
+            None => (0..=most.ilog2())
+                .rev()
+                .map(|power| 1 << power)
+                .find(|&size| need(size).total() <= free)
+                .unwrap_or(1),
+        };
+        let needed = need(micro_batch);
+        if needed.total() > free {
+            return Err(Error::DeviceMemory {
+                needed: needed.total(),
+                free,
+                remedy: needed.remedy(free, need),
+            });
+        }
+        progress.note(&needed.line(free));
+        Ok(Self { micro_batch: Some(micro_batch), ..self.clone() })
+    }
+}
+
+impl Default for Execution {
+    fn default() -> Self {
+        Self::cpu()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_by_name() {
+        let check = |text: &str, want: Option<DeviceChoice>| {
+            assert_eq!(text.parse().ok(), want, "{text}");
+        };
+        check("auto", Some(DeviceChoice::Auto));
+        check("cpu", Some(DeviceChoice::Cpu));
+        check("cuda", Some(DeviceChoice::Cuda(0)));
+        check("cuda:0", Some(DeviceChoice::Cuda(0)));
+        check("cuda:12", Some(DeviceChoice::Cuda(12)));
+        for bad in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA", "cpu:0"] {
+            check(bad, None);
+        }
+    }
+
+    #[test]
+    fn names_say_device_and_type() {
+        assert_eq!(Execution::cpu().name(), "cpu f32");
+        let half = Execution::on(Compute::cpu_in(candle_core::DType::BF16), Some(4));
+        assert_eq!((half.name(), half.identity()), ("cpu bf16".into(), "cpu bf16".into()));
+    }
+}

@@ -1,0 +1,78 @@
+//! `cargo xtask emulate-cuda -- COMMAND…`: runs a command on a CUDA driver that is emulated on the CPU.
+
+use std::{env, ffi::OsString, fs, path::PathBuf, process::Command};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+use moeprune_cuda_on_cpu::{Build, build, default_folder, preload};
+
+use crate::embedded::root;
+
+/// Run a command on an emulated CUDA driver with the workspace's kernels in it (wants a C++ compiler).
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Check every access of a kernel with AddressSanitizer
+    #[arg(long)]
+    sanitize: bool,
+    /// What to run, for example `cargo test -p moeprune-score --features cuda`
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let (program, rest) = arguments.command.split_first().context("no command")?;
+    let wanted =
+        Build { kernels: kernels()?, sanitize: arguments.sanitize, folder: default_folder() };
+    let Some(libraries) = build(&wanted)? else { return Ok(()) };
+    let mut command = Command::new(program);
+    command.args(rest).env("LD_LIBRARY_PATH", prepended(libraries, "LD_LIBRARY_PATH")?);
+    if arguments.sanitize {
+        let runtime = preload()
+            .context("the C++ compiler has no libasan.so; install it or leave out --sanitize")?;
+        command.env("ASAN_OPTIONS", "detect_leaks=0");
+        // Cargo and rustc themselves must not be run with it.
+        if program == "cargo" {
+            let runner = format!("env LD_PRELOAD={}", runtime.display());
+            command.env(
+                format!("CARGO_TARGET_{}_RUNNER", host()?.to_uppercase().replace('-', "_")),
+                runner,
+            );
+        } else {
+            command.env("LD_PRELOAD", runtime);
+        }
+    }
+    let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
+    ensure!(status.success(), "{} failed: {status}", program.display());
+    Ok(())
+}
+
+/// All kernel sources of the workspace, sorted.
+fn kernels() -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for one in fs::read_dir(root().join("crates"))? {
+        let Ok(kernels) = fs::read_dir(one?.path().join("kernels")) else { continue };
+        for file in kernels {
+            let path = file?.path();
+            if path.extension().is_some_and(|extension| extension == "cu") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn prepended(folder: PathBuf, variable: &str) -> Result<OsString> {
+    let before = env::var_os(variable).unwrap_or_default();
+    Ok(env::join_paths([folder].into_iter().chain(env::split_paths(&before)))?)
+}
+
+/// The target triple that Cargo builds for.
+fn host() -> Result<String> {
+    let printed = Command::new("rustc").arg("-vV").output()?;
+    let printed = String::from_utf8(printed.stdout)?;
+    match printed.lines().find_map(|line| line.strip_prefix("host: ")) {
+        Some(host) => Ok(host.to_owned()),
+        None => bail!("rustc -vV names no host: {printed}"),
+    }
+}
