@@ -9,6 +9,8 @@ mod bench_peers;
 mod binary;
 #[cfg(target_os = "linux")]
 mod check_cuda;
+#[cfg(target_os = "linux")]
+mod check_kernels;
 mod embedded;
 mod emulate_cuda;
 #[cfg(target_os = "linux")]
@@ -45,6 +47,8 @@ enum Command {
     #[cfg(target_os = "linux")]
     CheckCuda(check_cuda::Arguments),
     #[cfg(target_os = "linux")]
+    CheckKernels(check_kernels::Arguments),
+    #[cfg(target_os = "linux")]
     GpuBundle(gpu_bundle::Arguments),
     EmulateCuda(emulate_cuda::Arguments),
     PruneArctic(Box<prune_arctic::PruneArcticArgs>),
@@ -78,6 +82,8 @@ fn run() -> anyhow::Result<()> {
         Command::BenchPeers(arguments) => bench_peers::run(&arguments),
         #[cfg(target_os = "linux")]
         Command::CheckCuda(arguments) => check_cuda::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::CheckKernels(arguments) => check_kernels::run(&arguments),
         #[cfg(target_os = "linux")]
         Command::GpuBundle(arguments) => gpu_bundle::run(&arguments),
         Command::EmulateCuda(arguments) => emulate_cuda::run(&arguments),

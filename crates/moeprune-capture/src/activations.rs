@@ -2,10 +2,12 @@
 
 use candle_core::{D, DType, Device, Result, Storage, Tensor};
 
+use crate::column_squares::column_squares;
+
 /// Adds the sum of squares of every column of `[tokens, features]` to `sums`.
 ///
 /// On the CPU each product is exact and the sums are f64. Elsewhere the tokens of one call are
-/// summed on the device in f32, and only the sums come back.
+/// summed on the device in f32, by a kernel of this crate on CUDA, and only the sums come back.
 pub(crate) fn add_column_squares(input: &Tensor, sums: &mut [f64]) -> Result<()> {
     if !matches!(input.device(), Device::Cpu) {
         return add_column_squares_on_device(input, sums);
@@ -30,7 +32,7 @@ pub(crate) fn row_norms(output: &Tensor) -> Result<Vec<f64>> {
 }
 
 fn add_column_squares_on_device(input: &Tensor, sums: &mut [f64]) -> Result<()> {
-    let columns = input.to_dtype(DType::F32)?.sqr()?.sum(0)?.to_vec1::<f32>()?;
+    let columns = column_squares(input)?.to_vec1::<f32>()?;
     for (sum, column) in sums.iter_mut().zip(columns) {
         *sum += f64::from(column);
     }

@@ -38,6 +38,7 @@ pub struct CaptureProgress {
 /// # Errors
 /// If a tensor cannot be read, a forward pass fails, its activations are not finite, or `progress`
 /// asked to stop ([`Error::Stopped`]).
+#[expect(clippy::too_many_arguments, reason = "what is run, where, and what the result is called")]
 pub fn observe(
     source: &dyn TensorSource,
     spec: &ModelSpec,

@@ -84,6 +84,7 @@ dropped one at a time, and only the hidden states of the blocks stay.
 
 mod activations;
 mod calibration_file;
+mod column_squares;
 mod document;
 mod encoding;
 mod error;

@@ -6,11 +6,12 @@
 // and writes the weights back. Counts are whole numbers: what is found does not depend on the guesses, nor on the order
 // of threads, and is what the CPU's `smallest.rs` finds.
 //
-// Cost, for rows of 7168 bf16 weights of which 65 % go: a simulation finds the cut of normal weights under log-normal
-// factors in 3 to 5 passes over the keys on average. A pass over 28 keys a thread is about 7 loads of 16 bytes from
+// Cost, by reckoning: for rows of 7168 bf16 weights of which 65 % go, a simulation finds the cut of normal weights under
+// log-normal factors in 3 to 5 passes over the keys on average. A pass over 28 keys a thread is 7 loads of 16 bytes from
 // shared memory and 4 instructions a key, so that a row is some 10 000 warp instructions in all, 2500 cycles of a
-// multiprocessor: 4864 rows on 132 of them take less than half of the time that the device copies the matrix in, twice
-// over. With 29 KB of keys a row, seven blocks fit into a multiprocessor of an H100 and hide each other's waits.
+// multiprocessor that starts four a cycle: at 1.7 GHz, 4864 rows on 132 of them take 0.05 ms, half of what reading and
+// writing the matrix at half of 2.8 TB/s takes. With 29 KB of keys and up to 64 registers a thread, four blocks fit into a
+// multiprocessor and hide each other's waits.
 
 #include "weight.cuh"
 
@@ -166,7 +167,11 @@ struct Singles {
     }
 };
 
-extern __shared__ uint4 dynamic[];
+// The memory that a launch lets a block share.
+__device__ __forceinline__ uint4* dynamic() {
+    extern __shared__ uint4 memory[];
+    return memory;
+}
 
 // The keys of a row in shared memory, in an order that threads write and read without conflicts: the first four of
 // every unit, then the second four. Counting does not mind the order.
@@ -180,19 +185,19 @@ struct InShared {
             // The rest of the last four never counts.
             const unsigned end = (columns + 3) / 4 * 4;
             if (columns + threadIdx.x < end) {
-                reinterpret_cast<unsigned*>(dynamic)[columns + threadIdx.x] = ~0u;
+                reinterpret_cast<unsigned*>(dynamic())[columns + threadIdx.x] = ~0u;
             }
         }
     }
 
     __device__ __forceinline__ void put(unsigned unit, const unsigned (&keys)[Row::KEYS]) const {
         if constexpr (Row::KEYS == 1) {
-            reinterpret_cast<unsigned*>(dynamic)[unit] = keys[0];
+            reinterpret_cast<unsigned*>(dynamic())[unit] = keys[0];
         } else {
 #pragma unroll
             for (unsigned part = 0; part < Row::KEYS / 4; part++) {
                 const unsigned* from = keys + 4 * part;
-                dynamic[part * units + unit] = uint4{from[0], from[1], from[2], from[3]};
+                dynamic()[part * units + unit] = uint4{from[0], from[1], from[2], from[3]};
             }
         }
     }
@@ -200,11 +205,11 @@ struct InShared {
     __device__ __forceinline__ void get(
         const Row&, const typename Row::Unit&, unsigned unit, unsigned (&keys)[Row::KEYS]) const {
         if constexpr (Row::KEYS == 1) {
-            keys[0] = reinterpret_cast<const unsigned*>(dynamic)[unit];
+            keys[0] = reinterpret_cast<const unsigned*>(dynamic())[unit];
         } else {
 #pragma unroll
             for (unsigned part = 0; part < Row::KEYS / 4; part++) {
-                const uint4 four = dynamic[part * units + unit];
+                const uint4 four = dynamic()[part * units + unit];
                 keys[4 * part] = four.x;
                 keys[4 * part + 1] = four.y;
                 keys[4 * part + 2] = four.z;
@@ -215,7 +220,7 @@ struct InShared {
 
     // Some key, another one for another place.
     __device__ __forceinline__ unsigned sampled(const Row&, unsigned place) const {
-        return reinterpret_cast<const unsigned*>(dynamic)[place];
+        return reinterpret_cast<const unsigned*>(dynamic())[place];
     }
 
     template <unsigned UNROLL = 1, class Look>
@@ -223,7 +228,7 @@ struct InShared {
         const unsigned fours = (columns + 3) / 4;
 #pragma unroll UNROLL
         for (unsigned i = threadIdx.x; i < fours; i += THREADS) {
-            const uint4 four = dynamic[i];
+            const uint4 four = dynamic()[i];
             look(four.x);
             look(four.y);
             look(four.z);

@@ -6,7 +6,7 @@ use moeprune_core::{CorpusTag, FeedForward, ModelSpec};
 use crate::MemoryNeed;
 
 /// What the driver, cuBLAS and kernels take.
-const FIXED: u64 = 1 << 30;
+pub(crate) const FIXED: u64 = 1 << 30;
 
 /// Experts on the device at a time: one in use, one that was brought, and those of which parts are
 /// still on their way back.
@@ -27,6 +27,8 @@ pub(crate) struct DeviceNeed {
     trunk: u64,
     /// Experts in passing.
     experts: u64,
+    /// All experts of the largest layer.
+    layer: u64,
     /// What a micro-batch becomes on its way through a trunk, or tokens through an expert.
     activations: u64,
 }
@@ -48,12 +50,18 @@ impl DeviceNeed {
             hidden_states: host.hidden_states / 2,
             trunk: host.trunk,
             experts: EXPERTS * host.expert,
+            layer: host.layer_experts,
             activations: trunk_activations(spec, batch, length).max(expert_activations(spec)),
         }
     }
 
     pub(crate) fn total(&self) -> u64 {
         self.hidden_states + self.trunk + self.experts + self.activations + FIXED
+    }
+
+    /// With all experts of a layer held instead of few in passing.
+    pub(crate) fn total_with_layer(&self) -> u64 {
+        self.total() - self.experts + self.layer + self.experts / EXPERTS
     }
 
     /// One line for the user.
@@ -140,6 +148,7 @@ mod tests {
             hidden_states: 8 * GB,
             trunk: GB,
             experts: GB,
+            layer: 20 * GB,
             activations: micro_batch as u64 * GB,
         }
     }

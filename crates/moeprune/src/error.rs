@@ -20,6 +20,10 @@ pub enum Error {
     /// Masking weights.
     #[error(transparent)]
     Score(#[from] moeprune_score::Error),
+    /// Masking weights on a device.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    DeviceScore(#[from] moeprune_score::cuda::Error),
     /// Evaluating.
     #[error(transparent)]
     Eval(#[from] moeprune_eval::Error),
@@ -74,7 +78,9 @@ pub enum Error {
     Request(String),
     /// A device has not the memory that the run needs.
     #[error(
-        "the device has {free} bytes of free memory, and the run needs up to {needed}: {remedy}"
+        "the device has {:.1} GB of free memory, and the run needs up to {:.1} GB: {remedy}",
+        *free as f64 / 1e9,
+        *needed as f64 / 1e9
     )]
     DeviceMemory {
         /// Bytes needed.

@@ -169,6 +169,7 @@ fn text_perplexity(
 }
 
 fn load(checkpoint: &Checkpoint, on: &Execution) -> Result<LanguageModel, Error> {
+    on.check_whole(checkpoint)?;
     Ok(LanguageModel::load(&Finite(checkpoint), checkpoint.spec(), on.compute())?)
 }
 

@@ -62,6 +62,7 @@ impl fmt::Display for DeviceChoice {
 pub struct Execution {
     compute: Compute,
     micro_batch: Option<usize>,
+    holds_layer: bool,
     #[cfg(feature = "cuda")]
     kernels: Option<moeprune_score::cuda::ScoreKernels>,
 }
@@ -99,7 +100,7 @@ impl Execution {
                     Some(moeprune_score::cuda::ScoreKernels::load(stream.context())?)
                 }
             };
-            Ok(Self { compute, micro_batch, kernels })
+            Ok(Self { kernels, ..Self::on(compute, micro_batch) })
         }
         #[cfg(not(feature = "cuda"))]
         Ok(Self::on(compute, micro_batch))
@@ -111,6 +112,7 @@ impl Execution {
         Self {
             compute,
             micro_batch,
+            holds_layer: false,
             #[cfg(feature = "cuda")]
             kernels: None,
         }
@@ -126,6 +128,11 @@ impl Execution {
     #[must_use]
     pub fn micro_batch(&self) -> usize {
         self.micro_batch.unwrap_or(1)
+    }
+
+    /// Whether the device has room for all experts of a layer.
+    pub(crate) fn holds_layer(&self) -> bool {
+        self.holds_layer
     }
 
     /// The kernels that score and mask on this device.
@@ -188,7 +195,23 @@ impl Execution {
             });
         }
         progress.note(&needed.line(free));
-        Ok(Self { micro_batch: Some(micro_batch), ..self.clone() })
+        let holds_layer = needed.total_with_layer() <= free;
+        Ok(Self { micro_batch: Some(micro_batch), holds_layer, ..self.clone() })
+    }
+
+    /// Refuses a model that does not fit the device whole, as evaluation wants it.
+    pub(crate) fn check_whole(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        let needed = checkpoint.weight_bytes() + crate::device_memory::FIXED;
+        match self.compute.free_memory()? {
+            Some(free) if free < needed => Err(Error::DeviceMemory {
+                needed,
+                free,
+                remedy: "evaluate with --device cpu, or in an engine that spreads a model over \
+                         several devices"
+                    .into(),
+            }),
+            _ => Ok(()),
+        }
     }
 }
 

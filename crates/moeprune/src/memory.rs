@@ -20,6 +20,8 @@ pub struct MemoryNeed {
     pub trunk: u64,
     /// The largest expert, as stored.
     pub expert: u64,
+    /// The largest layer's experts, as stored. They are not held together on the host.
+    pub layer_experts: u64,
 }
 
 impl MemoryNeed {
@@ -35,11 +37,13 @@ impl MemoryNeed {
         let copies = if pruning && after_attention { 3 } else { 2 };
         let mut trunks = vec![0; spec.layers.len()];
         let mut experts = std::collections::BTreeMap::new();
+        let mut layers = vec![0; spec.layers.len()];
         for tensor in checkpoint.tensors() {
             let Some(TensorId::Layer(layer, part)) = tensor.part else { continue };
             match part {
                 LayerTensor::Linear(linear) if linear.expert().is_some() => {
                     *experts.entry((layer, linear.expert())).or_insert(0) += tensor.bytes;
+                    layers[layer] += tensor.bytes;
                 }
                 _ => trunks[layer] += tensor.bytes,
             }
@@ -49,6 +53,7 @@ impl MemoryNeed {
             copies,
             trunk: trunks.into_iter().max().unwrap_or(0),
             expert: experts.into_values().max().unwrap_or(0),
+            layer_experts: layers.into_iter().max().unwrap_or(0),
         }
     }
 

@@ -24,6 +24,7 @@ use crate::{
 /// # Errors
 /// As [`observe`](crate::observe), [`plan`](crate::plan) and [`apply`](crate::apply), and what
 /// [`Run::claim`] refuses; nothing is left under the name `out` then.
+#[expect(clippy::too_many_arguments, reason = "the whole job takes what its three parts take")]
 pub fn prune(
     checkpoint: &Checkpoint,
     out: &Path,

@@ -2,8 +2,9 @@
 // build replaces them after preprocessing.
 #pragma once
 
+#include <math.h> // puts isnan and its like outside of std, as CUDA has them
+
 #include <cassert>
-#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -92,10 +93,11 @@ template <class T, class Unique> T &static_shared(Unique) {
     return *static_cast<T *>(memory);
 }
 
-// What it makes of `extern __shared__ T name[];`.
-struct DynamicShared {
-    template <class T> operator T *() const { return static_cast<T *>(dynamic_shared_memory()); }
-};
+// What it makes of `extern __shared__ T name[];`, in a function or outside: a pointer that each launch sets.
+template <class T> T *&dynamic_shared() {
+    static T *pointer = static_cast<T *>(point_to_dynamic_shared_memory(reinterpret_cast<void **>(&pointer)));
+    return pointer;
+}
 
 } // namespace cuda_on_cpu
 
@@ -326,6 +328,3 @@ inline float rsqrtf(float a) { return 1.0f / sqrtf(a); }
 inline double rsqrt(double a) { return 1.0 / sqrt(a); }
 inline float normcdff(float a) { return 0.5f * erfcf(-a * 0.70710678f); }
 inline double normcdf(double a) { return 0.5 * erfc(-a * 0.70710678118654752); }
-using std::isfinite;
-using std::isinf;
-using std::isnan;

@@ -12,12 +12,22 @@ use std::{
     env, fs,
     hash::{DefaultHasher, Hash, Hasher},
     io,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, PoisonError},
 };
 
 const DRIVER: &str = "libcuda.so.1";
+/// The libraries beside the driver, by what linkers call them: version, and whether the emulator has a source for them.
+const LIBRARIES: [(&str, u32, bool); 5] = [
+    ("cublas", 13, true),
+    ("curand", 10, true),
+    // Linked by candle and never called.
+    ("cublasLt", 13, false),
+    ("cudart", 13, false),
+    ("nvrtc", 13, false),
+];
 const FLAGS: [&str; 8] = [
     "-std=gnu++17",
     "-O2",
@@ -79,6 +89,10 @@ pub fn build(wanted: &Build) -> Result<Option<PathBuf>, Error> {
         return Ok(None);
     };
     let mut libraries = BTreeMap::from([(PathBuf::from(DRIVER), compiler.driver()?)]);
+    for (name, version, _) in LIBRARIES {
+        let library = compiler.library(name, version, &libraries[Path::new(DRIVER)])?;
+        libraries.insert(format!("lib{name}.so.{version}").into(), library);
+    }
     for kernels in &wanted.kernels {
         let library = compiler.kernels(kernels, &libraries[Path::new(DRIVER)])?;
         let name = library.file_name().expect("libraries of kernels are files");
@@ -93,9 +107,38 @@ pub fn build(wanted: &Build) -> Result<Option<PathBuf>, Error> {
     for (name, library) in &libraries {
         replace(&set.join(name), |path| fs::copy(library, path).map(drop))?;
     }
-    // Programs that dlopen ask for this name first; linkers ask for no other.
-    replace(&set.join("libcuda.so"), |path| std::os::unix::fs::symlink(DRIVER, path))?;
+    // Programs that dlopen ask for names without a version first; linkers ask for no other.
+    link("libcuda.so.1", &set.join("libcuda.so"))?;
+    for (name, version, _) in LIBRARIES {
+        link(&format!("lib{name}.so.{version}"), &set.join(format!("lib{name}.so")))?;
+    }
     Ok(Some(set))
+}
+
+/// Makes a folder that passes for a CUDA toolkit where candle's `cuda` feature is built for the emulation, and returns
+/// it: for `CUDA_HOME`, with `bin/nvcc` in it for `NVCC`. What is built with it runs on the emulation only.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn toolkit(folder: &Path, libraries: &Path) -> Result<PathBuf, Error> {
+    let toolkit = folder.join("toolkit");
+    create(&toolkit.join("bin"))?;
+    let nvcc = toolkit.join("bin/nvcc");
+    let script = include_str!("../emulator/nvcc.sh");
+    let written = |path: &Path| {
+        fs::write(path, script)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+    };
+    if fs::read_to_string(&nvcc).is_ok_and(|there| there != script) {
+        fs::remove_file(&nvcc).map_err(|source| Error::Io { path: nvcc.clone(), source })?;
+    }
+    replace(&nvcc, written)?;
+    let lib = toolkit.join("lib64");
+    if fs::read_link(&lib).is_ok_and(|there| there != libraries) {
+        fs::remove_file(&lib).map_err(|source| Error::Io { path: lib.clone(), source })?;
+    }
+    replace(&lib, |path| symlink(libraries, path))?;
+    Ok(toolkit)
 }
 
 /// What `LD_PRELOAD` has to name for programs that run on a driver built with [`Build::sanitize`].
@@ -147,7 +190,7 @@ impl Compiler {
     /// Builds `libcuda.so.1`, unless it is there for these very sources, and returns its path.
     fn driver(&self) -> Result<PathBuf, Error> {
         let sources = files(&self.sources, "cpp")?;
-        let mut hasher = self.hasher()?;
+        let mut hasher = self.hasher_with_headers()?;
         for source in &sources {
             read(source)?.hash(&mut hasher);
         }
@@ -162,6 +205,25 @@ impl Compiler {
         })
     }
 
+    /// Builds a library that lies beside the driver, of nothing if there is no source, and returns its path.
+    fn library(&self, name: &str, version: u32, driver: &Path) -> Result<PathBuf, Error> {
+        let source = self.sources.join("libraries").join(name).with_extension("cpp");
+        let has_source = LIBRARIES.iter().any(|&(of, _, has_source)| of == name && has_source);
+        let mut hasher = self.hasher_with_headers()?;
+        let text = if has_source { read(&source)? } else { Vec::new() };
+        (version, driver, text).hash(&mut hasher);
+        self.cached(name, hasher.finish(), |library| {
+            let mut command = self.command();
+            command.args(["-shared", "-o"]).arg(library);
+            command.arg(format!("-Wl,-soname,lib{name}.so.{version}"));
+            match has_source {
+                true => command.arg(&source).arg(driver),
+                false => command.args(["-x", "c++", "/dev/null"]),
+            };
+            run(command, &source).map(drop)
+        })
+    }
+
     /// Builds a source of kernels as a library, unless it is there for this very source, and returns its path.
     fn kernels(&self, source: &Path, driver: &Path) -> Result<PathBuf, Error> {
         let mut preprocess = self.command();
@@ -170,8 +232,8 @@ impl Compiler {
             .arg(self.sources.join("device.h"))
             .arg(source);
         let text = kernel_source::to_cpp(&run(preprocess, source)?);
-        let mut hasher = self.hasher()?;
-        (&text, driver).hash(&mut hasher);
+        let mut hasher = self.hasher();
+        text.hash(&mut hasher);
         let stem = source.file_stem().unwrap_or_default().to_string_lossy();
         self.cached(&stem, hasher.finish(), |library| {
             let cpp = library.with_extension("ii");
@@ -182,12 +244,18 @@ impl Compiler {
         })
     }
 
-    /// What every library depends on: compiler, flags, headers.
-    fn hasher(&self) -> Result<DefaultHasher, Error> {
+    /// What every library depends on.
+    fn hasher(&self) -> DefaultHasher {
         let mut hasher = DefaultHasher::new();
         (&self.version, &self.flags).hash(&mut hasher);
-        for extension in ["h", "inc"] {
-            for header in files(&self.sources, extension)? {
+        hasher
+    }
+
+    /// The same and the headers, for what is not preprocessed first.
+    fn hasher_with_headers(&self) -> Result<DefaultHasher, Error> {
+        let mut hasher = self.hasher();
+        for (folder, extension) in [("", "h"), ("", "inc"), ("include", "h")] {
+            for header in files(&self.sources.join(folder), extension)? {
                 read(&header)?.hash(&mut hasher);
             }
         }
@@ -261,6 +329,10 @@ fn replace(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<()
     make(&unfinished)
         .and_then(|()| fs::rename(&unfinished, path))
         .map_err(|source| Error::Io { path: path.to_owned(), source })
+}
+
+fn link(target: &str, path: &Path) -> Result<(), Error> {
+    replace(path, |path| symlink(target, path))
 }
 
 fn beside(path: &Path) -> PathBuf {

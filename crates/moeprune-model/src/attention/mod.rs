@@ -219,6 +219,8 @@ mod tests {
         check(2, 3, None, 7, &[7]);
         // More than one block of queries.
         check(2, 2, None, 150, &[150]);
+        // On devices too, and the last one not full.
+        check(1, 2, None, 1100, &[1100]);
     }
 
     #[test]
@@ -233,6 +235,7 @@ mod tests {
         check(2, 2, Some(1), 5, &[5]);
         check(2, 2, Some(3), 150, &[150]);
         check(1, 2, Some(70), 150, &[100, 1, 49]);
+        check(2, 1, Some(300), 1100, &[700, 400]);
         check(1, 2, Some(1000), 20, &[20]);
     }
 }

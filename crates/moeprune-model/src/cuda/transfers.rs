@@ -103,15 +103,14 @@ impl Transfers {
         let view = unsafe { slice.transmute_mut::<u8>(bytes) };
         let mut view = view.ok_or_else(|| misfit(bytes, elements))?;
         let mut done = 0;
-        let mut turn = 0;
-        for chunk in parts.iter().flat_map(|part| part.bytes().chunks(STAGED)) {
+        let chunks = parts.iter().flat_map(|part| part.bytes().chunks(STAGED));
+        for (turn, chunk) in chunks.enumerate() {
             let buffer = &mut buffers[turn % 2];
             // Waits until the copy from it two turns ago is over.
             copy(chunk, &mut buffer.as_mut_slice().map_err(driver)?[..chunk.len()]);
             let mut to = view.slice_mut(done..done + chunk.len());
             stream.memcpy_htod(&Part { buffer, len: chunk.len() }, &mut to).map_err(driver)?;
             done += chunk.len();
-            turn += 1;
         }
         if done != bytes {
             return Err(misfit(bytes, done));

@@ -1,5 +1,6 @@
 //! Whole layers and models against reference values, and against themselves.
 
+mod forward;
 mod generation;
 mod parity;
 mod reference;

@@ -1,62 +1,16 @@
 //! Against the public model code.
 
 use candle_core::DType;
-use moeprune_model::{
-    ActivationSink, Compute, DecoderLayer, Embedding, Error, Head, LanguageModel, Layer,
-    LayerCache, NoSink, RoutingChoice,
+use moeprune_model::{Compute, DecoderLayer, Embedding, LanguageModel, Layer, LayerCache, NoSink};
+
+use crate::{
+    forward::{check_half, check_model},
+    reference::{Checkpoint, Expected, assert_close, floats},
 };
 
-use crate::reference::{Checkpoint, Expected, Pruned, assert_close, floats};
-
-#[derive(Default)]
-struct Routing {
-    indices: Vec<u32>,
-    weights: Vec<f32>,
-}
-
-impl ActivationSink for Routing {
-    fn routing(&mut self, choice: &RoutingChoice<'_>) -> Result<(), Error> {
-        self.indices.extend(choice.indices);
-        self.weights.extend(choice.weights);
-        Ok(())
-    }
-}
-
-/// Layer by layer: hidden states, routing, logits, and the same with experts removed. In f32 the
-/// CPU's own code runs, in f64 the code that devices use.
+/// In f32 the CPU's own code runs, in f64 the code that devices use.
 fn check(checkpoint: &str, expected: &str, dtype: DType) {
-    let (model, expected) = (Checkpoint::open(checkpoint), Expected::read(expected));
-    let (spec, compute) = (&model.spec, &Compute::cpu_in(dtype));
-    let ids = expected.input_ids();
-    let (batch, seq) = (ids.len(), ids[0].len());
-
-    let embedding = Embedding::load(&model, spec, compute).unwrap();
-    let mut hidden =
-        embedding.embed(&ids.concat()).unwrap().reshape((batch, seq, spec.hidden)).unwrap();
-    for l in 0..spec.layers.len() {
-        assert_close("hidden", &floats(&hidden), &expected.floats(&format!("hidden.{l}")), 1e-4);
-        let layer = Layer::load(&model, spec, l, compute).unwrap();
-        let mut routing = Routing::default();
-        hidden = layer.forward(&hidden, 0, None, &mut routing).unwrap();
-        if spec.layers[l].moe().is_some() {
-            assert_eq!(routing.indices, expected.integers(&format!("router.{l}.idx")));
-            let weights = expected.floats(&format!("router.{l}.weight"));
-            assert_close("router weights", &routing.weights, &weights, 1e-5);
-        } else {
-            assert!(routing.indices.is_empty());
-        }
-    }
-    let head = Head::load(&model, spec, compute).unwrap();
-    let last = expected.floats(&format!("hidden.{}", spec.layers.len()));
-    assert_close("last hidden", &floats(&head.norm(&hidden).unwrap()), &last, 1e-4);
-    let logits = head.logits(&hidden).unwrap();
-    assert_eq!(logits.dims(), [batch, seq, spec.vocab]);
-    assert_close("logits", &floats(&logits), &expected.floats("logits"), 1e-4);
-
-    let (pruned, spec) = Pruned::new(&model, expected.kept());
-    let model = LanguageModel::load(&pruned, &spec, compute).unwrap();
-    let logits: Vec<f32> = model.logits(&ids).unwrap().iter().flat_map(floats).collect();
-    assert_close("pruned logits", &logits, &expected.floats("pruned.logits"), 1e-4);
+    check_model(checkpoint, expected, &Compute::cpu_in(dtype));
 }
 
 #[test]
@@ -82,20 +36,10 @@ fn mixtral_in_shards() {
     check("mixtral_sharded", "mixtral", DType::F32);
 }
 
-/// bf16 is what a GPU computes in: only near the reference, and through the same code as f64.
+/// bf16 is what a GPU computes in; here it takes the same code as f64.
 #[test]
 fn half_precision_is_near() {
-    let (model, expected) = (Checkpoint::open("arctic"), Expected::read("arctic"));
-    let logits = |dtype| {
-        let model = LanguageModel::load(&model, &model.spec, &Compute::cpu_in(dtype)).unwrap();
-        let logits = model.logits(&expected.input_ids()).unwrap();
-        logits.iter().flat_map(floats).collect::<Vec<_>>()
-    };
-    let (exact, half) = (logits(DType::F32), logits(DType::BF16));
-    let square = |values: &mut dyn Iterator<Item = f32>| values.map(|v| v * v).sum::<f32>();
-    let error = square(&mut exact.iter().zip(&half).map(|(a, b)| a - b));
-    // A token near a routing tie may take another expert.
-    assert!(error < 0.02 * square(&mut exact.iter().copied()), "{error}");
+    check_half(&Compute::cpu_in(DType::BF16));
 }
 
 /// Position by position through a cache equals all at once.

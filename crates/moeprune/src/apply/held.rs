@@ -124,7 +124,7 @@ impl<'a> Finished<'a> {
 /// A layer without its experts.
 pub(super) enum HeldTrunk<'a> {
     Host(MaskedTrunk<'a>),
-    Device(LayerTrunk),
+    Device(Box<LayerTrunk>),
 }
 
 impl<'a> HeldTrunk<'a> {
@@ -133,7 +133,7 @@ impl<'a> HeldTrunk<'a> {
         if !compute.holds_stored() {
             return Ok(Self::Host(MaskedTrunk { kept, linears: BTreeMap::new() }));
         }
-        Ok(Self::Device(LayerTrunk::load(kept, kept.spec(), layer, compute)?))
+        Ok(Self::Device(Box::new(LayerTrunk::load(kept, kept.spec(), layer, compute)?)))
     }
 
     /// The trunk as it is now, ready to run.

@@ -215,6 +215,8 @@ pub(super) fn measure_layer(
         prunable.iter().partition(|shape| shape.id.expert().is_none());
     let of_expert = |e| experts.iter().copied().filter(move |s| s.id.expert() == Some(e));
     let mut sums: BTreeMap<LinearId, ScoreSum> = BTreeMap::new();
+    // Where a device has room for them, experts stay between the two times they are gone through.
+    let mut held_experts = stages.on.holds_layer().then(Vec::new);
     for &shape in &trunk {
         let moments = Moments::of_layer(&run, &observer, stored.as_ref());
         let weight = held.weight(layer, shape)?;
@@ -240,6 +242,9 @@ pub(super) fn measure_layer(
         if run.is_none() {
             watch_bytes([expert_bytes(stages, layer, e)], watch)?;
         }
+        if let Some(held) = &mut held_experts {
+            held.push(expert);
+        }
         Ok(())
     })?;
     let mut sum = ScoreSum::default();
@@ -253,7 +258,7 @@ pub(super) fn measure_layer(
             let weight = held.weight(layer, shape)?;
             above += stages.count_above(layer, shape, &weight, &moments, threshold)?;
         }
-        stages.for_each_expert(layer, |expert| {
+        let mut count = |expert: HeldExpert<'_>| {
             stop_if_asked(watch)?;
             for shape in of_expert(expert.index()) {
                 let LinearId::Expert(_, projection) = shape.id else { continue };
@@ -261,7 +266,11 @@ pub(super) fn measure_layer(
                 above += stages.count_above(layer, shape, &weight, &moments, threshold)?;
             }
             Ok(())
-        })?;
+        };
+        match held_experts {
+            Some(held) => held.into_iter().try_for_each(&mut count)?,
+            None => stages.for_each_expert(layer, &mut count)?,
+        }
     }
     if let (Walk::Forward(hidden), Some(run)) = (walk, run) {
         *hidden = run.finish()?;

@@ -82,7 +82,6 @@ fn what_cannot_be_is_refused_before_any_work() {
     };
     check("--experts 0", 2, "not a positive whole number");
     check("--experts 1", 1, "1 experts: there must be at least 2");
-    check("--experts 2", 2, "");
     check("--scale 3", 1, "these do: 1, 2, 4");
     check("--samples no", 2, "--samples");
     check("--device gpu", 2, "cuda:N");

@@ -1,7 +1,5 @@
 //! `--device` and `--micro-batch`.
 
-use std::fs;
-
 use crate::command::Scratch;
 
 const PRUNE: &str = "prune model out --calibration tokens.jsonl --samples 4 --seq-len 32";
@@ -47,9 +45,9 @@ fn auto_is_the_cpu_and_micro_batches_change_no_byte_there() {
     scratch.ok(&format!("{} --device auto", PRUNE.replace(" out ", " auto ")));
     let together = PRUNE.replace(" out ", " together ");
     scratch.ok(&format!("{together} --device auto --micro-batch 3"));
-    let weights = |out: &str| fs::read(scratch.path(out).join("model.safetensors")).unwrap();
+    let weights = |out: &str| std::fs::read(scratch.path(out).join("model.safetensors")).unwrap();
     assert!(weights("out") == weights("auto"));
     assert!(weights("out") == weights("together"));
-    let report = fs::read_to_string(scratch.path("together/moeprune-report.json")).unwrap();
+    let report = std::fs::read_to_string(scratch.path("together/moeprune-report.json")).unwrap();
     assert!(report.contains("\"device\": \"cpu f32\""), "{report}");
 }
