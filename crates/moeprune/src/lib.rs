@@ -69,6 +69,8 @@ pub use moeprune_model as model;
 pub use moeprune_score as score;
 pub use moeprune_select as select;
 pub use moeprune_similarity as similarity;
+#[cfg(unix)]
+pub use moeprune_synthetic as synthetic;
 
 pub use apply::{Inputs, apply};
 pub use calibration::{Calibration, observe, observe_to};
