@@ -43,6 +43,7 @@ std::vector<Fiber *> idle_fibers;
 size_t started, waiting, returned;
 Thread *current = nullptr;
 unsigned char *shared = nullptr; // dynamic shared memory
+std::vector<void **> shared_pointers;
 std::vector<std::pair<void *, size_t>> static_shared;
 bool backwards;
 
@@ -145,6 +146,7 @@ void run_grid(const Kernel &launched, dim3 grid, dim3 block, size_t dynamic_shar
     blockDim = block;
     threads.assign(size_t(block.x) * block.y * block.z, {});
     shared = new_shared_memory(dynamic_shared);
+    for (void **pointer : shared_pointers) *pointer = shared;
     for (unsigned z = 0; z < grid.z; ++z)
         for (unsigned y = 0; y < grid.y; ++y)
             for (unsigned x = 0; x < grid.x; ++x) {
@@ -234,7 +236,10 @@ unsigned existing_lanes() {
     return count < WARP ? (1u << count) - 1 : 0xffffffff;
 }
 
-void *dynamic_shared_memory() { return shared; }
+void *point_to_dynamic_shared_memory(void **pointer) {
+    shared_pointers.push_back(pointer);
+    return shared;
+}
 
 void *new_static_shared_memory(size_t bytes) {
     unsigned char *memory = new_shared_memory(bytes);

@@ -93,10 +93,11 @@ template <class T, class Unique> T &static_shared(Unique) {
     return *static_cast<T *>(memory);
 }
 
-// What it makes of `extern __shared__ T name[];`.
-struct DynamicShared {
-    template <class T> operator T *() const { return static_cast<T *>(dynamic_shared_memory()); }
-};
+// What it makes of `extern __shared__ T name[];`, in a function or outside: a pointer that each launch sets.
+template <class T> T *&dynamic_shared() {
+    static T *pointer = static_cast<T *>(point_to_dynamic_shared_memory(reinterpret_cast<void **>(&pointer)));
+    return pointer;
+}
 
 } // namespace cuda_on_cpu
 

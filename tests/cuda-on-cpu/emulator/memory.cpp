@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <mutex>
 
 #include "runtime.h"
 
@@ -30,6 +31,10 @@ std::map<uintptr_t, Allocation> &allocations() {
 }
 
 size_t used = 0;
+
+// cuBLAS looks allocations up outside of the driver's lock.
+std::recursive_mutex lock;
+#define LOCKED std::lock_guard<std::recursive_mutex> guard(lock);
 
 // The allocation that begins at or before the address, if the address is in it or just behind it.
 const std::pair<const uintptr_t, Allocation> *find(uintptr_t address) {
@@ -57,9 +62,13 @@ size_t device_memory() {
     return bytes;
 }
 
-size_t device_memory_used() { return used; }
+size_t device_memory_used() {
+    LOCKED
+    return used;
+}
 
 void *allocate(Kind kind, size_t bytes) {
+    LOCKED
     if (kind == Kind::Device && bytes > device_memory() - used) return nullptr;
     void *block = nullptr;
     if (posix_memalign(&block, ALIGNMENT, bytes + 2 * GUARD_BYTES)) return nullptr;
@@ -73,6 +82,7 @@ void *allocate(Kind kind, size_t bytes) {
 }
 
 bool release(Kind kind, void *start) {
+    LOCKED
     auto found = allocations().find(reinterpret_cast<uintptr_t>(start));
     if (found == allocations().end() || found->second.kind != kind) return false;
     check_guards("an allocation was freed");
@@ -84,6 +94,7 @@ bool release(Kind kind, void *start) {
 }
 
 void check_device_range(const void *start, size_t bytes, const char *what) {
+    LOCKED
     auto address = reinterpret_cast<uintptr_t>(start);
     auto *found = find(address);
     if (!found || found->second.kind != Kind::Device)
@@ -94,6 +105,7 @@ void check_device_range(const void *start, size_t bytes, const char *what) {
 }
 
 void check_host_range(const void *start, size_t bytes, const char *what) {
+    LOCKED
     auto address = reinterpret_cast<uintptr_t>(start);
     auto *found = bytes ? find(address + bytes - 1) : nullptr;
     if (!found || address + bytes <= found->first) return;
@@ -103,6 +115,7 @@ void check_host_range(const void *start, size_t bytes, const char *what) {
 }
 
 void check_kernel_pointer(const void *pointer, const char *kernel, size_t parameter) {
+    LOCKED
     if (!pointer) return;
     auto *found = find(reinterpret_cast<uintptr_t>(pointer));
     if (!found || found->second.kind != Kind::Device)
@@ -110,6 +123,7 @@ void check_kernel_pointer(const void *pointer, const char *kernel, size_t parame
 }
 
 void check_guards(const char *after) {
+    LOCKED
     static const auto pattern = [] {
         auto *bytes = new unsigned char[GUARD_BYTES + 1];
         memset(bytes, GUARD, GUARD_BYTES + 1);

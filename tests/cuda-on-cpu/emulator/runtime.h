@@ -44,7 +44,8 @@ const uint64_t *warp_exchange(unsigned mask, uint64_t value, Place place);
 // Lanes of the running thread's warp that exist: the last warp of a block may have fewer than 32.
 unsigned existing_lanes();
 unsigned lane();
-void *dynamic_shared_memory();
+// From now on, each launch makes `pointer` point to its dynamic shared memory. Returns that of the running launch.
+void *point_to_dynamic_shared_memory(void **pointer);
 // Shared memory for one `__shared__` variable, for as long as the process runs.
 void *new_static_shared_memory(size_t bytes);
 [[noreturn]] void trap(Place place);

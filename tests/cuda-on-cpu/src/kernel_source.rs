@@ -54,7 +54,7 @@ fn next_marker(text: &str) -> Option<(usize, &'static str)> {
     find(GLOBAL).into_iter().chain(find(SHARED)).min()
 }
 
-/// `float a[32], b` to references to shared memory, `float a[]` to a pointer to the dynamic kind. Newlines are kept.
+/// `float a[32], b` to references to shared memory, `float a[]` to a pointer to the dynamic kind that each launch sets. Newlines are kept.
 fn declarations(declaration: &str, dynamic: bool) -> String {
     let mut kind = "";
     let mut made = Vec::new();
@@ -71,7 +71,9 @@ fn declarations(declaration: &str, dynamic: bool) -> String {
         }
         let kind = without_alignment(kind).replace('\n', " ");
         made.push(match dynamic {
-            true => format!("{} *{name} = cuda_on_cpu::DynamicShared{{}}", kind.trim()),
+            true => {
+                format!("static {0} *&{name} = cuda_on_cpu::dynamic_shared<{0}>()", kind.trim())
+            }
             false => format!(
                 "auto &{name} = cuda_on_cpu::static_shared<{} {extents}>([] {{}})",
                 kind.trim()
@@ -142,7 +144,7 @@ mod tests {
     fn dynamic_shared_memory_becomes_a_pointer() {
         check(
             "extern __shared__ alignas(16) unsigned char bytes[];",
-            "unsigned char *bytes = cuda_on_cpu::DynamicShared{};\n",
+            "static unsigned char *&bytes = cuda_on_cpu::dynamic_shared<unsigned char>();\n",
         );
     }
 
