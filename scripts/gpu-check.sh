@@ -6,8 +6,8 @@
 #     ./gpu-check.sh --list
 #
 # Logs and numbers go to gpu-check-results/ beside this file, or to the folder that OUT names. DEVICE is the device
-# (default cuda:0), EXPERTS the number of experts in the benchmark, PATIENCE a factor on all time limits (default 1). The
-# exit code is 1 if any check failed.
+# (default cuda:0), EXPERTS the number of experts in the benchmark, BENCH_OPTIONS more options for it, PATIENCE a factor on all time
+# limits (default 1). The exit code is 1 if any check failed.
 set -uo pipefail
 
 readonly HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -279,8 +279,10 @@ section_6() {
         experts=32
         [ "$free" -gt 70000000 ] && [ "$(awk '/MemAvailable/ { print $2 }' /proc/meminfo)" -gt 70000000 ] && experts=128
     fi
-    check 170 "bench arctic-layer, $experts experts" "$MOEPRUNE" bench arctic-layer --device "$DEVICE" \
-        --experts "$experts" --json "$OUT/arctic-layer.json" || return
+    # shellcheck disable=SC2086 # several options in one variable
+    check 240 "bench arctic-layer, $experts experts" "$MOEPRUNE" bench arctic-layer --device "$DEVICE" \
+        --experts "$experts" --dir "$OUT/arctic-layer" --json "$OUT/arctic-layer.json" ${BENCH_OPTIONS:-}
+    rm -rf "$OUT/arctic-layer"
     sed 's/^/           /' "$(log_of "bench arctic-layer, $experts experts")"
 }
 
