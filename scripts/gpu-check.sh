@@ -115,7 +115,7 @@ run_tests() {
 
 section_1() {
     local missing built here
-    note "bundle $(cat "$HERE/version.txt" 2>/dev/null || echo unknown)"
+    sed 's/^/           /' "$HERE/version.txt"
     note "$(uname -sr), $(nproc) CPUs, $(awk '/MemTotal/ { printf "%.0f GB", $2 / 1e6 }' /proc/meminfo), $(ldd --version 2>&1 | head -n 1)"
     if command -v nvidia-smi >/dev/null; then
         check 30 "nvidia-smi" nvidia-smi &&
@@ -134,7 +134,7 @@ section_1() {
     missing=$(awk '/not found/ { print $1 }' "$OUT/1-ldd.log" | sort -u | tr '\n' ' ')
     if [ -z "$missing" ]; then
         ok "all libraries are found"
-        awk '/libcu|libnv/ { print "           " $1 " => " $3 }' "$OUT/1-ldd.log"
+        awk '/libcu.* => \// { print "           " $1 " => " $3 }' "$OUT/1-ldd.log"
     else
         fail "missing libraries: $missing"
         case $missing in *libcuda.so.1*) note "libcuda.so.1 comes with NVIDIA's driver, release 580 or later for CUDA 13.0" ;; esac
