@@ -76,7 +76,7 @@ pub use apply::{Inputs, apply};
 pub use calibration::{Calibration, observe, observe_to};
 pub use error::Error;
 pub use evaluation::{Evaluation, evaluate};
-pub use execution::{DeviceChoice, Execution};
+pub use execution::{ComputeType, DeviceChoice, Execution};
 pub use memory::MemoryNeed;
 pub use pipeline::Pipeline;
 pub use plan_file::read_plan;
