@@ -26,14 +26,18 @@ struct Device {
 }
 
 impl Device {
-    #[expect(unsafe_code, reason = "asks whether there is a library without loading it for good")]
     fn new() -> Option<Self> {
-        // SAFETY: it opens the driver's library and closes it again.
-        let driver = unsafe { cudarc::driver::sys::is_culib_present() };
-        let context = driver.then(|| CudaContext::new(0));
-        let Some(Ok(context)) = context else {
-            eprintln!("skipped: {}", if driver { "no CUDA device" } else { "no CUDA driver" });
-            return None;
+        // Where the driver is loaded when it is asked for, cudarc panics if there is none.
+        let context = match std::panic::catch_unwind(|| CudaContext::new(0)) {
+            Ok(Ok(context)) => context,
+            Ok(Err(error)) => {
+                eprintln!("skipped: no CUDA device: {error:?}");
+                return None;
+            }
+            Err(_) => {
+                eprintln!("skipped: no CUDA driver");
+                return None;
+            }
         };
         let kernels = ScoreKernels::load(&context).unwrap();
         Some(Self { stream: context.new_stream().unwrap(), kernels })
