@@ -5,7 +5,11 @@
 
 mod stopwatch;
 
-use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    ops::ControlFlow,
+    path::Path,
+};
 
 use candle_core::Tensor;
 use moeprune_capture::{LayerObserver, LayerRun, ObserverOptions, embed_blocks};
@@ -305,8 +309,8 @@ impl<'a> Timing<'a> {
             };
             let like = |rows| Tensor::ones((rows, shape.cols), compute.dtype(), compute.device());
             let key = (most, shape.cols);
-            if !ones.contains_key(&key) {
-                ones.insert(key, like(most)?);
+            if let Entry::Vacant(missing) = ones.entry(key) {
+                missing.insert(like(most)?);
             }
             while left > 0 {
                 let rows = left.min(most as u64) as usize;

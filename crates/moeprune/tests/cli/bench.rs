@@ -86,7 +86,7 @@ fn what_cannot_be_is_refused_before_any_work() {
     check("--samples no", 2, "--samples");
     check("--device gpu", 2, "cuda:N");
     check("--json no/such/file.json", 1, "there is no folder");
-    check("--experts 100000000", 1, "name a larger disk with --dir");
+    check("--experts 20000", 1, "name a larger disk with --dir");
     #[cfg(not(feature = "cuda"))]
     check("--device cuda", 1, "--features cuda");
     assert_eq!(scratch.run("bench").code, 2);

@@ -166,16 +166,12 @@ impl Outcome {
 
 impl Machine {
     fn of(on: &Execution) -> Self {
-        #[cfg(feature = "cuda")]
-        let name = super::cuda::name(on);
-        #[cfg(not(feature = "cuda"))]
-        let name: Option<String> = None;
         let processor = processor();
-        Self {
-            device: on.name(),
-            device_name: name.unwrap_or_else(|| processor.clone()),
-            processor,
-        }
+        #[cfg(feature = "cuda")]
+        let device_name = super::cuda::name(on).unwrap_or_else(|| processor.clone());
+        #[cfg(not(feature = "cuda"))]
+        let device_name = processor.clone();
+        Self { device: on.name(), device_name, processor }
     }
 }
 

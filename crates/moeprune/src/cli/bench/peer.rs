@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use candle_core::Tensor;
+use candle_core::{DeviceLocation, Tensor};
 use moeprune_core::{
     InputMoments, LinearId, LinearView, MlpProjection, Sparsity, TensorBytes, TensorId,
     TensorSource as _,
@@ -54,8 +54,11 @@ impl Peer {
         on: &Execution,
         python: &Path,
     ) -> Result<Result<Self, String>, Error> {
-        let device = if on.compute().device().is_cpu() { "cpu" } else { "cuda" };
-        if !has_torch(python, device) {
+        let device = match on.compute().device().location() {
+            DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+            _ => "cpu".into(),
+        };
+        if !has_torch(python, &device) {
             return Ok(Err(format!(
                 "{} with torch for {device} is not there; `pip install torch`, or name another \
                  Python with --python",
@@ -71,7 +74,7 @@ impl Peer {
         let folder = tempfile::tempdir()
             .map_err(|e| Error::io(&std::env::temp_dir(), "create a folder in", e))?;
         write_matrix(folder.path(), &dense, &linear, ratio)?;
-        let mut torch = start(python, folder.path(), &linear, ratio, device)?;
+        let mut torch = start(python, folder.path(), &linear, ratio, &device)?;
         // What the published code does with a row's share.
         let pipeline = Pipeline { rounding: Rounding::ReferenceFloor, ..Pipeline::arctic() };
         let masking = Masking { linear, ratio, pipeline: &pipeline, on };
@@ -159,12 +162,13 @@ fn ours(
     Ok(began.elapsed().as_secs_f64())
 }
 
-/// Whether a Python has torch, and torch the device (`cpu` or `cuda`).
+/// Whether a Python has torch, and torch the device (`cpu` or `cuda:N`).
 #[must_use]
 pub fn has_torch(python: &Path, device: &str) -> bool {
-    let ask = match device {
-        "cuda" => "import sys, torch; sys.exit(not torch.cuda.is_available())",
-        _ => "import torch",
+    let ask = if device.starts_with("cuda") {
+        "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    } else {
+        "import torch"
     };
     let asked = Command::new(python).args(["-c", ask]).output();
     asked.is_ok_and(|output| output.status.success())

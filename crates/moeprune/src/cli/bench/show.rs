@@ -12,7 +12,7 @@ pub(super) fn show(outcome: &Outcome) {
     let Outcome { machine, layer, .. } = outcome;
     line!("{} on {}; {}", outcome.command.join(" "), machine.device_name, machine.device);
     line!(
-        "layer: {} experts of {} x {}, {}; {} tokens, {} block{} together; OWL or uniform: {}",
+        "layer: {} experts of {} x {}, {}; {} tokens, {} block{} together; ratios: {}",
         layer.experts,
         layer.hidden,
         layer.expert_inner,
