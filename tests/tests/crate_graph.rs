@@ -16,6 +16,8 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("moeprune-score", core),
         ("moeprune-select", core),
         ("moeprune-similarity", core),
+        // Names of tensors come from the families' descriptors.
+        ("moeprune-synthetic", &["moeprune-core", "moeprune-checkpoint"]),
     ])
 }
 

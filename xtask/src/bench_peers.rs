@@ -4,20 +4,19 @@
 //! to. Both are pinned to the same cores and both take their own CPU time, so that other work on
 //! the machine shows in the wall time only.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
+use moeprune::cli::bench::{PEER_SCRIPT, Seconds, Worker, has_torch, processor};
 use moeprune::core::{
     Dtype, InputMoments, LinearId, LinearView, MlpProjection, Sparsity, TensorBytes,
 };
 use moeprune::score::{PerRow, Rounding, Wanda, mask_matrix, prune_matrix};
 use rustix::time::{ClockId, clock_gettime};
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
-const SCRIPT: &str = include_str!("bench_peers.py");
 /// What Python can run: the published operations first.
 const PEERS: [&str; 3] = ["published", "topk", "kthvalue"];
 
@@ -53,8 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     ensure!(arguments.pairs > 0 && arguments.rows > 0 && arguments.cols > 0, "nothing to run");
     Sparsity::new(arguments.ratio)?;
-    let torch = Command::new(&arguments.python).args(["-c", "import torch"]).output();
-    if !torch.is_ok_and(|output| output.status.success()) {
+    if !has_torch(&arguments.python, "cpu") {
         println!(
             "skipped: {} with torch is not there; `pip install torch`, or name another Python \
              with --python",
@@ -95,16 +93,8 @@ fn write_matrix(arguments: &Arguments, directory: &Path) -> Result<()> {
     fs::write(directory.join("weights.bf16"), weights.bytes())?;
     let squares: Vec<u8> = squares.into_iter().flat_map(f32::to_le_bytes).collect();
     fs::write(directory.join("mean_squares.f32"), squares)?;
-    fs::write(directory.join("peer.py"), SCRIPT)?;
+    fs::write(directory.join("peer.py"), PEER_SCRIPT)?;
     Ok(())
-}
-
-/// The processor's name and how many of it there are.
-fn processor() -> String {
-    let about = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = about.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{}, {cores} logical cores", name.map_or("unknown processor", |(_, name)| name))
 }
 
 fn compare(arguments: &Arguments, directory: &Path, threads: usize) -> Result<()> {
@@ -116,18 +106,18 @@ fn compare(arguments: &Arguments, directory: &Path, threads: usize) -> Result<()
     let mut ours = Worker::start(&mut ours)?;
     let mut theirs = pinned(&arguments.python, threads);
     theirs.arg(directory.join("peer.py")).arg(directory).args(matrix).arg(ratio);
-    let mut theirs = Worker::start(theirs.arg(threads.to_string()))?;
+    let mut theirs = Worker::start(theirs.args([&threads.to_string(), "cpu"]))?;
     println!("\n{threads} thread{}, {}", if threads == 1 { "" } else { "s" }, theirs.hello);
     for peer in PEERS {
         // One of each to warm up, and ours again for the mask that Python compares.
         ours.run("ours")?;
         theirs.run(peer)?;
         let mut ratios = Vec::new();
-        let mut best = [Seconds::LONGEST; 2];
+        let mut best = [LONGEST; 2];
         for pair in 1..=arguments.pairs {
             let (a, b) = (ours.run("ours")?, theirs.run(peer)?);
             ratios.push([b.wall / a.wall, b.cpu / a.cpu]);
-            best = [best[0].least(a), best[1].least(b)];
+            best = [least(best[0], a), least(best[1], b)];
             let [wall, cpu] = ratios[ratios.len() - 1];
             println!(
                 "  {pair}: ours {:.4} ({:.4}), {peer} {:.4} ({:.4}): {wall:.1} times ({cpu:.1})",
@@ -172,70 +162,10 @@ fn pinned(program: &Path, threads: usize) -> Command {
     command
 }
 
-/// A process that does as a line of its input says and answers with a line.
-struct Worker {
-    process: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    /// What it said at first.
-    hello: String,
-}
+const LONGEST: Seconds = Seconds { wall: f64::INFINITY, cpu: f64::INFINITY };
 
-/// Seconds of one run.
-#[derive(Clone, Copy)]
-struct Seconds {
-    wall: f64,
-    cpu: f64,
-}
-
-impl Seconds {
-    const LONGEST: Self = Self { wall: f64::INFINITY, cpu: f64::INFINITY };
-
-    fn least(self, other: Self) -> Self {
-        Self { wall: self.wall.min(other.wall), cpu: self.cpu.min(other.cpu) }
-    }
-}
-
-impl Worker {
-    fn start(command: &mut Command) -> Result<Self> {
-        let mut process = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("starting {command:?}"))?;
-        let input = process.stdin.take().context("a pipe was asked for")?;
-        let output = BufReader::new(process.stdout.take().context("a pipe was asked for")?);
-        let mut worker = Self { process, input, output, hello: String::new() };
-        worker.hello = worker.answer()?;
-        Ok(worker)
-    }
-
-    fn ask(&mut self, what: &str) -> Result<String> {
-        writeln!(self.input, "{what}")?;
-        self.answer()
-    }
-
-    fn answer(&mut self) -> Result<String> {
-        let mut line = String::new();
-        if self.output.read_line(&mut line)? == 0 {
-            bail!("a worker stopped: {}", self.process.wait()?);
-        }
-        Ok(line.trim_end().to_owned())
-    }
-
-    fn run(&mut self, what: &str) -> Result<Seconds> {
-        let answer = self.ask(what)?;
-        let parts = answer.split_once(' ').with_context(|| format!("{answer:?} is no time"))?;
-        Ok(Seconds { wall: parts.0.parse()?, cpu: parts.1.parse()? })
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // Workers stop by themselves at the end of their input; this is for one that is stuck.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn least(a: Seconds, b: Seconds) -> Seconds {
+    Seconds { wall: a.wall.min(b.wall), cpu: a.cpu.min(b.cpu) }
 }
 
 /// Our side: prunes a fresh copy of the matrix each time a line arrives, and times that.

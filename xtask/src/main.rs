@@ -3,6 +3,7 @@
 
 #[cfg(target_os = "linux")]
 mod bench_io;
+#[cfg(target_os = "linux")]
 mod bench_peers;
 #[cfg(target_os = "linux")]
 mod binary;
@@ -41,6 +42,7 @@ enum Command {
     MakeCheckpoint(Box<make_checkpoint::MakeCheckpointArgs>),
     #[cfg(target_os = "linux")]
     MeasureMemory(measure_memory::MeasureMemoryArgs),
+    #[cfg(target_os = "linux")]
     BenchPeers(bench_peers::Arguments),
     #[cfg(target_os = "linux")]
     CheckCuda(check_cuda::Arguments),
@@ -76,6 +78,7 @@ fn run() -> anyhow::Result<()> {
         Command::MakeCheckpoint(arguments) => make_checkpoint::run(&arguments),
         #[cfg(target_os = "linux")]
         Command::MeasureMemory(arguments) => measure_memory::run(&arguments),
+        #[cfg(target_os = "linux")]
         Command::BenchPeers(arguments) => bench_peers::run(&arguments),
         #[cfg(target_os = "linux")]
         Command::CheckCuda(arguments) => check_cuda::run(&arguments),

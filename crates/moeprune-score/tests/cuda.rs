@@ -263,29 +263,32 @@ fn matrices_that_start_anywhere() {
             let expected =
                 prune_matrix(tensor.clone(), &linear, half, &wanda, pattern, Rounding::Exact)
                     .unwrap();
-            let mut bytes = vec![7; 4];
-            bytes.extend_from_slice(tensor.bytes());
-            bytes.extend_from_slice(&[9; 5]);
-            let mut buffer = device.take(&bytes);
-            let end = bytes.len() - 5;
-            let mut weights = buffer.slice_mut(4..end);
-            device
-                .kernels
-                .prune_matrix(
-                    &device.stream,
-                    &mut weights,
-                    dtype,
-                    &linear,
-                    half,
-                    &wanda,
-                    pattern,
-                    Rounding::Exact,
-                )
-                .unwrap();
-            let bytes = device.stream.clone_dtoh(&buffer).unwrap();
-            assert_eq!(bytes[..4], [7; 4]);
-            assert!(bytes[4..end] == *expected.tensor.bytes(), "{dtype} {pattern:?}");
-            assert_eq!(bytes[end..], [9; 5]);
+            // Behind other bytes: whole weights, half of one, none.
+            for before in [4, 1, 0] {
+                let mut bytes = vec![7; before];
+                bytes.extend_from_slice(tensor.bytes());
+                bytes.extend_from_slice(&[9; 5]);
+                let mut buffer = device.take(&bytes);
+                let end = bytes.len() - 5;
+                let mut weights = buffer.slice_mut(before..end);
+                device
+                    .kernels
+                    .prune_matrix(
+                        &device.stream,
+                        &mut weights,
+                        dtype,
+                        &linear,
+                        half,
+                        &wanda,
+                        pattern,
+                        Rounding::Exact,
+                    )
+                    .unwrap();
+                let bytes = device.stream.clone_dtoh(&buffer).unwrap();
+                assert!(bytes[..before].iter().all(|&byte| byte == 7));
+                assert!(bytes[before..end] == *expected.tensor.bytes(), "{dtype} {pattern:?}");
+                assert_eq!(bytes[end..], [9; 5]);
+            }
         }
     }
 }

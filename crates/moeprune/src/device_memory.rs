@@ -1,5 +1,6 @@
 //! How much of a device's memory a run will need, from shapes alone.
 
+use candle_core::DType;
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{CorpusTag, FeedForward, ModelSpec};
 
@@ -34,24 +35,27 @@ pub(crate) struct DeviceNeed {
 }
 
 impl DeviceNeed {
-    /// Of a run over the calibration blocks of `tag`, hidden states in bf16.
+    /// Of a run over the calibration blocks of `tag`, computing in `dtype`.
     pub(crate) fn of(
         checkpoint: &Checkpoint,
         tag: &CorpusTag,
         pruning: bool,
+        dtype: DType,
         micro_batch: usize,
     ) -> Self {
+        let size = dtype.size_in_bytes() as u64;
         let host = MemoryNeed::of(checkpoint, tag.tokens(), pruning);
         let length = tag.sequence_len;
         let batch = (micro_batch as u64).min(tag.samples.max(1));
         let spec = checkpoint.spec();
         Self {
             micro_batch,
-            hidden_states: host.hidden_states / 2,
+            hidden_states: host.hidden_states / 4 * size,
             trunk: host.trunk,
             experts: EXPERTS * host.expert,
             layer: host.layer_experts,
-            activations: trunk_activations(spec, batch, length).max(expert_activations(spec)),
+            activations: trunk_activations(spec, size, batch, length)
+                .max(expert_activations(spec, size)),
         }
     }
 
@@ -103,8 +107,8 @@ impl DeviceNeed {
     }
 }
 
-/// Activations of `blocks` sequences of `length` tokens in a layer's trunk.
-fn trunk_activations(spec: &ModelSpec, blocks: u64, length: u64) -> u64 {
+/// Activations of `blocks` sequences of `length` tokens in a layer's trunk, `size` bytes each.
+fn trunk_activations(spec: &ModelSpec, size: u64, blocks: u64, length: u64) -> u64 {
     let (hidden, heads) = (spec.hidden as u64, spec.heads as u64);
     let attention = (spec.heads + 2 * spec.kv_heads) as u64 * spec.head_dim as u64;
     let inner = |layer: &moeprune_core::LayerSpec| match &layer.feed_forward {
@@ -117,19 +121,20 @@ fn trunk_activations(spec: &ModelSpec, blocks: u64, length: u64) -> u64 {
         .iter()
         .map(inner)
         .fold((0, 0), |(a, b), (inner, experts)| (a.max(inner), b.max(experts)));
-    // bf16: the residual stream, what was normed and what is added; queries, keys and values as
-    // they come, turned and by head; an MLP's two halves and their product. f32: what the router
-    // reads and gives.
-    let token = 2 * (6 * hidden + 3 * attention + 4 * inner as u64) + 4 * (hidden + experts as u64);
-    // Scores of a few queries of one sequence: bf16, and in f32 before, masked and after softmax.
-    let scores = heads * QUERIES.min(length) * length * (2 + 3 * 4 + 2);
+    // The residual stream, what was normed and what is added; queries, keys and values as they
+    // come, turned and by head; an MLP's two halves and their product. In f32 what the router reads
+    // and gives.
+    let token =
+        size * (6 * hidden + 3 * attention + 4 * inner as u64) + 4 * (hidden + experts as u64);
+    // Scores of a few queries of one sequence, and the values they weigh.
+    let scores = heads * QUERIES.min(length) * length * 2 * size;
     blocks * length * token + scores
 }
 
 /// Activations of the tokens that go through an expert together.
-fn expert_activations(spec: &ModelSpec) -> u64 {
+fn expert_activations(spec: &ModelSpec, size: u64) -> u64 {
     let inner = spec.layers.iter().filter_map(|l| l.moe()).map(|m| m.expert_inner).max();
-    2 * EXPERT_ROWS * (4 * spec.hidden as u64 + 4 * inner.unwrap_or(0) as u64)
+    size * EXPERT_ROWS * (4 * spec.hidden as u64 + 4 * inner.unwrap_or(0) as u64)
 }
 
 fn gigabytes(bytes: u64) -> String {

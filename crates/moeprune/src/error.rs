@@ -27,6 +27,10 @@ pub enum Error {
     /// Evaluating.
     #[error(transparent)]
     Eval(#[from] moeprune_eval::Error),
+    /// Making a checkpoint of random weights.
+    #[cfg(unix)]
+    #[error(transparent)]
+    Synthetic(#[from] moeprune_synthetic::Error),
     /// A value out of range.
     #[error(transparent)]
     Core(#[from] moeprune_core::Error),

@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use candle_core::DType;
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::CorpusTag;
 use moeprune_model::Compute;
@@ -54,6 +55,16 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
+/// In which type a device computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[expect(clippy::exhaustive_enums, reason = "what there are kernels for")]
+pub enum ComputeType {
+    /// Products in bf16; norms, softmax, routing and statistics in f32. The default on a GPU.
+    Bf16,
+    /// All in f32, as on the CPU: to compare the two.
+    F32,
+}
+
 /// A device that is open, and how many calibration blocks go through a layer's trunk together.
 ///
 /// On a device, an expert is brought there while the one before it is worked on, its weights are
@@ -77,17 +88,38 @@ impl Execution {
         Self::on(Compute::cpu(), None)
     }
 
-    /// Opens a device. `micro_batch` is the number of blocks that go through a trunk together;
+    /// Opens a device. On a GPU `dtype` is bf16 if it is left out; the CPU computes in f32 only.
+    /// `micro_batch` is the number of blocks that go through a trunk together;
     /// one on the CPU and as many as fit, 16 at most, on a device if it is left out.
     ///
     /// # Errors
-    /// If a CUDA device was asked for and this build has no CUDA or there is no such device.
-    pub fn open(choice: DeviceChoice, micro_batch: Option<usize>) -> Result<Self, Error> {
+    /// If a CUDA device was asked for and this build has no CUDA or there is no such device; if the
+    /// CPU is to compute in bf16.
+    pub fn open(
+        choice: DeviceChoice,
+        dtype: Option<ComputeType>,
+        micro_batch: Option<usize>,
+    ) -> Result<Self, Error> {
+        let cuda = |ordinal| {
+            Compute::cuda_in(
+                ordinal,
+                match dtype {
+                    Some(ComputeType::F32) => DType::F32,
+                    Some(ComputeType::Bf16) | None => DType::BF16,
+                },
+            )
+        };
+        let cpu = || match dtype {
+            Some(ComputeType::Bf16) => {
+                Err(Error::Request("the CPU computes in f32: leave --dtype out".into()))
+            }
+            _ => Ok(Compute::cpu()),
+        };
         let compute = match choice {
-            DeviceChoice::Cpu => Compute::cpu(),
-            DeviceChoice::Cuda(ordinal) => Compute::cuda(ordinal)?,
-            DeviceChoice::Auto => match Compute::cuda(0) {
-                Err(moeprune_model::Error::NoCuda(_)) => Compute::cpu(),
+            DeviceChoice::Cpu => cpu()?,
+            DeviceChoice::Cuda(ordinal) => cuda(ordinal)?,
+            DeviceChoice::Auto => match cuda(0) {
+                Err(moeprune_model::Error::NoCuda(_)) => cpu()?,
                 opened => opened?,
             },
         };
@@ -176,7 +208,9 @@ impl Execution {
         let free = self.compute.free_memory()?;
         progress.note(&MemoryNeed::of(checkpoint, tag.tokens(), pruning).line(free.is_some()));
         let Some(free) = free else { return Ok(self.clone()) };
-        let need = |micro_batch| DeviceNeed::of(checkpoint, tag, pruning, micro_batch);
+        let need = |micro_batch| {
+            DeviceNeed::of(checkpoint, tag, pruning, self.compute.dtype(), micro_batch)
+        };
         let most = MICRO_BATCH.min((tag.samples as usize).next_power_of_two());
         let micro_batch = match self.micro_batch {
             Some(asked) => asked,
@@ -243,7 +277,7 @@ mod tests {
     #[test]
     fn names_say_device_and_type() {
         assert_eq!(Execution::cpu().name(), "cpu f32");
-        let half = Execution::on(Compute::cpu_in(candle_core::DType::BF16), Some(4));
+        let half = Execution::on(Compute::cpu_in(DType::BF16), Some(4));
         assert_eq!((half.name(), half.identity()), ("cpu bf16".into(), "cpu bf16".into()));
     }
 }

@@ -69,12 +69,14 @@ pub use moeprune_model as model;
 pub use moeprune_score as score;
 pub use moeprune_select as select;
 pub use moeprune_similarity as similarity;
+#[cfg(unix)]
+pub use moeprune_synthetic as synthetic;
 
 pub use apply::{Inputs, apply};
 pub use calibration::{Calibration, observe, observe_to};
 pub use error::Error;
 pub use evaluation::{Evaluation, evaluate};
-pub use execution::{DeviceChoice, Execution};
+pub use execution::{ComputeType, DeviceChoice, Execution};
 pub use memory::MemoryNeed;
 pub use pipeline::Pipeline;
 pub use plan_file::read_plan;

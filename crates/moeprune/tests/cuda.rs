@@ -7,15 +7,17 @@
 use std::{fmt::Write as _, fs, path::PathBuf};
 
 use moeprune::{
-    DeviceChoice, Execution, Pipeline, Recipe, Report, Resume, Silent, checkpoint::Checkpoint,
-    prune,
+    ComputeType, DeviceChoice, Execution, Pipeline, Recipe, Report, Resume, Silent,
+    checkpoint::Checkpoint, prune,
 };
 use tempfile::TempDir;
 
-/// The first device, with so many blocks in a micro-batch.
-fn device(micro_batch: usize) -> Option<Execution> {
-    match Execution::open(DeviceChoice::Cuda(0), Some(micro_batch)) {
+/// The first device, with so many blocks in a micro-batch; `None` and a line that says so where
+/// there is none, unless a run that is meant for a GPU says so by `MOEPRUNE_REQUIRE_CUDA`.
+fn device(dtype: ComputeType, micro_batch: usize) -> Option<Execution> {
+    match Execution::open(DeviceChoice::Cuda(0), Some(dtype), Some(micro_batch)) {
         Ok(device) => Some(device),
+        Err(error) if std::env::var_os("MOEPRUNE_REQUIRE_CUDA").is_some() => panic!("{error}"),
         Err(error) => {
             eprintln!("skipped: {error}");
             None
@@ -55,7 +57,7 @@ fn pruned(name: &str, on: &Execution) -> (Report, Vec<Vec<u8>>) {
 
 #[test]
 fn two_runs_give_the_same_bytes() {
-    let Some(on) = device(3) else { return };
+    let Some(on) = device(ComputeType::Bf16, 3) else { return };
     for name in ["arctic", "mixtral_sharded"] {
         let (first, second) = (pruned(name, &on).1, pruned(name, &on).1);
         assert!(!first.is_empty() && first == second, "{name}");
@@ -64,7 +66,7 @@ fn two_runs_give_the_same_bytes() {
 
 #[test]
 fn the_experts_kept_and_the_total_are_those_of_the_cpu() {
-    let Some(on) = device(8) else { return };
+    let Some(on) = device(ComputeType::F32, 8) else { return };
     for name in ["arctic", "arctic_freq2", "mixtral"] {
         let (device, cpu) = (pruned(name, &on).0, pruned(name, &Execution::cpu()).0);
         let kept = |report: &Report| -> Vec<_> {
@@ -78,6 +80,6 @@ fn the_experts_kept_and_the_total_are_those_of_the_cpu() {
 
 #[test]
 fn a_device_that_is_not_there_is_named() {
-    let error = Execution::open(DeviceChoice::Cuda(63), None).unwrap_err().to_string();
+    let error = Execution::open(DeviceChoice::Cuda(63), None, None).unwrap_err().to_string();
     assert!(error.contains("63") && error.contains("nvidia-smi"), "{error}");
 }

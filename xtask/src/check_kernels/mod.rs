@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// A Python that has NVIDIA's wheels
     #[arg(long, value_name = "PYTHON")]
     python: Option<PathBuf>,
-    /// First make a Python environment in DIR and install the wheels there (about 150 MB)
+    /// First make a Python environment in DIR and install the wheels there (0.5 GB)
     #[arg(long, value_name = "DIR", conflicts_with = "python")]
     install: Option<PathBuf>,
     /// Write the PTX and the registers instead of comparing them

@@ -111,7 +111,9 @@ impl Kernels {
 }
 
 fn module(context: &Arc<CudaContext>, ptx: &str) -> Result<Arc<CudaModule>, Error> {
-    context.load_module(Ptx::from_src(ptx)).tried("load the kernels for masks and outliers")
+    context
+        .load_module(Ptx::from_src(ptx))
+        .tried("load the kernels for masks, which need compute capability 8.0")
 }
 
 fn function(module: &Arc<CudaModule>, name: &str) -> Result<CudaFunction, Error> {

@@ -40,12 +40,18 @@ pub(super) struct OnDevice {
 }
 
 impl OnDevice {
-    /// `None` where the CPU has to do it: a scorer without factors, or more rows or columns than a
-    /// kernel counts. Neither is there a place for nothing: the matrix must not be empty.
-    pub(super) fn new(
+    /// `None` where the CPU has to do it: a scorer without factors, more rows or columns than a
+    /// kernel counts, or weights at an address that is no multiple of their size. The matrix must
+    /// not be empty: there is no room for nothing on a device.
+    pub(super) fn new<Weights: DevicePtr<u8>>(
         scoring: &Scoring<'_>,
         stream: &Arc<CudaStream>,
+        weights: &Weights,
     ) -> Result<Option<Self>, Error> {
+        let (start, _reading) = weights.device_ptr(stream);
+        if !start.is_multiple_of(scoring.storage.size() as u64) {
+            return Ok(None);
+        }
         let count = |n: usize| u32::try_from(n).ok().filter(|&n| n <= i32::MAX as u32);
         let (Some(factors), Some(rows), Some(cols)) =
             (scoring.column_factors(), count(scoring.linear.rows), count(scoring.linear.cols))

@@ -83,7 +83,7 @@ fn each_row<T: DeviceRepr + ValidAsZeroBits>(
     if weights.is_empty() {
         return Ok(None);
     }
-    let Some(mut matrix) = OnDevice::new(scoring, stream)? else {
+    let Some(mut matrix) = OnDevice::new(scoring, stream, weights)? else {
         return Ok(None);
     };
     let mut results =

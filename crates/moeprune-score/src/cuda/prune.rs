@@ -113,7 +113,7 @@ impl ScoreKernels {
             return Ok(PendingPrune { stream, scoring, enqueued: None, pruned });
         }
         if let Some(pattern) = pattern.known()
-            && let Some(mut matrix) = OnDevice::new(&scoring, &stream)?
+            && let Some(mut matrix) = OnDevice::new(&scoring, &stream, weights)?
             && let Some(launch) = Launch::new(&self.0, &scoring, &stream, weights, pattern)
         {
             let quotas = rounding.quotas(rows, cols, ratio);

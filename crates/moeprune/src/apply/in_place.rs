@@ -10,17 +10,17 @@ use super::held::HeldWeight;
 use crate::{Error, Execution, Pipeline};
 
 /// What is to be zeroed of one Linear.
-pub(super) struct Masking<'a> {
-    pub(super) linear: LinearView<'a>,
-    pub(super) ratio: Sparsity,
-    pub(super) pipeline: &'a Pipeline,
+pub(crate) struct Masking<'a> {
+    pub(crate) linear: LinearView<'a>,
+    pub(crate) ratio: Sparsity,
+    pub(crate) pipeline: &'a Pipeline,
     #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "kernels come with CUDA"))]
-    pub(super) on: &'a Execution,
+    pub(crate) on: &'a Execution,
 }
 
 impl Masking<'_> {
     /// The stored bytes with weights zeroed.
-    pub(super) fn of_bytes(&self, weight: TensorBytes<'_>) -> Result<TensorBytes<'static>, Error> {
+    pub(crate) fn of_bytes(&self, weight: TensorBytes<'_>) -> Result<TensorBytes<'static>, Error> {
         let Pipeline { scorer, pattern, rounding, .. } = self.pipeline;
         let pruned =
             prune_matrix(weight, &self.linear, self.ratio, &**scorer, &**pattern, *rounding)?;
@@ -28,7 +28,7 @@ impl Masking<'_> {
     }
 
     /// Zeroes weights of a tensor where it lies.
-    pub(super) fn in_place(&self, weight: &Tensor) -> Result<(), Error> {
+    pub(crate) fn in_place(&self, weight: &Tensor) -> Result<(), Error> {
         let operation = InPlace { masking: self, outcome: RefCell::new(Ok(())) };
         weight.inplace_op1(&operation)?;
         operation.outcome.into_inner()

@@ -17,6 +17,8 @@ mod layer;
 mod ratios;
 mod statistics;
 mod steps;
+#[cfg(target_os = "linux")]
+pub(crate) mod timed;
 mod writing;
 
 pub(crate) use kept_experts::KeptExperts;

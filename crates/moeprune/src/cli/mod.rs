@@ -12,6 +12,8 @@ macro_rules! line {
 }
 
 mod apply;
+#[cfg(target_os = "linux")]
+pub mod bench;
 mod eval;
 mod inspect;
 mod interrupt;
@@ -70,6 +72,9 @@ enum Command {
     Eval(EvalArgs),
     /// Check a pruned checkpoint against its source
     Verify(verify::VerifyArgs),
+    /// Measure this machine on a layer of a published model's size
+    #[cfg(target_os = "linux")]
+    Bench(bench::BenchArgs),
 }
 
 /// Parses the process's arguments, runs the command and returns its exit code.
@@ -89,6 +94,8 @@ pub fn main() -> ExitCode {
             Ok(false) => return ExitCode::FAILURE,
             Err(error) => Err(error),
         },
+        #[cfg(target_os = "linux")]
+        Command::Bench(args) => bench::bench(args, &mut terminal),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,7 +6,7 @@ use clap::Args;
 use moeprune_core::Sparsity;
 
 use crate::{
-    DeviceChoice, Error, Execution, Recipe, Resume,
+    ComputeType, DeviceChoice, Error, Execution, Recipe, Resume,
     recipe::{Allocation, Budget, Linkage, Scorer, Similarity, Statistics},
 };
 
@@ -140,6 +140,9 @@ pub struct DeviceArgs {
     /// auto, cpu, cuda or cuda:N; CUDA needs a build with `--features cuda`
     #[arg(long, value_name = "DEVICE", default_value_t, value_parser = str::parse::<DeviceChoice>)]
     pub device: DeviceChoice,
+    /// What a GPU computes in [default: bf16]; f32 is for comparing with the CPU
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub dtype: Option<ComputeType>,
     /// Calibration blocks that go through a layer together [default: as many as fit on a device, 16
     /// at most; 1 on the CPU]
     #[arg(long, value_name = "N", value_parser = positive)]
@@ -152,7 +155,7 @@ impl DeviceArgs {
     /// # Errors
     /// As [`Execution::open`].
     pub fn open(&self) -> Result<Execution, Error> {
-        Execution::open(self.device, self.micro_batch)
+        Execution::open(self.device, self.dtype, self.micro_batch)
     }
 }
 

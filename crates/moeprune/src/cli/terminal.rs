@@ -40,6 +40,26 @@ impl Terminal {
         Self { quiet, bars: std::io::stderr().is_terminal(), step: None }
     }
 
+    /// Shows how far a checkpoint of random weights has come.
+    #[cfg(unix)]
+    pub fn synthesis(&mut self, step: moeprune_synthetic::Step<'_>) {
+        use moeprune_synthetic::Step;
+        const MEGA: u64 = 1_000_000;
+        let (name, unit, done, total, file) = match step {
+            Step::Writing { done, total, file } => {
+                ("writing random weights", "MB", done.div_ceil(MEGA), total.div_ceil(MEGA), file)
+            }
+            Step::Flushing { done, total } => {
+                ("flushing to disk", "files", done as u64, total as u64, "")
+            }
+        };
+        match done {
+            0 => self.begin(name, total, unit),
+            done if done < total => self.advance(done, file),
+            _ => self.end(),
+        }
+    }
+
     /// Prints an error and what caused it, also when quiet.
     pub fn error(&mut self, error: &dyn Error) {
         self.step = None;

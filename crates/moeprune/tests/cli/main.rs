@@ -1,5 +1,7 @@
 //! The binary as a person runs it: what it prints, where, and how it exits.
 
+#[cfg(target_os = "linux")]
+mod bench;
 mod command;
 mod determinism;
 mod device;

@@ -2,45 +2,39 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
 use serde_json::{Map, Value, json};
 
-use super::{shape::ShapedTensor, weights::ELEMENT};
+use crate::shape::ShapedTensor;
 
 /// One file to be written.
 #[derive(Debug)]
-pub(super) struct Shard {
-    pub(super) file: String,
+pub(crate) struct Shard {
+    pub(crate) file: String,
     /// Everything before the data.
-    pub(super) header: Vec<u8>,
-    pub(super) tensors: Vec<PlacedTensor>,
+    pub(crate) header: Vec<u8>,
+    pub(crate) tensors: Vec<PlacedTensor>,
     data_bytes: u64,
 }
 
 #[derive(Debug)]
-pub(super) struct PlacedTensor {
-    pub(super) tensor: ShapedTensor,
+pub(crate) struct PlacedTensor {
+    pub(crate) tensor: ShapedTensor,
     /// Where its data begins in the file.
-    pub(super) offset: u64,
+    pub(crate) offset: u64,
 }
 
 impl Shard {
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.header.len() as u64 + self.data_bytes
     }
 }
 
-pub(super) fn bytes_of(tensor: &ShapedTensor) -> u64 {
-    tensor.elements() * ELEMENT as u64
-}
-
 /// Fills each file until the next tensor would bring its data above `limit`; a larger tensor has a
 /// file of its own.
-pub(super) fn plan(tensors: Vec<ShapedTensor>, limit: u64) -> Result<Vec<Shard>> {
-    ensure!(!tensors.is_empty(), "there are no tensors to write");
+pub(crate) fn plan(tensors: Vec<ShapedTensor>, limit: u64) -> Vec<Shard> {
     let mut groups: Vec<(Vec<ShapedTensor>, u64)> = Vec::new();
     for tensor in tensors {
-        let bytes = bytes_of(&tensor);
+        let bytes = tensor.bytes();
         match groups.last_mut() {
             Some((group, sum)) if *sum + bytes <= limit => {
                 *sum += bytes;
@@ -55,21 +49,21 @@ pub(super) fn plan(tensors: Vec<ShapedTensor>, limit: u64) -> Result<Vec<Shard>>
             1 => "model.safetensors".to_owned(),
             _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
         };
-        let header = header(&tensors)?;
+        let header = header(&tensors);
         let mut offset = header.len() as u64;
         let place = |tensor| {
             let placed = PlacedTensor { tensor, offset };
-            offset += bytes_of(&placed.tensor);
+            offset += placed.tensor.bytes();
             placed
         };
         let tensors = tensors.into_iter().map(place).collect();
-        Ok(Shard { file, header, tensors, data_bytes })
+        Shard { file, header, tensors, data_bytes }
     };
     groups.into_iter().enumerate().map(shard).collect()
 }
 
 /// The index, if one is needed.
-pub(super) fn index(shards: &[Shard]) -> Option<String> {
+pub(crate) fn index(shards: &[Shard]) -> Option<String> {
     if shards.len() < 2 {
         return None;
     }
@@ -83,18 +77,18 @@ pub(super) fn index(shards: &[Shard]) -> Option<String> {
 }
 
 /// The length of the JSON (u64, little-endian), and JSON padded to a multiple of 8.
-fn header(tensors: &[ShapedTensor]) -> Result<Vec<u8>> {
+fn header(tensors: &[ShapedTensor]) -> Vec<u8> {
     let mut entries = Map::new();
     entries.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
     let mut start = 0;
     for tensor in tensors {
-        let end = start + bytes_of(tensor);
+        let end = start + tensor.bytes();
         let entry: Value =
             json!({ "dtype": "BF16", "shape": tensor.shape, "data_offsets": [start, end] });
         entries.insert(tensor.name.clone(), entry);
         start = end;
     }
-    let mut text = serde_json::to_vec(&entries)?;
+    let mut text = Value::Object(entries).to_string().into_bytes();
     text.resize(text.len().next_multiple_of(8), b' ');
-    Ok([&(text.len() as u64).to_le_bytes()[..], &text].concat())
+    [&(text.len() as u64).to_le_bytes()[..], &text].concat()
 }

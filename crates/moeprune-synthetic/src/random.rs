@@ -2,29 +2,29 @@
 
 /// Words of random bits, each a function of the stream's name, the seed and its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stream(u64);
+pub(crate) struct Stream(u64);
 
 /// 2⁶⁴ divided by the golden ratio: multiples of it are spread evenly.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Stream {
-    pub(super) fn new(seed: u64, name: &str) -> Self {
+    pub(crate) fn new(seed: u64, name: &str) -> Self {
         let absorb = |state, byte| mix(state ^ u64::from(byte));
         Self(name.bytes().fold(mix(seed.wrapping_add(STEP)), absorb))
     }
 
     #[inline(always)]
-    pub(super) fn word(self, place: u64) -> u64 {
+    pub(crate) fn word(self, place: u64) -> u64 {
         mix(self.0.wrapping_add(place.wrapping_mul(STEP)))
     }
 
     /// Uniform in `0..1`.
-    pub(super) fn uniform(self, place: u64) -> f64 {
+    pub(crate) fn uniform(self, place: u64) -> f64 {
         (self.word(place) >> 11) as f64 * 2_f64.powi(-53)
     }
 
     /// Uniform in `0..below`.
-    pub(super) fn index(self, place: u64, below: usize) -> usize {
+    pub(crate) fn index(self, place: u64, below: usize) -> usize {
         (self.uniform(place) * below as f64) as usize
     }
 }
@@ -42,10 +42,10 @@ fn mix(mut bits: u64) -> u64 {
 ///
 /// Looking them up costs a fraction of computing them, and bf16 cannot tell more of them apart.
 #[derive(Debug)]
-pub(super) struct NormalTable(Box<[f32; 1 << 16]>);
+pub(crate) struct NormalTable(Box<[f32; 1 << 16]>);
 
 impl NormalTable {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let stream = Stream::new(0, "normal table");
         let mut values = Vec::with_capacity(1 << 16);
         for pair in 0..1_u64 << 15 {
@@ -58,7 +58,7 @@ impl NormalTable {
     }
 
     #[inline(always)]
-    pub(super) fn get(&self, bits: u16) -> f32 {
+    pub(crate) fn get(&self, bits: u16) -> f32 {
         self.0[usize::from(bits)]
     }
 }

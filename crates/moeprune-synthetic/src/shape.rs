@@ -1,44 +1,78 @@
 //! What a family's published model looks like, and smaller models of the same form.
 
-use anyhow::{Context as _, Result, ensure};
-use moeprune::{
-    checkpoint::Family,
-    core::{
-        Activation, FeedForward, LayerSpec, LayerTensor, LinearId, LinearShape, ModelSpec,
-        MoeInput, MoeSpec, Routing, TensorId,
-    },
+use moeprune_checkpoint::Family;
+use moeprune_core::{
+    Activation, FeedForward, LayerSpec, LayerTensor, LinearId, LinearShape, ModelSpec, MoeInput,
+    MoeSpec, ParameterCounts, Routing, TensorId,
 };
 use serde_json::{Map, Value};
+
+use crate::{Error, weights::ELEMENT};
 
 /// Narrower heads have too few rotary frequencies to be called attention.
 const NARROWEST_HEAD: usize = 8;
 
 /// A family with a published model whose shapes are known here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Published {
-    /// Snowflake Arctic
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Published {
+    /// Snowflake Arctic: 35 layers of 128 experts, 479 billion parameters.
     Arctic,
-    /// Mixtral-8x7B
+    /// Mixtral-8x7B: 32 layers of 8 experts, 47 billion parameters.
     Mixtral,
 }
 
+impl Published {
+    /// Its family, as descriptors name it.
+    #[must_use]
+    pub fn family(self) -> &'static str {
+        match self {
+            Self::Arctic => "arctic",
+            Self::Mixtral => "mixtral",
+        }
+    }
+
+    fn config(self) -> Result<Map<String, Value>, Error> {
+        let text = match self {
+            Self::Arctic => include_str!("arctic.toml"),
+            Self::Mixtral => include_str!("mixtral.toml"),
+        };
+        toml::from_str(text).map_err(|e| self.damaged(e))
+    }
+
+    fn damaged(self, problem: impl ToString) -> Error {
+        Error::BuiltIn { model: self.family(), problem: problem.to_string() }
+    }
+}
+
 /// How a model differs from the published one.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Reduction {
-    pub(crate) layers: Option<usize>,
-    pub(crate) experts: Option<usize>,
-    pub(crate) vocab: Option<usize>,
+#[derive(Debug, Clone, Copy)]
+#[expect(clippy::exhaustive_structs, reason = "every way to be smaller")]
+pub struct Reduction {
+    /// Decoder layers; `None`: as published.
+    pub layers: Option<usize>,
+    /// Experts in each layer; `None`: as published.
+    pub experts: Option<usize>,
+    /// Rows of the embedding; `None`: as published.
+    pub vocab: Option<usize>,
     /// Every width is divided by this.
-    pub(crate) scale: usize,
+    pub scale: usize,
+}
+
+impl Default for Reduction {
+    /// None.
+    fn default() -> Self {
+        Self { layers: None, experts: None, vocab: None, scale: 1 }
+    }
 }
 
 /// A model without weights.
 #[derive(Debug)]
-pub(crate) struct Shape {
+pub struct Shape {
     /// What `config.json` says.
     pub(crate) config: Map<String, Value>,
-    /// The same as facts.
-    pub(crate) spec: ModelSpec,
+    spec: ModelSpec,
+    published: Published,
     family: Family,
 }
 
@@ -55,6 +89,10 @@ impl ShapedTensor {
         self.shape.iter().map(|&dim| dim as u64).product()
     }
 
+    pub(crate) fn bytes(&self) -> u64 {
+        self.elements() * ELEMENT as u64
+    }
+
     pub(crate) fn is_norm(&self) -> bool {
         self.shape.len() == 1
     }
@@ -69,13 +107,14 @@ impl Shape {
     ///
     /// Heads that share keys and values stay as many; there are fewer such groups as long as
     /// `scale` divides their number, and narrower heads beyond.
-    pub(crate) fn new(published: Published, reduction: &Reduction) -> Result<Self> {
-        let (name, text) = match published {
-            Published::Arctic => ("arctic", include_str!("arctic.toml")),
-            Published::Mixtral => ("mixtral", include_str!("mixtral.toml")),
-        };
-        let mut config: Map<String, Value> = toml::from_str(text)?;
-        let read = |key: &str| published_number(&config, key);
+    ///
+    /// # Errors
+    /// [`Error::Scale`] if the scale leaves no whole heads, [`Error::TooFew`] if there are no
+    /// layers, fewer experts than a token goes through, or no tokens beside the two that begin and
+    /// end a text.
+    pub fn new(published: Published, reduction: &Reduction) -> Result<Self, Error> {
+        let mut config = published.config()?;
+        let read = |key: &str| published_number(published, &config, key);
         let widths = Widths {
             hidden: read("hidden_size")?,
             inner: read("intermediate_size")?,
@@ -87,9 +126,9 @@ impl Shape {
         let experts = reduction.experts.map_or_else(|| read("num_local_experts"), Ok)?;
         let vocab = reduction.vocab.map_or_else(|| read("vocab_size"), Ok)?;
         let top_k = read("num_experts_per_tok")?;
-        ensure!(experts >= top_k, "--experts {experts}: a token goes through {top_k} of them");
-        ensure!(layers > 0, "--layers 0: a model has at least one");
-        ensure!(vocab > 2, "--vocab {vocab}: two of the tokens begin and end a text");
+        at_least("experts", experts, top_k, "which a token goes through")?;
+        at_least("layers", layers, 1, "or there is no model")?;
+        at_least("tokens of vocabulary", vocab, 3, "two of which begin and end a text")?;
         let max_positions = read("max_position_embeddings")?;
         for (key, value) in [
             ("hidden_size", hidden),
@@ -103,11 +142,14 @@ impl Shape {
             config.insert(key.to_owned(), value.into());
         }
         for (key, last) in [("bos_token_id", 2), ("eos_token_id", 1)] {
-            if published_number(&config, key)? >= vocab {
+            if published_number(published, &config, key)? >= vocab {
                 config.insert(key.to_owned(), (vocab - last).into());
             }
         }
-        let float = |key: &str| config.get(key).and_then(Value::as_f64).context(key.to_owned());
+        let float = |key: &str| {
+            let number = config.get(key).and_then(Value::as_f64);
+            number.ok_or_else(|| published.damaged(format!("no `{key}`")))
+        };
         let beside = published == Published::Arctic;
         let moe = MoeSpec {
             experts,
@@ -118,7 +160,7 @@ impl Shape {
             residual_inner: beside.then_some(hidden),
         };
         let spec = ModelSpec {
-            family: name.to_owned(),
+            family: published.family().to_owned(),
             hidden,
             vocab,
             max_positions,
@@ -132,17 +174,33 @@ impl Shape {
             activation: Activation::Silu,
             layers: vec![LayerSpec { feed_forward: FeedForward::Moe(moe) }; layers],
         };
-        let family = Family::builtin(name).context("a built-in family")?;
-        Ok(Self { config, spec, family })
+        let family =
+            Family::builtin(published.family()).ok_or_else(|| published.damaged("no family"))?;
+        Ok(Self { config, spec, published, family })
+    }
+
+    /// What the model consists of.
+    #[must_use]
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// Bytes of all tensors, which are bf16.
+    #[must_use]
+    pub fn weight_bytes(&self) -> u64 {
+        ParameterCounts::of(&self.spec).all * ELEMENT as u64
     }
 
     /// All tensors, sorted by name as the format's own writer sorts them: expert 10 comes before
     /// expert 2.
-    pub(crate) fn tensors(&self) -> Result<Vec<ShapedTensor>> {
+    pub(crate) fn tensors(&self) -> Result<Vec<ShapedTensor>, Error> {
         let ModelSpec { hidden, vocab, .. } = self.spec;
         let mut tensors = Vec::new();
-        let mut push = |part, shape: &[usize]| -> Result<()> {
-            let name = self.family.name_of(part).with_context(|| format!("no name for {part}"))?;
+        let mut push = |part, shape: &[usize]| -> Result<(), Error> {
+            let name = self
+                .family
+                .name_of(part)
+                .ok_or_else(|| self.published.damaged(format!("no name for {part}")))?;
             tensors.push(ShapedTensor { name, part, shape: shape.to_vec() });
             Ok(())
         };
@@ -173,18 +231,18 @@ struct Widths {
 }
 
 impl Widths {
-    fn divided(self, scale: usize) -> Result<Self> {
-        self.try_divide(scale).with_context(|| {
+    fn divided(self, scale: usize) -> Result<Self, Error> {
+        self.try_divide(scale).ok_or_else(|| {
             let works = (1..=self.hidden).filter(|&f| self.try_divide(f).is_some());
             let works: Vec<String> = works.map(|f| f.to_string()).collect();
-            format!(
-                "--scale {scale} does not divide the width {}, the inner width {} and heads of {} \
-                 into whole heads of at least {NARROWEST_HEAD}; these do: {}",
-                self.hidden,
-                self.inner,
-                self.hidden / self.heads,
-                works.join(", ")
-            )
+            Error::Scale {
+                scale,
+                hidden: self.hidden,
+                inner: self.inner,
+                head: self.hidden / self.heads,
+                narrowest: NARROWEST_HEAD,
+                works: works.join(", "),
+            }
         })
     }
 
@@ -207,19 +265,32 @@ impl Widths {
     }
 }
 
-fn published_number(config: &Map<String, Value>, key: &str) -> Result<usize> {
-    let number = config.get(key).and_then(Value::as_u64).with_context(|| format!("no `{key}`"))?;
-    Ok(usize::try_from(number)?)
+fn published_number(
+    published: Published,
+    config: &Map<String, Value>,
+    key: &str,
+) -> Result<usize, Error> {
+    let number = config.get(key).and_then(Value::as_u64);
+    number
+        .and_then(|number| usize::try_from(number).ok())
+        .ok_or_else(|| published.damaged(format!("no `{key}`")))
+}
+
+fn at_least(
+    what: &'static str,
+    got: usize,
+    least: usize,
+    because: &'static str,
+) -> Result<(), Error> {
+    if got >= least { Ok(()) } else { Err(Error::TooFew { what, got, least, because }) }
 }
 
 #[cfg(test)]
 mod tests {
-    use moeprune::core::ParameterCounts;
-
     use super::*;
 
     fn published(published: Published) -> Shape {
-        Shape::new(published, &Reduction { scale: 1, ..Reduction::default() }).unwrap()
+        Shape::new(published, &Reduction::default()).unwrap()
     }
 
     /// Elements of the tensors that `counts` accepts.
@@ -257,6 +328,7 @@ mod tests {
             let shape = published(family);
             let counts = ParameterCounts::of(&shape.spec);
             assert_eq!(elements(&shape, |_| true), counts.all, "{family:?}");
+            assert_eq!(shape.weight_bytes(), 2 * counts.all);
             let linears = elements(&shape, |t| is_linear(t) && !t.is_router());
             assert_eq!(linears, counts.linears, "{family:?}");
         }
@@ -266,7 +338,7 @@ mod tests {
     fn expert_10_comes_before_expert_2() {
         let tensors = published(Published::Arctic).tensors().unwrap();
         let at = |expert: usize| {
-            let id = LinearId::Expert(expert, moeprune::core::MlpProjection::Gate);
+            let id = LinearId::Expert(expert, moeprune_core::MlpProjection::Gate);
             tensors.iter().position(|t| t.part == TensorId::linear(0, id)).unwrap()
         };
         assert!(at(10) < at(2));

@@ -1,15 +1,15 @@
 //! Random weights with what pruning looks for in real ones: outliers, and experts that repeat each
 //! other.
 
-use moeprune::core::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
+use moeprune_core::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
 
-use super::{
+use crate::{
     random::{NormalTable, Stream},
     shape::ShapedTensor,
 };
 
 /// Bytes of an element: all tensors are bf16.
-pub(super) const ELEMENT: usize = 2;
+pub(crate) const ELEMENT: usize = 2;
 
 /// Elements that come from one stream at a time.
 const SPAN: usize = 64;
@@ -28,7 +28,7 @@ const ROUTER_NOISE: f32 = 0.2;
 
 /// How the elements of one tensor are made; each row can be made alone.
 #[derive(Debug)]
-pub(super) struct Weights {
+pub(crate) struct Weights {
     cols: usize,
     /// What this tensor has for itself.
     own: Stream,
@@ -53,7 +53,7 @@ enum OwnPart {
 
 impl Weights {
     /// The recipe of a tensor of a model with so many experts in each layer.
-    pub(super) fn new(tensor: &ShapedTensor, seed: u64, experts: usize) -> Self {
+    pub(crate) fn new(tensor: &ShapedTensor, seed: u64, experts: usize) -> Self {
         let own = Stream::new(seed, &tensor.name);
         let (&cols, rows) = match tensor.shape.as_slice() {
             [rows, cols] => (cols, *rows),
@@ -90,7 +90,7 @@ impl Weights {
     }
 
     /// Writes one row as bf16, little-endian. `out` has the size of a row.
-    pub(super) fn fill(&self, row: usize, table: &NormalTable, out: &mut [u8]) {
+    pub(crate) fn fill(&self, row: usize, table: &NormalTable, out: &mut [u8]) {
         let words = (self.deviation.len() / PER_WORD) as u64;
         let (common, common_row) = match self.common.as_slice() {
             [one] => (*one, row),
@@ -126,7 +126,7 @@ impl Weights {
         }
     }
 
-    pub(super) fn row_bytes(&self) -> usize {
+    pub(crate) fn row_bytes(&self) -> usize {
         self.cols * ELEMENT
     }
 

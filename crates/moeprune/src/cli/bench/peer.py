@@ -1,7 +1,7 @@
-"""The other side of `cargo xtask bench-peers`: Wanda masks by PyTorch on the CPU.
+"""The other side of `moeprune bench arctic-layer` and `cargo xtask bench-peers`: Wanda masks by PyTorch.
 
-Arguments: directory, rows, columns, ratio, threads. For each line of the input that names a way to
-prune, prunes a fresh copy of the matrix so and answers with the wall and CPU seconds it took;
+Arguments: directory, rows, columns, ratio, threads, device. For each line of the input that names a
+way to prune, prunes a fresh copy of the matrix so and answers with the wall and CPU seconds it took;
 "compare" is answered by whether the last mask is the one in the directory.
 """
 
@@ -15,11 +15,18 @@ import torch
 
 directory = pathlib.Path(sys.argv[1])
 rows, cols, ratio, threads = int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
+device = torch.device(sys.argv[6])
 torch.set_num_threads(threads)
 
 
+def settle():
+    """Waits for what a device was asked to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def load(name, dtype):
-    return torch.frombuffer(bytearray((directory / name).read_bytes()), dtype=dtype)
+    return torch.frombuffer(bytearray((directory / name).read_bytes()), dtype=dtype).to(device)
 
 
 weights = load("weights.bf16", torch.bfloat16).reshape(rows, cols)
@@ -73,7 +80,11 @@ def compare(mask):
 
 ways = {way.__name__: way for way in (published, topk, kthvalue)}
 last = None
-print(f"torch {torch.__version__} on {torch.get_num_threads()} ({torch.backends.cpu.get_cpu_capability()})", flush=True)
+if device.type == "cuda":
+    where = torch.cuda.get_device_name(device)
+else:
+    where = f"{torch.get_num_threads()} ({torch.backends.cpu.get_cpu_capability()})"
+print(f"torch {torch.__version__} on {where}", flush=True)
 for line in sys.stdin:
     name = line.strip()
     if name == "compare":
@@ -81,7 +92,9 @@ for line in sys.stdin:
         continue
     last = None
     copy = weights.clone()
+    settle()
     wall, cpu = time.perf_counter(), time.process_time()
     with torch.no_grad():
         last = ways[name](copy)
+    settle()
     print(time.perf_counter() - wall, time.process_time() - cpu, flush=True)
