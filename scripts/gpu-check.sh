@@ -6,16 +6,20 @@
 #     ./gpu-check.sh --list
 #
 # Logs and numbers go to gpu-check-results/ beside this file, or to the folder that OUT names. DEVICE is the device
-# (default cuda:0), EXPERTS the number of experts in the benchmark, BENCH_OPTIONS more options for it, PATIENCE a factor on all time
-# limits (default 1). The exit code is 1 if any check failed.
+# (default cuda:0), EXPERTS the number of experts in the benchmark and BENCH_OPTIONS more options for it. For slow devices:
+# PATIENCE is a factor on all time limits, CALIBRATION_OPTIONS (--samples 2 --seq-len 32) and PROBLEMS make section 4 shorter.
+# The exit code is 1 if any check failed.
 set -uo pipefail
 
 readonly HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly OUT=${OUT:-$HERE/gpu-check-results}
 readonly DEVICE=${DEVICE:-cuda:0}
 readonly PATIENCE=${PATIENCE:-1}
+readonly PROBLEMS=${PROBLEMS:-100}
 readonly MOEPRUNE=$HERE/bin/moeprune
 readonly NANO=$HERE/assets/nano
+# shellcheck disable=SC2206 # several options in one variable
+readonly CALIBRATION=(--calibration "$NANO/data/calibration.jsonl" ${CALIBRATION_OPTIONS:-})
 
 readonly TITLES=(
     [1]="machine and libraries"
@@ -161,26 +165,27 @@ section_4() {
     compare_plans "$runs"
     compare_reports "$runs"
     compare_scores "$runs"
+    check 60 "$DEVICE in bf16: prune" "$MOEPRUNE" prune "$NANO" "$runs/bf16" "${CALIBRATION[@]}" --device "$DEVICE" || return
+    check 30 "$DEVICE in bf16: verify" "$MOEPRUNE" verify "$runs/bf16" --source "$NANO"
     check_resume "$runs"
     run_tests moeprune 60 "the pipeline's own tests"
 }
 
-# Everything on one device: observe and plan by themselves, prune, verify, eval.
+# Everything on one device, a GPU in f32: observe and plan by themselves, prune, verify; eval in bf16.
 pipeline_on() {
     local device=$1 to=$2 exact=()
     # In bf16 a token near a routing tie may take another expert, and tokens decide between two alike.
     [ "$device" = cpu ] || exact=(--dtype f32)
-    local calibration=(--calibration "$NANO/data/calibration.jsonl")
     mkdir -p "$to"
-    check 60 "$device: observe" "$MOEPRUNE" observe "$NANO" "${calibration[@]}" -o "$to/observation.safetensors" \
+    check 60 "$device: observe" "$MOEPRUNE" observe "$NANO" "${CALIBRATION[@]}" -o "$to/observation.safetensors" \
         --device "$device" "${exact[@]}" || return
     check 30 "$device: plan" "$MOEPRUNE" plan "$NANO" --observation "$to/observation.safetensors" --read-experts \
         -o "$to/plan.json" || return
-    check 60 "$device: prune" "$MOEPRUNE" prune "$NANO" "$to/pruned" "${calibration[@]}" --json "$to/report.json" \
+    check 60 "$device: prune" "$MOEPRUNE" prune "$NANO" "$to/pruned" "${CALIBRATION[@]}" --json "$to/report.json" \
         --device "$device" "${exact[@]}" || return
     check 30 "$device: verify" "$MOEPRUNE" verify "$to/pruned" --source "$NANO" || return
     check 60 "$device: eval" "$MOEPRUNE" eval "$to/pruned" --task gsm8k_zeroshot --data "$NANO/data/test.jsonl" \
-        --limit 100 --json "$to/eval.json" --device "$device"
+        --limit "$PROBLEMS" --json "$to/eval.json" --device "$device"
 }
 
 # The expert stage's choices in a plan or a report: its layers without ratios and counts of tokens.
@@ -228,20 +233,20 @@ compare_scores() {
     if [ -z "$cpu" ] || [ -z "$device" ]; then
         fail "GSM8K zero-shot: no score in eval.json"
     elif awk -v a="$cpu" -v b="$device" 'BEGIN { exit !(a - b <= 0.05 && b - a <= 0.05) }'; then
-        ok "GSM8K zero-shot, 100 problems: $cpu on the CPU, $device on $DEVICE"
+        ok "GSM8K zero-shot, $PROBLEMS problems: $cpu on the CPU, $device on $DEVICE"
     else
-        fail "GSM8K zero-shot, 100 problems: $cpu on the CPU, $device on $DEVICE, more than 0.05 apart"
+        fail "GSM8K zero-shot, $PROBLEMS problems: $cpu on the CPU, $device on $DEVICE, more than 0.05 apart"
     fi
 }
 
 # Kills a run when its journal has a layer, goes on, and expects the bytes of the run that was left alone.
 check_resume() {
     local to=$1/resumed journal=$1/.resumed.moeprune-partial/state/journal tries=0 child
-    local prune=("$MOEPRUNE" prune "$NANO" "$to" --calibration "$NANO/data/calibration.jsonl" --device "$DEVICE" --quiet)
+    local prune=("$MOEPRUNE" prune "$NANO" "$to" "${CALIBRATION[@]}" --device "$DEVICE" --quiet)
     "${prune[@]}" >"$OUT/4-killed.log" 2>&1 &
     child=$!
     # Observing takes a record for each of four layers, after the first; three more are well within pruning.
-    while kill -0 "$child" 2>/dev/null && [ "$(cat "$journal" 2>/dev/null | wc -l)" -lt 8 ] && [ $tries -lt 3000 ]; do
+    while kill -0 "$child" 2>/dev/null && [ "$(cat "$journal" 2>/dev/null | wc -l)" -lt 8 ] && [ $tries -lt $((3000 * PATIENCE)) ]; do
         tries=$((tries + 1))
         sleep 0.01
     done
@@ -252,7 +257,7 @@ check_resume() {
         return
     fi
     check 60 "$DEVICE: resume after kill -9" "${prune[@]}" --resume || return
-    if cmp "$1/device/pruned/model.safetensors" "$to/model.safetensors" >"$OUT/4-resumed.log" 2>&1; then
+    if cmp "$1/bf16/model.safetensors" "$to/model.safetensors" >"$OUT/4-resumed.log" 2>&1; then
         ok "resumed: the same bytes as without the kill"
     else
         fail "resumed: other bytes than without the kill ($OUT/4-resumed.log)"
