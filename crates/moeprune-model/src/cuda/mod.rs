@@ -1,4 +1,5 @@
 //! CUDA devices: opening one, bringing weights to it and back, and kernels of our own.
+#![expect(unsafe_code, reason = "a setting of the driver that has no safe call")]
 
 mod layer_kernels;
 mod transfers;
@@ -6,7 +7,8 @@ mod transfers;
 pub(crate) use layer_kernels::{add_gated_rows, gated_silu, masked_softmax};
 pub(crate) use transfers::Transfers;
 
-use candle_core::Device;
+use candle_core::{CudaDevice, Device};
+use cudarc::driver::{result, sys::CUmemPool_attribute};
 
 use crate::Error;
 
@@ -20,6 +22,26 @@ pub(crate) fn open(ordinal: usize) -> Result<(Device, Transfers), Error> {
     };
     let device = Device::new_cuda_with_stream(ordinal).map_err(|e| failed(&e))?;
     let cuda = device.as_cuda_device().map_err(|e| failed(&e))?;
+    keep_freed_memory(cuda);
     let transfers = Transfers::new(cuda).map_err(|e| failed(&e))?;
     Ok((device, transfers))
+}
+
+/// Lets the process keep device memory that it frees. By default it goes back to the system whenever
+/// the device is waited for, which is several times an expert, and the next allocation has to map
+/// it again. A driver that will not have it is only slower.
+fn keep_freed_memory(device: &CudaDevice) {
+    let stream = device.cuda_stream();
+    let mut threshold = u64::MAX;
+    // SAFETY: the context is of this device; the pool is its own and lives as long; the attribute is
+    // a u64, which is read before the call returns.
+    let _ = unsafe {
+        result::device::get_default_mem_pool(stream.context().cu_device()).and_then(|pool| {
+            result::mem_pool::set_attribute(
+                pool,
+                CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+                (&raw mut threshold).cast(),
+            )
+        })
+    };
 }
