@@ -288,9 +288,9 @@ section_6() {
     fi
     # shellcheck disable=SC2086 # several options in one variable
     check 240 "bench arctic-layer, $experts experts" "$MOEPRUNE" bench arctic-layer --device "$DEVICE" \
-        --experts "$experts" --dir "$OUT/arctic-layer" --json "$OUT/arctic-layer.json" ${BENCH_OPTIONS:-}
+        --experts "$experts" --dir "$OUT/arctic-layer" --json "$OUT/arctic-layer.json" ${BENCH_OPTIONS:-} &&
+        sed 's/^/           /' "$(log_of "bench arctic-layer, $experts experts")"
     rm -rf "$OUT/arctic-layer"
-    sed 's/^/           /' "$(log_of "bench arctic-layer, $experts experts")"
 }
 
 # ---- running ---------------------------------------------------------------------------------------------------------
