@@ -15,6 +15,9 @@ use crate::Error;
 /// The device, with a stream of its own for work, and what moves weights to and from it.
 pub(crate) fn open(ordinal: usize) -> Result<(Device, Transfers), Error> {
     let failed = |error: &dyn std::fmt::Display| {
+        // What follows the first line is a backtrace.
+        let error = error.to_string();
+        let error = error.lines().next().unwrap_or_default();
         Error::NoCuda(format!(
             "device {ordinal} could not be opened ({error}); `nvidia-smi` lists the devices there \
              are, and the driver must be for CUDA 13.0 or newer"
