@@ -159,7 +159,7 @@ impl Transfers {
             let next = chunks.next();
             if let Some(chunk) = &next {
                 let (from, len) = (view.slice(first..first + chunk.len()), chunk.len());
-                let mut to = PartMut { buffer: &mut buffers[turn % 2], len };
+                let mut to = Part { buffer: &mut buffers[turn % 2], len };
                 stream.memcpy_dtoh(&from, &mut to).map_err(driver)?;
                 first += len;
             }
@@ -178,12 +178,6 @@ impl Transfers {
 
 /// The first bytes of a staging buffer.
 struct Part<'a> {
-    buffer: &'a PinnedHostSlice<u8>,
-    len: usize,
-}
-
-/// The first bytes of a staging buffer, to be written.
-struct PartMut<'a> {
     buffer: &'a mut PinnedHostSlice<u8>,
     len: usize,
 }
@@ -205,32 +199,9 @@ impl HostSlice<u8> for Part<'_> {
 
     unsafe fn stream_synced_mut_slice<'a>(
         &'a mut self,
-        _stream: &'a CudaStream,
-    ) -> (&'a mut [u8], SyncOnDrop<'a>) {
-        // Copies to the device only read from the host.
-        (&mut [], SyncOnDrop::Record(None))
-    }
-}
-
-impl HostSlice<u8> for PartMut<'_> {
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    unsafe fn stream_synced_slice<'a>(
-        &'a self,
-        stream: &'a CudaStream,
-    ) -> (&'a [u8], SyncOnDrop<'a>) {
-        // SAFETY: as for `Part`.
-        let (whole, sync) = unsafe { self.buffer.stream_synced_slice(stream) };
-        (&whole[..self.len], sync)
-    }
-
-    unsafe fn stream_synced_mut_slice<'a>(
-        &'a mut self,
         stream: &'a CudaStream,
     ) -> (&'a mut [u8], SyncOnDrop<'a>) {
-        // SAFETY: as for `Part`.
+        // SAFETY: as above.
         let (whole, sync) = unsafe { self.buffer.stream_synced_mut_slice(stream) };
         (&mut whole[..self.len], sync)
     }
