@@ -1,11 +1,11 @@
 /*!
 `moeprune bench arctic-layer`: what this machine makes of a layer of Arctic's size.
 
-A layer of random weights and random calibration tokens are made ([`layer`]); each step of pruning
-it is timed by itself, then the default pipeline runs over it as it would over a model ([`whole`]).
+A layer of random weights and random calibration tokens are made (`layer`); each step of pruning
+it is timed by itself, then the default pipeline runs over it as it would over a model (`whole`).
 What is measured stands beside what the same machine does at most in the same minute: copies,
-products of the same shapes, the disk ([`ceilings`]), and beside PyTorch where it is installed
-([`peer`]).
+products of the same shapes, the disk (`ceilings`), and beside PyTorch where it is installed
+(`peer`).
 */
 
 mod ceilings;
