@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks moeprune on a machine with an NVIDIA GPU. It is part of the bundle that `cargo xtask gpu-bundle` packs, and lies
-# there beside the binary, its tests and their data. Needs bash, awk and coreutils; under 8 minutes on an H100.
+# there beside the binary, its tests and their data. Needs bash, awk and coreutils; meant to take under 8 minutes on an H100.
 #
 #     ./gpu-check.sh [SECTION...]      all sections without arguments
 #     ./gpu-check.sh --list
