@@ -63,7 +63,7 @@ impl<'a> HeldExpert<'a> {
                 let borrowed = TensorBytes::new(weight.dtype(), weight.shape(), weight.bytes())?;
                 Ok(HeldWeight::Host(borrowed))
             }
-            Self::Device(expert) => on_device(expert.weight(projection)?),
+            Self::Device(expert) => Ok(HeldWeight::Device(on_device(expert.weight(projection)?)?)),
         }
     }
 
@@ -80,10 +80,7 @@ impl<'a> HeldExpert<'a> {
                 *weight = masking.of_bytes(std::mem::replace(weight, nothing))?;
                 Ok(())
             }
-            Self::Device(expert) => match on_device(expert.weight(projection)?)? {
-                HeldWeight::Device(weight) => masking.in_place(&weight),
-                HeldWeight::Host(_) => Ok(()),
-            },
+            Self::Device(expert) => masking.in_place(&on_device(expert.weight(projection)?)?),
         }
     }
 
@@ -96,9 +93,9 @@ impl<'a> HeldExpert<'a> {
             }
             Self::Device(expert) => MlpProjection::ALL
                 .into_iter()
-                .map(|projection| match on_device(expert.weight(projection)?)? {
-                    HeldWeight::Device(weight) => Ok((projection, Finished::Device(weight))),
-                    HeldWeight::Host(_) => Err(not_stored()),
+                .map(|projection| {
+                    let weight = on_device(expert.weight(projection)?)?;
+                    Ok((projection, Finished::Device(weight)))
                 })
                 .collect(),
         }
@@ -155,7 +152,7 @@ impl<'a> HeldTrunk<'a> {
     pub(super) fn weight(&self, layer: usize, shape: LinearShape) -> Result<HeldWeight<'_>, Error> {
         match self {
             Self::Host(source) => Ok(HeldWeight::Host(source.weight(layer, shape.id)?)),
-            Self::Device(trunk) => on_device(trunk.weight(shape.id)?),
+            Self::Device(trunk) => Ok(HeldWeight::Device(on_device(trunk.weight(shape.id)?)?)),
         }
     }
 
@@ -172,10 +169,7 @@ impl<'a> HeldTrunk<'a> {
                 source.linears.insert(shape.id, masked);
                 Ok(())
             }
-            Self::Device(trunk) => match on_device(trunk.weight(shape.id)?)? {
-                HeldWeight::Device(weight) => masking.in_place(&weight),
-                HeldWeight::Host(_) => Ok(()),
-            },
+            Self::Device(trunk) => masking.in_place(&on_device(trunk.weight(shape.id)?)?),
         }
     }
 
@@ -189,11 +183,9 @@ impl<'a> HeldTrunk<'a> {
             Self::Host(source) => Ok(source.linears),
             Self::Device(trunk) => masked
                 .iter()
-                .map(|shape| match on_device(trunk.weight(shape.id)?)? {
-                    HeldWeight::Device(weight) => {
-                        Ok((shape.id, stages.on.compute().download(&weight)?))
-                    }
-                    HeldWeight::Host(_) => Err(not_stored()),
+                .map(|shape| {
+                    let weight = on_device(trunk.weight(shape.id)?)?;
+                    Ok((shape.id, stages.on.compute().download(&weight)?))
                 })
                 .collect(),
         }
@@ -229,10 +221,8 @@ fn place(projection: MlpProjection) -> usize {
     MlpProjection::ALL.iter().position(|&p| p == projection).unwrap_or(0)
 }
 
-fn on_device<'a>(weight: Option<Tensor>) -> Result<HeldWeight<'a>, Error> {
-    weight.map(HeldWeight::Device).ok_or_else(not_stored)
-}
-
-fn not_stored() -> Error {
-    Error::Request("a weight is not on the device that it was brought to".into())
+fn on_device(weight: Option<Tensor>) -> Result<Tensor, Error> {
+    weight.ok_or_else(|| {
+        Error::Request("a weight is not on the device that it was brought to".into())
+    })
 }
