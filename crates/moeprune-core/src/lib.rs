@@ -13,6 +13,7 @@ A mixture-of-experts checkpoint is pruned in four steps: it is *observed* on cal
 | [`ExpertClustering`] | which experts may stand in for each other, under a budget? |
 | [`ExpertSelector`] | which expert of a cluster survives, or are they averaged? |
 | [`WeightScorer`] | how much does one weight of a matrix matter? |
+| [`WeightReconstructor`] | which weights go, and how do the others make up for them? |
 | [`SparsityAllocator`] | how is an overall ratio split over the layers? |
 | [`TensorSource`], [`TensorSink`] | where do weights come from, and where do they go? |
 
@@ -74,7 +75,7 @@ pub use sparsity::Sparsity;
 #[doc(inline)]
 pub use stage::{
     BoundScorer, ClusteredLayer, ExpertBudget, ExpertClustering, ExpertSelector, ExpertSimilarity,
-    ExpertWeights, LayerBehaviour, LayerProfile, LinearView, SparsityAllocator, TensorSink,
-    TensorSource, WeightScorer,
+    ExpertWeights, InputHessian, LayerBehaviour, LayerProfile, LinearView, SparsityAllocator,
+    TensorSink, TensorSource, WeightReconstructor, WeightScorer,
 };
 pub use tensor::{Dtype, MatrixView, TensorBytes};

@@ -9,6 +9,7 @@ the same input gives the same output, whatever the number of threads, and a seed
 
 mod allocator;
 mod clustering;
+mod reconstructor;
 mod scorer;
 mod selector;
 mod similarity;
@@ -16,6 +17,7 @@ mod tensors;
 
 pub use allocator::{LayerProfile, SparsityAllocator};
 pub use clustering::{ExpertBudget, ExpertClustering};
+pub use reconstructor::{InputHessian, WeightReconstructor};
 pub use scorer::{BoundScorer, LinearView, WeightScorer};
 pub use selector::{ClusteredLayer, ExpertSelector, ExpertWeights};
 pub use similarity::{ExpertSimilarity, LayerBehaviour};
