@@ -97,6 +97,90 @@ pub enum Error {
         /// What the scorer made of it.
         score: f32,
     },
+    /// A weight that is no number.
+    #[error(
+        "layer {layer} {linear}: the weight at row {row}, column {col} is {weight}; it must be \
+         finite: look for damage in the checkpoint, or raise the damping if it was made so by what \
+         others lost"
+    )]
+    Weight {
+        /// Decoder layer.
+        layer: usize,
+        /// Linear of it.
+        linear: LinearId,
+        /// Row of the matrix.
+        row: usize,
+        /// Column of the matrix.
+        col: usize,
+        /// The weight there.
+        weight: f32,
+    },
+    /// A reconstructed weight beyond what its type holds.
+    #[error(
+        "layer {layer} {linear}: to make up for weights that went, the one at row {row}, column \
+         {col} became {weight}, which {dtype} cannot hold: raise the damping, or zero fewer"
+    )]
+    TooLarge {
+        /// Decoder layer.
+        layer: usize,
+        /// Linear of it.
+        linear: LinearId,
+        /// Row of the matrix.
+        row: usize,
+        /// Column of the matrix.
+        col: usize,
+        /// What the weight became.
+        weight: f32,
+        /// Type of the tensor.
+        dtype: Dtype,
+    },
+    /// A sum of products of inputs that cannot be one, or whose mean overflows `f32`.
+    #[error(
+        "layer {layer} {linear}: the Hessian at row {row}, column {col} is {value}; it must be \
+         finite, also as a mean over calls, and not negative on the diagonal: sum the inputs again"
+    )]
+    Hessian {
+        /// Decoder layer.
+        layer: usize,
+        /// Linear of it.
+        linear: LinearId,
+        /// Row of the Hessian.
+        row: usize,
+        /// Column of the Hessian.
+        col: usize,
+        /// The sum there.
+        value: f32,
+    },
+    /// A Hessian that no damping made positive definite.
+    #[error(
+        "layer {layer} {linear}: the Hessian is not positive definite, neither with a damping of \
+         {damping} nor with one of {raised}, as sums of x xᵀ would be: sum the inputs again, or ask \
+         for more damping"
+    )]
+    NotPositiveDefinite {
+        /// Decoder layer.
+        layer: usize,
+        /// Linear of it.
+        linear: LinearId,
+        /// The damping asked for.
+        damping: f64,
+        /// The largest that was tried.
+        raised: f64,
+    },
+    /// The reconstructor refused the Linear.
+    #[error(
+        "layer {layer} {linear}: the reconstructor {reconstructor} cannot reconstruct it: {source}"
+    )]
+    Reconstructor {
+        /// Decoder layer.
+        layer: usize,
+        /// Linear of it.
+        linear: LinearId,
+        /// The reconstructor, as it shows itself for debugging.
+        reconstructor: String,
+        /// Why.
+        source: StageError,
+    },
     /// A pattern marked everything.
     #[error(
         "layer {layer} {linear}: the pattern {pattern} would zero all of its weights; a matrix is \

@@ -12,7 +12,14 @@ A matrix is pruned by three choices that know nothing of each other:
 | how is a share turned into counts? | [`Rounding`] | exact over the matrix, or as the reference |
 
 [`prune_matrix`] puts them together and works on the stored bytes (bf16, f16 or f32);
-[`mask_matrix`] only says what would go. A model's layers need not all be equally sparse: a
+[`mask_matrix`] only says what would go. A fourth choice stands beside these three, as it makes all
+of them at once and changes the weights that stay:
+
+| choice | trait | built in |
+|---|---|---|
+| how do other weights make up for those that go? | [`WeightReconstructor`](moeprune_core::WeightReconstructor) | [`SparseGpt`] |
+
+[`reconstruct_matrix`] applies it, and the first three where it cannot be. A model's layers need not all be equally sparse: a
 [`SparsityAllocator`](moeprune_core::SparsityAllocator), [`Uniform`] or [`Owl`], splits the overall
 share, the latter by how many outliers [`outlier_percent`] finds in each layer.
 
@@ -61,6 +68,10 @@ to less, to compare times.
 matrix is never zeroed entirely, and a Linear that no calibration token reached is pruned by
 magnitude at the same ratio, and reported as [`PrunedMatrix::fallback`].
 
+*Products of matrices are not written here.* SparseGPT spends its time in them; they are those of the
+crate `gemm`, in pieces that do not depend on the number of threads. It chooses its instructions
+itself, and its bits depend on which.
+
 *On a GPU too.* With the feature `cuda`, the module `cuda` does the same on matrices in the memory of
 a CUDA device, with the same bits as the result.
 
@@ -73,6 +84,7 @@ mod error;
 mod input;
 mod magnitude;
 mod mask;
+mod matmul;
 mod n_of_m;
 mod outliers;
 mod owl;
@@ -80,14 +92,17 @@ mod pattern;
 mod per_row;
 mod product;
 mod prune;
+mod reconstruct;
 mod rounding;
 mod scoring;
 mod simd;
 mod smallest;
+mod sparsegpt;
 mod storage;
 mod sum;
 mod uniform;
 mod wanda;
+mod weights;
 
 pub use error::Error;
 pub use magnitude::Magnitude;
@@ -98,6 +113,8 @@ pub use owl::Owl;
 pub use pattern::{KnownPattern, MaskPattern};
 pub use per_row::PerRow;
 pub use prune::{PrunedMatrix, mask_matrix, prune_matrix};
+pub use reconstruct::{Fallback, reconstruct_matrix};
 pub use rounding::Rounding;
+pub use sparsegpt::{BlockThreshold, SparseGpt};
 pub use uniform::Uniform;
 pub use wanda::{InputNormalization, Wanda};

@@ -15,13 +15,16 @@ use crate::{
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::exhaustive_structs, reason = "what there is to say of one matrix")]
 pub struct PrunedMatrix {
-    /// The matrix, of the type and shape it had. Every weight that was not chosen is as before,
-    /// bit for bit; every chosen one is plus zero.
+    /// The matrix, of the type and shape it had. Every chosen weight is plus zero. Every other one
+    /// is as before, bit for bit, unless [`reconstruct_matrix`](crate::reconstruct_matrix) changed
+    /// it.
     pub tensor: TensorBytes<'static>,
     /// Weights that were chosen, some of which may have been zero before.
     pub zeroed: u64,
     /// Whether the scorer wanted inputs and had none, because no calibration token (or nothing
-    /// but zeros) reached this Linear. Built-in scorers then go by magnitude.
+    /// but zeros) reached this Linear. Built-in scorers then go by magnitude. From
+    /// [`reconstruct_matrix`](crate::reconstruct_matrix): whether the matrix was scored instead of
+    /// reconstructed, because too few tokens reached it.
     pub fallback: bool,
 }
 

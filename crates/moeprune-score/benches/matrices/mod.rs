@@ -44,6 +44,7 @@ impl Matrix {
         format!("{}x{} {}", self.rows, self.cols, self.tensor.dtype())
     }
 
+    #[allow(dead_code, reason = "not every bench counts bytes")]
     pub(crate) fn size(&self) -> u64 {
         self.tensor.bytes().len() as u64
     }
