@@ -23,6 +23,11 @@ mod similarity {
     }
 
     #[test]
+    fn outputs() {
+        check(&moeprune_similarity::OutputDistance);
+    }
+
+    #[test]
     fn mixed() {
         check(&Mixed::default());
         check(&Mixed { coactivation_weight: 0.0, ..Mixed::default() });
@@ -59,10 +64,38 @@ mod clustering {
     }
 }
 
+mod saliency {
+    use moeprune_saliency::{Frequency, GateWeight, OutputNorm, PeakActivation, Random, Reap};
+
+    use super::conformance::saliency::check;
+
+    #[test]
+    fn every_saliency() {
+        check(&Frequency);
+        check(&GateWeight);
+        check(&OutputNorm::Sum);
+        check(&OutputNorm::Mean);
+        check(&Reap);
+        check(&PeakActivation);
+        check(&Random { seed: 3 });
+    }
+}
+
 mod selector {
-    use moeprune_select::{NearestToMean, Precision};
+    use moeprune_select::{Busiest, MergeAll, NearestToMean, Precision};
 
     use super::conformance::selector::check;
+
+    #[test]
+    fn busiest() {
+        check(&Busiest);
+    }
+
+    #[test]
+    fn merge_all() {
+        check(&MergeAll::Plain);
+        check(&MergeAll::ByTokens);
+    }
 
     #[test]
     fn nearest_to_mean() {

@@ -174,7 +174,12 @@ fn a_clustering_that_ignores_the_minimum() {
 }
 
 fn survivor(source: usize) -> Survivor {
-    Survivor { source, reason: SurvivorReason::LowestIndex, average_of: Vec::new() }
+    Survivor {
+        source,
+        reason: SurvivorReason::LowestIndex,
+        average_of: Vec::new(),
+        average_weights: Vec::new(),
+    }
 }
 
 fn selector(
@@ -226,6 +231,7 @@ fn a_selector_that_averages_across_clusters() {
                 source: c[0],
                 reason: SurvivorReason::Averaged,
                 average_of: all.clone(),
+                average_weights: Vec::new(),
             };
             c.iter().map(average).collect()
         },

@@ -21,6 +21,7 @@ mod make_checkpoint;
 mod measure_memory;
 mod prune_arctic;
 mod readme_results;
+mod results;
 mod train_nano;
 
 use std::process::ExitCode;
@@ -53,6 +54,7 @@ enum Command {
     EmulateCuda(emulate_cuda::Arguments),
     PruneArctic(Box<prune_arctic::PruneArcticArgs>),
     ReadmeResults(readme_results::ReadmeResultsArgs),
+    Results(results::ResultsArgs),
     TrainNano(train_nano::Arguments),
 }
 
@@ -89,6 +91,7 @@ fn run() -> anyhow::Result<()> {
         Command::EmulateCuda(arguments) => emulate_cuda::run(&arguments),
         Command::PruneArctic(arguments) => prune_arctic::run(&arguments),
         Command::ReadmeResults(arguments) => readme_results::run(&arguments),
+        Command::Results(arguments) => results::run(&arguments),
         Command::TrainNano(arguments) => train_nano::run(&arguments),
     }
 }

@@ -76,7 +76,7 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     let data = args.data.clone().or_else(|| embedded.then(embedded::test_set));
     let default_task = if embedded { "gsm8k_zeroshot" } else { "gsm8k" };
     let task = args.task.as_deref().unwrap_or(default_task);
-    let recipe = args.recipe.resolve(&args.sampling)?;
+    let recipe = args.recipe.resolve(&moeprune::Registry::built_in(), &args.sampling)?;
     let on = args.device.open()?;
     let source = args.family.open_to_stream(&model)?;
     let out = match &args.out {
@@ -106,7 +106,7 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     let resume = args.resume.into();
     drop(Run::claim(&out, &source, resume)?);
     let before = ask(&source, &mut terminal)?;
-    let pipeline = Pipeline::from_recipe(&recipe);
+    let pipeline = Pipeline::from_recipe(&recipe)?;
     moeprune::cli::listen_for_interrupt();
     let report =
         prune(&source, &out, &calibration, &recipe, &pipeline, resume, &on, &mut terminal)?;

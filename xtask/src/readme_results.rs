@@ -96,7 +96,7 @@ fn prune_once(source: &Checkpoint, out: &Path, total: f64, experts: f64) -> Resu
     let mut recipe = Recipe::arctic();
     recipe.sparsity = Sparsity::new(total)?;
     recipe.experts.sparsity = Sparsity::new(experts)?;
-    let pipeline = Pipeline::from_recipe(&recipe);
+    let pipeline = Pipeline::from_recipe(&recipe)?;
     let began = Instant::now();
     let calibration = embedded::calibration();
     let report = prune(

@@ -21,13 +21,35 @@ pub(crate) fn add_column_squares(input: &Tensor, sums: &mut [f64]) -> Result<()>
     })
 }
 
-/// The L2 norm of every row of `[tokens, features]`.
-pub(crate) fn row_norms(output: &Tensor) -> Result<Vec<f64>> {
+/// What is kept of an expert's outputs.
+pub(crate) struct OutputSums<'a> {
+    /// Sum of each feature over the tokens.
+    pub(crate) sums: &'a mut [f64],
+    /// Largest magnitude of any feature of any token.
+    pub(crate) peak: &'a mut f64,
+}
+
+/// Adds the rows of `[tokens, features]`, and returns the L2 norm of each.
+///
+/// On the CPU sums are f64, token after token. Elsewhere the tokens of one call are summed on the
+/// device in f32.
+pub(crate) fn add_outputs(output: &Tensor, into: OutputSums<'_>) -> Result<Vec<f64>> {
     if !matches!(output.device(), Device::Cpu) {
-        return row_norms_on_device(output);
+        return add_outputs_on_device(output, into);
     }
     let mut norms = Vec::with_capacity(output.dim(0)?);
-    with_rows(output, output.dim(1)?, |rows| norms.extend(rows.map(norm)))?;
+    let OutputSums { sums, peak } = into;
+    with_rows(output, output.dim(1)?, |rows| {
+        for row in rows {
+            norms.push(norm(row));
+            let mut largest = 0.0_f32;
+            for (sum, &x) in sums.iter_mut().zip(row) {
+                *sum += f64::from(x);
+                largest = largest.max(x.abs());
+            }
+            *peak = peak.max(f64::from(largest));
+        }
+    })?;
     Ok(norms)
 }
 
@@ -39,8 +61,16 @@ fn add_column_squares_on_device(input: &Tensor, sums: &mut [f64]) -> Result<()> 
     Ok(())
 }
 
-fn row_norms_on_device(output: &Tensor) -> Result<Vec<f64>> {
-    let squares = output.to_dtype(DType::F32)?.sqr()?.sum(D::Minus1)?.to_vec1::<f32>()?;
+fn add_outputs_on_device(output: &Tensor, into: OutputSums<'_>) -> Result<Vec<f64>> {
+    let OutputSums { sums, peak } = into;
+    let output = output.to_dtype(DType::F32)?;
+    let squares = output.sqr()?.sum(D::Minus1)?.to_vec1::<f32>()?;
+    for (sum, column) in sums.iter_mut().zip(output.sum(0)?.to_vec1::<f32>()?) {
+        *sum += f64::from(column);
+    }
+    if output.elem_count() > 0 {
+        *peak = peak.max(f64::from(output.abs()?.max_all()?.to_scalar::<f32>()?));
+    }
     Ok(squares.into_iter().map(|square| f64::from(square).sqrt()).collect())
 }
 
@@ -89,8 +119,17 @@ mod tests {
         let mut sums = vec![0.0; squares.len()];
         add_column_squares_on_device(tensor, &mut sums).unwrap();
         close(&sums, squares);
-        close(&row_norms(tensor).unwrap(), norms);
-        close(&row_norms_on_device(tensor).unwrap(), norms);
+        type Add = fn(&Tensor, OutputSums<'_>) -> Result<Vec<f64>>;
+        for add in [add_outputs as Add, add_outputs_on_device] {
+            let (mut sums, mut peak) = (vec![0.0; squares.len()], 0.0);
+            let into = OutputSums { sums: &mut sums, peak: &mut peak };
+            close(&add(tensor, into).unwrap(), norms);
+            let rows = tensor.to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap();
+            let of = |column: usize| rows.iter().map(|row| f64::from(row[column])).sum();
+            close(&sums, &(0..squares.len()).map(of).collect::<Vec<f64>>());
+            let largest = rows.iter().flatten().fold(0.0_f32, |most, x| most.max(x.abs()));
+            assert_eq!(peak, f64::from(largest));
+        }
     }
 
     #[test]

@@ -123,6 +123,7 @@ impl CalibrationFile {
             samples: blocks.blocks().len() as u64,
             sequence_len: blocks.sequence_len() as u64,
             seed: blocks.seed(),
+            repeated: 1,
         })
     }
 

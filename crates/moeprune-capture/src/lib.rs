@@ -90,6 +90,7 @@ mod encoding;
 mod error;
 mod expert_stream;
 mod forward;
+mod hessians;
 mod layer_run;
 pub mod observation_file;
 mod observer;

@@ -4,29 +4,34 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use moeprune_core::{
-    CorpusTag, InputMoments, LayerObservation, LinearId, ModelSpec, Observation, RoutingSums,
+    CorpusTag, InputHessian, InputMoments, LayerObservation, LinearId, ModelSpec, Observation,
+    RoutingSums,
 };
 use moeprune_model::{ActivationSink, RoutingChoice};
 
 use crate::{
     Error,
-    activations::{add_column_squares, row_norms},
+    activations::{OutputSums, add_column_squares, add_outputs},
+    hessians::Hessians,
 };
 
 /// What to keep of a forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "the two parts of a layer's observation")]
+#[expect(clippy::exhaustive_structs, reason = "what there is to keep")]
 pub struct ObserverOptions {
     /// The router's choices and the sizes of the experts' outputs.
     pub routing: bool,
     /// The squared inputs of every Linear.
     pub inputs: bool,
+    /// The products of all pairs of inputs too, for [`LayerObserver::hessian_of`]. They are no part
+    /// of an observation: of Linears with thousands of inputs they take more room than weights.
+    pub hessians: bool,
 }
 
 impl Default for ObserverOptions {
-    /// Everything.
+    /// Everything that an observation has.
     fn default() -> Self {
-        Self { routing: true, inputs: true }
+        Self { routing: true, inputs: true, hessians: false }
     }
 }
 
@@ -39,7 +44,7 @@ impl Default for ObserverOptions {
 /// #     tied_embeddings: true, activation: Activation::Silu,
 /// #     layers: vec![LayerSpec { feed_forward: FeedForward::Dense { inner: 6 } }] };
 /// # let tag = CorpusTag { name: "none".into(), sha256: String::new(), samples: 0,
-/// #     sequence_len: 0, seed: 0 };
+/// #     sequence_len: 0, seed: 0, repeated: 1 };
 /// use moeprune_capture::{ObservationBuilder, ObserverOptions};
 ///
 /// let mut builder = ObservationBuilder::new(&spec, ObserverOptions::default());
@@ -100,6 +105,7 @@ pub struct LayerObserver {
     hidden: usize,
     routing: Option<RoutingSums>,
     inputs: Option<BTreeMap<LinearId, Site>>,
+    hessians: Option<Hessians>,
     /// The blocks that what is shown now is of, counted from 1, ascending.
     blocks: Vec<u64>,
 }
@@ -128,8 +134,10 @@ impl LayerObserver {
         Ok(Self {
             layer,
             hidden: spec.hidden,
-            routing: routing.map(|moe| RoutingSums::new(moe.experts, moe.top_k)),
+            routing: routing
+                .map(|moe| RoutingSums::with_outputs(moe.experts, moe.top_k, spec.hidden)),
             inputs,
+            hessians: options.hessians.then(Hessians::default),
             blocks: vec![0],
         })
     }
@@ -161,6 +169,25 @@ impl LayerObserver {
                 Err(Error::InputNotFinite { layer: self.layer, site })
             }
             moments => Ok(moments),
+        }
+    }
+
+    /// The sum of `x xᵀ`, so far, of the input that a Linear reads; `None` if that is not observed
+    /// or no token came.
+    ///
+    /// # Errors
+    /// [`Error::InputNotFinite`].
+    pub fn hessian_of(&self, linear: LinearId) -> Result<Option<&InputHessian>, Error> {
+        // Squares that are finite stand on the diagonal, so the rest is.
+        self.input_of(linear)?;
+        Ok(self.hessians.as_ref().and_then(|hessians| hessians.of(linear.input_site())))
+    }
+
+    /// Drops what [`hessian_of`](Self::hessian_of) gives of an expert, or, of `None`, of all that
+    /// is no expert's.
+    pub fn forget_hessians(&mut self, expert: Option<usize>) {
+        if let Some(hessians) = &mut self.hessians {
+            hessians.forget(|site| site.expert() == expert);
         }
     }
 
@@ -202,11 +229,16 @@ impl LayerObserver {
                 sums.block = block;
             }
         }
-        add_column_squares(input, &mut sums.moments.sum_squares).map_err(|source| Error::Values {
+        let unread = |source| Error::Values {
             layer,
             what: format!("the input of {site}"),
             source: Box::new(source),
-        })
+        };
+        add_column_squares(input, &mut sums.moments.sum_squares).map_err(unread)?;
+        match &mut self.hessians {
+            Some(hessians) => hessians.add(site, input, sums.moments.calls).map_err(unread),
+            None => Ok(()),
+        }
     }
 
     fn add_routing(&mut self, choice: &RoutingChoice<'_>) -> Result<(), Error> {
@@ -262,7 +294,11 @@ impl LayerObserver {
         if gates.len() != tokens {
             return Err(report(layer, what(), format!("{tokens} gates"), gates.len()));
         }
-        let norms = row_norms(output).map_err(|source| Error::Values {
+        let outputs = OutputSums {
+            sums: &mut sums.output_sums[expert * hidden..(expert + 1) * hidden],
+            peak: &mut sums.output_peaks[expert],
+        };
+        let norms = add_outputs(output, outputs).map_err(|source| Error::Values {
             layer,
             what: what(),
             source: Box::new(source),
@@ -349,7 +385,12 @@ fn check_routing(layer: usize, routing: &RoutingSums) -> Result<(), Error> {
             paired: routing.coactivation.iter().sum(),
         });
     }
-    let sums = [&routing.gate_sums, &routing.output_norms, &routing.gated_output_norms];
+    let sums = [
+        &routing.gate_sums,
+        &routing.output_norms,
+        &routing.gated_output_norms,
+        &routing.output_peaks,
+    ];
     for expert in 0..routing.experts() {
         if !sums.iter().all(|sums| sums[expert].is_finite()) {
             return Err(Error::OutputNotFinite { layer, expert });

@@ -91,6 +91,16 @@ impl TokenBlocks {
             .flat_map(move |same| same.chunks(size.max(1)))
     }
 
+    /// The first `count` blocks, or all if there are fewer, and the others.
+    #[must_use]
+    pub fn split_at(self, count: usize) -> (Self, Self) {
+        let mut first = self;
+        let rest = first.blocks.split_off(count.min(first.blocks.len()));
+        let Self { sequence_len, seed, origin, .. } = first;
+        let rest = Self { blocks: rest, sequence_len, seed, origin };
+        (first, rest)
+    }
+
     /// Tokens in a block.
     #[must_use]
     pub fn sequence_len(&self) -> usize {

@@ -10,6 +10,7 @@ A mixture-of-experts checkpoint is pruned in four steps: it is *observed* on cal
 | trait | question it answers |
 |---|---|
 | [`ExpertSimilarity`] | how far apart do two experts of a layer behave? |
+| [`ExpertSaliency`] | how much does an expert of a layer matter? |
 | [`ExpertClustering`] | which experts may stand in for each other, under a budget? |
 | [`ExpertSelector`] | which expert of a cluster survives, or are they averaged? |
 | [`WeightScorer`] | how much does one weight of a matrix matter? |
@@ -70,12 +71,12 @@ pub use model_spec::{
 };
 pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};
 pub use partition::Partition;
-pub use plan::{LayerPlan, Plan, Survivor, SurvivorReason, UnstructuredPlan};
+pub use plan::{ExpertRatio, LayerPlan, Plan, Survivor, SurvivorReason, UnstructuredPlan};
 pub use sparsity::Sparsity;
 #[doc(inline)]
 pub use stage::{
-    BoundScorer, ClusteredLayer, ExpertBudget, ExpertClustering, ExpertSelector, ExpertSimilarity,
-    ExpertWeights, InputHessian, LayerBehaviour, LayerProfile, LinearView, SparsityAllocator,
-    TensorSink, TensorSource, WeightReconstructor, WeightScorer,
+    BoundScorer, ClusteredLayer, ExpertBudget, ExpertClustering, ExpertSaliency, ExpertSelector,
+    ExpertSimilarity, ExpertWeights, InputHessian, LayerBehaviour, LayerProfile, LinearView,
+    SparsityAllocator, TensorSink, TensorSource, WeightReconstructor, WeightScorer,
 };
 pub use tensor::{Dtype, MatrixView, TensorBytes};

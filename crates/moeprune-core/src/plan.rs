@@ -42,6 +42,23 @@ pub struct UnstructuredPlan {
     /// Ratio of each decoder layer, when decided already. Empty: the allocation decides from
     /// statistics taken while the plan is applied.
     pub layer_ratios: Vec<f64>,
+    /// Ratios of single experts that override their layer's, edited in by hand or set by an
+    /// allocation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expert_ratios: Vec<ExpertRatio>,
+}
+
+/// The ratio of one expert's three Linears.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::exhaustive_structs, reason = "a file format; a new field is a new version")]
+pub struct ExpertRatio {
+    /// Decoder layer.
+    pub layer: usize,
+    /// Expert of the source model that survives, as in [`Survivor::source`].
+    pub expert: usize,
+    /// Share of its weights that is zeroed, at least 0 and below 1.
+    pub ratio: f64,
 }
 
 /// The expert stage of one layer.
@@ -55,10 +72,14 @@ pub struct LayerPlan {
     pub experts_before: usize,
     /// Experts grouped by behaviour, as indices in the source model.
     pub clusters: Partition,
-    /// One entry a cluster, ascending by [`Survivor::source`]: the order of the experts in the
-    /// pruned model. Empty: they are chosen when the plan is applied, because that takes reading
+    /// One entry a cluster that is not dropped, ascending by [`Survivor::source`]: the order of the
+    /// experts in the pruned model. Empty: they are chosen when the plan is applied, because that takes reading
     /// experts.
     pub survivors: Vec<Survivor>,
+    /// Experts that go without another standing in for them, ascending; each is alone in
+    /// `clusters`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<usize>,
     /// Calibration tokens routed to each expert, for a choice that is yet to be made; empty if
     /// they were not counted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -69,7 +90,13 @@ impl LayerPlan {
     /// Experts that are left.
     #[must_use]
     pub fn experts_after(&self) -> usize {
-        self.clusters.len()
+        self.clusters.len().saturating_sub(self.dropped.len())
+    }
+
+    /// Whether a cluster goes without another expert standing in for it.
+    #[must_use]
+    pub fn is_dropped(&self, cluster: &[usize]) -> bool {
+        matches!(cluster, [alone] if self.dropped.contains(alone))
     }
 
     /// Whether the survivors are yet to be chosen.
@@ -92,6 +119,9 @@ pub struct Survivor {
     /// for bit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub average_of: Vec<usize>,
+    /// How much each of them counts in the average, not all zero; empty when they count the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub average_weights: Vec<u64>,
 }
 
 /// What decided that an expert survives.
@@ -103,10 +133,38 @@ pub enum SurvivorReason {
     Alone,
     /// Nearest to the cluster's mean.
     NearestToMean,
+    /// Among the most salient of its layer, or of all layers.
+    Salient,
+    /// A super expert, which is never dropped.
+    Protected,
+    /// In the set of experts that reproduces the layer's output best.
+    Searched,
     /// Tied for nearest; more calibration tokens were routed to it.
     MoreTokens,
     /// Tied for nearest and in tokens, or tokens unknown; lowest index.
     LowestIndex,
     /// The average of the cluster.
     Averaged,
+}
+
+impl Survivor {
+    /// An expert that is kept bit for bit.
+    #[must_use]
+    pub fn kept(source: usize, reason: SurvivorReason) -> Self {
+        Self { source, reason, average_of: Vec::new(), average_weights: Vec::new() }
+    }
+
+    /// The average of these experts, of which there is at least one.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn average(members: Vec<usize>, weights: Vec<u64>) -> Self {
+        Self {
+            source: members[0],
+            reason: SurvivorReason::Averaged,
+            average_of: members,
+            average_weights: weights,
+        }
+    }
 }

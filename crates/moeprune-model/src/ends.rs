@@ -5,9 +5,14 @@ use moeprune_core::{ModelSpec, TensorId, TensorSource};
 
 use crate::{
     Compute, Error,
+    exponential::log_sum_exp,
     linear::{Linear, Weights},
     norm::RmsNorm,
+    ops,
 };
+
+/// Rows of logits that exist at once: a vocabulary is wide.
+const LOGIT_ROWS: usize = 256;
 
 /// The table of token embeddings, kept in the type it is stored in.
 #[derive(Debug)]
@@ -86,6 +91,33 @@ impl Head {
         self.norm.forward(hidden)
     }
 
+    /// Sum of `−ln p(token | those before)`, in nats, over a block, and the number of tokens predicted,
+    /// given the last layer's output for it, `[tokens, hidden]`. `sequence` is for errors.
+    ///
+    /// # Errors
+    /// If the shape does not fit, or logits are not finite.
+    pub fn negative_log_likelihood(
+        &self,
+        hidden: &Tensor,
+        block: &[u32],
+        sequence: usize,
+    ) -> Result<(f64, usize), Error> {
+        let predicted = block.len().saturating_sub(1);
+        let mut sum = 0.0;
+        for first in (0..predicted).step_by(LOGIT_ROWS) {
+            let rows = LOGIT_ROWS.min(predicted - first);
+            let logits = ops::to_vec(&self.logits(&hidden.narrow(0, first, rows)?)?)?;
+            check_logits(&logits, self.vocab, |row| (sequence, first + row))?;
+            for (row, &next) in logits.chunks_exact(self.vocab).zip(&block[first + 1..]) {
+                let next = row
+                    .get(next as usize)
+                    .ok_or(Error::Token { token: next, vocab: self.vocab })?;
+                sum += log_sum_exp(row) - f64::from(*next);
+            }
+        }
+        Ok((sum, predicted))
+    }
+
     /// The logits of the last layer's output: `[…, hidden]` to `[…, vocab]`, norm included.
     ///
     /// # Errors
@@ -99,4 +131,19 @@ impl Head {
         }
         Ok(logits.reshape(shape)?)
     }
+}
+
+/// `place` gives the sequence and position of a row.
+pub(crate) fn check_logits(
+    logits: &[f32],
+    vocab: usize,
+    place: impl Fn(usize) -> (usize, usize),
+) -> Result<(), Error> {
+    // Zero times a value that is not finite is NaN, and one NaN makes the sum NaN.
+    if logits.iter().map(|v| v * 0.0).sum::<f32>() == 0.0 {
+        return Ok(());
+    }
+    let bad = logits.iter().position(|v| !v.is_finite()).unwrap_or(0);
+    let (sequence, position) = place(bad / vocab.max(1));
+    Err(Error::NonFiniteLogits { sequence, position })
 }

@@ -4,12 +4,9 @@ use candle_core::Tensor;
 use moeprune_core::{ModelSpec, TensorSource};
 
 use crate::{
-    ActivationSink, Compute, Embedding, Error, Head, Layer, LayerCache, NoSink,
-    exponential::log_sum_exp, layer::check_length, ops,
+    ActivationSink, Compute, Embedding, Error, Head, Layer, LayerCache, NoSink, ends::check_logits,
+    layer::check_length, ops,
 };
-
-/// Rows of logits that exist at once: a vocabulary is wide.
-const LOGIT_ROWS: usize = 256;
 
 /// Embedding, layers and head, all in memory: for evaluating models that fit.
 ///
@@ -79,17 +76,7 @@ impl LanguageModel {
     /// As [`logits`](Self::logits).
     pub fn negative_log_likelihood(&self, block: &[u32]) -> Result<(f64, usize), Error> {
         let hidden = self.hidden(&[block], &mut self.caches(1))?;
-        let predicted = block.len() - 1;
-        let mut sum = 0.0;
-        for first in (0..predicted).step_by(LOGIT_ROWS) {
-            let rows = LOGIT_ROWS.min(predicted - first);
-            let logits = ops::to_vec(&self.head.logits(&hidden.narrow(0, first, rows)?)?)?;
-            check_logits(&logits, self.vocab, |row| (0, first + row))?;
-            for (row, &next) in logits.chunks_exact(self.vocab).zip(&block[first + 1..]) {
-                sum += log_sum_exp(row) - f64::from(row[next as usize]);
-            }
-        }
-        Ok((sum, predicted))
+        self.head.negative_log_likelihood(&hidden, block, 0)
     }
 
     /// Empty caches of `batch` sequences, one a layer.
@@ -138,19 +125,4 @@ impl LanguageModel {
         };
         Ok(logits.chunks_exact(self.vocab).map(argmax).collect())
     }
-}
-
-/// `place` gives the sequence and position of a row.
-fn check_logits(
-    logits: &[f32],
-    vocab: usize,
-    place: impl Fn(usize) -> (usize, usize),
-) -> Result<(), Error> {
-    // Zero times a value that is not finite is NaN, and one NaN makes the sum NaN.
-    if logits.iter().map(|v| v * 0.0).sum::<f32>() == 0.0 {
-        return Ok(());
-    }
-    let bad = logits.iter().position(|v| !v.is_finite()).unwrap_or(0);
-    let (sequence, position) = place(bad / vocab.max(1));
-    Err(Error::NonFiniteLogits { sequence, position })
 }

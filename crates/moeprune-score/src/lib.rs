@@ -20,8 +20,8 @@ of them at once and changes the weights that stay:
 | how do other weights make up for those that go? | [`WeightReconstructor`](moeprune_core::WeightReconstructor) | [`SparseGpt`] |
 
 [`reconstruct_matrix`] applies it, and the first three where it cannot be. A model's layers need not all be equally sparse: a
-[`SparsityAllocator`](moeprune_core::SparsityAllocator), [`Uniform`] or [`Owl`], splits the overall
-share, the latter by how many outliers [`outlier_percent`] finds in each layer.
+[`SparsityAllocator`](moeprune_core::SparsityAllocator), [`Uniform`], [`Depth`] or [`Owl`], splits the overall
+share, the last by how many outliers [`outlier_percent`] finds in each layer.
 
 # Example
 
@@ -80,6 +80,7 @@ This crate reads no files and knows no tensor names.
 
 #[cfg(feature = "cuda")]
 pub mod cuda;
+mod depth;
 mod error;
 mod input;
 mod magnitude;
@@ -104,6 +105,7 @@ mod uniform;
 mod wanda;
 mod weights;
 
+pub use depth::Depth;
 pub use error::Error;
 pub use magnitude::Magnitude;
 pub use mask::BitMask;

@@ -7,7 +7,10 @@ Which expert of a cluster survives, and whether a cluster is averaged instead.
 member nearest to its cluster's mean in weight space survives, weights and router row bit for bit.
 In a layer that collapsed to a few, every cluster is averaged. It implements
 [`ExpertSelector`](moeprune_core::ExpertSelector) and reads weights only through
-[`ExpertWeights`](moeprune_core::ExpertWeights), a piece of each expert at a time.
+[`ExpertWeights`](moeprune_core::ExpertWeights), a piece of each expert at a time. [`MergeAll`] and
+[`Busiest`] are other rules for the same seam.
+
+Where experts are ranked and not clustered, [`least_salient`] says which go.
 
 # Example
 
@@ -63,9 +66,16 @@ Averaging lowers the error in an expert's weights but moves the router's decisio
 few clusters left the boundary matters less, hence the rule by the layer's number of clusters.
 */
 
+mod busiest;
 mod error;
+mod least_salient;
 mod mean_distance;
+mod merge_all;
 mod nearest_to_mean;
+mod tokens;
 
+pub use busiest::Busiest;
 pub use error::Error;
+pub use least_salient::least_salient;
+pub use merge_all::MergeAll;
 pub use nearest_to_mean::{NearestToMean, Precision};

@@ -5,8 +5,8 @@ use moeprune_core::{
 };
 
 use crate::{
-    Error,
     mean_distance::{Bf16, Exact, distances},
+    tokens::check,
 };
 
 /// Squared distances closer than this, relative to the smaller one, are equal.
@@ -63,23 +63,14 @@ impl ExpertSelector for NearestToMean {
         experts: &dyn ExpertWeights,
     ) -> Result<Vec<Survivor>, StageError> {
         let partition = layer.partition;
-        if let Some(counts) = layer.tokens
-            && counts.len() != partition.experts()
-        {
-            let (counts, experts) = (counts.len(), partition.experts());
-            return Err(Error::TokenCounts { counts, experts }.into());
-        }
+        let tokens = check(layer)?;
         let average = partition.len() <= self.merge_when_clusters_at_most;
         let mut survivors = Vec::with_capacity(partition.len());
         for cluster in partition.clusters() {
             survivors.push(match cluster[..] {
-                [alone] => kept(alone, SurvivorReason::Alone),
-                [first, ..] if average => Survivor {
-                    source: first,
-                    reason: SurvivorReason::Averaged,
-                    average_of: cluster.clone(),
-                },
-                _ => self.representative(cluster, layer.tokens, experts)?,
+                [alone] => Survivor::kept(alone, SurvivorReason::Alone),
+                [_, ..] if average => Survivor::average(cluster.clone(), Vec::new()),
+                _ => self.representative(cluster, tokens, experts)?,
             });
         }
         survivors.sort_unstable_by_key(|survivor| survivor.source);
@@ -126,16 +117,17 @@ fn nearest(cluster: &[usize], distances: &[f64], tie: f64) -> Vec<usize> {
 /// One of several equally near members, which are ascending and not none.
 fn settle(nearest: &[usize], tokens: Option<&[u64]>) -> Survivor {
     if let [only] = nearest[..] {
-        return kept(only, SurvivorReason::NearestToMean);
+        return Survivor::kept(only, SurvivorReason::NearestToMean);
     }
-    let Some(tokens) = tokens else { return kept(nearest[0], SurvivorReason::LowestIndex) };
+    let Some(tokens) = tokens else {
+        return Survivor::kept(nearest[0], SurvivorReason::LowestIndex);
+    };
     let most = nearest.iter().map(|&expert| tokens[expert]).max();
     let busiest: Vec<usize> =
         nearest.iter().copied().filter(|&expert| Some(tokens[expert]) == most).collect();
     let one = busiest.len() == 1;
-    kept(busiest[0], if one { SurvivorReason::MoreTokens } else { SurvivorReason::LowestIndex })
-}
-
-fn kept(source: usize, reason: SurvivorReason) -> Survivor {
-    Survivor { source, reason, average_of: Vec::new() }
+    Survivor::kept(
+        busiest[0],
+        if one { SurvivorReason::MoreTokens } else { SurvivorReason::LowestIndex },
+    )
 }

@@ -209,10 +209,16 @@ fn few_clusters_are_averaged() {
         source: members[0],
         reason: Reason::Averaged,
         average_of: members.to_vec(),
+        average_weights: Vec::new(),
     };
     assert_eq!(got, [average(&[0, 2, 4]), average(&[1, 3])]);
     let got = select(NearestToMean::default(), &experts, &[&[0], &[1, 2]], None).unwrap();
-    let alone = Survivor { source: 0, reason: Reason::Alone, average_of: vec![] };
+    let alone = Survivor {
+        source: 0,
+        reason: Reason::Alone,
+        average_of: vec![],
+        average_weights: Vec::new(),
+    };
     assert_eq!(got, [alone, average(&[1, 2])]);
     assert!(experts.reads.lock().unwrap().is_empty());
 }

@@ -4,12 +4,18 @@
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Co-activation is asked for and nothing was observed.
+    /// What experts did is asked for and nothing was observed.
     #[error(
-        "co-activation needs an observation of this layer's router, and there is none; observe \
-         the model on calibration text first, or use the router distance"
+        "this distance needs an observation of the layer, and there is none; observe the model on \
+         calibration text first, or use the router distance"
     )]
     NoObservation,
+    /// Outputs are asked for and were not summed.
+    #[error(
+        "the observation has no sums of the experts' outputs, as it was taken by an older version \
+         or blended from one that was; observe the model again"
+    )]
+    NoOutputs,
     /// The observation has another number of experts than the router.
     #[error(
         "the observation has {observed} experts and the router has {router}; it was taken on \

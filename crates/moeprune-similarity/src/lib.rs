@@ -1,15 +1,16 @@
 /*!
-How far apart the experts of a layer behave: router rows, co-activation, and a mix of the two.
+How far apart the experts of a layer behave: router rows, co-activation, a mix of the two, and mean outputs.
 
 # Brief overview
 
 STUN groups experts by behaviour before it drops any. Two experts behave alike when the router
-sends them the same tokens, which can be read off in two ways:
+sends them the same tokens, which can be read off in two ways, or when they say the same:
 
 | type | distance between experts `i` and `j` | needs an observation |
 |---|---|---|
 | [`RouterDistance`] | `‖g_i − g_j‖₂` between their router rows | no |
 | [`CoActivation`] | minus how often one token chose both | yes |
+| [`OutputDistance`] | `‖ō_i − ō_j‖₂` between their mean outputs | yes |
 | [`Mixed`] | `λ₁ · router − λ₂ · co-activation` | if `λ₂ ≠ 0` |
 
 All are [`ExpertSimilarity`](moeprune_core::ExpertSimilarity) implementations and compute in f64.
@@ -43,9 +44,11 @@ the ones that matter here.
 mod coactivation;
 mod error;
 mod mixed;
+mod outputs;
 mod router;
 
 pub use coactivation::{CoActivation, CoActivationScaling};
 pub use error::Error;
 pub use mixed::Mixed;
+pub use outputs::OutputDistance;
 pub use router::{RouterDistance, RouterNormalization};

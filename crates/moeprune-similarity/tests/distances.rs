@@ -2,7 +2,7 @@
 
 use moeprune_core::{ExpertSimilarity, LayerBehaviour, MatrixView, RoutingSums};
 use moeprune_similarity::{
-    CoActivation, CoActivationScaling as Scaling, Mixed, RouterDistance, RouterNormalization,
+    CoActivation, CoActivationScaling as Scaling, Error, Mixed, RouterDistance, RouterNormalization,
 };
 use proptest::prelude::*;
 
@@ -161,7 +161,7 @@ fn autotraits() {
     has_autotraits::<RouterDistance>();
     has_autotraits::<CoActivation>();
     has_autotraits::<Mixed>();
-    has_autotraits::<moeprune_similarity::Error>();
+    has_autotraits::<Error>();
 }
 
 proptest! {
@@ -212,4 +212,23 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn mean_outputs_are_compared() {
+    use moeprune_similarity::OutputDistance;
+    // Means (1, 0), (1, 4) and, of an expert that no token reached, (0, 0).
+    let routing = RoutingSums {
+        counts: vec![2, 1, 0],
+        output_sums: vec![2.0, 0.0, 1.0, 4.0, 0.0, 0.0],
+        ..RoutingSums::new(3, 1)
+    };
+    let router = MatrixView::new(3, 1, &[0.0; 3]).unwrap();
+    let of = |routing| OutputDistance.distances(&LayerBehaviour { layer: 0, router, routing });
+    let distances = of(Some(&routing)).unwrap();
+    assert_eq!((distances.at(0, 1), distances.at(0, 2)), (4.0, 1.0));
+    assert!(OutputDistance.needs_observation());
+    let none = RoutingSums { output_sums: Vec::new(), ..routing.clone() };
+    assert_eq!(of(Some(&none)).unwrap_err().to_string(), Error::NoOutputs.to_string());
+    assert_eq!(of(None).unwrap_err().to_string(), Error::NoObservation.to_string());
 }

@@ -8,10 +8,7 @@ use std::path::{Path, PathBuf};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use moeprune::{
     Calibration, Execution, Inputs, Pipeline, Recipe, Resume, Run, Silent, apply,
-    checkpoint::Checkpoint,
-    core::Plan,
-    observe, plan,
-    recipe::{Allocation, Scorer},
+    checkpoint::Checkpoint, core::Plan, observe, plan,
 };
 
 fn nano() -> PathBuf {
@@ -42,7 +39,7 @@ impl Model {
     }
 
     fn plan(&self, recipe: &Recipe) -> (Pipeline, Plan) {
-        let pipeline = Pipeline::from_recipe(recipe);
+        let pipeline = Pipeline::from_recipe(recipe).expect("a pipeline");
         let plan = plan(&self.checkpoint, None, recipe, &pipeline, &mut Silent).expect("a plan");
         (pipeline, plan)
     }
@@ -77,8 +74,8 @@ fn applying(criterion: &mut Criterion) {
     let mut experts_only = model.recipe.clone();
     experts_only.sparsity = experts_only.experts.sparsity;
     let mut magnitude = model.recipe.clone();
-    magnitude.weights.scorer = Scorer::Magnitude;
-    magnitude.weights.allocation = Allocation::Uniform;
+    magnitude.weights.scorer = "magnitude".into();
+    magnitude.weights.allocation = "uniform".into();
 
     let mut group = criterion.benchmark_group("apply");
     group.sample_size(10).throughput(Throughput::Bytes(size));

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use moeprune_capture::{open_calibration, token_blocks_in_order};
 use moeprune_checkpoint::Checkpoint;
+use moeprune_core::{ModelSpec, TensorSource};
 use moeprune_eval::{
     BoxError, EvaluateOptions, Generator, Nll, PerplexityReport, Request, load_documents,
     perplexity, score_each, task_by_name,
@@ -100,11 +101,27 @@ pub fn evaluate(
     on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Score, Error> {
+    evaluate_source(checkpoint, &Finite(checkpoint), checkpoint.spec(), what, on, progress)
+}
+
+/// As [`evaluate`], of weights that are made of a checkpoint's and have its tokenizer.
+pub(crate) fn evaluate_source(
+    checkpoint: &Checkpoint,
+    weights: &(impl TensorSource + ?Sized),
+    spec: &ModelSpec,
+    what: &Evaluation<'_>,
+    on: &Execution,
+    progress: &mut dyn Progress,
+) -> Result<Score, Error> {
+    let load = || {
+        on.check_whole(checkpoint)?;
+        Ok(LanguageModel::load(&weights, spec, on.compute())?)
+    };
     if what.task == PERPLEXITY {
         if what.fewshot.is_some() || what.fewshot_data.is_some() {
             return Err(Error::Request("perplexity has no shots; leave --fewshot out".into()));
         }
-        return text_perplexity(checkpoint, what, on, progress).map(Score::Perplexity);
+        return text_perplexity(checkpoint, what, load, progress).map(Score::Perplexity);
     }
     let shots = match what.fewshot_data {
         Some(path) => load_documents(path)?,
@@ -113,7 +130,7 @@ pub fn evaluate(
     let task = task_by_name(what.task, what.fewshot, &shots)?;
     let documents = load_documents(what.data)?;
     let tokenizer = load_tokenizer(checkpoint)?;
-    let model = load(checkpoint, on)?;
+    let model = load()?;
     let asked = what.limit.map_or(documents.len(), |limit| limit.min(documents.len()));
     progress.begin(&format!("asking {}", what.task), asked as u64, "questions");
     let mut generator = NativeGenerator {
@@ -144,7 +161,7 @@ pub fn evaluate(
 fn text_perplexity(
     checkpoint: &Checkpoint,
     what: &Evaluation<'_>,
-    on: &Execution,
+    load: impl FnOnce() -> Result<LanguageModel, Error>,
     progress: &mut dyn Progress,
 ) -> Result<PerplexityReport, Error> {
     let spec = checkpoint.spec();
@@ -154,7 +171,7 @@ fn text_perplexity(
     let blocks = token_blocks_in_order(&file, tokenizer.as_ref(), spec.vocab, length)?;
     let mut blocks: Vec<&[u32]> = blocks.blocks().iter().map(Vec::as_slice).collect();
     blocks.truncate(what.limit.unwrap_or(usize::MAX));
-    let model = load(checkpoint, on)?;
+    let model = load()?;
     progress.begin("perplexity", blocks.len() as u64, "blocks");
     let mut done = 0;
     let mut scorer = score_each(|block: &[u32]| {
@@ -166,11 +183,6 @@ fn text_perplexity(
     let report = perplexity(&mut scorer, &blocks, 1)?;
     progress.end();
     Ok(report)
-}
-
-fn load(checkpoint: &Checkpoint, on: &Execution) -> Result<LanguageModel, Error> {
-    on.check_whole(checkpoint)?;
-    Ok(LanguageModel::load(&Finite(checkpoint), checkpoint.spec(), on.compute())?)
 }
 
 /// Answers with the model itself: greedy, batched, special tokens as the tokenizer adds them.

@@ -23,7 +23,7 @@ let report = prune(
     Path::new("arctic-stun-40"),
     Path::new("c4-train.00000-of-01024.json.gz"),
     &recipe,
-    &Pipeline::from_recipe(&recipe),
+    &Pipeline::from_recipe(&recipe)?,
     Resume::Yes,
     &Execution::cpu(),
     &mut Silent,
@@ -36,16 +36,19 @@ assert!((report.sparsity.achieved.linears - 0.4).abs() < 5e-4);
 
 Each crate underneath can be used alone, and none of them knows of another. They are re-exported
 here under short names: [`core`], [`checkpoint`], [`model`], [`capture`], [`similarity`],
-[`cluster`], [`select`], [`score`], [`eval`].
+[`saliency`], [`cluster`], [`select`], [`score`], [`eval`].
 */
 
 mod apply;
 mod calibration;
 pub mod cli;
+pub mod compare;
 mod device_memory;
+mod domains;
 mod error;
 pub mod evaluation;
 mod execution;
+mod exhaustive;
 mod finite;
 mod memory;
 mod pipeline;
@@ -53,9 +56,12 @@ mod plan_file;
 mod planning;
 mod progress;
 mod prune;
+mod ranking;
 pub mod recipe;
+pub mod registry;
 pub mod report;
 mod run;
+pub mod search;
 mod session;
 mod survivors;
 mod tokenizer;
@@ -66,6 +72,7 @@ pub use moeprune_cluster as cluster;
 pub use moeprune_core as core;
 pub use moeprune_eval as eval;
 pub use moeprune_model as model;
+pub use moeprune_saliency as saliency;
 pub use moeprune_score as score;
 pub use moeprune_select as select;
 pub use moeprune_similarity as similarity;
@@ -74,16 +81,18 @@ pub use moeprune_synthetic as synthetic;
 
 pub use apply::{Inputs, apply};
 pub use calibration::{Calibration, observe, observe_to};
+pub use domains::{Coverage, Domain, blend, coverage, plan_domains};
 pub use error::Error;
 pub use evaluation::{Evaluation, evaluate};
 pub use execution::{ComputeType, DeviceChoice, Execution};
 pub use memory::MemoryNeed;
 pub use pipeline::Pipeline;
 pub use plan_file::read_plan;
-pub use planning::{PLAN_FORMAT, check_request, plan};
+pub use planning::{PLAN_FORMAT, check_request, plan, plan_exhaustive};
 pub use progress::{Progress, Silent};
-pub use prune::prune;
+pub use prune::{Found, prune, prune_found};
 pub use recipe::Recipe;
+pub use registry::Registry;
 pub use report::Report;
 pub use run::Run;
 pub use session::Resume;

@@ -1,17 +1,12 @@
 //! The stages of a run as one struct of public fields.
 
-use moeprune_cluster::{Agglomerative, KMeans, ReferenceLinkage};
 use moeprune_core::{
-    ExpertClustering, ExpertSelector, ExpertSimilarity, SparsityAllocator, WeightScorer,
+    ExpertClustering, ExpertSaliency, ExpertSelector, ExpertSimilarity, SparsityAllocator,
+    WeightReconstructor, WeightScorer,
 };
-use moeprune_score::{MaskPattern, Owl, PerRow, Rounding, Uniform, Wanda};
-use moeprune_select::NearestToMean;
-use moeprune_similarity::{CoActivation, Mixed, RouterDistance};
+use moeprune_score::{MaskPattern, Rounding};
 
-use crate::{
-    Recipe,
-    recipe::{Allocation, Linkage, OwlMean, RowRounding, Scorer, Similarity},
-};
+use crate::{Error, Recipe, Registry};
 
 /// The implementation of every stage.
 ///
@@ -52,16 +47,22 @@ use crate::{
 ///
 /// # Which elements are required?
 ///
-/// All of them are used when both stages run; the last four only when weights are pruned.
+/// All of them are used when both stages run; those from the reconstructor on only when weights
+/// are pruned.
 #[derive(Debug)]
 #[expect(clippy::exhaustive_structs, reason = "overriding one field with `..` is the point")]
 pub struct Pipeline {
+    /// How much an expert matters: experts are then ranked, and the next three not asked.
+    pub saliency: Option<Box<dyn ExpertSaliency>>,
     /// How alike two experts are.
     pub similarity: Box<dyn ExpertSimilarity>,
     /// Which experts may stand in for each other.
     pub clustering: Box<dyn ExpertClustering>,
     /// Who survives.
     pub selector: Box<dyn ExpertSelector>,
+    /// What zeroes weights and changes the others to make up for it. The scorer then measures
+    /// outliers and stands in where too few tokens came.
+    pub reconstructor: Option<Box<dyn WeightReconstructor>>,
     /// How much a weight matters.
     pub scorer: Box<dyn WeightScorer>,
     /// How the ratio is split over the layers.
@@ -74,55 +75,70 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// The stages of [`Recipe::arctic`].
+    ///
+    /// # Panics
+    /// Never: the embedded recipe is checked by a test.
     #[must_use]
     pub fn arctic() -> Self {
-        Self::from_recipe(&Recipe::arctic())
+        Self::from_recipe(&Recipe::arctic()).expect("the embedded recipe is checked by a test")
     }
 
-    /// The built-in stages that a recipe names.
+    /// The built-in stages that a recipe names. For stages of one's own,
+    /// [`Registry::pipeline`].
+    ///
+    /// # Errors
+    /// As [`Registry::pipeline`].
+    pub fn from_recipe(recipe: &Recipe) -> Result<Self, Error> {
+        Registry::built_in().pipeline(recipe)
+    }
+
+    /// Whether planning needs an observation.
     #[must_use]
-    pub fn from_recipe(recipe: &Recipe) -> Self {
-        let Recipe { experts, weights, .. } = recipe;
-        Self {
-            similarity: match experts.similarity {
-                Similarity::Router => Box::new(RouterDistance::default()),
-                Similarity::Coactivation => Box::new(CoActivation::default()),
-                Similarity::Mixed => Box::new(Mixed {
-                    coactivation_weight: experts.coactivation_weight,
-                    ..Mixed::default()
-                }),
-            },
-            clustering: match experts.linkage {
-                Linkage::Complete => {
-                    Box::new(Agglomerative { linkage: moeprune_cluster::Linkage::Complete })
-                }
-                Linkage::Average => {
-                    Box::new(Agglomerative { linkage: moeprune_cluster::Linkage::Average })
-                }
-                Linkage::Reference => Box::new(ReferenceLinkage),
-                Linkage::Kmeans => Box::new(KMeans { seed: experts.seed, ..KMeans::default() }),
-            },
-            selector: Box::new(NearestToMean {
-                merge_when_clusters_at_most: experts.average_at_most,
-                ..NearestToMean::default()
-            }),
-            scorer: match weights.scorer {
-                Scorer::Wanda => Box::new(Wanda::default()),
-                Scorer::Magnitude => Box::new(moeprune_score::Magnitude),
-            },
-            allocator: match weights.allocation {
-                Allocation::Uniform => Box::new(Uniform),
-                Allocation::Owl => Box::new(Owl {
-                    multiplier: weights.owl_multiplier,
-                    lambda: weights.owl_lambda,
-                    exact_total: weights.owl_mean == OwlMean::Exact,
-                }),
-            },
-            pattern: Box::new(PerRow),
-            rounding: match weights.rounding {
-                RowRounding::Exact => Rounding::Exact,
-                RowRounding::Floor => Rounding::ReferenceFloor,
-            },
+    pub fn needs_observation(&self) -> bool {
+        match &self.saliency {
+            Some(saliency) => saliency.needs_observation(),
+            None => self.similarity.needs_observation() || self.selector.needs_observation(),
         }
+    }
+
+    /// Whether zeroing weights needs to know what reaches them.
+    #[must_use]
+    pub fn needs_inputs(&self) -> bool {
+        self.reconstructor.is_some() || self.scorer.needs_inputs()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::BUILT_IN;
+
+    #[test]
+    fn built_in_recipes_name_stages_that_there_are() {
+        for (name, _) in BUILT_IN {
+            Pipeline::from_recipe(&Recipe::built_in(name).unwrap()).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_a_recipe_gets_wrong_is_said_with_what_was_meant() {
+        let check = |text: &str, expected: &str| {
+            let recipe = Recipe::from_toml(text).unwrap();
+            let error = Pipeline::from_recipe(&recipe).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check("[experts]\nsimilarity = \"ruoter\"", "did you mean `router`?");
+        check("[experts]\ncriterion = \"raep\"", "did you mean `reap`?");
+        check("[weights]\nscorer = \"sparsgpt\"", "did you mean `sparsegpt`?");
+        let owl = |rest: &str| format!("[weights]\nallocation = {{ name = \"owl\", {rest} }}");
+        check(&owl("lamda = 0.1"), "did you mean `lambda`?");
+        check(&owl("lambda = 1.0"), "lambda is 1; it must be at least 0 and below 1");
+        check(&owl("multiplier = inf"), "multiplier = inf; it must be a finite number");
+        check(&owl("multiplier = 0"), "multiplier is 0");
+        check(&owl("mean = \"exct\""), "unknown variant `exct`");
+        check(&owl("lambda = \"much\""), "invalid type");
+        let stun = "[experts]\ncriterion = { name = \"stun\", seed = 1 }";
+        check(stun, "parameters of `stun`: there is no `seed`, as it takes none");
+        check("[experts]\nsimilarity = { name = \"outputs\", seed = 1 }", "as it takes none");
     }
 }

@@ -29,8 +29,11 @@ pub fn read_plan(path: &Path) -> Result<Plan, Error> {
     let _: Recipe = serde_json::from_str(recipe.get())
         .map_err(|e| bad(format!("is not a plan: its recipe: {e}")))?;
     let plan: Plan = serde_json::from_str(&text).map_err(not_a_plan)?;
-    if let Some(UnstructuredPlan { total_sparsity, ratio, layer_ratios }) = &plan.unstructured {
-        let mut shares = [total_sparsity, ratio].into_iter().chain(layer_ratios);
+    if let Some(UnstructuredPlan { total_sparsity, ratio, layer_ratios, expert_ratios }) =
+        &plan.unstructured
+    {
+        let of_experts = expert_ratios.iter().map(|expert| &expert.ratio);
+        let mut shares = [total_sparsity, ratio].into_iter().chain(layer_ratios).chain(of_experts);
         shares
             .try_for_each(|&share| Sparsity::new(share).map(drop))
             .map_err(|e| bad(format!("is not a plan: unstructured: {e}")))?;

@@ -5,11 +5,14 @@ use moeprune_core::{
     ExpertBudget, FeedForward, LayerBehaviour, LayerPlan, ModelSpec, Observation, ParameterCounts,
     Partition, Plan, Sparsity, UnstructuredPlan, unstructured_ratio,
 };
+use moeprune_score::MaskPattern as _;
 use rayon::prelude::*;
 
 use crate::{
-    Error, Pipeline, Progress, Recipe,
-    recipe::Budget,
+    Calibration, Error, Execution, Pipeline, Progress, Recipe,
+    exhaustive::drop_least_missed,
+    ranking::{self, Protected},
+    recipe::{Budget, EXHAUSTIVE, Pattern},
     survivors::{Router, select},
 };
 
@@ -41,12 +44,55 @@ pub fn plan(
     if let Some(observation) = observation {
         check_observation(observation, spec, &fingerprint)?;
     }
+    if recipe.experts.criterion.name == EXHAUSTIVE && recipe.experts.sparsity > Sparsity::ZERO {
+        return Err(Error::Request(
+            "trying all subsets runs the model: pass --calibration FILE to `plan`, or use `prune`"
+                .into(),
+        ));
+    }
     let layers = expert_stage(checkpoint, observation, recipe, pipeline, progress)?;
+    finish(spec, fingerprint, layers, observation, recipe)
+}
+
+/// As [`plan`], for the criterion that tries every subset of a layer's experts on what the layer
+/// makes of calibration text (NAEE; Lu et al., arXiv 2402.14800). Runs the model once, and each
+/// layer's experts on all tokens.
+///
+/// # Errors
+/// As [`plan`]; if there are more subsets than the recipe allows, or the budget is not uniform.
+pub fn plan_exhaustive(
+    checkpoint: &Checkpoint,
+    calibration: &Calibration,
+    observation: Option<&Observation>,
+    recipe: &Recipe,
+    on: &Execution,
+    progress: &mut dyn Progress,
+) -> Result<Plan, Error> {
+    let spec = checkpoint.spec();
+    let fingerprint = checkpoint.fingerprint()?;
+    check_request(spec, recipe)?;
+    if let Some(observation) = observation {
+        check_observation(observation, spec, &fingerprint)?;
+    }
+    let layers = drop_least_missed(checkpoint, calibration, recipe, on, progress)?;
+    let mut plan = finish(spec, fingerprint, layers, observation, recipe)?;
+    plan.corpora.push(calibration.tag.clone());
+    plan.corpora.dedup();
+    Ok(plan)
+}
+
+fn finish(
+    spec: &ModelSpec,
+    model_fingerprint: String,
+    layers: Vec<LayerPlan>,
+    observation: Option<&Observation>,
+    recipe: &Recipe,
+) -> Result<Plan, Error> {
     let unstructured = unstructured_stage(spec, &layers, recipe)?;
     Ok(Plan {
         format: PLAN_FORMAT,
         tool: concat!("moeprune ", env!("CARGO_PKG_VERSION")).to_owned(),
-        model_fingerprint: fingerprint,
+        model_fingerprint,
         observation_sha256: observation.map(moeprune_capture::observation_sha256),
         corpora: observation.map(|o| o.corpora.clone()).unwrap_or_default(),
         recipe: serde_json::to_value(recipe)
@@ -87,6 +133,9 @@ fn ratio_left(recipe: &Recipe, linears: u64, removed: u64) -> Result<Option<Spar
     if !recipe.prunes_weights() {
         return Ok(None);
     }
+    if let Pattern::NOfM(pattern) = recipe.weights.pattern {
+        return Ok(pattern.fixed_ratio());
+    }
     if let Some(ratio) = recipe.weights.ratio {
         return Ok(Some(ratio));
     }
@@ -105,7 +154,10 @@ fn ratio_left(recipe: &Recipe, linears: u64, removed: u64) -> Result<Option<Spar
 }
 
 /// The budget that the recipe means for this model, `None` when no expert goes.
-fn expert_budget(spec: &ModelSpec, recipe: &Recipe) -> Result<Option<ExpertBudget>, Error> {
+pub(crate) fn expert_budget(
+    spec: &ModelSpec,
+    recipe: &Recipe,
+) -> Result<Option<ExpertBudget>, Error> {
     let share = recipe.experts.sparsity.value();
     let moe: Vec<_> = spec.layers.iter().filter_map(|l| l.moe()).collect();
     let (Some(experts), Some(top_k)) =
@@ -197,15 +249,14 @@ fn expert_stage(
     progress: &mut dyn Progress,
 ) -> Result<Vec<LayerPlan>, Error> {
     let Some(budget) = expert_budget(checkpoint.spec(), recipe)? else { return Ok(Vec::new()) };
-    if observation.is_none() && pipeline.similarity.needs_observation() {
-        return Err(Error::Request(
-            "this similarity needs an observation: run `moeprune observe` first and pass \
-             --observation FILE"
-                .into(),
-        ));
+    let protect = recipe.experts.protect_super_experts;
+    if observation.is_none() && (protect || pipeline.needs_observation()) {
+        return Err(Error::Request(format!(
+            "{} needs an observation: run `moeprune observe` first and pass --observation FILE",
+            if protect { "protecting super experts" } else { "this way of choosing experts" }
+        )));
     }
     let routers = routers(checkpoint)?;
-    progress.begin("clustering experts", routers.len() as u64, "layers");
     let behaviours: Vec<LayerBehaviour<'_>> = routers
         .iter()
         .map(|router| {
@@ -216,15 +267,21 @@ fn expert_stage(
             })
         })
         .collect::<Result<_, Error>>()?;
+    let protected = if protect { Protected::find(&behaviours)? } else { Protected::none() };
+    if let Some(saliency) = &pipeline.saliency {
+        return ranking::rank(&**saliency, &behaviours, &budget, &protected);
+    }
+    progress.begin("clustering experts", behaviours.len() as u64, "layers");
     let distances = behaviours
         .par_iter()
-        .map(|behaviour| {
+        .enumerate()
+        .map(|(index, behaviour)| {
             let distances = pipeline
                 .similarity
                 .distances(behaviour)
                 .map_err(Error::stage("similarity", behaviour.layer))?;
             contract("similarity", behaviour.layer, behaviour.experts(), distances.len())?;
-            Ok(distances)
+            protected.set_apart(index, distances)
         })
         .collect::<Result<Vec<_>, Error>>()?;
     let partitions = pipeline
@@ -253,7 +310,9 @@ fn expert_stage(
     behaviours
         .iter()
         .zip(partitions)
-        .map(|(behaviour, clusters)| {
+        .enumerate()
+        .map(|(index, (behaviour, clusters))| {
+            protected.check_alone(index, behaviour.layer, &clusters)?;
             let layer = behaviour.layer;
             contract("clustering", layer, behaviour.experts(), clusters.experts())?;
             if let ExpertBudget::Uniform { keep } = budget {
@@ -266,6 +325,7 @@ fn expert_stage(
                 clusters,
                 survivors: Vec::new(),
                 tokens,
+                dropped: Vec::new(),
             };
             if pipeline.selector.reads_experts(&open.clusters) {
                 return Ok(open);
@@ -275,7 +335,12 @@ fn expert_stage(
         .collect()
 }
 
-fn contract(stage: &'static str, layer: usize, expected: usize, got: usize) -> Result<(), Error> {
+pub(crate) fn contract(
+    stage: &'static str,
+    layer: usize,
+    expected: usize,
+    got: usize,
+) -> Result<(), Error> {
     if expected == got {
         return Ok(());
     }
@@ -298,6 +363,7 @@ fn unstructured_stage(
         total_sparsity: recipe.sparsity.value(),
         ratio: ratio.value(),
         layer_ratios: Vec::new(),
+        expert_ratios: Vec::new(),
     }))
 }
 
@@ -312,7 +378,7 @@ pub(crate) fn pruned_spec(spec: &ModelSpec, layers: &[LayerPlan]) -> ModelSpec {
     pruned
 }
 
-fn routers(checkpoint: &Checkpoint) -> Result<Vec<Router>, Error> {
+pub(crate) fn routers(checkpoint: &Checkpoint) -> Result<Vec<Router>, Error> {
     let layers = checkpoint.spec().layers.iter().enumerate();
     layers
         .filter(|(_, spec)| spec.moe().is_some())

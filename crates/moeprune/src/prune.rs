@@ -6,8 +6,8 @@ use moeprune_checkpoint::Checkpoint;
 
 use crate::{
     Calibration, Error, Execution, Inputs, Pipeline, Progress, Recipe, Report, Resume, Run,
-    apply::apply_plan, calibration::observe_in, plan, session::RunIdentity,
-    survivors::choose_survivors_in,
+    apply::apply_plan, calibration::observe_in, plan, plan_exhaustive, recipe::EXHAUSTIVE,
+    search::SearchReport, session::RunIdentity, survivors::choose_survivors_in,
 };
 
 /// Prunes a checkpoint into `out`: observes it on the calibration text, plans, and applies the
@@ -35,6 +35,36 @@ pub fn prune(
     on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Report, Error> {
+    let recipe = Found { recipe, searched: None };
+    prune_found(checkpoint, out, calibration, &recipe, pipeline, resume, on, progress)
+}
+
+/// A recipe, and what the [search](crate::search::search()) found that made it.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct Found<'a> {
+    /// The recipe to follow.
+    pub recipe: &'a Recipe,
+    /// What goes into the report.
+    pub searched: Option<SearchReport>,
+}
+
+/// As [`prune`], with what a search found in the report.
+///
+/// # Errors
+/// As [`prune`].
+#[expect(clippy::too_many_arguments, reason = "as many as `prune` takes")]
+pub fn prune_found(
+    checkpoint: &Checkpoint,
+    out: &Path,
+    calibration: &Path,
+    found: &Found<'_>,
+    pipeline: &Pipeline,
+    resume: Resume,
+    on: &Execution,
+    progress: &mut dyn Progress,
+) -> Result<Report, Error> {
+    let Found { recipe, ref searched } = *found;
     crate::planning::check_request(checkpoint.spec(), recipe)?;
     Run::claim(out, checkpoint, resume)?.complete(|run| {
         let calibration = Calibration::read(calibration, checkpoint, recipe)?;
@@ -53,13 +83,20 @@ pub fn prune(
             None
         };
         let observed = observation.as_ref();
-        let plan = plan(checkpoint, observed, recipe, pipeline, progress)?;
+        let exhaustive = recipe.experts.criterion.name == EXHAUSTIVE;
+        let plan = if exhaustive {
+            plan_exhaustive(checkpoint, &calibration, observed, recipe, on, progress)?
+        } else {
+            plan(checkpoint, observed, recipe, pipeline, progress)?
+        };
         let plan = choose_survivors_in(&mut run.session, checkpoint, &plan, pipeline, progress)?;
         run.lap("planning");
         let inputs = match &observation {
             Some(observation) if stored => Inputs::Observation(observation),
             _ => Inputs::Calibration(&calibration),
         };
-        apply_plan(checkpoint, run, &plan, inputs, pipeline, on, progress)
+        let mut report = apply_plan(checkpoint, run, &plan, inputs, pipeline, on, progress)?;
+        report.search.clone_from(searched);
+        Ok(report)
     })
 }

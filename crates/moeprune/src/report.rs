@@ -11,7 +11,7 @@ use moeprune_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Recipe, apply::LayerZeros, planning::pruned_spec};
+use crate::{Error, Recipe, apply::LayerZeros, planning::pruned_spec, search::SearchReport};
 
 /// The report of a run: `moeprune-report.json` beside the weights, and as text
 /// `moeprune-report.md`.
@@ -34,11 +34,18 @@ pub struct Report {
     pub ties: usize,
     /// Experts that no calibration token reached, as source indices.
     pub idle_experts: Vec<IdleExpert>,
+    /// Linears that were scored by Wanda or magnitude instead of reconstructed, as too few calibration
+    /// tokens reached them; 0 without a reconstruction.
+    #[serde(default)]
+    pub scored_linears: u64,
     /// Time and memory of each step.
     pub stages: Vec<StageReport>,
     /// Where it ran and in which type, for example `cpu f32`.
     #[serde(default)]
     pub device: String,
+    /// What a search tried, if the recipe's split was searched for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<SearchReport>,
     /// Calibration texts the run saw.
     pub corpora: Vec<CorpusTag>,
     /// SHA-256 of the observation the plan was made from.
@@ -106,7 +113,9 @@ pub struct LayerReport {
     /// Experts kept, as source indices.
     pub kept: Vec<usize>,
     /// Those of them that are the average of their cluster; the others are kept as they were.
-    pub averaged: Vec<usize>,
+    pub merged: Vec<Survivor>,
+    /// Experts that went without another standing in for them, as source indices.
+    pub dropped: Vec<usize>,
     /// The clusters the kept experts stand for, as source indices.
     pub clusters: Vec<Vec<usize>>,
     /// Unstructured ratio asked of this layer's Linears.
@@ -199,12 +208,13 @@ impl LayerReport {
             index: layer,
             experts_before: experts,
             achieved: (removed + zeros.linears) as f64 / all as f64,
-            averaged: decided
+            merged: decided
                 .iter()
                 .flat_map(|plan| &plan.survivors)
                 .filter(|survivor| !survivor.average_of.is_empty())
-                .map(|survivor| survivor.source)
+                .cloned()
                 .collect(),
+            dropped: decided.map(|plan| plan.dropped.clone()).unwrap_or_default(),
             kept,
             clusters,
             ratio: ratio.map(Sparsity::value),
@@ -220,6 +230,8 @@ pub(crate) struct Applied<'a> {
     pub(crate) ratios: Option<&'a [Sparsity]>,
     /// For each layer, the experts of the pruned model that no calibration token reached.
     pub(crate) idle: &'a [Vec<usize>],
+    /// Linears that too few tokens reached for a reconstruction.
+    pub(crate) scored: u64,
     pub(crate) corpora: Vec<CorpusTag>,
     pub(crate) zeros: &'a [LayerZeros],
     pub(crate) bytes_written: u64,
@@ -234,6 +246,7 @@ impl Report {
             recipe,
             ratios,
             idle,
+            scored,
             corpora,
             zeros,
             bytes_written,
@@ -272,8 +285,10 @@ impl Report {
             bytes,
             ties: plan.layers.iter().flat_map(|l| &l.survivors).filter(tied).count(),
             idle_experts,
+            scored_linears: scored,
             stages: clock.stages,
             device,
+            search: None,
             corpora,
             observation_sha256: plan.observation_sha256.clone(),
             recipe: recipe.clone(),

@@ -3,7 +3,7 @@
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
     ClusteredLayer, ExpertWeights, LayerPlan, LinearId, MatrixView, MlpProjection, Plan,
-    StageError, TensorId, TensorSource,
+    StageError, Survivor, TensorId, TensorSource,
 };
 
 use crate::{
@@ -88,6 +88,18 @@ pub(crate) fn check_clusters(plan: &LayerPlan) -> Result<(), String> {
     if clustered != before {
         return Err(format!("clusters cover {clustered} experts, the layer has {before}"));
     }
+    for pair in plan.dropped.windows(2) {
+        if pair[0] >= pair[1] {
+            return Err(format!(
+                "dropped experts are not ascending: {} before {}",
+                pair[0], pair[1]
+            ));
+        }
+    }
+    let alone = |expert: &&usize| plan.clusters.clusters().contains(&vec![**expert]);
+    if let Some(expert) = plan.dropped.iter().find(|expert| !alone(expert)) {
+        return Err(format!("expert {expert} is dropped but is not alone in a cluster"));
+    }
     let counted = plan.tokens.len();
     if counted != 0 && counted != before {
         return Err(format!("tokens are given for {counted} experts, the layer has {before}"));
@@ -98,12 +110,9 @@ pub(crate) fn check_clusters(plan: &LayerPlan) -> Result<(), String> {
 /// Moreover, there is one survivor a cluster, each from its own, ascending.
 pub(crate) fn check_survivors(plan: &LayerPlan) -> Result<(), String> {
     check_clusters(plan)?;
-    if plan.survivors.len() != plan.clusters.len() {
-        return Err(format!(
-            "{} survivors for {} clusters",
-            plan.survivors.len(),
-            plan.clusters.len()
-        ));
+    let stay = plan.experts_after();
+    if plan.survivors.len() != stay {
+        return Err(format!("{} survivors for {stay} clusters", plan.survivors.len()));
     }
     if let Some(pair) = plan.survivors.windows(2).find(|pair| pair[0].source >= pair[1].source) {
         return Err(format!(
@@ -111,7 +120,7 @@ pub(crate) fn check_survivors(plan: &LayerPlan) -> Result<(), String> {
             pair[0].source, pair[1].source
         ));
     }
-    for cluster in plan.clusters.clusters() {
+    for cluster in plan.clusters.clusters().iter().filter(|cluster| !plan.is_dropped(cluster)) {
         let mine = plan.survivors.iter().filter(|s| cluster.contains(&s.source)).count();
         if mine != 1 {
             return Err(format!("cluster {cluster:?} has {mine} survivors"));
@@ -123,6 +132,22 @@ pub(crate) fn check_survivors(plan: &LayerPlan) -> Result<(), String> {
             return Err(format!(
                 "expert {} is the average of {:?}, which is not its cluster",
                 survivor.source, survivor.average_of
+            ));
+        }
+        let Survivor { source, average_of, average_weights: weights, .. } = survivor;
+        if !weights.is_empty() && weights.len() != average_of.len() {
+            return Err(format!(
+                "expert {source} is the average of {} experts with {} weights",
+                average_of.len(),
+                weights.len()
+            ));
+        }
+        let members = average_of.iter().chain([source]);
+        if (!weights.is_empty() && weights.iter().all(|&weight| weight == 0))
+            || members.clone().any(|expert| plan.dropped.contains(expert))
+        {
+            return Err(format!(
+                "expert {source} is made of experts that are dropped or count for nothing"
             ));
         }
     }
@@ -149,6 +174,11 @@ impl Router {
             hidden: spec.hidden,
             values: tensor.to_f32()?,
         })
+    }
+
+    /// `[experts, hidden]`, row-major.
+    pub(crate) fn values(&self) -> &[f32] {
+        &self.values
     }
 
     /// `[experts, hidden]`

@@ -45,7 +45,7 @@ fn pruned(name: &str, on: &Execution) -> (Report, Vec<Vec<u8>>) {
     fs::write(&calibration, tokens).unwrap();
     let mut recipe = Recipe::arctic();
     (recipe.calibration.samples, recipe.calibration.sequence_len) = (8, 32);
-    let (model, pipeline) = (checkpoint(name), Pipeline::from_recipe(&recipe));
+    let (model, pipeline) = (checkpoint(name), Pipeline::from_recipe(&recipe).unwrap());
     let report =
         prune(&model, &out, &calibration, &recipe, &pipeline, Resume::No, on, &mut Silent).unwrap();
     let entries = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path());

@@ -1,68 +1,48 @@
-//! A weight scorer of one's own, beside Wanda on a matrix made up on the spot: each is asked for
-//! half of the weights, and what the outputs lose is measured.
-//!
-//! A pipeline takes it wherever it takes a built-in one.
+//! A weight scorer of one's own, with a parameter that a recipe sets: Wanda with the inputs' norms
+//! raised to a power.
 //!
 //! ```text
-//! cargo run -p example-custom-scorer
+//! cargo run --release -p example-custom-scorer
 //! ```
 
 #![expect(clippy::print_stdout, reason = "an example shows its result")]
 
-use moeprune_core::{
-    BoundScorer, Dtype, InputMoments, LinearId, LinearView, MlpProjection, Sparsity, StageError,
-    TensorBytes, WeightScorer,
-};
-use moeprune_score::{Magnitude, PerRow, Rounding, Wanda, prune_matrix};
+use std::path::Path;
 
-/// Scores a weight by its share of the magnitude of its row and of its column, times its input's
-/// norm raised to a power (after RIA, Zhang et al., ICLR 2024).
-///
-/// A scorer sees one row at a time, so what concerns whole columns is prepared before.
+use moeprune::{
+    Calibration, Execution, Recipe, Registry, Silent,
+    checkpoint::Checkpoint,
+    compare::{Measures, Variant, compare},
+    core::{BoundScorer, LinearView, StageError, WeightScorer},
+    observe,
+};
+use serde::{Deserialize, Serialize};
+
+/// `|W_ij| · ‖X_j‖^power`. 0 is magnitude, 1 is Wanda; between them, columns with large inputs are
+/// spared less than Wanda spares them.
 #[derive(Debug)]
-struct RelativeImportance {
-    /// `Σ_i |W_ij|` for every column.
-    column_sums: Vec<f32>,
-    /// 0 ignores the inputs, 1 weighs them as Wanda does.
+struct PoweredWanda {
     power: f32,
 }
 
-impl RelativeImportance {
-    fn of(weights: &[f32], cols: usize, power: f32) -> Self {
-        let mut column_sums = vec![0.0; cols];
-        for row in weights.chunks(cols) {
-            for (sum, weight) in column_sums.iter_mut().zip(row) {
-                *sum += weight.abs();
-            }
-        }
-        Self { column_sums, power }
-    }
-}
+/// A scorer bound to one Linear: a factor for each column.
+struct Factors(Vec<f32>);
 
-impl WeightScorer for RelativeImportance {
+impl WeightScorer for PoweredWanda {
     fn bind<'a>(
         &'a self,
         linear: &LinearView<'a>,
     ) -> Result<Box<dyn BoundScorer + 'a>, StageError> {
-        if linear.cols != self.column_sums.len() {
-            return Err("prepared for a matrix of another width".into());
-        }
-        // Without inputs, a factor of 1: the relative magnitudes still rank.
-        let factors: Vec<f32> = match linear.inputs {
-            Some(inputs) => inputs
-                .sum_squares
-                .iter()
-                .map(|sum| ((sum / inputs.tokens as f64).sqrt() as f32).powf(self.power))
-                .collect(),
+        // A Linear that nothing reached has no norms; its magnitudes still rank.
+        let heard = linear.inputs.filter(|inputs| inputs.tokens > 0);
+        let factors = match heard {
             None => vec![1.0; linear.cols],
-        };
-        Ok(Box::new(move |weights: &[f32], scores: &mut [f32]| {
-            let row_sum: f32 = weights.iter().map(|w| w.abs()).sum();
-            for (j, (score, weight)) in scores.iter_mut().zip(weights).enumerate() {
-                let share = |sum: f32| if sum > 0.0 { weight.abs() / sum } else { 0.0 };
-                *score = (share(row_sum) + share(self.column_sums[j])) * factors[j];
+            Some(inputs) => {
+                let norm = |sum: &f64| (sum / inputs.calls as f64).sqrt() as f32;
+                inputs.sum_squares.iter().map(|sum| norm(sum).powf(self.power)).collect()
             }
-        }))
+        };
+        Ok(Box::new(Factors(factors)))
     }
 
     fn needs_inputs(&self) -> bool {
@@ -70,71 +50,72 @@ impl WeightScorer for RelativeImportance {
     }
 }
 
-const ROWS: usize = 64;
-const COLS: usize = 256;
-const TOKENS: usize = 128;
-
-fn main() -> Result<(), StageError> {
-    let mut noise = Noise(7);
-    // Columns of unlike size and features of unlike scale, as outlier features are in a model.
-    let sizes: Vec<f32> = (0..COLS).map(|_| noise.next().abs() + 0.1).collect();
-    let scales: Vec<f32> = (0..COLS).map(|_| 4f32.powf(noise.next())).collect();
-    let weights: Vec<f32> = (0..ROWS * COLS).map(|i| noise.next() * sizes[i % COLS]).collect();
-    let inputs: Vec<f32> = (0..TOKENS * COLS).map(|i| noise.next() * scales[i % COLS]).collect();
-
-    let mut moments = InputMoments::new(COLS);
-    (moments.tokens, moments.calls) = (TOKENS as u64, 1);
-    for token in inputs.chunks(COLS) {
-        for (sum, x) in moments.sum_squares.iter_mut().zip(token) {
-            *sum += f64::from(x * x);
+impl BoundScorer for Factors {
+    fn score_row(&self, weights: &[f32], scores: &mut [f32]) {
+        for ((score, weight), factor) in scores.iter_mut().zip(weights).zip(&self.0) {
+            *score = weight.abs() * factor;
         }
     }
-    let linear = LinearView {
-        layer: 0,
-        id: LinearId::Expert(0, MlpProjection::Gate),
-        rows: ROWS,
-        cols: COLS,
-        inputs: Some(&moments),
-    };
 
-    let ours = RelativeImportance::of(&weights, COLS, 0.5);
-    let full = RelativeImportance::of(&weights, COLS, 1.0);
-    let scorers: [(&str, &dyn WeightScorer); 4] = [
-        ("magnitude", &Magnitude),
-        ("wanda", &Wanda::default()),
-        ("relative, power 1/2", &ours),
-        ("relative, power 1", &full),
-    ];
-    let dense = outputs(&weights, &inputs);
-    println!("{:<22}output lost", "scorer");
-    for (name, scorer) in scorers {
-        let tensor = TensorBytes::encode(Dtype::F32, [ROWS, COLS], &weights)?;
-        let half = Sparsity::new(0.5)?;
-        let pruned = prune_matrix(tensor, &linear, half, scorer, &PerRow, Rounding::Exact)?;
-        assert_eq!(pruned.zeroed as usize, ROWS * COLS / 2);
-        let lost = distance(&dense, &outputs(&pruned.tensor.to_f32()?, &inputs));
-        println!("{name:<22}{:.1} %", 100.0 * lost / distance(&dense, &vec![0.0; dense.len()]));
+    /// The same in one go, which the fast path wants.
+    fn column_factors(&self) -> Option<&[f32]> {
+        Some(&self.0)
+    }
+}
+
+/// The keys that a recipe may set, and their defaults.
+#[derive(Serialize, Deserialize)]
+struct Parameters {
+    power: f32,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Self { power: 0.5 }
+    }
+}
+
+fn registry() -> Registry {
+    let mut registry = Registry::built_in();
+    registry.add_scorer("powered-wanda", "Wanda, norms to a power", |parameters: Parameters| {
+        let power = parameters.power;
+        if !(0.0..=4.0).contains(&power) {
+            return Err(format!("power is {power}; it must be from 0 to 4").into());
+        }
+        Ok(Box::new(PoweredWanda { power }))
+    });
+    registry
+}
+
+fn main() -> Result<(), StageError> {
+    let registry = registry();
+    let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/nano");
+    let model = Checkpoint::open(&nano)?;
+    let mut recipe = Recipe::from_toml("sparsity = 0.6\n[experts]\nsparsity = 0.0")?;
+    recipe.calibration.samples = 16;
+    recipe.calibration.sequence_len = 128;
+    recipe.weights.allocation = "uniform".into();
+
+    let text = nano.join("data/calibration.jsonl");
+    let calibration = Calibration::read(&text, &model, &recipe)?;
+    let observation = observe(&model, &calibration, &Execution::cpu(), &mut Silent)?;
+    let variant = |scorer: &str| -> Result<Variant, StageError> {
+        let mut recipe = recipe.clone();
+        recipe.weights.scorer = scorer.parse()?;
+        Ok(Variant { name: scorer.to_owned(), recipe })
+    };
+    let variants = ["magnitude", "powered-wanda", "powered-wanda:power=0.75", "wanda"]
+        .into_iter()
+        .map(variant)
+        .collect::<Result<Vec<_>, _>>()?;
+    let held_out = nano.join("data/heldout.txt");
+    let measures = Measures { text: Some(&held_out), text_blocks: Some(8), ..Measures::default() };
+    let seen = Some(&observation);
+    let on = Execution::cpu();
+    let table = compare(&model, seen, &variants, &registry, &measures, &on, &mut Silent)?;
+    println!("{:<26}perplexity at 60 %", "scorer");
+    for cut in &table.cuts {
+        println!("{:<26}{:.3}", cut.criterion, cut.perplexity.unwrap_or(f64::NAN));
     }
     Ok(())
-}
-
-/// `W·x` for every token.
-fn outputs(weights: &[f32], inputs: &[f32]) -> Vec<f32> {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum();
-    inputs.chunks(COLS).flat_map(|x| weights.chunks(COLS).map(move |row| dot(row, x))).collect()
-}
-
-fn distance(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt()
-}
-
-/// Numbers from -1 to 1 (a 64-bit linear congruential generator).
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> f32 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
 }

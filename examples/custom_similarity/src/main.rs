@@ -1,8 +1,7 @@
 //! A similarity of one's own: experts are alike when their router rows point the same way,
 //! however long they are.
 //!
-//! It is used here on one layer made up on the spot; a pipeline takes it wherever it takes a
-//! built-in one.
+//! It is registered under a name, and a recipe uses it by that name.
 //!
 //! ```text
 //! cargo run -p example-custom-similarity
@@ -10,10 +9,14 @@
 
 #![expect(clippy::print_stdout, reason = "an example shows its result")]
 
-use moeprune_cluster::Agglomerative;
-use moeprune_core::{
-    DistanceMatrix, ExpertBudget, ExpertClustering, ExpertSimilarity, LayerBehaviour, MatrixView,
-    StageError,
+use std::path::Path;
+
+use moeprune::{
+    Recipe, Registry, Silent,
+    checkpoint::Checkpoint,
+    core::{DistanceMatrix, ExpertSimilarity, LayerBehaviour, StageError},
+    plan,
+    registry::NoParameters,
 };
 
 /// `1 − cos(g_i, g_j)`: 0 for rows of one direction, 2 for opposite ones. A row of zeros has no
@@ -34,28 +37,32 @@ impl ExpertSimilarity for Angle {
     }
 }
 
-/// Eight experts in three directions, no two rows of one length.
-const ROUTER: [[f32; 3]; 8] = [
-    [1.0, 0.0, 0.1],
-    [0.0, 2.0, 0.0],
-    [3.0, 0.1, 0.0],
-    [0.1, 0.0, 4.0],
-    [0.0, 5.0, 0.2],
-    [0.0, 0.1, 6.0],
-    [7.0, 0.0, 0.0],
-    [0.1, 8.0, 0.0],
-];
+const RECIPE: &str = r#"
+sparsity = 0.25
+[experts]
+sparsity = 0.25
+similarity = "angle"
+"#;
 
 fn main() -> Result<(), StageError> {
-    let router = MatrixView::new(8, 3, ROUTER.as_flattened())?;
-    let layer = LayerBehaviour { layer: 0, router, routing: None };
-    let distances = Angle.distances(&layer)?;
+    let mut registry = Registry::built_in();
+    registry.add_similarity("angle", "the angle between router rows", |_: NoParameters| {
+        Ok(Box::new(Angle))
+    });
 
-    let budget = ExpertBudget::Uniform { keep: 3 };
-    let partitions = Agglomerative::default().cluster(&[distances], &budget)?;
-    for (number, experts) in partitions[0].clusters().iter().enumerate() {
-        println!("cluster {number}: experts {experts:?}");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/nano");
+    let model = Checkpoint::open(&model)?;
+    let mut recipe = Recipe::from_toml(RECIPE)?;
+    registry.resolve(&mut recipe)?;
+    let pipeline = registry.pipeline(&recipe)?;
+    // Router rows say it all: no calibration text is needed, and no expert is read.
+    let plan = plan(&model, None, &recipe, &pipeline, &mut Silent)?;
+    for layer in &plan.layers {
+        let groups = layer.clusters.clusters().iter().filter(|group| group.len() > 1);
+        println!("layer {}: alike are {:?}", layer.layer, groups.collect::<Vec<_>>());
+        assert_eq!(layer.experts_after(), 24);
     }
-    assert_eq!(partitions[0].clusters(), [vec![0, 2, 6], vec![1, 4, 7], vec![3, 5]]);
+    // The plan says which stage made it.
+    assert_eq!(plan.recipe["experts"]["similarity"], "angle");
     Ok(())
 }

@@ -29,7 +29,7 @@ fn main() -> Result<()> {
     write_observation(&observation, out.with_extension("obs.safetensors"))?;
 
     // Which experts go. Any field of the pipeline can be one's own implementation of the trait.
-    let pipeline = Pipeline { scorer: Box::new(Magnitude), ..Pipeline::from_recipe(&recipe) };
+    let pipeline = Pipeline { scorer: Box::new(Magnitude), ..Pipeline::from_recipe(&recipe)? };
     let plan = plan(&source, Some(&observation), &recipe, &pipeline, &mut Silent)?;
     for layer in &plan.layers {
         println!(

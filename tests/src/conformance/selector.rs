@@ -12,9 +12,11 @@ use super::{for_all, pure};
 ///
 /// * there is one survivor a cluster, each from its cluster, ascending by source;
 /// * an average is of members of its cluster, ascending, and its source is the first of them;
+/// * if members of an average are weighed, each is, and not all by zero;
 /// * reasons are true: only an expert alone in its cluster survives for being alone, and averages
 ///   are called so;
-/// * it gives the same survivors each time, from any thread, with token counts and without;
+/// * it gives the same survivors each time, from any thread, with token counts and, unless it says
+///   that it needs them, without;
 /// * it asks for no expert or parameter the layer does not have, and an expert that cannot be read is no
 ///   reason to panic;
 /// * where it says that it reads no expert, it chooses the same when none can be read.
@@ -24,6 +26,11 @@ use super::{for_all, pure};
 pub fn check(selector: &dyn ExpertSelector) {
     for_all(&layers(), |layer| {
         for counted in [true, false] {
+            if !counted && selector.needs_observation() {
+                let refused = layer.select(selector, counted, &Readable(&layer)).is_err();
+                prop_assert!(refused, "it needs token counts and does without them");
+                continue;
+            }
             let survivors = pure(|| layer.select(selector, counted, &Readable(&layer)))?
                 .map_err(TestCaseError::fail)?;
             check_survivors(&layer.partition, &survivors)?;
@@ -44,7 +51,7 @@ fn check_survivors(partition: &Partition, survivors: &[Survivor]) -> Result<(), 
     let ascending = survivors.is_sorted_by(|a, b| a.source < b.source);
     prop_assert!(ascending, "ascending by source: {:?}", survivors);
     for survivor in survivors {
-        let Survivor { source, reason, average_of } = survivor;
+        let Survivor { source, reason, average_of, average_weights } = survivor;
         // Sources are distinct and as many as clusters, so no two may share one.
         let Some(cluster) = clusters.iter().find(|cluster| cluster.contains(source)) else {
             return Err(TestCaseError::fail(format!("expert {source} does not exist")));
@@ -61,6 +68,10 @@ fn check_survivors(partition: &Partition, survivors: &[Survivor]) -> Result<(), 
             prop_assert!(inside, "{:?} averages beyond its cluster {:?}", survivor, cluster);
             prop_assert!(average_of.is_sorted_by(|a, b| a < b), "{:?}", survivor);
             prop_assert_eq!(*source, average_of[0], "source of an average");
+            let weighed = average_weights.is_empty()
+                || (average_weights.len() == average_of.len()
+                    && average_weights.iter().any(|&weight| weight > 0));
+            prop_assert!(weighed, "{:?} counts for nothing", survivor);
         }
     }
     Ok(())

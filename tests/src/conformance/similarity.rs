@@ -35,7 +35,7 @@ pub fn check(similarity: &dyn ExpertSimilarity) {
     let alone = Layer {
         experts: 1,
         router: vec![0.5, -1.0],
-        routing: RoutingSums { tokens: 3, counts: vec![3], ..RoutingSums::new(1, 1) },
+        routing: RoutingSums { tokens: 3, counts: vec![3], ..RoutingSums::with_outputs(1, 1, 2) },
     };
     match alone.distances(similarity, true) {
         Ok(distances) => assert_eq!(distances.len(), 1, "a layer of one expert"),
@@ -45,11 +45,11 @@ pub fn check(similarity: &dyn ExpertSimilarity) {
 
 /// A layer that top-2 routing was observed on, in which every expert was chosen.
 #[derive(Debug, Clone)]
-struct Layer {
-    experts: usize,
+pub(super) struct Layer {
+    pub(super) experts: usize,
     /// `[experts, hidden]`
-    router: Vec<f32>,
-    routing: RoutingSums,
+    pub(super) router: Vec<f32>,
+    pub(super) routing: RoutingSums,
 }
 
 impl Layer {
@@ -58,12 +58,16 @@ impl Layer {
         similarity: &dyn ExpertSimilarity,
         observed: bool,
     ) -> Result<DistanceMatrix, String> {
+        let layer = self.behaviour(observed)?;
+        similarity.distances(&layer).map_err(|error| error.to_string())
+    }
+
+    pub(super) fn behaviour(&self, observed: bool) -> Result<LayerBehaviour<'_>, String> {
         let hidden = self.router.len() / self.experts;
         let router = MatrixView::new(self.experts, hidden, &self.router)
             .map_err(|error| error.to_string())?;
         let routing = observed.then_some(&self.routing);
-        let layer = LayerBehaviour { layer: 3, router, routing };
-        similarity.distances(&layer).map_err(|error| error.to_string())
+        Ok(LayerBehaviour { layer: 3, router, routing })
     }
 
     /// The same layer, its experts numbered from the other end.
@@ -82,8 +86,16 @@ impl Layer {
                 gate_sums: reverse(&self.routing.gate_sums),
                 gated_output_norms: reverse(&self.routing.gated_output_norms),
                 output_norms: reverse(&self.routing.output_norms),
+                output_peaks: reverse(&self.routing.output_peaks),
+                output_sums: self.reversed_outputs(),
             },
         }
+    }
+
+    fn reversed_outputs(&self) -> Vec<f64> {
+        let sums = &self.routing.output_sums;
+        let width = (sums.len() / self.experts).max(1);
+        sums.chunks(width).rev().flatten().copied().collect()
     }
 
     fn check_reversed(
@@ -102,12 +114,12 @@ impl Layer {
     }
 }
 
-fn layers() -> impl Strategy<Value = Layer> {
+pub(super) fn layers() -> impl Strategy<Value = Layer> {
     (2usize..7, 1usize..5).prop_flat_map(|(experts, hidden)| {
         let router = prop::collection::vec(-3.0f32..3.0, experts * hidden);
         let pairs = prop::collection::vec((0..experts, 1..experts, 0.5f64..1.0), 0..60);
         (router, pairs).prop_map(move |(router, pairs)| {
-            let mut routing = RoutingSums::new(experts, 2);
+            let mut routing = RoutingSums::with_outputs(experts, 2, 2);
             // One token for each neighbouring pair, so that no expert is idle.
             let all = (0..experts).map(|e| (e, 1, 0.75));
             for (first, step, gate) in all.chain(pairs) {
@@ -121,6 +133,9 @@ fn layers() -> impl Strategy<Value = Layer> {
                     routing.gate_sums[expert] += gate;
                     routing.gated_output_norms[expert] += gate * norm;
                     routing.output_norms[expert] += norm;
+                    routing.output_peaks[expert] = norm.max(routing.output_peaks[expert]);
+                    routing.output_sums[2 * expert] += norm * gate;
+                    routing.output_sums[2 * expert + 1] += norm * (1.0 - gate);
                 }
             }
             Layer { experts, router, routing }

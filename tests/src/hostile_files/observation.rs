@@ -29,7 +29,7 @@ impl Target for ObservationFile {
         let place = Place::new();
         let checkpoint = small_checkpoint(&place);
         let recipe = "sparsity = 0.5\n[experts]\nsparsity = 0.25\nsimilarity = \"mixed\"\n\
-                      coactivation_weight = 0.5";
+                      ";
         Self { place, checkpoint, recipe: Recipe::from_toml(recipe).expect("is a recipe") }
     }
 
@@ -58,7 +58,7 @@ impl Target for ObservationFile {
         observation.add(&again).map_err(|error| error.to_string())?;
 
         observation.model_fingerprint = checkpoint.fingerprint().expect("reads");
-        let pipeline = Pipeline::from_recipe(recipe);
+        let pipeline = Pipeline::from_recipe(recipe).unwrap();
         let Ok(plan) = plan(checkpoint, Some(&observation), recipe, &pipeline, &mut Silent) else {
             return Ok(()); // of another model
         };

@@ -33,7 +33,7 @@ impl Target for PlanFile {
     fn valid(&self) -> Vec<(&'static str, Vec<u8>)> {
         let made = |recipe: &str| {
             let recipe = Recipe::from_toml(recipe).expect("is a recipe");
-            let pipeline = Pipeline::from_recipe(&recipe);
+            let pipeline = Pipeline::from_recipe(&recipe).expect("names stages");
             let plan =
                 plan(&self.checkpoint, Some(&self.observation), &recipe, &pipeline, &mut Silent);
             serde_json::to_vec(&plan.expect("fits")).expect("writes to memory")
@@ -42,7 +42,12 @@ impl Target for PlanFile {
         let both = "sparsity = 0.5\n[experts]\nsparsity = 0.25\n";
         vec![
             ("experts_only", made(experts)),
-            ("averaged", made(&format!("{experts}average_at_most = 3"))),
+            (
+                "averaged",
+                made(&format!("{experts}survivor = {{ name = \"nearest\", average_at_most = 3 }}")),
+            ),
+            ("merged", made(&format!("{experts}survivor = \"weighted-average\""))),
+            ("ranked", made(&format!("{experts}criterion = \"reap\""))),
             ("owl", made(both)),
             ("magnitude", made(&format!("{both}[weights]\nscorer = \"magnitude\""))),
         ]
@@ -108,7 +113,8 @@ pub(super) fn apply_and_verify(
 ) -> Result<(), String> {
     let out = place.path("pruned");
     let run = Run::claim(&out, checkpoint, Resume::No).expect("nothing is there");
-    let (inputs, pipeline) = (Inputs::Observation(observation), Pipeline::from_recipe(recipe));
+    let pipeline = Pipeline::from_recipe(recipe).map_err(|error| error.to_string())?;
+    let inputs = Inputs::Observation(observation);
     let applied = apply(checkpoint, run, plan, inputs, &pipeline, &Execution::cpu(), &mut Silent);
     if let Err(error) = applied {
         // Finished layers may be kept beside where the output would be.

@@ -3,7 +3,7 @@
 use moeprune::{
     checkpoint::{Checkpoint, count_zeros},
     core::{LinearId, ParameterCounts, TensorId, TensorSource},
-    recipe::{Allocation, Budget, Linkage, Similarity, Statistics},
+    recipe::{Budget, Statistics},
 };
 
 use crate::scratch::{asset, recipe, run, tokens};
@@ -67,7 +67,7 @@ fn every_family_and_layout() {
 #[test]
 fn weights_only() {
     check("parity/arctic", |_| (), 0.5, 0.0);
-    check("parity/mixtral", |r| r.weights.allocation = Allocation::Uniform, 0.65, 0.0);
+    check("parity/mixtral", |r| r.weights.allocation = "uniform".into(), 0.65, 0.0);
 }
 
 #[test]
@@ -82,18 +82,40 @@ fn global_budget_with_weights() {
 }
 
 #[test]
-fn every_similarity_and_linkage() {
-    for similarity in [Similarity::Router, Similarity::Coactivation, Similarity::Mixed] {
-        for linkage in [Linkage::Complete, Linkage::Average, Linkage::Reference, Linkage::Kmeans] {
+fn every_similarity_and_clustering() {
+    for similarity in ["router", "coactivation", "mixed", "outputs"] {
+        for clustering in ["complete", "average", "reference", "kmeans"] {
             for budget in [Budget::Uniform, Budget::Global] {
                 let change = |r: &mut moeprune::Recipe| {
-                    r.experts.similarity = similarity;
-                    r.experts.linkage = linkage;
+                    r.experts.similarity = similarity.into();
+                    r.experts.clustering = clustering.into();
                     r.experts.budget = budget;
                 };
                 check("parity/arctic", change, 0.375, 0.375);
             }
         }
+    }
+}
+
+#[test]
+fn every_criterion() {
+    for criterion in ["frequency", "gate", "ean", "ean:over=mean", "reap", "peak", "random:seed=7"]
+    {
+        for budget in [Budget::Uniform, Budget::Global] {
+            let change = |r: &mut moeprune::Recipe| {
+                r.experts.criterion = criterion.parse().unwrap();
+                r.experts.budget = budget;
+                r.experts.protect_super_experts = true;
+            };
+            check("parity/arctic", change, 0.375, 0.375);
+        }
+    }
+}
+
+#[test]
+fn every_way_to_merge() {
+    for survivor in ["nearest", "busiest", "average", "weighted-average"] {
+        check("parity/mixtral", |r| r.experts.survivor = survivor.into(), 0.5, 0.25);
     }
 }
 

@@ -43,6 +43,7 @@ impl ExpertSelector for Comparing {
             source: cluster[0],
             reason: SurvivorReason::LowestIndex,
             average_of: Vec::new(),
+            average_weights: Vec::new(),
         };
         Ok(layer.partition.clusters().iter().map(first).collect())
     }
@@ -77,7 +78,7 @@ fn check(model: &str) {
     let scratch = tempfile::tempdir().unwrap();
     let calibration = tokens(scratch.path(), 8, 64, 256);
     let recipe = recipe(0.5, 0.25);
-    let mut pipeline = Pipeline::from_recipe(&recipe);
+    let mut pipeline = Pipeline::from_recipe(&recipe).unwrap();
     pipeline.selector = Box::new(Comparing { model: model.clone() });
     let (source, out) = (Checkpoint::open(&model).unwrap(), scratch.path().join("out"));
     let report = prune(
@@ -124,7 +125,7 @@ fn are_numbers_or_the_weight_is_named() {
     let at = damage(&model, name, 5);
     let checkpoint = Checkpoint::open(&model).unwrap();
     let recipe = recipe(0.25, 0.25);
-    let mut pipeline = Pipeline::from_recipe(&recipe);
+    let mut pipeline = Pipeline::from_recipe(&recipe).unwrap();
     pipeline.selector = Box::new(Reading);
     let mut open = plan(&checkpoint, None, &recipe, &pipeline, &mut Silent).unwrap();
     open.layers.retain(|layer| layer.layer == 1);

@@ -8,5 +8,6 @@ mod embedded_model;
 mod experts_in_pieces;
 mod idle_experts;
 mod reference_masks;
+mod reference_sparsegpt;
 mod refusals;
 mod scratch;

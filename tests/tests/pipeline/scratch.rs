@@ -9,6 +9,7 @@ use moeprune::{
     Execution, Pipeline, Recipe, Report, Resume, Silent, checkpoint::Checkpoint, core::Sparsity,
     prune,
 };
+use safetensors::{SafeTensors, tensor::TensorView};
 
 /// A checkpoint of the repository's assets.
 pub(crate) fn asset(name: &str) -> PathBuf {
@@ -25,6 +26,31 @@ pub(crate) fn copy(name: &str, directory: &Path) -> PathBuf {
             fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
         }
     }
+    target
+}
+
+/// A copy of a checkpoint of one bf16 file with all weights in f32, the same numbers.
+pub(crate) fn widened(name: &str, directory: &Path) -> PathBuf {
+    let target = copy(name, directory);
+    let path = target.join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let wide: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, tensor)| {
+            // A bf16 number is the upper half of the f32 one.
+            let widen = |b: &[u8]| [0, 0, b[0], b[1]];
+            let values = tensor.data().chunks_exact(2).flat_map(widen).collect();
+            (name.to_owned(), tensor.shape().to_vec(), values)
+        })
+        .collect();
+    let views = wide.iter().map(|(name, shape, bytes)| {
+        (name, TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+    let config = target.join("config.json");
+    let text = fs::read_to_string(&config).unwrap().replace("\"bfloat16\"", "\"float32\"");
+    fs::write(config, text).unwrap();
     target
 }
 
@@ -90,6 +116,6 @@ pub(crate) fn run_on(
     recipe: &Recipe,
 ) -> Result<Report, moeprune::Error> {
     let source = Checkpoint::open(model)?;
-    let pipeline = Pipeline::from_recipe(recipe);
+    let pipeline = Pipeline::from_recipe(recipe).unwrap();
     prune(&source, out, calibration, recipe, &pipeline, Resume::No, on, &mut Silent)
 }

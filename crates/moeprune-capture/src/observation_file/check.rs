@@ -29,7 +29,8 @@ pub(super) fn check(observation: &Observation) -> Result<(), Flaw> {
 
 fn check_routing(layer: usize, routing: &RoutingSums) -> Result<(), Flaw> {
     use RoutingField::{
-        Coactivation, Counts, GateSums, GatedOutputNorms, OutputNorms, Tokens, TopK,
+        Coactivation, Counts, GateSums, GatedOutputNorms, OutputNorms, OutputPeaks, OutputSums,
+        Tokens, TopK,
     };
     let flaw = |field, expected: String, got: String| {
         let tensor = Name { layer, field: Field::Routing(field) }.to_string();
@@ -90,6 +91,24 @@ fn check_routing(layer: usize, routing: &RoutingSums) -> Result<(), Flaw> {
         if let Some((at, got)) = not_a_sum(sums) {
             return flaw(field, SUM.into(), format!("{got} at {at}"));
         }
+    }
+    let peaks = &routing.output_peaks;
+    if !peaks.is_empty() && peaks.len() != n {
+        return flaw(OutputPeaks, format!("{n} values"), peaks.len().to_string());
+    }
+    if let Some((at, got)) = not_a_sum(peaks) {
+        return flaw(OutputPeaks, SUM.into(), format!("{got} at {at}"));
+    }
+    let outputs = &routing.output_sums;
+    if !outputs.len().is_multiple_of(n.max(1)) || (n == 0 && !outputs.is_empty()) {
+        return flaw(
+            OutputSums,
+            format!("as many values of each of {n} experts"),
+            outputs.len().to_string(),
+        );
+    }
+    if let Some(at) = outputs.iter().position(|sum| !sum.is_finite()) {
+        return flaw(OutputSums, "finite values".into(), format!("{} at {at}", outputs[at]));
     }
     Ok(())
 }

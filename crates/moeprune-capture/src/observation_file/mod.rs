@@ -15,7 +15,7 @@ The header's `__metadata__` MUST hold these keys, each once; a reader MAY ignore
 | `format` | `moeprune-observation` |
 | `version` | `1`; a reader MUST refuse any other |
 | `model_fingerprint` | the model the sums belong to |
-| `corpora` | a JSON array, one object a text: `name`, `sha256`, `samples`, `sequence_len`, `seed` |
+| `corpora` | a JSON array, one object a text: `name`, `sha256`, `samples`, `sequence_len`, `seed`, and `repeated` if that is not 1 |
 | `layers` | the number of decoder layers `L`, at most 4096, in decimal without leading zeros |
 
 ## Tensors
@@ -33,19 +33,22 @@ features:
 | `layer.{l}.routing.gate_sums` | F64 `[n]` | the gate weight |
 | `layer.{l}.routing.gated_output_norms` | F64 `[n]` | gate weight × L2 norm of the expert's output |
 | `layer.{l}.routing.output_norms` | F64 `[n]` | the L2 norm of the expert's output |
+| `layer.{l}.routing.output_peaks` | F64 `[n]` | (a maximum: the largest magnitude in any output of the expert) |
+| `layer.{l}.routing.output_sums` | F64 `[n, h]` | the expert's output, `h` values |
 | `layer.{l}.input.{site}.tokens` | U64 `[]` | 1, for each token that reached the Linear |
 | `layer.{l}.input.{site}.calls` | U64 `[]` | (over blocks: those of which a token did) |
 | `layer.{l}.input.{site}.sum_squares` | F64 `[f]` | the squared input, feature by feature |
 
 `{site}` is the [name](moeprune_core::LinearId) of a Linear that is an
 [input site](moeprune_core::LinearId::input_site). A layer MAY lack its routing tensors, and any
-site; where one tensor of a group is there, the whole group MUST be.
+site; where one tensor of a group is there, the whole group MUST be, `output_peaks` and
+`output_sums` excepted: either MAY be missing.
 
 ## Values
 
 * Counts MUST NOT exceed the tokens they count; counts MUST sum to `tokens · top_k`, pairs to
   `tokens · top_k · (top_k − 1)`; the pairs MUST be symmetric with a zero diagonal.
-* Floating-point sums MUST be finite and not negative.
+* Floating-point sums MUST be finite and, but for `output_sums`, not negative.
 * A site with tokens MUST have between one call and one a token; one without MUST be all zero.
 
 ## Bytes

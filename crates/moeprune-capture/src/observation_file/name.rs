@@ -25,6 +25,8 @@ pub(super) enum RoutingField {
     GateSums,
     GatedOutputNorms,
     OutputNorms,
+    OutputPeaks,
+    OutputSums,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +37,7 @@ pub(super) enum InputField {
 }
 
 impl RoutingField {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Tokens,
         Self::TopK,
         Self::Counts,
@@ -43,6 +45,8 @@ impl RoutingField {
         Self::GateSums,
         Self::GatedOutputNorms,
         Self::OutputNorms,
+        Self::OutputPeaks,
+        Self::OutputSums,
     ];
 
     fn as_str(self) -> &'static str {
@@ -54,6 +58,8 @@ impl RoutingField {
             Self::GateSums => "gate_sums",
             Self::GatedOutputNorms => "gated_output_norms",
             Self::OutputNorms => "output_norms",
+            Self::OutputPeaks => "output_peaks",
+            Self::OutputSums => "output_sums",
         }
     }
 }

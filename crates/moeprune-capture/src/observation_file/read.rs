@@ -306,6 +306,18 @@ impl Tensors {
                 f64::from_le_bytes,
             )?,
             output_norms: self.values(name(F::OutputNorms), "F64", &[n], f64::from_le_bytes)?,
+            output_peaks: match self.tensors.contains_key(&name(F::OutputPeaks)) {
+                true => self.values(name(F::OutputPeaks), "F64", &[n], f64::from_le_bytes)?,
+                false => Vec::new(),
+            },
+            output_sums: match self.tensors.get(&name(F::OutputSums)).map(|t| t.shape.clone()) {
+                None => Vec::new(),
+                Some(shape) => {
+                    let hidden = shape.get(1).copied().unwrap_or_default();
+                    let shape = &[n, hidden];
+                    self.values(name(F::OutputSums), "F64", shape, f64::from_le_bytes)?
+                }
+            },
         }))
     }
 

@@ -78,6 +78,7 @@ fn tensors(observation: &Observation) -> Vec<Tensor<'_>> {
         if let Some(routing) = &seen.routing {
             let RoutingSums { counts, coactivation, gate_sums, .. } = routing;
             let RoutingSums { gated_output_norms, output_norms, .. } = routing;
+            let RoutingSums { output_peaks, output_sums, .. } = routing;
             let n = counts.len();
             let mut push =
                 |field, shape: &[usize], values| push(Field::Routing(field), shape, values);
@@ -88,6 +89,13 @@ fn tensors(observation: &Observation) -> Vec<Tensor<'_>> {
             push(RoutingField::GateSums, &[n], Values::Sums(gate_sums));
             push(RoutingField::GatedOutputNorms, &[n], Values::Sums(gated_output_norms));
             push(RoutingField::OutputNorms, &[n], Values::Sums(output_norms));
+            if !output_peaks.is_empty() {
+                push(RoutingField::OutputPeaks, &[n], Values::Sums(output_peaks));
+            }
+            if !output_sums.is_empty() {
+                let hidden = output_sums.len() / n.max(1);
+                push(RoutingField::OutputSums, &[n, hidden], Values::Sums(output_sums));
+            }
         }
         for (&site, moments) in &seen.inputs {
             let InputMoments { tokens, calls, sum_squares } = moments;
@@ -106,13 +114,17 @@ fn header(observation: &Observation, tensors: &[Tensor<'_>]) -> String {
         .corpora
         .iter()
         .map(|corpus| {
-            json!({
+            let mut tag = json!({
                 "name": corpus.name,
                 "sha256": corpus.sha256,
                 "samples": corpus.samples,
                 "sequence_len": corpus.sequence_len,
                 "seed": corpus.seed,
-            })
+            });
+            if corpus.repeated != 1 {
+                tag["repeated"] = json!(corpus.repeated);
+            }
+            tag
         })
         .collect();
     let metadata = json!({

@@ -25,6 +25,7 @@ pub(crate) fn small() -> Observation {
             samples: 2,
             sequence_len: 3,
             seed: u64::MAX,
+            repeated: 1,
         }],
         layers: vec![
             LayerObservation {
@@ -40,6 +41,8 @@ pub(crate) fn small() -> Observation {
                     gate_sums: vec![2.75, 2.0, 0.25],
                     gated_output_norms: vec![1.0, 1.5, 0.1],
                     output_norms: vec![3.0, 2.5, 0.4],
+                    output_peaks: Vec::new(),
+                    output_sums: Vec::new(),
                 }),
                 inputs: [
                     (query, moments(5, 2, &[1.0, 0.0, 1e300])),
@@ -170,7 +173,7 @@ fn observations() -> impl Strategy<Value = Observation> {
     let layer = (prop::option::of(routing()), inputs)
         .prop_map(|(routing, inputs)| LayerObservation { routing, inputs });
     let tag = (any::<String>(), any::<u64>(), any::<u64>()).prop_map(|(name, samples, seed)| {
-        CorpusTag { name, sha256: "00".into(), samples, sequence_len: 1, seed }
+        CorpusTag { name, sha256: "00".into(), samples, sequence_len: 1, seed, repeated: 1 }
     });
     (any::<String>(), prop::collection::vec(tag, 0..3), prop::collection::vec(layer, 0..12))
         .prop_map(|(model_fingerprint, corpora, layers)| Observation {

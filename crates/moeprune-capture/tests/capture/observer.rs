@@ -89,7 +89,7 @@ fn outputs_are_weighed_by_their_gates() {
 #[test]
 fn only_what_was_asked_for_is_kept() {
     let feed = |routing, inputs| {
-        let options = ObserverOptions { routing, inputs };
+        let options = ObserverOptions { routing, inputs, hessians: false };
         let mut observer = LayerObserver::new(&spec(Family::Arctic), 1, options).unwrap();
         observer.begin_block();
         observer.linear_input(Router, &rows(&[1.0], 64)).unwrap();

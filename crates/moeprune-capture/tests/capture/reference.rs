@@ -57,6 +57,7 @@ fn run(family: Family, weights: &Weights, blocks: &[Vec<u32>]) -> Observation {
         samples: blocks.blocks().len() as u64,
         sequence_len: blocks.sequence_len() as u64,
         seed: 0,
+        repeated: 1,
     };
     let print = "small".to_owned();
     observe(weights, &spec, &blocks, &Compute::cpu(), 1, tag, print, &mut |_| {
@@ -102,7 +103,7 @@ fn check_masks(family: Family, pruning: &str) {
     let cpu = &Compute::cpu();
     let embedding = Embedding::load(&weights, &spec, cpu).unwrap();
     let mut hidden = embed_blocks(&embedding, &blocks, 1).unwrap();
-    let options = ObserverOptions { routing: false, inputs: true };
+    let options = ObserverOptions { routing: false, ..ObserverOptions::default() };
     for index in 0..spec.layers.len() {
         let dense = Layer::load(&weights, &spec, index, cpu).unwrap();
         let mut outputs = Vec::new();

@@ -15,7 +15,14 @@ use crate::parity::{Family, Weights, spec};
 const CONTINUE: ControlFlow<()> = ControlFlow::Continue(());
 
 fn tag(samples: u64, sequence_len: u64) -> CorpusTag {
-    CorpusTag { name: String::new(), sha256: String::new(), samples, sequence_len, seed: 0 }
+    CorpusTag {
+        name: String::new(),
+        sha256: String::new(),
+        samples,
+        sequence_len,
+        seed: 0,
+        repeated: 1,
+    }
 }
 
 /// Tokens that look random and reach every expert.

@@ -5,6 +5,7 @@ use moeprune_core::{LinearId, TensorId};
 use super::{
     Origin,
     compare::{MayZero, difference, expected_expert, expected_row},
+    origin::Average,
 };
 use crate::{Checkpoint, Error, select_rows};
 
@@ -24,8 +25,9 @@ pub(super) fn kept_or_average(
     let name = pruned.name_of(TensorId::linear(layer, LinearId::Router))?;
     let (old, new) = (source.tensor_by_name(&name)?, pruned.tensor_by_name(&name)?);
     let row = select_rows(&new, &[expert])?;
+    let average = || Origin::Average(Average { members: cluster.to_vec(), weights: Vec::new() });
     let mut by_row = Vec::new();
-    for origin in [Origin::Kept(kept), Origin::Average(cluster.to_vec())] {
+    for origin in [Origin::Kept(kept), average()] {
         if let Some(expected) = expected_row(&old, &origin)?
             && difference(&row, &expected, may_zero.routers).is_ok()
         {
@@ -35,8 +37,7 @@ pub(super) fn kept_or_average(
     if let [_] = by_row[..] {
         return Ok(by_row.remove(0));
     }
-    let average = Origin::Average(cluster.to_vec());
-    for origin in [Origin::Kept(kept), average] {
+    for origin in [Origin::Kept(kept), average()] {
         if has_weights_of(source, pruned, (layer, expert), &origin, may_zero)? {
             return Ok(origin);
         }

@@ -2,10 +2,10 @@
 
 use moeprune_core::{LayerTensor, LinearId, TensorBytes, TensorId};
 
-use super::{Origin, Origins};
+use super::{Origin, Origins, origin::Average};
 use crate::{
-    Checkpoint, Error, StoredTensor, average, check_finite, count_zeros, select_rows,
-    weights::position,
+    Checkpoint, Error, StoredTensor, average_of, check_finite, count_zeros, select_rows,
+    weighted_average_of, weights::position,
 };
 
 /// What there is to say about one tensor.
@@ -94,10 +94,7 @@ pub(super) fn expected_expert<'a>(
     };
     match origin {
         Origin::Kept(e) => read(e).map(Some),
-        Origin::Average(members) => {
-            let members = members.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-            average(&members).map(Some)
-        }
+        Origin::Average(average) => mean(average, |e| read(&e)).map(Some),
         Origin::Unknown => Ok(None),
     }
 }
@@ -126,11 +123,19 @@ pub(super) fn expected_row(
 ) -> Result<Option<TensorBytes<'static>>, Error> {
     match origin {
         Origin::Kept(e) => select_rows(router, &[*e]).map(Some),
-        Origin::Average(members) => {
-            let rows = members.iter().map(|e| select_rows(router, &[*e]));
-            average(&rows.collect::<Result<Vec<_>, _>>()?).map(Some)
-        }
+        Origin::Average(average) => mean(average, |e| select_rows(router, &[e])).map(Some),
         Origin::Unknown => Ok(None),
+    }
+}
+
+fn mean<'a>(
+    Average { members, weights }: &Average,
+    mut read: impl FnMut(usize) -> Result<TensorBytes<'a>, Error>,
+) -> Result<TensorBytes<'static>, Error> {
+    let member = |index: usize| read(members[index]);
+    match weights.as_slice() {
+        [] => average_of(members.len(), member),
+        weights => weighted_average_of(weights, member),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{fs::File, io::Read, path::Path};
 
+use moeprune_core::Survivor;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -38,6 +39,7 @@ pub(super) struct HintedLayer {
     index: Option<usize>,
     kept: Option<Vec<usize>>,
     clusters: Vec<Vec<usize>>,
+    merged: Vec<Survivor>,
     ratio: Option<f64>,
 }
 
@@ -68,6 +70,12 @@ impl Hint {
     /// only experts went.
     pub(super) fn may_zero(&self) -> bool {
         self.layers.is_empty() || self.layers.iter().any(|layer| layer.ratio.is_some())
+    }
+
+    /// How the expert that comes from `source` was averaged, if the report says that it was.
+    pub(super) fn merged(&self, layer: usize, source: usize) -> Option<&Survivor> {
+        let hinted = self.layers.iter().find(|hinted| hinted.index == Some(layer))?;
+        hinted.merged.iter().find(|survivor| survivor.source == source)
     }
 
     /// The layer's kept experts and its clusters.

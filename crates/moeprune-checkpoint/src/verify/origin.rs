@@ -13,9 +13,17 @@ pub(super) enum Origin {
     /// One expert, bit for bit.
     Kept(usize),
     /// The average of several.
-    Average(Vec<usize>),
+    Average(Average),
     /// Not known.
     Unknown,
+}
+
+/// Experts of the source that were averaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Average {
+    pub(super) members: Vec<usize>,
+    /// How much each counts; empty when they count the same.
+    pub(super) weights: Vec<u64>,
 }
 
 /// The experts' origins by layer.
@@ -60,7 +68,10 @@ impl Origins {
             for expert in &mut origin {
                 let known = match expert {
                     Origin::Kept(e) => exists(e),
-                    Origin::Average(members) => members.iter().all(exists),
+                    Origin::Average(Average { members, weights }) => {
+                        members.iter().all(exists)
+                            && (weights.is_empty() || weights.len() == members.len())
+                    }
                     Origin::Unknown => true,
                 };
                 if !known {
@@ -132,7 +143,10 @@ fn moe_layers<'a>(
 fn origin_of(survivor: &Survivor) -> Origin {
     match survivor.average_of.as_slice() {
         [] => Origin::Kept(survivor.source),
-        members => Origin::Average(members.to_vec()),
+        members => Origin::Average(Average {
+            members: members.to_vec(),
+            weights: survivor.average_weights.clone(),
+        }),
     }
 }
 
@@ -156,7 +170,12 @@ fn found(
     }
     let mut experts = Vec::with_capacity(after);
     for (expert, &from) in kept.iter().enumerate() {
-        experts.push(match clusters.iter().find(|cluster| cluster.contains(&from)) {
+        let merged = hint.and_then(|hint| hint.merged(layer, from));
+        let cluster = clusters.iter().find(|cluster| cluster.contains(&from));
+        experts.push(match cluster {
+            Some(cluster) if merged.is_some_and(|s| s.average_of == *cluster) => {
+                merged.map_or(Origin::Unknown, origin_of)
+            }
             Some(cluster) if cluster.len() > 1 => {
                 kept_or_average(source, pruned, (layer, expert), from, cluster, may_zero)?
             }
@@ -172,7 +191,7 @@ fn check_choice(experts: &[Origin], plan: &LayerPlan) -> Result<(), String> {
     for origin in experts {
         let (first, members) = match origin {
             Origin::Kept(expert) => (*expert, None),
-            Origin::Average(members) => {
+            Origin::Average(Average { members, .. }) => {
                 (members.first().copied().unwrap_or_default(), Some(members))
             }
             Origin::Unknown => continue,
@@ -189,7 +208,9 @@ fn check_choice(experts: &[Origin], plan: &LayerPlan) -> Result<(), String> {
     let of_cluster = |cluster: &[usize]| {
         let stands = |origin: &&Origin| match origin {
             Origin::Kept(expert) => cluster.contains(expert),
-            Origin::Average(members) => members.first().is_some_and(|m| cluster.contains(m)),
+            Origin::Average(Average { members, .. }) => {
+                members.first().is_some_and(|m| cluster.contains(m))
+            }
             Origin::Unknown => false,
         };
         experts.iter().filter(stands).count()

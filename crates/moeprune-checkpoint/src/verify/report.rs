@@ -156,8 +156,8 @@ fn misses_total(recipe: &Value) -> Option<&'static str> {
     let weights = &recipe["weights"];
     if !weights["ratio"].is_null() {
         Some("the recipe gives the ratio of what is left (`weights.ratio`)")
-    } else if weights["owl_mean"] == "reference" && weights["allocation"] != "uniform" {
-        Some("the layers' ratios keep an unweighted mean (`weights.owl_mean`)")
+    } else if weights["allocation"]["mean"] == "reference" {
+        Some("the layers' ratios keep an unweighted mean (`weights.allocation.mean`)")
     } else if weights["idle_experts"] == "dense" {
         Some("experts without tokens are left dense (`weights.idle_experts`)")
     } else {

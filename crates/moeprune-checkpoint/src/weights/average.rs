@@ -23,26 +23,10 @@ const CHUNK: usize = 1 << 14;
 /// # Errors
 /// If there are no tensors, they differ in shape or type, or the type is not F32, F16 or BF16.
 pub fn average(tensors: &[TensorBytes<'_>]) -> Result<TensorBytes<'static>, Error> {
-    let Some(first) = tensors.first() else {
-        return Err(refused("no tensors were given".to_owned()));
-    };
-    let (dtype, shape) = (first.dtype(), first.shape());
-    tensors.iter().try_for_each(|other| check_alike((dtype, shape), other))?;
-    let (elements, count) = (first.elements(), tensors.len() as f32);
-    let mut bytes = Vec::with_capacity(first.bytes().len());
-    let mut sums = vec![0.0; CHUNK.min(elements)];
-    let mut values = sums.clone();
-    for start in (0..elements).step_by(CHUNK) {
-        let length = CHUNK.min(elements - start);
-        let (sums, values) = (&mut sums[..length], &mut values[..length]);
-        first.decode_f32(start, sums)?;
-        for tensor in &tensors[1..] {
-            tensor.decode_f32(start, values)?;
-            add(sums, values);
-        }
-        bytes.extend(rounded_mean(dtype, sums, count)?);
-    }
-    Ok(TensorBytes::new(dtype, shape, bytes)?)
+    average_of(tensors.len(), |member| {
+        let tensor = &tensors[member];
+        Ok(TensorBytes::new(tensor.dtype(), tensor.shape(), tensor.bytes())?)
+    })
 }
 
 /// As [`average`] of the tensors that `member` returns for the numbers below `count`, in this
@@ -64,26 +48,62 @@ pub fn average(tensors: &[TensorBytes<'_>]) -> Result<TensorBytes<'static>, Erro
 /// As [`average`], and what `member` returns.
 pub fn average_of<'a, E: From<Error>>(
     count: usize,
+    member: impl FnMut(usize) -> Result<TensorBytes<'a>, E>,
+) -> Result<TensorBytes<'static>, E> {
+    mean_of(&vec![1.0; count], count as f32, member)
+}
+
+/// As [`average_of`], each tensor counting as often as its weight says: `Σ_m w_m T_m / Σ_m w_m`,
+/// products and sums in f32.
+///
+/// ```
+/// use moeprune_checkpoint::{Error, weighted_average_of};
+/// use moeprune_core::{Dtype, TensorBytes};
+///
+/// let of = |value| TensorBytes::encode(Dtype::F32, [1], &[value]).map_err(Error::from);
+/// let mean = weighted_average_of(&[3, 1], |member| of([1.0, 5.0][member]))?;
+/// assert_eq!(mean.to_f32()?, [2.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// As [`average_of`], and if all weights are zero.
+pub fn weighted_average_of<'a, E: From<Error>>(
+    weights: &[u64],
+    member: impl FnMut(usize) -> Result<TensorBytes<'a>, E>,
+) -> Result<TensorBytes<'static>, E> {
+    let total: f64 = weights.iter().map(|&weight| weight as f64).sum();
+    if total == 0.0 {
+        return Err(refused("all weights of an average are zero".to_owned()).into());
+    }
+    // Shares keep the sums in the range of the weights, whatever the counts.
+    let shares: Vec<f32> = weights.iter().map(|&w| (w as f64 / total) as f32).collect();
+    mean_of(&shares, 1.0, member)
+}
+
+fn mean_of<'a, E: From<Error>>(
+    factors: &[f32],
+    divisor: f32,
     mut member: impl FnMut(usize) -> Result<TensorBytes<'a>, E>,
 ) -> Result<TensorBytes<'static>, E> {
-    if count == 0 {
+    if factors.is_empty() {
         return Err(refused("no tensors were given".to_owned()).into());
     }
     let first = member(0)?;
     let (dtype, shape) = (first.dtype(), first.shape().to_vec());
     let mut sums = first.to_f32().map_err(Error::from)?;
+    sums.iter_mut().for_each(|sum| *sum *= factors[0]);
     drop(first);
     let mut values = vec![0.0; CHUNK.min(sums.len())];
-    for index in 1..count {
+    for (index, &factor) in factors.iter().enumerate().skip(1) {
         let tensor = member(index)?;
         check_alike((dtype, &shape), &tensor)?;
         for (chunk, sums) in sums.chunks_mut(CHUNK).enumerate() {
             let values = &mut values[..sums.len()];
             tensor.decode_f32(chunk * CHUNK, values).map_err(Error::from)?;
-            add(sums, values);
+            add(sums, values, factor);
         }
     }
-    let divisor = count as f32;
     let mut bytes = Vec::with_capacity(sums.len() * dtype.bits() / 8);
     for sums in sums.chunks_mut(CHUNK) {
         bytes.extend(rounded_mean(dtype, sums, divisor)?);
@@ -91,8 +111,8 @@ pub fn average_of<'a, E: From<Error>>(
     Ok(TensorBytes::new(dtype, shape, bytes).map_err(Error::from)?)
 }
 
-fn add(sums: &mut [f32], values: &[f32]) {
-    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+fn add(sums: &mut [f32], values: &[f32], factor: f32) {
+    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value * factor);
 }
 
 fn rounded_mean(dtype: Dtype, sums: &mut [f32], count: f32) -> Result<Vec<u8>, Error> {

@@ -7,7 +7,7 @@ mod zeros;
 
 pub(crate) use self::finite::position;
 pub use self::{
-    average::{average, average_of},
+    average::{average, average_of, weighted_average_of},
     finite::check_finite,
     rows::select_rows,
     zeros::count_zeros,

@@ -209,6 +209,7 @@ pub(crate) fn plan_keeping(source: &Checkpoint, kept: &[usize]) -> Plan {
             source,
             reason: SurvivorReason::LowestIndex,
             average_of: Vec::new(),
+            average_weights: Vec::new(),
         })
         .collect();
     let layers = source.spec().layers.iter().enumerate().filter_map(|(layer, spec)| {
@@ -219,6 +220,7 @@ pub(crate) fn plan_keeping(source: &Checkpoint, kept: &[usize]) -> Plan {
             clusters: Partition::singletons(experts),
             survivors: survivors.clone(),
             tokens: Vec::new(),
+            dropped: Vec::new(),
         })
     });
     Plan {

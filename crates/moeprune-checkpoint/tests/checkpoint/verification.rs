@@ -53,7 +53,12 @@ fn zeroed(planned: &PlannedTensor, tensor: TensorBytes<'static>) -> TensorBytes<
 }
 
 fn unstructured(total_sparsity: f64) -> Option<UnstructuredPlan> {
-    Some(UnstructuredPlan { total_sparsity, ratio: 1.0 / 3.0, layer_ratios: Vec::new() })
+    Some(UnstructuredPlan {
+        total_sparsity,
+        ratio: 1.0 / 3.0,
+        layer_ratios: Vec::new(),
+        expert_ratios: Vec::new(),
+    })
 }
 
 #[track_caller]
@@ -145,13 +150,13 @@ fn totals_that_a_recipe_does_not_promise() {
             }
         }
     };
-    let owl = "owl_mean";
+    let owl = |mean: &str| json!({"allocation": {"name": "owl", "mean": mean}});
     check(json!({}), None);
     check(json!({"ratio": 0.5}), Some("`weights.ratio`"));
     check(json!({"ratio": null}), None);
-    check(json!({owl: "exact", "allocation": "owl"}), None);
-    check(json!({owl: "reference", "allocation": "owl"}), Some("`weights.owl_mean`"));
-    check(json!({owl: "reference", "allocation": "uniform"}), None);
+    check(owl("exact"), None);
+    check(owl("reference"), Some("`weights.allocation.mean`"));
+    check(json!({"allocation": "uniform"}), None);
     check(json!({"idle_experts": "dense"}), Some("`weights.idle_experts`"));
     check(json!({"idle_experts": "magnitude"}), None);
 }

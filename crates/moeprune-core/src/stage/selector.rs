@@ -26,11 +26,7 @@ use crate::{MatrixView, Partition, StageError, Survivor};
 ///         layer: &ClusteredLayer<'_>,
 ///         _experts: &dyn ExpertWeights,
 ///     ) -> Result<Vec<Survivor>, StageError> {
-///         let first = |cluster: &Vec<usize>| Survivor {
-///             source: cluster[0],
-///             reason: SurvivorReason::LowestIndex,
-///             average_of: Vec::new(),
-///         };
+///         let first = |c: &Vec<usize>| Survivor::kept(c[0], SurvivorReason::LowestIndex);
 ///         Ok(layer.partition.clusters().iter().map(first).collect())
 ///     }
 /// }
@@ -57,6 +53,12 @@ pub trait ExpertSelector: fmt::Debug + Send + Sync {
     fn reads_experts(&self, partition: &Partition) -> bool {
         let _ = partition;
         true
+    }
+
+    /// Whether [`ClusteredLayer::tokens`] must be there: the pipeline then asks for an observation
+    /// before it starts.
+    fn needs_observation(&self) -> bool {
+        false
     }
 }
 

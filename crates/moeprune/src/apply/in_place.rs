@@ -2,9 +2,11 @@
 
 use std::cell::RefCell;
 
-use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
-use moeprune_core::{Dtype, LinearView, Sparsity, TensorBytes};
-use moeprune_score::{ScoreSum, count_above, prune_matrix, score_sum};
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Tensor};
+use moeprune_core::{Dtype, InputHessian, LinearView, Sparsity, TensorBytes};
+use moeprune_score::{
+    Fallback, ScoreSum, count_above, prune_matrix, reconstruct_matrix, score_sum,
+};
 
 use super::held::HeldWeight;
 use crate::{Error, Execution, Pipeline};
@@ -12,23 +14,47 @@ use crate::{Error, Execution, Pipeline};
 /// What is to be zeroed of one Linear.
 pub(crate) struct Masking<'a> {
     pub(crate) linear: LinearView<'a>,
+    /// What a reconstruction needs; `None` if no token came.
+    pub(crate) hessian: Option<&'a InputHessian>,
     pub(crate) ratio: Sparsity,
     pub(crate) pipeline: &'a Pipeline,
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "kernels come with CUDA"))]
     pub(crate) on: &'a Execution,
 }
 
 impl Masking<'_> {
     /// The stored bytes with weights zeroed.
     pub(crate) fn of_bytes(&self, weight: TensorBytes<'_>) -> Result<TensorBytes<'static>, Error> {
-        let Pipeline { scorer, pattern, rounding, .. } = self.pipeline;
-        let pruned =
-            prune_matrix(weight, &self.linear, self.ratio, &**scorer, &**pattern, *rounding)?;
+        let Pipeline { scorer, pattern, rounding, reconstructor, .. } = self.pipeline;
+        let (linear, ratio) = (&self.linear, self.ratio);
+        let pruned = match reconstructor {
+            None => prune_matrix(weight, linear, ratio, &**scorer, &**pattern, *rounding)?,
+            Some(reconstructor) => {
+                let (scorer, pattern) = (&**scorer, &**pattern);
+                let fallback = Fallback { scorer, pattern, rounding: *rounding };
+                let hessian = self.hessian;
+                reconstruct_matrix(weight, linear, hessian, ratio, &**reconstructor, fallback)?
+            }
+        };
         Ok(pruned.tensor)
+    }
+
+    /// Whether there is a reconstruction and too few tokens came for it.
+    pub(crate) fn falls_back(&self) -> bool {
+        self.pipeline.reconstructor.as_ref().is_some_and(|reconstructor| {
+            let enough = reconstructor.least_tokens(&self.linear);
+            self.hessian.is_none_or(|hessian| hessian.tokens < enough)
+        })
     }
 
     /// Zeroes weights of a tensor where it lies.
     pub(crate) fn in_place(&self, weight: &Tensor) -> Result<(), Error> {
+        if self.pipeline.reconstructor.is_some() && !weight.device().is_cpu() {
+            // There is no kernel of it: the weight goes to the host and back.
+            let done = self.of_bytes(self.on.compute().download(weight)?)?;
+            let values = Tensor::from_vec(done.to_f32()?, weight.dims(), &Device::Cpu)?;
+            let values = values.to_dtype(weight.dtype())?.to_device(weight.device())?;
+            return Ok(weight.slice_set(&values, 0, 0)?);
+        }
         let operation = InPlace { masking: self, outcome: RefCell::new(Ok(())) };
         weight.inplace_op1(&operation)?;
         operation.outcome.into_inner()
@@ -121,7 +147,7 @@ impl InplaceOp1 for InPlace<'_> {
         storage: &mut candle_core::CudaStorage,
         layout: &Layout,
     ) -> candle_core::Result<()> {
-        let Masking { linear, ratio, pipeline, on } = self.masking;
+        let Masking { linear, ratio, pipeline, on, .. } = self.masking;
         let Some(kernels) = on.kernels() else {
             candle_core::bail!("masks on a device need its kernels");
         };

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use moeprune_checkpoint::{Checkpoint, average, average_of, select_rows};
+use moeprune_checkpoint::{
+    Checkpoint, Error as CheckpointError, average_of, select_rows, weighted_average_of,
+};
 use moeprune_core::{
     LayerPlan, LayerTensor, LinearId, ModelSpec, Plan, StageError, Survivor, TensorBytes, TensorId,
     TensorSource,
@@ -82,15 +84,12 @@ impl<'a> KeptExperts<'a> {
         let (rows, cols) = (plan.survivors.len(), router.shape()[1]);
         let mut bytes = Vec::with_capacity(router.bytes().len());
         for survivor in &plan.survivors {
-            let members = match survivor.average_of.as_slice() {
-                [] => std::slice::from_ref(&survivor.source),
-                members => members,
+            let row = if survivor.average_of.is_empty() {
+                select_rows(&router, &[survivor.source])?
+            } else {
+                mean(survivor, |row| select_rows(&router, &[row]))?
             };
-            let members: Vec<TensorBytes<'_>> = members
-                .iter()
-                .map(|&row| select_rows(&router, &[row]))
-                .collect::<Result<_, _>>()?;
-            bytes.extend_from_slice(average(&members)?.bytes());
+            bytes.extend_from_slice(row.bytes());
         }
         Ok(TensorBytes::new(router.dtype(), [rows, cols], bytes)?)
     }
@@ -111,10 +110,21 @@ impl TensorSource for KeptExperts<'_> {
                 if survivor.average_of.is_empty() {
                     return self.weights.tensor(of(survivor.source));
                 }
-                let members = survivor.average_of.len();
-                average_of(members, |member| self.weights.tensor(of(survivor.average_of[member])))
+                mean(survivor, |source| self.weights.tensor(of(source)))
             }
             _ => self.weights.tensor(id),
         }
+    }
+}
+
+/// The average that a survivor is, of what `read` gives for each of its experts.
+fn mean<'a, E: From<CheckpointError>>(
+    survivor: &Survivor,
+    mut read: impl FnMut(usize) -> Result<TensorBytes<'a>, E>,
+) -> Result<TensorBytes<'static>, E> {
+    let member = |index: usize| read(survivor.average_of[index]);
+    match survivor.average_weights.as_slice() {
+        [] => average_of(survivor.average_of.len(), member),
+        weights => weighted_average_of(weights, member),
     }
 }

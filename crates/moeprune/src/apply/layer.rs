@@ -9,7 +9,9 @@
 use std::{collections::BTreeMap, ops::ControlFlow};
 
 use moeprune_capture::{LayerObserver, LayerRun, ObserverOptions, Watch};
-use moeprune_core::{LinearId, LinearShape, LinearView, MlpProjection, Sparsity};
+use moeprune_core::{
+    ExpertRatio, InputHessian, LinearId, LinearShape, LinearView, MlpProjection, Sparsity,
+};
 use moeprune_model::{for_each_expert, for_each_uploaded_expert};
 use moeprune_score::ScoreSum;
 
@@ -22,9 +24,6 @@ use super::{
 };
 use crate::{Error, Execution, Pipeline, Recipe, recipe::IdleExperts};
 
-/// Routing is of no use any more once the experts are chosen.
-const INPUTS: ObserverOptions = ObserverOptions { routing: false, inputs: true };
-
 /// What is pruned, how, and where.
 #[derive(Clone, Copy)]
 pub(super) struct Stages<'a> {
@@ -32,6 +31,8 @@ pub(super) struct Stages<'a> {
     pub(super) recipe: &'a Recipe,
     pub(super) pipeline: &'a Pipeline,
     pub(super) on: &'a Execution,
+    /// Experts that have a ratio of their own.
+    pub(super) expert_ratios: &'a [ExpertRatio],
 }
 
 impl<'a> Stages<'a> {
@@ -51,12 +52,22 @@ impl<'a> Stages<'a> {
         (0..self.kept.spec().layers[layer].moe().map_or(0, |moe| moe.experts)).collect()
     }
 
-    fn shape_of(&self, layer: usize, id: LinearId) -> Option<LinearShape> {
+    pub(super) fn shape_of(&self, layer: usize, id: LinearId) -> Option<LinearShape> {
         self.prunable(layer).into_iter().find(|shape| shape.id == id)
     }
 
-    fn observer(&self, layer: usize) -> Result<LayerObserver, Error> {
-        Ok(LayerObserver::new(self.kept.spec(), layer, INPUTS)?)
+    /// Routing is of no use any more once the experts are chosen.
+    fn observer(&self, layer: usize, hessians: bool) -> Result<LayerObserver, Error> {
+        let options = ObserverOptions { routing: false, inputs: true, hessians };
+        Ok(LayerObserver::new(self.kept.spec(), layer, options)?)
+    }
+
+    /// The ratio of a Linear, given its layer's.
+    pub(super) fn ratio_of(&self, layer: usize, linear: LinearId, ratio: Sparsity) -> Sparsity {
+        let Some(expert) = linear.expert() else { return ratio };
+        let source = self.kept.survivor(layer, expert).map_or(expert, |s| s.source);
+        let own = self.expert_ratios.iter().find(|e| (e.layer, e.expert) == (layer, source));
+        own.and_then(|own| Sparsity::new(own.ratio).ok()).unwrap_or(ratio)
     }
 
     /// Hands over a layer's experts, each read, and brought to the device, while the one before it
@@ -73,6 +84,19 @@ impl<'a> Stages<'a> {
         for_each_uploaded_expert(kept, kept.spec(), compute, layer, &experts, |e| {
             visit(HeldExpert::Device(e))
         })
+    }
+
+    pub(super) fn masking<'m>(
+        &self,
+        linear: LinearView<'m>,
+        hessian: Option<&'m InputHessian>,
+        ratio: Sparsity,
+    ) -> Masking<'m>
+    where
+        'a: 'm,
+    {
+        let Stages { pipeline, on, .. } = *self;
+        Masking { linear, hessian, ratio, pipeline, on }
     }
 
     fn score_sum(
@@ -97,8 +121,7 @@ impl<'a> Stages<'a> {
     }
 }
 
-/// Zeroes weights of a layer, writes all of it, and takes `walk` past it. Returns the experts that
-/// no calibration token reached.
+/// Zeroes weights of a layer, writes all of it, and takes `walk` past it.
 pub(super) fn prune_layer(
     stages: Stages<'_>,
     walk: &mut Walk<'_>,
@@ -106,9 +129,9 @@ pub(super) fn prune_layer(
     layer: usize,
     ratio: Sparsity,
     watch: Watch<'_>,
-) -> Result<Vec<usize>, Error> {
+) -> Result<PrunedLayer, Error> {
     let kept = stages.kept;
-    let mut observer = stages.observer(layer)?;
+    let mut observer = stages.observer(layer, stages.pipeline.reconstructor.is_some())?;
     let mut trunk = HeldTrunk::load(stages, layer)?;
     let mut dense = match walk {
         Walk::Forward(hidden) => Some(trunk.run(stages, layer, |trunk| {
@@ -117,15 +140,19 @@ pub(super) fn prune_layer(
         _ => None,
     };
     let stored = walk.stored(kept, layer);
+    let mut pruned_layer = PrunedLayer::default();
     let mut masked = stages.prunable(layer);
     masked.retain(|shape| shape.id.expert().is_none());
     for &shape in &masked {
+        let hessian = observer.hessian_of(shape.id)?;
         let moments = Moments::of_layer(&dense, &observer, stored.as_ref());
         let linear = view(layer, shape, &moments)?;
-        let Stages { pipeline, on, .. } = stages;
-        trunk.mask(layer, shape, &Masking { linear, ratio, pipeline, on })?;
+        let masking = stages.masking(linear, hessian, ratio);
+        pruned_layer.count(&masking);
+        trunk.mask(layer, shape, &masking)?;
         stop_if_asked(watch)?;
     }
+    observer.forget_hessians(None);
     let mut pruned = match walk {
         Walk::Forward(hidden) => {
             let hidden = std::mem::take(hidden);
@@ -142,7 +169,6 @@ pub(super) fn prune_layer(
     }
     drop(linears);
 
-    let mut idle = Vec::new();
     output.write_behind(kept, stages.on.compute(), layer, |write| {
         stages.for_each_expert(layer, |mut expert| {
             let e = expert.index();
@@ -157,17 +183,21 @@ pub(super) fn prune_layer(
             let moments = Moments::of_layer(&dense, &observer, stored.as_ref());
             let reached = moments.reached(e)?;
             if !reached {
-                idle.push(e);
+                pruned_layer.idle.push(e);
             }
             if reached || stages.recipe.weights.idle_experts != IdleExperts::Dense {
                 for projection in MlpProjection::ALL {
                     let id = LinearId::Expert(e, projection);
                     let Some(shape) = stages.shape_of(layer, id) else { continue };
+                    let hessian = observer.hessian_of(id)?;
                     let linear = view(layer, shape, &moments)?;
-                    let Stages { pipeline, on, .. } = stages;
-                    expert.mask(projection, &Masking { linear, ratio, pipeline, on })?;
+                    let ratio = stages.ratio_of(layer, id, ratio);
+                    let masking = stages.masking(linear, hessian, ratio);
+                    pruned_layer.count(&masking);
+                    expert.mask(projection, &masking)?;
                 }
             }
+            observer.forget_hessians(Some(e));
             match &mut pruned {
                 Some(pruned) if pruned.tokens(e) > 0 => expert
                     .run(stages, layer, |expert| Ok(pruned.expert(e, expert, None, watch)?))?,
@@ -183,7 +213,22 @@ pub(super) fn prune_layer(
     if let (Walk::Forward(hidden), Some(pruned)) = (walk, pruned) {
         *hidden = pruned.finish()?;
     }
-    Ok(idle)
+    Ok(pruned_layer)
+}
+
+/// What there is to say about a layer that was pruned.
+#[derive(Debug, Default)]
+pub(super) struct PrunedLayer {
+    /// Experts that no calibration token reached.
+    pub(super) idle: Vec<usize>,
+    /// Linears that too few tokens reached to make up for the weights that go: they were scored.
+    pub(super) scored: u64,
+}
+
+impl PrunedLayer {
+    fn count(&mut self, masking: &Masking<'_>) {
+        self.scored += u64::from(masking.falls_back());
+    }
 }
 
 /// The percentage of a layer's scores above `multiplier` times their mean (OWL), weights as they
@@ -198,7 +243,7 @@ pub(super) fn measure_layer(
     multiplier: f64,
     watch: Watch<'_>,
 ) -> Result<f64, Error> {
-    let mut observer = stages.observer(layer)?;
+    let mut observer = stages.observer(layer, false)?;
     let held = HeldTrunk::load(stages, layer)?;
     let mut run = match walk {
         Walk::Forward(hidden) => {
@@ -278,7 +323,7 @@ pub(super) fn measure_layer(
     Ok(sum.percent(above).unwrap_or(0.0))
 }
 
-fn view<'a>(
+pub(super) fn view<'a>(
     layer: usize,
     shape: LinearShape,
     moments: &Moments<'a>,

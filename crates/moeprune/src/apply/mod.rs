@@ -19,18 +19,20 @@ mod statistics;
 mod steps;
 #[cfg(target_os = "linux")]
 pub(crate) mod timed;
+mod unwritten;
 mod writing;
 
 pub(crate) use kept_experts::KeptExperts;
 pub(crate) use steps::Steps;
+pub(crate) use unwritten::UnwrittenModel;
 pub(crate) use writing::LayerZeros;
 
-use layer::Stages;
+use layer::{PrunedLayer, Stages};
 use statistics::Statistics;
 use writing::Output;
 
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{CorpusTag, Observation, Plan, Sparsity};
+use moeprune_core::{CorpusTag, ExpertRatio, Observation, Plan, Sparsity};
 
 use crate::{
     Error, Execution, Pipeline, Progress, Recipe, Report, Run,
@@ -123,7 +125,9 @@ pub(crate) fn apply_plan(
 
     let Run { output, session, clock, .. } = run;
     let mut output = Output::open(output, &kept, session, progress)?;
-    let stages = Stages { kept: &kept, recipe: &recipe, pipeline, on };
+    let expert_ratios =
+        plan.unstructured.as_ref().map_or(&[][..], |asked| asked.expert_ratios.as_slice());
+    let stages = Stages { kept: &kept, recipe: &recipe, pipeline, on, expert_ratios };
     let ratios = match &plan.unstructured {
         None => None,
         Some(asked) => {
@@ -143,7 +147,9 @@ pub(crate) fn apply_plan(
     clock.lap(step);
 
     let written = session.written()?;
-    let (zeros, idle): (Vec<_>, Vec<_>) = written.into_iter().unzip();
+    let scored = written.iter().map(|layer| layer.scored).sum();
+    let (zeros, idle): (Vec<_>, Vec<_>) =
+        written.into_iter().map(|layer| (layer.zeros, layer.idle)).unzip();
     let report = Report::new(
         Applied {
             checkpoint,
@@ -151,6 +157,7 @@ pub(crate) fn apply_plan(
             recipe: &recipe,
             ratios: ratios.as_deref(),
             idle: &idle,
+            scored,
             corpora,
             zeros: &zeros,
             bytes_written,
@@ -191,11 +198,11 @@ fn write_layers(
         Steps::megabytes(step, layers, output.planned_bytes(), done, progress)
     };
     for layer in done..layers {
-        let idle = match ratios {
+        let PrunedLayer { idle, scored } = match ratios {
             None => {
                 steps.begin_layer(layer, output.layer_bytes(stages.kept, layer));
                 output.copy_layer(stages.kept, layer, &mut |bytes| steps.watch(bytes))?;
-                Vec::new()
+                PrunedLayer::default()
             }
             Some(ratios) => {
                 let work = match walk.is_forward() {
@@ -210,7 +217,12 @@ fn write_layers(
         output.sync()?;
         let zeros = output.take_zeros();
         let hidden = walk.hidden().filter(|_| layer + 1 < layers);
-        session.layer_done(Pass::Prune, layer, hidden, Record::Written { layer, zeros, idle })?;
+        session.layer_done(
+            Pass::Prune,
+            layer,
+            hidden,
+            Record::Written { layer, zeros, idle, scored },
+        )?;
         steps.end_layer();
     }
     steps.end();
@@ -262,6 +274,16 @@ fn check_plan(checkpoint: &Checkpoint, plan: &Plan) -> Result<Recipe, Error> {
         let (layers, ratios) = (checkpoint.spec().layers.len(), asked.layer_ratios.len());
         if ratios != 0 && ratios != layers {
             return bad(format!("layer_ratios has {ratios} entries for {layers} layers"));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for &ExpertRatio { layer, expert, ratio } in &asked.expert_ratios {
+            Sparsity::new(ratio)?;
+            let spec = checkpoint.spec().layers.get(layer).and_then(|l| l.moe());
+            if spec.is_none_or(|moe| expert >= moe.experts) || !seen.insert((layer, expert)) {
+                return bad(format!(
+                    "expert_ratios names expert {expert} of layer {layer} twice, or there is none"
+                ));
+            }
         }
     }
     let recipe: Recipe = serde_json::from_value(plan.recipe.clone())

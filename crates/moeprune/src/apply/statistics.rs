@@ -31,7 +31,7 @@ impl<'a> Statistics<'a> {
         inputs: Inputs<'a>,
         pipeline: &Pipeline,
     ) -> Result<Self, Error> {
-        let wanted = plan.unstructured.is_some() && pipeline.scorer.needs_inputs();
+        let wanted = plan.unstructured.is_some() && pipeline.needs_inputs();
         match inputs {
             _ if !wanted => Ok(Self::None),
             Inputs::None => Err(Error::Request(
@@ -47,6 +47,13 @@ impl<'a> Statistics<'a> {
                 ))
             }
             Inputs::Calibration(calibration) => Ok(Self::Calibration(calibration)),
+            Inputs::Observation(_) if pipeline.reconstructor.is_some() => {
+                Err(Error::Request(format!(
+                    "{} needs to know which inputs come together, which no observation holds: pass \
+                     --calibration FILE",
+                    recipe.weights.scorer.name
+                )))
+            }
             Inputs::Observation(observation) => {
                 check_observation(observation, checkpoint.spec(), &checkpoint.fingerprint()?)?;
                 Ok(Self::Stored(observation))

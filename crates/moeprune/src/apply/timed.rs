@@ -29,7 +29,7 @@ use crate::{Calibration, Error, Execution, Pipeline, Progress};
 
 /// The layer that is timed.
 const LAYER: usize = 0;
-const INPUTS: ObserverOptions = ObserverOptions { routing: false, inputs: true };
+const INPUTS: ObserverOptions = ObserverOptions { routing: false, inputs: true, hessians: false };
 /// Tokens that an expert takes together (`moeprune-capture`), on the CPU and on a device.
 const EXPERT_ROWS: [usize; 2] = [512, 8192];
 
@@ -256,7 +256,7 @@ impl<'a> Timing<'a> {
         let inputs = observer.input_of(id)?.filter(|moments| moments.tokens > 0);
         let linear = LinearView { layer: LAYER, id, rows, cols, inputs };
         let Self { pipeline, on, ratio, .. } = *self;
-        let masking = Masking { linear, ratio, pipeline, on };
+        let masking = Masking { linear, hessian: None, ratio, pipeline, on };
         let spent = &mut self.times.mask;
         match (on_device, stored) {
             (Some(weight), _) => {

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use moeprune_capture::read_observation;
 use serde::Deserialize;
 
-use super::{CalibrationArgs, DeviceArgs, FamilyArgs, ResumeArgs, Terminal, prune::print_report};
-use crate::{Calibration, Error, Inputs, Pipeline, Recipe, Run, read_plan};
+use super::{
+    CalibrationArgs, DeviceArgs, FamilyArgs, ResumeArgs, Terminal, blend::WeighedFile,
+    prune::print_report,
+};
+use crate::{Calibration, Error, Inputs, Recipe, Registry, Run, blend, read_plan};
 
 /// Options of `apply`.
 #[derive(Debug, Args)]
@@ -21,9 +23,9 @@ pub(super) struct ApplyArgs {
     /// What `plan` wrote
     #[arg(long, value_name = "FILE")]
     plan: PathBuf,
-    /// Statistics of the unpruned model, instead of running calibration text
-    #[arg(long, value_name = "FILE", conflicts_with = "calibration")]
-    observation: Option<PathBuf>,
+    /// Statistics of the unpruned model, instead of running calibration text; several are weighed
+    #[arg(long = "observation", value_name = "FILE[=WEIGHT]", conflicts_with = "calibration")]
+    observations: Vec<WeighedFile>,
     /// Calibration text, run through the pruned layers as they are made
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
@@ -40,7 +42,11 @@ pub(super) struct ApplyArgs {
     family: FamilyArgs,
 }
 
-pub(super) fn apply(args: &ApplyArgs, terminal: &mut Terminal) -> Result<(), Error> {
+pub(super) fn apply(
+    args: &ApplyArgs,
+    registry: &Registry,
+    terminal: &mut Terminal,
+) -> Result<(), Error> {
     args.json.as_deref().map_or(Ok(()), super::check_folder)?;
     let on = args.device.open()?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
@@ -53,14 +59,15 @@ pub(super) fn apply(args: &ApplyArgs, terminal: &mut Terminal) -> Result<(), Err
         None => None,
         Some(path) => Some(Calibration::read(path, &checkpoint, &recipe)?),
     };
-    let observation = args.observation.as_deref().map(read_observation).transpose()?;
+    let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
+    let observation = blend(&domains)?;
     run.lap("reading statistics");
     let inputs = match (&calibration, &observation) {
         (Some(calibration), _) => Inputs::Calibration(calibration),
         (None, Some(observation)) => Inputs::Observation(observation),
         (None, None) => Inputs::None,
     };
-    let pipeline = Pipeline::from_recipe(&recipe);
+    let pipeline = registry.pipeline(&recipe)?;
     super::interrupt::listen();
     let report = crate::apply(&checkpoint, run, &plan, inputs, &pipeline, &on, terminal)?;
     print_report(&report, &args.out, args.json.as_deref())

@@ -14,6 +14,8 @@ macro_rules! line {
 mod apply;
 #[cfg(target_os = "linux")]
 pub mod bench;
+mod blend;
+mod compare;
 mod eval;
 mod inspect;
 mod interrupt;
@@ -21,13 +23,14 @@ mod observe;
 mod options;
 mod plan;
 mod prune;
+mod recipe;
 mod table;
 mod terminal;
 mod verify;
 
 pub use eval::{EvalArgs, eval};
 pub use interrupt::{INTERRUPTED, listen as listen_for_interrupt};
-pub use options::{CalibrationArgs, DeviceArgs, RecipeArgs, ResumeArgs};
+pub use options::{CalibrationArgs, DeviceArgs, ExpertShare, RecipeArgs, ResumeArgs};
 pub use prune::{PruneArgs, print_report, prune};
 pub use table::{bytes, percent, seconds, table};
 pub use terminal::Terminal;
@@ -37,7 +40,7 @@ use std::{path::Path, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 use moeprune_checkpoint::{Access, Checkpoint, Family};
 
-use crate::Error;
+use crate::{Error, Registry};
 
 /// Prune mixture-of-experts language models: experts first, weights next.
 #[derive(Debug, Parser)]
@@ -62,14 +65,20 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Run the model once over calibration text and store what it did
     Observe(observe::ObserveArgs),
+    /// Weigh observations of several texts against each other; runs no model
+    Blend(blend::BlendArgs),
     /// Decide which experts go and how sparse the rest becomes
     Plan(plan::PlanArgs),
     /// Write the pruned checkpoint that a plan describes
     Apply(apply::ApplyArgs),
     /// Observe, plan and apply in one go
     Prune(PruneArgs),
+    /// Show a recipe that is built in, or what a recipe may say
+    Recipe(recipe::RecipeCommand),
     /// Ask GSM8K questions, or measure perplexity
     Eval(EvalArgs),
+    /// Measure several prunings side by side, without writing any
+    Compare(Box<compare::CompareArgs>),
     /// Check a pruned checkpoint against its source
     Verify(verify::VerifyArgs),
     /// Measure this machine on a layer of a published model's size
@@ -80,15 +89,24 @@ enum Command {
 /// Parses the process's arguments, runs the command and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    main_with(&Registry::built_in())
+}
+
+/// As [`main`], with stages of one's own under names that recipes and options can use.
+#[must_use]
+pub fn main_with(registry: &Registry) -> ExitCode {
     let cli = Cli::parse();
     let mut terminal = Terminal::new(cli.quiet);
     let result = match &cli.command {
         Command::Inspect(args) => inspect::inspect(args),
         Command::Observe(args) => observe::observe(args, &mut terminal),
-        Command::Plan(args) => plan::plan(args, &mut terminal),
-        Command::Apply(args) => apply::apply(args, &mut terminal),
-        Command::Prune(args) => prune(args, &mut terminal).map(|_| ()),
+        Command::Blend(args) => blend::blend(args),
+        Command::Plan(args) => plan::plan(args, registry, &mut terminal),
+        Command::Apply(args) => apply::apply(args, registry, &mut terminal),
+        Command::Prune(args) => prune(args, registry, &mut terminal).map(|_| ()),
+        Command::Recipe(args) => recipe::recipe(args, registry),
         Command::Eval(args) => eval(args, &mut terminal).map(|_| ()),
+        Command::Compare(args) => compare::compare(args, registry, &mut terminal),
         Command::Verify(args) => match verify::verify(args) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::FAILURE,

@@ -12,6 +12,7 @@ use crate::{Calibration, Error, Recipe};
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   moeprune observe mixtral-8x7b --calibration c4.json.gz -o mixtral.obs.safetensors
+  moeprune observe mixtral-8x7b --calibration code.jsonl --domain code -o code.obs.safetensors
 
 The observation holds sums only. One serves any number of plans.")]
 pub(super) struct ObserveArgs {
@@ -23,6 +24,9 @@ pub(super) struct ObserveArgs {
     /// Where the observation goes
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// What the text is about, for tables that compare texts [default: the file's name]
+    #[arg(long, value_name = "NAME")]
+    domain: Option<String>,
     #[command(flatten)]
     sampling: CalibrationArgs,
     #[command(flatten)]
@@ -44,7 +48,10 @@ pub(super) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(),
     let mut recipe = Recipe::arctic();
     args.sampling.apply(&mut recipe);
     recipe.check()?;
-    let calibration = Calibration::read(&args.calibration, &checkpoint, &recipe)?;
+    let mut calibration = Calibration::read(&args.calibration, &checkpoint, &recipe)?;
+    if let Some(domain) = &args.domain {
+        calibration.tag.name.clone_from(domain);
+    }
     super::interrupt::listen();
     crate::observe_to(&checkpoint, &calibration, &args.output, args.resume.into(), &on, terminal)?;
     line!(

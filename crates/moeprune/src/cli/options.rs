@@ -1,19 +1,41 @@
 //! Options that several commands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use moeprune_core::Sparsity;
 
 use crate::{
-    ComputeType, DeviceChoice, Error, Execution, Recipe, Resume,
-    recipe::{Allocation, Budget, Linkage, Scorer, Similarity, Statistics},
+    ComputeType, DeviceChoice, Error, Execution, Recipe, Registry, Resume,
+    recipe::{BUILT_IN, Budget, Domains, Pattern, StageChoice, Statistics},
+    search::Search,
 };
 
-fn sparsity(text: &str) -> Result<Sparsity, String> {
+pub(super) fn sparsity(text: &str) -> Result<Sparsity, String> {
     let share: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
     Sparsity::new(share).map_err(|e| format!("{e}; write 40 % as 0.4"))
 }
+
+/// A share of the experts, or `auto`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "a share or a search for one")]
+pub enum ExpertShare {
+    /// This share.
+    Share(Sparsity),
+    /// The share that a search finds.
+    Auto,
+}
+
+impl std::str::FromStr for ExpertShare {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" { Ok(Self::Auto) } else { sparsity(text).map(Self::Share) }
+    }
+}
+
+/// The allocation that stands for a search.
+const AUTO: &str = "auto";
 
 pub(super) fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -54,36 +76,65 @@ impl CalibrationArgs {
 #[command(next_help_heading = "Pruning")]
 #[non_exhaustive]
 pub struct RecipeArgs {
-    /// Recipe file (TOML); what it leaves out is as in the default recipe
-    #[arg(long, value_name = "FILE")]
+    /// Recipe file (TOML), or one that is built in: arctic, reap, hc-smoe, reference; what it leaves
+    /// out is as in arctic, the default
+    #[arg(long, value_name = "FILE|NAME")]
     pub recipe: Option<PathBuf>,
     /// Share of the decoder Linears' weights to remove or zero, in all [default: 0.4]
     #[arg(long, value_name = "SHARE", value_parser = sparsity, allow_negative_numbers = true)]
     pub sparsity: Option<Sparsity>,
-    /// Share of the experts to remove first [default: 0.2, or half of --sparsity if --sparsity is not above 0.2]
-    #[arg(long, value_name = "SHARE", value_parser = sparsity, allow_negative_numbers = true)]
-    pub expert_sparsity: Option<Sparsity>,
+    /// Share of the experts to remove first; auto searches for it and for the criterion [default: 0.2, or half of --sparsity if --sparsity is not above 0.2]
+    #[arg(long, value_name = "SHARE|auto", allow_negative_numbers = true)]
+    pub expert_sparsity: Option<ExpertShare>,
     /// How removed experts are spread over the layers [default: uniform]
     #[arg(long, value_enum, value_name = "BUDGET")]
     pub budget: Option<Budget>,
-    /// What makes two experts alike [default: router]
-    #[arg(long, value_enum, value_name = "SIMILARITY")]
-    pub similarity: Option<Similarity>,
-    /// How experts are clustered [default: complete]
-    #[arg(long, value_enum, value_name = "LINKAGE")]
-    pub linkage: Option<Linkage>,
-    /// How weights are scored [default: wanda]
-    #[arg(long, value_enum, value_name = "SCORER")]
-    pub scorer: Option<Scorer>,
-    /// How the ratio is split over the layers [default: owl]
-    #[arg(long, value_enum, value_name = "ALLOCATION")]
-    pub allocation: Option<Allocation>,
+    /// How it is decided which experts go: stun groups alike ones; frequency, gate, ean, reap, peak
+    /// and random rank them; exhaustive tries all subsets [default: stun]
+    #[arg(long, value_name = "CRITERION")]
+    pub criterion: Option<StageChoice>,
+    /// What makes two experts alike: router, coactivation, mixed, outputs [default: router]
+    #[arg(long, value_name = "SIMILARITY")]
+    pub similarity: Option<StageChoice>,
+    /// How experts are grouped: complete, average, single, reference, kmeans [default: complete]
+    #[arg(long, value_name = "CLUSTERING")]
+    pub clustering: Option<StageChoice>,
+    /// Which one of a group stays: nearest, busiest; or how all are merged: average,
+    /// weighted-average [default: nearest]
+    #[arg(long, value_name = "SURVIVOR")]
+    pub survivor: Option<StageChoice>,
+    /// Keep experts whose outputs peak far above all others'
+    #[arg(long)]
+    pub protect_super_experts: bool,
+    /// How several observations are weighed [default: blend]
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub domains: Option<Domains>,
+    /// How weights are scored: wanda, magnitude, sparsegpt [default: wanda]
+    #[arg(long, value_name = "SCORER")]
+    pub scorer: Option<StageChoice>,
+    /// How the ratio is split over the layers: owl, uniform, depth; or auto, which
+    /// searches [default: owl]
+    #[arg(long, value_name = "ALLOCATION|auto")]
+    pub allocation: Option<StageChoice>,
+    /// Among which weights the lowest scores go: row, or N:M as in 2:4, which fixes the ratio
+    /// [default: row]
+    #[arg(long, value_name = "PATTERN")]
+    pub pattern: Option<Pattern>,
     /// Where input statistics come from [default: sequential]
     #[arg(long, value_enum, value_name = "SOURCE")]
     pub statistics: Option<Statistics>,
 }
 
 impl RecipeArgs {
+    /// What is to be searched for instead of taken from the recipe.
+    #[must_use]
+    pub fn search(&self) -> Search {
+        Search {
+            experts: self.expert_sparsity == Some(ExpertShare::Auto),
+            allocation: self.allocation.as_ref().is_some_and(|given| given.name == AUTO),
+        }
+    }
+
     /// The recipe they describe.
     ///
     /// A total given alone splits as the default does: the recipe's share of the experts first, or
@@ -91,13 +142,22 @@ impl RecipeArgs {
     /// that is more than the recipe's total is the total.
     ///
     /// # Errors
-    /// If the recipe file cannot be read, or the choices contradict each other.
-    pub fn resolve(&self, calibration: &CalibrationArgs) -> Result<Recipe, Error> {
+    /// If the recipe file cannot be read, a stage or a parameter of one is unknown, or the choices
+    /// contradict each other.
+    pub fn resolve(
+        &self,
+        registry: &Registry,
+        calibration: &CalibrationArgs,
+    ) -> Result<Recipe, Error> {
         let mut recipe = match &self.recipe {
-            Some(path) => Recipe::read(path)?,
+            Some(path) => read_recipe(path)?,
             None => Recipe::arctic(),
         };
-        match (self.sparsity, self.expert_sparsity) {
+        let experts = match self.expert_sparsity {
+            Some(ExpertShare::Share(share)) => Some(share),
+            Some(ExpertShare::Auto) | None => None,
+        };
+        match (self.sparsity, experts) {
             (None, None) => {}
             (Some(total), Some(experts)) => {
                 recipe.sparsity = total;
@@ -121,15 +181,51 @@ impl RecipeArgs {
         }
         let (experts, weights) = (&mut recipe.experts, &mut recipe.weights);
         experts.budget = self.budget.unwrap_or(experts.budget);
-        experts.similarity = self.similarity.unwrap_or(experts.similarity);
-        experts.linkage = self.linkage.unwrap_or(experts.linkage);
-        weights.scorer = self.scorer.unwrap_or(weights.scorer);
-        weights.allocation = self.allocation.unwrap_or(weights.allocation);
+        experts.domains = self.domains.unwrap_or(experts.domains);
+        experts.protect_super_experts |= self.protect_super_experts;
+        for (stage, given) in [
+            (&mut experts.criterion, &self.criterion),
+            (&mut experts.similarity, &self.similarity),
+            (&mut experts.clustering, &self.clustering),
+            (&mut experts.survivor, &self.survivor),
+            (&mut weights.scorer, &self.scorer),
+            (&mut weights.allocation, &self.allocation),
+        ] {
+            if let Some(given) = given.as_ref().filter(|given| given.name != AUTO) {
+                stage.clone_from(given);
+            }
+        }
+        weights.pattern = self.pattern.unwrap_or(weights.pattern);
         weights.statistics = self.statistics.unwrap_or(weights.statistics);
+        if matches!(weights.pattern, Pattern::NOfM(_)) && self.allocation.is_none() {
+            // Every layer's ratio is fixed, so there is nothing to split, nor to measure for it.
+            weights.allocation = "uniform".into();
+        }
         calibration.apply(&mut recipe);
         recipe.check()?;
+        registry.resolve(&mut recipe)?;
         Ok(recipe)
     }
+}
+
+/// A recipe from a file, or one that is built in.
+pub(super) fn read_recipe(path: &Path) -> Result<Recipe, Error> {
+    if !path.exists()
+        && let Some(recipe) = path.to_str().and_then(Recipe::built_in)
+    {
+        return Ok(recipe);
+    }
+    Recipe::read(path).map_err(|error| match error {
+        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            let names: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+            Error::Recipe(format!(
+                "there is no file {}, and the recipes that are built in are {}",
+                path.display(),
+                names.join(", ")
+            ))
+        }
+        error => error,
+    })
 }
 
 /// Where the model runs.
@@ -179,7 +275,7 @@ mod tests {
     use super::*;
 
     fn check(args: &RecipeArgs, expected: (f64, f64)) {
-        let recipe = args.resolve(&CalibrationArgs::default()).unwrap();
+        let recipe = args.resolve(&Registry::built_in(), &CalibrationArgs::default()).unwrap();
         assert_eq!((recipe.sparsity.value(), recipe.experts.sparsity.value()), expected);
     }
 
@@ -187,7 +283,7 @@ mod tests {
         let share = |s: Option<f64>| s.map(|s| Sparsity::new(s).unwrap());
         RecipeArgs {
             sparsity: share(total),
-            expert_sparsity: share(experts),
+            expert_sparsity: share(experts).map(ExpertShare::Share),
             ..RecipeArgs::default()
         }
     }

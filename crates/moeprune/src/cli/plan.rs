@@ -3,23 +3,31 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use moeprune_capture::read_observation;
 use moeprune_core::Plan;
 
-use super::{CalibrationArgs, FamilyArgs, RecipeArgs, Terminal};
-use crate::{Error, Pipeline};
+use super::{
+    CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, Terminal,
+    blend::{WeighedFile, print_coverage},
+};
+use crate::{Calibration, Error, Registry, blend, coverage, plan_domains, recipe::EXHAUSTIVE};
 
 /// Options of `plan`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   moeprune plan mixtral-8x7b --expert-sparsity 0.25 --sparsity 0.25 -o plan.json
-  moeprune plan mixtral-8x7b --observation mixtral.obs.safetensors --similarity mixed -o plan.json")]
+  moeprune plan mixtral-8x7b --observation mixtral.obs.safetensors --similarity mixed -o plan.json
+  moeprune plan mixtral-8x7b --recipe reap --observation code.obs=0.7 --observation prose.obs=0.3 -o plan.json
+  moeprune plan mixtral-8x7b --recipe reap --observation code.obs --observation prose.obs --domains max-min -o plan.json")]
 pub(super) struct PlanArgs {
     /// Directory of the model
     model: PathBuf,
-    /// What `observe` stored; co-activation needs it, ties are decided better with it
+    /// What `observe` stored; rankings need it, ties are decided better with it. Several are weighed
+    /// against each other token for token, equally if no weights are given
+    #[arg(long = "observation", value_name = "FILE[=WEIGHT]")]
+    observations: Vec<WeighedFile>,
+    /// Calibration text, for --criterion exhaustive alone: it runs the model
     #[arg(long, value_name = "FILE")]
-    observation: Option<PathBuf>,
+    calibration: Option<PathBuf>,
     /// Where the plan goes
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -31,16 +39,39 @@ pub(super) struct PlanArgs {
     #[command(flatten)]
     sampling: CalibrationArgs,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     family: FamilyArgs,
 }
 
-pub(super) fn plan(args: &PlanArgs, terminal: &mut Terminal) -> Result<(), Error> {
+pub(super) fn plan(
+    args: &PlanArgs,
+    registry: &Registry,
+    terminal: &mut Terminal,
+) -> Result<(), Error> {
     super::check_new(&args.output)?;
-    let recipe = args.recipe.resolve(&args.sampling)?;
+    let recipe = args.recipe.resolve(registry, &args.sampling)?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
-    let observation = args.observation.as_deref().map(read_observation).transpose()?;
-    let pipeline = Pipeline::from_recipe(&recipe);
-    let mut plan = crate::plan(&checkpoint, observation.as_ref(), &recipe, &pipeline, terminal)?;
+    let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
+    let pipeline = registry.pipeline(&recipe)?;
+    let mut plan = match &args.calibration {
+        Some(path) if recipe.experts.criterion.name == EXHAUSTIVE => {
+            let calibration = Calibration::read(path, &checkpoint, &recipe)?;
+            let on = args.device.open()?;
+            super::interrupt::listen();
+            let observation = blend(&domains)?;
+            let seen = observation.as_ref();
+            crate::plan_exhaustive(&checkpoint, &calibration, seen, &recipe, &on, terminal)?
+        }
+        Some(_) => {
+            return Err(Error::Request(
+                "--calibration is for --criterion exhaustive; other criteria plan from what \
+                 `observe` stored (--observation)"
+                    .into(),
+            ));
+        }
+        None => plan_domains(&checkpoint, &domains, &recipe, &pipeline, terminal)?.0,
+    };
     if args.read_experts {
         plan = crate::choose_survivors(&checkpoint, &plan, &pipeline, terminal)?;
     }
@@ -54,6 +85,9 @@ pub(super) fn plan(args: &PlanArgs, terminal: &mut Terminal) -> Result<(), Error
             super::percent(asked.ratio),
             args.output.display()
         ),
+    }
+    if !domains.is_empty() && !plan.layers.is_empty() {
+        print_coverage(&coverage(&plan, &domains)?);
     }
     let open = plan.layers.iter().filter(|layer| layer.is_open()).count();
     if open > 0 {

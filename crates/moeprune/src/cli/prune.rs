@@ -8,7 +8,10 @@ use super::{
     CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes, percent,
     seconds, table,
 };
-use crate::{Error, Pipeline, Report};
+use crate::{
+    Calibration, Error, Execution, Found, Recipe, Registry, Report, Run, search::SearchReport,
+};
+use moeprune_checkpoint::Checkpoint;
 
 /// Options of `prune`.
 #[derive(Debug, Args)]
@@ -16,6 +19,7 @@ use crate::{Error, Pipeline, Report};
   moeprune prune mixtral-8x7b pruned --calibration c4.json.gz
   moeprune prune mixtral-8x7b pruned --calibration c4.json.gz --sparsity 0.25 --expert-sparsity 0.25
   moeprune prune arctic pruned --calibration c4.json.gz --sparsity 0.6 --allocation uniform
+  moeprune prune arctic pruned --calibration c4.json.gz --sparsity 0.6 --expert-sparsity auto --allocation auto
   moeprune prune arctic pruned --calibration c4.json.gz --device cuda
   moeprune prune arctic pruned --calibration c4.json.gz --resume      after Ctrl-C, a crash or a full disk")]
 #[non_exhaustive]
@@ -51,18 +55,23 @@ pub struct PruneArgs {
 ///
 /// # Errors
 /// As [`crate::prune`].
-pub fn prune(args: &PruneArgs, terminal: &mut Terminal) -> Result<Report, Error> {
+pub fn prune(
+    args: &PruneArgs,
+    registry: &Registry,
+    terminal: &mut Terminal,
+) -> Result<Report, Error> {
     args.json.as_deref().map_or(Ok(()), super::check_folder)?;
-    let recipe = args.recipe.resolve(&args.sampling)?;
+    let recipe = args.recipe.resolve(registry, &args.sampling)?;
     let on = args.device.open()?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
-    let pipeline = Pipeline::from_recipe(&recipe);
     super::interrupt::listen();
-    let report = crate::prune(
+    let (recipe, searched) = search(args, &checkpoint, recipe, registry, &on, terminal)?;
+    let pipeline = registry.pipeline(&recipe)?;
+    let report = crate::prune_found(
         &checkpoint,
         &args.out,
         &args.calibration,
-        &recipe,
+        &Found { recipe: &recipe, searched },
         &pipeline,
         args.resume.into(),
         &on,
@@ -70,6 +79,52 @@ pub fn prune(args: &PruneArgs, terminal: &mut Terminal) -> Result<Report, Error>
     )?;
     print_report(&report, &args.out, args.json.as_deref())?;
     Ok(report)
+}
+
+/// The recipe with what was asked to be searched for.
+fn search(
+    args: &PruneArgs,
+    checkpoint: &Checkpoint,
+    recipe: Recipe,
+    registry: &Registry,
+    on: &Execution,
+    terminal: &mut Terminal,
+) -> Result<(Recipe, Option<SearchReport>), Error> {
+    let what = args.recipe.search();
+    if !what.is_on() {
+        return Ok((recipe, None));
+    }
+    // Refuses what cannot be written before hours are spent; the run claims the place again.
+    drop(Run::claim(&args.out, checkpoint, args.resume.into())?);
+    let calibration = Calibration::read(&args.calibration, checkpoint, &recipe)?;
+    let (recipe, found) =
+        crate::search::search(checkpoint, &calibration, &recipe, what, registry, on, terminal)?;
+    print_search(&found);
+    Ok((recipe, Some(found)))
+}
+
+fn print_search(found: &SearchReport) {
+    let rows: Vec<Vec<String>> = found
+        .candidates
+        .iter()
+        .map(|candidate| {
+            let error = candidate.stderr_to_best.map_or_else(String::new, |e| format!("± {e:.4}"));
+            vec![
+                percent(candidate.expert_sparsity),
+                candidate.criterion.to_string(),
+                candidate.allocation.to_string(),
+                format!("{:.4}", candidate.nll),
+                error,
+                if candidate.chosen { "chosen".into() } else { String::new() },
+            ]
+        })
+        .collect();
+    line!(
+        "\nnats a token on {} calibration blocks kept apart; the unpruned model has {:.4}\n{}",
+        found.held_out_blocks,
+        found.unpruned,
+        table(&["experts", "criterion", "allocation", "nats", "to the chosen", ""], &rows)
+    );
 }
 
 /// Prints what a run did, and writes its report to `json` if asked.

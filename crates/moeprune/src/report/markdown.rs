@@ -56,7 +56,7 @@ fn write(report: &Report, text: &mut String) -> std::fmt::Result {
             layer.index,
             layer.experts_before,
             layer.kept.len(),
-            layer.averaged.len(),
+            layer.merged.len(),
             layer.ratio.map_or_else(|| "-".into(), percent),
             percent(layer.achieved)
         )?;
@@ -64,9 +64,10 @@ fn write(report: &Report, text: &mut String) -> std::fmt::Result {
     writeln!(
         text,
         "\nTies between equally good survivors: {}. Experts that no calibration token reached: \
-         {}.\n",
+         {}. Linears that too few tokens reached to be reconstructed, and were scored: {}.\n",
         report.ties,
-        report.idle_experts.len()
+        report.idle_experts.len(),
+        report.scored_linears
     )?;
     for idle in &report.idle_experts {
         writeln!(text, "- idle: layer {} expert {}", idle.layer, idle.expert)?;

@@ -196,6 +196,7 @@ mod tests {
             samples: 8,
             sequence_len: 64,
             seed: 0,
+            repeated: 1,
         };
         check(
             |run| run.calibration = Some(tag),

@@ -209,12 +209,25 @@ impl Session {
     }
 
     /// Zeros and idle experts of each layer written.
-    pub(crate) fn written(&self) -> Result<Vec<(LayerZeros, Vec<usize>)>, Error> {
+    pub(crate) fn written(&self) -> Result<Vec<WrittenLayer>, Error> {
         in_order(self.records().iter().filter_map(|record| match record {
-            Record::Written { layer, zeros, idle } => Some((*layer, (*zeros, idle.clone()))),
+            Record::Written { layer, zeros, idle, scored } => {
+                let written = WrittenLayer { zeros: *zeros, idle: idle.clone(), scored: *scored };
+                Some((*layer, written))
+            }
             _ => None,
         }))
     }
+}
+
+/// What there is to say about a layer that is written.
+#[derive(Debug)]
+pub(crate) struct WrittenLayer {
+    pub(crate) zeros: LayerZeros,
+    /// Experts of the pruned model that no calibration token reached.
+    pub(crate) idle: Vec<usize>,
+    /// Linears that too few tokens reached for a reconstruction.
+    pub(crate) scored: u64,
 }
 
 /// Layers come one after the other, from the first.

@@ -50,5 +50,8 @@ pub(crate) enum Record {
         zeros: LayerZeros,
         /// Experts of the pruned model that no calibration token reached.
         idle: Vec<usize>,
+        /// Linears that were scored, as too few tokens reached them for a reconstruction.
+        #[serde(default)]
+        scored: u64,
     },
 }

@@ -164,7 +164,7 @@ fn wrong_usage_exits_with_2() {
         "prune",
         "prune model out",
         "prune model out --calibration tokens.jsonl --sparsity 40",
-        "prune model out --calibration tokens.jsonl --linkage nearest",
+        "prune model out --calibration tokens.jsonl --clustering nearest",
         "prune model out --calibration tokens.jsonl --samples 0",
         "frobnicate",
         "eval model --task gsm8k --data tokens.jsonl --limit 0",

@@ -27,7 +27,7 @@ use clap::{Args, Subcommand};
 
 use self::{layer::Layer, outcome::Outcome};
 use super::{DeviceArgs, Terminal, options::positive};
-use crate::{Error, Pipeline, Recipe, recipe::Allocation};
+use crate::{Error, Pipeline, Recipe, recipe::StageChoice};
 
 /// Options of `bench`.
 #[derive(Debug, Args)]
@@ -62,8 +62,8 @@ struct ArcticLayerArgs {
     #[arg(long, value_name = "T", default_value_t = 2048, value_parser = positive)]
     seq_len: usize,
     /// How the ratio is split over the layers; owl costs one more pass, also over one layer
-    #[arg(long, value_enum, value_name = "ALLOCATION", default_value = "owl")]
-    allocation: Allocation,
+    #[arg(long, value_name = "ALLOCATION", default_value = "owl")]
+    allocation: StageChoice,
     #[command(flatten)]
     device: DeviceArgs,
     /// Folder for the layer and for what is written; the layer is kept there and used again
@@ -92,11 +92,11 @@ pub(super) fn bench(args: &BenchArgs, terminal: &mut Terminal) -> Result<(), Err
     let mut recipe = Recipe::arctic();
     recipe.calibration.samples = args.samples;
     recipe.calibration.sequence_len = args.seq_len;
-    recipe.weights.allocation = args.allocation;
+    recipe.weights.allocation = args.allocation.clone();
     recipe.check()?;
     super::interrupt::listen();
     let layer = Layer::make(args, &recipe, terminal)?;
-    let pipeline = Pipeline::from_recipe(&recipe);
+    let pipeline = Pipeline::from_recipe(&recipe)?;
     let outcome = Outcome::measure(args, &layer, &recipe, &pipeline, &on, terminal)?;
     if let Some(path) = &args.json {
         super::write_whole(path, &super::json(&outcome)?)?;

@@ -14,7 +14,7 @@ use crate::{
     Error, Execution, Pipeline, Recipe,
     apply::timed::{PartTimes, Spent, time_parts},
     cli::Terminal,
-    recipe::Allocation,
+    recipe::StageChoice,
 };
 
 /// What is aimed at on an H100.
@@ -61,7 +61,7 @@ pub(super) struct LayerFacts {
     pub(super) tokens: u64,
     /// Blocks that went through the trunk together.
     pub(super) micro_batch: usize,
-    pub(super) allocation: Allocation,
+    pub(super) allocation: StageChoice,
 }
 
 /// A step of pruning the layer.
@@ -187,7 +187,7 @@ impl LayerFacts {
             is_true_size: args.experts == 128 && args.scale == 1,
             tokens: layer.calibration.blocks.tokens(),
             micro_batch: times.micro_batch,
-            allocation: args.allocation,
+            allocation: args.allocation.clone(),
         }
     }
 }

@@ -77,7 +77,7 @@ impl Peer {
         let mut torch = start(python, folder.path(), &linear, ratio, &device)?;
         // What the published code does with a row's share.
         let pipeline = Pipeline { rounding: Rounding::ReferenceFloor, ..Pipeline::arctic() };
-        let masking = Masking { linear, ratio, pipeline: &pipeline, on };
+        let masking = Masking { linear, hessian: None, ratio, pipeline: &pipeline, on };
         let ours = || ours(layer, &dense, &masking, on);
         // One of each to warm up.
         ours()?;

@@ -5,7 +5,7 @@ use moeprune_synthetic::{Published, Reduction, Shape};
 use serde::Serialize;
 
 use super::ceilings::Ceilings;
-use crate::{Error, Recipe, apply::timed::PartTimes, recipe::Allocation};
+use crate::{Error, Recipe, apply::timed::PartTimes};
 
 /// Stored bytes of a weight.
 const ELEMENT: u64 = 2;
@@ -52,7 +52,7 @@ impl Projection {
         let kept =
             all - (ELEMENT as f64 * removed * ParameterCounts::of(spec).experts as f64) as u64;
         // Observed once; OWL reads the kept twice, once for the mean and once for the count.
-        let owl = u64::from(recipe.weights.allocation == Allocation::Owl);
+        let owl = u64::from(recipe.weights.allocation.name == "owl");
         let brought = all + (1 + 2 * owl) * kept;
         // Observed, perhaps measured for OWL, and walked twice while it is pruned.
         let passes = 3 + owl;

@@ -20,7 +20,7 @@ pub(super) fn show(outcome: &Outcome) {
         layer.tokens,
         layer.micro_batch,
         if layer.micro_batch == 1 { "" } else { "s" },
-        format!("{:?}", layer.allocation).to_lowercase()
+        layer.allocation
     );
     parts(outcome);
     ceilings(outcome);

@@ -1,12 +1,32 @@
 //! Recipes: every choice of a pruning run as data.
 
+pub(crate) mod keys;
+mod pattern;
+mod schema;
+mod stage_choice;
+
+pub use pattern::Pattern;
+pub use schema::schema;
+pub use stage_choice::{Parameter, StageChoice};
+
 use std::path::Path;
 
 use moeprune_capture::SamplingOptions;
 use moeprune_core::Sparsity;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+
+const ARCTIC: &str = include_str!("../../recipes/arctic.toml");
+
+/// The recipes that come with the program, by name, as they are written.
+pub const BUILT_IN: [(&str, &str); 4] = [
+    ("arctic", ARCTIC),
+    ("reap", include_str!("../../recipes/reap.toml")),
+    ("hc-smoe", include_str!("../../recipes/hc-smoe.toml")),
+    ("reference", include_str!("../../recipes/reference.toml")),
+];
 
 /// Every choice of a pruning run. Written into plans and reports, read from TOML.
 ///
@@ -19,11 +39,12 @@ use crate::Error;
 /// assert!(!recipe.prunes_weights());
 /// # Ok::<(), moeprune::core::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::exhaustive_structs, reason = "a file format; a missing key is an error")]
 pub struct Recipe {
     /// Total share of the original decoder Linears' weights that is removed or zero.
+    #[schemars(with = "f64", range(min = 0.0, max = 0.999_999))]
     pub sparsity: Sparsity,
     /// The expert stage.
     pub experts: ExpertRecipe,
@@ -34,42 +55,49 @@ pub struct Recipe {
 }
 
 /// Choices of the expert stage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::exhaustive_structs, reason = "a file format; a missing key is an error")]
 pub struct ExpertRecipe {
     /// Share of the routed experts that is removed, rounded to whole experts: per layer for a
     /// uniform budget, over all layers for a global one.
+    #[schemars(with = "f64", range(min = 0.0, max = 0.999_999))]
     pub sparsity: Sparsity,
     /// How the removed experts are spread over the layers.
     pub budget: Budget,
-    /// What makes two experts alike.
-    pub similarity: Similarity,
-    /// Weight λ₂ of the co-activation in [`Similarity::Mixed`].
-    pub coactivation_weight: f64,
-    /// How experts are clustered.
-    pub linkage: Linkage,
-    /// κ: survivors are averaged in a layer with this many clusters or fewer.
-    pub average_at_most: usize,
-    /// Seed of [`Linkage::Kmeans`].
-    pub seed: u64,
+    /// How it is decided which experts go: [`CLUSTERS`] groups alike experts and keeps one of each
+    /// group; [`EXHAUSTIVE`] tries all subsets; any other name is that of a saliency, by which
+    /// experts are ranked.
+    pub criterion: StageChoice,
+    /// What makes two experts alike, for `stun`.
+    pub similarity: StageChoice,
+    /// How experts are grouped, for `stun`.
+    pub clustering: StageChoice,
+    /// Which expert of a group survives, or how the group is merged, for `stun`.
+    pub survivor: StageChoice,
+    /// Whether experts whose outputs peak far above all others' stay in any case.
+    pub protect_super_experts: bool,
+    /// How several observations are weighed.
+    pub domains: Domains,
 }
 
+/// The criterion that clusters experts by behaviour, as STUN does.
+pub const CLUSTERS: &str = "stun";
+
+/// The criterion that runs a layer without each subset of its experts.
+pub const EXHAUSTIVE: &str = "exhaustive";
+
 /// Choices of the unstructured stage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::exhaustive_structs, reason = "a file format; a missing key is an error")]
 pub struct WeightRecipe {
-    /// How weights are scored.
-    pub scorer: Scorer,
+    /// How weights are scored, or pruned and made up for.
+    pub scorer: StageChoice,
     /// How the ratio is split over the layers.
-    pub allocation: Allocation,
-    /// M: a score above M times the layer's mean is an outlier.
-    pub owl_multiplier: f64,
-    /// λ: half of the spread between the layers' ratios.
-    pub owl_lambda: f64,
-    /// Which mean of the layers' ratios is kept.
-    pub owl_mean: OwlMean,
+    pub allocation: StageChoice,
+    /// Among which weights the lowest scores go.
+    pub pattern: Pattern,
     /// How a row's share is rounded to whole weights.
     pub rounding: RowRounding,
     /// What an expert gets that no calibration token reached.
@@ -80,11 +108,12 @@ pub struct WeightRecipe {
     pub statistics: Statistics,
     /// Ratio of what is left to zero, instead of one solved for from the total.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<f64>", range(min = 0.0, max = 0.999_999))]
     pub ratio: Option<Sparsity>,
 }
 
 /// Which part of the calibration text is used.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::exhaustive_structs, reason = "a file format; a missing key is an error")]
 pub struct CalibrationRecipe {
@@ -111,9 +140,9 @@ impl CalibrationRecipe {
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-        #[serde(rename_all = "lowercase")]
-        #[value(rename_all = "lower")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+        #[serde(rename_all = "kebab-case")]
+        #[value(rename_all = "kebab")]
         #[non_exhaustive]
         pub enum $name { $($(#[$variant_doc])* $variant),+ }
     };
@@ -129,54 +158,12 @@ choice! {
     }
 }
 choice! {
-    /// What makes two experts alike.
-    Similarity {
-        /// Their router rows are close
-        Router,
-        /// Tokens choose them together
-        Coactivation,
-        /// Both, weighted
-        Mixed,
-    }
-}
-choice! {
-    /// How experts are clustered.
-    Linkage {
-        /// Agglomerative, by the farthest pair
-        Complete,
-        /// Agglomerative, by the mean pair
-        Average,
-        /// The published code's greedy partial linkage
-        Reference,
-        /// k-means on an embedding of the distances
-        Kmeans,
-    }
-}
-choice! {
-    /// How weights are scored.
-    Scorer {
-        /// Magnitude times the norm of the input
-        Wanda,
-        /// Magnitude
-        Magnitude,
-    }
-}
-choice! {
-    /// How the ratio is split over the layers.
-    Allocation {
-        /// Layers with more outliers keep more
-        Owl,
-        /// The same ratio everywhere
-        Uniform,
-    }
-}
-choice! {
-    /// Which mean of the layers' ratios equals the ratio asked for.
-    OwlMean {
-        /// Weighted by parameters
-        Exact,
-        /// Unweighted, as in the published code
-        Reference,
+    /// How several observations are weighed against each other.
+    Domains {
+        /// By the weights given with them
+        Blend,
+        /// So that the text of which the survivors keep least keeps most
+        MaxMin,
     }
 }
 choice! {
@@ -214,8 +201,7 @@ impl Recipe {
     /// Never: the embedded recipe is checked by a test.
     #[must_use]
     pub fn arctic() -> Self {
-        Self::from_toml(include_str!("../recipes/arctic.toml"))
-            .expect("the embedded recipe is checked by a test")
+        Self::from_toml(ARCTIC).expect("the embedded recipe is checked by a test")
     }
 
     /// What the published Wanda and OWL code does, quirks included.
@@ -224,20 +210,32 @@ impl Recipe {
     /// Never: the embedded recipe is checked by a test.
     #[must_use]
     pub fn reference() -> Self {
-        Self::from_toml(include_str!("../recipes/reference.toml"))
-            .expect("the embedded recipe is checked by a test")
+        Self::built_in("reference").expect("the embedded recipe is checked by a test")
+    }
+
+    /// A recipe that comes with the program: one of [`BUILT_IN`].
+    #[must_use]
+    pub fn built_in(name: &str) -> Option<Self> {
+        let (_, text) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name)?;
+        Self::from_toml(text).ok()
     }
 
     /// Parses a recipe. A key that is missing takes the default of [`arctic`](Self::arctic); a key
-    /// that is unknown is an error.
+    /// that is unknown is an error that says what was probably meant. Names of stages are looked up
+    /// when a [`Registry`](crate::Registry) makes the [`Pipeline`](crate::Pipeline).
     ///
     /// # Errors
     /// [`Error::Recipe`] with the place and what was expected.
     pub fn from_toml(text: &str) -> Result<Self, Error> {
         let bad = |e: toml::de::Error| Error::Recipe(e.to_string());
-        let mut table: toml::Table =
-            toml::from_str(include_str!("../recipes/arctic.toml")).map_err(bad)?;
+        let mut table: toml::Table = toml::from_str(ARCTIC).map_err(bad)?;
         let given: toml::Table = toml::from_str(text).map_err(bad)?;
+        let mut known = table.clone();
+        if let Some(toml::Value::Table(weights)) = known.get_mut("weights") {
+            // The one key that has no default.
+            weights.insert("ratio".into(), 0.5.into());
+        }
+        keys::check(&given, &known, "").map_err(Error::Recipe)?;
         override_table(&mut table, given);
         Self::deserialize(table).map_err(bad)
     }
@@ -268,16 +266,6 @@ impl Recipe {
     /// [`Error::Recipe`] with the key and what it may be.
     pub fn check(&self) -> Result<(), Error> {
         let bad = |what: &str| Err(Error::Recipe(what.to_owned()));
-        let WeightRecipe { owl_multiplier, owl_lambda, .. } = self.weights;
-        if !self.experts.coactivation_weight.is_finite() {
-            return bad("experts.coactivation_weight must be a finite number");
-        }
-        if !(owl_multiplier.is_finite() && owl_multiplier > 0.0) {
-            return bad("weights.owl_multiplier must be a finite number above 0");
-        }
-        if !(0.0..1.0).contains(&owl_lambda) {
-            return bad("weights.owl_lambda must be at least 0 and below 1");
-        }
         if self.calibration.samples == 0 || self.calibration.sequence_len < 2 {
             return bad("calibration needs at least 1 sample of at least 2 tokens");
         }
@@ -288,7 +276,9 @@ impl Recipe {
 fn override_table(table: &mut toml::Table, given: toml::Table) {
     for (key, value) in given {
         match (table.get_mut(&key), value) {
-            (Some(toml::Value::Table(inner)), toml::Value::Table(value)) => {
+            (Some(toml::Value::Table(inner)), toml::Value::Table(value))
+                if !inner.contains_key("name") =>
+            {
                 override_table(inner, value);
             }
             (_, value) => {
@@ -304,8 +294,9 @@ mod tests {
 
     #[test]
     fn embedded_recipes_parse_and_are_consistent() {
-        Recipe::arctic().check().unwrap();
-        Recipe::reference().check().unwrap();
+        for (name, _) in BUILT_IN {
+            Recipe::built_in(name).unwrap().check().unwrap();
+        }
     }
 
     #[test]
@@ -320,7 +311,10 @@ mod tests {
         assert_eq!(recipe.weights, Recipe::arctic().weights);
         assert_eq!(recipe.experts.sparsity.value(), 0.5);
         let error = Recipe::from_toml("[experts]\nlinkages = \"complete\"").unwrap_err();
-        assert!(error.to_string().contains("linkages"), "{error}");
+        let expected = "recipe: experts: there is no `linkages`. There are: ";
+        assert!(error.to_string().starts_with(expected), "{error}");
+        let error = Recipe::from_toml("sparsty = 0.2").unwrap_err();
+        assert!(error.to_string().contains("did you mean `sparsity`?"), "{error}");
     }
 
     #[test]
@@ -329,10 +323,6 @@ mod tests {
             let error = Recipe::from_toml(text).unwrap().check().unwrap_err().to_string();
             assert!(error.contains(key), "{error}");
         };
-        check("[weights]\nowl_multiplier = inf", "owl_multiplier");
-        check("[weights]\nowl_multiplier = 0.0", "owl_multiplier");
-        check("[weights]\nowl_lambda = 1.0", "owl_lambda");
-        check("[experts]\ncoactivation_weight = nan", "coactivation_weight");
         check("[calibration]\nsamples = 0", "calibration");
     }
 

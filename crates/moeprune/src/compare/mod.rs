@@ -1,0 +1,359 @@
+//! Prunings side by side, none of them written.
+
+mod likelihood;
+mod pictures;
+
+pub(crate) use likelihood::{Likelihood, likelihood};
+pub use moeprune_page::{Comparison, Cut, LayerPicture, render as render_page};
+
+use std::{path::Path, time::Instant};
+
+use moeprune_capture::{open_calibration, token_blocks_in_order};
+use moeprune_checkpoint::Checkpoint;
+use moeprune_core::{CorpusTag, Observation, ParameterCounts, Plan};
+use moeprune_page::{Estimate, FORMAT, UNPRUNED};
+
+use crate::{
+    Error, Evaluation, Execution, Pipeline, Progress, Recipe, Registry,
+    apply::{KeptExperts, UnwrittenModel},
+    calibration::tokenizer_for,
+    evaluation::{Score, evaluate_source},
+    finite::Finite,
+    planning::plan,
+    recipe::CLUSTERS,
+    survivors::choose_survivors,
+};
+
+/// A pruning to be compared with others.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct Variant {
+    /// What it is called in tables.
+    pub name: String,
+    /// What it does.
+    pub recipe: Recipe,
+}
+
+/// What is measured of each pruning.
+#[derive(Debug, Clone, Default)]
+#[expect(clippy::exhaustive_structs, reason = "options, made with `..`")]
+pub struct Measures<'a> {
+    /// Questions. The model must fit in memory.
+    pub task: Option<Evaluation<'a>>,
+    /// The metric that is taken as accuracy, for example `flexible-extract`; the task's first if it
+    /// is not said.
+    pub metric: Option<&'a str>,
+    /// Text for perplexity. A layer is in memory at a time.
+    pub text: Option<&'a Path>,
+    /// Only the first so many blocks of the text.
+    pub text_blocks: Option<usize>,
+    /// Tokens in a block of the text; the model's maximum, at most 2048, by default.
+    pub sequence_len: Option<usize>,
+    /// Whether the unpruned model is left out.
+    pub skip_unpruned: bool,
+}
+
+/// Measures the unpruned model and each variant of it.
+///
+/// Nothing is written: experts that go are left out when the model is loaded, which gives what
+/// masking them in the router gives, and weights are zeroed on the way. Weights are masked by the
+/// observation's statistics, as with `statistics = "stored"`.
+///
+/// # Errors
+/// If a variant's recipe cannot be followed (a reconstruction needs more than an observation), or
+/// the model cannot be run.
+pub fn compare(
+    checkpoint: &Checkpoint,
+    observation: Option<&Observation>,
+    variants: &[Variant],
+    registry: &Registry,
+    measures: &Measures<'_>,
+    on: &Execution,
+    progress: &mut dyn Progress,
+) -> Result<Comparison, Error> {
+    let text = Text::read(checkpoint, measures)?;
+    let mut cuts = Vec::with_capacity(1 + variants.len());
+    if !measures.skip_unpruned {
+        cuts.push(unpruned(checkpoint, measures, text.as_ref(), on, progress)?);
+    }
+    for Variant { name, recipe } in variants {
+        let cut = Pruned::new(checkpoint, observation, recipe, registry, on, progress)
+            .and_then(|pruned| pruned.cut(name, measures, text.as_ref(), on, progress))
+            .map_err(|error| named(name, error))?;
+        progress.note(&format!("{name}: {}", in_words(&cut)));
+        cuts.push(cut);
+    }
+    let spec = checkpoint.spec();
+    let task = measures.task.as_ref();
+    let pictured =
+        variants.iter().find(|variant| variant.recipe.experts.criterion.name == CLUSTERS);
+    let recipe = pictured.or_else(|| variants.first()).map(|variant| &variant.recipe);
+    Ok(Comparison {
+        format: FORMAT,
+        tool: concat!("moeprune ", env!("CARGO_PKG_VERSION")).to_owned(),
+        model: file_name(checkpoint.dir()),
+        family: spec.family.clone(),
+        observed: observation.map(|o| o.corpora.iter().map(describe).collect()).unwrap_or_default(),
+        task: task.map(|task| task.task.to_owned()),
+        data: task.map(|task| file_name(task.data)),
+        documents: None,
+        metric: task.and(measures.metric).map(str::to_owned),
+        device: on.name(),
+        cuts,
+        layers: match recipe {
+            Some(recipe) => pictures::of(checkpoint, observation, recipe, registry)?,
+            None => Vec::new(),
+        },
+    })
+}
+
+fn named(name: &str, error: Error) -> Error {
+    if error.is_stop() { error } else { Error::Request(format!("{name}: {error}")) }
+}
+
+/// A plan that is carried out in memory only.
+pub(crate) struct Pruned<'a> {
+    checkpoint: &'a Checkpoint,
+    observation: Option<&'a Observation>,
+    recipe: Recipe,
+    pipeline: Pipeline,
+    plan: Plan,
+    seconds: f64,
+}
+
+impl<'a> Pruned<'a> {
+    pub(crate) fn new(
+        checkpoint: &'a Checkpoint,
+        observation: Option<&'a Observation>,
+        recipe: &Recipe,
+        registry: &Registry,
+        _on: &Execution,
+        progress: &mut dyn Progress,
+    ) -> Result<Self, Error> {
+        let started = Instant::now();
+        let mut recipe = recipe.clone();
+        registry.resolve(&mut recipe)?;
+        let pipeline = registry.pipeline(&recipe)?;
+        let plan = plan(checkpoint, observation, &recipe, &pipeline, progress)?;
+        let plan = choose_survivors(checkpoint, &plan, &pipeline, progress)?;
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(Self { checkpoint, observation, recipe, pipeline, plan, seconds })
+    }
+
+    /// Hands over the model.
+    pub(crate) fn run<R>(
+        &self,
+        on: &Execution,
+        progress: &mut dyn Progress,
+        run: impl FnOnce(&UnwrittenModel<'_>, &mut dyn Progress) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let kept = KeptExperts::new(self.checkpoint, &self.plan);
+        let model = UnwrittenModel::new(
+            &kept,
+            &self.plan,
+            &self.recipe,
+            &self.pipeline,
+            self.observation,
+            on,
+            progress,
+        )?;
+        run(&model, progress)
+    }
+
+    fn cut(
+        &self,
+        name: &str,
+        measures: &Measures<'_>,
+        text: Option<&Text>,
+        on: &Execution,
+        progress: &mut dyn Progress,
+    ) -> Result<Cut, Error> {
+        let started = Instant::now();
+        self.run(on, progress, |model, progress| {
+            let (accuracy, perplexity) =
+                measure(self.checkpoint, model, measures, text, on, progress)?;
+            let weights_too = self.recipe.prunes_weights();
+            let experts_of = |spec: &moeprune_core::ModelSpec| -> u64 {
+                spec.layers.iter().filter_map(|l| l.moe()).map(|moe| moe.experts as u64).sum()
+            };
+            let (before, after) = (self.checkpoint.spec(), model.spec());
+            let removed = ParameterCounts::of(before).all - ParameterCounts::of(after).all;
+            Ok(Cut {
+                criterion: name.to_owned(),
+                expert_share: self.recipe.experts.sparsity.value(),
+                total_share: if weights_too { self.recipe.sparsity.value() } else { 0.0 },
+                experts_kept: experts_of(after),
+                experts: experts_of(before),
+                parameters: model.parameters(),
+                bytes: self.checkpoint.weight_bytes().saturating_sub(2 * removed),
+                accuracy,
+                perplexity,
+                seconds: self.seconds + started.elapsed().as_secs_f64(),
+                layer_sparsity: model.layer_sparsity(),
+                kept: self.kept(),
+            })
+        })
+    }
+
+    /// The experts of each MoE layer that stay, as source indices.
+    fn kept(&self) -> Vec<Vec<usize>> {
+        let layers = self.checkpoint.spec().layers.iter().enumerate();
+        let moe = layers.filter_map(|(index, layer)| Some((index, layer.moe()?.experts)));
+        moe.map(|(index, experts)| match self.plan.layers.iter().find(|plan| plan.layer == index) {
+            Some(plan) => plan.survivors.iter().map(|survivor| survivor.source).collect(),
+            None => (0..experts).collect(),
+        })
+        .collect()
+    }
+}
+
+fn unpruned(
+    checkpoint: &Checkpoint,
+    measures: &Measures<'_>,
+    text: Option<&Text>,
+    on: &Execution,
+    progress: &mut dyn Progress,
+) -> Result<Cut, Error> {
+    let started = Instant::now();
+    let spec = checkpoint.spec();
+    let source = &Whole { weights: Finite(checkpoint), spec };
+    let (accuracy, perplexity) = measure(checkpoint, source, measures, text, on, progress)?;
+    let moe: Vec<usize> = spec.layers.iter().filter_map(|l| l.moe()).map(|m| m.experts).collect();
+    let experts: u64 = moe.iter().map(|&experts| experts as u64).sum();
+    Ok(Cut {
+        criterion: UNPRUNED.to_owned(),
+        expert_share: 0.0,
+        total_share: 0.0,
+        experts_kept: experts,
+        experts,
+        parameters: ParameterCounts::of(spec).all,
+        bytes: checkpoint.weight_bytes(),
+        accuracy,
+        perplexity,
+        seconds: started.elapsed().as_secs_f64(),
+        layer_sparsity: vec![0.0; spec.layers.len()],
+        kept: moe.into_iter().map(|experts| (0..experts).collect()).collect(),
+    })
+}
+
+/// Weights with a specification of what they are.
+pub(crate) trait Model: moeprune_core::TensorSource {
+    fn spec(&self) -> &moeprune_core::ModelSpec;
+}
+
+impl Model for UnwrittenModel<'_> {
+    fn spec(&self) -> &moeprune_core::ModelSpec {
+        UnwrittenModel::spec(self)
+    }
+}
+
+struct Whole<'a> {
+    weights: Finite<'a>,
+    spec: &'a moeprune_core::ModelSpec,
+}
+
+impl moeprune_core::TensorSource for Whole<'_> {
+    fn tensor(
+        &self,
+        id: moeprune_core::TensorId,
+    ) -> Result<moeprune_core::TensorBytes<'_>, moeprune_core::StageError> {
+        self.weights.tensor(id)
+    }
+}
+
+impl Model for Whole<'_> {
+    fn spec(&self) -> &moeprune_core::ModelSpec {
+        self.spec
+    }
+}
+
+fn measure(
+    checkpoint: &Checkpoint,
+    model: &dyn Model,
+    measures: &Measures<'_>,
+    text: Option<&Text>,
+    on: &Execution,
+    progress: &mut dyn Progress,
+) -> Result<(Option<Estimate>, Option<f64>), Error> {
+    let accuracy = match &measures.task {
+        None => None,
+        Some(task) => {
+            let score = evaluate_source(checkpoint, model, model.spec(), task, on, progress)?;
+            accuracy(&score, measures.metric)?
+        }
+    };
+    let perplexity = match text {
+        None => None,
+        Some(text) => {
+            let step = "perplexity";
+            let found = likelihood(model, model.spec(), &text.blocks, on, step, progress)?;
+            // A model that was broken predicts next to nothing: its perplexity overflows.
+            Some(found.mean().exp().min(f64::MAX))
+        }
+    };
+    Ok((accuracy, perplexity))
+}
+
+fn accuracy(score: &Score, metric: Option<&str>) -> Result<Option<Estimate>, Error> {
+    let Score::Answers(report) = score else { return Ok(None) };
+    let found = match metric {
+        None => report.metrics.values().next(),
+        Some(name) => report.metrics.get(name),
+    };
+    let Some(estimate) = found else {
+        let names: Vec<&str> = report.metrics.keys().map(String::as_str).collect();
+        return Err(Error::Request(format!(
+            "{} has no metric {}; it has {}",
+            report.task,
+            metric.unwrap_or("at all"),
+            names.join(", ")
+        )));
+    };
+    Ok(Some(Estimate { mean: estimate.mean, stderr: estimate.stderr }))
+}
+
+/// Text that perplexity is measured on.
+struct Text {
+    blocks: moeprune_capture::TokenBlocks,
+}
+
+impl Text {
+    fn read(checkpoint: &Checkpoint, measures: &Measures<'_>) -> Result<Option<Self>, Error> {
+        let Some(path) = measures.text else { return Ok(None) };
+        let spec = checkpoint.spec();
+        let file = open_calibration(path)?;
+        let tokenizer = tokenizer_for(&file, checkpoint)?;
+        let length = measures.sequence_len.unwrap_or(2048).min(spec.max_positions);
+        let blocks = token_blocks_in_order(&file, tokenizer.as_ref(), spec.vocab, length)?;
+        let (blocks, _) = blocks.split_at(measures.text_blocks.unwrap_or(usize::MAX));
+        Ok(Some(Self { blocks }))
+    }
+}
+
+fn describe(corpus: &CorpusTag) -> String {
+    let often = if corpus.repeated == 1 {
+        String::new()
+    } else {
+        format!(", each counted {} times", corpus.repeated)
+    };
+    let CorpusTag { name, samples, sequence_len, .. } = corpus;
+    format!("{name}: {samples} blocks of {sequence_len} tokens{often}")
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn in_words(cut: &Cut) -> String {
+    let mut words = format!("{} of {} experts", cut.experts_kept, cut.experts);
+    if let Some(Estimate { mean, stderr }) = cut.accuracy {
+        words += &format!(", accuracy {mean:.3}");
+        if let Some(stderr) = stderr {
+            words += &format!(" ± {stderr:.3}");
+        }
+    }
+    if let Some(perplexity) = cut.perplexity {
+        words += &format!(", perplexity {perplexity:.3}");
+    }
+    words
+}

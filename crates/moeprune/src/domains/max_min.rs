@@ -1,0 +1,91 @@
+//! Weights under which the text that loses most loses least.
+
+use moeprune_checkpoint::Checkpoint;
+use moeprune_core::{Observation, Plan};
+
+use super::{Domain, blend, coverage};
+use crate::{Error, Pipeline, Progress, Recipe, planning::plan, progress::Silent};
+
+/// Plans that are tried.
+const ROUNDS: u64 = 64;
+
+/// Weights are whole thousandths, so that a plan can be made again from what is printed.
+const STEPS: f64 = 1000.0;
+
+/// Looks for weights by multiplicative updates: from those that are given, each round makes the plan
+/// of the blend and shifts weight towards the texts that it covers least. The plan with the best
+/// [coverage](super::Coverage) of the worst text wins, the first among equals. Works with any way of
+/// choosing experts, as it does nothing but blend; one that looks at no observation is refused.
+pub(crate) fn plan_max_min(
+    checkpoint: &Checkpoint,
+    domains: &[Domain],
+    recipe: &Recipe,
+    pipeline: &Pipeline,
+    progress: &mut dyn Progress,
+) -> Result<(Plan, Option<Observation>), Error> {
+    if domains.len() < 2 {
+        return Err(Error::Request(
+            "to lift the text that loses most, give two observations or more, one of each text"
+                .into(),
+        ));
+    }
+    if !pipeline.needs_observation() {
+        return Err(Error::Request(
+            "what experts are chosen by looks at no observation, so no weights of texts change it; \
+             choose another --criterion or --similarity, or --domains blend"
+                .into(),
+        ));
+    }
+    let light: Vec<Domain> = domains
+        .iter()
+        .map(|domain| Domain { observation: domain.observation.routing_only(), ..domain.clone() })
+        .collect();
+    let sum: f64 = domains.iter().map(|domain| domain.weight).sum();
+    let mut shares: Vec<f64> =
+        domains.iter().map(|domain| domain.weight / sum.max(f64::MIN_POSITIVE)).collect();
+    let mut best: Option<(f64, Vec<f64>)> = None;
+    progress.begin("weighing texts", ROUNDS, "plans");
+    for round in 0..ROUNDS {
+        if progress.should_stop() {
+            return Err(Error::Stopped);
+        }
+        let weights = whole_steps(&shares);
+        let weighed = weighed(&light, &weights);
+        let observation = blend(&weighed)?;
+        let plan = plan(checkpoint, observation.as_ref(), recipe, pipeline, &mut Silent)?;
+        let covered: Vec<f64> =
+            coverage(&plan, &weighed)?.iter().map(|domain| domain.saliency).collect();
+        let worst = covered.iter().copied().fold(f64::INFINITY, f64::min);
+        if best.as_ref().is_none_or(|(least, _)| worst > *least) {
+            best = Some((worst, weights));
+        }
+        // Steps shrink, so that weights settle; they depend on how far texts are apart, not on
+        // how much of all is lost.
+        let spread = covered.iter().copied().fold(0.0, f64::max) - worst;
+        if spread == 0.0 {
+            break;
+        }
+        let rate = 1.0 / (1.0 + round as f64 / 8.0);
+        for (share, covered) in shares.iter_mut().zip(&covered) {
+            *share = (*share).max(1.0 / STEPS) * (-rate * (covered - worst) / spread).exp();
+        }
+        let sum: f64 = shares.iter().sum();
+        shares.iter_mut().for_each(|share| *share /= sum);
+        progress.advance(round + 1, &format!("worst text keeps {:.1} %", 100.0 * worst));
+    }
+    progress.end();
+    let (_, weights) = best.ok_or_else(|| Error::Request("no plan was made".into()))?;
+    let observation = blend(&weighed(domains, &weights))?;
+    let plan = plan(checkpoint, observation.as_ref(), recipe, pipeline, progress)?;
+    Ok((plan, observation))
+}
+
+fn weighed(domains: &[Domain], weights: &[f64]) -> Vec<Domain> {
+    let weigh = |(domain, &weight): (&Domain, &f64)| Domain { weight, ..domain.clone() };
+    domains.iter().zip(weights).map(weigh).collect()
+}
+
+/// Whole thousandths, none of them zero: a text without any weight could not come back.
+fn whole_steps(shares: &[f64]) -> Vec<f64> {
+    shares.iter().map(|share| (share * STEPS).round().max(1.0)).collect()
+}

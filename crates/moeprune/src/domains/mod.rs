@@ -1,0 +1,60 @@
+//! Observations of several texts, weighed against each other.
+
+mod coverage;
+mod max_min;
+
+pub use coverage::{Coverage, coverage};
+pub(crate) use max_min::plan_max_min;
+
+use moeprune_checkpoint::Checkpoint;
+use moeprune_core::{Observation, Plan};
+
+use crate::{Error, Pipeline, Progress, Recipe, planning::plan, recipe};
+
+/// What a model did on one text, and how much the text counts.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct Domain {
+    /// A name for people.
+    pub name: String,
+    /// What was observed.
+    pub observation: Observation,
+    /// How much its tokens count against those of the others; at least 0.
+    pub weight: f64,
+}
+
+/// All domains as one observation, by their weights; `None` of none.
+///
+/// # Errors
+/// As [`Observation::blend`].
+pub fn blend(domains: &[Domain]) -> Result<Option<Observation>, Error> {
+    if domains.is_empty() {
+        return Ok(None);
+    }
+    let parts: Vec<(&Observation, f64)> =
+        domains.iter().map(|domain| (&domain.observation, domain.weight)).collect();
+    Ok(Some(Observation::blend(&parts)?))
+}
+
+/// As [`plan`] from observations of several texts: blended by their weights, or, if the recipe says
+/// so, by weights under which the text that loses most loses least. Returns the plan and the
+/// blended observation it was made from.
+///
+/// # Errors
+/// As [`plan`] and [`blend`]; if weights are to be found and there are not several texts.
+pub fn plan_domains(
+    checkpoint: &Checkpoint,
+    domains: &[Domain],
+    recipe: &Recipe,
+    pipeline: &Pipeline,
+    progress: &mut dyn Progress,
+) -> Result<(Plan, Option<Observation>), Error> {
+    match recipe.experts.domains {
+        recipe::Domains::Blend => {
+            let observation = blend(domains)?;
+            let plan = plan(checkpoint, observation.as_ref(), recipe, pipeline, progress)?;
+            Ok((plan, observation))
+        }
+        recipe::Domains::MaxMin => plan_max_min(checkpoint, domains, recipe, pipeline, progress),
+    }
+}

@@ -1,0 +1,289 @@
+//! The stages that come with the program.
+
+use moeprune_cluster::{Agglomerative, KMeans, Linkage, ReferenceLinkage};
+use moeprune_core::StageError;
+use moeprune_saliency::{Frequency, GateWeight, OutputNorm, PeakActivation, Random, Reap};
+use moeprune_score::{
+    BlockThreshold, Depth, InputNormalization, Magnitude, Owl, SparseGpt, Uniform, Wanda,
+};
+use moeprune_select::{Busiest, MergeAll, NearestToMean, Precision};
+use moeprune_similarity::{
+    CoActivation, CoActivationScaling, Mixed, OutputDistance, RouterDistance, RouterNormalization,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{NoParameters, Registry};
+use crate::recipe::Pattern;
+
+impl Registry {
+    /// All that come with the program.
+    #[must_use]
+    pub fn built_in() -> Self {
+        let mut registry = Self::default();
+        registry.add_saliencies();
+        registry.add_similarities();
+        registry.add_clusterings_and_selectors();
+        registry.add_scorers_and_allocators();
+        registry
+    }
+
+    fn add_saliencies(&mut self) {
+        self.add_saliency("frequency", "tokens routed to an expert", |_: NoParameters| {
+            Ok(Box::new(Frequency))
+        });
+        self.add_saliency("gate", "sum of the gate weights it was given", |_: NoParameters| {
+            Ok(Box::new(GateWeight))
+        });
+        self.add_saliency(
+            "ean",
+            "norm of its outputs without the gate, summed or the mean over its tokens",
+            |EanParameters { over }| {
+                Ok(Box::new(match over {
+                    Over::Sum => OutputNorm::Sum,
+                    Over::Mean => OutputNorm::Mean,
+                }))
+            },
+        );
+        self.add_saliency(
+            "reap",
+            "mean over its tokens of gate weight times the norm of its output",
+            |_: NoParameters| Ok(Box::new(Reap)),
+        );
+        self.add_saliency("peak", "largest magnitude in any of its outputs", |_: NoParameters| {
+            Ok(Box::new(PeakActivation))
+        });
+        self.add_saliency("random", "a seeded draw, as the control", |SeedParameters { seed }| {
+            Ok(Box::new(Random { seed }))
+        });
+    }
+
+    fn add_similarities(&mut self) {
+        self.add_similarity(
+            "router",
+            "distance between router rows",
+            |RouterParameters { normalized }| Ok(Box::new(router(normalized))),
+        );
+        self.add_similarity(
+            "coactivation",
+            "how often one token chooses both",
+            |CoActivationParameters { scaling }| Ok(Box::new(coactivation(scaling))),
+        );
+        self.add_similarity(
+            "mixed",
+            "router distance less co-activation, weighted",
+            |MixedParameters { router_weight, coactivation_weight, scaling }| {
+                for (key, weight) in
+                    [("router_weight", router_weight), ("coactivation_weight", coactivation_weight)]
+                {
+                    in_range(key, weight, (0.0..f64::INFINITY).contains(&weight), "at least 0")?;
+                }
+                Ok(Box::new(Mixed {
+                    router: RouterDistance::default(),
+                    router_weight,
+                    coactivation: coactivation(scaling),
+                    coactivation_weight,
+                }))
+            },
+        );
+        self.add_similarity("outputs", "distance between mean outputs", |_: NoParameters| {
+            Ok(Box::new(OutputDistance))
+        });
+    }
+
+    fn add_clusterings_and_selectors(&mut self) {
+        for (name, about, linkage) in [
+            ("complete", "agglomerative, by the farthest pair", Linkage::Complete),
+            ("average", "agglomerative, by the mean pair", Linkage::Average),
+            ("single", "agglomerative, by the nearest pair", Linkage::Single),
+        ] {
+            self.add_clustering(name, about, move |_: NoParameters| {
+                Ok(Box::new(Agglomerative { linkage }))
+            });
+        }
+        self.add_clustering(
+            "reference",
+            "the published code's greedy partial linkage",
+            |_: NoParameters| Ok(Box::new(ReferenceLinkage)),
+        );
+        self.add_clustering(
+            "kmeans",
+            "k-means on an embedding of the distances",
+            |KMeansParameters { seed, runs }| Ok(Box::new(KMeans { seed, runs })),
+        );
+        self.add_selector(
+            "nearest",
+            "the member nearest to the group's mean; all are averaged in a layer with \
+             average_at_most groups or fewer",
+            |NearestParameters { average_at_most, precision }| {
+                Ok(Box::new(NearestToMean {
+                    merge_when_clusters_at_most: average_at_most,
+                    precision: match precision {
+                        Arithmetic::Exact => Precision::F64,
+                        Arithmetic::Reference => Precision::ReferenceBf16,
+                    },
+                }))
+            },
+        );
+        self.add_selector("busiest", "the member with the most tokens", |_: NoParameters| {
+            Ok(Box::new(Busiest))
+        });
+        self.add_selector("average", "the mean of all members", |_: NoParameters| {
+            Ok(Box::new(MergeAll::Plain))
+        });
+        self.add_selector(
+            "weighted-average",
+            "the mean of all members, each counting by its tokens",
+            |_: NoParameters| Ok(Box::new(MergeAll::ByTokens)),
+        );
+    }
+
+    fn add_scorers_and_allocators(&mut self) {
+        self.add_scorer("magnitude", "magnitude", |_: NoParameters| Ok(Box::new(Magnitude)));
+        self.add_scorer(
+            "wanda",
+            "magnitude times the norm of the input",
+            |WandaParameters { normalization }| {
+                Ok(Box::new(Wanda {
+                    normalization: match normalization {
+                        Normalization::PerCall => InputNormalization::PerCall,
+                        Normalization::PerToken => InputNormalization::PerToken,
+                    },
+                }))
+            },
+        );
+        self.add_reconstructor(
+            "sparsegpt",
+            "SparseGPT: changes the weights that stay to make up for those that go",
+            |SparseGptParameters { block, damping, threshold, least_tokens, pattern }| {
+                in_range("damping", damping, damping.is_finite() && damping > 0.0, "above 0")?;
+                Ok(Box::new(SparseGpt {
+                    block,
+                    damping,
+                    threshold: match threshold {
+                        Arithmetic::Exact => BlockThreshold::Exact,
+                        Arithmetic::Reference => BlockThreshold::Reference,
+                    },
+                    group: match pattern {
+                        Pattern::Row => None,
+                        Pattern::NOfM(group) => Some(group),
+                    },
+                    least_tokens: (least_tokens > 0).then_some(least_tokens),
+                }))
+            },
+        );
+        self.add_allocator("uniform", "the same ratio everywhere", |_: NoParameters| {
+            Ok(Box::new(Uniform))
+        });
+        self.add_allocator(
+            "depth",
+            "the first layer slope less, the last slope more, a straight line between",
+            |DepthParameters { slope }| {
+                in_range("slope", slope, (-1.0..=1.0).contains(&slope), "from -1 to 1")?;
+                Ok(Box::new(Depth { slope }))
+            },
+        );
+        self.add_allocator(
+            "owl",
+            "layers with more outliers keep more",
+            |OwlParameters { multiplier, lambda, mean }| {
+                let positive = multiplier.is_finite() && multiplier > 0.0;
+                in_range("multiplier", multiplier, positive, "above 0")?;
+                let share = (0.0..1.0).contains(&lambda);
+                in_range("lambda", lambda, share, "at least 0 and below 1")?;
+                Ok(Box::new(Owl { multiplier, lambda, exact_total: mean == Arithmetic::Exact }))
+            },
+        );
+    }
+}
+
+fn in_range(key: &str, value: f64, fits: bool, range: &str) -> Result<(), StageError> {
+    if fits { Ok(()) } else { Err(format!("{key} is {value}; it must be {range}").into()) }
+}
+
+fn router(normalized: bool) -> RouterDistance {
+    RouterDistance {
+        normalization: match normalized {
+            true => RouterNormalization::FrobeniusNorm,
+            false => RouterNormalization::None,
+        },
+    }
+}
+
+fn coactivation(scaling: Scaling) -> CoActivation {
+    CoActivation {
+        scaling: match scaling {
+            Scaling::Counts => CoActivationScaling::Counts,
+            Scaling::LayerMean => CoActivationScaling::LayerMean,
+            Scaling::Cosine => CoActivationScaling::Cosine,
+            Scaling::Jaccard => CoActivationScaling::Jaccard,
+        },
+    }
+}
+
+macro_rules! parameters {
+    ($name:ident { $($key:ident: $kind:ty = $default:expr),+ $(,)? }) => {
+        #[derive(Serialize, Deserialize)]
+        struct $name { $($key: $kind),+ }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($key: $default),+ }
+            }
+        }
+    };
+}
+
+#[derive(Serialize, Deserialize)]
+struct SparseGptParameters {
+    block: usize,
+    damping: f64,
+    threshold: Arithmetic,
+    /// Fewer, and a Linear is scored; 0 stands for as many as it has inputs.
+    least_tokens: u64,
+    /// The recipe's pattern, which the registry hands over.
+    #[serde(default, skip_serializing)]
+    pattern: Pattern,
+}
+
+impl Default for SparseGptParameters {
+    fn default() -> Self {
+        let SparseGpt { block, damping, .. } = SparseGpt::default();
+        let threshold = Arithmetic::Exact;
+        Self { block, damping, threshold, least_tokens: 0, pattern: Pattern::Row }
+    }
+}
+
+macro_rules! word {
+    ($name:ident { $($variant:ident),+ $(,)? }) => {
+        #[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        enum $name { $($variant),+ }
+    };
+}
+
+word!(Over { Sum, Mean });
+word!(Arithmetic { Exact, Reference });
+word!(Normalization { PerCall, PerToken });
+word!(Scaling { Counts, LayerMean, Cosine, Jaccard });
+
+parameters!(EanParameters { over: Over = Over::Sum });
+parameters!(SeedParameters { seed: u64 = 0 });
+parameters!(RouterParameters { normalized: bool = false });
+parameters!(CoActivationParameters { scaling: Scaling = Scaling::LayerMean });
+parameters!(MixedParameters {
+    router_weight: f64 = 1.0,
+    coactivation_weight: f64 = 1.0,
+    scaling: Scaling = Scaling::LayerMean,
+});
+parameters!(KMeansParameters { seed: u64 = 0, runs: usize = KMeans::default().runs });
+parameters!(NearestParameters {
+    average_at_most: usize = NearestToMean::default().merge_when_clusters_at_most,
+    precision: Arithmetic = Arithmetic::Exact,
+});
+parameters!(WandaParameters { normalization: Normalization = Normalization::PerCall });
+parameters!(DepthParameters { slope: f64 = 0.05 });
+parameters!(OwlParameters {
+    multiplier: f64 = Owl::default().multiplier,
+    lambda: f64 = Owl::default().lambda,
+    mean: Arithmetic = Arithmetic::Exact,
+});

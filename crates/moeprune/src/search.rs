@@ -1,0 +1,308 @@
+//! Finding out how a total is best split, instead of assuming it.
+
+use moeprune_capture::TokenBlocks;
+use moeprune_checkpoint::Checkpoint;
+use moeprune_core::{CorpusTag, Observation, Sparsity};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Calibration, Error, Execution, Progress, Recipe, Registry,
+    calibration::observe,
+    compare::{Likelihood, Pruned, likelihood},
+    planning::check_request,
+    recipe::StageChoice,
+};
+
+/// Which choices of a recipe are searched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::exhaustive_structs, reason = "what there is to search for")]
+pub struct Search {
+    /// How much of the total whole experts make up, and by which criterion they go.
+    pub experts: bool,
+    /// How the ratio of the rest is split over the layers.
+    pub allocation: bool,
+}
+
+impl Search {
+    /// Whether there is anything to search for.
+    #[must_use]
+    pub fn is_on(self) -> bool {
+        self.experts || self.allocation
+    }
+}
+
+/// What a search tried and found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SearchReport {
+    /// Calibration blocks that statistics were taken on.
+    pub observed_blocks: usize,
+    /// Calibration blocks that candidates were scored on, which no statistics were taken on.
+    pub held_out_blocks: usize,
+    /// Mean negative log-likelihood of the unpruned model on these, in nats a token.
+    pub unpruned: f64,
+    /// In the order they were tried.
+    pub candidates: Vec<Candidate>,
+}
+
+/// One way to reach the total.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Candidate {
+    /// Share of the experts that goes first.
+    pub expert_sparsity: f64,
+    /// By which they go.
+    pub criterion: StageChoice,
+    /// How the ratio of the rest is split over the layers.
+    pub allocation: StageChoice,
+    /// Mean negative log-likelihood on the held-out blocks, in nats a token.
+    pub nll: f64,
+    /// Standard error of its difference to the best one's, block by block; nothing of the best one.
+    pub stderr_to_best: Option<f64>,
+    /// Whether this is what was chosen.
+    pub chosen: bool,
+}
+
+/// Shares of the total that are tried for whole experts.
+const EXPERT_PARTS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
+
+/// Criteria that are tried beside the recipe's own.
+const CRITERIA: [&str; 3] = ["stun", "reap", "frequency"];
+
+/// Splits that are tried beside the recipe's own.
+const ALLOCATIONS: [&str; 8] = [
+    "uniform",
+    "owl:lambda=0.04",
+    "owl:lambda=0.08",
+    "owl:lambda=0.16",
+    "depth:slope=0.05",
+    "depth:slope=0.1",
+    "depth:slope=-0.05",
+    "depth:slope=-0.1",
+];
+
+/// Looks for the split of `recipe.sparsity` under which the model predicts text best.
+///
+/// A quarter of the calibration blocks, the last ones, is kept apart. The model is observed on the
+/// others; each candidate is made from that one observation, in memory, and scored by its mean
+/// negative log-likelihood on the blocks kept apart. First the share of whole experts and their
+/// criterion, with one ratio everywhere; then, for the best of these, how the ratio is split over
+/// the layers: at most [`most_evaluations`] in all. No test data is looked at, and the same blocks
+/// give the same choice.
+///
+/// # Errors
+/// If there are fewer than four blocks, no candidate can be carried out, or the model cannot be
+/// run.
+pub fn search(
+    checkpoint: &Checkpoint,
+    calibration: &Calibration,
+    recipe: &Recipe,
+    what: Search,
+    registry: &Registry,
+    on: &Execution,
+    progress: &mut dyn Progress,
+) -> Result<(Recipe, SearchReport), Error> {
+    let (observed, held_out) = split(calibration)?;
+    let on = &on.for_blocks(checkpoint, &observed.tag, false, progress)?;
+    let observation = observe(checkpoint, &observed, on, progress)?;
+    let unpruned =
+        likelihood(checkpoint, checkpoint.spec(), &held_out, on, "unpruned model", progress)?;
+    let mut trial = Trial {
+        checkpoint,
+        observation: &observation,
+        held_out: &held_out,
+        registry,
+        on,
+        tried: Vec::new(),
+    };
+    let mut best = recipe.clone();
+    // Masks come from the observation here, whatever the recipe has the run do.
+    best.weights.statistics = crate::recipe::Statistics::Stored;
+    if what.experts {
+        let mut candidates = Vec::new();
+        for part in EXPERT_PARTS {
+            for criterion in criteria(recipe) {
+                let mut candidate = best.clone();
+                candidate.experts.sparsity = Sparsity::new(recipe.sparsity.value() * part)?;
+                candidate.experts.criterion = criterion;
+                if what.allocation {
+                    candidate.weights.allocation = "uniform".into();
+                }
+                let same = |other: &Recipe| removes_as(checkpoint, other, &candidate);
+                if !candidates.iter().any(same) {
+                    candidates.push(candidate);
+                }
+            }
+        }
+        best = trial.best_of(candidates, "searching the experts' share", progress)?;
+    }
+    if what.allocation && best.prunes_weights() {
+        let mut candidates = Vec::new();
+        let own = recipe.weights.allocation.clone();
+        for allocation in ALLOCATIONS.iter().map(|text| text.parse()).chain([Ok(own)]) {
+            let mut candidate = best.clone();
+            candidate.weights.allocation = allocation.map_err(Error::Recipe)?;
+            registry.resolve(&mut candidate)?;
+            if !candidates.contains(&candidate) {
+                candidates.push(candidate);
+            }
+        }
+        best = trial.best_of(candidates, "searching the layers' ratios", progress)?;
+    }
+    best.weights.statistics = recipe.weights.statistics;
+    let report = trial.report(&best, unpruned.mean(), observed.blocks.blocks().len());
+    Ok((best, report))
+}
+
+/// The most candidates that a search scores.
+#[must_use]
+pub fn most_evaluations(what: Search) -> usize {
+    let experts = (EXPERT_PARTS.len() - 1) * (CRITERIA.len() + 1) + 1;
+    let allocations = ALLOCATIONS.len() + 1;
+    usize::from(what.experts) * experts + usize::from(what.allocation) * allocations
+}
+
+/// The blocks to observe and the ones kept apart.
+fn split(calibration: &Calibration) -> Result<(Calibration, TokenBlocks), Error> {
+    let blocks = calibration.blocks.blocks().len();
+    let apart = blocks / 4;
+    if apart == 0 {
+        return Err(Error::Request(format!(
+            "a search keeps a quarter of the calibration blocks apart, and there are only {}; ask \
+             for 4 or more with --samples",
+            blocks
+        )));
+    }
+    let (observed, held_out) = calibration.blocks.clone().split_at(blocks - apart);
+    let tag = CorpusTag { samples: (blocks - apart) as u64, ..calibration.tag.clone() };
+    Ok((Calibration { blocks: observed, tag }, held_out))
+}
+
+/// The recipe's own criterion, and those that are tried beside it.
+fn criteria(recipe: &Recipe) -> Vec<StageChoice> {
+    let own = recipe.experts.criterion.clone();
+    let others =
+        CRITERIA.iter().filter(|name| **name != own.name).map(|name| StageChoice::new(name));
+    std::iter::once(own.clone()).chain(others).collect()
+}
+
+/// Whether two recipes differ in nothing but a criterion that is not asked, or a share that comes
+/// to the same whole experts.
+fn removes_as(checkpoint: &Checkpoint, a: &Recipe, b: &Recipe) -> bool {
+    let removed =
+        |recipe: &Recipe| crate::planning::expert_budget(checkpoint.spec(), recipe).ok().flatten();
+    let (of_a, of_b) = (removed(a), removed(b));
+    of_a == of_b
+        && a.prunes_weights() == b.prunes_weights()
+        && (of_a.is_none() || a.experts.criterion == b.experts.criterion)
+}
+
+struct Trial<'a> {
+    checkpoint: &'a Checkpoint,
+    observation: &'a Observation,
+    held_out: &'a TokenBlocks,
+    registry: &'a Registry,
+    on: &'a Execution,
+    tried: Vec<(Recipe, Likelihood)>,
+}
+
+impl Trial<'_> {
+    /// The candidate that predicts best, the first among equals. One that cannot be carried out,
+    /// because too few experts would stay, does not take part.
+    fn best_of(
+        &mut self,
+        mut candidates: Vec<Recipe>,
+        step: &str,
+        progress: &mut dyn Progress,
+    ) -> Result<Recipe, Error> {
+        candidates.retain(|recipe| check_request(self.checkpoint.spec(), recipe).is_ok());
+        let mut best: Option<(f64, Recipe)> = None;
+        let total = candidates.len();
+        for (number, recipe) in candidates.into_iter().enumerate() {
+            let step = format!("{step} {}/{total}", number + 1);
+            let nll = self.score(&recipe, &step, progress)?;
+            if best.as_ref().is_none_or(|(least, _)| nll < *least) {
+                best = Some((nll, recipe));
+            }
+        }
+        best.map(|(_, recipe)| recipe).ok_or_else(|| {
+            Error::Request("no split of the total leaves as many experts as a token needs".into())
+        })
+    }
+
+    fn score(
+        &mut self,
+        recipe: &Recipe,
+        step: &str,
+        progress: &mut dyn Progress,
+    ) -> Result<f64, Error> {
+        let (on, held_out) = (self.on, self.held_out);
+        let pruned = Pruned::new(
+            self.checkpoint,
+            Some(self.observation),
+            recipe,
+            self.registry,
+            on,
+            progress,
+        )?;
+        let found = pruned.run(on, progress, |model, progress| {
+            likelihood(model, model.spec(), held_out, on, step, progress)
+        })?;
+        let nll = found.mean();
+        progress.note(&format!(
+            "{:.1} % of the experts by {}, {}: {nll:.4} nats a token",
+            100.0 * recipe.experts.sparsity.value(),
+            recipe.experts.criterion.name,
+            recipe.weights.allocation
+        ));
+        self.tried.push((recipe.clone(), found));
+        Ok(nll)
+    }
+
+    fn report(self, chosen: &Recipe, unpruned: f64, observed_blocks: usize) -> SearchReport {
+        let same = |recipe: &Recipe| {
+            recipe.experts == chosen.experts
+                && recipe.weights.allocation == chosen.weights.allocation
+        };
+        let best =
+            self.tried.iter().find(|(recipe, _)| same(recipe)).map(|(_, found)| found.clone());
+        let candidate = |(recipe, found): &(Recipe, Likelihood)| Candidate {
+            expert_sparsity: recipe.experts.sparsity.value(),
+            criterion: recipe.experts.criterion.clone(),
+            allocation: recipe.weights.allocation.clone(),
+            nll: found.mean(),
+            stderr_to_best: match &best {
+                Some(best) if !same(recipe) => found.stderr_of_difference(best),
+                _ => None,
+            },
+            chosen: same(recipe),
+        };
+        SearchReport {
+            observed_blocks,
+            held_out_blocks: self.held_out.blocks().len(),
+            unpruned,
+            candidates: self.tried.iter().map(candidate).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_evaluations_is_bounded() {
+        assert_eq!(most_evaluations(Search { experts: true, allocation: true }), 17 + 9);
+        assert_eq!(most_evaluations(Search::default()), 0);
+    }
+
+    #[test]
+    fn built_in_candidates_are_known() {
+        let registry = Registry::built_in();
+        for text in ALLOCATIONS {
+            let mut recipe = Recipe::arctic();
+            recipe.weights.allocation = text.parse().unwrap();
+            registry.resolve(&mut recipe).unwrap();
+        }
+    }
+}

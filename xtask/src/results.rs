@@ -1,0 +1,296 @@
+//! `cargo xtask results`: docs/results.md, measured.
+
+mod tables;
+
+use std::{fs, path::PathBuf, time::Instant};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use moeprune::{
+    Calibration, Evaluation, Execution, Progress, Recipe, Registry, Silent,
+    checkpoint::Checkpoint,
+    cli::Terminal,
+    compare::{Cut, Measures, Variant, compare},
+    core::{Observation, Sparsity},
+    observe,
+    recipe::Budget,
+    search::{Search, SearchReport, search},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::embedded;
+
+/// Measure every criterion on the embedded model and write docs/results.md
+///
+/// What is measured is kept in target/results.json after each step; run again, the command goes on.
+#[derive(Debug, Args)]
+pub(crate) struct ResultsArgs {
+    /// Ask only the first N questions; docs/results.md is then left alone
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Calibration seeds, each with an observation of its own
+    #[arg(long, value_name = "SEEDS", value_delimiter = ',', default_value = "0,1,2")]
+    seeds: Vec<u64>,
+}
+
+/// Name in the tables, and the criterion or recipe it is.
+const CRITERIA: [&str; 9] = [
+    "stun",
+    "hc-smoe",
+    "reap",
+    "ean:over=sum",
+    "ean:over=mean",
+    "gate",
+    "frequency",
+    "peak",
+    "random",
+];
+
+const CUTS: [f64; 4] = [0.125, 0.25, 0.375, 0.5];
+const TOTALS: [f64; 4] = [0.4, 0.5, 0.6, 0.7];
+
+/// Everything measured so far.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Results {
+    unpruned: Option<Cut>,
+    runs: Vec<Run>,
+    searches: Vec<Searched>,
+}
+
+/// One pruning by the calibration of one seed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Run {
+    table: String,
+    name: String,
+    seed: u64,
+    cut: Cut,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Searched {
+    seed: u64,
+    total: f64,
+    report: SearchReport,
+}
+
+struct Lab<'a> {
+    source: Checkpoint,
+    registry: Registry,
+    args: &'a ResultsArgs,
+    kept: PathBuf,
+    results: Results,
+    terminal: Terminal,
+}
+
+pub(crate) fn run(args: &ResultsArgs) -> Result<()> {
+    let target = embedded::root().join("target");
+    let kept = match args.limit {
+        None => target.join("results.json"),
+        Some(limit) => target.join(format!("results-{limit}.json")),
+    };
+    let results = match fs::read(&kept) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} is of another version; remove it", kept.display()))?,
+        Err(_) => Results::default(),
+    };
+    let mut lab = Lab {
+        source: Checkpoint::open(&embedded::model())?,
+        registry: Registry::built_in(),
+        args,
+        kept,
+        results,
+        terminal: Terminal::new(false),
+    };
+    let began = Instant::now();
+    for &seed in &args.seeds {
+        lab.one_seed(seed)?;
+    }
+    let text = tables::render(&lab.results, &args.seeds);
+    println!("{text}");
+    eprintln!("{:.0} s in this process", began.elapsed().as_secs_f64());
+    if args.limit.is_none() {
+        fs::write(embedded::root().join("docs/results.md"), text)?;
+    }
+    Ok(())
+}
+
+impl Lab<'_> {
+    fn one_seed(&mut self, seed: u64) -> Result<()> {
+        let mut recipe = Recipe::arctic();
+        recipe.calibration.seed = seed;
+        let calibration = Calibration::read(&embedded::calibration(), &self.source, &recipe)?;
+        let observation = observe(&self.source, &calibration, &Execution::cpu(), &mut Silent)?;
+        for budget in [Budget::Uniform, Budget::Global] {
+            let table = format!("{budget:?}").to_lowercase();
+            for name in CRITERIA {
+                for cut in CUTS {
+                    let variant = experts_only(&recipe, name, cut, budget, seed)?;
+                    self.measure(&table, name, seed, variant, &observation)?;
+                }
+            }
+        }
+        for total in TOTALS {
+            for (name, experts) in [("STUN", 0.2), ("weights only", 0.0)] {
+                for allocation in ["owl", "uniform"] {
+                    let mut recipe = recipe.clone();
+                    recipe.sparsity = Sparsity::new(total)?;
+                    recipe.experts.sparsity = Sparsity::new(experts)?;
+                    recipe.weights.allocation = allocation.into();
+                    let name = format!("{name}, {allocation}");
+                    self.measure("split", &name, seed, recipe, &observation)?;
+                }
+            }
+            self.search(seed, total, &recipe, &calibration, &observation)?;
+        }
+        Ok(())
+    }
+
+    fn search(
+        &mut self,
+        seed: u64,
+        total: f64,
+        recipe: &Recipe,
+        calibration: &Calibration,
+        observation: &Observation,
+    ) -> Result<()> {
+        let mut recipe = recipe.clone();
+        recipe.sparsity = Sparsity::new(total)?;
+        let known = self.results.searches.iter().find(|s| s.seed == seed && s.total == total);
+        let (chosen, report) = match known {
+            Some(known) => (None, known.report.clone()),
+            None => {
+                let what = Search { experts: true, allocation: true };
+                let (chosen, report) = search(
+                    &self.source,
+                    calibration,
+                    &recipe,
+                    what,
+                    &self.registry,
+                    &Execution::cpu(),
+                    &mut Silent,
+                )?;
+                (Some(chosen), report)
+            }
+        };
+        if let Some(chosen) = chosen {
+            self.measure("split", "searched", seed, chosen, observation)?;
+            self.results.searches.push(Searched { seed, total, report });
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    /// Measures one recipe, unless that was done.
+    fn measure(
+        &mut self,
+        table: &str,
+        name: &str,
+        seed: u64,
+        mut recipe: Recipe,
+        observation: &Observation,
+    ) -> Result<()> {
+        recipe.weights.statistics = moeprune::recipe::Statistics::Stored;
+        let (share, total) = (recipe.experts.sparsity.value(), recipe.sparsity.value());
+        let same = |run: &&Run| {
+            let asked = if table == "split" {
+                run.cut.total_share.max(run.cut.expert_share)
+            } else {
+                run.cut.expert_share
+            };
+            let wanted = if table == "split" { total } else { share };
+            (run.table.as_str(), run.name.as_str(), run.seed) == (table, name, seed)
+                && asked == wanted
+        };
+        if self.results.runs.iter().find(same).is_some() {
+            return Ok(());
+        }
+        self.terminal
+            .note(&format!("seed {seed}, {table}, {name}: {share} of the experts, {total} in all"));
+        let task = Evaluation {
+            task: "gsm8k_zeroshot",
+            data: &embedded::test_set(),
+            limit: self.args.limit,
+            fewshot: None,
+            fewshot_data: None,
+            batch: 64,
+            sequence_len: None,
+        };
+        let text = embedded::held_out();
+        let measures = Measures {
+            task: Some(task),
+            metric: Some("strict-match"),
+            text: Some(&text),
+            ..Measures::default()
+        };
+        let variant = Variant { name: name.to_owned(), recipe };
+        // The unpruned model is measured with the first one only.
+        let known = self.results.unpruned.is_some();
+        let cuts = compare_without_source(
+            &self.source,
+            observation,
+            &variant,
+            &self.registry,
+            &measures,
+            known,
+            &mut self.terminal,
+        )?;
+        let mut cuts = cuts.into_iter();
+        if !known {
+            self.results.unpruned = cuts.next();
+        }
+        let cut = cuts.next().context("a variant has a cut")?;
+        let (table, name) = (table.to_owned(), name.to_owned());
+        self.results.runs.push(Run { table, name, seed, cut });
+        self.save()
+    }
+
+    fn save(&self) -> Result<()> {
+        let partial = self.kept.with_extension("partial");
+        fs::write(&partial, serde_json::to_vec_pretty(&self.results)?)?;
+        Ok(fs::rename(partial, &self.kept)?)
+    }
+}
+
+fn compare_without_source(
+    source: &Checkpoint,
+    observation: &Observation,
+    variant: &Variant,
+    registry: &Registry,
+    measures: &Measures<'_>,
+    known: bool,
+    progress: &mut dyn Progress,
+) -> Result<Vec<Cut>> {
+    let measures = &Measures { skip_unpruned: known, ..measures.clone() };
+    let variants = std::slice::from_ref(variant);
+    let on = &Execution::cpu();
+    let found = compare(source, Some(observation), variants, registry, measures, on, progress)?;
+    Ok(found.cuts)
+}
+
+/// A recipe that removes this share of the experts and nothing else.
+fn experts_only(
+    recipe: &Recipe,
+    name: &str,
+    cut: f64,
+    budget: Budget,
+    seed: u64,
+) -> Result<Recipe> {
+    let mut recipe = recipe.clone();
+    recipe.sparsity = Sparsity::new(cut)?;
+    recipe.experts.sparsity = recipe.sparsity;
+    recipe.experts.budget = budget;
+    match name {
+        "hc-smoe" => {
+            let built_in = Recipe::built_in(name).context("is built in")?.experts;
+            recipe.experts.similarity = built_in.similarity;
+            recipe.experts.clustering = built_in.clustering;
+            recipe.experts.survivor = built_in.survivor;
+        }
+        "random" => {
+            recipe.experts.criterion =
+                format!("random:seed={seed}").parse().map_err(anyhow::Error::msg)?
+        }
+        name => recipe.experts.criterion = name.parse().map_err(anyhow::Error::msg)?,
+    }
+    Ok(recipe)
+}

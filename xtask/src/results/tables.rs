@@ -1,0 +1,171 @@
+//! docs/results.md as text.
+
+use std::fmt::Write as _;
+
+use moeprune::compare::Cut;
+
+use super::{CRITERIA, CUTS, Results, Run, Searched, TOTALS};
+
+/// Accuracy over the seeds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Point {
+    mean: f64,
+    /// Mean of the runs' standard errors over the questions.
+    stderr: f64,
+    /// Half of the range over the seeds.
+    spread: f64,
+    perplexity: f64,
+    runs: usize,
+}
+
+impl Point {
+    fn of(cuts: &[&Cut]) -> Option<Self> {
+        let n = cuts.len() as f64;
+        let accuracies: Vec<_> = cuts.iter().filter_map(|cut| cut.accuracy).collect();
+        if cuts.is_empty() || accuracies.len() != cuts.len() {
+            return None;
+        }
+        let means = || accuracies.iter().map(|a| a.mean);
+        let (low, high) = (means().fold(f64::MAX, f64::min), means().fold(f64::MIN, f64::max));
+        Some(Self {
+            mean: means().sum::<f64>() / n,
+            stderr: accuracies.iter().filter_map(|a| a.stderr).sum::<f64>() / n,
+            spread: 0.5 * (high - low),
+            // Geometric: it is a mean of logarithms.
+            perplexity: (cuts.iter().filter_map(|c| c.perplexity).map(f64::ln).sum::<f64>() / n)
+                .exp(),
+            runs: cuts.len(),
+        })
+    }
+
+    fn text(self, bold: bool) -> String {
+        let mark = if bold { "**" } else { "" };
+        format!(
+            "{mark}{:.1}{mark} ± {:.1} ({:.1}), {:.2}",
+            100.0 * self.mean,
+            100.0 * self.stderr,
+            100.0 * self.spread,
+            self.perplexity
+        )
+    }
+}
+
+fn point(results: &Results, table: &str, name: &str, of: impl Fn(&Cut) -> bool) -> Option<Point> {
+    let runs = results.runs.iter().filter(|run: &&Run| run.table == table && run.name == name);
+    let cuts: Vec<&Cut> = runs.map(|run| &run.cut).filter(|cut| of(cut)).collect();
+    Point::of(&cuts)
+}
+
+pub(super) fn render(results: &Results, seeds: &[u64]) -> String {
+    let mut text = String::from(HEAD);
+    let unpruned = results.unpruned.as_ref().and_then(|cut| Point::of(&[cut]));
+    if let Some(unpruned) = unpruned {
+        let _ = writeln!(
+            text,
+            "The unpruned model: {:.1} ± {:.1} % of the questions, perplexity {:.2}. Seeds: {seeds:?}.\n",
+            100.0 * unpruned.mean,
+            100.0 * unpruned.stderr,
+            unpruned.perplexity
+        );
+    }
+    for (table, title) in [
+        ("uniform", "## Whole experts, the same number in every layer"),
+        ("global", "## Whole experts, one budget over all layers"),
+    ] {
+        let _ = writeln!(text, "{title}\n");
+        let columns: Vec<String> = CUTS.iter().map(|cut| format!("{} %", 100.0 * cut)).collect();
+        let _ = writeln!(text, "| criterion | {} |", columns.join(" | "));
+        let _ = writeln!(text, "|---|{}", "---|".repeat(CUTS.len()));
+        let cell = |name: &str, cut: f64| point(results, table, name, |c| c.expert_share == cut);
+        rows(&mut text, &CRITERIA, &CUTS, cell);
+    }
+    text.push_str(SPLIT);
+    let names =
+        ["STUN, owl", "STUN, uniform", "weights only, owl", "weights only, uniform", "searched"];
+    let columns: Vec<String> = TOTALS.iter().map(|total| format!("{} %", 100.0 * total)).collect();
+    let _ = writeln!(text, "| split | {} |", columns.join(" | "));
+    let _ = writeln!(text, "|---|{}", "---|".repeat(TOTALS.len()));
+    let cell = |name: &str, total: f64| {
+        point(results, "split", name, |c| c.total_share.max(c.expert_share) == total)
+    };
+    rows(&mut text, &names, &TOTALS, cell);
+    text.push_str(SEARCHED);
+    for Searched { seed, total, report } in &results.searches {
+        let Some(chosen) = report.candidates.iter().find(|candidate| candidate.chosen) else {
+            continue;
+        };
+        let _ = writeln!(
+            text,
+            "| {seed} | {} % | {:.1} % by {} | {} | {:.4} | {} |",
+            100.0 * total,
+            100.0 * chosen.expert_sparsity,
+            chosen.criterion,
+            chosen.allocation,
+            chosen.nll,
+            report.candidates.len()
+        );
+    }
+    text
+}
+
+/// One row a name; the best of each column is bold.
+fn rows(
+    text: &mut String,
+    names: &[&str],
+    columns: &[f64],
+    cell: impl Fn(&str, f64) -> Option<Point>,
+) {
+    let best: Vec<f64> = columns
+        .iter()
+        .map(|&column| {
+            names.iter().filter_map(|name| cell(name, column)).map(|p| p.mean).fold(0.0, f64::max)
+        })
+        .collect();
+    for name in names {
+        let cells: Vec<String> = columns
+            .iter()
+            .zip(&best)
+            .map(|(&column, &best)| match cell(name, column) {
+                None => "-".into(),
+                Some(point) => {
+                    debug_assert!(point.runs > 0, "a point is of runs");
+                    point.text(point.mean == best)
+                }
+            })
+            .collect();
+        let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
+    }
+    text.push('\n');
+}
+
+const HEAD: &str = "# Results on the embedded model
+
+Made by `cargo xtask results`, which measures everything below anew and writes this file; what stands between the tables is
+[in its source](../xtask/src/results/tables.rs) and says nothing that the tables do not show.
+
+The model is the small mixture of experts in `assets/nano`, trained for this repository. It is small enough to be measured in
+every way on a CPU, and **says little about models of other sizes**: its experts were trained from scratch to share work, a token
+goes through a large part of them, and it knows one kind of problem. Each cell is accuracy (strict match) on 500 problems made
+for it, in percent: the mean over the calibration seeds ± the standard error of one run over the questions (half the range over the
+seeds), then perplexity on held-out text. The best accuracy of a column is bold; differences below two standard errors decide
+nothing.
+
+Nothing is written to disk for these: one observation a seed serves all cuts, and weights are masked by its statistics
+(`--statistics stored`).
+
+";
+
+const SPLIT: &str = "## STUN against weights only, and a searched split
+
+STUN removes 20 % of the experts first, as the paper does for every model, and zeroes weights for the rest of the total; `weights
+only` zeroes weights. `owl` is the paper's setting (M = 5, λ = 0.08), `uniform` one ratio for all layers. `searched` is what
+`--expert-sparsity auto --allocation auto` makes of the same calibration text: candidates are scored on a quarter of its blocks
+kept apart, never on the problems.
+
+";
+
+const SEARCHED: &str = "### What the search chose
+
+| seed | total | experts | allocation | nats a token, held out | candidates |
+|---|---|---|---|---|---|
+";
