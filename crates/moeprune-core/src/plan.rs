@@ -42,6 +42,9 @@ pub struct UnstructuredPlan {
     /// Ratio of each decoder layer, when decided already. Empty: the allocation decides from
     /// statistics taken while the plan is applied.
     pub layer_ratios: Vec<f64>,
+    /// Whether the weights that stay are changed to make up for those that go.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reconstructs: bool,
     /// Ratios of single experts that override their layer's, edited in by hand or set by an
     /// allocation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -29,7 +29,7 @@ pub fn read_plan(path: &Path) -> Result<Plan, Error> {
     let _: Recipe = serde_json::from_str(recipe.get())
         .map_err(|e| bad(format!("is not a plan: its recipe: {e}")))?;
     let plan: Plan = serde_json::from_str(&text).map_err(not_a_plan)?;
-    if let Some(UnstructuredPlan { total_sparsity, ratio, layer_ratios, expert_ratios }) =
+    if let Some(UnstructuredPlan { total_sparsity, ratio, layer_ratios, expert_ratios, .. }) =
         &plan.unstructured
     {
         let of_experts = expert_ratios.iter().map(|expert| &expert.ratio);

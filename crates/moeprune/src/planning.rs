@@ -51,7 +51,7 @@ pub fn plan(
         ));
     }
     let layers = expert_stage(checkpoint, observation, recipe, pipeline, progress)?;
-    finish(spec, fingerprint, layers, observation, recipe)
+    finish(spec, fingerprint, layers, observation, recipe, pipeline)
 }
 
 /// As [`plan`], for the criterion that tries every subset of a layer's experts on what the layer
@@ -65,6 +65,7 @@ pub fn plan_exhaustive(
     calibration: &Calibration,
     observation: Option<&Observation>,
     recipe: &Recipe,
+    pipeline: &Pipeline,
     on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Plan, Error> {
@@ -75,7 +76,7 @@ pub fn plan_exhaustive(
         check_observation(observation, spec, &fingerprint)?;
     }
     let layers = drop_least_missed(checkpoint, calibration, recipe, on, progress)?;
-    let mut plan = finish(spec, fingerprint, layers, observation, recipe)?;
+    let mut plan = finish(spec, fingerprint, layers, observation, recipe, pipeline)?;
     plan.corpora.push(calibration.tag.clone());
     plan.corpora.dedup();
     Ok(plan)
@@ -87,8 +88,9 @@ fn finish(
     layers: Vec<LayerPlan>,
     observation: Option<&Observation>,
     recipe: &Recipe,
+    pipeline: &Pipeline,
 ) -> Result<Plan, Error> {
-    let unstructured = unstructured_stage(spec, &layers, recipe)?;
+    let unstructured = unstructured_stage(spec, &layers, recipe, pipeline)?;
     Ok(Plan {
         format: PLAN_FORMAT,
         tool: concat!("moeprune ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -355,6 +357,7 @@ fn unstructured_stage(
     spec: &ModelSpec,
     layers: &[LayerPlan],
     recipe: &Recipe,
+    pipeline: &Pipeline,
 ) -> Result<Option<UnstructuredPlan>, Error> {
     let before = ParameterCounts::of(spec).linears;
     let after = ParameterCounts::of(&pruned_spec(spec, layers)).linears;
@@ -363,6 +366,7 @@ fn unstructured_stage(
         total_sparsity: recipe.sparsity.value(),
         ratio: ratio.value(),
         layer_ratios: Vec::new(),
+        reconstructs: pipeline.reconstructor.is_some(),
         expert_ratios: Vec::new(),
     }))
 }

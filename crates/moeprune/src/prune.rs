@@ -85,7 +85,7 @@ pub fn prune_found(
         let observed = observation.as_ref();
         let exhaustive = recipe.experts.criterion.name == EXHAUSTIVE;
         let plan = if exhaustive {
-            plan_exhaustive(checkpoint, &calibration, observed, recipe, on, progress)?
+            plan_exhaustive(checkpoint, &calibration, observed, recipe, pipeline, on, progress)?
         } else {
             plan(checkpoint, observed, recipe, pipeline, progress)?
         };

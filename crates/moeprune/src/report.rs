@@ -34,6 +34,9 @@ pub struct Report {
     pub ties: usize,
     /// Experts that no calibration token reached, as source indices.
     pub idle_experts: Vec<IdleExpert>,
+    /// Whether weights that stayed were changed to make up for those that went.
+    #[serde(default)]
+    pub weights_changed: bool,
     /// Linears that were scored by Wanda or magnitude instead of reconstructed, as too few calibration
     /// tokens reached them; 0 without a reconstruction.
     #[serde(default)]
@@ -285,6 +288,7 @@ impl Report {
             bytes,
             ties: plan.layers.iter().flat_map(|l| &l.survivors).filter(tied).count(),
             idle_experts,
+            weights_changed: plan.unstructured.as_ref().is_some_and(|asked| asked.reconstructs),
             scored_linears: scored,
             stages: clock.stages,
             device,

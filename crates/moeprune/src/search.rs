@@ -128,6 +128,7 @@ pub fn search(
                 if what.allocation {
                     candidate.weights.allocation = "uniform".into();
                 }
+                registry.resolve(&mut candidate)?;
                 let same = |other: &Recipe| removes_as(checkpoint, other, &candidate);
                 if !candidates.iter().any(same) {
                     candidates.push(candidate);
@@ -143,7 +144,11 @@ pub fn search(
             let mut candidate = best.clone();
             candidate.weights.allocation = allocation.map_err(Error::Recipe)?;
             registry.resolve(&mut candidate)?;
-            if !candidates.contains(&candidate) {
+            let same = |other: &Recipe| {
+                other.experts == candidate.experts
+                    && other.weights.allocation == candidate.weights.allocation
+            };
+            if !candidates.iter().any(same) && !trial.tried.iter().any(|(tried, _)| same(tried)) {
                 candidates.push(candidate);
             }
         }
@@ -207,7 +212,7 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// The candidate that predicts best, the first among equals. One that cannot be carried out,
+    /// What predicts best of these and all that was tried before, the first among equals. One that cannot be carried out,
     /// because too few experts would stay, does not take part.
     fn best_of(
         &mut self,
@@ -216,13 +221,21 @@ impl Trial<'_> {
         progress: &mut dyn Progress,
     ) -> Result<Recipe, Error> {
         candidates.retain(|recipe| check_request(self.checkpoint.spec(), recipe).is_ok());
+        let better = |a: &(f64, Recipe), b: &(f64, Recipe)| a.0 < b.0;
         let mut best: Option<(f64, Recipe)> = None;
+        for (recipe, found) in &self.tried {
+            let tried = (found.mean(), recipe.clone());
+            if best.as_ref().is_none_or(|best| better(&tried, best)) {
+                best = Some(tried);
+            }
+        }
         let total = candidates.len();
         for (number, recipe) in candidates.into_iter().enumerate() {
             let step = format!("{step} {}/{total}", number + 1);
             let nll = self.score(&recipe, &step, progress)?;
-            if best.as_ref().is_none_or(|(least, _)| nll < *least) {
-                best = Some((nll, recipe));
+            let tried = (nll, recipe);
+            if best.as_ref().is_none_or(|best| better(&tried, best)) {
+                best = Some(tried);
             }
         }
         best.map(|(_, recipe)| recipe).ok_or_else(|| {

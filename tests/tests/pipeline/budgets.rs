@@ -45,6 +45,8 @@ fn check(model: &str, change: impl FnOnce(&mut moeprune::Recipe), total: f64, ex
         _ => (per_layer as f64 * experts).round() as usize * (all / per_layer),
     };
     assert_eq!(all - kept, removed);
+    let verified = moeprune::checkpoint::verify(&out, &source, None).unwrap();
+    assert!(verified.passed(), "{:?}", verified.failures().collect::<Vec<_>>());
     let counts: Vec<usize> =
         pruned.spec().layers.iter().filter_map(|l| l.moe()).map(|m| m.experts).collect();
     assert_eq!(counts.iter().sum::<usize>(), kept);
@@ -116,6 +118,37 @@ fn every_criterion() {
 fn every_way_to_merge() {
     for survivor in ["nearest", "busiest", "average", "weighted-average"] {
         check("parity/mixtral", |r| r.experts.survivor = survivor.into(), 0.5, 0.25);
+    }
+}
+
+#[test]
+fn weights_that_stay_make_up_for_those_that_go() {
+    let sparsegpt = |r: &mut moeprune::Recipe| {
+        r.weights.scorer = "sparsegpt:least_tokens=1".parse().unwrap();
+    };
+    check("parity/arctic", sparsegpt, 0.5, 0.25);
+    check("parity/mixtral_sharded", sparsegpt, 0.5, 0.0);
+}
+
+#[test]
+fn two_of_four() {
+    for scorer in ["wanda", "sparsegpt:least_tokens=1"] {
+        let change = |r: &mut moeprune::Recipe| {
+            r.weights.scorer = scorer.parse().unwrap();
+            r.weights.allocation = "uniform".into();
+            r.weights.pattern = "2:4".parse().unwrap();
+        };
+        check("parity/arctic", change, 0.5, 0.0);
+    }
+}
+
+#[test]
+fn every_allocation() {
+    for allocation in ["uniform", "owl", "depth:slope=0.1", "depth:slope=-0.1"] {
+        let change = |r: &mut moeprune::Recipe| {
+            r.weights.allocation = allocation.parse().unwrap();
+        };
+        check("parity/arctic_freq2", change, 0.5, 0.25);
     }
 }
 

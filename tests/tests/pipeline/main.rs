@@ -2,9 +2,12 @@
 
 mod budgets;
 mod carried_over;
+mod comparisons;
 mod determinism;
+mod domains;
 mod element_types;
 mod embedded_model;
+mod expert_ratios;
 mod experts_in_pieces;
 mod idle_experts;
 mod reference_masks;

@@ -27,6 +27,8 @@ pub(super) struct MayZero {
     pub(super) linears: bool,
     /// In the routers.
     pub(super) routers: bool,
+    /// Whether the other weights of such a tensor were changed to make up for it.
+    pub(super) changed: bool,
 }
 
 pub(super) fn examine(
@@ -57,6 +59,10 @@ pub(super) fn examine(
         None => {
             finding.difference = Some(format!("`{}` comes from nowhere known", tensor.name));
         }
+        Some(expected) if maskable && may_zero.changed => match became_zero(&got, &expected) {
+            Ok(zeroed) => finding.zeroed = zeroed,
+            Err(what) => finding.difference = Some(format!("`{}` {what}", tensor.name)),
+        },
         Some(expected) => match difference(&got, &expected, maskable) {
             Ok(zeroed) => finding.zeroed = zeroed,
             Err(what) => finding.difference = Some(format!("`{}` {what}", tensor.name)),
@@ -139,21 +145,33 @@ fn mean<'a>(
     }
 }
 
+/// Number of weights that became zero in a tensor whose other weights may be anything.
+fn became_zero(got: &TensorBytes<'_>, expected: &TensorBytes<'_>) -> Result<u64, String> {
+    let zeros = |of: &TensorBytes<'_>| count_zeros(of).map_err(|e| e.to_string());
+    alike(got, expected)?;
+    Ok(zeros(got)?.saturating_sub(zeros(expected)?))
+}
+
+fn alike(got: &TensorBytes<'_>, expected: &TensorBytes<'_>) -> Result<(), String> {
+    if got.shape() == expected.shape() && got.dtype() == expected.dtype() {
+        return Ok(());
+    }
+    Err(format!(
+        "is {} {:?}, expected {} {:?}",
+        got.dtype(),
+        got.shape(),
+        expected.dtype(),
+        expected.shape()
+    ))
+}
+
 /// Number of weights that became zero, or how the tensors differ otherwise.
 pub(super) fn difference(
     got: &TensorBytes<'_>,
     expected: &TensorBytes<'_>,
     may_zero: bool,
 ) -> Result<u64, String> {
-    if got.shape() != expected.shape() || got.dtype() != expected.dtype() {
-        return Err(format!(
-            "is {} {:?}, expected {} {:?}",
-            got.dtype(),
-            got.shape(),
-            expected.dtype(),
-            expected.shape()
-        ));
-    }
+    alike(got, expected)?;
     if got.bytes() == expected.bytes() {
         return Ok(0);
     }

@@ -23,6 +23,7 @@ const MAX_BYTES: u64 = 1 << 30;
 pub(super) struct Hint {
     model: HintedModel,
     layers: Vec<HintedLayer>,
+    pub(super) weights_changed: bool,
     pub(super) recipe: Value,
 }
 

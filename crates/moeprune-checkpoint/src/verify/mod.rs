@@ -92,8 +92,12 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
         Some(plan) => plan.unstructured.is_some(),
         None => hint.as_ref().is_none_or(Hint::may_zero),
     };
-    let may_zero =
-        MayZero { linears, routers: linears && recipe["weights"]["prune_router"] == true };
+    let changed = match plan {
+        Some(plan) => plan.unstructured.as_ref().is_some_and(|asked| asked.reconstructs),
+        None => hint.as_ref().is_some_and(|hint| hint.weights_changed),
+    };
+    let routers = linears && recipe["weights"]["prune_router"] == true;
+    let may_zero = MayZero { linears, routers, changed };
     let origins = match plan {
         Some(plan) => Origins::planned(source, &pruned, plan, hint.as_ref(), may_zero)?,
         None => Origins::unplanned(source, &pruned, hint.as_ref(), may_zero)?,
@@ -105,7 +109,7 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
         .par_iter()
         .map(|tensor| compare::examine(source, &pruned, tensor, &origins, may_zero))
         .collect::<Result<Vec<_>, Error>>()?;
-    add_findings(&mut report, &tensors, &findings);
+    add_findings(&mut report, &tensors, &findings, changed);
     report.count_zeros(source, &tensors, &findings, recipe);
     report.add_sparsity(plan, recipe);
     Ok(report)
@@ -256,7 +260,12 @@ fn same_bytes(a: &Path, b: &Path) -> Result<bool, Error> {
 }
 
 /// One check for each role of tensors, and one for all that weights are finite.
-fn add_findings(report: &mut VerifyReport, tensors: &[&StoredTensor], findings: &[Finding]) {
+fn add_findings(
+    report: &mut VerifyReport,
+    tensors: &[&StoredTensor],
+    findings: &[Finding],
+    changed: bool,
+) {
     let role = |tensor: &StoredTensor| match linear_of(tensor) {
         None => "embeddings, norms, head",
         Some(LinearId::Router) => "routers",
@@ -270,6 +279,10 @@ fn add_findings(report: &mut VerifyReport, tensors: &[&StoredTensor], findings: 
         let count = of_role().count();
         let result = match different.next() {
             None if zeroed == 0 => Ok(format!("{count} tensors, bit for bit")),
+            None if changed => Ok(format!(
+                "{count} tensors, {zeroed} weights zeroed and others changed to make up for them, \
+                 which cannot be checked"
+            )),
             None => Ok(format!("{count} tensors, {zeroed} weights zeroed")),
             Some(first) => {
                 let bad = 1 + different.count();

@@ -54,14 +54,23 @@ pub(super) fn plan(
     let checkpoint = args.family.open_to_stream(&args.model)?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let pipeline = registry.pipeline(&recipe)?;
-    let mut plan = match &args.calibration {
+    let (mut plan, domains) = match &args.calibration {
         Some(path) if recipe.experts.criterion.name == EXHAUSTIVE => {
             let calibration = Calibration::read(path, &checkpoint, &recipe)?;
             let on = args.device.open()?;
             super::interrupt::listen();
             let observation = blend(&domains)?;
             let seen = observation.as_ref();
-            crate::plan_exhaustive(&checkpoint, &calibration, seen, &recipe, &on, terminal)?
+            let plan = crate::plan_exhaustive(
+                &checkpoint,
+                &calibration,
+                seen,
+                &recipe,
+                &pipeline,
+                &on,
+                terminal,
+            )?;
+            (plan, domains)
         }
         Some(_) => {
             return Err(Error::Request(
@@ -70,7 +79,7 @@ pub(super) fn plan(
                     .into(),
             ));
         }
-        None => plan_domains(&checkpoint, &domains, &recipe, &pipeline, terminal)?.0,
+        None => plan_domains(&checkpoint, &domains, &recipe, &pipeline, terminal)?,
     };
     if args.read_experts {
         plan = crate::choose_survivors(&checkpoint, &plan, &pipeline, terminal)?;

@@ -96,7 +96,7 @@ pub fn compare(
         observed: observation.map(|o| o.corpora.iter().map(describe).collect()).unwrap_or_default(),
         task: task.map(|task| task.task.to_owned()),
         data: task.map(|task| file_name(task.data)),
-        documents: None,
+        documents: task.map(documents).transpose()?,
         metric: task.and(measures.metric).map(str::to_owned),
         device: on.name(),
         cuts,
@@ -105,6 +105,12 @@ pub fn compare(
             None => Vec::new(),
         },
     })
+}
+
+/// How many questions are asked.
+fn documents(task: &Evaluation<'_>) -> Result<u64, Error> {
+    let all = moeprune_eval::load_documents(task.data)?.len();
+    Ok(task.limit.map_or(all, |limit| limit.min(all)) as u64)
 }
 
 fn named(name: &str, error: Error) -> Error {

@@ -1,7 +1,7 @@
 //! Weights under which the text that loses most loses least.
 
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{Observation, Plan};
+use moeprune_core::Plan;
 
 use super::{Domain, blend, coverage};
 use crate::{Error, Pipeline, Progress, Recipe, planning::plan, progress::Silent};
@@ -22,7 +22,7 @@ pub(crate) fn plan_max_min(
     recipe: &Recipe,
     pipeline: &Pipeline,
     progress: &mut dyn Progress,
-) -> Result<(Plan, Option<Observation>), Error> {
+) -> Result<(Plan, Vec<Domain>), Error> {
     if domains.len() < 2 {
         return Err(Error::Request(
             "to lift the text that loses most, give two observations or more, one of each text"
@@ -75,9 +75,10 @@ pub(crate) fn plan_max_min(
     }
     progress.end();
     let (_, weights) = best.ok_or_else(|| Error::Request("no plan was made".into()))?;
-    let observation = blend(&weighed(domains, &weights))?;
+    let domains = weighed(domains, &weights);
+    let observation = blend(&domains)?;
     let plan = plan(checkpoint, observation.as_ref(), recipe, pipeline, progress)?;
-    Ok((plan, observation))
+    Ok((plan, domains))
 }
 
 fn weighed(domains: &[Domain], weights: &[f64]) -> Vec<Domain> {

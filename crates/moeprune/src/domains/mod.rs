@@ -37,8 +37,8 @@ pub fn blend(domains: &[Domain]) -> Result<Option<Observation>, Error> {
 }
 
 /// As [`plan`] from observations of several texts: blended by their weights, or, if the recipe says
-/// so, by weights under which the text that loses most loses least. Returns the plan and the
-/// blended observation it was made from.
+/// so, by weights under which the text that loses most loses least. Returns the plan and the domains
+/// with the weights it was made with; their [`blend`] is what it was made from.
 ///
 /// # Errors
 /// As [`plan`] and [`blend`]; if weights are to be found and there are not several texts.
@@ -48,12 +48,12 @@ pub fn plan_domains(
     recipe: &Recipe,
     pipeline: &Pipeline,
     progress: &mut dyn Progress,
-) -> Result<(Plan, Option<Observation>), Error> {
+) -> Result<(Plan, Vec<Domain>), Error> {
     match recipe.experts.domains {
         recipe::Domains::Blend => {
             let observation = blend(domains)?;
             let plan = plan(checkpoint, observation.as_ref(), recipe, pipeline, progress)?;
-            Ok((plan, observation))
+            Ok((plan, domains.to_vec()))
         }
         recipe::Domains::MaxMin => plan_max_min(checkpoint, domains, recipe, pipeline, progress),
     }

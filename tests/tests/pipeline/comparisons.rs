@@ -1,0 +1,132 @@
+//! Cuts that are measured without being written, against those that are.
+
+use moeprune::{
+    Calibration, Evaluation, Execution, Inputs, Pipeline, Recipe, Registry, Resume, Run, Silent,
+    apply,
+    checkpoint::Checkpoint,
+    compare::{Measures, Variant, compare, render_page},
+    core::Sparsity,
+    evaluate,
+    evaluation::PERPLEXITY,
+    observe, plan,
+    search::{Search, most_evaluations, search},
+};
+
+use crate::scratch::{asset, recipe, tokens};
+
+struct Seen {
+    source: Checkpoint,
+    calibration: Calibration,
+    observation: moeprune::core::Observation,
+    text: std::path::PathBuf,
+    scratch: tempfile::TempDir,
+}
+
+fn seen(model: &str) -> Seen {
+    let scratch = tempfile::tempdir().unwrap();
+    let source = Checkpoint::open(&asset(model)).unwrap();
+    let text = tokens(scratch.path(), 8, 64, source.spec().vocab as u64);
+    let calibration = Calibration::read(&text, &source, &recipe(0.5, 0.25)).unwrap();
+    let observation = observe(&source, &calibration, &Execution::cpu(), &mut Silent).unwrap();
+    Seen { source, calibration, observation, text, scratch }
+}
+
+/// The perplexity of a cut that was written, with statistics of the same observation.
+fn written(seen: &Seen, recipe: &Recipe) -> (f64, u64, f64) {
+    let out = seen.scratch.path().join("out");
+    let pipeline = Pipeline::from_recipe(recipe).unwrap();
+    let observed = Some(&seen.observation);
+    let plan = plan(&seen.source, observed, recipe, &pipeline, &mut Silent).unwrap();
+    let run = Run::claim(&out, &seen.source, Resume::No).unwrap();
+    let inputs = Inputs::Observation(&seen.observation);
+    let on = Execution::cpu();
+    let report = apply(&seen.source, run, &plan, inputs, &pipeline, &on, &mut Silent).unwrap();
+    let what = Evaluation {
+        task: PERPLEXITY,
+        data: &seen.text,
+        limit: None,
+        fewshot: None,
+        fewshot_data: None,
+        batch: 1,
+        sequence_len: Some(64),
+    };
+    let pruned = Checkpoint::open(&out).unwrap();
+    let score = evaluate(&pruned, &what, &on, &mut Silent).unwrap();
+    std::fs::remove_dir_all(&out).unwrap();
+    (score.metric(PERPLEXITY).unwrap(), report.bytes.after, report.sparsity.achieved.all)
+}
+
+#[test]
+fn a_cut_in_memory_is_the_cut_on_disk() {
+    for model in ["parity/arctic", "parity/mixtral_sharded"] {
+        let seen = seen(model);
+        let registry = Registry::built_in();
+        for (criterion, total, survivor) in [
+            ("stun", 0.5, "nearest"),
+            ("reap", 0.25, "nearest"),
+            ("stun", 0.25, "weighted-average"),
+            ("frequency", 0.6, "nearest"),
+        ] {
+            let mut recipe = recipe(total, 0.25);
+            recipe.experts.criterion = criterion.into();
+            recipe.experts.survivor = survivor.into();
+            recipe.weights.statistics = moeprune::recipe::Statistics::Stored;
+            let (perplexity, bytes, all) = written(&seen, &recipe);
+            let variants = [Variant { name: criterion.into(), recipe }];
+            let measures =
+                Measures { text: Some(&seen.text), sequence_len: Some(64), ..Measures::default() };
+            let (observed, on) = (Some(&seen.observation), Execution::cpu());
+            let found =
+                compare(&seen.source, observed, &variants, &registry, &measures, &on, &mut Silent);
+            let found = found.unwrap();
+            let cut = &found.cuts[1];
+            let off = (cut.perplexity.unwrap() / perplexity - 1.0).abs();
+            assert!(off < 1e-9, "{model} {criterion}: {:?} and {perplexity}", cut.perplexity);
+            // Files have headers, which are not counted.
+            assert!(cut.bytes.abs_diff(bytes) < 60_000, "{} and {bytes}", cut.bytes);
+            let parameters = found.cuts[0].parameters as f64;
+            let left = 1.0 - cut.parameters as f64 / parameters;
+            assert!((left - all).abs() < 2e-3, "{left} and {all}");
+            assert!(render_page(&found).unwrap().contains("<svg"));
+        }
+    }
+}
+
+#[test]
+fn a_search_is_bounded_repeatable_and_no_worse_than_what_it_tried() {
+    let seen = seen("parity/arctic");
+    let mut recipe = recipe(0.6, 0.2);
+    recipe.sparsity = Sparsity::new(0.6).unwrap();
+    let what = Search { experts: true, allocation: true };
+    let registry = Registry::built_in();
+    let run = || {
+        let on = Execution::cpu();
+        let (source, calibration) = (&seen.source, &seen.calibration);
+        search(source, calibration, &recipe, what, &registry, &on, &mut Silent).unwrap()
+    };
+    let (found, report) = run();
+    assert_eq!(run(), (found.clone(), report.clone()));
+    assert_eq!((report.observed_blocks, report.held_out_blocks), (6, 2));
+    assert!(report.candidates.len() <= most_evaluations(what), "{}", report.candidates.len());
+    let chosen: Vec<_> = report.candidates.iter().filter(|c| c.chosen).collect();
+    assert_eq!(chosen.len(), 1);
+    assert!(report.candidates.iter().all(|c| c.nll >= chosen[0].nll));
+    assert_eq!(found.experts.sparsity.value(), chosen[0].expert_sparsity);
+    assert_eq!(found.sparsity, recipe.sparsity);
+    assert_eq!(found.weights.statistics, recipe.weights.statistics);
+}
+
+#[test]
+fn reconstructions_need_more_than_an_observation() {
+    let seen = seen("parity/arctic");
+    let mut recipe = recipe(0.5, 0.0);
+    recipe.weights.scorer = "sparsegpt".into();
+    let variants = [Variant { name: "sparsegpt".into(), recipe }];
+    let measures = Measures { text: Some(&seen.text), ..Measures::default() };
+    let (observed, on) = (Some(&seen.observation), Execution::cpu());
+    let registry = Registry::built_in();
+    let error = compare(&seen.source, observed, &variants, &registry, &measures, &on, &mut Silent)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("--calibration"), "{error}");
+}
