@@ -33,12 +33,7 @@ pub(crate) fn drop_least_missed(
     progress: &mut dyn Progress,
 ) -> Result<Vec<LayerPlan>, Error> {
     let Some(budget) = expert_budget(checkpoint.spec(), recipe)? else { return Ok(Vec::new()) };
-    let ExpertBudget::Uniform { keep } = budget else {
-        return Err(Error::Request(
-            "trying all subsets compares those of one layer; use --budget uniform".into(),
-        ));
-    };
-    check_number(checkpoint, recipe, keep)?;
+    let keep = keep_of(budget)?;
     let (spec, source, compute) = (checkpoint.spec(), &Finite(checkpoint), on.compute());
     let blocks = &calibration.blocks;
     let embedding = Embedding::load(source, spec, compute)?;
@@ -97,14 +92,28 @@ pub(crate) fn drop_least_missed(
     Ok(plans)
 }
 
-/// Refuses more subsets than the recipe allows.
-fn check_number(checkpoint: &Checkpoint, recipe: &Recipe, keep: usize) -> Result<(), Error> {
+/// The experts that each layer keeps.
+fn keep_of(budget: ExpertBudget) -> Result<usize, Error> {
+    match budget {
+        ExpertBudget::Uniform { keep } => Ok(keep),
+        _ => Err(Error::Request(
+            "trying all subsets compares those of one layer; use --budget uniform".into(),
+        )),
+    }
+}
+
+/// Refuses more subsets than the recipe allows, of layers with these numbers of experts.
+pub(crate) fn check_subsets(
+    experts: &[usize],
+    budget: ExpertBudget,
+    recipe: &Recipe,
+) -> Result<(), Error> {
+    let keep = keep_of(budget)?;
     let most = match recipe.experts.criterion.parameters.get("most_subsets") {
         Some(&Parameter::Integer(most)) => most,
         _ => MOST_SUBSETS,
     };
-    let experts = checkpoint.spec().layers.iter().filter_map(|l| l.moe()).map(|m| m.experts);
-    for n in experts {
+    for &n in experts {
         let subsets = combinations(n, n - keep);
         if subsets > most as f64 {
             return Err(Error::Request(format!(

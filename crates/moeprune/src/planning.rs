@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::{
     Calibration, Error, Execution, Pipeline, Progress, Recipe,
-    exhaustive::drop_least_missed,
+    exhaustive::{check_subsets, drop_least_missed},
     ranking::{self, Protected},
     recipe::{Budget, EXHAUSTIVE, Pattern},
     survivors::{Router, select},
@@ -117,6 +117,9 @@ pub fn check_request(spec: &ModelSpec, recipe: &Recipe) -> Result<(), Error> {
     let experts: Vec<usize> =
         spec.layers.iter().filter_map(|l| l.moe()).map(|m| m.experts).collect();
     budget.check(&experts).map_err(Error::stage("expert budget", None))?;
+    if recipe.experts.criterion.name == EXHAUSTIVE {
+        check_subsets(&experts, budget, recipe)?;
+    }
     let removed = match budget {
         ExpertBudget::Uniform { keep } => experts.iter().map(|n| n - keep).sum::<usize>(),
         ExpertBudget::Global { keep, .. } => experts.iter().sum::<usize>() - keep,
@@ -362,8 +365,11 @@ fn unstructured_stage(
     let before = ParameterCounts::of(spec).linears;
     let after = ParameterCounts::of(&pruned_spec(spec, layers)).linears;
     let ratio = ratio_left(recipe, before, before - after)?;
+    let fixed = pipeline.pattern.fixed_ratio().is_some();
+    let implied =
+        |ratio: Sparsity| 1.0 - (after as f64 / before.max(1) as f64) * (1.0 - ratio.value());
     Ok(ratio.map(|ratio| UnstructuredPlan {
-        total_sparsity: recipe.sparsity.value(),
+        total_sparsity: if fixed { implied(ratio) } else { recipe.sparsity.value() },
         ratio: ratio.value(),
         layer_ratios: Vec::new(),
         reconstructs: pipeline.reconstructor.is_some(),

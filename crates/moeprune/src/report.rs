@@ -281,7 +281,10 @@ impl Report {
                 parameters: ParameterCounts::of(spec),
             },
             sparsity: SparsityReport {
-                requested: recipe.sparsity.value(),
+                requested: plan
+                    .unstructured
+                    .as_ref()
+                    .map_or(recipe.sparsity.value(), |asked| asked.total_sparsity),
                 requested_experts: recipe.experts.sparsity.value(),
                 achieved: achieved(spec, plan, zeros),
             },

@@ -118,6 +118,12 @@ pub fn search(
     let mut best = recipe.clone();
     // Masks come from the observation here, whatever the recipe has the run do.
     best.weights.statistics = crate::recipe::Statistics::Stored;
+    // A reconstruction needs more than an observation; the scorer that stands in for it ranks
+    // splits in its stead.
+    let reconstructs = registry.pipeline(recipe)?.reconstructor.is_some();
+    if reconstructs {
+        best.weights.scorer = "wanda".into();
+    }
     if what.experts {
         let mut candidates = Vec::new();
         for part in EXPERT_PARTS {
@@ -155,6 +161,9 @@ pub fn search(
         best = trial.best_of(candidates, "searching the layers' ratios", progress)?;
     }
     best.weights.statistics = recipe.weights.statistics;
+    if reconstructs {
+        best.weights.scorer = recipe.weights.scorer.clone();
+    }
     let report = trial.report(&best, unpruned.mean(), observed.blocks.blocks().len());
     Ok((best, report))
 }

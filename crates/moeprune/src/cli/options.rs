@@ -91,17 +91,17 @@ pub struct RecipeArgs {
     pub budget: Option<Budget>,
     /// How it is decided which experts go: stun groups alike ones; frequency, gate, ean, reap, peak
     /// and random rank them; exhaustive tries all subsets [default: stun]
-    #[arg(long, value_name = "CRITERION")]
+    #[arg(long, value_name = "CRITERION", value_parser = str::parse::<StageChoice>)]
     pub criterion: Option<StageChoice>,
     /// What makes two experts alike: router, coactivation, mixed, outputs [default: router]
-    #[arg(long, value_name = "SIMILARITY")]
+    #[arg(long, value_name = "SIMILARITY", value_parser = str::parse::<StageChoice>)]
     pub similarity: Option<StageChoice>,
     /// How experts are grouped: complete, average, single, reference, kmeans [default: complete]
-    #[arg(long, value_name = "CLUSTERING")]
+    #[arg(long, value_name = "CLUSTERING", value_parser = str::parse::<StageChoice>)]
     pub clustering: Option<StageChoice>,
     /// Which one of a group stays: nearest, busiest; or how all are merged: average,
     /// weighted-average [default: nearest]
-    #[arg(long, value_name = "SURVIVOR")]
+    #[arg(long, value_name = "SURVIVOR", value_parser = str::parse::<StageChoice>)]
     pub survivor: Option<StageChoice>,
     /// Keep experts whose outputs peak far above all others'
     #[arg(long)]
@@ -110,11 +110,11 @@ pub struct RecipeArgs {
     #[arg(long, value_enum, value_name = "HOW")]
     pub domains: Option<Domains>,
     /// How weights are scored: wanda, magnitude, sparsegpt [default: wanda]
-    #[arg(long, value_name = "SCORER")]
+    #[arg(long, value_name = "SCORER", value_parser = str::parse::<StageChoice>)]
     pub scorer: Option<StageChoice>,
     /// How the ratio is split over the layers: owl, uniform, depth; or auto, which
     /// searches [default: owl]
-    #[arg(long, value_name = "ALLOCATION|auto")]
+    #[arg(long, value_name = "ALLOCATION|auto", value_parser = str::parse::<StageChoice>)]
     pub allocation: Option<StageChoice>,
     /// Among which weights the lowest scores go: row, or N:M as in 2:4, which fixes the ratio
     /// [default: row]
@@ -196,6 +196,13 @@ impl RecipeArgs {
             }
         }
         weights.pattern = self.pattern.unwrap_or(weights.pattern);
+        if let (Pattern::NOfM(_), Some(total)) = (weights.pattern, self.sparsity) {
+            return Err(Error::Recipe(format!(
+                "the pattern {} says how much of what is left goes, and --sparsity {total} asks for \
+                 another total; leave one of them out",
+                weights.pattern
+            )));
+        }
         weights.statistics = self.statistics.unwrap_or(weights.statistics);
         if matches!(weights.pattern, Pattern::NOfM(_)) && self.allocation.is_none() {
             // Every layer's ratio is fixed, so there is nothing to split, nor to measure for it.

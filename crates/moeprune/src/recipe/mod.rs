@@ -250,9 +250,13 @@ impl Recipe {
     }
 
     /// Whether the unstructured stage is asked for: not when the total is the expert stage's own
-    /// share. The total is then whatever removing whole experts gives.
+    /// share. The total is then whatever removing whole experts gives. A pattern that fixes the ratio
+    /// always asks for it.
     #[must_use]
     pub fn prunes_weights(&self) -> bool {
+        if matches!(self.weights.pattern, Pattern::NOfM(_)) {
+            return true;
+        }
         match self.weights.ratio {
             Some(ratio) => ratio.value() > 0.0,
             None => self.sparsity != self.experts.sparsity,

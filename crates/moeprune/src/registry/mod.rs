@@ -15,7 +15,7 @@ use self::stages::Stages;
 use crate::{
     Error, Pipeline, Recipe,
     exhaustive::MOST_SUBSETS,
-    recipe::{CLUSTERS, EXHAUSTIVE, Parameter, RowRounding, keys::unknown},
+    recipe::{CLUSTERS, EXHAUSTIVE, Parameter, RowRounding, Statistics, keys::unknown},
 };
 use moeprune_score::Rounding;
 
@@ -152,6 +152,13 @@ impl Registry {
         if self.reconstructors.has(&weights.scorer.name) || !self.scorers.has(&weights.scorer.name)
         {
             self.reconstructors.resolve("weights.scorer", &mut weights.scorer, &scorers)?;
+            if weights.statistics == Statistics::Stored {
+                return Err(Error::Recipe(format!(
+                    "weights.scorer = `{}` needs to know which inputs come together, which no \
+                     observation holds: use statistics = \"sequential\", which takes --calibration",
+                    weights.scorer.name
+                )));
+            }
         } else {
             self.scorers.resolve("weights.scorer", &mut weights.scorer, &[])?;
         }

@@ -2,6 +2,7 @@
 
 #[cfg(target_os = "linux")]
 mod bench;
+mod choices;
 mod command;
 mod determinism;
 mod device;

@@ -62,7 +62,7 @@ struct ArcticLayerArgs {
     #[arg(long, value_name = "T", default_value_t = 2048, value_parser = positive)]
     seq_len: usize,
     /// How the ratio is split over the layers; owl costs one more pass, also over one layer
-    #[arg(long, value_name = "ALLOCATION", default_value = "owl")]
+    #[arg(long, value_name = "ALLOCATION", default_value = "owl", value_parser = str::parse::<StageChoice>)]
     allocation: StageChoice,
     #[command(flatten)]
     device: DeviceArgs,
