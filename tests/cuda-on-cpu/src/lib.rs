@@ -23,9 +23,9 @@ const DRIVER: &str = "libcuda.so.1";
 const LIBRARIES: [(&str, u32, bool); 5] = [
     ("cublas", 13, true),
     ("curand", 10, true),
+    ("cudart", 13, true),
     // Linked by candle and never called.
     ("cublasLt", 13, false),
-    ("cudart", 13, false),
     ("nvrtc", 13, false),
 ];
 const FLAGS: [&str; 8] = [
