@@ -284,7 +284,7 @@ impl Report {
                 requested: plan
                     .unstructured
                     .as_ref()
-                    .map_or(recipe.sparsity.value(), |asked| asked.total_sparsity),
+                    .map_or_else(|| recipe.sparsity.value(), |asked| asked.total_sparsity),
                 requested_experts: recipe.experts.sparsity.value(),
                 achieved: achieved(spec, plan, zeros),
             },

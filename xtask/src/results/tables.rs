@@ -78,6 +78,12 @@ pub(super) fn render(results: &Results, seeds: &[u64]) -> String {
         let _ = writeln!(text, "|---|{}", "---|".repeat(CUTS.len()));
         let cell = |name: &str, cut: f64| point(results, table, name, |c| c.expert_share == cut);
         rows(&mut text, &CRITERIA, &CUTS, cell);
+        for cut in CUTS {
+            text.push_str(&verdict(&format!("At {} %", 100.0 * cut), "stun", &CRITERIA, |name| {
+                cell(name, cut)
+            }));
+        }
+        text.push('\n');
     }
     text.push_str(SPLIT);
     let names =
@@ -89,6 +95,19 @@ pub(super) fn render(results: &Results, seeds: &[u64]) -> String {
         point(results, "split", name, |c| c.total_share.max(c.expert_share) == total)
     };
     rows(&mut text, &names, &TOTALS, cell);
+    for total in TOTALS {
+        let place = format!("At {} %", 100.0 * total);
+        for other in ["weights only, owl", "weights only, uniform"] {
+            text.push_str(&verdict(&place, "STUN, owl", &["STUN, owl", other], |name| {
+                cell(name, total)
+            }));
+        }
+        for other in ["STUN, owl", "weights only, owl"] {
+            text.push_str(&verdict(&place, "searched", &["searched", other], |name| {
+                cell(name, total)
+            }));
+        }
+    }
     text.push_str(SEARCHED);
     for Searched { seed, total, report } in &results.searches {
         let Some(chosen) = report.candidates.iter().find(|candidate| candidate.chosen) else {
@@ -106,6 +125,32 @@ pub(super) fn render(results: &Results, seeds: &[u64]) -> String {
         );
     }
     text
+}
+
+/// One sentence on how a row does against the best of the others in a column.
+fn verdict(
+    place: &str,
+    ours: &str,
+    names: &[&str],
+    cell: impl Fn(&str) -> Option<Point>,
+) -> String {
+    let Some(mine) = cell(ours) else { return String::new() };
+    let others = names.iter().filter(|name| **name != ours);
+    let measured = others.filter_map(|name| Some((*name, cell(name)?)));
+    let best = measured.reduce(|best, other| if other.1.mean > best.1.mean { other } else { best });
+    let Some((name, best)) = best else { return String::new() };
+    let off = 100.0 * (mine.mean - best.mean);
+    // The same questions are asked of both, so this is more than a paired error would be.
+    let error = 100.0 * mine.stderr.hypot(best.stderr);
+    let says = if off.abs() < 2.0 * error {
+        "cannot be told from"
+    } else if off > 0.0 {
+        "is better than"
+    } else {
+        "is worse than"
+    };
+    let of = if names.len() > 2 { "the best of the others, " } else { "" };
+    format!("- {place}, {ours} {says} {of}{name}: {off:+.1} ± {error:.1} points.\n")
 }
 
 /// One row a name; the best of each column is bold.

@@ -170,6 +170,12 @@ pub fn print_report(report: &Report, out: &Path, json: Option<&Path>) -> Result<
     if !report.idle_experts.is_empty() {
         line!("{} experts got no calibration token; see the report.", report.idle_experts.len());
     }
+    if report.scored_linears > 0 {
+        line!(
+            "{} Linears were reached by too few tokens to be reconstructed, and were scored instead.",
+            report.scored_linears
+        );
+    }
     line!("\nwrote {}", out.display());
     Ok(())
 }

@@ -72,6 +72,27 @@ fn write(report: &Report, text: &mut String) -> std::fmt::Result {
     for idle in &report.idle_experts {
         writeln!(text, "- idle: layer {} expert {}", idle.layer, idle.expert)?;
     }
+    if let Some(search) = &report.search {
+        writeln!(
+            text,
+            "\n## Search\n\nNats a token on {} calibration blocks kept apart from the {} that were \
+             observed; the unpruned model has {:.4}.\n\n| experts | criterion | allocation | nats | \
+             difference's error | |\n|---|---|---|---|---|---|",
+            search.held_out_blocks, search.observed_blocks, search.unpruned
+        )?;
+        for candidate in &search.candidates {
+            writeln!(
+                text,
+                "| {} | {} | {} | {:.4} | {} | {} |",
+                percent(candidate.expert_sparsity),
+                candidate.criterion,
+                candidate.allocation,
+                candidate.nll,
+                candidate.stderr_to_best.map_or_else(String::new, |e| format!("± {e:.4}")),
+                if candidate.chosen { "chosen" } else { "" }
+            )?;
+        }
+    }
     writeln!(text, "\n## Steps\n\n| step | seconds | peak memory |\n|---|---|---|")?;
     for stage in stages {
         let memory = stage

@@ -7,7 +7,10 @@ use crate::command::{CALIBRATION, Scratch};
 fn observed() -> Scratch {
     let scratch = Scratch::new("arctic");
     scratch.ok(&format!("observe model {CALIBRATION} --domain left -o a.obs"));
-    scratch.ok(&format!("observe model {CALIBRATION} --seed 1 --domain right -o b.obs"));
+    let other = fs::read_to_string(scratch.path("tokens.jsonl")).unwrap().replace("1,", "3,");
+    fs::write(scratch.path("other.jsonl"), other).unwrap();
+    let calibration = CALIBRATION.replace("tokens", "other");
+    scratch.ok(&format!("observe model {calibration} --domain right -o b.obs"));
     scratch
 }
 
@@ -67,7 +70,7 @@ fn what_cannot_be_done_is_refused_before_any_work() {
     let stored = "--scorer sparsegpt --statistics stored";
     refused(&scratch, &format!("{prune} {stored}"), &["which inputs come together"]);
     let names = scratch.names();
-    assert_eq!(names, ["a.obs", "b.obs", "model", "tokens.jsonl"]);
+    assert_eq!(names, ["a.obs", "b.obs", "model", "other.jsonl", "tokens.jsonl"]);
 }
 
 #[test]
