@@ -137,14 +137,41 @@ mod scorer {
     }
 }
 
+mod reconstructor {
+    use moeprune_score::{BlockThreshold, SparseGpt};
+
+    use super::conformance::reconstructor::check;
+
+    #[test]
+    fn sparse_gpt() {
+        check(&SparseGpt::default());
+        check(&SparseGpt { block: 5, ..SparseGpt::default() });
+    }
+
+    #[test]
+    fn sparse_gpt_as_published_takes_one_more_a_block() {
+        // At a share of zero the published threshold is the smallest score, and takes it.
+        let reference = SparseGpt { threshold: BlockThreshold::Reference, ..SparseGpt::default() };
+        let broken = std::panic::catch_unwind(|| check(&reference));
+        assert!(broken.is_err(), "the published threshold keeps the contract");
+    }
+}
+
 mod allocator {
-    use moeprune_score::{Owl, Uniform};
+    use moeprune_score::{Depth, Owl, Uniform};
 
     use super::conformance::allocator::{check, check_without_total};
 
     #[test]
     fn uniform() {
         check(&Uniform);
+    }
+
+    #[test]
+    fn depth() {
+        for slope in [0.0, 0.1, -0.3, 1.0] {
+            check(&Depth { slope });
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use moeprune_core::{
-    ClusteredLayer, DistanceMatrix, ExpertBudget, ExpertClustering, ExpertSelector,
+    ClusteredLayer, DistanceMatrix, ExpertBudget, ExpertClustering, ExpertSaliency, ExpertSelector,
     ExpertSimilarity, ExpertWeights, LayerBehaviour, Partition, StageError, Survivor,
     SurvivorReason,
 };
@@ -50,6 +50,50 @@ where
     fn needs_observation(&self) -> bool {
         self.needs_observation
     }
+}
+
+/// A saliency that is a closure.
+struct Ranking<F>(F);
+
+impl<F> fmt::Debug for Ranking<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ranking")
+    }
+}
+
+impl<F> ExpertSaliency for Ranking<F>
+where
+    F: Fn(&LayerBehaviour<'_>) -> Result<Vec<f64>, StageError> + Send + Sync,
+{
+    fn saliency(&self, layer: &LayerBehaviour<'_>) -> Result<Vec<f64>, StageError> {
+        (self.0)(layer)
+    }
+}
+
+#[test]
+fn saliencies_that_break_their_contract() {
+    type Numbers = fn(usize) -> Vec<f64>;
+    let wrong: [(Numbers, &str); 3] = [
+        (|n| vec![1.0; n + 1], "one number an expert"),
+        (|n| vec![f64::INFINITY; n], "finite and not negative"),
+        (|n| vec![-1.0; n], "finite and not negative"),
+    ];
+    for (numbers, message) in wrong {
+        let ranking = Ranking(move |layer: &LayerBehaviour<'_>| {
+            layer.routing.ok_or("none")?;
+            Ok(numbers(layer.experts()))
+        });
+        caught(|| conformance::saliency::check(&ranking), message);
+    }
+    let blind = Ranking(|layer: &LayerBehaviour<'_>| Ok(vec![1.0; layer.experts()]));
+    caught(|| conformance::saliency::check(&blind), "needs_observation()");
+    let calls = AtomicUsize::new(0);
+    let moody = Ranking(move |layer: &LayerBehaviour<'_>| {
+        let call = calls.fetch_add(1, Ordering::Relaxed);
+        Ok(vec![call as f64; layer.experts()])
+    });
+    let moody = std::panic::AssertUnwindSafe(moody);
+    caught(move || conformance::saliency::check(&moody.0), "two calls differ");
 }
 
 impl<F> ExpertClustering for Stage<F>

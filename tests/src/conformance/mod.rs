@@ -34,6 +34,7 @@ use proptest::{
 
 pub mod allocator;
 pub mod clustering;
+pub mod reconstructor;
 pub mod saliency;
 pub mod scorer;
 pub mod selector;
