@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use moeprune::{
-    Evaluation, Pipeline, Report, Run,
+    Evaluation, Found, Registry, Report, Run,
     checkpoint::Checkpoint,
     cli::{
         CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes, percent,
-        seconds, table,
+        search_if_asked, seconds, table,
     },
     evaluate,
     evaluation::Score,
-    prune,
+    prune_found,
 };
 
 use crate::embedded;
@@ -76,7 +76,7 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     let data = args.data.clone().or_else(|| embedded.then(embedded::test_set));
     let default_task = if embedded { "gsm8k_zeroshot" } else { "gsm8k" };
     let task = args.task.as_deref().unwrap_or(default_task);
-    let recipe = args.recipe.resolve(&moeprune::Registry::built_in(), &args.sampling)?;
+    let recipe = args.recipe.resolve(&Registry::built_in(), &args.sampling)?;
     let on = args.device.open()?;
     let source = args.family.open_to_stream(&model)?;
     let out = match &args.out {
@@ -106,10 +106,15 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     let resume = args.resume.into();
     drop(Run::claim(&out, &source, resume)?);
     let before = ask(&source, &mut terminal)?;
-    let pipeline = Pipeline::from_recipe(&recipe)?;
     moeprune::cli::listen_for_interrupt();
+    let what = args.recipe.search();
+    let registry = &Registry::built_in();
+    let (recipe, searched) =
+        search_if_asked(what, &source, &calibration, recipe, registry, &on, &mut terminal)?;
+    let pipeline = registry.pipeline(&recipe)?;
+    let recipe = Found { recipe: &recipe, searched };
     let report =
-        prune(&source, &out, &calibration, &recipe, &pipeline, resume, &on, &mut terminal)?;
+        prune_found(&source, &out, &calibration, &recipe, &pipeline, resume, &on, &mut terminal)?;
     let after = ask(&args.family.open(&out)?, &mut terminal)?;
     if let Some(path) = &args.json {
         std::fs::write(path, report.to_json()?)

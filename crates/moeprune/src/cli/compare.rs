@@ -101,6 +101,7 @@ pub(super) fn compare(
             "nothing to measure: give --task with --data, or --text, or both".into(),
         ));
     }
+    args.recipe.check_no_search()?;
     let variants = variants(args, registry)?;
     let on = args.device.open()?;
     let checkpoint = args.family.open(&args.model)?;

@@ -31,7 +31,7 @@ mod verify;
 pub use eval::{EvalArgs, eval};
 pub use interrupt::{INTERRUPTED, listen as listen_for_interrupt};
 pub use options::{CalibrationArgs, DeviceArgs, ExpertShare, RecipeArgs, ResumeArgs};
-pub use prune::{PruneArgs, print_report, prune};
+pub use prune::{PruneArgs, print_report, prune, search_if_asked};
 pub use table::{bytes, percent, seconds, table};
 pub use terminal::Terminal;
 

@@ -135,6 +135,19 @@ impl RecipeArgs {
         }
     }
 
+    /// Refuses `auto` where nothing is searched for.
+    ///
+    /// # Errors
+    /// If [`search`](Self::search) asks for something.
+    pub fn check_no_search(&self) -> Result<(), Error> {
+        if self.search().is_on() {
+            return Err(Error::Recipe(
+                "auto is for `prune`, which has the calibration text to search on".into(),
+            ));
+        }
+        Ok(())
+    }
+
     /// The recipe they describe.
     ///
     /// A total given alone splits as the default does: the recipe's share of the experts first, or

@@ -50,6 +50,7 @@ pub(super) fn plan(
     terminal: &mut Terminal,
 ) -> Result<(), Error> {
     super::check_new(&args.output)?;
+    args.recipe.check_no_search()?;
     let recipe = args.recipe.resolve(registry, &args.sampling)?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;

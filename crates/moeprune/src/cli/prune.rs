@@ -9,7 +9,8 @@ use super::{
     seconds, table,
 };
 use crate::{
-    Calibration, Error, Execution, Found, Recipe, Registry, Report, Run, search::SearchReport,
+    Calibration, Error, Execution, Found, Recipe, Registry, Report, Run,
+    search::{Search, SearchReport},
 };
 use moeprune_checkpoint::Checkpoint;
 
@@ -91,12 +92,30 @@ fn search(
     terminal: &mut Terminal,
 ) -> Result<(Recipe, Option<SearchReport>), Error> {
     let what = args.recipe.search();
+    if what.is_on() {
+        // Refuses what cannot be written before hours are spent; the run claims the place again.
+        drop(Run::claim(&args.out, checkpoint, args.resume.into())?);
+    }
+    search_if_asked(what, checkpoint, &args.calibration, recipe, registry, on, terminal)
+}
+
+/// Searches for what was asked to be searched for and prints what was found.
+///
+/// # Errors
+/// As [`search`](crate::search::search()).
+pub fn search_if_asked(
+    what: Search,
+    checkpoint: &Checkpoint,
+    calibration: &Path,
+    recipe: Recipe,
+    registry: &Registry,
+    on: &Execution,
+    terminal: &mut Terminal,
+) -> Result<(Recipe, Option<SearchReport>), Error> {
     if !what.is_on() {
         return Ok((recipe, None));
     }
-    // Refuses what cannot be written before hours are spent; the run claims the place again.
-    drop(Run::claim(&args.out, checkpoint, args.resume.into())?);
-    let calibration = Calibration::read(&args.calibration, checkpoint, &recipe)?;
+    let calibration = Calibration::read(calibration, checkpoint, &recipe)?;
     let (recipe, found) =
         crate::search::search(checkpoint, &calibration, &recipe, what, registry, on, terminal)?;
     print_search(&found);

@@ -66,6 +66,7 @@ fn what_cannot_be_done_is_refused_before_any_work() {
     let prune = format!("prune model out {CALIBRATION}");
     let exhaustive = "--criterion exhaustive:most_subsets=10 --expert-sparsity 0.25";
     refused(&scratch, &format!("{prune} {exhaustive}"), &["more than the 10 that are allowed"]);
+    refused(&scratch, "plan model --expert-sparsity auto -o p.json", &["auto is for `prune`"]);
     refused(&scratch, &format!("{prune} --pattern 2:4 --sparsity 0.5"), &["leave one of them out"]);
     let stored = "--scorer sparsegpt --statistics stored";
     refused(&scratch, &format!("{prune} {stored}"), &["which inputs come together"]);
