@@ -103,6 +103,13 @@ pub fn search(
     progress: &mut dyn Progress,
 ) -> Result<(Recipe, SearchReport), Error> {
     let (observed, held_out) = split(calibration)?;
+    progress.note(&format!(
+        "searches among at most {} ways to reach {}, by how well {} calibration blocks kept apart \
+         are predicted",
+        most_evaluations(what),
+        recipe.sparsity,
+        held_out.blocks().len()
+    ));
     let on = &on.for_blocks(checkpoint, &observed.tag, false, progress)?;
     let observation = observe(checkpoint, &observed, on, progress)?;
     let unpruned =
@@ -259,14 +266,8 @@ impl Trial<'_> {
         progress: &mut dyn Progress,
     ) -> Result<f64, Error> {
         let (on, held_out) = (self.on, self.held_out);
-        let pruned = Pruned::new(
-            self.checkpoint,
-            Some(self.observation),
-            recipe,
-            self.registry,
-            on,
-            progress,
-        )?;
+        let pruned =
+            Pruned::new(self.checkpoint, Some(self.observation), recipe, self.registry, progress)?;
         let found = pruned.run(on, progress, |model, progress| {
             likelihood(model, model.spec(), held_out, on, step, progress)
         })?;

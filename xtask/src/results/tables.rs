@@ -185,12 +185,12 @@ fn rows(
 
 const HEAD: &str = "# Results on the embedded model
 
-Made by `cargo xtask results`, which measures everything below anew and writes this file; what stands between the tables is
-[in its source](../xtask/src/results/tables.rs) and says nothing that the tables do not show.
+Made by `cargo xtask results`, which measures everything below and writes this file. Sentences between the tables are made of
+their numbers.
 
 The model is the small mixture of experts in `assets/nano`, trained for this repository. It is small enough to be measured in
-every way on a CPU, and **says little about models of other sizes**: its experts were trained from scratch to share work, a token
-goes through a large part of them, and it knows one kind of problem. Each cell is accuracy (strict match) on 500 problems made
+every way on a CPU, and **says little about models of other sizes**: 4 layers of 32 experts trained from scratch, a dense MLP
+beside them, and one kind of problem. Each cell is accuracy (strict match) on 500 problems made
 for it, in percent: the mean over the calibration seeds ± the standard error of one run over the questions (half the range over the
 seeds), then perplexity on held-out text. The best accuracy of a column is bold; differences below two standard errors decide
 nothing.

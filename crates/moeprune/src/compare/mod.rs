@@ -8,9 +8,13 @@ pub use moeprune_page::{Comparison, Cut, LayerPicture, render as render_page};
 
 use std::{path::Path, time::Instant};
 
-use moeprune_capture::{open_calibration, token_blocks_in_order};
+use moeprune_capture::{TokenBlocks, open_calibration, token_blocks_in_order};
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{CorpusTag, Observation, ParameterCounts, Plan};
+use moeprune_core::{
+    CorpusTag, ModelSpec, Observation, ParameterCounts, Plan, StageError, TensorBytes, TensorId,
+    TensorSource,
+};
+use moeprune_eval::load_documents;
 use moeprune_page::{Estimate, FORMAT, UNPRUNED};
 
 use crate::{
@@ -77,7 +81,7 @@ pub fn compare(
         cuts.push(unpruned(checkpoint, measures, text.as_ref(), on, progress)?);
     }
     for Variant { name, recipe } in variants {
-        let cut = Pruned::new(checkpoint, observation, recipe, registry, on, progress)
+        let cut = Pruned::new(checkpoint, observation, recipe, registry, progress)
             .and_then(|pruned| pruned.cut(name, measures, text.as_ref(), on, progress))
             .map_err(|error| named(name, error))?;
         progress.note(&format!("{name}: {}", in_words(&cut)));
@@ -109,7 +113,7 @@ pub fn compare(
 
 /// How many questions are asked.
 fn documents(task: &Evaluation<'_>) -> Result<u64, Error> {
-    let all = moeprune_eval::load_documents(task.data)?.len();
+    let all = load_documents(task.data)?.len();
     Ok(task.limit.map_or(all, |limit| limit.min(all)) as u64)
 }
 
@@ -133,7 +137,6 @@ impl<'a> Pruned<'a> {
         observation: Option<&'a Observation>,
         recipe: &Recipe,
         registry: &Registry,
-        _on: &Execution,
         progress: &mut dyn Progress,
     ) -> Result<Self, Error> {
         let started = Instant::now();
@@ -179,7 +182,7 @@ impl<'a> Pruned<'a> {
             let (accuracy, perplexity) =
                 measure(self.checkpoint, model, measures, text, on, progress)?;
             let weights_too = self.recipe.prunes_weights();
-            let experts_of = |spec: &moeprune_core::ModelSpec| -> u64 {
+            let experts_of = |spec: &ModelSpec| -> u64 {
                 spec.layers.iter().filter_map(|l| l.moe()).map(|moe| moe.experts as u64).sum()
             };
             let (before, after) = (self.checkpoint.spec(), model.spec());
@@ -243,32 +246,29 @@ fn unpruned(
 }
 
 /// Weights with a specification of what they are.
-pub(crate) trait Model: moeprune_core::TensorSource {
-    fn spec(&self) -> &moeprune_core::ModelSpec;
+pub(crate) trait Model: TensorSource {
+    fn spec(&self) -> &ModelSpec;
 }
 
 impl Model for UnwrittenModel<'_> {
-    fn spec(&self) -> &moeprune_core::ModelSpec {
+    fn spec(&self) -> &ModelSpec {
         UnwrittenModel::spec(self)
     }
 }
 
 struct Whole<'a> {
     weights: Finite<'a>,
-    spec: &'a moeprune_core::ModelSpec,
+    spec: &'a ModelSpec,
 }
 
-impl moeprune_core::TensorSource for Whole<'_> {
-    fn tensor(
-        &self,
-        id: moeprune_core::TensorId,
-    ) -> Result<moeprune_core::TensorBytes<'_>, moeprune_core::StageError> {
+impl TensorSource for Whole<'_> {
+    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
         self.weights.tensor(id)
     }
 }
 
 impl Model for Whole<'_> {
-    fn spec(&self) -> &moeprune_core::ModelSpec {
+    fn spec(&self) -> &ModelSpec {
         self.spec
     }
 }
@@ -320,7 +320,7 @@ fn accuracy(score: &Score, metric: Option<&str>) -> Result<Option<Estimate>, Err
 
 /// Text that perplexity is measured on.
 struct Text {
-    blocks: moeprune_capture::TokenBlocks,
+    blocks: TokenBlocks,
 }
 
 impl Text {
