@@ -2,7 +2,7 @@
 
 use moeprune_capture::TokenBlocks;
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{CorpusTag, Observation, Sparsity};
+use moeprune_core::{CorpusTag, Observation, ParameterCounts, Sparsity};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     calibration::observe,
     compare::{Likelihood, Pruned, likelihood},
     planning::check_request,
-    recipe::StageChoice,
+    recipe::{Budget, StageChoice},
 };
 
 /// Which choices of a recipe are searched for.
@@ -63,7 +63,7 @@ pub struct Candidate {
     pub chosen: bool,
 }
 
-/// Shares of the total that are tried for whole experts.
+/// Parts of the total that whole experts are tried to make up.
 const EXPERT_PARTS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 
 /// Criteria that are tried beside the recipe's own.
@@ -136,7 +136,7 @@ pub fn search(
         for part in EXPERT_PARTS {
             for criterion in criteria(recipe) {
                 let mut candidate = best.clone();
-                candidate.experts.sparsity = Sparsity::new(recipe.sparsity.value() * part)?;
+                candidate.experts.sparsity = expert_share(checkpoint, recipe, part)?;
                 candidate.experts.criterion = criterion;
                 if what.allocation {
                     candidate.weights.allocation = "uniform".into();
@@ -181,6 +181,27 @@ pub fn most_evaluations(what: Search) -> usize {
     let experts = (EXPERT_PARTS.len() - 1) * (CRITERIA.len() + 1) + 1;
     let allocations = ALLOCATIONS.len() + 1;
     usize::from(what.experts) * experts + usize::from(what.allocation) * allocations
+}
+
+/// The share of the experts that makes up this part of the total, over the decoder Linears; of all of
+/// it, as many whole experts as do not exceed it.
+fn expert_share(checkpoint: &Checkpoint, recipe: &Recipe, part: f64) -> Result<Sparsity, Error> {
+    let (spec, total) = (checkpoint.spec(), recipe.sparsity.value());
+    let counts = ParameterCounts::of(spec);
+    let of_linears = counts.experts as f64 / counts.linears.max(1) as f64;
+    let mut share = part * total / of_linears.max(f64::MIN_POSITIVE);
+    if part == 1.0 {
+        let moe = || spec.layers.iter().filter_map(|layer| layer.moe()).map(|moe| moe.experts);
+        let experts = match recipe.experts.budget {
+            Budget::Uniform => moe().min().unwrap_or(1),
+            Budget::Global => moe().sum(),
+        };
+        share = (share * experts as f64).floor() / experts.max(1) as f64;
+    }
+    // Equal shares mean that no weight is to be zeroed, and then the total is missed.
+    let share = if share == total { share * (1.0 - 1e-9) } else { share };
+    // More than all but a few experts is refused later, with what would do.
+    Ok(Sparsity::new(share.min(0.999_999))?)
 }
 
 /// The blocks to observe and the ones kept apart.

@@ -108,6 +108,16 @@ fn a_search_is_bounded_repeatable_and_no_worse_than_what_it_tried() {
     assert_eq!(run(), (found.clone(), report.clone()));
     assert_eq!((report.observed_blocks, report.held_out_blocks), (6, 2));
     assert!(report.candidates.len() <= most_evaluations(what), "{}", report.candidates.len());
+    // Whatever is chosen reaches the total.
+    let mut asked = found.clone();
+    asked.weights.statistics = moeprune::recipe::Statistics::Stored;
+    for candidate in &report.candidates {
+        asked.experts.sparsity = Sparsity::new(candidate.expert_sparsity).unwrap();
+        asked.experts.criterion = candidate.criterion.clone();
+        assert!(asked.prunes_weights(), "{candidate:?}");
+    }
+    let (_, _, all) = written(&seen, &found);
+    assert!((0.5..0.6).contains(&all), "0.6 of the Linears is {all} of all parameters");
     let chosen: Vec<_> = report.candidates.iter().filter(|c| c.chosen).collect();
     assert_eq!(chosen.len(), 1);
     assert!(report.candidates.iter().all(|c| c.nll >= chosen[0].nll));

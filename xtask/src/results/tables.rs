@@ -209,7 +209,8 @@ kept apart, never on the problems.
 
 ";
 
-const SEARCHED: &str = "### What the search chose
+const SEARCHED: &str = "
+### What the search chose
 
 | seed | total | experts | allocation | nats a token, held out | candidates |
 |---|---|---|---|---|---|
