@@ -38,12 +38,7 @@ pub fn plan(
     pipeline: &Pipeline,
     progress: &mut dyn Progress,
 ) -> Result<Plan, Error> {
-    let spec = checkpoint.spec();
-    let fingerprint = checkpoint.fingerprint()?;
-    check_request(spec, recipe)?;
-    if let Some(observation) = observation {
-        check_observation(observation, spec, &fingerprint)?;
-    }
+    let (spec, fingerprint) = begin(checkpoint, observation, recipe)?;
     if recipe.experts.criterion.name == EXHAUSTIVE && recipe.experts.sparsity > Sparsity::ZERO {
         return Err(Error::Request(
             "trying all subsets runs the model: pass --calibration FILE to `plan`, or use `prune`"
@@ -69,17 +64,27 @@ pub fn plan_exhaustive(
     on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Plan, Error> {
+    let (spec, fingerprint) = begin(checkpoint, observation, recipe)?;
+    let layers = drop_least_missed(checkpoint, calibration, recipe, on, progress)?;
+    let mut plan = finish(spec, fingerprint, layers, observation, recipe, pipeline)?;
+    plan.corpora.push(calibration.tag.clone());
+    plan.corpora.dedup();
+    Ok(plan)
+}
+
+/// Refuses what cannot work. Returns what the model is, and its fingerprint.
+fn begin<'a>(
+    checkpoint: &'a Checkpoint,
+    observation: Option<&Observation>,
+    recipe: &Recipe,
+) -> Result<(&'a ModelSpec, String), Error> {
     let spec = checkpoint.spec();
     let fingerprint = checkpoint.fingerprint()?;
     check_request(spec, recipe)?;
     if let Some(observation) = observation {
         check_observation(observation, spec, &fingerprint)?;
     }
-    let layers = drop_least_missed(checkpoint, calibration, recipe, on, progress)?;
-    let mut plan = finish(spec, fingerprint, layers, observation, recipe, pipeline)?;
-    plan.corpora.push(calibration.tag.clone());
-    plan.corpora.dedup();
-    Ok(plan)
+    Ok((spec, fingerprint))
 }
 
 fn finish(

@@ -12,7 +12,7 @@ use moeprune::{
     search::{Search, most_evaluations, search},
 };
 
-use crate::scratch::{asset, recipe, tokens};
+use crate::scratch::{asset, recipe, tokens, widened};
 
 struct Seen {
     source: Checkpoint,
@@ -90,6 +90,24 @@ fn a_cut_in_memory_is_the_cut_on_disk() {
             assert!(render_page(&found).unwrap().contains("<svg"));
         }
     }
+}
+
+/// Experts of a model in f32 take twice the bytes.
+#[test]
+fn sizes_are_of_the_type_that_weights_are_stored_in() {
+    let scratch = tempfile::tempdir().unwrap();
+    let narrow = Checkpoint::open(&asset("parity/arctic")).unwrap();
+    let wide = Checkpoint::open(&widened("parity/arctic", scratch.path())).unwrap();
+    let variants = [Variant { name: "stun".into(), recipe: recipe(0.5, 0.5) }];
+    let sizes = |source: &Checkpoint| -> Vec<u64> {
+        let (registry, measures, on) =
+            (Registry::built_in(), Measures::default(), Execution::cpu());
+        let found = compare(source, None, &variants, &registry, &measures, &on, &mut Silent);
+        found.unwrap().cuts.iter().map(|cut| cut.bytes).collect()
+    };
+    let (narrow, wide) = (sizes(&narrow), sizes(&wide));
+    assert_eq!(wide, [2 * narrow[0], 2 * narrow[1]]);
+    assert!(narrow[1] < narrow[0]);
 }
 
 #[test]

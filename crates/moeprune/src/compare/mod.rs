@@ -9,10 +9,9 @@ pub use moeprune_page::{Comparison, Cut, LayerPicture, render as render_page};
 use std::{path::Path, time::Instant};
 
 use moeprune_capture::{TokenBlocks, open_calibration, token_blocks_in_order};
-use moeprune_checkpoint::Checkpoint;
+use moeprune_checkpoint::{Checkpoint, StoredTensor};
 use moeprune_core::{
-    CorpusTag, ModelSpec, Observation, ParameterCounts, Plan, StageError, TensorBytes, TensorId,
-    TensorSource,
+    CorpusTag, LayerTensor, LinearId, ModelSpec, Observation, Plan, Sparsity, TensorId,
 };
 use moeprune_eval::load_documents;
 use moeprune_page::{Estimate, FORMAT, UNPRUNED};
@@ -22,7 +21,6 @@ use crate::{
     apply::{KeptExperts, UnwrittenModel},
     calibration::tokenizer_for,
     evaluation::{Score, evaluate_source},
-    finite::Finite,
     planning::plan,
     recipe::CLUSTERS,
     survivors::choose_survivors,
@@ -78,7 +76,8 @@ pub fn compare(
     let text = Text::read(checkpoint, measures)?;
     let mut cuts = Vec::with_capacity(1 + variants.len());
     if !measures.skip_unpruned {
-        cuts.push(unpruned(checkpoint, measures, text.as_ref(), on, progress)?);
+        let unpruned = Pruned::new(checkpoint, None, &nothing(), &Registry::built_in(), progress)?;
+        cuts.push(unpruned.cut(UNPRUNED, measures, text.as_ref(), on, progress)?);
     }
     for Variant { name, recipe } in variants {
         let cut = Pruned::new(checkpoint, observation, recipe, registry, progress)
@@ -186,7 +185,6 @@ impl<'a> Pruned<'a> {
                 spec.layers.iter().filter_map(|l| l.moe()).map(|moe| moe.experts as u64).sum()
             };
             let (before, after) = (self.checkpoint.spec(), model.spec());
-            let removed = ParameterCounts::of(before).all - ParameterCounts::of(after).all;
             Ok(Cut {
                 criterion: name.to_owned(),
                 expert_share: self.recipe.experts.sparsity.value(),
@@ -194,7 +192,7 @@ impl<'a> Pruned<'a> {
                 experts_kept: experts_of(after),
                 experts: experts_of(before),
                 parameters: model.parameters(),
-                bytes: self.checkpoint.weight_bytes().saturating_sub(2 * removed),
+                bytes: bytes_with(self.checkpoint, after),
                 accuracy,
                 perplexity,
                 seconds: self.seconds + started.elapsed().as_secs_f64(),
@@ -216,66 +214,31 @@ impl<'a> Pruned<'a> {
     }
 }
 
-fn unpruned(
-    checkpoint: &Checkpoint,
-    measures: &Measures<'_>,
-    text: Option<&Text>,
-    on: &Execution,
-    progress: &mut dyn Progress,
-) -> Result<Cut, Error> {
-    let started = Instant::now();
-    let spec = checkpoint.spec();
-    let source = &Whole { weights: Finite(checkpoint), spec };
-    let (accuracy, perplexity) = measure(checkpoint, source, measures, text, on, progress)?;
-    let moe: Vec<usize> = spec.layers.iter().filter_map(|l| l.moe()).map(|m| m.experts).collect();
-    let experts: u64 = moe.iter().map(|&experts| experts as u64).sum();
-    Ok(Cut {
-        criterion: UNPRUNED.to_owned(),
-        expert_share: 0.0,
-        total_share: 0.0,
-        experts_kept: experts,
-        experts,
-        parameters: ParameterCounts::of(spec).all,
-        bytes: checkpoint.weight_bytes(),
-        accuracy,
-        perplexity,
-        seconds: started.elapsed().as_secs_f64(),
-        layer_sparsity: vec![0.0; spec.layers.len()],
-        kept: moe.into_iter().map(|experts| (0..experts).collect()).collect(),
-    })
+/// The recipe that removes and zeroes nothing.
+fn nothing() -> Recipe {
+    let mut recipe = Recipe::arctic();
+    (recipe.sparsity, recipe.experts.sparsity) = (Sparsity::ZERO, Sparsity::ZERO);
+    recipe
 }
 
-/// Weights with a specification of what they are.
-pub(crate) trait Model: TensorSource {
-    fn spec(&self) -> &ModelSpec;
-}
-
-impl Model for UnwrittenModel<'_> {
-    fn spec(&self) -> &ModelSpec {
-        UnwrittenModel::spec(self)
-    }
-}
-
-struct Whole<'a> {
-    weights: Finite<'a>,
-    spec: &'a ModelSpec,
-}
-
-impl TensorSource for Whole<'_> {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
-        self.weights.tensor(id)
-    }
-}
-
-impl Model for Whole<'_> {
-    fn spec(&self) -> &ModelSpec {
-        self.spec
-    }
+/// Size of a checkpoint's weights if each layer had as many experts as `after` says.
+fn bytes_with(checkpoint: &Checkpoint, after: &ModelSpec) -> u64 {
+    let experts = |spec: &ModelSpec, layer: usize| {
+        spec.layers[layer].moe().map_or(1, |moe| moe.experts) as u64
+    };
+    let bytes = |tensor: &StoredTensor| match tensor.part {
+        Some(TensorId::Layer(
+            layer,
+            LayerTensor::Linear(LinearId::Expert(..) | LinearId::Router),
+        )) => tensor.bytes * experts(after, layer) / experts(checkpoint.spec(), layer).max(1),
+        _ => tensor.bytes,
+    };
+    checkpoint.tensors().map(bytes).sum()
 }
 
 fn measure(
     checkpoint: &Checkpoint,
-    model: &dyn Model,
+    model: &UnwrittenModel<'_>,
     measures: &Measures<'_>,
     text: Option<&Text>,
     on: &Execution,
