@@ -115,7 +115,7 @@ pub use owl::Owl;
 pub use pattern::{KnownPattern, MaskPattern};
 pub use per_row::PerRow;
 pub use prune::{PrunedMatrix, mask_matrix, prune_matrix};
-pub use reconstruct::{Fallback, reconstruct_matrix};
+pub use reconstruct::{Fallback, enough_inputs, reconstruct_matrix};
 pub use rounding::Rounding;
 pub use sparsegpt::{BlockThreshold, SparseGpt};
 pub use uniform::Uniform;

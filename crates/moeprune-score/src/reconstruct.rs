@@ -63,12 +63,7 @@ pub fn reconstruct_matrix(
     fallback: Fallback<'_>,
 ) -> Result<PrunedMatrix, Error> {
     let LinearView { layer, id, rows, cols, .. } = *linear;
-    let heard = |hessian: &&InputHessian| {
-        hessian.tokens > 0
-            && hessian.tokens >= reconstructor.least_tokens(linear)
-            && hessian.sums.iter().any(|&sum| sum != 0.0)
-    };
-    let Some(hessian) = hessian.filter(heard) else {
+    let Some(hessian) = enough_inputs(hessian, linear, reconstructor) else {
         let Fallback { scorer, pattern, rounding } = fallback;
         let pruned = prune_matrix(tensor, linear, ratio, scorer, pattern, rounding)?;
         return Ok(PrunedMatrix { fallback: true, ..pruned });
@@ -97,6 +92,21 @@ pub fn reconstruct_matrix(
     }
     let tensor = encode(tensor, &weights, linear)?;
     Ok(PrunedMatrix { tensor, zeroed, fallback: false })
+}
+
+/// The Hessian, if enough came to reconstruct a Linear by: some token, as many as the reconstructor
+/// wants, and not zeros alone. Otherwise [`reconstruct_matrix`] scores the Linear.
+#[must_use]
+pub fn enough_inputs<'h>(
+    hessian: Option<&'h InputHessian>,
+    linear: &LinearView<'_>,
+    reconstructor: &dyn WeightReconstructor,
+) -> Option<&'h InputHessian> {
+    hessian.filter(|hessian| {
+        hessian.tokens > 0
+            && hessian.tokens >= reconstructor.least_tokens(linear)
+            && hessian.sums.iter().any(|&sum| sum != 0.0)
+    })
 }
 
 /// Errors of this crate name the Linear already.

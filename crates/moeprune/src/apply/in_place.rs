@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Tensor};
 use moeprune_core::{Dtype, InputHessian, LinearView, Sparsity, TensorBytes};
 use moeprune_score::{
-    Fallback, ScoreSum, count_above, prune_matrix, reconstruct_matrix, score_sum,
+    Fallback, ScoreSum, count_above, enough_inputs, prune_matrix, reconstruct_matrix, score_sum,
 };
 
 use super::held::HeldWeight;
@@ -41,8 +41,7 @@ impl Masking<'_> {
     /// Whether there is a reconstruction and too few tokens came for it.
     pub(crate) fn falls_back(&self) -> bool {
         self.pipeline.reconstructor.as_ref().is_some_and(|reconstructor| {
-            let enough = reconstructor.least_tokens(&self.linear);
-            self.hessian.is_none_or(|hessian| hessian.tokens < enough)
+            enough_inputs(self.hessian, &self.linear, &**reconstructor).is_none()
         })
     }
 
