@@ -1,6 +1,7 @@
 //! The `moeprune` binary, built, and a scratch folder for what it writes.
 
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -27,9 +28,14 @@ pub(crate) fn build() -> Result<PathBuf> {
     messages.lines().find_map(executable).context("cargo named no executable")
 }
 
+/// The cargo that runs this.
+pub(crate) fn cargo_program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
 /// The cargo that runs this, at the repository's root.
 pub(crate) fn cargo() -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = Command::new(cargo_program());
     cargo.current_dir(embedded::root());
     cargo
 }

@@ -9,10 +9,8 @@ mod bench_peers;
 mod binary;
 #[cfg(target_os = "linux")]
 mod check_cuda;
-#[cfg(target_os = "linux")]
-mod check_kernels;
+mod delegate;
 mod embedded;
-mod emulate_cuda;
 #[cfg(target_os = "linux")]
 mod gpu_bundle;
 #[cfg(target_os = "linux")]
@@ -22,7 +20,6 @@ mod measure_memory;
 mod prune_arctic;
 mod readme_results;
 mod results;
-mod train_nano;
 
 use std::process::ExitCode;
 
@@ -47,15 +44,20 @@ enum Command {
     BenchPeers(bench_peers::Arguments),
     #[cfg(target_os = "linux")]
     CheckCuda(check_cuda::Arguments),
-    #[cfg(target_os = "linux")]
-    CheckKernels(check_kernels::Arguments),
+    /// Check that the kernels compile, that the committed PTX is theirs, and that no register is spilled
+    #[command(disable_help_flag = true)]
+    CheckKernels(delegate::Arguments),
     #[cfg(target_os = "linux")]
     GpuBundle(gpu_bundle::Arguments),
-    EmulateCuda(emulate_cuda::Arguments),
+    /// Run a command on an emulated CUDA driver with the workspace's kernels in it
+    #[command(disable_help_flag = true)]
+    EmulateCuda(delegate::Arguments),
     PruneArctic(Box<prune_arctic::PruneArcticArgs>),
     ReadmeResults(readme_results::ReadmeResultsArgs),
     Results(results::ResultsArgs),
-    TrainNano(train_nano::Arguments),
+    /// Train the embedded model from nothing and write a Hugging Face directory with its data
+    #[command(disable_help_flag = true)]
+    TrainNano(delegate::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -84,14 +86,13 @@ fn run() -> anyhow::Result<()> {
         Command::BenchPeers(arguments) => bench_peers::run(&arguments),
         #[cfg(target_os = "linux")]
         Command::CheckCuda(arguments) => check_cuda::run(&arguments),
-        #[cfg(target_os = "linux")]
-        Command::CheckKernels(arguments) => check_kernels::run(&arguments),
+        Command::CheckKernels(arguments) => delegate::run(delegate::CHECK_KERNELS, &arguments),
         #[cfg(target_os = "linux")]
         Command::GpuBundle(arguments) => gpu_bundle::run(&arguments),
-        Command::EmulateCuda(arguments) => emulate_cuda::run(&arguments),
+        Command::EmulateCuda(arguments) => delegate::run(delegate::EMULATE_CUDA, &arguments),
         Command::PruneArctic(arguments) => prune_arctic::run(&arguments),
         Command::ReadmeResults(arguments) => readme_results::run(&arguments),
         Command::Results(arguments) => results::run(&arguments),
-        Command::TrainNano(arguments) => train_nano::run(&arguments),
+        Command::TrainNano(arguments) => delegate::run(delegate::TRAIN_NANO, &arguments),
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
-use crate::embedded::root;
+use crate::root;
 
 /// A source file of kernels.
 pub(super) struct Kernels {

@@ -13,7 +13,7 @@ use clap::Args;
 use moeprune_cuda_on_cpu::{Build, build, default_folder, preload, toolkit};
 use serde_json::Value;
 
-use crate::embedded::root;
+use crate::root;
 
 /// Run a command on an emulated CUDA driver with the workspace's kernels in it (wants a C++ compiler).
 #[derive(Args)]

@@ -1,7 +1,8 @@
 //! `cargo xtask train-nano`: makes the data, trains the embedded model and writes both.
+//! It is a separate program: the other chores do not wait until the trainer is compiled.
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::Parser;
 use nano::config::Config;
 use nano::corpus::{Corpus, TEST};
 use nano::data;
@@ -11,8 +12,9 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Train the embedded model from nothing and write a Hugging Face directory with its data.
-#[derive(Args)]
-pub(crate) struct Arguments {
+#[derive(Parser)]
+#[command(name = "cargo xtask train-nano", bin_name = "cargo xtask train-nano")]
+struct Arguments {
     /// Directory to write; a snapshot is put there every few minutes
     #[arg(long, default_value = "target/nano", value_name = "DIR")]
     out: PathBuf,
@@ -45,7 +47,8 @@ pub(crate) struct Arguments {
     data_only: bool,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+fn main() -> Result<()> {
+    let arguments = &Arguments::parse();
     if let Some(status) = restarted()? {
         std::process::exit(status);
     }

@@ -1,0 +1,6 @@
+//! Benchmarks with criterion, in `benches/`. They are a package of their own and need a feature, so that neither `cargo xtask`
+//! nor `cargo test` compiles the harness:
+//!
+//! ```text
+//! cargo bench -p moeprune-benches --features criterion --bench masks
+//! ```

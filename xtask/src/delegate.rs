@@ -1,0 +1,51 @@
+//! Chores that are separate programs, compiled when they are first used: other chores do not wait for the trainer's and
+//! the kernel checks' dependencies.
+
+use std::ffi::OsString;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+
+use crate::embedded::root;
+
+/// Everything after the chore's name. The chore parses it, from the process's own arguments: a `--` among them would not
+/// survive being parsed twice.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+    _passed: Vec<OsString>,
+}
+
+/// Where a chore lives.
+pub(crate) struct Chore {
+    package: &'static str,
+    /// What the program receives before the arguments passed on.
+    command: Option<&'static str>,
+    release: bool,
+}
+
+pub(crate) const CHECK_KERNELS: Chore =
+    Chore { package: "xtask-kernels", command: Some("check-kernels"), release: false };
+pub(crate) const EMULATE_CUDA: Chore =
+    Chore { package: "xtask-kernels", command: Some("emulate-cuda"), release: false };
+pub(crate) const TRAIN_NANO: Chore = Chore { package: "nano", command: None, release: true };
+
+/// Builds the chore's program, runs it in the current folder and ends as it did.
+pub(crate) fn run(chore: Chore, _: &Arguments) -> Result<()> {
+    let mut cargo = std::process::Command::new(crate::binary::cargo_program());
+    cargo.args(["run", "--quiet", "--package", chore.package, "--manifest-path"]);
+    cargo.arg(root().join("Cargo.toml"));
+    if chore.release {
+        cargo.arg("--release");
+    }
+    let status = cargo
+        .arg("--")
+        .args(chore.command)
+        .args(std::env::args_os().skip(2)) // the program and the chore
+        .status()
+        .context("cannot run cargo")?;
+    match status.code() {
+        Some(0) => Ok(()),
+        code => std::process::exit(code.unwrap_or(1)),
+    }
+}
