@@ -2,11 +2,11 @@
 
 use std::{
     fs::{self, File},
-    io::{BufWriter, Read, Write},
+    io::{self, BufWriter, Read, Write},
     path::{Path, PathBuf},
 };
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use moeprune_capture::TokenBlocks;
 
 use super::{Pass, remove};
@@ -21,12 +21,22 @@ pub(super) fn save(state: &Path, pass: Pass, layer: usize, hidden: &[Tensor]) ->
     // One that is there is of a run that died before it was recorded.
     let mut file = BufWriter::new(File::create(&path).map_err(failed)?);
     for batch in hidden {
-        let mut bytes = Vec::with_capacity(batch.elem_count() * batch.dtype().size_in_bytes());
-        batch.write_bytes(&mut bytes)?;
-        file.write_all(&bytes).map_err(failed)?;
+        write(batch, &mut file)?.map_err(failed)?;
     }
     let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
     file.sync_all().map_err(failed)
+}
+
+/// Writes a tensor's elements, little-endian.
+fn write(tensor: &Tensor, file: &mut dyn Write) -> Result<io::Result<()>, Error> {
+    if tensor.dtype() == DType::F32 && cfg!(target_endian = "little") {
+        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+        return Ok(file.write_all(bytemuck::cast_slice(&values)));
+    }
+    // One element at a time: fine for the types that only devices and tests use.
+    let mut bytes = Vec::with_capacity(tensor.elem_count() * tensor.dtype().size_in_bytes());
+    tensor.write_bytes(&mut bytes)?;
+    Ok(file.write_all(&bytes))
 }
 
 /// Reads what [`save`] wrote: one tensor `[blocks, tokens, width]` for each micro-batch.
