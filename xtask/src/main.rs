@@ -8,6 +8,8 @@ mod bench_peers;
 #[cfg(target_os = "linux")]
 mod binary;
 #[cfg(target_os = "linux")]
+mod build_cost;
+#[cfg(target_os = "linux")]
 mod check_cuda;
 mod delegate;
 mod embedded;
@@ -37,6 +39,8 @@ enum Command {
     #[cfg(target_os = "linux")]
     BenchIo(bench_io::BenchIoArgs),
     #[cfg(target_os = "linux")]
+    BuildCost(build_cost::Arguments),
+    #[cfg(target_os = "linux")]
     MakeCheckpoint(Box<make_checkpoint::MakeCheckpointArgs>),
     #[cfg(target_os = "linux")]
     MeasureMemory(measure_memory::MeasureMemoryArgs),
@@ -61,6 +65,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    if let Some(code) = build_cost::compile_if_wrapping() {
+        return code;
+    }
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -78,6 +86,8 @@ fn run() -> anyhow::Result<()> {
     match Arguments::parse().command {
         #[cfg(target_os = "linux")]
         Command::BenchIo(arguments) => bench_io::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::BuildCost(arguments) => build_cost::run(&arguments),
         #[cfg(target_os = "linux")]
         Command::MakeCheckpoint(arguments) => make_checkpoint::run(&arguments),
         #[cfg(target_os = "linux")]

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# What takes too long to be checked at each change: run it nightly, or before a release. Everything else is in .ci/run.
+#
+#     scripts/nightly.sh             all steps; the exit code is 1 if one failed
+#     scripts/nightly.sh STEP...     some: benches, emulator, fuzz, build-cost
+#
+# emulator and fuzz want a C++ compiler; fuzz wants cargo-fuzz and a nightly compiler, and is skipped without them. FUZZ_SECONDS
+# is the time for each target (default 600).
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+# Benchmarks compile, lint clean and run, once each.
+benches() {
+    cargo clippy --package moeprune-benches --features criterion --all-targets --locked -- -D warnings &&
+        cargo bench --package moeprune-benches --features criterion --locked -- --test
+}
+
+# The forward pass, capture and the pipeline on the emulated driver, with candle's kernels.
+emulator() {
+    local package
+    for package in moeprune-model moeprune-capture moeprune; do
+        cargo xtask emulate-cuda --candle -- cargo test --package "$package" --features cuda --test cuda --locked || return 1
+    done
+    cargo xtask emulate-cuda --sanitize -- cargo test --package moeprune-score --features cuda --test cuda --locked
+}
+
+fuzz() {
+    if ! cargo fuzz --version >/dev/null 2>&1; then
+        echo "skipped: cargo-fuzz is not installed (cargo install cargo-fuzz)"
+        return 0
+    fi
+    local target
+    for target in tests/fuzz/fuzz_targets/*.rs; do
+        (cd tests/fuzz && cargo fuzz run --fuzz-dir . "$(basename "$target" .rs)" -- \
+            -max_total_time="${FUZZ_SECONDS:-600}") || return 1
+    done
+}
+
+build_cost() { cargo xtask build-cost --run-tests; }
+
+failed=0
+[ $# -gt 0 ] || set -- benches emulator fuzz build-cost
+for name in "$@"; do
+    printf '\n== %s\n' "$name"
+    case $name in
+        benches | emulator | fuzz | build-cost) "${name//-/_}" || { echo "== $name failed" >&2; failed=1; } ;;
+        *) echo "no step is named $name" >&2; failed=1 ;;
+    esac
+done
+exit $failed
