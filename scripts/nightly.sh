@@ -4,7 +4,7 @@
 #     scripts/nightly.sh             all steps; the exit code is 1 if one failed
 #     scripts/nightly.sh STEP...     some: benches, emulator, fuzz, build-cost
 #
-# emulator and fuzz want a C++ compiler; fuzz wants cargo-fuzz and a nightly compiler, and is skipped without them. FUZZ_SECONDS
+# emulator and fuzz want a C++ compiler; fuzz also wants cargo-fuzz, and is skipped without it. FUZZ_SECONDS
 # is the time for each target (default 600).
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -29,10 +29,15 @@ fuzz() {
         echo "skipped: cargo-fuzz is not installed (cargo install cargo-fuzz)"
         return 0
     fi
-    local target
+    local target dictionary
     for target in tests/fuzz/fuzz_targets/*.rs; do
-        (cd tests/fuzz && cargo fuzz run --fuzz-dir . "$(basename "$target" .rs)" -- \
-            -max_total_time="${FUZZ_SECONDS:-600}") || return 1
+        target=$(basename "$target" .rs)
+        dictionary=$target
+        [ "$target" = header ] && dictionary=safetensors
+        mkdir -p "tests/fuzz/corpus/$target"
+        (cd tests/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none --fuzz-dir . "$target" \
+            "corpus/$target" "seeds/$target" "regressions/$target" "covering/$target" -- \
+            -dict="dictionaries/$dictionary.dict" -max_len=16384 -max_total_time="${FUZZ_SECONDS:-600}") || return 1
     done
 }
 
