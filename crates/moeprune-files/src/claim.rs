@@ -85,7 +85,7 @@ impl Asked<'_> {
             self.probe(&place)?;
             return Ok((Way::File(place), Spot::File(identity)));
         }
-        self.into_open(&place, kind, &identity)?;
+        self.check_open(&place, kind, &identity)?;
         self.check_access(&place)?;
         let spot = if is_fifo(kind) { Spot::File(identity) } else { Spot::Device };
         Ok((Way::Into(place), spot))
@@ -120,7 +120,7 @@ impl Asked<'_> {
     }
 
     /// Refuses what is neither a file nor something that bytes can be written into.
-    fn into_open(&self, place: &Path, kind: FileType, identity: &Identity) -> Result<(), Error> {
+    fn check_open(&self, place: &Path, kind: FileType, identity: &Identity) -> Result<(), Error> {
         match Special::of(kind) {
             Special::Fifo => self.check_input(place, identity),
             Special::Characters => Ok(()),
@@ -146,7 +146,7 @@ impl Asked<'_> {
         if kind.is_file() {
             self.check_input(&place, &identity)?;
         } else if !standard {
-            self.into_open(&place, kind, &identity)?;
+            self.check_open(&place, kind, &identity)?;
         }
         Ok((Way::Descriptor(number, place), Spot::Descriptor(number)))
     }
@@ -157,7 +157,7 @@ impl Asked<'_> {
         if kind.is_file() {
             self.check_regular(&place, &identity)?;
         } else {
-            self.into_open(&place, kind, &identity)?;
+            self.check_open(&place, kind, &identity)?;
         }
         self.check_access(&place)?;
         Ok((Way::Into(place), Spot::File(identity)))
