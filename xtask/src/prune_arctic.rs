@@ -108,11 +108,11 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
         };
         Ok(Some(evaluate(checkpoint, &what, &on, terminal)?))
     };
+    moeprune::cli::listen_for_interrupt();
     // Claims the place before the first question is asked; the run claims it again.
     let resume = args.resume.into();
     drop(Run::claim(&out, &source, resume)?);
     let before = ask(&source, &mut terminal)?;
-    moeprune::cli::listen_for_interrupt();
     let what = args.recipe.search();
     let registry = &Registry::built_in();
     let (recipe, searched) =

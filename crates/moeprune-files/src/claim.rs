@@ -197,6 +197,7 @@ impl Asked<'_> {
 }
 
 /// A file that is not regular.
+#[cfg_attr(not(unix), expect(dead_code, reason = "there are none elsewhere"))]
 enum Special {
     Fifo,
     Characters,

@@ -71,7 +71,8 @@ impl OutputKind {
     /// Whether a file is an earlier output of this kind that may be replaced. Whatever cannot be
     /// read is none.
     pub(crate) fn wrote(self, path: &Path) -> bool {
-        if !self.is_replaceable() {
+        // Opening a FIFO would wait for a writer.
+        if !self.is_replaceable() || !path.metadata().is_ok_and(|metadata| metadata.is_file()) {
             return false;
         }
         let Ok(file) = File::open(path) else { return false };

@@ -65,9 +65,9 @@ impl RunFiles {
         self.models.push(Model { folder: identity, files: files.collect() });
     }
 
-    /// The run makes this folder: nothing else may be written there or into it.
-    pub fn makes(&mut self, folder: impl AsRef<Path>) {
-        self.made.push(real(folder.as_ref()));
+    /// The run makes this folder or file: nothing else may be written there or into it.
+    pub fn makes(&mut self, path: impl AsRef<Path>) {
+        self.made.push(real(path.as_ref()));
     }
 
     /// Judges a place that the run is asked to write to by an option, before any work.
@@ -87,10 +87,10 @@ impl RunFiles {
             return Err(Error::refused(path, reason));
         }
         if let Spot::New(place) = &spot
-            && self.made.iter().any(|folder| place.starts_with(folder))
+            && self.made.iter().any(|made| place.starts_with(made))
         {
             let reason = format!(
-                "the folder that this run makes goes there; choose another name for {option}"
+                "something that this run makes goes there; choose another name for {option}"
             );
             return Err(Error::refused(path, reason));
         }

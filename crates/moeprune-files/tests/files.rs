@@ -110,7 +110,7 @@ fn what_is_refused() {
     check("missing/new", "make it first");
     check("data/new", "Not a directory");
     refused(&"n".repeat(300), KIND, "name too long");
-    check("out", "the folder that this run makes");
+    check("out", "something that this run makes");
 }
 
 #[test]
@@ -169,10 +169,13 @@ fn a_fifo_is_written_into() {
     destination.write(|file| file.write_all(&vec![0; 1 << 20])).unwrap();
     reader.join().unwrap();
     assert_eq!(path.metadata().unwrap().ino(), inode);
-    let mut files = RunFiles::new();
+    let mut files = files(folder.path());
     files.reads(&path);
-    let error = files.claim("--json", &path, KIND).unwrap_err().to_string();
-    assert!(error.contains("an input"), "{error}");
+    mkfifo(&folder.path().join("m/fifo"));
+    for path in [&path, &folder.path().join("m/fifo")] {
+        let error = files.claim("--json", path, KIND).unwrap_err().to_string();
+        assert!(error.contains("an input"), "{error}");
+    }
 }
 
 #[test]

@@ -134,18 +134,23 @@ pub(super) fn compare(
         &on,
         terminal,
     )?;
+    // One that fails does not keep the others back.
     let printed = line!("\n{}", in_rows(&comparison));
-    if let Some(json) = json {
-        let text = super::json(&comparison)?;
-        json.write(|file| file.write_all(text.as_bytes()))?;
-    }
-    if let Some(html) = html {
-        let page = render_page(&comparison)
-            .map_err(|e| Error::Request(format!("the page cannot be made: {e}")))?;
-        html.write(|file| file.write_all(page.as_bytes()))?;
-        line!("page → {}", html.path().display())?;
-    }
-    printed
+    let saved = json.map_or(Ok(()), |json| write_json(&comparison, &json));
+    let shown = html.map_or(Ok(()), |html| write_page(&comparison, &html));
+    printed.and(saved).and(shown)
+}
+
+fn write_json(comparison: &Comparison, to: &Destination) -> Result<(), Error> {
+    let text = super::json(comparison)?;
+    Ok(to.write(|file| file.write_all(text.as_bytes()))?)
+}
+
+fn write_page(comparison: &Comparison, to: &Destination) -> Result<(), Error> {
+    let page = render_page(comparison)
+        .map_err(|e| Error::Request(format!("the page cannot be made: {e}")))?;
+    to.write(|file| file.write_all(page.as_bytes()))?;
+    line!("page → {}", to.path().display())
 }
 
 /// Where JSON and page go.

@@ -48,7 +48,8 @@ pub(super) fn asked() -> bool {
 /// A signal has come.
 fn on(signal: i32) {
     if ASKED.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-        super::terminal::say("stopping at the next safe point; Ctrl-C again stops at once");
+        let again = if signal == INTERRUPT { "Ctrl-C again" } else { "a second signal" };
+        super::terminal::say(&format!("stopping at the next safe point; {again} stops at once"));
         return;
     }
     let how = match RESUMABLE.load(Ordering::Relaxed) {

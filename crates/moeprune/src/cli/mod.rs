@@ -5,7 +5,7 @@ One file a command. A command parses its options, calls the library and prints w
 it decides nothing itself. Standard output carries results, standard error progress and errors.
 Exit codes: 0 done, 1 failed (a result that could not be written is a failure), 2 wrong usage, 130
 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP. Files are written through
-[`RunFiles`](moeprune_files::RunFiles), which replaces no input and nothing of another kind.
+[`RunFiles`], which replaces no input and nothing of another kind.
 */
 
 /// Prints a line to standard output, formatted as by `format!`; a `Result`, as of

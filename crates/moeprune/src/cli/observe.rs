@@ -48,7 +48,11 @@ pub(super) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(),
             drop(PartialOutput::open(&args.output));
         }
     })?;
-    super::interrupt::listen_resumable();
+    match output.is_file() {
+        true => super::interrupt::listen_resumable(),
+        // Nothing of it is kept.
+        false => super::interrupt::listen(),
+    }
     let on = args.device.open()?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
     let mut recipe = Recipe::arctic();
