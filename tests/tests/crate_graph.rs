@@ -7,11 +7,12 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     let core: &[&str] = &["moeprune-core"];
     BTreeMap::from([
         ("moeprune-core", &[] as &[&str]),
-        ("moeprune-checkpoint", core),
+        ("moeprune-checkpoint", &["moeprune-core", "moeprune-files"]),
         ("moeprune-cluster", core),
         ("moeprune-eval", &[]),
+        ("moeprune-files", &[]),
         // The engine under capture, not a stage: its sink trait carries tensors.
-        ("moeprune-capture", &["moeprune-core", "moeprune-model"]),
+        ("moeprune-capture", &["moeprune-core", "moeprune-files", "moeprune-model"]),
         ("moeprune-model", core),
         ("moeprune-score", core),
         ("moeprune-select", core),

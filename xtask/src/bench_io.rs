@@ -58,25 +58,25 @@ pub(crate) fn run(args: &BenchIoArgs) -> Result<()> {
     };
 
     prepare(&[&args.model], args.cold)?;
-    println!("inspect {:.3} s", timed(|| succeed(&mut command("inspect")))?.wall);
+    line!("inspect {:.3} s", timed(|| succeed(&mut command("inspect")))?.wall)?;
     prepare(&[&args.model], args.cold)?;
     let mut planning = command("plan");
     planning.arg("-o").arg(&plan).args(["--sparsity", &share, "--expert-sparsity", &share]);
-    println!("plan    {:.3} s", timed(|| succeed(&mut planning))?.wall);
+    line!("plan    {:.3} s", timed(|| succeed(&mut planning))?.wall)?;
     // Choosing survivors by their weights is left to `apply`, as it is by default. By itself:
     let mut choosing = command("plan");
     choosing.arg("-o").arg(place("chosen.json")).arg("--read-experts");
     choosing.args(["--sparsity", &share, "--expert-sparsity", &share]);
     prepare(&[&args.model], args.cold)?;
-    println!("plan --read-experts {:.3} s", timed(|| succeed(&mut choosing))?.wall);
+    line!("plan --read-experts {:.3} s", timed(|| succeed(&mut choosing))?.wall)?;
 
     succeed(&mut apply(&kept))?;
     let (read, written) = (size(&args.model)?, size(&kept)?);
-    println!("model {}, kept {}", bytes(read), bytes(written));
+    line!("model {}, kept {}", bytes(read), bytes(written))?;
     // Either is read beside the pages of what it writes.
     let free = available_memory()?;
     if !args.cold && read + 2 * written > free {
-        println!("note: {} of memory is too little for warm files", bytes(free));
+        line!("note: {} of memory is too little for warm files", bytes(free))?;
     }
     let time_apply = || -> Result<Time> {
         prepare(&[&args.model], args.cold)?;
@@ -101,20 +101,20 @@ pub(crate) fn run(args: &BenchIoArgs) -> Result<()> {
         };
         let ratio = apply.wall / copy.wall;
         ratios.push(ratio);
-        println!(
+        line!(
             "pair {:<2} apply {:.3} s ({:.2} s of processors), cp {:.3} s ({:.2} s), ratio {ratio:.3}",
             pair + 1,
             apply.wall,
             apply.processor,
             copy.wall,
             copy.processor
-        );
+        )?;
     }
-    println!(
+    line!(
         "median ratio {:.3} ({}), target {TARGET}",
         median(&mut ratios),
         if args.cold { "cold" } else { "warm" }
-    );
+    )?;
     Ok(())
 }
 

@@ -53,22 +53,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ensure!(arguments.pairs > 0 && arguments.rows > 0 && arguments.cols > 0, "nothing to run");
     Sparsity::new(arguments.ratio)?;
     if !has_torch(&arguments.python, "cpu") {
-        println!(
+        line!(
             "skipped: {} with torch is not there; `pip install torch`, or name another Python \
              with --python",
             arguments.python.display()
-        );
+        )?;
         return Ok(());
     }
     let directory = tempfile::tempdir()?;
     write_matrix(arguments, directory.path())?;
-    println!("{}", processor());
-    println!(
+    line!("{}", processor())?;
+    line!(
         "{}x{} bf16, Wanda, {} % of each row; seconds of wall (CPU) time",
         arguments.rows,
         arguments.cols,
         arguments.ratio * 100.0
-    );
+    )?;
     for &threads in &arguments.threads {
         compare(arguments, directory.path(), threads)?;
     }
@@ -107,7 +107,7 @@ fn compare(arguments: &Arguments, directory: &Path, threads: usize) -> Result<()
     let mut theirs = pinned(&arguments.python, threads);
     theirs.arg(directory.join("peer.py")).arg(directory).args(matrix).arg(ratio);
     let mut theirs = Worker::start(theirs.args([&threads.to_string(), "cpu"]))?;
-    println!("\n{threads} thread{}, {}", if threads == 1 { "" } else { "s" }, theirs.hello);
+    line!("\n{threads} thread{}, {}", if threads == 1 { "" } else { "s" }, theirs.hello)?;
     for peer in PEERS {
         // One of each to warm up, and ours again for the mask that Python compares.
         ours.run("ours")?;
@@ -119,10 +119,13 @@ fn compare(arguments: &Arguments, directory: &Path, threads: usize) -> Result<()
             ratios.push([b.wall / a.wall, b.cpu / a.cpu]);
             best = [least(best[0], a), least(best[1], b)];
             let [wall, cpu] = ratios[ratios.len() - 1];
-            println!(
+            line!(
                 "  {pair}: ours {:.4} ({:.4}), {peer} {:.4} ({:.4}): {wall:.1} times ({cpu:.1})",
-                a.wall, a.cpu, b.wall, b.cpu
-            );
+                a.wall,
+                a.cpu,
+                b.wall,
+                b.cpu
+            )?;
         }
         let median = |i: usize| {
             let mut all: Vec<f64> = ratios.iter().map(|ratio| ratio[i]).collect();
@@ -130,7 +133,7 @@ fn compare(arguments: &Arguments, directory: &Path, threads: usize) -> Result<()
             all[all.len() / 2]
         };
         let same = theirs.ask("compare")?;
-        println!(
+        line!(
             "  {peer}: median {:.1} times ({:.1}); at best ours {:.4} ({:.4}), {peer} {:.4} \
              ({:.4}); {same}",
             median(0),
@@ -139,7 +142,7 @@ fn compare(arguments: &Arguments, directory: &Path, threads: usize) -> Result<()
             best[0].cpu,
             best[1].wall,
             best[1].cpu
-        );
+        )?;
         ensure!(peer != PEERS[0] || same == "equal masks", "our mask is not the published one");
     }
     Ok(())
@@ -185,7 +188,7 @@ fn work(arguments: &Arguments, directory: &Path) -> Result<()> {
     let (wanda, rounding) = (Wanda::default(), Rounding::ReferenceFloor);
     let mask = mask_matrix(&weights, &linear, ratio, &wanda, &PerRow, rounding)?;
     fs::write(directory.join("mask.bits"), mask.bytes())?;
-    println!("ready");
+    line!("ready")?;
     for line in std::io::stdin().lines() {
         line?;
         let copy = weights.clone();
@@ -193,7 +196,7 @@ fn work(arguments: &Arguments, directory: &Path) -> Result<()> {
         let pruned = prune_matrix(copy, &linear, ratio, &wanda, &PerRow, rounding)?;
         let (wall, cpu) = (wall.elapsed().as_secs_f64(), cpu_seconds() - cpu);
         ensure!(pruned.zeroed == mask.count(), "the mask and the matrix differ");
-        println!("{wall} {cpu}");
+        line!("{wall} {cpu}")?;
     }
     Ok(())
 }

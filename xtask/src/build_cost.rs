@@ -56,8 +56,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .into_iter()
         .map(|(name, command)| Ok(measure(command, &folder, &log)?.row(name)))
         .collect::<Result<Vec<_>>>()?;
-    println!("\n{}", table(&["step", "processor time", "wall time"], &rows));
-    println!("{}", costliest(&fs::read_to_string(&log)?, arguments.most));
+    line!("\n{}", table(&["step", "processor time", "wall time"], &rows))?;
+    line!("{}", costliest(&fs::read_to_string(&log)?, arguments.most))?;
     Ok(())
 }
 

@@ -55,7 +55,7 @@ fn check(crates: &[&str], target: &Path, nvcc: &Path) -> Result<()> {
     let status = clippy.status().context("cannot run cargo")?;
     let names = crates.join(", ");
     ensure!(status.success(), "the cuda feature of {names} does not pass");
-    println!("cuda feature of {names}: passes, {:.0} s", begun.elapsed().as_secs_f64());
+    line!("cuda feature of {names}: passes, {:.0} s", begun.elapsed().as_secs_f64())?;
     Ok(())
 }
 

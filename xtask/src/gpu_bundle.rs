@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
+use moeprune::files::{OutputKind, RunFiles};
 use serde_json::Value;
 
 use crate::{
@@ -46,6 +47,11 @@ const GROUPS: [&[&str]; 2] =
 const DATA: [&str; 2] = ["assets/nano", "assets/parity"];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let claimed = match &arguments.out {
+        None => None,
+        // The default is this command's own, and replaced.
+        Some(out) => Some(RunFiles::new().claim("--out", out, OutputKind::Archive)?),
+    };
     let toolkit = Toolkit::open(&arguments.toolkit, arguments.compute_capability)?;
     let target = target_directory()?;
     let staging = target.join("gpu-bundle");
@@ -70,14 +76,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     fs::copy(scripts.join("gpu-check-readme.md"), bundle.join("README.md"))?;
     fs::write(bundle.join("version.txt"), version(arguments.compute_capability, &bundle)?)?;
 
-    let out = arguments.out.clone().unwrap_or_else(|| target.join(format!("{NAME}.tar.xz")));
-    pack(&staging, &out)?;
-    let size = fs::metadata(&out)?.len();
+    let packed = target.join(format!("{NAME}.tar.xz"));
+    pack(&staging, &packed)?;
+    let size = fs::metadata(&packed)?.len();
     if size > MOST_BYTES {
-        fs::remove_file(&out)?;
+        fs::remove_file(&packed)?;
         bail!("packed it is {size} bytes, more than {MOST_BYTES}; see {}", bundle.display());
     }
-    println!("{}: {:.1} MB", out.display(), size as f64 / 1e6);
+    let out = arguments.out.as_ref().unwrap_or(&packed);
+    if let Some(claimed) = claimed {
+        let mut file = fs::File::open(&packed)?;
+        claimed.write(|out| std::io::copy(&mut file, out).map(drop))?;
+        fs::remove_file(&packed)?;
+    }
+    line!("{}: {:.1} MB", out.display(), size as f64 / 1e6)?;
     Ok(())
 }
 
@@ -125,7 +137,7 @@ impl Toolkit {
         test.env("CUDA_COMPUTE_CAP", self.compute_capability.to_string()).env_remove("NVCC");
         let built = test.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
         ensure!(built.status.success(), "{} do not build", crates.join(", "));
-        println!("built {}: {:.0} s", crates.join(", "), begun.elapsed().as_secs_f64());
+        line!("built {}: {:.0} s", crates.join(", "), begun.elapsed().as_secs_f64())?;
         let messages = String::from_utf8_lossy(&built.stdout);
         Ok(messages.lines().filter_map(executable).collect())
     }

@@ -1,5 +1,11 @@
 //! Repository chores: `cargo xtask COMMAND`.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands print their results")]
+#![expect(clippy::print_stderr, reason = "commands print their errors")]
+
+/// Prints a line to standard output, formatted as by `format!`; a `Result`, as of
+/// [`moeprune::cli::print`].
+macro_rules! line {
+    ($($format:tt)*) => { moeprune::cli::print(&(format!($($format)*) + "\n")) };
+}
 
 #[cfg(target_os = "linux")]
 mod bench_io;
@@ -69,21 +75,25 @@ fn main() -> ExitCode {
     if let Some(code) = build_cost::compile_if_wrapping() {
         return code;
     }
-    match run() {
+    let arguments = match moeprune::cli::parse() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("Error: {error:?}");
             let own = error.downcast_ref::<moeprune::Error>();
             match own.is_some_and(moeprune::Error::is_stop) {
-                true => ExitCode::from(moeprune::cli::INTERRUPTED),
+                true => ExitCode::from(moeprune::cli::stopped_code()),
                 false => ExitCode::FAILURE,
             }
         }
     }
 }
 
-fn run() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.command {
         #[cfg(target_os = "linux")]
         Command::BenchIo(arguments) => bench_io::run(&arguments),
         #[cfg(target_os = "linux")]

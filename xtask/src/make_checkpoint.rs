@@ -6,8 +6,9 @@ use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use moeprune::{
     cli::{Terminal, bytes, seconds},
+    files::{OutputKind, RunFiles},
     synthetic::{
-        Options, Published, Reduction, Shape, disk_bytes, write_calibration, write_checkpoint,
+        Options, Published, Reduction, Shape, disk_bytes, write_calibration_to, write_checkpoint,
     },
 };
 
@@ -73,10 +74,12 @@ pub(crate) struct MakeCheckpointArgs {
 }
 
 pub(crate) fn run(args: &MakeCheckpointArgs) -> Result<()> {
-    for path in [Some(&args.out), args.calibration.as_ref()].into_iter().flatten() {
-        let there = path.symlink_metadata().is_ok();
-        ensure!(!there, "{} exists; remove it or choose another name", path.display());
-    }
+    let there = args.out.symlink_metadata().is_ok();
+    ensure!(!there, "{} exists; remove it or choose another name", args.out.display());
+    let mut files = RunFiles::new();
+    files.makes(&args.out);
+    let calibration =
+        files.claim_if_asked("--calibration", args.calibration.as_deref(), OutputKind::Text)?;
     let began = Instant::now();
     let &MakeCheckpointArgs {
         layers, experts, vocab, scale, seed, sparse, max_shard_bytes, ..
@@ -90,13 +93,14 @@ pub(crate) fn run(args: &MakeCheckpointArgs) -> Result<()> {
     let mut terminal = Terminal::new(args.quiet);
     let files =
         write_checkpoint(&args.out, &shape, &options, &mut |step| terminal.synthesis(step))?;
-    if let Some(path) = &args.calibration {
+    if let Some(calibration) = calibration {
         let &MakeCheckpointArgs { samples, seq_len, .. } = args;
-        write_calibration(path, samples, seq_len, shape.spec().vocab, seed)?;
+        let vocab = shape.spec().vocab;
+        calibration.write(|file| write_calibration_to(file, samples, seq_len, vocab, seed))?;
     }
     let written = disk_bytes(&shape, &options)?;
     let time = began.elapsed().as_secs_f64();
-    println!(
+    line!(
         "wrote {} ({} bytes) of weights{} in {} file{} to {} in {}, {}/s",
         bytes(written),
         written,
@@ -110,6 +114,6 @@ pub(crate) fn run(args: &MakeCheckpointArgs) -> Result<()> {
         args.out.display(),
         seconds(time),
         bytes((written as f64 / time) as u64)
-    );
+    )?;
     Ok(())
 }

@@ -108,7 +108,7 @@ pub(crate) fn run(args: &MeasureMemoryArgs) -> Result<()> {
         &seq_len.to_string(),
     ]);
     let peak = watch(measured.spawn().context("cannot start moeprune")?)?;
-    bound.print();
+    bound.print()?;
     let rows = [
         ("anonymous", peak.anonymous, bound.anonymous()),
         ("resident", peak.resident, 2 * bound.anonymous()),
@@ -118,7 +118,7 @@ pub(crate) fn run(args: &MeasureMemoryArgs) -> Result<()> {
         vec![what.to_owned(), bytes(peak), bytes(bound), verdict(peak, bound).to_owned()]
     };
     let rows_text: Vec<Vec<String>> = rows.iter().map(row).collect();
-    println!("{}", table(&["", "peak", "bound", ""], &rows_text));
+    line!("{}", table(&["", "peak", "bound", ""], &rows_text))?;
     if rows.iter().any(|&(_, peak, bound)| peak > bound) {
         bail!("{:?} of {} took more memory than allowed", args.verb, args.model.display());
     }
@@ -165,16 +165,17 @@ impl Bound {
         self.copies * self.activations + self.dense + EXPERTS * self.expert + FIXED
     }
 
-    fn print(self) {
+    fn print(self) -> Result<()> {
         let Self { activations, copies, dense, expert } = self;
-        println!(
+        line!(
             "bound: {copies} × {} of activations + {} of a layer without experts + {EXPERTS} × {} \
              of an expert + {}",
             bytes(activations),
             bytes(dense),
             bytes(expert),
             bytes(FIXED)
-        );
+        )?;
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@ use moeprune::{
     },
     evaluate,
     evaluation::Score,
+    files::OutputKind,
     prune_found,
 };
 
@@ -76,15 +77,20 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     let data = args.data.clone().or_else(|| embedded.then(embedded::test_set));
     let default_task = if embedded { "gsm8k_zeroshot" } else { "gsm8k" };
     let task = args.task.as_deref().unwrap_or(default_task);
+    let mut files = args.family.files(&model);
+    files.reads(&calibration);
+    files.reads_all([&data, &args.fewshot_data, &args.recipe.recipe].into_iter().flatten());
+    let default_out = embedded::root().join("target/prune-arctic");
+    files.makes(args.out.as_ref().unwrap_or(&default_out));
+    let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
     let recipe = args.recipe.resolve(&Registry::built_in(), &args.sampling)?;
     let on = args.device.open()?;
     let source = args.family.open_to_stream(&model)?;
     let out = match &args.out {
         Some(out) => out.clone(),
         None => {
-            let out = embedded::root().join("target/prune-arctic");
-            remove_earlier_run(&out)?;
-            out
+            remove_earlier_run(&default_out)?;
+            default_out
         }
     };
 
@@ -102,11 +108,11 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
         };
         Ok(Some(evaluate(checkpoint, &what, &on, terminal)?))
     };
+    moeprune::cli::listen_for_interrupt();
     // Claims the place before the first question is asked; the run claims it again.
     let resume = args.resume.into();
     drop(Run::claim(&out, &source, resume)?);
     let before = ask(&source, &mut terminal)?;
-    moeprune::cli::listen_for_interrupt();
     let what = args.recipe.search();
     let registry = &Registry::built_in();
     let (recipe, searched) =
@@ -116,12 +122,12 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     let report =
         prune_found(&source, &out, &calibration, &recipe, &pipeline, resume, &on, &mut terminal)?;
     let after = ask(&args.family.open(&out)?, &mut terminal)?;
-    if let Some(path) = &args.json {
-        std::fs::write(path, report.to_json()?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+    let printed = print(&report, before.as_ref(), after.as_ref(), &out);
+    if let Some(json) = json {
+        let text = report.to_json()?;
+        json.write(|file| file.write_all(text.as_bytes()))?;
     }
-    print(&report, before.as_ref(), after.as_ref(), &out);
-    Ok(())
+    printed
 }
 
 /// The default output belongs to this command: an earlier run's is replaced, anything else is not
@@ -138,7 +144,7 @@ fn remove_earlier_run(out: &Path) -> Result<()> {
     std::fs::remove_dir_all(out).with_context(|| format!("cannot remove {}", out.display()))
 }
 
-fn print(report: &Report, before: Option<&Score>, after: Option<&Score>, out: &Path) {
+fn print(report: &Report, before: Option<&Score>, after: Option<&Score>, out: &Path) -> Result<()> {
     let kept = |layers: &dyn Fn(&moeprune::report::LayerReport) -> usize| {
         report.layers.iter().map(layers).sum::<usize>().to_string()
     };
@@ -161,11 +167,12 @@ fn print(report: &Report, before: Option<&Score>, after: Option<&Score>, out: &P
             rows.push(vec![name, cell(estimate), cell(&after.metrics[metric])]);
         }
     }
-    println!("\n{}", table(&["", "before", "after"], &rows));
+    line!("\n{}", table(&["", "before", "after"], &rows))?;
     let steps = report.stages.iter().map(|s| vec![s.name.clone(), seconds(s.seconds)]);
-    println!("{}", table(&["step", "time"], &steps.collect::<Vec<_>>()));
+    line!("{}", table(&["step", "time"], &steps.collect::<Vec<_>>()))?;
     for sentence in &report.serving {
-        println!("{sentence}");
+        line!("{sentence}")?;
     }
-    println!("\nwrote {} (moeprune-report.md says more)", out.display());
+    line!("\nwrote {} (moeprune-report.md says more)", out.display())?;
+    Ok(())
 }

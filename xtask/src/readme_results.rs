@@ -75,7 +75,7 @@ pub(crate) fn run(args: &ReadmeResultsArgs) -> Result<()> {
             row.seconds.map_or_else(|| "-".into(), seconds),
         );
     }
-    println!("{text}");
+    line!("{text}")?;
     if args.write {
         write(&embedded::root().join("README.md"), &text)?;
     }

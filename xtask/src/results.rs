@@ -106,7 +106,7 @@ pub(crate) fn run(args: &ResultsArgs) -> Result<()> {
         lab.one_seed(seed)?;
     }
     let text = tables::render(&lab.results, &args.seeds);
-    println!("{text}");
+    line!("{text}")?;
     eprintln!("{:.0} s in this process", began.elapsed().as_secs_f64());
     if args.limit.is_none() {
         fs::write(embedded::root().join("docs/results.md"), text)?;

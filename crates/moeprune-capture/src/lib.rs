@@ -106,7 +106,9 @@ pub use forward::{
 };
 pub use layer_run::{LayerRun, Watch};
 #[doc(inline)]
-pub use observation_file::{observation_sha256, read_observation, write_observation};
+pub use observation_file::{
+    observation_sha256, read_observation, write_observation, write_observation_to,
+};
 pub use observer::{LayerObserver, ObservationBuilder, ObserverOptions};
 pub use sampling::{
     BlockOrigin, SamplingOptions, TokenBlocks, token_blocks, token_blocks_in_order,

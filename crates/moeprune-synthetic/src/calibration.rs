@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufWriter, Write as _},
+    io::{self, BufWriter, Write},
     path::Path,
 };
 
@@ -21,14 +21,30 @@ pub fn write_calibration(
     seed: u64,
 ) -> Result<(), Error> {
     let mut file = BufWriter::new(File::create_new(path).map_err(Error::io("create", path))?);
+    write_calibration_to(&mut file, samples, seq_len, vocab, seed)
+        .and_then(|()| file.flush())
+        .map_err(Error::io("write", path))
+}
+
+/// As [`write_calibration`], to anything that takes bytes.
+///
+/// # Errors
+/// If `out` fails.
+pub fn write_calibration_to(
+    out: &mut dyn Write,
+    samples: usize,
+    seq_len: usize,
+    vocab: usize,
+    seed: u64,
+) -> io::Result<()> {
     let stream = Stream::new(seed, "calibration");
     for sample in 0..samples {
         let token = |i: usize| token(stream.uniform((sample * seq_len + i) as u64), vocab);
         let tokens: Vec<usize> = (0..seq_len).map(token).collect();
         let line = serde_json::json!({ "tokens": tokens });
-        writeln!(file, "{line}").map_err(Error::io("write", path))?;
+        writeln!(out, "{line}")?;
     }
-    file.flush().map_err(Error::io("write", path))
+    Ok(())
 }
 
 /// The logarithm of a token is uniform.

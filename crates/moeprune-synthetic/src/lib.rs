@@ -43,7 +43,7 @@ mod shards;
 mod weights;
 mod write;
 
-pub use calibration::write_calibration;
+pub use calibration::{write_calibration, write_calibration_to};
 pub use checkpoint::{Options, disk_bytes, write_checkpoint};
 pub use error::Error;
 pub use shape::{Published, Reduction, Shape};

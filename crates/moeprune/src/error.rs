@@ -31,6 +31,9 @@ pub enum Error {
     #[cfg(unix)]
     #[error(transparent)]
     Synthetic(#[from] moeprune_synthetic::Error),
+    /// A file that must not be written, or cannot be.
+    #[error(transparent)]
+    Files(#[from] moeprune_files::Error),
     /// A value out of range.
     #[error(transparent)]
     Core(#[from] moeprune_core::Error),

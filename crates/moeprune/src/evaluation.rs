@@ -94,7 +94,8 @@ impl Score {
 /// Loads the whole model into memory, or onto the device, and evaluates it.
 ///
 /// # Errors
-/// If the data, the tokenizer or the model cannot be read, or the model cannot be run.
+/// If the data, the tokenizer or the model cannot be read, the model cannot be run, or `progress` asks
+/// to stop.
 pub fn evaluate(
     checkpoint: &Checkpoint,
     what: &Evaluation<'_>,
@@ -140,13 +141,17 @@ pub(crate) fn evaluate_source(
         tokenizer,
         answered: 0,
         cut: 0,
+        stopped: false,
         progress,
     };
     let mut options = EvaluateOptions::default().with_batch(what.batch);
     if let Some(limit) = what.limit {
         options = options.with_limit(limit);
     }
-    let report = moeprune_eval::evaluate(&*task, &documents, &mut generator, &options)?;
+    let report = match moeprune_eval::evaluate(&*task, &documents, &mut generator, &options) {
+        Err(_) if generator.stopped => return Err(Error::Stopped),
+        report => report?,
+    };
     generator.progress.end();
     if generator.cut > 0 {
         generator.progress.note(&format!(
@@ -173,17 +178,28 @@ fn text_perplexity(
     blocks.truncate(what.limit.unwrap_or(usize::MAX));
     let model = load()?;
     progress.begin("perplexity", blocks.len() as u64, "blocks");
-    let mut done = 0;
+    let (mut done, mut stopped) = (0, false);
     let mut scorer = score_each(|block: &[u32]| {
+        if progress.should_stop() {
+            stopped = true;
+            return Err(BoxError::from(STOPPED));
+        }
         let (sum, tokens) = model.negative_log_likelihood(block)?;
         done += 1;
         progress.advance(done, "");
         Ok(Nll::new(sum, tokens))
     });
-    let report = perplexity(&mut scorer, &blocks, 1)?;
+    let report = perplexity(&mut scorer, &blocks, 1);
+    if stopped {
+        return Err(Error::Stopped);
+    }
+    let report = report?;
     progress.end();
     Ok(report)
 }
+
+/// What a stop is to the crate that asks.
+const STOPPED: &str = "stopped";
 
 /// Answers with the model itself: greedy, batched, special tokens as the tokenizer adds them.
 struct NativeGenerator<'a> {
@@ -194,6 +210,8 @@ struct NativeGenerator<'a> {
     answered: u64,
     /// Prompts that did not fit.
     cut: usize,
+    /// Whether it was asked to stop.
+    stopped: bool,
     progress: &'a mut dyn Progress,
 }
 
@@ -222,11 +240,19 @@ impl Generator for NativeGenerator<'_> {
             stop_ids: self.stop_ids.clone(),
             batch_size: requests.len(),
         };
-        let tokenizer = &self.tokenizer;
+        let (tokenizer, progress) = (&self.tokenizer, &*self.progress);
+        let mut stopped = progress.should_stop();
         let generated = self.model.generate(&prompts, &options, &mut |index, tokens| {
             let request = &requests[index];
-            tokens.len() >= request.max_new_tokens || ends_with_stop(tokenizer, tokens, request)
+            stopped |= progress.should_stop();
+            stopped
+                || tokens.len() >= request.max_new_tokens
+                || ends_with_stop(tokenizer, tokens, request)
         })?;
+        self.stopped = stopped;
+        if stopped {
+            return Err(STOPPED.into());
+        }
         self.answered += requests.len() as u64;
         self.progress.advance(self.answered, "");
         generated.iter().map(|tokens| self.tokenizer.decode(tokens, true)).collect::<Result<_, _>>()

@@ -71,6 +71,7 @@ pub use moeprune_checkpoint as checkpoint;
 pub use moeprune_cluster as cluster;
 pub use moeprune_core as core;
 pub use moeprune_eval as eval;
+pub use moeprune_files as files;
 pub use moeprune_model as model;
 pub use moeprune_saliency as saliency;
 pub use moeprune_score as score;

@@ -49,6 +49,11 @@ impl Run {
         })
     }
 
+    /// Where the finished layers of an interrupted run lie, as long as this one has not begun.
+    pub(crate) fn left(&self) -> Option<String> {
+        self.unfinished.as_ref().map(|_| folder(self.output.state()))
+    }
+
     /// Begins the work, or goes on with it.
     pub(crate) fn begin(&mut self, identity: &RunIdentity) -> Result<(), Error> {
         self.session = Session::begin(self.output.state(), self.unfinished.take(), identity)?;
@@ -78,7 +83,10 @@ impl Run {
                 self.output.publish().map_err(|e| Error::from(e).kept(folder))?;
                 Ok(report)
             }
-            Err(error) if self.session.has_progress() && !error.is_final() => {
+            Err(error)
+                if (self.session.has_progress() || self.unfinished.is_some())
+                    && !error.is_final() =>
+            {
                 self.output.set_keep(true);
                 Err(error.kept(folder(self.output.state())))
             }

@@ -1,5 +1,12 @@
 //! Chores about CUDA kernels: `cargo xtask check-kernels` and `cargo xtask emulate-cuda` start them.
-#![expect(clippy::print_stdout, reason = "commands print their results")]
+
+/// Prints a line to standard output, formatted as by `format!`; what cannot be delivered is an error.
+macro_rules! line {
+    ($($format:tt)*) => {{
+        use std::io::Write as _;
+        writeln!(std::io::stdout(), $($format)*).map_err(anyhow::Error::from)
+    }};
+}
 
 #[cfg(target_os = "linux")]
 mod check_kernels;

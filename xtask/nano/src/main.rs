@@ -1,14 +1,15 @@
 //! `cargo xtask train-nano`: makes the data, trains the embedded model and writes both.
 //! It is a separate program: the other chores do not wait until the trainer is compiled.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use nano::config::Config;
 use nano::corpus::{Corpus, TEST};
 use nano::data;
 use nano::train::{Plan, SEED, TOKENIZER_PROBLEMS, train};
+use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Train the embedded model from nothing and write a Hugging Face directory with its data.
@@ -52,6 +53,7 @@ fn main() -> Result<()> {
     if let Some(status) = restarted()? {
         std::process::exit(status);
     }
+    check_out(&arguments.out)?;
     data::write(&Corpus::new(arguments.seed), &arguments.out.join("data"))?;
     if arguments.data_only {
         return Ok(());
@@ -86,6 +88,17 @@ fn main() -> Result<()> {
         outcome.tokens,
         outcome.elapsed.as_secs_f64() / 60.0,
     ));
+    Ok(())
+}
+
+/// Refuses a folder with something in it that this command did not put there.
+fn check_out(out: &Path) -> Result<()> {
+    let is_empty = fs::read_dir(out).map_or(true, |mut entries| entries.next().is_none());
+    ensure!(
+        is_empty || out.join("data/calibration.jsonl").is_file(),
+        "{} is not an earlier run's output; remove it or choose another --out",
+        out.display()
+    );
     Ok(())
 }
 

@@ -71,7 +71,7 @@ mod read;
 mod write;
 
 pub use read::read_observation;
-pub use write::{observation_sha256, write_observation};
+pub use write::{observation_sha256, write_observation, write_observation_to};
 
 const FORMAT: &str = "moeprune-observation";
 const VERSION: &str = "1";

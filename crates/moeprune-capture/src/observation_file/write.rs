@@ -1,12 +1,8 @@
 //! Writing an observation.
 
 use std::{
-    ffi::OsString,
-    fs::{self, File, OpenOptions},
-    io::{self, BufWriter, Write},
-    path::{Path, PathBuf},
-    process,
-    sync::atomic::{AtomicU64, Ordering},
+    io::{self, Write},
+    path::Path,
 };
 
 use moeprune_core::{InputMoments, Observation, RoutingSums};
@@ -36,8 +32,21 @@ pub fn write_observation(observation: &Observation, path: impl AsRef<Path>) -> R
         expected,
         got,
     })?;
-    publish(path, |file| write_to(observation, file))
-        .map_err(|source| Error::Write { path: path.to_owned(), source })
+    moeprune_files::write_whole(path, |file| write_to(observation, file))
+        .map_err(|e| Error::Write { path: path.to_owned(), source: e.into_io() })
+}
+
+/// Writes the bytes of the file that [`write_observation`] makes of an observation.
+///
+/// # Errors
+/// If the observation contradicts itself (its sums were not taken by this crate), before anything
+/// is written, or `out` fails.
+pub fn write_observation_to(observation: &Observation, out: &mut dyn Write) -> io::Result<()> {
+    check(observation).map_err(|Flaw { tensor, expected, got }| {
+        let problem = format!("tensor {tensor}: expected {expected}, got {got}");
+        io::Error::new(io::ErrorKind::InvalidData, problem)
+    })?;
+    write_to(observation, out)
 }
 
 /// SHA-256 in hexadecimal of the file that [`write_observation`] makes of an observation.
@@ -182,38 +191,4 @@ impl Values<'_> {
             Self::Sums(sums) => write(out, sums, f64::to_le_bytes),
         }
     }
-}
-
-/// Writes a file that appears under its name only when it is whole and durable.
-fn publish(path: &Path, write: impl Fn(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let unfinished = Unfinished(unused_sibling(path)?);
-    let file = OpenOptions::new().write(true).create_new(true).open(&unfinished.0)?;
-    let mut file = BufWriter::with_capacity(1 << 20, file);
-    write(&mut file)?;
-    file.into_inner()?.sync_all()?;
-    fs::rename(&unfinished.0, path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    // Not every system can open a folder; the file itself is durable already.
-    let _ =
-        File::open(folder.unwrap_or_else(|| Path::new("."))).and_then(|folder| folder.sync_all());
-    Ok(())
-}
-
-/// Removes the file when dropped; after the rename there is none.
-struct Unfinished(PathBuf);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-fn unused_sibling(path: &Path) -> io::Result<PathBuf> {
-    static WRITTEN: AtomicU64 = AtomicU64::new(0);
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
-    hidden.push(format!(".{}-{number}.unfinished", process::id()));
-    Ok(path.with_file_name(hidden))
 }

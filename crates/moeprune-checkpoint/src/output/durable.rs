@@ -1,8 +1,7 @@
-//! Files that survive a crash, and names that never stand for half a file.
+//! Files that survive a crash.
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
     path::Path,
 };
 
@@ -11,10 +10,8 @@ use crate::Error;
 /// Writes a file under one name and gives it its own when it is complete and durable, replacing
 /// what bears that.
 pub(super) fn write_and_rename(bytes: &[u8], unnamed: &Path, path: &Path) -> Result<(), Error> {
-    let mut file = File::create(unnamed).map_err(Error::io("create", unnamed))?;
-    file.write_all(bytes).map_err(Error::io("write", unnamed))?;
-    file.sync_all().map_err(Error::io("write to disk", unnamed))?;
-    fs::rename(unnamed, path).map_err(Error::io("rename to", path))
+    moeprune_files::write_and_rename(unnamed, path, |file| file.write_all(bytes))
+        .map_err(|e| Error::io("write", path)(e.into_io()))
 }
 
 /// Makes a file, or a directory with all that is in it, durable.
@@ -35,25 +32,4 @@ pub(super) fn sync(path: &Path) -> Result<(), Error> {
     }
     let file = File::open(path).map_err(Error::io("open", path))?;
     file.sync_all().map_err(Error::io("write to disk", path))
-}
-
-/// Gives a file or directory a name that nothing has; fails with [`io::ErrorKind::AlreadyExists`]
-/// if something does.
-pub(super) fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::{
-            fs::{CWD, RenameFlags, renameat_with},
-            io::Errno,
-        };
-        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-            // Not every file system can.
-            Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => {}
-            renamed => return Ok(renamed?),
-        }
-    }
-    if to.symlink_metadata().is_ok() {
-        return Err(io::ErrorKind::AlreadyExists.into());
-    }
-    fs::rename(from, to)
 }

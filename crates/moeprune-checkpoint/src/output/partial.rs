@@ -142,7 +142,7 @@ impl PartialOutput {
     pub fn publish(mut self) -> Result<(), Error> {
         let content = self.content();
         durable::sync_tree(&content)?;
-        if let Err(e) = durable::rename_to_new(&content, &self.out) {
+        if let Err(e) = moeprune_files::rename_to_new(&content, &self.out) {
             return Err(match e.kind() {
                 ErrorKind::AlreadyExists => {
                     let reason = "has appeared while it was being written; nothing was replaced";

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use moeprune_files::OutputKind;
 use serde::Deserialize;
 
 use super::{
@@ -47,7 +48,12 @@ pub(super) fn apply(
     registry: &Registry,
     terminal: &mut Terminal,
 ) -> Result<(), Error> {
-    args.json.as_deref().map_or(Ok(()), super::check_folder)?;
+    let mut files = args.family.files(&args.model);
+    files.reads_all(args.observations.iter().map(|file| &file.path));
+    files.reads_all([&args.plan].into_iter().chain(&args.calibration));
+    files.makes(&args.out);
+    let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
+    super::interrupt::listen_resumable();
     let on = args.device.open()?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
     let mut run = Run::claim(&args.out, &checkpoint, args.resume.into())?;
@@ -68,7 +74,6 @@ pub(super) fn apply(
         (None, None) => Inputs::None,
     };
     let pipeline = registry.pipeline(&recipe)?;
-    super::interrupt::listen();
     let report = crate::apply(&checkpoint, run, &plan, inputs, &pipeline, &on, terminal)?;
-    print_report(&report, &args.out, args.json.as_deref())
+    print_report(&report, &args.out, json.as_ref())
 }

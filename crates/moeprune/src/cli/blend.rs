@@ -3,7 +3,8 @@
 use std::{path::PathBuf, str::FromStr};
 
 use clap::Args;
-use moeprune_capture::{read_observation, write_observation};
+use moeprune_capture::{read_observation, write_observation_to};
+use moeprune_files::{OutputKind, RunFiles};
 
 use super::{percent, table};
 use crate::{Coverage, Domain, Error, blend as blend_domains};
@@ -48,7 +49,7 @@ impl WeighedFile {
 }
 
 /// Prints how much of each text survives.
-pub(super) fn print_coverage(covered: &[Coverage]) {
+pub(super) fn print_coverage(covered: &[Coverage]) -> Result<(), Error> {
     let rows: Vec<Vec<String>> = covered
         .iter()
         .map(|c| {
@@ -64,7 +65,7 @@ pub(super) fn print_coverage(covered: &[Coverage]) {
     line!(
         "\nwhat is kept of each text\n{}",
         table(&["text", "counts", "routed", "saliency", "least"], &rows)
-    );
+    )
 }
 
 /// Options of `blend`.
@@ -84,16 +85,17 @@ pub(super) struct BlendArgs {
 }
 
 pub(super) fn blend(args: &BlendArgs) -> Result<(), Error> {
-    super::check_new(&args.output)?;
+    let mut files = RunFiles::new();
+    files.reads_all(args.observations.iter().map(|file| &file.path));
+    let output = files.claim("-o", &args.output, OutputKind::Observation)?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let Some(blended) = blend_domains(&domains)? else { return Ok(()) };
-    write_observation(&blended, &args.output)?;
+    output.write(|file| write_observation_to(&blended, file))?;
     let total: f64 = domains.iter().map(|domain| domain.weight).sum();
     for domain in &domains {
-        line!("{}  {}", percent(domain.weight / total), domain.name);
+        line!("{}  {}", percent(domain.weight / total), domain.name)?;
     }
-    line!("→ {}", args.output.display());
-    Ok(())
+    line!("→ {}", args.output.display())
 }
 
 #[cfg(test)]

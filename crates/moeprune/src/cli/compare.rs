@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, builder::PossibleValuesParser};
 use moeprune_core::Sparsity;
 use moeprune_eval::TASK_NAMES;
+use moeprune_files::{Destination, OutputKind};
 
 use super::{
     CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, Terminal,
@@ -93,9 +94,7 @@ pub(super) fn compare(
     registry: &Registry,
     terminal: &mut Terminal,
 ) -> Result<(), Error> {
-    for path in args.json.iter().chain(&args.html) {
-        super::check_folder(path)?;
-    }
+    let (json, html) = destinations(args)?;
     if args.task.is_none() && args.text.is_none() {
         return Err(Error::Request(
             "nothing to measure: give --task with --data, or --text, or both".into(),
@@ -135,17 +134,35 @@ pub(super) fn compare(
         &on,
         terminal,
     )?;
-    line!("\n{}", in_rows(&comparison));
-    if let Some(path) = &args.json {
-        super::write_whole(path, &super::json(&comparison)?)?;
-    }
-    if let Some(path) = &args.html {
-        let page = render_page(&comparison)
-            .map_err(|e| Error::Request(format!("the page cannot be made: {e}")))?;
-        super::write_whole(path, &page)?;
-        line!("page → {}", path.display());
-    }
-    Ok(())
+    // One that fails does not keep the others back.
+    let printed = line!("\n{}", in_rows(&comparison));
+    let saved = json.map_or(Ok(()), |json| write_json(&comparison, &json));
+    let shown = html.map_or(Ok(()), |html| write_page(&comparison, &html));
+    printed.and(saved).and(shown)
+}
+
+fn write_json(comparison: &Comparison, to: &Destination) -> Result<(), Error> {
+    let text = super::json(comparison)?;
+    Ok(to.write(|file| file.write_all(text.as_bytes()))?)
+}
+
+fn write_page(comparison: &Comparison, to: &Destination) -> Result<(), Error> {
+    let page = render_page(comparison)
+        .map_err(|e| Error::Request(format!("the page cannot be made: {e}")))?;
+    to.write(|file| file.write_all(page.as_bytes()))?;
+    line!("page → {}", to.path().display())
+}
+
+/// Where JSON and page go.
+fn destinations(args: &CompareArgs) -> Result<(Option<Destination>, Option<Destination>), Error> {
+    let mut files = args.family.files(&args.model);
+    files.reads_all(args.observations.iter().map(|file| &file.path));
+    files.reads_all(
+        [&args.data, &args.fewshot_data, &args.text, &args.recipe.recipe].into_iter().flatten(),
+    );
+    let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Comparison)?;
+    let html = files.claim_if_asked("--html", args.html.as_deref(), OutputKind::Page)?;
+    Ok((json, html))
 }
 
 /// Each criterion at each cut.

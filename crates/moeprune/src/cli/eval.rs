@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, builder::PossibleValuesParser};
 use moeprune_eval::TASK_NAMES;
+use moeprune_files::OutputKind;
 
 use super::{DeviceArgs, FamilyArgs, Terminal, options::positive};
 use crate::{
@@ -60,9 +61,12 @@ fn tasks() -> PossibleValuesParser {
 /// Evaluates and prints the scores.
 ///
 /// # Errors
-/// As [`evaluate`].
+/// As [`evaluate`]; if `--json` must not or cannot be written, before any work.
 pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Score, Error> {
-    args.json.as_deref().map_or(Ok(()), super::check_folder)?;
+    let mut files = args.family.files(&args.model);
+    files.reads_all([&args.data].into_iter().chain(&args.fewshot_data));
+    let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Evaluation)?;
+    super::interrupt::listen();
     let on = args.device.open()?;
     let checkpoint = args.family.open(&args.model)?;
     let what = Evaluation {
@@ -75,15 +79,22 @@ pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Score, Error> {
         sequence_len: args.seq_len,
     };
     let score = evaluate(&checkpoint, &what, &on, terminal)?;
-    if let Some(path) = &args.json {
-        super::write_whole(path, &super::json(&score.to_json()?)?)?;
+    let printed = print_score(&score);
+    if let Some(json) = json {
+        let text = super::json(&score.to_json()?)?;
+        json.write(|file| file.write_all(text.as_bytes()))?;
     }
-    match &score {
+    printed?;
+    Ok(score)
+}
+
+fn print_score(score: &Score) -> Result<(), Error> {
+    match score {
         Score::Answers(report) => {
-            line!("{} on {} questions, {} shots", report.task, report.n, report.fewshot);
+            line!("{} on {} questions, {} shots", report.task, report.n, report.fewshot)?;
             for (metric, estimate) in &report.metrics {
                 let error = estimate.stderr.map_or_else(String::new, |e| format!(" ± {e:.4}"));
-                line!("  {metric:<18} {:.4}{error}", estimate.mean);
+                line!("  {metric:<18} {:.4}{error}", estimate.mean)?;
             }
         }
         Score::Perplexity(report) => {
@@ -92,8 +103,8 @@ pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Score, Error> {
                 report.perplexity,
                 report.nll,
                 report.tokens
-            );
+            )?;
         }
     }
-    Ok(score)
+    Ok(())
 }

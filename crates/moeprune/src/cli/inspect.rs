@@ -23,12 +23,7 @@ pub(super) struct InspectArgs {
 
 pub(super) fn inspect(args: &InspectArgs) -> Result<(), Error> {
     let summary = args.family.open(&args.model)?.summary();
-    if args.json {
-        line!("{}", super::json(&summary)?);
-    } else {
-        super::print(&render(&summary));
-    }
-    Ok(())
+    if args.json { line!("{}", super::json(&summary)?) } else { super::print(&render(&summary)) }
 }
 
 fn render(summary: &Summary) -> String {

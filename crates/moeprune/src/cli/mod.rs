@@ -3,12 +3,15 @@ The command line: `moeprune` and, with the same options, `cargo xtask prune-arct
 
 One file a command. A command parses its options, calls the library and prints what it returned;
 it decides nothing itself. Standard output carries results, standard error progress and errors.
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 failed (a result that could not be written is a failure), 2 wrong usage, 130
+stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP. Files are written through
+[`RunFiles`], which replaces no input and nothing of another kind.
 */
 
-/// Prints a line to standard output, formatted as by `format!`.
+/// Prints a line to standard output, formatted as by `format!`; a `Result`, as of
+/// [`print`](print::print).
 macro_rules! line {
-    ($($format:tt)*) => { $crate::cli::print(&(format!($($format)*) + "\n")) };
+    ($($format:tt)*) => { $crate::cli::print::print(&(format!($($format)*) + "\n")) };
 }
 
 mod apply;
@@ -22,6 +25,7 @@ mod interrupt;
 mod observe;
 mod options;
 mod plan;
+mod print;
 mod prune;
 mod recipe;
 mod table;
@@ -29,8 +33,9 @@ mod terminal;
 mod verify;
 
 pub use eval::{EvalArgs, eval};
-pub use interrupt::{INTERRUPTED, listen as listen_for_interrupt};
+pub use interrupt::{listen_resumable as listen_for_interrupt, stopped_code};
 pub use options::{CalibrationArgs, DeviceArgs, ExpertShare, RecipeArgs, ResumeArgs};
+pub use print::{parse, print};
 pub use prune::{PruneArgs, print_report, prune, search_if_asked};
 pub use table::{bytes, percent, seconds, table};
 pub use terminal::Terminal;
@@ -39,6 +44,7 @@ use std::{path::Path, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use moeprune_checkpoint::{Access, Checkpoint, Family};
+use moeprune_files::RunFiles;
 
 use crate::{Error, Registry};
 
@@ -95,7 +101,10 @@ pub fn main() -> ExitCode {
 /// As [`main`], with stages of one's own under names that recipes and options can use.
 #[must_use]
 pub fn main_with(registry: &Registry) -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = match parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let mut terminal = Terminal::new(cli.quiet);
     let result = match &cli.command {
         Command::Inspect(args) => inspect::inspect(args),
@@ -123,7 +132,7 @@ pub fn main_with(registry: &Registry) -> ExitCode {
         }
         Err(error) => {
             terminal.error(&error);
-            if error.is_stop() { ExitCode::from(INTERRUPTED) } else { ExitCode::FAILURE }
+            if error.is_stop() { ExitCode::from(stopped_code()) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -154,6 +163,15 @@ impl FamilyArgs {
         self.open_by(model, Access::Read)
     }
 
+    /// The files of a run that reads this model.
+    #[must_use]
+    pub fn files(&self, model: &Path) -> RunFiles {
+        let mut files = RunFiles::new();
+        files.reads_model(model);
+        files.reads_all(&self.family);
+        files
+    }
+
     fn open_by(&self, model: &Path, access: Access) -> Result<Checkpoint, Error> {
         let family = match &self.family {
             None => None,
@@ -166,60 +184,7 @@ impl FamilyArgs {
     }
 }
 
-/// Prints to standard output. A reader that has gone away (`| head`) is nobody's loss.
-fn print(text: &str) {
-    let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
-}
-
 fn json<T: serde::Serialize>(value: &T) -> Result<String, Error> {
     serde_json::to_string_pretty(value)
         .map_err(|e| Error::Request(format!("the result cannot be written as JSON: {e}")))
-}
-
-/// Refuses to overwrite, and a folder that is not there, before any work.
-fn check_new(path: &Path) -> Result<(), Error> {
-    if path.exists() {
-        return Err(Error::Request(format!(
-            "{} exists; remove it or choose another name",
-            path.display()
-        )));
-    }
-    check_folder(path)
-}
-
-/// Refuses a file to be written in a folder that is not there, before any work.
-fn check_folder(path: &Path) -> Result<(), Error> {
-    let folder = folder_of(path);
-    if path.is_dir() {
-        return Err(Error::Request(format!("cannot write {}: it is a folder", path.display())));
-    }
-    if !folder.is_dir() {
-        return Err(Error::Request(format!(
-            "cannot write {}: there is no folder {}; make it first",
-            path.display(),
-            folder.display()
-        )));
-    }
-    Ok(())
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
-}
-
-/// Writes a file so that it is there whole or not at all.
-fn write_whole(path: &Path, text: &str) -> Result<(), Error> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let partial = folder_of(path).join(format!(".{name}.{}.partial", std::process::id()));
-    let write = || {
-        let mut file = std::fs::File::create(&partial)?;
-        std::io::Write::write_all(&mut file, text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&partial, path)
-    };
-    write().map_err(|e| {
-        // Whether it is there or not, it is of no use any more.
-        let _ = std::fs::remove_file(&partial);
-        Error::io(path, "write", e)
-    })
 }

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use moeprune_capture::write_observation_to;
 use moeprune_checkpoint::PartialOutput;
+use moeprune_files::OutputKind;
 
 use super::{CalibrationArgs, DeviceArgs, FamilyArgs, ResumeArgs, Terminal};
 use crate::{Calibration, Error, Recipe};
@@ -38,10 +40,18 @@ pub(super) struct ObserveArgs {
 }
 
 pub(super) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(), Error> {
-    super::check_folder(&args.output)?;
-    if args.output.exists() {
-        // Refuses it, and tidies up after a run that was killed when it was complete.
-        PartialOutput::open(&args.output)?;
+    let mut files = args.family.files(&args.model);
+    files.reads(&args.calibration);
+    let output = files.claim("-o", &args.output, OutputKind::Observation).inspect_err(|_| {
+        if args.output.is_file() {
+            // Refuses it too, and tidies up after a run that was killed when it was complete.
+            drop(PartialOutput::open(&args.output));
+        }
+    })?;
+    match output.is_file() {
+        true => super::interrupt::listen_resumable(),
+        // Nothing of it is kept.
+        false => super::interrupt::listen(),
     }
     let on = args.device.open()?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
@@ -52,13 +62,17 @@ pub(super) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(),
     if let Some(domain) = &args.domain {
         calibration.tag.name.clone_from(domain);
     }
-    super::interrupt::listen();
-    crate::observe_to(&checkpoint, &calibration, &args.output, args.resume.into(), &on, terminal)?;
+    if output.is_file() {
+        let resume = args.resume.into();
+        crate::observe_to(&checkpoint, &calibration, &args.output, resume, &on, terminal)?;
+    } else {
+        let observation = crate::observe(&checkpoint, &calibration, &on, terminal)?;
+        output.write(|file| write_observation_to(&observation, file))?;
+    }
     line!(
         "observed {} tokens of {} → {}",
         calibration.tag.tokens(),
         calibration.tag.name,
         args.output.display()
-    );
-    Ok(())
+    )
 }

@@ -1,9 +1,9 @@
 //! `moeprune plan`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use moeprune_core::Plan;
+use moeprune_files::OutputKind;
 
 use super::{
     CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, Terminal,
@@ -49,7 +49,10 @@ pub(super) fn plan(
     registry: &Registry,
     terminal: &mut Terminal,
 ) -> Result<(), Error> {
-    super::check_new(&args.output)?;
+    let mut files = args.family.files(&args.model);
+    files.reads_all(args.observations.iter().map(|file| &file.path));
+    files.reads_all(args.calibration.iter().chain(&args.recipe.recipe));
+    let output = files.claim("-o", &args.output, OutputKind::Plan)?;
     args.recipe.check_no_search()?;
     let recipe = args.recipe.resolve(registry, &args.sampling)?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
@@ -85,19 +88,20 @@ pub(super) fn plan(
     if args.read_experts {
         plan = crate::choose_survivors(&checkpoint, &plan, &pipeline, terminal)?;
     }
-    write(&plan, &args.output)?;
+    let json = super::json(&plan)?;
+    output.write(|file| file.write_all(json.as_bytes()))?;
     let kept: usize = plan.layers.iter().map(|l| l.experts_after()).sum();
     let before: usize = plan.layers.iter().map(|l| l.experts_before).sum();
     match &plan.unstructured {
-        None => line!("keeps {kept} of {before} experts → {}", args.output.display()),
+        None => line!("keeps {kept} of {before} experts → {}", args.output.display())?,
         Some(asked) => line!(
             "keeps {kept} of {before} experts and zeroes {} of what is left → {}",
             super::percent(asked.ratio),
             args.output.display()
-        ),
+        )?,
     }
     if !domains.is_empty() && !plan.layers.is_empty() {
-        print_coverage(&coverage(&plan, &domains)?);
+        print_coverage(&coverage(&plan, &domains)?)?;
     }
     let open = plan.layers.iter().filter(|layer| layer.is_open()).count();
     if open > 0 {
@@ -105,11 +109,7 @@ pub(super) fn plan(
             "in {open} of {} layers, which of three or more alike experts stays is decided when \
              the plan is applied; --read-experts decides at once",
             plan.layers.len()
-        );
+        )?;
     }
     Ok(())
-}
-
-fn write(plan: &Plan, path: &Path) -> Result<(), Error> {
-    super::write_whole(path, &super::json(plan)?)
 }

@@ -13,6 +13,7 @@ use crate::{
     search::{Search, SearchReport},
 };
 use moeprune_checkpoint::Checkpoint;
+use moeprune_files::{Destination, OutputKind};
 
 /// Options of `prune`.
 #[derive(Debug, Args)]
@@ -61,11 +62,14 @@ pub fn prune(
     registry: &Registry,
     terminal: &mut Terminal,
 ) -> Result<Report, Error> {
-    args.json.as_deref().map_or(Ok(()), super::check_folder)?;
+    let mut files = args.family.files(&args.model);
+    files.reads_all([&args.calibration].into_iter().chain(&args.recipe.recipe));
+    files.makes(&args.out);
+    let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
+    super::interrupt::listen_resumable();
     let recipe = args.recipe.resolve(registry, &args.sampling)?;
     let on = args.device.open()?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
-    super::interrupt::listen();
     let (recipe, searched) = search(args, &checkpoint, recipe, registry, &on, terminal)?;
     let pipeline = registry.pipeline(&recipe)?;
     let report = crate::prune_found(
@@ -78,7 +82,7 @@ pub fn prune(
         &on,
         terminal,
     )?;
-    print_report(&report, &args.out, args.json.as_deref())?;
+    print_report(&report, &args.out, json.as_ref())?;
     Ok(report)
 }
 
@@ -92,11 +96,18 @@ fn search(
     terminal: &mut Terminal,
 ) -> Result<(Recipe, Option<SearchReport>), Error> {
     let what = args.recipe.search();
+    let mut left = None;
     if what.is_on() {
         // Refuses what cannot be written before hours are spent; the run claims the place again.
-        drop(Run::claim(&args.out, checkpoint, args.resume.into())?);
+        let run = Run::claim(&args.out, checkpoint, args.resume.into())?;
+        left = run.left();
     }
-    search_if_asked(what, checkpoint, &args.calibration, recipe, registry, on, terminal)
+    search_if_asked(what, checkpoint, &args.calibration, recipe, registry, on, terminal).map_err(
+        |error| match left {
+            Some(folder) if error.is_stop() => error.kept(folder),
+            _ => error,
+        },
+    )
 }
 
 /// Searches for what was asked to be searched for and prints what was found.
@@ -118,11 +129,11 @@ pub fn search_if_asked(
     let calibration = Calibration::read(calibration, checkpoint, &recipe)?;
     let (recipe, found) =
         crate::search::search(checkpoint, &calibration, &recipe, what, registry, on, terminal)?;
-    print_search(&found);
+    print_search(&found)?;
     Ok((recipe, Some(found)))
 }
 
-fn print_search(found: &SearchReport) {
+fn print_search(found: &SearchReport) -> Result<(), Error> {
     let rows: Vec<Vec<String>> = found
         .candidates
         .iter()
@@ -143,17 +154,23 @@ fn print_search(found: &SearchReport) {
         found.held_out_blocks,
         found.unpruned,
         table(&["experts", "criterion", "allocation", "nats", "to the chosen", ""], &rows)
-    );
+    )
 }
 
 /// Prints what a run did, and writes its report to `json` if asked.
 ///
 /// # Errors
-/// If the report cannot be written.
-pub fn print_report(report: &Report, out: &Path, json: Option<&Path>) -> Result<(), Error> {
-    if let Some(path) = json {
-        super::write_whole(path, &report.to_json()?)?;
+/// If the report cannot be written or printed.
+pub fn print_report(report: &Report, out: &Path, json: Option<&Destination>) -> Result<(), Error> {
+    let printed = print_table(report, out);
+    if let Some(json) = json {
+        let text = report.to_json()?;
+        json.write(|file| file.write_all(text.as_bytes()))?;
     }
+    printed
+}
+
+fn print_table(report: &Report, out: &Path) -> Result<(), Error> {
     let (asked, got) = (&report.sparsity, report.sparsity.achieved);
     let before: usize = report.layers.iter().map(|l| l.experts_before).sum();
     let kept: usize = report.layers.iter().map(|l| l.kept.len()).sum();
@@ -177,24 +194,23 @@ pub fn print_report(report: &Report, out: &Path, json: Option<&Path>) -> Result<
         ],
         vec!["time".into(), String::new(), seconds(report.stages.iter().map(|s| s.seconds).sum())],
     ];
-    line!("\n{}", table(&["", "asked", "achieved"], &rows));
+    line!("\n{}", table(&["", "asked", "achieved"], &rows))?;
     if !report.recipe.prunes_weights() {
         line!(
             "Both shares are the same, so only whole experts were removed and no weight was zeroed."
-        );
+        )?;
     }
     for sentence in &report.serving {
-        line!("{sentence}");
+        line!("{sentence}")?;
     }
     if !report.idle_experts.is_empty() {
-        line!("{} experts got no calibration token; see the report.", report.idle_experts.len());
+        line!("{} experts got no calibration token; see the report.", report.idle_experts.len())?;
     }
     if report.scored_linears > 0 {
         line!(
             "{} Linears were reached by too few tokens to be reconstructed, and were scored instead.",
             report.scored_linears
-        );
+        )?;
     }
-    line!("\nwrote {}", out.display());
-    Ok(())
+    line!("\nwrote {}", out.display())
 }

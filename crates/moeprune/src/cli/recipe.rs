@@ -48,7 +48,7 @@ pub(super) fn recipe(args: &RecipeCommand, registry: &Registry) -> Result<(), Er
                 let names = BUILT_IN.iter().map(|(name, _)| *name);
                 return Err(Error::Recipe(crate::recipe::keys::unknown("show", name, names)));
             };
-            super::print(text);
+            super::print(text)?;
         }
         What::Stages => {
             for (part, key, stages) in registry.stages() {
@@ -61,7 +61,7 @@ pub(super) fn recipe(args: &RecipeCommand, registry: &Registry) -> Result<(), Er
                         vec![format!("{}  {}", stage.name, stage.about), parameters.join(",")]
                     })
                     .collect();
-                line!("{}", table(&[&format!("{section}.{key}"), "parameters"], &rows));
+                line!("{}", table(&[&format!("{section}.{key}"), "parameters"], &rows))?;
             }
         }
         What::Check { recipe } => {
@@ -71,9 +71,9 @@ pub(super) fn recipe(args: &RecipeCommand, registry: &Registry) -> Result<(), Er
             registry.pipeline(&recipe)?;
             let text = toml::to_string(&recipe)
                 .map_err(|e| Error::Recipe(format!("cannot be written as TOML: {e}")))?;
-            super::print(&text);
+            super::print(&text)?;
         }
-        What::Schema => line!("{}", super::json(&schema(registry))?),
+        What::Schema => line!("{}", super::json(&schema(registry))?)?,
     }
     Ok(())
 }

@@ -33,11 +33,11 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<bool, Error> {
     let plan = args.plan.as_deref().map(read_plan).transpose()?;
     let report = moeprune_checkpoint::verify(&args.out, &source, plan.as_ref())?;
     if args.json {
-        line!("{}", super::json(&report)?);
+        line!("{}", super::json(&report)?)?;
     } else {
         for check in &report.checks {
             let mark = if check.passed { "ok    " } else { "FAILED" };
-            line!("{mark}  {}: {}", check.name, check.detail);
+            line!("{mark}  {}: {}", check.name, check.detail)?;
         }
     }
     Ok(report.checks.iter().all(|check| check.passed))

@@ -4,9 +4,12 @@
 mod bench;
 mod choices;
 mod command;
+mod delivery;
+mod destinations;
 mod determinism;
 mod device;
 mod full_disk;
 mod hostile;
 mod output;
 mod resume;
+mod signals;

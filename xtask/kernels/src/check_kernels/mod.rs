@@ -53,14 +53,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                 compare_ptx(kernels, &compiler, arguments.write)?;
             }
         }
-        None => {
-            println!("skipped: kernels are not compiled, there is no NVRTC (try --install DIR)")
-        }
+        None => line!("skipped: kernels are not compiled, there is no NVRTC (try --install DIR)")?,
     }
     match toolkit.assembler() {
         Some(assembler) => compare_registers(&all, &assembler, arguments.write),
         None => {
-            println!("skipped: registers are not counted, there is no ptxas (try --install DIR)");
+            line!("skipped: registers are not counted, there is no ptxas (try --install DIR)")?;
             Ok(())
         }
     }
@@ -73,11 +71,11 @@ fn compare_ptx(kernels: &Kernels, compiler: &toolkit::Compiler, write: bool) -> 
     let compiled = compiler.compile(kernels, COMMITTED)?;
     let path = kernels.ptx();
     if !compiled.pinned {
-        println!("skipped: {} compiles, but not by NVRTC {}", kernels.name(), toolkit::VERSION);
+        line!("skipped: {} compiles, but not by NVRTC {}", kernels.name(), toolkit::VERSION)?;
     } else if write {
         fs::write(&path, compiled.ptx)
             .with_context(|| format!("cannot write {}", path.display()))?;
-        println!("{}: written", path.display());
+        line!("{}: written", path.display())?;
     } else {
         let committed = fs::read_to_string(&path).unwrap_or_default();
         ensure!(
@@ -86,7 +84,7 @@ fn compare_ptx(kernels: &Kernels, compiler: &toolkit::Compiler, write: bool) -> 
             path.display(),
             kernels.name()
         );
-        println!("{}: compiles to the committed PTX", kernels.name());
+        line!("{}: compiles to the committed PTX", kernels.name())?;
     }
     Ok(())
 }
@@ -103,7 +101,7 @@ fn compare_registers(all: &[Kernels], assembler: &Assembler, write: bool) -> Res
         let path = of_crate[0].folder().join("registers.txt");
         if write {
             fs::write(&path, lines).with_context(|| format!("cannot write {}", path.display()))?;
-            println!("{}: written", path.display());
+            line!("{}: written", path.display())?;
         } else {
             let committed = fs::read_to_string(&path).unwrap_or_default();
             let changed = lines.lines().find(|line| !committed.lines().any(|old| old == *line));
@@ -113,7 +111,7 @@ fn compare_registers(all: &[Kernels], assembler: &Assembler, write: bool) -> Res
                 path.display(),
                 changed.unwrap_or("a kernel is gone or moved")
             );
-            println!("{}: registers as committed, none spilled", path.display());
+            line!("{}: registers as committed, none spilled", path.display())?;
         }
     }
     Ok(())

@@ -6,6 +6,7 @@ use std::{
 };
 
 use moeprune_checkpoint::{Access, Checkpoint};
+use moeprune_files::RunFiles;
 use moeprune_synthetic::{
     Options, Published, Reduction, Shape, disk_bytes, write_calibration, write_checkpoint,
 };
@@ -56,13 +57,21 @@ impl Layer {
                 model.display()
             )));
         }
-        let tokens = dir.join(format!("tokens-{}x{}.jsonl", args.samples, args.seq_len));
+        let tokens = dir.join(tokens_name(args));
         if !tokens.exists() {
             let vocab = checkpoint.spec().vocab;
             write_calibration(&tokens, args.samples, args.seq_len, vocab, SEED)?;
         }
         let calibration = Calibration::read(&tokens, &checkpoint, recipe)?;
         Ok(Self { checkpoint, calibration, tokens, dir, _temporary: temporary })
+    }
+
+    /// Names the files that a folder given by `--dir` is read for, or that are made in it.
+    pub(super) fn name_files(args: &ArcticLayerArgs, dir: &Path, files: &mut RunFiles) {
+        files.makes(dir.join(MODEL));
+        files.reads_model(dir.join(MODEL));
+        files.makes(dir.join(tokens_name(args)));
+        files.reads(dir.join(tokens_name(args)));
     }
 
     /// Where the layer and what is made of it lie.
@@ -87,6 +96,10 @@ impl Layer {
         let tensors = self.checkpoint.tensors();
         tensors.filter(|t| matches!(t.part, Some(Layer(..)))).map(|t| t.bytes).sum()
     }
+}
+
+fn tokens_name(args: &ArcticLayerArgs) -> String {
+    format!("tokens-{}x{}.jsonl", args.samples, args.seq_len)
 }
 
 fn shape(args: &ArcticLayerArgs) -> Result<Shape, Error> {

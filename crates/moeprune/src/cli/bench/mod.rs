@@ -24,6 +24,7 @@ pub use peer::{PEER_SCRIPT, Seconds, Worker, has_torch, processor};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use moeprune_files::{OutputKind, RunFiles};
 
 use self::{layer::Layer, outcome::Outcome};
 use super::{DeviceArgs, Terminal, options::positive};
@@ -87,7 +88,11 @@ struct ArcticLayerArgs {
 /// If the layer cannot be made or pruned, or the JSON file cannot be written.
 pub(super) fn bench(args: &BenchArgs, terminal: &mut Terminal) -> Result<(), Error> {
     let What::ArcticLayer(args) = &args.what;
-    args.json.as_deref().map_or(Ok(()), super::check_folder)?;
+    let mut files = RunFiles::new();
+    if let Some(dir) = &args.dir {
+        Layer::name_files(args, dir, &mut files);
+    }
+    let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Bench)?;
     let on = args.device.open()?;
     let mut recipe = Recipe::arctic();
     recipe.calibration.samples = args.samples;
@@ -98,9 +103,10 @@ pub(super) fn bench(args: &BenchArgs, terminal: &mut Terminal) -> Result<(), Err
     let layer = Layer::make(args, &recipe, terminal)?;
     let pipeline = Pipeline::from_recipe(&recipe)?;
     let outcome = Outcome::measure(args, &layer, &recipe, &pipeline, &on, terminal)?;
-    if let Some(path) = &args.json {
-        super::write_whole(path, &super::json(&outcome)?)?;
+    let shown = show::show(&outcome);
+    if let Some(json) = json {
+        let text = super::json(&outcome)?;
+        json.write(|file| file.write_all(text.as_bytes()))?;
     }
-    show::show(&outcome);
-    Ok(())
+    shown
 }

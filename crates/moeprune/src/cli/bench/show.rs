@@ -6,11 +6,14 @@ use super::{
     projection::Projection,
     whole::Whole,
 };
-use crate::cli::{bytes, seconds, table};
+use crate::{
+    Error,
+    cli::{bytes, seconds, table},
+};
 
-pub(super) fn show(outcome: &Outcome) {
+pub(super) fn show(outcome: &Outcome) -> Result<(), Error> {
     let Outcome { machine, layer, .. } = outcome;
-    line!("{} on {}; {}", outcome.command.join(" "), machine.device_name, machine.device);
+    line!("{} on {}; {}", outcome.command.join(" "), machine.device_name, machine.device)?;
     line!(
         "layer: {} experts of {} x {}, {}; {} tokens, {} block{} together; ratios: {}",
         layer.experts,
@@ -21,20 +24,20 @@ pub(super) fn show(outcome: &Outcome) {
         layer.micro_batch,
         if layer.micro_batch == 1 { "" } else { "s" },
         layer.allocation
-    );
-    parts(outcome);
-    ceilings(outcome);
-    whole("From disk", &outcome.whole);
+    )?;
+    parts(outcome)?;
+    ceilings(outcome)?;
+    whole("From disk", &outcome.whole)?;
     match &outcome.from_memory {
-        Measured::Measured(run) => whole("From host memory", run),
-        Measured::Skipped(why) => line!("From host memory: skipped: {why}\n"),
+        Measured::Measured(run) => whole("From host memory", run)?,
+        Measured::Skipped(why) => line!("From host memory: skipped: {why}\n")?,
     }
-    targets(outcome);
-    peer(outcome);
-    projection(&outcome.projection);
+    targets(outcome)?;
+    peer(outcome)?;
+    projection(&outcome.projection)
 }
 
-fn parts(outcome: &Outcome) {
+fn parts(outcome: &Outcome) -> Result<(), Error> {
     let rows: Vec<Vec<String>> = outcome
         .parts
         .iter()
@@ -53,15 +56,15 @@ fn parts(outcome: &Outcome) {
             ]
         })
         .collect();
-    line!("\n{}", table(&["step", "work", "s alone", "alone", "overlapped"], &rows));
+    line!("\n{}", table(&["step", "work", "s alone", "alone", "overlapped"], &rows))?;
     line!(
         "alone: each step waits for the one before. overlapped: what of it there is in \
          `pruning and writing` from disk, over that step's seconds. FLOP are of Linears; what \
          attention multiplies besides is not counted.\n"
-    );
+    )
 }
 
-fn ceilings(outcome: &Outcome) {
+fn ceilings(outcome: &Outcome) -> Result<(), Error> {
     let all = &outcome.ceilings;
     let products = all.products.iter().map(|product| &product.ceiling);
     let links = [&all.to_device, &all.to_host].into_iter().flatten();
@@ -73,10 +76,10 @@ fn ceilings(outcome: &Outcome) {
             vec![ceiling.name.clone(), rate(ceiling.rate, ceiling.unit), ceiling.how.clone()]
         })
         .collect();
-    line!("{}", table(&["ceiling", "rate", "how"], &rows));
+    line!("{}", table(&["ceiling", "rate", "how"], &rows))
 }
 
-fn whole(title: &str, run: &Whole) {
+fn whole(title: &str, run: &Whole) -> Result<(), Error> {
     let mut rows: Vec<Vec<String>> =
         run.steps.iter().map(|step| vec![step.name.clone(), seconds(step.seconds)]).collect();
     rows.push(vec!["all, durable".into(), seconds(run.seconds)]);
@@ -86,11 +89,11 @@ fn whole(title: &str, run: &Whole) {
         bytes(run.bytes_before),
         bytes(run.bytes_after),
         run.experts_kept
-    );
-    line!("{}", table(&["pass", "time"], &rows));
+    )?;
+    line!("{}", table(&["pass", "time"], &rows))
 }
 
-fn targets(outcome: &Outcome) {
+fn targets(outcome: &Outcome) -> Result<(), Error> {
     let rows: Vec<Vec<String>> = outcome
         .targets
         .iter()
@@ -100,13 +103,14 @@ fn targets(outcome: &Outcome) {
             vec![target.name.clone(), format!("{:.2}", target.got), aim, met.into()]
         })
         .collect();
-    line!("{}", table(&["target of a true layer on an H100", "got", "aim", ""], &rows));
+    line!("{}", table(&["target of a true layer on an H100", "got", "aim", ""], &rows))?;
     if !outcome.layer.is_true_size {
-        line!("The layer is a reduced one: the targets are not of it.\n");
+        line!("The layer is a reduced one: the targets are not of it.\n")?;
     }
+    Ok(())
 }
 
-fn peer(outcome: &Outcome) {
+fn peer(outcome: &Outcome) -> Result<(), Error> {
     match &outcome.peer {
         Measured::Skipped(why) => line!("PyTorch: skipped: {why}"),
         Measured::Measured(peer) => {
@@ -121,14 +125,14 @@ fn peer(outcome: &Outcome) {
                 ratios.join(" "),
                 peer.torch,
                 peer.masks
-            );
+            )
         }
     }
 }
 
-fn projection(projection: &Projection) {
+fn projection(projection: &Projection) -> Result<(), Error> {
     let Projection { label, formula, layers, tokens, passes, terms, .. } = projection;
-    line!("\nAll of Arctic, {layers} layers, {tokens} tokens, {passes} passes: {label}.");
+    line!("\nAll of Arctic, {layers} layers, {tokens} tokens, {passes} passes: {label}.")?;
     let rows: Vec<Vec<String>> = terms
         .iter()
         .map(|term| {
@@ -140,12 +144,12 @@ fn projection(projection: &Projection) {
             ]
         })
         .collect();
-    line!("\n{}", table(&["term", "work", "rate", "time"], &rows));
+    line!("\n{}", table(&["term", "work", "rate", "time"], &rows))?;
     line!(
         "{formula}: from {} (all hidden behind the longest) to {} (none hidden)",
         seconds(projection.longest_seconds),
         seconds(projection.sum_seconds)
-    );
+    )
 }
 
 fn amount(work: u64, unit: &str) -> String {
