@@ -109,7 +109,8 @@ fn compile(log: &Path) -> Result<u8> {
     let text = |at: usize| arguments.get(at).and_then(|argument| argument.to_str());
     if let Some(at) = arguments.iter().position(|argument| argument == "--crate-name") {
         let tests = arguments.iter().any(|argument| argument == "--test");
-        let name = format!("{}{}", text(at + 1).unwrap_or("?"), if tests { " (tests)" } else { "" });
+        let name =
+            format!("{}{}", text(at + 1).unwrap_or("?"), if tests { " (tests)" } else { "" });
         let mut log = fs::OpenOptions::new().append(true).create(true).open(log)?;
         // One write, so that lines of compilers that end together do not mix.
         log.write_all(format!("{name}\t{:.2}\n", processor_seconds_of_children()?).as_bytes())?;
