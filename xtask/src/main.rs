@@ -24,6 +24,7 @@ mod measure_memory;
 mod prune_arctic;
 mod readme_results;
 mod results;
+mod same_results;
 
 use std::process::ExitCode;
 
@@ -66,6 +67,7 @@ enum Command {
     PruneArctic(Box<prune_arctic::PruneArcticArgs>),
     ReadmeResults(readme_results::ReadmeResultsArgs),
     Results(results::ResultsArgs),
+    SameResults(same_results::Arguments),
     /// Train the embedded model from nothing and write a Hugging Face directory with its data
     #[command(disable_help_flag = true)]
     TrainNano(delegate::Arguments),
@@ -113,6 +115,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::PruneArctic(arguments) => prune_arctic::run(&arguments),
         Command::ReadmeResults(arguments) => readme_results::run(&arguments),
         Command::Results(arguments) => results::run(&arguments),
+        Command::SameResults(arguments) => same_results::run(&arguments),
         Command::TrainNano(arguments) => delegate::run(delegate::TRAIN_NANO, &arguments),
     }
 }
