@@ -140,3 +140,26 @@ fn help_has_examples() {
         assert!(help.contains(said), "{said}\n{help}");
     }
 }
+
+#[test]
+fn a_layer_and_its_tokens_are_not_replaced() {
+    let scratch = Scratch::new();
+    fs::create_dir_all(scratch.path("dir/layer")).unwrap();
+    let inputs = ["dir/layer/config.json", "dir/tokens-4x64.jsonl"];
+    for name in inputs.into_iter().chain(["other"]) {
+        fs::write(scratch.path(name), name).unwrap();
+    }
+    let check = |name: &str, says: &str| {
+        let ran =
+            scratch.run(&format!("arctic-layer --samples 4 --seq-len 64 --dir dir --json {name}"));
+        assert_eq!(ran.code, 1, "{name}\n{}", ran.stderr);
+        assert!(ran.stderr.contains(says), "{name}\n{}", ran.stderr);
+    };
+    for name in inputs {
+        check(name, "it is an input of this run");
+        assert_eq!(fs::read_to_string(scratch.path(name)).unwrap(), name);
+    }
+    check("other", "it exists and is not an earlier result of `bench`");
+    fs::remove_file(scratch.path("dir/tokens-4x64.jsonl")).unwrap();
+    check("dir/tokens-4x64.jsonl", "this run makes");
+}

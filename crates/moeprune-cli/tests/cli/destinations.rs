@@ -106,24 +106,6 @@ fn no_command_replaces_what_it_reads_or_what_is_not_its_own() {
     refused(&scratch, both, "folder/../x", "--json goes there too");
 }
 
-#[cfg(target_os = "linux")]
-#[test]
-fn a_bench_replaces_neither_its_layer_nor_its_tokens() {
-    let scratch = made_up();
-    fs::create_dir_all(scratch.path("dir/layer")).unwrap();
-    let inputs = ["dir/layer/config.json", "dir/tokens-4x64.jsonl"];
-    for name in inputs {
-        fs::write(scratch.path(name), name).unwrap();
-    }
-    let bench = "bench arctic-layer --samples 4 --seq-len 64 --dir dir --json OUTPUT";
-    for name in inputs {
-        refused(&scratch, bench, name, "it is an input of this run");
-    }
-    refused(&scratch, bench, "other", "it exists and is not an earlier result of `bench`");
-    fs::remove_file(scratch.path("dir/tokens-4x64.jsonl")).unwrap();
-    refused(&scratch, bench, "dir/tokens-4x64.jsonl", "this run makes");
-}
-
 #[test]
 fn a_folder_to_be_made_replaces_nothing() {
     let scratch = made_up();

@@ -132,8 +132,10 @@ fn verify_understands_every_output_without_its_plan() {
         ("mixtral", "--recipe REFERENCE"),
     ] {
         let scratch = Scratch::new(model);
-        let options = options
-            .replace("REFERENCE", concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/reference.toml"));
+        let options = options.replace(
+            "REFERENCE",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../moeprune/recipes/reference.toml"),
+        );
         scratch.ok(&format!("prune model out {CALIBRATION} {options}"));
         scratch.ok("verify out --source model");
     }
