@@ -55,7 +55,7 @@ mod distance;
 mod error;
 mod linear;
 mod model_spec;
-mod observation;
+pub mod observation;
 mod partition;
 mod plan;
 mod sparsity;
@@ -69,6 +69,7 @@ pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, Tens
 pub use model_spec::{
     Activation, FeedForward, LayerSpec, LinearShape, ModelSpec, MoeInput, MoeSpec, Routing,
 };
+#[doc(inline)]
 pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};
 pub use partition::Partition;
 pub use plan::{ExpertRatio, LayerPlan, Plan, Survivor, SurvivorReason, UnstructuredPlan};
