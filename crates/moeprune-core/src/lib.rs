@@ -18,7 +18,10 @@ A mixture-of-experts checkpoint is pruned in four steps: it is *observed* on cal
 | [`SparsityAllocator`] | how is an overall ratio split over the layers? |
 | [`TensorSource`], [`TensorSink`] | where do weights come from, and where do they go? |
 
-This crate holds those traits and the data they pass, and implements none of them. Whoever writes
+How weights are stored in bytes is a seam too, [`Encoding`]; those that many checkpoints share are
+in [`encoding`].
+
+This crate holds those traits and the data they pass, and implements none of the stages. Whoever writes
 an extension depends on this crate alone; every built-in implementation lives in a crate of its
 own that depends on this one and on no other stage.
 
@@ -52,6 +55,7 @@ that may rely on it.
 
 mod accounting;
 mod distance;
+pub mod encoding;
 mod error;
 mod linear;
 mod model_spec;
@@ -64,6 +68,8 @@ mod tensor;
 
 pub use accounting::{ParameterCounts, unstructured_ratio};
 pub use distance::DistanceMatrix;
+#[doc(inline)]
+pub use encoding::{Encoding, StoredWeight};
 pub use error::{Error, StageError};
 pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
 pub use model_spec::{
