@@ -54,6 +54,7 @@ that may rely on it.
 */
 
 mod accounting;
+pub mod comparison;
 mod distance;
 pub mod encoding;
 mod error;
