@@ -18,7 +18,10 @@ A mixture-of-experts checkpoint is pruned in four steps: it is *observed* on cal
 | [`SparsityAllocator`] | how is an overall ratio split over the layers? |
 | [`TensorSource`], [`TensorSink`] | where do weights come from, and where do they go? |
 
-This crate holds those traits and the data they pass, and implements none of them. Whoever writes
+How weights are stored in bytes is a seam too, [`Encoding`]; those that many checkpoints share are
+in [`encoding`].
+
+This crate holds those traits and the data they pass, and implements none of the stages. Whoever writes
 an extension depends on this crate alone; every built-in implementation lives in a crate of its
 own that depends on this one and on no other stage.
 
@@ -53,10 +56,11 @@ that may rely on it.
 mod accounting;
 pub mod comparison;
 mod distance;
+pub mod encoding;
 mod error;
 mod linear;
 mod model_spec;
-mod observation;
+pub mod observation;
 mod partition;
 mod plan;
 mod sparsity;
@@ -65,11 +69,14 @@ mod tensor;
 
 pub use accounting::{ParameterCounts, unstructured_ratio};
 pub use distance::DistanceMatrix;
+#[doc(inline)]
+pub use encoding::{Encoding, StoredWeight};
 pub use error::{Error, StageError};
 pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
 pub use model_spec::{
     Activation, FeedForward, LayerSpec, LinearShape, ModelSpec, MoeInput, MoeSpec, Routing,
 };
+#[doc(inline)]
 pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};
 pub use partition::Partition;
 pub use plan::{ExpertRatio, LayerPlan, Plan, Survivor, SurvivorReason, UnstructuredPlan};
