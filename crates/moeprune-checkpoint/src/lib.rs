@@ -106,5 +106,8 @@ pub use self::{
     },
     shard::Access,
     verify::{Check, LinearZeros, SparsityReport, VerifyReport, verify},
-    weights::{average, average_of, check_finite, count_zeros, select_rows, weighted_average_of},
+    weights::{
+        average, average_of, check_finite, count_zeros, join_along, select_along, select_rows,
+        weighted_average_of,
+    },
 };

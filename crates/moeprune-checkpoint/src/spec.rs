@@ -1,6 +1,9 @@
 //! From a family and a config to the facts about a model.
 
-use moeprune_core::{Activation, FeedForward, LayerSpec, ModelSpec, MoeSpec, Routing};
+use moeprune_core::{
+    Activation, AttentionSpec, FeedForward, GroupedAttention, LayerSpec, MlpSpec, ModelSpec,
+    MoeSpec, RouterSpec,
+};
 
 use crate::{
     Error, Family,
@@ -47,21 +50,23 @@ pub(crate) fn read_spec(
             )));
         }
     };
-    let layers = read_layers(family, config, named)?;
-    Ok(ModelSpec {
-        family: family.name().to_owned(),
-        hidden,
-        vocab: needed(config, &keys.vocab)?,
-        max_positions: needed(config, &keys.max_positions)?,
+    let attention = AttentionSpec::Grouped(GroupedAttention {
         heads,
         kv_heads,
         head_dim,
         rope_theta: needed(config, &keys.rope_theta)?,
         sliding_window: optional(config, &keys.sliding_window)?,
+    });
+    let layers = read_layers(family, config, named, &attention)?;
+    Ok(ModelSpec {
+        family: family.name().to_owned(),
+        hidden,
+        vocab: needed(config, &keys.vocab)?,
+        max_positions: needed(config, &keys.max_positions)?,
         norm_eps: needed(config, &keys.norm_eps)?,
         tied_embeddings: needed(config, &keys.tied_embeddings)?,
-        activation: read_activation(config, &keys.activation)?,
         layers,
+        extra: None,
     })
 }
 
@@ -80,6 +85,7 @@ fn read_layers(
     family: &Family,
     config: &Config,
     named: &NamedLayers,
+    attention: &AttentionSpec,
 ) -> Result<Vec<LayerSpec>, Error> {
     let form = family.descriptor();
     let layers = needed(config, &form.config.layers)?;
@@ -102,10 +108,12 @@ fn read_layers(
         Some(residual) if needed(config, &residual.when)? => Some(residual),
         _ => None,
     };
+    let activation = read_activation(config, &form.config.activation)?;
+    let mlp = |inner| MlpSpec { activation, ..MlpSpec::gated(inner) };
     let residual_inner = residual.map(|r| needed(config, &r.inner)).transpose()?;
     let input = residual.map_or(form.moe.input, |r| r.moe_input).into();
     let expert_inner = needed(config, &form.config.expert_inner)?;
-    let routing = read_routing(family, config, top_k)?;
+    let router = read_routing(family, config, top_k)?;
     let dense_inner = match &form.dense {
         Some(dense) if moe_layers < layers => Some(needed(config, &dense.inner)?),
         _ => None,
@@ -125,18 +133,20 @@ fn read_layers(
             FeedForward::Moe(MoeSpec {
                 experts,
                 top_k,
-                expert_inner,
-                routing,
+                router: router.clone(),
+                expert: mlp(expert_inner),
+                shared: Vec::new(),
+                residual: residual_inner.map(mlp),
                 input,
-                residual_inner,
             })
         } else {
             let inner = dense_inner.ok_or_else(|| {
                 config.refuse(format!("layer {layer} would have no experts, which is not known"))
             })?;
-            FeedForward::Dense { inner }
+            FeedForward::Dense(mlp(inner))
         };
-        specs.push(LayerSpec { feed_forward });
+        let other = Vec::new();
+        specs.push(LayerSpec { attention: attention.clone(), feed_forward, other });
     }
     Ok(specs)
 }
@@ -187,7 +197,7 @@ fn read_expert_counts(
     }
 }
 
-fn read_routing(family: &Family, config: &Config, top_k: usize) -> Result<Routing, Error> {
+fn read_routing(family: &Family, config: &Config, top_k: usize) -> Result<RouterSpec, Error> {
     let form = &family.descriptor().routing;
     let renormalize = match &form.renormalize {
         Renormalize::Always => true,
@@ -196,7 +206,7 @@ fn read_routing(family: &Family, config: &Config, top_k: usize) -> Result<Routin
         Renormalize::Config(key) => needed(config, key)?,
     };
     match form.kind {
-        RoutingKind::SoftmaxTopK => Ok(Routing::SoftmaxTopK { renormalize }),
+        RoutingKind::SoftmaxTopK => Ok(RouterSpec::softmax(renormalize)),
     }
 }
 

@@ -54,8 +54,9 @@ mod accounting;
 mod distance;
 mod error;
 mod linear;
-mod model_spec;
+mod model;
 mod observation;
+mod part_name;
 mod partition;
 mod plan;
 mod sparsity;
@@ -66,10 +67,13 @@ pub use accounting::{ParameterCounts, unstructured_ratio};
 pub use distance::DistanceMatrix;
 pub use error::{Error, StageError};
 pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
-pub use model_spec::{
-    Activation, FeedForward, LayerSpec, LinearShape, ModelSpec, MoeInput, MoeSpec, Routing,
+pub use model::{
+    Activation, AttentionSpec, ExpertGroups, ExtraLayers, ExtraPolicy, FeedForward,
+    GroupedAttention, LayerSpec, LinearShape, MlpSpec, ModelSpec, MoeInput, MoeSpec, OpaqueRouter,
+    OpaqueTensor, Part, RouterSpec, Score, ScoredRouter, SharedSpec,
 };
 pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};
+pub use part_name::PartName;
 pub use partition::Partition;
 pub use plan::{ExpertRatio, LayerPlan, Plan, Survivor, SurvivorReason, UnstructuredPlan};
 pub use sparsity::Sparsity;

@@ -7,7 +7,7 @@ use std::{path::Path, time::Instant};
 
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
-    CorpusTag, LinearId, ModelSpec, ParameterCounts, Plan, Sparsity, Survivor, SurvivorReason,
+    CorpusTag, ModelSpec, ParameterCounts, Plan, Sparsity, Survivor, SurvivorReason,
 };
 use serde::{Deserialize, Serialize};
 
@@ -200,7 +200,7 @@ impl LayerReport {
             ),
             None => ((0..experts).collect(), (0..experts).map(|e| vec![e]).collect()),
         };
-        let counted = spec.linears(layer).into_iter().filter(|l| l.id != LinearId::Router);
+        let counted = spec.linears(layer).into_iter().filter(|l| l.prunable);
         let (all, expert) = counted.fold((0, 0), |(all, expert), linear| {
             let parameters = linear.parameters();
             (all + parameters, expert + if linear.id.expert().is_some() { parameters } else { 0 })

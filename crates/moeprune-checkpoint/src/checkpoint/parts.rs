@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use moeprune_core::{LayerTensor, LinearId, ModelSpec, TensorId};
+use moeprune_core::{LayerTensor, LinearId, ModelSpec, Part, TensorId};
 
 use super::{StoredTensor, layout::Layout};
 use crate::{
@@ -47,14 +47,11 @@ pub(super) fn check_experts(
     let mut named: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
     let mut router_rows = BTreeMap::new();
     for tensor in &layout.tensors {
-        match tensor.part {
-            Some(TensorId::Layer(layer, LayerTensor::Linear(LinearId::Expert(e, _)))) => {
-                named.entry(layer).or_default().insert(e);
-            }
-            Some(TensorId::Layer(layer, LayerTensor::Linear(LinearId::Router))) => {
-                router_rows.insert(layer, tensor.shape.first().copied().unwrap_or_default());
-            }
-            _ => {}
+        let Some(TensorId::Layer(layer, part)) = tensor.part else { continue };
+        if let Some(expert) = part.expert() {
+            named.entry(layer).or_default().insert(expert);
+        } else if part == LayerTensor::Linear(LinearId::Router) {
+            router_rows.insert(layer, tensor.shape.first().copied().unwrap_or_default());
         }
     }
     let none = BTreeSet::new();
@@ -102,7 +99,7 @@ pub(super) fn check(
         }
     }
     let mut extra: BTreeSet<TensorId> = found.keys().copied().collect();
-    for (part, expected) in required(spec) {
+    for Part { id: part, shape: expected, .. } in spec.parts() {
         extra.remove(&part);
         let Some(&at) = found.get(&part) else {
             let name = family.name_of(part).unwrap_or_else(|| part.to_string());
@@ -133,28 +130,6 @@ pub(super) fn check(
             format!("is the {part}, but a model with this config.json has no such part"),
         )),
     }
-}
-
-/// Every part of a model with its shape.
-fn required(spec: &ModelSpec) -> Vec<(TensorId, Vec<usize>)> {
-    let mut parts = vec![
-        (TensorId::Embedding, vec![spec.vocab, spec.hidden]),
-        (TensorId::FinalNorm, vec![spec.hidden]),
-    ];
-    if !spec.tied_embeddings {
-        parts.push((TensorId::LmHead, vec![spec.vocab, spec.hidden]));
-    }
-    for (layer, layer_spec) in spec.layers.iter().enumerate() {
-        let mut norms = vec![LayerTensor::InputNorm, LayerTensor::PostAttentionNorm];
-        if layer_spec.moe().is_some_and(|moe| moe.residual_inner.is_some()) {
-            norms.push(LayerTensor::ResidualNorm);
-        }
-        let of_layer = |tensor| TensorId::Layer(layer, tensor);
-        parts.extend(norms.into_iter().map(|norm| (of_layer(norm), vec![spec.hidden])));
-        let linears = spec.linears(layer).into_iter();
-        parts.extend(linears.map(|l| (TensorId::linear(layer, l.id), vec![l.rows, l.cols])));
-    }
-    parts
 }
 
 /// A tensor of a decoder layer that no template names would silently be left out of the forward

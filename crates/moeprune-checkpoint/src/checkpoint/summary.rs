@@ -105,11 +105,11 @@ fn role_of(tensor: &StoredTensor) -> &'static str {
         Some(TensorId::Embedding) => "embedding",
         Some(TensorId::LmHead) => "head",
         Some(TensorId::Layer(_, LayerTensor::Linear(linear))) => match linear {
-            LinearId::Attention(_) => "attention",
+            LinearId::Attention(_) | LinearId::Named(_) => "attention",
             LinearId::Router => "router",
             LinearId::Residual(_) => "residual",
             LinearId::Dense(_) => "dense",
-            LinearId::Shared(_) => "shared",
+            LinearId::Shared(..) => "shared",
             LinearId::Expert(..) => "experts",
             _ => "other",
         },

@@ -215,10 +215,7 @@ fn check_tensor_set(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, 
 }
 
 fn expert_of(tensor: &StoredTensor) -> Option<usize> {
-    match tensor.part {
-        Some(TensorId::Layer(_, LayerTensor::Linear(linear))) => linear.expert(),
-        _ => None,
-    }
+    tensor.part.and_then(TensorId::expert)
 }
 
 fn check_auxiliary(
