@@ -53,6 +53,7 @@ that may rely on it.
 mod accounting;
 mod distance;
 mod error;
+mod fingerprint;
 mod linear;
 mod model;
 mod observation;
@@ -66,6 +67,7 @@ mod tensor;
 pub use accounting::{ParameterCounts, unstructured_ratio};
 pub use distance::DistanceMatrix;
 pub use error::{Error, StageError};
+pub use fingerprint::{Fingerprint, SameModel};
 pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
 pub use model::{
     Activation, AttentionSpec, ExpertGroups, ExtraLayers, ExtraPolicy, FeedForward,

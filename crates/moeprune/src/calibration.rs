@@ -67,6 +67,7 @@ pub fn observe(
     on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Observation, Error> {
+    check_runnable(checkpoint.spec())?;
     let on = on.for_blocks(checkpoint, &calibration.tag, false, progress)?;
     observe_in(&mut Session::in_memory(), checkpoint, calibration, &on, progress)
 }
@@ -85,6 +86,7 @@ pub fn observe_to(
     on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Observation, Error> {
+    check_runnable(checkpoint.spec())?;
     let mut place = PartialOutput::open(out)?;
     let mut left = None;
     if place.is_leftover() {

@@ -9,22 +9,33 @@ use crate::{
     Error, Family,
     config::Config,
     model_directory::ModelDirectory,
-    spec::{NamedLayers, expert_count},
+    spec::{NamedTensors, expert_count},
 };
 
-/// Gives each tensor its part by name, and finds the decoder layers that are named.
+/// Gives each tensor its part by name, and finds the decoder layers that are named. Layers from
+/// `first_extra` on are no decoder layers: nothing in them is a part.
 pub(super) fn assign(
     layout: &mut Layout,
     family: &Family,
+    first_extra: Option<usize>,
     directory: &ModelDirectory,
-) -> Result<NamedLayers, Error> {
+) -> Result<NamedTensors, Error> {
     let mut layers = BTreeSet::new();
+    let mut shapes = BTreeMap::new();
     for tensor in &mut layout.tensors {
-        tensor.part = family.part_of(&tensor.name);
-        if tensor.part.is_none() && !family.is_carried(&tensor.name) {
-            refuse_unknown_in_layer(tensor, family, directory)?;
+        let layer = family.layer_of(&tensor.name);
+        if layer.zip(first_extra).is_some_and(|(layer, first)| layer >= first) {
+            continue;
         }
-        layers.extend(family.layer_of(&tensor.name));
+        tensor.part = family.part_of(&tensor.name);
+        match tensor.part {
+            Some(part) => {
+                shapes.insert(part, tensor.shape.clone());
+            }
+            None if family.is_carried(&tensor.name) => {}
+            None => refuse_unknown_in_layer(tensor, family, directory)?,
+        }
+        layers.extend(layer);
     }
     let missing = layers.iter().zip(0..).find(|(layer, at)| *layer != at);
     if let Some((next, missing)) = missing {
@@ -33,7 +44,7 @@ pub(super) fn assign(
         );
         return Err(Error::Weights { dir: directory.path.clone(), reason });
     }
-    Ok(NamedLayers { layers: layers.len() })
+    Ok(NamedTensors { layers: layers.len(), shapes })
 }
 
 /// Checks that config, routers and tensor names agree about the number of experts.
@@ -145,7 +156,7 @@ fn refuse_unknown_in_layer(
         name: tensor.name.clone(),
         reason: format!(
             "belongs to decoder layer {layer}, but the family `{}` knows no such part; if the \
-             forward pass does not need it, list it under `tensors.carried` in a family \
+             forward pass does not need it, list it under `layers.carried` in a family \
              descriptor of your own",
             family.name()
         ),

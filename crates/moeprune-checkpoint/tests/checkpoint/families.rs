@@ -139,8 +139,8 @@ fn the_head_may_be_the_embedding() {
 fn a_family_of_ones_own() {
     let text = MIXTRAL
         .replace("name = \"mixtral\"", "name = \"mine\"")
-        .replace("model.layers.{layer}.block_sparse_moe", "decoder.{layer}.moe")
-        .replace("model.layers.{layer}", "decoder.{layer}")
+        .replace("block_sparse_moe", "moe")
+        .replace("{prefix}layers.{layer}", "decoder.{layer}")
         .replace(
             "renormalize = \"always\"",
             "renormalize = { config = { keys = [\"norm_topk_prob\"], default = false } }",
@@ -178,14 +178,17 @@ fn check_descriptor(from: &str, to: &str, expected: &[&str]) {
 
 #[test]
 fn descriptors_that_are_refused() {
-    check_descriptor("[moe]", "[moe", &["family descriptor"]);
-    check_descriptor("[moe]", "[mow]", &["unknown field `mow`"]);
+    check_descriptor("[dense]", "[dense", &["family descriptor"]);
+    check_descriptor("[dense]", "[dens]", &["unknown field `dens`"]);
     check_descriptor("input =", "inptu =", &["unknown field `inptu`"]);
+    check_descriptor("heads =", "haeds =", &["unknown field `haeds`"]);
+    check_descriptor("top_k =", "k =", &["unknown field `k`"]);
     check_descriptor("{ keys = [\"hidden_size\"] }", "{ key = [] }", &["unknown field `key`"]);
-    check_descriptor("router = \"", "#", &["missing field `router`"]);
+    check_descriptor("weight = \"block", "#", &["missing field `weight`"]);
+    check_descriptor("query = \"", "#", &["missing field `query`"]);
     check_descriptor("gate.weight", "{gate}.weight", &["`{gate}`; only {layer} and {expert}"]);
     check_descriptor("{expert}.w1", "0.w1", &["must have {expert} once, has it 0x"]);
-    check_descriptor("{layer}.input", "input", &["must have {layer} once"]);
+    check_descriptor("layers.{layer}.", "layers.", &["must have {layer} once"]);
     check_descriptor("lm_head.weight", "lm_head.{layer}", &["must have {layer} not, has it 1x"]);
     check_descriptor(
         "lm_head.weight",
@@ -193,23 +196,30 @@ fn descriptors_that_are_refused() {
         &["`model.norm.weight` is given twice"],
     );
     check_descriptor("model_types = [\"arctic\"]", "model_types = []", &["`model_types` is empty"]);
-    check_descriptor("[\"num_local_experts\"]", "[]", &["`config.experts` has no keys"]);
+    check_descriptor("[\"num_local_experts\"]", "[]", &["`experts.count` has no keys"]);
     check_descriptor(
         "[\"num_local_experts\"] }",
         "[\"num_local_experts\"], default = 8 }",
-        &["`config.experts` cannot have a default"],
+        &["`experts.count` cannot have a default"],
     );
     check_descriptor(
-        "residual_norm = \"model.layers.{layer}.residual_layernorm.weight\"\n",
+        "norm = \"residual_layernorm.weight\"\n",
         "",
-        &["`[residual]`, `[tensors.residual]`", "must be given together"],
+        &["missing field `norm`"],
     );
     check_descriptor(
-        "[dense]\ninner = { keys = [\"intermediate_size\"] }\n",
-        "",
-        &["`[dense]` and `[tensors.dense]` must be given together"],
+        "w3.weight\"\n",
+        "w3.weight\"\nup_bias = \"e.{expert}.w3.bias\"\n",
+        &["`[experts.tensors]` must name a bias for each of its matrices or for none"],
     );
-    check_descriptor("kind = \"softmax_top_k\"", "kind = \"sparsemixer\"", &["sparsemixer"]);
+    let (before, after) = ARCTIC.split_once("[dense]").expect("has one");
+    let rest = &after[after.find("[[").expect("has requirements")..];
+    check_refused(
+        Family::from_toml(&format!("{before}{rest}")),
+        &["`layers.every` makes layers without experts, so `[dense]` is needed"],
+    );
+    check_descriptor("kind = \"softmax\"", "kind = \"sparsemixer\"", &["sparsemixer"]);
+    check_descriptor("kind = \"grouped\"", "kind = \"latent\"", &["latent"]);
 }
 
 #[test]

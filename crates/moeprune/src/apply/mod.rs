@@ -235,12 +235,12 @@ fn check_plan(checkpoint: &Checkpoint, plan: &Plan) -> Result<Recipe, Error> {
     if plan.format != PLAN_FORMAT {
         return bad(format!("format {} is not {PLAN_FORMAT}; make the plan again", plan.format));
     }
-    let fingerprint = checkpoint.fingerprint()?;
-    if plan.model_fingerprint != fingerprint {
+    if checkpoint.is_of(&plan.model_fingerprint)? == SameModel::No {
         return bad(format!(
-            "it is for another model (fingerprint {}, this model's is {fingerprint}); make a plan \
-             for this model",
-            plan.model_fingerprint
+            "it is for another model (fingerprint {}, this model's is {}); make a plan for this \
+             model",
+            plan.model_fingerprint,
+            checkpoint.fingerprint()?
         ));
     }
     let mut last = None;
