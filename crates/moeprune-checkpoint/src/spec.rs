@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use moeprune_core::{
-    Activation, AttentionSpec, ExtraLayers, ExtraPolicy, FeedForward, LayerSpec, MlpSpec, ModelSpec,
-    MoeInput, MoeSpec, RouterSpec, SharedSpec, TensorId,
+    Activation, AttentionSpec, ExtraLayers, ExtraPolicy, FeedForward, LayerSpec, MlpSpec,
+    ModelSpec, MoeInput, MoeSpec, RouterSpec, SharedSpec, TensorId,
 };
 
 use crate::{
     Error, Family,
     config::{Config, Found, same_json, shown},
     family::{
-        Count, Descriptor, ExtraPolicyForm, Key, Layers, LayersForm, Requirement, missing, opaque_tensor,
+        Count, Descriptor, ExtraPolicyForm, Key, Layers, LayersForm, Requirement, missing,
+        opaque_tensor,
     },
 };
 
@@ -171,9 +172,7 @@ impl Blocks {
             .transpose()?;
         let inner = form.experts.inner.needed(config)?;
         let dense = match &form.dense {
-            Some(form) if dense => {
-                Some(form.tensors.spec(form.inner.needed(config)?, activation))
-            }
+            Some(form) if dense => Some(form.tensors.spec(form.inner.needed(config)?, activation)),
             _ => None,
         };
         Ok(Self {

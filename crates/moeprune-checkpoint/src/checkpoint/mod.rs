@@ -16,7 +16,9 @@ use std::{
     sync::OnceLock,
 };
 
-use moeprune_core::{Fingerprint, ModelSpec, SameModel, StageError, TensorBytes, TensorId, TensorSource};
+use moeprune_core::{
+    Fingerprint, ModelSpec, SameModel, StageError, TensorBytes, TensorId, TensorSource,
+};
 
 use self::layout::Layout;
 pub use self::{

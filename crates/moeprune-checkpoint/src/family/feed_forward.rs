@@ -108,11 +108,13 @@ impl MlpNames {
     pub(super) fn check(&self, table: &str) -> Result<(), Error> {
         let given = [&self.gate_bias, &self.up_bias, &self.down_bias];
         let wanted = [self.gate.is_some(), true, true];
-        let is = |all: bool| given.iter().zip(wanted).all(|(bias, has)| bias.is_some() == (all && has));
+        let is =
+            |all: bool| given.iter().zip(wanted).all(|(bias, has)| bias.is_some() == (all && has));
         if is(true) || is(false) {
             return Ok(());
         }
-        let reason = format!("`[{table}.tensors]` must name a bias for each of its matrices or for none");
+        let reason =
+            format!("`[{table}.tensors]` must name a bias for each of its matrices or for none");
         Err(Error::Descriptor { reason })
     }
 

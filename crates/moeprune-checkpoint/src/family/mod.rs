@@ -15,14 +15,14 @@ mod template;
 
 use moeprune_core::{LayerTensor, TensorId};
 
-use self::{
-    built_in::BUILT_IN,
-    template::{Indices, Template},
-};
 pub(crate) use self::{
     attention::opaque_tensor,
     descriptor::{Descriptor, ExtraPolicyForm, LayersForm, Requirement},
     key::{Count, Key, Layers, missing},
+};
+use self::{
+    built_in::BUILT_IN,
+    template::{Indices, Template},
 };
 use crate::Error;
 

@@ -136,7 +136,8 @@ impl RouterForm {
                 RouterSpec::Scored(router),
             ) => {
                 let has = |wanted| {
-                    form.vectors().any(|(id, name)| id == wanted && (!name.optional || is_stored(id)))
+                    form.vectors()
+                        .any(|(id, name)| id == wanted && (!name.optional || is_stored(id)))
                 };
                 Ok(RouterSpec::Scored(ScoredRouter {
                     bias: has(LayerTensor::Bias(LinearId::Router)),

@@ -202,11 +202,7 @@ fn descriptors_that_are_refused() {
         "[\"num_local_experts\"], default = 8 }",
         &["`experts.count` cannot have a default"],
     );
-    check_descriptor(
-        "norm = \"residual_layernorm.weight\"\n",
-        "",
-        &["missing field `norm`"],
-    );
+    check_descriptor("norm = \"residual_layernorm.weight\"\n", "", &["missing field `norm`"]);
     check_descriptor(
         "w3.weight\"\n",
         "w3.weight\"\nup_bias = \"e.{expert}.w3.bias\"\n",

@@ -18,7 +18,7 @@ mod ratios;
 mod statistics;
 mod steps;
 #[cfg(target_os = "linux")]
-pub(crate) mod timed;
+pub mod timed;
 mod unwritten;
 mod writing;
 
@@ -32,11 +32,11 @@ use statistics::Statistics;
 use writing::Output;
 
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{CorpusTag, ExpertRatio, Observation, Plan, Sparsity};
+use moeprune_core::{CorpusTag, ExpertRatio, Observation, Plan, SameModel, Sparsity};
 
 use crate::{
     Error, Execution, Pipeline, Progress, Recipe, Report, Run,
-    planning::PLAN_FORMAT,
+    planning::{PLAN_FORMAT, stored_otherwise},
     recipe::CalibrationRecipe,
     report::Applied,
     session::{Pass, Record, RunIdentity},
@@ -104,6 +104,22 @@ pub(crate) fn apply_plan(
     progress: &mut dyn Progress,
 ) -> Result<Report, Error> {
     let mut recipe = check_plan(checkpoint, plan)?;
+    for (what, fingerprint) in [
+        ("plan", Some(&plan.model_fingerprint)),
+        (
+            "observation",
+            match inputs {
+                Inputs::Observation(observation) => Some(&observation.model_fingerprint),
+                Inputs::None | Inputs::Calibration(_) => None,
+            },
+        ),
+    ] {
+        if let Some(fingerprint) = fingerprint
+            && checkpoint.is_of(fingerprint)? == SameModel::StoredOtherwise
+        {
+            progress.note(&stored_otherwise(what));
+        }
+    }
     let kept = KeptExperts::new(checkpoint, plan);
     let statistics = Statistics::new(checkpoint, plan, &recipe, inputs, pipeline)?;
     // The report tells what was done.

@@ -4,15 +4,17 @@ mod likelihood;
 mod pictures;
 
 pub(crate) use likelihood::{Likelihood, likelihood};
-pub use moeprune_page::{Comparison, Cut, LayerPicture, render as render_page};
+pub use moeprune_core::comparison::{Comparison, Cut, LayerPicture};
 
 use std::{path::Path, time::Instant};
 
 use moeprune_capture::{TokenBlocks, open_calibration, token_blocks_in_order};
 use moeprune_checkpoint::{Checkpoint, StoredTensor};
-use moeprune_core::{CorpusTag, ModelSpec, Observation, Plan, Sparsity, TensorId};
+use moeprune_core::{
+    CorpusTag, ModelSpec, Observation, Plan, Sparsity, TensorId,
+    comparison::{Estimate, FORMAT, UNPRUNED},
+};
 use moeprune_eval::load_documents;
-use moeprune_page::{Estimate, FORMAT, UNPRUNED};
 
 use crate::{
     Error, Evaluation, Execution, Pipeline, Progress, Recipe, Registry,
