@@ -107,7 +107,7 @@ pub use self::{
     shard::Access,
     verify::{Check, LinearZeros, SparsityReport, VerifyReport, verify},
     weights::{
-        average, average_of, check_finite, check_finite_weight, count_zeros, select_rows,
-        weighted_average_of,
+        average, average_of, check_finite, check_finite_weight, count_zeros, join_along,
+        select_along, select_rows, weighted_average_of,
     },
 };

@@ -58,9 +58,11 @@ pub mod comparison;
 mod distance;
 pub mod encoding;
 mod error;
+mod fingerprint;
 mod linear;
-mod model_spec;
+mod model;
 pub mod observation;
+mod part_name;
 mod partition;
 mod plan;
 mod sparsity;
@@ -72,12 +74,16 @@ pub use distance::DistanceMatrix;
 #[doc(inline)]
 pub use encoding::{Encoding, StoredWeight};
 pub use error::{Error, StageError};
+pub use fingerprint::{Fingerprint, SameModel};
 pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
-pub use model_spec::{
-    Activation, FeedForward, LayerSpec, LinearShape, ModelSpec, MoeInput, MoeSpec, Routing,
+pub use model::{
+    Activation, AttentionSpec, ExpertGroups, ExtraLayers, ExtraPolicy, FeedForward,
+    GroupedAttention, LayerSpec, LinearShape, MlpSpec, ModelSpec, MoeInput, MoeSpec, OpaqueRouter,
+    OpaqueTensor, Part, RouterSpec, Score, ScoredRouter, SharedSpec,
 };
 #[doc(inline)]
 pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};
+pub use part_name::PartName;
 pub use partition::Partition;
 pub use plan::{ExpertRatio, LayerPlan, Plan, Survivor, SurvivorReason, UnstructuredPlan};
 pub use sparsity::Sparsity;

@@ -8,7 +8,7 @@ use moeprune_capture::{
 };
 use moeprune_checkpoint::{Checkpoint, PartialOutput};
 use moeprune_core::{CorpusTag, Observation};
-use moeprune_model::Embedding;
+use moeprune_model::{Embedding, check_runnable};
 use tokenizers::Tokenizer;
 
 use crate::{
@@ -33,10 +33,11 @@ impl Calibration {
     /// Draws the blocks that the recipe asks for from a text, JSON-lines or token file.
     ///
     /// # Errors
-    /// If the file cannot be read or is too short, or the tokenizer is missing or does not fit
+    /// If the model cannot be run, the file cannot be read or is too short, or the tokenizer is missing or does not fit
     /// the model.
     pub fn read(path: &Path, checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Self, Error> {
         let spec = checkpoint.spec();
+        check_runnable(spec)?;
         let file = open_calibration(path)?;
         let tokenizer = tokenizer_for(&file, checkpoint)?;
         let options = recipe.calibration.sampling(spec.max_positions);
@@ -67,6 +68,7 @@ pub fn observe(
     on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Observation, Error> {
+    check_runnable(checkpoint.spec())?;
     let on = on.for_blocks(checkpoint, &calibration.tag, false, progress)?;
     observe_in(&mut Session::in_memory(), checkpoint, calibration, &on, progress)
 }
@@ -85,6 +87,7 @@ pub fn observe_to(
     on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Observation, Error> {
+    check_runnable(checkpoint.spec())?;
     let mut place = PartialOutput::open(out)?;
     let mut left = None;
     if place.is_leftover() {

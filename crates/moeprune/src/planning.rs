@@ -3,8 +3,9 @@
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
     ExpertBudget, FeedForward, LayerBehaviour, LayerPlan, ModelSpec, Observation, ParameterCounts,
-    Partition, Plan, Sparsity, UnstructuredPlan, unstructured_ratio,
+    Partition, Plan, SameModel, Sparsity, UnstructuredPlan, unstructured_ratio,
 };
+use moeprune_model::check_runnable;
 use moeprune_score::MaskPattern as _;
 use rayon::prelude::*;
 
@@ -38,7 +39,7 @@ pub fn plan(
     pipeline: &Pipeline,
     progress: &mut dyn Progress,
 ) -> Result<Plan, Error> {
-    let (spec, fingerprint) = begin(checkpoint, observation, recipe)?;
+    let (spec, fingerprint) = begin(checkpoint, observation, recipe, progress)?;
     if recipe.experts.criterion.name == EXHAUSTIVE && recipe.experts.sparsity > Sparsity::ZERO {
         return Err(Error::Request(
             "trying all subsets runs the model: pass --calibration FILE to `plan`, or use `prune`"
@@ -64,7 +65,8 @@ pub fn plan_exhaustive(
     on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Plan, Error> {
-    let (spec, fingerprint) = begin(checkpoint, observation, recipe)?;
+    let (spec, fingerprint) = begin(checkpoint, observation, recipe, progress)?;
+    check_runnable(spec)?;
     let layers = drop_least_missed(checkpoint, calibration, recipe, on, progress)?;
     let mut plan = finish(spec, fingerprint, layers, observation, recipe, pipeline)?;
     plan.corpora.push(calibration.tag.clone());
@@ -77,12 +79,15 @@ fn begin<'a>(
     checkpoint: &'a Checkpoint,
     observation: Option<&Observation>,
     recipe: &Recipe,
+    progress: &mut dyn Progress,
 ) -> Result<(&'a ModelSpec, String), Error> {
     let spec = checkpoint.spec();
     let fingerprint = checkpoint.fingerprint()?;
     check_request(spec, recipe)?;
     if let Some(observation) = observation {
-        check_observation(observation, spec, &fingerprint)?;
+        if let Some(note) = check_observation(observation, checkpoint)? {
+            progress.note(&note);
+        }
     }
     Ok((spec, fingerprint))
 }
@@ -216,17 +221,19 @@ pub(crate) fn expert_budget(
     }
 }
 
-/// Refuses an observation that is not of this model.
+/// Refuses an observation that is not of this model. Returns what is to be said of one that is.
 pub(crate) fn check_observation(
     observation: &Observation,
-    spec: &ModelSpec,
-    fingerprint: &str,
-) -> Result<(), Error> {
-    if observation.model_fingerprint != fingerprint {
+    checkpoint: &Checkpoint,
+) -> Result<Option<String>, Error> {
+    let spec = checkpoint.spec();
+    let same = checkpoint.is_of(&observation.model_fingerprint)?;
+    if same == SameModel::No {
         return Err(Error::Request(format!(
-            "the observation is of another model (fingerprint {}, this model's is {fingerprint}); \
-             observe this model",
-            observation.model_fingerprint
+            "the observation is of another model (fingerprint {}, this model's is {}); observe \
+             this model",
+            observation.model_fingerprint,
+            checkpoint.fingerprint()?
         )));
     }
     if observation.layers.len() != spec.layers.len() {
@@ -248,7 +255,15 @@ pub(crate) fn check_observation(
             )));
         }
     }
-    Ok(())
+    Ok((same == SameModel::StoredOtherwise).then(|| stored_otherwise("observation")))
+}
+
+/// What is said of an observation or a plan of the same model in other files.
+pub(crate) fn stored_otherwise(what: &str) -> String {
+    format!(
+        "note: the {what} was made from the same model, stored under other tensor names or in other \
+         element types"
+    )
 }
 
 fn expert_stage(

@@ -66,6 +66,7 @@ pub fn prune_found(
 ) -> Result<Report, Error> {
     let Found { recipe, ref searched } = *found;
     crate::planning::check_request(checkpoint.spec(), recipe)?;
+    moeprune_model::check_runnable(checkpoint.spec())?;
     Run::claim(out, checkpoint, resume)?.complete(|run| {
         let calibration = Calibration::read(calibration, checkpoint, recipe)?;
         run.lap("reading calibration text");

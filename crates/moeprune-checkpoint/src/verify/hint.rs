@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use moeprune_core::Survivor;
+use moeprune_core::{SameModel, Survivor};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -62,8 +62,10 @@ impl Hint {
             Ok(hint) => hint,
             Err(e) => return Ok(Err(format!("{REPORT_FILE} is not a report: {e}"))),
         };
-        let fingerprint = source.fingerprint()?;
-        let other = hint.model.fingerprint.as_ref().is_some_and(|of| *of != fingerprint);
+        let other = match &hint.model.fingerprint {
+            Some(fingerprint) => source.is_of(fingerprint)? == SameModel::No,
+            None => false,
+        };
         Ok(Ok((!other).then_some(hint)))
     }
 

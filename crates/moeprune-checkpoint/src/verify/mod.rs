@@ -8,7 +8,7 @@ mod report;
 
 use std::{collections::BTreeSet, fs::File, io::Read, path::Path};
 
-use moeprune_core::{LayerTensor, LinearId, Plan, TensorId};
+use moeprune_core::{LayerTensor, LinearId, Plan, SameModel, TensorId};
 use rayon::prelude::*;
 use serde_json::Value;
 
@@ -123,7 +123,8 @@ fn recipe<'a>(plan: Option<&'a Plan>, hint: Option<&'a Hint>) -> &'a Value {
 
 fn check_plan(source: &Checkpoint, plan: &Plan) -> Result<Result<String, String>, Error> {
     let fingerprint = source.fingerprint()?;
-    if plan.model_fingerprint != fingerprint {
+    let same = source.is_of(&plan.model_fingerprint)?;
+    if same == SameModel::No {
         return Ok(Err(format!(
             "was made for the model {}, but the source is {fingerprint}",
             plan.model_fingerprint
@@ -140,7 +141,12 @@ fn check_plan(source: &Checkpoint, plan: &Plan) -> Result<Result<String, String>
             )));
         }
     }
-    Ok(Ok(fingerprint))
+    Ok(Ok(match same {
+        SameModel::StoredOtherwise => {
+            format!("{fingerprint}; it was made from the same model, stored otherwise")
+        }
+        _ => fingerprint,
+    }))
 }
 
 fn check_architecture(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, String> {
@@ -215,10 +221,7 @@ fn check_tensor_set(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, 
 }
 
 fn expert_of(tensor: &StoredTensor) -> Option<usize> {
-    match tensor.part {
-        Some(TensorId::Layer(_, LayerTensor::Linear(linear))) => linear.expert(),
-        _ => None,
-    }
+    tensor.part.and_then(TensorId::expert)
 }
 
 fn check_auxiliary(

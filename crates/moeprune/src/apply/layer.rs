@@ -39,7 +39,8 @@ impl<'a> Stages<'a> {
     /// The Linears of a layer that may be zeroed.
     pub(super) fn prunable(&self, layer: usize) -> Vec<LinearShape> {
         let mut linears = self.kept.spec().linears(layer);
-        linears.retain(|l| self.recipe.weights.prune_router || l.id != LinearId::Router);
+        let routers_too = self.recipe.weights.prune_router;
+        linears.retain(|l| l.prunable || routers_too && l.id == LinearId::Router);
         linears
     }
 
@@ -328,7 +329,7 @@ pub(super) fn view<'a>(
     shape: LinearShape,
     moments: &Moments<'a>,
 ) -> Result<LinearView<'a>, Error> {
-    let LinearShape { id, rows, cols } = shape;
+    let LinearShape { id, rows, cols, .. } = shape;
     Ok(LinearView { layer, id, rows, cols, inputs: moments.of(id)? })
 }
 

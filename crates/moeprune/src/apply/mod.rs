@@ -32,11 +32,11 @@ use statistics::Statistics;
 use writing::Output;
 
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{CorpusTag, ExpertRatio, Observation, Plan, Sparsity};
+use moeprune_core::{CorpusTag, ExpertRatio, Observation, Plan, SameModel, Sparsity};
 
 use crate::{
     Error, Execution, Pipeline, Progress, Recipe, Report, Run,
-    planning::PLAN_FORMAT,
+    planning::{PLAN_FORMAT, stored_otherwise},
     recipe::CalibrationRecipe,
     report::Applied,
     session::{Pass, Record, RunIdentity},
@@ -104,6 +104,22 @@ pub(crate) fn apply_plan(
     progress: &mut dyn Progress,
 ) -> Result<Report, Error> {
     let mut recipe = check_plan(checkpoint, plan)?;
+    for (what, fingerprint) in [
+        ("plan", Some(&plan.model_fingerprint)),
+        (
+            "observation",
+            match inputs {
+                Inputs::Observation(observation) => Some(&observation.model_fingerprint),
+                Inputs::None | Inputs::Calibration(_) => None,
+            },
+        ),
+    ] {
+        if let Some(fingerprint) = fingerprint
+            && checkpoint.is_of(fingerprint)? == SameModel::StoredOtherwise
+        {
+            progress.note(&stored_otherwise(what));
+        }
+    }
     let kept = KeptExperts::new(checkpoint, plan);
     let statistics = Statistics::new(checkpoint, plan, &recipe, inputs, pipeline)?;
     // The report tells what was done.
@@ -235,12 +251,12 @@ fn check_plan(checkpoint: &Checkpoint, plan: &Plan) -> Result<Recipe, Error> {
     if plan.format != PLAN_FORMAT {
         return bad(format!("format {} is not {PLAN_FORMAT}; make the plan again", plan.format));
     }
-    let fingerprint = checkpoint.fingerprint()?;
-    if plan.model_fingerprint != fingerprint {
+    if checkpoint.is_of(&plan.model_fingerprint)? == SameModel::No {
         return bad(format!(
-            "it is for another model (fingerprint {}, this model's is {fingerprint}); make a plan \
-             for this model",
-            plan.model_fingerprint
+            "it is for another model (fingerprint {}, this model's is {}); make a plan for this \
+             model",
+            plan.model_fingerprint,
+            checkpoint.fingerprint()?
         ));
     }
     let mut last = None;
