@@ -76,7 +76,8 @@ pub use sparsity::Sparsity;
 #[doc(inline)]
 pub use stage::{
     BoundScorer, ClusteredLayer, ExpertBudget, ExpertClustering, ExpertSaliency, ExpertSelector,
-    ExpertSimilarity, ExpertWeights, InputHessian, LayerBehaviour, LayerProfile, LinearView,
-    SparsityAllocator, TensorSink, TensorSource, WeightReconstructor, WeightScorer,
+    ExpertSimilarity, ExpertWeights, InputHessian, KnownPattern, LayerBehaviour, LayerProfile,
+    LinearView, MaskPattern, SparsityAllocator, TensorSink, TensorSource, WeightReconstructor,
+    WeightScorer,
 };
 pub use tensor::{Dtype, MatrixView, TensorBytes};

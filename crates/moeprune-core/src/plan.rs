@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CorpusTag, Partition};
+use crate::{CorpusTag, FeedForward, ModelSpec, Partition};
 
 /// Which experts go, which stay, and how sparse the rest becomes.
 ///
@@ -169,5 +169,22 @@ impl Survivor {
             average_of: members,
             average_weights: weights,
         }
+    }
+}
+
+impl ModelSpec {
+    /// The model after the expert stage: each planned layer has as many experts as its plan leaves.
+    ///
+    /// # Panics
+    /// If a plan names a layer that the model has not.
+    #[must_use]
+    pub fn without_experts(&self, plans: &[LayerPlan]) -> Self {
+        let mut pruned = self.clone();
+        for plan in plans {
+            if let FeedForward::Moe(moe) = &mut pruned.layers[plan.layer].feed_forward {
+                moe.experts = plan.experts_after();
+            }
+        }
+        pruned
     }
 }

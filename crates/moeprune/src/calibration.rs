@@ -13,10 +13,10 @@ use tokenizers::Tokenizer;
 
 use crate::{
     Error, Execution, Progress, Recipe, Resume,
-    apply::Steps,
     finite::Finite,
     load_tokenizer,
     session::{Pass, Record, RunIdentity, Session, folder, unfinished},
+    steps::Steps,
 };
 
 /// Blocks of tokens, and where they came from.

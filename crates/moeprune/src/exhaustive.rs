@@ -12,12 +12,9 @@ use moeprune_model::{
 use rayon::prelude::*;
 
 use crate::{
-    Calibration, Error, Execution, Progress, Recipe, apply::Steps, finite::Finite,
-    planning::expert_budget, ranking::without, recipe::Parameter, survivors::Router,
+    Calibration, Error, Execution, Progress, Recipe, budget::expert_budget, finite::Finite,
+    ranking::without, steps::Steps, survivors::Router,
 };
-
-/// Subsets of a layer's experts that are tried at most, unless the recipe says otherwise.
-pub(crate) const MOST_SUBSETS: i64 = 1000;
 
 /// Of each layer, drops the experts without which the block's output changes least.
 ///
@@ -102,17 +99,13 @@ fn keep_of(budget: ExpertBudget) -> Result<usize, Error> {
     }
 }
 
-/// Refuses more subsets than the recipe allows, of layers with these numbers of experts.
+/// Refuses more than `most` subsets of layers with these numbers of experts.
 pub(crate) fn check_subsets(
     experts: &[usize],
     budget: ExpertBudget,
-    recipe: &Recipe,
+    most: u64,
 ) -> Result<(), Error> {
     let keep = keep_of(budget)?;
-    let most = match recipe.experts.criterion.parameters.get("most_subsets") {
-        Some(&Parameter::Integer(most)) => most,
-        _ => MOST_SUBSETS,
-    };
     for &n in experts {
         let subsets = combinations(n, n - keep);
         if subsets > most as f64 {

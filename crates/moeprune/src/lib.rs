@@ -14,7 +14,7 @@ wires them and adds nothing else.
 
 ```no_run
 use std::path::Path;
-use moeprune::{Execution, Pipeline, Recipe, Resume, Silent, checkpoint::Checkpoint, prune};
+use moeprune::{Execution, FromRecipe, Pipeline, Recipe, Resume, Silent, checkpoint::Checkpoint, prune};
 
 let model = Checkpoint::open(Path::new("snowflake-arctic-instruct"))?;
 let recipe = Recipe::arctic();
@@ -40,6 +40,7 @@ here under short names: [`core`], [`checkpoint`], [`model`], [`capture`], [`simi
 */
 
 mod apply;
+mod budget;
 mod calibration;
 pub mod cli;
 pub mod compare;
@@ -63,6 +64,8 @@ pub mod report;
 mod run;
 pub mod search;
 mod session;
+mod stage;
+mod steps;
 mod survivors;
 mod tokenizer;
 
@@ -87,15 +90,16 @@ pub use error::Error;
 pub use evaluation::{Evaluation, evaluate};
 pub use execution::{ComputeType, DeviceChoice, Execution};
 pub use memory::MemoryNeed;
-pub use pipeline::Pipeline;
+pub use pipeline::{ExpertNeeds, ExpertStage, Grouped, Pipeline, Scored, WeightNeeds, WeightStage};
 pub use plan_file::read_plan;
 pub use planning::{PLAN_FORMAT, check_request, plan, plan_exhaustive};
 pub use progress::{Progress, Silent};
 pub use prune::{Found, prune, prune_found};
 pub use recipe::Recipe;
-pub use registry::Registry;
+pub use registry::{FromRecipe, Registry};
 pub use report::Report;
 pub use run::Run;
 pub use session::Resume;
+pub use stage::Stage;
 pub use survivors::choose_survivors;
 pub use tokenizer::load_tokenizer;

@@ -2,17 +2,16 @@
 
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
-    ExpertBudget, FeedForward, LayerBehaviour, LayerPlan, ModelSpec, Observation, ParameterCounts,
-    Partition, Plan, Sparsity, UnstructuredPlan, unstructured_ratio,
+    ExpertBudget, LayerBehaviour, LayerPlan, ModelSpec, Observation, ParameterCounts, Partition,
+    Plan, Sparsity, UnstructuredPlan, unstructured_ratio,
 };
-use moeprune_score::MaskPattern as _;
 use rayon::prelude::*;
 
 use crate::{
-    Calibration, Error, Execution, Pipeline, Progress, Recipe,
+    Calibration, Error, Execution, ExpertStage, Grouped, Pipeline, Progress, Recipe,
+    budget::{contract, expert_budget},
     exhaustive::{check_subsets, drop_least_missed},
     ranking::{self, Protected},
-    recipe::{Budget, EXHAUSTIVE, Pattern},
     survivors::{Router, select},
 };
 
@@ -38,12 +37,9 @@ pub fn plan(
     pipeline: &Pipeline,
     progress: &mut dyn Progress,
 ) -> Result<Plan, Error> {
-    let (spec, fingerprint) = begin(checkpoint, observation, recipe)?;
-    if recipe.experts.criterion.name == EXHAUSTIVE && recipe.experts.sparsity > Sparsity::ZERO {
-        return Err(Error::Request(
-            "trying all subsets runs the model: pass --calibration FILE to `plan`, or use `prune`"
-                .into(),
-        ));
+    let (spec, fingerprint) = begin(checkpoint, observation, recipe, pipeline)?;
+    if pipeline.experts.needs().calibration && recipe.experts.sparsity > Sparsity::ZERO {
+        return Err(Error::Request(NEEDS_CALIBRATION.into()));
     }
     let layers = expert_stage(checkpoint, observation, recipe, pipeline, progress)?;
     finish(spec, fingerprint, layers, observation, recipe, pipeline)
@@ -64,7 +60,7 @@ pub fn plan_exhaustive(
     on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Plan, Error> {
-    let (spec, fingerprint) = begin(checkpoint, observation, recipe)?;
+    let (spec, fingerprint) = begin(checkpoint, observation, recipe, pipeline)?;
     let layers = drop_least_missed(checkpoint, calibration, recipe, on, progress)?;
     let mut plan = finish(spec, fingerprint, layers, observation, recipe, pipeline)?;
     plan.corpora.push(calibration.tag.clone());
@@ -77,10 +73,11 @@ fn begin<'a>(
     checkpoint: &'a Checkpoint,
     observation: Option<&Observation>,
     recipe: &Recipe,
+    pipeline: &Pipeline,
 ) -> Result<(&'a ModelSpec, String), Error> {
     let spec = checkpoint.spec();
     let fingerprint = checkpoint.fingerprint()?;
-    check_request(spec, recipe)?;
+    check_request(spec, recipe, pipeline)?;
     if let Some(observation) = observation {
         check_observation(observation, spec, &fingerprint)?;
     }
@@ -114,16 +111,16 @@ fn finish(
 ///
 /// # Errors
 /// [`Error::Recipe`] or [`Error::Request`] with what would work.
-pub fn check_request(spec: &ModelSpec, recipe: &Recipe) -> Result<(), Error> {
+pub fn check_request(spec: &ModelSpec, recipe: &Recipe, pipeline: &Pipeline) -> Result<(), Error> {
     recipe.check()?;
     let Some(budget) = expert_budget(spec, recipe)? else {
-        return ratio_left(recipe, ParameterCounts::of(spec).linears, 0).map(|_| ());
+        return ratio_left(recipe, pipeline, ParameterCounts::of(spec).linears, 0).map(|_| ());
     };
     let experts: Vec<usize> =
         spec.layers.iter().filter_map(|l| l.moe()).map(|m| m.experts).collect();
     budget.check(&experts).map_err(Error::stage("expert budget", None))?;
-    if recipe.experts.criterion.name == EXHAUSTIVE {
-        check_subsets(&experts, budget, recipe)?;
+    if let ExpertStage::Searched { most_subsets } = pipeline.experts {
+        check_subsets(&experts, budget, most_subsets)?;
     }
     let removed = match budget {
         ExpertBudget::Uniform { keep } => experts.iter().map(|n| n - keep).sum::<usize>(),
@@ -132,19 +129,27 @@ pub fn check_request(spec: &ModelSpec, recipe: &Recipe) -> Result<(), Error> {
     };
     let counts = ParameterCounts::of(spec);
     let each = counts.experts / experts.iter().sum::<usize>().max(1) as u64;
-    ratio_left(recipe, counts.linears, each * removed as u64).map(|_| ())
+    ratio_left(recipe, pipeline, counts.linears, each * removed as u64).map(|_| ())
 }
+
+const NEEDS_CALIBRATION: &str =
+    "trying all subsets runs the model: pass --calibration FILE to `plan`, or use `prune`";
 
 /// A total that is missed by no more than this share is met.
 const TOTAL_TOLERANCE: f64 = 5e-4;
 
 /// The ratio of what is left that reaches the total, `None` if no weight is to be zeroed.
-fn ratio_left(recipe: &Recipe, linears: u64, removed: u64) -> Result<Option<Sparsity>, Error> {
+fn ratio_left(
+    recipe: &Recipe,
+    pipeline: &Pipeline,
+    linears: u64,
+    removed: u64,
+) -> Result<Option<Sparsity>, Error> {
     if !recipe.prunes_weights() {
         return Ok(None);
     }
-    if let Pattern::NOfM(pattern) = recipe.weights.pattern {
-        return Ok(pattern.fixed_ratio());
+    if let Some(ratio) = pipeline.weights.pattern().fixed_ratio() {
+        return Ok(Some(ratio));
     }
     if let Some(ratio) = recipe.weights.ratio {
         return Ok(Some(ratio));
@@ -161,59 +166,6 @@ fn ratio_left(recipe: &Recipe, linears: u64, removed: u64) -> Result<Option<Spar
     }
     let ratio = unstructured_ratio(recipe.sparsity, linears, removed, linears - removed)?;
     Ok((ratio > Sparsity::ZERO).then_some(ratio))
-}
-
-/// The budget that the recipe means for this model, `None` when no expert goes.
-pub(crate) fn expert_budget(
-    spec: &ModelSpec,
-    recipe: &Recipe,
-) -> Result<Option<ExpertBudget>, Error> {
-    let share = recipe.experts.sparsity.value();
-    let moe: Vec<_> = spec.layers.iter().filter_map(|l| l.moe()).collect();
-    let (Some(experts), Some(top_k)) =
-        (moe.iter().map(|m| m.experts).min(), moe.iter().map(|m| m.top_k).max())
-    else {
-        return Ok(None);
-    };
-    if share == 0.0 {
-        return Ok(None);
-    }
-    let left = |n: usize| n - (n as f64 * share).round() as usize;
-    match recipe.experts.budget {
-        Budget::Uniform => {
-            if moe.iter().any(|m| m.experts != experts) {
-                return Err(Error::Request(
-                    "the layers have different numbers of experts, so they cannot all keep the \
-                     same number; use --budget global"
-                        .into(),
-                ));
-            }
-            let keep = left(experts);
-            if keep < top_k {
-                return Err(Error::Request(format!(
-                    "removing {} of {experts} experts leaves {keep} in a layer, but every token \
-                     is routed to {top_k}; lower --expert-sparsity to at most {:.4}",
-                    recipe.experts.sparsity,
-                    (experts - top_k) as f64 / experts as f64
-                )));
-            }
-            Ok(Some(ExpertBudget::Uniform { keep }))
-        }
-        Budget::Global => {
-            let total: usize = moe.iter().map(|m| m.experts).sum();
-            let (keep, least) = (left(total), moe.len() * top_k);
-            if keep < least {
-                return Err(Error::Request(format!(
-                    "removing {} of {total} experts leaves {keep} over {} layers, but every layer \
-                     needs {top_k}; lower --expert-sparsity to at most {:.4}",
-                    recipe.experts.sparsity,
-                    moe.len(),
-                    (total - least) as f64 / total as f64
-                )));
-            }
-            Ok(Some(ExpertBudget::Global { keep, min_per_layer: top_k }))
-        }
-    }
 }
 
 /// Refuses an observation that is not of this model.
@@ -260,7 +212,7 @@ fn expert_stage(
 ) -> Result<Vec<LayerPlan>, Error> {
     let Some(budget) = expert_budget(checkpoint.spec(), recipe)? else { return Ok(Vec::new()) };
     let protect = recipe.experts.protect_super_experts;
-    if observation.is_none() && (protect || pipeline.needs_observation()) {
+    if observation.is_none() && (protect || pipeline.experts.needs().observation) {
         return Err(Error::Request(format!(
             "{} needs an observation: run `moeprune observe` first and pass --observation FILE",
             if protect { "protecting super experts" } else { "this way of choosing experts" }
@@ -278,15 +230,32 @@ fn expert_stage(
         })
         .collect::<Result<_, Error>>()?;
     let protected = if protect { Protected::find(&behaviours)? } else { Protected::none() };
-    if let Some(saliency) = &pipeline.saliency {
-        return ranking::rank(&**saliency, &behaviours, &budget, &protected);
+    match &pipeline.experts {
+        ExpertStage::Ranked(saliency) => {
+            ranking::rank(&**saliency, &behaviours, &budget, &protected)
+        }
+        ExpertStage::Grouped(grouped) => {
+            group(checkpoint, &behaviours, budget, &protected, grouped, progress)
+        }
+        ExpertStage::Searched { .. } => Err(Error::Request(NEEDS_CALIBRATION.into())),
     }
+}
+
+/// Groups alike experts; which of each group survives is left open where that takes reading them.
+fn group(
+    checkpoint: &Checkpoint,
+    behaviours: &[LayerBehaviour<'_>],
+    budget: ExpertBudget,
+    protected: &Protected,
+    grouped: &Grouped,
+    progress: &mut dyn Progress,
+) -> Result<Vec<LayerPlan>, Error> {
     progress.begin("clustering experts", behaviours.len() as u64, "layers");
     let distances = behaviours
         .par_iter()
         .enumerate()
         .map(|(index, behaviour)| {
-            let distances = pipeline
+            let distances = grouped
                 .similarity
                 .distances(behaviour)
                 .map_err(Error::stage("similarity", behaviour.layer))?;
@@ -294,7 +263,7 @@ fn expert_stage(
             protected.set_apart(index, distances)
         })
         .collect::<Result<Vec<_>, Error>>()?;
-    let partitions = pipeline
+    let partitions = grouped
         .clustering
         .cluster(&distances, &budget)
         .map_err(Error::stage("clustering", None))?;
@@ -337,28 +306,12 @@ fn expert_stage(
                 tokens,
                 dropped: Vec::new(),
             };
-            if pipeline.selector.reads_experts(&open.clusters) {
+            if grouped.selector.reads_experts(&open.clusters) {
                 return Ok(open);
             }
-            select(checkpoint, behaviour.router, open, pipeline)
+            select(checkpoint, behaviour.router, open, &*grouped.selector)
         })
         .collect()
-}
-
-pub(crate) fn contract(
-    stage: &'static str,
-    layer: usize,
-    expected: usize,
-    got: usize,
-) -> Result<(), Error> {
-    if expected == got {
-        return Ok(());
-    }
-    Err(Error::Contract {
-        stage,
-        layer,
-        problem: format!("expected {expected} experts, got {got}"),
-    })
 }
 
 fn unstructured_stage(
@@ -368,29 +321,18 @@ fn unstructured_stage(
     pipeline: &Pipeline,
 ) -> Result<Option<UnstructuredPlan>, Error> {
     let before = ParameterCounts::of(spec).linears;
-    let after = ParameterCounts::of(&pruned_spec(spec, layers)).linears;
-    let ratio = ratio_left(recipe, before, before - after)?;
-    let fixed = pipeline.pattern.fixed_ratio().is_some();
+    let after = ParameterCounts::of(&spec.without_experts(layers)).linears;
+    let ratio = ratio_left(recipe, pipeline, before, before - after)?;
+    let fixed = pipeline.weights.pattern().fixed_ratio().is_some();
     let implied =
         |ratio: Sparsity| 1.0 - (after as f64 / before.max(1) as f64) * (1.0 - ratio.value());
     Ok(ratio.map(|ratio| UnstructuredPlan {
         total_sparsity: if fixed { implied(ratio) } else { recipe.sparsity.value() },
         ratio: ratio.value(),
         layer_ratios: Vec::new(),
-        reconstructs: pipeline.reconstructor.is_some(),
+        reconstructs: pipeline.weights.method().is_some(),
         expert_ratios: Vec::new(),
     }))
-}
-
-/// The model after the expert stage.
-pub(crate) fn pruned_spec(spec: &ModelSpec, layers: &[LayerPlan]) -> ModelSpec {
-    let mut pruned = spec.clone();
-    for plan in layers {
-        if let FeedForward::Moe(moe) = &mut pruned.layers[plan.layer].feed_forward {
-            moe.experts = plan.experts_after();
-        }
-    }
-    pruned
 }
 
 pub(crate) fn routers(checkpoint: &Checkpoint) -> Result<Vec<Router>, Error> {

@@ -6,8 +6,8 @@ use moeprune_checkpoint::Checkpoint;
 
 use crate::{
     Calibration, Error, Execution, Inputs, Pipeline, Progress, Recipe, Report, Resume, Run,
-    apply::apply_plan, calibration::observe_in, plan, plan_exhaustive, recipe::EXHAUSTIVE,
-    search::SearchReport, session::RunIdentity, survivors::choose_survivors_in,
+    apply::apply_plan, calibration::observe_in, plan, plan_exhaustive, report::SearchReport,
+    session::RunIdentity, survivors::choose_survivors_in,
 };
 
 /// Prunes a checkpoint into `out`: observes it on the calibration text, plans, and applies the
@@ -65,7 +65,7 @@ pub fn prune_found(
     progress: &mut dyn Progress,
 ) -> Result<Report, Error> {
     let Found { recipe, ref searched } = *found;
-    crate::planning::check_request(checkpoint.spec(), recipe)?;
+    crate::planning::check_request(checkpoint.spec(), recipe, pipeline)?;
     Run::claim(out, checkpoint, resume)?.complete(|run| {
         let calibration = Calibration::read(calibration, checkpoint, recipe)?;
         run.lap("reading calibration text");
@@ -83,8 +83,7 @@ pub fn prune_found(
             None
         };
         let observed = observation.as_ref();
-        let exhaustive = recipe.experts.criterion.name == EXHAUSTIVE;
-        let plan = if exhaustive {
+        let plan = if pipeline.experts.needs().calibration {
             plan_exhaustive(checkpoint, &calibration, observed, recipe, pipeline, on, progress)?
         } else {
             plan(checkpoint, observed, recipe, pipeline, progress)?

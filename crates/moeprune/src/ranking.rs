@@ -8,7 +8,7 @@ use moeprune_saliency::{SuperExperts, super_experts};
 use moeprune_select::least_salient;
 use rayon::prelude::*;
 
-use crate::{Error, planning::contract};
+use crate::{Error, budget::contract};
 
 /// Drops the least salient experts.
 pub(crate) fn rank(

@@ -2,12 +2,12 @@
 
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
-    ClusteredLayer, ExpertWeights, LayerPlan, LinearId, MatrixView, MlpProjection, Plan,
-    StageError, Survivor, TensorId, TensorSource,
+    ClusteredLayer, ExpertSelector, ExpertWeights, LayerPlan, LinearId, MatrixView, MlpProjection,
+    Plan, StageError, Survivor, TensorId, TensorSource,
 };
 
 use crate::{
-    Error, Pipeline, Progress,
+    Error, Grouped, Pipeline, Progress,
     finite::Finite,
     session::{Record, Session},
 };
@@ -50,7 +50,14 @@ pub(crate) fn choose_survivors_in(
                     return Err(Error::Stopped);
                 }
                 let router = Router::read(checkpoint, layer.layer)?;
-                let chosen = select(checkpoint, router.view()?, layer.clone(), pipeline)?;
+                let Grouped { selector, .. } = pipeline.experts.grouped().ok_or_else(|| {
+                    Error::Request(format!(
+                        "the plan leaves the survivors of layer {} open, and its way of choosing \
+                         experts makes no groups; make the plan again",
+                        layer.layer
+                    ))
+                })?;
+                let chosen = select(checkpoint, router.view()?, layer.clone(), &**selector)?;
                 session.record(Record::Chosen(chosen.clone()))?;
                 chosen
             }
@@ -67,14 +74,14 @@ pub(crate) fn select(
     checkpoint: &Checkpoint,
     router: MatrixView<'_>,
     open: LayerPlan,
-    pipeline: &Pipeline,
+    selector: &dyn ExpertSelector,
 ) -> Result<LayerPlan, Error> {
     let layer = open.layer;
     let tokens = (!open.tokens.is_empty()).then_some(open.tokens.as_slice());
     let clustered = ClusteredLayer { layer, partition: &open.clusters, router, tokens };
     let stored = StoredExperts::new(checkpoint, layer, open.experts_before);
     let survivors =
-        pipeline.selector.select(&clustered, &stored).map_err(Error::stage("selection", layer))?;
+        selector.select(&clustered, &stored).map_err(Error::stage("selection", layer))?;
     let plan = LayerPlan { survivors, tokens: Vec::new(), ..open };
     match check_survivors(&plan) {
         Ok(()) => Ok(plan),

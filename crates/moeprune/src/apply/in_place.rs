@@ -9,7 +9,7 @@ use moeprune_score::{
 };
 
 use super::held::HeldWeight;
-use crate::{Error, Execution, Pipeline};
+use crate::{Error, Execution, Scored, WeightStage};
 
 /// What is to be zeroed of one Linear.
 pub(crate) struct Masking<'a> {
@@ -17,22 +17,21 @@ pub(crate) struct Masking<'a> {
     /// What a reconstruction needs; `None` if no token came.
     pub(crate) hessian: Option<&'a InputHessian>,
     pub(crate) ratio: Sparsity,
-    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) weights: &'a WeightStage,
     pub(crate) on: &'a Execution,
 }
 
 impl Masking<'_> {
     /// The stored bytes with weights zeroed.
     pub(crate) fn of_bytes(&self, weight: TensorBytes<'_>) -> Result<TensorBytes<'static>, Error> {
-        let Pipeline { scorer, pattern, rounding, reconstructor, .. } = self.pipeline;
+        let Scored { scorer, pattern, rounding } = self.weights.scored();
+        let (scorer, pattern, rounding) = (&**scorer, &**pattern, *rounding);
         let (linear, ratio) = (&self.linear, self.ratio);
-        let pruned = match reconstructor {
-            None => prune_matrix(weight, linear, ratio, &**scorer, &**pattern, *rounding)?,
-            Some(reconstructor) => {
-                let (scorer, pattern) = (&**scorer, &**pattern);
-                let fallback = Fallback { scorer, pattern, rounding: *rounding };
-                let hessian = self.hessian;
-                reconstruct_matrix(weight, linear, hessian, ratio, &**reconstructor, fallback)?
+        let pruned = match self.weights.method() {
+            None => prune_matrix(weight, linear, ratio, scorer, pattern, rounding)?,
+            Some(method) => {
+                let fallback = Fallback { scorer, pattern, rounding };
+                reconstruct_matrix(weight, linear, self.hessian, ratio, method, fallback)?
             }
         };
         Ok(pruned.tensor)
@@ -40,14 +39,14 @@ impl Masking<'_> {
 
     /// Whether there is a reconstruction and too few tokens came for it.
     pub(crate) fn falls_back(&self) -> bool {
-        self.pipeline.reconstructor.as_ref().is_some_and(|reconstructor| {
-            enough_inputs(self.hessian, &self.linear, &**reconstructor).is_none()
-        })
+        self.weights
+            .method()
+            .is_some_and(|method| enough_inputs(self.hessian, &self.linear, method).is_none())
     }
 
     /// Zeroes weights of a tensor where it lies.
     pub(crate) fn in_place(&self, weight: &Tensor) -> Result<(), Error> {
-        if self.pipeline.reconstructor.is_some() && !weight.device().is_cpu() {
+        if self.weights.method().is_some() && !weight.device().is_cpu() {
             // There is no kernel of it: the weight goes to the host and back.
             let done = self.of_bytes(self.on.compute().download(weight)?)?;
             let values = Tensor::from_vec(done.to_f32()?, weight.dims(), &Device::Cpu)?;
@@ -64,10 +63,10 @@ impl Masking<'_> {
 pub(super) fn sum_of_scores(
     weight: &HeldWeight<'_>,
     linear: &LinearView<'_>,
-    pipeline: &Pipeline,
+    weights: &WeightStage,
     on: &Execution,
 ) -> Result<ScoreSum, Error> {
-    let scorer = &*pipeline.scorer;
+    let scorer = &*weights.scored().scorer;
     match weight {
         HeldWeight::Host(bytes) => Ok(score_sum(bytes, linear, scorer)?),
         HeldWeight::Device(weight) => {
@@ -86,11 +85,11 @@ pub(super) fn sum_of_scores(
 pub(super) fn scores_above(
     weight: &HeldWeight<'_>,
     linear: &LinearView<'_>,
-    pipeline: &Pipeline,
+    weights: &WeightStage,
     threshold: f64,
     on: &Execution,
 ) -> Result<u64, Error> {
-    let scorer = &*pipeline.scorer;
+    let scorer = &*weights.scored().scorer;
     match weight {
         HeldWeight::Host(bytes) => Ok(count_above(bytes, linear, scorer, threshold)?),
         HeldWeight::Device(weight) => {
@@ -146,12 +145,12 @@ impl InplaceOp1 for InPlace<'_> {
         storage: &mut candle_core::CudaStorage,
         layout: &Layout,
     ) -> candle_core::Result<()> {
-        let Masking { linear, ratio, pipeline, on, .. } = self.masking;
+        let Masking { linear, ratio, weights, on, .. } = self.masking;
         let Some(kernels) = on.kernels() else {
             candle_core::bail!("masks on a device need its kernels");
         };
         let pruned = device::with_bytes_mut(storage, layout, |stream, bytes, dtype| {
-            let Pipeline { scorer, pattern, rounding, .. } = pipeline;
+            let Scored { scorer, pattern, rounding } = weights.scored();
             kernels.prune_matrix(
                 stream, bytes, dtype, linear, *ratio, &**scorer, &**pattern, *rounding,
             )

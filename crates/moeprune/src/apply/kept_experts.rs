@@ -10,7 +10,7 @@ use moeprune_core::{
     TensorSource,
 };
 
-use crate::{finite::Finite, planning::pruned_spec};
+use crate::finite::Finite;
 
 /// A checkpoint with experts dropped, averaged and renumbered, read lazily. Expert indices are
 /// those of the pruned model.
@@ -27,7 +27,7 @@ impl<'a> KeptExperts<'a> {
         Self {
             source,
             weights: Finite(source),
-            spec: pruned_spec(source.spec(), &plan.layers),
+            spec: source.spec().without_experts(&plan.layers),
             layers: plan.layers.iter().map(|layer| (layer.layer, layer)).collect(),
         }
     }

@@ -96,7 +96,7 @@ impl<'a> Stages<'a> {
         'a: 'm,
     {
         let Stages { pipeline, on, .. } = *self;
-        Masking { linear, hessian, ratio, pipeline, on }
+        Masking { linear, hessian, ratio, weights: &pipeline.weights, on }
     }
 
     fn score_sum(
@@ -106,7 +106,7 @@ impl<'a> Stages<'a> {
         weight: &HeldWeight<'_>,
         moments: &Moments<'_>,
     ) -> Result<ScoreSum, Error> {
-        sum_of_scores(weight, &view(layer, shape, moments)?, self.pipeline, self.on)
+        sum_of_scores(weight, &view(layer, shape, moments)?, &self.pipeline.weights, self.on)
     }
 
     fn count_above(
@@ -117,7 +117,13 @@ impl<'a> Stages<'a> {
         moments: &Moments<'_>,
         threshold: f64,
     ) -> Result<u64, Error> {
-        scores_above(weight, &view(layer, shape, moments)?, self.pipeline, threshold, self.on)
+        scores_above(
+            weight,
+            &view(layer, shape, moments)?,
+            &self.pipeline.weights,
+            threshold,
+            self.on,
+        )
     }
 }
 
@@ -131,7 +137,7 @@ pub(super) fn prune_layer(
     watch: Watch<'_>,
 ) -> Result<PrunedLayer, Error> {
     let kept = stages.kept;
-    let mut observer = stages.observer(layer, stages.pipeline.reconstructor.is_some())?;
+    let mut observer = stages.observer(layer, stages.pipeline.weights.needs().hessians)?;
     let mut trunk = HeldTrunk::load(stages, layer)?;
     let mut dense = match walk {
         Walk::Forward(hidden) => Some(trunk.run(stages, layer, |trunk| {

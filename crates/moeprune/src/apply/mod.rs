@@ -16,16 +16,13 @@ mod kept_experts;
 mod layer;
 mod ratios;
 mod statistics;
-mod steps;
 #[cfg(target_os = "linux")]
 pub(crate) mod timed;
 mod unwritten;
 mod writing;
 
 pub(crate) use kept_experts::KeptExperts;
-pub(crate) use steps::Steps;
 pub(crate) use unwritten::UnwrittenModel;
-pub(crate) use writing::LayerZeros;
 
 use layer::{PrunedLayer, Stages};
 use statistics::Statistics;
@@ -40,6 +37,7 @@ use crate::{
     recipe::CalibrationRecipe,
     report::Applied,
     session::{Pass, Record, RunIdentity},
+    steps::Steps,
     survivors::{check_clusters, check_survivors, choose_survivors_in},
 };
 

@@ -3,13 +3,13 @@
 use moeprune_core::{LayerProfile, LinearShape, Sparsity, UnstructuredPlan};
 
 use super::{
-    Steps,
     layer::{Stages, measure_layer},
     statistics::Statistics,
 };
 use crate::{
     Error, Progress,
     session::{Pass, Record, Session},
+    steps::Steps,
 };
 
 /// The plan's ratios, or what the allocator makes of the layers; for one that looks at outliers,

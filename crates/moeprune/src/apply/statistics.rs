@@ -31,7 +31,7 @@ impl<'a> Statistics<'a> {
         inputs: Inputs<'a>,
         pipeline: &Pipeline,
     ) -> Result<Self, Error> {
-        let wanted = plan.unstructured.is_some() && pipeline.needs_inputs();
+        let wanted = plan.unstructured.is_some() && pipeline.weights.needs().inputs;
         match inputs {
             _ if !wanted => Ok(Self::None),
             Inputs::None => Err(Error::Request(
@@ -47,7 +47,7 @@ impl<'a> Statistics<'a> {
                 ))
             }
             Inputs::Calibration(calibration) => Ok(Self::Calibration(calibration)),
-            Inputs::Observation(_) if pipeline.reconstructor.is_some() => {
+            Inputs::Observation(_) if pipeline.weights.needs().hessians => {
                 Err(Error::Request(format!(
                     "{} needs to know which inputs come together, which no observation holds: pass \
                      --calibration FILE",

@@ -88,7 +88,7 @@ impl<'a> UnwrittenModel<'a> {
     fn zeros(&self, layer: usize) -> f64 {
         let Some(ratios) = &self.ratios else { return 0.0 };
         let zeroed = |shape: &LinearShape| {
-            let ratio = self.stages.pipeline.pattern.fixed_ratio();
+            let ratio = self.stages.pipeline.weights.pattern().fixed_ratio();
             let asked = self.stages.ratio_of(layer, shape.id, ratios[layer]);
             shape.parameters() as f64 * ratio.unwrap_or(asked).value()
         };

@@ -7,24 +7,17 @@ use moeprune_checkpoint::{
 };
 use moeprune_core::{LayerTensor, LinearId, TensorBytes, TensorId, TensorSink, TensorSource};
 use moeprune_model::Compute;
-use serde::{Deserialize, Serialize};
 
 use super::{KeptExperts, held::Finished};
-use crate::{Error, Progress, session::Session};
+use crate::{
+    Error, Progress,
+    session::{LayerZeros, Session},
+};
 
 /// The checkpoint being written, in a hidden sibling of its final place.
 pub(super) struct Output {
     writer: ShardedWriter,
     zeros: LayerZeros,
-}
-
-/// Exact zeros in the bytes written for a layer whose weights were zeroed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct LayerZeros {
-    pub(crate) experts: u64,
-    /// Experts included, router not.
-    pub(crate) linears: u64,
-    pub(crate) router: u64,
 }
 
 /// Bytes copied before somebody is asked whether to go on.

@@ -9,7 +9,7 @@ use super::{
     CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, Terminal,
     blend::{WeighedFile, print_coverage},
 };
-use crate::{Calibration, Error, Registry, blend, coverage, plan_domains, recipe::EXHAUSTIVE};
+use crate::{Calibration, Error, Registry, blend, coverage, plan_domains};
 
 /// Options of `plan`.
 #[derive(Debug, Args)]
@@ -59,7 +59,7 @@ pub(super) fn plan(
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let pipeline = registry.pipeline(&recipe)?;
     let (mut plan, domains) = match &args.calibration {
-        Some(path) if recipe.experts.criterion.name == EXHAUSTIVE => {
+        Some(path) if pipeline.experts.needs().calibration => {
             let calibration = Calibration::read(path, &checkpoint, &recipe)?;
             let on = args.device.open()?;
             super::interrupt::listen();

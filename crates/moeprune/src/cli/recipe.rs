@@ -5,10 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{options::read_recipe, table};
-use crate::{
-    Error, Registry,
-    recipe::{BUILT_IN, schema},
-};
+use crate::{Error, Registry, recipe::BUILT_IN, registry::schema};
 
 /// Options of `recipe`.
 #[derive(Debug, Args)]

@@ -22,7 +22,6 @@ use crate::{
     calibration::tokenizer_for,
     evaluation::{Score, evaluate_source},
     planning::plan,
-    recipe::CLUSTERS,
     survivors::choose_survivors,
 };
 
@@ -88,8 +87,10 @@ pub fn compare(
     }
     let spec = checkpoint.spec();
     let task = measures.task.as_ref();
-    let pictured =
-        variants.iter().find(|variant| variant.recipe.experts.criterion.name == CLUSTERS);
+    let groups = |variant: &&Variant| {
+        registry.pipeline(&variant.recipe).is_ok_and(|stages| stages.experts.grouped().is_some())
+    };
+    let pictured = variants.iter().find(groups);
     let recipe = pictured.or_else(|| variants.first()).map(|variant| &variant.recipe);
     Ok(Comparison {
         format: FORMAT,

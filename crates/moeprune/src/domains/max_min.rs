@@ -29,7 +29,7 @@ pub(crate) fn plan_max_min(
                 .into(),
         ));
     }
-    if !pipeline.needs_observation() {
+    if !pipeline.experts.needs().observation {
         return Err(Error::Request(
             "what experts are chosen by looks at no observation, so no weights of texts change it; \
              choose another --criterion or --similarity, or --domains blend"

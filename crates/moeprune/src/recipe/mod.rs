@@ -2,11 +2,9 @@
 
 pub(crate) mod keys;
 mod pattern;
-mod schema;
 mod stage_choice;
 
 pub use pattern::Pattern;
-pub use schema::schema;
 pub use stage_choice::{Parameter, StageChoice};
 
 use std::path::Path;
@@ -86,6 +84,9 @@ pub const CLUSTERS: &str = "stun";
 
 /// The criterion that runs a layer without each subset of its experts.
 pub const EXHAUSTIVE: &str = "exhaustive";
+
+/// Subsets of a layer's experts that [`EXHAUSTIVE`] tries at most, unless the recipe says otherwise.
+pub(crate) const MOST_SUBSETS: i64 = 1000;
 
 /// Choices of the unstructured stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -1,6 +1,6 @@
 //! What a run was begun with, so that it is not continued with anything else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use moeprune_checkpoint::{Checkpoint, FileIdentity};
 use moeprune_core::{CorpusTag, Observation, Plan};
@@ -23,8 +23,10 @@ pub(crate) struct RunIdentity {
     pub(crate) files: Vec<FileIdentity>,
     /// The resolved recipe.
     pub(crate) recipe: Value,
-    /// The stages, custom ones included, as they describe themselves.
-    pub(crate) stages: String,
+    /// The identity of each stage by its place; `None` of one that has none. None at all of a
+    /// command without stages.
+    #[serde(default)]
+    pub(crate) stages: BTreeMap<String, Option<Value>>,
     /// The calibration text and what is drawn from it.
     pub(crate) calibration: Option<CorpusTag>,
     /// SHA-256 of the plan that is applied.
@@ -55,7 +57,7 @@ impl RunIdentity {
     ) -> Result<Self, Error> {
         self.recipe = serde_json::to_value(recipe)
             .map_err(|e| Error::Recipe(format!("cannot be written as JSON: {e}")))?;
-        self.stages = format!("{pipeline:?}");
+        self.stages = pipeline.identities();
         Ok(self)
     }
 
@@ -112,19 +114,44 @@ impl RunIdentity {
         let (mut was, mut is) = (BTreeMap::new(), BTreeMap::new());
         leaves("", &self.recipe, &mut was);
         leaves("", &other.recipe, &mut is);
-        let keys: std::collections::BTreeSet<&String> = was.keys().chain(is.keys()).collect();
+        let keys: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
         for key in keys {
             let value = |of: &BTreeMap<String, String>| {
                 of.get(key).cloned().unwrap_or_else(|| "absent".to_owned())
             };
             changed(&format!("the recipe's {key}"), &value(&was), &value(&is));
         }
-        if self.stages != other.stages && self.recipe == other.recipe {
-            changes.push(format!("the stages were {}, and are {} now", self.stages, other.stages));
+        if self.recipe == other.recipe {
+            changes.extend(changed_stages(&self.stages, &other.stages));
         }
         changes.extend(changed_files(&self.files, &other.files));
         changes
     }
+}
+
+fn changed_stages(
+    was: &BTreeMap<String, Option<Value>>,
+    is: &BTreeMap<String, Option<Value>>,
+) -> Vec<String> {
+    let places: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
+    let mut changes = Vec::new();
+    for place in places {
+        let absent = || "absent".to_owned();
+        match (was.get(place), is.get(place)) {
+            (Some(None), _) | (_, Some(None)) => changes.push(format!(
+                "the {place} has no identity, so nothing says that it is still the same: register \
+                 it, or make it with `Stage::identified`"
+            )),
+            (Some(Some(was)), Some(Some(is))) if was == is => {}
+            (was, is) => {
+                let text = |stage: Option<&Option<Value>>| {
+                    stage.and_then(Option::as_ref).map_or_else(absent, Value::to_string)
+                };
+                changes.push(format!("the {place} was {}, and is {} now", text(was), text(is)));
+            }
+        }
+    }
+    changes
 }
 
 fn changed_files(was: &[FileIdentity], is: &[FileIdentity]) -> Vec<String> {
@@ -207,6 +234,19 @@ mod tests {
                 "the calibration seed was none, and is 0 now",
             ],
         );
-        check(|run| run.stages = "Pipeline".into(), &["the stages were , and are Pipeline now"]);
+        let scorer = |run: &mut RunIdentity, identity: Option<Value>| {
+            run.stages.insert("scorer".into(), identity);
+        };
+        check(
+            |run| scorer(run, Some("wanda".into())),
+            &["the scorer was absent, and is \"wanda\" now"],
+        );
+        check(
+            |run| scorer(run, None),
+            &[
+                "the scorer has no identity, so nothing says that it is still the same: register it, \
+               or make it with `Stage::identified`",
+            ],
+        );
     }
 }

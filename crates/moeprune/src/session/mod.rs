@@ -17,7 +17,7 @@ mod record;
 
 pub(crate) use identity::RunIdentity;
 pub(crate) use journal::Journal;
-pub(crate) use record::{Pass, Record};
+pub(crate) use record::{LayerZeros, Pass, Record};
 
 use std::{
     fs::{self, File},
@@ -28,7 +28,7 @@ use candle_core::Tensor;
 use moeprune_capture::{TokenBlocks, read_observation, write_observation};
 use moeprune_core::{LayerObservation, LayerPlan, Observation};
 
-use crate::{Error, Execution, apply::LayerZeros};
+use crate::{Error, Execution};
 
 /// What to do about the work of a run that was interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

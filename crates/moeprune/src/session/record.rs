@@ -6,7 +6,6 @@ use moeprune_core::LayerPlan;
 use serde::{Deserialize, Serialize};
 
 use super::RunIdentity;
-use crate::apply::LayerZeros;
 
 /// A walk of the calibration blocks through all layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,4 +53,13 @@ pub(crate) enum Record {
         #[serde(default)]
         scored: u64,
     },
+}
+
+/// Exact zeros in the bytes written for a layer whose weights were zeroed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LayerZeros {
+    pub(crate) experts: u64,
+    /// Experts included, router not.
+    pub(crate) linears: u64,
+    pub(crate) router: u64,
 }

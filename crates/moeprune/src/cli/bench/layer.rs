@@ -13,7 +13,9 @@ use moeprune_synthetic::{
 use tempfile::TempDir;
 
 use super::{ArcticLayerArgs, disk};
-use crate::{Calibration, Error, Recipe, cli::Terminal, planning::check_request};
+use crate::{
+    Calibration, Error, FromRecipe, Pipeline, Recipe, cli::Terminal, planning::check_request,
+};
 
 const MODEL: &str = "layer";
 const SEED: u64 = 0;
@@ -37,7 +39,7 @@ impl Layer {
         terminal: &mut Terminal,
     ) -> Result<Self, Error> {
         let shape = shape(args)?;
-        check_request(shape.spec(), recipe)?;
+        check_request(shape.spec(), recipe, &Pipeline::from_recipe(recipe)?)?;
         let (dir, temporary) = place(args)?;
         let model = dir.join(MODEL);
         let there = model.exists();

@@ -28,7 +28,7 @@ use moeprune_files::{OutputKind, RunFiles};
 
 use self::{layer::Layer, outcome::Outcome};
 use super::{DeviceArgs, Terminal, options::positive};
-use crate::{Error, Pipeline, Recipe, recipe::StageChoice};
+use crate::{Error, FromRecipe, Pipeline, Recipe, recipe::StageChoice};
 
 /// Options of `bench`.
 #[derive(Debug, Args)]

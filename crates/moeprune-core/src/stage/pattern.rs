@@ -2,14 +2,11 @@
 
 use std::fmt;
 
-use moeprune_core::Sparsity;
-
-use crate::NOfM;
+use crate::Sparsity;
 
 /// Chooses the weights of a row that are zeroed, from their scores.
 ///
-/// Called by [`prune_matrix`](crate::prune_matrix) and [`mask_matrix`](crate::mask_matrix) once a
-/// row, from several threads. The caller guarantees that scores are finite and not negative (minus
+/// Called once per row, from several threads. The caller guarantees that scores are finite and not negative (minus
 /// zero counts as zero), that both slices have one entry a column, that `quota` is not above their
 /// length, and that `mask` arrives all `false`.
 ///
@@ -19,7 +16,7 @@ use crate::NOfM;
 /// first, so that results are the same everywhere.
 ///
 /// ```
-/// use moeprune_score::MaskPattern;
+/// use moeprune_core::MaskPattern;
 ///
 /// /// Pairs of neighbouring columns stay or go together, by the sum of their scores.
 /// #[derive(Debug)]
@@ -53,19 +50,25 @@ pub trait MaskPattern: fmt::Debug + Send + Sync {
         None
     }
 
-    /// `Some` when the pattern marks exactly what this built-in one does; devices other than the
-    /// CPU know those and leave all others to it.
+    /// `Some` when the pattern marks exactly what this known one does. Devices other than the CPU
+    /// know those and leave all others to it, and a [`WeightReconstructor`](crate::WeightReconstructor)
+    /// may refuse all others.
     fn known(&self) -> Option<KnownPattern> {
         None
     }
 }
 
-/// The patterns that there are kernels for.
+/// The patterns that other code may recognise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_enums, reason = "who follows patterns must know all there are")]
 pub enum KnownPattern {
-    /// As [`PerRow`](crate::PerRow).
+    /// The lowest scores of each row.
     PerRow,
-    /// As this [`NOfM`].
-    NOfM(NOfM),
+    /// The `n` lowest scores of each `m` neighbouring columns; `n` is below `m`.
+    NOfM {
+        /// Weights that go.
+        n: usize,
+        /// Columns of a group.
+        m: usize,
+    },
 }

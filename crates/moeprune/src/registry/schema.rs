@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::Recipe;
-use crate::{Registry, registry::StageInfo};
+use super::{Registry, StageInfo};
+use crate::{Recipe, recipe::Parameter};
 
 /// The JSON schema of a recipe file, with the stages that are registered and their parameters.
 ///
@@ -44,10 +44,10 @@ fn stage_schema(stages: &[StageInfo]) -> Value {
         let mut properties = json!({ "name": { "const": stage.name } });
         for (key, default) in &stage.defaults {
             let kind = match default {
-                super::Parameter::Switch(_) => "boolean",
-                super::Parameter::Integer(_) => "integer",
-                super::Parameter::Number(_) => "number",
-                super::Parameter::Text(_) => "string",
+                Parameter::Switch(_) => "boolean",
+                Parameter::Integer(_) => "integer",
+                Parameter::Number(_) => "number",
+                Parameter::Text(_) => "string",
             };
             properties[key] = json!({ "type": kind, "default": default });
         }

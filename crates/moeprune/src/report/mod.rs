@@ -1,7 +1,10 @@
 //! What a run did, for people and for machines.
 
 mod markdown;
+mod search;
 mod serving;
+
+pub use search::{Candidate, SearchReport};
 
 use std::{path::Path, time::Instant};
 
@@ -11,7 +14,7 @@ use moeprune_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Recipe, apply::LayerZeros, planning::pruned_spec, search::SearchReport};
+use crate::{Error, Recipe, session::LayerZeros};
 
 /// The report of a run: `moeprune-report.json` beside the weights, and as text
 /// `moeprune-report.md`.
@@ -329,7 +332,7 @@ impl Report {
 
 fn achieved(spec: &ModelSpec, plan: &Plan, zeros: &[LayerZeros]) -> AchievedSparsity {
     let before = ParameterCounts::of(spec);
-    let after = ParameterCounts::of(&pruned_spec(spec, &plan.layers));
+    let after = ParameterCounts::of(&spec.without_experts(&plan.layers));
     let share = |before: u64, after: u64, zeros: u64| {
         if before == 0 { 0.0 } else { (before - after + zeros) as f64 / before as f64 }
     };
