@@ -58,6 +58,8 @@ mod model_spec;
 mod observation;
 mod partition;
 mod plan;
+mod promise;
+mod provenance;
 mod sparsity;
 pub mod stage;
 mod tensor;
@@ -72,6 +74,8 @@ pub use model_spec::{
 pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};
 pub use partition::Partition;
 pub use plan::{ExpertRatio, LayerPlan, Plan, Survivor, SurvivorReason, UnstructuredPlan};
+pub use promise::{IdleExperts, OpenTotal, Promises, RowRounding, StatisticsSource, TotalPromise};
+pub use provenance::{LayerProvenance, Provenance, REPORT_FILE, REPORT_TEXT_FILE, SourceModel};
 pub use sparsity::Sparsity;
 #[doc(inline)]
 pub use stage::{

@@ -135,7 +135,7 @@ pub fn check_request(spec: &ModelSpec, recipe: &Recipe, pipeline: &Pipeline) -> 
 const NEEDS_CALIBRATION: &str =
     "trying all subsets runs the model: pass --calibration FILE to `plan`, or use `prune`";
 
-/// A total that is missed by no more than this share is met.
+/// A total that removing experts alone exceeds by no more than this share is met.
 const TOTAL_TOLERANCE: f64 = 5e-4;
 
 /// The ratio of what is left that reaches the total, `None` if no weight is to be zeroed.
@@ -332,6 +332,7 @@ fn unstructured_stage(
         layer_ratios: Vec::new(),
         reconstructs: pipeline.weights.method().is_some(),
         expert_ratios: Vec::new(),
+        promises: Some(recipe.promises(&*pipeline.allocator)),
     }))
 }
 

@@ -10,7 +10,8 @@ use std::{collections::BTreeMap, ops::ControlFlow};
 
 use moeprune_capture::{LayerObserver, LayerRun, ObserverOptions, Watch};
 use moeprune_core::{
-    ExpertRatio, InputHessian, LinearId, LinearShape, LinearView, MlpProjection, Sparsity,
+    ExpertRatio, IdleExperts, InputHessian, LinearId, LinearShape, LinearView, MlpProjection,
+    Promises, Sparsity,
 };
 use moeprune_model::{for_each_expert, for_each_uploaded_expert};
 use moeprune_score::ScoreSum;
@@ -22,13 +23,13 @@ use super::{
     statistics::{Moments, Walk},
     writing::Output,
 };
-use crate::{Error, Execution, Pipeline, Recipe, recipe::IdleExperts};
+use crate::{Error, Execution, Pipeline};
 
 /// What is pruned, how, and where.
 #[derive(Clone, Copy)]
 pub(super) struct Stages<'a> {
     pub(super) kept: &'a KeptExperts<'a>,
-    pub(super) recipe: &'a Recipe,
+    pub(super) promises: Promises,
     pub(super) pipeline: &'a Pipeline,
     pub(super) on: &'a Execution,
     /// Experts that have a ratio of their own.
@@ -39,7 +40,7 @@ impl<'a> Stages<'a> {
     /// The Linears of a layer that may be zeroed.
     pub(super) fn prunable(&self, layer: usize) -> Vec<LinearShape> {
         let mut linears = self.kept.spec().linears(layer);
-        linears.retain(|l| self.recipe.weights.prune_router || l.id != LinearId::Router);
+        linears.retain(|l| self.promises.zero_routers || l.id != LinearId::Router);
         linears
     }
 
@@ -191,7 +192,7 @@ pub(super) fn prune_layer(
             if !reached {
                 pruned_layer.idle.push(e);
             }
-            if reached || stages.recipe.weights.idle_experts != IdleExperts::Dense {
+            if reached || stages.promises.idle_experts != IdleExperts::Dense {
                 for projection in MlpProjection::ALL {
                     let id = LinearId::Expert(e, projection);
                     let Some(shape) = stages.shape_of(layer, id) else { continue };

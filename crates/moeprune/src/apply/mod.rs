@@ -103,10 +103,10 @@ pub(crate) fn apply_plan(
 ) -> Result<Report, Error> {
     let mut recipe = check_plan(checkpoint, plan)?;
     let kept = KeptExperts::new(checkpoint, plan);
-    let statistics = Statistics::new(checkpoint, plan, &recipe, inputs, pipeline)?;
+    let statistics = Statistics::new(checkpoint, plan, inputs, pipeline)?;
     // The report tells what was done.
     if let Some(source) = statistics.source() {
-        recipe.weights.statistics = source;
+        recipe.weights.statistics = source.into();
     }
     if let Inputs::Calibration(calibration) = inputs {
         let CorpusTag { samples, sequence_len, seed, .. } = calibration.tag;
@@ -123,9 +123,10 @@ pub(crate) fn apply_plan(
 
     let Run { output, session, clock, .. } = run;
     let mut output = Output::open(output, &kept, session, progress)?;
+    let promises = plan.promises().unwrap_or_default();
     let expert_ratios =
         plan.unstructured.as_ref().map_or(&[][..], |asked| asked.expert_ratios.as_slice());
-    let stages = Stages { kept: &kept, recipe: &recipe, pipeline, on, expert_ratios };
+    let stages = Stages { kept: &kept, promises, pipeline, on, expert_ratios };
     let ratios = match &plan.unstructured {
         None => None,
         Some(asked) => {

@@ -5,14 +5,15 @@ use moeprune_capture::{LayerObserver, LayerRun, embed_blocks, passes};
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
     CorpusTag, InputMoments, LayerObservation, LinearId, MlpProjection, Observation, Plan,
+    StatisticsSource,
 };
 use moeprune_model::Embedding;
+use serde_json::Value;
 
 use super::{Inputs, KeptExperts, layer::Stages};
 use crate::{
-    Calibration, Error, Pipeline, Recipe,
+    Calibration, Error, Pipeline, WeightStage,
     planning::check_observation,
-    recipe::Statistics as Source,
     session::{Pass, Session},
 };
 
@@ -27,11 +28,12 @@ impl<'a> Statistics<'a> {
     pub(super) fn new(
         checkpoint: &Checkpoint,
         plan: &Plan,
-        recipe: &Recipe,
         inputs: Inputs<'a>,
         pipeline: &Pipeline,
     ) -> Result<Self, Error> {
         let wanted = plan.unstructured.is_some() && pipeline.weights.needs().inputs;
+        let stored =
+            plan.promises().is_some_and(|said| said.statistics == StatisticsSource::Stored);
         match inputs {
             _ if !wanted => Ok(Self::None),
             Inputs::None => Err(Error::Request(
@@ -39,19 +41,17 @@ impl<'a> Statistics<'a> {
                  --observation FILE for statistics of the unpruned model"
                     .into(),
             )),
-            Inputs::Calibration(_) if recipe.weights.statistics == Source::Stored => {
-                Err(Error::Request(
-                    "the plan's recipe takes its statistics from a stored observation: pass \
+            Inputs::Calibration(_) if stored => Err(Error::Request(
+                "the plan's recipe takes its statistics from a stored observation: pass \
                      --observation FILE"
-                        .into(),
-                ))
-            }
+                    .into(),
+            )),
             Inputs::Calibration(calibration) => Ok(Self::Calibration(calibration)),
             Inputs::Observation(_) if pipeline.weights.needs().hessians => {
                 Err(Error::Request(format!(
                     "{} needs to know which inputs come together, which no observation holds: pass \
                      --calibration FILE",
-                    recipe.weights.scorer.name
+                    method_name(pipeline)
                 )))
             }
             Inputs::Observation(observation) => {
@@ -62,11 +62,11 @@ impl<'a> Statistics<'a> {
     }
 
     /// What a recipe calls this, if statistics are used at all.
-    pub(super) fn source(&self) -> Option<Source> {
+    pub(super) fn source(&self) -> Option<StatisticsSource> {
         match self {
             Self::None => None,
-            Self::Calibration(_) => Some(Source::Sequential),
-            Self::Stored(_) => Some(Source::Stored),
+            Self::Calibration(_) => Some(StatisticsSource::Sequential),
+            Self::Stored(_) => Some(StatisticsSource::Stored),
         }
     }
 
@@ -118,6 +118,18 @@ impl<'a> Statistics<'a> {
             }
         }))
     }
+}
+
+/// The name of the method that changes weights.
+fn method_name(pipeline: &Pipeline) -> String {
+    let WeightStage::Reconstructed { method, .. } = &pipeline.weights else {
+        return "the scorer".to_owned();
+    };
+    let name = |identity: &Value| {
+        let named = identity.get("name").unwrap_or(identity);
+        named.as_str().map(str::to_owned)
+    };
+    method.identity().and_then(name).unwrap_or_else(|| format!("{method:?}"))
 }
 
 /// One walk over the layers, first to last.

@@ -1,8 +1,8 @@
 //! A pruned model that is written nowhere.
 
 use moeprune_core::{
-    LayerObservation, LayerTensor, LinearId, LinearShape, ModelSpec, Observation, ParameterCounts,
-    Plan, Sparsity, StageError, TensorBytes, TensorId, TensorSource,
+    IdleExperts, LayerObservation, LayerTensor, LinearId, LinearShape, ModelSpec, Observation,
+    ParameterCounts, Plan, Sparsity, StageError, TensorBytes, TensorId, TensorSource,
 };
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     ratios::layer_ratios,
     statistics::{Moments, Statistics, Walk},
 };
-use crate::{Error, Execution, Pipeline, Progress, Recipe, recipe::IdleExperts, session::Session};
+use crate::{Error, Execution, Pipeline, Progress, session::Session};
 
 /// What a plan makes of a model, worked out weight by weight when it is read: nothing is written,
 /// and no more is held than the source and its statistics.
@@ -31,20 +31,20 @@ impl<'a> UnwrittenModel<'a> {
     pub(crate) fn new(
         kept: &'a KeptExperts<'a>,
         plan: &'a Plan,
-        recipe: &'a Recipe,
         pipeline: &'a Pipeline,
         observation: Option<&Observation>,
         on: &'a Execution,
         progress: &mut dyn Progress,
     ) -> Result<Self, Error> {
+        let promises = plan.promises().unwrap_or_default();
         let expert_ratios =
             plan.unstructured.as_ref().map_or(&[][..], |asked| asked.expert_ratios.as_slice());
-        let stages = Stages { kept, recipe, pipeline, on, expert_ratios };
+        let stages = Stages { kept, promises, pipeline, on, expert_ratios };
         let Some(asked) = &plan.unstructured else {
             return Ok(Self { stages, ratios: None, stored: Vec::new() });
         };
         let inputs = observation.map_or(Inputs::None, Inputs::Observation);
-        let statistics = Statistics::new(kept.source(), plan, recipe, inputs, pipeline)?;
+        let statistics = Statistics::new(kept.source(), plan, inputs, pipeline)?;
         let session = &mut Session::in_memory();
         let ratios = layer_ratios(asked, stages, &statistics, session, progress)?;
         let stored = match statistics {
@@ -111,7 +111,7 @@ impl<'a> UnwrittenModel<'a> {
     fn is_left_dense(&self, layer: usize, linear: LinearId) -> Result<bool, Error> {
         let Some(expert) = linear.expert() else { return Ok(false) };
         let moments = self.stored.get(layer).map_or(Moments::None, Moments::Stored);
-        let dense = self.stages.recipe.weights.idle_experts == IdleExperts::Dense;
+        let dense = self.stages.promises.idle_experts == IdleExperts::Dense;
         Ok(dense && !moments.reached(expert)?)
     }
 }

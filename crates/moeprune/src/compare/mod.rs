@@ -157,15 +157,8 @@ impl<'a> Pruned<'a> {
         run: impl FnOnce(&UnwrittenModel<'_>, &mut dyn Progress) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let kept = KeptExperts::new(self.checkpoint, &self.plan);
-        let model = UnwrittenModel::new(
-            &kept,
-            &self.plan,
-            &self.recipe,
-            &self.pipeline,
-            self.observation,
-            on,
-            progress,
-        )?;
+        let model =
+            UnwrittenModel::new(&kept, &self.plan, &self.pipeline, self.observation, on, progress)?;
         run(&model, progress)
     }
 

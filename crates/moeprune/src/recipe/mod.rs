@@ -10,7 +10,9 @@ pub use stage_choice::{Parameter, StageChoice};
 use std::path::Path;
 
 use moeprune_capture::SamplingOptions;
-use moeprune_core::Sparsity;
+use moeprune_core::{
+    OpenTotal, Promises, Sparsity, SparsityAllocator, StatisticsSource, TotalPromise,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -195,6 +197,15 @@ choice! {
     }
 }
 
+impl From<StatisticsSource> for Statistics {
+    fn from(source: StatisticsSource) -> Self {
+        match source {
+            StatisticsSource::Sequential => Self::Sequential,
+            StatisticsSource::Stored => Self::Stored,
+        }
+    }
+}
+
 impl Recipe {
     /// The default: STUN for Arctic at 40 % total, 20 % of the experts first.
     ///
@@ -261,6 +272,37 @@ impl Recipe {
         match self.weights.ratio {
             Some(ratio) => ratio.value() > 0.0,
             None => self.sparsity != self.experts.sparsity,
+        }
+    }
+
+    /// What the unstructured stage promises when the layers' ratios come from `allocator`.
+    pub(crate) fn promises(&self, allocator: &dyn SparsityAllocator) -> Promises {
+        let WeightRecipe { idle_experts, prune_router, rounding, statistics, ratio, .. } =
+            &self.weights;
+        let open = if ratio.is_some() {
+            Some(OpenTotal::GivenRatio)
+        } else if !allocator.keeps_mean() {
+            Some(OpenTotal::UnweightedMean)
+        } else if *idle_experts == IdleExperts::Dense {
+            Some(OpenTotal::DenseIdleExperts)
+        } else {
+            None
+        };
+        Promises {
+            total: open.map_or(TotalPromise::SOLVED, TotalPromise::Open),
+            zero_routers: *prune_router,
+            idle_experts: match idle_experts {
+                IdleExperts::Magnitude => moeprune_core::IdleExperts::Magnitude,
+                IdleExperts::Dense => moeprune_core::IdleExperts::Dense,
+            },
+            rounding: match rounding {
+                RowRounding::Exact => moeprune_core::RowRounding::Exact,
+                RowRounding::Floor => moeprune_core::RowRounding::Floor,
+            },
+            statistics: match statistics {
+                Statistics::Sequential => StatisticsSource::Sequential,
+                Statistics::Stored => StatisticsSource::Stored,
+            },
         }
     }
 

@@ -10,7 +10,8 @@ use std::{path::Path, time::Instant};
 
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
-    CorpusTag, LinearId, ModelSpec, ParameterCounts, Plan, Sparsity, Survivor, SurvivorReason,
+    CorpusTag, LinearId, ModelSpec, ParameterCounts, Plan, Promises, REPORT_FILE, REPORT_TEXT_FILE,
+    Sparsity, Survivor, SurvivorReason,
 };
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,10 @@ pub struct Report {
     pub corpora: Vec<CorpusTag>,
     /// SHA-256 of the observation the plan was made from.
     pub observation_sha256: Option<String>,
+    /// What the unstructured stage promised; missing in reports of version 0.1.0 and where no weight
+    /// was zeroed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promises: Option<Promises>,
     /// The resolved recipe with its seeds.
     pub recipe: Recipe,
     /// What the result saves when it is served, and what it does not, in plain sentences.
@@ -301,6 +306,7 @@ impl Report {
             search: None,
             corpora,
             observation_sha256: plan.observation_sha256.clone(),
+            promises: plan.unstructured.as_ref().and_then(|_| plan.promises()),
             recipe: recipe.clone(),
             serving: serving::sentences(&layers, plan, bytes),
             layers,
@@ -312,9 +318,9 @@ impl Report {
     /// # Errors
     /// If they cannot be written.
     pub fn write(&self, directory: &Path) -> Result<(), Error> {
-        let json = directory.join("moeprune-report.json");
+        let json = directory.join(REPORT_FILE);
         std::fs::write(&json, self.to_json()?).map_err(|e| Error::io(&json, "write", e))?;
-        let markdown = directory.join("moeprune-report.md");
+        let markdown = directory.join(REPORT_TEXT_FILE);
         std::fs::write(&markdown, markdown::render(self))
             .map_err(|e| Error::io(&markdown, "write", e))
     }
