@@ -17,7 +17,7 @@ mod layer;
 mod ratios;
 mod statistics;
 #[cfg(target_os = "linux")]
-pub(crate) mod timed;
+pub mod timed;
 mod unwritten;
 mod writing;
 
