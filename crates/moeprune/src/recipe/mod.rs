@@ -142,6 +142,15 @@ impl CalibrationRecipe {
     }
 }
 
+impl From<StatisticsSource> for Statistics {
+    fn from(source: StatisticsSource) -> Self {
+        match source {
+            StatisticsSource::Sequential => Self::Sequential,
+            StatisticsSource::Stored => Self::Stored,
+        }
+    }
+}
+
 impl Recipe {
     /// The text of a recipe that comes with the program.
     ///
