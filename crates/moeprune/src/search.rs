@@ -3,11 +3,11 @@
 use moeprune_capture::TokenBlocks;
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{CorpusTag, Observation, ParameterCounts, Sparsity};
+use moeprune_engine::{Calibration, Execution, Progress, expert_budget, observe};
 
 pub use crate::report::{Candidate, SearchReport};
 use crate::{
-    Calibration, Error, Execution, Progress, Recipe, Registry,
-    calibration::observe,
+    Error, Recipe, Registry,
     compare::{Likelihood, Pruned, likelihood},
     planning::check_request,
     recipe::{Budget, StageChoice},
@@ -199,8 +199,9 @@ fn criteria(recipe: &Recipe) -> Vec<StageChoice> {
 /// Whether two recipes differ in nothing but a criterion that is not asked, or a share that comes
 /// to the same whole experts.
 fn removes_as(checkpoint: &Checkpoint, a: &Recipe, b: &Recipe) -> bool {
-    let removed =
-        |recipe: &Recipe| crate::budget::expert_budget(checkpoint.spec(), recipe).ok().flatten();
+    let removed = |recipe: &Recipe| {
+        expert_budget(checkpoint.spec(), &recipe.experts.request()).ok().flatten()
+    };
     let (of_a, of_b) = (removed(a), removed(b));
     of_a == of_b
         && a.prunes_weights() == b.prunes_weights()

@@ -16,13 +16,14 @@ use moeprune_core::{
 };
 use moeprune_eval::load_documents;
 
+use moeprune_engine::{
+    Execution, KeptExperts, Pipeline, Progress, UnwrittenModel, choose_survivors, tokenizer_for,
+};
+
 use crate::{
-    Error, Evaluation, Execution, Pipeline, Progress, Recipe, Registry,
-    apply::{KeptExperts, UnwrittenModel},
-    calibration::tokenizer_for,
+    Error, Evaluation, Recipe, Registry,
     evaluation::{Score, evaluate_source},
     planning::plan,
-    survivors::choose_survivors,
 };
 
 /// A pruning to be compared with others.

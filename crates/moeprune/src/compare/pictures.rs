@@ -3,8 +3,9 @@
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::comparison::LayerPicture;
 use moeprune_core::{ExpertBudget, LayerBehaviour, Observation};
+use moeprune_engine::{expert_budget, routers};
 
-use crate::{Error, Recipe, Registry, budget::expert_budget, planning::routers};
+use crate::{Error, Recipe, Registry};
 
 /// Distances and groups by a recipe's similarity and clustering, whatever its criterion, and how
 /// many tokens each expert got.
@@ -38,8 +39,8 @@ pub(super) fn of(
             .collect::<Result<Vec<_>, Error>>()?,
     };
     let keep = behaviours.iter().map(LayerBehaviour::experts).min().unwrap_or(0);
-    let budget =
-        expert_budget(checkpoint.spec(), recipe)?.unwrap_or(ExpertBudget::Uniform { keep });
+    let budget = expert_budget(checkpoint.spec(), &recipe.experts.request())?
+        .unwrap_or(ExpertBudget::Uniform { keep });
     let clusters = match distances.is_empty() {
         true => Vec::new(),
         false => grouped

@@ -15,6 +15,9 @@ use moeprune_capture::SamplingOptions;
 use moeprune_core::{
     OpenTotal, Promises, Sparsity, SparsityAllocator, StatisticsSource, TotalPromise,
 };
+use moeprune_engine::{
+    BudgetSpread, ExpertRequest, Pipeline, PruneRequest, Sampling, WeightTarget,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -130,6 +133,26 @@ pub struct CalibrationRecipe {
     pub seed: u64,
 }
 
+impl ExpertRecipe {
+    /// What is asked of the engine's expert stage.
+    pub(crate) fn request(&self) -> ExpertRequest {
+        ExpertRequest {
+            share: self.sparsity,
+            spread: match self.budget {
+                Budget::Uniform => BudgetSpread::Uniform,
+                Budget::Global => BudgetSpread::Global,
+            },
+            protect_super_experts: self.protect_super_experts,
+        }
+    }
+}
+
+impl Sampling for Recipe {
+    fn options(&self, max_positions: usize) -> SamplingOptions {
+        self.calibration.sampling(max_positions)
+    }
+}
+
 impl CalibrationRecipe {
     /// The options for a model that takes at most `max_positions` tokens.
     #[must_use]
@@ -231,8 +254,28 @@ impl Recipe {
         }
     }
 
+    /// What is asked of the engine, when the stages are these.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] as [`check`](Self::check).
+    pub fn request(&self, pipeline: &Pipeline) -> Result<PruneRequest, Error> {
+        self.check()?;
+        Ok(PruneRequest {
+            total: self.sparsity,
+            experts: self.experts.request(),
+            weights: match self.weights.ratio {
+                _ if !self.prunes_weights() => WeightTarget::Nothing,
+                Some(ratio) => WeightTarget::Ratio(ratio),
+                None => WeightTarget::Total,
+            },
+            promises: self.promises(&*pipeline.allocator),
+            recipe: serde_json::to_value(self)
+                .map_err(|e| Error::Recipe(format!("cannot be written as JSON: {e}")))?,
+        })
+    }
+
     /// What the unstructured stage promises when the layers' ratios come from `allocator`.
-    pub(crate) fn promises(&self, allocator: &dyn SparsityAllocator) -> Promises {
+    fn promises(&self, allocator: &dyn SparsityAllocator) -> Promises {
         let WeightRecipe { idle_experts, prune_router, rounding, statistics, ratio, .. } =
             &self.weights;
         let open = if ratio.is_some() {

@@ -6,7 +6,7 @@ mod serving;
 
 pub use search::{Candidate, SearchReport};
 
-use std::{path::Path, time::Instant};
+use std::path::Path;
 
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
@@ -15,7 +15,10 @@ use moeprune_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Recipe, session::LayerZeros};
+pub use moeprune_engine::StageReport;
+use moeprune_engine::{Applied, Error as EngineError, LayerZeros};
+
+use crate::{Error, Recipe};
 
 /// The report of a run: `moeprune-report.json` beside the weights, and as text
 /// `moeprune-report.md`.
@@ -145,52 +148,6 @@ pub struct IdleExpert {
     pub expert: usize,
 }
 
-/// Time and memory of one step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(clippy::exhaustive_structs, reason = "a file format")]
-pub struct StageReport {
-    /// Which step.
-    pub name: String,
-    /// Wall time.
-    pub seconds: f64,
-    /// Largest resident set of the process up to the end of the step, where the system tells.
-    pub peak_rss_bytes: Option<u64>,
-}
-
-/// Measures the steps of a run.
-#[derive(Debug, Clone)]
-pub struct StageClock {
-    last: Instant,
-    stages: Vec<StageReport>,
-}
-
-impl Default for StageClock {
-    fn default() -> Self {
-        Self { last: Instant::now(), stages: Vec::new() }
-    }
-}
-
-impl StageClock {
-    /// Ends a step that began when the last one ended.
-    pub fn lap(&mut self, name: &str) {
-        let now = Instant::now();
-        self.stages.push(StageReport {
-            name: name.to_owned(),
-            seconds: (now - self.last).as_secs_f64(),
-            peak_rss_bytes: peak_rss_bytes(),
-        });
-        self.last = now;
-    }
-}
-
-/// Largest resident set so far, from `/proc`; `None` where there is none.
-fn peak_rss_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
-}
-
 impl LayerReport {
     fn new(
         spec: &ModelSpec,
@@ -233,48 +190,26 @@ impl LayerReport {
     }
 }
 
-/// What [`apply`](crate::apply) found out while it wrote.
-pub(crate) struct Applied<'a> {
-    pub(crate) checkpoint: &'a Checkpoint,
-    pub(crate) plan: &'a Plan,
-    pub(crate) recipe: &'a Recipe,
-    pub(crate) ratios: Option<&'a [Sparsity]>,
-    /// For each layer, the experts of the pruned model that no calibration token reached.
-    pub(crate) idle: &'a [Vec<usize>],
-    /// Linears that too few tokens reached for a reconstruction.
-    pub(crate) scored: u64,
-    pub(crate) corpora: Vec<CorpusTag>,
-    pub(crate) zeros: &'a [LayerZeros],
-    pub(crate) bytes_written: u64,
-    pub(crate) device: String,
-}
-
 impl Report {
-    pub(crate) fn new(applied: Applied<'_>, clock: StageClock) -> Self {
-        let Applied {
-            checkpoint,
-            plan,
-            recipe,
-            ratios,
-            idle,
-            scored,
-            corpora,
-            zeros,
-            bytes_written,
-            device,
-        } = applied;
+    /// The report of what was done to `checkpoint`, by the recipe that was followed.
+    pub(crate) fn new(checkpoint: &Checkpoint, recipe: &Recipe, applied: Applied) -> Self {
+        let Applied { plan, ratios, layers: written, bytes_written, corpora, .. } = &applied;
         let spec = checkpoint.spec();
+        let zeros: Vec<LayerZeros> = written.iter().map(|layer| layer.zeros).collect();
         let layers: Vec<LayerReport> = zeros
             .iter()
             .enumerate()
-            .map(|(l, zeros)| LayerReport::new(spec, plan, l, ratios.map(|r| r[l]), *zeros))
+            .map(|(l, zeros)| {
+                LayerReport::new(spec, plan, l, ratios.as_ref().map(|r| r[l]), *zeros)
+            })
             .collect();
-        let bytes = BytesReport { before: checkpoint.weight_bytes(), after: bytes_written };
-        let idle_experts = idle
+        let bytes = BytesReport { before: checkpoint.weight_bytes(), after: *bytes_written };
+        let idle_experts = written
             .iter()
             .zip(&layers)
-            .flat_map(|(idle, layer)| {
-                idle.iter().map(|&e| IdleExpert { layer: layer.index, expert: layer.kept[e] })
+            .flat_map(|(written, layer)| {
+                let idle = |&e: &usize| IdleExpert { layer: layer.index, expert: layer.kept[e] };
+                written.idle.iter().map(idle)
             })
             .collect();
         let tied = |s: &&Survivor| {
@@ -294,17 +229,17 @@ impl Report {
                     .as_ref()
                     .map_or_else(|| recipe.sparsity.value(), |asked| asked.total_sparsity),
                 requested_experts: recipe.experts.sparsity.value(),
-                achieved: achieved(spec, plan, zeros),
+                achieved: achieved(spec, plan, &zeros),
             },
             bytes,
             ties: plan.layers.iter().flat_map(|l| &l.survivors).filter(tied).count(),
             idle_experts,
             weights_changed: plan.unstructured.as_ref().is_some_and(|asked| asked.reconstructs),
-            scored_linears: scored,
-            stages: clock.stages,
-            device,
+            scored_linears: written.iter().map(|layer| layer.scored).sum(),
+            stages: applied.clock.stages().to_vec(),
+            device: applied.device.clone(),
             search: None,
-            corpora,
+            corpora: corpora.clone(),
             observation_sha256: plan.observation_sha256.clone(),
             promises: plan.unstructured.as_ref().and_then(|_| plan.promises()),
             recipe: recipe.clone(),
@@ -318,11 +253,17 @@ impl Report {
     /// # Errors
     /// If they cannot be written.
     pub fn write(&self, directory: &Path) -> Result<(), Error> {
-        let json = directory.join(REPORT_FILE);
-        std::fs::write(&json, self.to_json()?).map_err(|e| Error::io(&json, "write", e))?;
-        let markdown = directory.join(REPORT_TEXT_FILE);
-        std::fs::write(&markdown, markdown::render(self))
-            .map_err(|e| Error::io(&markdown, "write", e))
+        Ok(self.save(directory)?)
+    }
+
+    /// [`write`](Self::write) within a run of the engine.
+    pub(crate) fn save(&self, directory: &Path) -> Result<(), EngineError> {
+        let json = self.to_json().map_err(|e| EngineError::Request(e.to_string()))?;
+        for (name, text) in [(REPORT_FILE, json), (REPORT_TEXT_FILE, markdown::render(self))] {
+            let path = directory.join(name);
+            std::fs::write(&path, text).map_err(|e| EngineError::io(&path, "write", e))?;
+        }
+        Ok(())
     }
 
     /// The report as indented JSON.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{Inputs, KeptExperts, layer::Stages};
 use crate::{
     Calibration, Error, Pipeline, WeightStage,
-    planning::check_observation,
+    plan::check_observation,
     session::{Pass, Session},
 };
 

@@ -15,9 +15,10 @@ mod identity;
 mod journal;
 mod record;
 
-pub(crate) use identity::RunIdentity;
+pub use identity::RunIdentity;
 pub(crate) use journal::Journal;
-pub(crate) use record::{LayerZeros, Pass, Record};
+pub use record::LayerZeros;
+pub(crate) use record::{Pass, Record};
 
 use std::{
     fs::{self, File},
@@ -221,13 +222,15 @@ impl Session {
 }
 
 /// What there is to say about a layer that is written.
-#[derive(Debug)]
-pub(crate) struct WrittenLayer {
-    pub(crate) zeros: LayerZeros,
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct WrittenLayer {
+    /// Exact zeros in what was written.
+    pub zeros: LayerZeros,
     /// Experts of the pruned model that no calibration token reached.
-    pub(crate) idle: Vec<usize>,
+    pub idle: Vec<usize>,
     /// Linears that too few tokens reached for a reconstruction.
-    pub(crate) scored: u64,
+    pub scored: u64,
 }
 
 /// Layers come one after the other, from the first.

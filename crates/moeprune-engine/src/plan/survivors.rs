@@ -162,15 +162,21 @@ pub(crate) fn check_survivors(plan: &LayerPlan) -> Result<(), String> {
 }
 
 /// The router weight of a layer.
-pub(crate) struct Router {
-    pub(crate) layer: usize,
+#[derive(Debug)]
+pub struct Router {
+    /// Decoder layer.
+    pub layer: usize,
     experts: usize,
     hidden: usize,
     values: Vec<f32>,
 }
 
 impl Router {
-    pub(crate) fn read(checkpoint: &Checkpoint, layer: usize) -> Result<Self, Error> {
+    /// Reads the router of a layer.
+    ///
+    /// # Errors
+    /// If it cannot be read or is not finite.
+    pub fn read(checkpoint: &Checkpoint, layer: usize) -> Result<Self, Error> {
         let (spec, weights) = (checkpoint.spec(), Finite(checkpoint));
         let tensor = weights
             .tensor(TensorId::linear(layer, LinearId::Router))
@@ -189,7 +195,10 @@ impl Router {
     }
 
     /// `[experts, hidden]`
-    pub(crate) fn view(&self) -> Result<MatrixView<'_>, Error> {
+    ///
+    /// # Errors
+    /// If the tensor has another shape.
+    pub fn view(&self) -> Result<MatrixView<'_>, Error> {
         Ok(MatrixView::new(self.experts, self.hidden, &self.values)?)
     }
 }

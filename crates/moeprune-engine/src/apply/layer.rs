@@ -26,7 +26,7 @@ use super::{
 use crate::{Error, Execution, Pipeline};
 
 /// What is pruned, how, and where.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Stages<'a> {
     pub(super) kept: &'a KeptExperts<'a>,
     pub(super) promises: Promises,

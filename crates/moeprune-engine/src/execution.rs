@@ -12,7 +12,7 @@ use crate::{Error, MemoryNeed, Progress, device_memory::DeviceNeed};
 /// Which device is asked for: `auto`, `cpu`, `cuda` or `cuda:N`.
 ///
 /// ```
-/// use moeprune::DeviceChoice;
+/// use moeprune_engine::DeviceChoice;
 /// assert_eq!("cuda:1".parse(), Ok(DeviceChoice::Cuda(1)));
 /// assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
 /// assert!("gpu".parse::<DeviceChoice>().is_err());
@@ -198,7 +198,7 @@ impl Execution {
     ///
     /// # Errors
     /// [`Error::DeviceMemory`] if the device has less.
-    pub(crate) fn for_blocks(
+    pub fn for_blocks(
         &self,
         checkpoint: &Checkpoint,
         tag: &CorpusTag,
@@ -234,7 +234,10 @@ impl Execution {
     }
 
     /// Refuses a model that does not fit the device whole, as evaluation wants it.
-    pub(crate) fn check_whole(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::DeviceMemory`] if it does not.
+    pub fn check_whole(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
         let needed = checkpoint.weight_bytes() + crate::device_memory::FIXED;
         match self.compute.free_memory()? {
             Some(free) if free < needed => Err(Error::DeviceMemory {

@@ -13,7 +13,7 @@ use serde_json::Value;
 ///
 /// ```
 /// use moeprune_core::WeightScorer;
-/// use moeprune::Stage;
+/// use moeprune_engine::Stage;
 /// use moeprune_score::Magnitude;
 /// use serde_json::json;
 ///

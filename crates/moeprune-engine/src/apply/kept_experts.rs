@@ -14,7 +14,8 @@ use crate::finite::Finite;
 
 /// A checkpoint with experts dropped, averaged and renumbered, read lazily. Expert indices are
 /// those of the pruned model.
-pub(crate) struct KeptExperts<'a> {
+#[derive(Debug)]
+pub struct KeptExperts<'a> {
     source: &'a Checkpoint,
     /// The same, for reading.
     weights: Finite<'a>,
@@ -23,7 +24,9 @@ pub(crate) struct KeptExperts<'a> {
 }
 
 impl<'a> KeptExperts<'a> {
-    pub(crate) fn new(source: &'a Checkpoint, plan: &'a Plan) -> Self {
+    /// The model after the expert stage of a plan that leaves nothing open.
+    #[must_use]
+    pub fn new(source: &'a Checkpoint, plan: &'a Plan) -> Self {
         Self {
             source,
             weights: Finite(source),
@@ -32,12 +35,15 @@ impl<'a> KeptExperts<'a> {
         }
     }
 
-    pub(crate) fn source(&self) -> &'a Checkpoint {
+    /// The model that is pruned.
+    #[must_use]
+    pub fn source(&self) -> &'a Checkpoint {
         self.source
     }
 
     /// The pruned model.
-    pub(crate) fn spec(&self) -> &ModelSpec {
+    #[must_use]
+    pub fn spec(&self) -> &ModelSpec {
         &self.spec
     }
 

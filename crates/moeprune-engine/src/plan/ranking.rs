@@ -8,7 +8,8 @@ use moeprune_saliency::{SuperExperts, super_experts};
 use moeprune_select::least_salient;
 use rayon::prelude::*;
 
-use crate::{Error, budget::contract};
+use super::budget::contract;
+use crate::Error;
 
 /// Drops the least salient experts.
 pub(crate) fn rank(

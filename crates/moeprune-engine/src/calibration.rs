@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use moeprune_capture::{
-    CalibrationFile, CalibrationFormat, ObserverOptions, TokenBlocks, embed_blocks,
-    observe_and_advance, open_calibration, passes, token_blocks, write_observation,
+    CalibrationFile, CalibrationFormat, ObserverOptions, SamplingOptions, TokenBlocks,
+    embed_blocks, observe_and_advance, open_calibration, passes, token_blocks, write_observation,
 };
 use moeprune_checkpoint::{Checkpoint, PartialOutput};
 use moeprune_core::{CorpusTag, Observation};
@@ -12,12 +12,25 @@ use moeprune_model::Embedding;
 use tokenizers::Tokenizer;
 
 use crate::{
-    Error, Execution, Progress, Recipe, Resume,
+    Error, Execution, Progress, Resume,
     finite::Finite,
     load_tokenizer,
     session::{Pass, Record, RunIdentity, Session, folder, unfinished},
     steps::Steps,
 };
+
+/// What says which part of a text is drawn.
+pub trait Sampling {
+    /// The options for a model that takes at most `max_positions` tokens.
+    #[must_use]
+    fn options(&self, max_positions: usize) -> SamplingOptions;
+}
+
+impl Sampling for SamplingOptions {
+    fn options(&self, max_positions: usize) -> SamplingOptions {
+        Self { sequence_len: self.sequence_len.min(max_positions), ..self.clone() }
+    }
+}
 
 /// Blocks of tokens, and where they came from.
 #[derive(Debug)]
@@ -30,16 +43,20 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// Draws the blocks that the recipe asks for from a text, JSON-lines or token file.
+    /// Draws the blocks that are asked for from a text, JSON-lines or token file.
     ///
     /// # Errors
     /// If the file cannot be read or is too short, or the tokenizer is missing or does not fit
     /// the model.
-    pub fn read(path: &Path, checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Self, Error> {
+    pub fn read(
+        path: &Path,
+        checkpoint: &Checkpoint,
+        sampling: &impl Sampling,
+    ) -> Result<Self, Error> {
         let spec = checkpoint.spec();
         let file = open_calibration(path)?;
         let tokenizer = tokenizer_for(&file, checkpoint)?;
-        let options = recipe.calibration.sampling(spec.max_positions);
+        let options = sampling.options(spec.max_positions);
         let blocks = token_blocks(&file, tokenizer.as_ref(), spec.vocab, &options)?;
         let tag = file.tag(&blocks)?;
         Ok(Self { blocks, tag })
@@ -47,7 +64,10 @@ impl Calibration {
 }
 
 /// The model's tokenizer, unless the file holds token ids.
-pub(crate) fn tokenizer_for(
+///
+/// # Errors
+/// As [`load_tokenizer`].
+pub fn tokenizer_for(
     file: &CalibrationFile,
     checkpoint: &Checkpoint,
 ) -> Result<Option<Tokenizer>, Error> {

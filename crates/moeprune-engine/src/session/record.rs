@@ -57,9 +57,12 @@ pub(crate) enum Record {
 
 /// Exact zeros in the bytes written for a layer whose weights were zeroed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct LayerZeros {
-    pub(crate) experts: u64,
+#[non_exhaustive]
+pub struct LayerZeros {
+    /// Of the experts.
+    pub experts: u64,
     /// Experts included, router not.
-    pub(crate) linears: u64,
-    pub(crate) router: u64,
+    pub linears: u64,
+    /// Of the router.
+    pub router: u64,
 }

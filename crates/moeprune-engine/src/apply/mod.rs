@@ -21,24 +21,21 @@ pub mod timed;
 mod unwritten;
 mod writing;
 
-pub(crate) use kept_experts::KeptExperts;
-pub(crate) use unwritten::UnwrittenModel;
+pub use kept_experts::KeptExperts;
+pub use unwritten::UnwrittenModel;
 
 use layer::{PrunedLayer, Stages};
 use statistics::Statistics;
 use writing::Output;
 
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{CorpusTag, ExpertRatio, Observation, Plan, Sparsity};
+use moeprune_core::{CorpusTag, ExpertRatio, Observation, Plan, Sparsity, StatisticsSource};
 
 use crate::{
-    Error, Execution, Pipeline, Progress, Recipe, Report, Run,
-    planning::PLAN_FORMAT,
-    recipe::CalibrationRecipe,
-    report::Applied,
+    Error, Execution, Pipeline, Progress, Run, StageClock, WrittenLayer,
+    plan::{PLAN_FORMAT, check_clusters, check_survivors, choose_survivors_in},
     session::{Pass, Record, RunIdentity},
     steps::Steps,
-    survivors::{check_clusters, check_survivors, choose_survivors_in},
 };
 
 /// Where the statistics for scoring weights come from.
@@ -53,46 +50,35 @@ pub enum Inputs<'a> {
     Observation(&'a Observation),
 }
 
-/// Writes the pruned checkpoint and its report to the place that `run` has claimed.
+/// What was done to a model.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Applied {
+    /// The plan, with the survivors that it left open.
+    pub plan: Plan,
+    /// The ratio of each layer, if weights were zeroed.
+    pub ratios: Option<Vec<Sparsity>>,
+    /// One entry per decoder layer.
+    pub layers: Vec<WrittenLayer>,
+    /// Bytes of all shards.
+    pub bytes_written: u64,
+    /// Where the statistics came from, if any were used.
+    pub statistics: Option<StatisticsSource>,
+    /// The texts that the plan and the statistics are of.
+    pub corpora: Vec<CorpusTag>,
+    /// Where it ran and in which type.
+    pub device: String,
+    /// What each step took.
+    pub clock: StageClock,
+}
+
+/// Begins a run that applies a plan, or resumes it, and writes the pruned checkpoint to the place that
+/// it has claimed.
 ///
 /// # Errors
 /// If the plan is not for this model, inputs it needs are missing, weights are not finite, or
-/// reading or writing fails. What was done until then is kept if any layer was finished
-/// ([`Error::Kept`]); otherwise nothing is left behind.
+/// reading or writing fails.
 pub fn apply(
-    checkpoint: &Checkpoint,
-    run: Run,
-    plan: &Plan,
-    inputs: Inputs<'_>,
-    pipeline: &Pipeline,
-    on: &Execution,
-    progress: &mut dyn Progress,
-) -> Result<Report, Error> {
-    run.complete(|run| {
-        let recipe = check_plan(checkpoint, plan)?;
-        let mut identity = RunIdentity::new("apply", checkpoint)?
-            .with_recipe(&recipe, pipeline)?
-            .with_plan(plan)?;
-        identity = match inputs {
-            Inputs::None => identity,
-            Inputs::Calibration(calibration) => identity.with_calibration(&calibration.tag),
-            Inputs::Observation(observation) => identity.with_observation(observation),
-        };
-        let on = match inputs {
-            Inputs::Calibration(calibration) => {
-                on.for_blocks(checkpoint, &calibration.tag, true, progress)?
-            }
-            _ => on.clone(),
-        };
-        run.begin(&identity.with_execution(&on))?;
-        let plan = choose_survivors_in(&mut run.session, checkpoint, plan, pipeline, progress)?;
-        run.lap("choosing survivors");
-        apply_plan(checkpoint, run, &plan, inputs, pipeline, &on, progress)
-    })
-}
-
-/// [`apply`] within a run that has begun, of a plan that leaves nothing open.
-pub(crate) fn apply_plan(
     checkpoint: &Checkpoint,
     run: &mut Run,
     plan: &Plan,
@@ -100,22 +86,41 @@ pub(crate) fn apply_plan(
     pipeline: &Pipeline,
     on: &Execution,
     progress: &mut dyn Progress,
-) -> Result<Report, Error> {
-    let mut recipe = check_plan(checkpoint, plan)?;
-    let kept = KeptExperts::new(checkpoint, plan);
-    let statistics = Statistics::new(checkpoint, plan, inputs, pipeline)?;
-    // The report tells what was done.
-    if let Some(source) = statistics.source() {
-        recipe.weights.statistics = source.into();
-    }
-    if let Inputs::Calibration(calibration) = inputs {
-        let CorpusTag { samples, sequence_len, seed, .. } = calibration.tag;
-        recipe.calibration = CalibrationRecipe {
-            samples: samples as usize,
-            sequence_len: sequence_len as usize,
-            seed,
-        };
-    }
+) -> Result<Applied, Error> {
+    check_plan(checkpoint, plan)?;
+    let mut identity = RunIdentity::new("apply", checkpoint)?
+        .with_recipe(&plan.recipe, pipeline)
+        .with_plan(plan)?;
+    identity = match inputs {
+        Inputs::None => identity,
+        Inputs::Calibration(calibration) => identity.with_calibration(&calibration.tag),
+        Inputs::Observation(observation) => identity.with_observation(observation),
+    };
+    let on = match inputs {
+        Inputs::Calibration(calibration) => {
+            on.for_blocks(checkpoint, &calibration.tag, true, progress)?
+        }
+        _ => on.clone(),
+    };
+    run.begin(&identity.with_execution(&on))?;
+    let plan = choose_survivors_in(&mut run.session, checkpoint, plan, pipeline, progress)?;
+    run.lap("choosing survivors");
+    apply_plan(checkpoint, run, plan, inputs, pipeline, &on, progress)
+}
+
+/// [`apply`] within a run that has begun, of a plan that leaves nothing open.
+pub(crate) fn apply_plan(
+    checkpoint: &Checkpoint,
+    run: &mut Run,
+    plan: Plan,
+    inputs: Inputs<'_>,
+    pipeline: &Pipeline,
+    on: &Execution,
+    progress: &mut dyn Progress,
+) -> Result<Applied, Error> {
+    check_plan(checkpoint, &plan)?;
+    let kept = KeptExperts::new(checkpoint, &plan);
+    let statistics = Statistics::new(checkpoint, &plan, inputs, pipeline)?;
     let mut corpora = plan.corpora.clone();
     corpora.extend(statistics.corpora());
     corpora.sort_by(|a, b| (&a.sha256, a.seed).cmp(&(&b.sha256, b.seed)));
@@ -131,7 +136,7 @@ pub(crate) fn apply_plan(
         None => None,
         Some(asked) => {
             let ratios = ratios::layer_ratios(asked, stages, &statistics, session, progress)?;
-            clock.lap("layer ratios");
+            clock.end_step("layer ratios");
             Some(ratios)
         }
     };
@@ -143,36 +148,11 @@ pub(crate) fn apply_plan(
     let step = if ratios.is_some() { "pruning and writing" } else { "writing" };
     write_layers(step, stages, &statistics, ratios.as_deref(), session, &mut output, progress)?;
     let bytes_written = output.finish()?;
-    clock.lap(step);
-
-    let written = session.written()?;
-    let scored = written.iter().map(|layer| layer.scored).sum();
-    let (zeros, idle): (Vec<_>, Vec<_>) =
-        written.into_iter().map(|layer| (layer.zeros, layer.idle)).unzip();
-    let report = Report::new(
-        Applied {
-            checkpoint,
-            plan,
-            recipe: &recipe,
-            ratios: ratios.as_deref(),
-            idle: &idle,
-            scored,
-            corpora,
-            zeros: &zeros,
-            bytes_written,
-            device: on.name(),
-        },
-        clock.clone(),
-    );
-    let (asked, got) = (report.sparsity.requested, report.sparsity.achieved.linears);
-    if plan.unstructured.is_some() && (asked - got).abs() > 1e-3 {
-        progress.note(&format!(
-            "note: {:.2} % was asked for in all, the plan as it stands gives {:.2} %",
-            100.0 * asked,
-            100.0 * got
-        ));
-    }
-    Ok(report)
+    clock.end_step(step);
+    let (layers, statistics) = (session.written()?, statistics.source());
+    let (device, clock) = (on.name(), clock.clone());
+    drop(kept);
+    Ok(Applied { plan, ratios, layers, bytes_written, statistics, corpora, device, clock })
 }
 
 /// Writes all layers that are not written yet, each noted in the journal when it is durable.
@@ -228,8 +208,8 @@ fn write_layers(
     Ok(())
 }
 
-/// Refuses a plan that is not for this model or was edited into nonsense, and returns its recipe.
-fn check_plan(checkpoint: &Checkpoint, plan: &Plan) -> Result<Recipe, Error> {
+/// Refuses a plan that is not for this model or was edited into nonsense.
+fn check_plan(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), Error> {
     let bad = |problem: String| Err(Error::Plan(problem));
     if plan.format != PLAN_FORMAT {
         return bad(format!("format {} is not {PLAN_FORMAT}; make the plan again", plan.format));
@@ -285,8 +265,5 @@ fn check_plan(checkpoint: &Checkpoint, plan: &Plan) -> Result<Recipe, Error> {
             }
         }
     }
-    let recipe: Recipe = serde_json::from_value(plan.recipe.clone())
-        .map_err(|e| Error::Plan(format!("its recipe cannot be read: {e}")))?;
-    recipe.check()?;
-    Ok(recipe)
+    Ok(())
 }

@@ -5,7 +5,9 @@ use moeprune_core::{StageError, TensorBytes, TensorId, TensorSource};
 
 /// A checkpoint that gives out a tensor only if all of it is finite, and names it otherwise: by
 /// the time an activation is not a number, nobody can tell where it came from.
-pub(crate) struct Finite<'a>(pub(crate) &'a Checkpoint);
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a view of a checkpoint")]
+pub struct Finite<'a>(pub &'a Checkpoint);
 
 impl Finite<'_> {
     /// Decodes elements of a part from `start` on; only these must be finite.

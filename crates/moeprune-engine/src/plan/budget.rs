@@ -2,14 +2,19 @@
 
 use moeprune_core::{ExpertBudget, ModelSpec};
 
-use crate::{Error, Recipe, recipe::Budget};
+use super::{BudgetSpread, ExpertRequest};
+use crate::Error;
 
-/// The budget that the recipe means for this model, `None` when no expert goes.
-pub(crate) fn expert_budget(
+/// The budget that a request means for this model, `None` when no expert goes.
+///
+/// # Errors
+/// [`Error::Request`] if fewer experts would be left than a token is routed to, or the layers cannot
+/// all keep the same number.
+pub fn expert_budget(
     spec: &ModelSpec,
-    recipe: &Recipe,
+    request: &ExpertRequest,
 ) -> Result<Option<ExpertBudget>, Error> {
-    let share = recipe.experts.sparsity.value();
+    let share = request.share.value();
     let moe: Vec<_> = spec.layers.iter().filter_map(|l| l.moe()).collect();
     let (Some(experts), Some(top_k)) =
         (moe.iter().map(|m| m.experts).min(), moe.iter().map(|m| m.top_k).max())
@@ -20,8 +25,8 @@ pub(crate) fn expert_budget(
         return Ok(None);
     }
     let left = |n: usize| n - (n as f64 * share).round() as usize;
-    match recipe.experts.budget {
-        Budget::Uniform => {
+    match request.spread {
+        BudgetSpread::Uniform => {
             if moe.iter().any(|m| m.experts != experts) {
                 return Err(Error::Request(
                     "the layers have different numbers of experts, so they cannot all keep the \
@@ -34,20 +39,20 @@ pub(crate) fn expert_budget(
                 return Err(Error::Request(format!(
                     "removing {} of {experts} experts leaves {keep} in a layer, but every token \
                      is routed to {top_k}; lower --expert-sparsity to at most {:.4}",
-                    recipe.experts.sparsity,
+                    request.share,
                     (experts - top_k) as f64 / experts as f64
                 )));
             }
             Ok(Some(ExpertBudget::Uniform { keep }))
         }
-        Budget::Global => {
+        BudgetSpread::Global => {
             let total: usize = moe.iter().map(|m| m.experts).sum();
             let (keep, least) = (left(total), moe.len() * top_k);
             if keep < least {
                 return Err(Error::Request(format!(
                     "removing {} of {total} experts leaves {keep} over {} layers, but every layer \
                      needs {top_k}; lower --expert-sparsity to at most {:.4}",
-                    recipe.experts.sparsity,
+                    request.share,
                     moe.len(),
                     (total - least) as f64 / total as f64
                 )));

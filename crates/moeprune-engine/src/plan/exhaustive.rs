@@ -11,10 +11,8 @@ use moeprune_model::{
 };
 use rayon::prelude::*;
 
-use crate::{
-    Calibration, Error, Execution, Progress, Recipe, budget::expert_budget, finite::Finite,
-    ranking::without, steps::Steps, survivors::Router,
-};
+use super::{ExpertRequest, Router, budget::expert_budget, ranking::without};
+use crate::{Calibration, Error, Execution, Progress, finite::Finite, steps::Steps};
 
 /// Of each layer, drops the experts without which the block's output changes least.
 ///
@@ -25,11 +23,11 @@ use crate::{
 pub(crate) fn drop_least_missed(
     checkpoint: &Checkpoint,
     calibration: &Calibration,
-    recipe: &Recipe,
+    request: &ExpertRequest,
     on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Vec<LayerPlan>, Error> {
-    let Some(budget) = expert_budget(checkpoint.spec(), recipe)? else { return Ok(Vec::new()) };
+    let Some(budget) = expert_budget(checkpoint.spec(), request)? else { return Ok(Vec::new()) };
     let keep = keep_of(budget)?;
     let (spec, source, compute) = (checkpoint.spec(), &Finite(checkpoint), on.compute());
     let blocks = &calibration.blocks;
@@ -266,7 +264,7 @@ mod tests {
     use moeprune_model::{Compute, DecoderLayer, Layer, NoSink};
 
     use super::*;
-    use crate::{Silent, apply::KeptExperts};
+    use crate::{BudgetSpread, Silent, apply::KeptExperts};
 
     #[test]
     fn subsets_are_all_and_in_order() {
@@ -310,15 +308,18 @@ mod tests {
                 seed: 0,
                 repeated: 1,
             };
-            let mut recipe = Recipe::arctic();
-            recipe.experts.sparsity = Sparsity::new(0.25).unwrap();
+            let request = ExpertRequest {
+                share: Sparsity::new(0.25).unwrap(),
+                spread: BudgetSpread::Uniform,
+                protect_super_experts: false,
+            };
             let on = Execution::cpu();
             let compute = Compute::cpu();
             let embedding = Embedding::load(&checkpoint, spec, &compute).unwrap();
             let hidden = embed_blocks(&embedding, &blocks, 1).unwrap();
             let calibration = Calibration { blocks, tag };
             let found =
-                drop_least_missed(&checkpoint, &calibration, &recipe, &on, &mut Silent).unwrap();
+                drop_least_missed(&checkpoint, &calibration, &request, &on, &mut Silent).unwrap();
             let n = spec.layers[0].moe().unwrap().experts;
             let outputs = |plan: &Plan| -> Vec<Vec<f32>> {
                 let kept = KeptExperts::new(&checkpoint, plan);

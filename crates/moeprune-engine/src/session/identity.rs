@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Execution, Pipeline, Recipe};
+use crate::{Error, Execution, Pipeline};
 
 /// Everything that the result depends on.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub(crate) struct RunIdentity {
+pub struct RunIdentity {
     /// Which command.
     pub(crate) command: String,
     /// The program and its version.
@@ -40,7 +40,10 @@ pub(crate) struct RunIdentity {
 
 impl RunIdentity {
     /// What a run of `command` on a model depends on at least.
-    pub(crate) fn new(command: &str, checkpoint: &Checkpoint) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// If the model's files cannot be read.
+    pub fn new(command: &str, checkpoint: &Checkpoint) -> Result<Self, Error> {
         Ok(Self {
             command: command.to_owned(),
             tool: concat!("moeprune ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -50,35 +53,42 @@ impl RunIdentity {
         })
     }
 
-    pub(crate) fn with_recipe(
-        mut self,
-        recipe: &Recipe,
-        pipeline: &Pipeline,
-    ) -> Result<Self, Error> {
-        self.recipe = serde_json::to_value(recipe)
-            .map_err(|e| Error::Recipe(format!("cannot be written as JSON: {e}")))?;
+    /// With a resolved recipe and the stages that it is carried out with.
+    #[must_use]
+    pub fn with_recipe(mut self, recipe: &Value, pipeline: &Pipeline) -> Self {
+        self.recipe = recipe.clone();
         self.stages = pipeline.identities();
-        Ok(self)
+        self
     }
 
-    pub(crate) fn with_calibration(mut self, tag: &CorpusTag) -> Self {
+    /// With the calibration text and what is drawn from it.
+    #[must_use]
+    pub fn with_calibration(mut self, tag: &CorpusTag) -> Self {
         self.calibration = Some(tag.clone());
         self
     }
 
-    pub(crate) fn with_plan(mut self, plan: &Plan) -> Result<Self, Error> {
+    /// With the plan that is applied.
+    ///
+    /// # Errors
+    /// If a number in it is not finite.
+    pub fn with_plan(mut self, plan: &Plan) -> Result<Self, Error> {
         let text = serde_json::to_vec(plan)
             .map_err(|e| Error::Plan(format!("cannot be written as JSON: {e}")))?;
         self.plan = Some(format!("{:x}", Sha256::digest(text)));
         Ok(self)
     }
 
-    pub(crate) fn with_observation(mut self, observation: &Observation) -> Self {
+    /// With the stored observation that is used.
+    #[must_use]
+    pub fn with_observation(mut self, observation: &Observation) -> Self {
         self.observation = Some(moeprune_capture::observation_sha256(observation));
         self
     }
 
-    pub(crate) fn with_execution(mut self, on: &Execution) -> Self {
+    /// With where it runs and in which type.
+    #[must_use]
+    pub fn with_execution(mut self, on: &Execution) -> Self {
         self.device = on.identity();
         self
     }
@@ -191,10 +201,12 @@ fn leaves(path: &str, value: &Value, found: &mut BTreeMap<String, String>) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn begun() -> RunIdentity {
-        let recipe = serde_json::to_value(Recipe::arctic()).unwrap();
+        let recipe = json!({ "experts": { "sparsity": 0.2 }, "weights": {} });
         RunIdentity { command: "prune".into(), recipe, ..RunIdentity::default() }
     }
 

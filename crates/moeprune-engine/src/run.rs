@@ -5,8 +5,7 @@ use std::path::Path;
 use moeprune_checkpoint::{Checkpoint, OutputDirectory};
 
 use crate::{
-    Error, Report,
-    report::StageClock,
+    Error, StageClock,
     session::{Journal, Resume, RunIdentity, Session, folder, unfinished},
 };
 
@@ -56,7 +55,7 @@ impl Run {
     }
 
     /// Begins the work, or goes on with it.
-    pub(crate) fn begin(&mut self, identity: &RunIdentity) -> Result<(), Error> {
+    pub fn begin(&mut self, identity: &RunIdentity) -> Result<(), Error> {
         self.session = Session::begin(self.output.state(), self.unfinished.take(), identity)?;
         self.output.set_keep(false);
         Ok(())
@@ -64,25 +63,31 @@ impl Run {
 
     /// Ends a step of the run.
     pub fn lap(&mut self, name: &str) {
-        self.clock.lap(name);
+        self.clock.end_step(name);
+    }
+
+    /// The folder that becomes the output.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.output.path()
     }
 
     /// Does the work and publishes what it made. If it fails, what was finished is kept.
-    pub(crate) fn complete(
+    ///
+    /// # Errors
+    /// What `work` returns, as [`Error::Kept`] if anything was finished; if publishing fails.
+    pub fn complete<R>(
         mut self,
-        work: impl FnOnce(&mut Self) -> Result<Report, Error>,
-    ) -> Result<Report, Error> {
-        let done = work(&mut self).and_then(|report| {
-            report.write(self.output.path())?;
-            Ok(report)
-        });
+        work: impl FnOnce(&mut Self) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let done = work(&mut self);
         match done {
-            Ok(report) => {
+            Ok(result) => {
                 // Syncing may still find the disk full.
                 let folder = folder(self.output.state());
                 self.output.set_keep(true);
                 self.output.publish().map_err(|e| Error::from(e).kept(folder))?;
-                Ok(report)
+                Ok(result)
             }
             Err(error)
                 if (self.session.has_progress() || self.unfinished.is_some())

@@ -17,7 +17,7 @@ use crate::Stage;
 /// Every field can be replaced by itself:
 ///
 /// ```
-/// use moeprune::{ExpertStage, Pipeline, Scored, Stage, WeightStage};
+/// use moeprune_engine::{ExpertStage, Pipeline, Scored, Stage, WeightStage};
 /// use moeprune_score::{Magnitude, PerRow, Rounding, Uniform};
 ///
 /// let magnitude = |experts| Pipeline {

@@ -18,7 +18,8 @@ use crate::{Error, Execution, Pipeline, Progress, session::Session};
 ///
 /// Statistics come from an observation of the unpruned model, so weights are masked as with
 /// `statistics = "stored"`.
-pub(crate) struct UnwrittenModel<'a> {
+#[derive(Debug)]
+pub struct UnwrittenModel<'a> {
     stages: Stages<'a>,
     /// One a layer; `None` if no weight is zeroed.
     ratios: Option<Vec<Sparsity>>,
@@ -28,7 +29,10 @@ pub(crate) struct UnwrittenModel<'a> {
 
 impl<'a> UnwrittenModel<'a> {
     /// The plan must leave nothing open.
-    pub(crate) fn new(
+    ///
+    /// # Errors
+    /// If the plan needs statistics that the observation lacks, or its ratios cannot be allocated.
+    pub fn new(
         kept: &'a KeptExperts<'a>,
         plan: &'a Plan,
         pipeline: &'a Pipeline,
@@ -58,12 +62,14 @@ impl<'a> UnwrittenModel<'a> {
     }
 
     /// The pruned model.
-    pub(crate) fn spec(&self) -> &ModelSpec {
+    #[must_use]
+    pub fn spec(&self) -> &ModelSpec {
         self.stages.kept.spec()
     }
 
     /// Removed and zero weights of each layer as a share of its original Linears, as asked for.
-    pub(crate) fn layer_sparsity(&self) -> Vec<f64> {
+    #[must_use]
+    pub fn layer_sparsity(&self) -> Vec<f64> {
         let source = self.stages.kept.source().spec();
         let all = |linears: Vec<LinearShape>| -> u64 {
             let counted = linears.iter().filter(|linear| linear.id != LinearId::Router);
@@ -79,7 +85,8 @@ impl<'a> UnwrittenModel<'a> {
     }
 
     /// All parameters but removed and zero ones.
-    pub(crate) fn parameters(&self) -> u64 {
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
         let zeros: f64 = (0..self.spec().layers.len()).map(|layer| self.zeros(layer)).sum();
         ParameterCounts::of(self.spec()).all.saturating_sub(zeros.round() as u64)
     }

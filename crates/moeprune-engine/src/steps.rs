@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use crate::Progress;
 
 /// Counts tokens that went through all layers, or megabytes written, and asks whether to stop.
-pub(crate) struct Steps<'a> {
+#[derive(Debug)]
+pub struct Steps<'a> {
     progress: &'a mut dyn Progress,
     layers: usize,
     total: u64,
@@ -17,33 +18,32 @@ pub(crate) struct Steps<'a> {
 
 impl<'a> Steps<'a> {
     /// `tokens` tokens that go through every layer.
-    pub(crate) fn tokens(
+    pub fn tokens(
         step: &str,
         layers: usize,
         tokens: u64,
         done: usize,
         progress: &'a mut dyn Progress,
     ) -> Self {
-        Self::begin(step, layers, tokens, "tokens", done, progress)
+        Self::begin(step, layers, (tokens, "tokens"), done, progress)
     }
 
     /// Bytes that are written in about equal parts.
-    pub(crate) fn megabytes(
+    pub fn megabytes(
         step: &str,
         layers: usize,
         bytes: u64,
         done: usize,
         progress: &'a mut dyn Progress,
     ) -> Self {
-        Self::begin(step, layers, bytes.div_ceil(1_000_000), "MB", done, progress)
+        Self::begin(step, layers, (bytes.div_ceil(1_000_000), "MB"), done, progress)
     }
 
     /// `done` layers were finished by an earlier process.
     fn begin(
         step: &str,
         layers: usize,
-        total: u64,
-        unit: &str,
+        (total, unit): (u64, &str),
         done: usize,
         progress: &'a mut dyn Progress,
     ) -> Self {
@@ -60,23 +60,25 @@ impl<'a> Steps<'a> {
     }
 
     /// `work` is what the layer's [`watch`](Self::watch) calls will add up to.
-    pub(crate) fn begin_layer(&mut self, layer: usize, work: u64) {
+    pub fn begin_layer(&mut self, layer: usize, work: u64) {
         (self.layer, self.work, self.done) = (layer, work.max(1), 0);
     }
 
     /// More of the layer is done.
-    pub(crate) fn watch(&mut self, more: u64) -> ControlFlow<()> {
+    pub fn watch(&mut self, more: u64) -> ControlFlow<()> {
         self.done = (self.done + more).min(self.work);
         self.show();
         if self.progress.should_stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    pub(crate) fn end_layer(&mut self) {
+    /// The layer is done.
+    pub fn end_layer(&mut self) {
         self.done = self.work;
         self.show();
     }
 
-    pub(crate) fn end(self) {
+    /// The step is done.
+    pub fn end(self) {
         self.progress.end();
     }
 
