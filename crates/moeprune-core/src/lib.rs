@@ -65,6 +65,8 @@ pub mod observation;
 mod part_name;
 mod partition;
 mod plan;
+mod promise;
+mod provenance;
 mod sparsity;
 pub mod stage;
 mod tensor;
@@ -86,11 +88,14 @@ pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, Ro
 pub use part_name::PartName;
 pub use partition::Partition;
 pub use plan::{ExpertRatio, LayerPlan, Plan, Survivor, SurvivorReason, UnstructuredPlan};
+pub use promise::{IdleExperts, OpenTotal, Promises, RowRounding, StatisticsSource, TotalPromise};
+pub use provenance::{LayerProvenance, Provenance, REPORT_FILE, REPORT_TEXT_FILE, SourceModel};
 pub use sparsity::Sparsity;
 #[doc(inline)]
 pub use stage::{
     BoundScorer, ClusteredLayer, ExpertBudget, ExpertClustering, ExpertSaliency, ExpertSelector,
-    ExpertSimilarity, ExpertWeights, InputHessian, LayerBehaviour, LayerProfile, LinearView,
-    SparsityAllocator, TensorSink, TensorSource, WeightReconstructor, WeightScorer,
+    ExpertSimilarity, ExpertWeights, InputHessian, KnownPattern, LayerBehaviour, LayerProfile,
+    LinearView, MaskPattern, SparsityAllocator, TensorSink, TensorSource, WeightReconstructor,
+    WeightScorer,
 };
 pub use tensor::{Dtype, MatrixView, TensorBytes};
