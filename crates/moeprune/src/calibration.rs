@@ -6,8 +6,9 @@ use moeprune_capture::{
     CalibrationFile, CalibrationFormat, ObserverOptions, TokenBlocks, embed_blocks,
     observe_and_advance, open_calibration, passes, token_blocks, write_observation,
 };
-use moeprune_checkpoint::{Checkpoint, PartialOutput};
+use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{CorpusTag, Observation};
+use moeprune_files::PartialOutput;
 use moeprune_model::Embedding;
 use tokenizers::Tokenizer;
 

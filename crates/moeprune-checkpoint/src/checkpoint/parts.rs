@@ -9,6 +9,7 @@ use crate::{
     Error, Family,
     config::Config,
     model_directory::ModelDirectory,
+    place::Place,
     spec::{NamedLayers, expert_count},
 };
 
@@ -84,13 +85,13 @@ pub(super) fn check_experts(
 }
 
 /// Checks that every part of the specification is there, in its shape and as floating point, and
-/// that there is no part besides. Gives where each part is.
+/// that there is no part besides. Returns where each part is.
 pub(super) fn check(
     layout: &Layout,
     family: &Family,
     spec: &ModelSpec,
     directory: &ModelDirectory,
-) -> Result<BTreeMap<TensorId, usize>, Error> {
+) -> Result<BTreeMap<TensorId, Place>, Error> {
     let bad = |name: &str, reason: String| {
         let (dir, name) = (directory.path.clone(), name.to_owned());
         Error::Tensor { dir, name, reason }
@@ -127,12 +128,21 @@ pub(super) fn check(
     }
     extra.remove(&TensorId::LmHead); // may be stored though it is tied
     match extra.first() {
-        None => Ok(found),
+        None => Ok(separate(layout, &found)),
         Some(part) => Err(bad(
             &layout.tensors[found[part]].name,
             format!("is the {part}, but a model with this config.json has no such part"),
         )),
     }
+}
+
+/// Each part in a tensor of its own.
+fn separate(layout: &Layout, found: &BTreeMap<TensorId, usize>) -> BTreeMap<TensorId, Place> {
+    let place = |(&part, &at): (&TensorId, &usize)| {
+        let tensor = &layout.tensors[at];
+        (part, Place::separate(at, tensor.shape.clone(), tensor.bytes))
+    };
+    found.iter().map(place).collect()
 }
 
 /// Every part of a model with its shape.

@@ -1,20 +1,16 @@
 //! Writing a checkpoint: the directory it grows in, the files that come along, the weights.
 
 mod auxiliary;
-mod copying;
+mod begun;
+mod copies;
 mod directory;
-mod durable;
-mod partial;
-mod plan;
-mod room;
-mod uncached;
 mod writer;
+mod written;
 
-pub(crate) use self::auxiliary::auxiliary_files;
+pub(crate) use self::auxiliary::{auxiliary_files, open, pieces};
 pub use self::{
     auxiliary::CopiedFiles,
+    copies::RangeCopy,
     directory::OutputDirectory,
-    partial::PartialOutput,
-    plan::PlannedTensor,
     writer::{ShardedWriter, WrittenCheckpoint},
 };

@@ -1,23 +1,23 @@
 //! Weights written as they come, each to the place it was given beforehand.
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File},
     io::{ErrorKind, Write},
+    ops::Range,
     path::{Path, PathBuf},
 };
 
 use moeprune_core::{Dtype, StageError, TensorBytes, TensorSink};
+use moeprune_files::{sync, write_and_rename, write_at};
 
 use super::{
-    copying::{Piece, copy_bytes},
-    durable,
-    plan::{Places, PlannedTensor, ShardPlan, other_plan, places, plan_shards},
+    begun::{Places, is_begun, other_plan, places},
+    copies::{CopyError, Input, Piece, RangeCopy},
+    written::Written,
 };
 use crate::{
     Checkpoint, Error,
-    index::{INDEX_FILE, index_text},
-    positioned::write_at,
+    container::{OutputForm, PlannedFile, PlannedIndex, PlannedTensor, WeightRequest},
 };
 
 /// Files that are open at a time. A layer lies in few of them.
@@ -25,12 +25,12 @@ const MAX_OPEN: usize = 32;
 
 /// Writes tensors announced beforehand, in any order, holding none of them.
 ///
-/// A safetensors file begins with a list of what is in it, so all names, types and shapes are
-/// given first, which fixes the place of every tensor. Then each is [put](TensorSink::put) or
-/// [copied](Self::copy) there. Tensors that together fit into one shard become
-/// `model.safetensors`; otherwise they fill `model-00001-of-0000N.safetensors` and so on, and
-/// [`finish`](Self::finish) writes the index. The same tensors give the same bytes, in whatever
-/// order they come.
+/// A weight file begins with a list of what is in it, so all names, types and shapes are given
+/// first, which fixes the place of every tensor. Then each is [put](TensorSink::put) or
+/// [copied](Self::copy) there, whole or in [pieces](Self::put_range): one tensor may be all experts
+/// of a layer. In safetensors, tensors that together fit into one file become `model.safetensors`;
+/// otherwise they fill `model-00001-of-0000N.safetensors` and so on, and [`finish`](Self::finish)
+/// writes the index. The same tensors give the same bytes, in whatever order they come.
 ///
 /// A file has its header and its final length from the beginning; what was not put yet is a hole.
 /// A writer that ended early can be [resumed](Self::resume) by whoever knows which tensors were
@@ -55,6 +55,7 @@ pub struct ShardedWriter {
     dir: PathBuf,
     shards: Vec<Shard>,
     places: Places,
+    index: Option<PlannedIndex>,
     /// Whether files of an earlier process may be there.
     resumed: bool,
     /// Whether files were made since the directory was last made durable.
@@ -66,9 +67,9 @@ pub struct ShardedWriter {
 
 #[derive(Debug)]
 struct Shard {
-    plan: ShardPlan,
+    plan: PlannedFile,
     /// By tensor.
-    written: Vec<bool>,
+    written: Vec<Written>,
     /// Whether the file is there.
     begun: bool,
     file: Option<File>,
@@ -93,21 +94,32 @@ pub struct WrittenCheckpoint {
 }
 
 impl ShardedWriter {
-    /// Plans the shards: each takes tensors in the given order until the next would bring its data
-    /// above `max_shard_bytes`; a larger tensor has a shard of its own. Writes nothing yet; a file
+    /// Plans the files: each takes tensors in the given order until the next would bring its data
+    /// above the form's limit; a larger tensor has a file of its own. Writes nothing yet; a file
     /// is made when the first of its tensors comes, and must be new.
+    ///
+    /// The form is [that of a model](Checkpoint::output_form), or a limit for safetensors files.
     ///
     /// # Errors
     /// If there are no tensors, a name is given twice, or the size of a tensor cannot be counted.
-    pub fn create(
+    pub fn create<'a>(
         dir: &Path,
-        max_shard_bytes: u64,
+        form: impl Into<OutputForm<'a>>,
         tensors: Vec<PlannedTensor>,
     ) -> Result<Self, Error> {
-        let plans = plan_shards(max_shard_bytes, tensors)?;
-        let places = places(&plans);
-        let shard = |plan: ShardPlan| Shard {
-            written: vec![false; plan.tensors.len()],
+        Self::planned(dir, form.into(), tensors)
+    }
+
+    fn planned(
+        dir: &Path,
+        form: OutputForm<'_>,
+        tensors: Vec<PlannedTensor>,
+    ) -> Result<Self, Error> {
+        let OutputForm { container, max_file_bytes, metadata } = form;
+        let plan = container.plan(WeightRequest { tensors, max_file_bytes, metadata })?;
+        let places = places(&plan.files);
+        let shard = |plan: PlannedFile| Shard {
+            written: plan.ranges.iter().map(|r| Written::nothing_of(r.end - r.start)).collect(),
             plan,
             begun: false,
             file: None,
@@ -116,8 +128,9 @@ impl ShardedWriter {
         };
         Ok(Self {
             dir: dir.to_owned(),
-            shards: plans.into_iter().map(shard).collect(),
+            shards: plan.files.into_iter().map(shard).collect(),
             places,
+            index: plan.index,
             resumed: false,
             files_made: false,
             clock: 0,
@@ -132,21 +145,23 @@ impl ShardedWriter {
     /// # Errors
     /// As [`create`](Self::create), and if a weight file in `dir` is not one of this plan: its
     /// name, its length or its header differ.
-    pub fn resume(
+    pub fn resume<'a>(
         dir: &Path,
-        max_shard_bytes: u64,
+        form: impl Into<OutputForm<'a>>,
         tensors: Vec<PlannedTensor>,
     ) -> Result<Self, Error> {
-        let mut writer = Self::create(dir, max_shard_bytes, tensors)?;
+        let form = form.into();
+        let extension = form.container.extension();
+        let mut writer = Self::planned(dir, form, tensors)?;
         writer.resumed = true;
         for shard in &mut writer.shards {
-            shard.begun = shard.plan.is_begun(dir)?;
+            shard.begun = is_begun(&shard.plan, dir)?;
         }
         for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
             let entry = entry.map_err(Error::io("list", dir))?;
             let (name, path) = (entry.file_name(), entry.path());
-            let planned = writer.shards.iter().any(|s| name == *s.plan.file);
-            let is_weights = path.extension().is_some_and(|e| e == "safetensors");
+            let planned = writer.shards.iter().any(|s| name == *s.plan.name);
+            let is_weights = path.extension().is_some_and(|e| e == extension);
             if is_weights && !planned {
                 return Err(other_plan(&path, "is not a file that would be written"));
             }
@@ -161,17 +176,42 @@ impl ShardedWriter {
     /// If the tensor was not announced, or its file is not there.
     pub fn mark_written(&mut self, name: &str) -> Result<(), Error> {
         let (s, t) = self.place(name)?;
+        self.mark_range_written(name, 0..self.bytes_of(s, t))
+    }
+
+    /// As [`mark_written`](Self::mark_written), of some bytes of a tensor.
+    ///
+    /// # Errors
+    /// As [`mark_written`](Self::mark_written), and if the tensor has no such bytes.
+    pub fn mark_range_written(&mut self, name: &str, range: Range<u64>) -> Result<(), Error> {
+        let (s, t) = self.place(name)?;
+        self.check_within(name, &range)?;
         if !self.shards[s].begun {
-            let file = &self.shards[s].plan.file;
+            let file = &self.shards[s].plan.name;
             let reason = format!(
                 "`{name}` is said to have been written by an earlier process, but there was no \
                  {file}; start anew"
             );
             return Err(Error::Order { reason });
         }
-        if !self.shards[s].written[t] {
-            self.mark(s, t);
-        }
+        self.mark(s, t, &range);
+        Ok(())
+    }
+
+    /// Puts some bytes of a tensor that begin at `at`, both counted in the tensor as it is stored:
+    /// an expert of a tensor that holds all of a layer, say. Pieces come in any order; the tensor
+    /// is complete when all of its bytes were put.
+    ///
+    /// # Errors
+    /// If the tensor was not announced, has no such bytes, or some of them were put before; or if
+    /// writing fails.
+    pub fn put_range(&mut self, name: &str, at: u64, bytes: &[u8]) -> Result<(), Error> {
+        let range = at..at.saturating_add(bytes.len() as u64);
+        let (s, t) = self.free_range(name, &range)?;
+        let place = self.shards[s].plan.ranges[t].start + at;
+        let file = self.file(s)?;
+        write_at(file, bytes, place).map_err(|e| self.failed(s, e))?;
+        self.mark(s, t, &range);
         Ok(())
     }
 
@@ -192,8 +232,9 @@ impl ShardedWriter {
     }
 
     /// [Copies](Self::copy) many tensors, given as pairs of the name here and the name in
-    /// `source`. Tensors that lie side by side in both files are copied as one, at the speed of
-    /// copying a file. `progress` is told how many bytes were copied since it was last called.
+    /// `from`. Tensors that lie side by side in both files are copied as one, at the speed of
+    /// copying a file. `progress` is called with how many bytes were copied since it was last
+    /// called.
     ///
     /// # Errors
     /// As [`copy`](Self::copy), and if a name is given twice. Nothing is copied if a pair is
@@ -201,45 +242,83 @@ impl ShardedWriter {
     pub fn copy_all(
         &mut self,
         pairs: &[(&str, &str)],
-        source: &Checkpoint,
+        from: &Checkpoint,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), Error> {
-        let mut pieces = Vec::with_capacity(pairs.len());
-        for &(name, source_name) in pairs {
-            let stored = source.stored(source_name)?;
-            let place = self.free_place(name, stored.dtype, &stored.shape)?;
-            let to = self.shards[place.0].plan.offsets[place.1];
-            pieces.push(Piece { place, to, from: source.offset(stored), bytes: stored.bytes });
+        let mut copies = Vec::with_capacity(pairs.len());
+        for &(name, source) in pairs {
+            let stored = from.stored(source)?;
+            self.check_form(name, stored.dtype, &stored.shape)?;
+            copies.push(RangeCopy { name, at: 0, source, range: 0..stored.bytes });
         }
-        pieces.sort_by_key(|piece| piece.place);
-        if let Some(twice) = pieces.windows(2).find(|two| two[0].place == two[1].place) {
-            let (s, t) = twice[0].place;
-            return Err(put_twice(&self.shards[s].plan.tensors[t].name));
-        }
-        let mut input: Option<(usize, File)> = None;
+        self.copy_ranges(&copies, from, progress)
+    }
+
+    /// [Copies](Self::copy) pieces of tensors, without looking at them: experts from a tensor that
+    /// holds all of a layer into another such tensor, say. Pieces that lie side by side in both
+    /// files are copied as one. `progress` is called with how many bytes were copied since it was
+    /// last called.
+    ///
+    /// # Errors
+    /// If `from` or this writer has no such tensor, or the tensor no such bytes, or some were put
+    /// before or are given twice; then nothing is copied. Also if copying fails.
+    pub fn copy_ranges(
+        &mut self,
+        copies: &[RangeCopy<'_>],
+        from: &Checkpoint,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), Error> {
+        let pieces = self.pieces(copies, from)?;
+        let mut input: Option<Input<'_>> = None;
         for run in pieces.chunk_by(Piece::runs_on_in) {
-            let (from, from_at) = run[0].from;
+            let (file, from_at) = run[0].from;
             let input = match input.take() {
-                Some((shard, file)) if shard == from => input.insert((shard, file)),
-                _ => input.insert((from, source.shard(from).file()?)),
+                Some(open) if open.file == file => input.insert(open),
+                _ => input.insert(Input::open(from, file)?),
             };
             let (s, to_at) = (run[0].place.0, run[0].to);
-            let bytes = run.iter().map(|piece| piece.bytes).sum();
+            let bytes = run.iter().map(Piece::bytes).sum();
             let output = self.file(s)?;
-            copy_bytes((&input.1, from_at), (output, to_at), bytes, progress).map_err(
-                |e| match e.kind() {
-                    ErrorKind::UnexpectedEof => Error::Shard {
-                        path: source.shard(from).path.clone(),
-                        reason: "became shorter while it was being copied".to_owned(),
-                    },
-                    _ => self.failed(s, e),
+            input.copy_to(from_at, (output, to_at), bytes, progress).map_err(|e| match e {
+                CopyError::Reading(e) => e,
+                CopyError::Copying(e) if e.kind() == ErrorKind::UnexpectedEof => Error::Shard {
+                    path: from.weight_file(file).path().to_owned(),
+                    reason: "became shorter while it was being copied".to_owned(),
                 },
-            )?;
+                CopyError::Copying(e) => self.failed(s, e),
+            })?;
             for piece in run {
-                self.mark(s, piece.place.1);
+                self.mark(s, piece.place.1, &piece.written);
             }
         }
         Ok(())
+    }
+
+    /// What is copied from where to where, in the order of the files that are written.
+    fn pieces(&self, copies: &[RangeCopy<'_>], from: &Checkpoint) -> Result<Vec<Piece>, Error> {
+        let mut pieces = Vec::with_capacity(copies.len());
+        for RangeCopy { name, at, source, range } in copies {
+            let stored = from.stored(source)?;
+            if range.start > range.end || range.end > stored.bytes {
+                let bytes = stored.bytes;
+                let reason = format!("`{source}` has {bytes} bytes and none at {range:?}");
+                return Err(Error::Order { reason });
+            }
+            let written = *at..at.saturating_add(range.end - range.start);
+            let place = self.free_range(name, &written)?;
+            let to = self.shards[place.0].plan.ranges[place.1].start + at;
+            pieces.push(Piece { place, written, to, from: from.offset(stored, range.start) });
+        }
+        pieces.sort_by_key(|piece| (piece.place, piece.written.start));
+        let overlap = |two: &&[Piece]| {
+            let (a, b) = (&two[0], &two[1]);
+            a.place == b.place && (a.written.end > b.written.start || a.written == b.written)
+        };
+        if let Some(twice) = pieces.windows(2).find(overlap) {
+            let (s, t) = twice[0].place;
+            return Err(put_twice(&self.shards[s].plan.tensors[t].name));
+        }
+        Ok(pieces)
     }
 
     /// Makes everything durable that was put or copied so far, and the names of the files.
@@ -254,7 +333,7 @@ impl ShardedWriter {
             }
         }
         if self.files_made {
-            durable::sync(&self.dir)?;
+            sync(&self.dir)?;
             self.files_made = false;
         }
         Ok(())
@@ -263,14 +342,16 @@ impl ShardedWriter {
     /// Bytes that all weight files will have together.
     #[must_use]
     pub fn planned_bytes(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.plan.file_bytes()).sum()
+        self.shards.iter().map(|shard| shard.plan.bytes).sum()
     }
 
     /// Names of the tensors that were not put yet, in the order they were announced.
     pub fn missing(&self) -> impl Iterator<Item = &str> {
         self.shards.iter().flat_map(|shard| {
             let tensors = shard.plan.tensors.iter().zip(&shard.written);
-            tensors.filter(|(_, written)| !**written).map(|(tensor, _)| tensor.name.as_str())
+            tensors
+                .filter(|(_, written)| !written.is_complete())
+                .map(|(tensor, _)| tensor.name.as_str())
         })
     }
 
@@ -286,13 +367,12 @@ impl ShardedWriter {
                 format!("finished after {written} of {tensors} tensors; `{name}` is missing");
             return Err(Error::Order { reason });
         }
-        let tensor_bytes = self.shards.iter().map(|shard| shard.plan.data_bytes).sum();
-        if self.shards.len() > 1 {
-            self.write_index(tensor_bytes)?;
-        }
+        let ranges = self.shards.iter().flat_map(|shard| &shard.plan.ranges);
+        let tensor_bytes = ranges.map(|range| range.end - range.start).sum();
+        self.write_index()?;
         self.sync()?;
         Ok(WrittenCheckpoint {
-            files: self.shards.iter().map(|shard| shard.plan.file.clone()).collect(),
+            files: self.shards.iter().map(|shard| shard.plan.name.clone()).collect(),
             bytes: self.planned_bytes(),
             tensor_bytes,
             tensors,
@@ -300,12 +380,8 @@ impl ShardedWriter {
     }
 
     fn put_tensor(&mut self, name: &str, tensor: &TensorBytes<'_>) -> Result<(), Error> {
-        let (s, t) = self.free_place(name, tensor.dtype(), tensor.shape())?;
-        let at = self.shards[s].plan.offsets[t];
-        let file = self.file(s)?;
-        write_at(file, tensor.bytes(), at).map_err(|e| self.failed(s, e))?;
-        self.mark(s, t);
-        Ok(())
+        self.check_form(name, tensor.dtype(), tensor.shape())?;
+        self.put_range(name, 0, tensor.bytes())
     }
 
     /// Shard of a tensor, and position in it.
@@ -316,33 +392,47 @@ impl ShardedWriter {
             .ok_or_else(|| Error::Order { reason: format!("`{name}` was not announced") })
     }
 
-    /// As [`place`](Self::place), of a tensor that may be written.
-    fn free_place(
-        &self,
-        name: &str,
-        dtype: Dtype,
-        shape: &[usize],
-    ) -> Result<(usize, usize), Error> {
+    /// Checks that a tensor is of the type and shape that were announced.
+    fn check_form(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<(), Error> {
         let (s, t) = self.place(name)?;
-        let shard = &self.shards[s];
-        let planned = &shard.plan.tensors[t];
-        if planned.dtype != dtype || planned.shape != shape {
-            let reason = format!(
-                "`{name}` was announced as {} {:?} but is {dtype} {shape:?}",
-                planned.dtype, planned.shape
-            );
-            return Err(Error::Order { reason });
+        let planned = &self.shards[s].plan.tensors[t];
+        if planned.dtype == dtype && planned.shape == shape {
+            return Ok(());
         }
-        if shard.written[t] {
+        let reason = format!(
+            "`{name}` was announced as {} {:?} but is {dtype} {shape:?}",
+            planned.dtype, planned.shape
+        );
+        Err(Error::Order { reason })
+    }
+
+    /// Shard of a tensor, and position in it, if these bytes of it may be written.
+    fn free_range(&self, name: &str, range: &Range<u64>) -> Result<(usize, usize), Error> {
+        let (s, t) = self.place(name)?;
+        self.check_within(name, range)?;
+        if self.shards[s].written[t].meets(range) {
             return Err(put_twice(name));
         }
         Ok((s, t))
     }
 
-    fn mark(&mut self, s: usize, t: usize) {
-        let shard = &mut self.shards[s];
-        shard.written[t] = true;
-        self.written_bytes += shard.plan.tensor_bytes(t);
+    fn check_within(&self, name: &str, range: &Range<u64>) -> Result<(), Error> {
+        let (s, t) = self.place(name)?;
+        if self.shards[s].written[t].holds(range) {
+            return Ok(());
+        }
+        let bytes = self.bytes_of(s, t);
+        let reason = format!("`{name}` was announced with {bytes} bytes and has none at {range:?}");
+        Err(Error::Order { reason })
+    }
+
+    fn bytes_of(&self, s: usize, t: usize) -> u64 {
+        let range = &self.shards[s].plan.ranges[t];
+        range.end - range.start
+    }
+
+    fn mark(&mut self, s: usize, t: usize, range: &Range<u64>) {
+        self.written_bytes += self.shards[s].written[t].add(range);
     }
 
     /// The file of a shard for writing to.
@@ -350,7 +440,7 @@ impl ShardedWriter {
         if self.shards[s].file.is_none() {
             self.close_if_many()?;
             let file = if self.shards[s].begun {
-                let path = self.dir.join(&self.shards[s].plan.file);
+                let path = self.dir.join(&self.shards[s].plan.name);
                 File::options().write(true).open(&path).map_err(Error::io("open", &path))?
             } else {
                 self.begin_file(s)?
@@ -368,15 +458,15 @@ impl ShardedWriter {
     /// bears its name can be resumed, whenever the process or the machine stopped.
     fn begin_file(&mut self, s: usize) -> Result<File, Error> {
         let plan = &self.shards[s].plan;
-        let path = self.dir.join(&plan.file);
+        let path = self.dir.join(&plan.name);
         if path.symlink_metadata().is_ok() {
             return Err(Error::io("create", &path)(ErrorKind::AlreadyExists.into()));
         }
-        let unnamed = self.dir.join(format!(".{}.new", plan.file));
+        let unnamed = self.dir.join(format!(".{}.new", plan.name));
         let mut file = File::create(&unnamed).map_err(Error::io("create", &unnamed))?;
         let begun = file
             .write_all(&plan.header)
-            .and_then(|()| file.set_len(plan.file_bytes()))
+            .and_then(|()| file.set_len(plan.bytes))
             .and_then(|()| file.sync_all())
             .and_then(|()| fs::rename(&unnamed, &path));
         begun.map_err(|e| self.failed(s, e))?;
@@ -408,24 +498,20 @@ impl ShardedWriter {
         Ok(())
     }
 
-    fn write_index(&mut self, tensor_bytes: u64) -> Result<(), Error> {
-        let mut weight_map = BTreeMap::new();
-        for Shard { plan, .. } in &self.shards {
-            weight_map.extend(plan.tensors.iter().map(|t| (t.name.as_str(), plan.file.as_str())));
-        }
-        let text = index_text(tensor_bytes, &weight_map);
-        let path = self.dir.join(INDEX_FILE);
+    fn write_index(&mut self) -> Result<(), Error> {
+        let Some(PlannedIndex { name, text }) = &self.index else { return Ok(()) };
+        let path = self.dir.join(name);
         if !self.resumed && path.symlink_metadata().is_ok() {
             return Err(Error::io("create", &path)(ErrorKind::AlreadyExists.into()));
         }
-        let unnamed = self.dir.join(format!(".{INDEX_FILE}.new"));
-        durable::write_and_rename(text.as_bytes(), &unnamed, &path)?;
+        let unnamed = self.dir.join(format!(".{name}.new"));
+        write_and_rename(&unnamed, &path, |file| file.write_all(text.as_bytes()))?;
         self.files_made = true;
         Ok(())
     }
 
     fn failed(&self, s: usize, e: std::io::Error) -> Error {
-        let path = self.dir.join(&self.shards[s].plan.file);
+        let path = self.dir.join(&self.shards[s].plan.name);
         let action = match e.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
                 format!(
@@ -442,7 +528,7 @@ impl ShardedWriter {
 
 impl Shard {
     fn is_complete(&self) -> bool {
-        self.written.iter().all(|written| *written)
+        self.written.iter().all(Written::is_complete)
     }
 }
 
