@@ -104,7 +104,7 @@ pub use self::{
     error::Error,
     family::Family,
     output::{CopiedFiles, OutputDirectory, RangeCopy, ShardedWriter, WrittenCheckpoint},
-    place::Place,
+    place::{FusedExperts, Place, TensorForm},
     verify::{Check, LinearZeros, SparsityReport, VerifyReport, verify},
     weights::{average, average_of, check_finite, count_zeros, select_rows, weighted_average_of},
 };

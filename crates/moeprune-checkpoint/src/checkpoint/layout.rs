@@ -8,7 +8,7 @@ use crate::{
     Error,
     container::{self, ContainedIndex, ContainedTensor, Container, Metadata, WeightFile},
     model_directory::ModelDirectory,
-    place::Place,
+    place::{Place, TensorForm},
 };
 
 /// A tensor of a checkpoint, known from a header.
@@ -28,9 +28,11 @@ pub struct StoredTensor {
     /// The part it plays; `None` if the family knows none, and the tensor is carried over as it
     /// is.
     pub part: Option<TensorId>,
-    pub(super) shard: usize,
+    /// Its number among all tensors.
+    index: usize,
+    shard: usize,
     /// From the beginning of the file.
-    pub(super) range: Range<u64>,
+    range: Range<u64>,
 }
 
 impl StoredTensor {
@@ -38,6 +40,12 @@ impl StoredTensor {
     #[must_use]
     pub fn elements(&self) -> u64 {
         self.shape.iter().map(|&dim| dim as u64).product()
+    }
+
+    /// What a [`Place`] needs to know of it.
+    #[must_use]
+    pub fn form(&self) -> TensorForm<'_> {
+        TensorForm { tensor: self.index, dtype: self.dtype, shape: &self.shape }
     }
 }
 
@@ -55,7 +63,8 @@ impl Layout {
     pub(super) fn open(directory: &ModelDirectory) -> Result<Self, Error> {
         let container = container::find(directory.files())?;
         let contents = container.read(directory.files())?;
-        let stored = |tensor: ContainedTensor| StoredTensor {
+        let stored = |(index, tensor): (usize, ContainedTensor)| StoredTensor {
+            index,
             bytes: tensor.range.end - tensor.range.start,
             name: tensor.name,
             dtype: tensor.dtype,
@@ -65,7 +74,7 @@ impl Layout {
             shard: tensor.file,
             range: tensor.range,
         };
-        let tensors = contents.tensors.into_iter().map(stored).collect();
+        let tensors = contents.tensors.into_iter().enumerate().map(stored).collect();
         let (index, metadata) = (contents.index, contents.metadata);
         Ok(Self { container, files: contents.files, tensors, index, metadata })
     }
@@ -78,9 +87,8 @@ impl Layout {
 
     /// A part, from the tensor that it is in.
     pub(super) fn read_part(&self, place: &Place) -> Result<TensorBytes<'_>, Error> {
-        let dtype = self.tensors[place.tensor()].dtype;
         let bytes = place.gather(self.read_range(place.tensor(), place.bytes())?);
-        Ok(TensorBytes::new(dtype, place.shape(), bytes)?)
+        Ok(TensorBytes::new(place.dtype(), place.shape(), bytes)?)
     }
 
     /// Some elements of a part, counted row by row, as a vector.
@@ -89,7 +97,7 @@ impl Layout {
         place: &Place,
         elements: Range<usize>,
     ) -> Result<TensorBytes<'_>, Error> {
-        let dtype = self.tensors[place.tensor()].dtype;
+        let dtype = place.dtype();
         let (expected, got) = (elements.end, place.elements());
         let bits = dtype.bits();
         if elements.start > elements.end || expected > got || !bits.is_multiple_of(8) {

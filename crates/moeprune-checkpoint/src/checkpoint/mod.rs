@@ -206,6 +206,14 @@ impl Checkpoint {
         })
     }
 
+    /// What is at a place of this checkpoint.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read_place(&self, place: &Place) -> Result<TensorBytes<'_>, Error> {
+        self.layout.read_part(place)
+    }
+
     /// The tensor that a place is in.
     #[must_use]
     pub fn tensor_at(&self, place: &Place) -> &StoredTensor {

@@ -128,7 +128,7 @@ pub(super) fn check(
     }
     extra.remove(&TensorId::LmHead); // may be stored though it is tied
     match extra.first() {
-        None => Ok(separate(layout, &found)),
+        None => separate(layout, &found),
         Some(part) => Err(bad(
             &layout.tensors[found[part]].name,
             format!("is the {part}, but a model with this config.json has no such part"),
@@ -137,11 +137,12 @@ pub(super) fn check(
 }
 
 /// Each part in a tensor of its own.
-fn separate(layout: &Layout, found: &BTreeMap<TensorId, usize>) -> BTreeMap<TensorId, Place> {
-    let place = |(&part, &at): (&TensorId, &usize)| {
-        let tensor = &layout.tensors[at];
-        (part, Place::separate(at, tensor.shape.clone(), tensor.bytes))
-    };
+fn separate(
+    layout: &Layout,
+    found: &BTreeMap<TensorId, usize>,
+) -> Result<BTreeMap<TensorId, Place>, Error> {
+    let place =
+        |(&part, &at): (&TensorId, &usize)| Ok((part, Place::separate(layout.tensors[at].form())?));
     found.iter().map(place).collect()
 }
 

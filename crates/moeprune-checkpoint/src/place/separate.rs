@@ -1,36 +1,21 @@
-//! Where a part is: which bytes of which tensor.
+//! A part in a tensor of its own.
 
-use std::{borrow::Cow, ops::Range};
-
-/// Where a part is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    tensor: usize,
-    bytes: Range<u64>,
-    shape: Vec<usize>,
-}
+use super::{Place, TensorForm, byte_len};
+use crate::Error;
 
 impl Place {
-    /// A tensor that holds the part and nothing else.
-    pub(crate) fn separate(tensor: usize, shape: Vec<usize>, bytes: u64) -> Self {
-        Self { tensor, bytes: 0..bytes, shape }
-    }
-    pub(crate) fn tensor(&self) -> usize {
-        self.tensor
-    }
-    pub(crate) fn bytes(&self) -> Range<u64> {
-        self.bytes.clone()
-    }
-    pub(crate) fn shape(&self) -> Vec<usize> {
-        self.shape.clone()
-    }
-    pub(crate) fn elements(&self) -> usize {
-        self.shape.iter().product()
-    }
-    pub(crate) fn is_contiguous(&self) -> bool {
-        true
-    }
-    pub(crate) fn gather<'a>(&self, b: Cow<'a, [u8]>) -> Cow<'a, [u8]> {
-        b
+    /// The whole of a tensor.
+    ///
+    /// # Errors
+    /// If the tensor's size cannot be counted.
+    pub fn separate(tensor: TensorForm<'_>) -> Result<Self, Error> {
+        let TensorForm { tensor, dtype, shape } = tensor;
+        let elements = shape.iter().try_fold(1_usize, |n, &dim| n.checked_mul(dim));
+        let bytes = elements.and_then(|elements| byte_len(dtype, elements));
+        let bytes = bytes.ok_or_else(|| Error::Weight {
+            operation: "finding a part",
+            reason: format!("{dtype} {shape:?} has no whole number of bytes"),
+        })?;
+        Ok(Self { tensor, dtype, shape: shape.to_vec(), bytes: 0..bytes, lines: None })
     }
 }

@@ -10,6 +10,7 @@ mod families;
 mod fixture;
 mod output;
 mod partial;
+mod places;
 mod reading;
 mod resuming;
 mod summaries;

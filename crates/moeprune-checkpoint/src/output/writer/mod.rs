@@ -1,27 +1,28 @@
 //! Weights written as they come, each to the place it was given beforehand.
 
+mod begun;
+mod copies;
+mod files;
+mod written;
+
 use std::{
     fs::{self, File},
-    io::{ErrorKind, Write},
     ops::Range,
     path::{Path, PathBuf},
 };
 
 use moeprune_core::{Dtype, StageError, TensorBytes, TensorSink};
-use moeprune_files::{sync, write_and_rename, write_at};
+use moeprune_files::{sync, write_at};
 
-use super::{
+pub use self::copies::RangeCopy;
+use self::{
     begun::{Places, is_begun, other_plan, places},
-    copies::{CopyError, Input, Piece, RangeCopy},
     written::Written,
 };
 use crate::{
-    Checkpoint, Error,
+    Error,
     container::{OutputForm, PlannedFile, PlannedIndex, PlannedTensor, WeightRequest},
 };
-
-/// Files that are open at a time. A layer lies in few of them.
-const MAX_OPEN: usize = 32;
 
 /// Writes tensors announced beforehand, in any order, holding none of them.
 ///
@@ -98,7 +99,7 @@ impl ShardedWriter {
     /// above the form's limit; a larger tensor has a file of its own. Writes nothing yet; a file
     /// is made when the first of its tensors comes, and must be new.
     ///
-    /// The form is [that of a model](Checkpoint::output_form), or a limit for safetensors files.
+    /// The form is [that of a model](crate::Checkpoint::output_form), or a limit for safetensors files.
     ///
     /// # Errors
     /// If there are no tensors, a name is given twice, or the size of a tensor cannot be counted.
@@ -215,112 +216,6 @@ impl ShardedWriter {
         Ok(())
     }
 
-    /// Copies the stored bytes of a tensor of `source` to the place of `name`, without looking at
-    /// them: nothing is decoded, and where the system can copy between files, nothing passes
-    /// through the memory of this process.
-    ///
-    /// # Errors
-    /// If `source` has no such tensor, `name` was not announced with its type and shape or was
-    /// put before, or copying fails.
-    pub fn copy(
-        &mut self,
-        name: &str,
-        source: &Checkpoint,
-        source_name: &str,
-    ) -> Result<(), Error> {
-        self.copy_all(&[(name, source_name)], source, &mut |_| ())
-    }
-
-    /// [Copies](Self::copy) many tensors, given as pairs of the name here and the name in
-    /// `from`. Tensors that lie side by side in both files are copied as one, at the speed of
-    /// copying a file. `progress` is called with how many bytes were copied since it was last
-    /// called.
-    ///
-    /// # Errors
-    /// As [`copy`](Self::copy), and if a name is given twice. Nothing is copied if a pair is
-    /// wrong.
-    pub fn copy_all(
-        &mut self,
-        pairs: &[(&str, &str)],
-        from: &Checkpoint,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<(), Error> {
-        let mut copies = Vec::with_capacity(pairs.len());
-        for &(name, source) in pairs {
-            let stored = from.stored(source)?;
-            self.check_form(name, stored.dtype, &stored.shape)?;
-            copies.push(RangeCopy { name, at: 0, source, range: 0..stored.bytes });
-        }
-        self.copy_ranges(&copies, from, progress)
-    }
-
-    /// [Copies](Self::copy) pieces of tensors, without looking at them: experts from a tensor that
-    /// holds all of a layer into another such tensor, say. Pieces that lie side by side in both
-    /// files are copied as one. `progress` is called with how many bytes were copied since it was
-    /// last called.
-    ///
-    /// # Errors
-    /// If `from` or this writer has no such tensor, or the tensor no such bytes, or some were put
-    /// before or are given twice; then nothing is copied. Also if copying fails.
-    pub fn copy_ranges(
-        &mut self,
-        copies: &[RangeCopy<'_>],
-        from: &Checkpoint,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<(), Error> {
-        let pieces = self.pieces(copies, from)?;
-        let mut input: Option<Input<'_>> = None;
-        for run in pieces.chunk_by(Piece::runs_on_in) {
-            let (file, from_at) = run[0].from;
-            let input = match input.take() {
-                Some(open) if open.file == file => input.insert(open),
-                _ => input.insert(Input::open(from, file)?),
-            };
-            let (s, to_at) = (run[0].place.0, run[0].to);
-            let bytes = run.iter().map(Piece::bytes).sum();
-            let output = self.file(s)?;
-            input.copy_to(from_at, (output, to_at), bytes, progress).map_err(|e| match e {
-                CopyError::Reading(e) => e,
-                CopyError::Copying(e) if e.kind() == ErrorKind::UnexpectedEof => Error::Shard {
-                    path: from.weight_file(file).path().to_owned(),
-                    reason: "became shorter while it was being copied".to_owned(),
-                },
-                CopyError::Copying(e) => self.failed(s, e),
-            })?;
-            for piece in run {
-                self.mark(s, piece.place.1, &piece.written);
-            }
-        }
-        Ok(())
-    }
-
-    /// What is copied from where to where, in the order of the files that are written.
-    fn pieces(&self, copies: &[RangeCopy<'_>], from: &Checkpoint) -> Result<Vec<Piece>, Error> {
-        let mut pieces = Vec::with_capacity(copies.len());
-        for RangeCopy { name, at, source, range } in copies {
-            let stored = from.stored(source)?;
-            if range.start > range.end || range.end > stored.bytes {
-                let bytes = stored.bytes;
-                let reason = format!("`{source}` has {bytes} bytes and none at {range:?}");
-                return Err(Error::Order { reason });
-            }
-            let written = *at..at.saturating_add(range.end - range.start);
-            let place = self.free_range(name, &written)?;
-            let to = self.shards[place.0].plan.ranges[place.1].start + at;
-            pieces.push(Piece { place, written, to, from: from.offset(stored, range.start) });
-        }
-        pieces.sort_by_key(|piece| (piece.place, piece.written.start));
-        let overlap = |two: &&[Piece]| {
-            let (a, b) = (&two[0], &two[1]);
-            a.place == b.place && (a.written.end > b.written.start || a.written == b.written)
-        };
-        if let Some(twice) = pieces.windows(2).find(overlap) {
-            let (s, t) = twice[0].place;
-            return Err(put_twice(&self.shards[s].plan.tensors[t].name));
-        }
-        Ok(pieces)
-    }
-
     /// Makes everything durable that was put or copied so far, and the names of the files.
     ///
     /// # Errors
@@ -434,96 +329,6 @@ impl ShardedWriter {
     fn mark(&mut self, s: usize, t: usize, range: &Range<u64>) {
         self.written_bytes += self.shards[s].written[t].add(range);
     }
-
-    /// The file of a shard for writing to.
-    fn file(&mut self, s: usize) -> Result<&File, Error> {
-        if self.shards[s].file.is_none() {
-            self.close_if_many()?;
-            let file = if self.shards[s].begun {
-                let path = self.dir.join(&self.shards[s].plan.name);
-                File::options().write(true).open(&path).map_err(Error::io("open", &path))?
-            } else {
-                self.begin_file(s)?
-            };
-            self.shards[s].file = Some(file);
-        }
-        self.clock += 1;
-        let shard = &mut self.shards[s];
-        (shard.used, shard.dirty) = (self.clock, true);
-        let Some(file) = &shard.file else { unreachable!("was opened above") };
-        Ok(file)
-    }
-
-    /// Makes a file with its header and its final length, under another name first: a file that
-    /// bears its name can be resumed, whenever the process or the machine stopped.
-    fn begin_file(&mut self, s: usize) -> Result<File, Error> {
-        let plan = &self.shards[s].plan;
-        let path = self.dir.join(&plan.name);
-        if path.symlink_metadata().is_ok() {
-            return Err(Error::io("create", &path)(ErrorKind::AlreadyExists.into()));
-        }
-        let unnamed = self.dir.join(format!(".{}.new", plan.name));
-        let mut file = File::create(&unnamed).map_err(Error::io("create", &unnamed))?;
-        let begun = file
-            .write_all(&plan.header)
-            .and_then(|()| file.set_len(plan.bytes))
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&unnamed, &path));
-        begun.map_err(|e| self.failed(s, e))?;
-        self.shards[s].begun = true;
-        self.files_made = true;
-        Ok(file)
-    }
-
-    /// Closes the file used longest ago if there are too many. Files are made durable before:
-    /// once closed, nobody would be told that the system failed to write them.
-    fn close_if_many(&mut self) -> Result<(), Error> {
-        let open = self.shards.iter().enumerate().filter(|(_, shard)| shard.file.is_some());
-        if open.clone().count() >= MAX_OPEN
-            && let Some((oldest, _)) = open.min_by_key(|(_, shard)| shard.used)
-        {
-            self.sync_shard(oldest)?;
-            self.shards[oldest].file = None;
-        }
-        Ok(())
-    }
-
-    fn sync_shard(&mut self, s: usize) -> Result<(), Error> {
-        if let Some(file) = &self.shards[s].file
-            && self.shards[s].dirty
-        {
-            file.sync_data().map_err(|e| self.failed(s, e))?;
-            self.shards[s].dirty = false;
-        }
-        Ok(())
-    }
-
-    fn write_index(&mut self) -> Result<(), Error> {
-        let Some(PlannedIndex { name, text }) = &self.index else { return Ok(()) };
-        let path = self.dir.join(name);
-        if !self.resumed && path.symlink_metadata().is_ok() {
-            return Err(Error::io("create", &path)(ErrorKind::AlreadyExists.into()));
-        }
-        let unnamed = self.dir.join(format!(".{name}.new"));
-        write_and_rename(&unnamed, &path, |file| file.write_all(text.as_bytes()))?;
-        self.files_made = true;
-        Ok(())
-    }
-
-    fn failed(&self, s: usize, e: std::io::Error) -> Error {
-        let path = self.dir.join(&self.shards[s].plan.name);
-        let action = match e.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-                format!(
-                    "write all of the {} bytes of weights ({} of them are written); make room for",
-                    self.planned_bytes(),
-                    self.written_bytes
-                )
-            }
-            _ => "write".to_owned(),
-        };
-        Error::io(action, path)(e)
-    }
 }
 
 impl Shard {
@@ -544,6 +349,8 @@ impl TensorSink for ShardedWriter {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
     use super::*;
 
     #[test]
