@@ -287,7 +287,7 @@ section_6() {
         [ "$free" -gt 70000000 ] && [ "$(awk '/MemAvailable/ { print $2 }' /proc/meminfo)" -gt 70000000 ] && experts=128
     fi
     # shellcheck disable=SC2086 # several options in one variable
-    check 240 "bench arctic-layer, $experts experts" "$MOEPRUNE" bench arctic-layer --device "$DEVICE" \
+    check 240 "bench arctic-layer, $experts experts" "$HERE/bin/moeprune-bench" arctic-layer --device "$DEVICE" \
         --experts "$experts" --dir "$OUT/arctic-layer" --json "$OUT/arctic-layer.json" ${BENCH_OPTIONS:-} &&
         sed 's/^/           /' "$(log_of "bench arctic-layer, $experts experts")"
     rm -rf "$OUT/arctic-layer"

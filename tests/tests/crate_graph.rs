@@ -11,6 +11,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("moeprune-cluster", core),
         ("moeprune-eval", &[]),
         ("moeprune-files", &[]),
+        ("moeprune-page", core),
         // The engine under capture, not a stage: its sink trait carries tensors.
         ("moeprune-capture", &["moeprune-core", "moeprune-files", "moeprune-model"]),
         ("moeprune-model", core),

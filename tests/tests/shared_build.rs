@@ -24,11 +24,18 @@ fn features(selection: &[&str], edges: &str) -> BTreeMap<String, String> {
 }
 
 /// Compiled for each command, so small: what only the installed binary needs is a feature.
-const OURS_THAT_DIFFER: [&str; 0] = [];
+const OURS_THAT_DIFFER: [&str; 1] = ["moeprune-cli "];
 
 /// Costly, and of use to a single chore, to tests or to benchmarks.
-const NOT_IN_THE_WAY: [&str; 5] =
-    ["criterion", "cudarc", "moeprune-cuda-on-cpu", "nano", "proptest"];
+const NOT_IN_THE_WAY: [&str; 7] = [
+    "criterion",
+    "cudarc",
+    "moeprune-bench",
+    "moeprune-cuda-on-cpu",
+    "nano",
+    "plotters",
+    "proptest",
+];
 
 #[test]
 fn the_first_command_compiles_what_the_second_needs() {

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use moeprune::cli::bytes;
+use moeprune_cli::bytes;
 use rustix::fs::{Advice, fadvise};
 
 use crate::binary;

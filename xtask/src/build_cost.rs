@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use moeprune::cli::{seconds, table};
+use moeprune_cli::{seconds, table};
 
 use crate::binary::{cargo, target_directory};
 

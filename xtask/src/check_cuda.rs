@@ -19,8 +19,14 @@ use crate::binary::{cargo, target_directory};
 pub(crate) struct Arguments {}
 
 /// The crates that have the feature.
-pub(crate) const CRATES: [&str; 4] =
-    ["moeprune-score", "moeprune-model", "moeprune-capture", "moeprune"];
+pub(crate) const CRATES: [&str; 6] = [
+    "moeprune-score",
+    "moeprune-model",
+    "moeprune-capture",
+    "moeprune",
+    "moeprune-cli",
+    "moeprune-bench",
+];
 
 /// Where build scripts would look for a real toolkit.
 const TOOLKIT_VARIABLES: [&str; 6] = [

@@ -1,5 +1,5 @@
-//! Chores that are separate programs, compiled when they are first used: other chores do not wait for the trainer's and
-//! the kernel checks' dependencies.
+//! Chores that are separate programs, compiled when they are first used: other chores do not wait for the trainer, the kernel
+//! checks and the benchmarks. What measures is compiled as it would be installed.
 
 use std::ffi::OsString;
 
@@ -24,6 +24,12 @@ pub(crate) struct Chore {
     release: bool,
 }
 
+pub(crate) const ARCTIC_LAYER: Chore =
+    Chore { package: "moeprune-bench", command: Some("arctic-layer"), release: true };
+pub(crate) const BENCH_PEERS: Chore =
+    Chore { package: "moeprune-bench", command: Some("peers"), release: true };
+pub(crate) const MAKE_CHECKPOINT: Chore =
+    Chore { package: "moeprune-bench", command: Some("make-checkpoint"), release: true };
 pub(crate) const CHECK_KERNELS: Chore =
     Chore { package: "xtask-kernels", command: Some("check-kernels"), release: false };
 pub(crate) const EMULATE_CUDA: Chore =

@@ -43,6 +43,9 @@ const MOST_BYTES: u64 = 60_000_000;
 const GROUPS: [&[&str]; 2] =
     [&["moeprune-score"], &["moeprune-model", "moeprune-capture", "moeprune"]];
 
+/// Packages whose programs are in the bundle.
+const PROGRAMS: [&str; 2] = ["moeprune-cli", "moeprune-bench"];
+
 /// Copied as they lie in the repository.
 const DATA: [&str; 2] = ["assets/nano", "assets/parity"];
 
@@ -63,14 +66,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for crates in GROUPS {
         let crates: Vec<&str> =
             crates.iter().copied().filter(|name| tests.iter().any(|test| test == name)).collect();
-        for built in toolkit.build(&crates)? {
+        for built in toolkit.build(&crates, &["test", "--no-run", "--test", "cuda"])? {
             place(&built, &bundle)?;
         }
+    }
+    for built in toolkit.build(&PROGRAMS, &["build", "--bins"])? {
+        place(&built, &bundle)?;
     }
     for folder in DATA {
         copy_folder(&embedded::root().join(folder), &bundle.join(folder))?;
     }
-    ensure!(bundle.join("bin/moeprune").exists(), "moeprune has no test target named `cuda`");
     let scripts = embedded::root().join("scripts");
     fs::copy(scripts.join("gpu-check.sh"), bundle.join("gpu-check.sh"))?;
     fs::copy(scripts.join("gpu-check-readme.md"), bundle.join("README.md"))?;
@@ -100,7 +105,8 @@ struct Toolkit {
 
 /// An executable that cargo made.
 struct Built {
-    crate_name: String,
+    /// A test's crate folder, or a program's name.
+    name: String,
     is_test: bool,
     path: PathBuf,
 }
@@ -123,19 +129,19 @@ impl Toolkit {
         Ok(Self { root, compute_capability })
     }
 
-    /// Builds the crates' tests for devices and what they run.
-    fn build(&self, crates: &[&str]) -> Result<Vec<Built>> {
+    /// Builds the crates with cargo's `command`.
+    fn build(&self, crates: &[&str], command: &[&str]) -> Result<Vec<Built>> {
         if crates.is_empty() {
             return Ok(Vec::new());
         }
         let begun = Instant::now();
-        let mut test = cargo();
-        test.args(["test", "--no-run", "--release", "--locked", "--features", "cuda"]);
-        test.args(["--test", "cuda", "--message-format=json-render-diagnostics"]);
-        test.args(crates.iter().flat_map(|name| ["--package", name]));
-        test.env("CUDA_HOME", &self.root).env("PATH", self.path()?);
-        test.env("CUDA_COMPUTE_CAP", self.compute_capability.to_string()).env_remove("NVCC");
-        let built = test.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+        let mut build = cargo();
+        build.args(command).args(["--release", "--locked", "--features", "cuda"]);
+        build.arg("--message-format=json-render-diagnostics");
+        build.args(crates.iter().flat_map(|name| ["--package", name]));
+        build.env("CUDA_HOME", &self.root).env("PATH", self.path()?);
+        build.env("CUDA_COMPUTE_CAP", self.compute_capability.to_string()).env_remove("NVCC");
+        let built = build.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
         ensure!(built.status.success(), "{} do not build", crates.join(", "));
         line!("built {}: {:.0} s", crates.join(", "), begun.elapsed().as_secs_f64())?;
         let messages = String::from_utf8_lossy(&built.stdout);
@@ -155,9 +161,12 @@ fn executable(line: &str) -> Option<Built> {
     let message: Value = serde_json::from_str(line).ok()?;
     let path = message.get("executable")?.as_str()?.into();
     let manifest = Path::new(message["manifest_path"].as_str()?);
-    let crate_name = manifest.parent()?.file_name()?.to_str()?.to_owned();
     let is_test = message["target"]["kind"][0] == "test";
-    Some(Built { crate_name, is_test, path })
+    let name = match is_test {
+        true => manifest.parent()?.file_name()?.to_str()?,
+        false => message["target"]["name"].as_str()?,
+    };
+    Some(Built { name: name.to_owned(), is_test, path })
 }
 
 /// The workspace's crates that have a test target of this name.
@@ -180,8 +189,8 @@ fn tests_named_cuda() -> Result<Vec<String>> {
 /// Copies a program to its place, without symbols. A crate's tests look for data from its folder.
 fn place(built: &Built, bundle: &Path) -> Result<()> {
     let to = match built.is_test {
-        true => bundle.join("crates").join(&built.crate_name).join("cuda"),
-        false => bundle.join("bin").join(&built.crate_name),
+        true => bundle.join("crates").join(&built.name).join("cuda"),
+        false => bundle.join("bin").join(&built.name),
     };
     fs::create_dir_all(to.parent().context("a file lies in a folder")?)?;
     succeed(Command::new("strip").arg("-o").arg(&to).arg(&built.path))
@@ -271,8 +280,12 @@ mod tests {
         let line = r#"{"manifest_path": "/w/crates/moeprune-score/Cargo.toml",
             "target": {"kind": ["test"], "name": "cuda"}, "executable": "/w/target/cuda-1"}"#;
         let built = executable(line).unwrap();
-        assert_eq!((built.crate_name.as_str(), built.is_test), ("moeprune-score", true));
+        assert_eq!((built.name.as_str(), built.is_test), ("moeprune-score", true));
         assert_eq!(built.path, Path::new("/w/target/cuda-1"));
+        let line = r#"{"manifest_path": "/w/xtask/bench/Cargo.toml",
+            "target": {"kind": ["bin"], "name": "moeprune-bench"}, "executable": "/w/target/moeprune-bench"}"#;
+        let built = executable(line).unwrap();
+        assert_eq!((built.name.as_str(), built.is_test), ("moeprune-bench", false));
         assert!(executable(r#"{"reason": "build-finished", "success": true}"#).is_none());
         assert!(executable(r#"{"executable": null}"#).is_none());
     }

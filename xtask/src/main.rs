@@ -2,15 +2,13 @@
 #![expect(clippy::print_stderr, reason = "commands print their errors")]
 
 /// Prints a line to standard output, formatted as by `format!`; a `Result`, as of
-/// [`moeprune::cli::print`].
+/// [`moeprune_cli::print`].
 macro_rules! line {
-    ($($format:tt)*) => { moeprune::cli::print(&(format!($($format)*) + "\n")) };
+    ($($format:tt)*) => { moeprune_cli::print(&(format!($($format)*) + "\n")) };
 }
 
 #[cfg(target_os = "linux")]
 mod bench_io;
-#[cfg(target_os = "linux")]
-mod bench_peers;
 #[cfg(target_os = "linux")]
 mod binary;
 #[cfg(target_os = "linux")]
@@ -22,12 +20,11 @@ mod embedded;
 #[cfg(target_os = "linux")]
 mod gpu_bundle;
 #[cfg(target_os = "linux")]
-mod make_checkpoint;
-#[cfg(target_os = "linux")]
 mod measure_memory;
 mod prune_arctic;
 mod readme_results;
 mod results;
+mod same_results;
 
 use std::process::ExitCode;
 
@@ -46,12 +43,17 @@ enum Command {
     BenchIo(bench_io::BenchIoArgs),
     #[cfg(target_os = "linux")]
     BuildCost(build_cost::Arguments),
-    #[cfg(target_os = "linux")]
-    MakeCheckpoint(Box<make_checkpoint::MakeCheckpointArgs>),
+    /// Prune one decoder layer of Arctic's size and time each step
+    #[command(disable_help_flag = true)]
+    BenchArcticLayer(delegate::Arguments),
+    /// Write a checkpoint of a published model's names and shapes with random weights
+    #[command(disable_help_flag = true)]
+    MakeCheckpoint(delegate::Arguments),
     #[cfg(target_os = "linux")]
     MeasureMemory(measure_memory::MeasureMemoryArgs),
-    #[cfg(target_os = "linux")]
-    BenchPeers(bench_peers::Arguments),
+    /// Time Wanda masks against PyTorch's on the CPU (wants Python with torch)
+    #[command(disable_help_flag = true)]
+    BenchPeers(delegate::Arguments),
     #[cfg(target_os = "linux")]
     CheckCuda(check_cuda::Arguments),
     /// Check that the kernels compile, that the committed PTX is theirs, and that no register is spilled
@@ -65,6 +67,7 @@ enum Command {
     PruneArctic(Box<prune_arctic::PruneArcticArgs>),
     ReadmeResults(readme_results::ReadmeResultsArgs),
     Results(results::ResultsArgs),
+    SameResults(same_results::Arguments),
     /// Train the embedded model from nothing and write a Hugging Face directory with its data
     #[command(disable_help_flag = true)]
     TrainNano(delegate::Arguments),
@@ -75,7 +78,7 @@ fn main() -> ExitCode {
     if let Some(code) = build_cost::compile_if_wrapping() {
         return code;
     }
-    let arguments = match moeprune::cli::parse() {
+    let arguments = match moeprune_cli::parse() {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
@@ -85,7 +88,7 @@ fn main() -> ExitCode {
             eprintln!("Error: {error:?}");
             let own = error.downcast_ref::<moeprune::Error>();
             match own.is_some_and(moeprune::Error::is_stop) {
-                true => ExitCode::from(moeprune::cli::stopped_code()),
+                true => ExitCode::from(moeprune_cli::stopped_code()),
                 false => ExitCode::FAILURE,
             }
         }
@@ -98,12 +101,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::BenchIo(arguments) => bench_io::run(&arguments),
         #[cfg(target_os = "linux")]
         Command::BuildCost(arguments) => build_cost::run(&arguments),
-        #[cfg(target_os = "linux")]
-        Command::MakeCheckpoint(arguments) => make_checkpoint::run(&arguments),
+        Command::BenchArcticLayer(arguments) => delegate::run(delegate::ARCTIC_LAYER, &arguments),
+        Command::MakeCheckpoint(arguments) => delegate::run(delegate::MAKE_CHECKPOINT, &arguments),
         #[cfg(target_os = "linux")]
         Command::MeasureMemory(arguments) => measure_memory::run(&arguments),
-        #[cfg(target_os = "linux")]
-        Command::BenchPeers(arguments) => bench_peers::run(&arguments),
+        Command::BenchPeers(arguments) => delegate::run(delegate::BENCH_PEERS, &arguments),
         #[cfg(target_os = "linux")]
         Command::CheckCuda(arguments) => check_cuda::run(&arguments),
         Command::CheckKernels(arguments) => delegate::run(delegate::CHECK_KERNELS, &arguments),
@@ -113,6 +115,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::PruneArctic(arguments) => prune_arctic::run(&arguments),
         Command::ReadmeResults(arguments) => readme_results::run(&arguments),
         Command::Results(arguments) => results::run(&arguments),
+        Command::SameResults(arguments) => same_results::run(&arguments),
         Command::TrainNano(arguments) => delegate::run(delegate::TRAIN_NANO, &arguments),
     }
 }

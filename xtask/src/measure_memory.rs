@@ -12,9 +12,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use moeprune::{
     checkpoint::Checkpoint,
-    cli::{bytes, table},
     core::{LayerTensor, LinearId, MoeInput, TensorId},
 };
+use moeprune_cli::{bytes, table};
 
 use crate::binary;
 

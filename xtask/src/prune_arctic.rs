@@ -5,16 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use moeprune::{
-    Evaluation, Found, Registry, Report, Run,
-    checkpoint::Checkpoint,
-    cli::{
-        CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes, percent,
-        search_if_asked, seconds, table,
-    },
-    evaluate,
-    evaluation::Score,
-    files::OutputKind,
-    prune_found,
+    Evaluation, Found, Registry, Report, Run, checkpoint::Checkpoint, evaluate, evaluation::Score,
+    files::OutputKind, prune_found,
+};
+use moeprune_cli::{
+    CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes, percent,
+    search_if_asked, seconds, table,
 };
 
 use crate::embedded;
@@ -108,7 +104,7 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
         };
         Ok(Some(evaluate(checkpoint, &what, &on, terminal)?))
     };
-    moeprune::cli::listen_for_interrupt();
+    moeprune_cli::listen_resumable();
     // Claims the place before the first question is asked; the run claims it again.
     let resume = args.resume.into();
     drop(Run::claim(&out, &source, resume)?);

@@ -7,12 +7,12 @@ use clap::Args;
 use moeprune::{
     Evaluation, Execution, Pipeline, Recipe, Resume, Silent,
     checkpoint::Checkpoint,
-    cli::{bytes, percent, seconds},
     core::Sparsity,
     evaluate,
     evaluation::{PERPLEXITY, Score},
     prune,
 };
+use moeprune_cli::{bytes, percent, seconds};
 
 use crate::embedded;
 

@@ -9,13 +9,13 @@ use clap::Args;
 use moeprune::{
     Calibration, Evaluation, Execution, Progress, Recipe, Registry, Silent,
     checkpoint::Checkpoint,
-    cli::Terminal,
     compare::{Cut, Measures, Variant, compare},
     core::{Observation, Sparsity},
     observe,
     recipe::Budget,
     search::{Search, SearchReport, search},
 };
+use moeprune_cli::Terminal;
 use serde::{Deserialize, Serialize};
 
 use crate::embedded;

@@ -51,6 +51,7 @@ that may rely on it.
 */
 
 mod accounting;
+pub mod comparison;
 mod distance;
 mod error;
 mod linear;

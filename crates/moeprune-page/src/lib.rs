@@ -83,7 +83,6 @@ finite is an [`Error`] that names it.
 
 mod canvas;
 mod check;
-mod comparison;
 mod error;
 mod heat_map;
 mod layer;
@@ -96,6 +95,6 @@ mod table;
 mod ticks;
 mod wording;
 
-pub use comparison::{Comparison, Cut, Estimate, FORMAT, LayerPicture, UNPRUNED};
 pub use error::Error;
+pub use moeprune_core::comparison::{Comparison, Cut, Estimate, FORMAT, LayerPicture, UNPRUNED};
 pub use page::render;

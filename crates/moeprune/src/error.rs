@@ -166,15 +166,20 @@ impl Error {
         false
     }
 
-    pub(crate) fn kept(self, folder: String) -> Self {
+    /// The same for a run whose finished work stays in `folder`.
+    #[must_use]
+    pub fn kept(self, folder: String) -> Self {
         Self::Kept { error: Box::new(self), folder }
     }
 
-    pub(crate) fn io(path: &Path, verb: &'static str, source: io::Error) -> Self {
+    /// A file that could not be read or written: `verb` says what was tried.
+    #[must_use]
+    pub fn io(path: &Path, verb: &'static str, source: io::Error) -> Self {
         Self::Io { verb, path: path.display().to_string(), source }
     }
 
-    pub(crate) fn stage(
+    /// What a stage could not do, for `map_err`.
+    pub fn stage(
         stage: &'static str,
         layer: impl Into<Option<usize>>,
     ) -> impl FnOnce(StageError) -> Self {

@@ -43,7 +43,7 @@ pub struct Evaluation<'a> {
 
 /// What an evaluation found.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_enums, reason = "what tasks and perplexity give")]
 pub enum Score {
     /// Answers and how many were right.
     Answers(moeprune_eval::Report),

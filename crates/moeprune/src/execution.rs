@@ -56,7 +56,7 @@ impl fmt::Display for DeviceChoice {
 }
 
 /// In which type a device computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "what there are kernels for")]
 pub enum ComputeType {
     /// Products in bf16; norms, softmax, routing and statistics in f32. The default on a GPU.

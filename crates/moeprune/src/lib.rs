@@ -41,7 +41,6 @@ here under short names: [`core`], [`checkpoint`], [`model`], [`capture`], [`simi
 
 mod apply;
 mod calibration;
-pub mod cli;
 pub mod compare;
 mod device_memory;
 mod domains;
@@ -80,13 +79,13 @@ pub use moeprune_similarity as similarity;
 #[cfg(unix)]
 pub use moeprune_synthetic as synthetic;
 
-pub use apply::{Inputs, apply};
+pub use apply::{Inputs, apply, timed};
 pub use calibration::{Calibration, observe, observe_to};
 pub use domains::{Coverage, Domain, blend, coverage, plan_domains};
 pub use error::Error;
 pub use evaluation::{Evaluation, evaluate};
 pub use execution::{ComputeType, DeviceChoice, Execution};
-pub use memory::MemoryNeed;
+pub use memory::{MemoryNeed, available_memory};
 pub use pipeline::Pipeline;
 pub use plan_file::read_plan;
 pub use planning::{PLAN_FORMAT, check_request, plan, plan_exhaustive};

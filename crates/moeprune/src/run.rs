@@ -50,7 +50,8 @@ impl Run {
     }
 
     /// Where the finished layers of an interrupted run lie, as long as this one has not begun.
-    pub(crate) fn left(&self) -> Option<String> {
+    #[must_use]
+    pub fn left(&self) -> Option<String> {
         self.unfinished.as_ref().map(|_| folder(self.output.state()))
     }
 

@@ -4,7 +4,7 @@ use moeprune::{
     Calibration, Evaluation, Execution, Inputs, Pipeline, Recipe, Registry, Resume, Run, Silent,
     apply,
     checkpoint::Checkpoint,
-    compare::{Measures, Variant, compare, render_page},
+    compare::{Measures, Variant, compare},
     core::Sparsity,
     evaluate,
     evaluation::PERPLEXITY,
@@ -87,7 +87,7 @@ fn a_cut_in_memory_is_the_cut_on_disk() {
             let parameters = found.cuts[0].parameters as f64;
             let left = 1.0 - cut.parameters as f64 / parameters;
             assert!((left - all).abs() < 2e-3, "{left} and {all}");
-            assert!(render_page(&found).unwrap().contains("<svg"));
+            assert!(moeprune_page::render(&found).unwrap().contains("<svg"));
         }
     }
 }

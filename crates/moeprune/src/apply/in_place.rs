@@ -12,18 +12,26 @@ use super::held::HeldWeight;
 use crate::{Error, Execution, Pipeline};
 
 /// What is to be zeroed of one Linear.
-pub(crate) struct Masking<'a> {
-    pub(crate) linear: LinearView<'a>,
+#[derive(Debug)]
+pub struct Masking<'a> {
+    /// The Linear and what reached it.
+    pub linear: LinearView<'a>,
     /// What a reconstruction needs; `None` if no token came.
-    pub(crate) hessian: Option<&'a InputHessian>,
-    pub(crate) ratio: Sparsity,
-    pub(crate) pipeline: &'a Pipeline,
-    pub(crate) on: &'a Execution,
+    pub hessian: Option<&'a InputHessian>,
+    /// The share that goes.
+    pub ratio: Sparsity,
+    /// How it is chosen.
+    pub pipeline: &'a Pipeline,
+    /// Where.
+    pub on: &'a Execution,
 }
 
 impl Masking<'_> {
     /// The stored bytes with weights zeroed.
-    pub(crate) fn of_bytes(&self, weight: TensorBytes<'_>) -> Result<TensorBytes<'static>, Error> {
+    ///
+    /// # Errors
+    /// If scoring fails.
+    pub fn of_bytes(&self, weight: TensorBytes<'_>) -> Result<TensorBytes<'static>, Error> {
         let Pipeline { scorer, pattern, rounding, reconstructor, .. } = self.pipeline;
         let (linear, ratio) = (&self.linear, self.ratio);
         let pruned = match reconstructor {
@@ -46,7 +54,7 @@ impl Masking<'_> {
     }
 
     /// Zeroes weights of a tensor where it lies.
-    pub(crate) fn in_place(&self, weight: &Tensor) -> Result<(), Error> {
+    pub fn in_place(&self, weight: &Tensor) -> Result<(), Error> {
         if self.pipeline.reconstructor.is_some() && !weight.device().is_cpu() {
             // There is no kernel of it: the weight goes to the host and back.
             let done = self.of_bytes(self.on.compute().download(weight)?)?;

@@ -18,7 +18,7 @@ mod ratios;
 mod statistics;
 mod steps;
 #[cfg(target_os = "linux")]
-pub(crate) mod timed;
+pub mod timed;
 mod unwritten;
 mod writing;
 

@@ -20,8 +20,8 @@ use moeprune_core::{
 };
 use moeprune_model::{ActivationSink, Embedding, Expert, ExpertTensors, LayerTrunk};
 
-pub(crate) use super::in_place::Masking;
-pub(crate) use stopwatch::{Spent, settle};
+pub use super::in_place::Masking;
+pub use stopwatch::{Spent, settle};
 
 use stopwatch::{timed, timed_bytes};
 
@@ -35,31 +35,31 @@ const EXPERT_ROWS: [usize; 2] = [512, 8192];
 
 /// What each step took.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct PartTimes {
+pub struct PartTimes {
     /// Stored bytes from the files to host memory.
-    pub(crate) read: Spent,
+    pub read: Spent,
     /// Stored bytes to the device, or widened to f32 on the CPU, as often as a pass does it.
-    pub(crate) load: Spent,
+    pub load: Spent,
     /// FLOP of the trunk's Linears.
-    pub(crate) trunk: Spent,
+    pub trunk: Spent,
     /// FLOP of the experts' Linears.
-    pub(crate) experts: Spent,
+    pub experts: Spent,
     /// FLOP of all of them, sums of squared inputs taken on the way.
-    pub(crate) watched: Spent,
+    pub watched: Spent,
     /// Bytes of the activations that are squared and summed.
-    pub(crate) capture: Spent,
+    pub capture: Spent,
     /// Stored bytes, each read and written once.
-    pub(crate) mask: Spent,
+    pub mask: Spent,
     /// Stored bytes back from the device.
-    pub(crate) fetch: Spent,
+    pub fetch: Spent,
     /// Stored bytes into files until they are durable, zeros counted.
-    pub(crate) write: Spent,
+    pub write: Spent,
     /// Tokens that each expert got.
-    pub(crate) expert_tokens: Vec<u64>,
+    pub expert_tokens: Vec<u64>,
     /// Blocks that went through the trunk together.
-    pub(crate) micro_batch: usize,
+    pub micro_batch: usize,
     /// Tokens that an expert takes together at most.
-    pub(crate) expert_rows: usize,
+    pub expert_rows: usize,
 }
 
 /// Takes the blocks through the first layer twice, as it is and with weights zeroed, and writes the
@@ -67,7 +67,7 @@ pub(crate) struct PartTimes {
 ///
 /// # Errors
 /// As those of pruning.
-pub(crate) fn time_parts(
+pub fn time_parts(
     checkpoint: &Checkpoint,
     out: &Path,
     calibration: &Calibration,

@@ -4,7 +4,7 @@ mod likelihood;
 mod pictures;
 
 pub(crate) use likelihood::{Likelihood, likelihood};
-pub use moeprune_page::{Comparison, Cut, LayerPicture, render as render_page};
+pub use moeprune_core::comparison::{Comparison, Cut, LayerPicture};
 
 use std::{path::Path, time::Instant};
 
@@ -12,9 +12,9 @@ use moeprune_capture::{TokenBlocks, open_calibration, token_blocks_in_order};
 use moeprune_checkpoint::{Checkpoint, StoredTensor};
 use moeprune_core::{
     CorpusTag, LayerTensor, LinearId, ModelSpec, Observation, Plan, Sparsity, TensorId,
+    comparison::{Estimate, FORMAT, UNPRUNED},
 };
 use moeprune_eval::load_documents;
-use moeprune_page::{Estimate, FORMAT, UNPRUNED};
 
 use crate::{
     Error, Evaluation, Execution, Pipeline, Progress, Recipe, Registry,

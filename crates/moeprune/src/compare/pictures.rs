@@ -1,8 +1,8 @@
 //! What there is to see of each layer's experts.
 
 use moeprune_checkpoint::Checkpoint;
+use moeprune_core::comparison::LayerPicture;
 use moeprune_core::{ExpertBudget, LayerBehaviour, Observation};
-use moeprune_page::LayerPicture;
 
 use crate::{
     Error, Recipe, Registry,

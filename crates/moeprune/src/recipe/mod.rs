@@ -1,10 +1,12 @@
 //! Recipes: every choice of a pruning run as data.
 
+mod choice;
 pub(crate) mod keys;
 mod pattern;
 mod schema;
 mod stage_choice;
 
+pub use choice::{Budget, Choice, Domains, IdleExperts, RowRounding, Statistics};
 pub use pattern::Pattern;
 pub use schema::schema;
 pub use stage_choice::{Parameter, StageChoice};
@@ -137,64 +139,18 @@ impl CalibrationRecipe {
     }
 }
 
-macro_rules! choice {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
-        #[serde(rename_all = "kebab-case")]
-        #[value(rename_all = "kebab")]
-        #[non_exhaustive]
-        pub enum $name { $($(#[$variant_doc])* $variant),+ }
-    };
-}
-
-choice! {
-    /// How removed experts are spread over the layers.
-    Budget {
-        /// Every layer keeps the same number: what serving engines can load
-        Uniform,
-        /// One threshold over all layers, as in the published code
-        Global,
-    }
-}
-choice! {
-    /// How several observations are weighed against each other.
-    Domains {
-        /// By the weights given with them
-        Blend,
-        /// So that the text of which the survivors keep least keeps most
-        MaxMin,
-    }
-}
-choice! {
-    /// How a row's share is rounded to whole weights.
-    RowRounding {
-        /// Rows round so that the matrix meets its ratio
-        Exact,
-        /// Every row rounds down, as in the published code
-        Floor,
-    }
-}
-choice! {
-    /// What an expert gets that no calibration token reached.
-    IdleExperts {
-        /// Pruned by magnitude at the same ratio
-        Magnitude,
-        /// Left as it is, so the total is missed
-        Dense,
-    }
-}
-choice! {
-    /// Where input statistics come from.
-    Statistics {
-        /// Inputs that went through the pruned layers before
-        Sequential,
-        /// An observation of the unpruned model
-        Stored,
-    }
-}
-
 impl Recipe {
+    /// The text of a recipe that comes with the program.
+    ///
+    /// # Errors
+    /// If none has this name, with those that there are.
+    pub fn built_in_text(name: &str) -> Result<&'static str, Error> {
+        let found = BUILT_IN.iter().find(|(built_in, _)| *built_in == name);
+        found.map(|(_, text)| *text).ok_or_else(|| {
+            Error::Recipe(keys::unknown("show", name, BUILT_IN.iter().map(|(name, _)| *name)))
+        })
+    }
+
     /// The default: STUN for Arctic at 40 % total, 20 % of the experts first.
     ///
     /// # Panics

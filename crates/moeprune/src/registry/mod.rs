@@ -212,7 +212,8 @@ impl Registry {
 
     /// What is known of every stage: the part of a recipe it stands in, its key, and what may
     /// stand there.
-    pub(crate) fn stages(&self) -> [(&'static str, &'static str, Vec<StageInfo>); 6] {
+    #[must_use]
+    pub fn stages(&self) -> [(&'static str, &'static str, Vec<StageInfo>); 6] {
         let info = |name: &str, about: &str, defaults: &[(&str, i64)]| StageInfo {
             name: name.to_owned(),
             about: about.to_owned(),

@@ -8,14 +8,16 @@ use crate::{Error, Execution};
 
 /// Time, and the work it was spent on.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Spent {
-    pub(crate) work: u64,
-    pub(crate) seconds: f64,
+pub struct Spent {
+    /// How much work, in the unit of its step.
+    pub work: u64,
+    /// How long it took.
+    pub seconds: f64,
 }
 
 impl Spent {
     /// Work a second.
-    pub(crate) fn rate(&self) -> f64 {
+    pub fn rate(&self) -> f64 {
         self.work as f64 / self.seconds.max(f64::MIN_POSITIVE)
     }
 }
@@ -46,7 +48,7 @@ pub(super) fn timed_bytes<R>(
 }
 
 /// Waits until all that was asked of a device is done, on every stream.
-pub(crate) fn settle(device: &Device) -> Result<(), Error> {
+pub fn settle(device: &Device) -> Result<(), Error> {
     #[cfg(feature = "cuda")]
     if let Ok(device) = device.as_cuda_device() {
         let context = device.cuda_stream().context().clone();

@@ -1,0 +1,81 @@
+//! `moeprune apply`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use moeprune_files::OutputKind;
+use serde::Deserialize;
+
+use crate::{
+    blend::WeighedFile,
+    options::{CalibrationArgs, DeviceArgs, FamilyArgs, ResumeArgs},
+    prune::print_report,
+    terminal::Terminal,
+};
+use moeprune::{Calibration, Error, Inputs, Recipe, Registry, Run, blend, read_plan};
+
+/// Options of `apply`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  moeprune apply mixtral-8x7b pruned --plan plan.json --calibration c4.json.gz")]
+pub(crate) struct ApplyArgs {
+    /// Directory of the model
+    model: PathBuf,
+    /// Directory to write; must not exist
+    out: PathBuf,
+    /// What `plan` wrote
+    #[arg(long, value_name = "FILE")]
+    plan: PathBuf,
+    /// Statistics of the unpruned model, instead of running calibration text; several are weighed
+    #[arg(long = "observation", value_name = "FILE[=WEIGHT]", conflicts_with = "calibration")]
+    observations: Vec<WeighedFile>,
+    /// Calibration text, run through the pruned layers as they are made
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+    /// Write the report here too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    sampling: CalibrationArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    resume: ResumeArgs,
+    #[command(flatten)]
+    family: FamilyArgs,
+}
+
+pub(crate) fn apply(
+    args: &ApplyArgs,
+    registry: &Registry,
+    terminal: &mut Terminal,
+) -> Result<(), Error> {
+    let mut files = args.family.files(&args.model);
+    files.reads_all(args.observations.iter().map(|file| &file.path));
+    files.reads_all([&args.plan].into_iter().chain(&args.calibration));
+    files.makes(&args.out);
+    let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
+    crate::interrupt::listen_resumable();
+    let on = args.device.open()?;
+    let checkpoint = args.family.open_to_stream(&args.model)?;
+    let mut run = Run::claim(&args.out, &checkpoint, args.resume.into())?;
+    let plan = read_plan(&args.plan)?;
+    let mut recipe = Recipe::deserialize(&plan.recipe)
+        .map_err(|e| Error::Plan(format!("{}: its recipe: {e}", args.plan.display())))?;
+    args.sampling.apply(&mut recipe);
+    let calibration = match &args.calibration {
+        None => None,
+        Some(path) => Some(Calibration::read(path, &checkpoint, &recipe)?),
+    };
+    let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
+    let observation = blend(&domains)?;
+    run.lap("reading statistics");
+    let inputs = match (&calibration, &observation) {
+        (Some(calibration), _) => Inputs::Calibration(calibration),
+        (None, Some(observation)) => Inputs::Observation(observation),
+        (None, None) => Inputs::None,
+    };
+    let pipeline = registry.pipeline(&recipe)?;
+    let report = moeprune::apply(&checkpoint, run, &plan, inputs, &pipeline, &on, terminal)?;
+    print_report(&report, &args.out, json.as_ref())
+}

@@ -1,0 +1,219 @@
+//! `moeprune compare`
+
+use std::path::PathBuf;
+
+use clap::{Args, builder::PossibleValuesParser};
+use moeprune_core::Sparsity;
+use moeprune_eval::TASK_NAMES;
+use moeprune_files::{Destination, OutputKind};
+
+use crate::{
+    blend::WeighedFile,
+    options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, positive, sparsity},
+    table::{bytes, percent, seconds, table},
+    terminal::Terminal,
+};
+use moeprune::{
+    Error, Evaluation, Recipe, Registry, blend,
+    compare::{Comparison, Cut, Measures, Variant},
+};
+
+/// Options of `compare`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  moeprune compare mixtral-8x7b --observation c4.obs --cuts 0.25,0.5 --criteria stun,reap,frequency,random \\
+      --task gsm8k --data test.jsonl --fewshot-data train.jsonl --html compare.html
+  moeprune compare mixtral-8x7b --observation c4.obs --cuts 0,0.25 --sparsity 0.5 --text wikitext.txt --text-blocks 32
+
+No checkpoint is written. With --sparsity, weights are zeroed until each cut reaches that total; a
+cut of 0 then zeroes weights only. Perplexity needs a layer in memory at a time, questions need the
+whole model.")]
+pub(crate) struct CompareArgs {
+    /// Directory of the model
+    model: PathBuf,
+    /// What `observe` stored; several are weighed against each other
+    #[arg(long = "observation", value_name = "FILE[=WEIGHT]")]
+    observations: Vec<WeighedFile>,
+    /// Shares of the experts to remove
+    #[arg(long, value_name = "SHARES", value_delimiter = ',', required = true, value_parser = sparsity)]
+    cuts: Vec<Sparsity>,
+    /// How it is decided which experts go, each at every cut; hc-smoe and reap stand for the recipes
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "stun,reap,frequency,random"
+    )]
+    criteria: Vec<String>,
+    /// Questions to ask
+    #[arg(long, requires = "data", value_parser = PossibleValuesParser::new(TASK_NAMES))]
+    task: Option<String>,
+    /// Questions ({"question","answer"} JSON lines)
+    #[arg(long, value_name = "FILE", requires = "task")]
+    data: Option<PathBuf>,
+    /// Only the first N questions
+    #[arg(long, value_name = "N", value_parser = positive)]
+    limit: Option<usize>,
+    /// Solved examples before each question, if not as the task defines
+    #[arg(long, value_name = "N")]
+    fewshot: Option<usize>,
+    /// Questions that examples are drawn from
+    #[arg(long, value_name = "FILE")]
+    fewshot_data: Option<PathBuf>,
+    /// Metric that counts as accuracy [default: flexible-extract]
+    #[arg(long, value_name = "NAME", default_value = "flexible-extract")]
+    metric: String,
+    /// Text to measure perplexity on
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// Only the first N blocks of the text
+    #[arg(long, value_name = "N", value_parser = positive)]
+    text_blocks: Option<usize>,
+    /// Questions answered together
+    #[arg(long, value_name = "N", default_value = "64", value_parser = positive)]
+    batch: usize,
+    /// Write the table here as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write a page with charts here
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    #[command(flatten)]
+    sampling: CalibrationArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    family: FamilyArgs,
+}
+
+pub(crate) fn compare(
+    args: &CompareArgs,
+    registry: &Registry,
+    terminal: &mut Terminal,
+) -> Result<(), Error> {
+    let (json, html) = destinations(args)?;
+    if args.task.is_none() && args.text.is_none() {
+        return Err(Error::Request(
+            "nothing to measure: give --task with --data, or --text, or both".into(),
+        ));
+    }
+    args.recipe.check_no_search()?;
+    let variants = variants(args, registry)?;
+    let on = args.device.open()?;
+    let checkpoint = args.family.open(&args.model)?;
+    let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
+    let observation = blend(&domains)?;
+    let task = args.task.as_deref().zip(args.data.as_deref());
+    let measures = Measures {
+        task: task.map(|(task, data)| Evaluation {
+            task,
+            data,
+            limit: args.limit,
+            fewshot: args.fewshot,
+            fewshot_data: args.fewshot_data.as_deref(),
+            batch: args.batch,
+            sequence_len: None,
+        }),
+        metric: Some(&args.metric),
+        text: args.text.as_deref(),
+        text_blocks: args.text_blocks,
+        sequence_len: args.sampling.seq_len,
+        skip_unpruned: false,
+    };
+    crate::interrupt::listen();
+    let observation = observation.as_ref();
+    let comparison = moeprune::compare::compare(
+        &checkpoint,
+        observation,
+        &variants,
+        registry,
+        &measures,
+        &on,
+        terminal,
+    )?;
+    // One that fails does not keep the others back.
+    let printed = line!("\n{}", in_rows(&comparison));
+    let saved = json.map_or(Ok(()), |json| write_json(&comparison, &json));
+    let shown = html.map_or(Ok(()), |html| write_page(&comparison, &html));
+    printed.and(saved).and(shown)
+}
+
+fn write_json(comparison: &Comparison, to: &Destination) -> Result<(), Error> {
+    let text = crate::print::json(comparison)?;
+    Ok(to.write(|file| file.write_all(text.as_bytes()))?)
+}
+
+#[cfg(feature = "page")]
+fn write_page(comparison: &Comparison, to: &Destination) -> Result<(), Error> {
+    let page = moeprune_page::render(comparison)
+        .map_err(|e| Error::Request(format!("the page cannot be made: {e}")))?;
+    to.write(|file| file.write_all(page.as_bytes()))?;
+    line!("page → {}", to.path().display())
+}
+
+#[cfg(not(feature = "page"))]
+fn write_page(_: &Comparison, _: &Destination) -> Result<(), Error> {
+    Err(Error::Request("this build makes no pages; build with the feature `page`".into()))
+}
+
+/// Where JSON and page go.
+fn destinations(args: &CompareArgs) -> Result<(Option<Destination>, Option<Destination>), Error> {
+    let mut files = args.family.files(&args.model);
+    files.reads_all(args.observations.iter().map(|file| &file.path));
+    files.reads_all(
+        [&args.data, &args.fewshot_data, &args.text, &args.recipe.recipe].into_iter().flatten(),
+    );
+    let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Comparison)?;
+    let html = files.claim_if_asked("--html", args.html.as_deref(), OutputKind::Page)?;
+    Ok((json, html))
+}
+
+/// Each criterion at each cut.
+fn variants(args: &CompareArgs, registry: &Registry) -> Result<Vec<Variant>, Error> {
+    let mut variants = Vec::new();
+    for name in &args.criteria {
+        for &cut in &args.cuts {
+            let mut recipe = args.recipe.resolve(registry, &args.sampling)?;
+            match Recipe::built_in(name).filter(|_| name == "hc-smoe") {
+                Some(built_in) => {
+                    let Recipe { experts, .. } = built_in;
+                    recipe.experts.criterion = experts.criterion;
+                    recipe.experts.similarity = experts.similarity;
+                    recipe.experts.clustering = experts.clustering;
+                    recipe.experts.survivor = experts.survivor;
+                }
+                None => recipe.experts.criterion = name.parse().map_err(Error::Recipe)?,
+            }
+            recipe.experts.sparsity = cut;
+            if args.recipe.sparsity.is_none() {
+                recipe.sparsity = cut;
+            }
+            recipe.weights.statistics = moeprune::recipe::Statistics::Stored;
+            registry.resolve(&mut recipe)?;
+            variants.push(Variant { name: name.clone(), recipe });
+        }
+    }
+    Ok(variants)
+}
+
+fn in_rows(comparison: &Comparison) -> String {
+    let row = |cut: &Cut| {
+        let accuracy = cut.accuracy.map_or_else(String::new, |estimate| {
+            let error = estimate.stderr.map_or_else(String::new, |e| format!(" ± {e:.3}"));
+            format!("{:.3}{error}", estimate.mean)
+        });
+        vec![
+            if cut.is_unpruned() { "unpruned".into() } else { cut.criterion.clone() },
+            percent(cut.expert_share),
+            percent(cut.total_share),
+            bytes(cut.bytes),
+            cut.perplexity.map_or_else(String::new, |perplexity| format!("{perplexity:.3}")),
+            accuracy,
+            seconds(cut.seconds),
+        ]
+    };
+    let rows: Vec<Vec<String>> = comparison.cuts.iter().map(row).collect();
+    table(&["criterion", "experts", "total", "on disk", "perplexity", "accuracy", "time"], &rows)
+}

@@ -1,0 +1,130 @@
+/*!
+The command line: `moeprune` and, with the same options, `cargo xtask prune-arctic`.
+
+One file a command. A command parses its options, calls the library and prints what it returned;
+it decides nothing itself. Standard output carries results, standard error progress and errors.
+Exit codes: 0 done, 1 failed (a result that could not be written is a failure), 2 wrong usage, 130
+stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP. Files are written through
+[`RunFiles`](moeprune_files::RunFiles), which replaces no input and nothing of another kind.
+*/
+
+/// Prints a line to standard output, formatted as by `format!`; a `Result`, as of
+/// [`print`](print::print).
+macro_rules! line {
+    ($($format:tt)*) => { $crate::print::print(&(format!($($format)*) + "\n")) };
+}
+
+mod apply;
+mod blend;
+mod compare;
+mod eval;
+mod inspect;
+mod interrupt;
+mod observe;
+mod options;
+mod plan;
+mod print;
+mod prune;
+mod recipe;
+mod table;
+mod terminal;
+mod verify;
+
+pub use eval::{EvalArgs, eval};
+pub use interrupt::{listen as listen_for_stop, listen_resumable, stopped_code};
+pub use options::{
+    CalibrationArgs, DeviceArgs, ExpertShare, FamilyArgs, RecipeArgs, ResumeArgs, positive,
+};
+pub use print::{json, parse, print};
+pub use prune::{PruneArgs, print_report, prune, search_if_asked};
+pub use table::{bytes, percent, seconds, table};
+pub use terminal::Terminal;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use moeprune::{Error, Registry};
+
+/// Prune mixture-of-experts language models: experts first, weights next.
+#[derive(Debug, Parser)]
+#[command(name = "moeprune", version, about, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Examples:
+  moeprune inspect mixtral-8x7b
+  moeprune prune mixtral-8x7b pruned --calibration c4.json.gz --sparsity 0.4
+  moeprune prune arctic pruned --calibration c4.json.gz --sparsity 0.2 --expert-sparsity 0.2
+  moeprune eval pruned --task gsm8k --data test.jsonl --fewshot-data train.jsonl
+  moeprune verify pruned --source mixtral-8x7b")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Print results and errors only
+    #[arg(long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show family, layers, experts, parameters by role and bytes; reads headers only
+    Inspect(inspect::InspectArgs),
+    /// Run the model once over calibration text and store what it did
+    Observe(observe::ObserveArgs),
+    /// Weigh observations of several texts against each other; runs no model
+    Blend(blend::BlendArgs),
+    /// Decide which experts go and how sparse the rest becomes
+    Plan(plan::PlanArgs),
+    /// Write the pruned checkpoint that a plan describes
+    Apply(apply::ApplyArgs),
+    /// Observe, plan and apply in one go
+    Prune(PruneArgs),
+    /// Show a recipe that is built in, or what a recipe may say
+    Recipe(recipe::RecipeCommand),
+    /// Ask GSM8K questions, or measure perplexity
+    Eval(EvalArgs),
+    /// Measure several prunings side by side, without writing any
+    Compare(Box<compare::CompareArgs>),
+    /// Check a pruned checkpoint against its source
+    Verify(verify::VerifyArgs),
+}
+
+/// Parses the process's arguments, runs the command and returns its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    main_with(&Registry::built_in())
+}
+
+/// As [`main`], with custom stages under names that recipes and options can use.
+#[must_use]
+pub fn main_with(registry: &Registry) -> ExitCode {
+    let cli: Cli = match parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    let mut terminal = Terminal::new(cli.quiet);
+    let result = match &cli.command {
+        Command::Inspect(args) => inspect::inspect(args),
+        Command::Observe(args) => observe::observe(args, &mut terminal),
+        Command::Blend(args) => blend::blend(args),
+        Command::Plan(args) => plan::plan(args, registry, &mut terminal),
+        Command::Apply(args) => apply::apply(args, registry, &mut terminal),
+        Command::Prune(args) => prune(args, registry, &mut terminal).map(|_| ()),
+        Command::Recipe(args) => recipe::recipe(args, registry),
+        Command::Eval(args) => eval(args, &mut terminal).map(|_| ()),
+        Command::Compare(args) => compare::compare(args, registry, &mut terminal),
+        Command::Verify(args) => match verify::verify(args) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ Error::Recipe(_)) => {
+            terminal.error(&error);
+            ExitCode::from(2)
+        }
+        Err(error) => {
+            terminal.error(&error);
+            if error.is_stop() { ExitCode::from(stopped_code()) } else { ExitCode::FAILURE }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `moeprune observe`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use moeprune_capture::write_observation_to;
+use moeprune_files::{OutputKind, PartialOutput};
+
+use crate::{
+    options::{CalibrationArgs, DeviceArgs, FamilyArgs, ResumeArgs},
+    terminal::Terminal,
+};
+use moeprune::{Calibration, Error, Recipe};
+
+/// Options of `observe`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  moeprune observe mixtral-8x7b --calibration c4.json.gz -o mixtral.obs.safetensors
+  moeprune observe mixtral-8x7b --calibration code.jsonl --domain code -o code.obs.safetensors
+
+The observation holds sums only. One serves any number of plans.")]
+pub(crate) struct ObserveArgs {
+    /// Directory of the model
+    model: PathBuf,
+    /// Calibration text: plain, JSON lines ({"text"}, {"question","answer"}, {"tokens"}), gzipped or not
+    #[arg(long, value_name = "FILE")]
+    calibration: PathBuf,
+    /// Where the observation goes
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// What the text is about, for tables that compare texts [default: the file's name]
+    #[arg(long, value_name = "NAME")]
+    domain: Option<String>,
+    #[command(flatten)]
+    sampling: CalibrationArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    resume: ResumeArgs,
+    #[command(flatten)]
+    family: FamilyArgs,
+}
+
+pub(crate) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(), Error> {
+    let mut files = args.family.files(&args.model);
+    files.reads(&args.calibration);
+    let output = files.claim("-o", &args.output, OutputKind::Observation).inspect_err(|_| {
+        if args.output.is_file() {
+            // Refuses it too, and tidies up after a run that was killed when it was complete.
+            drop(PartialOutput::open(&args.output));
+        }
+    })?;
+    match output.is_file() {
+        true => crate::interrupt::listen_resumable(),
+        // Nothing of it is kept.
+        false => crate::interrupt::listen(),
+    }
+    let on = args.device.open()?;
+    let checkpoint = args.family.open_to_stream(&args.model)?;
+    let mut recipe = Recipe::arctic();
+    args.sampling.apply(&mut recipe);
+    recipe.check()?;
+    let mut calibration = Calibration::read(&args.calibration, &checkpoint, &recipe)?;
+    if let Some(domain) = &args.domain {
+        calibration.tag.name.clone_from(domain);
+    }
+    if output.is_file() {
+        let resume = args.resume.into();
+        moeprune::observe_to(&checkpoint, &calibration, &args.output, resume, &on, terminal)?;
+    } else {
+        let observation = moeprune::observe(&checkpoint, &calibration, &on, terminal)?;
+        output.write(|file| write_observation_to(&observation, file))?;
+    }
+    line!(
+        "observed {} tokens of {} → {}",
+        calibration.tag.tokens(),
+        calibration.tag.name,
+        args.output.display()
+    )
+}

@@ -1,0 +1,116 @@
+//! `moeprune plan`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use moeprune_files::OutputKind;
+
+use crate::{
+    blend::{WeighedFile, print_coverage},
+    options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs},
+    terminal::Terminal,
+};
+use moeprune::{Calibration, Error, Registry, blend, coverage, plan_domains, recipe::EXHAUSTIVE};
+
+/// Options of `plan`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  moeprune plan mixtral-8x7b --expert-sparsity 0.25 --sparsity 0.25 -o plan.json
+  moeprune plan mixtral-8x7b --observation mixtral.obs.safetensors --similarity mixed -o plan.json
+  moeprune plan mixtral-8x7b --recipe reap --observation code.obs=0.7 --observation prose.obs=0.3 -o plan.json
+  moeprune plan mixtral-8x7b --recipe reap --observation code.obs --observation prose.obs --domains max-min -o plan.json")]
+pub(crate) struct PlanArgs {
+    /// Directory of the model
+    model: PathBuf,
+    /// What `observe` stored; rankings need it, ties are decided better with it. Several are weighed
+    /// against each other token for token, equally if no weights are given
+    #[arg(long = "observation", value_name = "FILE[=WEIGHT]")]
+    observations: Vec<WeighedFile>,
+    /// Calibration text, for --criterion exhaustive alone: it runs the model
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+    /// Where the plan goes
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Also choose among three or more alike experts, by reading them; otherwise `apply` does
+    #[arg(long)]
+    read_experts: bool,
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    #[command(flatten)]
+    sampling: CalibrationArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    family: FamilyArgs,
+}
+
+pub(crate) fn plan(
+    args: &PlanArgs,
+    registry: &Registry,
+    terminal: &mut Terminal,
+) -> Result<(), Error> {
+    let mut files = args.family.files(&args.model);
+    files.reads_all(args.observations.iter().map(|file| &file.path));
+    files.reads_all(args.calibration.iter().chain(&args.recipe.recipe));
+    let output = files.claim("-o", &args.output, OutputKind::Plan)?;
+    args.recipe.check_no_search()?;
+    let recipe = args.recipe.resolve(registry, &args.sampling)?;
+    let checkpoint = args.family.open_to_stream(&args.model)?;
+    let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
+    let pipeline = registry.pipeline(&recipe)?;
+    let (mut plan, domains) = match &args.calibration {
+        Some(path) if recipe.experts.criterion.name == EXHAUSTIVE => {
+            let calibration = Calibration::read(path, &checkpoint, &recipe)?;
+            let on = args.device.open()?;
+            crate::interrupt::listen();
+            let observation = blend(&domains)?;
+            let seen = observation.as_ref();
+            let plan = moeprune::plan_exhaustive(
+                &checkpoint,
+                &calibration,
+                seen,
+                &recipe,
+                &pipeline,
+                &on,
+                terminal,
+            )?;
+            (plan, domains)
+        }
+        Some(_) => {
+            return Err(Error::Request(
+                "--calibration is for --criterion exhaustive; other criteria plan from what \
+                 `observe` stored (--observation)"
+                    .into(),
+            ));
+        }
+        None => plan_domains(&checkpoint, &domains, &recipe, &pipeline, terminal)?,
+    };
+    if args.read_experts {
+        plan = moeprune::choose_survivors(&checkpoint, &plan, &pipeline, terminal)?;
+    }
+    let json = crate::print::json(&plan)?;
+    output.write(|file| file.write_all(json.as_bytes()))?;
+    let kept: usize = plan.layers.iter().map(|l| l.experts_after()).sum();
+    let before: usize = plan.layers.iter().map(|l| l.experts_before).sum();
+    match &plan.unstructured {
+        None => line!("keeps {kept} of {before} experts → {}", args.output.display())?,
+        Some(asked) => line!(
+            "keeps {kept} of {before} experts and zeroes {} of what is left → {}",
+            crate::table::percent(asked.ratio),
+            args.output.display()
+        )?,
+    }
+    if !domains.is_empty() && !plan.layers.is_empty() {
+        print_coverage(&coverage(&plan, &domains)?)?;
+    }
+    let open = plan.layers.iter().filter(|layer| layer.is_open()).count();
+    if open > 0 {
+        line!(
+            "in {open} of {} layers, which of three or more alike experts stays is decided when \
+             the plan is applied; --read-experts decides at once",
+            plan.layers.len()
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! `moeprune prune`
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::{
+    options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs},
+    table::{bytes, percent, seconds, table},
+    terminal::Terminal,
+};
+use moeprune::{
+    Calibration, Error, Execution, Found, Recipe, Registry, Report, Run,
+    search::{Search, SearchReport},
+};
+use moeprune_checkpoint::Checkpoint;
+use moeprune_files::{Destination, OutputKind};
+
+/// Options of `prune`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  moeprune prune mixtral-8x7b pruned --calibration c4.json.gz
+  moeprune prune mixtral-8x7b pruned --calibration c4.json.gz --sparsity 0.25 --expert-sparsity 0.25
+  moeprune prune arctic pruned --calibration c4.json.gz --sparsity 0.6 --allocation uniform
+  moeprune prune arctic pruned --calibration c4.json.gz --sparsity 0.6 --expert-sparsity auto --allocation auto
+  moeprune prune arctic pruned --calibration c4.json.gz --device cuda
+  moeprune prune arctic pruned --calibration c4.json.gz --resume      after Ctrl-C, a crash or a full disk")]
+#[non_exhaustive]
+pub struct PruneArgs {
+    /// Directory of the model
+    pub model: PathBuf,
+    /// Directory to write; must not exist
+    pub out: PathBuf,
+    /// Calibration text: plain, JSON lines ({"text"}, {"question","answer"}, {"tokens"}), gzipped or not
+    #[arg(long, value_name = "FILE")]
+    pub calibration: PathBuf,
+    /// Write the report here too
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// What is pruned, and how.
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Which part of the calibration text is used.
+    #[command(flatten)]
+    pub sampling: CalibrationArgs,
+    /// Where the model runs.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Whether an interrupted run is continued.
+    #[command(flatten)]
+    pub resume: ResumeArgs,
+    /// How the model is read.
+    #[command(flatten)]
+    pub family: FamilyArgs,
+}
+
+/// Prunes and prints the final table.
+///
+/// # Errors
+/// As [`moeprune::prune`].
+pub fn prune(
+    args: &PruneArgs,
+    registry: &Registry,
+    terminal: &mut Terminal,
+) -> Result<Report, Error> {
+    let mut files = args.family.files(&args.model);
+    files.reads_all([&args.calibration].into_iter().chain(&args.recipe.recipe));
+    files.makes(&args.out);
+    let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
+    crate::interrupt::listen_resumable();
+    let recipe = args.recipe.resolve(registry, &args.sampling)?;
+    let on = args.device.open()?;
+    let checkpoint = args.family.open_to_stream(&args.model)?;
+    let (recipe, searched) = search(args, &checkpoint, recipe, registry, &on, terminal)?;
+    let pipeline = registry.pipeline(&recipe)?;
+    let report = moeprune::prune_found(
+        &checkpoint,
+        &args.out,
+        &args.calibration,
+        &Found { recipe: &recipe, searched },
+        &pipeline,
+        args.resume.into(),
+        &on,
+        terminal,
+    )?;
+    print_report(&report, &args.out, json.as_ref())?;
+    Ok(report)
+}
+
+/// The recipe with what was asked to be searched for.
+fn search(
+    args: &PruneArgs,
+    checkpoint: &Checkpoint,
+    recipe: Recipe,
+    registry: &Registry,
+    on: &Execution,
+    terminal: &mut Terminal,
+) -> Result<(Recipe, Option<SearchReport>), Error> {
+    let what = args.recipe.search();
+    let mut left = None;
+    if what.is_on() {
+        // Refuses what cannot be written before hours are spent; the run claims the place again.
+        let run = Run::claim(&args.out, checkpoint, args.resume.into())?;
+        left = run.left();
+    }
+    search_if_asked(what, checkpoint, &args.calibration, recipe, registry, on, terminal).map_err(
+        |error| match left {
+            Some(folder) if error.is_stop() => error.kept(folder),
+            _ => error,
+        },
+    )
+}
+
+/// Searches for what was asked to be searched for and prints what was found.
+///
+/// # Errors
+/// As [`search`](moeprune::search::search()).
+pub fn search_if_asked(
+    what: Search,
+    checkpoint: &Checkpoint,
+    calibration: &Path,
+    recipe: Recipe,
+    registry: &Registry,
+    on: &Execution,
+    terminal: &mut Terminal,
+) -> Result<(Recipe, Option<SearchReport>), Error> {
+    if !what.is_on() {
+        return Ok((recipe, None));
+    }
+    let calibration = Calibration::read(calibration, checkpoint, &recipe)?;
+    let (recipe, found) =
+        moeprune::search::search(checkpoint, &calibration, &recipe, what, registry, on, terminal)?;
+    print_search(&found)?;
+    Ok((recipe, Some(found)))
+}
+
+fn print_search(found: &SearchReport) -> Result<(), Error> {
+    let rows: Vec<Vec<String>> = found
+        .candidates
+        .iter()
+        .map(|candidate| {
+            let error = candidate.stderr_to_best.map_or_else(String::new, |e| format!("± {e:.4}"));
+            vec![
+                percent(candidate.expert_sparsity),
+                candidate.criterion.to_string(),
+                candidate.allocation.to_string(),
+                format!("{:.4}", candidate.nll),
+                error,
+                if candidate.chosen { "chosen".into() } else { String::new() },
+            ]
+        })
+        .collect();
+    line!(
+        "\nnats a token on {} calibration blocks kept apart; the unpruned model has {:.4}\n{}",
+        found.held_out_blocks,
+        found.unpruned,
+        table(&["experts", "criterion", "allocation", "nats", "to the chosen", ""], &rows)
+    )
+}
+
+/// Prints what a run did, and writes its report to `json` if asked.
+///
+/// # Errors
+/// If the report cannot be written or printed.
+pub fn print_report(report: &Report, out: &Path, json: Option<&Destination>) -> Result<(), Error> {
+    let printed = print_table(report, out);
+    if let Some(json) = json {
+        let text = report.to_json()?;
+        json.write(|file| file.write_all(text.as_bytes()))?;
+    }
+    printed
+}
+
+fn print_table(report: &Report, out: &Path) -> Result<(), Error> {
+    let (asked, got) = (&report.sparsity, report.sparsity.achieved);
+    let before: usize = report.layers.iter().map(|l| l.experts_before).sum();
+    let kept: usize = report.layers.iter().map(|l| l.kept.len()).sum();
+    let rows = vec![
+        vec![
+            "decoder Linears removed or zero".into(),
+            percent(asked.requested),
+            percent(got.linears),
+        ],
+        vec!["  of the experts' weights".into(), String::new(), percent(got.experts)],
+        vec!["  of all parameters".into(), String::new(), percent(got.all)],
+        vec![
+            "experts removed".into(),
+            percent(asked.requested_experts),
+            format!("{} of {before}", before - kept),
+        ],
+        vec![
+            "weights on disk".into(),
+            String::new(),
+            format!("{} → {}", bytes(report.bytes.before), bytes(report.bytes.after)),
+        ],
+        vec!["time".into(), String::new(), seconds(report.stages.iter().map(|s| s.seconds).sum())],
+    ];
+    line!("\n{}", table(&["", "asked", "achieved"], &rows))?;
+    if !report.recipe.prunes_weights() {
+        line!(
+            "Both shares are the same, so only whole experts were removed and no weight was zeroed."
+        )?;
+    }
+    for sentence in &report.serving {
+        line!("{sentence}")?;
+    }
+    if !report.idle_experts.is_empty() {
+        line!("{} experts got no calibration token; see the report.", report.idle_experts.len())?;
+    }
+    if report.scored_linears > 0 {
+        line!(
+            "{} Linears were reached by too few tokens to be reconstructed, and were scored instead.",
+            report.scored_linears
+        )?;
+    }
+    line!("\nwrote {}", out.display())
+}

@@ -1,0 +1,13 @@
+//! The binary as a person runs it: what it prints, where, and how it exits.
+
+mod choices;
+mod command;
+mod delivery;
+mod destinations;
+mod determinism;
+mod device;
+mod full_disk;
+mod hostile;
+mod output;
+mod resume;
+mod signals;

@@ -1,7 +1,0 @@
-//! The `moeprune` command.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    moeprune::cli::main()
-}
