@@ -6,8 +6,9 @@ use moeprune_capture::{
     CalibrationFile, CalibrationFormat, ObserverOptions, SamplingOptions, TokenBlocks,
     embed_blocks, observe_and_advance, open_calibration, passes, token_blocks, write_observation,
 };
-use moeprune_checkpoint::{Checkpoint, PartialOutput};
+use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{CorpusTag, Observation};
+use moeprune_files::PartialOutput;
 use moeprune_model::{Embedding, check_runnable};
 use tokenizers::Tokenizer;
 
@@ -28,7 +29,7 @@ pub trait Sampling {
 
 impl Sampling for SamplingOptions {
     fn options(&self, max_positions: usize) -> SamplingOptions {
-        Self { sequence_len: self.sequence_len.min(max_positions), ..self.clone() }
+        Self { sequence_len: self.sequence_len.min(max_positions), ..*self }
     }
 }
 

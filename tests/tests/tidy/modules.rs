@@ -27,7 +27,7 @@ struct Crate {
 
 #[test]
 fn no_module_needs_itself() {
-    let cycles: Vec<String> = crates().iter().flat_map(|package| cycles(package)).collect();
+    let cycles: Vec<String> = crates().iter().flat_map(cycles).collect();
     assert!(cycles.is_empty(), "modules in a circle:\n{}", cycles.join("\n"));
 }
 

@@ -9,6 +9,7 @@ use crate::{
     Error, Family,
     config::Config,
     model_directory::ModelDirectory,
+    place::Place,
     spec::{NamedTensors, expert_count},
 };
 
@@ -92,13 +93,13 @@ pub(super) fn check_experts(
 }
 
 /// Checks that every part of the specification is there, in its shape and as floating point, and
-/// that there is no part besides. Gives where each part is.
+/// that there is no part besides. Returns where each part is.
 pub(super) fn check(
     layout: &Layout,
     family: &Family,
     spec: &ModelSpec,
     directory: &ModelDirectory,
-) -> Result<BTreeMap<TensorId, usize>, Error> {
+) -> Result<BTreeMap<TensorId, Place>, Error> {
     let bad = |name: &str, reason: String| {
         let (dir, name) = (directory.path.clone(), name.to_owned());
         Error::Tensor { dir, name, reason }
@@ -135,12 +136,22 @@ pub(super) fn check(
     }
     extra.remove(&TensorId::LmHead); // may be stored though it is tied
     match extra.first() {
-        None => Ok(found),
+        None => separate(layout, &found),
         Some(part) => Err(bad(
             &layout.tensors[found[part]].name,
             format!("is the {part}, but a model with this config.json has no such part"),
         )),
     }
+}
+
+/// Each part in a tensor of its own.
+fn separate(
+    layout: &Layout,
+    found: &BTreeMap<TensorId, usize>,
+) -> Result<BTreeMap<TensorId, Place>, Error> {
+    let place =
+        |(&part, &at): (&TensorId, &usize)| Ok((part, Place::separate(layout.tensors[at].form())?));
+    found.iter().map(place).collect()
 }
 
 /// A tensor of a decoder layer that no template names would silently be left out of the forward

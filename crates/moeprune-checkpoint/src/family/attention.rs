@@ -19,7 +19,7 @@ use crate::{Error, config::Config, spec::NamedTensors};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum AttentionForm {
-    Grouped(GroupedForm),
+    Grouped(Box<GroupedForm>),
     Opaque(OpaqueForm),
 }
 
@@ -82,7 +82,8 @@ impl AttentionForm {
     pub(super) fn slots<'a>(&'a self, slots: &mut Slots<'a>) -> Result<(), Error> {
         use AttentionProjection::{Key, Output, Query, Value};
         match self {
-            Self::Grouped(GroupedForm { tensors, .. }) => {
+            Self::Grouped(form) => {
+                let tensors = &form.tensors;
                 for (projection, name) in [
                     (Query, &tensors.query),
                     (Key, &tensors.key),

@@ -12,6 +12,7 @@ mod fixture;
 mod opaque;
 mod output;
 mod partial;
+mod places;
 mod reading;
 mod resuming;
 mod summaries;

@@ -80,7 +80,7 @@ pub fn time_parts(
     let spec = checkpoint.spec();
     let directory = OutputDirectory::open(out, checkpoint)?;
     let mut writer =
-        ShardedWriter::create(directory.path(), checkpoint.max_shard_bytes(), planned(checkpoint))?;
+        ShardedWriter::create(directory.path(), checkpoint.output_form(), planned(checkpoint))?;
     directory.check_room(writer.planned_bytes())?;
     let tokens = calibration.blocks.tokens();
     let mut run = Timing { checkpoint, on, pipeline, ratio, times: PartTimes::default() };

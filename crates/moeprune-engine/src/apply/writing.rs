@@ -53,8 +53,7 @@ impl Output {
             progress.note(&format!("not copied: {} ({why})", path.display()));
         }
         directory.write("config.json", config.as_bytes())?;
-        let mut writer =
-            ShardedWriter::resume(directory.path(), source.max_shard_bytes(), tensors)?;
+        let mut writer = ShardedWriter::resume(directory.path(), source.output_form(), tensors)?;
         directory.check_room(writer.planned_bytes())?;
         if session.outside_written() {
             for stored in outside_layers(kept) {

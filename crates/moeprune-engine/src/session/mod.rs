@@ -21,7 +21,7 @@ pub use record::LayerZeros;
 pub(crate) use record::{Pass, Record};
 
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -86,7 +86,7 @@ impl Session {
             }
             None => {
                 let journal = Journal::create(&state.join(Journal::FILE), identity)?;
-                sync_folder(state)?;
+                moeprune_files::sync(state)?;
                 journal
             }
         };
@@ -112,7 +112,7 @@ impl Session {
                 Ok(())
             }
             Some(Place { journal, state }) => {
-                sync_folder(state)?;
+                moeprune_files::sync(state)?;
                 journal.append(record)
             }
         }
@@ -266,15 +266,6 @@ fn observed(state: &Path, layer: usize) -> PathBuf {
 /// The hidden sibling that a `state` folder is in.
 pub(crate) fn folder(state: &Path) -> String {
     state.parent().unwrap_or(state).display().to_string()
-}
-
-fn sync_folder(folder: &Path) -> Result<(), Error> {
-    if cfg!(windows) {
-        return Ok(()); // folders cannot be opened there
-    }
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|e| Error::io(folder, "write to disk", e))
 }
 
 fn remove(path: &Path) -> Result<(), Error> {

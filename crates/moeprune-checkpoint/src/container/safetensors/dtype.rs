@@ -7,13 +7,13 @@ use serde::{
 };
 
 /// `None` for a type the vocabulary lacks.
-pub(crate) fn from_format(dtype: safetensors::Dtype) -> Option<Dtype> {
+pub(super) fn from_format(dtype: safetensors::Dtype) -> Option<Dtype> {
     let name = dtype.to_string();
     Dtype::ALL.into_iter().find(|ours| ours.to_string() == name)
 }
 
 /// The error names the type, and those the crate knows.
-pub(crate) fn to_format(dtype: Dtype) -> Result<safetensors::Dtype, value::Error> {
+pub(super) fn to_format(dtype: Dtype) -> Result<safetensors::Dtype, value::Error> {
     let name = dtype.to_string();
     safetensors::Dtype::deserialize(IntoDeserializer::<value::Error>::into_deserializer(&*name))
 }

@@ -7,8 +7,8 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::durable;
-use crate::Error;
+use super::{durable, room};
+use crate::{Error, whole::rename_to_new};
 
 /// In the hidden sibling; the process that writes holds a lock on it.
 const MARKER: &str = ".moeprune-partial";
@@ -63,8 +63,27 @@ impl PartialOutput {
         Self::open_at(out, real_place(out)?)
     }
 
+    /// As [`open`](Self::open), of a place that shares nothing with a model folder.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and if `out` is inside of the folder or the folder inside of it.
+    pub fn open_apart_from(out: &Path, model: &Path) -> Result<Self, Error> {
+        let bad = |reason: String| Err(Error::Output { path: out.to_owned(), reason });
+        let place = real_place(out)?;
+        if place.starts_with(model) {
+            return bad(format!(
+                "is inside of the model {}; choose another place",
+                model.display()
+            ));
+        }
+        if model.starts_with(&place) {
+            return bad(format!("contains the model {}; choose another place", model.display()));
+        }
+        Self::open_at(out, place)
+    }
+
     /// As [`open`](Self::open), given the [`real_place`] of `out`.
-    pub(super) fn open_at(out: &Path, place: PathBuf) -> Result<Self, Error> {
+    fn open_at(out: &Path, place: PathBuf) -> Result<Self, Error> {
         let (Some(parent), Some(name)) = (place.parent(), place.file_name()) else {
             let reason = "is no place for a file or directory".to_owned();
             return Err(Error::Output { path: out.to_owned(), reason });
@@ -142,7 +161,7 @@ impl PartialOutput {
     pub fn publish(mut self) -> Result<(), Error> {
         let content = self.content();
         durable::sync_tree(&content)?;
-        if let Err(e) = moeprune_files::rename_to_new(&content, &self.out) {
+        if let Err(e) = rename_to_new(&content, &self.out) {
             return Err(match e.kind() {
                 ErrorKind::AlreadyExists => {
                     let reason = "has appeared while it was being written; nothing was replaced";
@@ -158,13 +177,13 @@ impl PartialOutput {
         }
     }
 
-    /// The directory that holds content and state.
-    pub(super) fn sibling(&self) -> &Path {
-        &self.sibling
-    }
-
-    pub(super) fn out(&self) -> &Path {
-        &self.out
+    /// Checks that the disk has room for an output of so many bytes, those included that are
+    /// there already. Passes where the system cannot tell.
+    ///
+    /// # Errors
+    /// If there is less, with both numbers.
+    pub fn check_room(&self, bytes: u64) -> Result<(), Error> {
+        room::check(&self.sibling, bytes, &self.out)
     }
 
     /// Whether there is something of an earlier process, in the form that this type gives it.
@@ -195,7 +214,7 @@ fn sibling_name(name: &OsStr) -> std::ffi::OsString {
 }
 
 /// The absolute path of something that may not exist, symlinks of what exists resolved.
-pub(super) fn real_place(out: &Path) -> Result<PathBuf, Error> {
+fn real_place(out: &Path) -> Result<PathBuf, Error> {
     let absolute = std::path::absolute(out).map_err(Error::io("find", out))?;
     for existing in absolute.ancestors() {
         let real = match existing.canonicalize() {

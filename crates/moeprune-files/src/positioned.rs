@@ -7,8 +7,12 @@ pub(crate) fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> 
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
 }
 
+/// Writes bytes at a place of a file, whatever its cursor.
+///
+/// # Errors
+/// If the system cannot write all of them.
 #[cfg(unix)]
-pub(crate) fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+pub fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
 }
 
@@ -27,8 +31,12 @@ pub(crate) fn read_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> io::Res
     Ok(())
 }
 
+/// Writes bytes at a place of a file, whatever its cursor.
+///
+/// # Errors
+/// If the system cannot write all of them.
 #[cfg(windows)]
-pub(crate) fn write_at(file: &File, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
+pub fn write_at(file: &File, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
     use std::os::windows::fs::FileExt;
     while !bytes.is_empty() {
         match file.seek_write(bytes, at)? {

@@ -14,33 +14,15 @@ const BLOCK: u64 = 4 << 20;
 /// How many of them there are.
 const BLOCKS: usize = 4;
 
-/// A stored tensor, and where it goes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Piece {
-    /// Shard and position of the tensor in it.
-    pub(super) place: (usize, usize),
-    /// Where it begins in that file.
-    pub(super) to: u64,
-    /// Shard of the source, and where the tensor begins in that file.
-    pub(super) from: (usize, u64),
-    pub(super) bytes: u64,
-}
-
-impl Piece {
-    /// Whether `next` follows in both files.
-    pub(super) fn runs_on_in(&self, next: &Self) -> bool {
-        self.place.0 == next.place.0
-            && self.to + self.bytes == next.to
-            && self.from.0 == next.from.0
-            && self.from.1 + self.bytes == next.from.1
-    }
-}
-
-/// Copies bytes between places of two files; `copied` is told the length of each step.
+/// Copies bytes between places of two files; `copied` is called with the length of each step.
 ///
 /// Where the file system copies by itself, nothing passes through the memory of this process, and
 /// blocks may be shared.
-pub(super) fn copy_bytes(
+///
+/// # Errors
+/// If reading or writing fails; of the kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if the
+/// first file ends before.
+pub fn copy_bytes(
     (from, from_at): (&File, u64),
     (to, to_at): (&File, u64),
     bytes: u64,

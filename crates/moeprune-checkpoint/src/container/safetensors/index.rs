@@ -2,15 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
+    ffi::OsStr,
+    path::{Component, Path, PathBuf},
 };
 
+use moeprune_files::Files;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{Error, json::Members, model_directory::is_plain_name};
+use crate::{Error, json::Members};
 
 /// Name of the index, and of the file of a checkpoint that needs none.
 pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
@@ -20,12 +20,12 @@ const MAX_BYTES: u64 = 100_000_000;
 
 /// A parsed index; all shard names are plain file names.
 #[derive(Debug)]
-pub(crate) struct Index {
+pub(super) struct Index {
     path: PathBuf,
     /// Shard by tensor.
     weight_map: BTreeMap<String, String>,
     /// Bytes of all tensors, as announced.
-    pub(crate) total_size: Option<u64>,
+    pub(super) total_size: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -36,12 +36,12 @@ struct IndexForm<'a> {
 }
 
 impl Index {
-    pub(crate) fn read(path: &Path) -> Result<Self, Error> {
-        let mut text = Vec::new();
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        let read = file.take(MAX_BYTES + 1).read_to_end(&mut text);
-        read.map_err(Error::io("read", path))?;
-        let bad = |reason: String| Error::Index { path: path.to_owned(), reason };
+    /// Reads the index, if there is one.
+    pub(super) fn read(files: &dyn Files) -> Result<Option<Self>, Error> {
+        let text = files.read(Path::new(INDEX_FILE), MAX_BYTES + 1);
+        let Some(text) = text.map_err(Error::in_files(files))? else { return Ok(None) };
+        let path = files.path_of(Path::new(INDEX_FILE));
+        let bad = |reason: String| Error::Index { path: path.clone(), reason };
         if text.len() as u64 > MAX_BYTES {
             return Err(bad(format!("is larger than {MAX_BYTES} bytes; not an index")));
         }
@@ -61,16 +61,16 @@ impl Index {
         let total_size = form.metadata.as_ref().and_then(|m| m.get("total_size"));
         let total_size = total_size.and_then(|size| as_bytes(size.get()));
         let weight_map = form.weight_map.0.into_iter().collect();
-        Ok(Self { path: path.to_owned(), weight_map, total_size })
+        Ok(Some(Self { path, weight_map, total_size }))
     }
 
     /// The shards in the order of their names.
-    pub(crate) fn shards(&self) -> BTreeSet<&str> {
+    pub(super) fn shards(&self) -> BTreeSet<&str> {
         self.weight_map.values().map(String::as_str).collect()
     }
 
     /// Checks that the shards hold what the index says, given each tensor and its shard.
-    pub(crate) fn check<'a>(
+    pub(super) fn check<'a>(
         &self,
         held: impl Iterator<Item = (&'a str, &'a str)>,
     ) -> Result<(), Error> {
@@ -102,7 +102,7 @@ impl Index {
 }
 
 /// The text of an index, in the layout that Hugging Face libraries write.
-pub(crate) fn index_text(total_size: u64, weight_map: &BTreeMap<&str, &str>) -> String {
+pub(super) fn index_text(total_size: u64, weight_map: &BTreeMap<&str, &str>) -> String {
     let index = serde_json::json!({
         "metadata": { "total_size": total_size },
         "weight_map": weight_map,
@@ -115,4 +115,11 @@ fn as_bytes(json: &str) -> Option<u64> {
     let exact = |f: f64| (f >= 0.0 && f.fract() == 0.0 && f < 2_f64.powi(53)).then_some(f as u64);
     let float = || serde_json::from_str::<f64>(json).ok().and_then(exact);
     serde_json::from_str::<u64>(json).ok().or_else(float)
+}
+
+/// Whether this is the name of a file and nothing more: no folder, no `..`, not absolute.
+fn is_plain_name(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    let plain = matches!(components.next(), Some(Component::Normal(c)) if c == OsStr::new(name));
+    plain && components.next().is_none() && !name.contains(['/', '\\', '\0'])
 }

@@ -7,13 +7,6 @@ use std::{
 
 use crate::Error;
 
-/// Writes a file under one name and gives it its own when it is complete and durable, replacing
-/// what bears that.
-pub(super) fn write_and_rename(bytes: &[u8], unnamed: &Path, path: &Path) -> Result<(), Error> {
-    moeprune_files::write_and_rename(unnamed, path, |file| file.write_all(bytes))
-        .map_err(|e| Error::io("write", path)(e.into_io()))
-}
-
 /// Makes a file, or a directory with all that is in it, durable.
 pub(super) fn sync_tree(path: &Path) -> Result<(), Error> {
     let kind = path.symlink_metadata().map_err(Error::io("inspect", path))?.file_type();
@@ -26,7 +19,10 @@ pub(super) fn sync_tree(path: &Path) -> Result<(), Error> {
 }
 
 /// Makes the bytes of a file durable, or the names in a directory.
-pub(super) fn sync(path: &Path) -> Result<(), Error> {
+///
+/// # Errors
+/// If the system fails to, as on a full disk.
+pub fn sync(path: &Path) -> Result<(), Error> {
     if cfg!(windows) && path.is_dir() {
         return Ok(()); // directories cannot be opened there
     }

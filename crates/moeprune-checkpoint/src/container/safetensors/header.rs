@@ -4,11 +4,11 @@
 //! the header looks like, and that the tensors cover the data without holes or overlaps, is the
 //! business of the `safetensors` crate. Added here is what it lets pass: a header that begins with
 //! anything but `{`, keys that are repeated, and fields that it does not know. Its reader also wants the whole file in one
-//! slice, which [`Access::Read`](crate::Access::Read) does not have.
+//! slice, which only a file in memory is.
 //!
 //! Offsets need not be multiples of an element's size: bytes here are never cast in place.
 
-use std::{collections::HashMap, fs::File, io::Read, ops::Range, path::Path};
+use std::{collections::HashMap, ops::Range};
 
 use moeprune_core::Dtype;
 use safetensors::{
@@ -17,9 +17,10 @@ use safetensors::{
 };
 use serde_json::value::RawValue;
 
+use super::dtype::{from_format, to_format};
 use crate::{
-    Error, PlannedTensor,
-    dtype::{from_format, to_format},
+    Error,
+    container::{PlannedTensor, WeightFile, plan::byte_len},
     json::Members,
 };
 
@@ -30,29 +31,26 @@ const LENGTH: u64 = 8;
 
 /// A tensor as a header announces it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct HeaderTensor {
-    pub(crate) name: String,
-    pub(crate) dtype: Dtype,
-    pub(crate) shape: Vec<usize>,
+pub(super) struct HeaderTensor {
+    pub(super) name: String,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
     /// From the beginning of the data.
-    pub(crate) range: Range<u64>,
+    pub(super) range: Range<u64>,
 }
 
-/// Reads the header at the beginning of an open file, and nothing after it: where the data starts,
-/// and the tensors in the order of their data.
-pub(crate) fn read_header(
-    file: &mut File,
-    file_bytes: u64,
-    path: &Path,
-) -> Result<(u64, Vec<HeaderTensor>), Error> {
-    let bad = |reason| Error::Shard { path: path.to_owned(), reason };
+/// Reads the header at the beginning of a file, and nothing after it: where the data starts, and
+/// the tensors in the order of their data.
+pub(super) fn read_header(file: &WeightFile) -> Result<(u64, Vec<HeaderTensor>), Error> {
+    let bad = |reason| Error::Shard { path: file.path().to_owned(), reason };
+    let file_bytes = file.len();
     if file_bytes < LENGTH {
         return Err(bad(format!(
             "is {file_bytes} bytes long, too short for a safetensors file; download it again"
         )));
     }
     let mut length = [0; LENGTH as usize];
-    file.read_exact(&mut length).map_err(Error::io("read", path))?;
+    length.copy_from_slice(&file.read(0..LENGTH)?);
     let length = u64::from_le_bytes(length);
     if length > MAX_HEADER {
         return Err(bad(format!(
@@ -67,15 +65,14 @@ pub(crate) fn read_header(
              truncated, download it again"
         )));
     }
-    let mut json = vec![0; length as usize];
-    file.read_exact(&mut json).map_err(Error::io("read the header of", path))?;
+    let json = file.read(LENGTH..data_start)?;
     let tensors = parse_header(&json, file_bytes - data_start).map_err(bad)?;
     Ok((data_start, tensors))
 }
 
 /// Parses the JSON of a header before `data_bytes` of data. Tensors come in the order of their
 /// data.
-pub(crate) fn parse_header(json: &[u8], data_bytes: u64) -> Result<Vec<HeaderTensor>, String> {
+fn parse_header(json: &[u8], data_bytes: u64) -> Result<Vec<HeaderTensor>, String> {
     if json.first() != Some(&b'{') {
         return Err("header does not begin with `{`; not a safetensors file, or damaged".into());
     }
@@ -174,7 +171,7 @@ fn explain(error: &SafeTensorError, tensors: &[(String, TensorInfo)]) -> String 
 ///
 /// Names must differ, and the sizes must have a sum. The error says what is wrong with which
 /// tensor.
-pub(crate) fn header_bytes(tensors: &[PlannedTensor]) -> Result<Vec<u8>, String> {
+pub(super) fn header_bytes(tensors: &[PlannedTensor]) -> Result<Vec<u8>, String> {
     let mut start = 0;
     let mut entries = Vec::with_capacity(tensors.len());
     for PlannedTensor { name, dtype, shape } in tensors {
@@ -191,14 +188,6 @@ pub(crate) fn header_bytes(tensors: &[PlannedTensor]) -> Result<Vec<u8>, String>
     let mut json = serde_json::to_vec(&metadata).map_err(|e| e.to_string())?;
     json.resize(json.len().next_multiple_of(8), b' ');
     Ok([&(json.len() as u64).to_le_bytes()[..], &json].concat())
-}
-
-/// Bytes of a tensor with elements of `bits` bits; `None` if they cannot be counted or end within
-/// a byte.
-pub(crate) fn byte_len(bits: usize, shape: &[usize]) -> Option<usize> {
-    let elements = shape.iter().try_fold(1_usize, |n, &dim| n.checked_mul(dim))?;
-    let bits = elements.checked_mul(bits)?;
-    bits.is_multiple_of(8).then_some(bits / 8)
 }
 
 #[cfg(test)]
