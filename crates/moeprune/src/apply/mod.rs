@@ -32,7 +32,7 @@ use statistics::Statistics;
 use writing::Output;
 
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{CorpusTag, ExpertRatio, Observation, Plan, SameModel, Sparsity};
+use moeprune_core::{CorpusTag, ExpertRatio, ExtraPolicy, Observation, Plan, SameModel, Sparsity};
 
 use crate::{
     Error, Execution, Pipeline, Progress, Recipe, Report, Run,
@@ -119,6 +119,14 @@ pub(crate) fn apply_plan(
         {
             progress.note(&stored_otherwise(what));
         }
+    }
+    let extra = checkpoint.spec().extra;
+    if let Some(extra) = extra.filter(|extra| extra.policy == ExtraPolicy::Keep) {
+        progress.note(&format!(
+            "note: the {} layers behind the decoder's are copied with all their experts, whatever \
+             the config now says of their number",
+            extra.count
+        ));
     }
     let kept = KeptExperts::new(checkpoint, plan);
     let statistics = Statistics::new(checkpoint, plan, &recipe, inputs, pipeline)?;
