@@ -6,6 +6,7 @@ use candle_core::Tensor;
 use moeprune_core::{
     CorpusTag, InputHessian, InputMoments, LayerObservation, LinearId, ModelSpec, Observation,
     RoutingSums,
+    observation::{Shape, Statistics as _, Values},
 };
 use moeprune_model::{ActivationSink, RoutingChoice};
 
@@ -388,12 +389,13 @@ fn check_routing(layer: usize, routing: &RoutingSums) -> Result<(), Error> {
             paired: routing.coactivation.iter().sum(),
         });
     }
-    let sums = [
-        &routing.gate_sums,
-        &routing.output_norms,
-        &routing.gated_output_norms,
-        &routing.output_peaks,
-    ];
+    let rows = RoutingSums::ROWS.iter().filter(|row| row.shape == Shape::PerExpert);
+    let sums: Vec<&[f64]> = rows
+        .filter_map(|row| match row.of(routing) {
+            Values::Floats(values) => Some(values),
+            Values::Size(_) | Values::Count(_) | Values::Counts(_) => None,
+        })
+        .collect();
     for expert in 0..routing.experts() {
         if !sums.iter().all(|sums| sums[expert].is_finite()) {
             return Err(Error::OutputNotFinite { layer, expert });

@@ -105,7 +105,7 @@ pub use self::{
     shard::Access,
     verify::{Check, LinearZeros, SparsityReport, VerifyReport, verify},
     weights::{
-        average, average_of, check_finite, count_zeros, join_along, select_along, select_rows,
-        weighted_average_of,
+        average, average_of, check_finite, check_finite_weight, count_zeros, join_along,
+        select_along, select_rows, weighted_average_of,
     },
 };

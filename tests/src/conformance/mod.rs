@@ -1,5 +1,5 @@
 /*!
-What the stage traits promise, as tests that any implementation can run.
+What the stage traits and encodings promise, as tests that any implementation can run.
 
 Each suite takes an implementation and panics with what it did wrong. A crate with a stage of its
 own runs it in two lines:
@@ -34,6 +34,7 @@ use proptest::{
 
 pub mod allocator;
 pub mod clustering;
+pub mod encoding;
 pub mod reconstructor;
 pub mod saliency;
 pub mod scorer;

@@ -6,7 +6,8 @@ use std::{
 };
 
 use moeprune::{
-    Calibration, Evaluation, Execution, Inputs, Pipeline, Resume, Run, Silent, apply,
+    Calibration, Evaluation, Execution, FromRecipe as _, Inputs, Pipeline, Resume, Run, Silent,
+    apply,
     checkpoint::{Checkpoint, Family, verify},
     evaluate, observe, plan, prune,
 };
@@ -83,15 +84,15 @@ fn what_would_run_it_says_what_is_missing_before_any_work() {
     let pipeline = Pipeline::from_recipe(&recipe).unwrap();
     let expected = "attention kind `opaque` of layer 0 cannot be run; the model can be inspected, \
                     planned by router distance or a keep-list, applied and verified";
-    let check = |error: moeprune::Error| assert_eq!(error.to_string(), expected);
+    let check = |error: &dyn std::error::Error| assert_eq!(error.to_string(), expected);
 
-    check(Calibration::read(&text, &source, &recipe).map(drop).unwrap_err());
+    check(&Calibration::read(&text, &source, &recipe).map(drop).unwrap_err());
     let plain = Checkpoint::open(&crate::scratch::asset("parity/mixtral")).unwrap();
     let calibration = Calibration::read(&text, &plain, &recipe).unwrap();
-    check(observe(&source, &calibration, &on, &mut Silent).map(drop).unwrap_err());
+    check(&observe(&source, &calibration, &on, &mut Silent).map(drop).unwrap_err());
     let out = scratch.path().join("out");
     let pruned = prune(&source, &out, &text, &recipe, &pipeline, Resume::No, &on, &mut Silent);
-    check(pruned.map(drop).unwrap_err());
+    check(&pruned.map(drop).unwrap_err());
     assert!(!out.exists());
     let what = Evaluation {
         task: "perplexity",
@@ -102,5 +103,5 @@ fn what_would_run_it_says_what_is_missing_before_any_work() {
         batch: 1,
         sequence_len: None,
     };
-    check(evaluate(&source, &what, &on, &mut Silent).map(drop).unwrap_err());
+    check(&evaluate(&source, &what, &on, &mut Silent).map(drop).unwrap_err());
 }

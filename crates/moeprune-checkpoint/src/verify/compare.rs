@@ -1,6 +1,9 @@
 //! One tensor of a pruned model against what it must be.
 
-use moeprune_core::{LayerTensor, LinearId, TensorBytes, TensorId};
+use moeprune_core::{
+    LayerTensor, LinearId, TensorBytes, TensorId,
+    encoding::{self, Comparison},
+};
 
 use super::{Origin, Origins, origin::Average};
 use crate::{
@@ -172,25 +175,16 @@ pub(super) fn difference(
     if got.bytes() == expected.bytes() {
         return Ok(0);
     }
-    let size = if may_zero { (got.dtype().bits() / 8).max(1) } else { 1 };
-    let elements = got.bytes().chunks_exact(size).zip(expected.bytes().chunks_exact(size));
-    let mut zeroed = 0;
-    for (i, (got_bytes, expected_bytes)) in elements.enumerate() {
-        if got_bytes == expected_bytes {
-            continue;
-        }
-        // Little-endian: the sign is the highest bit of the last byte.
-        let is_zero = |bytes: &[u8]| {
-            let (last, rest) = bytes.split_last().unwrap_or((&1, &[]));
-            last & 0x7f == 0 && rest.iter().all(|b| *b == 0)
+    let at = |element| position(got.shape(), element);
+    if may_zero && let Ok(encoding) = encoding::of(got.dtype()) {
+        return match encoding.compare(expected.bytes(), got.bytes(), got.elements()) {
+            Comparison::Zeroed { count } => Ok(count),
+            Comparison::Changed { first } => {
+                Err(format!("differs from the source at {} and is not zero", at(first)))
+            }
         };
-        if !may_zero || !is_zero(got_bytes) {
-            let element = i * size * 8 / got.dtype().bits();
-            let zero = if may_zero { " and is not zero" } else { "" };
-            let at = position(got.shape(), element);
-            return Err(format!("differs from the source at {at}{zero}"));
-        }
-        zeroed += u64::from(!is_zero(expected_bytes));
     }
-    Ok(zeroed)
+    let mut bytes = got.bytes().iter().zip(expected.bytes());
+    let first = bytes.position(|(got, expected)| got != expected).unwrap_or_default();
+    Err(format!("differs from the source at {}", at(first * 8 / got.dtype().bits())))
 }

@@ -16,14 +16,14 @@ use moeprune_core::{
 };
 use moeprune_eval::load_documents;
 
+use moeprune_engine::{
+    Execution, KeptExperts, Pipeline, Progress, UnwrittenModel, choose_survivors, tokenizer_for,
+};
+
 use crate::{
-    Error, Evaluation, Execution, Pipeline, Progress, Recipe, Registry,
-    apply::{KeptExperts, UnwrittenModel},
-    calibration::tokenizer_for,
+    Error, Evaluation, Recipe, Registry,
     evaluation::{Score, evaluate_source},
     planning::plan,
-    recipe::CLUSTERS,
-    survivors::choose_survivors,
 };
 
 /// A pruning to be compared with others.
@@ -88,8 +88,10 @@ pub fn compare(
     }
     let spec = checkpoint.spec();
     let task = measures.task.as_ref();
-    let pictured =
-        variants.iter().find(|variant| variant.recipe.experts.criterion.name == CLUSTERS);
+    let groups = |variant: &&Variant| {
+        registry.pipeline(&variant.recipe).is_ok_and(|stages| stages.experts.grouped().is_some())
+    };
+    let pictured = variants.iter().find(groups);
     let recipe = pictured.or_else(|| variants.first()).map(|variant| &variant.recipe);
     Ok(Comparison {
         format: FORMAT,
@@ -156,15 +158,8 @@ impl<'a> Pruned<'a> {
         run: impl FnOnce(&UnwrittenModel<'_>, &mut dyn Progress) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let kept = KeptExperts::new(self.checkpoint, &self.plan);
-        let model = UnwrittenModel::new(
-            &kept,
-            &self.plan,
-            &self.recipe,
-            &self.pipeline,
-            self.observation,
-            on,
-            progress,
-        )?;
+        let model =
+            UnwrittenModel::new(&kept, &self.plan, &self.pipeline, self.observation, on, progress)?;
         run(&model, progress)
     }
 

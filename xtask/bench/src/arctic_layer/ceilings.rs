@@ -164,7 +164,7 @@ fn product(on: &Execution, rows: usize, inputs: usize, outputs: usize) -> Result
     };
     best(&mut || {
         x.matmul(&weight)?;
-        settle(device)
+        Ok(settle(device)?)
     })
 }
 
