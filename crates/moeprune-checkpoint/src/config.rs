@@ -94,17 +94,19 @@ impl Config {
         Ok(found)
     }
 
-    /// The text with the value under each of `keys` that is there replaced; everything else stays
-    /// as it was written.
-    pub(crate) fn replaced(&self, keys: &[String], value: &str) -> Result<String, Error> {
+    /// The text with the values under keys that are there replaced, for each list of keys by its
+    /// value; everything else stays as it was written.
+    pub(crate) fn replaced(&self, changes: &[(&[String], &str)]) -> Result<String, Error> {
         let mut spans = Vec::new();
-        for key in keys {
-            spans.extend(self.at(key)?.map(|found| found.span));
+        for (keys, value) in changes {
+            for key in *keys {
+                spans.extend(self.at(key)?.map(|found| (found.span, *value)));
+            }
         }
-        spans.sort_by_key(|span| span.start);
+        spans.sort_by_key(|(span, _)| span.start);
         spans.dedup();
         let mut text = self.text.clone();
-        for span in spans.into_iter().rev() {
+        for (span, value) in spans.into_iter().rev() {
             text.replace_range(span, value);
         }
         Ok(text)

@@ -10,7 +10,7 @@ disk, and how the family's blocks are wired, is a [`Family`]: data in TOML, not 
 
 The other way, an [`OutputDirectory`] grows beside its final place and is renamed to it when it is
 complete ([`PartialOutput`] does the same for a single file, and keeps what a run needs to be
-resumed); a [`ShardedWriter`] puts tensors into it in any order without holding any; [`select_rows`],
+resumed); a [`ShardedWriter`] puts tensors into it in any order without holding any; [`select_along`],
 [`average`], [`check_finite`] and [`count_zeros`] are what pruning does to stored weights; and
 [`verify`] compares the outcome with its source, byte for byte where it must be equal.
 
@@ -22,23 +22,22 @@ Keeping the first four of eight experts in every layer:
 use std::path::Path;
 
 use moeprune_checkpoint::{
-    Checkpoint, OutputDirectory, PlannedTensor, ShardedWriter, select_rows, verify,
+    Checkpoint, OutputDirectory, PlannedTensor, ShardedWriter, select_along, verify,
 };
-use moeprune_core::{LayerTensor, LinearId, TensorId, TensorSink};
+use moeprune_core::{TensorId, TensorSink};
 
 # let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
 let source = Checkpoint::open(&repository.join("assets/parity/mixtral"))?;
 let kept: Vec<usize> = (0..4).collect();
 
-let is_router = |part| matches!(part, Some(TensorId::Layer(_, LayerTensor::Linear(LinearId::Router))));
+let part_of = |stored: Option<TensorId>| stored.and_then(|id| source.spec().part(id));
 let mut tensors = Vec::new();
 for stored in source.tensors() {
-    let mut shape = stored.shape.clone();
-    match stored.part {
-        Some(TensorId::Layer(_, LayerTensor::Linear(LinearId::Expert(e, _)))) if e >= 4 => continue,
-        part if is_router(part) => shape[0] = kept.len(),
-        _ => {}
+    if stored.part.and_then(TensorId::expert).is_some_and(|expert| !kept.contains(&expert)) {
+        continue;
     }
+    let shape = part_of(stored.part).map(|part| part.shape_with(kept.len()));
+    let shape = shape.unwrap_or_else(|| stored.shape.clone());
     tensors.push(PlannedTensor { name: stored.name.clone(), dtype: stored.dtype, shape });
 }
 
@@ -51,10 +50,9 @@ let mut writer =
     ShardedWriter::create(directory.path(), source.max_shard_bytes(), tensors.clone())?;
 for planned in &tensors {
     let tensor = source.tensor_by_name(&planned.name)?;
-    if is_router(source.family().part_of(&planned.name)) {
-        writer.put(&planned.name, &select_rows(&tensor, &kept)?)?;
-    } else {
-        writer.put(&planned.name, &tensor)?;
+    match part_of(source.family().part_of(&planned.name)).and_then(|part| part.expert_axis) {
+        Some(axis) => writer.put(&planned.name, &select_along(&tensor, axis, &kept)?)?,
+        None => writer.put(&planned.name, &tensor)?,
     }
 }
 writer.finish()?;

@@ -77,6 +77,7 @@ fn read_extra(form: &Descriptor, config: &Config) -> Result<Option<ExtraLayers>,
     let Some(extra) = &form.extra else { return Ok(None) };
     let policy = match extra.policy {
         ExtraPolicyForm::Keep => ExtraPolicy::Keep,
+        ExtraPolicyForm::Drop => ExtraPolicy::Drop,
     };
     let count = extra.count.needed(config)?.0;
     Ok((count > 0).then_some(ExtraLayers { count, policy }))

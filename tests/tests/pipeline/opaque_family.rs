@@ -18,8 +18,8 @@ use crate::scratch::{copy, recipe, tokens};
 const OPAQUE: &str = include_str!("../../../crates/moeprune-checkpoint/tests/families/opaque.toml");
 const BIAS: &str = "block_sparse_moe.e_score_correction_bias";
 
-/// Mixtral with what the family adds: norms on queries, and a correction bias that numbers the
-/// experts.
+/// Mixtral with what the family adds: norms on queries, a correction bias that numbers the
+/// experts, and a layer behind the last.
 fn model(directory: &Path) -> PathBuf {
     let model = copy("parity/mixtral", directory);
     let path = model.join("model.safetensors");
@@ -34,18 +34,29 @@ fn model(directory: &Path) -> PathBuf {
             tensors.push((format!("model.layers.{layer}.{name}"), view));
         }
     }
+    let view = TensorView::new(Dtype::F32, vec![16], &ones).unwrap();
+    tensors.push(("model.layers.3.eh_proj.weight".to_owned(), view));
+    let config = fs::read_to_string(model.join("config.json")).unwrap();
+    let extra = "{\n  \"num_nextn_predict_layers\": 1,";
+    fs::write(model.join("config.json"), config.replacen('{', extra, 1)).unwrap();
     fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
     model
 }
 
-fn open(model: &Path) -> Checkpoint {
-    Checkpoint::open_with(model, Some(Family::from_toml(OPAQUE).unwrap())).unwrap()
+fn open(model: &Path, policy: &str) -> Checkpoint {
+    let family = Family::from_toml(&OPAQUE.replace("\"keep\"", &format!("\"{policy}\""))).unwrap();
+    Checkpoint::open_with(model, Some(family)).unwrap()
 }
 
 #[test]
 fn it_is_planned_applied_and_verified() {
+    check("keep");
+    check("drop");
+}
+
+fn check(policy: &str) {
     let scratch = tempfile::tempdir().unwrap();
-    let source = open(&model(scratch.path()));
+    let source = open(&model(scratch.path()), policy);
     let recipe = recipe(0.25, 0.25);
     let pipeline = Pipeline::from_recipe(&recipe).unwrap();
     let made = plan(&source, None, &recipe, &pipeline, &mut Silent).unwrap();
@@ -53,7 +64,8 @@ fn it_is_planned_applied_and_verified() {
     let run = Run::claim(&out, &source, Resume::No).unwrap();
     apply(&source, run, &made, Inputs::None, &pipeline, &Execution::cpu(), &mut Silent).unwrap();
 
-    let pruned = open(&out);
+    let pruned = open(&out, policy);
+    assert_eq!(pruned.spec().extra.is_some(), policy == "keep");
     let report = verify(&out, &source, Some(&made)).unwrap();
     assert!(report.passed(), "{:?}", report.failures().collect::<Vec<_>>());
     for layer in &made.layers {
@@ -66,7 +78,7 @@ fn it_is_planned_applied_and_verified() {
 #[test]
 fn what_would_run_it_says_what_is_missing_before_any_work() {
     let scratch = tempfile::tempdir().unwrap();
-    let source = open(&model(scratch.path()));
+    let source = open(&model(scratch.path()), "keep");
     let text = tokens(scratch.path(), 8, 64, 256);
     let (recipe, on) = (recipe(0.25, 0.25), Execution::cpu());
     let pipeline = Pipeline::from_recipe(&recipe).unwrap();

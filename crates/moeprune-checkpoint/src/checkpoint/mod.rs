@@ -17,7 +17,7 @@ use std::{
 };
 
 use moeprune_core::{
-    Fingerprint, ModelSpec, SameModel, StageError, TensorBytes, TensorId, TensorSource,
+    ExtraPolicy, Fingerprint, ModelSpec, SameModel, StageError, TensorBytes, TensorId, TensorSource,
 };
 use moeprune_files::{Access, Files};
 
@@ -266,7 +266,8 @@ impl Checkpoint {
 
     /// The text of `config.json` for a model that keeps so many experts in each decoder layer.
     ///
-    /// Only the value of the expert count changes, under the key (or the aliases) it had. It becomes one number if
+    /// Only the value of the expert count changes, under the key (or the aliases) it had, and that of
+    /// extra layers if the family drops them. It becomes one number if
     /// every layer with experts keeps the same, else the list of the numbers given. What is said
     /// about layers without experts matters to no reader; 0 is usual.
     ///
@@ -290,6 +291,13 @@ impl Checkpoint {
                     moe.top_k
                 ));
             }
+            if let Some(groups) = moe.router.groups().filter(|_| kept != moe.experts) {
+                return bad(format!(
+                    "layer {layer} routes by {} groups of experts; removing experts of groups is \
+                     not implemented",
+                    groups.count
+                ));
+            }
             if kept > moe.experts {
                 let experts = moe.experts;
                 return bad(format!("layer {layer} has {experts} experts and cannot keep {kept}"));
@@ -301,7 +309,23 @@ impl Checkpoint {
             Some(_) => format!("{kept_per_layer:?}"),
             None => return Ok(self.config.text().to_owned()),
         };
-        self.config.replaced(&self.family.descriptor().experts.count.keys, &value)
+        let form = self.family.descriptor();
+        let mut changes = vec![(&*form.experts.count.keys, &*value)];
+        if let Some(extra) = form.extra.as_ref().filter(|_| self.drops_extra()) {
+            changes.push((&extra.count.keys, "0"));
+        }
+        self.config.replaced(&changes)
+    }
+
+    /// Whether pruning leaves a tensor out, as the family says of layers behind the decoder's.
+    #[must_use]
+    pub fn is_left_out(&self, tensor: &StoredTensor) -> bool {
+        let layer = self.family.layer_of(&tensor.name);
+        self.drops_extra() && layer.is_some_and(|layer| layer >= self.spec.layers.len())
+    }
+
+    fn drops_extra(&self) -> bool {
+        self.spec.extra.is_some_and(|extra| extra.policy == ExtraPolicy::Drop)
     }
 
     /// The [`Fingerprint`](moeprune_core::Fingerprint) as text: what the model is, and how it is

@@ -56,7 +56,7 @@ pub(crate) struct OpaqueForm {
     /// Matrices `[out, in]`, which count as decoder Linears.
     #[serde(default)]
     matrices: BTreeMap<String, Named<NameForm>>,
-    /// Norms, biases and whatever else there is.
+    /// Norms, biases and all other tensors.
     #[serde(default)]
     tensors: BTreeMap<String, Named<NameForm>>,
 }

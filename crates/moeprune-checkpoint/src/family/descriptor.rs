@@ -105,6 +105,7 @@ pub(crate) struct ExtraForm {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ExtraPolicyForm {
     Keep,
+    Drop,
 }
 
 /// A config key with which only some values are implemented.

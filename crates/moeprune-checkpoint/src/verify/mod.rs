@@ -8,7 +8,7 @@ mod report;
 
 use std::{collections::BTreeSet, io, path::Path};
 
-use moeprune_core::{LayerTensor, LinearId, Plan, Provenance, SameModel, TensorId};
+use moeprune_core::{ExtraPolicy, LayerTensor, LinearId, Plan, Provenance, SameModel, TensorId};
 use moeprune_files::ReadAt;
 use rayon::prelude::*;
 
@@ -148,6 +148,7 @@ fn check_plan(source: &Checkpoint, plan: &Plan) -> Result<Result<String, String>
 
 fn check_architecture(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, String> {
     let mut expected = source.spec().clone();
+    expected.extra = expected.extra.filter(|extra| extra.policy != ExtraPolicy::Drop);
     for (layer, got) in expected.layers.iter_mut().zip(&pruned.spec().layers) {
         if let (moeprune_core::FeedForward::Moe(moe), Some(got)) =
             (&mut layer.feed_forward, got.moe())
@@ -210,7 +211,9 @@ fn check_tensor_set(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, 
         of_experts += usize::from(expert_of(tensor).is_some());
     }
     let have: BTreeSet<&str> = pruned.tensors().map(|t| t.name.as_str()).collect();
-    let lost = |t: &&StoredTensor| expert_of(t).is_none() && !have.contains(t.name.as_str());
+    let lost = |t: &&StoredTensor| {
+        expert_of(t).is_none() && !source.is_left_out(t) && !have.contains(t.name.as_str())
+    };
     match source.tensors().find(lost) {
         Some(lost) => Err(format!("`{}` of the source is missing", lost.name)),
         None => Ok(format!("{} tensors, {of_experts} of them of experts", have.len())),

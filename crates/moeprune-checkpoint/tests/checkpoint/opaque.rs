@@ -68,6 +68,21 @@ fn it_opens_and_counts_what_is_there() {
 }
 
 #[test]
+fn extra_layers_are_kept_or_dropped() {
+    let extra = "model.layers.3.anything";
+    for (policy, dropped, count) in [("keep", false, 1), ("drop", true, 0)] {
+        let descriptor = OPAQUE.replace("\"keep\"", &format!("\"{policy}\""));
+        let checkpoint = open(&model(), &descriptor).expect("opens");
+        for tensor in checkpoint.tensors() {
+            assert_eq!(checkpoint.is_left_out(tensor), dropped && tensor.name == extra);
+        }
+        let config = checkpoint.config_with_experts(&[4; 3]).expect("rewrites");
+        assert!(config.contains(&format!("\"num_nextn_predict_layers\": {count},")), "{config}");
+        assert!(config.contains("\"num_local_experts\": 4"), "{config}");
+    }
+}
+
+#[test]
 fn names_of_opaque_matrices() {
     let checkpoint = open(&model(), OPAQUE).expect("opens");
     let name = |linear: &str| {
@@ -94,7 +109,7 @@ fn what_does_not_fit_is_refused() {
     check("query = ", matrix, &["given twice"]);
     check("[attention.tensors]\nquery_norm = ", "query_norm = ", &["`matrices` lists", "[16]"]);
     check("kind = \"sigmoid\"", "kind = \"opaque\"", &["unknown field `renormalize`"]);
-    check("policy = \"keep\"", "policy = \"drop\"", &["drop", "keep"]);
+    check("policy = \"keep\"", "policy = \"prune\"", &["prune", "`keep` or `drop`"]);
     let last = OPAQUE.find("[extra]").expect("has one");
     check(&OPAQUE[last..], "", &["model.layers.3.anything", "knows no such part"]);
 }

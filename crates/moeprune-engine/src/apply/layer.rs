@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, ops::ControlFlow};
 use moeprune_capture::{LayerObserver, LayerRun, ObserverOptions, Watch};
 use moeprune_core::{
     ExpertRatio, IdleExperts, InputHessian, LinearId, LinearShape, LinearView, MlpProjection,
-    Promises, Sparsity,
+    Promises, Sparsity, TensorId,
 };
 use moeprune_model::{for_each_expert, for_each_uploaded_expert};
 use moeprune_score::ScoreSum;
@@ -40,9 +40,13 @@ impl<'a> Stages<'a> {
     /// The Linears of a layer that may be zeroed.
     pub(super) fn prunable(&self, layer: usize) -> Vec<LinearShape> {
         let mut linears = self.kept.spec().linears(layer);
-        let routers_too = self.promises.zero_routers;
-        linears.retain(|l| l.prunable || routers_too && l.id == LinearId::Router);
+        linears.retain(|linear| self.may_zero(linear));
         linears
+    }
+
+    fn may_zero(&self, linear: &LinearShape) -> bool {
+        let routers_too = self.promises.zero_routers;
+        linear.prunable || routers_too && linear.id == LinearId::Router
     }
 
     /// About the bytes of a layer's Linears.
@@ -55,7 +59,8 @@ impl<'a> Stages<'a> {
     }
 
     pub(super) fn shape_of(&self, layer: usize, id: LinearId) -> Option<LinearShape> {
-        self.prunable(layer).into_iter().find(|shape| shape.id == id)
+        let shape = self.kept.spec().part(TensorId::linear(layer, id))?.linear_shape()?;
+        self.may_zero(&shape).then_some(shape)
     }
 
     /// Routing is of no use any more once the experts are chosen.

@@ -30,7 +30,7 @@ use writing::Output;
 
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
-    CorpusTag, ExpertRatio, Observation, Plan, SameModel, Sparsity, StatisticsSource,
+    CorpusTag, ExpertRatio, ExtraPolicy, Observation, Plan, SameModel, Sparsity, StatisticsSource,
 };
 
 use crate::{
@@ -211,7 +211,7 @@ fn write_layers(
     Ok(())
 }
 
-/// Notes a plan or an observation of the same model in other files.
+/// Notes a plan or an observation of the same model in other files, and layers that stay as they are.
 fn note_storage(
     checkpoint: &Checkpoint,
     plan: &Plan,
@@ -226,6 +226,14 @@ fn note_storage(
         if checkpoint.is_of(fingerprint)? == SameModel::StoredOtherwise {
             progress.note(&stored_otherwise(what));
         }
+    }
+    let extra = checkpoint.spec().extra;
+    if let Some(extra) = extra.filter(|extra| extra.policy == ExtraPolicy::Keep) {
+        progress.note(&format!(
+            "note: the {} layers behind the decoder's are copied with all their experts; an engine \
+             that builds them with as many as the config now says cannot load them",
+            extra.count
+        ));
     }
     Ok(())
 }

@@ -271,7 +271,9 @@ fn fetch_ahead<'scope, 't: 'scope>(
 
 /// Tensors that belong to no layer, or to none that is understood, in the source's order.
 fn outside_layers<'a>(kept: &KeptExperts<'a>) -> impl Iterator<Item = &'a StoredTensor> {
-    kept.source().tensors().filter(|t| !matches!(t.part, Some(TensorId::Layer(..))))
+    let source = kept.source();
+    let outside = |t: &&StoredTensor| !matches!(t.part, Some(TensorId::Layer(..)));
+    source.tensors().filter(outside).filter(|tensor| !source.is_left_out(tensor))
 }
 
 /// The tensors a layer still has, in the source's order, and the part each plays in the pruned

@@ -24,6 +24,13 @@ pub fn expert_budget(
     if share == 0.0 {
         return Ok(None);
     }
+    if let Some(groups) = moe.iter().find_map(|m| m.router.groups()) {
+        return Err(Error::Request(format!(
+            "the model routes by {} groups of experts; removing experts of groups is not \
+             implemented",
+            groups.count
+        )));
+    }
     let left = |n: usize| n - (n as f64 * share).round() as usize;
     match request.spread {
         BudgetSpread::Uniform => {

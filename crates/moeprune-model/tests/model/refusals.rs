@@ -2,11 +2,13 @@
 
 use candle_core::{DType, Device, Tensor};
 use moeprune_core::{
-    AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerTensor, LinearId, MlpProjection,
-    ModelSpec, TensorBytes, TensorId,
+    Activation, AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerSpec, LayerTensor,
+    LinearId, MlpProjection, MlpSpec, ModelSpec, MoeSpec, OpaqueRouter, RouterSpec, Score,
+    ScoredRouter, SharedSpec, TensorBytes, TensorId,
 };
 use moeprune_model::{
     Compute, DecoderLayer, Error, GenerationOptions, LanguageModel, Layer, LayerCache, NoSink,
+    check_runnable,
 };
 
 use crate::reference::{Checkpoint, Replaced};
@@ -163,4 +165,50 @@ fn hidden_states_and_caches_must_fit() {
     assert_says(run(&[2, 1, 64], 4, Some(&mut cache)), "at position 4, but 5 are cached");
     run(&[2, 1, 64], 5, Some(&mut cache)).unwrap();
     assert_eq!((cache.batch(), cache.positions(1), cache.positions(2)), (2, Some(6), None));
+}
+
+#[test]
+fn kinds_that_cannot_be_run() {
+    let check = |change: &dyn Fn(&mut LayerSpec), want: &str| {
+        let model = Checkpoint::open("mixtral");
+        let mut spec = model.spec.clone();
+        change(&mut spec.layers[1]);
+        let want = format!("{want} of layer 1 cannot be run; the model can be inspected");
+        assert_says(check_runnable(&spec), &want);
+        assert_says(Layer::load(&model, &spec, 1, &Compute::cpu()), &want);
+    };
+    fn moe(layer: &mut LayerSpec) -> &mut MoeSpec {
+        match &mut layer.feed_forward {
+            FeedForward::Moe(moe) => moe,
+            other => panic!("{other:?}"),
+        }
+    }
+    let router = |layer: &mut LayerSpec, router| {
+        moe(layer).router = RouterSpec::Scored(router);
+    };
+    let softmax = ScoredRouter::softmax(true);
+    let opaque = AttentionSpec::Opaque(Vec::new());
+    check(&|layer| layer.attention = opaque.clone(), "attention kind `opaque`");
+    check(
+        &|layer| moe(layer).router = RouterSpec::Opaque(OpaqueRouter::default()),
+        "router kind `opaque`",
+    );
+    check(
+        &|layer| router(layer, ScoredRouter { score: Score::Sigmoid, ..softmax }),
+        "router kind `sigmoid`",
+    );
+    check(
+        &|layer| router(layer, ScoredRouter { correction_bias: true, ..softmax }),
+        "router kind `softmax with a correction bias`",
+    );
+    check(
+        &|layer| router(layer, ScoredRouter { scale: 2.5, ..softmax }),
+        "router kind `softmax with a scale`",
+    );
+    check(&|layer| moe(layer).expert.gated = false, "expert kind `ungated`");
+    check(&|layer| moe(layer).expert.biases = true, "expert kind `biased`");
+    check(&|layer| moe(layer).expert.activation = Activation::Opaque, "expert kind `opaque`");
+    let shared = SharedSpec { mlp: MlpSpec::gated(4), gate: false };
+    check(&|layer| moe(layer).shared.push(shared), "expert kind `shared`");
+    assert!(check_runnable(&Checkpoint::open("mixtral").spec).is_ok());
 }
