@@ -106,5 +106,8 @@ pub use self::{
     output::{CopiedFiles, OutputDirectory, RangeCopy, ShardedWriter, WrittenCheckpoint},
     place::{FusedExperts, Place, TensorForm},
     verify::{Check, LinearZeros, SparsityReport, VerifyReport, verify},
-    weights::{average, average_of, check_finite, count_zeros, select_rows, weighted_average_of},
+    weights::{
+        average, average_of, check_finite, check_finite_weight, count_zeros, join_along,
+        select_along, select_rows, weighted_average_of,
+    },
 };

@@ -4,6 +4,7 @@ mod eos;
 mod fingerprint;
 mod identity;
 mod layout;
+mod legacy_fingerprint;
 mod parts;
 mod summary;
 
@@ -15,7 +16,9 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use moeprune_core::{ModelSpec, StageError, TensorBytes, TensorId, TensorSource};
+use moeprune_core::{
+    Fingerprint, ModelSpec, SameModel, StageError, TensorBytes, TensorId, TensorSource,
+};
 use moeprune_files::{Access, Files};
 
 use self::layout::Layout;
@@ -110,7 +113,8 @@ impl Checkpoint {
             None => builtin_family(&config)?,
         };
         let mut layout = Layout::open(&directory)?;
-        let named = parts::assign(&mut layout, &family, &directory)?;
+        let extra = spec::first_extra(&family, &config)?;
+        let named = parts::assign(&mut layout, &family, extra, &directory)?;
         let spec = spec::read_spec(&family, &config, &named)?;
         parts::check_experts(&layout, &family, &spec, &directory, &config)?;
         let by_part = parts::check(&layout, &family, &spec, &directory)?;
@@ -297,14 +301,14 @@ impl Checkpoint {
             Some(_) => format!("{kept_per_layer:?}"),
             None => return Ok(self.config.text().to_owned()),
         };
-        self.config.replaced(&self.family.descriptor().config.experts.keys, &value)
+        self.config.replaced(&self.family.descriptor().experts.count.keys, &value)
     }
 
-    /// `sha256:` and the hash of the model's tensor names, types and shapes, and the bytes of its
-    /// routers.
+    /// The [`Fingerprint`](moeprune_core::Fingerprint) as text: what the model is, and how it is
+    /// stored.
     ///
-    /// Two models with the same fingerprint have the same form and route alike; experts that were
-    /// changed under unchanged routers do not show. Reads the routers the first time.
+    /// Two models whose first part is the same have the same form and route alike; experts that
+    /// were changed under unchanged routers do not show. Reads the routers the first time.
     ///
     /// # Errors
     /// If a router cannot be read.
@@ -312,8 +316,24 @@ impl Checkpoint {
         if let Some(known) = self.fingerprint.get() {
             return Ok(known.clone());
         }
-        let computed = fingerprint::compute(&self.layout)?;
+        let read = |id| self.layout.read_part(self.place_of(id)?);
+        let computed = fingerprint::compute(&self.layout, &self.spec, &read)?.to_string();
         Ok(self.fingerprint.get_or_init(|| computed).clone())
+    }
+
+    /// Whether a fingerprint that a file holds is this model's, those of version 0.1.0 included.
+    ///
+    /// # Errors
+    /// If a router cannot be read.
+    pub fn is_of(&self, fingerprint: &str) -> Result<SameModel, Error> {
+        let same = Fingerprint::compare(fingerprint, &self.fingerprint()?);
+        if same == SameModel::No
+            && !fingerprint.contains('+')
+            && fingerprint == legacy_fingerprint::compute(&self.layout)?
+        {
+            return Ok(SameModel::Yes);
+        }
+        Ok(same)
     }
 
     /// Sizes and counts, from the headers alone.

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use moeprune_core::{REPORT_FILE, REPORT_TEXT_FILE};
 use moeprune_files::{FileEntry, FileKind, ReadAt};
 
 use crate::{Checkpoint, Error, checkpoint::CONFIG_FILE};
@@ -36,7 +37,7 @@ const WEIGHTS: [&str; 11] = [
 ];
 
 /// What a run leaves beside the weights, about its own source.
-const REPORTS: [&str; 2] = ["moeprune-report.json", "moeprune-report.md"];
+const REPORTS: [&str; 2] = [REPORT_FILE, REPORT_TEXT_FILE];
 
 /// Copies into the directory `to`; each file lies at `unnamed` until it is complete.
 pub(super) fn copy(source: &Checkpoint, to: &Path, unnamed: &Path) -> Result<CopiedFiles, Error> {

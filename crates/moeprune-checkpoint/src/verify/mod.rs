@@ -8,15 +8,13 @@ mod report;
 
 use std::{collections::BTreeSet, io, path::Path};
 
-use moeprune_core::{LayerTensor, LinearId, Plan, TensorId};
+use moeprune_core::{LayerTensor, LinearId, Plan, Provenance, SameModel, TensorId};
 use moeprune_files::ReadAt;
 use rayon::prelude::*;
-use serde_json::Value;
 
 pub use self::report::{Check, LinearZeros, SparsityReport, VerifyReport};
 use self::{
     compare::{Finding, MayZero},
-    hint::Hint,
     origin::{Origin, Origins},
 };
 use crate::{
@@ -33,8 +31,8 @@ use crate::{
 /// fail; one about another source is passed over. Without either, experts are matched to the
 /// source by their router rows, and it is allowed that weights were zeroed.
 ///
-/// Routers may have zeros only where other weights may and the recipe of the plan, or else of the
-/// report, says `weights.prune_router`. What is checked:
+/// Routers may have zeros only where other weights may and the plan, or else the report, promises that
+/// routers are pruned too ([`moeprune_core::Promises`]). What is checked:
 ///
 /// | check | passes if |
 /// |---|---|
@@ -52,12 +50,12 @@ use crate::{
 /// | `experts` | the survivors' weights, or zero where that is allowed |
 /// | `attention and dense MLPs` | the source's weights, or zero where that is allowed |
 /// | `finite` | no weight is NaN or infinite |
-/// | `sparsity` | the share of removed and zero weights is what the plan asks for, if its recipe promises that |
+/// | `sparsity` | the share of removed and zero weights is what the plan asks for, if it promises that |
 ///
-/// No total is promised by a recipe that gives the ratio itself (`weights.ratio`), takes OWL's
-/// unweighted mean, or leaves idle experts dense; the shares are reported all the same. Otherwise
-/// it may be missed by 0.0005 and what rounding takes: one weight a matrix, or one a row if the
-/// recipe says that rows are rounded down (`weights.rounding`).
+/// No total is promised where the ratio itself was given, layers keep an unweighted mean, or idle
+/// experts are left dense; the shares are reported all the same. Otherwise it may be missed by what
+/// the plan allows (0.0005) and what rounding takes: one weight per matrix, or one per row if rows
+/// are rounded down.
 ///
 /// A wrong output is a report with failed checks, not an error.
 ///
@@ -73,11 +71,12 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
         }
     };
     report.add("opens", Ok(format!("{} tensors", pruned.tensors().count())));
-    let hint = Hint::read(&pruned, source)?.unwrap_or_else(|unreadable| {
+    let hint = hint::read(&pruned, source)?.unwrap_or_else(|unreadable| {
         report.add("report", Err(unreadable));
         None
     });
-    let recipe = recipe(plan, hint.as_ref());
+    let promises = plan.and_then(Plan::promises).or_else(|| hint.as_ref()?.promises());
+    let promises = promises.unwrap_or_default();
     if let Some(plan) = plan {
         report.add("plan", check_plan(source, plan)?);
     }
@@ -94,13 +93,13 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
     report.add("auxiliary files", check_auxiliary(source, &pruned)?);
     let linears = match plan {
         Some(plan) => plan.unstructured.is_some(),
-        None => hint.as_ref().is_none_or(Hint::may_zero),
+        None => hint.as_ref().is_none_or(Provenance::may_zero),
     };
     let changed = match plan {
         Some(plan) => plan.unstructured.as_ref().is_some_and(|asked| asked.reconstructs),
         None => hint.as_ref().is_some_and(|hint| hint.weights_changed),
     };
-    let routers = linears && recipe["weights"]["prune_router"] == true;
+    let routers = linears && promises.zero_routers;
     let may_zero = MayZero { linears, routers, changed };
     let origins = match plan {
         Some(plan) => Origins::planned(source, &pruned, plan, hint.as_ref(), may_zero)?,
@@ -114,20 +113,15 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
         .map(|tensor| compare::examine(source, &pruned, tensor, &origins, may_zero))
         .collect::<Result<Vec<_>, Error>>()?;
     add_findings(&mut report, &tensors, &findings, changed);
-    report.count_zeros(source, &tensors, &findings, recipe);
-    report.add_sparsity(plan, recipe);
+    report.count_zeros(source, &tensors, &findings, promises.rounding);
+    report.add_sparsity(plan, promises.total);
     Ok(report)
-}
-
-/// The recipe of the plan if it has one, else that of the report.
-fn recipe<'a>(plan: Option<&'a Plan>, hint: Option<&'a Hint>) -> &'a Value {
-    let of_plan = plan.map(|plan| &plan.recipe).filter(|recipe| recipe["weights"].is_object());
-    of_plan.or_else(|| hint.map(|hint| &hint.recipe)).unwrap_or(&Value::Null)
 }
 
 fn check_plan(source: &Checkpoint, plan: &Plan) -> Result<Result<String, String>, Error> {
     let fingerprint = source.fingerprint()?;
-    if plan.model_fingerprint != fingerprint {
+    let same = source.is_of(&plan.model_fingerprint)?;
+    if same == SameModel::No {
         return Ok(Err(format!(
             "was made for the model {}, but the source is {fingerprint}",
             plan.model_fingerprint
@@ -144,7 +138,12 @@ fn check_plan(source: &Checkpoint, plan: &Plan) -> Result<Result<String, String>
             )));
         }
     }
-    Ok(Ok(fingerprint))
+    Ok(Ok(match same {
+        SameModel::StoredOtherwise => {
+            format!("{fingerprint}; it was made from the same model, stored otherwise")
+        }
+        _ => fingerprint,
+    }))
 }
 
 fn check_architecture(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, String> {
@@ -219,10 +218,7 @@ fn check_tensor_set(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, 
 }
 
 fn expert_of(tensor: &StoredTensor) -> Option<usize> {
-    match tensor.part {
-        Some(TensorId::Layer(_, LayerTensor::Linear(linear))) => linear.expert(),
-        _ => None,
-    }
+    tensor.part.and_then(TensorId::expert)
 }
 
 fn check_auxiliary(
