@@ -45,7 +45,7 @@ impl Written {
             let met = &self.ranges[first..after];
             let start = met.first().map_or(range.start, |met| met.start.min(range.start));
             let end = met.last().map_or(range.end, |met| met.end.max(range.end));
-            self.ranges.splice(first..after, [start..end]);
+            self.ranges.splice(first..after, std::iter::once(start..end));
         }
         let now = self.count();
         self.complete = now == self.bytes;
