@@ -1,5 +1,6 @@
 /*!
-What the stage traits, encodings, files and containers promise, as tests that any implementation can run.
+What the stage traits, encodings, files and containers promise, as tests that any implementation
+can run.
 
 Each suite takes an implementation and panics with what it did wrong. A crate with a stage of its
 own runs it in two lines:

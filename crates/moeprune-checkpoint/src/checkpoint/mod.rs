@@ -340,7 +340,7 @@ impl Checkpoint {
         if let Some(known) = self.fingerprint.get() {
             return Ok(known.clone());
         }
-        let read = |id| self.read_place(self.place_of(id)?);
+        let read = |id| self.layout.read_part(self.place_of(id)?);
         let computed = fingerprint::compute(&self.layout, &self.spec, &read)?.to_string();
         Ok(self.fingerprint.get_or_init(|| computed).clone())
     }

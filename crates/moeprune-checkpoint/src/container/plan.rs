@@ -45,6 +45,7 @@ impl WeightRequest {
         let bad = |reason: String| Err(Error::Order { reason });
         let mut names = BTreeSet::new();
         let mut groups: Vec<Group> = Vec::new();
+        let limit = self.max_file_bytes;
         for tensor in self.tensors {
             let PlannedTensor { name, dtype, shape } = &tensor;
             if name == "__metadata__" || !names.insert(name.clone()) {
@@ -55,10 +56,7 @@ impl WeightRequest {
             };
             let bytes = bytes as u64;
             match groups.last_mut() {
-                Some(group)
-                    if group.end().checked_add(bytes) <= Some(self.max_file_bytes)
-                        && group.end().checked_add(bytes).is_some() =>
-                {
+                Some(group) if group.end().checked_add(bytes).is_some_and(|sum| sum <= limit) => {
                     group.ranges.push(group.end()..group.end() + bytes);
                     group.tensors.push(tensor);
                 }

@@ -1,4 +1,5 @@
 //! Hidden siblings: what they leave, what they take over, and what stops between two steps.
+#![cfg(unix)] // makes symbolic links
 
 use std::{
     fs,
@@ -6,11 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use moeprune_checkpoint::OutputDirectory;
 use moeprune_files::PartialOutput;
 use tempfile::TempDir;
-
-use crate::fixture::{Model, check_refused};
 
 const SIBLING: &str = ".out.moeprune-partial";
 const MARKER: &str = ".out.moeprune-partial/.moeprune-partial";
@@ -29,6 +27,16 @@ fn names(dir: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// Checks that something failed with a message that has all of these in it.
+#[track_caller]
+fn check_refused<T>(result: Result<T, moeprune_files::Error>, expected: &[&str]) {
+    let Err(error) = result else { panic!("was accepted; expected an error with {expected:?}") };
+    let message = error.to_string();
+    for part in expected {
+        assert!(message.contains(part), "no `{part}` in: {message}");
+    }
 }
 
 /// A leftover with a file in its state, and with a file as its content.
@@ -251,79 +259,4 @@ fn what_is_not_ours_is_left_alone() {
         fs::write(sibling.join("precious"), "p").expect("writes");
         symlink("precious", sibling.join(".moeprune-partial")).expect("links");
     });
-}
-
-#[test]
-fn directories_are_resumed() {
-    let model = Model::copy_of("mixtral");
-    fs::create_dir(model.path("sub")).expect("creates");
-    fs::write(model.path("sub/notes.txt"), "notes").expect("writes");
-    let mut permissions = fs::metadata(model.path("sub/notes.txt")).expect("is").permissions();
-    permissions.set_readonly(true);
-    fs::set_permissions(model.path("sub/notes.txt"), permissions).expect("sets");
-    let source = model.open().expect("opens");
-    let out = model.root.path().join("out");
-
-    let mut first = OutputDirectory::open(&out, &source).expect("opens");
-    assert!(!first.is_leftover());
-    first.copy_auxiliary(&source).expect("copies");
-    first.write("config.json", b"{}").expect("writes");
-    first.write("config.json", b"{}").expect_err("is there");
-    fs::write(first.path().join("model.safetensors"), "half").expect("writes");
-    fs::write(first.state().join("journal"), "1").expect("writes");
-    first.set_keep(true);
-    drop(first);
-
-    let second = OutputDirectory::open(&out, &source).expect("opens");
-    assert!(second.is_leftover());
-    assert_eq!(fs::read_to_string(second.state().join("journal")).expect("kept"), "1");
-    assert_eq!(fs::read(second.path().join("model.safetensors")).expect("kept"), b"half");
-    let copied = second.copy_auxiliary(&source).expect("copies again").copied;
-    assert_eq!(copied, [Path::new("sub/notes.txt")]);
-    second.write("config.json", b"{\"a\": 1}").expect("writes again");
-    second.publish().expect("publishes");
-    assert_eq!(names(&out), ["config.json", "model.safetensors", "sub"]);
-    assert_eq!(fs::read(out.join("config.json")).expect("reads"), b"{\"a\": 1}");
-    assert_eq!(fs::read(out.join("sub/notes.txt")).expect("reads"), b"notes");
-    assert_eq!(names(model.root.path()), ["model", "out"]);
-}
-
-#[test]
-fn directories_can_be_cleared() {
-    let model = Model::copy_of("mixtral");
-    let source = model.open().expect("opens");
-    let out = model.root.path().join("out");
-    let leave = || {
-        let mut directory = OutputDirectory::open(&out, &source).expect("opens");
-        fs::write(directory.path().join("a"), "a").expect("writes");
-        fs::write(directory.state().join("b"), "b").expect("writes");
-        directory.set_keep(true);
-    };
-    let check_empty = |directory: &OutputDirectory| {
-        assert!(!directory.is_leftover());
-        assert!(names(directory.path()).is_empty() && names(directory.state()).is_empty());
-    };
-    leave();
-    let mut directory = OutputDirectory::open(&out, &source).expect("opens");
-    assert!(directory.is_leftover());
-    directory.clear().expect("clears");
-    check_empty(&directory);
-    drop(directory);
-    leave();
-    check_empty(&OutputDirectory::create(&out, &source).expect("creates"));
-    assert_eq!(names(model.root.path()), ["model"]);
-}
-
-#[test]
-fn room() {
-    let model = Model::copy_of("mixtral");
-    let source = model.open().expect("opens");
-    let directory =
-        OutputDirectory::create(&model.root.path().join("out"), &source).expect("creates");
-    directory.check_room(0).expect("nothing fits anywhere");
-    directory.check_room(1 << 20).expect("a megabyte fits");
-    check_refused(
-        directory.check_room(u64::MAX),
-        &["out: needs 18446744.1 TB, but its file system has", "free", "choose another place"],
-    );
 }
