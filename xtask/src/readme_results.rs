@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Instant};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use moeprune::{
-    Evaluation, Execution, Pipeline, Recipe, Resume, Silent,
+    Evaluation, Execution, FromRecipe, Pipeline, Recipe, Resume, Silent,
     checkpoint::Checkpoint,
     core::Sparsity,
     evaluate,

@@ -39,11 +39,14 @@ impl Default for ObserverOptions {
 /// Collects the layers of an [`Observation`], first to last.
 ///
 /// ```
-/// # use moeprune_core::{Activation, CorpusTag, FeedForward, LayerSpec, ModelSpec};
+/// # use moeprune_core::{
+/// #     AttentionSpec, CorpusTag, FeedForward, GroupedAttention, LayerSpec, MlpSpec, ModelSpec };
+/// # let attention = AttentionSpec::Grouped(GroupedAttention {
+/// #     heads: 1, kv_heads: 1, head_dim: 4, rope_theta: 1e4, sliding_window: None });
+/// # let feed_forward = FeedForward::Dense(MlpSpec::gated(6));
+/// # let layer = LayerSpec { attention, feed_forward, other: Vec::new() };
 /// # let spec = ModelSpec { family: "dense".into(), hidden: 4, vocab: 8, max_positions: 8,
-/// #     heads: 1, kv_heads: 1, head_dim: 4, rope_theta: 1e4, sliding_window: None, norm_eps: 1e-5,
-/// #     tied_embeddings: true, activation: Activation::Silu,
-/// #     layers: vec![LayerSpec { feed_forward: FeedForward::Dense { inner: 6 } }] };
+/// #     norm_eps: 1e-5, tied_embeddings: true, layers: vec![layer], extra: None };
 /// # let tag = CorpusTag { name: "none".into(), sha256: String::new(), samples: 0,
 /// #     sequence_len: 0, seed: 0, repeated: 1 };
 /// use moeprune_capture::{ObservationBuilder, ObserverOptions};

@@ -297,7 +297,7 @@ impl DeviceArgs {
     /// # Errors
     /// As [`Execution::open`].
     pub fn open(&self) -> Result<Execution, Error> {
-        Execution::open(self.device, self.dtype, self.micro_batch)
+        Ok(Execution::open(self.device, self.dtype, self.micro_batch)?)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs},
     terminal::Terminal,
 };
-use moeprune::{Calibration, Error, Registry, blend, coverage, plan_domains, recipe::EXHAUSTIVE};
+use moeprune::{Calibration, Error, Registry, blend, coverage, plan_domains};
 
 /// Options of `plan`.
 #[derive(Debug, Args)]
@@ -60,7 +60,7 @@ pub(crate) fn plan(
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let pipeline = registry.pipeline(&recipe)?;
     let (mut plan, domains) = match &args.calibration {
-        Some(path) if recipe.experts.criterion.name == EXHAUSTIVE => {
+        Some(path) if pipeline.experts.needs().calibration => {
             let calibration = Calibration::read(path, &checkpoint, &recipe)?;
             let on = args.device.open()?;
             crate::interrupt::listen();

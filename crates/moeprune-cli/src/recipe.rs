@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::{options::read_recipe, table::table};
-use moeprune::{Error, Recipe, Registry, recipe::schema};
+use moeprune::{Error, Recipe, Registry, registry::schema};
 
 /// Options of `recipe`.
 #[derive(Debug, Args)]

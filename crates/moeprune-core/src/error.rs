@@ -87,6 +87,9 @@ pub enum Error {
     /// A string that names no Linear.
     #[error("`{0}` names no Linear; expected for example `attention.query` or `expert.3.down`")]
     LinearName(String),
+    /// A text that is no fingerprint of this version.
+    #[error("`{0}` is no fingerprint; expected two hashes with `+` between")]
+    Fingerprint(String),
     /// Two observations that cannot be added.
     #[error("observations do not match: {0}")]
     ObservationMismatch(String),

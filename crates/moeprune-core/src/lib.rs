@@ -58,11 +58,15 @@ pub mod comparison;
 mod distance;
 pub mod encoding;
 mod error;
+mod fingerprint;
 mod linear;
-mod model_spec;
+mod model;
 pub mod observation;
+mod part_name;
 mod partition;
 mod plan;
+mod promise;
+mod provenance;
 mod sparsity;
 pub mod stage;
 mod tensor;
@@ -72,19 +76,26 @@ pub use distance::DistanceMatrix;
 #[doc(inline)]
 pub use encoding::{Encoding, StoredWeight};
 pub use error::{Error, StageError};
+pub use fingerprint::{Fingerprint, SameModel};
 pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
-pub use model_spec::{
-    Activation, FeedForward, LayerSpec, LinearShape, ModelSpec, MoeInput, MoeSpec, Routing,
+pub use model::{
+    Activation, AttentionSpec, ExpertGroups, ExtraLayers, ExtraPolicy, FeedForward,
+    GroupedAttention, LayerSpec, LinearShape, MlpSpec, ModelSpec, MoeInput, MoeSpec, OpaqueRouter,
+    OpaqueTensor, Part, RouterSpec, Score, ScoredRouter, SharedSpec,
 };
 #[doc(inline)]
 pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};
+pub use part_name::PartName;
 pub use partition::Partition;
 pub use plan::{ExpertRatio, LayerPlan, Plan, Survivor, SurvivorReason, UnstructuredPlan};
+pub use promise::{IdleExperts, OpenTotal, Promises, RowRounding, StatisticsSource, TotalPromise};
+pub use provenance::{LayerProvenance, Provenance, REPORT_FILE, REPORT_TEXT_FILE, SourceModel};
 pub use sparsity::Sparsity;
 #[doc(inline)]
 pub use stage::{
     BoundScorer, ClusteredLayer, ExpertBudget, ExpertClustering, ExpertSaliency, ExpertSelector,
-    ExpertSimilarity, ExpertWeights, InputHessian, LayerBehaviour, LayerProfile, LinearView,
-    SparsityAllocator, TensorSink, TensorSource, WeightReconstructor, WeightScorer,
+    ExpertSimilarity, ExpertWeights, InputHessian, KnownPattern, LayerBehaviour, LayerProfile,
+    LinearView, MaskPattern, SparsityAllocator, TensorSink, TensorSource, WeightReconstructor,
+    WeightScorer,
 };
 pub use tensor::{Dtype, MatrixView, TensorBytes};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CorpusTag, Partition};
+use crate::{CorpusTag, FeedForward, ModelSpec, Partition, Promises};
 
 /// Which experts go, which stay, and how sparse the rest becomes.
 ///
@@ -49,6 +49,19 @@ pub struct UnstructuredPlan {
     /// allocation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expert_ratios: Vec<ExpertRatio>,
+    /// What else was asked for. Missing in plans of version 0.1.0, which say it in their recipe
+    /// ([`Plan::promises`] reads both).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promises: Option<Promises>,
+}
+
+impl Plan {
+    /// What the unstructured stage promises; `None` if neither that stage nor the recipe says it.
+    #[must_use]
+    pub fn promises(&self) -> Option<Promises> {
+        let said = self.unstructured.as_ref().and_then(|asked| asked.promises);
+        said.or_else(|| Promises::of_recipe(&self.recipe))
+    }
 }
 
 /// The ratio of one expert's three Linears.
@@ -169,5 +182,22 @@ impl Survivor {
             average_of: members,
             average_weights: weights,
         }
+    }
+}
+
+impl ModelSpec {
+    /// The model after the expert stage: each planned layer has as many experts as its plan leaves.
+    ///
+    /// # Panics
+    /// If a plan names a layer that the model has not.
+    #[must_use]
+    pub fn without_experts(&self, plans: &[LayerPlan]) -> Self {
+        let mut pruned = self.clone();
+        for plan in plans {
+            if let FeedForward::Moe(moe) = &mut pruned.layers[plan.layer].feed_forward {
+                moe.experts = plan.experts_after();
+            }
+        }
+        pruned
     }
 }

@@ -89,7 +89,6 @@ mod matmul;
 mod n_of_m;
 mod outliers;
 mod owl;
-mod pattern;
 mod per_row;
 mod product;
 mod prune;
@@ -109,12 +108,12 @@ pub use depth::Depth;
 pub use error::Error;
 pub use magnitude::Magnitude;
 pub use mask::BitMask;
+pub use moeprune_core::{KnownPattern, MaskPattern};
 pub use n_of_m::NOfM;
 pub use outliers::{
     ScoreSum, count_above, outlier_percent, score_sum, weight_count_above, weight_score_sum,
 };
 pub use owl::Owl;
-pub use pattern::{KnownPattern, MaskPattern};
 pub use per_row::PerRow;
 pub use prune::{PrunedMatrix, mask_matrix, mask_weight, prune_matrix, prune_weight};
 pub use reconstruct::{Fallback, enough_inputs, reconstruct_matrix};

@@ -79,7 +79,7 @@ impl MaskPattern for NOfM {
     }
 
     fn known(&self) -> Option<KnownPattern> {
-        Some(KnownPattern::NOfM(*self))
+        Some(KnownPattern::NOfM { n: self.n, m: self.m })
     }
 }
 

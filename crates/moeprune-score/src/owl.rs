@@ -78,6 +78,10 @@ impl SparsityAllocator for Owl {
         Ok(ratios.into_iter().map(Sparsity::new).collect::<Result<_, _>>()?)
     }
 
+    fn keeps_mean(&self) -> bool {
+        self.exact_total
+    }
+
     fn outlier_threshold(&self) -> Option<f64> {
         Some(self.multiplier)
     }

@@ -14,7 +14,8 @@ use crate::{
 /// Rows that a thread decodes or encodes at a time.
 const PIECE: usize = 16;
 
-/// How a matrix is pruned when too little is known of its inputs to reconstruct it.
+/// The pattern that a reconstruction follows, and how a matrix is pruned when too little is known of
+/// its inputs to reconstruct it.
 #[derive(Debug, Clone, Copy)]
 #[expect(clippy::exhaustive_structs, reason = "the choices of `prune_matrix`")]
 pub struct Fallback<'a> {
@@ -81,7 +82,7 @@ pub fn reconstruct_matrix(
     let mut weights = decode(&weight, cols);
     check_finite(&weights, linear)?;
     let zeroed = reconstructor
-        .reconstruct(&mut weights, linear, hessian, ratio)
+        .reconstruct(&mut weights, linear, hessian, ratio, fallback.pattern)
         .map_err(|source| refusal(source, linear, reconstructor))?;
     if zeroed > 0 && zeroed >= rows as u64 * cols as u64 {
         let pattern = format!("{reconstructor:?}");

@@ -14,7 +14,6 @@ use safetensors::SafeTensors;
 const REFERENCE: SparseGpt = SparseGpt {
     block: 128,
     damping: 0.01,
-    group: None,
     threshold: BlockThreshold::Reference,
     least_tokens: Some(1),
 };
@@ -88,7 +87,8 @@ fn a_small_matrix() {
     let check = |block: usize, expected: [f32; 8]| {
         let mut weights = VECTOR_WEIGHTS;
         let sparsegpt = SparseGpt { block, ..REFERENCE };
-        let zeroed = sparsegpt.reconstruct(&mut weights, &view(2, 4), &hessian, ratio(0.5));
+        let zeroed =
+            sparsegpt.reconstruct(&mut weights, &view(2, 4), &hessian, ratio(0.5), &PerRow);
         assert_eq!(zeroed.unwrap(), zeros(&expected));
         for (got, expected) in weights.iter().zip(expected) {
             assert!((got - expected).abs() < 5e-6, "{weights:?}");
@@ -112,16 +112,17 @@ fn weights_are_the_references() {
     };
     let (weights, inputs) = (f32s(units, "W"), f32s(units, "X"));
     let hessian = hessian(&inputs, 320, 3);
-    let group = Some(NOfM::new(2, 4).unwrap());
-    let cases = [
-        ("sparsegpt_W_50", 0.5, REFERENCE),
-        ("sparsegpt_W_65", 0.65, REFERENCE),
-        ("sparsegpt_W_2of4", 0.5, SparseGpt { group, ..REFERENCE }),
+    let group = NOfM::new(2, 4).unwrap();
+    let cases: [(&str, f64, &dyn MaskPattern); 3] = [
+        ("sparsegpt_W_50", 0.5, &PerRow),
+        ("sparsegpt_W_65", 0.65, &PerRow),
+        ("sparsegpt_W_2of4", 0.5, &group),
     ];
-    for (name, share, sparsegpt) in cases {
+    for (name, share, pattern) in cases {
         let expected = f32s(results, name);
         let mut got = weights.clone();
-        let zeroed = sparsegpt.reconstruct(&mut got, &view(48, 320), &hessian, ratio(share));
+        let zeroed =
+            REFERENCE.reconstruct(&mut got, &view(48, 320), &hessian, ratio(share), pattern);
         assert_eq!(zeroed.unwrap(), zeros(&expected), "{name}");
         let largest = expected.iter().fold(0.0f32, |max, w| max.max(w.abs()));
         let mut worst = 0.0f32;
@@ -155,7 +156,7 @@ proptest! {
         let mut weights = numbers(rows * cols, seed + 1);
         weights.iter_mut().filter(|w| **w == 0.0).for_each(|w| *w = 0.5);
         let sparsegpt = SparseGpt { block, ..SparseGpt::default() };
-        let zeroed = sparsegpt.reconstruct(&mut weights, &view(rows, cols), &hessian, ratio(share));
+        let zeroed = sparsegpt.reconstruct(&mut weights, &view(rows, cols), &hessian, ratio(share), &PerRow);
         if dead == (rows * cols) as u64 {
             prop_assert!(zeroed.unwrap_err().to_string().contains("never zeroed entirely"));
             return Ok(());
@@ -180,8 +181,8 @@ proptest! {
         let hessian = hessian(&inputs(2 * cols, cols, seed), cols, 2);
         let mut weights = numbers(rows * cols, seed + 1);
         weights.iter_mut().filter(|w| **w == 0.0).for_each(|w| *w = 0.5);
-        let sparsegpt = SparseGpt { block, group: Some(pattern), ..SparseGpt::default() };
-        let zeroed = sparsegpt.reconstruct(&mut weights, &view(rows, cols), &hessian, ratio(0.1));
+        let sparsegpt = SparseGpt { block, ..SparseGpt::default() };
+        let zeroed = sparsegpt.reconstruct(&mut weights, &view(rows, cols), &hessian, ratio(0.1), &pattern);
         prop_assert_eq!(zeroed.unwrap(), zeros(&weights));
         for row in weights.chunks_exact(cols) {
             for group in row.chunks(m) {
@@ -202,11 +203,12 @@ fn groups_with_dead_columns() {
     for x in inputs.chunks_exact_mut(cols) {
         x.iter_mut().zip(dead).for_each(|(x, dead)| *x = if dead { 0.0 } else { *x });
     }
-    let sparsegpt =
-        SparseGpt { group: Some(NOfM::new(2, 4).unwrap()), block: 8, ..SparseGpt::default() };
+    let sparsegpt = SparseGpt { block: 8, ..SparseGpt::default() };
+    let pattern = NOfM::new(2, 4).unwrap();
     let mut weights = numbers(rows * cols, 2);
     let hessian = hessian(&inputs, cols, 1);
-    let zeroed = sparsegpt.reconstruct(&mut weights, &view(rows, cols), &hessian, ratio(0.5));
+    let zeroed =
+        sparsegpt.reconstruct(&mut weights, &view(rows, cols), &hessian, ratio(0.5), &pattern);
     assert_eq!((zeroed.unwrap(), zeros(&weights)), (280, 280));
     for row in weights.chunks_exact(cols) {
         assert_eq!((zeros(&row[..4]), zeros(&row[4..8]), zeros(&row[8..])), (3, 2, 2));
@@ -219,14 +221,17 @@ fn any_number_of_threads() {
     let (rows, cols) = (389, 301);
     let hessian = hessian(&inputs(400, cols, 1), cols, 4);
     let weights = numbers(rows * cols, 2);
-    let group = Some(NOfM::new(2, 4).unwrap());
-    for sparsegpt in [SparseGpt::default(), REFERENCE, SparseGpt { group, ..REFERENCE }] {
+    let group = NOfM::new(2, 4).unwrap();
+    let cases: [(SparseGpt, &(dyn MaskPattern + Sync)); 3] =
+        [(SparseGpt::default(), &PerRow), (REFERENCE, &PerRow), (REFERENCE, &group)];
+    for (sparsegpt, pattern) in cases {
         let by = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut weights = weights.clone();
             let linear = view(rows, cols);
             let half = ratio(0.5);
-            let run = || sparsegpt.reconstruct(&mut weights, &linear, &hessian, half).unwrap();
+            let run =
+                || sparsegpt.reconstruct(&mut weights, &linear, &hessian, half, pattern).unwrap();
             (pool.install(run), weights.into_iter().map(f32::to_bits).collect::<Vec<_>>())
         };
         let one = by(1);
@@ -271,8 +276,9 @@ fn every_type_of_weight() {
         let tensor = TensorBytes::encode(dtype, [rows, cols], &numbers(rows * cols, 8)).unwrap();
         let mut weights = tensor.to_f32().unwrap();
         let linear = view(rows, cols);
-        let zeroed =
-            SparseGpt::default().reconstruct(&mut weights, &linear, &hessian, ratio(0.5)).unwrap();
+        let zeroed = SparseGpt::default()
+            .reconstruct(&mut weights, &linear, &hessian, ratio(0.5), &PerRow)
+            .unwrap();
         let expected = TensorBytes::encode(dtype, [rows, cols], &weights).unwrap();
         let borrowed = TensorBytes::new(dtype, [rows, cols], tensor.bytes()).unwrap();
         for tensor in [borrowed, tensor.clone()] {
@@ -312,7 +318,9 @@ fn hessians_that_say_too_little() {
     // Called directly, without a fallback.
     for (hessian, says) in [(none, "no calls"), (zeros, "never zeroed entirely")] {
         let mut weights = numbers(24, 3);
-        let error = REFERENCE.reconstruct(&mut weights, &linear, &hessian, ratio(0.5)).unwrap_err();
+        let error = REFERENCE
+            .reconstruct(&mut weights, &linear, &hessian, ratio(0.5), &PerRow)
+            .unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
     }
 }
@@ -323,8 +331,13 @@ fn ratios_at_the_ends() {
     let check = |rows: usize, cols: usize, share: Sparsity, expected: u64| {
         let hessian = hessian(&inputs(2 * cols, cols, 1), cols, 1);
         let mut weights = vec![1.0; rows * cols];
-        let zeroed =
-            SparseGpt::default().reconstruct(&mut weights, &view(rows, cols), &hessian, share);
+        let zeroed = SparseGpt::default().reconstruct(
+            &mut weights,
+            &view(rows, cols),
+            &hessian,
+            share,
+            &PerRow,
+        );
         assert_eq!((zeroed.unwrap(), zeros(&weights)), (expected, expected));
     };
     check(0, 0, ratio(0.5), 0);
@@ -338,7 +351,8 @@ fn ratios_at_the_ends() {
 
     let refused = |cols: usize, share: Sparsity| {
         let hessian = hessian(&inputs(2 * cols, cols, 1), cols, 1);
-        let error = REFERENCE.reconstruct(&mut vec![1.0; cols], &view(1, cols), &hessian, share);
+        let error =
+            REFERENCE.reconstruct(&mut vec![1.0; cols], &view(1, cols), &hessian, share, &PerRow);
         let error = error.unwrap_err().to_string();
         assert!(error.contains("never zeroed entirely"), "{error}");
     };
@@ -347,7 +361,8 @@ fn ratios_at_the_ends() {
     refused(1, ratio(0.5));
     // The reference's comparison takes one of each block at least.
     let (mut weights, hessian) = (VECTOR_WEIGHTS, hessian(&inputs(8, 4, 1), 4, 1));
-    let zeroed = REFERENCE.reconstruct(&mut weights, &view(2, 4), &hessian, Sparsity::ZERO);
+    let zeroed =
+        REFERENCE.reconstruct(&mut weights, &view(2, 4), &hessian, Sparsity::ZERO, &PerRow);
     assert_eq!(zeroed.unwrap(), 1);
 }
 
@@ -359,7 +374,7 @@ fn what_is_no_number_is_named() {
         let tensor = TensorBytes::encode(Dtype::F32, [3, 4], weights).unwrap();
         let driven = half(&SparseGpt::default(), tensor, &linear, Some(hessian)).unwrap_err();
         let direct = SparseGpt::default()
-            .reconstruct(&mut weights.to_vec(), &linear, hessian, ratio(0.5))
+            .reconstruct(&mut weights.to_vec(), &linear, hessian, ratio(0.5), &PerRow)
             .unwrap_err();
         assert_eq!(driven.to_string(), direct.to_string());
         assert!(direct.to_string().starts_with("layer 3 expert.7.up: "), "{direct}");
@@ -394,8 +409,13 @@ fn what_is_no_number_is_named() {
 fn shapes_and_parameters_that_do_not_fit() {
     let hessian = hessian(&inputs(9, 4, 1), 4, 1);
     let refused = |sparsegpt: SparseGpt, linear: LinearView<'_>, says: &str| {
-        let error =
-            sparsegpt.reconstruct(&mut VECTOR_WEIGHTS.clone(), &linear, &hessian, ratio(0.5));
+        let error = sparsegpt.reconstruct(
+            &mut VECTOR_WEIGHTS.clone(),
+            &linear,
+            &hessian,
+            ratio(0.5),
+            &PerRow,
+        );
         let error = error.unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     };
@@ -403,21 +423,37 @@ fn shapes_and_parameters_that_do_not_fit() {
     for damping in [-0.01, f64::NAN, f64::INFINITY] {
         refused(SparseGpt { damping, ..REFERENCE }, view(2, 4), "damping is");
     }
+    #[derive(Debug)]
+    struct Checkers;
+    impl MaskPattern for Checkers {
+        fn mask_row(&self, _: &[f32], _: usize, _: &mut [bool]) {}
+    }
+    let mut weights = VECTOR_WEIGHTS;
+    let error = REFERENCE.reconstruct(&mut weights, &view(2, 4), &hessian, ratio(0.5), &Checkers);
+    let error = error.unwrap_err().to_string();
+    assert_eq!(error, "SparseGPT cannot follow the pattern Checkers; use whole rows or N:M groups");
     refused(REFERENCE, view(4, 2), "2 features but the statistics have 4");
     refused(REFERENCE, view(2, 5), "weights: expected 10 values, got 8");
     let short = InputHessian { sums: vec![1.0; 15], ..hessian.clone() };
-    let error = REFERENCE.reconstruct(&mut VECTOR_WEIGHTS.clone(), &view(2, 4), &short, ratio(0.5));
+    let error = REFERENCE.reconstruct(
+        &mut VECTOR_WEIGHTS.clone(),
+        &view(2, 4),
+        &short,
+        ratio(0.5),
+        &PerRow,
+    );
     assert!(error.is_err());
     // As large as can be, and none at all.
-    let huge = Some(NOfM::new(1, usize::MAX).unwrap());
-    for sparsegpt in [
-        SparseGpt { block: usize::MAX, ..REFERENCE },
-        SparseGpt { group: huge, ..REFERENCE },
-        SparseGpt { damping: 0.0, ..REFERENCE },
-        SparseGpt { damping: 1e20, ..REFERENCE },
-    ] {
+    let huge = NOfM::new(1, usize::MAX).unwrap();
+    let cases: [(SparseGpt, &dyn MaskPattern); 4] = [
+        (SparseGpt { block: usize::MAX, ..REFERENCE }, &PerRow),
+        (REFERENCE, &huge),
+        (SparseGpt { damping: 0.0, ..REFERENCE }, &PerRow),
+        (SparseGpt { damping: 1e20, ..REFERENCE }, &PerRow),
+    ];
+    for (sparsegpt, pattern) in cases {
         let mut weights = VECTOR_WEIGHTS;
-        sparsegpt.reconstruct(&mut weights, &view(2, 4), &hessian, ratio(0.5)).unwrap();
+        sparsegpt.reconstruct(&mut weights, &view(2, 4), &hessian, ratio(0.5), pattern).unwrap();
         assert!(weights.iter().all(|w| w.is_finite()));
     }
     let tensor = TensorBytes::encode(Dtype::F32, [4, 2], &VECTOR_WEIGHTS).unwrap();
@@ -431,7 +467,8 @@ fn damping_is_raised() {
     let same = InputHessian::new(50, 1, 6, vec![50.0; 36]).unwrap();
     let mut weights = numbers(60, 1);
     let sparsegpt = SparseGpt { damping: 0.0, ..SparseGpt::default() };
-    let zeroed = sparsegpt.reconstruct(&mut weights, &view(10, 6), &same, ratio(0.5)).unwrap();
+    let zeroed =
+        sparsegpt.reconstruct(&mut weights, &view(10, 6), &same, ratio(0.5), &PerRow).unwrap();
     assert_eq!((zeroed, zeros(&weights)), (30, 30));
 }
 
@@ -446,6 +483,7 @@ fn reconstructors_of_ones_own() {
             _: &LinearView<'_>,
             _: &InputHessian,
             _: Sparsity,
+            _: &dyn MaskPattern,
         ) -> Result<u64, StageError> {
             weights.fill(self.0?);
             Ok(if self.0 == Ok(0.0) { weights.len() as u64 } else { 0 })

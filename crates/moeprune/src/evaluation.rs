@@ -5,17 +5,16 @@ use std::path::Path;
 use moeprune_capture::{open_calibration, token_blocks_in_order};
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{ModelSpec, TensorSource};
+use moeprune_engine::{Finite, tokenizer_for};
 use moeprune_eval::{
     BoxError, EvaluateOptions, Generator, Nll, PerplexityReport, Request, load_documents,
     perplexity, score_each, task_by_name,
 };
-use moeprune_model::{GenerationOptions, LanguageModel};
+use moeprune_model::{GenerationOptions, LanguageModel, check_runnable};
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
-use crate::{
-    Error, Execution, Progress, calibration::tokenizer_for, finite::Finite, load_tokenizer,
-};
+use crate::{Error, Execution, Progress, load_tokenizer};
 
 /// Name under which [`evaluate`] measures perplexity instead of asking questions.
 pub const PERPLEXITY: &str = "perplexity";
@@ -114,6 +113,7 @@ pub(crate) fn evaluate_source(
     on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Score, Error> {
+    check_runnable(spec)?;
     let load = || {
         on.check_whole(checkpoint)?;
         Ok(LanguageModel::load(&weights, spec, on.compute())?)
@@ -149,7 +149,7 @@ pub(crate) fn evaluate_source(
         options = options.with_limit(limit);
     }
     let report = match moeprune_eval::evaluate(&*task, &documents, &mut generator, &options) {
-        Err(_) if generator.stopped => return Err(Error::Stopped),
+        Err(_) if generator.stopped => return Err(Error::stopped()),
         report => report?,
     };
     generator.progress.end();
@@ -191,7 +191,7 @@ fn text_perplexity(
     });
     let report = perplexity(&mut scorer, &blocks, 1);
     if stopped {
-        return Err(Error::Stopped);
+        return Err(Error::stopped());
     }
     let report = report?;
     progress.end();

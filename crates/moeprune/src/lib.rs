@@ -14,7 +14,7 @@ wires them and adds nothing else.
 
 ```no_run
 use std::path::Path;
-use moeprune::{Execution, Pipeline, Recipe, Resume, Silent, checkpoint::Checkpoint, prune};
+use moeprune::{Execution, FromRecipe, Pipeline, Recipe, Resume, Silent, checkpoint::Checkpoint, prune};
 
 let model = Checkpoint::open(Path::new("snowflake-arctic-instruct"))?;
 let recipe = Recipe::arctic();
@@ -39,36 +39,23 @@ here under short names: [`core`], [`checkpoint`], [`model`], [`capture`], [`simi
 [`saliency`], [`cluster`], [`select`], [`score`], [`eval`].
 */
 
-mod apply;
-mod calibration;
 pub mod compare;
-mod device_memory;
 mod domains;
 mod error;
 pub mod evaluation;
-mod execution;
-mod exhaustive;
-mod finite;
-mod memory;
-mod pipeline;
 mod plan_file;
 mod planning;
-mod progress;
 mod prune;
-mod ranking;
 pub mod recipe;
 pub mod registry;
 pub mod report;
-mod run;
 pub mod search;
-mod session;
-mod survivors;
-mod tokenizer;
 
 pub use moeprune_capture as capture;
 pub use moeprune_checkpoint as checkpoint;
 pub use moeprune_cluster as cluster;
 pub use moeprune_core as core;
+pub use moeprune_engine as engine;
 pub use moeprune_eval as eval;
 pub use moeprune_files as files;
 pub use moeprune_model as model;
@@ -79,22 +66,19 @@ pub use moeprune_similarity as similarity;
 #[cfg(unix)]
 pub use moeprune_synthetic as synthetic;
 
-pub use apply::{Inputs, apply, timed};
-pub use calibration::{Calibration, observe, observe_to};
 pub use domains::{Coverage, Domain, blend, coverage, plan_domains};
 pub use error::Error;
 pub use evaluation::{Evaluation, evaluate};
-pub use execution::{ComputeType, DeviceChoice, Execution};
-pub use memory::{MemoryNeed, available_memory};
-pub use pipeline::Pipeline;
+#[cfg(target_os = "linux")]
+pub use moeprune_engine::timed;
+pub use moeprune_engine::{
+    Calibration, ComputeType, DeviceChoice, Execution, ExpertStage, Grouped, Inputs, MemoryNeed,
+    PLAN_FORMAT, Pipeline, Progress, Resume, Run, Scored, Silent, Stage, WeightStage,
+    available_memory, choose_survivors, load_tokenizer, observe, observe_to,
+};
 pub use plan_file::read_plan;
-pub use planning::{PLAN_FORMAT, check_request, plan, plan_exhaustive};
-pub use progress::{Progress, Silent};
-pub use prune::{Found, prune, prune_found};
+pub use planning::{check_request, plan, plan_exhaustive};
+pub use prune::{Found, apply, prune, prune_found};
 pub use recipe::Recipe;
-pub use registry::Registry;
+pub use registry::{FromRecipe, Registry};
 pub use report::Report;
-pub use run::Run;
-pub use session::Resume;
-pub use survivors::choose_survivors;
-pub use tokenizer::load_tokenizer;

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use moeprune_checkpoint::Checkpoint;
 
-use crate::{
-    Calibration, Error, Execution, Inputs, Pipeline, Progress, Recipe, Report, Resume, Run,
-    apply::apply_plan, calibration::observe_in, plan, plan_exhaustive, recipe::EXHAUSTIVE,
-    search::SearchReport, session::RunIdentity, survivors::choose_survivors_in,
+use moeprune_core::Plan;
+use moeprune_engine::{
+    Applied, Calibration, Error as EngineError, Execution, Inputs, Pipeline, Progress, Resume, Run,
 };
+
+use crate::{Error, Recipe, Report, recipe::CalibrationRecipe, report::SearchReport};
 
 /// Prunes a checkpoint into `out`: observes it on the calibration text, plans, and applies the
 /// plan with statistics from the same text.
@@ -32,11 +33,11 @@ pub fn prune(
     recipe: &Recipe,
     pipeline: &Pipeline,
     resume: Resume,
-    on: &Execution,
+    execution: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Report, Error> {
     let recipe = Found { recipe, searched: None };
-    prune_found(checkpoint, out, calibration, &recipe, pipeline, resume, on, progress)
+    prune_found(checkpoint, out, calibration, &recipe, pipeline, resume, execution, progress)
 }
 
 /// A recipe, and what the [search](crate::search::search()) found that made it.
@@ -61,42 +62,90 @@ pub fn prune_found(
     found: &Found<'_>,
     pipeline: &Pipeline,
     resume: Resume,
-    on: &Execution,
+    execution: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Report, Error> {
     let Found { recipe, ref searched } = *found;
-    crate::planning::check_request(checkpoint.spec(), recipe)?;
-    Run::claim(out, checkpoint, resume)?.complete(|run| {
+    let request = recipe.request(pipeline)?;
+    moeprune_engine::check_request(checkpoint.spec(), &request, pipeline)?;
+    moeprune_model::check_runnable(checkpoint.spec())?;
+    let report = Run::claim(out, checkpoint, resume)?.complete(|run| {
         let calibration = Calibration::read(calibration, checkpoint, recipe)?;
         run.lap("reading calibration text");
-        let identity = RunIdentity::new("prune", checkpoint)?
-            .with_recipe(recipe, pipeline)?
-            .with_calibration(&calibration.tag);
-        let on = &on.for_blocks(checkpoint, &calibration.tag, true, progress)?;
-        run.begin(&identity.with_execution(on))?;
-        let stored = recipe.weights.statistics == crate::recipe::Statistics::Stored;
-        let observation = if recipe.experts.sparsity.value() > 0.0 || stored {
-            let observation = observe_in(&mut run.session, checkpoint, &calibration, on, progress)?;
-            run.lap("observing");
-            Some(observation)
-        } else {
-            None
-        };
-        let observed = observation.as_ref();
-        let exhaustive = recipe.experts.criterion.name == EXHAUSTIVE;
-        let plan = if exhaustive {
-            plan_exhaustive(checkpoint, &calibration, observed, recipe, pipeline, on, progress)?
-        } else {
-            plan(checkpoint, observed, recipe, pipeline, progress)?
-        };
-        let plan = choose_survivors_in(&mut run.session, checkpoint, &plan, pipeline, progress)?;
-        run.lap("planning");
-        let inputs = match &observation {
-            Some(observation) if stored => Inputs::Observation(observation),
-            _ => Inputs::Calibration(&calibration),
-        };
-        let mut report = apply_plan(checkpoint, run, &plan, inputs, pipeline, on, progress)?;
+        let applied = moeprune_engine::prune(
+            checkpoint,
+            run,
+            &calibration,
+            &request,
+            pipeline,
+            execution,
+            progress,
+        )?;
+        let recipe = followed(recipe, &applied, Some(&calibration));
+        let mut report = Report::new(checkpoint, &recipe, applied);
+        note_total(&report, progress);
         report.search.clone_from(searched);
+        report.save(run.folder())?;
         Ok(report)
-    })
+    })?;
+    Ok(report)
+}
+
+/// Writes the pruned checkpoint and its report to the place that `run` has claimed.
+///
+/// # Errors
+/// If the plan is not for this model, inputs it needs are missing, weights are not finite, or
+/// reading or writing fails. What was done until then is kept if any layer was finished;
+/// otherwise nothing is left behind.
+pub fn apply(
+    checkpoint: &Checkpoint,
+    run: Run,
+    plan: &Plan,
+    inputs: Inputs<'_>,
+    pipeline: &Pipeline,
+    execution: &Execution,
+    progress: &mut dyn Progress,
+) -> Result<Report, Error> {
+    let report = run.complete(|run| {
+        let applied =
+            moeprune_engine::apply(checkpoint, run, plan, inputs, pipeline, execution, progress)?;
+        let recipe = serde_json::from_value(plan.recipe.clone())
+            .map_err(|e| EngineError::Plan(format!("its recipe cannot be read: {e}")))?;
+        let calibration = match inputs {
+            Inputs::Calibration(calibration) => Some(calibration),
+            _ => None,
+        };
+        let report = Report::new(checkpoint, &followed(&recipe, &applied, calibration), applied);
+        note_total(&report, progress);
+        report.save(run.folder())?;
+        Ok(report)
+    })?;
+    Ok(report)
+}
+
+/// A recipe, with what was done in place of what was asked where the two differ.
+fn followed(recipe: &Recipe, applied: &Applied, calibration: Option<&Calibration>) -> Recipe {
+    let mut followed = recipe.clone();
+    if let Some(source) = applied.statistics {
+        followed.weights.statistics = source.into();
+    }
+    if let Some(Calibration { tag, .. }) = calibration {
+        followed.calibration = CalibrationRecipe {
+            samples: tag.samples as usize,
+            sequence_len: tag.sequence_len as usize,
+            seed: tag.seed,
+        };
+    }
+    followed
+}
+
+fn note_total(report: &Report, progress: &mut dyn Progress) {
+    let (asked, got) = (report.sparsity.requested, report.sparsity.achieved.linears);
+    if report.promises.is_some() && (asked - got).abs() > 1e-3 {
+        progress.note(&format!(
+            "note: {:.2} % was asked for in all, the plan as it stands gives {:.2} %",
+            100.0 * asked,
+            100.0 * got
+        ));
+    }
 }

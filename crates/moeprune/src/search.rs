@@ -3,11 +3,11 @@
 use moeprune_capture::TokenBlocks;
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{CorpusTag, Observation, ParameterCounts, Sparsity};
-use serde::{Deserialize, Serialize};
+use moeprune_engine::{Calibration, Execution, Progress, expert_budget, observe};
 
+pub use crate::report::{Candidate, SearchReport};
 use crate::{
-    Calibration, Error, Execution, Progress, Recipe, Registry,
-    calibration::observe,
+    Error, Recipe, Registry,
     compare::{Likelihood, Pruned, likelihood},
     planning::check_request,
     recipe::{Budget, StageChoice},
@@ -29,38 +29,6 @@ impl Search {
     pub fn is_on(self) -> bool {
         self.experts || self.allocation
     }
-}
-
-/// What a search tried and found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct SearchReport {
-    /// Calibration blocks that statistics were taken on.
-    pub observed_blocks: usize,
-    /// Calibration blocks that candidates were scored on, which no statistics were taken on.
-    pub held_out_blocks: usize,
-    /// Mean negative log-likelihood of the unpruned model on these, in nats a token.
-    pub unpruned: f64,
-    /// In the order they were tried.
-    pub candidates: Vec<Candidate>,
-}
-
-/// One way to reach the total.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Candidate {
-    /// Share of the experts that goes first.
-    pub expert_sparsity: f64,
-    /// By which they go.
-    pub criterion: StageChoice,
-    /// How the ratio of the rest is split over the layers.
-    pub allocation: StageChoice,
-    /// Mean negative log-likelihood on the held-out blocks, in nats a token.
-    pub nll: f64,
-    /// Standard error of its difference to the best one's, block by block; nothing of the best one.
-    pub stderr_to_best: Option<f64>,
-    /// Whether this is what was chosen.
-    pub chosen: bool,
 }
 
 /// Parts of the total that whole experts are tried to make up.
@@ -127,7 +95,7 @@ pub fn search(
     best.weights.statistics = crate::recipe::Statistics::Stored;
     // A reconstruction needs more than an observation; the scorer that stands in for it ranks
     // splits in its stead.
-    let reconstructs = registry.pipeline(recipe)?.reconstructor.is_some();
+    let reconstructs = registry.pipeline(recipe)?.weights.method().is_some();
     if reconstructs {
         best.weights.scorer = "wanda".into();
     }
@@ -231,8 +199,9 @@ fn criteria(recipe: &Recipe) -> Vec<StageChoice> {
 /// Whether two recipes differ in nothing but a criterion that is not asked, or a share that comes
 /// to the same whole experts.
 fn removes_as(checkpoint: &Checkpoint, a: &Recipe, b: &Recipe) -> bool {
-    let removed =
-        |recipe: &Recipe| crate::planning::expert_budget(checkpoint.spec(), recipe).ok().flatten();
+    let removed = |recipe: &Recipe| {
+        expert_budget(checkpoint.spec(), &recipe.experts.request()).ok().flatten()
+    };
     let (of_a, of_b) = (removed(a), removed(b));
     of_a == of_b
         && a.prunes_weights() == b.prunes_weights()
@@ -257,7 +226,11 @@ impl Trial<'_> {
         step: &str,
         progress: &mut dyn Progress,
     ) -> Result<Recipe, Error> {
-        candidates.retain(|recipe| check_request(self.checkpoint.spec(), recipe).is_ok());
+        candidates.retain(|recipe| {
+            let pipeline = self.registry.pipeline(recipe);
+            pipeline
+                .is_ok_and(|stages| check_request(self.checkpoint.spec(), recipe, &stages).is_ok())
+        });
         let better = |a: &(f64, Recipe), b: &(f64, Recipe)| a.0 < b.0;
         let mut best: Option<(f64, Recipe)> = None;
         for (recipe, found) in &self.tried {

@@ -7,7 +7,7 @@
 use std::{fmt::Write as _, fs, path::PathBuf};
 
 use moeprune::{
-    ComputeType, DeviceChoice, Execution, Pipeline, Recipe, Report, Resume, Silent,
+    ComputeType, DeviceChoice, Execution, FromRecipe, Pipeline, Recipe, Report, Resume, Silent,
     checkpoint::Checkpoint, prune,
 };
 use tempfile::TempDir;

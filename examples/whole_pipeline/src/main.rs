@@ -9,8 +9,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use moeprune::{
-    Calibration, Evaluation, Execution, Inputs, Pipeline, Recipe, Resume, Run, Silent, apply,
-    capture::write_observation, checkpoint::Checkpoint, evaluate, observe, plan, score::Magnitude,
+    Calibration, Evaluation, Execution, FromRecipe, Inputs, Pipeline, Recipe, Resume, Run, Scored,
+    Silent, Stage, WeightStage, apply, capture::write_observation, checkpoint::Checkpoint,
+    evaluate, observe, plan, score::Magnitude,
 };
 
 fn main() -> Result<()> {
@@ -29,7 +30,10 @@ fn main() -> Result<()> {
     write_observation(&observation, out.with_extension("obs.safetensors"))?;
 
     // Which experts go. Any field of the pipeline can be one's own implementation of the trait.
-    let pipeline = Pipeline { scorer: Box::new(Magnitude), ..Pipeline::from_recipe(&recipe)? };
+    let scored =
+        Scored { scorer: Stage::new(Box::new(Magnitude)), ..Scored::from_recipe(&recipe)? };
+    let pipeline =
+        Pipeline { weights: WeightStage::Scored(scored), ..Pipeline::from_recipe(&recipe)? };
     let plan = plan(&source, Some(&observation), &recipe, &pipeline, &mut Silent)?;
     for layer in &plan.layers {
         println!(

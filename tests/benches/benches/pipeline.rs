@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use moeprune::{
-    Calibration, Execution, Inputs, Pipeline, Recipe, Resume, Run, Silent, apply,
+    Calibration, Execution, FromRecipe, Inputs, Pipeline, Recipe, Resume, Run, Silent, apply,
     checkpoint::Checkpoint, core::Plan, observe, plan,
 };
 

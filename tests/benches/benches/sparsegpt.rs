@@ -6,16 +6,14 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use matrices::{Matrix, pools, ratio};
-use moeprune_core::{Dtype, InputHessian, WeightReconstructor};
-use moeprune_score::{NOfM, SparseGpt};
+use moeprune_core::{Dtype, InputHessian, MaskPattern, WeightReconstructor};
+use moeprune_score::{NOfM, PerRow, SparseGpt};
 
 fn sparsegpt(criterion: &mut Criterion) {
-    let group = Some(NOfM::new(2, 4).expect("2 is below 4"));
-    let cases = [
-        ("50%", SparseGpt::default(), 0.5),
-        ("65%", SparseGpt::default(), 0.65),
-        ("2:4", SparseGpt { group, ..SparseGpt::default() }, 0.5),
-    ];
+    let sparsegpt = SparseGpt::default();
+    let group = NOfM::new(2, 4).expect("2 is below 4");
+    let cases: [(_, &dyn MaskPattern, _); 3] =
+        [("50%", &PerRow, 0.5), ("65%", &PerRow, 0.65), ("2:4", &group, 0.5)];
     for (rows, cols) in [(4864, 2048), (2048, 1408)] {
         let matrix = Matrix::new(Dtype::BF16, rows, cols);
         let weights = matrix.tensor.to_f32().expect("a float type");
@@ -23,7 +21,7 @@ fn sparsegpt(criterion: &mut Criterion) {
         let mut criterion_group = criterion.benchmark_group(format!("sparsegpt {}", matrix.name()));
         criterion_group.throughput(Throughput::Elements(weights.len() as u64));
         for (threads, pool) in pools() {
-            for (name, sparsegpt, share) in &cases {
+            for (name, pattern, share) in &cases {
                 criterion_group.bench_function(format!("{name}, {threads}"), |bencher| {
                     bencher.iter_batched(
                         || weights.clone(),
@@ -31,7 +29,13 @@ fn sparsegpt(criterion: &mut Criterion) {
                             let linear = matrix.linear();
                             let share = ratio(*share);
                             let zeroed = pool.install(|| {
-                                sparsegpt.reconstruct(&mut weights, &linear, &hessian, share)
+                                sparsegpt.reconstruct(
+                                    &mut weights,
+                                    &linear,
+                                    &hessian,
+                                    share,
+                                    *pattern,
+                                )
                             });
                             (zeroed.expect("weights are finite"), weights)
                         },

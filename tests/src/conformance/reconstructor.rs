@@ -3,6 +3,7 @@
 use moeprune_core::{
     InputHessian, LinearId, LinearView, MlpProjection, Sparsity, WeightReconstructor,
 };
+use moeprune_score::PerRow;
 use proptest::{prelude::*, test_runner::TestCaseError};
 
 use super::{for_all, pure};
@@ -60,7 +61,7 @@ impl Matrix {
         let linear = LinearView { layer: 0, id, rows, cols, inputs: None };
         let mut weights = self.weights.clone();
         let zeroed = reconstructor
-            .reconstruct(&mut weights, &linear, &self.hessian, ratio)
+            .reconstruct(&mut weights, &linear, &self.hessian, ratio, &PerRow)
             .map_err(|error| error.to_string())?;
         Ok((zeroed, weights.iter().map(|w| w.to_bits()).collect()))
     }

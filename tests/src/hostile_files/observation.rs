@@ -1,7 +1,7 @@
 //! An observation.
 
 use moeprune::{
-    Pipeline, Recipe, Silent,
+    FromRecipe, Pipeline, Recipe, Silent,
     capture::{observation_sha256, read_observation, write_observation},
     checkpoint::Checkpoint,
     core::Observation,

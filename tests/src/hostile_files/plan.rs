@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs};
 
 use moeprune::{
-    Execution, Inputs, Pipeline, Recipe, Resume, Run, Silent, apply,
+    Execution, FromRecipe, Inputs, Pipeline, Recipe, Resume, Run, Silent, apply,
     checkpoint::{Checkpoint, verify},
     core::{InputMoments, LayerObservation, Observation, Plan, RoutingSums},
     plan, read_plan,

@@ -1,8 +1,8 @@
 //! Cuts that are measured without being written, against those that are.
 
 use moeprune::{
-    Calibration, Evaluation, Execution, Inputs, Pipeline, Recipe, Registry, Resume, Run, Silent,
-    apply,
+    Calibration, Evaluation, Execution, FromRecipe, Inputs, Pipeline, Recipe, Registry, Resume,
+    Run, Silent, apply,
     checkpoint::Checkpoint,
     compare::{Measures, Variant, compare},
     core::Sparsity,

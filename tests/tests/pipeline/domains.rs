@@ -1,7 +1,7 @@
 //! Several observations, blended.
 
 use moeprune::{
-    Calibration, Domain, Execution, Pipeline, Recipe, Silent, blend,
+    Calibration, Domain, Execution, FromRecipe, Pipeline, Recipe, Silent, blend,
     checkpoint::Checkpoint,
     core::{Observation, Sparsity},
     coverage, observe, plan_domains,

@@ -1,7 +1,7 @@
 //! A plan in which single experts have ratios of their own.
 
 use moeprune::{
-    Calibration, Execution, Inputs, Pipeline, Resume, Run, Silent, apply,
+    Calibration, Execution, FromRecipe, Inputs, Pipeline, Resume, Run, Silent, apply,
     checkpoint::{Checkpoint, count_zeros, verify},
     core::{ExpertRatio, LinearId, MlpProjection, Plan, TensorId, TensorSource},
     plan,

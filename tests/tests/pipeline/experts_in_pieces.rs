@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use moeprune::{
-    Execution, Pipeline, Resume, Silent,
+    Execution, ExpertStage, FromRecipe, Grouped, Pipeline, Resume, Silent, Stage,
     checkpoint::Checkpoint,
     choose_survivors,
     core::{
@@ -78,8 +78,11 @@ fn check(model: &str) {
     let scratch = tempfile::tempdir().unwrap();
     let calibration = tokens(scratch.path(), 8, 64, 256);
     let recipe = recipe(0.5, 0.25);
-    let mut pipeline = Pipeline::from_recipe(&recipe).unwrap();
-    pipeline.selector = Box::new(Comparing { model: model.clone() });
+    let pipeline = Pipeline::from_recipe(&recipe).unwrap();
+    let selector = Box::new(Comparing { model: model.clone() });
+    let grouped =
+        Grouped { selector: Stage::new(selector), ..Grouped::from_recipe(&recipe).unwrap() };
+    let pipeline = Pipeline { experts: ExpertStage::Grouped(grouped), ..pipeline };
     let (source, out) = (Checkpoint::open(&model).unwrap(), scratch.path().join("out"));
     let report = prune(
         &source,
@@ -125,8 +128,11 @@ fn are_numbers_or_the_weight_is_named() {
     let at = damage(&model, name, 5);
     let checkpoint = Checkpoint::open(&model).unwrap();
     let recipe = recipe(0.25, 0.25);
-    let mut pipeline = Pipeline::from_recipe(&recipe).unwrap();
-    pipeline.selector = Box::new(Reading);
+    let pipeline = Pipeline::from_recipe(&recipe).unwrap();
+    let selector = Box::new(Reading);
+    let grouped =
+        Grouped { selector: Stage::new(selector), ..Grouped::from_recipe(&recipe).unwrap() };
+    let pipeline = Pipeline { experts: ExpertStage::Grouped(grouped), ..pipeline };
     let mut open = plan(&checkpoint, None, &recipe, &pipeline, &mut Silent).unwrap();
     open.layers.retain(|layer| layer.layer == 1);
     let error = choose_survivors(&checkpoint, &open, &pipeline, &mut Silent).unwrap_err();

@@ -6,8 +6,8 @@ use std::{
 };
 
 use moeprune::{
-    Execution, Pipeline, Recipe, Report, Resume, Silent, checkpoint::Checkpoint, core::Sparsity,
-    prune,
+    Execution, FromRecipe, Pipeline, Recipe, Report, Resume, Silent, checkpoint::Checkpoint,
+    core::Sparsity, prune,
 };
 use safetensors::{SafeTensors, tensor::TensorView};
 

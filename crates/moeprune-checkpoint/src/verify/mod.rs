@@ -6,19 +6,21 @@ mod hint;
 mod origin;
 mod report;
 
-use std::{collections::BTreeSet, fs::File, io::Read, path::Path};
+use std::{collections::BTreeSet, io, path::Path};
 
-use moeprune_core::{LayerTensor, LinearId, Plan, TensorId};
+use moeprune_core::{LayerTensor, LinearId, Plan, Provenance, SameModel, TensorId};
+use moeprune_files::ReadAt;
 use rayon::prelude::*;
-use serde_json::Value;
 
 pub use self::report::{Check, LinearZeros, SparsityReport, VerifyReport};
 use self::{
     compare::{Finding, MayZero},
-    hint::Hint,
     origin::{Origin, Origins},
 };
-use crate::{Checkpoint, Error, StoredTensor, output::auxiliary_files};
+use crate::{
+    Checkpoint, Error, StoredTensor,
+    output::{auxiliary_files, open, pieces},
+};
 
 /// Checks a pruned checkpoint against its source, reading every byte of both once.
 ///
@@ -29,8 +31,8 @@ use crate::{Checkpoint, Error, StoredTensor, output::auxiliary_files};
 /// fail; one about another source is passed over. Without either, experts are matched to the
 /// source by their router rows, and it is allowed that weights were zeroed.
 ///
-/// Routers may have zeros only where other weights may and the recipe of the plan, or else of the
-/// report, says `weights.prune_router`. What is checked:
+/// Routers may have zeros only where other weights may and the plan, or else the report, promises that
+/// routers are pruned too ([`moeprune_core::Promises`]). What is checked:
 ///
 /// | check | passes if |
 /// |---|---|
@@ -48,12 +50,12 @@ use crate::{Checkpoint, Error, StoredTensor, output::auxiliary_files};
 /// | `experts` | the survivors' weights, or zero where that is allowed |
 /// | `attention and dense MLPs` | the source's weights, or zero where that is allowed |
 /// | `finite` | no weight is NaN or infinite |
-/// | `sparsity` | the share of removed and zero weights is what the plan asks for, if its recipe promises that |
+/// | `sparsity` | the share of removed and zero weights is what the plan asks for, if it promises that |
 ///
-/// No total is promised by a recipe that gives the ratio itself (`weights.ratio`), takes OWL's
-/// unweighted mean, or leaves idle experts dense; the shares are reported all the same. Otherwise
-/// it may be missed by 0.0005 and what rounding takes: one weight a matrix, or one a row if the
-/// recipe says that rows are rounded down (`weights.rounding`).
+/// No total is promised where the ratio itself was given, layers keep an unweighted mean, or idle
+/// experts are left dense; the shares are reported all the same. Otherwise it may be missed by what
+/// the plan allows (0.0005) and what rounding takes: one weight per matrix, or one per row if rows
+/// are rounded down.
 ///
 /// A wrong output is a report with failed checks, not an error.
 ///
@@ -69,11 +71,12 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
         }
     };
     report.add("opens", Ok(format!("{} tensors", pruned.tensors().count())));
-    let hint = Hint::read(&pruned, source)?.unwrap_or_else(|unreadable| {
+    let hint = hint::read(&pruned, source)?.unwrap_or_else(|unreadable| {
         report.add("report", Err(unreadable));
         None
     });
-    let recipe = recipe(plan, hint.as_ref());
+    let promises = plan.and_then(Plan::promises).or_else(|| hint.as_ref()?.promises());
+    let promises = promises.unwrap_or_default();
     if let Some(plan) = plan {
         report.add("plan", check_plan(source, plan)?);
     }
@@ -90,13 +93,13 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
     report.add("auxiliary files", check_auxiliary(source, &pruned)?);
     let linears = match plan {
         Some(plan) => plan.unstructured.is_some(),
-        None => hint.as_ref().is_none_or(Hint::may_zero),
+        None => hint.as_ref().is_none_or(Provenance::may_zero),
     };
     let changed = match plan {
         Some(plan) => plan.unstructured.as_ref().is_some_and(|asked| asked.reconstructs),
         None => hint.as_ref().is_some_and(|hint| hint.weights_changed),
     };
-    let routers = linears && recipe["weights"]["prune_router"] == true;
+    let routers = linears && promises.zero_routers;
     let may_zero = MayZero { linears, routers, changed };
     let origins = match plan {
         Some(plan) => Origins::planned(source, &pruned, plan, hint.as_ref(), may_zero)?,
@@ -110,20 +113,15 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
         .map(|tensor| compare::examine(source, &pruned, tensor, &origins, may_zero))
         .collect::<Result<Vec<_>, Error>>()?;
     add_findings(&mut report, &tensors, &findings, changed);
-    report.count_zeros(source, &tensors, &findings, recipe);
-    report.add_sparsity(plan, recipe);
+    report.count_zeros(source, &tensors, &findings, promises.rounding);
+    report.add_sparsity(plan, promises.total);
     Ok(report)
-}
-
-/// The recipe of the plan if it has one, else that of the report.
-fn recipe<'a>(plan: Option<&'a Plan>, hint: Option<&'a Hint>) -> &'a Value {
-    let of_plan = plan.map(|plan| &plan.recipe).filter(|recipe| recipe["weights"].is_object());
-    of_plan.or_else(|| hint.map(|hint| &hint.recipe)).unwrap_or(&Value::Null)
 }
 
 fn check_plan(source: &Checkpoint, plan: &Plan) -> Result<Result<String, String>, Error> {
     let fingerprint = source.fingerprint()?;
-    if plan.model_fingerprint != fingerprint {
+    let same = source.is_of(&plan.model_fingerprint)?;
+    if same == SameModel::No {
         return Ok(Err(format!(
             "was made for the model {}, but the source is {fingerprint}",
             plan.model_fingerprint
@@ -140,7 +138,12 @@ fn check_plan(source: &Checkpoint, plan: &Plan) -> Result<Result<String, String>
             )));
         }
     }
-    Ok(Ok(fingerprint))
+    Ok(Ok(match same {
+        SameModel::StoredOtherwise => {
+            format!("{fingerprint}; it was made from the same model, stored otherwise")
+        }
+        _ => fingerprint,
+    }))
 }
 
 fn check_architecture(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, String> {
@@ -215,10 +218,7 @@ fn check_tensor_set(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, 
 }
 
 fn expert_of(tensor: &StoredTensor) -> Option<usize> {
-    match tensor.part {
-        Some(TensorId::Layer(_, LayerTensor::Linear(linear))) => linear.expert(),
-        _ => None,
-    }
+    tensor.part.and_then(TensorId::expert)
 }
 
 fn check_auxiliary(
@@ -227,9 +227,9 @@ fn check_auxiliary(
 ) -> Result<Result<String, String>, Error> {
     let files = auxiliary_files(source)?.copied;
     for relative in &files {
-        let from = source.dir().join(relative);
-        let same = match pruned.file(relative) {
-            Ok(Some(to)) => same_bytes(&from, &to)?,
+        let same = match pruned.files().open(relative) {
+            Ok(Some(to)) => same_bytes(&*open(source, relative)?, &*to)
+                .map_err(Error::io("read", source.files().path_of(relative)))?,
             Ok(None) => return Ok(Err(format!("{} is missing", relative.display()))),
             Err(e) => return Ok(Err(e.to_string())),
         };
@@ -241,22 +241,16 @@ fn check_auxiliary(
 }
 
 /// Compares files piece by piece: a model may bring files of any size.
-fn same_bytes(a: &Path, b: &Path) -> Result<bool, Error> {
-    const PIECE: usize = 1 << 20;
-    let open = |path: &Path| File::open(path).map_err(Error::io("open", path));
-    let (mut file_a, mut file_b) = (open(a)?, open(b)?);
-    let mut pieces = (Vec::with_capacity(PIECE), Vec::with_capacity(PIECE));
-    loop {
-        let fill = |file: &mut File, piece: &mut Vec<u8>, path: &Path| {
-            piece.clear();
-            file.take(PIECE as u64).read_to_end(piece).map_err(Error::io("read", path))
-        };
-        let read = fill(&mut file_a, &mut pieces.0, a)?;
-        fill(&mut file_b, &mut pieces.1, b)?;
-        if read == 0 || pieces.0 != pieces.1 {
-            return Ok(pieces.0 == pieces.1);
+fn same_bytes(a: &dyn ReadAt, b: &dyn ReadAt) -> io::Result<bool> {
+    if a.len() != b.len() {
+        return Ok(false);
+    }
+    for piece in pieces(a.len()) {
+        if a.read_at(piece.clone())? != b.read_at(piece)? {
+            return Ok(false);
         }
     }
+    Ok(true)
 }
 
 /// One check for each role of tensors, and one for all that weights are finite.

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use moeprune_core::{LayerPlan, LinearId, Plan, Survivor, TensorBytes, TensorId};
+use moeprune_core::{LayerPlan, LinearId, Plan, Provenance, Survivor, TensorBytes, TensorId};
 
-use super::{candidate::kept_or_average, compare::MayZero, hint::Hint};
+use super::{candidate::kept_or_average, compare::MayZero};
 use crate::{Checkpoint, Error, select_rows};
 
 /// What an expert of the pruned model is made of, in indices of the source.
@@ -40,7 +40,7 @@ impl Origins {
         source: &Checkpoint,
         pruned: &Checkpoint,
         plan: &Plan,
-        hint: Option<&Hint>,
+        hint: Option<&Provenance>,
         may_zero: MayZero,
     ) -> Result<Self, Error> {
         let mut origins = Self { layers: BTreeMap::new(), wrong: None };
@@ -87,7 +87,7 @@ impl Origins {
     pub(super) fn unplanned(
         source: &Checkpoint,
         pruned: &Checkpoint,
-        hint: Option<&Hint>,
+        hint: Option<&Provenance>,
         may_zero: MayZero,
     ) -> Result<Self, Error> {
         let mut origins = Self { layers: BTreeMap::new(), wrong: None };
@@ -155,7 +155,7 @@ fn found(
     source: &Checkpoint,
     pruned: &Checkpoint,
     layer: usize,
-    hint: Option<&Hint>,
+    hint: Option<&Provenance>,
     may_zero: MayZero,
 ) -> Result<(Vec<Origin>, Option<String>), Error> {
     let experts = |of: &Checkpoint| {

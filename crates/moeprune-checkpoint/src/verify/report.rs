@@ -1,8 +1,9 @@
 //! What a verification found.
 
-use moeprune_core::{LayerTensor, LinearId, ParameterCounts, Plan, TensorId};
+use moeprune_core::{
+    LayerTensor, LinearId, OpenTotal, ParameterCounts, Plan, RowRounding, TensorId, TotalPromise,
+};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::compare::Finding;
 use crate::{Checkpoint, StoredTensor};
@@ -58,12 +59,9 @@ pub struct SparsityReport {
     /// Of all parameters. Zeros are counted in Linears only.
     pub all: f64,
     /// What rounding may take at most, as a share of the decoder Linears: one weight a matrix, or
-    /// one a row if the recipe says that rows are rounded down.
+    /// one per row if rows are rounded down.
     pub rounding: f64,
 }
-
-/// By how much the total may be missed, rounding aside.
-const TOLERANCE: f64 = 0.0005;
 
 impl VerifyReport {
     /// Whether every check passed.
@@ -90,9 +88,9 @@ impl VerifyReport {
         source: &Checkpoint,
         tensors: &[&StoredTensor],
         findings: &[Finding],
-        recipe: &Value,
+        rounding: RowRounding,
     ) {
-        let rows_round_down = recipe["weights"]["rounding"] == "floor";
+        let rows_round_down = rounding == RowRounding::Floor;
         let counts = ParameterCounts::of(source.spec());
         let (mut experts, mut linears, mut all, mut rounded) = (0_u64, 0_u64, 0_u64, 0_u64);
         for (tensor, finding) in tensors.iter().zip(findings) {
@@ -109,7 +107,8 @@ impl VerifyReport {
             };
             let weights = tensor.elements();
             self.linears.push(LinearZeros { layer, linear, weights, zeros });
-            if linear == LinearId::Router {
+            let part = source.spec().part(TensorId::linear(layer, linear));
+            if !part.is_some_and(|part| part.prunable) {
                 continue;
             }
             linears += nonzero;
@@ -130,20 +129,24 @@ impl VerifyReport {
     }
 
     /// Compares the share over the decoder Linears with what a plan asks for.
-    pub(super) fn add_sparsity(&mut self, plan: Option<&Plan>, recipe: &Value) {
+    pub(super) fn add_sparsity(&mut self, plan: Option<&Plan>, promised: TotalPromise) {
         let Some(got) = self.sparsity else { return };
         let found = format!(
             "{:.4} of the experts, {:.4} of the decoder Linears, {:.4} of all parameters",
             got.experts, got.linears, got.all
         );
         let asked = plan.and_then(|p| Some(p.unstructured.as_ref()?.total_sparsity));
-        let result = match asked.map(|asked| (asked, misses_total(recipe))) {
+        let result = match asked.map(|asked| (asked, promised)) {
             None => Ok(found),
-            Some((_, Some(why))) => Ok(format!("{found}; no total to compare with, since {why}")),
-            Some((asked, None)) if (got.linears - asked).abs() > got.rounding + TOLERANCE => {
+            Some((_, TotalPromise::Open(why))) => {
+                Ok(format!("{found}; no total to compare with, since {}", reason(why)))
+            }
+            Some((asked, TotalPromise::Within(tolerance)))
+                if (got.linears - asked).abs() > got.rounding + tolerance =>
+            {
                 Err(format!("{found}; the plan asks for {asked:.4} of the decoder Linears"))
             }
-            Some((asked, None)) => {
+            Some((asked, TotalPromise::Within(_))) => {
                 Ok(format!("{found}; {asked:.4} of the decoder Linears was asked for"))
             }
         };
@@ -151,16 +154,15 @@ impl VerifyReport {
     }
 }
 
-/// Which choice of a recipe makes the outcome differ from the total that a plan names, if one does.
-fn misses_total(recipe: &Value) -> Option<&'static str> {
-    let weights = &recipe["weights"];
-    if !weights["ratio"].is_null() {
-        Some("the recipe gives the ratio of what is left (`weights.ratio`)")
-    } else if weights["allocation"]["mean"] == "reference" {
-        Some("the layers' ratios keep an unweighted mean (`weights.allocation.mean`)")
-    } else if weights["idle_experts"] == "dense" {
-        Some("experts without tokens are left dense (`weights.idle_experts`)")
-    } else {
-        None
+/// Which choice makes the outcome differ from the total that a plan names.
+fn reason(why: OpenTotal) -> &'static str {
+    match why {
+        OpenTotal::GivenRatio => "the recipe gives the ratio of what is left (`weights.ratio`)",
+        OpenTotal::UnweightedMean => {
+            "the layers' ratios keep an unweighted mean (`weights.allocation.mean`)"
+        }
+        OpenTotal::DenseIdleExperts => {
+            "experts without tokens are left dense (`weights.idle_experts`)"
+        }
     }
 }

@@ -9,6 +9,6 @@ pub(crate) use self::finite::position;
 pub use self::{
     average::{average, average_of, weighted_average_of},
     finite::{check_finite, check_finite_weight},
-    rows::select_rows,
+    rows::{join_along, select_along, select_rows},
     zeros::count_zeros,
 };

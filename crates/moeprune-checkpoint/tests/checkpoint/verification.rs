@@ -58,6 +58,7 @@ fn unstructured(total_sparsity: f64) -> Option<UnstructuredPlan> {
         ratio: 1.0 / 3.0,
         layer_ratios: Vec::new(),
         expert_ratios: Vec::new(),
+        promises: None,
         reconstructs: false,
     })
 }

@@ -18,7 +18,7 @@ pub use self::{
     routing::RoutingSums,
     statistic::{Kind, Shape, Statistic, Statistics, Values, ValuesMut},
 };
-use crate::{Error, LinearId};
+use crate::{Error, Fingerprint, LinearId, SameModel};
 
 /// Sums over calibration tokens of one model.
 ///
@@ -115,7 +115,8 @@ impl Observation {
     /// [`Error::ObservationMismatch`] if fingerprints or shapes differ; `self` may then be
     /// partly added to and should be dropped.
     pub fn add(&mut self, other: &Self) -> Result<(), Error> {
-        if self.model_fingerprint != other.model_fingerprint {
+        let same = Fingerprint::compare(&self.model_fingerprint, &other.model_fingerprint);
+        if same == SameModel::No {
             return Err(Error::ObservationMismatch(format!(
                 "they are of different models ({} and {})",
                 self.model_fingerprint, other.model_fingerprint

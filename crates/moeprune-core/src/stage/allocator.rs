@@ -39,6 +39,12 @@ pub trait SparsityAllocator: fmt::Debug + Send + Sync {
         ratio: Sparsity,
     ) -> Result<Vec<Sparsity>, StageError>;
 
+    /// Whether the ratios it returns keep the parameter-weighted mean, so that the total is met.
+    /// `false` of one that reproduces a reference that does otherwise.
+    fn keeps_mean(&self) -> bool {
+        true
+    }
+
     /// `Some(m)` when the allocation wants, for each layer, the percentage of scores above `m`
     /// times the layer's mean score. The pipeline then makes a statistics pass first.
     fn outlier_threshold(&self) -> Option<f64> {

@@ -9,6 +9,7 @@ the same input gives the same output, whatever the number of threads, and a seed
 
 mod allocator;
 mod clustering;
+mod pattern;
 mod reconstructor;
 mod saliency;
 mod scorer;
@@ -18,6 +19,7 @@ mod tensors;
 
 pub use allocator::{LayerProfile, SparsityAllocator};
 pub use clustering::{ExpertBudget, ExpertClustering};
+pub use pattern::{KnownPattern, MaskPattern};
 pub use reconstructor::{InputHessian, WeightReconstructor};
 pub use saliency::ExpertSaliency;
 pub use scorer::{BoundScorer, LinearView, WeightScorer};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Error, LinearView, Sparsity, StageError};
+use crate::{Error, LinearView, MaskPattern, Sparsity, StageError};
 
 /// Which inputs of a Linear came together: the sum of `x xᵀ` over the tokens that reached it.
 ///
@@ -59,12 +59,17 @@ impl InputHessian {
 /// at least [`least_tokens`](Self::least_tokens) tokens; a Linear that fewer reached is scored
 /// instead. The caller encodes what comes back in the type the weights were stored in.
 ///
+/// `pattern` says among which weights the choice is made. A method that can follow only some patterns
+/// refuses the others; what it can follow it recognises by [`MaskPattern::known`].
+///
 /// An implementer writes exactly `+0.0` where a weight goes, zeroes `ratio · rows · cols` weights
 /// as closely as its method allows but never all of them, and leaves every weight finite. Where it
 /// returns an error the weights may be half done: they are dropped.
 ///
 /// ```
-/// use moeprune_core::{InputHessian, LinearView, Sparsity, StageError, WeightReconstructor};
+/// use moeprune_core::{
+///     InputHessian, LinearView, MaskPattern, Sparsity, StageError, WeightReconstructor,
+/// };
 ///
 /// /// The last inputs go, whatever the weights, and the first makes up for what they were on
 /// /// average.
@@ -78,6 +83,7 @@ impl InputHessian {
 ///         linear: &LinearView<'_>,
 ///         hessian: &InputHessian,
 ///         ratio: Sparsity,
+///         _pattern: &dyn MaskPattern,
 ///     ) -> Result<u64, StageError> {
 ///         let gone = (linear.cols as f64 * ratio.value()) as usize;
 ///         let first = hessian.sums.first().filter(|&&first| first > 0.0).ok_or("no first input")?;
@@ -95,7 +101,13 @@ impl InputHessian {
 /// let linear = LinearView { layer: 0, id: LinearId::Router, rows: 1, cols: 2, inputs: None };
 /// let hessian = InputHessian::new(2, 1, 2, vec![4.0, 2.0, 2.0, 3.0])?;
 /// let mut weights = [1.0, 3.0];
-/// assert_eq!(IntoFirst.reconstruct(&mut weights, &linear, &hessian, Sparsity::new(0.5)?)?, 1);
+/// let half = Sparsity::new(0.5)?;
+/// # #[derive(Debug)]
+/// # struct PerRow;
+/// # impl MaskPattern for PerRow {
+/// #     fn mask_row(&self, _: &[f32], _: usize, _: &mut [bool]) {}
+/// # }
+/// assert_eq!(IntoFirst.reconstruct(&mut weights, &linear, &hessian, half, &PerRow)?, 1);
 /// assert_eq!(weights, [2.5, 0.0]);
 /// # Ok::<(), StageError>(())
 /// ```
@@ -109,13 +121,15 @@ pub trait WeightReconstructor: fmt::Debug + Send + Sync {
     /// zero before).
     ///
     /// # Errors
-    /// If the Linear cannot be done, for example because the sums are not those of any inputs.
+    /// If the Linear cannot be done, for example because the sums are not those of any inputs or
+    /// the method cannot follow the pattern.
     fn reconstruct(
         &self,
         weights: &mut [f32],
         linear: &LinearView<'_>,
         hessian: &InputHessian,
         ratio: Sparsity,
+        pattern: &dyn MaskPattern,
     ) -> Result<u64, StageError>;
 
     /// Tokens that must have reached a Linear for its Hessian to be worth using.

@@ -101,7 +101,8 @@ impl ScoreKernels {
         let LinearView { rows, cols, .. } = *linear;
         let zeroed = match pattern.known() {
             Some(KnownPattern::PerRow) => rounding.total(rows, cols, ratio),
-            Some(KnownPattern::NOfM(groups)) => {
+            Some(KnownPattern::NOfM { n, m }) => {
+                let groups = NOfM::new(n, m)?;
                 let each = cols / groups.m() * groups.n() + groups.of(cols % groups.m());
                 rows as u64 * each as u64
             }
@@ -114,7 +115,8 @@ impl ScoreKernels {
         }
         if let Some(pattern) = pattern.known()
             && let Some(mut matrix) = OnDevice::new(&scoring, &stream, weights)?
-            && let Some(launch) = Launch::new(&self.0, &scoring, &stream, weights, pattern)
+            && let Some(launch) =
+                Launch::new(&self.0, &scoring, &stream, weights, groups_of(pattern)?)
         {
             let quotas = rounding.quotas(rows, cols, ratio);
             launch.enqueue(&stream, weights, &mut matrix, quotas)?;
@@ -126,6 +128,14 @@ impl ScoreKernels {
         stream.synchronize().tried("finish what was asked of it")?;
         let pruned = DevicePruned { zeroed: done.zeroed, fallback };
         Ok(PendingPrune { stream, scoring, enqueued: None, pruned })
+    }
+}
+
+/// The groups of a pattern; `None` of whole rows.
+fn groups_of(pattern: KnownPattern) -> Result<Option<NOfM>, crate::Error> {
+    match pattern {
+        KnownPattern::PerRow => Ok(None),
+        KnownPattern::NOfM { n, m } => NOfM::new(n, m).map(Some),
     }
 }
 
@@ -155,7 +165,7 @@ impl<'a> Launch<'a> {
         scoring: &Scoring<'_>,
         stream: &CudaStream,
         weights: &CudaViewMut<'_, u8>,
-        pattern: KnownPattern,
+        groups: Option<NOfM>,
     ) -> Option<Self> {
         let LinearView { rows, cols, .. } = scoring.linear;
         let (start, _reading) = weights.device_ptr(stream);
@@ -164,8 +174,8 @@ impl<'a> Launch<'a> {
         let float = scoring.float()?;
         let type_number = type_number(float);
         let blocks = |count: usize| u32::try_from(count).ok().filter(|&n| n <= i32::MAX as u32);
-        match pattern {
-            KnownPattern::NOfM(groups)
+        match groups {
+            Some(groups)
                 if row_aligned && cols.is_multiple_of(8) && matches!(groups.m(), 2 | 4 | 8) =>
             {
                 Some(Self {
@@ -176,7 +186,7 @@ impl<'a> Launch<'a> {
                     type_number,
                 })
             }
-            KnownPattern::NOfM(groups) if groups.m() <= THREADS => {
+            Some(groups) if groups.m() <= THREADS => {
                 let blocks_a_row = cols.div_ceil(THREADS / groups.m() * groups.m());
                 Some(Self {
                     function: &kernels.n_of_m_any,
@@ -186,11 +196,7 @@ impl<'a> Launch<'a> {
                     type_number,
                 })
             }
-            KnownPattern::PerRow | KnownPattern::NOfM(_) => {
-                let groups = match pattern {
-                    KnownPattern::NOfM(groups) => Some(groups),
-                    KnownPattern::PerRow => None,
-                };
+            groups => {
                 // A group wider than the row is a segment that is not whole.
                 let width = groups.map_or(cols, |groups| groups.m().min(cols + 1));
                 let keys = width.min(cols).div_ceil(4) * 16;

@@ -7,7 +7,9 @@ mod sweep;
 
 use std::ops::Range;
 
-use moeprune_core::{InputHessian, LinearView, Sparsity, StageError, WeightReconstructor};
+use moeprune_core::{
+    InputHessian, KnownPattern, LinearView, MaskPattern, Sparsity, StageError, WeightReconstructor,
+};
 use rayon::prelude::*;
 
 use crate::{
@@ -42,7 +44,9 @@ const PIECE: usize = 128;
 ///
 /// Columns whose input was always zero get a one on the diagonal of `H` before it is damped, and
 /// are zeroed; where they are more than the ratio asks for, more than that goes. A matrix is never
-/// zeroed entirely. Where damping leaves `H` short of positive definite it is raised tenfold, up to
+/// zeroed entirely. Under an `N:M` pattern, so many of each group of columns go, chosen when all
+/// columns left of the group are done, whatever ratio is asked for; other patterns than this and whole
+/// rows are refused. Where damping leaves `H` short of positive definite it is raised tenfold, up to
 /// three times.
 ///
 /// Beside the weights and the Hessian it takes memory for one and a half more Hessians, and for
@@ -54,7 +58,7 @@ const PIECE: usize = 128;
 ///
 /// ```
 /// use moeprune_core::{InputHessian, LinearId, LinearView, Sparsity, WeightReconstructor};
-/// use moeprune_score::SparseGpt;
+/// use moeprune_score::{PerRow, SparseGpt};
 ///
 /// let mut weights = [1.0, -2.0, 0.5, 3.0, 0.2, 1.5, -1.0, 0.1];
 /// // Inputs [1,0,2,1], [0,1,1,0], [2,1,0,1].
@@ -63,7 +67,7 @@ const PIECE: usize = 128;
 /// let linear = LinearView { layer: 0, id: LinearId::Router, rows: 2, cols: 4, inputs: None };
 /// let sparsegpt = SparseGpt::default();
 /// let half = Sparsity::new(0.5)?;
-/// assert_eq!(sparsegpt.reconstruct(&mut weights, &linear, &hessian, half)?, 4);
+/// assert_eq!(sparsegpt.reconstruct(&mut weights, &linear, &hessian, half, &PerRow)?, 4);
 /// assert_eq!((weights[0], weights[2], weights[4], weights[7]), (0.0, 0.0, 0.0, 0.0));
 /// assert!((weights[3] - 4.7965).abs() < 1e-4);
 /// # Ok::<(), moeprune_core::StageError>(())
@@ -71,16 +75,14 @@ const PIECE: usize = 128;
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[expect(clippy::exhaustive_structs, reason = "the method's parameters")]
 pub struct SparseGpt {
-    /// Columns whose weights are chosen together, 128 in the paper; at least 1. With a `group`, which
-    /// chooses by itself, columns are only worked on so many at a time, in whole groups.
+    /// Columns whose weights are chosen together, 128 in the paper; at least 1. Under an `N:M`
+    /// pattern, where each group chooses by itself, columns are only worked on so many at a time, in
+    /// whole groups.
     pub block: usize,
     /// Share of the mean of the Hessian's diagonal that is added to the diagonal, 0.01 in the paper;
     /// finite and not negative.
     pub damping: f64,
-    /// `Some` zeroes so many of each group of columns, chosen when all columns left of the group
-    /// are done, whatever ratio is asked for.
-    pub group: Option<NOfM>,
-    /// How the ratio becomes a choice of weights; without effect on a `group`.
+    /// How the ratio becomes a choice of weights; without effect under an `N:M` pattern.
     pub threshold: BlockThreshold,
     /// Tokens below which a Linear is better scored than reconstructed; `None` stands for one for
     /// each of its columns, as fewer leave the Hessian singular but for its damping.
@@ -103,13 +105,7 @@ pub enum BlockThreshold {
 
 impl Default for SparseGpt {
     fn default() -> Self {
-        Self {
-            block: 128,
-            damping: 0.01,
-            group: None,
-            threshold: BlockThreshold::Exact,
-            least_tokens: None,
-        }
+        Self { block: 128, damping: 0.01, threshold: BlockThreshold::Exact, least_tokens: None }
     }
 }
 
@@ -120,8 +116,10 @@ impl WeightReconstructor for SparseGpt {
         linear: &LinearView<'_>,
         hessian: &InputHessian,
         ratio: Sparsity,
+        pattern: &dyn MaskPattern,
     ) -> Result<u64, StageError> {
         self.check()?;
+        let group = group_of(pattern)?;
         let LinearView { rows, cols, .. } = *linear;
         let expected = rows.saturating_mul(cols);
         if weights.len() != expected {
@@ -133,7 +131,7 @@ impl WeightReconstructor for SparseGpt {
         }
         check_finite(weights, linear)?;
         let factored = factor(hessian, linear, self.damping)?;
-        let zeroed = Run { sparsegpt: self, linear, factored, level: Level::detected() }
+        let zeroed = Run { sparsegpt: self, group, linear, factored, level: Level::detected() }
             .all(weights, ratio)?;
         check_finite(weights, linear)?;
         Ok(zeroed)
@@ -158,8 +156,12 @@ impl SparseGpt {
     }
 
     /// The blocks of `cols` columns.
-    fn blocks(&self, cols: usize) -> impl Iterator<Item = Range<usize>> {
-        let width = match self.group {
+    fn blocks(
+        &self,
+        cols: usize,
+        group: Option<NOfM>,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
+        let width = match group {
             None => self.block,
             Some(group) => self.block.checked_next_multiple_of(group.m()).unwrap_or(usize::MAX),
         };
@@ -167,9 +169,22 @@ impl SparseGpt {
     }
 }
 
+/// The groups in which weights go; `None` where they go by whole blocks.
+fn group_of(pattern: &dyn MaskPattern) -> Result<Option<NOfM>, StageError> {
+    match pattern.known() {
+        Some(KnownPattern::PerRow) => Ok(None),
+        Some(KnownPattern::NOfM { n, m }) => Ok(Some(NOfM::new(n, m)?)),
+        None => Err(format!(
+            "SparseGPT cannot follow the pattern {pattern:?}; use whole rows or N:M groups"
+        )
+        .into()),
+    }
+}
+
 /// The work on one matrix.
 struct Run<'a> {
     sparsegpt: &'a SparseGpt,
+    group: Option<NOfM>,
     linear: &'a LinearView<'a>,
     factored: Factored,
     level: Level,
@@ -200,7 +215,7 @@ impl Run<'_> {
         }
         let sizes: Vec<(u64, u64)> = self
             .sparsegpt
-            .blocks(cols)
+            .blocks(cols, self.group)
             .map(|block| {
                 let dead = dead[block.clone()].iter().filter(|&&dead| dead).count();
                 (rows as u64 * block.len() as u64, rows as u64 * dead as u64)
@@ -210,10 +225,10 @@ impl Run<'_> {
 
         let (mut scores, mut mask) = (Vec::new(), Vec::new());
         let mut zeroed = 0;
-        for (block, quota) in self.sparsegpt.blocks(cols).zip(quotas) {
+        for (block, quota) in self.sparsegpt.blocks(cols, self.group).zip(quotas) {
             let diagonal: Vec<f32> =
                 block.clone().map(|j| self.factored.upper[j * cols + j]).collect();
-            if self.sparsegpt.group.is_none() {
+            if self.group.is_none() {
                 scores.resize(rows * block.len(), 0.0);
                 mask.clear();
                 mask.resize(rows * block.len(), false);
@@ -273,7 +288,7 @@ impl Run<'_> {
         buffers: &mut Buffers,
     ) -> u64 {
         let (cols, width) = (self.linear.cols, block.len());
-        let group = self.sparsegpt.group;
+        let group = self.group;
         let Buffers { tile, errors } = buffers;
         errors.resize(width * PIECE, 0.0);
         let mut zeroed = 0;

@@ -4,7 +4,9 @@ use moeprune_capture::{ObserverOptions, TokenBlocks, embed_blocks, observe_and_a
 use moeprune_core::{ModelSpec, TensorSource};
 use moeprune_model::{Embedding, Head};
 
-use crate::{Error, Execution, Progress, apply::Steps};
+use moeprune_engine::{Execution, Progress, Steps};
+
+use crate::Error;
 
 /// Negative log-likelihoods of blocks of text, in nats.
 #[derive(Debug, Clone, PartialEq)]

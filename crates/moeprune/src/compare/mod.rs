@@ -11,19 +11,19 @@ use std::{path::Path, time::Instant};
 use moeprune_capture::{TokenBlocks, open_calibration, token_blocks_in_order};
 use moeprune_checkpoint::{Checkpoint, StoredTensor};
 use moeprune_core::{
-    CorpusTag, LayerTensor, LinearId, ModelSpec, Observation, Plan, Sparsity, TensorId,
+    CorpusTag, ModelSpec, Observation, Plan, Sparsity, TensorId,
     comparison::{Estimate, FORMAT, UNPRUNED},
 };
 use moeprune_eval::load_documents;
 
+use moeprune_engine::{
+    Execution, KeptExperts, Pipeline, Progress, UnwrittenModel, choose_survivors, tokenizer_for,
+};
+
 use crate::{
-    Error, Evaluation, Execution, Pipeline, Progress, Recipe, Registry,
-    apply::{KeptExperts, UnwrittenModel},
-    calibration::tokenizer_for,
+    Error, Evaluation, Recipe, Registry,
     evaluation::{Score, evaluate_source},
     planning::plan,
-    recipe::CLUSTERS,
-    survivors::choose_survivors,
 };
 
 /// A pruning to be compared with others.
@@ -88,8 +88,10 @@ pub fn compare(
     }
     let spec = checkpoint.spec();
     let task = measures.task.as_ref();
-    let pictured =
-        variants.iter().find(|variant| variant.recipe.experts.criterion.name == CLUSTERS);
+    let groups = |variant: &&Variant| {
+        registry.pipeline(&variant.recipe).is_ok_and(|stages| stages.experts.grouped().is_some())
+    };
+    let pictured = variants.iter().find(groups);
     let recipe = pictured.or_else(|| variants.first()).map(|variant| &variant.recipe);
     Ok(Comparison {
         format: FORMAT,
@@ -156,15 +158,8 @@ impl<'a> Pruned<'a> {
         run: impl FnOnce(&UnwrittenModel<'_>, &mut dyn Progress) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let kept = KeptExperts::new(self.checkpoint, &self.plan);
-        let model = UnwrittenModel::new(
-            &kept,
-            &self.plan,
-            &self.recipe,
-            &self.pipeline,
-            self.observation,
-            on,
-            progress,
-        )?;
+        let model =
+            UnwrittenModel::new(&kept, &self.plan, &self.pipeline, self.observation, on, progress)?;
         run(&model, progress)
     }
 
@@ -223,14 +218,17 @@ fn nothing() -> Recipe {
 
 /// Size of a checkpoint's weights if each layer had as many experts as `after` says.
 fn bytes_with(checkpoint: &Checkpoint, after: &ModelSpec) -> u64 {
+    let spec = checkpoint.spec();
     let experts = |spec: &ModelSpec, layer: usize| {
         spec.layers[layer].moe().map_or(1, |moe| moe.experts) as u64
     };
+    let by_expert = |id: TensorId| {
+        id.expert().is_some() || spec.part(id).is_some_and(|part| part.expert_axis.is_some())
+    };
     let bytes = |tensor: &StoredTensor| match tensor.part {
-        Some(TensorId::Layer(
-            layer,
-            LayerTensor::Linear(LinearId::Expert(..) | LinearId::Router),
-        )) => tensor.bytes * experts(after, layer) / experts(checkpoint.spec(), layer).max(1),
+        Some(id @ TensorId::Layer(layer, _)) if by_expert(id) => {
+            tensor.bytes * experts(after, layer) / experts(spec, layer).max(1)
+        }
         _ => tensor.bytes,
     };
     checkpoint.tensors().map(bytes).sum()

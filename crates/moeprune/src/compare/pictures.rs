@@ -3,11 +3,9 @@
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::comparison::LayerPicture;
 use moeprune_core::{ExpertBudget, LayerBehaviour, Observation};
+use moeprune_engine::{expert_budget, routers};
 
-use crate::{
-    Error, Recipe, Registry,
-    planning::{expert_budget, routers},
-};
+use crate::{Error, Recipe, Registry};
 
 /// Distances and groups by a recipe's similarity and clustering, whatever its criterion, and how
 /// many tokens each expert got.
@@ -17,7 +15,7 @@ pub(super) fn of(
     recipe: &Recipe,
     registry: &Registry,
 ) -> Result<Vec<LayerPicture>, Error> {
-    let pipeline = registry.pipeline(recipe)?;
+    let grouped = registry.grouped(recipe)?;
     let routers = routers(checkpoint)?;
     let behaviours = routers
         .iter()
@@ -29,23 +27,23 @@ pub(super) fn of(
             })
         })
         .collect::<Result<Vec<_>, Error>>()?;
-    let seen = observation.is_some() || !pipeline.similarity.needs_observation();
+    let seen = observation.is_some() || !grouped.similarity.needs_observation();
     let distances = match seen {
         false => Vec::new(),
         true => behaviours
             .iter()
             .map(|layer| {
-                let distances = pipeline.similarity.distances(layer);
+                let distances = grouped.similarity.distances(layer);
                 distances.map_err(Error::stage("similarity", layer.layer))
             })
             .collect::<Result<Vec<_>, Error>>()?,
     };
     let keep = behaviours.iter().map(LayerBehaviour::experts).min().unwrap_or(0);
-    let budget =
-        expert_budget(checkpoint.spec(), recipe)?.unwrap_or(ExpertBudget::Uniform { keep });
+    let budget = expert_budget(checkpoint.spec(), &recipe.experts.request())?
+        .unwrap_or(ExpertBudget::Uniform { keep });
     let clusters = match distances.is_empty() {
         true => Vec::new(),
-        false => pipeline
+        false => grouped
             .clustering
             .cluster(&distances, &budget)
             .map_err(Error::stage("clustering", None))?,

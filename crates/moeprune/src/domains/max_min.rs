@@ -4,7 +4,7 @@ use moeprune_checkpoint::Checkpoint;
 use moeprune_core::Plan;
 
 use super::{Domain, blend, coverage};
-use crate::{Error, Pipeline, Progress, Recipe, planning::plan, progress::Silent};
+use crate::{Error, Pipeline, Progress, Recipe, Silent, planning::plan};
 
 /// Plans that are tried.
 const ROUNDS: u64 = 64;
@@ -29,7 +29,7 @@ pub(crate) fn plan_max_min(
                 .into(),
         ));
     }
-    if !pipeline.needs_observation() {
+    if !pipeline.experts.needs().observation {
         return Err(Error::Request(
             "what experts are chosen by looks at no observation, so no weights of texts change it; \
              choose another --criterion or --similarity, or --domains blend"
@@ -47,7 +47,7 @@ pub(crate) fn plan_max_min(
     progress.begin("weighing texts", ROUNDS, "plans");
     for round in 0..ROUNDS {
         if progress.should_stop() {
-            return Err(Error::Stopped);
+            return Err(Error::stopped());
         }
         let weights = whole_steps(&shares);
         let weighed = weighed(&light, &weights);

@@ -3,18 +3,21 @@
 mod choice;
 pub(crate) mod keys;
 mod pattern;
-mod schema;
 mod stage_choice;
 
 pub use choice::{Budget, Choice, Domains, IdleExperts, RowRounding, Statistics};
 pub use pattern::Pattern;
-pub use schema::schema;
 pub use stage_choice::{Parameter, StageChoice};
 
 use std::path::Path;
 
 use moeprune_capture::SamplingOptions;
-use moeprune_core::Sparsity;
+use moeprune_core::{
+    OpenTotal, Promises, Sparsity, SparsityAllocator, StatisticsSource, TotalPromise,
+};
+use moeprune_engine::{
+    BudgetSpread, ExpertRequest, Pipeline, PruneRequest, Sampling, WeightTarget,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +92,9 @@ pub const CLUSTERS: &str = "stun";
 /// The criterion that runs a layer without each subset of its experts.
 pub const EXHAUSTIVE: &str = "exhaustive";
 
+/// Subsets of a layer's experts that [`EXHAUSTIVE`] tries at most, unless the recipe says otherwise.
+pub(crate) const MOST_SUBSETS: i64 = 1000;
+
 /// Choices of the unstructured stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -127,6 +133,26 @@ pub struct CalibrationRecipe {
     pub seed: u64,
 }
 
+impl ExpertRecipe {
+    /// What is asked of the engine's expert stage.
+    pub(crate) fn request(&self) -> ExpertRequest {
+        ExpertRequest {
+            share: self.sparsity,
+            spread: match self.budget {
+                Budget::Uniform => BudgetSpread::Uniform,
+                Budget::Global => BudgetSpread::Global,
+            },
+            protect_super_experts: self.protect_super_experts,
+        }
+    }
+}
+
+impl Sampling for Recipe {
+    fn options(&self, max_positions: usize) -> SamplingOptions {
+        self.calibration.sampling(max_positions)
+    }
+}
+
 impl CalibrationRecipe {
     /// The options for a model that takes at most `max_positions` tokens.
     #[must_use]
@@ -135,6 +161,15 @@ impl CalibrationRecipe {
             samples: self.samples,
             sequence_len: self.sequence_len.min(max_positions),
             seed: self.seed,
+        }
+    }
+}
+
+impl From<StatisticsSource> for Statistics {
+    fn from(source: StatisticsSource) -> Self {
+        match source {
+            StatisticsSource::Sequential => Self::Sequential,
+            StatisticsSource::Stored => Self::Stored,
         }
     }
 }
@@ -216,6 +251,57 @@ impl Recipe {
         match self.weights.ratio {
             Some(ratio) => ratio.value() > 0.0,
             None => self.sparsity != self.experts.sparsity,
+        }
+    }
+
+    /// What is asked of the engine, when the stages are these.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] as [`check`](Self::check).
+    pub fn request(&self, pipeline: &Pipeline) -> Result<PruneRequest, Error> {
+        self.check()?;
+        Ok(PruneRequest {
+            total: self.sparsity,
+            experts: self.experts.request(),
+            weights: match self.weights.ratio {
+                _ if !self.prunes_weights() => WeightTarget::Nothing,
+                Some(ratio) => WeightTarget::Ratio(ratio),
+                None => WeightTarget::Total,
+            },
+            promises: self.promises(&*pipeline.allocator),
+            recipe: serde_json::to_value(self)
+                .map_err(|e| Error::Recipe(format!("cannot be written as JSON: {e}")))?,
+        })
+    }
+
+    /// What the unstructured stage promises when the layers' ratios come from `allocator`.
+    fn promises(&self, allocator: &dyn SparsityAllocator) -> Promises {
+        let WeightRecipe { idle_experts, prune_router, rounding, statistics, ratio, .. } =
+            &self.weights;
+        let open = if ratio.is_some() {
+            Some(OpenTotal::GivenRatio)
+        } else if !allocator.keeps_mean() {
+            Some(OpenTotal::UnweightedMean)
+        } else if *idle_experts == IdleExperts::Dense {
+            Some(OpenTotal::DenseIdleExperts)
+        } else {
+            None
+        };
+        Promises {
+            total: open.map_or(TotalPromise::SOLVED, TotalPromise::Open),
+            zero_routers: *prune_router,
+            idle_experts: match idle_experts {
+                IdleExperts::Magnitude => moeprune_core::IdleExperts::Magnitude,
+                IdleExperts::Dense => moeprune_core::IdleExperts::Dense,
+            },
+            rounding: match rounding {
+                RowRounding::Exact => moeprune_core::RowRounding::Exact,
+                RowRounding::Floor => moeprune_core::RowRounding::Floor,
+            },
+            statistics: match statistics {
+                Statistics::Sequential => StatisticsSource::Sequential,
+                Statistics::Stored => StatisticsSource::Stored,
+            },
         }
     }
 

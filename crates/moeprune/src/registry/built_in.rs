@@ -13,7 +13,6 @@ use moeprune_similarity::{
 use serde::{Deserialize, Serialize};
 
 use super::{NoParameters, Registry};
-use crate::recipe::Pattern;
 
 impl Registry {
     /// All that come with the program.
@@ -154,7 +153,7 @@ impl Registry {
         self.add_reconstructor(
             "sparsegpt",
             "SparseGPT: changes the weights that stay to make up for those that go",
-            |SparseGptParameters { block, damping, threshold, least_tokens, pattern }| {
+            |SparseGptParameters { block, damping, threshold, least_tokens }| {
                 in_range("damping", damping, damping.is_finite() && damping > 0.0, "above 0")?;
                 Ok(Box::new(SparseGpt {
                     block,
@@ -162,10 +161,6 @@ impl Registry {
                     threshold: match threshold {
                         Arithmetic::Exact => BlockThreshold::Exact,
                         Arithmetic::Reference => BlockThreshold::Reference,
-                    },
-                    group: match pattern {
-                        Pattern::Row => None,
-                        Pattern::NOfM(group) => Some(group),
                     },
                     least_tokens: (least_tokens > 0).then_some(least_tokens),
                 }))
@@ -233,26 +228,6 @@ macro_rules! parameters {
     };
 }
 
-#[derive(Serialize, Deserialize)]
-struct SparseGptParameters {
-    block: usize,
-    damping: f64,
-    threshold: Arithmetic,
-    /// Fewer, and a Linear is scored; 0 stands for as many as it has inputs.
-    least_tokens: u64,
-    /// The recipe's pattern, which the registry hands over.
-    #[serde(default, skip_serializing)]
-    pattern: Pattern,
-}
-
-impl Default for SparseGptParameters {
-    fn default() -> Self {
-        let SparseGpt { block, damping, .. } = SparseGpt::default();
-        let threshold = Arithmetic::Exact;
-        Self { block, damping, threshold, least_tokens: 0, pattern: Pattern::Row }
-    }
-}
-
 macro_rules! word {
     ($name:ident { $($variant:ident),+ $(,)? }) => {
         #[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -281,6 +256,13 @@ parameters!(NearestParameters {
     precision: Arithmetic = Arithmetic::Exact,
 });
 parameters!(WandaParameters { normalization: Normalization = Normalization::PerCall });
+// Fewer tokens than `least_tokens`, and a Linear is scored; 0 stands for as many as it has inputs.
+parameters!(SparseGptParameters {
+    block: usize = SparseGpt::default().block,
+    damping: f64 = SparseGpt::default().damping,
+    threshold: Arithmetic = Arithmetic::Exact,
+    least_tokens: u64 = 0,
+});
 parameters!(DepthParameters { slope: f64 = 0.05 });
 parameters!(OwlParameters {
     multiplier: f64 = Owl::default().multiplier,

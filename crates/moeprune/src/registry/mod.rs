@@ -1,8 +1,12 @@
 //! Stages by name: what a recipe's words stand for.
 
 mod built_in;
+mod from_recipe;
+mod schema;
 mod stages;
 
+pub use from_recipe::FromRecipe;
+pub use schema::schema;
 pub use stages::{NoParameters, StageInfo};
 
 use moeprune_core::{
@@ -10,12 +14,15 @@ use moeprune_core::{
     StageError, WeightReconstructor, WeightScorer,
 };
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
 
 use self::stages::Stages;
 use crate::{
-    Error, Pipeline, Recipe,
-    exhaustive::MOST_SUBSETS,
-    recipe::{CLUSTERS, EXHAUSTIVE, Parameter, RowRounding, Statistics, keys::unknown},
+    Error, ExpertStage, Grouped, Pipeline, Recipe, Scored, Stage, WeightStage,
+    recipe::{
+        CLUSTERS, EXHAUSTIVE, ExpertRecipe, MOST_SUBSETS, Parameter, RowRounding, Statistics,
+        WeightRecipe, keys::unknown,
+    },
 };
 use moeprune_score::Rounding;
 
@@ -53,11 +60,12 @@ use moeprune_score::Rounding;
 /// });
 /// let recipe = Recipe::from_toml("[experts]\nsimilarity = \"equal-load\"")?;
 /// let pipeline = registry.pipeline(&recipe)?;
-/// assert_eq!(format!("{:?}", pipeline.similarity), "EqualLoad");
+/// let grouped = pipeline.experts.grouped().expect("alike experts are grouped by default");
+/// assert_eq!(format!("{:?}", grouped.similarity), "EqualLoad");
 /// # Ok::<(), moeprune::Error>(())
 /// ```
 ///
-/// [`cli::main_with`](crate::cli::main_with) is the whole command line over a registry of one's own.
+/// [`cli::main_with`](crate::cli::main_with) is the whole command line over a custom registry.
 #[derive(Debug, Default)]
 pub struct Registry {
     saliencies: Stages<dyn ExpertSaliency>,
@@ -106,8 +114,7 @@ impl Registry {
     }
     add! {
         /// Adds a reconstruction under a name for `weights.scorer`. Wanda's scores stand in for it
-        /// where too few tokens came, and measure outliers. A parameter `pattern` that is skipped
-        /// when the default is serialised is given the recipe's pattern.
+        /// where too few tokens came, and measure outliers.
         add_reconstructor, reconstructors, WeightReconstructor
     }
     add! {
@@ -174,29 +181,58 @@ impl Registry {
         let mut recipe = recipe.clone();
         self.resolve(&mut recipe)?;
         let Recipe { experts, weights, .. } = &recipe;
-        // A reconstruction must know it, as it does not only rank.
-        let reconstruction =
-            weights.scorer.clone().with("pattern", weights.pattern.to_string().as_str());
-        let ranked = ![CLUSTERS, EXHAUSTIVE].contains(&experts.criterion.name.as_str());
-        let reconstructs = self.reconstructors.has(&weights.scorer.name);
         Ok(Pipeline {
-            saliency: ranked
-                .then(|| self.saliencies.make("experts.criterion", &experts.criterion))
-                .transpose()?,
-            similarity: self.similarities.make("experts.similarity", &experts.similarity)?,
-            clustering: self.clusterings.make("experts.clustering", &experts.clustering)?,
-            selector: self.selectors.make("experts.survivor", &experts.survivor)?,
-            reconstructor: reconstructs
-                .then(|| self.reconstructors.make("weights.scorer", &reconstruction))
-                .transpose()?,
-            scorer: if reconstructs {
-                Box::new(moeprune_score::Wanda::default())
-            } else {
-                self.scorers.make("weights.scorer", &weights.scorer)?
+            experts: match experts.criterion.name.as_str() {
+                CLUSTERS => ExpertStage::Grouped(self.grouped(&recipe)?),
+                EXHAUSTIVE => ExpertStage::Searched { most_subsets: most_subsets(experts) },
+                _ => ExpertStage::Ranked(
+                    self.saliencies.make("experts.criterion", &experts.criterion)?,
+                ),
+            },
+            weights: match self.reconstructors.has(&weights.scorer.name) {
+                false => WeightStage::Scored(self.scored(&recipe)?),
+                true => WeightStage::Reconstructed {
+                    method: self.reconstructors.make("weights.scorer", &weights.scorer)?,
+                    fallback: self.scored(&recipe)?,
+                },
             },
             allocator: self.allocators.make("weights.allocation", &weights.allocation)?,
-            pattern: weights.pattern.stage(),
-            rounding: match weights.rounding {
+        })
+    }
+
+    /// The grouping that a recipe names, whatever its criterion.
+    ///
+    /// # Errors
+    /// As [`pipeline`](Self::pipeline).
+    pub fn grouped(&self, recipe: &Recipe) -> Result<Grouped, Error> {
+        let mut recipe = recipe.clone();
+        self.resolve(&mut recipe)?;
+        let ExpertRecipe { similarity, clustering, survivor, .. } = &recipe.experts;
+        Ok(Grouped {
+            similarity: self.similarities.make("experts.similarity", similarity)?,
+            clustering: self.clusterings.make("experts.clustering", clustering)?,
+            selector: self.selectors.make("experts.survivor", survivor)?,
+        })
+    }
+
+    /// The scoring that a recipe names. Of a reconstruction, what stands in for it: Wanda.
+    ///
+    /// # Errors
+    /// As [`pipeline`](Self::pipeline).
+    pub fn scored(&self, recipe: &Recipe) -> Result<Scored, Error> {
+        let mut recipe = recipe.clone();
+        self.resolve(&mut recipe)?;
+        let WeightRecipe { scorer, pattern, rounding, .. } = &recipe.weights;
+        Ok(Scored {
+            scorer: match self.reconstructors.has(&scorer.name) {
+                true => Stage::identified(
+                    Box::new(moeprune_score::Wanda::default()),
+                    json!({ "stands in for": scorer }),
+                ),
+                false => self.scorers.make("weights.scorer", scorer)?,
+            },
+            pattern: Stage::identified(pattern.stage(), json!(pattern)),
+            rounding: match rounding {
                 RowRounding::Exact => Rounding::Exact,
                 RowRounding::Floor => Rounding::ReferenceFloor,
             },
@@ -240,4 +276,13 @@ impl Registry {
             ("WeightRecipe", "allocation", self.allocators.infos()),
         ]
     }
+}
+
+/// How many subsets of a layer's experts may be tried.
+fn most_subsets(experts: &ExpertRecipe) -> u64 {
+    let most = match experts.criterion.parameters.get("most_subsets") {
+        Some(&Parameter::Integer(most)) => most,
+        _ => MOST_SUBSETS,
+    };
+    u64::try_from(most).unwrap_or(0)
 }

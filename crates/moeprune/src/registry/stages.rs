@@ -6,7 +6,7 @@ use moeprune_core::StageError;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    Error,
+    Error, Stage,
     recipe::{Parameter, StageChoice, keys::unknown},
 };
 
@@ -122,12 +122,15 @@ impl<S: ?Sized> Stages<S> {
         Ok(())
     }
 
-    /// Makes the implementation of a resolved choice.
-    pub(super) fn make(&self, key: &str, choice: &StageChoice) -> Result<Box<S>, Error> {
+    /// Makes the implementation of a resolved choice, which is its identity.
+    pub(super) fn make(&self, key: &str, choice: &StageChoice) -> Result<Stage<S>, Error> {
         let Some(entry) = self.entries.get(&choice.name) else {
             return Err(Error::Recipe(unknown(key, &choice.name, self.names())));
         };
+        let identity = serde_json::to_value(choice)
+            .map_err(|e| Error::Recipe(format!("{key}: cannot be written as JSON: {e}")))?;
         (entry.make)(&choice.parameters)
+            .map(|implementation| Stage::identified(implementation, identity))
             .map_err(|problem| Error::Recipe(format!("{key} = `{choice}`: {problem}")))
     }
 }

@@ -13,7 +13,7 @@ use moeprune_synthetic::{
 use tempfile::TempDir;
 
 use super::{ArcticLayerArgs, disk};
-use moeprune::{Calibration, Error, Recipe, check_request};
+use moeprune::{Calibration, Error, FromRecipe, Pipeline, Recipe, check_request};
 use moeprune_cli::Terminal;
 
 const MODEL: &str = "layer";
@@ -38,7 +38,7 @@ impl Layer {
         terminal: &mut Terminal,
     ) -> Result<Self, Error> {
         let shape = shape(args)?;
-        check_request(shape.spec(), recipe)?;
+        check_request(shape.spec(), recipe, &Pipeline::from_recipe(recipe)?)?;
         let (dir, temporary) = place(args)?;
         let model = dir.join(MODEL);
         let there = model.exists();

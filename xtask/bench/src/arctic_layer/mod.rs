@@ -27,7 +27,7 @@ use clap::Args;
 use moeprune_files::{OutputKind, RunFiles};
 
 use self::{layer::Layer, outcome::Outcome};
-use moeprune::{Error, Pipeline, Recipe, recipe::StageChoice};
+use moeprune::{Error, FromRecipe, Pipeline, Recipe, recipe::StageChoice};
 use moeprune_cli::{DeviceArgs, Terminal, positive};
 
 /// Prune one decoder layer of Snowflake Arctic: 128 experts, 27.3 GB

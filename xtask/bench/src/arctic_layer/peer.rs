@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::layer::Layer;
 use moeprune::{
-    Error, Execution, Pipeline,
+    Error, Execution, FromRecipe, Scored, WeightStage,
     timed::{Masking, settle},
 };
 
@@ -76,8 +76,9 @@ impl Peer {
         write_matrix(folder.path(), &dense, &linear, ratio)?;
         let mut torch = start(python, folder.path(), &linear, ratio, &device)?;
         // What the published code does with a row's share.
-        let pipeline = Pipeline { rounding: Rounding::ReferenceFloor, ..Pipeline::arctic() };
-        let masking = Masking { linear, hessian: None, ratio, pipeline: &pipeline, on };
+        let weights =
+            WeightStage::Scored(Scored { rounding: Rounding::ReferenceFloor, ..Scored::arctic() });
+        let masking = Masking { linear, hessian: None, ratio, weights: &weights, on };
         let ours = || ours(layer, &dense, &masking, on);
         // One of each to warm up.
         ours()?;

@@ -1,0 +1,249 @@
+//! Scores and masks of a weight, wherever it is.
+
+use std::cell::RefCell;
+
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Tensor};
+use moeprune_core::{Dtype, InputHessian, LinearView, Sparsity, TensorBytes};
+use moeprune_score::{
+    Fallback, ScoreSum, count_above, enough_inputs, prune_matrix, reconstruct_matrix, score_sum,
+};
+
+use super::held::HeldWeight;
+use crate::{Error, Execution, Scored, WeightStage};
+
+/// What is to be zeroed of one Linear.
+#[derive(Debug)]
+pub struct Masking<'a> {
+    /// The Linear and what reached it.
+    pub linear: LinearView<'a>,
+    /// What a reconstruction needs; `None` if no token came.
+    pub hessian: Option<&'a InputHessian>,
+    /// The share that goes.
+    pub ratio: Sparsity,
+    /// How it is chosen.
+    pub weights: &'a WeightStage,
+    /// Where.
+    pub on: &'a Execution,
+}
+
+impl Masking<'_> {
+    /// The stored bytes with weights zeroed.
+    ///
+    /// # Errors
+    /// If scoring fails.
+    pub fn of_bytes(&self, weight: TensorBytes<'_>) -> Result<TensorBytes<'static>, Error> {
+        let Scored { scorer, pattern, rounding } = self.weights.scored();
+        let (scorer, pattern, rounding) = (&**scorer, &**pattern, *rounding);
+        let (linear, ratio) = (&self.linear, self.ratio);
+        let pruned = match self.weights.method() {
+            None => prune_matrix(weight, linear, ratio, scorer, pattern, rounding)?,
+            Some(method) => {
+                let fallback = Fallback { scorer, pattern, rounding };
+                reconstruct_matrix(weight, linear, self.hessian, ratio, method, fallback)?
+            }
+        };
+        Ok(pruned.tensor)
+    }
+
+    /// Whether there is a reconstruction and too few tokens came for it.
+    pub(crate) fn falls_back(&self) -> bool {
+        self.weights
+            .method()
+            .is_some_and(|method| enough_inputs(self.hessian, &self.linear, method).is_none())
+    }
+
+    /// Zeroes weights of a tensor where it lies.
+    pub fn in_place(&self, weight: &Tensor) -> Result<(), Error> {
+        if self.weights.method().is_some() && !weight.device().is_cpu() {
+            // There is no kernel of it: the weight goes to the host and back.
+            let done = self.of_bytes(self.on.compute().download(weight)?)?;
+            let values = Tensor::from_vec(done.to_f32()?, weight.dims(), &Device::Cpu)?;
+            let values = values.to_dtype(weight.dtype())?.to_device(weight.device())?;
+            return Ok(weight.slice_set(&values, 0, 0)?);
+        }
+        let operation = InPlace { masking: self, outcome: RefCell::new(Ok(())) };
+        weight.inplace_op1(&operation)?;
+        operation.outcome.into_inner()
+    }
+}
+
+/// Adds up the scores of a weight.
+pub(super) fn sum_of_scores(
+    weight: &HeldWeight<'_>,
+    linear: &LinearView<'_>,
+    weights: &WeightStage,
+    on: &Execution,
+) -> Result<ScoreSum, Error> {
+    let scorer = &*weights.scored().scorer;
+    match weight {
+        HeldWeight::Host(bytes) => Ok(score_sum(bytes, linear, scorer)?),
+        HeldWeight::Device(weight) => {
+            #[cfg(feature = "cuda")]
+            if let Some(kernels) = on.kernels() {
+                return device::with_bytes(weight, |stream, bytes, dtype| {
+                    Ok(kernels.score_sum(stream, bytes, dtype, linear, scorer)?)
+                });
+            }
+            Ok(score_sum(&on.compute().download(weight)?, linear, scorer)?)
+        }
+    }
+}
+
+/// Counts the scores of a weight above a threshold.
+pub(super) fn scores_above(
+    weight: &HeldWeight<'_>,
+    linear: &LinearView<'_>,
+    weights: &WeightStage,
+    threshold: f64,
+    on: &Execution,
+) -> Result<u64, Error> {
+    let scorer = &*weights.scored().scorer;
+    match weight {
+        HeldWeight::Host(bytes) => Ok(count_above(bytes, linear, scorer, threshold)?),
+        HeldWeight::Device(weight) => {
+            #[cfg(feature = "cuda")]
+            if let Some(kernels) = on.kernels() {
+                return device::with_bytes(weight, |stream, bytes, dtype| {
+                    Ok(kernels.count_above(stream, bytes, dtype, linear, scorer, threshold)?)
+                });
+            }
+            Ok(count_above(&on.compute().download(weight)?, linear, scorer, threshold)?)
+        }
+    }
+}
+
+/// The operation as candle runs it.
+struct InPlace<'a> {
+    masking: &'a Masking<'a>,
+    /// An error of ours, which candle's cannot carry.
+    outcome: RefCell<Result<(), Error>>,
+}
+
+impl InplaceOp1 for InPlace<'_> {
+    fn name(&self) -> &'static str {
+        "mask"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            candle_core::bail!("a weight with gaps cannot be masked in place");
+        };
+        let (dtype, bytes): (Dtype, &mut [u8]) = match storage {
+            CpuStorage::BF16(values) => {
+                (Dtype::BF16, bytemuck::cast_slice_mut(&mut values[start..end]))
+            }
+            CpuStorage::F16(values) => {
+                (Dtype::F16, bytemuck::cast_slice_mut(&mut values[start..end]))
+            }
+            CpuStorage::F32(values) => {
+                (Dtype::F32, bytemuck::cast_slice_mut(&mut values[start..end]))
+            }
+            _ => candle_core::bail!("only bf16, f16 and f32 weights can be masked"),
+        };
+        let masked = TensorBytes::new(dtype, layout.dims(), &*bytes)
+            .map_err(Error::from)
+            .and_then(|weight| self.masking.of_bytes(weight));
+        *self.outcome.borrow_mut() = masked.map(|masked| bytes.copy_from_slice(masked.bytes()));
+        Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        storage: &mut candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<()> {
+        let Masking { linear, ratio, weights, on, .. } = self.masking;
+        let Some(kernels) = on.kernels() else {
+            candle_core::bail!("masks on a device need its kernels");
+        };
+        let pruned = device::with_bytes_mut(storage, layout, |stream, bytes, dtype| {
+            let Scored { scorer, pattern, rounding } = weights.scored();
+            kernels.prune_matrix(
+                stream, bytes, dtype, linear, *ratio, &**scorer, &**pattern, *rounding,
+            )
+        })?;
+        *self.outcome.borrow_mut() = pruned.map(|_| ()).map_err(Error::from);
+        Ok(())
+    }
+}
+
+/// candle's tensors as the bytes that kernels take.
+#[cfg(feature = "cuda")]
+#[expect(unsafe_code, reason = "elements are handed over as bytes")]
+mod device {
+    use std::sync::Arc;
+
+    use candle_core::{CudaStorage, DType, Layout, Storage, Tensor, cuda_backend::CudaDType};
+    use cudarc::driver::{CudaStream, CudaView, CudaViewMut};
+    use half::{bf16, f16};
+    use moeprune_core::Dtype;
+
+    use crate::Error;
+
+    pub(super) fn with_bytes<R>(
+        weight: &Tensor,
+        look: impl FnOnce(&Arc<CudaStream>, &CudaView<'_, u8>, Dtype) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let (storage, layout) = weight.storage_and_layout();
+        let Storage::Cuda(storage) = &*storage else {
+            return Err(candle_core::Error::Msg("the weight is not on the device".into()).into());
+        };
+        match weight.dtype() {
+            DType::BF16 => of::<bf16, R>(storage, layout, Dtype::BF16, look),
+            DType::F16 => of::<f16, R>(storage, layout, Dtype::F16, look),
+            _ => of::<f32, R>(storage, layout, Dtype::F32, look),
+        }
+    }
+
+    fn of<T: CudaDType, R>(
+        storage: &CudaStorage,
+        layout: &Layout,
+        dtype: Dtype,
+        look: impl FnOnce(&Arc<CudaStream>, &CudaView<'_, u8>, Dtype) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let (start, end) = contiguous(layout)?;
+        let view = storage.as_cuda_slice::<T>()?.slice(start..end);
+        // SAFETY: any such element is bytes, and these are as many.
+        let bytes = unsafe { view.transmute::<u8>((end - start) * size_of::<T>()) };
+        let bytes = bytes.ok_or_else(|| candle_core::Error::Msg("misaligned weight".into()))?;
+        look(&storage.device.cuda_stream(), &bytes, dtype)
+    }
+
+    pub(super) fn with_bytes_mut<R>(
+        storage: &mut CudaStorage,
+        layout: &Layout,
+        change: impl FnOnce(&Arc<CudaStream>, &mut CudaViewMut<'_, u8>, Dtype) -> R,
+    ) -> candle_core::Result<R> {
+        use candle_core::backend::BackendStorage as _;
+        match storage.dtype() {
+            DType::BF16 => of_mut::<bf16, R>(storage, layout, Dtype::BF16, change),
+            DType::F16 => of_mut::<f16, R>(storage, layout, Dtype::F16, change),
+            DType::F32 => of_mut::<f32, R>(storage, layout, Dtype::F32, change),
+            other => {
+                candle_core::bail!("only bf16, f16 and f32 weights can be masked, not {other:?}")
+            }
+        }
+    }
+
+    fn of_mut<T: CudaDType, R>(
+        storage: &mut CudaStorage,
+        layout: &Layout,
+        dtype: Dtype,
+        change: impl FnOnce(&Arc<CudaStream>, &mut CudaViewMut<'_, u8>, Dtype) -> R,
+    ) -> candle_core::Result<R> {
+        let (start, end) = contiguous(layout)?;
+        let stream = storage.device.cuda_stream();
+        let mut view = storage.as_cuda_slice_mut::<T>()?.slice_mut(start..end);
+        // SAFETY: any such element is bytes, and any bytes that kernels leave are such an element.
+        let bytes = unsafe { view.transmute_mut::<u8>((end - start) * size_of::<T>()) };
+        let mut bytes = bytes.ok_or_else(|| candle_core::Error::Msg("misaligned weight".into()))?;
+        Ok(change(&stream, &mut bytes, dtype))
+    }
+
+    fn contiguous(layout: &Layout) -> candle_core::Result<(usize, usize)> {
+        layout
+            .contiguous_offsets()
+            .ok_or_else(|| candle_core::Error::Msg("a weight with gaps cannot be scored".into()))
+    }
+}

@@ -1,0 +1,140 @@
+//! The model after the expert stage, as a view of the source.
+
+use std::collections::BTreeMap;
+
+use moeprune_checkpoint::{
+    Checkpoint, Error as CheckpointError, average_of, join_along, select_along, weighted_average_of,
+};
+use moeprune_core::{
+    LayerPlan, ModelSpec, Plan, StageError, Survivor, TensorBytes, TensorId, TensorSource,
+};
+
+use crate::finite::Finite;
+
+/// A checkpoint with experts dropped, averaged and renumbered, read lazily. Expert indices are
+/// those of the pruned model.
+#[derive(Debug)]
+pub struct KeptExperts<'a> {
+    source: &'a Checkpoint,
+    /// The same, for reading.
+    weights: Finite<'a>,
+    spec: ModelSpec,
+    layers: BTreeMap<usize, &'a LayerPlan>,
+}
+
+impl<'a> KeptExperts<'a> {
+    /// The model after the expert stage of a plan that leaves nothing open.
+    #[must_use]
+    pub fn new(source: &'a Checkpoint, plan: &'a Plan) -> Self {
+        Self {
+            source,
+            weights: Finite(source),
+            spec: source.spec().without_experts(&plan.layers),
+            layers: plan.layers.iter().map(|layer| (layer.layer, layer)).collect(),
+        }
+    }
+
+    /// The model that is pruned.
+    #[must_use]
+    pub fn source(&self) -> &'a Checkpoint {
+        self.source
+    }
+
+    /// The pruned model.
+    #[must_use]
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// The expert `index` of the pruned model; `None` in a layer whose experts all stay.
+    pub(crate) fn survivor(&self, layer: usize, index: usize) -> Option<&'a Survivor> {
+        self.layers.get(&layer).and_then(|plan| plan.survivors.get(index))
+    }
+
+    /// Index in the pruned model of the survivor that comes from `source`, if it survives.
+    pub(crate) fn index_of(&self, layer: usize, source: usize) -> Option<usize> {
+        match self.layers.get(&layer) {
+            None => Some(source),
+            Some(plan) => plan.survivors.iter().position(|s| s.source == source),
+        }
+    }
+
+    /// Experts of the source that make up expert `index` of the pruned model.
+    pub(crate) fn sources(&self, layer: usize, index: usize) -> Vec<usize> {
+        match self.survivor(layer, index) {
+            None => vec![index],
+            Some(s) if s.average_of.is_empty() => vec![s.source],
+            Some(s) => s.average_of.clone(),
+        }
+    }
+
+    /// Whether a part of the pruned model has the bytes of a tensor of the source.
+    pub(crate) fn is_as_stored(&self, id: TensorId) -> bool {
+        let TensorId::Layer(layer, _) = id else { return true };
+        let Some(plan) = self.layers.get(&layer) else { return true };
+        match id.expert() {
+            Some(index) => plan.survivors.get(index).is_some_and(|s| s.average_of.is_empty()),
+            None => self.expert_axis(id).is_none(),
+        }
+    }
+
+    /// The axis along which a tensor has one entry per expert.
+    fn expert_axis(&self, id: TensorId) -> Option<usize> {
+        self.spec.part(id)?.expert_axis
+    }
+
+    /// The entries of the experts that stay, along `axis` of a tensor that all of a layer share.
+    fn cut(
+        &self,
+        id: TensorId,
+        axis: usize,
+        plan: &LayerPlan,
+    ) -> Result<TensorBytes<'_>, StageError> {
+        let shared = self.weights.tensor(id)?;
+        if plan.survivors.iter().all(|s| s.average_of.is_empty()) {
+            let kept: Vec<usize> = plan.survivors.iter().map(|s| s.source).collect();
+            return Ok(select_along(&shared, axis, &kept)?);
+        }
+        let entry = |survivor: &Survivor| {
+            if survivor.average_of.is_empty() {
+                select_along(&shared, axis, &[survivor.source])
+            } else {
+                mean(survivor, |expert| select_along(&shared, axis, &[expert]))
+            }
+        };
+        let entries = plan.survivors.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
+        Ok(join_along(axis, &entries)?)
+    }
+}
+
+impl TensorSource for KeptExperts<'_> {
+    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+        let TensorId::Layer(layer, _) = id else { return self.weights.tensor(id) };
+        let Some(plan) = self.layers.get(&layer) else { return self.weights.tensor(id) };
+        let Some(index) = id.expert() else {
+            return match self.expert_axis(id) {
+                Some(axis) => self.cut(id, axis, plan),
+                None => self.weights.tensor(id),
+            };
+        };
+        let survivor = plan.survivors.get(index).ok_or_else(|| {
+            format!("layer {layer} keeps {} experts, not {index}", plan.survivors.len())
+        })?;
+        if survivor.average_of.is_empty() {
+            return self.weights.tensor(id.with_expert(survivor.source));
+        }
+        mean(survivor, |source| self.weights.tensor(id.with_expert(source)))
+    }
+}
+
+/// The average that a survivor is, of what `read` gives for each of its experts.
+fn mean<'a, E: From<CheckpointError>>(
+    survivor: &Survivor,
+    mut read: impl FnMut(usize) -> Result<TensorBytes<'a>, E>,
+) -> Result<TensorBytes<'static>, E> {
+    let member = |index: usize| read(survivor.average_of[index]);
+    match survivor.average_weights.as_slice() {
+        [] => average_of(survivor.average_of.len(), member),
+        weights => weighted_average_of(weights, member),
+    }
+}

@@ -1,0 +1,234 @@
+//! Input statistics of the layer being pruned, wherever they come from.
+
+use candle_core::Tensor;
+use moeprune_capture::{LayerObserver, LayerRun, embed_blocks, passes};
+use moeprune_checkpoint::Checkpoint;
+use moeprune_core::{
+    CorpusTag, InputMoments, LayerObservation, LinearId, MlpProjection, Observation, Plan,
+    StatisticsSource,
+};
+use moeprune_model::Embedding;
+use serde_json::Value;
+
+use super::{Inputs, KeptExperts, layer::Stages};
+use crate::{
+    Calibration, Error, Pipeline, WeightStage,
+    plan::check_observation,
+    session::{Pass, Session},
+};
+
+/// Where a run's statistics come from; several walks can be started from it.
+pub(super) enum Statistics<'a> {
+    None,
+    Calibration(&'a Calibration),
+    Stored(&'a Observation),
+}
+
+impl<'a> Statistics<'a> {
+    pub(super) fn new(
+        checkpoint: &Checkpoint,
+        plan: &Plan,
+        inputs: Inputs<'a>,
+        pipeline: &Pipeline,
+    ) -> Result<Self, Error> {
+        let wanted = plan.unstructured.is_some() && pipeline.weights.needs().inputs;
+        let stored =
+            plan.promises().is_some_and(|said| said.statistics == StatisticsSource::Stored);
+        match inputs {
+            _ if !wanted => Ok(Self::None),
+            Inputs::None => Err(Error::Request(
+                "the plan zeroes weights by their inputs: pass --calibration FILE, or \
+                 --observation FILE for statistics of the unpruned model"
+                    .into(),
+            )),
+            Inputs::Calibration(_) if stored => Err(Error::Request(
+                "the plan's recipe takes its statistics from a stored observation: pass \
+                     --observation FILE"
+                    .into(),
+            )),
+            Inputs::Calibration(calibration) => Ok(Self::Calibration(calibration)),
+            Inputs::Observation(_) if pipeline.weights.needs().hessians => {
+                Err(Error::Request(format!(
+                    "{} needs to know which inputs come together, which no observation holds: pass \
+                     --calibration FILE",
+                    method_name(pipeline)
+                )))
+            }
+            Inputs::Observation(observation) => {
+                check_observation(observation, checkpoint)?;
+                Ok(Self::Stored(observation))
+            }
+        }
+    }
+
+    /// What a recipe calls this, if statistics are used at all.
+    pub(super) fn source(&self) -> Option<StatisticsSource> {
+        match self {
+            Self::None => None,
+            Self::Calibration(_) => Some(StatisticsSource::Sequential),
+            Self::Stored(_) => Some(StatisticsSource::Stored),
+        }
+    }
+
+    /// Tokens that a walk takes through every layer.
+    pub(super) fn tokens(&self) -> u64 {
+        match self {
+            Self::Calibration(calibration) => calibration.tag.tokens(),
+            Self::None | Self::Stored(_) => 0,
+        }
+    }
+
+    /// Passes of these through a layer's trunk and its experts.
+    pub(super) fn passes(&self, kept: &KeptExperts<'_>, layer: usize) -> u64 {
+        passes(kept.spec(), layer, self.tokens())
+    }
+
+    /// The texts the statistics are of.
+    pub(super) fn corpora(&self) -> Vec<CorpusTag> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Calibration(calibration) => vec![calibration.tag.clone()],
+            Self::Stored(observation) => observation.corpora.clone(),
+        }
+    }
+
+    /// Starts at layer `first`: at the embeddings, or where an earlier process was interrupted.
+    pub(super) fn start(
+        &self,
+        stages: Stages<'_>,
+        session: &Session,
+        pass: Pass,
+        first: usize,
+    ) -> Result<Walk<'a>, Error> {
+        let Self::Calibration(Calibration { blocks, .. }) = self else {
+            return Ok(match self {
+                Self::Stored(observation) => Walk::Stored(observation),
+                _ => Walk::None,
+            });
+        };
+        let Stages { kept, on, .. } = stages;
+        let spec = kept.spec();
+        Ok(Walk::Forward(match first.checked_sub(1) {
+            // Nothing is left to walk through.
+            Some(_) if first >= spec.layers.len() => Vec::new(),
+            Some(layer) => session.hidden_after(pass, layer, blocks, spec.hidden, on)?,
+            None => {
+                let embedding = Embedding::load(kept, spec, on.compute())?;
+                embed_blocks(&embedding, blocks, on.micro_batch())?
+            }
+        }))
+    }
+}
+
+/// The name of the method that changes weights.
+fn method_name(pipeline: &Pipeline) -> String {
+    let WeightStage::Reconstructed { method, .. } = &pipeline.weights else {
+        return "the scorer".to_owned();
+    };
+    let name = |identity: &Value| {
+        let named = identity.get("name").unwrap_or(identity);
+        named.as_str().map(str::to_owned)
+    };
+    method.identity().and_then(name).unwrap_or_else(|| format!("{method:?}"))
+}
+
+/// One walk over the layers, first to last.
+pub(super) enum Walk<'a> {
+    None,
+    Stored(&'a Observation),
+    /// The inputs of the next layer, one tensor `[blocks, tokens, hidden]` a micro-batch.
+    Forward(Vec<Tensor>),
+}
+
+impl Walk<'_> {
+    pub(super) fn is_forward(&self) -> bool {
+        matches!(self, Self::Forward(_))
+    }
+
+    /// The inputs of the next layer.
+    pub(super) fn hidden(&self) -> Option<&[Tensor]> {
+        match self {
+            Self::Forward(hidden) => Some(hidden),
+            _ => None,
+        }
+    }
+
+    /// Stored sums of a layer under the expert indices of the pruned model.
+    pub(super) fn stored(&self, kept: &KeptExperts<'_>, layer: usize) -> Option<LayerObservation> {
+        match self {
+            Self::Stored(observation) => Some(renumbered(&observation.layers[layer], kept, layer)),
+            _ => None,
+        }
+    }
+}
+
+/// What is known of a layer's inputs, expert indices those of the pruned model.
+pub(super) enum Moments<'a> {
+    /// Nothing was observed at all.
+    None,
+    Stored(&'a LayerObservation),
+    /// What the run has shown so far.
+    Live(&'a LayerObserver),
+}
+
+impl<'a> Moments<'a> {
+    pub(super) fn of_layer(
+        run: &Option<LayerRun>,
+        observer: &'a LayerObserver,
+        stored: Option<&'a LayerObservation>,
+    ) -> Self {
+        match (run, stored) {
+            (Some(_), _) => Self::Live(observer),
+            (None, Some(stored)) => Self::Stored(stored),
+            (None, None) => Self::None,
+        }
+    }
+
+    /// Moments of a Linear's input, if any token reached it.
+    pub(super) fn of(&self, linear: LinearId) -> Result<Option<&'a InputMoments>, Error> {
+        let moments = match self {
+            Self::None => None,
+            Self::Stored(stored) => stored.input_of(linear),
+            Self::Live(observer) => observer.input_of(linear)?,
+        };
+        Ok(moments.filter(|moments| moments.tokens > 0))
+    }
+
+    /// Whether any token reached an expert; `true` when nothing was observed at all.
+    pub(super) fn reached(&self, expert: usize) -> Result<bool, Error> {
+        let gate = LinearId::Expert(expert, MlpProjection::Gate);
+        Ok(matches!(self, Self::None) || self.of(gate)?.is_some())
+    }
+}
+
+/// The sums of a source layer under the expert indices of the pruned model; an average has the
+/// inputs of all its members.
+fn renumbered(seen: &LayerObservation, kept: &KeptExperts<'_>, layer: usize) -> LayerObservation {
+    let mut renumbered = LayerObservation::default();
+    for shape in kept.spec().linears(layer) {
+        let site = shape.id.input_site();
+        let sources: Vec<LinearId> = match site.expert() {
+            None => vec![site],
+            Some(index) => {
+                kept.sources(layer, index).into_iter().map(|e| site.with_expert(e)).collect()
+            }
+        };
+        let mut sum: Option<InputMoments> = None;
+        for moments in sources.iter().filter_map(|source| seen.inputs.get(source)) {
+            match &mut sum {
+                None => sum = Some(moments.clone()),
+                Some(sum) => {
+                    sum.tokens += moments.tokens;
+                    sum.calls += moments.calls;
+                    for (s, m) in sum.sum_squares.iter_mut().zip(&moments.sum_squares) {
+                        *s += m;
+                    }
+                }
+            }
+        }
+        if let Some(sum) = sum {
+            renumbered.inputs.insert(site, sum);
+        }
+    }
+    renumbered
+}

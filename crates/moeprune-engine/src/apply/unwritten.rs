@@ -1,0 +1,140 @@
+//! A pruned model that is written nowhere.
+
+use moeprune_core::{
+    IdleExperts, LayerObservation, LayerTensor, LinearId, LinearShape, ModelSpec, Observation,
+    ParameterCounts, Plan, Sparsity, StageError, TensorBytes, TensorId, TensorSource,
+};
+
+use super::{
+    Inputs, KeptExperts,
+    layer::{Stages, view},
+    ratios::layer_ratios,
+    statistics::{Moments, Statistics, Walk},
+};
+use crate::{Error, Execution, Pipeline, Progress, session::Session};
+
+/// What a plan makes of a model, worked out weight by weight when it is read: nothing is written,
+/// and no more is held than the source and its statistics.
+///
+/// Statistics come from an observation of the unpruned model, so weights are masked as with
+/// `statistics = "stored"`.
+#[derive(Debug)]
+pub struct UnwrittenModel<'a> {
+    stages: Stages<'a>,
+    /// One a layer; `None` if no weight is zeroed.
+    ratios: Option<Vec<Sparsity>>,
+    /// Under the expert indices of the pruned model; empty without statistics.
+    stored: Vec<LayerObservation>,
+}
+
+impl<'a> UnwrittenModel<'a> {
+    /// The plan must leave nothing open.
+    ///
+    /// # Errors
+    /// If the plan needs statistics that the observation lacks, or its ratios cannot be allocated.
+    pub fn new(
+        kept: &'a KeptExperts<'a>,
+        plan: &'a Plan,
+        pipeline: &'a Pipeline,
+        observation: Option<&Observation>,
+        on: &'a Execution,
+        progress: &mut dyn Progress,
+    ) -> Result<Self, Error> {
+        let promises = plan.promises().unwrap_or_default();
+        let expert_ratios =
+            plan.unstructured.as_ref().map_or(&[][..], |asked| asked.expert_ratios.as_slice());
+        let stages = Stages { kept, promises, pipeline, on, expert_ratios };
+        let Some(asked) = &plan.unstructured else {
+            return Ok(Self { stages, ratios: None, stored: Vec::new() });
+        };
+        let inputs = observation.map_or(Inputs::None, Inputs::Observation);
+        let statistics = Statistics::new(kept.source(), plan, inputs, pipeline)?;
+        let session = &mut Session::in_memory();
+        let ratios = layer_ratios(asked, stages, &statistics, session, progress)?;
+        let stored = match statistics {
+            Statistics::Stored(observation) => {
+                let walk = Walk::Stored(observation);
+                (0..ratios.len()).filter_map(|layer| walk.stored(kept, layer)).collect()
+            }
+            _ => Vec::new(),
+        };
+        Ok(Self { stages, ratios: Some(ratios), stored })
+    }
+
+    /// The pruned model.
+    #[must_use]
+    pub fn spec(&self) -> &ModelSpec {
+        self.stages.kept.spec()
+    }
+
+    /// Removed and zero weights of each layer as a share of its original Linears, as asked for.
+    #[must_use]
+    pub fn layer_sparsity(&self) -> Vec<f64> {
+        let source = self.stages.kept.source().spec();
+        let all = |linears: Vec<LinearShape>| -> u64 {
+            let counted = linears.iter().filter(|linear| linear.prunable);
+            counted.map(LinearShape::parameters).sum()
+        };
+        (0..source.layers.len())
+            .map(|layer| {
+                let before = all(source.linears(layer)) as f64;
+                let left = all(self.spec().linears(layer)) as f64;
+                (before - left + self.zeros(layer)) / before.max(1.0)
+            })
+            .collect()
+    }
+
+    /// All parameters but removed and zero ones.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        let zeros: f64 = (0..self.spec().layers.len()).map(|layer| self.zeros(layer)).sum();
+        ParameterCounts::of(self.spec()).all.saturating_sub(zeros.round() as u64)
+    }
+
+    /// Weights of a layer that are zeroed, up to rounding.
+    fn zeros(&self, layer: usize) -> f64 {
+        let Some(ratios) = &self.ratios else { return 0.0 };
+        let zeroed = |shape: &LinearShape| {
+            let ratio = self.stages.pipeline.weights.pattern().fixed_ratio();
+            let asked = self.stages.ratio_of(layer, shape.id, ratios[layer]);
+            shape.parameters() as f64 * ratio.unwrap_or(asked).value()
+        };
+        self.stages.prunable(layer).iter().map(zeroed).sum()
+    }
+
+    fn masked(
+        &self,
+        layer: usize,
+        shape: LinearShape,
+        ratio: Sparsity,
+        weight: TensorBytes<'_>,
+    ) -> Result<TensorBytes<'static>, Error> {
+        let moments = self.stored.get(layer).map_or(Moments::None, Moments::Stored);
+        let linear = view(layer, shape, &moments)?;
+        let ratio = self.stages.ratio_of(layer, shape.id, ratio);
+        self.stages.masking(linear, None, ratio).of_bytes(weight)
+    }
+
+    fn is_left_dense(&self, layer: usize, linear: LinearId) -> Result<bool, Error> {
+        let Some(expert) = linear.expert() else { return Ok(false) };
+        let moments = self.stored.get(layer).map_or(Moments::None, Moments::Stored);
+        let dense = self.stages.promises.idle_experts == IdleExperts::Dense;
+        Ok(dense && !moments.reached(expert)?)
+    }
+}
+
+impl TensorSource for UnwrittenModel<'_> {
+    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+        let weight = self.stages.kept.tensor(id)?;
+        let (Some(ratios), TensorId::Layer(layer, LayerTensor::Linear(linear))) =
+            (&self.ratios, id)
+        else {
+            return Ok(weight);
+        };
+        let Some(shape) = self.stages.shape_of(layer, linear) else { return Ok(weight) };
+        if self.is_left_dense(layer, linear)? {
+            return Ok(weight);
+        }
+        Ok(self.masked(layer, shape, ratios[layer], weight)?)
+    }
+}

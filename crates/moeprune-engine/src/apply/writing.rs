@@ -1,0 +1,304 @@
+//! Writing the pruned checkpoint, and counting what is written.
+
+use std::{collections::BTreeMap, ops::ControlFlow, sync::mpsc, thread};
+
+use moeprune_checkpoint::{
+    OutputDirectory, PlannedTensor, ShardedWriter, StoredTensor, count_zeros,
+};
+use moeprune_core::{LayerTensor, LinearId, TensorBytes, TensorId, TensorSink, TensorSource};
+use moeprune_model::Compute;
+
+use super::{KeptExperts, held::Finished};
+use crate::{
+    Error, Progress,
+    session::{LayerZeros, Session},
+};
+
+/// The checkpoint being written, in a hidden sibling of its final place.
+pub(super) struct Output {
+    writer: ShardedWriter,
+    zeros: LayerZeros,
+}
+
+/// Bytes copied before somebody is asked whether to go on.
+const COPIED_AT_ONCE: u64 = 1 << 29;
+
+/// Tensors on their way to the disk while the next are worked on.
+const QUEUE: usize = 3;
+
+impl Output {
+    /// Puts everything but the weights into the directory and plans the shards; what the session
+    /// says was written before counts as written.
+    pub(super) fn open(
+        directory: &OutputDirectory,
+        kept: &KeptExperts<'_>,
+        session: &Session,
+        progress: &mut dyn Progress,
+    ) -> Result<Self, Error> {
+        let source = kept.source();
+        let layers = kept.spec().layers.len();
+        let experts: Vec<usize> =
+            kept.spec().layers.iter().map(|l| l.moe().map_or(0, |m| m.experts)).collect();
+        let config = source.config_with_experts(&experts)?;
+        let mut tensors = Vec::new();
+        for stored in outside_layers(kept) {
+            tensors.push(planned(kept, stored, None)?);
+        }
+        for layer in 0..layers {
+            for (stored, part) in layer_tensors(kept, layer) {
+                tensors.push(planned(kept, stored, Some(part))?);
+            }
+        }
+        for (path, why) in directory.copy_auxiliary(source)?.left_out {
+            progress.note(&format!("not copied: {} ({why})", path.display()));
+        }
+        directory.write("config.json", config.as_bytes())?;
+        let mut writer = ShardedWriter::resume(directory.path(), source.output_form(), tensors)?;
+        directory.check_room(writer.planned_bytes())?;
+        if session.outside_written() {
+            for stored in outside_layers(kept) {
+                writer.mark_written(&stored.name)?;
+            }
+        }
+        for layer in 0..session.written()?.len() {
+            for (_, part) in layer_tensors(kept, layer) {
+                writer.mark_written(&source.name_of(part)?)?;
+            }
+        }
+        Ok(Self { writer, zeros: LayerZeros::default() })
+    }
+
+    /// Bytes of all shards.
+    pub(super) fn planned_bytes(&self) -> u64 {
+        self.writer.planned_bytes()
+    }
+
+    /// Bytes that will be written of a layer.
+    pub(super) fn layer_bytes(&self, kept: &KeptExperts<'_>, layer: usize) -> u64 {
+        layer_tensors(kept, layer).iter().map(|(stored, _)| stored.bytes).sum()
+    }
+
+    /// Copies embeddings, final norm, head, and tensors that play no known part.
+    pub(super) fn copy_outside_layers(&mut self, kept: &KeptExperts<'_>) -> Result<(), Error> {
+        let names: Vec<(String, &StoredTensor)> =
+            outside_layers(kept).map(|stored| (stored.name.clone(), stored)).collect();
+        self.copy(kept, &names, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// Writes a layer whose weights stay as they are. What its experts' going does not touch is
+    /// copied from file to file.
+    pub(super) fn copy_layer(
+        &mut self,
+        kept: &KeptExperts<'_>,
+        layer: usize,
+        watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let mut copied = Vec::new();
+        for (stored, part) in layer_tensors(kept, layer) {
+            let name = kept.source().name_of(part)?;
+            if kept.is_as_stored(part) {
+                copied.push((name, stored));
+            } else {
+                let tensor = kept.tensor(part).map_err(Error::stage("reading weights", layer))?;
+                self.put(&name, &tensor)?;
+            }
+        }
+        self.copy(kept, &copied, watch)
+    }
+
+    /// Writes everything of a layer but its experts: the zeroed Linears, and the rest as it is.
+    pub(super) fn put_trunk(
+        &mut self,
+        kept: &KeptExperts<'_>,
+        layer: usize,
+        masked: &BTreeMap<LinearId, TensorBytes<'static>>,
+    ) -> Result<(), Error> {
+        let mut copied = Vec::new();
+        for (stored, part) in layer_tensors(kept, layer) {
+            match part {
+                TensorId::Layer(_, LayerTensor::Linear(linear)) if linear.expert().is_none() => {
+                    let own;
+                    let tensor = match masked.get(&linear) {
+                        Some(tensor) => tensor,
+                        None => {
+                            own = kept
+                                .tensor(part)
+                                .map_err(Error::stage("reading weights", layer))?;
+                            &own
+                        }
+                    };
+                    self.put_linear(kept, layer, linear, tensor)?;
+                }
+                TensorId::Layer(_, LayerTensor::Linear(_)) => {}
+                part if kept.is_as_stored(part) => {
+                    copied.push((kept.source().name_of(part)?, stored));
+                }
+                part => {
+                    let tensor =
+                        kept.tensor(part).map_err(Error::stage("reading weights", layer))?;
+                    self.put(&kept.source().name_of(part)?, &tensor)?;
+                }
+            }
+        }
+        self.copy(kept, &copied, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// Runs `work` and writes what it hands over meanwhile, on another thread; what is on a device
+    /// is fetched on a third.
+    pub(super) fn write_behind<'t>(
+        &mut self,
+        kept: &KeptExperts<'_>,
+        compute: &Compute,
+        layer: usize,
+        work: impl FnOnce(
+            &mut dyn FnMut(LinearId, Finished<'t>) -> Result<(), Error>,
+        ) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        thread::scope(|scope| {
+            let (give, take) = mpsc::sync_channel::<(LinearId, Finished<'t>)>(QUEUE);
+            let fetched = fetch_ahead(scope, compute, take);
+            let writer = scope.spawn(|| {
+                fetched.into_iter().try_for_each(|(linear, tensor)| {
+                    self.put_linear(kept, layer, linear, &tensor.fetch(compute)?)
+                })
+            });
+            let worked = work(&mut |linear, tensor| {
+                // Fails only if the writer gave up, and then its error is the one that counts.
+                give.send((linear, tensor)).map_err(|_| Error::Stopped)
+            });
+            drop(give);
+            let written = match writer.join() {
+                Ok(written) => written,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            written.and(worked)
+        })
+    }
+
+    /// Makes what was written so far durable.
+    pub(super) fn sync(&mut self) -> Result<(), Error> {
+        Ok(self.writer.sync()?)
+    }
+
+    /// Zeros counted since the last call.
+    pub(super) fn take_zeros(&mut self) -> LayerZeros {
+        std::mem::take(&mut self.zeros)
+    }
+
+    /// Makes the shards durable. Nothing is visible under the final name yet. Returns the bytes of
+    /// all shards.
+    pub(super) fn finish(self) -> Result<u64, Error> {
+        Ok(self.writer.finish()?.bytes)
+    }
+
+    fn put_linear(
+        &mut self,
+        kept: &KeptExperts<'_>,
+        layer: usize,
+        linear: LinearId,
+        tensor: &TensorBytes<'_>,
+    ) -> Result<(), Error> {
+        let zeros = count_zeros(tensor)?;
+        if linear == LinearId::Router {
+            self.zeros.router += zeros;
+        } else {
+            self.zeros.linears += zeros;
+        }
+        if linear.expert().is_some() {
+            self.zeros.experts += zeros;
+        }
+        self.put(&kept.source().name_of(TensorId::linear(layer, linear))?, tensor)
+    }
+
+    fn put(&mut self, name: &str, tensor: &TensorBytes<'_>) -> Result<(), Error> {
+        self.writer.put(name, tensor).map_err(Error::stage("writing", None))
+    }
+
+    fn copy(
+        &mut self,
+        kept: &KeptExperts<'_>,
+        tensors: &[(String, &StoredTensor)],
+        watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        // In the order of the files, so that neighbours are copied as one; in parts, so that
+        // somebody can ask to stop.
+        let mut part = Vec::new();
+        let mut bytes = 0;
+        for (place, (name, stored)) in tensors.iter().enumerate() {
+            part.push((&**name, &*stored.name));
+            bytes += stored.bytes;
+            if bytes >= COPIED_AT_ONCE || place + 1 == tensors.len() {
+                self.writer.copy_all(&part, kept.source(), &mut |_| {})?;
+                if watch(bytes).is_break() {
+                    return Err(Error::Stopped);
+                }
+                part.clear();
+                bytes = 0;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fetches what is on a device one tensor ahead of whoever takes it from the receiver. What is on
+/// the host already is passed on as it came.
+fn fetch_ahead<'scope, 't: 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    compute: &'scope Compute,
+    finished: mpsc::Receiver<(LinearId, Finished<'t>)>,
+) -> mpsc::Receiver<(LinearId, Finished<'t>)> {
+    if !compute.holds_stored() {
+        return finished;
+    }
+    let (give, take) = mpsc::sync_channel(0);
+    scope.spawn(move || {
+        for (linear, weight) in finished {
+            // An error is met again, and told, by whoever takes the weight.
+            let weight = match weight {
+                Finished::Device(tensor) => match compute.download(&tensor) {
+                    Ok(bytes) => Finished::Host(bytes),
+                    Err(_) => Finished::Device(tensor),
+                },
+                host => host,
+            };
+            if give.send((linear, weight)).is_err() {
+                break;
+            }
+        }
+    });
+    take
+}
+
+/// Tensors that belong to no layer, or to none that is understood, in the source's order.
+fn outside_layers<'a>(kept: &KeptExperts<'a>) -> impl Iterator<Item = &'a StoredTensor> {
+    kept.source().tensors().filter(|t| !matches!(t.part, Some(TensorId::Layer(..))))
+}
+
+/// The tensors a layer still has, in the source's order, and the part each plays in the pruned
+/// model.
+fn layer_tensors<'a>(kept: &KeptExperts<'a>, layer: usize) -> Vec<(&'a StoredTensor, TensorId)> {
+    kept.source()
+        .tensors()
+        .filter_map(|stored| match stored.part? {
+            part @ TensorId::Layer(l, _) if l == layer => match part.expert() {
+                None => Some((stored, part)),
+                Some(source) => Some((stored, part.with_expert(kept.index_of(layer, source)?))),
+            },
+            _ => None,
+        })
+        .collect()
+}
+
+fn planned(
+    kept: &KeptExperts<'_>,
+    stored: &StoredTensor,
+    part: Option<TensorId>,
+) -> Result<PlannedTensor, Error> {
+    let shape = part.and_then(|part| kept.spec().part(part));
+    let shape = shape.map_or_else(|| stored.shape.clone(), |part| part.shape);
+    let name = match part {
+        None => stored.name.clone(),
+        Some(part) => kept.source().name_of(part)?,
+    };
+    Ok(PlannedTensor { name, dtype: stored.dtype, shape })
+}

@@ -1,0 +1,37 @@
+//! Refusing weights that are not numbers, wherever they are read.
+
+use moeprune_checkpoint::{Checkpoint, check_finite};
+use moeprune_core::{StageError, TensorBytes, TensorId, TensorSource};
+
+/// A checkpoint that gives out a tensor only if all of it is finite, and names it otherwise: by
+/// the time an activation is not a number, nobody can tell where it came from.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a view of a checkpoint")]
+pub struct Finite<'a>(pub &'a Checkpoint);
+
+impl Finite<'_> {
+    /// Decodes elements of a part from `start` on; only these must be finite.
+    pub(crate) fn decode_f32(
+        &self,
+        id: TensorId,
+        start: usize,
+        out: &mut [f32],
+    ) -> Result<(), StageError> {
+        let elements = self.0.elements(id, start..start + out.len())?;
+        if check_finite("", &elements).is_err() {
+            // Tells the tensor's name and the weight's place in it.
+            self.tensor(id)?;
+        }
+        Ok(elements.decode_f32(0, out)?)
+    }
+}
+
+impl TensorSource for Finite<'_> {
+    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+        let tensor = self.0.tensor(id)?;
+        if tensor.dtype().is_weight() {
+            check_finite(&self.0.name_of(id)?, &tensor)?;
+        }
+        Ok(tensor)
+    }
+}

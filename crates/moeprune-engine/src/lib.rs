@@ -1,0 +1,64 @@
+/*!
+Plans the pruning of a mixture-of-experts model and carries it out, one layer in memory at a time.
+
+# Brief overview
+
+The stages of a pruning are traits of [`moeprune_core`]; a [`Pipeline`] holds one implementation of
+each, and this crate runs them over a model:
+
+| step | item |
+|---|---|
+| run the model over calibration text and sum what it does | [`observe`], [`observe_to`] |
+| decide which experts go and how sparse the rest becomes | [`plan()`], [`plan_searched`] |
+| choose the survivors that a plan leaves open | [`choose_survivors`] |
+| write the pruned checkpoint | [`Run`], [`apply()`] |
+| all of it | [`prune()`] |
+
+What is asked for is a [`PruneRequest`]. Where it runs is an [`Execution`]; a [`Run`] or a session keeps
+what is done, so that a process that was killed can be resumed.
+
+# Why it is so
+
+This crate knows no recipe, no registry of names and no report. Requests are plain structs, and what
+was done comes back as [`Applied`]; `moeprune` makes the one from a recipe and a report from the other.
+*/
+
+mod apply;
+mod calibration;
+mod clock;
+mod device_memory;
+mod error;
+mod execution;
+mod finite;
+mod memory;
+mod pipeline;
+mod plan;
+mod progress;
+mod prune;
+mod run;
+mod session;
+mod stage;
+mod steps;
+mod tokenizer;
+
+#[cfg(target_os = "linux")]
+pub use apply::timed;
+pub use apply::{Applied, Inputs, KeptExperts, UnwrittenModel, apply};
+pub use calibration::{Calibration, Sampling, observe, observe_to, tokenizer_for};
+pub use clock::{StageClock, StageReport};
+pub use error::Error;
+pub use execution::{ComputeType, DeviceChoice, Execution};
+pub use finite::Finite;
+pub use memory::{MemoryNeed, available_memory};
+pub use pipeline::{ExpertNeeds, ExpertStage, Grouped, Pipeline, Scored, WeightNeeds, WeightStage};
+pub use plan::{
+    BudgetSpread, ExpertRequest, PLAN_FORMAT, PruneRequest, Router, WeightTarget, check_request,
+    choose_survivors, expert_budget, plan, plan_searched, routers, stored_otherwise,
+};
+pub use progress::{Progress, Silent};
+pub use prune::prune;
+pub use run::Run;
+pub use session::{LayerZeros, Resume, RunIdentity, WrittenLayer};
+pub use stage::Stage;
+pub use steps::Steps;
+pub use tokenizer::load_tokenizer;

@@ -1,0 +1,217 @@
+//! The stages of a run as values.
+
+use std::collections::BTreeMap;
+
+use moeprune_core::{
+    ExpertClustering, ExpertSaliency, ExpertSelector, ExpertSimilarity, MaskPattern,
+    SparsityAllocator, WeightReconstructor, WeightScorer,
+};
+use moeprune_score::Rounding;
+use serde_json::{Value, json};
+
+use crate::Stage;
+
+/// How a model is pruned: which experts go, which weights go, and how a ratio is split over the
+/// layers.
+///
+/// Every field can be replaced by itself:
+///
+/// ```
+/// use moeprune_engine::{ExpertStage, Pipeline, Scored, Stage, WeightStage};
+/// use moeprune_score::{Magnitude, PerRow, Rounding, Uniform};
+///
+/// let magnitude = |experts| Pipeline {
+///     experts,
+///     weights: WeightStage::Scored(Scored {
+///         scorer: Stage::new(Box::new(Magnitude)),
+///         pattern: Stage::new(Box::new(PerRow)),
+///         rounding: Rounding::Exact,
+///     }),
+///     allocator: Stage::new(Box::new(Uniform)),
+/// };
+/// let pipeline = magnitude(ExpertStage::Searched { most_subsets: 1000 });
+/// assert!(pipeline.experts.needs().calibration);
+/// assert!(!pipeline.weights.needs().inputs);
+/// ```
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "overriding one field with `..` is the point")]
+pub struct Pipeline {
+    /// Which experts go.
+    pub experts: ExpertStage,
+    /// Which weights go of what is left.
+    pub weights: WeightStage,
+    /// How the ratio is split over the layers.
+    pub allocator: Stage<dyn SparsityAllocator>,
+}
+
+impl Pipeline {
+    /// The identity of each stage by its place, `None` of a stage that has none
+    /// ([`Stage::new`]). Equal identities, none of them missing, mean equal results.
+    #[must_use]
+    pub fn identities(&self) -> BTreeMap<String, Option<Value>> {
+        let mut found = BTreeMap::new();
+        let mut add = |place: &str, identity: Option<Value>| {
+            found.insert(place.to_owned(), identity);
+        };
+        match &self.experts {
+            ExpertStage::Ranked(saliency) => add("saliency", saliency.identity().cloned()),
+            ExpertStage::Grouped(Grouped { similarity, clustering, selector }) => {
+                add("similarity", similarity.identity().cloned());
+                add("clustering", clustering.identity().cloned());
+                add("selector", selector.identity().cloned());
+            }
+            ExpertStage::Searched { most_subsets } => add("subsets", Some(json!(most_subsets))),
+        }
+        if let WeightStage::Reconstructed { method, .. } = &self.weights {
+            add("reconstruction", method.identity().cloned());
+        }
+        let Scored { scorer, pattern, rounding } = self.weights.scored();
+        add("scorer", scorer.identity().cloned());
+        add("pattern", pattern.identity().cloned());
+        add("rounding", Some(json!(format!("{rounding:?}"))));
+        add("allocation", self.allocator.identity().cloned());
+        found
+    }
+}
+
+/// How it is decided which experts go.
+#[derive(Debug)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a new way must be answered wherever they are told apart"
+)]
+pub enum ExpertStage {
+    /// By how much each expert matters: the least salient are dropped.
+    Ranked(Stage<dyn ExpertSaliency>),
+    /// By grouping alike experts: one of each group survives, or their average (STUN).
+    Grouped(Grouped),
+    /// By running each layer without every subset of its experts (NAEE).
+    Searched {
+        /// More subsets of a layer are refused.
+        most_subsets: u64,
+    },
+}
+
+/// The stages by which alike experts are grouped.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "overriding one field with `..` is the point")]
+pub struct Grouped {
+    /// How alike two experts are.
+    pub similarity: Stage<dyn ExpertSimilarity>,
+    /// Which experts may stand in for each other.
+    pub clustering: Stage<dyn ExpertClustering>,
+    /// Which expert of a group survives.
+    pub selector: Stage<dyn ExpertSelector>,
+}
+
+/// What the expert stage must have before it can decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ExpertNeeds {
+    /// An observation of the model.
+    pub observation: bool,
+    /// Calibration text, on which it runs the model itself.
+    pub calibration: bool,
+}
+
+impl ExpertStage {
+    /// What must be there before it can decide.
+    #[must_use]
+    pub fn needs(&self) -> ExpertNeeds {
+        match self {
+            Self::Ranked(saliency) => {
+                ExpertNeeds { observation: saliency.needs_observation(), calibration: false }
+            }
+            Self::Grouped(Grouped { similarity, selector, .. }) => ExpertNeeds {
+                observation: similarity.needs_observation() || selector.needs_observation(),
+                calibration: false,
+            },
+            Self::Searched { .. } => ExpertNeeds { observation: false, calibration: true },
+        }
+    }
+
+    /// The stages of a grouping, if experts are grouped.
+    #[must_use]
+    pub fn grouped(&self) -> Option<&Grouped> {
+        match self {
+            Self::Grouped(grouped) => Some(grouped),
+            Self::Ranked(_) | Self::Searched { .. } => None,
+        }
+    }
+}
+
+/// How it is decided which weights go.
+#[derive(Debug)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a new way must be answered wherever they are told apart"
+)]
+pub enum WeightStage {
+    /// The lowest scores go; other weights keep their bits.
+    Scored(Scored),
+    /// Weights go and others are changed to make up for them.
+    Reconstructed {
+        /// What zeroes and changes weights, among those that the pattern of `fallback` names.
+        method: Stage<dyn WeightReconstructor>,
+        /// What measures outliers, and stands in where too few tokens came.
+        fallback: Scored,
+    },
+}
+
+/// The stages by which the lowest scores are zeroed.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "overriding one field with `..` is the point")]
+pub struct Scored {
+    /// How much a weight matters.
+    pub scorer: Stage<dyn WeightScorer>,
+    /// Among which weights the choice is made.
+    pub pattern: Stage<dyn MaskPattern>,
+    /// How a row's share is rounded to whole weights.
+    pub rounding: Rounding,
+}
+
+/// What the weight stage must know of a Linear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct WeightNeeds {
+    /// The squares of its inputs, summed over tokens.
+    pub inputs: bool,
+    /// Which of its inputs came together, which no observation holds.
+    pub hessians: bool,
+}
+
+impl WeightStage {
+    /// What must be known of a Linear.
+    #[must_use]
+    pub fn needs(&self) -> WeightNeeds {
+        match self {
+            Self::Scored(scored) => {
+                WeightNeeds { inputs: scored.scorer.needs_inputs(), hessians: false }
+            }
+            Self::Reconstructed { .. } => WeightNeeds { inputs: true, hessians: true },
+        }
+    }
+
+    /// How weights are scored: of a reconstruction, what stands in for it.
+    #[must_use]
+    pub fn scored(&self) -> &Scored {
+        match self {
+            Self::Scored(scored) | Self::Reconstructed { fallback: scored, .. } => scored,
+        }
+    }
+
+    /// The method by which weights that stay are changed, if they are.
+    #[must_use]
+    pub fn method(&self) -> Option<&dyn WeightReconstructor> {
+        match self {
+            Self::Scored(_) => None,
+            Self::Reconstructed { method, .. } => Some(&**method),
+        }
+    }
+
+    /// Among which weights the choice is made.
+    #[must_use]
+    pub fn pattern(&self) -> &dyn MaskPattern {
+        &*self.scored().pattern
+    }
+}

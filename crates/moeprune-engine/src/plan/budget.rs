@@ -1,0 +1,80 @@
+//! How many experts stay, and whether a stage kept to it.
+
+use moeprune_core::{ExpertBudget, ModelSpec};
+
+use super::{BudgetSpread, ExpertRequest};
+use crate::Error;
+
+/// The budget that a request means for this model, `None` when no expert goes.
+///
+/// # Errors
+/// [`Error::Request`] if fewer experts would be left than a token is routed to, or the layers cannot
+/// all keep the same number.
+pub fn expert_budget(
+    spec: &ModelSpec,
+    request: &ExpertRequest,
+) -> Result<Option<ExpertBudget>, Error> {
+    let share = request.share.value();
+    let moe: Vec<_> = spec.layers.iter().filter_map(|l| l.moe()).collect();
+    let (Some(experts), Some(top_k)) =
+        (moe.iter().map(|m| m.experts).min(), moe.iter().map(|m| m.top_k).max())
+    else {
+        return Ok(None);
+    };
+    if share == 0.0 {
+        return Ok(None);
+    }
+    let left = |n: usize| n - (n as f64 * share).round() as usize;
+    match request.spread {
+        BudgetSpread::Uniform => {
+            if moe.iter().any(|m| m.experts != experts) {
+                return Err(Error::Request(
+                    "the layers have different numbers of experts, so they cannot all keep the \
+                     same number; use --budget global"
+                        .into(),
+                ));
+            }
+            let keep = left(experts);
+            if keep < top_k {
+                return Err(Error::Request(format!(
+                    "removing {} of {experts} experts leaves {keep} in a layer, but every token \
+                     is routed to {top_k}; lower --expert-sparsity to at most {:.4}",
+                    request.share,
+                    (experts - top_k) as f64 / experts as f64
+                )));
+            }
+            Ok(Some(ExpertBudget::Uniform { keep }))
+        }
+        BudgetSpread::Global => {
+            let total: usize = moe.iter().map(|m| m.experts).sum();
+            let (keep, least) = (left(total), moe.len() * top_k);
+            if keep < least {
+                return Err(Error::Request(format!(
+                    "removing {} of {total} experts leaves {keep} over {} layers, but every layer \
+                     needs {top_k}; lower --expert-sparsity to at most {:.4}",
+                    request.share,
+                    moe.len(),
+                    (total - least) as f64 / total as f64
+                )));
+            }
+            Ok(Some(ExpertBudget::Global { keep, min_per_layer: top_k }))
+        }
+    }
+}
+
+/// Refuses what a stage returned if it is not as many experts as expected.
+pub(crate) fn contract(
+    stage: &'static str,
+    layer: usize,
+    expected: usize,
+    got: usize,
+) -> Result<(), Error> {
+    if expected == got {
+        return Ok(());
+    }
+    Err(Error::Contract {
+        stage,
+        layer,
+        problem: format!("expected {expected} experts, got {got}"),
+    })
+}

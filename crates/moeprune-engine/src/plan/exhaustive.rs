@@ -1,0 +1,347 @@
+//! The expert stage by trying every subset: NAEE (Lu et al., arXiv 2402.14800).
+
+use std::ops::ControlFlow;
+
+use candle_core::{DType, Device, Tensor};
+use moeprune_capture::embed_blocks;
+use moeprune_checkpoint::Checkpoint;
+use moeprune_core::{ExpertBudget, LayerPlan, LinearId, MoeSpec, SurvivorReason};
+use moeprune_model::{
+    ActivationSink, Embedding, Error as ModelError, Expert, ExpertTensors, LayerTrunk, TrunkOutput,
+};
+use rayon::prelude::*;
+
+use super::{ExpertRequest, Router, budget::expert_budget, ranking::without};
+use crate::{Calibration, Error, Execution, Progress, finite::Finite, steps::Steps};
+
+/// Of each layer, drops the experts without which the block's output changes least.
+///
+/// With `Z_b` what the layer's experts make of calibration block `b` and `Z_b^(D)` what they make of it
+/// when the router cannot choose the experts `D`, the subset with the least `Σ_b ‖Z_b − Z_b^(D)‖_F`
+/// goes, the first in lexicographic order among equals. Each layer reads what the unpruned layers
+/// before it give. A layer's experts are in memory together, and what each makes of a block.
+pub(crate) fn drop_least_missed(
+    checkpoint: &Checkpoint,
+    calibration: &Calibration,
+    request: &ExpertRequest,
+    on: &Execution,
+    progress: &mut dyn Progress,
+) -> Result<Vec<LayerPlan>, Error> {
+    let Some(budget) = expert_budget(checkpoint.spec(), request)? else { return Ok(Vec::new()) };
+    let keep = keep_of(budget)?;
+    let (spec, source, compute) = (checkpoint.spec(), &Finite(checkpoint), on.compute());
+    let blocks = &calibration.blocks;
+    let embedding = Embedding::load(source, spec, compute)?;
+    // A norm is of one block.
+    let mut hidden = embed_blocks(&embedding, blocks, 1)?;
+    drop(embedding);
+    let layers = spec.layers.len();
+    let mut steps = Steps::tokens("trying subsets", layers, blocks.tokens(), 0, progress);
+    let mut plans = Vec::new();
+    for layer in 0..layers {
+        let experts = spec.layers[layer].moe().map_or(0, |moe| moe.experts);
+        steps.begin_layer(layer, blocks.tokens() * (1 + experts as u64));
+        let trunk = LayerTrunk::load(source, spec, layer, compute)?;
+        let loaded = (0..experts)
+            .map(|e| {
+                let tensors = ExpertTensors::read(source, layer, e)?;
+                Expert::load(&tensors, spec, layer, e, compute)
+            })
+            .collect::<Result<Vec<_>, ModelError>>()?;
+        let mut losses = match spec.layers[layer].moe() {
+            None => None,
+            Some(moe) => Some(Losses::new(checkpoint, layer, moe, moe.experts - keep)?),
+        };
+        for state in &mut hidden {
+            let (batch, len, width) = state.dims3()?;
+            let mut input = RouterInput::default();
+            let TrunkOutput { mut sum, routed } = trunk.forward(state, &mut input)?;
+            let mut outputs = Vec::with_capacity(experts);
+            if let (Some(routed), Some(read)) = (&routed, &input.0) {
+                for expert in &loaded {
+                    let output = expert.forward(read, &mut moeprune_model::NoSink)?;
+                    let (rows, gates) = routed.tokens(expert.index());
+                    if !rows.is_empty() {
+                        let index = Tensor::from_slice(rows, rows.len(), output.device())?;
+                        sum.add(rows, gates, &output.index_select(&index, 0)?)?;
+                    }
+                    outputs.push(on_host(&output)?);
+                }
+            }
+            *state = sum.into_tensor()?.reshape((batch, len, width))?;
+            if let (Some(losses), Some(read)) = (&mut losses, &input.0) {
+                losses.add_block(&on_host(read)?, &outputs, width);
+            }
+            let done = (batch * len * (1 + experts)) as u64;
+            if let ControlFlow::Break(()) = steps.watch(done) {
+                return Err(Error::Stopped);
+            }
+        }
+        if let Some(losses) = losses {
+            let dropped = losses.least();
+            plans.push(without(layer, experts, dropped, |_| SurvivorReason::Searched));
+        }
+        steps.end_layer();
+    }
+    steps.end();
+    Ok(plans)
+}
+
+/// The experts that each layer keeps.
+fn keep_of(budget: ExpertBudget) -> Result<usize, Error> {
+    match budget {
+        ExpertBudget::Uniform { keep } => Ok(keep),
+        _ => Err(Error::Request(
+            "trying all subsets compares those of one layer; use --budget uniform".into(),
+        )),
+    }
+}
+
+/// Refuses more than `most` subsets of layers with these numbers of experts.
+pub(crate) fn check_subsets(
+    experts: &[usize],
+    budget: ExpertBudget,
+    most: u64,
+) -> Result<(), Error> {
+    let keep = keep_of(budget)?;
+    for &n in experts {
+        let subsets = combinations(n, n - keep);
+        if subsets > most as f64 {
+            return Err(Error::Request(format!(
+                "dropping {} of {n} experts leaves {subsets:.3e} subsets to try in each layer, more \
+                 than the {most} that are allowed (--criterion exhaustive:most_subsets=N); rank or \
+                 cluster experts instead",
+                n - keep
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn combinations(n: usize, r: usize) -> f64 {
+    (0..r).map(|i| (n - i) as f64 / (i + 1) as f64).product::<f64>().round()
+}
+
+/// All `r` of `0..n`, in lexicographic order.
+fn subsets(n: usize, r: usize) -> Vec<Vec<usize>> {
+    let mut all = Vec::new();
+    let mut subset: Vec<usize> = (0..r).collect();
+    loop {
+        all.push(subset.clone());
+        let Some(place) = (0..r).rev().find(|&i| subset[i] < n - r + i) else { return all };
+        subset[place] += 1;
+        for i in place + 1..r {
+            subset[i] = subset[i - 1] + 1;
+        }
+    }
+}
+
+/// Keeps what the router reads, which is what experts read.
+#[derive(Default)]
+struct RouterInput(Option<Tensor>);
+
+impl ActivationSink for RouterInput {
+    fn linear_input(&mut self, site: LinearId, input: &Tensor) -> Result<(), ModelError> {
+        if site == LinearId::Router {
+            self.0 = Some(input.clone());
+        }
+        Ok(())
+    }
+}
+
+fn on_host(tensor: &Tensor) -> Result<Vec<f32>, Error> {
+    Ok(tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?)
+}
+
+/// What each subset costs.
+struct Losses {
+    router: Router,
+    experts: usize,
+    top_k: usize,
+    renormalize: bool,
+    subsets: Vec<Vec<usize>>,
+    losses: Vec<f64>,
+}
+
+impl Losses {
+    fn new(
+        checkpoint: &Checkpoint,
+        layer: usize,
+        moe: &MoeSpec,
+        dropped: usize,
+    ) -> Result<Self, Error> {
+        let Some(renormalize) = moe.router.plain_softmax() else {
+            let kind = moe.router.kind();
+            let what =
+                format!("layer {layer}: no subsets are tried with a router of kind `{kind}`");
+            return Err(Error::Request(what));
+        };
+        let subsets = subsets(moe.experts, dropped);
+        Ok(Self {
+            router: Router::read(checkpoint, layer)?,
+            experts: moe.experts,
+            top_k: moe.top_k,
+            renormalize,
+            losses: vec![0.0; subsets.len()],
+            subsets,
+        })
+    }
+
+    /// `read` is `[tokens, hidden]`, as is what each expert makes of it.
+    fn add_block(&mut self, read: &[f32], outputs: &[Vec<f32>], hidden: usize) {
+        let router = self.router.values();
+        let logits: Vec<Vec<f64>> = read
+            .par_chunks_exact(hidden)
+            .map(|token| {
+                let dot = |row: &[f32]| -> f64 {
+                    row.iter().zip(token).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+                };
+                router.chunks_exact(hidden).map(dot).collect()
+            })
+            .collect();
+        let none = vec![false; self.experts];
+        let dense: Vec<Vec<f64>> = logits.iter().map(|token| self.weights(token, &none)).collect();
+        let (this, logits, dense) = (&*self, &logits, &dense);
+        let squares: Vec<f64> = this
+            .subsets
+            .par_iter()
+            .map(|subset| {
+                let gone: Vec<bool> = (0..this.experts).map(|e| subset.contains(&e)).collect();
+                let mut difference = vec![0.0; hidden];
+                let change = |(token, (logits, dense)): (usize, (&Vec<f64>, &Vec<f64>))| -> f64 {
+                    let left = this.weights(logits, &gone);
+                    difference.fill(0.0);
+                    for (e, (new, old)) in left.iter().zip(dense).enumerate() {
+                        if new == old {
+                            continue;
+                        }
+                        let output = &outputs[e][token * hidden..(token + 1) * hidden];
+                        for (sum, &x) in difference.iter_mut().zip(output) {
+                            *sum += (old - new) * f64::from(x);
+                        }
+                    }
+                    difference.iter().map(|d| d * d).sum()
+                };
+                logits.iter().zip(dense).enumerate().map(change).sum()
+            })
+            .collect();
+        for (loss, squares) in self.losses.iter_mut().zip(squares) {
+            *loss += squares.sqrt();
+        }
+    }
+
+    /// The weight of each expert for a token when some cannot be chosen.
+    fn weights(&self, logits: &[f64], gone: &[bool]) -> Vec<f64> {
+        let left = || (0..self.experts).filter(|&e| !gone[e]);
+        let largest = left().map(|e| logits[e]).fold(f64::NEG_INFINITY, f64::max);
+        let mut chosen: Vec<(usize, f64)> =
+            left().map(|e| (e, (logits[e] - largest).exp())).collect();
+        let total: f64 = chosen.iter().map(|(_, weight)| weight).sum();
+        // Stable: the lower index comes first among equals.
+        chosen.sort_by(|a, b| b.1.total_cmp(&a.1));
+        chosen.truncate(self.top_k);
+        let sum = if self.renormalize { chosen.iter().map(|(_, w)| w).sum() } else { total };
+        let mut weights = vec![0.0; self.experts];
+        for (expert, weight) in chosen {
+            weights[expert] = weight / sum;
+        }
+        weights
+    }
+
+    fn least(mut self) -> Vec<usize> {
+        let least = (0..self.losses.len()).reduce(|best, other| {
+            if self.losses[other] < self.losses[best] { other } else { best }
+        });
+        least.map(|subset| self.subsets.swap_remove(subset)).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use moeprune_capture::TokenBlocks;
+    use moeprune_core::{CorpusTag, Plan, Sparsity};
+    use moeprune_model::{Compute, DecoderLayer, Layer, NoSink};
+
+    use super::*;
+    use crate::{BudgetSpread, Silent, apply::KeptExperts};
+
+    #[test]
+    fn subsets_are_all_and_in_order() {
+        assert_eq!(subsets(4, 2), [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]);
+        assert_eq!(subsets(3, 0), [Vec::<usize>::new()]);
+        for (n, r) in [(8, 4), (16, 2), (5, 5)] {
+            assert_eq!(subsets(n, r).len() as f64, combinations(n, r));
+        }
+        assert_eq!(combinations(128, 64).log10().floor(), 37.0);
+    }
+
+    fn plan_of(layers: Vec<LayerPlan>) -> Plan {
+        Plan {
+            format: 1,
+            tool: String::new(),
+            model_fingerprint: String::new(),
+            observation_sha256: None,
+            corpora: Vec::new(),
+            recipe: serde_json::Value::Null,
+            unstructured: None,
+            layers,
+        }
+    }
+
+    /// The first layer with and without experts, through the model's own code.
+    #[test]
+    fn what_goes_is_what_the_layer_misses_least() {
+        for model in ["mixtral", "arctic"] {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/parity");
+            let checkpoint = Checkpoint::open(&root.join(model)).unwrap();
+            let spec = checkpoint.spec();
+            let ids =
+                |block: u32| (0..24).map(move |i| (7 * i * i + 13 * block + 5) % spec.vocab as u32);
+            let blocks: Vec<Vec<u32>> = (0..3).map(|block| ids(block).collect()).collect();
+            let blocks = TokenBlocks::new(blocks, spec.vocab).unwrap();
+            let tag = CorpusTag {
+                name: String::new(),
+                sha256: String::new(),
+                samples: 3,
+                sequence_len: 24,
+                seed: 0,
+                repeated: 1,
+            };
+            let request = ExpertRequest {
+                share: Sparsity::new(0.25).unwrap(),
+                spread: BudgetSpread::Uniform,
+                protect_super_experts: false,
+            };
+            let on = Execution::cpu();
+            let compute = Compute::cpu();
+            let embedding = Embedding::load(&checkpoint, spec, &compute).unwrap();
+            let hidden = embed_blocks(&embedding, &blocks, 1).unwrap();
+            let calibration = Calibration { blocks, tag };
+            let found =
+                drop_least_missed(&checkpoint, &calibration, &request, &on, &mut Silent).unwrap();
+            let n = spec.layers[0].moe().unwrap().experts;
+            let outputs = |plan: &Plan| -> Vec<Vec<f32>> {
+                let kept = KeptExperts::new(&checkpoint, plan);
+                let layer = Layer::load(&kept, kept.spec(), 0, &compute).unwrap();
+                let run = |x| layer.forward(x, 0, None, &mut NoSink).unwrap();
+                hidden.iter().map(|x| on_host(&run(x)).unwrap()).collect()
+            };
+            let dense = outputs(&plan_of(Vec::new()));
+            let loss = |dropped: &[usize]| -> f64 {
+                let plan = without(0, n, dropped.to_vec(), |_| SurvivorReason::Searched);
+                let norm = |(a, b): (&Vec<f32>, &Vec<f32>)| {
+                    let squares = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2));
+                    squares.sum::<f64>().sqrt()
+                };
+                dense.iter().zip(&outputs(&plan_of(vec![plan]))).map(norm).sum()
+            };
+            let chosen = loss(&found[0].dropped);
+            assert_eq!(found[0].dropped.len(), n / 4, "{model}");
+            for subset in subsets(n, n / 4) {
+                assert!(loss(&subset) >= chosen * (1.0 - 1e-5), "{model}: {subset:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! A run that writes a pruned checkpoint, and what is left of it when it is interrupted.
+
+use std::path::Path;
+
+use moeprune_checkpoint::{Checkpoint, OutputDirectory};
+
+use crate::{
+    Error, StageClock,
+    session::{Journal, Resume, RunIdentity, Session, folder, unfinished},
+};
+
+/// A place claimed for a pruned checkpoint, the journal of the work on it, and its clock.
+///
+/// Nobody else can write to the place while this lives, and nothing is visible under its name
+/// before the work is complete.
+#[derive(Debug)]
+pub struct Run {
+    pub(crate) output: OutputDirectory,
+    pub(crate) session: Session,
+    pub(crate) clock: StageClock,
+    /// What an interrupted run has written about itself, until this one has begun.
+    unfinished: Option<Journal>,
+}
+
+impl Run {
+    /// Claims `out`.
+    ///
+    /// # Errors
+    /// If `out` exists, lies in the model or the model in it, another process is writing to it, or
+    /// an interrupted run left finished layers there and `resume` says not to go on with them.
+    pub fn claim(out: &Path, checkpoint: &Checkpoint, resume: Resume) -> Result<Self, Error> {
+        let mut output = OutputDirectory::open(out, checkpoint)?;
+        let mut left = None;
+        if output.is_leftover() {
+            // Whatever happens next, what it holds may be hours of work.
+            output.set_keep(true);
+            left = unfinished(output.state(), resume)?;
+            if left.is_none() {
+                output.clear()?;
+                output.set_keep(false);
+            }
+        }
+        Ok(Self {
+            output,
+            session: Session::in_memory(),
+            clock: StageClock::default(),
+            unfinished: left,
+        })
+    }
+
+    /// Where the finished layers of an interrupted run lie, as long as this one has not begun.
+    #[must_use]
+    pub fn left(&self) -> Option<String> {
+        self.unfinished.as_ref().map(|_| folder(self.output.state()))
+    }
+
+    /// Begins the work, or goes on with it.
+    pub fn begin(&mut self, identity: &RunIdentity) -> Result<(), Error> {
+        self.session = Session::begin(self.output.state(), self.unfinished.take(), identity)?;
+        self.output.set_keep(false);
+        Ok(())
+    }
+
+    /// Ends a step of the run.
+    pub fn lap(&mut self, name: &str) {
+        self.clock.end_step(name);
+    }
+
+    /// The folder that becomes the output.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.output.path()
+    }
+
+    /// Does the work and publishes what it made. If it fails, what was finished is kept.
+    ///
+    /// # Errors
+    /// What `work` returns, as [`Error::Kept`] if anything was finished; if publishing fails.
+    pub fn complete<R>(
+        mut self,
+        work: impl FnOnce(&mut Self) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let done = work(&mut self);
+        match done {
+            Ok(result) => {
+                // Syncing may still find the disk full.
+                let folder = folder(self.output.state());
+                self.output.set_keep(true);
+                self.output.publish().map_err(|e| Error::from(e).kept(folder))?;
+                Ok(result)
+            }
+            Err(error)
+                if (self.session.has_progress() || self.unfinished.is_some())
+                    && !error.is_final() =>
+            {
+                self.output.set_keep(true);
+                Err(error.kept(folder(self.output.state())))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

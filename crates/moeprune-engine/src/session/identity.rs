@@ -1,0 +1,264 @@
+//! What a run was begun with, so that it is not continued with anything else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use moeprune_checkpoint::{Checkpoint, FileIdentity};
+use moeprune_core::{CorpusTag, Observation, Plan};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::{Error, Execution, Pipeline};
+
+/// Everything that the result depends on.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct RunIdentity {
+    /// Which command.
+    pub(crate) command: String,
+    /// The program and its version.
+    pub(crate) tool: String,
+    /// Hash over the model's names, shapes and routers.
+    pub(crate) model: String,
+    /// The model's files, their sizes and times: a hash of 1 TB would take longer than the run.
+    pub(crate) files: Vec<FileIdentity>,
+    /// The resolved recipe.
+    pub(crate) recipe: Value,
+    /// The identity of each stage by its place; `None` of one that has none. None at all of a
+    /// command without stages.
+    #[serde(default)]
+    pub(crate) stages: BTreeMap<String, Option<Value>>,
+    /// The calibration text and what is drawn from it.
+    pub(crate) calibration: Option<CorpusTag>,
+    /// SHA-256 of the plan that is applied.
+    pub(crate) plan: Option<String>,
+    /// SHA-256 of the stored observation that is used.
+    pub(crate) observation: Option<String>,
+    /// Where it runs and in which type.
+    #[serde(default)]
+    pub(crate) device: String,
+}
+
+impl RunIdentity {
+    /// What a run of `command` on a model depends on at least.
+    ///
+    /// # Errors
+    /// If the model's files cannot be read.
+    pub fn new(command: &str, checkpoint: &Checkpoint) -> Result<Self, Error> {
+        Ok(Self {
+            command: command.to_owned(),
+            tool: concat!("moeprune ", env!("CARGO_PKG_VERSION")).to_owned(),
+            model: checkpoint.fingerprint()?,
+            files: checkpoint.file_identities()?,
+            ..Self::default()
+        })
+    }
+
+    /// With a resolved recipe and the stages that it is carried out with.
+    #[must_use]
+    pub fn with_recipe(mut self, recipe: &Value, pipeline: &Pipeline) -> Self {
+        self.recipe = recipe.clone();
+        self.stages = pipeline.identities();
+        self
+    }
+
+    /// With the calibration text and what is drawn from it.
+    #[must_use]
+    pub fn with_calibration(mut self, tag: &CorpusTag) -> Self {
+        self.calibration = Some(tag.clone());
+        self
+    }
+
+    /// With the plan that is applied.
+    ///
+    /// # Errors
+    /// If a number in it is not finite.
+    pub fn with_plan(mut self, plan: &Plan) -> Result<Self, Error> {
+        let text = serde_json::to_vec(plan)
+            .map_err(|e| Error::Plan(format!("cannot be written as JSON: {e}")))?;
+        self.plan = Some(format!("{:x}", Sha256::digest(text)));
+        Ok(self)
+    }
+
+    /// With the stored observation that is used.
+    #[must_use]
+    pub fn with_observation(mut self, observation: &Observation) -> Self {
+        self.observation = Some(moeprune_capture::observation_sha256(observation));
+        self
+    }
+
+    /// With where it runs and in which type.
+    #[must_use]
+    pub fn with_execution(mut self, on: &Execution) -> Self {
+        self.device = on.identity();
+        self
+    }
+
+    /// What is different in `other`, in words; nothing if a run may be continued with it.
+    pub(crate) fn changes(&self, other: &Self) -> Vec<String> {
+        type Field = fn(&CorpusTag) -> String;
+        let mut changes = Vec::new();
+        let mut changed = |what: &str, was: &str, is: &str| {
+            if was != is {
+                changes.push(format!("{what} was {was}, and is {is} now"));
+            }
+        };
+        changed("the command", &self.command, &other.command);
+        changed("the program", &self.tool, &other.tool);
+        changed("the model's fingerprint", &self.model, &other.model);
+        changed("the device", &self.device, &other.device);
+        let none = || "none".to_owned();
+        let text = |hash: &Option<String>| hash.clone().unwrap_or_else(none);
+        changed("the plan", &text(&self.plan), &text(&other.plan));
+        changed("the observation", &text(&self.observation), &text(&other.observation));
+        let (was, is) = (&self.calibration, &other.calibration);
+        let of = |tag: &Option<CorpusTag>, value: Field| tag.as_ref().map_or_else(none, value);
+        let fields: [(&str, Field); 4] = [
+            ("the calibration file's SHA-256", |tag| tag.sha256.clone()),
+            ("the number of calibration blocks", |tag| tag.samples.to_string()),
+            ("the length of a calibration block", |tag| tag.sequence_len.to_string()),
+            ("the calibration seed", |tag| tag.seed.to_string()),
+        ];
+        for (what, value) in fields {
+            changed(what, &of(was, value), &of(is, value));
+        }
+        let (mut was, mut is) = (BTreeMap::new(), BTreeMap::new());
+        leaves("", &self.recipe, &mut was);
+        leaves("", &other.recipe, &mut is);
+        let keys: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
+        for key in keys {
+            let value = |of: &BTreeMap<String, String>| {
+                of.get(key).cloned().unwrap_or_else(|| "absent".to_owned())
+            };
+            changed(&format!("the recipe's {key}"), &value(&was), &value(&is));
+        }
+        if self.recipe == other.recipe {
+            changes.extend(changed_stages(&self.stages, &other.stages));
+        }
+        changes.extend(changed_files(&self.files, &other.files));
+        changes
+    }
+}
+
+fn changed_stages(
+    was: &BTreeMap<String, Option<Value>>,
+    is: &BTreeMap<String, Option<Value>>,
+) -> Vec<String> {
+    let places: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
+    let mut changes = Vec::new();
+    for place in places {
+        let absent = || "absent".to_owned();
+        match (was.get(place), is.get(place)) {
+            (Some(None), _) | (_, Some(None)) => changes.push(format!(
+                "the {place} has no identity, so nothing says that it is still the same: register \
+                 it, or make it with `Stage::identified`"
+            )),
+            (Some(Some(was)), Some(Some(is))) if was == is => {}
+            (was, is) => {
+                let text = |stage: Option<&Option<Value>>| {
+                    stage.and_then(Option::as_ref).map_or_else(absent, Value::to_string)
+                };
+                changes.push(format!("the {place} was {}, and is {} now", text(was), text(is)));
+            }
+        }
+    }
+    changes
+}
+
+fn changed_files(was: &[FileIdentity], is: &[FileIdentity]) -> Vec<String> {
+    let mut changes = Vec::new();
+    for file in was {
+        match is.iter().find(|other| other.name == file.name) {
+            None => changes.push(format!("the model's {} is gone", file.name)),
+            Some(other) if other.bytes != file.bytes => changes.push(format!(
+                "the model's {} had {} bytes, and has {} now",
+                file.name, file.bytes, other.bytes
+            )),
+            Some(other) if other != file => {
+                changes.push(format!("the model's {} was written to since", file.name));
+            }
+            Some(_) => {}
+        }
+    }
+    let new = is.iter().filter(|file| !was.iter().any(|other| other.name == file.name));
+    changes.extend(new.map(|file| format!("the model's {} is new", file.name)));
+    changes
+}
+
+/// The values of a JSON tree under their dotted paths.
+fn leaves(path: &str, value: &Value, found: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(members) => {
+            for (key, value) in members {
+                let dot = if path.is_empty() { "" } else { "." };
+                leaves(&format!("{path}{dot}{key}"), value, found);
+            }
+        }
+        other => {
+            found.insert(path.to_owned(), other.to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn begun() -> RunIdentity {
+        let recipe = json!({ "experts": { "sparsity": 0.2 }, "weights": {} });
+        RunIdentity { command: "prune".into(), recipe, ..RunIdentity::default() }
+    }
+
+    fn check(change: impl FnOnce(&mut RunIdentity), expected: &[&str]) {
+        let mut other = begun();
+        change(&mut other);
+        assert_eq!(begun().changes(&other), expected);
+    }
+
+    #[test]
+    fn says_what_changed() {
+        check(|_| {}, &[]);
+        check(|run| run.command = "apply".into(), &["the command was prune, and is apply now"]);
+        check(
+            |run| run.recipe["experts"]["sparsity"] = 0.25.into(),
+            &["the recipe's experts.sparsity was 0.2, and is 0.25 now"],
+        );
+        check(
+            |run| run.recipe["weights"]["ratio"] = 0.5.into(),
+            &["the recipe's weights.ratio was absent, and is 0.5 now"],
+        );
+        check(|run| run.plan = Some("a1".into()), &["the plan was none, and is a1 now"]);
+        let tag = CorpusTag {
+            name: "c4".into(),
+            sha256: "b2".into(),
+            samples: 8,
+            sequence_len: 64,
+            seed: 0,
+            repeated: 1,
+        };
+        check(
+            |run| run.calibration = Some(tag),
+            &[
+                "the calibration file's SHA-256 was none, and is b2 now",
+                "the number of calibration blocks was none, and is 8 now",
+                "the length of a calibration block was none, and is 64 now",
+                "the calibration seed was none, and is 0 now",
+            ],
+        );
+        let scorer = |run: &mut RunIdentity, identity: Option<Value>| {
+            run.stages.insert("scorer".into(), identity);
+        };
+        check(
+            |run| scorer(run, Some("wanda".into())),
+            &["the scorer was absent, and is \"wanda\" now"],
+        );
+        check(
+            |run| scorer(run, None),
+            &[
+                "the scorer has no identity, so nothing says that it is still the same: register it, \
+               or make it with `Stage::identified`",
+            ],
+        );
+    }
+}

@@ -1,0 +1,273 @@
+//! What a run keeps on disk to be continued after it was killed.
+//!
+//! Everything lies in the `state` folder of the hidden sibling that the run writes to:
+//!
+//! * `journal`: one JSON record a line. The first says what was begun ([`RunIdentity`]); each
+//!   other that something is done and durable ([`Record`]).
+//! * `hidden-PASS-LAYER`: the hidden states after the last finished layer of a pass.
+//! * `observed-LAYER.safetensors`: the observation of one layer.
+//!
+//! A record is appended when what it speaks of has been synced, the folder's entries included. A
+//! process may therefore die between any two instructions: what the journal says is true.
+
+mod hidden;
+mod identity;
+mod journal;
+mod record;
+
+pub use identity::RunIdentity;
+pub(crate) use journal::Journal;
+pub use record::LayerZeros;
+pub(crate) use record::{Pass, Record};
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use candle_core::Tensor;
+use moeprune_capture::{TokenBlocks, read_observation, write_observation};
+use moeprune_core::{LayerObservation, LayerPlan, Observation};
+
+use crate::{Error, Execution};
+
+/// What to do about the work of a run that was interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::exhaustive_enums, reason = "to go on or not to go on")]
+pub enum Resume {
+    /// Start anew. If an interrupted run left finished layers, that is an error: they may be hours
+    /// of work.
+    #[default]
+    No,
+    /// Go on with it, if it was begun with the same model, calibration text and recipe; start anew
+    /// if there is nothing to go on with.
+    Yes,
+}
+
+/// The journal and the state files of one run; or only what is done, for a run that cannot be
+/// continued.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    place: Option<Place>,
+    /// Of a session without a place.
+    records: Vec<Record>,
+}
+
+#[derive(Debug)]
+struct Place {
+    state: PathBuf,
+    journal: Journal,
+}
+
+impl Session {
+    /// Keeps nothing.
+    pub(crate) fn in_memory() -> Self {
+        Self::default()
+    }
+
+    /// Begins a run in `state`, or goes on with the one whose journal is given.
+    pub(crate) fn begin(
+        state: &Path,
+        unfinished: Option<Journal>,
+        identity: &RunIdentity,
+    ) -> Result<Self, Error> {
+        let journal = match unfinished {
+            Some(journal) => {
+                let changed = journal.identity().changes(identity);
+                if !changed.is_empty() {
+                    return Err(Error::Resume(format!(
+                        "{}: {}; run it with what it was begun with, or delete that folder to \
+                         start over",
+                        folder(state),
+                        changed.join("; ")
+                    )));
+                }
+                journal
+            }
+            None => {
+                let journal = Journal::create(&state.join(Journal::FILE), identity)?;
+                moeprune_files::sync(state)?;
+                journal
+            }
+        };
+        let place = Some(Place { state: state.to_owned(), journal });
+        Ok(Self { place, records: Vec::new() })
+    }
+
+    /// What was done before, in order; nothing in a new run.
+    pub(crate) fn records(&self) -> &[Record] {
+        self.place.as_ref().map_or(&self.records, |place| place.journal.records())
+    }
+
+    /// Whether anything is done that is worth going on with.
+    pub(crate) fn has_progress(&self) -> bool {
+        !self.records().is_empty()
+    }
+
+    /// Notes that something is done. What it speaks of must be durable already.
+    pub(crate) fn record(&mut self, record: Record) -> Result<(), Error> {
+        match &mut self.place {
+            None => {
+                self.records.push(record);
+                Ok(())
+            }
+            Some(Place { journal, state }) => {
+                moeprune_files::sync(state)?;
+                journal.append(record)
+            }
+        }
+    }
+
+    /// Notes that a layer of a pass is done, and keeps the hidden states that the next one reads.
+    pub(crate) fn layer_done(
+        &mut self,
+        pass: Pass,
+        layer: usize,
+        hidden: Option<&[Tensor]>,
+        record: Record,
+    ) -> Result<(), Error> {
+        let Some(Place { state, .. }) = &self.place else { return self.record(record) };
+        let state = state.clone();
+        if let Some(hidden) = hidden {
+            hidden::save(&state, pass, layer, hidden)?;
+        }
+        self.record(record)?;
+        // Those of earlier layers are of no use any more.
+        hidden::remove_all_but(&state, hidden.map(|_| (pass, layer)))
+    }
+
+    /// The hidden states after `layer` of a pass.
+    pub(crate) fn hidden_after(
+        &self,
+        pass: Pass,
+        layer: usize,
+        blocks: &TokenBlocks,
+        width: usize,
+        on: &Execution,
+    ) -> Result<Vec<Tensor>, Error> {
+        match &self.place {
+            None => Err(Error::Resume("a run without a place has no state".to_owned())),
+            Some(place) => hidden::load(&place.state, pass, layer, blocks, width, on),
+        }
+    }
+
+    /// Keeps what was observed of a layer.
+    pub(crate) fn save_observed(
+        &self,
+        layer: usize,
+        observation: &Observation,
+    ) -> Result<(), Error> {
+        match &self.place {
+            None => Ok(()),
+            Some(place) => Ok(write_observation(observation, observed(&place.state, layer))?),
+        }
+    }
+
+    /// What was observed of a layer.
+    pub(crate) fn load_observed(&self, layer: usize) -> Result<LayerObservation, Error> {
+        let Some(place) = &self.place else {
+            return Err(Error::Resume("a run without a place has no state".to_owned()));
+        };
+        let path = observed(&place.state, layer);
+        let mut layers = read_observation(&path)?.layers;
+        match (layers.pop(), layers.is_empty()) {
+            (Some(layer), true) => Ok(layer),
+            _ => Err(Error::Resume(format!("{} is not of one layer", path.display()))),
+        }
+    }
+}
+
+/// What of a session is done, by what it is.
+impl Session {
+    /// Layers of the unpruned model that were observed.
+    pub(crate) fn observed(&self) -> Result<usize, Error> {
+        let layers = self.records().iter().filter_map(|record| match record {
+            Record::Observed { layer } => Some((*layer, ())),
+            _ => None,
+        });
+        Ok(in_order(layers)?.len())
+    }
+
+    /// Layers whose survivors were chosen.
+    pub(crate) fn chosen(&self) -> impl Iterator<Item = &LayerPlan> {
+        self.records().iter().filter_map(|record| match record {
+            Record::Chosen(plan) => Some(plan),
+            _ => None,
+        })
+    }
+
+    /// Percentage of outliers of each layer measured.
+    pub(crate) fn measured(&self) -> Result<Vec<f64>, Error> {
+        in_order(self.records().iter().filter_map(|record| match record {
+            Record::Measured { layer, outlier_percent } => Some((*layer, *outlier_percent)),
+            _ => None,
+        }))
+    }
+
+    /// Whether what belongs to no layer was written.
+    pub(crate) fn outside_written(&self) -> bool {
+        self.records().contains(&Record::OutsideWritten)
+    }
+
+    /// Zeros and idle experts of each layer written.
+    pub(crate) fn written(&self) -> Result<Vec<WrittenLayer>, Error> {
+        in_order(self.records().iter().filter_map(|record| match record {
+            Record::Written { layer, zeros, idle, scored } => {
+                let written = WrittenLayer { zeros: *zeros, idle: idle.clone(), scored: *scored };
+                Some((*layer, written))
+            }
+            _ => None,
+        }))
+    }
+}
+
+/// What there is to say about a layer that is written.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct WrittenLayer {
+    /// Exact zeros in what was written.
+    pub zeros: LayerZeros,
+    /// Experts of the pruned model that no calibration token reached.
+    pub idle: Vec<usize>,
+    /// Linears that too few tokens reached for a reconstruction.
+    pub scored: u64,
+}
+
+/// Layers come one after the other, from the first.
+fn in_order<T>(layers: impl Iterator<Item = (usize, T)>) -> Result<Vec<T>, Error> {
+    let check = |(place, (layer, value)): (usize, (usize, T))| {
+        if layer == place {
+            return Ok(value);
+        }
+        Err(Error::Resume(format!(
+            "the journal names layer {layer} where layer {place} comes next; delete the folder it \
+             is in to start over"
+        )))
+    };
+    layers.enumerate().map(check).collect()
+}
+
+/// The journal of an interrupted run that can be gone on with; `None` if it finished nothing.
+pub(crate) fn unfinished(state: &Path, resume: Resume) -> Result<Option<Journal>, Error> {
+    let journal = Journal::open(&state.join(Journal::FILE));
+    match (journal, resume) {
+        (Ok(Some(journal)), _) if journal.records().is_empty() => Ok(None),
+        (Ok(None), _) => Ok(None),
+        (Ok(Some(journal)), Resume::Yes) => Ok(Some(journal)),
+        (Ok(Some(_)) | Err(_), Resume::No) => Err(Error::Unfinished { folder: folder(state) }),
+        (Err(error), Resume::Yes) => Err(error),
+    }
+}
+
+fn observed(state: &Path, layer: usize) -> PathBuf {
+    state.join(format!("observed-{layer:04}.safetensors"))
+}
+
+/// The hidden sibling that a `state` folder is in.
+pub(crate) fn folder(state: &Path) -> String {
+    state.parent().unwrap_or(state).display().to_string()
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    fs::remove_file(path).map_err(|e| Error::io(path, "remove", e))
+}

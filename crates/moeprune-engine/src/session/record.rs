@@ -1,0 +1,68 @@
+//! What a journal can say.
+
+use std::fmt;
+
+use moeprune_core::LayerPlan;
+use serde::{Deserialize, Serialize};
+
+use super::RunIdentity;
+
+/// A walk of the calibration blocks through all layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Pass {
+    /// Through the unpruned model.
+    Observe,
+    /// Through the model without the dropped experts, for OWL's outliers.
+    Measure,
+    /// Through the layers as they are pruned.
+    Prune,
+}
+
+impl fmt::Display for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Observe => "observe",
+            Self::Measure => "measure",
+            Self::Prune => "prune",
+        })
+    }
+}
+
+/// Something that is done and durable.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Record {
+    /// The first line: what was begun.
+    Begun(Box<RunIdentity>),
+    /// A layer of the unpruned model was observed.
+    Observed { layer: usize },
+    /// Survivors of a layer that the plan left open were chosen.
+    Chosen(LayerPlan),
+    /// A layer's outliers were counted.
+    Measured { layer: usize, outlier_percent: f64 },
+    /// Embeddings, head and what else belongs to no layer were written.
+    OutsideWritten,
+    /// A layer was written.
+    Written {
+        layer: usize,
+        zeros: LayerZeros,
+        /// Experts of the pruned model that no calibration token reached.
+        idle: Vec<usize>,
+        /// Linears that were scored, as too few tokens reached them for a reconstruction.
+        #[serde(default)]
+        scored: u64,
+    },
+}
+
+/// Exact zeros in the bytes written for a layer whose weights were zeroed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LayerZeros {
+    /// Of the experts.
+    pub experts: u64,
+    /// Experts included, router not.
+    pub linears: u64,
+    /// Of the router.
+    pub router: u64,
+}
