@@ -2,10 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use crate::{
-    Error,
-    encoding::{self, Row, RowMut},
-};
+use crate::Error;
 
 /// Element type of a stored tensor, named as the safetensors format names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,13 +80,6 @@ impl Dtype {
             Self::U64 | Self::I64 | Self::F64 | Self::C64 => 64,
         }
     }
-
-    /// Whether elements can be decoded to `f32` weights [by themselves](encoding::of): F32, F16
-    /// and BF16.
-    #[must_use]
-    pub fn is_weight(self) -> bool {
-        encoding::of(self).is_ok()
-    }
 }
 
 impl fmt::Display for Dtype {
@@ -126,22 +116,6 @@ impl<'a> TensorBytes<'a> {
             return Err(Error::Length { what: "tensor bytes", expected, got: bytes.len() });
         }
         Ok(Self { dtype, shape, bytes })
-    }
-
-    /// Encodes `values` as `dtype`, rounding to nearest even.
-    ///
-    /// # Errors
-    /// If `dtype` is not F32, F16 or BF16, or the shape does not fit.
-    pub fn encode(
-        dtype: Dtype,
-        shape: impl Into<Vec<usize>>,
-        values: &[f32],
-    ) -> Result<TensorBytes<'static>, Error> {
-        let encoding = encoding::of(dtype)?;
-        let mut bytes = vec![0; (values.len() * encoding.bits()).div_ceil(8)];
-        let row = RowMut { index: 0, main: &mut bytes, companions: &[] };
-        encoding.encode(values, row, 0)?;
-        TensorBytes::new(dtype, shape, bytes)
     }
 
     /// Element type.
@@ -188,31 +162,6 @@ impl<'a> TensorBytes<'a> {
     #[must_use]
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
-    }
-
-    /// All elements as `f32` (exact for F32, F16 and BF16).
-    ///
-    /// # Errors
-    /// [`Error::NotFloat`] for any other type.
-    pub fn to_f32(&self) -> Result<Vec<f32>, Error> {
-        let mut values = vec![0.0; self.elements()];
-        self.decode_f32(0, &mut values)?;
-        Ok(values)
-    }
-
-    /// Decodes `out.len()` elements from element `start` on, for reading a tensor row by row.
-    ///
-    /// # Errors
-    /// [`Error::NotFloat`] for a type that is not F32, F16 or BF16; [`Error::Length`] if the
-    /// range is outside the tensor.
-    pub fn decode_f32(&self, start: usize, out: &mut [f32]) -> Result<(), Error> {
-        let encoding = encoding::of(self.dtype)?;
-        let (got, expected) = (self.elements(), start.saturating_add(out.len()));
-        if expected > got {
-            return Err(Error::Length { what: "tensor range", expected, got });
-        }
-        encoding.decode(Row { index: 0, main: &self.bytes, companions: &[] }, start, out);
-        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! How many scores of a layer stand out.
 
-use moeprune_core::{LinearView, TensorBytes, WeightScorer};
+use moeprune_core::{LinearView, StoredWeight, TensorBytes, WeightScorer};
 use rayon::prelude::*;
 
 use crate::{
@@ -85,8 +85,20 @@ pub fn score_sum(
     linear: &LinearView<'_>,
     scorer: &dyn WeightScorer,
 ) -> Result<ScoreSum, Error> {
+    weight_score_sum(&alone(matrix.view(), linear)?, linear, scorer)
+}
+
+/// As [`score_sum`], of a weight in any encoding.
+///
+/// # Errors
+/// As [`score_sum`].
+pub fn weight_score_sum(
+    weight: &StoredWeight<'_>,
+    linear: &LinearView<'_>,
+    scorer: &dyn WeightScorer,
+) -> Result<ScoreSum, Error> {
     let mut total = ScoreSum::default();
-    for row in each_row(matrix, linear, scorer, row_sum)? {
+    for row in each_row(weight, linear, scorer, row_sum)? {
         total += ScoreSum { sum: row?, count: linear.cols as u64 };
     }
     Ok(total)
@@ -102,9 +114,22 @@ pub fn count_above(
     scorer: &dyn WeightScorer,
     threshold: f64,
 ) -> Result<u64, Error> {
+    weight_count_above(&alone(matrix.view(), linear)?, linear, scorer, threshold)
+}
+
+/// As [`count_above`], of a weight in any encoding.
+///
+/// # Errors
+/// As [`count_above`].
+pub fn weight_count_above(
+    weight: &StoredWeight<'_>,
+    linear: &LinearView<'_>,
+    scorer: &dyn WeightScorer,
+    threshold: f64,
+) -> Result<u64, Error> {
     let floor = floor_f32(threshold);
     let mut above = 0;
-    for row in each_row(matrix, linear, scorer, |level, s| row_count_above(level, s, floor))? {
+    for row in each_row(weight, linear, scorer, |level, s| row_count_above(level, s, floor))? {
         above += row?;
     }
     Ok(above)
@@ -112,13 +137,12 @@ pub fn count_above(
 
 /// Applies `reduce` to the scores of each row; nothing for a Linear without the inputs it needs.
 fn each_row<T: Send>(
-    matrix: &TensorBytes<'_>,
+    weight: &StoredWeight<'_>,
     linear: &LinearView<'_>,
     scorer: &dyn WeightScorer,
     reduce: impl Fn(Level, &[f32]) -> T + Sync,
 ) -> Result<Vec<Result<T, Error>>, Error> {
-    let weight = alone(matrix.view(), linear)?;
-    let scoring = Scoring::new(&weight, linear, scorer)?;
+    let scoring = Scoring::new(weight, linear, scorer)?;
     if scoring.idle {
         return Ok(Vec::new());
     }
@@ -126,7 +150,7 @@ fn each_row<T: Send>(
         scoring.score(row, bytes, buffers)?;
         Ok(reduce(scoring.level, &buffers.scores))
     };
-    let rows = matrix.bytes().par_chunks(scoring.row_bytes()).enumerate();
+    let rows = weight.main().bytes().par_chunks(scoring.row_bytes()).enumerate();
     Ok(rows.map_init(RowBuffers::default, score).collect())
 }
 

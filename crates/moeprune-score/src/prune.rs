@@ -110,14 +110,28 @@ pub fn mask_matrix(
     pattern: &dyn MaskPattern,
     rounding: Rounding,
 ) -> Result<BitMask, Error> {
-    let weight = alone(tensor.view(), linear)?;
-    let scoring = Scoring::new(&weight, linear, scorer)?;
+    mask_weight(&alone(tensor.view(), linear)?, linear, ratio, scorer, pattern, rounding)
+}
+
+/// As [`mask_matrix`], of a weight in any encoding.
+///
+/// # Errors
+/// As [`prune_matrix`].
+pub fn mask_weight(
+    weight: &StoredWeight<'_>,
+    linear: &LinearView<'_>,
+    ratio: Sparsity,
+    scorer: &dyn WeightScorer,
+    pattern: &dyn MaskPattern,
+    rounding: Rounding,
+) -> Result<BitMask, Error> {
+    let scoring = Scoring::new(weight, linear, scorer)?;
     let masking = Masking::new(&scoring, ratio, pattern, rounding);
     let mut mask = BitMask::unset(linear.rows, linear.cols);
     let counts = mask
         .bytes_mut()
         .par_chunks_mut(linear.cols.div_ceil(8).max(1))
-        .zip(tensor.bytes().par_chunks(scoring.row_bytes()))
+        .zip(weight.main().bytes().par_chunks(scoring.row_bytes()))
         .enumerate()
         .map_init(RowBuffers::default, |buffers, (row, (bits, bytes))| {
             let count = masking.mask(row, bytes, buffers)?;

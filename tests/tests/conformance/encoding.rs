@@ -5,7 +5,10 @@ use moeprune_core::{
     Dtype, Encoding, Error, LinearId, LinearView, Sparsity, StoredWeight, TensorBytes,
     encoding::{self, Companion, Float, Row},
 };
-use moeprune_score::{Magnitude, PerRow, Rounding, prune_weight};
+use moeprune_score::{
+    Magnitude, PerRow, Rounding, mask_matrix, mask_weight, prune_weight, score_sum,
+    weight_count_above, weight_score_sum,
+};
 use moeprune_tests::conformance::encoding::{check, check_with};
 
 #[test]
@@ -123,6 +126,15 @@ fn any_encoding_is_pruned_in_place() {
     let view = LinearView { layer: 0, id: LinearId::Router, rows: 2, cols: 8, inputs: None };
     let half = Sparsity::new(0.5).expect("a share");
     let companions = weight.companions().to_vec();
+    // Decoding is exact, so everything is as of the decoded matrix.
+    let decoded = TensorBytes::encode(Dtype::F32, [2, 8], &values).expect("fits");
+    let mask = mask_weight(&weight, &view, half, &Magnitude, &PerRow, Rounding::Exact);
+    let expected = mask_matrix(&decoded, &view, half, &Magnitude, &PerRow, Rounding::Exact);
+    assert_eq!(mask.expect("finite weights"), expected.expect("finite weights"));
+    let sum = weight_score_sum(&weight, &view, &Magnitude).expect("finite weights");
+    assert_eq!(sum, score_sum(&decoded, &view, &Magnitude).expect("finite weights"));
+    assert_eq!(weight_count_above(&weight, &view, &Magnitude, 1.0).expect("finite weights"), 8);
+
     let pruned = prune_weight(weight, &view, half, &Magnitude, &PerRow, Rounding::Exact);
     let pruned = pruned.expect("finite weights");
     assert_eq!(pruned.zeroed, 8);

@@ -22,6 +22,7 @@ that a call through `dyn Encoding` costs once per row and not once per element.
 */
 
 pub mod plain;
+mod tensor;
 mod weight;
 
 use std::fmt;
