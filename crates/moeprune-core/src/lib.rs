@@ -56,6 +56,7 @@ that may rely on it.
 mod accounting;
 pub mod comparison;
 mod distance;
+mod dtype;
 pub mod encoding;
 mod error;
 mod fingerprint;
@@ -73,6 +74,7 @@ mod tensor;
 
 pub use accounting::{ParameterCounts, unstructured_ratio};
 pub use distance::DistanceMatrix;
+pub use dtype::Dtype;
 #[doc(inline)]
 pub use encoding::{Encoding, StoredWeight};
 pub use error::{Error, StageError};
@@ -98,4 +100,4 @@ pub use stage::{
     LinearView, MaskPattern, SparsityAllocator, TensorSink, TensorSource, WeightReconstructor,
     WeightScorer,
 };
-pub use tensor::{Dtype, MatrixView, TensorBytes};
+pub use tensor::{MatrixView, TensorBytes};

@@ -92,6 +92,7 @@ mod owl;
 mod per_row;
 mod product;
 mod prune;
+mod rank;
 mod reconstruct;
 mod rounding;
 mod scoring;

@@ -9,7 +9,7 @@ use moeprune_core::{
 };
 
 use crate::{
-    scoring::{UNRANKABLE, rank_key},
+    rank::{UNRANKABLE, rank_key},
     simd::{Level, dispatched, prefetch},
 };
 

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::PIECE;
 use crate::{
     Error,
-    scoring::{UNRANKABLE, rank_key},
+    rank::{UNRANKABLE, rank_key},
     smallest::mark_smallest,
 };
 
