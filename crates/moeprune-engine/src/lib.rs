@@ -40,6 +40,7 @@ mod session;
 mod stage;
 mod steps;
 mod tokenizer;
+mod walk;
 
 #[cfg(target_os = "linux")]
 pub use apply::timed;
@@ -60,5 +61,5 @@ pub use prune::prune;
 pub use run::Run;
 pub use session::{LayerZeros, Resume, RunIdentity, WrittenLayer};
 pub use stage::Stage;
-pub use steps::Steps;
 pub use tokenizer::load_tokenizer;
+pub use walk::{AtLayer, Route, walk};

@@ -34,8 +34,8 @@ use moeprune_core::{CorpusTag, ExpertRatio, Observation, Plan, Sparsity, Statist
 use crate::{
     Error, Execution, Pipeline, Progress, Run, StageClock, WrittenLayer,
     plan::{PLAN_FORMAT, check_clusters, check_survivors, choose_survivors_in},
-    session::{Pass, Record, RunIdentity},
-    steps::Steps,
+    session::{Pass, Record, RunIdentity, Session},
+    walk::{Resumed, walk_layers},
 };
 
 /// Where the statistics for scoring weights come from.
@@ -145,10 +145,9 @@ pub(crate) fn apply_plan(
         output.sync()?;
         session.record(Record::OutsideWritten)?;
     }
-    let step = if ratios.is_some() { "pruning and writing" } else { "writing" };
-    write_layers(step, stages, &statistics, ratios.as_deref(), session, &mut output, progress)?;
+    write_layers(stages, &statistics, ratios.as_deref(), &mut output, (session, progress))?;
     let bytes_written = output.finish()?;
-    clock.end_step(step);
+    clock.end_step(step_of(ratios.as_deref()));
     let (layers, statistics) = (session.written()?, statistics.source());
     let (device, clock) = (on.name(), clock.clone());
     drop(kept);
@@ -157,55 +156,44 @@ pub(crate) fn apply_plan(
 
 /// Writes all layers that are not written yet, each noted in the journal when it is durable.
 fn write_layers(
-    step: &str,
     stages: Stages<'_>,
     statistics: &Statistics<'_>,
     ratios: Option<&[Sparsity]>,
-    session: &mut crate::session::Session,
     output: &mut Output,
-    progress: &mut dyn Progress,
+    (session, progress): (&mut Session, &mut dyn Progress),
 ) -> Result<(), Error> {
-    let layers = stages.kept.spec().layers.len();
+    let kept = stages.kept;
     let done = session.written()?.len();
-    let mut walk = match ratios {
-        None => statistics::Walk::None,
-        Some(_) => statistics.start(stages, session, Pass::Prune, done)?,
+    let blocks = ratios.and(statistics.blocks());
+    let work = |layer| match blocks {
+        Some(_) => 2 * statistics.passes(kept, layer),
+        None => output.layer_bytes(kept, layer),
     };
-    let mut steps = if walk.is_forward() {
-        Steps::tokens(step, layers, statistics.tokens(), done, progress)
-    } else {
-        Steps::megabytes(step, layers, output.planned_bytes(), done, progress)
-    };
-    for layer in done..layers {
+    let work: Vec<u64> = (0..kept.spec().layers.len()).map(work).collect();
+    let route = stages.route(step_of(ratios), blocks, &work);
+    let resumed = Some(Resumed { pass: Pass::Prune, done });
+    walk_layers(&route, resumed, session, progress, |mut at| {
+        let layer = at.layer;
         let PrunedLayer { idle, scored } = match ratios {
             None => {
-                steps.begin_layer(layer, output.layer_bytes(stages.kept, layer));
-                output.copy_layer(stages.kept, layer, &mut |bytes| steps.watch(bytes))?;
+                output.copy_layer(kept, layer, at.watch)?;
                 PrunedLayer::default()
             }
             Some(ratios) => {
-                let work = match walk.is_forward() {
-                    true => 2 * statistics.passes(stages.kept, layer),
-                    false => output.layer_bytes(stages.kept, layer),
-                };
-                steps.begin_layer(layer, work);
-                let watch = &mut |more| steps.watch(more);
-                layer::prune_layer(stages, &mut walk, output, layer, ratios[layer], watch)?
+                let stored = statistics.stored(kept, layer);
+                layer::prune_layer(stages, &mut at, stored.as_ref(), output, ratios[layer])?
             }
         };
         output.sync()?;
         let zeros = output.take_zeros();
-        let hidden = walk.hidden().filter(|_| layer + 1 < layers);
-        session.layer_done(
-            Pass::Prune,
-            layer,
-            hidden,
-            Record::Written { layer, zeros, idle, scored },
-        )?;
-        steps.end_layer();
-    }
-    steps.end();
+        Ok(Some(Record::Written { layer, zeros, idle, scored }))
+    })?;
     Ok(())
+}
+
+/// What writing is called.
+fn step_of(ratios: Option<&[Sparsity]>) -> &'static str {
+    if ratios.is_some() { "pruning and writing" } else { "writing" }
 }
 
 /// Refuses a plan that is not for this model or was edited into nonsense.

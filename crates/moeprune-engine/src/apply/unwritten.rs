@@ -9,7 +9,7 @@ use super::{
     Inputs, KeptExperts,
     layer::{Stages, view},
     ratios::layer_ratios,
-    statistics::{Moments, Statistics, Walk},
+    statistics::{Moments, Statistics},
 };
 use crate::{Error, Execution, Pipeline, Progress, session::Session};
 
@@ -52,9 +52,8 @@ impl<'a> UnwrittenModel<'a> {
         let session = &mut Session::in_memory();
         let ratios = layer_ratios(asked, stages, &statistics, session, progress)?;
         let stored = match statistics {
-            Statistics::Stored(observation) => {
-                let walk = Walk::Stored(observation);
-                (0..ratios.len()).filter_map(|layer| walk.stored(kept, layer)).collect()
+            Statistics::Stored(_) => {
+                (0..ratios.len()).filter_map(|layer| statistics.stored(kept, layer)).collect()
             }
             _ => Vec::new(),
         };
