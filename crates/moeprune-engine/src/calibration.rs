@@ -90,21 +90,31 @@ pub fn observe(
     observe_in(&mut Session::in_memory(), checkpoint, calibration, &on, progress)
 }
 
-/// As [`observe`], and writes the observation to `out`. Every finished layer is kept in a hidden
-/// sibling of `out`, so that a run that was killed can be continued.
+/// Where an observation is written, and what is done about an interrupted run to the same place.
+#[derive(Debug, Clone, Copy)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct ObservationPlace<'a> {
+    /// The file; it must not exist.
+    pub path: &'a Path,
+    /// Whether an interrupted run is resumed.
+    pub resume: Resume,
+}
+
+/// As [`observe`], and writes the observation to a file. Every finished layer is kept in a hidden
+/// sibling of it, so that a run that was killed can be continued.
 ///
 /// # Errors
-/// As [`observe`]; if `out` exists or cannot be written; if an interrupted run left finished layers
+/// As [`observe`]; if the file exists or cannot be written; if an interrupted run left finished layers
 /// and `resume` says not to go on with them, or they are of another model or text.
 pub fn observe_to(
     checkpoint: &Checkpoint,
     calibration: &Calibration,
-    out: &Path,
-    resume: Resume,
+    to: ObservationPlace<'_>,
     on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Observation, Error> {
-    let mut place = PartialOutput::open(out)?;
+    let ObservationPlace { path, resume } = to;
+    let mut place = PartialOutput::open(path)?;
     let mut left = None;
     if place.is_leftover() {
         place.set_keep(true);

@@ -125,6 +125,7 @@ mod routing;
 mod sink;
 mod trunk;
 
+pub use attention::DEVICE_QUERIES;
 pub use cache::LayerCache;
 pub use compute::Compute;
 pub use ends::{Embedding, Head};

@@ -1,7 +1,7 @@
 /*!
 Applying a plan: from a checkpoint and a plan to a pruned checkpoint.
 
-[`apply`] writes into a hidden sibling of the output directory and renames it at the end, so what
+[`Job::apply`] writes into a hidden sibling of the output directory and renames it at the end, so what
 is there under the asked name is complete ([`Run`]). One layer is worked on at a time, and of its
 experts one; in the order they are worked on, its tensors pass through three forms:
 
@@ -32,7 +32,7 @@ use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{CorpusTag, ExpertRatio, Observation, Plan, Sparsity, StatisticsSource};
 
 use crate::{
-    Error, Execution, Pipeline, Progress, Run, StageClock, WrittenLayer,
+    Error, Job, Progress, Run, StageClock, WrittenLayer,
     plan::{PLAN_FORMAT, check_clusters, check_survivors, choose_survivors_in},
     session::{Pass, Record, RunIdentity, Session},
     walk::{Resumed, walk_layers},
@@ -72,52 +72,52 @@ pub struct Applied {
     pub clock: StageClock,
 }
 
-/// Begins a run that applies a plan, or resumes it, and writes the pruned checkpoint to the place that
-/// it has claimed.
-///
-/// # Errors
-/// If the plan is not for this model, inputs it needs are missing, weights are not finite, or
-/// reading or writing fails.
-pub fn apply(
-    checkpoint: &Checkpoint,
-    run: &mut Run,
-    plan: &Plan,
-    inputs: Inputs<'_>,
-    pipeline: &Pipeline,
-    on: &Execution,
-    progress: &mut dyn Progress,
-) -> Result<Applied, Error> {
-    check_plan(checkpoint, plan)?;
-    let mut identity = RunIdentity::new("apply", checkpoint)?
-        .with_recipe(&plan.recipe, pipeline)
-        .with_plan(plan)?;
-    identity = match inputs {
-        Inputs::None => identity,
-        Inputs::Calibration(calibration) => identity.with_calibration(&calibration.tag),
-        Inputs::Observation(observation) => identity.with_observation(observation),
-    };
-    let on = match inputs {
-        Inputs::Calibration(calibration) => {
-            on.for_blocks(checkpoint, &calibration.tag, true, progress)?
-        }
-        _ => on.clone(),
-    };
-    run.begin(&identity.with_execution(&on))?;
-    let plan = choose_survivors_in(&mut run.session, checkpoint, plan, pipeline, progress)?;
-    run.lap("choosing survivors");
-    apply_plan(checkpoint, run, plan, inputs, pipeline, &on, progress)
+impl Job<'_> {
+    /// Begins a run that applies a plan, or resumes it, and writes the pruned checkpoint to the place
+    /// that it has claimed.
+    ///
+    /// # Errors
+    /// If the plan is not for this model, inputs it needs are missing, weights are not finite, or
+    /// reading or writing fails.
+    pub fn apply(
+        &mut self,
+        run: &mut Run,
+        plan: &Plan,
+        inputs: Inputs<'_>,
+    ) -> Result<Applied, Error> {
+        let Job { model, pipeline, .. } = *self;
+        check_plan(model, plan)?;
+        let mut identity = RunIdentity::new("apply", model)?
+            .with_recipe(&plan.recipe, pipeline)
+            .with_plan(plan)?;
+        identity = match inputs {
+            Inputs::None => identity,
+            Inputs::Calibration(calibration) => identity.with_calibration(&calibration.tag),
+            Inputs::Observation(observation) => identity.with_observation(observation),
+        };
+        let execution = &match inputs {
+            Inputs::Calibration(calibration) => {
+                self.execution.for_blocks(model, &calibration.tag, true, self.progress)?
+            }
+            _ => self.execution.clone(),
+        };
+        run.begin(&identity.with_execution(execution))?;
+        let plan = choose_survivors_in(&mut run.session, model, plan, pipeline, self.progress)?;
+        run.lap("choosing survivors");
+        let job = &mut Job { model, pipeline, execution, progress: &mut *self.progress };
+        apply_plan(job, run, plan, inputs)
+    }
 }
 
-/// [`apply`] within a run that has begun, of a plan that leaves nothing open.
+/// [`Job::apply`] within a run that has begun, of a plan that leaves nothing open.
 pub(crate) fn apply_plan(
-    checkpoint: &Checkpoint,
+    job: &mut Job<'_>,
     run: &mut Run,
     plan: Plan,
     inputs: Inputs<'_>,
-    pipeline: &Pipeline,
-    on: &Execution,
-    progress: &mut dyn Progress,
 ) -> Result<Applied, Error> {
+    let Job { model: checkpoint, pipeline, execution: on, .. } = *job;
+    let progress = &mut *job.progress;
     check_plan(checkpoint, &plan)?;
     let kept = KeptExperts::new(checkpoint, &plan);
     let statistics = Statistics::new(checkpoint, &plan, inputs, pipeline)?;
