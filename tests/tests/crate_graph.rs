@@ -9,6 +9,18 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("moeprune-core", &[] as &[&str]),
         ("moeprune-checkpoint", &["moeprune-core", "moeprune-files"]),
         ("moeprune-cluster", core),
+        (
+            "moeprune-engine",
+            &[
+                "moeprune-capture",
+                "moeprune-checkpoint",
+                "moeprune-core",
+                "moeprune-model",
+                "moeprune-saliency",
+                "moeprune-score",
+                "moeprune-select",
+            ],
+        ),
         ("moeprune-eval", &[]),
         ("moeprune-files", &[]),
         ("moeprune-page", core),
