@@ -27,7 +27,7 @@ pub trait Sampling {
 
 impl Sampling for SamplingOptions {
     fn options(&self, max_positions: usize) -> SamplingOptions {
-        Self { sequence_len: self.sequence_len.min(max_positions), ..self.clone() }
+        Self { sequence_len: self.sequence_len.min(max_positions), ..*self }
     }
 }
 

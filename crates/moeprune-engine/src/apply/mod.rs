@@ -164,7 +164,7 @@ fn write_layers(
 ) -> Result<(), Error> {
     let kept = stages.kept;
     let done = session.written()?.len();
-    let blocks = ratios.and(statistics.blocks());
+    let blocks = ratios.and_then(|_| statistics.blocks());
     let work = |layer| match blocks {
         Some(_) => 2 * statistics.passes(kept, layer),
         None => output.layer_bytes(kept, layer),
