@@ -2,6 +2,9 @@
 
 use moeprune_tests::conformance;
 
+#[path = "conformance/encoding.rs"]
+mod encoding;
+
 mod similarity {
     use moeprune_similarity::{
         CoActivation, CoActivationScaling as Scaling, Mixed, RouterDistance, RouterNormalization,

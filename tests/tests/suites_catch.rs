@@ -1,4 +1,7 @@
-//! The conformance suites catch stages that break their contract.
+//! The conformance suites catch stages and encodings that break their contract.
+
+#[path = "suites_catch/encoding.rs"]
+mod encoding;
 
 use std::{
     fmt,

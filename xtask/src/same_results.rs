@@ -81,28 +81,28 @@ fn check(old: &Path, new: &Path, keep: Option<&Path>) -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let place = keep.unwrap_or_else(|| scratch.path());
     let at = |name: &str| place.join(name);
-    println!("{}:", old.display());
+    line!("{}:", old.display())?;
     Recorder::new(old)?.record(&at("old"))?;
-    println!("{}:", new.display());
+    line!("{}:", new.display())?;
     Recorder::new(new)?.record(&at("new"))?;
-    println!("old and new:");
+    line!("old and new:")?;
     let own = judge(&compare::records(&at("old"), &at("new"), compare::Scope::All)?);
     let own = own.context("the new binary's results differ");
     // Both judgements are made before either ends the command.
     let read = read_old(new, &at("old"), &at("new-from-old"));
     if let (Err(_), Err(error)) = (&own, &read) {
         // The command ends with the other one.
-        println!("  {error:#}");
+        line!("  {error:#}")?;
     }
     own.and(read)
 }
 
 /// What a binary makes of a record's observations and plans, held to what the record has of them.
 fn read_old(new: &Path, old: &Path, out: &Path) -> Result<()> {
-    println!("{}, reading the old binary's files:", new.display());
+    line!("{}, reading the old binary's files:", new.display())?;
     let recorder = Recorder::new(new)?;
     recorder.record_from(old, out).context("the new binary does not read the old one's files")?;
-    println!("old, and new from old's files:");
+    line!("old, and new from old's files:")?;
     judge(&compare::records(old, out, compare::Scope::MadeFromFiles)?)
         .context("the new binary makes something else of the old one's files")
 }
@@ -112,19 +112,19 @@ fn judge(results: &[CaseResult]) -> Result<()> {
     for result in results {
         let CaseResult { case, files, differences } = result;
         match differences.len() {
-            0 => println!("  {case}: {files} files, the same"),
-            n => println!("  {case}: {files} files, differences: {n}"),
+            0 => line!("  {case}: {files} files, the same")?,
+            n => line!("  {case}: {files} files, differences: {n}")?,
         }
         for difference in differences.iter().take(SHOWN) {
-            println!("    {difference}");
+            line!("    {difference}")?;
         }
         if differences.len() > SHOWN {
-            println!("    and {} more", differences.len() - SHOWN);
+            line!("    and {} more", differences.len() - SHOWN)?;
         }
     }
     let differing = results.iter().filter(|result| !result.differences.is_empty()).count();
     let files: usize = results.iter().map(|result| result.files).sum();
-    println!("  {} cases, {files} files, {differing} cases differ", results.len());
+    line!("  {} cases, {files} files, {differing} cases differ", results.len())?;
     if differing > 0 {
         bail!("{differing} of {} cases differ", results.len());
     }

@@ -31,7 +31,8 @@ use moeprune_capture::{
     Document, ObserverOptions, SamplingOptions, observe_layer, token_blocks,
 };
 use moeprune_core::{
-    Activation, AttentionProjection::Query, FeedForward, LayerSpec, LinearId, ModelSpec,
+    AttentionProjection::Query, AttentionSpec, FeedForward, GroupedAttention, LayerSpec, LinearId,
+    MlpSpec, ModelSpec,
 };
 use moeprune_model::{ActivationSink, DecoderLayer, LayerCache};
 
@@ -58,11 +59,14 @@ impl DecoderLayer for Still {
     }
 }
 
+let attention = AttentionSpec::Grouped(GroupedAttention {
+    heads: 1, kv_heads: 1, head_dim: 2, rope_theta: 1e4, sliding_window: None,
+});
+let feed_forward = FeedForward::Dense(MlpSpec::gated(2));
+let layer = LayerSpec { attention, feed_forward, other: Vec::new() };
 let spec = ModelSpec {
-    family: "still".into(), hidden: 2, vocab: 32, max_positions: 4, heads: 1, kv_heads: 1,
-    head_dim: 2, rope_theta: 1e4, sliding_window: None, norm_eps: 1e-5, tied_embeddings: true,
-    activation: Activation::Silu,
-    layers: vec![LayerSpec { feed_forward: FeedForward::Dense { inner: 2 } }],
+    family: "still".into(), hidden: 2, vocab: 32, max_positions: 4, norm_eps: 1e-5,
+    tied_embeddings: true, layers: vec![layer], extra: None,
 };
 let hidden = [Tensor::new(&[[[3.0_f32, 1.0], [4.0, 2.0]]], &Device::Cpu)?];
 let seen = observe_layer(&Still, &spec, 0, &hidden, None, ObserverOptions::default())?;

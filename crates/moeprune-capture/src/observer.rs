@@ -6,6 +6,7 @@ use candle_core::Tensor;
 use moeprune_core::{
     CorpusTag, InputHessian, InputMoments, LayerObservation, LinearId, ModelSpec, Observation,
     RoutingSums,
+    observation::{Shape, Statistics as _, Values},
 };
 use moeprune_model::{ActivationSink, RoutingChoice};
 
@@ -38,11 +39,14 @@ impl Default for ObserverOptions {
 /// Collects the layers of an [`Observation`], first to last.
 ///
 /// ```
-/// # use moeprune_core::{Activation, CorpusTag, FeedForward, LayerSpec, ModelSpec};
+/// # use moeprune_core::{
+/// #     AttentionSpec, CorpusTag, FeedForward, GroupedAttention, LayerSpec, MlpSpec, ModelSpec };
+/// # let attention = AttentionSpec::Grouped(GroupedAttention {
+/// #     heads: 1, kv_heads: 1, head_dim: 4, rope_theta: 1e4, sliding_window: None });
+/// # let feed_forward = FeedForward::Dense(MlpSpec::gated(6));
+/// # let layer = LayerSpec { attention, feed_forward, other: Vec::new() };
 /// # let spec = ModelSpec { family: "dense".into(), hidden: 4, vocab: 8, max_positions: 8,
-/// #     heads: 1, kv_heads: 1, head_dim: 4, rope_theta: 1e4, sliding_window: None, norm_eps: 1e-5,
-/// #     tied_embeddings: true, activation: Activation::Silu,
-/// #     layers: vec![LayerSpec { feed_forward: FeedForward::Dense { inner: 6 } }] };
+/// #     norm_eps: 1e-5, tied_embeddings: true, layers: vec![layer], extra: None };
 /// # let tag = CorpusTag { name: "none".into(), sha256: String::new(), samples: 0,
 /// #     sequence_len: 0, seed: 0, repeated: 1 };
 /// use moeprune_capture::{ObservationBuilder, ObserverOptions};
@@ -385,12 +389,13 @@ fn check_routing(layer: usize, routing: &RoutingSums) -> Result<(), Error> {
             paired: routing.coactivation.iter().sum(),
         });
     }
-    let sums = [
-        &routing.gate_sums,
-        &routing.output_norms,
-        &routing.gated_output_norms,
-        &routing.output_peaks,
-    ];
+    let rows = RoutingSums::ROWS.iter().filter(|row| row.shape == Shape::PerExpert);
+    let sums: Vec<&[f64]> = rows
+        .filter_map(|row| match row.of(routing) {
+            Values::Floats(values) => Some(values),
+            Values::Size(_) | Values::Count(_) | Values::Counts(_) => None,
+        })
+        .collect();
     for expert in 0..routing.experts() {
         if !sums.iter().all(|sums| sums[expert].is_finite()) {
             return Err(Error::OutputNotFinite { layer, expert });

@@ -2,15 +2,13 @@
 
 use std::{
     fmt,
-    fs::File,
-    io::Read,
     ops::Range,
     path::{Path, PathBuf},
 };
 
 use serde_json::value::RawValue;
 
-use crate::{Error, json::Members};
+use crate::{Error, json::Members, model_directory::ModelDirectory};
 
 /// No config is near this; a larger file is something else.
 const MAX_BYTES: u64 = 16 << 20;
@@ -44,11 +42,15 @@ pub(crate) struct Found<'a> {
 }
 
 impl Config {
-    pub(crate) fn read(path: &Path) -> Result<Self, Error> {
-        let mut bytes = Vec::new();
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        let read = file.take(MAX_BYTES + 1).read_to_end(&mut bytes);
-        read.map_err(Error::io("read", path))?;
+    /// Reads a config of a model, if it has one of that name.
+    pub(crate) fn read(directory: &ModelDirectory, name: &str) -> Result<Option<Self>, Error> {
+        let path = &directory.path.join(name);
+        let bytes = match directory.read(Path::new(name), MAX_BYTES + 1) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
+            Err(Error::Weights { reason, .. }) => return Err(refuse(path, reason)),
+            Err(error) => return Err(error),
+        };
         if bytes.len() as u64 > MAX_BYTES {
             return Err(refuse(path, format!("is larger than {MAX_BYTES} bytes; not a config")));
         }
@@ -56,7 +58,7 @@ impl Config {
             .map_err(|e| refuse(path, format!("is not UTF-8 text ({})", e.utf8_error())))?;
         let config = Self { path: path.to_owned(), text };
         config.members(&config.text)?;
-        Ok(config)
+        Ok(Some(config))
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use moeprune_files::Files;
+
 /// An error of this crate. Messages name the file and the tensor or key, say what was expected and
 /// what was found, and what to do where that is known.
 #[derive(Debug, thiserror::Error)]
@@ -131,6 +133,9 @@ pub enum Error {
         /// What was expected and what came.
         reason: String,
     },
+    /// A file that could not be read, or an output that cannot be made.
+    #[error(transparent)]
+    Files(#[from] moeprune_files::Error),
     /// A value that breaks an invariant of the vocabulary.
     #[error(transparent)]
     Core(#[from] moeprune_core::Error),
@@ -143,5 +148,16 @@ impl Error {
     ) -> impl FnOnce(io::Error) -> Self {
         let (path, action) = (path.into(), action.into());
         move |source| Self::Io { path, action, source }
+    }
+
+    /// What is wrong with the files of a model.
+    pub(crate) fn in_files(
+        files: &dyn Files,
+    ) -> impl FnOnce(moeprune_files::Error) -> Self + use<> {
+        let dir = files.place().to_owned();
+        move |error| match error {
+            moeprune_files::Error::Unreadable { reason, .. } => Self::Weights { dir, reason },
+            error => Self::Files(error),
+        }
     }
 }

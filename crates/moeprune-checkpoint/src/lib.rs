@@ -82,29 +82,32 @@ panic. What it cannot guard against is a file that shrinks while it is mapped: s
 
 mod checkpoint;
 mod config;
-mod dtype;
+mod container;
 mod error;
 mod family;
-mod header;
-mod index;
 mod json;
 mod model_directory;
 mod output;
-mod positioned;
-mod shard;
+mod place;
 mod spec;
 mod verify;
 mod weights;
 
+pub use moeprune_files::{Access, FileIdentity};
+
 pub use self::{
-    checkpoint::{Checkpoint, FileIdentity, RoleSummary, StoredTensor, Summary},
+    checkpoint::{Checkpoint, RoleSummary, StoredTensor, Summary},
+    container::{
+        ContainedIndex, ContainedTensor, Container, Contents, Metadata, OutputForm, PlannedFile,
+        PlannedIndex, PlannedTensor, PlannedWeights, Safetensors, WeightFile, WeightRequest,
+    },
     error::Error,
     family::Family,
-    output::{
-        CopiedFiles, OutputDirectory, PartialOutput, PlannedTensor, ShardedWriter,
-        WrittenCheckpoint,
-    },
-    shard::Access,
+    output::{CopiedFiles, OutputDirectory, RangeCopy, ShardedWriter, WrittenCheckpoint},
+    place::{FusedExperts, Place, TensorForm},
     verify::{Check, LinearZeros, SparsityReport, VerifyReport, verify},
-    weights::{average, average_of, check_finite, count_zeros, select_rows, weighted_average_of},
+    weights::{
+        average, average_of, check_finite, check_finite_weight, count_zeros, join_along,
+        select_along, select_rows, weighted_average_of,
+    },
 };

@@ -1,78 +1,47 @@
-//! Finding files of a model directory without being led out of it.
+//! The files of a model, and what to call them.
 
 use std::{
-    ffi::OsStr,
-    fs,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
+    sync::Arc,
 };
+
+use moeprune_files::{Access, Files, LocalFiles};
 
 use crate::Error;
 
-/// A directory that holds a model.
+/// The files of a model.
 #[derive(Debug, Clone)]
 pub(crate) struct ModelDirectory {
-    /// As the user wrote it.
+    /// What messages call it: a directory as the user wrote it.
     pub(crate) path: PathBuf,
-    /// Without symlinks.
-    pub(crate) real: PathBuf,
-    /// In the Hugging Face cache, files of a snapshot are symlinks into this folder.
-    blobs: Option<PathBuf>,
+    files: Arc<dyn Files>,
 }
 
 impl ModelDirectory {
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let real = path.canonicalize().map_err(Error::io("open the model directory", path))?;
-        if !real.is_dir() {
-            let reason = "is not a directory; expected one with config.json and *.safetensors";
-            return Err(Error::Weights { dir: path.to_owned(), reason: reason.to_owned() });
-        }
-        let snapshots = real.parent().filter(|p| p.file_name() == Some(OsStr::new("snapshots")));
-        let blobs = snapshots.and_then(Path::parent).map(|repository| repository.join("blobs"));
-        Ok(Self { path: path.to_owned(), real, blobs })
+    pub(crate) fn new(files: Arc<dyn Files>) -> Self {
+        Self { path: files.place().to_owned(), files }
     }
 
-    /// Whether there is anything under this name.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.path.join(name).symlink_metadata().is_ok()
+    /// Opens a directory of this machine.
+    pub(crate) fn open(path: &Path, access: Access) -> Result<Self, Error> {
+        let opened = LocalFiles::open(path, access).map_err(|error| match error {
+            moeprune_files::Error::Io { source, .. } => {
+                Error::io("open the model directory", path)(source)
+            }
+            _ => {
+                let reason = "is not a directory; expected one with config.json and *.safetensors";
+                Error::Weights { dir: path.to_owned(), reason: reason.to_owned() }
+            }
+        });
+        Ok(Self::new(Arc::new(opened?)))
     }
 
-    /// The regular file behind a path relative to the directory, if there is anything.
-    pub(crate) fn optional_file(&self, relative: &Path) -> Result<Option<PathBuf>, Error> {
-        if self.path.join(relative).symlink_metadata().is_err() {
-            return Ok(None);
-        }
-        let dir = self.path.clone();
-        self.file(relative).map(Some).map_err(|reason| Error::Weights { dir, reason })
+    pub(crate) fn files(&self) -> &dyn Files {
+        &*self.files
     }
 
-    /// The regular file behind a path relative to the directory.
-    ///
-    /// A symlink may lead to another place in the directory or into the blobs of the Hugging Face
-    /// cache that the directory is part of, nowhere else: a downloaded model must not be able to
-    /// name files of this machine.
-    pub(crate) fn file(&self, relative: &Path) -> Result<PathBuf, String> {
-        let path = self.path.join(relative);
-        let real = path.canonicalize().map_err(|e| format!("{}: {e}", path.display()))?;
-        let in_blobs = self.blobs.is_some() && real.parent() == self.blobs.as_deref();
-        if !in_blobs && !real.starts_with(&self.real) {
-            return Err(format!(
-                "{} is a link to {}, outside of the model directory; copy or hard-link the file \
-                 into the directory if it belongs there",
-                path.display(),
-                real.display()
-            ));
-        }
-        match fs::metadata(&real) {
-            Ok(metadata) if metadata.is_file() => Ok(path),
-            Ok(_) => Err(format!("{} is not a regular file", path.display())),
-            Err(e) => Err(format!("{}: {e}", path.display())),
-        }
+    /// A file's first bytes, up to `most`, if there is anything of that name.
+    pub(crate) fn read(&self, name: &Path, most: u64) -> Result<Option<Vec<u8>>, Error> {
+        self.files.read(name, most).map_err(Error::in_files(self.files()))
     }
-}
-
-/// Whether this is the name of a file and nothing more: no folder, no `..`, not absolute.
-pub(crate) fn is_plain_name(name: &str) -> bool {
-    let mut components = Path::new(name).components();
-    let plain = matches!(components.next(), Some(Component::Normal(c)) if c == OsStr::new(name));
-    plain && components.next().is_none() && !name.contains(['/', '\\', '\0'])
 }

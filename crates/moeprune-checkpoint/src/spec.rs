@@ -1,144 +1,214 @@
-//! From a family and a config to the facts about a model.
+//! From a family, a config and the tensors' names to the facts about a model.
 
-use moeprune_core::{Activation, FeedForward, LayerSpec, ModelSpec, MoeSpec, Routing};
+use std::collections::BTreeMap;
+
+use moeprune_core::{
+    Activation, AttentionSpec, ExtraLayers, ExtraPolicy, FeedForward, LayerSpec, MlpSpec,
+    ModelSpec, MoeInput, MoeSpec, RouterSpec, SharedSpec, TensorId,
+};
 
 use crate::{
     Error, Family,
-    config::{Config, ConfigValue, Found, same_json, shown},
-    family::{Key, Renormalize, Requirement, RoutingKind},
+    config::{Config, Found, same_json, shown},
+    family::{
+        Count, Descriptor, ExtraPolicyForm, Key, Layers, LayersForm, Requirement, missing,
+        opaque_tensor,
+    },
 };
 
 /// What the tensors' names say, against which the config is held before anything is sized by it.
 #[derive(Debug, Clone)]
-pub(crate) struct NamedLayers {
+pub(crate) struct NamedTensors {
     /// Highest layer named, plus one.
     pub(crate) layers: usize,
+    /// Shapes as they are stored, by part.
+    pub(crate) shapes: BTreeMap<TensorId, Vec<usize>>,
 }
 
 /// Reads everything the config says about the model.
 pub(crate) fn read_spec(
     family: &Family,
     config: &Config,
-    named: &NamedLayers,
+    named: &NamedTensors,
 ) -> Result<ModelSpec, Error> {
     let form = family.descriptor();
-    let keys = &form.config;
     for requirement in &form.require {
         check_requirement(config, requirement)?;
     }
-    let hidden = needed(config, &keys.hidden)?;
-    let heads = needed(config, &keys.heads)?;
-    let kv_heads = optional(config, &keys.kv_heads)?.unwrap_or(heads);
-    if heads % kv_heads != 0 {
-        return Err(config.refuse(format!(
-            "`{}` is {heads}, not a multiple of `{}`, {kv_heads}",
-            keys.heads.keys.join("` or `"),
-            keys.kv_heads.keys.join("` or `")
-        )));
-    }
-    let head_dim = match optional(config, &keys.head_dim)? {
-        Some(head_dim) => head_dim,
-        None if hidden % heads == 0 => hidden / heads,
-        None => {
-            return Err(config.refuse(format!(
-                "the width {hidden} does not divide into {heads} heads, and no `{}` says how wide \
-                 a head is",
-                keys.head_dim.keys.join("` or `")
-            )));
-        }
-    };
-    let layers = read_layers(family, config, named)?;
+    let model = &form.model;
+    let hidden = model.hidden.needed(config)?;
+    let attention = form.attention.read(config, hidden)?;
+    let extra = read_extra(form, config)?;
+    let layers = read_layers(form, config, named, &attention)?;
     Ok(ModelSpec {
         family: family.name().to_owned(),
         hidden,
-        vocab: needed(config, &keys.vocab)?,
-        max_positions: needed(config, &keys.max_positions)?,
-        heads,
-        kv_heads,
-        head_dim,
-        rope_theta: needed(config, &keys.rope_theta)?,
-        sliding_window: optional(config, &keys.sliding_window)?,
-        norm_eps: needed(config, &keys.norm_eps)?,
-        tied_embeddings: needed(config, &keys.tied_embeddings)?,
-        activation: read_activation(config, &keys.activation)?,
+        vocab: model.vocab.needed(config)?,
+        max_positions: model.max_positions.needed(config)?,
+        norm_eps: model.norm_eps.needed(config)?,
+        tied_embeddings: model.tied_embeddings.needed(config)?,
         layers,
+        extra,
     })
+}
+
+/// The number from which on layers are extra ones; `None` if the family has none.
+pub(crate) fn first_extra(family: &Family, config: &Config) -> Result<Option<usize>, Error> {
+    let form = family.descriptor();
+    form.extra.as_ref().map(|_| form.layers.count.needed(config)).transpose()
 }
 
 /// The storage type the config declares, as it spells it.
 pub(crate) fn declared_dtype(family: &Family, config: &Config) -> Result<Option<String>, Error> {
-    optional(config, &family.descriptor().config.dtype)
+    family.descriptor().model.dtype.optional(config)
 }
 
 /// The expert count as it stands in the config.
 pub(crate) fn expert_count<'a>(family: &'a Family, config: &'a Config) -> Result<Found<'a>, Error> {
-    let keys = &family.descriptor().config.experts.keys;
+    count_of(family.descriptor(), config)
+}
+
+fn count_of<'a>(form: &'a Descriptor, config: &'a Config) -> Result<Found<'a>, Error> {
+    let keys = &form.experts.count.keys;
     config.find(keys)?.ok_or_else(|| missing(config, keys))
 }
 
+fn read_extra(form: &Descriptor, config: &Config) -> Result<Option<ExtraLayers>, Error> {
+    let Some(extra) = &form.extra else { return Ok(None) };
+    let policy = match extra.policy {
+        ExtraPolicyForm::Keep => ExtraPolicy::Keep,
+    };
+    let count = extra.count.needed(config)?.0;
+    Ok((count > 0).then_some(ExtraLayers { count, policy }))
+}
+
 fn read_layers(
-    family: &Family,
+    form: &Descriptor,
     config: &Config,
-    named: &NamedLayers,
+    named: &NamedTensors,
+    attention: &AttentionSpec,
 ) -> Result<Vec<LayerSpec>, Error> {
-    let form = family.descriptor();
-    let layers = needed(config, &form.config.layers)?;
+    let layers = form.layers.count.needed(config)?;
     if layers != named.layers {
         return Err(config.refuse(format!(
             "`{}` is {layers}, but the tensors are those of {} decoder layers",
-            form.config.layers.keys.join("` or `"),
+            form.layers.count.shown(),
             named.layers
         )));
     }
-    let every = match &form.moe.every {
-        Some(key) => needed(config, key)?,
-        None => 1,
-    };
-    let has_experts = |layer: usize| (layer + 1).is_multiple_of(every);
-    let moe_layers = (0..layers).filter(|&l| has_experts(l)).count();
-    let counts = read_expert_counts(family, config, layers, moe_layers)?;
-    let top_k = needed(config, &form.config.top_k)?;
-    let residual = match &form.residual {
-        Some(residual) if needed(config, &residual.when)? => Some(residual),
-        _ => None,
-    };
-    let residual_inner = residual.map(|r| needed(config, &r.inner)).transpose()?;
-    let input = residual.map_or(form.moe.input, |r| r.moe_input).into();
-    let expert_inner = needed(config, &form.config.expert_inner)?;
-    let routing = read_routing(family, config, top_k)?;
-    let dense_inner = match &form.dense {
-        Some(dense) if moe_layers < layers => Some(needed(config, &dense.inner)?),
-        _ => None,
-    };
+    let has_experts = with_experts(&form.layers, config, layers)?;
+    let moe_layers = has_experts.iter().filter(|has| **has).count();
+    let counts = read_expert_counts(form, config, layers, moe_layers)?;
+    let blocks = Blocks::read(form, config, moe_layers < layers)?;
     let mut specs = Vec::with_capacity(layers);
     let mut rank = 0;
-    for layer in 0..layers {
-        let feed_forward = if has_experts(layer) {
+    for (layer, has_experts) in has_experts.into_iter().enumerate() {
+        let feed_forward = if has_experts {
             let experts = counts.of(layer, rank);
             rank += 1;
-            if top_k > experts {
+            if blocks.top_k > experts {
                 return Err(config.refuse(format!(
-                    "`{}` is {top_k}, but layer {layer} has {experts} experts",
-                    form.config.top_k.keys.join("` or `")
+                    "`{}` is {}, but layer {layer} has {experts} experts",
+                    form.router.top_k().shown(),
+                    blocks.top_k
                 )));
             }
-            FeedForward::Moe(MoeSpec {
-                experts,
-                top_k,
-                expert_inner,
-                routing,
-                input,
-                residual_inner,
-            })
+            FeedForward::Moe(blocks.moe(form, named, layer, experts)?)
         } else {
-            let inner = dense_inner.ok_or_else(|| {
+            FeedForward::Dense(blocks.dense.ok_or_else(|| {
                 config.refuse(format!("layer {layer} would have no experts, which is not known"))
-            })?;
-            FeedForward::Dense { inner }
+            })?)
         };
-        specs.push(LayerSpec { feed_forward });
+        let mut other = Vec::new();
+        for (id, name) in form.other()? {
+            other.extend(opaque_tensor(id, name, named, layer)?);
+        }
+        let attention = form.attention.of_layer(attention, named, layer)?;
+        specs.push(LayerSpec { attention, feed_forward, other });
     }
     Ok(specs)
+}
+
+/// Which layers have experts.
+fn with_experts(form: &LayersForm, config: &Config, layers: usize) -> Result<Vec<bool>, Error> {
+    let every = form.every.as_ref().map_or(Ok(1), |key| key.needed(config))?;
+    let until = form.dense_until.as_ref().map_or(Ok(Count(0)), |key| key.needed(config))?.0;
+    let list = |key: &Option<Key<Layers>>| match key {
+        None => Ok(None),
+        Some(key) => key.optional(config).map(|layers| layers.map(|Layers(layers)| layers)),
+    };
+    let (dense, experts) = (list(&form.dense)?, list(&form.experts)?);
+    let has = |l: usize| {
+        (l + 1).is_multiple_of(every)
+            && l >= until
+            && dense.as_ref().is_none_or(|dense| !dense.contains(&l))
+            && experts.as_ref().is_none_or(|experts| experts.contains(&l))
+    };
+    Ok((0..layers).map(has).collect())
+}
+
+/// What a layer's feed-forward block may be, but for the number of experts.
+struct Blocks {
+    top_k: usize,
+    router: RouterSpec,
+    expert: MlpSpec,
+    shared: Vec<Option<SharedSpec>>,
+    residual: Option<MlpSpec>,
+    dense: Option<MlpSpec>,
+    input: MoeInput,
+}
+
+impl Blocks {
+    fn read(form: &Descriptor, config: &Config, dense: bool) -> Result<Self, Error> {
+        let activation = read_activation(form, config)?;
+        let top_k = form.router.top_k().needed(config)?;
+        let residual = match &form.residual {
+            Some(residual) if residual.when.needed(config)? => Some(residual),
+            _ => None,
+        };
+        let input = residual.map_or(form.experts.input, |residual| residual.experts_input).into();
+        let residual = residual
+            .map(|form| Ok::<_, Error>(form.tensors.spec(form.inner.needed(config)?, activation)))
+            .transpose()?;
+        let inner = form.experts.inner.needed(config)?;
+        let dense = match &form.dense {
+            Some(form) if dense => Some(form.tensors.spec(form.inner.needed(config)?, activation)),
+            _ => None,
+        };
+        Ok(Self {
+            top_k,
+            router: form.router.read(config, top_k)?,
+            expert: form.experts.tensors.spec(inner, activation),
+            shared: (form.shared.iter())
+                .map(|shared| shared.read(config, activation))
+                .collect::<Result<_, _>>()?,
+            residual,
+            dense,
+            input,
+        })
+    }
+
+    fn moe(
+        &self,
+        form: &Descriptor,
+        named: &NamedTensors,
+        layer: usize,
+        experts: usize,
+    ) -> Result<MoeSpec, Error> {
+        let shared = form.shared.iter().zip(&self.shared).enumerate();
+        let shared = shared.filter_map(|(at, (form, read))| {
+            read.map(|read| form.of_layer(read, at, named, layer))
+        });
+        Ok(MoeSpec {
+            experts,
+            top_k: self.top_k,
+            router: form.router.of_layer(&self.router, named, layer)?,
+            expert: self.expert,
+            shared: shared.collect(),
+            residual: self.residual,
+            input: self.input,
+        })
+    }
 }
 
 enum ExpertCounts {
@@ -163,12 +233,12 @@ impl ExpertCounts {
 }
 
 fn read_expert_counts(
-    family: &Family,
+    form: &Descriptor,
     config: &Config,
     layers: usize,
     moe_layers: usize,
 ) -> Result<ExpertCounts, Error> {
-    let found = expert_count(family, config)?;
+    let found = count_of(form, config)?;
     if !found.text.starts_with('[') {
         return Ok(ExpertCounts::Same(found.read(config)?));
     }
@@ -187,26 +257,14 @@ fn read_expert_counts(
     }
 }
 
-fn read_routing(family: &Family, config: &Config, top_k: usize) -> Result<Routing, Error> {
-    let form = &family.descriptor().routing;
-    let renormalize = match &form.renormalize {
-        Renormalize::Always => true,
-        Renormalize::Never => false,
-        Renormalize::WhenSeveral => top_k > 1,
-        Renormalize::Config(key) => needed(config, key)?,
-    };
-    match form.kind {
-        RoutingKind::SoftmaxTopK => Ok(Routing::SoftmaxTopK { renormalize }),
-    }
-}
-
-fn read_activation(config: &Config, key: &Key<String>) -> Result<Activation, Error> {
-    let name = needed(config, key)?;
+fn read_activation(form: &Descriptor, config: &Config) -> Result<Activation, Error> {
+    let Some(key) = &form.model.activation else { return Ok(Activation::Opaque) };
+    let name = key.needed(config)?;
     match name.as_str() {
         "silu" | "swish" => Ok(Activation::Silu),
         other => Err(config.refuse(format!(
             "`{}` is `{}`; only silu is implemented",
-            key.keys.join("` or `"),
+            key.shown(),
             shown(other)
         ))),
     }
@@ -220,19 +278,4 @@ fn check_requirement(config: &Config, requirement: &Requirement) -> Result<(), E
         return Ok(());
     }
     Err(config.refuse(format!("`{}` is {}: {}", found.key, shown(found.text), requirement.because)))
-}
-
-fn needed<T: ConfigValue + Clone>(config: &Config, key: &Key<T>) -> Result<T, Error> {
-    optional(config, key)?.ok_or_else(|| missing(config, &key.keys))
-}
-
-fn optional<T: ConfigValue + Clone>(config: &Config, key: &Key<T>) -> Result<Option<T>, Error> {
-    match config.find(&key.keys)? {
-        Some(found) => found.read(config).map(Some),
-        None => Ok(key.default.clone()),
-    }
-}
-
-fn missing(config: &Config, keys: &[String]) -> Error {
-    config.refuse(format!("lacks `{}`", keys.join("` or `")))
 }

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use moeprune_capture::write_observation_to;
-use moeprune_checkpoint::PartialOutput;
-use moeprune_files::OutputKind;
+use moeprune_files::{OutputKind, PartialOutput};
 
 use crate::{
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, ResumeArgs},

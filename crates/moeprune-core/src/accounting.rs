@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, LinearId, ModelSpec, Sparsity};
+use crate::{Error, ModelSpec, Sparsity};
 
 /// Parameters of a model under the three denominators in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[expect(clippy::exhaustive_structs, reason = "the three denominators")]
 pub struct ParameterCounts {
-    /// Routed experts only.
+    /// The Linears of routed experts only.
     pub experts: u64,
     /// All decoder Linears but the routers: attention, dense, residual and shared MLPs, experts.
     /// This is what `--sparsity` counts over.
@@ -21,21 +21,14 @@ impl ParameterCounts {
     /// Counts a model from its specification.
     #[must_use]
     pub fn of(spec: &ModelSpec) -> Self {
-        let embeddings = (spec.vocab * spec.hidden) as u64;
-        let mut counts = Self { experts: 0, linears: 0, all: embeddings + spec.hidden as u64 };
-        if !spec.tied_embeddings {
-            counts.all += embeddings;
-        }
-        for (l, layer) in spec.layers.iter().enumerate() {
-            let norms = 2 + u64::from(layer.moe().is_some_and(|m| m.residual_inner.is_some()));
-            counts.all += norms * spec.hidden as u64;
-            for linear in spec.linears(l) {
-                counts.all += linear.parameters();
-                if linear.id != LinearId::Router {
-                    counts.linears += linear.parameters();
-                }
-                if linear.id.expert().is_some() {
-                    counts.experts += linear.parameters();
+        let mut counts = Self::default();
+        for part in spec.parts() {
+            let parameters = part.parameters();
+            counts.all += parameters;
+            if part.prunable {
+                counts.linears += parameters;
+                if part.id.expert().is_some() {
+                    counts.experts += parameters;
                 }
             }
         }

@@ -73,9 +73,23 @@ pub enum Error {
     /// A tensor of a type that cannot be read as floating-point weights.
     #[error("cannot read {0} as weights: only F32, F16 and BF16 are supported")]
     NotFloat(crate::Dtype),
+    /// A stored weight that is not what its encoding asks for.
+    #[error("not a weight in the encoding {encoding}: {reason}")]
+    Encoding {
+        /// The encoding.
+        encoding: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Values that should be stored in an encoding that is only read and zeroed.
+    #[error("weights stored as {0} can be zeroed but not changed; use a method that only zeroes")]
+    NotEncodable(&'static str),
     /// A string that names no Linear.
     #[error("`{0}` names no Linear; expected for example `attention.query` or `expert.3.down`")]
     LinearName(String),
+    /// A text that is no fingerprint of this version.
+    #[error("`{0}` is no fingerprint; expected two hashes with `+` between")]
+    Fingerprint(String),
     /// Two observations that cannot be added.
     #[error("observations do not match: {0}")]
     ObservationMismatch(String),

@@ -18,7 +18,10 @@ A mixture-of-experts checkpoint is pruned in four steps: it is *observed* on cal
 | [`SparsityAllocator`] | how is an overall ratio split over the layers? |
 | [`TensorSource`], [`TensorSink`] | where do weights come from, and where do they go? |
 
-This crate holds those traits and the data they pass, and implements none of them. Whoever writes
+How weights are stored in bytes is a seam too, [`Encoding`]; those that many checkpoints share are
+in [`encoding`].
+
+This crate holds those traits and the data they pass, and implements none of the stages. Whoever writes
 an extension depends on this crate alone; every built-in implementation lives in a crate of its
 own that depends on this one and on no other stage.
 
@@ -53,10 +56,13 @@ that may rely on it.
 mod accounting;
 pub mod comparison;
 mod distance;
+pub mod encoding;
 mod error;
+mod fingerprint;
 mod linear;
-mod model_spec;
-mod observation;
+mod model;
+pub mod observation;
+mod part_name;
 mod partition;
 mod plan;
 mod promise;
@@ -67,12 +73,19 @@ mod tensor;
 
 pub use accounting::{ParameterCounts, unstructured_ratio};
 pub use distance::DistanceMatrix;
+#[doc(inline)]
+pub use encoding::{Encoding, StoredWeight};
 pub use error::{Error, StageError};
+pub use fingerprint::{Fingerprint, SameModel};
 pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
-pub use model_spec::{
-    Activation, FeedForward, LayerSpec, LinearShape, ModelSpec, MoeInput, MoeSpec, Routing,
+pub use model::{
+    Activation, AttentionSpec, ExpertGroups, ExtraLayers, ExtraPolicy, FeedForward,
+    GroupedAttention, LayerSpec, LinearShape, MlpSpec, ModelSpec, MoeInput, MoeSpec, OpaqueRouter,
+    OpaqueTensor, Part, RouterSpec, Score, ScoredRouter, SharedSpec,
 };
+#[doc(inline)]
 pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};
+pub use part_name::PartName;
 pub use partition::Partition;
 pub use plan::{ExpertRatio, LayerPlan, Plan, Survivor, SurvivorReason, UnstructuredPlan};
 pub use promise::{IdleExperts, OpenTotal, Promises, RowRounding, StatisticsSource, TotalPromise};

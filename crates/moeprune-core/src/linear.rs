@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{Error, PartName};
 
 /// One of the four projections of grouped-query attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,16 +48,18 @@ impl MlpProjection {
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
 pub enum LinearId {
-    /// A projection of the attention.
+    /// A projection of grouped-query attention.
     Attention(AttentionProjection),
+    /// A matrix of a kind that cannot be run.
+    Named(PartName),
     /// The router: `[experts, hidden]`.
     Router,
     /// The dense MLP beside the experts that Arctic calls residual.
     Residual(MlpProjection),
     /// The MLP of a layer without experts.
     Dense(MlpProjection),
-    /// An expert that every token goes through.
-    Shared(MlpProjection),
+    /// An expert that every token goes through, by its place among them.
+    Shared(usize, MlpProjection),
     /// A routed expert.
     Expert(usize, MlpProjection),
 }
@@ -73,7 +75,7 @@ impl LinearId {
             Self::Attention(Query | Key | Value) => Self::Attention(Query),
             Self::Residual(Up) => Self::Residual(Gate),
             Self::Dense(Up) => Self::Dense(Gate),
-            Self::Shared(Up) => Self::Shared(Gate),
+            Self::Shared(s, Up) => Self::Shared(s, Gate),
             Self::Expert(e, Up) => Self::Expert(e, Gate),
             other => other,
         }
@@ -113,7 +115,8 @@ impl fmt::Display for LinearId {
             Self::Router => f.write_str("router"),
             Self::Residual(p) => write!(f, "residual.{}", mlp(p)),
             Self::Dense(p) => write!(f, "dense.{}", mlp(p)),
-            Self::Shared(p) => write!(f, "shared.{}", mlp(p)),
+            Self::Shared(s, p) => write!(f, "shared.{s}.{}", mlp(p)),
+            Self::Named(name) => name.fmt(f),
             Self::Expert(e, p) => write!(f, "expert.{e}.{}", mlp(p)),
         }
     }
@@ -139,8 +142,11 @@ impl FromStr for LinearId {
             ["router"] => Self::Router,
             ["residual", p] => Self::Residual(mlp(p)?),
             ["dense", p] => Self::Dense(mlp(p)?),
-            ["shared", p] => Self::Shared(mlp(p)?),
+            ["shared", s, p] => Self::Shared(s.parse().map_err(|_| unknown())?, mlp(p)?),
             ["expert", e, p] => Self::Expert(e.parse().map_err(|_| unknown())?, mlp(p)?),
+            ["attention" | "router" | "other", ..] => {
+                Self::Named(PartName::parse(s).map_err(|_| unknown())?)
+            }
             _ => return Err(unknown()),
         })
     }
@@ -171,6 +177,53 @@ pub enum LayerTensor {
     ResidualNorm,
     /// The weight of a Linear, `[out, in]`.
     Linear(LinearId),
+    /// The bias of a Linear, `[out]`.
+    Bias(LinearId),
+    /// Added to a router's scores before experts are selected, `[experts]`.
+    CorrectionBias,
+    /// What the weight of each expert is multiplied by, `[experts]`.
+    ExpertScale,
+    /// The gate of a shared expert, `[1, hidden]`, by its place among them.
+    SharedGate(usize),
+    /// A tensor of a kind that cannot be run.
+    Named(PartName),
+}
+
+impl LayerTensor {
+    /// The routed expert this belongs to, if any.
+    #[must_use]
+    pub fn expert(self) -> Option<usize> {
+        match self {
+            Self::Linear(linear) | Self::Bias(linear) => linear.expert(),
+            _ => None,
+        }
+    }
+
+    /// The same tensor of another expert; anything else unchanged.
+    #[must_use]
+    pub fn with_expert(self, expert: usize) -> Self {
+        match self {
+            Self::Linear(linear) => Self::Linear(linear.with_expert(expert)),
+            Self::Bias(linear) => Self::Bias(linear.with_expert(expert)),
+            other => other,
+        }
+    }
+}
+
+impl fmt::Display for LayerTensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InputNorm => f.write_str("input norm"),
+            Self::PostAttentionNorm => f.write_str("post-attention norm"),
+            Self::ResidualNorm => f.write_str("residual norm"),
+            Self::Linear(id) => id.fmt(f),
+            Self::Bias(id) => write!(f, "{id} bias"),
+            Self::CorrectionBias => f.write_str("router correction bias"),
+            Self::ExpertScale => f.write_str("scale of the experts"),
+            Self::SharedGate(shared) => write!(f, "gate of shared expert {shared}"),
+            Self::Named(name) => name.fmt(f),
+        }
+    }
 }
 
 /// A tensor of the model by its part, whatever a family calls it on disk.
@@ -193,6 +246,24 @@ impl TensorId {
     pub fn linear(layer: usize, id: LinearId) -> Self {
         Self::Layer(layer, LayerTensor::Linear(id))
     }
+
+    /// The routed expert this belongs to, if any.
+    #[must_use]
+    pub fn expert(self) -> Option<usize> {
+        match self {
+            Self::Layer(_, tensor) => tensor.expert(),
+            _ => None,
+        }
+    }
+
+    /// The same tensor of another expert of its layer; anything else unchanged.
+    #[must_use]
+    pub fn with_expert(self, expert: usize) -> Self {
+        match self {
+            Self::Layer(layer, tensor) => Self::Layer(layer, tensor.with_expert(expert)),
+            other => other,
+        }
+    }
 }
 
 impl fmt::Display for TensorId {
@@ -201,12 +272,7 @@ impl fmt::Display for TensorId {
             Self::Embedding => f.write_str("embedding"),
             Self::FinalNorm => f.write_str("final norm"),
             Self::LmHead => f.write_str("head"),
-            Self::Layer(l, LayerTensor::InputNorm) => write!(f, "layer {l} input norm"),
-            Self::Layer(l, LayerTensor::PostAttentionNorm) => {
-                write!(f, "layer {l} post-attention norm")
-            }
-            Self::Layer(l, LayerTensor::ResidualNorm) => write!(f, "layer {l} residual norm"),
-            Self::Layer(l, LayerTensor::Linear(id)) => write!(f, "layer {l} {id}"),
+            Self::Layer(l, tensor) => write!(f, "layer {l} {tensor}"),
         }
     }
 }

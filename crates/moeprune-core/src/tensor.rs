@@ -2,9 +2,10 @@
 
 use std::{borrow::Cow, fmt};
 
-use half::{bf16, f16};
-
-use crate::Error;
+use crate::{
+    Error,
+    encoding::{self, Row, RowMut},
+};
 
 /// Element type of a stored tensor, named as the safetensors format names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,10 +84,11 @@ impl Dtype {
         }
     }
 
-    /// Whether elements can be decoded to `f32` weights: F32, F16 and BF16.
+    /// Whether elements can be decoded to `f32` weights [by themselves](encoding::of): F32, F16
+    /// and BF16.
     #[must_use]
     pub fn is_weight(self) -> bool {
-        matches!(self, Self::F32 | Self::F16 | Self::BF16)
+        encoding::of(self).is_ok()
     }
 }
 
@@ -135,12 +137,10 @@ impl<'a> TensorBytes<'a> {
         shape: impl Into<Vec<usize>>,
         values: &[f32],
     ) -> Result<TensorBytes<'static>, Error> {
-        let bytes: Vec<u8> = match dtype {
-            Dtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            Dtype::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
-            Dtype::BF16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
-            other => return Err(Error::NotFloat(other)),
-        };
+        let encoding = encoding::of(dtype)?;
+        let mut bytes = vec![0; (values.len() * encoding.bits()).div_ceil(8)];
+        let row = RowMut { index: 0, main: &mut bytes, companions: &[] };
+        encoding.encode(values, row, 0)?;
         TensorBytes::new(dtype, shape, bytes)
     }
 
@@ -160,6 +160,16 @@ impl<'a> TensorBytes<'a> {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The same tensor, borrowed from this one.
+    #[must_use]
+    pub fn view(&self) -> TensorBytes<'_> {
+        TensorBytes {
+            dtype: self.dtype,
+            shape: self.shape.clone(),
+            bytes: Cow::Borrowed(&self.bytes),
+        }
     }
 
     /// Takes the bytes, copying only if they were borrowed.
@@ -196,32 +206,12 @@ impl<'a> TensorBytes<'a> {
     /// [`Error::NotFloat`] for a type that is not F32, F16 or BF16; [`Error::Length`] if the
     /// range is outside the tensor.
     pub fn decode_f32(&self, start: usize, out: &mut [f32]) -> Result<(), Error> {
-        let size = self.dtype.bits() / 8;
-        if !self.dtype.is_weight() {
-            return Err(Error::NotFloat(self.dtype));
-        }
+        let encoding = encoding::of(self.dtype)?;
         let (got, expected) = (self.elements(), start.saturating_add(out.len()));
-        let range = start.saturating_mul(size)..expected.saturating_mul(size);
-        let Some(bytes) = self.bytes.get(range) else {
+        if expected > got {
             return Err(Error::Length { what: "tensor range", expected, got });
-        };
-        match self.dtype {
-            Dtype::F32 => {
-                for (o, b) in out.iter_mut().zip(bytes.chunks_exact(4)) {
-                    *o = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-                }
-            }
-            Dtype::F16 => {
-                for (o, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                    *o = f16::from_le_bytes([b[0], b[1]]).to_f32();
-                }
-            }
-            _ => {
-                for (o, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                    *o = f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16);
-                }
-            }
         }
+        encoding.decode(Row { index: 0, main: &self.bytes, companions: &[] }, start, out);
         Ok(())
     }
 }

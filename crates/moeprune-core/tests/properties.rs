@@ -161,7 +161,7 @@ proptest! {
         use AttentionProjection::{Key, Output, Query, Value};
         let attention = [Query, Key, Value, Output].map(LinearId::Attention);
         let mlp = MlpProjection::ALL.into_iter().flat_map(|p| {
-            [LinearId::Residual(p), LinearId::Dense(p), LinearId::Shared(p), LinearId::Expert(expert, p)]
+            [LinearId::Residual(p), LinearId::Dense(p), LinearId::Shared(expert, p), LinearId::Expert(expert, p)]
         });
         let all: Vec<LinearId> = attention.into_iter().chain(mlp).chain([LinearId::Router]).collect();
         let id = all[which % all.len()];

@@ -6,8 +6,10 @@ use moeprune_capture::{
     CalibrationFile, CalibrationFormat, ObserverOptions, SamplingOptions, TokenBlocks,
     observe_and_advance, open_calibration, passes, token_blocks, write_observation,
 };
-use moeprune_checkpoint::{Checkpoint, PartialOutput};
+use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{CorpusTag, Observation};
+use moeprune_files::PartialOutput;
+use moeprune_model::check_runnable;
 use tokenizers::Tokenizer;
 
 use crate::{
@@ -45,7 +47,7 @@ impl Calibration {
     /// Draws the blocks that are asked for from a text, JSON-lines or token file.
     ///
     /// # Errors
-    /// If the file cannot be read or is too short, or the tokenizer is missing or does not fit
+    /// If the model cannot be run, the file cannot be read or is too short, or the tokenizer is missing or does not fit
     /// the model.
     pub fn read(
         path: &Path,
@@ -53,6 +55,7 @@ impl Calibration {
         sampling: &impl Sampling,
     ) -> Result<Self, Error> {
         let spec = checkpoint.spec();
+        check_runnable(spec)?;
         let file = open_calibration(path)?;
         let tokenizer = tokenizer_for(&file, checkpoint)?;
         let options = sampling.options(spec.max_positions);
@@ -86,6 +89,7 @@ pub fn observe(
     on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Observation, Error> {
+    check_runnable(checkpoint.spec())?;
     let on = on.for_blocks(checkpoint, &calibration.tag, false, progress)?;
     observe_in(&mut Session::in_memory(), checkpoint, calibration, &on, progress)
 }
@@ -113,6 +117,7 @@ pub fn observe_to(
     on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Observation, Error> {
+    check_runnable(checkpoint.spec())?;
     let ObservationPlace { path, resume } = to;
     let mut place = PartialOutput::open(path)?;
     let mut left = None;

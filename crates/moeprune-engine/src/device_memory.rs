@@ -3,7 +3,7 @@
 use candle_core::DType;
 use moeprune_capture::DEVICE_EXPERT_ROWS;
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{CorpusTag, FeedForward, ModelSpec};
+use moeprune_core::{AttentionSpec, CorpusTag, FeedForward, ModelSpec};
 use moeprune_model::DEVICE_QUERIES;
 
 use crate::MemoryNeed;
@@ -106,11 +106,19 @@ impl DeviceNeed {
 
 /// Activations of `blocks` sequences of `length` tokens in a layer's trunk, `size` bytes each.
 fn trunk_activations(spec: &ModelSpec, size: u64, blocks: u64, length: u64) -> u64 {
-    let (hidden, heads) = (spec.hidden as u64, spec.heads as u64);
-    let attention = (spec.heads + 2 * spec.kv_heads) as u64 * spec.head_dim as u64;
+    let hidden = spec.hidden as u64;
+    let grouped = || {
+        spec.layers.iter().filter_map(|layer| match &layer.attention {
+            AttentionSpec::Grouped(attention) => Some(attention),
+            AttentionSpec::Opaque(_) => None,
+        })
+    };
+    let heads = grouped().map(|a| a.heads).max().unwrap_or(0) as u64;
+    let width = grouped().map(|a| a.query_width() + 2 * a.kv_width()).max();
+    let attention = width.unwrap_or(0) as u64;
     let inner = |layer: &moeprune_core::LayerSpec| match &layer.feed_forward {
-        FeedForward::Dense { inner } => (*inner, 0),
-        FeedForward::Moe(moe) => (moe.residual_inner.unwrap_or(0), moe.experts),
+        FeedForward::Dense(mlp) => (mlp.inner, 0),
+        FeedForward::Moe(moe) => (moe.residual.map_or(0, |mlp| mlp.inner), moe.experts),
         _ => (0, 0),
     };
     let (inner, experts) = spec
@@ -130,7 +138,7 @@ fn trunk_activations(spec: &ModelSpec, size: u64, blocks: u64, length: u64) -> u
 
 /// Activations of the tokens that go through an expert together.
 fn expert_activations(spec: &ModelSpec, size: u64) -> u64 {
-    let inner = spec.layers.iter().filter_map(|l| l.moe()).map(|m| m.expert_inner).max();
+    let inner = spec.layers.iter().filter_map(|l| l.moe()).map(|m| m.expert.inner).max();
     size * DEVICE_EXPERT_ROWS as u64 * (4 * spec.hidden as u64 + 4 * inner.unwrap_or(0) as u64)
 }
 

@@ -11,6 +11,9 @@ pub enum Error {
     /// Reading or writing a checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] moeprune_checkpoint::Error),
+    /// A file that must not be written, or cannot be.
+    #[error(transparent)]
+    Files(#[from] moeprune_files::Error),
     /// Running the model.
     #[error(transparent)]
     Model(#[from] moeprune_model::Error),

@@ -58,7 +58,7 @@ pub use memory::{MemoryNeed, available_memory};
 pub use pipeline::{ExpertNeeds, ExpertStage, Grouped, Pipeline, Scored, WeightNeeds, WeightStage};
 pub use plan::{
     BudgetSpread, ExpertRequest, PLAN_FORMAT, PruneRequest, Router, WeightTarget, check_request,
-    choose_survivors, expert_budget, routers,
+    choose_survivors, expert_budget, routers, stored_otherwise,
 };
 pub use progress::{Progress, Silent};
 pub use run::Run;

@@ -14,17 +14,18 @@ use crate::Error;
 /// token ids that the embedding has no row for.
 pub fn load_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, Error> {
     const FILE: &str = "tokenizer.json";
-    let found = checkpoint.file(Path::new(FILE))?;
-    let path = found.clone().unwrap_or_else(|| checkpoint.dir().join(FILE));
+    /// No tokenizer is near this; a larger file is something else.
+    const MAX_BYTES: u64 = 1 << 30;
+    let path = checkpoint.dir().join(FILE);
     let error = |problem: String| Error::Tokenizer { path: path.display().to_string(), problem };
-    if found.is_none() {
+    let Some(text) = checkpoint.read_file(Path::new(FILE), MAX_BYTES)? else {
         return Err(error(
             "there is no such file; text needs it. Put the model's tokenizer.json there, or pass \
              a token file: JSON lines of {\"tokens\": [..]}"
                 .into(),
         ));
-    }
-    let mut tokenizer = Tokenizer::from_file(&path)
+    };
+    let mut tokenizer = Tokenizer::from_bytes(text)
         .map_err(|e| error(format!("cannot be parsed: {e}; download it again")))?;
     // Released files often carry settings of their last training run; both would change prompts.
     tokenizer.with_padding(None);

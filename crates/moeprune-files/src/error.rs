@@ -1,11 +1,11 @@
-//! What can go wrong with a file that is written.
+//! What can go wrong with a file.
 
 use std::{
     io,
     path::{Path, PathBuf},
 };
 
-/// Why a file is not written.
+/// Why a file is not written, or cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -23,6 +23,22 @@ pub enum Error {
         /// The place, as it was asked for.
         path: PathBuf,
         /// What is wrong with it and what to do.
+        reason: String,
+    },
+    /// An output that is written over a long time cannot be made there.
+    #[error("output {}: {reason}", path.display())]
+    Output {
+        /// The output file or directory.
+        path: PathBuf,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// A name under which no file may be read.
+    #[error("{reason}")]
+    Unreadable {
+        /// The file or directory.
+        path: PathBuf,
+        /// Which file it is, what is wrong with it and what to do.
         reason: String,
     },
     /// The system said no.
@@ -46,6 +62,10 @@ impl Error {
         Self::Place { path: path.to_owned(), reason: reason.into() }
     }
 
+    pub(crate) fn unreadable(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Unreadable { path: path.to_owned(), reason: reason.into() }
+    }
+
     /// What the system said, or this error within one of that kind.
     #[must_use]
     pub fn into_io(self) -> io::Error {
@@ -55,8 +75,11 @@ impl Error {
         }
     }
 
-    pub(crate) fn io(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
+    pub(crate) fn io(
+        verb: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
         move |source| Self::Io { verb, path, source }
     }
 }

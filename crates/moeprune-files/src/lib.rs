@@ -1,7 +1,11 @@
 /*!
-Files that a command writes under names that its user chose.
+Files that a command reads, wherever they are, and files that it writes under names that its user
+chose.
 
 # Brief overview
+
+[`Files`] is a set of files to read and [`ReadAt`] one of them, open: [`LocalFiles`] are those of a
+directory, mapped or read ([`Access`]), [`MemoryFiles`] are on no disk.
 
 [`RunFiles`] knows what a run reads and where it is asked to write. [`RunFiles::claim`] judges one
 of those places before any work, and returns the [`Destination`] that the result goes to at the end:
@@ -19,7 +23,8 @@ of those places before any work, and returns the [`Destination`] that the result
 | what another output of this run goes to | refused |
 
 [`write_whole`] and [`write_and_rename`] are how a file gets its name: only when it is complete and
-durable.
+durable. A [`PartialOutput`] is a file or directory that takes long to write: it grows beside its
+place, and can be resumed. [`copy_bytes`] copies between files without passing through memory.
 
 # Example
 
@@ -60,13 +65,19 @@ mod error;
 mod identity;
 mod kind;
 mod place;
+mod positioned;
+mod read;
 mod run_files;
 mod whole;
+mod write;
 
 pub use self::{
     destination::Destination,
     error::Error,
     kind::OutputKind,
+    positioned::write_at,
+    read::{Access, FileEntry, FileIdentity, FileKind, Files, LocalFiles, MemoryFiles, ReadAt},
     run_files::RunFiles,
     whole::{rename_to_new, write_and_rename, write_whole},
+    write::{PartialOutput, copy_bytes, sync},
 };

@@ -1,7 +1,7 @@
 //! Where forward passes run.
 
 use candle_core::{DType, Device, Tensor};
-use moeprune_core::{Dtype, TensorBytes};
+use moeprune_core::{Dtype, TensorBytes, encoding::Float};
 
 use crate::Error;
 #[cfg(feature = "cuda")]
@@ -137,16 +137,11 @@ impl Compute {
     /// # Errors
     /// If the tensor is not contiguous or not of a float type, or the copy fails.
     pub fn download(&self, tensor: &Tensor) -> Result<TensorBytes<'static>, Error> {
-        let dtype = match tensor.dtype() {
-            DType::F32 => Dtype::F32,
-            DType::F16 => Dtype::F16,
-            DType::BF16 => Dtype::BF16,
-            other => {
-                return Err(
-                    candle_core::Error::Msg(format!("{other:?} is no weight's type")).into()
-                );
-            }
-        };
+        let dtype = stored_dtype(tensor.dtype())
+            .ok_or_else(|| {
+                candle_core::Error::Msg(format!("{:?} is no weight's type", tensor.dtype()))
+            })?
+            .dtype();
         #[cfg(feature = "cuda")]
         let bytes = match &self.transfers {
             Some(transfers) => transfers.download(tensor)?,
@@ -165,12 +160,22 @@ fn host_bytes(tensor: &Tensor) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// candle's name of a type that weights are stored in.
+/// candle's name of a type whose elements are numbers by themselves, which alone can be computed
+/// with as they are stored.
 pub(crate) fn candle_dtype(dtype: Dtype) -> Result<DType, moeprune_core::Error> {
+    match Float::of(dtype).ok_or(moeprune_core::Error::NotFloat(dtype))? {
+        Float::F32 => Ok(DType::F32),
+        Float::F16 => Ok(DType::F16),
+        Float::Bf16 => Ok(DType::BF16),
+    }
+}
+
+/// The same backwards; `None` for types that no weight is stored in.
+fn stored_dtype(dtype: DType) -> Option<Float> {
     match dtype {
-        Dtype::F32 => Ok(DType::F32),
-        Dtype::F16 => Ok(DType::F16),
-        Dtype::BF16 => Ok(DType::BF16),
-        other => Err(moeprune_core::Error::NotFloat(other)),
+        DType::F32 => Some(Float::F32),
+        DType::F16 => Some(Float::F16),
+        DType::BF16 => Some(Float::Bf16),
+        _ => None,
     }
 }

@@ -46,6 +46,19 @@ pub enum Error {
     /// A specification this crate cannot run.
     #[error("cannot run this model: {0}")]
     Spec(String),
+    /// A kind of part that this crate cannot run.
+    #[error(
+        "{part} kind `{kind}` of layer {layer} cannot be run; the model can be inspected, planned \
+         by router distance or a keep-list, applied and verified"
+    )]
+    Kind {
+        /// Decoder layer.
+        layer: usize,
+        /// Which part of it.
+        part: &'static str,
+        /// Its kind.
+        kind: String,
+    },
     /// A hidden state that is not `[batch, seq, hidden]`.
     #[error("hidden state has shape {got:?}, expected [batch, seq, {hidden}]")]
     HiddenShape {

@@ -12,6 +12,7 @@ use crate::{
     ActivationSink, Compute, Error,
     linear::Weights,
     mlp::{GatedMlp, MlpShape},
+    runnable,
 };
 
 /// The stored weights of one expert: gate, up and down.
@@ -141,8 +142,8 @@ impl Expert {
         let Some(FeedForward::Moe(moe)) = spec.layers.get(layer).map(|l| &l.feed_forward) else {
             return Err(Error::Spec(format!("layer {layer} has no experts")));
         };
-        let shape =
-            MlpShape { hidden: spec.hidden, inner: moe.expert_inner, activation: spec.activation };
+        runnable::check_mlp(&moe.expert, "expert", layer)?;
+        let shape = MlpShape { hidden: spec.hidden, inner: moe.expert.inner };
         let weights = Weights { source, compute };
         let mlp = GatedMlp::load(weights, layer, |p| LinearId::Expert(expert, p), shape)?;
         Ok(Self { index: expert, mlp })

@@ -61,13 +61,16 @@ fn load_of_first_layer(
 #     }
 # }
 # let moe = MoeSpec {
-#     experts: 4, top_k: 2, expert_inner: 6, routing: Routing::SoftmaxTopK { renormalize: true },
-#     input: MoeInput::AfterAttention, residual_inner: None,
+#     experts: 4, top_k: 2, router: RouterSpec::softmax(true), expert: MlpSpec::gated(6),
+#     shared: vec![], residual: None, input: MoeInput::AfterAttention,
 # };
+# let attention = AttentionSpec::Grouped(GroupedAttention {
+#     heads: 2, kv_heads: 1, head_dim: 4, rope_theta: 1e4, sliding_window: None,
+# });
+# let layer = LayerSpec { attention, feed_forward: FeedForward::Moe(moe), other: vec![] };
 # let spec = ModelSpec {
-#     family: "example".into(), hidden: 8, vocab: 16, max_positions: 32, heads: 2, kv_heads: 1,
-#     head_dim: 4, rope_theta: 1e4, sliding_window: None, norm_eps: 1e-5, tied_embeddings: true,
-#     activation: Activation::Silu, layers: vec![LayerSpec { feed_forward: FeedForward::Moe(moe) }],
+#     family: "example".into(), hidden: 8, vocab: 16, max_positions: 32, norm_eps: 1e-5,
+#     tied_embeddings: true, layers: vec![layer], extra: None,
 # };
 # let source = Pattern(spec.clone());
 let load = load_of_first_layer(&source, &spec, &[1, 5, 9, 2, 14])?;
@@ -122,6 +125,7 @@ mod ops;
 mod product;
 mod rotary;
 mod routing;
+mod runnable;
 mod sink;
 mod trunk;
 
@@ -135,5 +139,6 @@ pub use generate::GenerationOptions;
 pub use hidden_sum::HiddenSum;
 pub use language_model::LanguageModel;
 pub use layer::{DecoderLayer, Layer};
+pub use runnable::check_runnable;
 pub use sink::{ActivationSink, NoSink, RoutingChoice};
 pub use trunk::{LayerTrunk, Routed, TrunkOutput};

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
-use moeprune_core::{TensorBytes, TensorId, TensorSource};
+use moeprune_core::{StoredWeight, TensorBytes, TensorId, TensorSource};
 
 use crate::{
     Compute, Error,
@@ -65,7 +65,7 @@ impl<'a> Weights<'a> {
 
     /// A tensor in the type it is stored in.
     pub(crate) fn stored(self, id: TensorId, shape: &[usize]) -> Result<Tensor, Error> {
-        self.compute.upload(&[self.read(id, shape)?])
+        self.compute.upload(&[self.read_plain(id, shape)?])
     }
 
     /// Linears that read the same vector, as one: their outputs stand one after the other.
@@ -76,7 +76,7 @@ impl<'a> Weights<'a> {
         inputs: usize,
     ) -> Result<Linear, Error> {
         if self.compute.holds_stored() {
-            let read = |&(id, rows): &(TensorId, usize)| self.read(id, &[rows, inputs]);
+            let read = |&(id, rows): &(TensorId, usize)| self.read_plain(id, &[rows, inputs]);
             let weights = parts.iter().map(read).collect::<Result<Vec<_>, Error>>()?;
             for ((tensor, _), weight) in parts.iter().zip(&weights) {
                 if weight.dtype() != weights[0].dtype() {
@@ -93,8 +93,8 @@ impl<'a> Weights<'a> {
         let mut transposed = vec![0.0; inputs * outputs];
         let mut offset = 0;
         for &(id, rows) in parts {
-            let bytes = self.read(id, &[rows, inputs])?;
-            transpose(&bytes, inputs, &mut transposed[offset..], outputs)
+            let weight = self.read(id, &[rows, inputs])?;
+            transpose(&weight, inputs, &mut transposed[offset..], outputs)
                 .map_err(|source| Error::Read { tensor: id, source: source.into() })?;
             offset += rows;
         }
@@ -102,32 +102,38 @@ impl<'a> Weights<'a> {
         Ok(Linear::Host { transposed })
     }
 
-    fn read(self, id: TensorId, expected: &[usize]) -> Result<TensorBytes<'a>, Error> {
-        let bytes = self.source.tensor(id).map_err(|source| Error::Read { tensor: id, source })?;
-        if bytes.shape() != expected {
-            let (expected, got) = (expected.to_vec(), bytes.shape().to_vec());
+    fn read(self, id: TensorId, expected: &[usize]) -> Result<StoredWeight<'a>, Error> {
+        let weight = self.source.weight(id).map_err(|source| Error::Read { tensor: id, source })?;
+        if weight.shape() != expected {
+            let (expected, got) = (expected.to_vec(), weight.shape().to_vec());
             return Err(Error::Shape { tensor: id, expected, got });
         }
-        candle_dtype(bytes.dtype())
+        Ok(weight)
+    }
+
+    /// A weight that can be computed with as it is stored.
+    fn read_plain(self, id: TensorId, expected: &[usize]) -> Result<TensorBytes<'a>, Error> {
+        let (tensor, _) = self.read(id, expected)?.into_parts();
+        candle_dtype(tensor.dtype())
             .map_err(|source| Error::Read { tensor: id, source: source.into() })?;
-        Ok(bytes)
+        Ok(tensor)
     }
 }
 
 /// Writes element `(r, c)` of a matrix with `cols` columns to `dst[c · stride + r]`.
 fn transpose(
-    bytes: &TensorBytes<'_>,
+    weight: &StoredWeight<'_>,
     cols: usize,
     dst: &mut [f32],
     stride: usize,
 ) -> Result<(), moeprune_core::Error> {
     // As many rows at a time as fill a cache line of the destination.
     const BAND: usize = 16;
-    let rows = bytes.elements() / cols.max(1);
+    let rows = weight.elements() / cols.max(1);
     let mut band = vec![0.0; BAND * cols];
     for first in (0..rows).step_by(BAND) {
         let height = BAND.min(rows - first);
-        bytes.decode_f32(first * cols, &mut band[..height * cols])?;
+        weight.decode(first * cols, &mut band[..height * cols])?;
         for c in 0..cols {
             let line = &mut dst[c * stride + first..][..height];
             for (r, value) in line.iter_mut().enumerate() {

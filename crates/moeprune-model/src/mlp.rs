@@ -1,7 +1,7 @@
 //! Gated MLPs: experts, the residual MLP, dense layers.
 
 use candle_core::Tensor;
-use moeprune_core::{Activation, LinearId, MlpProjection, TensorId};
+use moeprune_core::{LinearId, MlpProjection, TensorId};
 
 use crate::{
     ActivationSink, Error,
@@ -18,12 +18,11 @@ pub(crate) struct GatedMlp {
     inner: usize,
 }
 
-/// Where an MLP stands in a layer, and its shape.
+/// The shape of a SiLU-gated MLP without biases.
 #[derive(Clone, Copy)]
 pub(crate) struct MlpShape {
     pub(crate) hidden: usize,
     pub(crate) inner: usize,
-    pub(crate) activation: Activation,
 }
 
 impl GatedMlp {
@@ -34,9 +33,6 @@ impl GatedMlp {
         site: impl Fn(MlpProjection) -> LinearId,
         shape: MlpShape,
     ) -> Result<Self, Error> {
-        if shape.activation != Activation::Silu {
-            return Err(Error::Spec(format!("no activation {:?}", shape.activation)));
-        }
         let id = |p| TensorId::linear(layer, site(p));
         let gate_up =
             [(id(MlpProjection::Gate), shape.inner), (id(MlpProjection::Up), shape.inner)];

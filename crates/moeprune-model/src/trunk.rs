@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 use moeprune_core::{
-    FeedForward, LayerTensor, LinearId, ModelSpec, MoeInput, MoeSpec, Routing, TensorId,
+    FeedForward, LayerTensor, LinearId, MlpSpec, ModelSpec, MoeInput, MoeSpec, TensorId,
     TensorSource,
 };
 
@@ -18,6 +18,7 @@ use crate::{
     norm::RmsNorm,
     ops,
     routing::{ExpertTokens, Routes},
+    runnable,
 };
 
 /// Everything of a decoder layer but its experts: attention, norms, router, and the residual MLP
@@ -119,16 +120,17 @@ impl LayerTrunk {
         let norm = |tensor| {
             RmsNorm::load(weights, TensorId::Layer(layer, tensor), spec.hidden, spec.norm_eps)
         };
-        let shape = |inner| MlpShape { hidden: spec.hidden, inner, activation: spec.activation };
+        runnable::check_layer(parts, layer)?;
+        let shape = |mlp: &MlpSpec| MlpShape { hidden: spec.hidden, inner: mlp.inner };
         let feed_forward = match &parts.feed_forward {
-            FeedForward::Dense { inner } => {
-                Block::Dense(GatedMlp::load(weights, layer, LinearId::Dense, shape(*inner))?)
+            FeedForward::Dense(mlp) => {
+                Block::Dense(GatedMlp::load(weights, layer, LinearId::Dense, shape(mlp))?)
             }
             FeedForward::Moe(moe) => {
-                let residual = match moe.residual_inner {
-                    Some(inner) => Some((
+                let residual = match &moe.residual {
+                    Some(mlp) => Some((
                         norm(LayerTensor::ResidualNorm)?,
-                        GatedMlp::load(weights, layer, LinearId::Residual, shape(inner))?,
+                        GatedMlp::load(weights, layer, LinearId::Residual, shape(mlp))?,
                     )),
                     None => None,
                 };
@@ -247,10 +249,7 @@ impl Router {
         hidden: usize,
         spec: &MoeSpec,
     ) -> Result<Self, Error> {
-        let renormalize = match spec.routing {
-            Routing::SoftmaxTopK { renormalize } => renormalize,
-            other => return Err(Error::Spec(format!("layer {layer}: no routing {other:?}"))),
-        };
+        let renormalize = runnable::renormalizes(&spec.router, layer)?;
         if spec.experts == 0 || spec.top_k == 0 {
             return Err(Error::Spec(format!(
                 "layer {layer}: {} experts, {} for each token; both must be at least 1",

@@ -113,7 +113,7 @@ pub use n_of_m::NOfM;
 pub use outliers::{ScoreSum, count_above, outlier_percent, score_sum};
 pub use owl::Owl;
 pub use per_row::PerRow;
-pub use prune::{PrunedMatrix, mask_matrix, prune_matrix};
+pub use prune::{PrunedMatrix, mask_matrix, prune_matrix, prune_weight};
 pub use reconstruct::{Fallback, enough_inputs, reconstruct_matrix};
 pub use rounding::Rounding;
 pub use sparsegpt::{BlockThreshold, SparseGpt};

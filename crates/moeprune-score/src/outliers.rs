@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use crate::{
     Error,
-    scoring::{RowBuffers, Scoring},
+    scoring::{RowBuffers, Scoring, alone},
     simd::{Level, dispatched},
     sum::wide_sum,
 };
@@ -117,7 +117,8 @@ fn each_row<T: Send>(
     scorer: &dyn WeightScorer,
     reduce: impl Fn(Level, &[f32]) -> T + Sync,
 ) -> Result<Vec<Result<T, Error>>, Error> {
-    let scoring = Scoring::new(matrix, linear, scorer)?;
+    let weight = alone(matrix.view(), linear)?;
+    let scoring = Scoring::new(&weight, linear, scorer)?;
     if scoring.idle {
         return Ok(Vec::new());
     }

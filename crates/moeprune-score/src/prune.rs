@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 
-use moeprune_core::{LinearView, Sparsity, TensorBytes, WeightScorer};
+use moeprune_core::{LinearView, Sparsity, StoredWeight, TensorBytes, WeightScorer};
 use rayon::prelude::*;
 
 use crate::{
     BitMask, Error, MaskPattern, Rounding,
     mask::{count_set, pack},
-    scoring::{RowBuffers, Scoring},
+    scoring::{RowBuffers, Scoring, alone, check_shape},
+    storage::Storage,
 };
 
 /// A matrix with its least important weights zeroed.
@@ -58,7 +59,27 @@ pub fn prune_matrix(
     pattern: &dyn MaskPattern,
     rounding: Rounding,
 ) -> Result<PrunedMatrix, Error> {
-    let scoring = Scoring::new(&tensor, linear, scorer)?;
+    prune_weight(alone(tensor, linear)?, linear, ratio, scorer, pattern, rounding)
+}
+
+/// As [`prune_matrix`], of a weight in any encoding: what it is stored in it stays stored in, and
+/// the bits of every weight that is not chosen stay as they are. The companions do not change, so
+/// the result has the main tensor alone.
+///
+/// # Errors
+/// As [`prune_matrix`].
+pub fn prune_weight(
+    weight: StoredWeight<'_>,
+    linear: &LinearView<'_>,
+    ratio: Sparsity,
+    scorer: &dyn WeightScorer,
+    pattern: &dyn MaskPattern,
+    rounding: Rounding,
+) -> Result<PrunedMatrix, Error> {
+    check_shape(weight.shape(), linear)?;
+    let encoding = weight.encoding();
+    let (tensor, companions) = weight.into_parts();
+    let scoring = Scoring::of(Storage::with(encoding, &companions), linear, scorer)?;
     let masking = Masking::new(&scoring, ratio, pattern, rounding);
     let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
     let (bytes, counts) = match tensor.into_cow() {
@@ -89,7 +110,8 @@ pub fn mask_matrix(
     pattern: &dyn MaskPattern,
     rounding: Rounding,
 ) -> Result<BitMask, Error> {
-    let scoring = Scoring::new(tensor, linear, scorer)?;
+    let weight = alone(tensor.view(), linear)?;
+    let scoring = Scoring::new(&weight, linear, scorer)?;
     let masking = Masking::new(&scoring, ratio, pattern, rounding);
     let mut mask = BitMask::unset(linear.rows, linear.cols);
     let counts = mask

@@ -1,13 +1,17 @@
 //! One matrix, some of its weights zeroed and the others changed to make up for it.
 
 use moeprune_core::{
-    InputHessian, LinearView, Sparsity, StageError, TensorBytes, WeightReconstructor, WeightScorer,
+    InputHessian, LinearView, Sparsity, StageError, StoredWeight, TensorBytes, WeightReconstructor,
+    WeightScorer,
+    encoding::{Row, RowMut},
 };
 use rayon::prelude::*;
 
-use crate::{Error, MaskPattern, PrunedMatrix, Rounding, prune_matrix, weights::check_finite};
+use crate::{
+    Error, MaskPattern, PrunedMatrix, Rounding, prune_matrix, scoring::alone, weights::check_finite,
+};
 
-/// Rows that a thread encodes at a time.
+/// Rows that a thread decodes or encodes at a time.
 const PIECE: usize = 16;
 
 /// The pattern that a reconstruction follows, and how a matrix is pruned when too little is known of
@@ -69,20 +73,13 @@ pub fn reconstruct_matrix(
         let pruned = prune_matrix(tensor, linear, ratio, scorer, pattern, rounding)?;
         return Ok(PrunedMatrix { fallback: true, ..pruned });
     };
-    if *tensor.shape() != [rows, cols] {
-        let got = tensor.shape().to_vec();
-        return Err(Error::Shape { layer, linear: id, expected: [rows, cols], got });
-    }
-    let dtype = tensor.dtype();
-    if !dtype.is_weight() {
-        return Err(Error::Dtype { layer, linear: id, dtype });
-    }
+    let weight = alone(tensor, linear)?;
     if hessian.features != cols || hessian.sums.len() != cols.saturating_mul(cols) {
         let got = hessian.features;
         return Err(Error::Features { layer, linear: id, expected: cols, got });
     }
 
-    let mut weights = decode(&tensor, cols);
+    let mut weights = decode(&weight, cols);
     check_finite(&weights, linear)?;
     let zeroed = reconstructor
         .reconstruct(&mut weights, linear, hessian, ratio, fallback.pattern)
@@ -91,7 +88,7 @@ pub fn reconstruct_matrix(
         let pattern = format!("{reconstructor:?}");
         return Err(Error::WholeMatrix { layer, linear: id, pattern });
     }
-    let tensor = encode(tensor, &weights, linear)?;
+    let tensor = encode(weight, &weights, linear)?;
     Ok(PrunedMatrix { tensor, zeroed, fallback: false })
 }
 
@@ -127,38 +124,41 @@ fn refusal(
     }
 }
 
-fn decode(tensor: &TensorBytes<'_>, cols: usize) -> Vec<f32> {
-    let mut weights = vec![0.0; tensor.elements()];
+fn decode(weight: &StoredWeight<'_>, cols: usize) -> Vec<f32> {
+    let mut weights = vec![0.0; weight.elements()];
     let length = (PIECE * cols).max(1);
     weights.par_chunks_mut(length).enumerate().for_each(|(piece, weights)| {
-        tensor.decode_f32(piece * length, weights).expect("a float type and within the tensor");
+        weight.decode(piece * length, weights).expect("it is within the tensor");
     });
     weights
 }
 
-/// The weights in the type of `tensor`, whose bytes are written over when they are owned.
+/// The weights as `weight` is stored, whose bytes are written over when they are owned.
 fn encode(
-    tensor: TensorBytes<'_>,
+    weight: StoredWeight<'_>,
     weights: &[f32],
     linear: &LinearView<'_>,
 ) -> Result<TensorBytes<'static>, Error> {
-    let (dtype, shape, size) = (tensor.dtype(), tensor.shape().to_vec(), tensor.dtype().bits() / 8);
+    let encoding = weight.encoding();
+    let (tensor, companions) = weight.into_parts();
+    let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
     let mut bytes = tensor.into_bytes();
     let cols = linear.cols;
-    let length = (PIECE * cols).max(1);
-    let pieces = bytes.par_chunks_mut(length * size).zip(weights.par_chunks(length)).enumerate();
-    let too_large = pieces.map_init(Vec::new, |decoded, (piece, (bytes, weights))| {
-        let encoded = TensorBytes::encode(dtype, [weights.len()], weights).expect("a float type");
-        bytes.copy_from_slice(encoded.bytes());
+    let size = (cols * encoding.bits() / 8).max(1);
+    let rows = bytes.par_chunks_mut(size).zip(weights.par_chunks(cols.max(1))).enumerate();
+    let rows = rows.with_min_len(PIECE);
+    let too_large = rows.map_init(Vec::new, |decoded, (index, (main, weights))| {
+        let row = RowMut { index, main: &mut *main, companions: &companions };
+        encoding.encode(weights, row, 0).expect("a plain type takes any value");
         decoded.resize(weights.len(), 0.0);
-        encoded.decode_f32(0, decoded).expect("a float type and within the tensor");
-        // Looking at every one vectorises; hardly any piece has a bad one.
+        encoding.decode(Row { index, main, companions: &companions }, 0, decoded);
+        // Looking at every one vectorises; hardly any row has a bad one.
         let fine = decoded.iter().fold(true, |fine, weight: &f32| fine & weight.is_finite());
         if fine {
             return None;
         }
         let bad = decoded.iter().position(|weight| !weight.is_finite())?;
-        Some(piece * length + bad)
+        Some(index * cols + bad)
     });
     if let Some(at) = too_large.find_map_first(|at| at) {
         let (row, col, weight) = (at / cols, at % cols, weights[at]);

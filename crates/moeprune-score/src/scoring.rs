@@ -1,6 +1,8 @@
 //! A matrix whose rows are about to be scored.
 
-use moeprune_core::{BoundScorer, Dtype, LinearView, TensorBytes, WeightScorer};
+#[cfg(feature = "cuda")]
+use moeprune_core::encoding::Float;
+use moeprune_core::{BoundScorer, LinearView, StoredWeight, TensorBytes, WeightScorer};
 
 use crate::{
     Error,
@@ -12,7 +14,7 @@ use crate::{
 /// A scorer bound to a Linear, with the shapes and types checked.
 pub(crate) struct Scoring<'a> {
     pub(crate) linear: LinearView<'a>,
-    pub(crate) storage: Storage,
+    pub(crate) storage: Storage<'a>,
     pub(crate) level: Level,
     scorer: Box<dyn BoundScorer + 'a>,
     /// Whether the scorer wanted inputs and nothing had reached the Linear.
@@ -29,28 +31,22 @@ pub(crate) struct RowBuffers {
 
 impl<'a> Scoring<'a> {
     pub(crate) fn new(
-        tensor: &TensorBytes<'_>,
+        weight: &'a StoredWeight<'_>,
         linear: &LinearView<'a>,
         scorer: &'a dyn WeightScorer,
     ) -> Result<Self, Error> {
-        let LinearView { layer, id, rows, cols, .. } = *linear;
-        if *tensor.shape() != [rows, cols] {
-            let got = tensor.shape().to_vec();
-            return Err(Error::Shape { layer, linear: id, expected: [rows, cols], got });
-        }
-        Self::of(tensor.dtype(), linear, scorer)
+        check_shape(weight.shape(), linear)?;
+        Self::of(Storage::of(weight), linear, scorer)
     }
 
-    /// Of a matrix that is not at hand but has the shape of `linear`.
+    /// Of a matrix that is stored elsewhere but has the shape of `linear`.
     pub(crate) fn of(
-        dtype: Dtype,
+        storage: Storage<'a>,
         linear: &LinearView<'a>,
         scorer: &'a dyn WeightScorer,
     ) -> Result<Self, Error> {
         let mut linear = *linear;
         let LinearView { layer, id, cols, .. } = linear;
-        let storage =
-            Storage::of(dtype).ok_or_else(|| Error::Dtype { layer, linear: id, dtype })?;
         if let Some(moments) = linear.inputs
             && moments.sum_squares.len() != cols
         {
@@ -70,7 +66,16 @@ impl<'a> Scoring<'a> {
 
     /// Bytes of one row; at least 1, so that empty matrices can be cut into rows too.
     pub(crate) fn row_bytes(&self) -> usize {
-        (self.linear.cols * self.storage.size()).max(1)
+        self.storage.row_bytes(self.linear.cols).max(1)
+    }
+
+    /// The number type, for kernels with code per type; `None` of weights that must be decoded.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn float(&self) -> Option<Float> {
+        match self.storage {
+            Storage::Plain(float) => Some(float),
+            Storage::Encoded(..) => None,
+        }
     }
 
     /// What the magnitude of each column's weights is multiplied by, for scorers that do just that.
@@ -88,12 +93,20 @@ impl<'a> Scoring<'a> {
         let cols = self.linear.cols;
         buffers.scores.resize(cols, 0.0);
         if let Some(factors) = self.column_factors() {
-            if self.storage.score(self.level, bytes, factors, &mut buffers.scores) {
-                return Ok(());
+            match self.storage.score(self.level, bytes, factors, &mut buffers.scores) {
+                Some(true) => return Ok(()),
+                Some(false) => self.decode(row, bytes, buffers),
+                None => {
+                    self.decode(row, bytes, buffers);
+                    let products = buffers.weights.iter().zip(factors).map(|(w, f)| w.abs() * f);
+                    buffers.scores.iter_mut().zip(products).for_each(|(score, p)| *score = p);
+                    if all_good(self.level, &buffers.scores) {
+                        return Ok(());
+                    }
+                }
             }
-            self.decode(bytes, buffers);
         } else {
-            self.decode(bytes, buffers);
+            self.decode(row, bytes, buffers);
             self.scorer.score_row(&buffers.weights, &mut buffers.scores);
             if all_good(self.level, &buffers.scores) {
                 return Ok(());
@@ -114,10 +127,28 @@ impl<'a> Scoring<'a> {
         })
     }
 
-    fn decode(&self, bytes: &[u8], buffers: &mut RowBuffers) {
+    fn decode(&self, row: usize, bytes: &[u8], buffers: &mut RowBuffers) {
         buffers.weights.resize(self.linear.cols, 0.0);
-        self.storage.decode(self.level, bytes, &mut buffers.weights);
+        self.storage.decode(self.level, row, bytes, &mut buffers.weights);
     }
+}
+
+/// A tensor that is the weight of a Linear by itself.
+pub(crate) fn alone<'a>(
+    tensor: TensorBytes<'a>,
+    linear: &LinearView<'_>,
+) -> Result<StoredWeight<'a>, Error> {
+    let (layer, linear_id, dtype) = (linear.layer, linear.id, tensor.dtype());
+    check_shape(tensor.shape(), linear)?;
+    StoredWeight::alone(tensor).map_err(|_| Error::Dtype { layer, linear: linear_id, dtype })
+}
+
+pub(crate) fn check_shape(shape: &[usize], linear: &LinearView<'_>) -> Result<(), Error> {
+    let LinearView { layer, id, rows, cols, .. } = *linear;
+    if *shape == [rows, cols] {
+        return Ok(());
+    }
+    Err(Error::Shape { layer, linear: id, expected: [rows, cols], got: shape.to_vec() })
 }
 
 /// The least key of a score that cannot be ranked.

@@ -1,75 +1,94 @@
 //! Rows of weights in the bytes of a tensor.
+//!
+//! Numbers that stand by themselves have loops per type, compiled per instruction set. Rows in any
+//! other encoding go through [`Encoding`], a call per row.
 
-use moeprune_core::Dtype;
+use moeprune_core::{
+    StoredWeight, TensorBytes,
+    encoding::{Encoding, Float, Row},
+};
 
 use crate::{
     scoring::{UNRANKABLE, rank_key},
     simd::{Level, dispatched, prefetch},
 };
 
-/// The element types weights are stored in, little-endian.
+/// How the rows of a matrix are stored.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Storage {
-    F32,
-    F16,
-    Bf16,
+pub(crate) enum Storage<'a> {
+    /// Numbers of one type, one after the other.
+    Plain(Float),
+    /// Anything else, with what is needed beside the rows.
+    Encoded(&'static dyn Encoding, &'a [TensorBytes<'a>]),
 }
 
-impl Storage {
-    pub(crate) fn of(dtype: Dtype) -> Option<Self> {
-        match dtype {
-            Dtype::F32 => Some(Self::F32),
-            Dtype::F16 => Some(Self::F16),
-            Dtype::BF16 => Some(Self::Bf16),
-            _ => None,
+impl<'a> Storage<'a> {
+    pub(crate) fn of(weight: &'a StoredWeight<'_>) -> Self {
+        Self::with(weight.encoding(), weight.companions())
+    }
+
+    pub(crate) fn with(encoding: &'static dyn Encoding, companions: &'a [TensorBytes<'a>]) -> Self {
+        match encoding.float() {
+            Some(float) => Self::Plain(float),
+            None => Self::Encoded(encoding, companions),
         }
     }
 
-    /// Bytes of one element.
-    pub(crate) fn size(self) -> usize {
+    /// Bytes of `cols` elements, which are whole.
+    pub(crate) fn row_bytes(self, cols: usize) -> usize {
         match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
+            Self::Plain(float) => cols * float.size(),
+            Self::Encoded(encoding, _) => cols * encoding.bits() / 8,
         }
     }
 
-    /// Decodes a row; exact.
-    pub(crate) fn decode(self, level: Level, row: &[u8], weights: &mut [f32]) {
+    /// Decodes row `index`; exact.
+    pub(crate) fn decode(self, level: Level, index: usize, main: &[u8], weights: &mut [f32]) {
         match self {
-            Self::F32 => decode_f32(level, row, weights),
-            Self::F16 => decode_f16(level, row, weights),
-            Self::Bf16 => decode_bf16(level, row, weights),
+            Self::Plain(Float::F32) => decode_f32(level, main, weights),
+            Self::Plain(Float::F16) => decode_f16(level, main, weights),
+            Self::Plain(Float::Bf16) => decode_bf16(level, main, weights),
+            Self::Encoded(encoding, companions) => {
+                encoding.decode(Row { index, main, companions }, 0, weights);
+            }
         }
     }
 
-    /// Scores a row by `|w_j| · factor_j`; whether all scores can be ranked.
+    /// Scores a row by `|w_j| · factor_j`; whether all scores can be ranked. `None` if the weights
+    /// must be decoded first.
     pub(crate) fn score(
         self,
         level: Level,
         row: &[u8],
         factors: &[f32],
         scores: &mut [f32],
-    ) -> bool {
+    ) -> Option<bool> {
         match self {
-            Self::F32 => score_f32(level, row, factors, scores),
-            Self::F16 => score_f16(level, row, factors, scores),
-            Self::Bf16 => score_bf16(level, row, factors, scores),
+            Self::Plain(Float::F32) => Some(score_f32(level, row, factors, scores)),
+            Self::Plain(Float::F16) => Some(score_f16(level, row, factors, scores)),
+            Self::Plain(Float::Bf16) => Some(score_bf16(level, row, factors, scores)),
+            Self::Encoded(..) => None,
         }
     }
 
-    /// Writes plus zero where `mask` is set, which is all bits zero in every type.
+    /// Writes plus zero where `mask` is set, which is all bits zero in every plain type.
     pub(crate) fn zero(self, level: Level, row: &mut [u8], mask: &[bool]) {
         match self {
-            Self::F32 => zero_4(level, row, mask),
-            Self::F16 | Self::Bf16 => zero_2(level, row, mask),
+            Self::Plain(Float::F32) => zero_4(level, row, mask),
+            Self::Plain(Float::F16 | Float::Bf16) => zero_2(level, row, mask),
+            Self::Encoded(encoding, _) => encoding.zero_where(row, mask),
         }
     }
 
     /// Copies `from` to `row` but for plus zero where `mask` is set.
     pub(crate) fn copy(self, level: Level, from: &[u8], row: &mut [u8], mask: &[bool]) {
         match self {
-            Self::F32 => copy_4(level, from, row, mask),
-            Self::F16 | Self::Bf16 => copy_2(level, from, row, mask),
+            Self::Plain(Float::F32) => copy_4(level, from, row, mask),
+            Self::Plain(Float::F16 | Float::Bf16) => copy_2(level, from, row, mask),
+            Self::Encoded(encoding, _) => {
+                row.copy_from_slice(from);
+                encoding.zero_where(row, mask);
+            }
         }
     }
 }
@@ -215,6 +234,8 @@ fn f16(bytes: [u8; 2]) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use moeprune_core::encoding::Float;
+
     use super::Storage;
     use crate::simd::same_at_all_levels;
 
@@ -232,12 +253,12 @@ mod tests {
     #[test]
     fn all_levels_decode_and_zero_alike() {
         let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).chain([7; 28]).collect();
-        for storage in [Storage::F32, Storage::F16, Storage::Bf16] {
-            let len = bytes.len() / storage.size();
+        for float in [Float::F32, Float::F16, Float::Bf16] {
+            let (storage, len) = (Storage::Plain(float), bytes.len() / float.size());
             let mask: Vec<bool> = (0..len).map(|j| j * j % 7 < 3).collect();
             let decoded = same_at_all_levels(|level| {
                 let mut weights = vec![1.5; len];
-                storage.decode(level, &bytes, &mut weights);
+                storage.decode(level, 0, &bytes, &mut weights);
                 weights.into_iter().map(f32::to_bits).collect::<Vec<_>>()
             });
             let zeroed = same_at_all_levels(|level| {
@@ -249,14 +270,14 @@ mod tests {
             });
             let after = same_at_all_levels(|level| {
                 let mut weights = vec![1.5; len];
-                storage.decode(level, &zeroed, &mut weights);
+                storage.decode(level, 0, &zeroed, &mut weights);
                 weights.into_iter().map(f32::to_bits).collect::<Vec<_>>()
             });
             let factors: Vec<f32> = (0..len).map(|j| j as f32 * 1e-3).collect();
             let scores = same_at_all_levels(|level| {
                 let mut scores = vec![1.5; len];
                 let all = storage.score(level, &bytes, &factors, &mut scores);
-                assert!(!all, "some are infinite or not numbers");
+                assert!(all == Some(false), "some are infinite or not numbers");
                 scores.into_iter().map(f32::to_bits).collect::<Vec<_>>()
             });
             let by_one = |j: usize| (f32::from_bits(decoded[j]).abs() * factors[j]).to_bits();

@@ -2,8 +2,8 @@
 
 use moeprune_checkpoint::Family;
 use moeprune_core::{
-    Activation, FeedForward, LayerSpec, LayerTensor, LinearId, LinearShape, ModelSpec, MoeInput,
-    MoeSpec, ParameterCounts, Routing, TensorId,
+    AttentionSpec, FeedForward, GroupedAttention, LayerSpec, LayerTensor, LinearId, MlpSpec,
+    ModelSpec, MoeInput, MoeSpec, ParameterCounts, Part, RouterSpec, TensorId,
 };
 use serde_json::{Map, Value};
 
@@ -154,25 +154,32 @@ impl Shape {
         let moe = MoeSpec {
             experts,
             top_k,
-            expert_inner: inner,
-            routing: Routing::SoftmaxTopK { renormalize: true },
+            router: RouterSpec::softmax(true),
+            expert: MlpSpec::gated(inner),
+            shared: Vec::new(),
+            residual: beside.then(|| MlpSpec::gated(hidden)),
             input: if beside { MoeInput::LayerInput } else { MoeInput::AfterAttention },
-            residual_inner: beside.then_some(hidden),
+        };
+        let layer = LayerSpec {
+            attention: AttentionSpec::Grouped(GroupedAttention {
+                heads,
+                kv_heads,
+                head_dim: hidden / heads,
+                rope_theta: float("rope_theta")?,
+                sliding_window: None,
+            }),
+            feed_forward: FeedForward::Moe(moe),
+            other: Vec::new(),
         };
         let spec = ModelSpec {
             family: published.family().to_owned(),
             hidden,
             vocab,
             max_positions,
-            heads,
-            kv_heads,
-            head_dim: hidden / heads,
-            rope_theta: float("rope_theta")?,
-            sliding_window: None,
             norm_eps: float("rms_norm_eps")?,
             tied_embeddings: false,
-            activation: Activation::Silu,
-            layers: vec![LayerSpec { feed_forward: FeedForward::Moe(moe) }; layers],
+            layers: vec![layer; layers],
+            extra: None,
         };
         let family =
             Family::builtin(published.family()).ok_or_else(|| published.damaged("no family"))?;
@@ -194,28 +201,13 @@ impl Shape {
     /// All tensors, sorted by name as the format's own writer sorts them: expert 10 comes before
     /// expert 2.
     pub(crate) fn tensors(&self) -> Result<Vec<ShapedTensor>, Error> {
-        let ModelSpec { hidden, vocab, .. } = self.spec;
         let mut tensors = Vec::new();
-        let mut push = |part, shape: &[usize]| -> Result<(), Error> {
+        for Part { id: part, shape, .. } in self.spec.parts() {
             let name = self
                 .family
                 .name_of(part)
                 .ok_or_else(|| self.published.damaged(format!("no name for {part}")))?;
-            tensors.push(ShapedTensor { name, part, shape: shape.to_vec() });
-            Ok(())
-        };
-        push(TensorId::Embedding, &[vocab, hidden])?;
-        push(TensorId::FinalNorm, &[hidden])?;
-        push(TensorId::LmHead, &[vocab, hidden])?;
-        for (l, layer) in self.spec.layers.iter().enumerate() {
-            push(TensorId::Layer(l, LayerTensor::InputNorm), &[hidden])?;
-            push(TensorId::Layer(l, LayerTensor::PostAttentionNorm), &[hidden])?;
-            if layer.moe().is_some_and(|moe| moe.residual_inner.is_some()) {
-                push(TensorId::Layer(l, LayerTensor::ResidualNorm), &[hidden])?;
-            }
-            for LinearShape { id, rows, cols } in self.spec.linears(l) {
-                push(TensorId::linear(l, id), &[rows, cols])?;
-            }
+            tensors.push(ShapedTensor { name, part, shape });
         }
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(tensors)
@@ -350,7 +342,11 @@ mod tests {
             let shape = Shape::new(family, &Reduction { scale, ..Reduction::default() });
             match (shape, expected) {
                 (Ok(Shape { spec, .. }), _) => {
-                    let got = (spec.hidden, spec.heads, spec.kv_heads, spec.head_dim);
+                    let AttentionSpec::Grouped(attention) = &spec.layers[0].attention else {
+                        panic!("{family:?}")
+                    };
+                    let GroupedAttention { heads, kv_heads, head_dim, .. } = *attention;
+                    let got = (spec.hidden, heads, kv_heads, head_dim);
                     assert_eq!(Some(got), expected, "{scale}");
                 }
                 (Err(_), None) => {}

@@ -10,7 +10,7 @@ use moeprune_eval::{
     BoxError, EvaluateOptions, Generator, Nll, PerplexityReport, Request, load_documents,
     perplexity, score_each, task_by_name,
 };
-use moeprune_model::{GenerationOptions, LanguageModel};
+use moeprune_model::{GenerationOptions, LanguageModel, check_runnable};
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
@@ -113,6 +113,7 @@ pub(crate) fn evaluate_source(
     on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Score, Error> {
+    check_runnable(spec)?;
     let load = || {
         on.check_whole(checkpoint)?;
         Ok(LanguageModel::load(&weights, spec, on.compute())?)

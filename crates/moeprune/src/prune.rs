@@ -69,6 +69,7 @@ pub fn prune_found(
     let Found { recipe, ref searched } = *found;
     let request = recipe.request(pipeline)?;
     moeprune_engine::check_request(checkpoint.spec(), &request, pipeline)?;
+    moeprune_model::check_runnable(checkpoint.spec())?;
     let report = Run::claim(out, checkpoint, resume)?.complete(|run| {
         let calibration = Calibration::read(calibration, checkpoint, recipe)?;
         run.lap("reading calibration text");

@@ -7,8 +7,8 @@
 use candle_core::{Device, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use moeprune_core::{
-    Activation, Dtype, FeedForward, LayerSpec, LayerTensor, LinearId, ModelSpec, MoeInput, MoeSpec,
-    Routing, StageError, TensorBytes, TensorId, TensorSource,
+    AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerSpec, LayerTensor, LinearId, MlpSpec,
+    ModelSpec, MoeInput, MoeSpec, RouterSpec, StageError, TensorBytes, TensorId, TensorSource,
 };
 use moeprune_model::{Compute, DecoderLayer, Layer, NoSink};
 
@@ -20,25 +20,32 @@ fn arctic_like() -> ModelSpec {
     let moe = MoeSpec {
         experts: EXPERTS,
         top_k: TOP_K,
-        expert_inner: 608,
-        routing: Routing::SoftmaxTopK { renormalize: true },
+        router: RouterSpec::softmax(true),
+        expert: MlpSpec::gated(608),
+        shared: Vec::new(),
+        residual: Some(MlpSpec::gated(hidden)),
         input: MoeInput::LayerInput,
-        residual_inner: Some(hidden),
+    };
+    let layer = LayerSpec {
+        attention: AttentionSpec::Grouped(GroupedAttention {
+            heads: 7,
+            kv_heads: 1,
+            head_dim: 128,
+            rope_theta: 1e6,
+            sliding_window: None,
+        }),
+        feed_forward: FeedForward::Moe(moe),
+        other: Vec::new(),
     };
     ModelSpec {
         family: "arctic".into(),
         hidden,
         vocab: 16,
         max_positions: 4096,
-        heads: 7,
-        kv_heads: 1,
-        head_dim: 128,
-        rope_theta: 1e6,
-        sliding_window: None,
         norm_eps: 1e-5,
         tied_embeddings: false,
-        activation: Activation::Silu,
-        layers: vec![LayerSpec { feed_forward: FeedForward::Moe(moe) }],
+        layers: vec![layer],
+        extra: None,
     }
 }
 

@@ -1,5 +1,5 @@
 /*!
-What the stage traits promise, as tests that any implementation can run.
+What the stage traits, encodings, files and containers promise, as tests that any implementation can run.
 
 Each suite takes an implementation and panics with what it did wrong. A crate with a stage of its
 own runs it in two lines:
@@ -34,11 +34,15 @@ use proptest::{
 
 pub mod allocator;
 pub mod clustering;
+pub mod container;
+pub mod encoding;
+pub mod files;
 pub mod reconstructor;
 pub mod saliency;
 pub mod scorer;
 pub mod selector;
 pub mod similarity;
+pub mod tensors;
 
 /// Runs `property` on values of `strategy`, the same ones each time.
 ///

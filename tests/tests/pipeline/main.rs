@@ -10,6 +10,7 @@ mod embedded_model;
 mod expert_ratios;
 mod experts_in_pieces;
 mod idle_experts;
+mod opaque_family;
 mod reference_masks;
 mod reference_sparsegpt;
 mod refusals;

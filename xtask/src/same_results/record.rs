@@ -87,10 +87,10 @@ impl Recorder {
                 self.case(&place, &recipe)
                     .with_context(|| format!("{}/{}", model.name, recipe.name))?;
                 let seconds = start.elapsed().as_secs_f64();
-                println!("  {}/{}: {seconds:.1} s", model.name, recipe.name);
+                line!("  {}/{}: {seconds:.1} s", model.name, recipe.name)?;
             }
         }
-        println!("  recorded in {:.1} s", start.elapsed().as_secs_f64());
+        line!("  recorded in {:.1} s", start.elapsed().as_secs_f64())?;
         Ok(())
     }
 

@@ -1,14 +1,24 @@
 //! What an observation must fulfil to be written or believed.
 
-use moeprune_core::{InputMoments, LinearId, Observation, RoutingSums};
+use moeprune_core::{
+    InputMoments, LinearId, Observation, RoutingSums,
+    observation::{Kind, Shape, Statistic, Statistics, Values},
+};
 
-use super::name::{Field, InputField, Name, RoutingField};
+use super::name::{Group, Of};
 
 /// A tensor that does not hold what it must.
 pub(super) struct Flaw {
     pub(super) tensor: String,
     pub(super) expected: String,
     pub(super) got: String,
+}
+
+impl Flaw {
+    /// Of the tensor `row` of a group.
+    fn new(group: Group, row: &str, expected: impl Into<String>, got: impl ToString) -> Self {
+        Self { tensor: format!("{group}.{row}"), expected: expected.into(), got: got.to_string() }
+    }
 }
 
 /// Beyond this a sum of counts could not be told from an overflow.
@@ -18,133 +28,123 @@ const MOST_EXPERTS: usize = 1 << 16;
 pub(super) fn check(observation: &Observation) -> Result<(), Flaw> {
     for (layer, seen) in observation.layers.iter().enumerate() {
         if let Some(routing) = &seen.routing {
-            check_routing(layer, routing)?;
+            check_routing(Group { layer, of: Of::Routing }, routing)?;
         }
         for (&site, moments) in &seen.inputs {
-            check_input(layer, site, moments)?;
+            check_input(Group { layer, of: Of::Input(site) }, site, moments)?;
         }
     }
     Ok(())
 }
 
-fn check_routing(layer: usize, routing: &RoutingSums) -> Result<(), Flaw> {
-    use RoutingField::{
-        Coactivation, Counts, GateSums, GatedOutputNorms, OutputNorms, OutputPeaks, OutputSums,
-        Tokens, TopK,
-    };
-    let flaw = |field, expected: String, got: String| {
-        let tensor = Name { layer, field: Field::Routing(field) }.to_string();
-        Err(Flaw { tensor, expected, got })
-    };
+fn check_routing(group: Group, routing: &RoutingSums) -> Result<(), Flaw> {
+    let flaw = |row, expected: String, got: String| Err(Flaw::new(group, row, expected, got));
     let (n, tokens, top_k) = (routing.experts(), routing.tokens, routing.top_k);
     if tokens > MOST_TOKENS {
-        return flaw(Tokens, format!("at most {MOST_TOKENS}"), tokens.to_string());
+        return flaw("tokens", format!("at most {MOST_TOKENS}"), tokens.to_string());
     }
     if n > MOST_EXPERTS {
-        return flaw(Counts, format!("at most {MOST_EXPERTS} experts"), n.to_string());
+        return flaw("counts", format!("at most {MOST_EXPERTS} experts"), n.to_string());
     }
     if top_k > n {
-        return flaw(TopK, format!("at most {n}, the number of experts"), top_k.to_string());
+        return flaw("top_k", format!("at most {n}, the number of experts"), top_k.to_string());
     }
     if let Some(count) = routing.counts.iter().find(|&&count| count > tokens) {
-        return flaw(Counts, format!("at most {tokens}, the tokens"), count.to_string());
+        return flaw("counts", format!("at most {tokens}, the tokens"), count.to_string());
     }
-    let pairs = &routing.coactivation;
-    if pairs.len() != n * n {
-        return flaw(Coactivation, format!("{} values", n * n), pairs.len().to_string());
+    check_lengths(group, routing)?;
+    check_pairs(group, routing)?;
+    let sum = |counts: &[u64]| counts.iter().map(|&count| u128::from(count)).sum::<u128>();
+    let (wide, k) = (u128::from(tokens), top_k as u128);
+    let (counted, paired) = (sum(&routing.counts), sum(&routing.coactivation));
+    if counted != wide * k {
+        return flaw("counts", format!("a sum of {tokens} · {top_k}"), counted.to_string());
     }
+    if paired != wide * k * k.saturating_sub(1) {
+        let expected = format!("a sum of {tokens} · {top_k} · ({top_k} − 1)");
+        return flaw("coactivation", expected, paired.to_string());
+    }
+    check_floats(group, routing)
+}
+
+/// Symmetric, a zero diagonal, and no pair more often than either of it.
+fn check_pairs(group: Group, routing: &RoutingSums) -> Result<(), Flaw> {
+    let flaw = |expected: String, got| Err(Flaw::new(group, "coactivation", expected, got));
+    let (n, pairs) = (routing.experts(), &routing.coactivation);
     for i in 0..n {
         for j in 0..=i {
             let (below, above) = (pairs[i * n + j], pairs[j * n + i]);
             let most = routing.counts[i].min(routing.counts[j]);
             if i == j && below != 0 {
-                return flaw(Coactivation, "a zero diagonal".into(), format!("{below} at {i}"));
+                return flaw("a zero diagonal".into(), format!("{below} at {i}"));
             }
             if below != above {
                 let got = format!("{below} and {above} for experts {i} and {j}");
-                return flaw(Coactivation, "a symmetric matrix".into(), got);
+                return flaw("a symmetric matrix".into(), got);
             }
             if below > most {
                 let got = format!("{below} for experts {i} and {j}");
-                return flaw(Coactivation, format!("at most {most}, as often as chosen"), got);
+                return flaw(format!("at most {most}, as often as chosen"), got);
             }
         }
-    }
-    let sum = |counts: &[u64]| counts.iter().map(|&count| u128::from(count)).sum::<u128>();
-    let (wide, k) = (u128::from(tokens), top_k as u128);
-    if sum(&routing.counts) != wide * k {
-        let expected = format!("a sum of {tokens} · {top_k}");
-        return flaw(Counts, expected, sum(&routing.counts).to_string());
-    }
-    if sum(pairs) != wide * k * k.saturating_sub(1) {
-        let expected = format!("a sum of {tokens} · {top_k} · ({top_k} − 1)");
-        return flaw(Coactivation, expected, sum(pairs).to_string());
-    }
-    for (field, sums) in [
-        (GateSums, &routing.gate_sums),
-        (GatedOutputNorms, &routing.gated_output_norms),
-        (OutputNorms, &routing.output_norms),
-    ] {
-        if sums.len() != n {
-            return flaw(field, format!("{n} values"), sums.len().to_string());
-        }
-        if let Some((at, got)) = not_a_sum(sums) {
-            return flaw(field, SUM.into(), format!("{got} at {at}"));
-        }
-    }
-    let peaks = &routing.output_peaks;
-    if !peaks.is_empty() && peaks.len() != n {
-        return flaw(OutputPeaks, format!("{n} values"), peaks.len().to_string());
-    }
-    if let Some((at, got)) = not_a_sum(peaks) {
-        return flaw(OutputPeaks, SUM.into(), format!("{got} at {at}"));
-    }
-    let outputs = &routing.output_sums;
-    if !outputs.len().is_multiple_of(n.max(1)) || (n == 0 && !outputs.is_empty()) {
-        return flaw(
-            OutputSums,
-            format!("as many values of each of {n} experts"),
-            outputs.len().to_string(),
-        );
-    }
-    if let Some(at) = outputs.iter().position(|sum| !sum.is_finite()) {
-        return flaw(OutputSums, "finite values".into(), format!("{} at {at}", outputs[at]));
     }
     Ok(())
 }
 
-fn check_input(layer: usize, site: LinearId, moments: &InputMoments) -> Result<(), Flaw> {
-    use InputField::{Calls, SumSquares, Tokens};
-    let flaw = |field, expected: String, got: String| {
-        let tensor = Name { layer, field: Field::Input(site, field) }.to_string();
-        Err(Flaw { tensor, expected, got })
-    };
+fn check_input(group: Group, site: LinearId, moments: &InputMoments) -> Result<(), Flaw> {
+    let flaw = |row, expected: String, got: String| Err(Flaw::new(group, row, expected, got));
     let InputMoments { tokens, calls, sum_squares } = moments;
     let (tokens, calls) = (*tokens, *calls);
     if site.input_site() != site {
         let expected = format!("sums under {}, whose input it is", site.input_site());
-        return flaw(SumSquares, expected, format!("sums under {site}"));
+        return flaw("sum_squares", expected, format!("sums under {site}"));
     }
     if tokens > MOST_TOKENS {
-        return flaw(Tokens, format!("at most {MOST_TOKENS}"), tokens.to_string());
+        return flaw("tokens", format!("at most {MOST_TOKENS}"), tokens.to_string());
     }
     if !(tokens.min(1)..=tokens).contains(&calls) {
-        return flaw(Calls, format!("{} to {tokens}", tokens.min(1)), calls.to_string());
+        return flaw("calls", format!("{} to {tokens}", tokens.min(1)), calls.to_string());
     }
-    if let Some((at, got)) = not_a_sum(sum_squares) {
-        return flaw(SumSquares, SUM.into(), format!("{got} at {at}"));
-    }
+    check_lengths(group, moments)?;
+    check_floats(group, moments)?;
     if tokens == 0
         && let Some(got) = sum_squares.iter().find(|&&sum| sum != 0.0)
     {
-        return flaw(SumSquares, "zeros, as no token came".into(), got.to_string());
+        return flaw("sum_squares", "zeros, as no token came".into(), got.to_string());
     }
     Ok(())
 }
 
-const SUM: &str = "finite values, none negative";
+/// As many values in every row as its shape has.
+fn check_lengths<S: Statistics>(group: Group, sums: &S) -> Result<(), Flaw> {
+    let n = sums.experts();
+    let wrong = |row: &&Statistic<S>| {
+        let len = row.of(sums).len();
+        let missing = len == 0 && row.may_be_missing();
+        !missing && row.shape.dims(n, len).iter().product::<usize>() != len
+    };
+    let Some(row) = S::ROWS.iter().find(wrong) else { return Ok(()) };
+    let expected = match row.shape {
+        Shape::PerPair => format!("{} values", n * n),
+        Shape::PerExpertFeature => format!("as many values of each of {n} experts"),
+        Shape::Scalar | Shape::PerExpert | Shape::PerInputFeature => format!("{n} values"),
+    };
+    Err(Flaw::new(group, row.name, expected, row.of(sums).len()))
+}
 
-fn not_a_sum(sums: &[f64]) -> Option<(usize, f64)> {
-    let bad = |sum: &f64| !sum.is_finite() || sum.is_sign_negative();
-    sums.iter().position(bad).map(|at| (at, sums[at]))
+/// Finite values in every row, and none negative but where a sum may be.
+fn check_floats<S: Statistics>(group: Group, sums: &S) -> Result<(), Flaw> {
+    for row in S::ROWS {
+        let Values::Floats(values) = row.of(sums) else { continue };
+        let (bad, expected): (fn(&f64) -> bool, _) = match row.kind {
+            Kind::SignedSum | Kind::Constant => (|sum| !sum.is_finite(), "finite values"),
+            Kind::Sum | Kind::Max | Kind::Count => {
+                (|sum| !sum.is_finite() || sum.is_sign_negative(), "finite values, none negative")
+            }
+        };
+        if let Some(at) = values.iter().position(bad) {
+            return Err(Flaw::new(group, row.name, expected, format!("{} at {at}", values[at])));
+        }
+    }
+    Ok(())
 }

@@ -15,7 +15,7 @@ The header's `__metadata__` MUST hold these keys, each once; a reader MAY ignore
 | `format` | `moeprune-observation` |
 | `version` | `1`; a reader MUST refuse any other |
 | `model_fingerprint` | the model the sums belong to |
-| `corpora` | a JSON array, one object a text: `name`, `sha256`, `samples`, `sequence_len`, `seed`, and `repeated` if that is not 1 |
+| `corpora` | a JSON array, one object per text: `name`, `sha256`, `samples`, `sequence_len`, `seed`, and `repeated` if that is not 1 |
 | `layers` | the number of decoder layers `L`, at most 4096, in decimal without leading zeros |
 
 ## Tensors
@@ -42,7 +42,9 @@ features:
 `{site}` is the [name](moeprune_core::LinearId) of a Linear that is an
 [input site](moeprune_core::LinearId::input_site). A layer MAY lack its routing tensors, and any
 site; where one tensor of a group is there, the whole group MUST be, `output_peaks` and
-`output_sums` excepted: either MAY be missing.
+`output_sums` excepted: either MAY be missing. The tensors of a group are the rows of its
+[table](moeprune_core::observation::Statistics), and those that MAY be missing are the rows that a
+later revision of the table brought.
 
 ## Values
 

@@ -2,108 +2,80 @@
 
 use std::fmt;
 
-use moeprune_core::LinearId;
+use moeprune_core::{
+    InputMoments, LinearId, RoutingSums,
+    observation::{Statistic, Statistics},
+};
 
+/// A group of statistics in a file; its rows are those of the group's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Group {
+    pub(super) layer: usize,
+    pub(super) of: Of,
+}
+
+/// What a group is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Of {
+    /// [`RoutingSums`].
+    Routing,
+    /// [`InputMoments`].
+    Input(LinearId),
+}
+
+/// A row of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Name {
-    pub(super) layer: usize,
-    pub(super) field: Field,
+    pub(super) group: Group,
+    row: &'static str,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Field {
-    Routing(RoutingField),
-    Input(LinearId, InputField),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum RoutingField {
-    Tokens,
-    TopK,
-    Counts,
-    Coactivation,
-    GateSums,
-    GatedOutputNorms,
-    OutputNorms,
-    OutputPeaks,
-    OutputSums,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum InputField {
-    Tokens,
-    Calls,
-    SumSquares,
-}
-
-impl RoutingField {
-    pub(super) const ALL: [Self; 9] = [
-        Self::Tokens,
-        Self::TopK,
-        Self::Counts,
-        Self::Coactivation,
-        Self::GateSums,
-        Self::GatedOutputNorms,
-        Self::OutputNorms,
-        Self::OutputPeaks,
-        Self::OutputSums,
-    ];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Tokens => "tokens",
-            Self::TopK => "top_k",
-            Self::Counts => "counts",
-            Self::Coactivation => "coactivation",
-            Self::GateSums => "gate_sums",
-            Self::GatedOutputNorms => "gated_output_norms",
-            Self::OutputNorms => "output_norms",
-            Self::OutputPeaks => "output_peaks",
-            Self::OutputSums => "output_sums",
-        }
+impl Group {
+    pub(super) fn name<S>(self, row: &Statistic<S>) -> Name {
+        Name { group: self, row: row.name }
     }
 }
 
-impl InputField {
-    const ALL: [Self; 3] = [Self::Tokens, Self::Calls, Self::SumSquares];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Tokens => "tokens",
-            Self::Calls => "calls",
-            Self::SumSquares => "sum_squares",
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { layer, of } = self;
+        match of {
+            Of::Routing => write!(f, "layer.{layer}.routing"),
+            Of::Input(site) => write!(f, "layer.{layer}.input.{site}"),
         }
     }
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { layer, field } = self;
-        match field {
-            Field::Routing(field) => write!(f, "layer.{layer}.routing.{}", field.as_str()),
-            Field::Input(site, field) => write!(f, "layer.{layer}.input.{site}.{}", field.as_str()),
-        }
+        let Self { group, row } = self;
+        write!(f, "{group}.{row}")
     }
 }
 
 impl Name {
+    /// Not after any row of the group.
+    pub(super) fn first_of(group: Group) -> Self {
+        Self { group, row: "" }
+    }
+
     /// Only the one spelling that [`Display`](fmt::Display) gives.
     pub(super) fn parse(name: &str) -> Option<Self> {
         let (layer, rest) = name.strip_prefix("layer.")?.split_once('.')?;
         let (part, rest) = rest.split_once('.')?;
-        let field = match part {
-            "routing" => {
-                Field::Routing(RoutingField::ALL.into_iter().find(|f| f.as_str() == rest)?)
-            }
+        let (of, row) = match part {
+            "routing" => (Of::Routing, row::<RoutingSums>(rest)?),
             "input" => {
-                let (site, field) = rest.rsplit_once('.')?;
-                let site: LinearId = site.parse().ok()?;
-                let field = InputField::ALL.into_iter().find(|f| f.as_str() == field)?;
-                Field::Input(site, field)
+                let (site, rest) = rest.rsplit_once('.')?;
+                (Of::Input(site.parse().ok()?), row::<InputMoments>(rest)?)
             }
             _ => return None,
         };
-        let parsed = Self { layer: layer.parse().ok()?, field };
+        let parsed = Self { group: Group { layer: layer.parse().ok()?, of }, row };
         (parsed.to_string() == name).then_some(parsed)
     }
+}
+
+fn row<S: Statistics>(name: &str) -> Option<&'static str> {
+    S::ROWS.iter().map(|row| row.name).find(|row| *row == name)
 }

@@ -10,6 +10,7 @@ use std::{
 
 use moeprune_core::{
     CorpusTag, InputMoments, LayerObservation, LinearId, Observation, RoutingSums,
+    observation::{Shape, Statistic, Statistics, ValuesMut},
 };
 use serde::{
     Deserialize, Deserializer,
@@ -19,7 +20,7 @@ use serde::{
 use super::{
     FORMAT, VERSION,
     check::{Flaw, check},
-    name::{Field, InputField, Name, RoutingField},
+    name::{Group, Name, Of},
 };
 use crate::Error;
 
@@ -246,7 +247,7 @@ fn locate(header: &Header, data: Data, layers: usize) -> Result<BTreeMap<Name, L
     let mut ranges = Vec::with_capacity(header.tensors.len());
     for (text, Info { dtype, shape, data_offsets: (begin, end) }) in &header.tensors {
         let (begin, end) = (*begin, *end);
-        let name = Name::parse(text).filter(|name| name.layer < layers);
+        let name = Name::parse(text).filter(|name| name.group.layer < layers);
         let name = name.ok_or_else(|| file(format!("it has an unknown tensor `{text:.80}`")))?;
         if begin > end || end > data.length {
             let got = format!("bytes {begin} to {end}");
@@ -285,70 +286,74 @@ struct Tensors {
 
 impl Tensors {
     fn routing(&mut self, layer: usize) -> Result<Option<RoutingSums>, Problem> {
-        use RoutingField as F;
-        let name = |field| Name { layer, field: Field::Routing(field) };
-        if !F::ALL.iter().any(|&field| self.tensors.contains_key(&name(field))) {
-            return Ok(None);
+        let group = Group { layer, of: Of::Routing };
+        match self.groups(layer).contains(&group) {
+            true => self.group(group).map(Some),
+            false => Ok(None),
         }
-        let n = self.length(name(F::Counts))?;
-        let top_k = self.count(name(F::TopK))?;
-        Ok(Some(RoutingSums {
-            tokens: self.count(name(F::Tokens))?,
-            top_k: usize::try_from(top_k)
-                .map_err(|_| flaw(name(F::TopK), "a number of experts", top_k))?,
-            counts: self.values(name(F::Counts), "U64", &[n], u64::from_le_bytes)?,
-            coactivation: self.values(name(F::Coactivation), "U64", &[n, n], u64::from_le_bytes)?,
-            gate_sums: self.values(name(F::GateSums), "F64", &[n], f64::from_le_bytes)?,
-            gated_output_norms: self.values(
-                name(F::GatedOutputNorms),
-                "F64",
-                &[n],
-                f64::from_le_bytes,
-            )?,
-            output_norms: self.values(name(F::OutputNorms), "F64", &[n], f64::from_le_bytes)?,
-            output_peaks: match self.tensors.contains_key(&name(F::OutputPeaks)) {
-                true => self.values(name(F::OutputPeaks), "F64", &[n], f64::from_le_bytes)?,
-                false => Vec::new(),
-            },
-            output_sums: match self.tensors.get(&name(F::OutputSums)).map(|t| t.shape.clone()) {
-                None => Vec::new(),
-                Some(shape) => {
-                    let hidden = shape.get(1).copied().unwrap_or_default();
-                    let shape = &[n, hidden];
-                    self.values(name(F::OutputSums), "F64", shape, f64::from_le_bytes)?
-                }
-            },
-        }))
     }
 
     fn inputs(&mut self, layer: usize) -> Result<BTreeMap<LinearId, InputMoments>, Problem> {
-        use InputField as F;
-        let mut sites: Vec<LinearId> = Vec::new();
-        let first = Name { layer, field: Field::Routing(RoutingField::Tokens) };
-        for name in self.tensors.range(first..).map(|(name, _)| name) {
-            match name.field {
-                _ if name.layer != layer => break,
-                Field::Input(site, _) if sites.last() != Some(&site) => sites.push(site),
-                _ => {}
+        let mut inputs = BTreeMap::new();
+        for group in self.groups(layer) {
+            if let Of::Input(site) = group.of {
+                inputs.insert(site, self.group(group)?);
             }
         }
-        let mut inputs = BTreeMap::new();
-        for site in sites {
-            let name = |field| Name { layer, field: Field::Input(site, field) };
-            let features = self.length(name(F::SumSquares))?;
-            let moments = InputMoments {
-                tokens: self.count(name(F::Tokens))?,
-                calls: self.count(name(F::Calls))?,
-                sum_squares: self.values(
-                    name(F::SumSquares),
-                    "F64",
-                    &[features],
-                    f64::from_le_bytes,
-                )?,
-            };
-            inputs.insert(site, moments);
-        }
         Ok(inputs)
+    }
+
+    /// The groups of a layer that some tensor is of, ascending.
+    fn groups(&self, layer: usize) -> Vec<Group> {
+        let first = Name::first_of(Group { layer, of: Of::Routing });
+        let of_layer = self.tensors.range(first..).map(|(name, _)| name.group);
+        let mut groups: Vec<Group> = of_layer.take_while(|group| group.layer == layer).collect();
+        groups.dedup();
+        groups
+    }
+
+    /// Every row of a group's table.
+    fn group<S: Statistics>(&mut self, group: Group) -> Result<S, Problem> {
+        let mut sums = S::default();
+        let experts = match S::ROWS.iter().find(|row| row.shape == Shape::PerExpert) {
+            Some(row) => self.length(group.name(row))?,
+            None => 0,
+        };
+        for row in S::ROWS {
+            let name = group.name(row);
+            if row.may_be_missing() && !self.tensors.contains_key(&name) {
+                continue;
+            }
+            let shape = self.shape(name, row, experts)?;
+            match row.of_mut(&mut sums) {
+                ValuesMut::Size(size) => {
+                    let count = self.count(name)?;
+                    *size = usize::try_from(count)
+                        .map_err(|_| flaw(name, "a number that fits in memory", count))?;
+                }
+                ValuesMut::Count(count) => *count = self.count(name)?,
+                ValuesMut::Counts(counts) => {
+                    *counts = self.values(name, "U64", &shape, u64::from_le_bytes)?;
+                }
+                ValuesMut::Floats(values) => {
+                    *values = self.values(name, "F64", &shape, f64::from_le_bytes)?;
+                }
+            }
+        }
+        Ok(sums)
+    }
+
+    /// The shape a tensor must have; of a number of features, any.
+    fn shape<S>(&self, name: Name, row: &Statistic<S>, n: u64) -> Result<Vec<u64>, Problem> {
+        Ok(match row.shape {
+            Shape::Scalar => Vec::new(),
+            Shape::PerExpert => vec![n],
+            Shape::PerPair => vec![n, n],
+            Shape::PerExpertFeature => {
+                vec![n, self.get(name)?.shape.get(1).copied().unwrap_or_default()]
+            }
+            Shape::PerInputFeature => vec![self.length(name)?],
+        })
     }
 
     fn get(&self, name: Name) -> Result<&Located, Problem> {

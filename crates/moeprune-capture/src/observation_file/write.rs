@@ -5,14 +5,17 @@ use std::{
     path::Path,
 };
 
-use moeprune_core::{InputMoments, Observation, RoutingSums};
+use moeprune_core::{
+    Observation,
+    observation::{Statistics, Values},
+};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
     FORMAT, VERSION,
     check::{Flaw, check},
-    name::{Field, InputField, Name, RoutingField},
+    name::{Group, Name, Of},
 };
 use crate::Error;
 
@@ -62,7 +65,7 @@ fn write_to(observation: &Observation, out: &mut dyn Write) -> io::Result<()> {
     let header = header(observation, &tensors);
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(header.as_bytes())?;
-    tensors.iter().try_for_each(|tensor| tensor.values.write_to(out))
+    tensors.iter().try_for_each(|tensor| write_values(tensor.values, out))
 }
 
 struct Tensor<'a> {
@@ -71,51 +74,28 @@ struct Tensor<'a> {
     values: Values<'a>,
 }
 
-#[derive(Clone, Copy)]
-enum Values<'a> {
-    Count(u64),
-    Counts(&'a [u64]),
-    Sums(&'a [f64]),
-}
-
 fn tensors(observation: &Observation) -> Vec<Tensor<'_>> {
     let mut tensors = Vec::new();
     for (layer, seen) in observation.layers.iter().enumerate() {
-        let mut push = |field, shape: &[usize], values| {
-            tensors.push(Tensor { name: Name { layer, field }, shape: shape.to_vec(), values });
-        };
         if let Some(routing) = &seen.routing {
-            let RoutingSums { counts, coactivation, gate_sums, .. } = routing;
-            let RoutingSums { gated_output_norms, output_norms, .. } = routing;
-            let RoutingSums { output_peaks, output_sums, .. } = routing;
-            let n = counts.len();
-            let mut push =
-                |field, shape: &[usize], values| push(Field::Routing(field), shape, values);
-            push(RoutingField::Tokens, &[], Values::Count(routing.tokens));
-            push(RoutingField::TopK, &[], Values::Count(routing.top_k as u64));
-            push(RoutingField::Counts, &[n], Values::Counts(counts));
-            push(RoutingField::Coactivation, &[n, n], Values::Counts(coactivation));
-            push(RoutingField::GateSums, &[n], Values::Sums(gate_sums));
-            push(RoutingField::GatedOutputNorms, &[n], Values::Sums(gated_output_norms));
-            push(RoutingField::OutputNorms, &[n], Values::Sums(output_norms));
-            if !output_peaks.is_empty() {
-                push(RoutingField::OutputPeaks, &[n], Values::Sums(output_peaks));
-            }
-            if !output_sums.is_empty() {
-                let hidden = output_sums.len() / n.max(1);
-                push(RoutingField::OutputSums, &[n, hidden], Values::Sums(output_sums));
-            }
+            push(&mut tensors, Group { layer, of: Of::Routing }, routing);
         }
         for (&site, moments) in &seen.inputs {
-            let InputMoments { tokens, calls, sum_squares } = moments;
-            let mut push =
-                |field, shape: &[usize], values| push(Field::Input(site, field), shape, values);
-            push(InputField::Tokens, &[], Values::Count(*tokens));
-            push(InputField::Calls, &[], Values::Count(*calls));
-            push(InputField::SumSquares, &[sum_squares.len()], Values::Sums(sum_squares));
+            push(&mut tensors, Group { layer, of: Of::Input(site) }, moments);
         }
     }
     tensors
+}
+
+fn push<'a, S: Statistics>(tensors: &mut Vec<Tensor<'a>>, group: Group, sums: &'a S) {
+    for row in S::ROWS {
+        let values = row.of(sums);
+        if values.is_empty() && row.may_be_missing() {
+            continue;
+        }
+        let shape = row.shape.dims(sums.experts(), values.len());
+        tensors.push(Tensor { name: group.name(row), shape, values });
+    }
 }
 
 fn header(observation: &Observation, tensors: &[Tensor<'_>]) -> String {
@@ -148,7 +128,7 @@ fn header(observation: &Observation, tensors: &[Tensor<'_>]) -> String {
     for Tensor { name, shape, values } in tensors {
         let begin = end;
         end += values.len() * 8;
-        let info = json!({ "dtype": values.dtype(), "shape": shape, "data_offsets": [begin, end] });
+        let info = json!({ "dtype": dtype(*values), "shape": shape, "data_offsets": [begin, end] });
         header.insert(name.to_string(), info);
     }
     let mut header = Value::Object(header).to_string();
@@ -158,37 +138,28 @@ fn header(observation: &Observation, tensors: &[Tensor<'_>]) -> String {
     header
 }
 
-impl Values<'_> {
-    fn dtype(&self) -> &'static str {
-        match self {
-            Self::Count(_) | Self::Counts(_) => "U64",
-            Self::Sums(_) => "F64",
-        }
+fn dtype(values: Values<'_>) -> &'static str {
+    match values {
+        Values::Size(_) | Values::Count(_) | Values::Counts(_) => "U64",
+        Values::Floats(_) => "F64",
     }
+}
 
-    fn len(&self) -> usize {
-        match self {
-            Self::Count(_) => 1,
-            Self::Counts(counts) => counts.len(),
-            Self::Sums(sums) => sums.len(),
-        }
+fn write_values(values: Values<'_>, out: &mut dyn Write) -> io::Result<()> {
+    fn write<T: Copy>(
+        out: &mut dyn Write,
+        values: &[T],
+        bytes: impl Fn(T) -> [u8; 8],
+    ) -> io::Result<()> {
+        values.chunks(4096).try_for_each(|chunk| {
+            let chunk: Vec<[u8; 8]> = chunk.iter().map(|&value| bytes(value)).collect();
+            out.write_all(chunk.as_flattened())
+        })
     }
-
-    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
-        fn write<T: Copy>(
-            out: &mut dyn Write,
-            values: &[T],
-            bytes: impl Fn(T) -> [u8; 8],
-        ) -> io::Result<()> {
-            values.chunks(4096).try_for_each(|chunk| {
-                let chunk: Vec<[u8; 8]> = chunk.iter().map(|&value| bytes(value)).collect();
-                out.write_all(chunk.as_flattened())
-            })
-        }
-        match *self {
-            Self::Count(count) => out.write_all(&count.to_le_bytes()),
-            Self::Counts(counts) => write(out, counts, u64::to_le_bytes),
-            Self::Sums(sums) => write(out, sums, f64::to_le_bytes),
-        }
+    match values {
+        Values::Size(size) => out.write_all(&(size as u64).to_le_bytes()),
+        Values::Count(count) => out.write_all(&count.to_le_bytes()),
+        Values::Counts(counts) => write(out, counts, u64::to_le_bytes),
+        Values::Floats(sums) => write(out, sums, f64::to_le_bytes),
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use moeprune_capture::{observation_sha256, read_observation, write_observation};
 use moeprune_core::{
     AttentionProjection, CorpusTag, InputMoments, LayerObservation, LinearId, MlpProjection,
-    Observation, RoutingSums,
+    Observation, RoutingSums, observation::Statistics as _,
 };
 use proptest::prelude::*;
 use safetensors::SafeTensors;
@@ -94,6 +94,37 @@ fn the_file_is_as_documented() {
     assert_eq!(read_observation(&path).unwrap(), observation);
     assert_eq!(observation_sha256(&observation), format!("{:x}", Sha256::digest(&bytes)));
     insta::assert_snapshot!(observation_sha256(&observation), @"96004ff232c7d1e28f28c4b25e3bdbd0b3ba4e56343f012ca2ac1543f7b779ac");
+}
+
+/// [`small`] with every row of every table.
+fn full() -> Observation {
+    let mut full = small();
+    let routing = full.layers[1].routing.as_mut().unwrap();
+    routing.output_peaks = vec![1.5, 0.25, 4.0];
+    routing.output_sums = vec![0.5, -1.0, 2.0, -0.0, 1e-300, 7.0];
+    full
+}
+
+#[test]
+fn equal_observations_are_equal_files_of_every_version() {
+    insta::assert_snapshot!(observation_sha256(&full()), @"39a62ef5bc307674d9d7aeeea8f824d280670d9209e8f9f5178684d41165a346");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("observation");
+    write_observation(&full(), &path).unwrap();
+    assert_eq!(read_observation(&path).unwrap(), full());
+}
+
+#[test]
+fn rows_that_came_later_may_be_missing_and_no_others() {
+    let later = |name: &str| RoutingSums::ROWS.iter().find(|row| row.name == name).unwrap();
+    for (name, may_be_missing) in [("output_peaks", true), ("output_sums", true), ("counts", false)]
+    {
+        assert_eq!(later(name).may_be_missing(), may_be_missing, "{name}");
+    }
+    let mut added = small();
+    added.add(&full()).unwrap();
+    let routing = added.layers[1].routing.as_ref().unwrap();
+    assert!(routing.output_peaks.is_empty() && routing.output_sums.is_empty());
 }
 
 #[test]

@@ -6,8 +6,11 @@ use moeprune_core::{
     AttentionProjection::{Key, Query},
     LinearId::{self, Attention, Expert, Router},
     MlpProjection::{Down, Gate},
+    Observation,
+    observation::{Kind, Statistics, Values},
 };
 use moeprune_model::{ActivationSink, RoutingChoice};
+use proptest::{prelude::*, test_runner::TestCaseError};
 
 use crate::parity::{Family, spec};
 
@@ -157,4 +160,69 @@ fn what_does_not_fit_is_refused() {
     "#);
     let error = LayerObserver::new(&spec(Family::Mixtral), 3, ObserverOptions::default());
     assert!(matches!(error, Err(Error::NoSuchLayer { layer: 3, layers: 3 })));
+}
+
+/// A block of tokens: what each chooses, and the value of everything that is read and put out.
+type Block = Vec<(usize, f32)>;
+
+fn observed(blocks: &[Block]) -> Observation {
+    let mut observer = observer();
+    for block in blocks {
+        observer.begin_block();
+        let chosen: Vec<u32> =
+            block.iter().flat_map(|&(e, _)| [e, (e + 3) % 8].map(|e| e as u32)).collect();
+        observer.routing(&choice(2, &chosen, &vec![0.5; chosen.len()])).unwrap();
+        for &(expert, value) in block {
+            observer.linear_input(Expert(expert, Gate), &rows(&[value], 64)).unwrap();
+            observer.expert_output(expert, &rows(&[value], 64), &[0.5]).unwrap();
+        }
+    }
+    Observation {
+        model_fingerprint: "m".into(),
+        corpora: Vec::new(),
+        layers: vec![observer.finish().unwrap()],
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Counts and maxima exactly, sums to within the rounding of f64.
+    #[test]
+    fn observations_of_block_ranges_add_up(
+        blocks in prop::collection::vec(prop::collection::vec((0_usize..8, -1e3_f32..1e3), 1..5), 1..6),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+    ) {
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(blocks.len())).collect();
+        cuts.sort_unstable();
+        let ends = cuts.iter().copied().chain([blocks.len()]);
+        let starts = [0].into_iter().chain(cuts.iter().copied());
+        let mut ranges = starts.zip(ends).map(|(start, end)| observed(&blocks[start..end]));
+        let mut sum = ranges.next().unwrap();
+        ranges.try_for_each(|range| sum.add(&range)).unwrap();
+
+        let whole = observed(&blocks);
+        let (sum, whole) = (&sum.layers[0], &whole.layers[0]);
+        alike(sum.routing.as_ref().unwrap(), whole.routing.as_ref().unwrap())?;
+        prop_assert_eq!(sum.inputs.len(), whole.inputs.len());
+        for (sum, whole) in sum.inputs.values().zip(whole.inputs.values()) {
+            alike(sum, whole)?;
+        }
+    }
+}
+
+fn alike<S: Statistics>(sum: &S, whole: &S) -> Result<(), TestCaseError> {
+    for row in S::ROWS {
+        match (row.kind, row.of(sum), row.of(whole)) {
+            (Kind::Sum | Kind::SignedSum, Values::Floats(sum), Values::Floats(whole)) => {
+                prop_assert_eq!(sum.len(), whole.len());
+                for (a, b) in sum.iter().zip(whole) {
+                    // What is summed is at most 1e6 each, thirty times.
+                    prop_assert!((a - b).abs() <= 1e-6, "{}: {} and {}", row.name, a, b);
+                }
+            }
+            (_, sum, whole) => prop_assert_eq!(sum, whole, "{}", row.name),
+        }
+    }
+    Ok(())
 }

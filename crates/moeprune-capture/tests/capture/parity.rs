@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use moeprune_core::{
-    Activation, AttentionProjection, Dtype, FeedForward, LayerSpec, LayerTensor, LinearId,
-    MlpProjection, ModelSpec, MoeInput, MoeSpec, Routing, StageError, TensorBytes, TensorId,
-    TensorSource,
+    AttentionProjection, AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerSpec,
+    LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, RouterSpec,
+    StageError, TensorBytes, TensorId, TensorSource,
 };
 use safetensors::SafeTensors;
 
@@ -30,25 +30,32 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
     let moe = MoeSpec {
         experts: 8,
         top_k: 2,
-        expert_inner: if arctic { 48 } else { 96 },
-        routing: Routing::SoftmaxTopK { renormalize: true },
+        router: RouterSpec::softmax(true),
+        expert: MlpSpec::gated(if arctic { 48 } else { 96 }),
+        shared: Vec::new(),
         input: if arctic { MoeInput::LayerInput } else { MoeInput::AfterAttention },
-        residual_inner: arctic.then_some(64),
+        residual: arctic.then(|| MlpSpec::gated(64)),
+    };
+    let layer = LayerSpec {
+        attention: AttentionSpec::Grouped(GroupedAttention {
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 16,
+            rope_theta: 1e6,
+            sliding_window: None,
+        }),
+        feed_forward: FeedForward::Moe(moe),
+        other: Vec::new(),
     };
     ModelSpec {
         family: family.folder().into(),
         hidden: 64,
         vocab: 256,
         max_positions: 128,
-        heads: 4,
-        kv_heads: 2,
-        head_dim: 16,
-        rope_theta: 1e6,
-        sliding_window: None,
         norm_eps: 1e-5,
         tied_embeddings: false,
-        activation: Activation::Silu,
-        layers: vec![LayerSpec { feed_forward: FeedForward::Moe(moe) }; 3],
+        layers: vec![layer; 3],
+        extra: None,
     }
 }
 

@@ -1,8 +1,6 @@
 //! Which tokens end a text.
 
-use std::path::Path;
-
-use super::{CONFIG_FILE, Checkpoint};
+use super::Checkpoint;
 use crate::{Error, config::Config};
 
 const GENERATION_FILE: &str = "generation_config.json";
@@ -17,22 +15,22 @@ impl Checkpoint {
     /// If a file cannot be read, is a link out of the model directory, or the value is something
     /// else.
     pub fn eos_token_ids(&self) -> Result<Vec<u32>, Error> {
-        if let Some(path) = self.file(Path::new(GENERATION_FILE))? {
-            let ids = ids(&Config::read(&path)?, &path)?;
+        if let Some(config) = Config::read(&self.directory, GENERATION_FILE)? {
+            let ids = ids(&config)?;
             if !ids.is_empty() {
                 return Ok(ids);
             }
         }
-        ids(&self.config, &self.directory.path.join(CONFIG_FILE))
+        ids(&self.config)
     }
 }
 
-fn ids(config: &Config, path: &Path) -> Result<Vec<u32>, Error> {
+fn ids(config: &Config) -> Result<Vec<u32>, Error> {
     let keys = [KEY.to_owned()];
     let Some(found) = config.find(&keys)? else { return Ok(Vec::new()) };
     let one = serde_json::from_str::<Option<u32>>(found.text).map(Vec::from_iter);
     one.or_else(|_| serde_json::from_str::<Vec<u32>>(found.text)).map_err(|_| Error::Config {
-        path: path.to_owned(),
+        path: config.path().to_owned(),
         reason: format!(
             "{KEY} is {}; expected a token id, a list of them, or null",
             found.text.chars().take(60).collect::<String>()

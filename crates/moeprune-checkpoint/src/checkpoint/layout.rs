@@ -1,18 +1,14 @@
 //! The weight files of a checkpoint and the tensors in them.
 
-use std::{
-    collections::BTreeMap,
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::{borrow::Cow, ops::Range};
 
 use moeprune_core::{Dtype, TensorBytes, TensorId};
 
 use crate::{
-    Access, Error,
-    index::{INDEX_FILE, Index, SINGLE_FILE},
+    Error,
+    container::{self, ContainedIndex, ContainedTensor, Container, Metadata, WeightFile},
     model_directory::ModelDirectory,
-    shard::Shard,
+    place::{Place, TensorForm},
 };
 
 /// A tensor of a checkpoint, known from a header.
@@ -32,7 +28,10 @@ pub struct StoredTensor {
     /// The part it plays; `None` if the family knows none, and the tensor is carried over as it
     /// is.
     pub part: Option<TensorId>,
+    /// Its number among all tensors.
+    index: usize,
     shard: usize,
+    /// From the beginning of the file.
     range: Range<u64>,
 }
 
@@ -42,118 +41,89 @@ impl StoredTensor {
     pub fn elements(&self) -> u64 {
         self.shape.iter().map(|&dim| dim as u64).product()
     }
+
+    /// What a [`Place`] needs to know of it.
+    #[must_use]
+    pub fn form(&self) -> TensorForm<'_> {
+        TensorForm { tensor: self.index, dtype: self.dtype, shape: &self.shape }
+    }
 }
 
 /// All weight files, and all tensors in stored order.
 #[derive(Debug)]
 pub(super) struct Layout {
-    pub(super) shards: Vec<Shard>,
+    pub(super) container: &'static dyn Container,
+    pub(super) files: Vec<WeightFile>,
     pub(super) tensors: Vec<StoredTensor>,
-    pub(super) index: Option<Index>,
+    pub(super) index: Option<ContainedIndex>,
+    pub(super) metadata: Metadata,
 }
 
 impl Layout {
-    pub(super) fn open(directory: &ModelDirectory, access: Access) -> Result<Self, Error> {
-        let bad = |reason: String| Error::Weights { dir: directory.path.clone(), reason };
-        let index = match (directory.has(SINGLE_FILE), directory.has(INDEX_FILE)) {
-            (true, false) => None,
-            (false, true) => {
-                let path = plain_file(directory, INDEX_FILE)?;
-                Some(Index::read(&path)?)
-            }
-            (true, true) => {
-                return Err(bad(format!(
-                    "has both {SINGLE_FILE} and {INDEX_FILE}; remove the one that is not the model"
-                )));
-            }
-            (false, false) => {
-                return Err(bad(format!(
-                    "has neither {SINGLE_FILE} nor {INDEX_FILE}; only safetensors weights are read"
-                )));
-            }
-        };
-        let names = match &index {
-            Some(index) => index.shards().into_iter().map(str::to_owned).collect(),
-            None => vec![SINGLE_FILE.to_owned()],
-        };
-        let mut layout = Self { shards: Vec::new(), tensors: Vec::new(), index };
-        for name in names {
-            if !directory.has(&name) {
-                return Err(bad(format!(
-                    "{name} is missing, but {INDEX_FILE} names it; download it again"
-                )));
-            }
-            let path = plain_file(directory, &name)?;
-            layout.add_shard(&path, name, access)?;
-        }
-        layout.check_names()?;
-        if let Some(index) = &layout.index {
-            let held = layout.tensors.iter().map(|t| (t.name.as_str(), t.file.as_str()));
-            index.check(held)?;
-        }
-        Ok(layout)
-    }
-
-    pub(super) fn read(&self, tensor: usize) -> Result<TensorBytes<'_>, Error> {
-        let tensor = &self.tensors[tensor];
-        let bytes = self.shards[tensor.shard].bytes(&tensor.range)?;
-        Ok(TensorBytes::new(tensor.dtype, tensor.shape.clone(), bytes)?)
-    }
-
-    /// Some elements of a tensor, as a vector.
-    pub(super) fn read_elements(
-        &self,
-        tensor: usize,
-        elements: Range<usize>,
-    ) -> Result<TensorBytes<'_>, Error> {
-        let tensor = &self.tensors[tensor];
-        let (expected, got) = (elements.end, tensor.shape.iter().product());
-        let bits = tensor.dtype.bits();
-        if elements.start > elements.end || expected > got || !bits.is_multiple_of(8) {
-            return Err(moeprune_core::Error::Length { what: "tensor range", expected, got }.into());
-        }
-        let byte = |element: usize| tensor.range.start + (element * bits / 8) as u64;
-        let range = byte(elements.start)..byte(elements.end);
-        let bytes = self.shards[tensor.shard].bytes(&range)?;
-        Ok(TensorBytes::new(tensor.dtype, [elements.len()], bytes)?)
-    }
-
-    /// The shard of a tensor, and where the tensor begins in that file.
-    pub(super) fn offset(&self, tensor: &StoredTensor) -> (usize, u64) {
-        (tensor.shard, self.shards[tensor.shard].offset(&tensor.range))
-    }
-
-    fn add_shard(&mut self, path: &Path, name: String, access: Access) -> Result<(), Error> {
-        let (shard, tensors) = Shard::open(path, &name, access)?;
-        let index = self.shards.len();
-        self.tensors.extend(tensors.into_iter().map(|tensor| StoredTensor {
+    pub(super) fn open(directory: &ModelDirectory) -> Result<Self, Error> {
+        let container = container::find(directory.files())?;
+        let contents = container.read(directory.files())?;
+        let stored = |(index, tensor): (usize, ContainedTensor)| StoredTensor {
+            index,
             bytes: tensor.range.end - tensor.range.start,
             name: tensor.name,
             dtype: tensor.dtype,
             shape: tensor.shape,
-            file: name.clone(),
+            file: contents.files[tensor.file].name().to_owned(),
             part: None,
-            shard: index,
+            shard: tensor.file,
             range: tensor.range,
-        }));
-        self.shards.push(shard);
-        Ok(())
+        };
+        let tensors = contents.tensors.into_iter().enumerate().map(stored).collect();
+        let (index, metadata) = (contents.index, contents.metadata);
+        Ok(Self { container, files: contents.files, tensors, index, metadata })
     }
 
-    fn check_names(&self) -> Result<(), Error> {
-        let mut seen = BTreeMap::new();
-        for tensor in &self.tensors {
-            if let Some(other) = seen.insert(tensor.name.as_str(), tensor.file.as_str()) {
-                let reason = format!("tensor `{}` is also in {other}", tensor.name);
-                let path = self.shards[tensor.shard].path.clone();
-                return Err(Error::Shard { path, reason });
-            }
+    pub(super) fn read(&self, tensor: usize) -> Result<TensorBytes<'_>, Error> {
+        let tensor = &self.tensors[tensor];
+        let bytes = self.files[tensor.shard].read(tensor.range.clone())?;
+        Ok(TensorBytes::new(tensor.dtype, tensor.shape.clone(), bytes)?)
+    }
+
+    /// A part, from the tensor that it is in.
+    pub(super) fn read_part(&self, place: &Place) -> Result<TensorBytes<'_>, Error> {
+        let bytes = place.gather(self.read_range(place.tensor(), place.bytes())?);
+        Ok(TensorBytes::new(place.dtype(), place.shape(), bytes)?)
+    }
+
+    /// Some elements of a part, counted row by row, as a vector.
+    pub(super) fn read_elements(
+        &self,
+        place: &Place,
+        elements: Range<usize>,
+    ) -> Result<TensorBytes<'_>, Error> {
+        let dtype = place.dtype();
+        let (expected, got) = (elements.end, place.elements());
+        let bits = dtype.bits();
+        if elements.start > elements.end || expected > got || !bits.is_multiple_of(8) {
+            return Err(moeprune_core::Error::Length { what: "tensor range", expected, got }.into());
         }
-        Ok(())
+        let byte = |element: usize| element * bits / 8;
+        let (start, end) = (byte(elements.start), byte(elements.end));
+        let bytes = if place.is_contiguous() {
+            let at = place.bytes().start;
+            self.read_range(place.tensor(), at + start as u64..at + end as u64)?
+        } else {
+            let all = place.gather(self.read_range(place.tensor(), place.bytes())?);
+            Cow::Owned(all[start..end].to_vec())
+        };
+        Ok(TensorBytes::new(dtype, [elements.len()], bytes)?)
     }
-}
 
-fn plain_file(directory: &ModelDirectory, name: &str) -> Result<PathBuf, Error> {
-    let dir = directory.path.clone();
-    directory.file(Path::new(name)).map_err(|reason| Error::Weights { dir, reason })
+    /// Where a range of a tensor begins in its file.
+    pub(super) fn offset(&self, tensor: &StoredTensor, at: u64) -> (usize, u64) {
+        (tensor.shard, tensor.range.start + at)
+    }
+
+    /// Some bytes of a tensor.
+    fn read_range(&self, tensor: usize, bytes: Range<u64>) -> Result<Cow<'_, [u8]>, Error> {
+        let tensor = &self.tensors[tensor];
+        let at = tensor.range.start;
+        self.files[tensor.shard].read(at + bytes.start..at + bytes.end)
+    }
 }

@@ -4,6 +4,7 @@ mod eos;
 mod fingerprint;
 mod identity;
 mod layout;
+mod legacy_fingerprint;
 mod parts;
 mod summary;
 
@@ -11,25 +12,33 @@ use std::{
     borrow::Cow,
     collections::BTreeMap,
     ops::Range,
-    path::{Path, PathBuf},
-    sync::OnceLock,
+    path::Path,
+    sync::{Arc, OnceLock},
 };
 
-use moeprune_core::{ModelSpec, StageError, TensorBytes, TensorId, TensorSource};
+use moeprune_core::{
+    Fingerprint, ModelSpec, SameModel, StageError, TensorBytes, TensorId, TensorSource,
+};
+use moeprune_files::{Access, Files};
 
 use self::layout::Layout;
 pub use self::{
-    identity::FileIdentity,
     layout::StoredTensor,
     summary::{RoleSummary, Summary},
 };
 use crate::{
-    Access, Error, Family, config::Config, model_directory::ModelDirectory, shard::Shard, spec,
+    Error, Family,
+    config::Config,
+    container::{OutputForm, WeightFile},
+    model_directory::ModelDirectory,
+    place::Place,
+    spec,
 };
 
 pub(crate) const CONFIG_FILE: &str = "config.json";
 
-/// A Hugging Face checkpoint directory whose files agree with each other.
+/// A Hugging Face checkpoint whose files agree with each other: those of a directory, or any other
+/// [`Files`].
 ///
 /// Opening reads `config.json`, the index and the headers of the weight files, and checks them
 /// against each other; weights are read when they are asked for. The directory is never written
@@ -42,8 +51,9 @@ pub struct Checkpoint {
     family: Family,
     spec: ModelSpec,
     layout: Layout,
-    /// Index into the layout's tensors, by part and by name.
-    by_part: BTreeMap<TensorId, usize>,
+    /// Where each part is.
+    by_part: BTreeMap<TensorId, Place>,
+    /// Index into the layout's tensors.
     by_name: BTreeMap<String, usize>,
     fingerprint: OnceLock<String>,
     declared_dtype: Option<String>,
@@ -71,14 +81,40 @@ impl Checkpoint {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_by(dir: &Path, family: Option<Family>, access: Access) -> Result<Self, Error> {
-        let directory = ModelDirectory::open(dir)?;
+        Self::of_directory(ModelDirectory::open(dir, access)?, family)
+    }
+
+    /// As [`open_with`](Self::open_with), of files that are anywhere: in memory, or elsewhere.
+    ///
+    /// ```
+    /// use std::{path::Path, sync::Arc};
+    ///
+    /// use moeprune_checkpoint::Checkpoint;
+    /// use moeprune_files::{Access, LocalFiles, MemoryFiles};
+    ///
+    /// # let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    /// let directory = LocalFiles::open(&repository.join("assets/parity/mixtral"), Access::Read)?;
+    /// let in_memory = MemoryFiles::copy_of(&directory)?;
+    /// let checkpoint = Checkpoint::open_files(Arc::new(in_memory), None)?;
+    /// assert_eq!(checkpoint.spec().family, "mixtral");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_files(files: Arc<dyn Files>, family: Option<Family>) -> Result<Self, Error> {
+        Self::of_directory(ModelDirectory::new(files), family)
+    }
+
+    fn of_directory(directory: ModelDirectory, family: Option<Family>) -> Result<Self, Error> {
         let config = read_config(&directory)?;
         let family = match family {
             Some(family) => family,
             None => builtin_family(&config)?,
         };
-        let mut layout = Layout::open(&directory, access)?;
-        let named = parts::assign(&mut layout, &family, &directory)?;
+        let mut layout = Layout::open(&directory)?;
+        let extra = spec::first_extra(&family, &config)?;
+        let named = parts::assign(&mut layout, &family, extra, &directory)?;
         let spec = spec::read_spec(&family, &config, &named)?;
         parts::check_experts(&layout, &family, &spec, &directory, &config)?;
         let by_part = parts::check(&layout, &family, &spec, &directory)?;
@@ -110,21 +146,32 @@ impl Checkpoint {
         &self.family
     }
 
-    /// The directory, as it was given.
+    /// The directory as it was given, or what messages call the files.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.directory.path
     }
 
-    /// Where a file of the directory lies, given its path relative to it; `None` if there is
-    /// none.
+    /// The files of the model.
+    #[must_use]
+    pub fn files(&self) -> &dyn Files {
+        self.directory.files()
+    }
+
+    /// The bytes of a file of the model, given its path relative to it; `None` if there is none.
     ///
     /// # Errors
     /// If that is not a regular file, or a link to a place that a model must not name: only the
     /// directory itself, and in the Hugging Face cache the blobs of the same repository, may be
-    /// led to.
-    pub fn file(&self, relative: &Path) -> Result<Option<PathBuf>, Error> {
-        self.directory.optional_file(relative)
+    /// led to. Also if the file is longer than `most` bytes, or cannot be read.
+    pub fn read_file(&self, relative: &Path, most: u64) -> Result<Option<Vec<u8>>, Error> {
+        let bytes = self.directory.read(relative, most.saturating_add(1))?;
+        if bytes.as_ref().is_some_and(|bytes| bytes.len() as u64 > most) {
+            let path = self.files().path_of(relative);
+            let reason = format!("{} is larger than {most} bytes", path.display());
+            return Err(moeprune_files::Error::Unreadable { path, reason }.into());
+        }
+        Ok(bytes)
     }
 
     /// All tensors in the order they are stored: by shard name, then by offset.
@@ -145,7 +192,36 @@ impl Checkpoint {
     /// # Errors
     /// If the model has no such part, the part has no such elements, or they cannot be read.
     pub fn elements(&self, id: TensorId, elements: Range<usize>) -> Result<TensorBytes<'_>, Error> {
-        self.layout.read_elements(self.index_of_part(id)?, elements)
+        self.layout.read_elements(self.place_of(id)?, elements)
+    }
+
+    /// Where a part is: which tensor, and which of its elements.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPart`] if the model has no such part.
+    pub fn place_of(&self, id: TensorId) -> Result<&Place, Error> {
+        self.by_part.get(&id).ok_or_else(|| {
+            let reason = match self.family.name_of(id) {
+                Some(name) => Cow::Owned(format!("there is no `{name}`")),
+                None => Cow::Borrowed("its family has no name for it"),
+            };
+            let reason = format!("{reason} in {}", self.dir().display());
+            Error::NoSuchPart { part: id.to_string(), reason }
+        })
+    }
+
+    /// What is at a place of this checkpoint.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read_place(&self, place: &Place) -> Result<TensorBytes<'_>, Error> {
+        self.layout.read_part(place)
+    }
+
+    /// The tensor that a place is in.
+    #[must_use]
+    pub fn tensor_at(&self, place: &Place) -> &StoredTensor {
+        &self.layout.tensors[place.tensor()]
     }
 
     /// The name on disk that a part has in this family, also of experts this model lacks.
@@ -174,18 +250,18 @@ impl Checkpoint {
     /// Bytes of tensor data in the largest weight file.
     #[must_use]
     pub fn max_shard_bytes(&self) -> u64 {
-        self.layout.shards.iter().map(|s| s.data_bytes).max().unwrap_or_default()
+        self.layout.files.iter().map(WeightFile::data_bytes).max().unwrap_or_default()
     }
 
     /// Bytes of all weight files, headers included.
     #[must_use]
     pub fn weight_bytes(&self) -> u64 {
-        self.layout.shards.iter().map(|s| s.file_bytes).sum()
+        self.layout.files.iter().map(WeightFile::len).sum()
     }
 
     /// The weight files in the order of their names.
     pub fn shard_files(&self) -> impl Iterator<Item = &str> {
-        self.layout.shards.iter().map(|s| s.name.as_str())
+        self.layout.files.iter().map(WeightFile::name)
     }
 
     /// The text of `config.json` for a model that keeps so many experts in each decoder layer.
@@ -225,14 +301,14 @@ impl Checkpoint {
             Some(_) => format!("{kept_per_layer:?}"),
             None => return Ok(self.config.text().to_owned()),
         };
-        self.config.replaced(&self.family.descriptor().config.experts.keys, &value)
+        self.config.replaced(&self.family.descriptor().experts.count.keys, &value)
     }
 
-    /// `sha256:` and the hash of the model's tensor names, types and shapes, and the bytes of its
-    /// routers.
+    /// The [`Fingerprint`](moeprune_core::Fingerprint) as text: what the model is, and how it is
+    /// stored.
     ///
-    /// Two models with the same fingerprint have the same form and route alike; experts that were
-    /// changed under unchanged routers do not show. Reads the routers the first time.
+    /// Two models whose first part is the same have the same form and route alike; experts that
+    /// were changed under unchanged routers do not show. Reads the routers the first time.
     ///
     /// # Errors
     /// If a router cannot be read.
@@ -240,8 +316,24 @@ impl Checkpoint {
         if let Some(known) = self.fingerprint.get() {
             return Ok(known.clone());
         }
-        let computed = fingerprint::compute(&self.layout)?;
+        let read = |id| self.read_place(self.place_of(id)?);
+        let computed = fingerprint::compute(&self.layout, &self.spec, &read)?.to_string();
         Ok(self.fingerprint.get_or_init(|| computed).clone())
+    }
+
+    /// Whether a fingerprint that a file holds is this model's, those of version 0.1.0 included.
+    ///
+    /// # Errors
+    /// If a router cannot be read.
+    pub fn is_of(&self, fingerprint: &str) -> Result<SameModel, Error> {
+        let same = Fingerprint::compare(fingerprint, &self.fingerprint()?);
+        if same == SameModel::No
+            && !fingerprint.contains('+')
+            && fingerprint == legacy_fingerprint::compute(&self.layout)?
+        {
+            return Ok(SameModel::Yes);
+        }
+        Ok(same)
     }
 
     /// Sizes and counts, from the headers alone.
@@ -258,11 +350,23 @@ impl Checkpoint {
 
     /// Bytes of all tensors as the index announces them, if there is one and it does.
     pub(crate) fn announced_size(&self) -> Option<u64> {
-        self.layout.index.as_ref().and_then(|index| index.total_size)
+        self.layout.index.as_ref().and_then(|index| index.total_bytes)
     }
 
-    pub(crate) fn model_directory(&self) -> &ModelDirectory {
-        &self.directory
+    /// The form of the weights: the same container, with files as large.
+    #[must_use]
+    pub fn output_form(&self) -> OutputForm<'static> {
+        let metadata = self.layout.metadata.clone();
+        OutputForm {
+            container: self.layout.container,
+            max_file_bytes: self.max_shard_bytes(),
+            metadata,
+        }
+    }
+
+    /// Name of the index, if there is one.
+    pub(crate) fn index_file(&self) -> Option<&str> {
+        self.layout.index.as_ref().map(|index| index.name.as_str())
     }
 
     pub(crate) fn read(&self, tensor: &StoredTensor) -> Result<TensorBytes<'_>, Error> {
@@ -274,14 +378,14 @@ impl Checkpoint {
         Ok(&self.layout.tensors[self.index_of(name)?])
     }
 
-    /// The shard of a tensor, and where the tensor begins in that file.
-    pub(crate) fn offset(&self, tensor: &StoredTensor) -> (usize, u64) {
-        self.layout.offset(tensor)
+    /// The weight file of a tensor, and where one of the tensor's bytes is in it.
+    pub(crate) fn offset(&self, tensor: &StoredTensor, at: u64) -> (usize, u64) {
+        self.layout.offset(tensor, at)
     }
 
-    /// A shard for reading at given places.
-    pub(crate) fn shard(&self, shard: usize) -> &Shard {
-        &self.layout.shards[shard]
+    /// A weight file by its number.
+    pub(crate) fn weight_file(&self, file: usize) -> &WeightFile {
+        &self.layout.files[file]
     }
 
     fn index_of(&self, name: &str) -> Result<usize, Error> {
@@ -292,17 +396,6 @@ impl Checkpoint {
         })
     }
 
-    fn index_of_part(&self, id: TensorId) -> Result<usize, Error> {
-        self.by_part.get(&id).copied().ok_or_else(|| {
-            let reason = match self.family.name_of(id) {
-                Some(name) => Cow::Owned(format!("there is no `{name}`")),
-                None => Cow::Borrowed("its family has no name for it"),
-            };
-            let reason = format!("{reason} in {}", self.dir().display());
-            Error::NoSuchPart { part: id.to_string(), reason }
-        })
-    }
-
     pub(crate) fn by_name(&self, name: &str) -> Option<&StoredTensor> {
         self.by_name.get(name).map(|&i| &self.layout.tensors[i])
     }
@@ -310,20 +403,15 @@ impl Checkpoint {
 
 impl TensorSource for Checkpoint {
     fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
-        Ok(self.layout.read(self.index_of_part(id)?)?)
+        Ok(self.layout.read_part(self.place_of(id)?)?)
     }
 }
 
 fn read_config(directory: &ModelDirectory) -> Result<Config, Error> {
-    let path: PathBuf = directory.path.join(CONFIG_FILE);
-    if !directory.has(CONFIG_FILE) {
+    Config::read(directory, CONFIG_FILE)?.ok_or_else(|| {
         let reason = "has no config.json; expected a Hugging Face model directory".to_owned();
-        return Err(Error::Weights { dir: directory.path.clone(), reason });
-    }
-    directory
-        .file(Path::new(CONFIG_FILE))
-        .map_err(|reason| Error::Config { path: path.clone(), reason })?;
-    Config::read(&path)
+        Error::Weights { dir: directory.path.clone(), reason }
+    })
 }
 
 fn builtin_family(config: &Config) -> Result<Family, Error> {

@@ -2,29 +2,41 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use moeprune_core::{LayerTensor, LinearId, ModelSpec, TensorId};
+use moeprune_core::{LayerTensor, LinearId, ModelSpec, Part, TensorId};
 
 use super::{StoredTensor, layout::Layout};
 use crate::{
     Error, Family,
     config::Config,
     model_directory::ModelDirectory,
-    spec::{NamedLayers, expert_count},
+    place::Place,
+    spec::{NamedTensors, expert_count},
 };
 
-/// Gives each tensor its part by name, and finds the decoder layers that are named.
+/// Gives each tensor its part by name, and finds the decoder layers that are named. Layers from
+/// `first_extra` on are no decoder layers: nothing in them is a part.
 pub(super) fn assign(
     layout: &mut Layout,
     family: &Family,
+    first_extra: Option<usize>,
     directory: &ModelDirectory,
-) -> Result<NamedLayers, Error> {
+) -> Result<NamedTensors, Error> {
     let mut layers = BTreeSet::new();
+    let mut shapes = BTreeMap::new();
     for tensor in &mut layout.tensors {
-        tensor.part = family.part_of(&tensor.name);
-        if tensor.part.is_none() && !family.is_carried(&tensor.name) {
-            refuse_unknown_in_layer(tensor, family, directory)?;
+        let layer = family.layer_of(&tensor.name);
+        if layer.zip(first_extra).is_some_and(|(layer, first)| layer >= first) {
+            continue;
         }
-        layers.extend(family.layer_of(&tensor.name));
+        tensor.part = family.part_of(&tensor.name);
+        match tensor.part {
+            Some(part) => {
+                shapes.insert(part, tensor.shape.clone());
+            }
+            None if family.is_carried(&tensor.name) => {}
+            None => refuse_unknown_in_layer(tensor, family, directory)?,
+        }
+        layers.extend(layer);
     }
     let missing = layers.iter().zip(0..).find(|(layer, at)| *layer != at);
     if let Some((next, missing)) = missing {
@@ -33,7 +45,7 @@ pub(super) fn assign(
         );
         return Err(Error::Weights { dir: directory.path.clone(), reason });
     }
-    Ok(NamedLayers { layers: layers.len() })
+    Ok(NamedTensors { layers: layers.len(), shapes })
 }
 
 /// Checks that config, routers and tensor names agree about the number of experts.
@@ -47,14 +59,11 @@ pub(super) fn check_experts(
     let mut named: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
     let mut router_rows = BTreeMap::new();
     for tensor in &layout.tensors {
-        match tensor.part {
-            Some(TensorId::Layer(layer, LayerTensor::Linear(LinearId::Expert(e, _)))) => {
-                named.entry(layer).or_default().insert(e);
-            }
-            Some(TensorId::Layer(layer, LayerTensor::Linear(LinearId::Router))) => {
-                router_rows.insert(layer, tensor.shape.first().copied().unwrap_or_default());
-            }
-            _ => {}
+        let Some(TensorId::Layer(layer, part)) = tensor.part else { continue };
+        if let Some(expert) = part.expert() {
+            named.entry(layer).or_default().insert(expert);
+        } else if part == LayerTensor::Linear(LinearId::Router) {
+            router_rows.insert(layer, tensor.shape.first().copied().unwrap_or_default());
         }
     }
     let none = BTreeSet::new();
@@ -84,13 +93,13 @@ pub(super) fn check_experts(
 }
 
 /// Checks that every part of the specification is there, in its shape and as floating point, and
-/// that there is no part besides. Gives where each part is.
+/// that there is no part besides. Returns where each part is.
 pub(super) fn check(
     layout: &Layout,
     family: &Family,
     spec: &ModelSpec,
     directory: &ModelDirectory,
-) -> Result<BTreeMap<TensorId, usize>, Error> {
+) -> Result<BTreeMap<TensorId, Place>, Error> {
     let bad = |name: &str, reason: String| {
         let (dir, name) = (directory.path.clone(), name.to_owned());
         Error::Tensor { dir, name, reason }
@@ -102,7 +111,7 @@ pub(super) fn check(
         }
     }
     let mut extra: BTreeSet<TensorId> = found.keys().copied().collect();
-    for (part, expected) in required(spec) {
+    for Part { id: part, shape: expected, .. } in spec.parts() {
         extra.remove(&part);
         let Some(&at) = found.get(&part) else {
             let name = family.name_of(part).unwrap_or_else(|| part.to_string());
@@ -127,7 +136,7 @@ pub(super) fn check(
     }
     extra.remove(&TensorId::LmHead); // may be stored though it is tied
     match extra.first() {
-        None => Ok(found),
+        None => separate(layout, &found),
         Some(part) => Err(bad(
             &layout.tensors[found[part]].name,
             format!("is the {part}, but a model with this config.json has no such part"),
@@ -135,26 +144,14 @@ pub(super) fn check(
     }
 }
 
-/// Every part of a model with its shape.
-fn required(spec: &ModelSpec) -> Vec<(TensorId, Vec<usize>)> {
-    let mut parts = vec![
-        (TensorId::Embedding, vec![spec.vocab, spec.hidden]),
-        (TensorId::FinalNorm, vec![spec.hidden]),
-    ];
-    if !spec.tied_embeddings {
-        parts.push((TensorId::LmHead, vec![spec.vocab, spec.hidden]));
-    }
-    for (layer, layer_spec) in spec.layers.iter().enumerate() {
-        let mut norms = vec![LayerTensor::InputNorm, LayerTensor::PostAttentionNorm];
-        if layer_spec.moe().is_some_and(|moe| moe.residual_inner.is_some()) {
-            norms.push(LayerTensor::ResidualNorm);
-        }
-        let of_layer = |tensor| TensorId::Layer(layer, tensor);
-        parts.extend(norms.into_iter().map(|norm| (of_layer(norm), vec![spec.hidden])));
-        let linears = spec.linears(layer).into_iter();
-        parts.extend(linears.map(|l| (TensorId::linear(layer, l.id), vec![l.rows, l.cols])));
-    }
-    parts
+/// Each part in a tensor of its own.
+fn separate(
+    layout: &Layout,
+    found: &BTreeMap<TensorId, usize>,
+) -> Result<BTreeMap<TensorId, Place>, Error> {
+    let place =
+        |(&part, &at): (&TensorId, &usize)| Ok((part, Place::separate(layout.tensors[at].form())?));
+    found.iter().map(place).collect()
 }
 
 /// A tensor of a decoder layer that no template names would silently be left out of the forward
@@ -170,7 +167,7 @@ fn refuse_unknown_in_layer(
         name: tensor.name.clone(),
         reason: format!(
             "belongs to decoder layer {layer}, but the family `{}` knows no such part; if the \
-             forward pass does not need it, list it under `tensors.carried` in a family \
+             forward pass does not need it, list it under `layers.carried` in a family \
              descriptor of your own",
             family.name()
         ),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moeprune_core::{LayerTensor, LinearId, ParameterCounts, TensorId};
+use moeprune_core::{LayerTensor, LinearId, ParameterCounts, PartName, TensorId};
 use serde::Serialize;
 
 use super::{Checkpoint, StoredTensor};
@@ -104,16 +104,32 @@ fn role_of(tensor: &StoredTensor) -> &'static str {
     match tensor.part {
         Some(TensorId::Embedding) => "embedding",
         Some(TensorId::LmHead) => "head",
-        Some(TensorId::Layer(_, LayerTensor::Linear(linear))) => match linear {
-            LinearId::Attention(_) => "attention",
-            LinearId::Router => "router",
-            LinearId::Residual(_) => "residual",
-            LinearId::Dense(_) => "dense",
-            LinearId::Shared(_) => "shared",
-            LinearId::Expert(..) => "experts",
-            _ => "other",
+        Some(TensorId::Layer(_, part)) => match part {
+            LayerTensor::Linear(linear) | LayerTensor::Bias(linear) => match linear {
+                LinearId::Attention(_) => "attention",
+                LinearId::Router => "router",
+                LinearId::Residual(_) => "residual",
+                LinearId::Dense(_) => "dense",
+                LinearId::Shared(..) => "shared",
+                LinearId::Expert(..) => "experts",
+                LinearId::Named(name) => role_of_named(name),
+                _ => "other",
+            },
+            LayerTensor::CorrectionBias | LayerTensor::ExpertScale => "router",
+            LayerTensor::SharedGate(_) => "shared",
+            LayerTensor::Named(name) => role_of_named(name),
+            _ => "norms",
         },
-        Some(TensorId::FinalNorm | TensorId::Layer(..)) => "norms",
+        Some(TensorId::FinalNorm) => "norms",
+        _ => "other",
+    }
+}
+
+/// Names that a descriptor gives begin with its table.
+fn role_of_named(name: PartName) -> &'static str {
+    match name.as_str().split('.').next() {
+        Some("attention") => "attention",
+        Some("router") => "router",
         _ => "other",
     }
 }

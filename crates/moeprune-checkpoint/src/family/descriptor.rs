@@ -1,122 +1,110 @@
 //! The TOML form of a family.
 
-use moeprune_core::MoeInput;
+use std::collections::BTreeMap;
+
+use moeprune_core::{LayerTensor, LinearId};
 use serde::Deserialize;
 
+use super::{
+    Slots,
+    attention::{AttentionForm, part_name},
+    feed_forward::{DenseForm, ExpertsForm, ResidualForm, SharedForm},
+    key::{Count, Key, Layers},
+    name::{NameForm, Named},
+    router::RouterForm,
+};
 use crate::Error;
 
-/// A family as it is written. Unknown keys are errors at every level.
+/// A family as it is written. Unknown keys are errors at every level; what most families call the
+/// same way need not be said.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Descriptor {
     pub(crate) name: String,
     pub(crate) model_types: Vec<String>,
-    pub(crate) config: ConfigKeys,
-    pub(crate) routing: RoutingForm,
-    pub(crate) moe: MoeForm,
-    pub(crate) dense: Option<DenseForm>,
+    /// What stands for `{prefix}` in names.
+    #[serde(default = "prefix")]
+    pub(crate) prefix: String,
+    #[serde(default)]
+    pub(crate) model: ModelForm,
+    #[serde(default)]
+    pub(crate) layers: LayersForm,
+    pub(crate) attention: AttentionForm,
+    pub(crate) router: RouterForm,
+    pub(crate) experts: ExpertsForm,
+    #[serde(default)]
+    pub(crate) shared: Vec<SharedForm>,
     pub(crate) residual: Option<ResidualForm>,
+    pub(crate) dense: Option<DenseForm>,
+    pub(crate) extra: Option<ExtraForm>,
     #[serde(default)]
     pub(crate) require: Vec<Requirement>,
-    pub(crate) tensors: TensorNames,
 }
 
-/// Where a fact stands in `config.json`.
+/// What is said once of the model.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Key<T> {
-    /// Aliases; a dot descends into an object.
-    pub(crate) keys: Vec<String>,
-    /// What the public model code takes when none is there.
-    pub(crate) default: Option<T>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ConfigKeys {
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ModelForm {
     pub(crate) hidden: Key<usize>,
     pub(crate) vocab: Key<usize>,
-    pub(crate) layers: Key<usize>,
-    pub(crate) heads: Key<usize>,
-    pub(crate) kv_heads: Key<usize>,
-    pub(crate) head_dim: Key<usize>,
     pub(crate) max_positions: Key<usize>,
-    pub(crate) rope_theta: Key<f64>,
     pub(crate) norm_eps: Key<f64>,
-    pub(crate) sliding_window: Key<usize>,
     pub(crate) tied_embeddings: Key<bool>,
-    pub(crate) activation: Key<String>,
     pub(crate) dtype: Key<String>,
-    /// One number for all layers, or a list of them.
-    pub(crate) experts: Key<usize>,
-    pub(crate) top_k: Key<usize>,
-    pub(crate) expert_inner: Key<usize>,
+    /// Absent: not known, and the model cannot be run.
+    pub(crate) activation: Option<Key<String>>,
+    pub(crate) tensors: EndNames,
 }
 
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RoutingForm {
-    pub(crate) kind: RoutingKind,
-    pub(crate) renormalize: Renormalize,
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct EndNames {
+    pub(crate) embedding: String,
+    pub(crate) final_norm: String,
+    pub(crate) head: String,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum RoutingKind {
-    SoftmaxTopK,
-}
-
-/// Whether the chosen probabilities are divided by their sum.
+/// How many layers there are, and which of them have experts: those that no key rules out.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Renormalize {
-    Always,
-    Never,
-    /// Only if more than one expert is chosen.
-    WhenSeveral,
-    /// As a config key says.
-    Config(Key<bool>),
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct MoeForm {
-    pub(crate) input: MoeInputForm,
-    /// Layer `l` has experts iff `(l + 1) % every == 0`; absent: every layer has.
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LayersForm {
+    pub(crate) count: Key<usize>,
+    /// What the names of all tensors of a layer begin with.
+    pub(crate) prefix: String,
+    /// Layer `l` has experts if `(l + 1) % every == 0`.
     pub(crate) every: Option<Key<usize>>,
+    /// Layers before this one have none.
+    pub(crate) dense_until: Option<Key<Count>>,
+    /// A list of layers that have none.
+    pub(crate) dense: Option<Key<Layers>>,
+    /// A list of the layers that have experts.
+    pub(crate) experts: Option<Key<Layers>>,
+    /// Tensors of a layer that the forward pass does not need and that count as nothing.
+    pub(crate) carried: Vec<String>,
+    pub(crate) tensors: LayerNames,
+    /// Tensors of a layer that are part of the model and that no other table names.
+    pub(crate) other: BTreeMap<String, Named<NameForm>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LayerNames {
+    pub(crate) input_norm: String,
+    pub(crate) post_attention_norm: String,
+}
+
+/// Layers numbered on from the decoder's last.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExtraForm {
+    pub(crate) count: Key<Count>,
+    pub(crate) policy: ExtraPolicyForm,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum MoeInputForm {
-    AfterAttention,
-    LayerInput,
-}
-
-impl From<MoeInputForm> for MoeInput {
-    fn from(form: MoeInputForm) -> Self {
-        match form {
-            MoeInputForm::AfterAttention => Self::AfterAttention,
-            MoeInputForm::LayerInput => Self::LayerInput,
-        }
-    }
-}
-
-/// The MLP of layers without experts.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct DenseForm {
-    pub(crate) inner: Key<usize>,
-}
-
-/// The dense MLP beside the experts.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ResidualForm {
-    pub(crate) when: Key<bool>,
-    pub(crate) inner: Key<usize>,
-    /// What the experts read in a model that has it.
-    pub(crate) moe_input: MoeInputForm,
+pub(crate) enum ExtraPolicyForm {
+    Keep,
 }
 
 /// A config key with which only some values are implemented.
@@ -130,76 +118,124 @@ pub(crate) struct Requirement {
     pub(crate) because: String,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct TensorNames {
-    pub(crate) embedding: String,
-    pub(crate) final_norm: String,
-    pub(crate) head: String,
-    /// Tensors of a layer that are no weights the forward pass needs.
-    #[serde(default)]
-    pub(crate) carried: Vec<String>,
-    pub(crate) layer: LayerNames,
-    pub(crate) attention: AttentionNames,
-    pub(crate) expert: MlpNames,
-    pub(crate) residual: Option<MlpNames>,
-    pub(crate) dense: Option<MlpNames>,
+fn prefix() -> String {
+    "model.".to_owned()
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct LayerNames {
-    pub(crate) input_norm: String,
-    pub(crate) post_attention_norm: String,
-    pub(crate) residual_norm: Option<String>,
-    pub(crate) router: String,
+impl Default for ModelForm {
+    fn default() -> Self {
+        Self {
+            hidden: Key::any_of(&["hidden_size"]),
+            vocab: Key::any_of(&["vocab_size"]),
+            max_positions: Key::any_of(&["max_position_embeddings"]),
+            norm_eps: Key::any_of(&["rms_norm_eps"]).or(1e-5),
+            tied_embeddings: Key::any_of(&["tie_word_embeddings"]).or(false),
+            dtype: Key::any_of(&["dtype", "torch_dtype"]),
+            activation: None,
+            tensors: EndNames::default(),
+        }
+    }
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct AttentionNames {
-    pub(crate) query: String,
-    pub(crate) key: String,
-    pub(crate) value: String,
-    pub(crate) output: String,
+impl Default for EndNames {
+    fn default() -> Self {
+        Self {
+            embedding: "{prefix}embed_tokens.weight".to_owned(),
+            final_norm: "{prefix}norm.weight".to_owned(),
+            head: "lm_head.weight".to_owned(),
+        }
+    }
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct MlpNames {
-    pub(crate) gate: String,
-    pub(crate) up: String,
-    pub(crate) down: String,
+impl Default for LayersForm {
+    fn default() -> Self {
+        Self {
+            count: Key::any_of(&["num_hidden_layers"]),
+            prefix: "{prefix}layers.{layer}.".to_owned(),
+            every: None,
+            dense_until: None,
+            dense: None,
+            experts: None,
+            carried: Vec::new(),
+            tensors: LayerNames::default(),
+            other: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for LayerNames {
+    fn default() -> Self {
+        Self {
+            input_norm: "input_layernorm.weight".to_owned(),
+            post_attention_norm: "post_attention_layernorm.weight".to_owned(),
+        }
+    }
 }
 
 impl Descriptor {
+    /// The tensors of a layer and their names after the layer's prefix.
+    pub(super) fn layer_slots(&self) -> Result<Slots<'_>, Error> {
+        let mut slots: Slots<'_> = vec![
+            (LayerTensor::InputNorm, &self.layers.tensors.input_norm),
+            (LayerTensor::PostAttentionNorm, &self.layers.tensors.post_attention_norm),
+        ];
+        self.attention.slots(&mut slots)?;
+        self.router.slots(&mut slots)?;
+        self.experts.tensors.slots(&mut slots, |p| LinearId::Expert(0, p));
+        for (at, shared) in self.shared.iter().enumerate() {
+            shared.tensors.slots(&mut slots, |p| LinearId::Shared(at, p));
+            let gate = shared.gate.as_ref().map(|Named(gate)| &*gate.name);
+            slots.extend(gate.map(|name| (LayerTensor::SharedGate(at), name)));
+        }
+        if let Some(residual) = &self.residual {
+            slots.push((LayerTensor::ResidualNorm, &residual.norm));
+            residual.tensors.slots(&mut slots, LinearId::Residual);
+        }
+        if let Some(dense) = &self.dense {
+            dense.tensors.slots(&mut slots, LinearId::Dense);
+        }
+        for (id, name) in self.other()? {
+            slots.push((id, &name.name));
+        }
+        Ok(slots)
+    }
+
+    /// The tensors of `[layers.other]`.
+    pub(crate) fn other(&self) -> Result<Vec<(LayerTensor, &NameForm)>, Error> {
+        let mut other = Vec::with_capacity(self.layers.other.len());
+        for (key, Named(name)) in &self.layers.other {
+            other.push((LayerTensor::Named(part_name("other", key)?), name));
+        }
+        Ok(other)
+    }
+
     /// Checks what types cannot: parts that need names have them.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    pub(super) fn check(&self) -> Result<(), Error> {
         let bad = |reason: &str| Err(Error::Descriptor { reason: reason.to_owned() });
         if self.model_types.is_empty() {
             return bad("`model_types` is empty");
         }
-        if self.config.experts.keys.is_empty() {
-            return bad("`config.experts` has no keys; the expert count must stand somewhere");
+        if self.experts.count.keys.is_empty() {
+            return bad("`experts.count` has no keys; the expert count must stand somewhere");
         }
-        if self.config.experts.default.is_some() {
-            return bad("`config.experts` cannot have a default: a pruned count is written there");
+        if self.experts.count.default.is_some() {
+            return bad("`experts.count` cannot have a default: a pruned count is written there");
         }
-        if self.dense.is_some() != self.tensors.dense.is_some() {
-            return bad("`[dense]` and `[tensors.dense]` must be given together");
+        let LayersForm { every, dense_until, dense, experts, .. } = &self.layers;
+        let choices = [
+            (every.is_some(), "every"),
+            (dense_until.is_some(), "dense_until"),
+            (dense.is_some(), "dense"),
+            (experts.is_some(), "experts"),
+        ];
+        if let Some((_, key)) = choices.iter().find(|(given, _)| *given && self.dense.is_none()) {
+            return bad(&format!(
+                "`layers.{key}` makes layers without experts, so `[dense]` is needed"
+            ));
         }
-        if self.moe.every.is_some() && self.dense.is_none() {
-            return bad("`moe.every` makes layers without experts, so `[dense]` is needed");
-        }
-        let residual = self.residual.is_some();
-        if residual != self.tensors.residual.is_some()
-            || residual != self.tensors.layer.residual_norm.is_some()
-        {
-            return bad(
-                "`[residual]`, `[tensors.residual]` and `tensors.layer.residual_norm` must be \
-                 given together",
-            );
-        }
-        Ok(())
+        self.experts.tensors.check("experts")?;
+        self.shared.iter().try_for_each(|shared| shared.tensors.check("shared"))?;
+        self.residual.iter().try_for_each(|residual| residual.tensors.check("residual"))?;
+        self.dense.iter().try_for_each(|dense| dense.tensors.check("dense"))
     }
 }

@@ -4,20 +4,30 @@
 //! how its blocks are wired. It is parsed from TOML; `families/*.toml` of this crate are the
 //! built-in ones and serve as examples.
 
+mod attention;
+mod built_in;
 mod descriptor;
+mod feed_forward;
+mod key;
+mod name;
+mod router;
 mod template;
 
-use moeprune_core::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
+use moeprune_core::{LayerTensor, TensorId};
 
-pub(crate) use self::descriptor::{Key, Renormalize, Requirement, RoutingKind};
+pub(crate) use self::{
+    attention::opaque_tensor,
+    descriptor::{Descriptor, ExtraPolicyForm, LayersForm, Requirement},
+    key::{Count, Key, Layers, missing},
+};
 use self::{
-    descriptor::Descriptor,
+    built_in::BUILT_IN,
     template::{Indices, Template},
 };
 use crate::Error;
 
-const BUILT_IN: [&str; 2] =
-    [include_str!("../../families/arctic.toml"), include_str!("../../families/mixtral.toml")];
+/// Tensors of a layer, and what they are called after the layer's prefix.
+type Slots<'a> = Vec<(LayerTensor, &'a str)>;
 
 /// What a model family calls things and how its blocks are wired.
 ///
@@ -39,9 +49,13 @@ const BUILT_IN: [&str; 2] =
 /// alias that is there counts, a dot descends into an object (`rope_parameters.rope_theta`), and
 /// aliases that contradict each other are an error. `[[require]]` names config keys that must be
 /// absent, null or one of `allowed`, because nothing here implements what else they could ask for.
-/// A template holds `{layer}`, and `{expert}` where there is one tensor for each expert. Tensors
-/// of a decoder layer that no template names are refused when a model is opened, since the forward
-/// pass would silently be without them; `tensors.carried` lists those it does not need.
+/// Attention and router have a `kind`, which decides what else their tables hold; of the kind
+/// `opaque` only tensors are named, and such a model can be pruned and not run.
+/// Names of a layer's tensors are given without what all of them begin with (`layers.prefix`), and
+/// hold `{expert}` where there is one tensor for each expert. `{prefix}` stands for the key
+/// `prefix`. Tensors of a decoder layer that no template names are refused when a model is opened,
+/// since the forward pass would silently be without them; `layers.carried` lists those it does not
+/// need.
 #[derive(Debug, Clone)]
 pub struct Family {
     descriptor: Descriptor,
@@ -71,12 +85,22 @@ impl Family {
         let descriptor: Descriptor =
             toml::from_str(text).map_err(|e| Error::Descriptor { reason: e.to_string() })?;
         descriptor.check()?;
+        let full = |name: &str| name.replace("{prefix}", &descriptor.prefix);
+        let layer_prefix = full(&descriptor.layers.prefix);
+        let of_layer = |name: &str| format!("{layer_prefix}{}", full(name));
+        let ends = &descriptor.model.tensors;
+        let mut slots = vec![
+            (Slot::Embedding, full(&ends.embedding)),
+            (Slot::FinalNorm, full(&ends.final_norm)),
+            (Slot::Head, full(&ends.head)),
+        ];
+        let of_layers = descriptor.layer_slots()?.into_iter();
+        slots.extend(of_layers.map(|(tensor, name)| (Slot::Layer(tensor), of_layer(name))));
         let mut templates: Vec<(Slot, Template)> = Vec::new();
-        for (slot, text) in slots(&descriptor) {
-            let template = Template::parse(text)?;
+        for (slot, text) in slots {
+            let template = Template::parse(&text)?;
             let (layer, expert) = match slot {
-                Slot::Layer(LayerTensor::Linear(LinearId::Expert(..))) => (true, true),
-                Slot::Layer(_) => (true, false),
+                Slot::Layer(tensor) => (true, tensor.expert().is_some()),
                 _ => (false, false),
             };
             template.check(layer, expert)?;
@@ -87,13 +111,12 @@ impl Family {
             templates.push((slot, template));
         }
         let mut carried = Vec::new();
-        for text in &descriptor.tensors.carried {
-            let template = Template::parse(text)?;
+        for name in &descriptor.layers.carried {
+            let template = Template::parse(&of_layer(name))?;
             template.check(true, false)?;
             carried.push(template);
         }
-        let input_norm = &descriptor.tensors.layer.input_norm;
-        let layer_prefix = input_norm.split("{layer}").next().unwrap_or_default().to_owned();
+        let layer_prefix = layer_prefix.split("{layer}").next().unwrap_or_default().to_owned();
         Ok(Self { descriptor, templates, carried, layer_prefix })
     }
 
@@ -130,8 +153,8 @@ impl Family {
             TensorId::FinalNorm => (Slot::FinalNorm, Indices::default()),
             TensorId::LmHead => (Slot::Head, Indices::default()),
             TensorId::Layer(layer, tensor) => {
-                let (tensor, expert) = without_expert(tensor);
-                (Slot::Layer(tensor), Indices { layer: Some(layer), expert })
+                let indices = Indices { layer: Some(layer), expert: tensor.expert() };
+                (Slot::Layer(tensor.with_expert(0)), indices)
             }
             _ => return None,
         };
@@ -148,11 +171,10 @@ impl Family {
                 Slot::Embedding => TensorId::Embedding,
                 Slot::FinalNorm => TensorId::FinalNorm,
                 Slot::Head => TensorId::LmHead,
-                Slot::Layer(LayerTensor::Linear(linear)) => TensorId::linear(
-                    indices.layer?,
-                    linear.with_expert(indices.expert.unwrap_or_default()),
-                ),
-                Slot::Layer(tensor) => TensorId::Layer(indices.layer?, tensor),
+                Slot::Layer(tensor) => {
+                    let expert = indices.expert.unwrap_or_default();
+                    TensorId::Layer(indices.layer?, tensor.with_expert(expert))
+                }
             })
         })
     }
@@ -172,47 +194,4 @@ impl Family {
     pub(crate) fn descriptor(&self) -> &Descriptor {
         &self.descriptor
     }
-}
-
-fn without_expert(tensor: LayerTensor) -> (LayerTensor, Option<usize>) {
-    match tensor {
-        LayerTensor::Linear(linear) => {
-            (LayerTensor::Linear(linear.with_expert(0)), linear.expert())
-        }
-        other => (other, None),
-    }
-}
-
-fn slots(descriptor: &Descriptor) -> Vec<(Slot, &str)> {
-    use AttentionProjection::{Key, Output, Query, Value};
-    let names = &descriptor.tensors;
-    let (layer, attention) = (&names.layer, &names.attention);
-    let linear = |id| Slot::Layer(LayerTensor::Linear(id));
-    let mut slots: Vec<(Slot, &str)> = vec![
-        (Slot::Embedding, &names.embedding),
-        (Slot::FinalNorm, &names.final_norm),
-        (Slot::Head, &names.head),
-        (Slot::Layer(LayerTensor::InputNorm), &layer.input_norm),
-        (Slot::Layer(LayerTensor::PostAttentionNorm), &layer.post_attention_norm),
-        (linear(LinearId::Router), &layer.router),
-        (linear(LinearId::Attention(Query)), &attention.query),
-        (linear(LinearId::Attention(Key)), &attention.key),
-        (linear(LinearId::Attention(Value)), &attention.value),
-        (linear(LinearId::Attention(Output)), &attention.output),
-    ];
-    if let Some(norm) = &layer.residual_norm {
-        slots.push((Slot::Layer(LayerTensor::ResidualNorm), norm));
-    }
-    for (names, id) in [
-        (Some(&names.expert), (|p| LinearId::Expert(0, p)) as fn(MlpProjection) -> LinearId),
-        (names.residual.as_ref(), LinearId::Residual),
-        (names.dense.as_ref(), LinearId::Dense),
-    ] {
-        if let Some(names) = names {
-            slots.push((linear(id(MlpProjection::Gate)), &names.gate));
-            slots.push((linear(id(MlpProjection::Up)), &names.up));
-            slots.push((linear(id(MlpProjection::Down)), &names.down));
-        }
-    }
-    slots
 }

@@ -1,13 +1,15 @@
 //! The files of a model directory that are not weights.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
 use moeprune_core::{REPORT_FILE, REPORT_TEXT_FILE};
+use moeprune_files::{FileEntry, FileKind, ReadAt};
 
-use crate::{Checkpoint, Error, checkpoint::CONFIG_FILE, index::INDEX_FILE};
+use crate::{Checkpoint, Error, checkpoint::CONFIG_FILE};
 
 /// What was copied, and what was not.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -41,7 +43,7 @@ const REPORTS: [&str; 2] = [REPORT_FILE, REPORT_TEXT_FILE];
 pub(super) fn copy(source: &Checkpoint, to: &Path, unnamed: &Path) -> Result<CopiedFiles, Error> {
     let files = auxiliary_files(source)?;
     for relative in &files.copied {
-        let (from, to) = (source.dir().join(relative), to.join(relative));
+        let (from, to) = (source.files().path_of(relative), to.join(relative));
         if let Some(parent) = to.parent() {
             fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
         }
@@ -49,11 +51,37 @@ pub(super) fn copy(source: &Checkpoint, to: &Path, unnamed: &Path) -> Result<Cop
         if unnamed.symlink_metadata().is_ok() {
             fs::remove_file(unnamed).map_err(Error::io("remove", unnamed))?;
         }
-        fs::copy(&from, unnamed)
-            .and_then(|_| fs::rename(unnamed, &to))
+        copy_file(&*open(source, relative)?, unnamed)
+            .and_then(|()| fs::rename(unnamed, &to))
             .map_err(Error::io(format!("copy to {} from", to.display()), &from))?;
     }
     Ok(files)
+}
+
+/// Opens a file that was listed.
+pub(crate) fn open(source: &Checkpoint, relative: &Path) -> Result<Box<dyn ReadAt>, Error> {
+    let files = source.files();
+    let file = files.open(relative).map_err(Error::in_files(files))?;
+    file.ok_or_else(|| Error::io("open", files.path_of(relative))(io::ErrorKind::NotFound.into()))
+}
+
+/// Copies a file, and its permissions where it is on this machine.
+fn copy_file(from: &dyn ReadAt, to: &Path) -> io::Result<()> {
+    let mut target = File::create(to)?;
+    if let Some(mut local) = from.local()? {
+        io::copy(&mut local, &mut target)?;
+        return target.set_permissions(local.metadata()?.permissions());
+    }
+    for piece in pieces(from.len()) {
+        io::Write::write_all(&mut target, &from.read_at(piece)?)?;
+    }
+    Ok(())
+}
+
+/// Ranges that a file of any size is read in.
+pub(crate) fn pieces(bytes: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
+    const PIECE: u64 = 1 << 20;
+    (0..bytes.div_ceil(PIECE)).map(move |i| i * PIECE..bytes.min((i + 1) * PIECE))
 }
 
 /// Lists what [`copy`] would copy.
@@ -64,25 +92,20 @@ pub(crate) fn auxiliary_files(source: &Checkpoint) -> Result<CopiedFiles, Error>
 }
 
 fn list(source: &Checkpoint, folder: &Path, files: &mut CopiedFiles) -> Result<(), Error> {
-    let directory = source.model_directory();
-    let here = directory.path.join(folder);
-    let mut entries = fs::read_dir(&here)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(Error::io("list", &here))?;
-    entries.sort_by_key(fs::DirEntry::file_name);
-    for entry in entries {
-        let relative = folder.join(entry.file_name());
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let kind = entry.file_type().map_err(Error::io("inspect", entry.path()))?;
-        let written_anew = [CONFIG_FILE, INDEX_FILE].into_iter().chain(source.shard_files());
+    let entries = source.files().list(folder).map_err(Error::in_files(source.files()))?;
+    for FileEntry { name, kind } in entries {
+        let relative = folder.join(&name);
+        let name = name.to_string_lossy();
+        let written_anew =
+            [CONFIG_FILE].into_iter().chain(source.index_file()).chain(source.shard_files());
         if written_anew.into_iter().any(|file| relative == Path::new(file)) {
             continue;
         }
         let left_out = if name.starts_with('.') {
             "hidden"
-        } else if kind.is_symlink() && entry.path().is_dir() {
+        } else if kind == FileKind::LinkToFolder {
             "a link to a folder"
-        } else if kind.is_dir() {
+        } else if kind == FileKind::Folder {
             list(source, &relative, files)?;
             continue;
         } else if REPORTS.iter().any(|report| relative == Path::new(report)) {
@@ -90,10 +113,7 @@ fn list(source: &Checkpoint, folder: &Path, files: &mut CopiedFiles) -> Result<(
         } else if WEIGHTS.iter().any(|ending| name.ends_with(&format!(".{ending}"))) {
             "weights of the unpruned model"
         } else {
-            directory.file(&relative).map_err(|reason| {
-                let dir = directory.path.clone();
-                Error::Weights { dir, reason }
-            })?;
+            open(source, &relative)?;
             files.copied.push(relative);
             continue;
         };

@@ -6,12 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    auxiliary::{self, CopiedFiles},
-    durable,
-    partial::{PartialOutput, real_place},
-    room,
-};
+use moeprune_files::{PartialOutput, write_and_rename};
+
+use super::auxiliary::{self, CopiedFiles};
 use crate::{Checkpoint, Error};
 
 /// A checkpoint directory in the making: a [`PartialOutput`] whose content is a directory.
@@ -47,19 +44,10 @@ impl OutputDirectory {
     /// # Errors
     /// As [`create`](Self::create).
     pub fn open(out: &Path, source: &Checkpoint) -> Result<Self, Error> {
-        let bad = |reason: String| Err(Error::Output { path: out.to_owned(), reason });
-        let place = real_place(out)?;
-        let model = &source.model_directory().real;
-        if place.starts_with(model) {
-            return bad(format!(
-                "is inside of the model {}; choose another place",
-                model.display()
-            ));
-        }
-        if model.starts_with(&place) {
-            return bad(format!("contains the model {}; choose another place", model.display()));
-        }
-        let partial = PartialOutput::open_at(out, place)?;
+        let partial = match source.files().local_folder() {
+            Some(model) => PartialOutput::open_apart_from(out, model)?,
+            None => PartialOutput::open(out)?,
+        };
         let content = partial.content();
         let made = Self { partial, content };
         made.make_content()?;
@@ -105,7 +93,7 @@ impl OutputDirectory {
     /// # Errors
     /// If there is less, with both numbers.
     pub fn check_room(&self, bytes: u64) -> Result<(), Error> {
-        room::check(self.partial.sibling(), bytes, self.partial.out())
+        Ok(self.partial.check_room(bytes)?)
     }
 
     /// Writes a file of the given name. One that an earlier run left is replaced; other than that
@@ -118,7 +106,7 @@ impl OutputDirectory {
         if !self.is_leftover() && path.symlink_metadata().is_ok() {
             return Err(Error::io("create", &path)(ErrorKind::AlreadyExists.into()));
         }
-        durable::write_and_rename(bytes, &self.unnamed(), &path)
+        Ok(write_and_rename(&self.unnamed(), &path, |file| file.write_all(bytes))?)
     }
 
     /// Copies the files of the model directory that are neither weights nor `config.json`
@@ -140,7 +128,7 @@ impl OutputDirectory {
     /// # Errors
     /// If that fails, or something has appeared under the name.
     pub fn publish(self) -> Result<(), Error> {
-        self.partial.publish()
+        Ok(self.partial.publish()?)
     }
 
     fn make_content(&self) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use moeprune_core::{LinearId, TensorId};
 
 use super::{
     Origin,
-    compare::{MayZero, difference, expected_expert, expected_row},
+    compare::{MayZero, difference, expected_entry, expected_expert},
     origin::Average,
 };
 use crate::{Checkpoint, Error, select_rows};
@@ -28,7 +28,7 @@ pub(super) fn kept_or_average(
     let average = || Origin::Average(Average { members: cluster.to_vec(), weights: Vec::new() });
     let mut by_row = Vec::new();
     for origin in [Origin::Kept(kept), average()] {
-        if let Some(expected) = expected_row(&old, &origin)?
+        if let Some(expected) = expected_entry(&old, 0, &origin)?
             && difference(&row, &expected, may_zero.routers).is_ok()
         {
             by_row.push(origin);
@@ -52,14 +52,12 @@ fn has_weights_of(
     origin: &Origin,
     may_zero: MayZero,
 ) -> Result<bool, Error> {
-    for linear in pruned.spec().linears(layer) {
-        if linear.id.expert() != Some(expert) {
-            continue;
-        }
-        let name = pruned.name_of(TensorId::linear(layer, linear.id))?;
-        let got = pruned.tensor_by_name(&name)?;
-        let expected = expected_expert(source, layer, linear.id, origin)?;
-        if expected.is_none_or(|expected| difference(&got, &expected, may_zero.linears).is_err()) {
+    let parts = pruned.spec().layer_parts(layer);
+    for part in parts.iter().filter(|part| part.id.expert() == Some(expert)) {
+        let got = pruned.tensor_by_name(&pruned.name_of(part.id)?)?;
+        let may_zero = may_zero.linears && part.prunable;
+        let expected = expected_expert(source, part.id, origin)?;
+        if expected.is_none_or(|expected| difference(&got, &expected, may_zero).is_err()) {
             return Ok(false);
         }
     }

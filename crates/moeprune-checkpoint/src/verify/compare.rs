@@ -1,11 +1,14 @@
 //! One tensor of a pruned model against what it must be.
 
-use moeprune_core::{LayerTensor, LinearId, TensorBytes, TensorId};
+use moeprune_core::{
+    LayerTensor, LinearId, TensorBytes, TensorId,
+    encoding::{self, Comparison},
+};
 
 use super::{Origin, Origins, origin::Average};
 use crate::{
-    Checkpoint, Error, StoredTensor, average_of, check_finite, count_zeros, select_rows,
-    weighted_average_of, weights::position,
+    Checkpoint, Error, StoredTensor, average_of, check_finite, count_zeros, join_along,
+    select_along, weighted_average_of, weights::position,
 };
 
 /// What there is to say about one tensor.
@@ -55,7 +58,7 @@ pub(super) fn examine(
         Some(_) => may_zero.linears,
         None => false,
     };
-    match expected(source, tensor, linear, origins)? {
+    match expected(source, tensor, origins)? {
         None => {
             finding.difference = Some(format!("`{}` comes from nowhere known", tensor.name));
         }
@@ -75,29 +78,26 @@ pub(super) fn examine(
 fn expected<'a>(
     source: &'a Checkpoint,
     tensor: &StoredTensor,
-    linear: Option<(usize, LinearId)>,
     origins: &Origins,
 ) -> Result<Option<TensorBytes<'a>>, Error> {
-    match linear {
-        Some((layer, LinearId::Router)) => expected_router(source, tensor, layer, origins),
-        Some((layer, linear @ LinearId::Expert(expert, _))) => {
-            expected_expert(source, layer, linear, origins.of(layer, expert))
+    if let Some(id @ TensorId::Layer(layer, _)) = tensor.part {
+        if let Some(expert) = id.expert() {
+            return expected_expert(source, id, origins.of(layer, expert));
         }
-        _ => source.by_name(&tensor.name).map(|stored| source.read(stored)).transpose(),
+        if let Some(axis) = source.spec().part(id).and_then(|part| part.expert_axis) {
+            return expected_shared(source, tensor, axis, origins.of_layer(layer));
+        }
     }
+    source.by_name(&tensor.name).map(|stored| source.read(stored)).transpose()
 }
 
-/// A Linear of an expert that comes from `origin`.
+/// A tensor of an expert that comes from `origin`.
 pub(super) fn expected_expert<'a>(
     source: &'a Checkpoint,
-    layer: usize,
-    linear: LinearId,
+    id: TensorId,
     origin: &Origin,
 ) -> Result<Option<TensorBytes<'a>>, Error> {
-    let read = |e: &usize| {
-        let id = TensorId::linear(layer, linear.with_expert(*e));
-        source.tensor_by_name(&source.name_of(id)?)
-    };
+    let read = |e: &usize| source.tensor_by_name(&source.name_of(id.with_expert(*e))?);
     match origin {
         Origin::Kept(e) => read(e).map(Some),
         Origin::Average(average) => mean(average, |e| read(&e)).map(Some),
@@ -105,31 +105,31 @@ pub(super) fn expected_expert<'a>(
     }
 }
 
-fn expected_router<'a>(
+/// A tensor that has an entry per expert along `axis`.
+fn expected_shared<'a>(
     source: &Checkpoint,
     tensor: &StoredTensor,
-    layer: usize,
-    origins: &Origins,
+    axis: usize,
+    origins: &[Origin],
 ) -> Result<Option<TensorBytes<'a>>, Error> {
-    let router = source.tensor_by_name(&tensor.name)?;
-    let mut bytes = Vec::new();
-    for origin in origins.of_layer(layer) {
-        let Some(row) = expected_row(&router, origin)? else { return Ok(None) };
-        bytes.extend_from_slice(row.bytes());
+    let shared = source.tensor_by_name(&tensor.name)?;
+    let mut entries = Vec::with_capacity(origins.len());
+    for origin in origins {
+        let Some(entry) = expected_entry(&shared, axis, origin)? else { return Ok(None) };
+        entries.push(entry);
     }
-    let mut shape = router.shape().to_vec();
-    shape[0] = origins.of_layer(layer).len();
-    Ok(Some(TensorBytes::new(router.dtype(), shape, bytes)?))
+    join_along(axis, &entries).map(Some)
 }
 
-/// The router row of an expert that comes from `origin`, given the router of the source.
-pub(super) fn expected_row(
-    router: &TensorBytes<'_>,
+/// The entry of an expert that comes from `origin`, along `axis` of a tensor of the source.
+pub(super) fn expected_entry(
+    shared: &TensorBytes<'_>,
+    axis: usize,
     origin: &Origin,
 ) -> Result<Option<TensorBytes<'static>>, Error> {
     match origin {
-        Origin::Kept(e) => select_rows(router, &[*e]).map(Some),
-        Origin::Average(average) => mean(average, |e| select_rows(router, &[e])).map(Some),
+        Origin::Kept(e) => select_along(shared, axis, &[*e]).map(Some),
+        Origin::Average(average) => mean(average, |e| select_along(shared, axis, &[e])).map(Some),
         Origin::Unknown => Ok(None),
     }
 }
@@ -175,25 +175,16 @@ pub(super) fn difference(
     if got.bytes() == expected.bytes() {
         return Ok(0);
     }
-    let size = if may_zero { (got.dtype().bits() / 8).max(1) } else { 1 };
-    let elements = got.bytes().chunks_exact(size).zip(expected.bytes().chunks_exact(size));
-    let mut zeroed = 0;
-    for (i, (got_bytes, expected_bytes)) in elements.enumerate() {
-        if got_bytes == expected_bytes {
-            continue;
-        }
-        // Little-endian: the sign is the highest bit of the last byte.
-        let is_zero = |bytes: &[u8]| {
-            let (last, rest) = bytes.split_last().unwrap_or((&1, &[]));
-            last & 0x7f == 0 && rest.iter().all(|b| *b == 0)
+    let at = |element| position(got.shape(), element);
+    if may_zero && let Ok(encoding) = encoding::of(got.dtype()) {
+        return match encoding.compare(expected.bytes(), got.bytes(), got.elements()) {
+            Comparison::Zeroed { count } => Ok(count),
+            Comparison::Changed { first } => {
+                Err(format!("differs from the source at {} and is not zero", at(first)))
+            }
         };
-        if !may_zero || !is_zero(got_bytes) {
-            let element = i * size * 8 / got.dtype().bits();
-            let zero = if may_zero { " and is not zero" } else { "" };
-            let at = position(got.shape(), element);
-            return Err(format!("differs from the source at {at}{zero}"));
-        }
-        zeroed += u64::from(!is_zero(expected_bytes));
     }
-    Ok(zeroed)
+    let mut bytes = got.bytes().iter().zip(expected.bytes());
+    let first = bytes.position(|(got, expected)| got != expected).unwrap_or_default();
+    Err(format!("differs from the source at {}", at(first * 8 / got.dtype().bits())))
 }

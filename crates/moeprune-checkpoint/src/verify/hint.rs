@@ -1,8 +1,8 @@
 //! Reading the report beside a pruned model.
 
-use std::{fs::File, io::Read, path::Path};
+use std::path::Path;
 
-use moeprune_core::{Provenance, REPORT_FILE};
+use moeprune_core::{Provenance, REPORT_FILE, SameModel};
 
 use crate::{Checkpoint, Error};
 
@@ -27,20 +27,18 @@ pub(super) fn read(
         Ok(hint) => hint,
         Err(e) => return Ok(Err(format!("{REPORT_FILE} is not a report: {e}"))),
     };
-    let fingerprint = source.fingerprint()?;
-    let other = hint.model.fingerprint.as_ref().is_some_and(|of| *of != fingerprint);
+    let other = match &hint.model.fingerprint {
+        Some(fingerprint) => source.is_of(fingerprint)? == SameModel::No,
+        None => false,
+    };
     Ok(Ok((!other).then_some(hint)))
 }
 
 fn read_report(pruned: &Checkpoint) -> Result<Option<Vec<u8>>, String> {
-    let Some(path) = pruned.file(Path::new(REPORT_FILE)).map_err(|e| e.to_string())? else {
-        return Ok(None);
-    };
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
-    read.map_err(|e| e.to_string())?;
-    if bytes.len() as u64 > MAX_BYTES {
+    let files = pruned.files();
+    let bytes = files.read(Path::new(REPORT_FILE), MAX_BYTES + 1).map_err(|e| e.to_string())?;
+    if bytes.as_ref().is_some_and(|bytes| bytes.len() as u64 > MAX_BYTES) {
         return Err(format!("is larger than {MAX_BYTES} bytes; not a report"));
     }
-    Ok(Some(bytes))
+    Ok(bytes)
 }

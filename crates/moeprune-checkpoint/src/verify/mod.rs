@@ -6,9 +6,10 @@ mod hint;
 mod origin;
 mod report;
 
-use std::{collections::BTreeSet, fs::File, io::Read, path::Path};
+use std::{collections::BTreeSet, io, path::Path};
 
-use moeprune_core::{LayerTensor, LinearId, Plan, Provenance, TensorId};
+use moeprune_core::{LayerTensor, LinearId, Plan, Provenance, SameModel, TensorId};
+use moeprune_files::ReadAt;
 use rayon::prelude::*;
 
 pub use self::report::{Check, LinearZeros, SparsityReport, VerifyReport};
@@ -16,7 +17,10 @@ use self::{
     compare::{Finding, MayZero},
     origin::{Origin, Origins},
 };
-use crate::{Checkpoint, Error, StoredTensor, output::auxiliary_files};
+use crate::{
+    Checkpoint, Error, StoredTensor,
+    output::{auxiliary_files, open, pieces},
+};
 
 /// Checks a pruned checkpoint against its source, reading every byte of both once.
 ///
@@ -116,7 +120,8 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
 
 fn check_plan(source: &Checkpoint, plan: &Plan) -> Result<Result<String, String>, Error> {
     let fingerprint = source.fingerprint()?;
-    if plan.model_fingerprint != fingerprint {
+    let same = source.is_of(&plan.model_fingerprint)?;
+    if same == SameModel::No {
         return Ok(Err(format!(
             "was made for the model {}, but the source is {fingerprint}",
             plan.model_fingerprint
@@ -133,7 +138,12 @@ fn check_plan(source: &Checkpoint, plan: &Plan) -> Result<Result<String, String>
             )));
         }
     }
-    Ok(Ok(fingerprint))
+    Ok(Ok(match same {
+        SameModel::StoredOtherwise => {
+            format!("{fingerprint}; it was made from the same model, stored otherwise")
+        }
+        _ => fingerprint,
+    }))
 }
 
 fn check_architecture(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, String> {
@@ -208,10 +218,7 @@ fn check_tensor_set(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, 
 }
 
 fn expert_of(tensor: &StoredTensor) -> Option<usize> {
-    match tensor.part {
-        Some(TensorId::Layer(_, LayerTensor::Linear(linear))) => linear.expert(),
-        _ => None,
-    }
+    tensor.part.and_then(TensorId::expert)
 }
 
 fn check_auxiliary(
@@ -220,9 +227,9 @@ fn check_auxiliary(
 ) -> Result<Result<String, String>, Error> {
     let files = auxiliary_files(source)?.copied;
     for relative in &files {
-        let from = source.dir().join(relative);
-        let same = match pruned.file(relative) {
-            Ok(Some(to)) => same_bytes(&from, &to)?,
+        let same = match pruned.files().open(relative) {
+            Ok(Some(to)) => same_bytes(&*open(source, relative)?, &*to)
+                .map_err(Error::io("read", source.files().path_of(relative)))?,
             Ok(None) => return Ok(Err(format!("{} is missing", relative.display()))),
             Err(e) => return Ok(Err(e.to_string())),
         };
@@ -234,22 +241,16 @@ fn check_auxiliary(
 }
 
 /// Compares files piece by piece: a model may bring files of any size.
-fn same_bytes(a: &Path, b: &Path) -> Result<bool, Error> {
-    const PIECE: usize = 1 << 20;
-    let open = |path: &Path| File::open(path).map_err(Error::io("open", path));
-    let (mut file_a, mut file_b) = (open(a)?, open(b)?);
-    let mut pieces = (Vec::with_capacity(PIECE), Vec::with_capacity(PIECE));
-    loop {
-        let fill = |file: &mut File, piece: &mut Vec<u8>, path: &Path| {
-            piece.clear();
-            file.take(PIECE as u64).read_to_end(piece).map_err(Error::io("read", path))
-        };
-        let read = fill(&mut file_a, &mut pieces.0, a)?;
-        fill(&mut file_b, &mut pieces.1, b)?;
-        if read == 0 || pieces.0 != pieces.1 {
-            return Ok(pieces.0 == pieces.1);
+fn same_bytes(a: &dyn ReadAt, b: &dyn ReadAt) -> io::Result<bool> {
+    if a.len() != b.len() {
+        return Ok(false);
+    }
+    for piece in pieces(a.len()) {
+        if a.read_at(piece.clone())? != b.read_at(piece)? {
+            return Ok(false);
         }
     }
+    Ok(true)
 }
 
 /// One check for each role of tensors, and one for all that weights are finite.

@@ -107,7 +107,8 @@ impl VerifyReport {
             };
             let weights = tensor.elements();
             self.linears.push(LinearZeros { layer, linear, weights, zeros });
-            if linear == LinearId::Router {
+            let part = source.spec().part(TensorId::linear(layer, linear));
+            if !part.is_some_and(|part| part.prunable) {
                 continue;
             }
             linears += nonzero;

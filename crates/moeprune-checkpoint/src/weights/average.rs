@@ -104,20 +104,12 @@ fn mean_of<'a, E: From<Error>>(
             add(sums, values, factor);
         }
     }
-    let mut bytes = Vec::with_capacity(sums.len() * dtype.bits() / 8);
-    for sums in sums.chunks_mut(CHUNK) {
-        bytes.extend(rounded_mean(dtype, sums, divisor)?);
-    }
-    Ok(TensorBytes::new(dtype, shape, bytes).map_err(Error::from)?)
+    sums.iter_mut().for_each(|sum| *sum /= divisor);
+    Ok(TensorBytes::encode(dtype, shape, &sums).map_err(Error::from)?)
 }
 
 fn add(sums: &mut [f32], values: &[f32], factor: f32) {
     sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value * factor);
-}
-
-fn rounded_mean(dtype: Dtype, sums: &mut [f32], count: f32) -> Result<Vec<u8>, Error> {
-    sums.iter_mut().for_each(|sum| *sum /= count);
-    Ok(TensorBytes::encode(dtype, [sums.len()], sums)?.into_bytes())
 }
 
 fn check_alike((dtype, shape): (Dtype, &[usize]), other: &TensorBytes<'_>) -> Result<(), Error> {

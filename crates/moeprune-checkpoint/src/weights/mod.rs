@@ -8,7 +8,7 @@ mod zeros;
 pub(crate) use self::finite::position;
 pub use self::{
     average::{average, average_of, weighted_average_of},
-    finite::check_finite,
-    rows::select_rows,
+    finite::{check_finite, check_finite_weight},
+    rows::{join_along, select_along, select_rows},
     zeros::count_zeros,
 };

@@ -278,7 +278,7 @@ fn unknown_tensors_of_a_layer_are_refused() {
         "model.layers.1.block_sparse_moe.shared_expert.w1.weight",
         "model.layers.2.self_attn.q_norm.weight",
     ] {
-        check_tensors(add(name), &[name, "knows no such part", "tensors.carried"]);
+        check_tensors(add(name), &[name, "knows no such part", "layers.carried"]);
     }
 }
 

@@ -353,13 +353,16 @@ fn abuse_16_files_behind_linked_folders() {
     symlink("sub/secret.json", model.path("tokenizer.json")).expect("links");
     let source = model.open().expect("opens");
     let refused = ["is a link to", "outside of the model directory"];
-    check_refused(source.file("sub/secret.json".as_ref()), &refused);
-    check_refused(source.file("tokenizer.json".as_ref()), &refused);
-    check_refused(source.file("../outside/secret.json".as_ref()), &refused);
-    check_refused(source.file(&outside.join("secret.json")), &refused);
-    assert_eq!(source.file("nothing".as_ref()).expect("none"), None);
-    let config = source.file("config.json".as_ref()).expect("is there");
-    assert_eq!(config, Some(model.path("config.json")));
+    check_refused(source.read_file("sub/secret.json".as_ref(), 99), &refused);
+    check_refused(source.read_file("tokenizer.json".as_ref(), 99), &refused);
+    check_refused(source.read_file("../outside/secret.json".as_ref(), 99), &refused);
+    check_refused(source.read_file(&outside.join("secret.json"), 99), &refused);
+    assert_eq!(source.read_file("nothing".as_ref(), 99).expect("none"), None);
+    let config = fs::read(model.path("config.json")).expect("reads");
+    let most = config.len() as u64;
+    check_refused(source.read_file("config.json".as_ref(), most - 1), &["is larger than"]);
+    let read = source.read_file("config.json".as_ref(), most).expect("is there");
+    assert_eq!(read, Some(config));
 }
 
 #[test]

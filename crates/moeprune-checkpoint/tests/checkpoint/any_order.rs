@@ -192,5 +192,5 @@ fn a_source_that_changes() {
         assert_eq!(writer.missing().count(), 1);
     };
     check(Access::Read, "became shorter while it was being copied");
-    check(Access::MemoryMap, "is another file than when the checkpoint was opened");
+    check(Access::MemoryMap, "is another file than when it was opened first");
 }

@@ -2,7 +2,8 @@
 
 use moeprune_checkpoint::{Checkpoint, Error, Family};
 use moeprune_core::{
-    FeedForward, LayerTensor, LinearId, MlpProjection, MoeInput, Routing, TensorId,
+    AttentionSpec, FeedForward, GroupedAttention, LayerTensor, LinearId, MlpProjection, MlpSpec,
+    MoeInput, RouterSpec, TensorId,
 };
 
 use crate::fixture::{Model, PARITY, check_refused, parity};
@@ -38,14 +39,21 @@ fn mixtral_gate_is_w1_and_up_is_w3() {
 #[test]
 fn arctic_as_released() {
     let spec = Checkpoint::open(&parity("arctic")).expect("opens").spec().clone();
-    assert_eq!((spec.hidden, spec.heads, spec.kv_heads, spec.head_dim), (64, 4, 2, 16));
-    assert_eq!((spec.rope_theta, spec.norm_eps, spec.sliding_window), (1e6, 1e-5, None));
+    assert_eq!((spec.hidden, spec.norm_eps), (64, 1e-5));
+    let attention = GroupedAttention {
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 16,
+        rope_theta: 1e6,
+        sliding_window: None,
+    };
     for layer in &spec.layers {
+        assert_eq!(layer.attention, AttentionSpec::Grouped(attention));
         let moe = layer.moe().expect("all layers have experts");
-        assert_eq!((moe.experts, moe.top_k, moe.expert_inner), (8, 2, 48));
+        assert_eq!((moe.experts, moe.top_k, moe.expert), (8, 2, MlpSpec::gated(48)));
         assert_eq!(moe.input, MoeInput::LayerInput);
-        assert_eq!(moe.residual_inner, Some(64));
-        assert_eq!(moe.routing, Routing::SoftmaxTopK { renormalize: true });
+        assert_eq!(moe.residual, Some(MlpSpec::gated(64)));
+        assert_eq!(moe.router, RouterSpec::softmax(true));
     }
 }
 
@@ -54,7 +62,7 @@ fn every_second_layer() {
     let spec = Checkpoint::open(&parity("arctic_freq2")).expect("opens").spec().clone();
     for (l, layer) in spec.layers.iter().enumerate() {
         match &layer.feed_forward {
-            FeedForward::Dense { inner } => assert_eq!((l % 2, *inner), (0, 48)),
+            FeedForward::Dense(mlp) => assert_eq!((l % 2, mlp.inner), (0, 48)),
             FeedForward::Moe(moe) => assert_eq!((l % 2, moe.experts), (1, 8)),
             other => panic!("{other:?}"),
         }
@@ -70,7 +78,7 @@ fn arctic_without_the_parallel_block() {
     });
     let spec = model.open().expect("opens").spec().clone();
     let moe = spec.layers[0].moe().expect("has experts");
-    assert_eq!((moe.input, moe.residual_inner), (MoeInput::AfterAttention, None));
+    assert_eq!((moe.input, moe.residual), (MoeInput::AfterAttention, None));
 }
 
 #[test]
@@ -92,10 +100,10 @@ fn one_expert_a_token() {
     let renormalize = |name: &str| {
         let model = Model::copy_of(name);
         model.edit_text("config.json", |t| t.replace("per_tok\": 2", "per_tok\": 1"));
-        model.open().expect("opens").spec().layers[0].moe().expect("has experts").routing
+        model.open().expect("opens").spec().layers[0].moe().expect("has experts").router.clone()
     };
-    assert_eq!(renormalize("arctic"), Routing::SoftmaxTopK { renormalize: false });
-    assert_eq!(renormalize("mixtral"), Routing::SoftmaxTopK { renormalize: true });
+    assert_eq!(renormalize("arctic"), RouterSpec::softmax(false));
+    assert_eq!(renormalize("mixtral"), RouterSpec::softmax(true));
 }
 
 #[test]
@@ -131,8 +139,8 @@ fn the_head_may_be_the_embedding() {
 fn a_family_of_ones_own() {
     let text = MIXTRAL
         .replace("name = \"mixtral\"", "name = \"mine\"")
-        .replace("model.layers.{layer}.block_sparse_moe", "decoder.{layer}.moe")
-        .replace("model.layers.{layer}", "decoder.{layer}")
+        .replace("block_sparse_moe", "moe")
+        .replace("{prefix}layers.{layer}", "decoder.{layer}")
         .replace(
             "renormalize = \"always\"",
             "renormalize = { config = { keys = [\"norm_topk_prob\"], default = false } }",
@@ -153,7 +161,7 @@ fn a_family_of_ones_own() {
     let checkpoint = Checkpoint::open_with(&model.dir, Some(family)).expect("opens");
     assert_eq!(checkpoint.spec().family, "mine");
     let moe = checkpoint.spec().layers[0].moe().expect("has experts");
-    assert_eq!(moe.routing, Routing::SoftmaxTopK { renormalize: false });
+    assert_eq!(moe.router, RouterSpec::softmax(false));
     let router = TensorId::Layer(1, LayerTensor::Linear(LinearId::Router));
     assert_eq!(checkpoint.name_of(router).expect("named"), "decoder.1.moe.gate.weight");
     let config = checkpoint.config_with_experts(&[4; 3]).expect("rewrites");
@@ -170,14 +178,17 @@ fn check_descriptor(from: &str, to: &str, expected: &[&str]) {
 
 #[test]
 fn descriptors_that_are_refused() {
-    check_descriptor("[moe]", "[moe", &["family descriptor"]);
-    check_descriptor("[moe]", "[mow]", &["unknown field `mow`"]);
+    check_descriptor("[dense]", "[dense", &["family descriptor"]);
+    check_descriptor("[dense]", "[dens]", &["unknown field `dens`"]);
     check_descriptor("input =", "inptu =", &["unknown field `inptu`"]);
+    check_descriptor("heads =", "haeds =", &["unknown field `haeds`"]);
+    check_descriptor("top_k =", "k =", &["unknown field `k`"]);
     check_descriptor("{ keys = [\"hidden_size\"] }", "{ key = [] }", &["unknown field `key`"]);
-    check_descriptor("router = \"", "#", &["missing field `router`"]);
+    check_descriptor("weight = \"block", "#", &["missing field `weight`"]);
+    check_descriptor("query = \"", "#", &["missing field `query`"]);
     check_descriptor("gate.weight", "{gate}.weight", &["`{gate}`; only {layer} and {expert}"]);
     check_descriptor("{expert}.w1", "0.w1", &["must have {expert} once, has it 0x"]);
-    check_descriptor("{layer}.input", "input", &["must have {layer} once"]);
+    check_descriptor("layers.{layer}.", "layers.", &["must have {layer} once"]);
     check_descriptor("lm_head.weight", "lm_head.{layer}", &["must have {layer} not, has it 1x"]);
     check_descriptor(
         "lm_head.weight",
@@ -185,23 +196,26 @@ fn descriptors_that_are_refused() {
         &["`model.norm.weight` is given twice"],
     );
     check_descriptor("model_types = [\"arctic\"]", "model_types = []", &["`model_types` is empty"]);
-    check_descriptor("[\"num_local_experts\"]", "[]", &["`config.experts` has no keys"]);
+    check_descriptor("[\"num_local_experts\"]", "[]", &["`experts.count` has no keys"]);
     check_descriptor(
         "[\"num_local_experts\"] }",
         "[\"num_local_experts\"], default = 8 }",
-        &["`config.experts` cannot have a default"],
+        &["`experts.count` cannot have a default"],
     );
+    check_descriptor("norm = \"residual_layernorm.weight\"\n", "", &["missing field `norm`"]);
     check_descriptor(
-        "residual_norm = \"model.layers.{layer}.residual_layernorm.weight\"\n",
-        "",
-        &["`[residual]`, `[tensors.residual]`", "must be given together"],
+        "w3.weight\"\n",
+        "w3.weight\"\nup_bias = \"e.{expert}.w3.bias\"\n",
+        &["`[experts.tensors]` must name a bias for each of its matrices or for none"],
     );
-    check_descriptor(
-        "[dense]\ninner = { keys = [\"intermediate_size\"] }\n",
-        "",
-        &["`[dense]` and `[tensors.dense]` must be given together"],
+    let (before, after) = ARCTIC.split_once("[dense]").expect("has one");
+    let rest = &after[after.find("[[").expect("has requirements")..];
+    check_refused(
+        Family::from_toml(&format!("{before}{rest}")),
+        &["`layers.every` makes layers without experts, so `[dense]` is needed"],
     );
-    check_descriptor("kind = \"softmax_top_k\"", "kind = \"sparsemixer\"", &["sparsemixer"]);
+    check_descriptor("kind = \"softmax\"", "kind = \"sparsemixer\"", &["sparsemixer"]);
+    check_descriptor("kind = \"grouped\"", "kind = \"latent\"", &["latent"]);
 }
 
 #[test]

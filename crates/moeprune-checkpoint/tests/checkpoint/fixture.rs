@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     fs,
     path::{Path, PathBuf},
 };
@@ -177,7 +178,7 @@ fn tiny_tensors() -> Vec<(PlannedTensor, Vec<u8>)> {
 
 /// Checks that something failed with a message that has all of these in it.
 #[track_caller]
-pub(crate) fn check_refused<T>(result: Result<T, Error>, expected: &[&str]) {
+pub(crate) fn check_refused<T, E: Display>(result: Result<T, E>, expected: &[&str]) {
     let Err(error) = result else { panic!("was accepted; expected an error with {expected:?}") };
     let message = error.to_string();
     for part in expected {

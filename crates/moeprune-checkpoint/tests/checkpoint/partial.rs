@@ -6,7 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use moeprune_checkpoint::{OutputDirectory, PartialOutput};
+use moeprune_checkpoint::OutputDirectory;
+use moeprune_files::PartialOutput;
 use tempfile::TempDir;
 
 use crate::fixture::{Model, check_refused};

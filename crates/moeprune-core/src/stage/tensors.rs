@@ -1,6 +1,6 @@
 //! Where weights come from and go to.
 
-use crate::{StageError, TensorBytes, TensorId};
+use crate::{StageError, TensorBytes, TensorId, encoding::StoredWeight};
 
 /// Reads tensors by the part they play.
 ///
@@ -13,11 +13,25 @@ pub trait TensorSource: Send + Sync {
     /// # Errors
     /// If the model has no such part, naming it, or it cannot be read.
     fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError>;
+
+    /// The weight as stored, with the encoding that reads it. By default what
+    /// [`tensor`](Self::tensor) returns, in the encoding of its type; a source of weights that need
+    /// more than one tensor returns them all.
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor), and if no encoding reads it.
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        Ok(StoredWeight::alone(self.tensor(id)?)?)
+    }
 }
 
 impl<T: TensorSource + ?Sized> TensorSource for &T {
     fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
         (**self).tensor(id)
+    }
+
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        (**self).weight(id)
     }
 }
 

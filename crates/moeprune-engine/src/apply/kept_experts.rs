@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use moeprune_checkpoint::{
-    Checkpoint, Error as CheckpointError, average_of, select_rows, weighted_average_of,
+    Checkpoint, Error as CheckpointError, average_of, join_along, select_along, weighted_average_of,
 };
 use moeprune_core::{
-    LayerPlan, LayerTensor, LinearId, ModelSpec, Plan, StageError, Survivor, TensorBytes, TensorId,
-    TensorSource,
+    LayerPlan, ModelSpec, Plan, StageError, Survivor, TensorBytes, TensorId, TensorSource,
 };
 
 use crate::finite::Finite;
@@ -71,55 +70,60 @@ impl<'a> KeptExperts<'a> {
 
     /// Whether a part of the pruned model has the bytes of a tensor of the source.
     pub(crate) fn is_as_stored(&self, id: TensorId) -> bool {
-        let TensorId::Layer(layer, LayerTensor::Linear(linear)) = id else { return true };
-        match (linear, self.layers.get(&layer)) {
-            (LinearId::Router, Some(_)) => false,
-            (LinearId::Expert(index, _), Some(plan)) => {
-                plan.survivors.get(index).is_some_and(|s| s.average_of.is_empty())
-            }
-            _ => true,
+        let TensorId::Layer(layer, _) = id else { return true };
+        let Some(plan) = self.layers.get(&layer) else { return true };
+        match id.expert() {
+            Some(index) => plan.survivors.get(index).is_some_and(|s| s.average_of.is_empty()),
+            None => self.expert_axis(id).is_none(),
         }
     }
 
-    fn router(&self, id: TensorId, plan: &LayerPlan) -> Result<TensorBytes<'_>, StageError> {
-        let router = self.weights.tensor(id)?;
+    /// The axis along which a tensor has one entry per expert.
+    fn expert_axis(&self, id: TensorId) -> Option<usize> {
+        self.spec.part(id)?.expert_axis
+    }
+
+    /// The entries of the experts that stay, along `axis` of a tensor that all of a layer share.
+    fn cut(
+        &self,
+        id: TensorId,
+        axis: usize,
+        plan: &LayerPlan,
+    ) -> Result<TensorBytes<'_>, StageError> {
+        let shared = self.weights.tensor(id)?;
         if plan.survivors.iter().all(|s| s.average_of.is_empty()) {
-            let rows: Vec<usize> = plan.survivors.iter().map(|s| s.source).collect();
-            return Ok(select_rows(&router, &rows)?);
+            let kept: Vec<usize> = plan.survivors.iter().map(|s| s.source).collect();
+            return Ok(select_along(&shared, axis, &kept)?);
         }
-        let (rows, cols) = (plan.survivors.len(), router.shape()[1]);
-        let mut bytes = Vec::with_capacity(router.bytes().len());
-        for survivor in &plan.survivors {
-            let row = if survivor.average_of.is_empty() {
-                select_rows(&router, &[survivor.source])?
+        let entry = |survivor: &Survivor| {
+            if survivor.average_of.is_empty() {
+                select_along(&shared, axis, &[survivor.source])
             } else {
-                mean(survivor, |row| select_rows(&router, &[row]))?
-            };
-            bytes.extend_from_slice(row.bytes());
-        }
-        Ok(TensorBytes::new(router.dtype(), [rows, cols], bytes)?)
+                mean(survivor, |expert| select_along(&shared, axis, &[expert]))
+            }
+        };
+        let entries = plan.survivors.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
+        Ok(join_along(axis, &entries)?)
     }
 }
 
 impl TensorSource for KeptExperts<'_> {
     fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
-        let TensorId::Layer(layer, LayerTensor::Linear(linear)) = id else {
-            return self.weights.tensor(id);
+        let TensorId::Layer(layer, _) = id else { return self.weights.tensor(id) };
+        let Some(plan) = self.layers.get(&layer) else { return self.weights.tensor(id) };
+        let Some(index) = id.expert() else {
+            return match self.expert_axis(id) {
+                Some(axis) => self.cut(id, axis, plan),
+                None => self.weights.tensor(id),
+            };
         };
-        match (linear, self.layers.get(&layer)) {
-            (LinearId::Router, Some(plan)) => self.router(id, plan),
-            (LinearId::Expert(index, _), Some(plan)) => {
-                let survivor = plan.survivors.get(index).ok_or_else(|| {
-                    format!("layer {layer} keeps {} experts, not {index}", plan.survivors.len())
-                })?;
-                let of = |source| TensorId::linear(layer, linear.with_expert(source));
-                if survivor.average_of.is_empty() {
-                    return self.weights.tensor(of(survivor.source));
-                }
-                mean(survivor, |source| self.weights.tensor(of(source)))
-            }
-            _ => self.weights.tensor(id),
+        let survivor = plan.survivors.get(index).ok_or_else(|| {
+            format!("layer {layer} keeps {} experts, not {index}", plan.survivors.len())
+        })?;
+        if survivor.average_of.is_empty() {
+            return self.weights.tensor(id.with_expert(survivor.source));
         }
+        mean(survivor, |source| self.weights.tensor(id.with_expert(source)))
     }
 }
 

@@ -43,7 +43,8 @@ impl<'a> Stages<'a> {
     /// The Linears of a layer that may be zeroed.
     pub(super) fn prunable(&self, layer: usize) -> Vec<LinearShape> {
         let mut linears = self.kept.spec().linears(layer);
-        linears.retain(|l| self.promises.zero_routers || l.id != LinearId::Router);
+        let routers_too = self.promises.zero_routers;
+        linears.retain(|l| l.prunable || routers_too && l.id == LinearId::Router);
         linears
     }
 
@@ -339,7 +340,7 @@ pub(super) fn view<'a>(
     shape: LinearShape,
     moments: &Moments<'a>,
 ) -> Result<LinearView<'a>, Error> {
-    let LinearShape { id, rows, cols } = shape;
+    let LinearShape { id, rows, cols, .. } = shape;
     Ok(LinearView { layer, id, rows, cols, inputs: moments.of(id)? })
 }
 

@@ -29,11 +29,13 @@ use statistics::Statistics;
 use writing::Output;
 
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{CorpusTag, ExpertRatio, Observation, Plan, Sparsity, StatisticsSource};
+use moeprune_core::{
+    CorpusTag, ExpertRatio, Observation, Plan, SameModel, Sparsity, StatisticsSource,
+};
 
 use crate::{
     Error, Job, Progress, Run, StageClock, WrittenLayer,
-    plan::{PLAN_FORMAT, check_clusters, check_survivors, choose_survivors_in},
+    plan::{PLAN_FORMAT, check_clusters, check_survivors, choose_survivors_in, stored_otherwise},
     session::{Pass, Record, RunIdentity, Session},
     walk::{Resumed, walk_layers},
 };
@@ -119,6 +121,7 @@ pub(crate) fn apply_plan(
     let Job { model: checkpoint, pipeline, execution: on, .. } = *job;
     let progress = &mut *job.progress;
     check_plan(checkpoint, &plan)?;
+    note_storage(checkpoint, &plan, inputs, progress)?;
     let kept = KeptExperts::new(checkpoint, &plan);
     let statistics = Statistics::new(checkpoint, &plan, inputs, pipeline)?;
     let mut corpora = plan.corpora.clone();
@@ -196,18 +199,37 @@ fn step_of(ratios: Option<&[Sparsity]>) -> &'static str {
     if ratios.is_some() { "pruning and writing" } else { "writing" }
 }
 
+/// Notes a plan or an observation of the same model in other files.
+fn note_storage(
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    inputs: Inputs<'_>,
+    progress: &mut dyn Progress,
+) -> Result<(), Error> {
+    let mut given = vec![("plan", &plan.model_fingerprint)];
+    if let Inputs::Observation(observation) = inputs {
+        given.push(("observation", &observation.model_fingerprint));
+    }
+    for (what, fingerprint) in given {
+        if checkpoint.is_of(fingerprint)? == SameModel::StoredOtherwise {
+            progress.note(&stored_otherwise(what));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses a plan that is not for this model or was edited into nonsense.
 fn check_plan(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), Error> {
     let bad = |problem: String| Err(Error::Plan(problem));
     if plan.format != PLAN_FORMAT {
         return bad(format!("format {} is not {PLAN_FORMAT}; make the plan again", plan.format));
     }
-    let fingerprint = checkpoint.fingerprint()?;
-    if plan.model_fingerprint != fingerprint {
+    if checkpoint.is_of(&plan.model_fingerprint)? == SameModel::No {
         return bad(format!(
-            "it is for another model (fingerprint {}, this model's is {fingerprint}); make a plan \
-             for this model",
-            plan.model_fingerprint
+            "it is for another model (fingerprint {}, this model's is {}); make a plan for this \
+             model",
+            plan.model_fingerprint,
+            checkpoint.fingerprint()?
         ));
     }
     let mut last = None;

@@ -49,7 +49,7 @@ impl<'a> Statistics<'a> {
                 )))
             }
             Inputs::Observation(observation) => {
-                check_observation(observation, checkpoint.spec(), &checkpoint.fingerprint()?)?;
+                check_observation(observation, checkpoint)?;
                 Ok(Self::Stored(observation))
             }
         }

@@ -77,7 +77,7 @@ pub fn time_parts(
     let spec = checkpoint.spec();
     let directory = OutputDirectory::open(out, checkpoint)?;
     let mut writer =
-        ShardedWriter::create(directory.path(), checkpoint.max_shard_bytes(), planned(checkpoint))?;
+        ShardedWriter::create(directory.path(), checkpoint.output_form(), planned(checkpoint))?;
     directory.check_room(writer.planned_bytes())?;
     let tokens = calibration.blocks.tokens();
     let mut run = Timing { checkpoint, on, pipeline, ratio, times: PartTimes::default() };
@@ -249,7 +249,7 @@ impl<'a> Timing<'a> {
         on_device: Option<Tensor>,
         stored: Option<&mut TensorBytes<'_>>,
     ) -> Result<(), Error> {
-        let LinearShape { id, rows, cols } = shape;
+        let LinearShape { id, rows, cols, .. } = shape;
         let inputs = observer.input_of(id)?.filter(|moments| moments.tokens > 0);
         let linear = LinearView { layer: LAYER, id, rows, cols, inputs };
         let Self { pipeline, on, ratio, .. } = *self;
@@ -342,7 +342,7 @@ impl TensorSource for Stored<'_> {
 /// The Linears that are zeroed: of an expert, or of none.
 fn linears(spec: &ModelSpec, expert: Option<usize>) -> Vec<LinearShape> {
     let mut linears = spec.linears(LAYER);
-    linears.retain(|l| l.id.expert() == expert && l.id != LinearId::Router);
+    linears.retain(|l| l.id.expert() == expert && l.prunable);
     linears
 }
 
@@ -358,16 +358,16 @@ fn layer_tensors(checkpoint: &Checkpoint) -> impl Iterator<Item = TensorId> {
 }
 
 fn expert_of(id: TensorId) -> Option<usize> {
-    match id {
-        TensorId::Layer(_, LayerTensor::Linear(linear)) => linear.expert(),
-        _ => None,
-    }
+    id.expert()
 }
 
 /// The Linears that are zeroed, to be written.
 fn planned(checkpoint: &Checkpoint) -> Vec<PlannedTensor> {
+    let linears = checkpoint.spec().linears(LAYER);
     let zeroed = |part: Option<TensorId>| match part {
-        Some(TensorId::Layer(LAYER, LayerTensor::Linear(linear))) => linear != LinearId::Router,
+        Some(TensorId::Layer(LAYER, LayerTensor::Linear(id))) => {
+            linears.iter().any(|linear| linear.id == id && linear.prunable)
+        }
         _ => false,
     };
     let planned = |stored: &moeprune_checkpoint::StoredTensor| PlannedTensor {

@@ -71,7 +71,7 @@ impl<'a> UnwrittenModel<'a> {
     pub fn layer_sparsity(&self) -> Vec<f64> {
         let source = self.stages.kept.source().spec();
         let all = |linears: Vec<LinearShape>| -> u64 {
-            let counted = linears.iter().filter(|linear| linear.id != LinearId::Router);
+            let counted = linears.iter().filter(|linear| linear.prunable);
             counted.map(LinearShape::parameters).sum()
         };
         (0..source.layers.len())

@@ -53,8 +53,7 @@ impl Output {
             progress.note(&format!("not copied: {} ({why})", path.display()));
         }
         directory.write("config.json", config.as_bytes())?;
-        let mut writer =
-            ShardedWriter::resume(directory.path(), source.max_shard_bytes(), tensors)?;
+        let mut writer = ShardedWriter::resume(directory.path(), source.output_form(), tensors)?;
         directory.check_room(writer.planned_bytes())?;
         if session.outside_written() {
             for stored in outside_layers(kept) {
@@ -126,7 +125,14 @@ impl Output {
                     self.put_linear(kept, layer, linear, tensor)?;
                 }
                 TensorId::Layer(_, LayerTensor::Linear(_)) => {}
-                _ => copied.push((kept.source().name_of(part)?, stored)),
+                part if kept.is_as_stored(part) => {
+                    copied.push((kept.source().name_of(part)?, stored));
+                }
+                part => {
+                    let tensor =
+                        kept.tensor(part).map_err(Error::stage("reading weights", layer))?;
+                    self.put(&kept.source().name_of(part)?, &tensor)?;
+                }
             }
         }
         self.copy(kept, &copied, &mut |_| ControlFlow::Continue(()))
@@ -269,15 +275,10 @@ fn layer_tensors<'a>(kept: &KeptExperts<'a>, layer: usize) -> Vec<(&'a StoredTen
     kept.source()
         .tensors()
         .filter_map(|stored| match stored.part? {
-            TensorId::Layer(l, _) if l != layer => None,
-            TensorId::Layer(_, LayerTensor::Linear(linear)) => {
-                let linear = match linear.expert() {
-                    None => linear,
-                    Some(source) => linear.with_expert(kept.index_of(layer, source)?),
-                };
-                Some((stored, TensorId::linear(layer, linear)))
-            }
-            part @ TensorId::Layer(..) => Some((stored, part)),
+            part @ TensorId::Layer(l, _) if l == layer => match part.expert() {
+                None => Some((stored, part)),
+                Some(source) => Some((stored, part.with_expert(kept.index_of(layer, source)?))),
+            },
             _ => None,
         })
         .collect()
@@ -288,10 +289,8 @@ fn planned(
     stored: &StoredTensor,
     part: Option<TensorId>,
 ) -> Result<PlannedTensor, Error> {
-    let mut shape = stored.shape.clone();
-    if let Some(TensorId::Layer(layer, LayerTensor::Linear(LinearId::Router))) = part {
-        shape[0] = kept.spec().layers[layer].moe().map_or(shape[0], |m| m.experts);
-    }
+    let shape = part.and_then(|part| kept.spec().part(part));
+    let shape = shape.map_or_else(|| stored.shape.clone(), |part| part.shape);
     let name = match part {
         None => stored.name.clone(),
         Some(part) => kept.source().name_of(part)?,

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{ExpertBudget, LayerPlan, LinearId, MoeSpec, Routing, SurvivorReason};
+use moeprune_core::{ExpertBudget, LayerPlan, LinearId, MoeSpec, SurvivorReason};
 use moeprune_model::{
     ActivationSink, Error as ModelError, Expert, ExpertTensors, LayerTrunk, TrunkOutput,
 };
@@ -176,9 +176,10 @@ impl Losses {
         moe: &MoeSpec,
         dropped: usize,
     ) -> Result<Self, Error> {
-        let Routing::SoftmaxTopK { renormalize } = moe.routing else {
+        let Some(renormalize) = moe.router.plain_softmax() else {
+            let kind = moe.router.kind();
             let what =
-                format!("layer {layer}: no subsets are tried of the routing {:?}", moe.routing);
+                format!("layer {layer}: no subsets are tried with a router of kind `{kind}`");
             return Err(Error::Request(what));
         };
         let subsets = subsets(moe.experts, dropped);

@@ -14,8 +14,9 @@ pub(crate) use survivors::{check_clusters, check_survivors, choose_survivors_in}
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
     ExpertBudget, LayerBehaviour, LayerPlan, ModelSpec, Observation, ParameterCounts, Partition,
-    Plan, Sparsity, UnstructuredPlan, unstructured_ratio,
+    Plan, SameModel, Sparsity, UnstructuredPlan, unstructured_ratio,
 };
+use moeprune_model::check_runnable;
 use rayon::prelude::*;
 
 use crate::{Calibration, Error, ExpertStage, Grouped, Job, Pipeline, Progress};
@@ -47,6 +48,7 @@ impl Job<'_> {
         request: &PruneRequest,
         observation: Option<&Observation>,
     ) -> Result<Plan, Error> {
+        note_storage(self.model, observation, self.progress)?;
         let begun = Begun::new(self.model, observation, request, self.pipeline)?;
         if self.pipeline.experts.needs().calibration && request.experts.share > Sparsity::ZERO {
             return Err(Error::Request(NEEDS_CALIBRATION.into()));
@@ -68,7 +70,9 @@ impl Job<'_> {
         calibration: &Calibration,
         observation: Option<&Observation>,
     ) -> Result<Plan, Error> {
+        note_storage(self.model, observation, self.progress)?;
         let begun = Begun::new(self.model, observation, request, self.pipeline)?;
+        check_runnable(begun.spec)?;
         let Job { model, execution, .. } = *self;
         let layers =
             drop_least_missed(model, calibration, &request.experts, execution, self.progress)?;
@@ -97,7 +101,7 @@ impl<'a> Begun<'a> {
         let fingerprint = checkpoint.fingerprint()?;
         check_request(spec, request, pipeline)?;
         if let Some(observation) = observation {
-            check_observation(observation, spec, &fingerprint)?;
+            check_observation(observation, checkpoint)?;
         }
         Ok(Self { spec, fingerprint })
     }
@@ -121,6 +125,29 @@ impl<'a> Begun<'a> {
             layers,
         })
     }
+}
+
+/// Notes an observation of the same model in other files.
+fn note_storage(
+    checkpoint: &Checkpoint,
+    observation: Option<&Observation>,
+    progress: &mut dyn Progress,
+) -> Result<(), Error> {
+    if let Some(observation) = observation
+        && checkpoint.is_of(&observation.model_fingerprint)? == SameModel::StoredOtherwise
+    {
+        progress.note(&stored_otherwise("observation"));
+    }
+    Ok(())
+}
+
+/// The note about an observation or a plan of the same model in other files.
+#[must_use]
+pub fn stored_otherwise(what: &str) -> String {
+    format!(
+        "note: the {what} was made from the same model, stored under other tensor names or in other \
+         element types"
+    )
 }
 
 /// Refuses what cannot work before anything is read or run: an expert share that leaves fewer
@@ -188,14 +215,15 @@ fn ratio_left(
 /// Refuses an observation that is not of this model.
 pub(crate) fn check_observation(
     observation: &Observation,
-    spec: &ModelSpec,
-    fingerprint: &str,
+    checkpoint: &Checkpoint,
 ) -> Result<(), Error> {
-    if observation.model_fingerprint != fingerprint {
+    let spec = checkpoint.spec();
+    if checkpoint.is_of(&observation.model_fingerprint)? == SameModel::No {
         return Err(Error::Request(format!(
-            "the observation is of another model (fingerprint {}, this model's is {fingerprint}); \
-             observe this model",
-            observation.model_fingerprint
+            "the observation is of another model (fingerprint {}, this model's is {}); observe \
+             this model",
+            observation.model_fingerprint,
+            checkpoint.fingerprint()?
         )));
     }
     if observation.layers.len() != spec.layers.len() {

@@ -214,13 +214,9 @@ struct StoredExperts<'a> {
 
 impl<'a> StoredExperts<'a> {
     fn new(checkpoint: &'a Checkpoint, layer: usize, experts: usize) -> Self {
-        let shapes = checkpoint.spec().linears(layer);
         let of = |projection| {
-            let id = LinearId::Expert(0, projection);
-            shapes
-                .iter()
-                .find(|shape| shape.id == id)
-                .map_or(0, |shape| shape.parameters() as usize)
+            let id = TensorId::linear(layer, LinearId::Expert(0, projection));
+            checkpoint.spec().part(id).map_or(0, |part| part.parameters() as usize)
         };
         let projections = MlpProjection::ALL.into_iter().map(of).collect();
         Self { weights: Finite(checkpoint), layer, experts, projections }

@@ -22,7 +22,7 @@ pub use record::LayerZeros;
 pub(crate) use record::{Pass, Record};
 
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -87,7 +87,7 @@ impl Session {
             }
             None => {
                 let journal = Journal::create(&state.join(Journal::FILE), identity)?;
-                sync_folder(state)?;
+                moeprune_files::sync(state)?;
                 journal
             }
         };
@@ -113,7 +113,7 @@ impl Session {
                 Ok(())
             }
             Some(Place { journal, state }) => {
-                sync_folder(state)?;
+                moeprune_files::sync(state)?;
                 journal.append(record)
             }
         }
@@ -265,15 +265,6 @@ fn observed(state: &Path, layer: usize) -> PathBuf {
 /// The hidden sibling that a `state` folder is in.
 pub(crate) fn folder(state: &Path) -> String {
     state.parent().unwrap_or(state).display().to_string()
-}
-
-fn sync_folder(folder: &Path) -> Result<(), Error> {
-    if cfg!(windows) {
-        return Ok(()); // folders cannot be opened there
-    }
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|e| Error::io(folder, "write to disk", e))
 }
 
 fn remove(path: &Path) -> Result<(), Error> {

@@ -9,6 +9,7 @@ use crate::{
     linear::{Linear, Weights},
     ops::{self, is_host},
     rotary::Rotary,
+    runnable,
 };
 
 mod device;
@@ -66,17 +67,21 @@ impl Attention {
         spec: &ModelSpec,
     ) -> Result<Self, Error> {
         use AttentionProjection::{Key, Output, Query, Value};
-        let (heads, kv_heads, dim) = (spec.heads, spec.kv_heads, spec.head_dim);
+        let Some(parts) = spec.layers.get(layer) else {
+            return Err(Error::Spec(format!("no layer {layer}")));
+        };
+        let shape = runnable::grouped(&parts.attention, layer)?;
+        let (heads, kv_heads, dim) = (shape.heads, shape.kv_heads, shape.head_dim);
         if kv_heads == 0 || heads == 0 || heads % kv_heads != 0 || dim == 0 || dim % 2 != 0 {
             return Err(Error::Spec(format!(
                 "{heads} query heads, {kv_heads} key-value heads of width {dim}: query heads must \
                  be a multiple of key-value heads, the width even"
             )));
         }
-        if spec.sliding_window == Some(0) {
+        if shape.sliding_window == Some(0) {
             return Err(Error::Spec("a sliding window of 0 sees nothing".into()));
         }
-        let heads = Heads { kv_heads, group: heads / kv_heads, dim, window: spec.sliding_window };
+        let heads = Heads { kv_heads, group: heads / kv_heads, dim, window: shape.sliding_window };
         let id = |p| TensorId::linear(layer, LinearId::Attention(p));
         let (query, kv) = (heads.query_width(), heads.kv_width());
         let fused = [(id(Query), query), (id(Key), kv), (id(Value), kv)];
@@ -84,7 +89,7 @@ impl Attention {
             query_key_value: weights.linear(&fused, spec.hidden)?,
             output: weights.linear(&[(id(Output), spec.hidden)], query)?,
             heads,
-            rotary: Rotary::new(spec.rope_theta, dim),
+            rotary: Rotary::new(shape.rope_theta, dim),
         })
     }
 

@@ -6,9 +6,9 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use moeprune_core::{
-    Activation, AttentionProjection, Dtype, FeedForward, LayerSpec, LayerTensor, LinearId,
-    MlpProjection, ModelSpec, MoeInput, MoeSpec, Routing, StageError, TensorBytes, TensorId,
-    TensorSource,
+    AttentionProjection, AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerSpec,
+    LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, RouterSpec,
+    StageError, TensorBytes, TensorId, TensorSource,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -64,33 +64,40 @@ fn spec(config: &Value) -> ModelSpec {
     let theta = config["rope_theta"].as_f64();
     let layer = |l: usize| {
         if !(l + 1).is_multiple_of(frequency) {
-            return FeedForward::Dense { inner: number("intermediate_size") };
+            return FeedForward::Dense(MlpSpec::gated(number("intermediate_size")));
         }
         FeedForward::Moe(MoeSpec {
             experts: number("num_local_experts"),
             top_k: number("num_experts_per_tok"),
-            expert_inner: number("intermediate_size"),
-            routing: Routing::SoftmaxTopK { renormalize: true },
+            router: RouterSpec::softmax(true),
+            expert: MlpSpec::gated(number("intermediate_size")),
+            shared: Vec::new(),
             input: if arctic { MoeInput::LayerInput } else { MoeInput::AfterAttention },
-            residual_inner: arctic.then(|| number("hidden_size")),
+            residual: arctic.then(|| MlpSpec::gated(number("hidden_size"))),
         })
+    };
+    let attention = GroupedAttention {
+        heads: number("num_attention_heads"),
+        kv_heads: number("num_key_value_heads"),
+        head_dim: number("hidden_size") / number("num_attention_heads"),
+        rope_theta: theta.or_else(|| config["rope_parameters"]["rope_theta"].as_f64()).unwrap(),
+        sliding_window: None,
     };
     ModelSpec {
         family: config["model_type"].as_str().unwrap().into(),
         hidden: number("hidden_size"),
         vocab: number("vocab_size"),
         max_positions: number("max_position_embeddings"),
-        heads: number("num_attention_heads"),
-        kv_heads: number("num_key_value_heads"),
-        head_dim: number("hidden_size") / number("num_attention_heads"),
-        rope_theta: theta.or_else(|| config["rope_parameters"]["rope_theta"].as_f64()).unwrap(),
-        sliding_window: None,
         norm_eps: config["rms_norm_eps"].as_f64().unwrap(),
         tied_embeddings: false,
-        activation: Activation::Silu,
         layers: (0..number("num_hidden_layers"))
-            .map(|l| LayerSpec { feed_forward: layer(l) })
+            .map(|l| LayerSpec {
+                attention: AttentionSpec::Grouped(attention),
+                feed_forward: layer(l),
+                other: Vec::new(),
+            })
             .collect(),
+        extra: None,
     }
 }
 

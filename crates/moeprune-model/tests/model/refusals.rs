@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use moeprune_core::{
-    Dtype, FeedForward, LayerTensor, LinearId, MlpProjection, ModelSpec, TensorBytes, TensorId,
+    AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerTensor, LinearId, MlpProjection,
+    ModelSpec, TensorBytes, TensorId,
 };
 use moeprune_model::{
     Compute, DecoderLayer, Error, GenerationOptions, LanguageModel, Layer, LayerCache, NoSink,
@@ -69,10 +70,16 @@ fn specifications_that_make_no_sense() {
         change(&mut spec);
         assert_says(Layer::load(&model, &spec, 0, &Compute::cpu()), want);
     };
-    check(&|spec| spec.kv_heads = 3, "must be a multiple");
-    check(&|spec| spec.kv_heads = 0, "must be a multiple");
-    check(&|spec| spec.head_dim = 5, "the width even");
-    check(&|spec| spec.sliding_window = Some(0), "sliding window");
+    fn attention(spec: &mut ModelSpec) -> &mut GroupedAttention {
+        match &mut spec.layers[0].attention {
+            AttentionSpec::Grouped(attention) => attention,
+            AttentionSpec::Opaque(_) => unreachable!(),
+        }
+    }
+    check(&|spec| attention(spec).kv_heads = 3, "must be a multiple");
+    check(&|spec| attention(spec).kv_heads = 0, "must be a multiple");
+    check(&|spec| attention(spec).head_dim = 5, "the width even");
+    check(&|spec| attention(spec).sliding_window = Some(0), "sliding window");
     check(&|spec| spec.layers.clear(), "no layer 0 in a model of 0");
     let moe = |spec: &mut ModelSpec, experts, top_k| {
         if let FeedForward::Moe(moe) = &mut spec.layers[0].feed_forward {

@@ -11,7 +11,7 @@ use cudarc::{
 };
 
 use super::{Error, error::Tried};
-use crate::storage::Storage;
+use moeprune_core::encoding::Float;
 
 /// This crate's kernels, loaded in a context. Clones share them.
 #[derive(Debug, Clone)]
@@ -42,11 +42,11 @@ pub(super) struct ByType {
 }
 
 impl ByType {
-    pub(super) fn of(&self, storage: Storage) -> &CudaFunction {
-        match storage {
-            Storage::F32 => &self.f32,
-            Storage::F16 => &self.f16,
-            Storage::Bf16 => &self.bf16,
+    pub(super) fn of(&self, float: Float) -> &CudaFunction {
+        match float {
+            Float::F32 => &self.f32,
+            Float::F16 => &self.f16,
+            Float::Bf16 => &self.bf16,
         }
     }
 

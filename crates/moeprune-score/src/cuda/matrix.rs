@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, CudaStream, CudaView, DevicePtr};
-use moeprune_core::{Dtype, LinearView, TensorBytes, WeightScorer};
+use moeprune_core::{Dtype, LinearView, TensorBytes, WeightScorer, encoding::Float};
 
 use super::{Error, error::Tried};
 use crate::{
@@ -19,8 +19,10 @@ pub(super) fn scoring<'a>(
     linear: &LinearView<'a>,
     scorer: &'a dyn WeightScorer,
 ) -> Result<Scoring<'a>, Error> {
-    let scoring = Scoring::of(dtype, linear, scorer)?;
-    let expected = linear.rows.saturating_mul(linear.cols).saturating_mul(scoring.storage.size());
+    let LinearView { layer, id, rows, cols, .. } = *linear;
+    let float = Float::of(dtype).ok_or(crate::Error::Dtype { layer, linear: id, dtype })?;
+    let scoring = Scoring::of(Storage::Plain(float), linear, scorer)?;
+    let expected = rows.saturating_mul(cols).saturating_mul(float.size());
     if bytes == expected {
         Ok(scoring)
     } else {
@@ -40,7 +42,7 @@ pub(super) struct OnDevice {
 }
 
 impl OnDevice {
-    /// `None` where the CPU has to do it: a scorer without factors, more rows or columns than a
+    /// `None` where the CPU has to do it: weights that must be decoded, a scorer without factors, more rows or columns than a
     /// kernel counts, or weights at an address that is no multiple of their size. The matrix must
     /// not be empty: there is no room for nothing on a device.
     pub(super) fn new<Weights: DevicePtr<u8>>(
@@ -49,7 +51,7 @@ impl OnDevice {
         weights: &Weights,
     ) -> Result<Option<Self>, Error> {
         let (start, _reading) = weights.device_ptr(stream);
-        if !start.is_multiple_of(scoring.storage.size() as u64) {
+        if !scoring.float().is_some_and(|float| start.is_multiple_of(float.size() as u64)) {
             return Ok(None);
         }
         let count = |n: usize| u32::try_from(n).ok().filter(|&n| n <= i32::MAX as u32);
@@ -83,11 +85,11 @@ impl OnDevice {
 }
 
 /// How kernels number the types.
-pub(super) fn type_number(storage: Storage) -> u32 {
-    match storage {
-        Storage::F32 => 0,
-        Storage::F16 => 1,
-        Storage::Bf16 => 2,
+pub(super) fn type_number(float: Float) -> u32 {
+    match float {
+        Float::F32 => 0,
+        Float::F16 => 1,
+        Float::Bf16 => 2,
     }
 }
 

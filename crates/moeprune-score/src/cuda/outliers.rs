@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use cudarc::driver::{
-    CudaFunction, CudaStream, CudaView, DeviceRepr, LaunchConfig, PushKernelArg, ValidAsZeroBits,
+    CudaStream, CudaView, DeviceRepr, LaunchConfig, PushKernelArg, ValidAsZeroBits,
 };
 use moeprune_core::{Dtype, LinearView, WeightScorer};
 
 use super::{
     Error, ScoreKernels,
     error::Tried,
-    kernels::THREADS,
+    kernels::{ByType, THREADS},
     matrix::{OnDevice, scoring, tensor, to_host},
 };
 use crate::{ScoreSum, outliers::floor_f32, scoring::Scoring};
@@ -29,8 +29,7 @@ impl ScoreKernels {
         scorer: &dyn WeightScorer,
     ) -> Result<ScoreSum, Error> {
         let scoring = scoring(weights.len(), dtype, linear, scorer)?;
-        let function = self.0.score_sum.of(scoring.storage);
-        match each_row::<f64>(function, stream, weights, &scoring, None)? {
+        match each_row::<f64>(&self.0.score_sum, stream, weights, &scoring, None)? {
             Some(rows) => {
                 let mut total = ScoreSum::default();
                 for sum in rows {
@@ -56,9 +55,8 @@ impl ScoreKernels {
         threshold: f64,
     ) -> Result<u64, Error> {
         let scoring = scoring(weights.len(), dtype, linear, scorer)?;
-        let function = self.0.count_above.of(scoring.storage);
         let floor = floor_f32(threshold);
-        match each_row::<u32>(function, stream, weights, &scoring, Some(floor))? {
+        match each_row::<u32>(&self.0.count_above, stream, weights, &scoring, Some(floor))? {
             Some(rows) => Ok(rows.into_iter().map(u64::from).sum()),
             None => {
                 let tensor = tensor(stream, weights, dtype, linear)?;
@@ -71,7 +69,7 @@ impl ScoreKernels {
 /// Runs a kernel that makes one number of each row; `None` where the CPU has to do it. No rows for
 /// a Linear without the inputs it needs.
 fn each_row<T: DeviceRepr + ValidAsZeroBits>(
-    function: &CudaFunction,
+    kernel: &ByType,
     stream: &Arc<CudaStream>,
     weights: &CudaView<'_, u8>,
     scoring: &Scoring<'_>,
@@ -83,6 +81,7 @@ fn each_row<T: DeviceRepr + ValidAsZeroBits>(
     if weights.is_empty() {
         return Ok(None);
     }
+    let Some(float) = scoring.float() else { return Ok(None) };
     let Some(mut matrix) = OnDevice::new(scoring, stream, weights)? else {
         return Ok(None);
     };
@@ -93,7 +92,7 @@ fn each_row<T: DeviceRepr + ValidAsZeroBits>(
         block_dim: (THREADS as u32, 1, 1),
         shared_mem_bytes: 0,
     };
-    let mut launch = stream.launch_builder(function);
+    let mut launch = stream.launch_builder(kernel.of(float));
     launch.arg(weights).arg(&matrix.factors).arg(&mut matrix.bad).arg(&mut results);
     launch.arg(&matrix.rows).arg(&matrix.cols);
     if let Some(floor) = &floor {

@@ -159,7 +159,7 @@ enum Kind {
 }
 
 impl<'a> Launch<'a> {
-    /// `None` if the matrix needs more blocks than a grid has.
+    /// `None` if the matrix needs more blocks than a grid has, or its weights must be decoded.
     fn new(
         kernels: &'a Kernels,
         scoring: &Scoring<'_>,
@@ -171,14 +171,15 @@ impl<'a> Launch<'a> {
         let (start, _reading) = weights.device_ptr(stream);
         let aligned = |bytes: usize| (start | bytes as u64).is_multiple_of(16);
         let row_aligned = aligned(scoring.row_bytes());
-        let type_number = type_number(scoring.storage);
+        let float = scoring.float()?;
+        let type_number = type_number(float);
         let blocks = |count: usize| u32::try_from(count).ok().filter(|&n| n <= i32::MAX as u32);
         match groups {
             Some(groups)
                 if row_aligned && cols.is_multiple_of(8) && matches!(groups.m(), 2 | 4 | 8) =>
             {
                 Some(Self {
-                    function: kernels.n_of_m.of(scoring.storage),
+                    function: kernels.n_of_m.of(float),
                     blocks: blocks((rows * cols / 8).div_ceil(THREADS))?,
                     shared_bytes: 0,
                     kind: Kind::SmallGroups { groups },
@@ -201,8 +202,8 @@ impl<'a> Launch<'a> {
                 let keys = width.min(cols).div_ceil(4) * 16;
                 let (function, shared_bytes) = if keys > kernels.shared_bytes {
                     (&kernels.mask_long, 0)
-                } else if row_aligned && aligned(width.min(cols) * scoring.storage.size()) {
-                    (kernels.mask.of(scoring.storage), keys)
+                } else if row_aligned && aligned(width.min(cols) * float.size()) {
+                    (kernels.mask.of(float), keys)
                 } else {
                     (&kernels.mask_any, keys)
                 };

@@ -11,7 +11,7 @@ use std::{path::Path, time::Instant};
 use moeprune_capture::{TokenBlocks, open_calibration, token_blocks_in_order};
 use moeprune_checkpoint::{Checkpoint, StoredTensor};
 use moeprune_core::{
-    CorpusTag, LayerTensor, LinearId, ModelSpec, Observation, Plan, Sparsity, TensorId,
+    CorpusTag, ModelSpec, Observation, Plan, Sparsity, TensorId,
     comparison::{Estimate, FORMAT, UNPRUNED},
 };
 use moeprune_eval::load_documents;
@@ -220,14 +220,17 @@ fn nothing() -> Recipe {
 
 /// Size of a checkpoint's weights if each layer had as many experts as `after` says.
 fn bytes_with(checkpoint: &Checkpoint, after: &ModelSpec) -> u64 {
+    let spec = checkpoint.spec();
     let experts = |spec: &ModelSpec, layer: usize| {
         spec.layers[layer].moe().map_or(1, |moe| moe.experts) as u64
     };
+    let by_expert = |id: TensorId| {
+        id.expert().is_some() || spec.part(id).is_some_and(|part| part.expert_axis.is_some())
+    };
     let bytes = |tensor: &StoredTensor| match tensor.part {
-        Some(TensorId::Layer(
-            layer,
-            LayerTensor::Linear(LinearId::Expert(..) | LinearId::Router),
-        )) => tensor.bytes * experts(after, layer) / experts(checkpoint.spec(), layer).max(1),
+        Some(id @ TensorId::Layer(layer, _)) if by_expert(id) => {
+            tensor.bytes * experts(after, layer) / experts(spec, layer).max(1)
+        }
         _ => tensor.bytes,
     };
     checkpoint.tensors().map(bytes).sum()

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
-    CorpusTag, LinearId, ModelSpec, ParameterCounts, Plan, Promises, REPORT_FILE, REPORT_TEXT_FILE,
-    Sparsity, Survivor, SurvivorReason,
+    CorpusTag, ModelSpec, ParameterCounts, Plan, Promises, REPORT_FILE, REPORT_TEXT_FILE,
+    SameModel, Sparsity, Survivor, SurvivorReason,
 };
 use serde::{Deserialize, Serialize};
 
@@ -76,8 +76,12 @@ pub struct Report {
 pub struct ModelReport {
     /// Family whose descriptor was used.
     pub family: String,
-    /// Hash over names, shapes and routers of the source.
+    /// Hashes of the source that the plan was made for, and of how it was stored.
     pub fingerprint: String,
+    /// What is to be said where the source is stored otherwise than the model that the plan was
+    /// made for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_otherwise: Option<String>,
     /// Parameters before.
     pub parameters: ParameterCounts,
 }
@@ -165,7 +169,7 @@ impl LayerReport {
             ),
             None => ((0..experts).collect(), (0..experts).map(|e| vec![e]).collect()),
         };
-        let counted = spec.linears(layer).into_iter().filter(|l| l.id != LinearId::Router);
+        let counted = spec.linears(layer).into_iter().filter(|l| l.prunable);
         let (all, expert) = counted.fold((0, 0), |(all, expert), linear| {
             let parameters = linear.parameters();
             (all + parameters, expert + if linear.id.expert().is_some() { parameters } else { 0 })
@@ -195,6 +199,9 @@ impl Report {
     pub(crate) fn new(checkpoint: &Checkpoint, recipe: &Recipe, applied: Applied) -> Self {
         let Applied { plan, ratios, layers: written, bytes_written, corpora, .. } = &applied;
         let spec = checkpoint.spec();
+        let same = checkpoint.is_of(&plan.model_fingerprint);
+        let stored_otherwise = matches!(same, Ok(SameModel::StoredOtherwise))
+            .then(|| moeprune_engine::stored_otherwise("plan"));
         let zeros: Vec<LayerZeros> = written.iter().map(|layer| layer.zeros).collect();
         let layers: Vec<LayerReport> = zeros
             .iter()
@@ -221,6 +228,7 @@ impl Report {
             model: ModelReport {
                 family: spec.family.clone(),
                 fingerprint: plan.model_fingerprint.clone(),
+                stored_otherwise,
                 parameters: ParameterCounts::of(spec),
             },
             sparsity: SparsityReport {

@@ -132,7 +132,7 @@ fn shapes(spec: &ModelSpec) -> Vec<(&'static str, usize, usize, bool)> {
     let mut shapes: Vec<(&'static str, usize, usize, bool)> = Vec::new();
     for linear in linears.iter().filter(|l| l.id.expert().is_none_or(|e| e == 0)) {
         // The router's product is small and in f32.
-        if linear.id == LinearId::Router {
+        if !linear.prunable {
             continue;
         }
         let name = match linear.id.input_site() {

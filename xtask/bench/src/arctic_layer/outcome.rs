@@ -184,7 +184,7 @@ impl LayerFacts {
         Self {
             experts: args.experts,
             hidden: spec.hidden,
-            expert_inner: moe.map_or(0, |moe| moe.expert_inner),
+            expert_inner: moe.map_or(0, |moe| moe.expert.inner),
             bytes: layer.bytes(),
             is_true_size: args.experts == 128 && args.scale == 1,
             tokens: layer.calibration.blocks.tokens(),

@@ -1,0 +1,155 @@
+//! Weight files that will be written.
+
+use std::{collections::BTreeSet, ops::Range};
+
+use moeprune_core::Dtype;
+
+use super::{Container, Metadata, Safetensors};
+use crate::Error;
+
+/// A tensor that will be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "plain data, made by the caller")]
+pub struct PlannedTensor {
+    /// Name on disk.
+    pub name: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+}
+
+/// Tensors that are to be written, and how they are to be spread over files.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct WeightRequest {
+    /// The tensors in the order in which they are to lie.
+    pub tensors: Vec<PlannedTensor>,
+    /// A file takes tensors in the given order until the next would bring its data above this; a
+    /// larger tensor has a file of its own.
+    pub max_file_bytes: u64,
+    /// Facts to store with them, as [`Contents::metadata`](super::Contents::metadata) has them.
+    pub metadata: Metadata,
+}
+
+impl WeightRequest {
+    /// A request without metadata.
+    #[must_use]
+    pub fn new(tensors: Vec<PlannedTensor>, max_file_bytes: u64) -> Self {
+        Self { tensors, max_file_bytes, metadata: Metadata::new() }
+    }
+
+    /// Checks the tensors' names and sizes, and spreads them over files: of each file the tensors
+    /// and the bytes of their data, end to end.
+    pub(super) fn groups(self) -> Result<Vec<Group>, Error> {
+        let bad = |reason: String| Err(Error::Order { reason });
+        let mut names = BTreeSet::new();
+        let mut groups: Vec<Group> = Vec::new();
+        for tensor in self.tensors {
+            let PlannedTensor { name, dtype, shape } = &tensor;
+            if name == "__metadata__" || !names.insert(name.clone()) {
+                return bad(format!("`{name}` is announced twice or is no tensor's name"));
+            }
+            let Some(bytes) = byte_len(dtype.bits(), shape) else {
+                return bad(format!("`{name}`: {dtype} {shape:?} has no whole number of bytes"));
+            };
+            let bytes = bytes as u64;
+            match groups.last_mut() {
+                Some(group)
+                    if group.end().checked_add(bytes) <= Some(self.max_file_bytes)
+                        && group.end().checked_add(bytes).is_some() =>
+                {
+                    group.ranges.push(group.end()..group.end() + bytes);
+                    group.tensors.push(tensor);
+                }
+                _ => groups.push(Group {
+                    tensors: vec![tensor],
+                    ranges: std::iter::once(0..bytes).collect(),
+                }),
+            }
+        }
+        if groups.is_empty() {
+            return bad("no tensors were announced".to_owned());
+        }
+        Ok(groups)
+    }
+}
+
+/// In what form weights are written: which container, and how large a file may be.
+///
+/// [`Checkpoint::output_form`](crate::Checkpoint::output_form) is that of a model; a number is a
+/// limit for safetensors files.
+#[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "plain data, made by the caller")]
+pub struct OutputForm<'a> {
+    /// The format of the files.
+    pub container: &'a dyn Container,
+    /// As [`WeightRequest::max_file_bytes`].
+    pub max_file_bytes: u64,
+    /// As [`WeightRequest::metadata`].
+    pub metadata: Metadata,
+}
+
+impl From<u64> for OutputForm<'_> {
+    fn from(max_file_bytes: u64) -> Self {
+        Self { container: &Safetensors, max_file_bytes, metadata: Metadata::new() }
+    }
+}
+
+/// Tensors that share a file.
+pub(super) struct Group {
+    pub(super) tensors: Vec<PlannedTensor>,
+    /// Their bytes, from the beginning of the data.
+    pub(super) ranges: Vec<Range<u64>>,
+}
+
+impl Group {
+    pub(super) fn end(&self) -> u64 {
+        self.ranges.last().map_or(0, |range| range.end)
+    }
+}
+
+/// The files that hold the tensors of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "plain data, made by implementations")]
+pub struct PlannedWeights {
+    /// The weight files.
+    pub files: Vec<PlannedFile>,
+    /// The index beside them, if they need one; written when they are complete.
+    pub index: Option<PlannedIndex>,
+}
+
+/// A weight file that will be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "plain data, made by implementations")]
+pub struct PlannedFile {
+    /// Its name.
+    pub name: String,
+    /// Its first bytes, which say what is in it.
+    pub header: Vec<u8>,
+    /// The tensors in it.
+    pub tensors: Vec<PlannedTensor>,
+    /// The bytes of each tensor, from the beginning of the file; ascending. What is between them
+    /// is zero.
+    pub ranges: Vec<Range<u64>>,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// An index that will be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "plain data, made by implementations")]
+pub struct PlannedIndex {
+    /// The name of its file.
+    pub name: String,
+    /// All of its bytes.
+    pub text: String,
+}
+
+/// Bytes of a tensor with elements of `bits` bits; `None` if they cannot be counted or end within
+/// a byte.
+pub(super) fn byte_len(bits: usize, shape: &[usize]) -> Option<usize> {
+    let elements = shape.iter().try_fold(1_usize, |n, &dim| n.checked_mul(dim))?;
+    let bits = elements.checked_mul(bits)?;
+    bits.is_multiple_of(8).then_some(bits / 8)
+}

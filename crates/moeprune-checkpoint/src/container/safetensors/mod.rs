@@ -1,0 +1,140 @@
+//! The safetensors format: one file, or several and an index.
+
+mod dtype;
+mod header;
+mod index;
+
+use std::{collections::BTreeMap, path::Path};
+
+use moeprune_files::Files;
+
+pub(crate) use self::index::{INDEX_FILE, SINGLE_FILE};
+use self::{
+    header::{HeaderTensor, header_bytes, read_header},
+    index::{Index, index_text},
+};
+use super::{
+    ContainedIndex, ContainedTensor, Container, Contents, PlannedFile, PlannedIndex,
+    PlannedWeights, WeightFile, WeightRequest, plan::Group,
+};
+use crate::Error;
+
+/// Safetensors: `model.safetensors`, or several files that `model.safetensors.index.json` names.
+///
+/// Metadata is checked and then ignored: no reader of a model depends on it. Files that are
+/// planned say `format: pt`, as those of Hugging Face libraries do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::exhaustive_structs, reason = "it has no choices")]
+pub struct Safetensors;
+
+impl Container for Safetensors {
+    fn name(&self) -> &'static str {
+        "safetensors"
+    }
+
+    fn extension(&self) -> &'static str {
+        "safetensors"
+    }
+
+    fn is_in(&self, files: &dyn Files) -> Result<bool, Error> {
+        Ok(has(files, SINGLE_FILE)? || has(files, INDEX_FILE)?)
+    }
+
+    fn read(&self, files: &dyn Files) -> Result<Contents, Error> {
+        let bad = |reason: String| Error::Weights { dir: files.place().to_owned(), reason };
+        if has(files, SINGLE_FILE)? && has(files, INDEX_FILE)? {
+            return Err(bad(format!(
+                "has both {SINGLE_FILE} and {INDEX_FILE}; remove the one that is not the model"
+            )));
+        }
+        let index = Index::read(files)?;
+        let names = match &index {
+            Some(index) => index.shards().into_iter().map(str::to_owned).collect(),
+            None => vec![SINGLE_FILE.to_owned()],
+        };
+        let mut contents = Contents::default();
+        for name in names {
+            let Some(file) = WeightFile::open(files, &name)? else {
+                return Err(bad(match index {
+                    Some(_) => {
+                        format!("{name} is missing, but {INDEX_FILE} names it; download it again")
+                    }
+                    None => format!("{name} is missing"),
+                }));
+            };
+            add_file(&mut contents, file)?;
+        }
+        check_names(&contents)?;
+        if let Some(index) = index {
+            let file = |tensor: &ContainedTensor| contents.files[tensor.file].name();
+            index.check(contents.tensors.iter().map(|t| (t.name.as_str(), file(t))))?;
+            let (name, total_bytes) = (INDEX_FILE.to_owned(), index.total_size);
+            contents.index = Some(ContainedIndex { name, total_bytes });
+        }
+        Ok(contents)
+    }
+
+    fn plan(&self, request: WeightRequest) -> Result<PlannedWeights, Error> {
+        let groups = request.groups()?;
+        let count = groups.len();
+        let file = |(i, group)| planned_file(group, i, count);
+        let files = groups.into_iter().enumerate().map(file).collect::<Result<Vec<_>, _>>()?;
+        let index = (count > 1).then(|| planned_index(&files));
+        Ok(PlannedWeights { files, index })
+    }
+}
+
+fn has(files: &dyn Files, name: &str) -> Result<bool, Error> {
+    files.has(Path::new(name)).map_err(Error::in_files(files))
+}
+
+fn add_file(contents: &mut Contents, file: WeightFile) -> Result<(), Error> {
+    let (data_start, tensors) = read_header(&file)?;
+    let index = contents.files.len();
+    let tensor = |HeaderTensor { name, dtype, shape, range }| {
+        let range = data_start + range.start..data_start + range.end;
+        ContainedTensor { name, dtype, shape, file: index, range }
+    };
+    contents.tensors.extend(tensors.into_iter().map(tensor));
+    contents.files.push(file.with_data_at(data_start));
+    Ok(())
+}
+
+fn check_names(contents: &Contents) -> Result<(), Error> {
+    let mut seen = BTreeMap::new();
+    for tensor in &contents.tensors {
+        if let Some(other) = seen.insert(tensor.name.as_str(), tensor.file) {
+            let other = contents.files[other].name();
+            let reason = format!("tensor `{}` is also in {other}", tensor.name);
+            let path = contents.files[tensor.file].path().to_owned();
+            return Err(Error::Shard { path, reason });
+        }
+    }
+    Ok(())
+}
+
+fn planned_file(group: Group, i: usize, count: usize) -> Result<PlannedFile, Error> {
+    let name = match count {
+        1 => SINGLE_FILE.to_owned(),
+        _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
+    };
+    let data_bytes = group.end();
+    let Group { tensors, mut ranges } = group;
+    let header = header_bytes(&tensors).map_err(|reason| Error::Order { reason })?;
+    let data_start = header.len() as u64;
+    for range in &mut ranges {
+        *range = data_start + range.start..data_start + range.end;
+    }
+    Ok(PlannedFile { name, header, tensors, ranges, bytes: data_start + data_bytes })
+}
+
+fn planned_index(files: &[PlannedFile]) -> PlannedIndex {
+    let mut weight_map = BTreeMap::new();
+    let mut tensor_bytes = 0;
+    for PlannedFile { name, header, tensors, bytes, .. } in files {
+        weight_map.extend(tensors.iter().map(|tensor| (tensor.name.as_str(), name.as_str())));
+        tensor_bytes += bytes - header.len() as u64;
+    }
+    let text = index_text(tensor_bytes, &weight_map);
+    PlannedIndex { name: INDEX_FILE.to_owned(), text }
+}

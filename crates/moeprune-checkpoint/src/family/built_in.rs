@@ -1,0 +1,22 @@
+//! The folder `families` of this crate.
+
+/// Every file of the folder.
+pub(super) const BUILT_IN: [&str; 2] =
+    [include_str!("../../families/arctic.toml"), include_str!("../../families/mixtral.toml")];
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::BUILT_IN;
+
+    #[test]
+    fn every_file_is_listed() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("families");
+        for entry in fs::read_dir(folder).expect("there is a folder") {
+            let path = entry.expect("can be listed").path();
+            let text = fs::read_to_string(&path).expect("reads");
+            assert!(BUILT_IN.contains(&&*text), "{} is not built in", path.display());
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! `[experts]`, `[[shared]]`, `[residual]` and `[dense]`
+
+use moeprune_core::{
+    Activation, LayerTensor, LinearId, MlpProjection, MlpSpec, MoeInput, SharedSpec, TensorId,
+};
+use serde::Deserialize;
+
+use super::{
+    Slots,
+    key::{Count, Key},
+    name::{NameForm, Named},
+};
+use crate::{Error, config::Config, spec::NamedTensors};
+
+/// The routed experts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExpertsForm {
+    /// One number for all layers, or a list of them.
+    pub(crate) count: Key<usize>,
+    pub(crate) inner: Key<usize>,
+    #[serde(default)]
+    pub(crate) input: MoeInputForm,
+    pub(crate) tensors: MlpNames,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum MoeInputForm {
+    #[default]
+    AfterAttention,
+    LayerInput,
+}
+
+impl From<MoeInputForm> for MoeInput {
+    fn from(form: MoeInputForm) -> Self {
+        match form {
+            MoeInputForm::AfterAttention => Self::AfterAttention,
+            MoeInputForm::LayerInput => Self::LayerInput,
+        }
+    }
+}
+
+/// An expert that every token goes through.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SharedForm {
+    pub(crate) inner: Key<usize>,
+    /// How many of them are stored as one, side by side; absent: one.
+    pub(crate) times: Option<Key<Count>>,
+    /// What it is multiplied by, `[1, hidden]`.
+    pub(crate) gate: Option<Named<NameForm>>,
+    pub(crate) tensors: MlpNames,
+}
+
+/// The dense MLP beside the experts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ResidualForm {
+    pub(crate) when: Key<bool>,
+    pub(crate) inner: Key<usize>,
+    /// What the experts read in a model that has it.
+    pub(crate) experts_input: MoeInputForm,
+    /// The norm before it.
+    pub(crate) norm: String,
+    pub(crate) tensors: MlpNames,
+}
+
+/// The MLP of layers without experts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DenseForm {
+    pub(crate) inner: Key<usize>,
+    pub(crate) tensors: MlpNames,
+}
+
+/// The tensors of an MLP; those that are not named it does not have.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MlpNames {
+    gate: Option<String>,
+    up: String,
+    down: String,
+    gate_bias: Option<String>,
+    up_bias: Option<String>,
+    down_bias: Option<String>,
+}
+
+impl MlpNames {
+    /// The names of its tensors.
+    pub(super) fn slots<'a>(
+        &'a self,
+        slots: &mut Slots<'a>,
+        id: impl Fn(MlpProjection) -> LinearId,
+    ) {
+        use MlpProjection::{Down, Gate, Up};
+        for (projection, weight, bias) in [
+            (Gate, self.gate.as_ref(), &self.gate_bias),
+            (Up, Some(&self.up), &self.up_bias),
+            (Down, Some(&self.down), &self.down_bias),
+        ] {
+            slots.extend(weight.map(|name| (LayerTensor::Linear(id(projection)), &**name)));
+            slots.extend(bias.as_ref().map(|name| (LayerTensor::Bias(id(projection)), &**name)));
+        }
+    }
+
+    /// Checks that biases are given for all matrices or for none.
+    pub(super) fn check(&self, table: &str) -> Result<(), Error> {
+        let given = [&self.gate_bias, &self.up_bias, &self.down_bias];
+        let wanted = [self.gate.is_some(), true, true];
+        let is =
+            |all: bool| given.iter().zip(wanted).all(|(bias, has)| bias.is_some() == (all && has));
+        if is(true) || is(false) {
+            return Ok(());
+        }
+        let reason =
+            format!("`[{table}.tensors]` must name a bias for each of its matrices or for none");
+        Err(Error::Descriptor { reason })
+    }
+
+    /// What an MLP of these tensors is.
+    pub(crate) fn spec(&self, inner: usize, activation: Activation) -> MlpSpec {
+        let (gated, biases) = (self.gate.is_some(), self.up_bias.is_some());
+        MlpSpec { inner, gated, biases, activation }
+    }
+}
+
+impl SharedForm {
+    /// What the config says of it; `None` if there is none.
+    pub(crate) fn read(
+        &self,
+        config: &Config,
+        activation: Activation,
+    ) -> Result<Option<SharedSpec>, Error> {
+        let times = match &self.times {
+            Some(key) => key.needed(config)?.0,
+            None => 1,
+        };
+        if times == 0 {
+            return Ok(None);
+        }
+        let inner = self.inner.needed(config)?;
+        let wide = inner.checked_mul(times).filter(|wide| *wide <= 1 << 31).ok_or_else(|| {
+            config.refuse(format!("{times} shared experts of width {inner} are too wide"))
+        })?;
+        let mlp = self.tensors.spec(wide, activation);
+        Ok(Some(SharedSpec { mlp, gate: self.gate.is_some() }))
+    }
+
+    /// The same in a layer that may lack the gate.
+    pub(crate) fn of_layer(
+        &self,
+        read: SharedSpec,
+        at: usize,
+        named: &NamedTensors,
+        layer: usize,
+    ) -> SharedSpec {
+        let id = TensorId::Layer(layer, LayerTensor::SharedGate(at));
+        let is_there = |gate: &Named<NameForm>| !gate.0.optional || named.shapes.contains_key(&id);
+        SharedSpec { gate: self.gate.as_ref().is_some_and(is_there), ..read }
+    }
+}

@@ -1,0 +1,217 @@
+//! `[router]`
+
+use std::collections::BTreeMap;
+
+use moeprune_core::{
+    ExpertGroups, LayerTensor, LinearId, OpaqueRouter, OpaqueTensor, RouterSpec, Score,
+    ScoredRouter, TensorId,
+};
+use serde::Deserialize;
+
+use super::{
+    Slots,
+    attention::part_name,
+    key::Key,
+    name::{NameForm, Named, SharedNameForm},
+};
+use crate::{Error, config::Config, spec::NamedTensors};
+
+/// The kind decides which keys there are.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum RouterForm {
+    Softmax(ScoredForm),
+    Sigmoid(ScoredForm),
+    SqrtSoftplus(ScoredForm),
+    Opaque(OpaqueForm),
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScoredForm {
+    #[serde(default = "top_k")]
+    top_k: Key<usize>,
+    renormalize: Renormalize,
+    /// What the weights are multiplied by; absent: 1.
+    scale: Option<Key<f64>>,
+    /// Groups of experts; absent: none.
+    groups: Option<Key<usize>>,
+    /// Groups that a token's experts may come from.
+    groups_selected: Option<Key<usize>>,
+    tensors: ScoredNames,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScoredNames {
+    weight: String,
+    /// Added to the logits.
+    bias: Option<Named<NameForm>>,
+    /// Added to the scores before experts are selected.
+    correction_bias: Option<Named<NameForm>>,
+    /// What the weight of each expert is multiplied by.
+    expert_scale: Option<Named<NameForm>>,
+}
+
+/// A router that is cut, not run.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OpaqueForm {
+    #[serde(default = "top_k")]
+    top_k: Key<usize>,
+    tensors: OpaqueNames,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct OpaqueNames {
+    weight: String,
+    #[serde(flatten)]
+    other: BTreeMap<String, Named<SharedNameForm>>,
+}
+
+/// Whether the chosen probabilities are divided by their sum.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Renormalize {
+    Always,
+    Never,
+    /// Only if more than one expert is chosen.
+    WhenSeveral,
+    /// As a config key says.
+    Config(Key<bool>),
+}
+
+fn top_k() -> Key<usize> {
+    Key::any_of(&["num_experts_per_tok"])
+}
+
+impl RouterForm {
+    pub(crate) fn top_k(&self) -> &Key<usize> {
+        match self {
+            Self::Softmax(form) | Self::Sigmoid(form) | Self::SqrtSoftplus(form) => &form.top_k,
+            Self::Opaque(form) => &form.top_k,
+        }
+    }
+
+    /// The names of its tensors.
+    pub(super) fn slots<'a>(&'a self, slots: &mut Slots<'a>) -> Result<(), Error> {
+        let weight = LayerTensor::Linear(LinearId::Router);
+        match self {
+            Self::Softmax(form) | Self::Sigmoid(form) | Self::SqrtSoftplus(form) => {
+                slots.push((weight, &form.tensors.weight));
+                slots.extend(form.vectors().map(|(id, name)| (id, &*name.name)));
+            }
+            Self::Opaque(form) => {
+                slots.push((weight, &form.tensors.weight));
+                for (key, Named(name)) in &form.tensors.other {
+                    slots.push((LayerTensor::Named(part_name("router", key)?), &name.name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the config says about the routers of all layers.
+    pub(crate) fn read(&self, config: &Config, top_k: usize) -> Result<RouterSpec, Error> {
+        match self {
+            Self::Softmax(form) => form.read(config, top_k, Score::Softmax),
+            Self::Sigmoid(form) => form.read(config, top_k, Score::Sigmoid),
+            Self::SqrtSoftplus(form) => form.read(config, top_k, Score::SqrtSoftplus),
+            Self::Opaque(_) => Ok(RouterSpec::Opaque(OpaqueRouter::default())),
+        }
+    }
+
+    /// The router of one layer, with the tensors that are stored.
+    pub(crate) fn of_layer(
+        &self,
+        read: &RouterSpec,
+        named: &NamedTensors,
+        layer: usize,
+    ) -> Result<RouterSpec, Error> {
+        let is_stored = |id| named.shapes.contains_key(&TensorId::Layer(layer, id));
+        match (self, read) {
+            (Self::Opaque(form), _) => form.of_layer(named, layer).map(RouterSpec::Opaque),
+            (
+                Self::Softmax(form) | Self::Sigmoid(form) | Self::SqrtSoftplus(form),
+                RouterSpec::Scored(router),
+            ) => {
+                let has = |wanted| {
+                    form.vectors()
+                        .any(|(id, name)| id == wanted && (!name.optional || is_stored(id)))
+                };
+                Ok(RouterSpec::Scored(ScoredRouter {
+                    bias: has(LayerTensor::Bias(LinearId::Router)),
+                    correction_bias: has(LayerTensor::CorrectionBias),
+                    expert_scale: has(LayerTensor::ExpertScale),
+                    ..*router
+                }))
+            }
+            (_, RouterSpec::Opaque(_)) => Ok(read.clone()),
+        }
+    }
+}
+
+impl ScoredForm {
+    fn vectors(&self) -> impl Iterator<Item = (LayerTensor, &NameForm)> {
+        [
+            (LayerTensor::Bias(LinearId::Router), &self.tensors.bias),
+            (LayerTensor::CorrectionBias, &self.tensors.correction_bias),
+            (LayerTensor::ExpertScale, &self.tensors.expert_scale),
+        ]
+        .into_iter()
+        .filter_map(|(id, name)| name.as_ref().map(|Named(name)| (id, name)))
+    }
+
+    fn read(&self, config: &Config, top_k: usize, score: Score) -> Result<RouterSpec, Error> {
+        let renormalize = match &self.renormalize {
+            Renormalize::Always => true,
+            Renormalize::Never => false,
+            Renormalize::WhenSeveral => top_k > 1,
+            Renormalize::Config(key) => key.needed(config)?,
+        };
+        let optional = |key: &Option<Key<usize>>| match key {
+            Some(key) => key.optional(config),
+            None => Ok(None),
+        };
+        let groups = match (optional(&self.groups)?, optional(&self.groups_selected)?) {
+            (None | Some(1), _) => None,
+            (Some(count), selected) => {
+                Some(ExpertGroups { count, selected: selected.unwrap_or(count) })
+            }
+        };
+        let scale = match &self.scale {
+            Some(key) => key.optional(config)?.unwrap_or(1.0),
+            None => 1.0,
+        };
+        let router = ScoredRouter { score, groups, scale, ..ScoredRouter::softmax(renormalize) };
+        Ok(RouterSpec::Scored(router))
+    }
+}
+
+impl OpaqueForm {
+    fn of_layer(&self, named: &NamedTensors, layer: usize) -> Result<OpaqueRouter, Error> {
+        let mut tensors = Vec::new();
+        for (key, Named(name)) in &self.tensors.other {
+            let id = LayerTensor::Named(part_name("router", key)?);
+            let mut shape = match named.shapes.get(&TensorId::Layer(layer, id)) {
+                Some(shape) => shape.clone(),
+                None if name.optional => continue,
+                None => Vec::new(),
+            };
+            if let Some(axis) = name.expert_axis
+                && !shape.is_empty()
+            {
+                let Some(dim) = shape.get_mut(axis) else {
+                    let reason = format!(
+                        "`router.tensors.{key}` has the experts along axis {axis}, but is \
+                         {shape:?} in layer {layer}"
+                    );
+                    return Err(Error::Descriptor { reason });
+                };
+                *dim = 0;
+            }
+            tensors.push(OpaqueTensor { id, shape, expert_axis: name.expert_axis });
+        }
+        Ok(OpaqueRouter { tensors })
+    }
+}

@@ -1,0 +1,106 @@
+//! The files of a writer: made with their header, opened and closed, made durable.
+
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Write},
+};
+
+use moeprune_files::write_and_rename;
+
+use super::ShardedWriter;
+use crate::{Error, container::PlannedIndex};
+
+/// Files that are open at a time. A layer lies in few of them.
+const MAX_OPEN: usize = 32;
+
+impl ShardedWriter {
+    /// The file of a shard for writing to.
+    pub(super) fn file(&mut self, s: usize) -> Result<&File, Error> {
+        if self.shards[s].file.is_none() {
+            self.close_if_many()?;
+            let file = if self.shards[s].begun {
+                let path = self.dir.join(&self.shards[s].plan.name);
+                File::options().write(true).open(&path).map_err(Error::io("open", &path))?
+            } else {
+                self.begin_file(s)?
+            };
+            self.shards[s].file = Some(file);
+        }
+        self.clock += 1;
+        let shard = &mut self.shards[s];
+        (shard.used, shard.dirty) = (self.clock, true);
+        let Some(file) = &shard.file else { unreachable!("was opened above") };
+        Ok(file)
+    }
+
+    /// Makes a file with its header and its final length, under another name first: a file that
+    /// bears its name can be resumed, whenever the process or the machine stopped.
+    fn begin_file(&mut self, s: usize) -> Result<File, Error> {
+        let plan = &self.shards[s].plan;
+        let path = self.dir.join(&plan.name);
+        if path.symlink_metadata().is_ok() {
+            return Err(Error::io("create", &path)(ErrorKind::AlreadyExists.into()));
+        }
+        let unnamed = self.dir.join(format!(".{}.new", plan.name));
+        let mut file = File::create(&unnamed).map_err(Error::io("create", &unnamed))?;
+        let begun = file
+            .write_all(&plan.header)
+            .and_then(|()| file.set_len(plan.bytes))
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&unnamed, &path));
+        begun.map_err(|e| self.failed(s, e))?;
+        self.shards[s].begun = true;
+        self.files_made = true;
+        Ok(file)
+    }
+
+    /// Closes the file used longest ago if there are too many. Files are made durable before:
+    /// once closed, nobody would be told that the system failed to write them.
+    fn close_if_many(&mut self) -> Result<(), Error> {
+        let open = self.shards.iter().enumerate().filter(|(_, shard)| shard.file.is_some());
+        if open.clone().count() >= MAX_OPEN
+            && let Some((oldest, _)) = open.min_by_key(|(_, shard)| shard.used)
+        {
+            self.sync_shard(oldest)?;
+            self.shards[oldest].file = None;
+        }
+        Ok(())
+    }
+
+    pub(super) fn sync_shard(&mut self, s: usize) -> Result<(), Error> {
+        if let Some(file) = &self.shards[s].file
+            && self.shards[s].dirty
+        {
+            file.sync_data().map_err(|e| self.failed(s, e))?;
+            self.shards[s].dirty = false;
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_index(&mut self) -> Result<(), Error> {
+        let Some(PlannedIndex { name, text }) = &self.index else { return Ok(()) };
+        let path = self.dir.join(name);
+        if !self.resumed && path.symlink_metadata().is_ok() {
+            return Err(Error::io("create", &path)(ErrorKind::AlreadyExists.into()));
+        }
+        let unnamed = self.dir.join(format!(".{name}.new"));
+        write_and_rename(&unnamed, &path, |file| file.write_all(text.as_bytes()))?;
+        self.files_made = true;
+        Ok(())
+    }
+
+    pub(super) fn failed(&self, s: usize, e: std::io::Error) -> Error {
+        let path = self.dir.join(&self.shards[s].plan.name);
+        let action = match e.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                format!(
+                    "write all of the {} bytes of weights ({} of them are written); make room for",
+                    self.planned_bytes(),
+                    self.written_bytes
+                )
+            }
+            _ => "write".to_owned(),
+        };
+        Error::io(action, path)(e)
+    }
+}

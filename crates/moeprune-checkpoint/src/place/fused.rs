@@ -1,0 +1,136 @@
+//! Experts of a layer in one tensor.
+
+use std::ops::Range;
+
+use super::{Lines, Place, TensorForm, byte_len};
+use crate::Error;
+
+/// How one tensor holds the experts of a layer: as slabs of equal size, expert after expert. The
+/// outermost dimension is the experts, or the experts times the first dimension of a slab.
+///
+/// A slab holds one matrix of the expert, or several of equal shape whose rows are the slab's
+/// lines.
+///
+/// | stored | `matrices` | `transposed` | `interleaved` |
+/// |---|---|---|---|
+/// | `[experts, out, in]`, as Mixtral's parts are | 1 | no | |
+/// | `[experts, 2 · out, in]`, gate before up | 2 | no | no |
+/// | `[experts, in, 2 · out]`, gate before up | 2 | yes | no |
+/// | `[experts, in, 2 · out]`, columns of gate and up in turn | 2 | yes | yes |
+/// | `[experts, 2 · out]`, biases of gate and up in turn | 2 | no | yes |
+/// | `[experts · out, in]` | 1 | no | |
+///
+/// ```
+/// use moeprune_checkpoint::FusedExperts;
+///
+/// let gate_and_up = FusedExperts { experts: 32, matrices: 2, transposed: true, interleaved: true };
+/// // Eight experts are left of it in this shape:
+/// assert_eq!(gate_and_up.shape_with(&[32, 2880, 5760], 8)?, [8, 2880, 5760]);
+/// # Ok::<(), moeprune_checkpoint::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "plain data, made by the caller")]
+pub struct FusedExperts {
+    /// Experts in the tensor.
+    pub experts: usize,
+    /// Matrices in the slab of an expert.
+    pub matrices: usize,
+    /// Whether a matrix is stored as `[in, out]`.
+    pub transposed: bool,
+    /// Whether rows of the matrices take turns, and do not follow each other matrix by matrix.
+    pub interleaved: bool,
+}
+
+impl FusedExperts {
+    /// Where a matrix of an expert is, as `[out, in]`; or a vector of it, where a slab is one.
+    ///
+    /// # Errors
+    /// If there is no such expert or matrix, or the tensor's shape cannot hold them.
+    pub fn place(
+        &self,
+        tensor: TensorForm<'_>,
+        expert: usize,
+        matrix: usize,
+    ) -> Result<Place, Error> {
+        let TensorForm { tensor: index, dtype, shape } = tensor;
+        let slab = self.slab_shape(shape)?;
+        if expert >= self.experts || matrix >= self.matrices {
+            return Err(self.bad(shape, format!("none at expert {expert}, matrix {matrix}")));
+        }
+        let (lines, cols) = match (&slab[..], self.transposed) {
+            ([lines], false) => (*lines, 1),
+            ([lines, cols], false) | ([cols, lines], true) => (*lines, *cols),
+            _ => return Err(self.bad(shape, "slabs that are no matrices".to_owned())),
+        };
+        if lines % self.matrices != 0 || dtype.bits() % 8 != 0 {
+            let what = format!("{lines} lines of {dtype} for {} matrices", self.matrices);
+            return Err(self.bad(shape, what));
+        }
+        let rows = lines / self.matrices;
+        let (first, step) =
+            if self.interleaved { (matrix, self.matrices) } else { (matrix * rows, 1) };
+        let part = if slab.len() == 1 { vec![rows] } else { vec![rows, cols] };
+        let size = dtype.bits() / 8;
+        let all = self.slab_bytes(tensor, expert)?;
+        let place = Place { tensor: index, dtype, shape: part, bytes: all.clone(), lines: None };
+        if step == 1 && !self.transposed {
+            let start = all.start + (first * cols * size) as u64;
+            return Ok(Place { bytes: start..start + (rows * cols * size) as u64, ..place });
+        }
+        let of = lines;
+        let lines = Lines { rows, cols, size, first, step, of, transposed: self.transposed };
+        Ok(Place { lines: Some(lines), ..place })
+    }
+
+    /// The bytes of an expert's slab in the tensor: what is copied where an expert stays as it is.
+    ///
+    /// # Errors
+    /// If there is no such expert, or the tensor's shape cannot hold the experts.
+    pub fn slab_bytes(&self, tensor: TensorForm<'_>, expert: usize) -> Result<Range<u64>, Error> {
+        let TensorForm { dtype, shape, .. } = tensor;
+        let elements = self.slab_shape(shape)?.iter().try_fold(1_usize, |n, &d| n.checked_mul(d));
+        let bytes = elements.and_then(|elements| byte_len(dtype, elements));
+        let all = bytes.and_then(|bytes| bytes.checked_mul(self.experts as u64));
+        let (Some(bytes), Some(_)) = (bytes, all) else {
+            return Err(self.bad(shape, format!("{dtype} slabs of no whole number of bytes")));
+        };
+        if expert >= self.experts {
+            return Err(self.bad(shape, format!("none at expert {expert}")));
+        }
+        let start = bytes * expert as u64;
+        Ok(start..start + bytes)
+    }
+
+    /// The shape of a tensor like one of this shape, with so many experts.
+    ///
+    /// # Errors
+    /// If the shape cannot hold the experts.
+    pub fn shape_with(&self, shape: &[usize], experts: usize) -> Result<Vec<usize>, Error> {
+        self.slab_shape(shape)?;
+        let mut shape = shape.to_vec();
+        shape[0] = (shape[0] / self.experts).saturating_mul(experts);
+        Ok(shape)
+    }
+
+    /// The dimensions of a slab.
+    fn slab_shape(&self, shape: &[usize]) -> Result<Vec<usize>, Error> {
+        let Some((&outer, inner)) = shape.split_first() else {
+            return Err(self.bad(shape, "no dimension of experts".to_owned()));
+        };
+        if self.experts == 0 || self.matrices == 0 || outer % self.experts != 0 {
+            return Err(self.bad(shape, "another number of experts".to_owned()));
+        }
+        let rows = outer / self.experts;
+        Ok(if rows == 1 { inner.to_vec() } else { [&[rows], inner].concat() })
+    }
+
+    fn bad(&self, shape: &[usize], what: String) -> Error {
+        Error::Weight {
+            operation: "finding experts",
+            reason: format!(
+                "a tensor {shape:?} that is to hold {} matrices of {} experts has {what}",
+                self.matrices, self.experts
+            ),
+        }
+    }
+}

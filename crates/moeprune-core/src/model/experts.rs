@@ -1,0 +1,72 @@
+//! A mixture of experts, and what runs beside it.
+
+use serde::Serialize;
+
+use super::{MlpSpec, Part, RouterSpec, norm};
+use crate::{LayerTensor, LinearId};
+
+/// A mixture-of-experts block.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct MoeSpec {
+    /// Routed experts in this layer.
+    pub experts: usize,
+    /// Experts a token goes through; never above `experts`.
+    pub top_k: usize,
+    /// How they are chosen.
+    pub router: RouterSpec,
+    /// What each routed expert is.
+    pub expert: MlpSpec,
+    /// Experts that every token goes through.
+    pub shared: Vec<SharedSpec>,
+    /// The dense MLP that runs beside the experts (Arctic), if there is one.
+    pub residual: Option<MlpSpec>,
+    /// Which hidden state the block reads.
+    pub input: MoeInput,
+}
+
+/// An expert that every token goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct SharedSpec {
+    /// The expert.
+    pub mlp: MlpSpec,
+    /// Whether it is multiplied by a gate of its own, `[1, hidden]`.
+    pub gate: bool,
+}
+
+/// Which hidden state an MoE block reads, through the post-attention norm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum MoeInput {
+    /// The state after attention was added (Mixtral and most others).
+    AfterAttention,
+    /// The layer's input, before attention (Arctic): the block runs in parallel.
+    LayerInput,
+}
+
+impl MoeSpec {
+    /// Everything of the block but its routed experts.
+    #[must_use]
+    pub fn trunk_parts(&self, layer: usize, hidden: usize) -> Vec<Part> {
+        let mut parts = self.router.parts(layer, hidden, self.experts);
+        if let Some(residual) = &self.residual {
+            parts.push(norm::residual(layer, hidden));
+            parts.extend(residual.parts(layer, hidden, LinearId::Residual));
+        }
+        for (i, shared) in self.shared.iter().enumerate() {
+            parts.extend(shared.mlp.parts(layer, hidden, |p| LinearId::Shared(i, p)));
+            if shared.gate {
+                parts.push(Part::of_layer(layer, LayerTensor::SharedGate(i), vec![1, hidden]));
+            }
+        }
+        parts
+    }
+
+    /// The tensors of one routed expert.
+    #[must_use]
+    pub fn expert_parts(&self, layer: usize, hidden: usize, expert: usize) -> Vec<Part> {
+        self.expert.parts(layer, hidden, |p| LinearId::Expert(expert, p))
+    }
+}

@@ -1,0 +1,78 @@
+//! MLPs: an expert, one beside the experts, or one instead of them.
+
+use serde::Serialize;
+
+use super::Part;
+use crate::{LayerTensor, LinearId, MlpProjection};
+
+/// Activation function of an MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "a new kind must be answered for everywhere")]
+pub enum Activation {
+    /// `x · sigmoid(x)`
+    Silu,
+    /// One that the descriptor does not name: it cannot be run.
+    Opaque,
+}
+
+impl Activation {
+    /// The kind as configs name it.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Silu => "silu",
+            Self::Opaque => "opaque",
+        }
+    }
+}
+
+/// `down(act(gate · x) ∘ (up · x))`, or without a gate `down(act(up · x))`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct MlpSpec {
+    /// Inner width.
+    pub inner: usize,
+    /// Whether there is a gate matrix.
+    pub gated: bool,
+    /// Whether each matrix has a bias.
+    pub biases: bool,
+    /// Its activation.
+    pub activation: Activation,
+}
+
+impl MlpSpec {
+    /// The SiLU-gated MLP of most families.
+    #[must_use]
+    pub fn gated(inner: usize) -> Self {
+        Self { inner, gated: true, biases: false, activation: Activation::Silu }
+    }
+
+    /// The matrices it has.
+    #[must_use]
+    pub fn projections(&self) -> &'static [MlpProjection] {
+        if self.gated { &MlpProjection::ALL } else { &MlpProjection::ALL[1..] }
+    }
+
+    /// Its tensors, called as `id` calls them.
+    pub fn parts(
+        &self,
+        layer: usize,
+        hidden: usize,
+        id: impl Fn(MlpProjection) -> LinearId,
+    ) -> Vec<Part> {
+        let mut parts = Vec::with_capacity(6);
+        for &projection in self.projections() {
+            let (rows, cols) = match projection {
+                MlpProjection::Gate | MlpProjection::Up => (self.inner, hidden),
+                MlpProjection::Down => (hidden, self.inner),
+            };
+            parts.push(Part::linear(layer, id(projection), rows, cols));
+            if self.biases {
+                let bias = LayerTensor::Bias(id(projection));
+                parts.push(Part::of_layer(layer, bias, vec![rows]));
+            }
+        }
+        parts
+    }
+}

@@ -1,0 +1,180 @@
+//! What a model is made of: a list of parts, with no tensor name in it.
+//!
+//! A [`ModelSpec`] is layers, a layer is an attention and a feed-forward block, and each is one kind
+//! of a closed list that says which tensors it has ([`Part`]). Parameter counts, the shapes a file
+//! must have, what shrinks with the experts and what may be zeroed are read off the parts.
+
+mod attention;
+mod experts;
+mod mlp;
+mod norm;
+mod opaque;
+mod part;
+mod router;
+
+use serde::Serialize;
+
+pub use self::{
+    attention::{AttentionSpec, GroupedAttention},
+    experts::{MoeInput, MoeSpec, SharedSpec},
+    mlp::{Activation, MlpSpec},
+    opaque::OpaqueTensor,
+    part::{LinearShape, Part},
+    router::{ExpertGroups, OpaqueRouter, RouterSpec, Score, ScoredRouter},
+};
+use crate::{LinearId, TensorId};
+
+/// A decoder-only transformer with mixture-of-experts layers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data, made by a family's parser")]
+pub struct ModelSpec {
+    /// Name of the family whose descriptor was used, for example `arctic`.
+    pub family: String,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Rows of the embedding.
+    pub vocab: usize,
+    /// Longest sequence the model was made for, in tokens.
+    pub max_positions: usize,
+    /// Added to the mean square in every RMS norm.
+    pub norm_eps: f64,
+    /// Whether the head is the embedding.
+    pub tied_embeddings: bool,
+    /// The decoder layers in order.
+    pub layers: Vec<LayerSpec>,
+    /// Layers behind the decoder's, such as those that predict several tokens at once.
+    pub extra: Option<ExtraLayers>,
+}
+
+/// One decoder layer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct LayerSpec {
+    /// How tokens see each other.
+    pub attention: AttentionSpec,
+    /// What follows attention.
+    pub feed_forward: FeedForward,
+    /// Tensors that belong to none of the two and that no norm of the default block is.
+    pub other: Vec<OpaqueTensor>,
+}
+
+/// The feed-forward part of a layer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FeedForward {
+    /// One MLP, read through the post-attention norm.
+    Dense(MlpSpec),
+    /// A mixture of experts.
+    Moe(MoeSpec),
+}
+
+/// Layers numbered on from the decoder's last (multi-token prediction).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct ExtraLayers {
+    /// How many.
+    pub count: usize,
+    /// What pruning does with them.
+    pub policy: ExtraPolicy,
+}
+
+/// What pruning does with extra layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ExtraPolicy {
+    /// Their tensors are copied as they are, byte for byte.
+    Keep,
+    /// Their tensors are left out, and the config says that there are none.
+    Drop,
+}
+
+impl LayerSpec {
+    /// The MoE block, if the layer has one.
+    #[must_use]
+    pub fn moe(&self) -> Option<&MoeSpec> {
+        match &self.feed_forward {
+            FeedForward::Moe(moe) => Some(moe),
+            FeedForward::Dense(_) => None,
+        }
+    }
+
+    /// Everything of the layer but its experts: norms, then attention, router and MLPs, then what
+    /// is no Linear. `layer` is its number, `hidden` the width of the residual stream.
+    #[must_use]
+    pub fn trunk_parts(&self, layer: usize, hidden: usize) -> Vec<Part> {
+        let mut parts = norm::parts(layer, hidden);
+        parts.extend(self.attention.parts(layer, hidden));
+        match &self.feed_forward {
+            FeedForward::Dense(mlp) => parts.extend(mlp.parts(layer, hidden, LinearId::Dense)),
+            FeedForward::Moe(moe) => parts.extend(moe.trunk_parts(layer, hidden)),
+        }
+        parts.extend(self.other.iter().map(|tensor| tensor.part(layer)));
+        parts.sort_by_key(|part| part.id);
+        parts
+    }
+
+    /// The parts of all experts, or none.
+    fn expert_parts(&self, layer: usize, hidden: usize) -> Vec<Part> {
+        let Some(moe) = self.moe() else { return Vec::new() };
+        (0..moe.experts).flat_map(|e| moe.expert_parts(layer, hidden, e)).collect()
+    }
+}
+
+impl ModelSpec {
+    /// Every part of the model: embedding, final norm and head, then layer by layer.
+    #[must_use]
+    pub fn parts(&self) -> Vec<Part> {
+        let mut parts = self.ends();
+        for layer in 0..self.layers.len() {
+            parts.extend(self.layer_parts(layer));
+        }
+        parts
+    }
+
+    /// The parts outside of the layers.
+    fn ends(&self) -> Vec<Part> {
+        let table = || vec![self.vocab, self.hidden];
+        let mut parts = vec![
+            Part::whole(TensorId::Embedding, table()),
+            Part::whole(TensorId::FinalNorm, vec![self.hidden]),
+        ];
+        if !self.tied_embeddings {
+            parts.push(Part::whole(TensorId::LmHead, table()));
+        }
+        parts
+    }
+
+    /// Every part of a layer in the order of its [`TensorId`]; none if there is no such layer.
+    #[must_use]
+    pub fn layer_parts(&self, layer: usize) -> Vec<Part> {
+        let Some(spec) = self.layers.get(layer) else { return Vec::new() };
+        let mut parts = spec.trunk_parts(layer, self.hidden);
+        parts.extend(spec.expert_parts(layer, self.hidden));
+        parts.sort_by_key(|part| part.id);
+        parts
+    }
+
+    /// One part; `None` if the model has no such.
+    #[must_use]
+    pub fn part(&self, id: TensorId) -> Option<Part> {
+        let TensorId::Layer(layer, _) = id else {
+            return self.ends().into_iter().find(|part| part.id == id);
+        };
+        let spec = self.layers.get(layer)?;
+        let parts = match (id.expert(), spec.moe()) {
+            (Some(e), Some(moe)) if e < moe.experts => moe.expert_parts(layer, self.hidden, e),
+            (Some(_), _) => return None,
+            (None, _) => spec.trunk_parts(layer, self.hidden),
+        };
+        parts.into_iter().find(|part| part.id == id)
+    }
+
+    /// Every Linear of a layer in the order of [`LinearId`], the router among them; none if there
+    /// is no such layer.
+    #[must_use]
+    pub fn linears(&self, layer: usize) -> Vec<LinearShape> {
+        self.layer_parts(layer).iter().filter_map(Part::linear_shape).collect()
+    }
+}

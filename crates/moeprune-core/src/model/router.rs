@@ -1,0 +1,153 @@
+//! From a token to its experts.
+
+use serde::Serialize;
+
+use super::{OpaqueTensor, Part};
+use crate::{LayerTensor, LinearId};
+
+/// How the experts of a token are chosen. Its weight is `[experts, hidden]` in every kind.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "a new kind must be answered for everywhere")]
+pub enum RouterSpec {
+    /// Score, select, weight.
+    Scored(ScoredRouter),
+    /// A router of which only the tensors are known: it can be cut, not run.
+    Opaque(OpaqueRouter),
+}
+
+/// A router in four steps: score all experts; add the correction bias, for the selection only;
+/// select the `top_k` highest; weight them by their scores.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct ScoredRouter {
+    /// From logits to scores.
+    pub score: Score,
+    /// Whether a bias is added to the logits.
+    pub bias: bool,
+    /// Whether a bias is added to the scores before experts are selected.
+    pub correction_bias: bool,
+    /// Groups of experts of which the best are selected first.
+    pub groups: Option<ExpertGroups>,
+    /// Whether the scores of the selected are divided by their sum.
+    pub renormalize: bool,
+    /// What the weights are multiplied by.
+    pub scale: f64,
+    /// Whether the weight of each expert is multiplied by a stored number.
+    pub expert_scale: bool,
+}
+
+/// From logits to scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "a new kind must be answered for everywhere")]
+pub enum Score {
+    /// Softmax over all experts, in f32.
+    Softmax,
+    /// The logistic function of each logit.
+    Sigmoid,
+    /// `sqrt(ln(1 + exp(logit)))`
+    SqrtSoftplus,
+}
+
+/// Groups of neighbouring experts, equally large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct ExpertGroups {
+    /// How many there are.
+    pub count: usize,
+    /// How many of them a token's experts may come from.
+    pub selected: usize,
+}
+
+/// The tensors of a router that cannot be run, beside its weight.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct OpaqueRouter {
+    /// They say which of them shrink with the experts. The dimension of
+    /// [`expert_axis`](OpaqueTensor::expert_axis) is 0 here: it is the number of experts.
+    pub tensors: Vec<OpaqueTensor>,
+}
+
+impl RouterSpec {
+    /// Softmax over all experts, then the `top_k` largest.
+    #[must_use]
+    pub fn softmax(renormalize: bool) -> Self {
+        Self::Scored(ScoredRouter::softmax(renormalize))
+    }
+
+    /// The kind as descriptors name it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Scored(ScoredRouter { score: Score::Softmax, .. }) => "softmax",
+            Self::Scored(ScoredRouter { score: Score::Sigmoid, .. }) => "sigmoid",
+            Self::Scored(ScoredRouter { score: Score::SqrtSoftplus, .. }) => "sqrt_softplus",
+            Self::Opaque(_) => "opaque",
+        }
+    }
+
+    /// For a router that is softmax over all experts and the `top_k` largest, and nothing else:
+    /// whether it renormalises.
+    #[must_use]
+    pub fn plain_softmax(&self) -> Option<bool> {
+        match self {
+            Self::Scored(router) => {
+                let renormalize = router.renormalize;
+                (*router == ScoredRouter::softmax(renormalize)).then_some(renormalize)
+            }
+            Self::Opaque(_) => None,
+        }
+    }
+
+    /// Groups of experts, if tokens are routed by them.
+    #[must_use]
+    pub fn groups(&self) -> Option<ExpertGroups> {
+        match self {
+            Self::Scored(router) => router.groups.filter(|groups| groups.count > 1),
+            Self::Opaque(_) => None,
+        }
+    }
+
+    /// The tensors of the router of layer `layer` with so many experts.
+    #[must_use]
+    pub fn parts(&self, layer: usize, hidden: usize, experts: usize) -> Vec<Part> {
+        let weight = Part::linear(layer, LinearId::Router, experts, hidden).spared().by_expert(0);
+        let mut parts = vec![weight];
+        match self {
+            Self::Scored(router) => {
+                let vectors = [
+                    (router.bias, LayerTensor::Bias(LinearId::Router)),
+                    (router.correction_bias, LayerTensor::CorrectionBias),
+                    (router.expert_scale, LayerTensor::ExpertScale),
+                ];
+                for (_, tensor) in vectors.into_iter().filter(|(is_there, _)| *is_there) {
+                    parts.push(Part::of_layer(layer, tensor, vec![experts]).by_expert(0));
+                }
+            }
+            Self::Opaque(router) => {
+                parts.extend(router.tensors.iter().map(|tensor| {
+                    let part = tensor.part(layer);
+                    Part { shape: part.shape_with(experts), ..part }.spared()
+                }));
+            }
+        }
+        parts
+    }
+}
+
+impl ScoredRouter {
+    /// Softmax over all experts, then the `top_k` largest.
+    #[must_use]
+    pub fn softmax(renormalize: bool) -> Self {
+        Self {
+            score: Score::Softmax,
+            bias: false,
+            correction_bias: false,
+            groups: None,
+            renormalize,
+            scale: 1.0,
+            expert_scale: false,
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What a model did on calibration text, as sums over tokens.
+//!
+//! The sums of a layer stand in two groups, [`RoutingSums`] and [`InputMoments`]. Each group is a
+//! table of [`Statistic`] rows over its fields; adding, repeating, reading, writing and checking
+//! are loops over the rows. A new statistic is a field, its row, and the line that accumulates it.
+
+mod blend;
+mod inputs;
+mod routing;
+mod statistic;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    inputs::InputMoments,
+    routing::RoutingSums,
+    statistic::{Kind, Shape, Statistic, Statistics, Values, ValuesMut},
+};
+use crate::{Error, Fingerprint, LinearId, SameModel};
+
+/// Sums over calibration tokens of one model.
+///
+/// Sums and maxima only, so observations of different texts add up ([`Observation::add`]) and one
+/// serves any number of plans. So do observations of disjoint ranges of a text's blocks: blocks
+/// are drawn independently of each other, and the sum of the ranges has the counts and maxima of
+/// one observation of all blocks exactly, and its sums to within the rounding of `f64`.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "plain data, stored by the capture crate")]
+pub struct Observation {
+    /// Identifies the model the sums belong to; a plan for another model refuses them.
+    pub model_fingerprint: String,
+    /// The texts they were taken on.
+    pub corpora: Vec<CorpusTag>,
+    /// One entry per decoder layer.
+    pub layers: Vec<LayerObservation>,
+}
+
+/// Which text an observation was taken on, and how it was sampled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data, stored by the capture crate")]
+pub struct CorpusTag {
+    /// File name (without its folder) or another name for people.
+    pub name: String,
+    /// SHA-256 of the calibration file, in hexadecimal.
+    pub sha256: String,
+    /// Number of blocks.
+    pub samples: u64,
+    /// Tokens in a block.
+    pub sequence_len: u64,
+    /// Seed the blocks were drawn with.
+    pub seed: u64,
+    /// How often the text counts, 1 unless it was [blended](Observation::repeat) with others.
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub repeated: u64,
+}
+
+fn once() -> u64 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_once(repeated: &u64) -> bool {
+    *repeated == 1
+}
+
+impl CorpusTag {
+    /// Tokens in all blocks, each counted once.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.samples * self.sequence_len
+    }
+}
+
+/// Sums of one decoder layer.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[expect(clippy::exhaustive_structs, reason = "plain data, stored by the capture crate")]
+pub struct LayerObservation {
+    /// The router's choices; `None` in a layer without experts.
+    pub routing: Option<RoutingSums>,
+    /// Squared inputs of each Linear, under [`LinearId::input_site`]. Linears that never ran are
+    /// present with zero tokens or absent.
+    pub inputs: BTreeMap<LinearId, InputMoments>,
+}
+
+impl LayerObservation {
+    /// Moments of the input of `linear`, wherever they are kept.
+    #[must_use]
+    pub fn input_of(&self, linear: LinearId) -> Option<&InputMoments> {
+        self.inputs.get(&linear.input_site())
+    }
+}
+
+impl Observation {
+    /// The same without input moments, which decide nothing about experts.
+    #[must_use]
+    pub fn routing_only(&self) -> Self {
+        let routing = |layer: &LayerObservation| LayerObservation {
+            routing: layer.routing.clone(),
+            inputs: BTreeMap::new(),
+        };
+        Self {
+            model_fingerprint: self.model_fingerprint.clone(),
+            corpora: self.corpora.clone(),
+            layers: self.layers.iter().map(routing).collect(),
+        }
+    }
+
+    /// Adds another observation of the same model: what its [`Kind`] says for each statistic.
+    ///
+    /// The order matters for the last bits of the sums only.
+    ///
+    /// # Errors
+    /// [`Error::ObservationMismatch`] if fingerprints or shapes differ; `self` may then be
+    /// partly added to and should be dropped.
+    pub fn add(&mut self, other: &Self) -> Result<(), Error> {
+        let same = Fingerprint::compare(&self.model_fingerprint, &other.model_fingerprint);
+        if same == SameModel::No {
+            return Err(Error::ObservationMismatch(format!(
+                "they are of different models ({} and {})",
+                self.model_fingerprint, other.model_fingerprint
+            )));
+        }
+        if self.layers.len() != other.layers.len() {
+            return Err(Error::ObservationMismatch(format!(
+                "{} and {} layers",
+                self.layers.len(),
+                other.layers.len()
+            )));
+        }
+        self.corpora.extend_from_slice(&other.corpora);
+        for (mine, theirs) in self.layers.iter_mut().zip(&other.layers) {
+            match (&mut mine.routing, &theirs.routing) {
+                (Some(a), Some(b)) => statistic::add(a, b)?,
+                (None, None) => {}
+                _ => return Err(Error::ObservationMismatch("a layer has a router in one".into())),
+            }
+            for (id, moments) in &theirs.inputs {
+                match mine.inputs.get_mut(id) {
+                    Some(sum) => statistic::add(sum, moments)?,
+                    None => {
+                        mine.inputs.insert(*id, moments.clone());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

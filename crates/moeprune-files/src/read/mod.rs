@@ -1,0 +1,14 @@
+//! Files to read, wherever they are.
+
+mod files;
+mod local;
+mod mapped;
+mod memory;
+mod read_at;
+
+pub use self::{
+    files::{FileEntry, FileIdentity, FileKind, Files},
+    local::{Access, LocalFiles},
+    memory::MemoryFiles,
+    read_at::ReadAt,
+};

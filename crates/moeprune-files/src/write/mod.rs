@@ -1,0 +1,9 @@
+//! Outputs that appear under their name only when they are complete and durable.
+
+mod copying;
+mod durable;
+mod partial;
+mod room;
+mod uncached;
+
+pub use self::{copying::copy_bytes, durable::sync, partial::PartialOutput};

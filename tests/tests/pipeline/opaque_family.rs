@@ -1,0 +1,95 @@
+//! A family that can be pruned without being run.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use moeprune::{
+    Calibration, Evaluation, Execution, FromRecipe as _, Inputs, Pipeline, Resume, Run, Silent,
+    apply,
+    checkpoint::{Checkpoint, Family, verify},
+    evaluate, observe, plan, prune,
+};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+use crate::scratch::{copy, recipe, tokens};
+
+const OPAQUE: &str = include_str!("../../../crates/moeprune-checkpoint/tests/families/opaque.toml");
+const BIAS: &str = "block_sparse_moe.e_score_correction_bias";
+
+/// Mixtral with what the family adds: norms on queries, and a correction bias that numbers the
+/// experts.
+fn model(directory: &Path) -> PathBuf {
+    let model = copy("parity/mixtral", directory);
+    let path = model.join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let stored = SafeTensors::deserialize(&bytes).unwrap();
+    let numbers: Vec<u8> = (0..8).flat_map(|e| (e as f32).to_le_bytes()).collect();
+    let ones: Vec<u8> = (0..16).flat_map(|_| 1f32.to_le_bytes()).collect();
+    let mut tensors: Vec<(String, TensorView<'_>)> = stored.tensors().into_iter().collect();
+    for layer in 0..3 {
+        for (name, values) in [(BIAS, &numbers), ("self_attn.q_norm.weight", &ones)] {
+            let view = TensorView::new(Dtype::F32, vec![values.len() / 4], values).unwrap();
+            tensors.push((format!("model.layers.{layer}.{name}"), view));
+        }
+    }
+    fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+    model
+}
+
+fn open(model: &Path) -> Checkpoint {
+    Checkpoint::open_with(model, Some(Family::from_toml(OPAQUE).unwrap())).unwrap()
+}
+
+#[test]
+fn it_is_planned_applied_and_verified() {
+    let scratch = tempfile::tempdir().unwrap();
+    let source = open(&model(scratch.path()));
+    let recipe = recipe(0.25, 0.25);
+    let pipeline = Pipeline::from_recipe(&recipe).unwrap();
+    let made = plan(&source, None, &recipe, &pipeline, &mut Silent).unwrap();
+    let out = scratch.path().join("out");
+    let run = Run::claim(&out, &source, Resume::No).unwrap();
+    apply(&source, run, &made, Inputs::None, &pipeline, &Execution::cpu(), &mut Silent).unwrap();
+
+    let pruned = open(&out);
+    let report = verify(&out, &source, Some(&made)).unwrap();
+    assert!(report.passed(), "{:?}", report.failures().collect::<Vec<_>>());
+    for layer in &made.layers {
+        let bias = pruned.tensor_by_name(&format!("model.layers.{}.{BIAS}", layer.layer)).unwrap();
+        let kept = layer.survivors.iter().map(|survivor| survivor.source as f32);
+        assert_eq!(bias.to_f32().unwrap(), kept.collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn what_would_run_it_says_what_is_missing_before_any_work() {
+    let scratch = tempfile::tempdir().unwrap();
+    let source = open(&model(scratch.path()));
+    let text = tokens(scratch.path(), 8, 64, 256);
+    let (recipe, on) = (recipe(0.25, 0.25), Execution::cpu());
+    let pipeline = Pipeline::from_recipe(&recipe).unwrap();
+    let expected = "attention kind `opaque` of layer 0 cannot be run; the model can be inspected, \
+                    planned by router distance or a keep-list, applied and verified";
+    let check = |error: &dyn std::error::Error| assert_eq!(error.to_string(), expected);
+
+    check(&Calibration::read(&text, &source, &recipe).map(drop).unwrap_err());
+    let plain = Checkpoint::open(&crate::scratch::asset("parity/mixtral")).unwrap();
+    let calibration = Calibration::read(&text, &plain, &recipe).unwrap();
+    check(&observe(&source, &calibration, &on, &mut Silent).map(drop).unwrap_err());
+    let out = scratch.path().join("out");
+    let pruned = prune(&source, &out, &text, &recipe, &pipeline, Resume::No, &on, &mut Silent);
+    check(&pruned.map(drop).unwrap_err());
+    assert!(!out.exists());
+    let what = Evaluation {
+        task: "perplexity",
+        data: &text,
+        limit: None,
+        fewshot: None,
+        fewshot_data: None,
+        batch: 1,
+        sequence_len: None,
+    };
+    check(&evaluate(&source, &what, &on, &mut Silent).map(drop).unwrap_err());
+}

@@ -1,0 +1,85 @@
+//! Every "Invariant:" of docs/architecture.md names the test or the lint that holds it.
+
+use std::fs;
+
+use crate::sources::root;
+
+/// What holds an invariant: the paragraph's last parenthesis, "(held by `path` `name`)", where `name` is a test function in
+/// that file; "(held by `path`)", a file of tests; "(held by the lint `name`)", of the workspace's table; or "(held by the
+/// types)".
+#[derive(Debug, PartialEq)]
+enum Holder<'a> {
+    Test { path: &'a str, function: Option<&'a str> },
+    Lint(&'a str),
+    Types,
+}
+
+impl<'a> Holder<'a> {
+    fn of(paragraph: &'a str) -> Option<Self> {
+        let (_, holder) = paragraph.rsplit_once("(held by ")?;
+        let holder = holder.split_once(')')?.0.trim();
+        let names: Vec<&str> = holder.split('`').skip(1).step_by(2).collect();
+        match (holder, &names[..]) {
+            ("the types", []) => Some(Self::Types),
+            (text, [lint]) if text.starts_with("the lint ") => Some(Self::Lint(lint)),
+            (_, [path]) => Some(Self::Test { path, function: None }),
+            (_, [path, function]) => Some(Self::Test { path, function: Some(function) }),
+            _ => None,
+        }
+    }
+
+    fn check(&self, lints: &str) -> Result<(), String> {
+        match self {
+            Self::Types => Ok(()),
+            Self::Lint(name) => {
+                let key = name.trim_start_matches("clippy::");
+                let set = lints.lines().any(|line| line.starts_with(&format!("{key} = ")));
+                set.then_some(()).ok_or_else(|| format!("the workspace has no lint {name}"))
+            }
+            Self::Test { path, function } => {
+                let text = fs::read_to_string(root().join(path))
+                    .map_err(|e| format!("cannot read {path}: {e}"))?;
+                let there = match function {
+                    Some(name) => text.contains(&format!("fn {name}(")),
+                    None => text.contains("#[test]") || text.contains("mod "),
+                };
+                there.then_some(()).ok_or_else(|| format!("{path} has no test {function:?}"))
+            }
+        }
+    }
+}
+
+#[test]
+fn every_invariant_names_what_holds_it() {
+    let text = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let lints = manifest.split("[workspace.lints").skip(1).collect::<String>();
+    let invariants: Vec<String> = text
+        .split("\n\n")
+        .filter(|paragraph| paragraph.contains("**Invariant:**"))
+        .map(|paragraph| paragraph.replace('\n', " "))
+        .collect();
+    assert!(invariants.len() > 20, "{} invariants", invariants.len());
+    let wrong: Vec<String> = invariants
+        .iter()
+        .filter_map(|paragraph| {
+            let checked = match Holder::of(paragraph) {
+                Some(holder) => holder.check(&lints),
+                None => Err("names nothing that holds it".to_owned()),
+            };
+            checked.err().map(|problem| format!("{problem}: {paragraph}"))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn holders_are_read() {
+    let check = |text: &str, expected: Option<Holder<'_>>| assert_eq!(Holder::of(text), expected);
+    let test = |path, function| Some(Holder::Test { path, function });
+    check("x (held by `a/b.rs` `name`)", test("a/b.rs", Some("name")));
+    check("x (see `y`) z (held by `a/b.rs`).", test("a/b.rs", None));
+    check("x (held by the lint `clippy::todo`)", Some(Holder::Lint("clippy::todo")));
+    check("x (held by the types)", Some(Holder::Types));
+    check("x", None);
+}

@@ -1,0 +1,7 @@
+//! The tree is as docs/architecture.md says, and stays readable: edges between crates and modules, sizes, invariants.
+
+mod crates;
+mod invariants;
+mod modules;
+mod sizes;
+mod sources;
