@@ -9,8 +9,8 @@ use moeprune::{
     files::OutputKind, prune_found,
 };
 use moeprune_cli::{
-    CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes, percent,
-    search_if_asked, seconds, table,
+    CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, SearchRequest, Terminal,
+    bytes, percent, search_if_asked, seconds, table,
 };
 
 use crate::embedded;
@@ -109,10 +109,10 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     let resume = args.resume.into();
     drop(Run::claim(&out, &source, resume)?);
     let before = ask(&source, &mut terminal)?;
-    let what = args.recipe.search();
     let registry = &Registry::built_in();
-    let (recipe, searched) =
-        search_if_asked(what, &source, &calibration, recipe, registry, &on, &mut terminal)?;
+    let what = args.recipe.search();
+    let asked = SearchRequest { what, calibration: &calibration, registry, on: &on };
+    let (recipe, searched) = search_if_asked(&source, recipe, &asked, &mut terminal)?;
     let pipeline = registry.pipeline(&recipe)?;
     let recipe = Found { recipe: &recipe, searched };
     let report =

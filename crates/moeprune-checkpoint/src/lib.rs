@@ -85,6 +85,7 @@ mod error;
 mod family;
 mod json;
 mod model_directory;
+mod named_tensors;
 mod output;
 mod place;
 mod spec;

@@ -1,10 +1,8 @@
 //! From a family, a config and the tensors' names to the facts about a model.
 
-use std::collections::BTreeMap;
-
 use moeprune_core::{
     Activation, AttentionSpec, ExtraLayers, ExtraPolicy, FeedForward, LayerSpec, MlpSpec,
-    ModelSpec, MoeInput, MoeSpec, RouterSpec, SharedSpec, TensorId,
+    ModelSpec, MoeInput, MoeSpec, RouterSpec, SharedSpec,
 };
 
 use crate::{
@@ -14,16 +12,8 @@ use crate::{
         Count, Descriptor, ExtraPolicyForm, Key, Layers, LayersForm, Requirement, missing,
         opaque_tensor,
     },
+    named_tensors::NamedTensors,
 };
-
-/// What the tensors' names say, against which the config is held before anything is sized by it.
-#[derive(Debug, Clone)]
-pub(crate) struct NamedTensors {
-    /// Highest layer named, plus one.
-    pub(crate) layers: usize,
-    /// Shapes as they are stored, by part.
-    pub(crate) shapes: BTreeMap<TensorId, Vec<usize>>,
-}
 
 /// Reads everything the config says about the model.
 pub(crate) fn read_spec(

@@ -192,6 +192,16 @@ impl RecipeArgs {
             Some(path) => read_recipe(path)?,
             None => Recipe::arctic(),
         };
+        self.set_shares(&mut recipe)?;
+        self.set_stages(&mut recipe)?;
+        calibration.apply(&mut recipe);
+        recipe.check()?;
+        registry.resolve(&mut recipe)?;
+        Ok(recipe)
+    }
+
+    /// How much goes, and how much of it as whole experts.
+    fn set_shares(&self, recipe: &mut Recipe) -> Result<(), Error> {
         let experts = match self.expert_sparsity {
             Some(ExpertShare::Share(share)) => Some(share),
             Some(ExpertShare::Auto) | None => None,
@@ -218,6 +228,11 @@ impl RecipeArgs {
         if self.sparsity.is_some() {
             recipe.weights.ratio = None;
         }
+        Ok(())
+    }
+
+    /// What experts and weights are chosen by, and which of them there are to choose from.
+    fn set_stages(&self, recipe: &mut Recipe) -> Result<(), Error> {
         let (experts, weights) = (&mut recipe.experts, &mut recipe.weights);
         experts.budget = self.budget.unwrap_or(experts.budget);
         experts.domains = self.domains.unwrap_or(experts.domains);
@@ -247,10 +262,7 @@ impl RecipeArgs {
             // Every layer's ratio is fixed, so there is nothing to split, nor to measure for it.
             weights.allocation = "uniform".into();
         }
-        calibration.apply(&mut recipe);
-        recipe.check()?;
-        registry.resolve(&mut recipe)?;
-        Ok(recipe)
+        Ok(())
     }
 }
 

@@ -1,8 +1,10 @@
 //! `moeprune plan`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use moeprune_checkpoint::Checkpoint;
+use moeprune_core::Plan;
 use moeprune_files::OutputKind;
 
 use crate::{
@@ -10,7 +12,9 @@ use crate::{
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs},
     terminal::Terminal,
 };
-use moeprune::{Calibration, Error, Registry, blend, coverage, plan_domains};
+use moeprune::{
+    Calibration, Domain, Error, Pipeline, Recipe, Registry, blend, coverage, plan_domains,
+};
 
 /// Options of `plan`.
 #[derive(Debug, Args)]
@@ -59,51 +63,80 @@ pub(crate) fn plan(
     let checkpoint = args.family.open_to_stream(&args.model)?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let pipeline = registry.pipeline(&recipe)?;
-    let (mut plan, domains) = match &args.calibration {
-        Some(path) if pipeline.experts.needs().calibration => {
-            let calibration = Calibration::read(path, &checkpoint, &recipe)?;
-            let on = args.device.open()?;
-            crate::interrupt::listen();
-            let observation = blend(&domains)?;
-            let seen = observation.as_ref();
-            let plan = moeprune::plan_exhaustive(
-                &checkpoint,
-                &calibration,
-                seen,
-                &recipe,
-                &pipeline,
-                &on,
-                terminal,
-            )?;
-            (plan, domains)
-        }
-        Some(_) => {
+    let observed = Observed { checkpoint: &checkpoint, domains };
+    let (mut plan, domains) = observed.plan(args, &recipe, &pipeline, terminal)?;
+    if args.read_experts {
+        plan = moeprune::choose_survivors(&checkpoint, &plan, &pipeline, terminal)?;
+    }
+    let json = crate::print::json(&plan)?;
+    output.write(|file| file.write_all(json.as_bytes()))?;
+    print_plan(&plan, &args.output)?;
+    if !domains.is_empty() && !plan.layers.is_empty() {
+        print_coverage(&coverage(&plan, &domains)?)?;
+    }
+    print_open(&plan)
+}
+
+/// A model, and what was observed of it.
+struct Observed<'a> {
+    checkpoint: &'a Checkpoint,
+    domains: Vec<Domain>,
+}
+
+impl Observed<'_> {
+    /// The plan, and the texts as they were weighed for it.
+    fn plan(
+        self,
+        args: &PlanArgs,
+        recipe: &Recipe,
+        pipeline: &Pipeline,
+        terminal: &mut Terminal,
+    ) -> Result<(Plan, Vec<Domain>), Error> {
+        let Self { checkpoint, domains } = self;
+        let Some(path) = &args.calibration else {
+            return plan_domains(checkpoint, &domains, recipe, pipeline, terminal);
+        };
+        if !pipeline.experts.needs().calibration {
             return Err(Error::Request(
                 "--calibration is for --criterion exhaustive; other criteria plan from what \
                  `observe` stored (--observation)"
                     .into(),
             ));
         }
-        None => plan_domains(&checkpoint, &domains, &recipe, &pipeline, terminal)?,
-    };
-    if args.read_experts {
-        plan = moeprune::choose_survivors(&checkpoint, &plan, &pipeline, terminal)?;
+        let calibration = Calibration::read(path, checkpoint, recipe)?;
+        let on = args.device.open()?;
+        crate::interrupt::listen();
+        let observation = blend(&domains)?;
+        let seen = observation.as_ref();
+        let plan = moeprune::plan_exhaustive(
+            checkpoint,
+            &calibration,
+            seen,
+            recipe,
+            pipeline,
+            &on,
+            terminal,
+        )?;
+        Ok((plan, domains))
     }
-    let json = crate::print::json(&plan)?;
-    output.write(|file| file.write_all(json.as_bytes()))?;
+}
+
+/// What goes.
+fn print_plan(plan: &Plan, output: &Path) -> Result<(), Error> {
     let kept: usize = plan.layers.iter().map(|l| l.experts_after()).sum();
     let before: usize = plan.layers.iter().map(|l| l.experts_before).sum();
     match &plan.unstructured {
-        None => line!("keeps {kept} of {before} experts → {}", args.output.display())?,
+        None => line!("keeps {kept} of {before} experts → {}", output.display()),
         Some(asked) => line!(
             "keeps {kept} of {before} experts and zeroes {} of what is left → {}",
             crate::table::percent(asked.ratio),
-            args.output.display()
-        )?,
+            output.display()
+        ),
     }
-    if !domains.is_empty() && !plan.layers.is_empty() {
-        print_coverage(&coverage(&plan, &domains)?)?;
-    }
+}
+
+/// What is left for `apply` to decide.
+fn print_open(plan: &Plan) -> Result<(), Error> {
     let open = plan.layers.iter().filter(|layer| layer.is_open()).count();
     if open > 0 {
         line!(

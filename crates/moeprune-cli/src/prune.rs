@@ -71,7 +71,9 @@ pub fn prune(
     let recipe = args.recipe.resolve(registry, &args.sampling)?;
     let on = args.device.open()?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
-    let (recipe, searched) = search(args, &checkpoint, recipe, registry, &on, terminal)?;
+    let calibration = &args.calibration;
+    let asked = SearchRequest { what: args.recipe.search(), calibration, registry, on: &on };
+    let (recipe, searched) = search(args, &checkpoint, recipe, &asked, terminal)?;
     let pipeline = registry.pipeline(&recipe)?;
     let report = moeprune::prune_found(
         &checkpoint,
@@ -92,23 +94,33 @@ fn search(
     args: &PruneArgs,
     checkpoint: &Checkpoint,
     recipe: Recipe,
-    registry: &Registry,
-    on: &Execution,
+    asked: &SearchRequest<'_>,
     terminal: &mut Terminal,
 ) -> Result<(Recipe, Option<SearchReport>), Error> {
-    let what = args.recipe.search();
     let mut left = None;
-    if what.is_on() {
+    if asked.what.is_on() {
         // Refuses what cannot be written before hours are spent; the run claims the place again.
         let run = Run::claim(&args.out, checkpoint, args.resume.into())?;
         left = run.left();
     }
-    search_if_asked(what, checkpoint, &args.calibration, recipe, registry, on, terminal).map_err(
-        |error| match left {
-            Some(folder) if error.is_stop() => error.kept(folder),
-            _ => error,
-        },
-    )
+    search_if_asked(checkpoint, recipe, asked, terminal).map_err(|error| match left {
+        Some(folder) if error.is_stop() => error.kept(folder),
+        _ => error,
+    })
+}
+
+/// What is searched for, and what it takes.
+#[derive(Debug, Clone, Copy)]
+#[expect(clippy::exhaustive_structs, reason = "made by the caller")]
+pub struct SearchRequest<'a> {
+    /// Which choices of the recipe are searched for.
+    pub what: Search,
+    /// The text on which candidates are observed and compared.
+    pub calibration: &'a Path,
+    /// What the names in a recipe stand for.
+    pub registry: &'a Registry,
+    /// Where the model runs.
+    pub on: &'a Execution,
 }
 
 /// Searches for what was asked to be searched for and prints what was found.
@@ -116,14 +128,12 @@ fn search(
 /// # Errors
 /// As [`search`](moeprune::search::search()).
 pub fn search_if_asked(
-    what: Search,
     checkpoint: &Checkpoint,
-    calibration: &Path,
     recipe: Recipe,
-    registry: &Registry,
-    on: &Execution,
+    asked: &SearchRequest<'_>,
     terminal: &mut Terminal,
 ) -> Result<(Recipe, Option<SearchReport>), Error> {
+    let SearchRequest { what, calibration, registry, on } = *asked;
     if !what.is_on() {
         return Ok((recipe, None));
     }

@@ -6,17 +6,18 @@ use std::{
 };
 
 use crate::{
-    Destination, Error, OutputKind, RunFiles, descriptor,
+    Destination, Error, OutputKind, descriptor,
     destination::Way,
     identity::Identity,
+    inputs::Inputs,
     place::{Place, real},
-    run_files::Spot,
+    spot::Spot,
     whole::{folder_of, unused_sibling},
 };
 
 /// What is asked of a place.
 struct Asked<'a> {
-    files: &'a RunFiles,
+    inputs: &'a Inputs,
     option: &'static str,
     path: &'a Path,
     kind: OutputKind,
@@ -24,12 +25,12 @@ struct Asked<'a> {
 
 /// Judges a place, and says what it shares with other outputs.
 pub(crate) fn judge(
-    files: &RunFiles,
+    inputs: &Inputs,
     option: &'static str,
     path: &Path,
     kind: OutputKind,
 ) -> Result<(Destination, Spot), Error> {
-    let asked = Asked { files, option, path, kind };
+    let asked = Asked { inputs, option, path, kind };
     let (way, spot) = asked.judge()?;
     Ok((Destination::new(path, kind, way), spot))
 }
@@ -110,7 +111,7 @@ impl Asked<'_> {
     }
 
     fn check_input(&self, place: &Path, identity: &Identity) -> Result<(), Error> {
-        if self.files.is_input(place, identity, self.kind) {
+        if self.inputs.contains(place, identity, self.kind) {
             return Err(self.refused(format!(
                 "it is an input of this run; choose another name for {}",
                 self.option

@@ -63,11 +63,13 @@ mod descriptor;
 mod destination;
 mod error;
 mod identity;
+mod inputs;
 mod kind;
 mod place;
 mod positioned;
 mod read;
 mod run_files;
+mod spot;
 mod whole;
 mod write;
 

@@ -2,37 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Destination, Error, OutputKind, claim, identity::Identity, place::real};
+use crate::{Destination, Error, OutputKind, claim, inputs::Inputs, place::real, spot::Spot};
 
 /// The files of a run: what it reads, and what it is asked to write.
 ///
 /// Name everything that is read first, then claim what is written.
 #[derive(Debug, Default)]
 pub struct RunFiles {
-    inputs: Vec<Identity>,
-    models: Vec<Model>,
+    inputs: Inputs,
     made: Vec<PathBuf>,
     claimed: Vec<(Spot, &'static str)>,
-}
-
-/// A model folder and the files that lie right in it, or that links in it lead to.
-#[derive(Debug)]
-struct Model {
-    folder: Identity,
-    files: Vec<Identity>,
-}
-
-/// What two outputs must not share.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Spot {
-    /// A file that is there.
-    File(Identity),
-    /// A file that will be.
-    New(PathBuf),
-    /// A descriptor of this process.
-    Descriptor(u32),
-    /// A device: any number of outputs may go there.
-    Device,
 }
 
 impl RunFiles {
@@ -44,7 +23,7 @@ impl RunFiles {
 
     /// The run reads this file. One that is not there is no input.
     pub fn reads(&mut self, path: impl AsRef<Path>) {
-        self.inputs.extend(Identity::of(path.as_ref()));
+        self.inputs.add(path.as_ref());
     }
 
     /// The run reads these files.
@@ -54,15 +33,7 @@ impl RunFiles {
 
     /// The run reads this model: every file in the folder is an input.
     pub fn reads_model(&mut self, folder: impl AsRef<Path>) {
-        let folder = folder.as_ref();
-        let Some(identity) = Identity::of(folder) else { return };
-        let entries = folder.read_dir().into_iter().flatten().flatten();
-        let files = entries.filter_map(|entry| {
-            let path = entry.path();
-            let metadata = path.metadata().ok().filter(|metadata| !metadata.is_dir())?;
-            Some(Identity::new(&path, &metadata))
-        });
-        self.models.push(Model { folder: identity, files: files.collect() });
+        self.inputs.add_model(folder.as_ref());
     }
 
     /// The run makes this folder or file: nothing else may be written there or into it.
@@ -80,7 +51,7 @@ impl RunFiles {
         path: &Path,
         kind: OutputKind,
     ) -> Result<Destination, Error> {
-        let (destination, spot) = claim::judge(self, option, path, kind)?;
+        let (destination, spot) = claim::judge(&self.inputs, option, path, kind)?;
         if let Some((_, other)) = self.claimed.iter().find(|(claimed, _)| *claimed == spot) {
             let reason =
                 format!("{other} goes there too; choose another name for {option} or {other}");
@@ -112,19 +83,4 @@ impl RunFiles {
     ) -> Result<Option<Destination>, Error> {
         path.map(|path| self.claim(option, path, kind)).transpose()
     }
-
-    /// Whether a file is an input that an output of this kind must not replace.
-    pub(crate) fn is_input(&self, place: &Path, file: &Identity, kind: OutputKind) -> bool {
-        if self.inputs.contains(file) {
-            return true;
-        }
-        let of_a_model = self.models.iter().any(|model| model.files.contains(file))
-            || self.models.iter().any(|model| lies_in(place, &model.folder));
-        of_a_model && !(kind.may_lie_in_a_model() && kind.wrote(place))
-    }
-}
-
-fn lies_in(place: &Path, folder: &Identity) -> bool {
-    let real = real(place);
-    real.ancestors().skip(1).any(|above| Identity::of(above).as_ref() == Some(folder))
 }

@@ -2,8 +2,6 @@
 
 use candle_core::Tensor;
 
-use crate::attention::HeadCache;
-
 /// Keys and values of one layer, for the sequences of a batch.
 ///
 /// Sequences may have different lengths. Memory grows with them; nothing is dropped behind a
@@ -78,4 +76,33 @@ pub(crate) enum Store {
     Host(Vec<HeadCache>),
     /// Keys and values, each `[1, kv_heads, positions, head_dim]`.
     Device(Tensor, Tensor),
+}
+
+/// Keys and values of one key-value head of one sequence.
+#[derive(Debug, Default)]
+pub(crate) struct HeadCache {
+    /// Keys after rotation, `[head_dim, capacity]`: scores then read them front to back.
+    pub(crate) keys: Vec<f32>,
+    pub(crate) capacity: usize,
+    /// `[positions, head_dim]`
+    pub(crate) values: Vec<f32>,
+}
+
+impl HeadCache {
+    /// Makes room for `wanted` positions, of which `len` are there.
+    pub(crate) fn reserve(&mut self, dim: usize, len: usize, wanted: usize) {
+        if wanted <= self.capacity {
+            return;
+        }
+        // A sequence that grows token by token is copied a logarithmic number of times; one that
+        // comes whole gets what it needs.
+        let capacity = if len == 0 { wanted } else { wanted.max(2 * self.capacity) };
+        let mut keys = vec![0.0; dim * capacity];
+        for d in 0..dim {
+            keys[d * capacity..][..len].copy_from_slice(&self.keys[d * self.capacity..][..len]);
+        }
+        self.keys = keys;
+        self.capacity = capacity;
+        self.values.reserve((wanted - len) * dim);
+    }
 }

@@ -1,11 +1,14 @@
 //! Where forward passes run.
 
 use candle_core::{DType, Device, Tensor};
-use moeprune_core::{Dtype, TensorBytes, encoding::Float};
+use moeprune_core::TensorBytes;
 
-use crate::Error;
 #[cfg(feature = "cuda")]
 use crate::cuda::Transfers;
+use crate::{
+    Error,
+    dtype::{candle_dtype, stored_dtype},
+};
 
 /// The device that forward passes run on, and the type they compute in.
 ///
@@ -158,24 +161,4 @@ fn host_bytes(tensor: &Tensor) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::with_capacity(tensor.elem_count() * tensor.dtype().size_in_bytes());
     tensor.write_bytes(&mut bytes)?;
     Ok(bytes)
-}
-
-/// candle's name of a type whose elements are numbers by themselves, which alone can be computed
-/// with as they are stored.
-pub(crate) fn candle_dtype(dtype: Dtype) -> Result<DType, moeprune_core::Error> {
-    match Float::of(dtype).ok_or(moeprune_core::Error::NotFloat(dtype))? {
-        Float::F32 => Ok(DType::F32),
-        Float::F16 => Ok(DType::F16),
-        Float::Bf16 => Ok(DType::BF16),
-    }
-}
-
-/// The same backwards; `None` for types that no weight is stored in.
-fn stored_dtype(dtype: DType) -> Option<Float> {
-    match dtype {
-        DType::F32 => Some(Float::F32),
-        DType::F16 => Some(Float::F16),
-        DType::BF16 => Some(Float::Bf16),
-        _ => None,
-    }
 }

@@ -1,6 +1,6 @@
 //! Greedy generation.
 
-use crate::{Error, LanguageModel, LayerCache, layer::check_length};
+use crate::{Error, LanguageModel, LayerCache, positions::check_length};
 
 /// Prompt tokens run together at most, so that a batch of long prompts stays small in memory.
 const PREFILL_TOKENS: usize = 4096;

@@ -5,7 +5,7 @@ use moeprune_core::{ModelSpec, TensorSource};
 
 use crate::{
     ActivationSink, Compute, Embedding, Error, Head, Layer, LayerCache, NoSink, ends::check_logits,
-    layer::check_length, ops,
+    ops, positions::check_length,
 };
 
 /// Embedding, layers and head, all in memory: for evaluating models that fit.

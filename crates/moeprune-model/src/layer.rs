@@ -117,7 +117,3 @@ impl DecoderLayer for Layer {
         Ok(out.reshape((batch, seq, width))?)
     }
 }
-
-pub(crate) fn check_length(len: usize, max_positions: usize) -> Result<(), Error> {
-    if len > max_positions { Err(Error::TooLong { len, max_positions }) } else { Ok(()) }
-}

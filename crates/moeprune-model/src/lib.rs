@@ -110,6 +110,7 @@ mod cache;
 mod compute;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod dtype;
 mod ends;
 mod error;
 mod expert;
@@ -122,6 +123,7 @@ mod linear;
 mod mlp;
 mod norm;
 mod ops;
+mod positions;
 mod product;
 mod rotary;
 mod routing;

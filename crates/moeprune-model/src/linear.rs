@@ -7,7 +7,7 @@ use moeprune_core::{StoredWeight, TensorBytes, TensorId, TensorSource};
 
 use crate::{
     Compute, Error,
-    compute::candle_dtype,
+    dtype::candle_dtype,
     ops::with_slice,
     product::{Rows, product},
 };

@@ -12,11 +12,11 @@ use crate::{
     ActivationSink, Compute, Error, HiddenSum,
     attention::Attention,
     cache::SequenceCache,
-    layer::check_length,
     linear::{Linear, Weights},
     mlp::{GatedMlp, MlpShape},
     norm::RmsNorm,
     ops,
+    positions::check_length,
     routing::{ExpertTokens, Routes},
     runnable,
 };

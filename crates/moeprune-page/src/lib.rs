@@ -81,6 +81,7 @@ heat map's grows lighter steadily, and every chart's figures are in a table or a
 finite is an [`Error`] that names it.
 */
 
+mod axes;
 mod canvas;
 mod check;
 mod error;

@@ -72,7 +72,12 @@ pub fn render(comparison: &Comparison) -> Result<String, Error> {
         }
         footer { p { "Made by " bdi { (comparison.tool) } "." } }
     };
-    let page = html! {
+    Ok(document(&comparison.model, &body).into_string())
+}
+
+/// The body in a document that may load nothing.
+fn document(model: &str, body: &Markup) -> Markup {
+    html! {
         (DOCTYPE)
         html lang="en" {
             head {
@@ -81,13 +86,12 @@ pub fn render(comparison: &Comparison) -> Result<String, Error> {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 link rel="icon" href="data:,";
-                title { (shortened(&comparison.model, 80)) ": prunings compared" }
+                title { (shortened(model, 80)) ": prunings compared" }
                 style { (PreEscaped(STYLE)) }
             }
             body { (body) }
         }
-    };
-    Ok(page.into_string())
+    }
 }
 
 fn heading(comparison: &Comparison) -> Markup {

@@ -1,11 +1,11 @@
 //! What pruning costs: accuracy or perplexity against what is left of the model.
 
 use maud::{Markup, html};
-use plotters::chart::ChartBuilder;
 use plotters::prelude::{Circle, PathElement, Polygon, Rectangle};
 use plotters::style::Color;
 
-use crate::canvas::{self, Area, DrawError, GRID, INK, MUTED, colour, font, line, px};
+use crate::axes::{Axis, Frame, draw_axes};
+use crate::canvas::{self, Area, DrawError, INK, MUTED, colour, line, px};
 use crate::series::{Groups, Series, Shape};
 use crate::ticks::Ticks;
 use crate::wording::{SizeLabels, Unit, percent, plural, significant};
@@ -13,6 +13,10 @@ use crate::{Cut, Error, Estimate};
 
 const WIDTH: u32 = 430;
 const HEIGHT: u32 = 310;
+/// Pixels between the plot and the left side.
+const LEFT: u32 = 56;
+/// Pixels between the plot and the right side.
+const RIGHT: u32 = 14;
 /// How far a mark is from its middle to its side, in drawing units.
 const RADIUS: i32 = 4 * 4;
 /// How far apart criteria are set that have the same size, in drawing units.
@@ -119,57 +123,22 @@ fn chart(groups: &Groups<'_>, measure: &Measure<'_>) -> Result<Markup, Error> {
     };
     let mut places = Vec::new();
     let drawn = canvas::draw(WIDTH, HEIGHT, |area| {
-        let mut chart = ChartBuilder::on(area)
-            .margin_top(px(8))
-            .margin_right(px(14))
-            .x_label_area_size(px(44))
-            .y_label_area_size(px(56))
-            .build_cartesian_2d(sizes.clone(), measure.ticks.clone())?;
-        chart
-            .configure_mesh()
-            .bold_line_style(line(GRID, 3))
-            .light_line_style(colour(GRID).mix(0.0))
-            .axis_style(line(MUTED, 4))
-            .x_labels(100)
-            .y_labels(100)
-            .x_label_style(font(MUTED, 12.0))
-            .y_label_style(font(MUTED, 12.0))
-            .axis_desc_style(font(INK, 12.5))
-            .x_desc(sizes_title.clone())
-            .y_desc(measure.axis)
-            .x_label_formatter(&|&value| sizes.label(value))
-            .y_label_formatter(&|&value| (measure.label)(value))
-            .draw()?;
+        let across = Axis {
+            name: &sizes_title,
+            ticks: &sizes,
+            label: &|value| sizes.label(value),
+            room: 44,
+        };
+        let up =
+            Axis { name: measure.axis, ticks: &measure.ticks, label: measure.label, room: LEFT };
+        let frame = Frame { right: RIGHT, upright_lines: true };
+        let plot = draw_axes(area, &across, &up, &frame)?;
         // An error may reach beyond what an accuracy can be, and so beyond the axis.
         let at = |cut: &Cut, value: f64| {
             let value = value.clamp(measure.ticks.low, measure.ticks.high);
-            chart.plotting_area().map_coordinate(&(unit.of(cut.parameters), value))
+            plot.map_coordinate(&(unit.of(cut.parameters), value))
         };
-        let unpruned = groups.unpruned.and_then(|cut| Some((cut, (measure.of)(cut)?)));
-        if let Some((cut, (value, error))) = unpruned {
-            draw_unpruned(
-                area,
-                at(cut, value),
-                at(cut, value - error).1,
-                at(cut, value + error).1,
-            )?;
-            places.push((at(cut, value), words("unpruned", None, cut, measure)));
-        }
-        let apart = if share_a_size(&groups.series, measure) { APART } else { 0 };
-        let count = groups.series.len() as i32;
-        for (series, index) in groups.series.iter().zip(0..count) {
-            let shift = (2 * index - (count - 1)) * apart.min(4 * APART / count.max(1)) / 2;
-            let points: Vec<_> = (series.cuts.iter())
-                .filter_map(|&cut| {
-                    let (value, error) = (measure.of)(cut)?;
-                    let (x, y) = at(cut, value);
-                    let ends = (at(cut, value - error).1, at(cut, value + error).1);
-                    places.push(((x + shift, y), words(series.name, Some(groups), cut, measure)));
-                    Some(((x + shift, y), ends))
-                })
-                .collect();
-            draw_series(area, series, unpruned.map(|(cut, (value, _))| at(cut, value)), &points)?;
-        }
+        places = draw_models(area, groups, measure, &at)?;
         Ok(())
     })?;
     let models = plural(groups.all().filter(|cut| (measure.of)(cut).is_some()).count(), "model");
@@ -182,16 +151,51 @@ fn chart(groups: &Groups<'_>, measure: &Measure<'_>) -> Result<Markup, Error> {
             circle.touch cx=(x) cy=(y) r="36" { title { (words) } }
         }
     };
-    let note = html! {
+    let picture = canvas::picture(WIDTH, HEIGHT, &title, &drawn, &over);
+    Ok(canvas::figure(measure.title, &note(groups, measure), &picture))
+}
+
+fn note(groups: &Groups<'_>, measure: &Measure<'_>) -> Markup {
+    html! {
         @if groups.all().any(|cut| (measure.of)(cut).is_some_and(|(_, error)| error > 0.0)) {
             "Bars and the band are ± one standard error. "
         }
         @if share_a_size(&groups.series, measure) {
             "Criteria that leave the same size are set slightly apart."
         }
-    };
-    let picture = canvas::picture(WIDTH, HEIGHT, &title, &drawn, &over);
-    Ok(canvas::figure(measure.title, &note, &picture))
+    }
+}
+
+/// Draws the unpruned model and each criterion's cuts, and returns where every model is and what is
+/// said of it.
+fn draw_models(
+    area: &Area<'_>,
+    groups: &Groups<'_>,
+    measure: &Measure<'_>,
+    at: &dyn Fn(&Cut, f64) -> (i32, i32),
+) -> Result<Vec<((i32, i32), String)>, DrawError> {
+    let mut places = Vec::new();
+    let unpruned = groups.unpruned.and_then(|cut| Some((cut, (measure.of)(cut)?)));
+    if let Some((cut, (value, error))) = unpruned {
+        draw_unpruned(area, at(cut, value), at(cut, value - error).1, at(cut, value + error).1)?;
+        places.push((at(cut, value), words("unpruned", None, cut, measure)));
+    }
+    let apart = if share_a_size(&groups.series, measure) { APART } else { 0 };
+    let count = groups.series.len() as i32;
+    for (series, index) in groups.series.iter().zip(0..count) {
+        let shift = (2 * index - (count - 1)) * apart.min(4 * APART / count.max(1)) / 2;
+        let points: Vec<_> = (series.cuts.iter())
+            .filter_map(|&cut| {
+                let (value, error) = (measure.of)(cut)?;
+                let (x, y) = at(cut, value);
+                let ends = (at(cut, value - error).1, at(cut, value + error).1);
+                places.push(((x + shift, y), words(series.name, Some(groups), cut, measure)));
+                Some(((x + shift, y), ends))
+            })
+            .collect();
+        draw_series(area, series, unpruned.map(|(cut, (value, _))| at(cut, value)), &points)?;
+    }
+    Ok(places)
 }
 
 /// What a point says when it is pointed at.
@@ -227,7 +231,7 @@ fn share_a_size(series: &[Series<'_>], measure: &Measure<'_>) -> bool {
 
 /// A line across the chart at what the unpruned model reaches, with its error as a band.
 fn draw_unpruned(area: &Area<'_>, at: (i32, i32), low: i32, high: i32) -> Result<(), DrawError> {
-    let (left, right) = (px(56) as i32, px(WIDTH - 14) as i32);
+    let (left, right) = (px(LEFT) as i32, px(WIDTH - RIGHT) as i32);
     if low != high {
         area.draw(&Rectangle::new([(left, high), (right, low)], colour(MUTED).mix(0.15).filled()))?;
     }

@@ -1,19 +1,21 @@
 //! How sparse each decoder layer became.
 
 use maud::{Markup, html};
-use plotters::chart::ChartBuilder;
 use plotters::prelude::{Circle, PathElement, Text};
 use plotters::style::Color;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::Error;
-use crate::canvas::{self, GRID, INK, MUTED, colour, font, line, px};
+use crate::axes::{Axis, Frame, draw_axes};
+use crate::canvas::{self, INK, colour, font, line, px};
 use crate::series::{Groups, Series};
 use crate::ticks::Ticks;
 use crate::wording::{SizeLabels, percent, plural};
+use crate::{Cut, Error};
 
 const WIDTH: u32 = 284;
 const HEIGHT: u32 = 208;
+/// Pixels between the plot and the lower side.
+const BELOW: u32 = 42;
 /// Labels at the end of lines are at least this far apart, in drawing units.
 const LABEL_HEIGHT: i32 = 13 * 4;
 /// Layers of which each gets a mark; more would hide the line.
@@ -41,40 +43,30 @@ fn chart(
     ticks: &Ticks,
     labels: SizeLabels,
 ) -> Result<Markup, Error> {
-    let cuts: Vec<_> = series.cuts.iter().filter(|cut| !cut.layer_sparsity.is_empty()).collect();
+    let cuts: Vec<&Cut> =
+        series.cuts.iter().copied().filter(|cut| !cut.layer_sparsity.is_empty()).collect();
     let names: Vec<String> = cuts.iter().map(|cut| labels.label(cut)).collect();
     let widest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     let right = (12 + 6 * widest.min(18)) as u32;
-    let across = Ticks::numbers(layers);
+    let numbers = Ticks::numbers(layers);
     let drawn = canvas::draw(WIDTH, HEIGHT, |area| {
-        let mut chart = ChartBuilder::on(area)
-            .margin_top(px(8))
-            .margin_right(px(right))
-            .x_label_area_size(px(42))
-            .y_label_area_size(px(48))
-            .build_cartesian_2d(across.clone(), ticks.clone())?;
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .bold_line_style(line(GRID, 3))
-            .light_line_style(colour(GRID).mix(0.0))
-            .axis_style(line(MUTED, 4))
-            .x_labels(100)
-            .y_labels(100)
-            .x_label_style(font(MUTED, 12.0))
-            .y_label_style(font(MUTED, 12.0))
-            .axis_desc_style(font(INK, 12.5))
-            .x_desc("decoder layer")
-            .y_desc("removed or zero (%)")
-            .x_label_formatter(&|&value| across.label(value))
-            .y_label_formatter(&|&value| ticks.label(value))
-            .draw()?;
+        let across = Axis {
+            name: "decoder layer",
+            ticks: &numbers,
+            label: &|value| numbers.label(value),
+            room: BELOW,
+        };
+        let up = Axis {
+            name: "removed or zero (%)",
+            ticks,
+            label: &|value| ticks.label(value),
+            room: 48,
+        };
+        let plot = draw_axes(area, &across, &up, &Frame { right, upright_lines: false })?;
         let mut ends = Vec::new();
         for (cut, name) in cuts.iter().zip(&names) {
             let points: Vec<_> = (cut.layer_sparsity.iter().enumerate())
-                .map(|(layer, share)| {
-                    chart.plotting_area().map_coordinate(&(layer as f64, share * 100.0))
-                })
+                .map(|(layer, share)| plot.map_coordinate(&(layer as f64, share * 100.0)))
                 .collect();
             area.draw(&PathElement::new(points.clone(), line(series.colour, 6)))?;
             if layers <= MARKED {
@@ -86,29 +78,33 @@ fn chart(
         }
         let label = font(INK, 11.0).pos(Pos::new(HPos::Left, VPos::Center));
         let x = px(WIDTH - right + 5) as i32;
-        for (y, name) in spread(ends, px(HEIGHT - 42) as i32) {
+        for (y, name) in spread(ends, px(HEIGHT - BELOW) as i32) {
             area.draw(&Text::new(name.clone(), (x, y), label.clone()))?;
         }
         Ok(())
     })?;
-    let over = html! {};
-    let title = format!(
-        "Sparsity of each of {} after {} by {}.",
-        plural(layers, "decoder layer"),
-        plural(cuts.len(), "cut"),
-        series.name
-    );
-    let means = cuts.iter().zip(&names).map(|(cut, name)| {
-        let mean = cut.layer_sparsity.iter().sum::<f64>() / layers as f64;
-        format!("{name}: {} on average", percent(mean))
-    });
-    let means = means.collect::<Vec<_>>().join("; ");
+    let title = title(series, &cuts, &names, layers);
     Ok(html! {
         figure {
             figcaption { (series.mark()) " " bdi { strong { (series.name) } } }
-            (canvas::picture(WIDTH, HEIGHT, &format!("{title} {means}."), &drawn, &over))
+            (canvas::picture(WIDTH, HEIGHT, &title, &drawn, &html! {}))
         }
     })
+}
+
+/// The chart in words.
+fn title(series: &Series<'_>, cuts: &[&Cut], names: &[String], layers: usize) -> String {
+    let means = cuts.iter().zip(names).map(|(cut, name)| {
+        let mean = cut.layer_sparsity.iter().sum::<f64>() / layers as f64;
+        format!("{name}: {} on average", percent(mean))
+    });
+    format!(
+        "Sparsity of each of {} after {} by {}. {}.",
+        plural(layers, "decoder layer"),
+        plural(cuts.len(), "cut"),
+        series.name,
+        means.collect::<Vec<_>>().join("; ")
+    )
 }
 
 /// Moves labels apart that would overlap, keeping their order and staying above `lowest`.

@@ -38,51 +38,69 @@ pub fn least_salient(
             return Err(Error::Saliency { expert, value: saliencies[expert] }.into());
         }
     }
-    let spared = |layer: usize, expert: usize| {
-        protected.get(layer).is_some_and(|experts| experts.contains(&expert))
-    };
-    let candidates = |layer: usize| (0..experts[layer]).filter(move |&e| !spared(layer, e));
-    let mut gone: Vec<Vec<usize>> = match *budget {
-        ExpertBudget::Uniform { keep } => (0..layers.len())
-            .map(|layer| {
-                let mut order: Vec<usize> = candidates(layer).collect();
-                order.sort_by(|&a, &b| {
-                    layers[layer][a].total_cmp(&layers[layer][b]).then(b.cmp(&a))
-                });
-                let drop = experts[layer] - keep;
-                if order.len() < drop {
-                    let protected = experts[layer] - order.len();
-                    return Err(Error::AllProtected { protected, keep });
-                }
-                order.truncate(drop);
-                Ok(order)
-            })
-            .collect::<Result<_, _>>()?,
+    let ranking = Ranking { layers, protected };
+    let mut gone = match *budget {
+        ExpertBudget::Uniform { keep } => ranking.gone_per_layer(keep)?,
         ExpertBudget::Global { keep, min_per_layer } => {
-            let mut order: Vec<(f64, usize, usize)> = (0..layers.len())
-                .flat_map(|layer| {
-                    let sum: f64 = layers[layer].iter().sum();
-                    let scale = if sum > 0.0 { experts[layer] as f64 / sum } else { 0.0 };
-                    candidates(layer).map(move |e| (layers[layer][e] * scale, layer, e))
-                })
-                .collect();
-            order.sort_by(|a, b| a.0.total_cmp(&b.0).then((b.1, b.2).cmp(&(a.1, a.2))));
-            let mut left = experts.iter().sum::<usize>() - keep;
-            let mut gone = vec![Vec::new(); layers.len()];
-            for (_, layer, expert) in order {
-                if left > 0 && experts[layer] - gone[layer].len() > min_per_layer.max(1) {
-                    gone[layer].push(expert);
-                    left -= 1;
-                }
-            }
-            if left > 0 {
-                let protected = protected.iter().map(Vec::len).sum();
-                return Err(Error::AllProtected { protected, keep }.into());
-            }
-            gone
+            ranking.gone_overall(keep, min_per_layer)?
         }
         ref other => return Err(format!("no ranking for the budget {other:?}").into()),
     };
     gone.iter_mut().for_each(|experts| experts.sort_unstable());
     Ok(gone)
+}
+
+/// Saliencies by layer, and the experts by layer that stay whatever theirs is.
+struct Ranking<'a> {
+    layers: &'a [Vec<f64>],
+    protected: &'a [Vec<usize>],
+}
+
+impl Ranking<'_> {
+    /// The experts of a layer that may go.
+    fn candidates(&self, layer: usize) -> impl Iterator<Item = usize> {
+        let protected = self.protected.get(layer);
+        (0..self.layers[layer].len())
+            .filter(move |expert| !protected.is_some_and(|experts| experts.contains(expert)))
+    }
+
+    /// Ranked within each layer, which keeps `keep`.
+    fn gone_per_layer(&self, keep: usize) -> Result<Vec<Vec<usize>>, Error> {
+        let of_layer = |(layer, saliencies): (usize, &Vec<f64>)| {
+            let mut order: Vec<usize> = self.candidates(layer).collect();
+            order.sort_by(|&a, &b| saliencies[a].total_cmp(&saliencies[b]).then(b.cmp(&a)));
+            let drop = saliencies.len() - keep;
+            if order.len() < drop {
+                let protected = saliencies.len() - order.len();
+                return Err(Error::AllProtected { protected, keep });
+            }
+            order.truncate(drop);
+            Ok(order)
+        };
+        self.layers.iter().enumerate().map(of_layer).collect()
+    }
+
+    /// Ranked over all layers, which keep `keep` together and each at least `min_per_layer`.
+    fn gone_overall(&self, keep: usize, min_per_layer: usize) -> Result<Vec<Vec<usize>>, Error> {
+        let mut order: Vec<(f64, usize, usize)> = Vec::new();
+        for (layer, saliencies) in self.layers.iter().enumerate() {
+            let sum: f64 = saliencies.iter().sum();
+            let scale = if sum > 0.0 { saliencies.len() as f64 / sum } else { 0.0 };
+            order.extend(self.candidates(layer).map(|e| (saliencies[e] * scale, layer, e)));
+        }
+        order.sort_by(|a, b| a.0.total_cmp(&b.0).then((b.1, b.2).cmp(&(a.1, a.2))));
+        let mut left = self.layers.iter().map(Vec::len).sum::<usize>() - keep;
+        let mut gone = vec![Vec::new(); self.layers.len()];
+        for (_, layer, expert) in order {
+            if left > 0 && self.layers[layer].len() - gone[layer].len() > min_per_layer.max(1) {
+                gone[layer].push(expert);
+                left -= 1;
+            }
+        }
+        if left > 0 {
+            let protected = self.protected.iter().map(Vec::len).sum();
+            return Err(Error::AllProtected { protected, keep });
+        }
+        Ok(gone)
+    }
 }

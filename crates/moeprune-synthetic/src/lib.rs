@@ -39,6 +39,7 @@ mod checkpoint;
 mod error;
 mod random;
 mod shape;
+mod shaped_tensor;
 mod shards;
 mod weights;
 mod write;

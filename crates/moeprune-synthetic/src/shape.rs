@@ -2,12 +2,15 @@
 
 use moeprune_checkpoint::Family;
 use moeprune_core::{
-    AttentionSpec, FeedForward, GroupedAttention, LayerSpec, LayerTensor, LinearId, MlpSpec,
-    ModelSpec, MoeInput, MoeSpec, ParameterCounts, Part, RouterSpec, TensorId,
+    AttentionSpec, FeedForward, GroupedAttention, LayerSpec, MlpSpec, ModelSpec, MoeInput, MoeSpec,
+    ParameterCounts, Part, RouterSpec,
 };
 use serde_json::{Map, Value};
 
-use crate::{Error, weights::ELEMENT};
+use crate::{
+    Error,
+    shaped_tensor::{ELEMENT, ShapedTensor},
+};
 
 /// Narrower heads have too few rotary frequencies to be called attention.
 const NARROWEST_HEAD: usize = 8;
@@ -76,32 +79,6 @@ pub struct Shape {
     family: Family,
 }
 
-/// A tensor that a shape asks for.
-#[derive(Debug, Clone)]
-pub(crate) struct ShapedTensor {
-    pub(crate) name: String,
-    pub(crate) part: TensorId,
-    pub(crate) shape: Vec<usize>,
-}
-
-impl ShapedTensor {
-    pub(crate) fn elements(&self) -> u64 {
-        self.shape.iter().map(|&dim| dim as u64).product()
-    }
-
-    pub(crate) fn bytes(&self) -> u64 {
-        self.elements() * ELEMENT as u64
-    }
-
-    pub(crate) fn is_norm(&self) -> bool {
-        self.shape.len() == 1
-    }
-
-    pub(crate) fn is_router(&self) -> bool {
-        matches!(self.part, TensorId::Layer(_, LayerTensor::Linear(LinearId::Router)))
-    }
-}
-
 impl Shape {
     /// The published model, reduced.
     ///
@@ -114,73 +91,9 @@ impl Shape {
     /// end a text.
     pub fn new(published: Published, reduction: &Reduction) -> Result<Self, Error> {
         let mut config = published.config()?;
-        let read = |key: &str| published_number(published, &config, key);
-        let widths = Widths {
-            hidden: read("hidden_size")?,
-            inner: read("intermediate_size")?,
-            heads: read("num_attention_heads")?,
-            kv_heads: read("num_key_value_heads")?,
-        };
-        let Widths { hidden, inner, heads, kv_heads } = widths.divided(reduction.scale)?;
-        let layers = reduction.layers.map_or_else(|| read("num_hidden_layers"), Ok)?;
-        let experts = reduction.experts.map_or_else(|| read("num_local_experts"), Ok)?;
-        let vocab = reduction.vocab.map_or_else(|| read("vocab_size"), Ok)?;
-        let top_k = read("num_experts_per_tok")?;
-        at_least("experts", experts, top_k, "which a token goes through")?;
-        at_least("layers", layers, 1, "or there is no model")?;
-        at_least("tokens of vocabulary", vocab, 3, "two of which begin and end a text")?;
-        let max_positions = read("max_position_embeddings")?;
-        for (key, value) in [
-            ("hidden_size", hidden),
-            ("intermediate_size", inner),
-            ("num_attention_heads", heads),
-            ("num_key_value_heads", kv_heads),
-            ("num_hidden_layers", layers),
-            ("num_local_experts", experts),
-            ("vocab_size", vocab),
-        ] {
-            config.insert(key.to_owned(), value.into());
-        }
-        for (key, last) in [("bos_token_id", 2), ("eos_token_id", 1)] {
-            if published_number(published, &config, key)? >= vocab {
-                config.insert(key.to_owned(), (vocab - last).into());
-            }
-        }
-        let float = |key: &str| {
-            let number = config.get(key).and_then(Value::as_f64);
-            number.ok_or_else(|| published.damaged(format!("no `{key}`")))
-        };
-        let beside = published == Published::Arctic;
-        let moe = MoeSpec {
-            experts,
-            top_k,
-            router: RouterSpec::softmax(true),
-            expert: MlpSpec::gated(inner),
-            shared: Vec::new(),
-            residual: beside.then(|| MlpSpec::gated(hidden)),
-            input: if beside { MoeInput::LayerInput } else { MoeInput::AfterAttention },
-        };
-        let layer = LayerSpec {
-            attention: AttentionSpec::Grouped(GroupedAttention {
-                heads,
-                kv_heads,
-                head_dim: hidden / heads,
-                rope_theta: float("rope_theta")?,
-                sliding_window: None,
-            }),
-            feed_forward: FeedForward::Moe(moe),
-            other: Vec::new(),
-        };
-        let spec = ModelSpec {
-            family: published.family().to_owned(),
-            hidden,
-            vocab,
-            max_positions,
-            norm_eps: float("rms_norm_eps")?,
-            tied_embeddings: false,
-            layers: vec![layer; layers],
-            extra: None,
-        };
+        let sizes = Sizes::reduced(published, &config, reduction)?;
+        sizes.write_to(&mut config, published)?;
+        let spec = sizes.spec(&config, published)?;
         let family =
             Family::builtin(published.family()).ok_or_else(|| published.damaged("no family"))?;
         Ok(Self { config, spec, published, family })
@@ -211,6 +124,104 @@ impl Shape {
         }
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(tensors)
+    }
+}
+
+/// What a reduction leaves of the published sizes.
+struct Sizes {
+    widths: Widths,
+    layers: usize,
+    experts: usize,
+    vocab: usize,
+    /// Experts that a token goes through, which no reduction changes.
+    top_k: usize,
+}
+
+impl Sizes {
+    fn reduced(
+        published: Published,
+        config: &Map<String, Value>,
+        reduction: &Reduction,
+    ) -> Result<Self, Error> {
+        let read = |key: &str| published_number(published, config, key);
+        let widths = Widths {
+            hidden: read("hidden_size")?,
+            inner: read("intermediate_size")?,
+            heads: read("num_attention_heads")?,
+            kv_heads: read("num_key_value_heads")?,
+        };
+        let widths = widths.divided(reduction.scale)?;
+        let layers = reduction.layers.map_or_else(|| read("num_hidden_layers"), Ok)?;
+        let experts = reduction.experts.map_or_else(|| read("num_local_experts"), Ok)?;
+        let vocab = reduction.vocab.map_or_else(|| read("vocab_size"), Ok)?;
+        let top_k = read("num_experts_per_tok")?;
+        at_least("experts", experts, top_k, "which a token goes through")?;
+        at_least("layers", layers, 1, "or there is no model")?;
+        at_least("tokens of vocabulary", vocab, 3, "two of which begin and end a text")?;
+        Ok(Self { widths, layers, experts, vocab, top_k })
+    }
+
+    /// Puts the sizes in the place of the published ones, and the tokens that begin and end a text
+    /// into the vocabulary.
+    fn write_to(&self, config: &mut Map<String, Value>, published: Published) -> Result<(), Error> {
+        let Self { widths, layers, experts, vocab, .. } = *self;
+        for (key, value) in [
+            ("hidden_size", widths.hidden),
+            ("intermediate_size", widths.inner),
+            ("num_attention_heads", widths.heads),
+            ("num_key_value_heads", widths.kv_heads),
+            ("num_hidden_layers", layers),
+            ("num_local_experts", experts),
+            ("vocab_size", vocab),
+        ] {
+            config.insert(key.to_owned(), value.into());
+        }
+        for (key, last) in [("bos_token_id", 2), ("eos_token_id", 1)] {
+            if published_number(published, config, key)? >= vocab {
+                config.insert(key.to_owned(), (vocab - last).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The model of these sizes that is as published in everything else.
+    fn spec(&self, config: &Map<String, Value>, published: Published) -> Result<ModelSpec, Error> {
+        let Widths { hidden, inner, heads, kv_heads } = self.widths;
+        let float = |key: &str| {
+            let number = config.get(key).and_then(Value::as_f64);
+            number.ok_or_else(|| published.damaged(format!("no `{key}`")))
+        };
+        let beside = published == Published::Arctic;
+        let moe = MoeSpec {
+            experts: self.experts,
+            top_k: self.top_k,
+            router: RouterSpec::softmax(true),
+            expert: MlpSpec::gated(inner),
+            shared: Vec::new(),
+            residual: beside.then(|| MlpSpec::gated(hidden)),
+            input: if beside { MoeInput::LayerInput } else { MoeInput::AfterAttention },
+        };
+        let layer = LayerSpec {
+            attention: AttentionSpec::Grouped(GroupedAttention {
+                heads,
+                kv_heads,
+                head_dim: hidden / heads,
+                rope_theta: float("rope_theta")?,
+                sliding_window: None,
+            }),
+            feed_forward: FeedForward::Moe(moe),
+            other: Vec::new(),
+        };
+        Ok(ModelSpec {
+            family: published.family().to_owned(),
+            hidden,
+            vocab: self.vocab,
+            max_positions: published_number(published, config, "max_position_embeddings")?,
+            norm_eps: float("rms_norm_eps")?,
+            tied_embeddings: false,
+            layers: vec![layer; self.layers],
+            extra: None,
+        })
     }
 }
 
@@ -279,6 +290,8 @@ fn at_least(
 
 #[cfg(test)]
 mod tests {
+    use moeprune_core::{LayerTensor, LinearId, TensorId};
+
     use super::*;
 
     fn published(published: Published) -> Shape {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::shape::ShapedTensor;
+use crate::shaped_tensor::ShapedTensor;
 
 /// One file to be written.
 #[derive(Debug)]

@@ -5,11 +5,8 @@ use moeprune_core::{AttentionProjection, LayerTensor, LinearId, MlpProjection, T
 
 use crate::{
     random::{NormalTable, Stream},
-    shape::ShapedTensor,
+    shaped_tensor::{ELEMENT, ShapedTensor},
 };
-
-/// Bytes of an element: all tensors are bf16.
-pub(crate) const ELEMENT: usize = 2;
 
 /// Elements that come from one stream at a time.
 const SPAN: usize = 64;

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use crate::{
     Error,
     random::NormalTable,
-    shape::ShapedTensor,
+    shaped_tensor::ShapedTensor,
     shards::{PlacedTensor, Shard},
     weights::Weights,
 };

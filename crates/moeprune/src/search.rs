@@ -100,39 +100,11 @@ pub fn search(
         best.weights.scorer = "wanda".into();
     }
     if what.experts {
-        let mut candidates = Vec::new();
-        for part in EXPERT_PARTS {
-            for criterion in criteria(recipe) {
-                let mut candidate = best.clone();
-                candidate.experts.sparsity = expert_share(checkpoint, recipe, part)?;
-                candidate.experts.criterion = criterion;
-                if what.allocation {
-                    candidate.weights.allocation = "uniform".into();
-                }
-                registry.resolve(&mut candidate)?;
-                let same = |other: &Recipe| removes_as(checkpoint, other, &candidate);
-                if !candidates.iter().any(same) {
-                    candidates.push(candidate);
-                }
-            }
-        }
+        let candidates = trial.expert_candidates(&best, recipe, what)?;
         best = trial.best_of(candidates, "searching the experts' share", progress)?;
     }
     if what.allocation && best.prunes_weights() {
-        let mut candidates = Vec::new();
-        let own = recipe.weights.allocation.clone();
-        for allocation in ALLOCATIONS.iter().map(|text| text.parse()).chain([Ok(own)]) {
-            let mut candidate = best.clone();
-            candidate.weights.allocation = allocation.map_err(Error::Recipe)?;
-            registry.resolve(&mut candidate)?;
-            let same = |other: &Recipe| {
-                other.experts == candidate.experts
-                    && other.weights.allocation == candidate.weights.allocation
-            };
-            if !candidates.iter().any(same) && !trial.tried.iter().any(|(tried, _)| same(tried)) {
-                candidates.push(candidate);
-            }
-        }
+        let candidates = trial.allocation_candidates(&best, &recipe.weights.allocation)?;
         best = trial.best_of(candidates, "searching the layers' ratios", progress)?;
     }
     best.weights.statistics = recipe.weights.statistics;
@@ -218,6 +190,55 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
+    /// `base` with each part of the total that whole experts are tried to make up, by each
+    /// criterion. Ratios are the same everywhere if how to split them is searched for afterwards.
+    fn expert_candidates(
+        &self,
+        base: &Recipe,
+        recipe: &Recipe,
+        what: Search,
+    ) -> Result<Vec<Recipe>, Error> {
+        let mut candidates = Vec::new();
+        for part in EXPERT_PARTS {
+            for criterion in criteria(recipe) {
+                let mut candidate = base.clone();
+                candidate.experts.sparsity = expert_share(self.checkpoint, recipe, part)?;
+                candidate.experts.criterion = criterion;
+                if what.allocation {
+                    candidate.weights.allocation = "uniform".into();
+                }
+                self.registry.resolve(&mut candidate)?;
+                let same = |other: &Recipe| removes_as(self.checkpoint, other, &candidate);
+                if !candidates.iter().any(same) {
+                    candidates.push(candidate);
+                }
+            }
+        }
+        Ok(candidates)
+    }
+
+    /// `base` with each split of the ratio over the layers that was not tried yet, `own` the last.
+    fn allocation_candidates(
+        &self,
+        base: &Recipe,
+        own: &StageChoice,
+    ) -> Result<Vec<Recipe>, Error> {
+        let mut candidates = Vec::new();
+        for allocation in ALLOCATIONS.iter().map(|text| text.parse()).chain([Ok(own.clone())]) {
+            let mut candidate = base.clone();
+            candidate.weights.allocation = allocation.map_err(Error::Recipe)?;
+            self.registry.resolve(&mut candidate)?;
+            let same = |other: &Recipe| {
+                other.experts == candidate.experts
+                    && other.weights.allocation == candidate.weights.allocation
+            };
+            if !candidates.iter().any(same) && !self.tried.iter().any(|(tried, _)| same(tried)) {
+                candidates.push(candidate);
+            }
+        }
+        Ok(candidates)
+    }
+
     /// What predicts best of these and all that was tried before, the first among equals. One that cannot be carried out,
     /// because too few experts would stay, does not take part.
     fn best_of(

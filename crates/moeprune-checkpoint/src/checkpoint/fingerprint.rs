@@ -48,7 +48,7 @@ pub(super) fn compute<'a>(
         model.push_shape(&part.shape);
     }
     let mut storage = Fields::new("moeprune storage 1");
-    for tensor in super::legacy_fingerprint::by_name(layout) {
+    for tensor in layout.by_name() {
         storage.push(tensor.name.as_bytes());
         storage.push(tensor.dtype.to_string().as_bytes());
     }

@@ -79,6 +79,13 @@ impl Layout {
         Ok(Self { container, files: contents.files, tensors, index, metadata })
     }
 
+    /// All tensors in the order of their names.
+    pub(super) fn by_name(&self) -> Vec<&StoredTensor> {
+        let mut tensors: Vec<&StoredTensor> = self.tensors.iter().collect();
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        tensors
+    }
+
     pub(super) fn read(&self, tensor: usize) -> Result<TensorBytes<'_>, Error> {
         let tensor = &self.tensors[tensor];
         let bytes = self.files[tensor.shard].read(tensor.range.clone())?;

@@ -6,13 +6,13 @@
 
 use moeprune_core::{LayerTensor, LinearId, TensorId};
 
-use super::{StoredTensor, fingerprint::Fields, layout::Layout};
+use super::{fingerprint::Fields, layout::Layout};
 use crate::Error;
 
 /// Hashes names, types and shapes in the order of the names, then routers in the order of layers.
 pub(super) fn compute(layout: &Layout) -> Result<String, Error> {
     let mut hash = Fields::new("moeprune fingerprint 1");
-    for tensor in by_name(layout) {
+    for tensor in layout.by_name() {
         hash.push(tensor.name.as_bytes());
         hash.push(tensor.dtype.to_string().as_bytes());
         hash.push_shape(&tensor.shape);
@@ -31,11 +31,4 @@ pub(super) fn compute(layout: &Layout) -> Result<String, Error> {
         hash.push(layout.read(router)?.bytes());
     }
     Ok(hash.finish())
-}
-
-/// All tensors in the order of their names.
-pub(super) fn by_name(layout: &Layout) -> Vec<&StoredTensor> {
-    let mut tensors: Vec<&StoredTensor> = layout.tensors.iter().collect();
-    tensors.sort_by(|a, b| a.name.cmp(&b.name));
-    tensors
 }

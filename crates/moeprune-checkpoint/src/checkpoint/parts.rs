@@ -6,11 +6,8 @@ use moeprune_core::{LayerTensor, LinearId, ModelSpec, Part, TensorId};
 
 use super::{StoredTensor, layout::Layout};
 use crate::{
-    Error, Family,
-    config::Config,
-    model_directory::ModelDirectory,
-    place::Place,
-    spec::{NamedTensors, expert_count},
+    Error, Family, config::Config, model_directory::ModelDirectory, named_tensors::NamedTensors,
+    place::Place, spec::expert_count,
 };
 
 /// Gives each tensor its part by name, and finds the decoder layers that are named. Layers from

@@ -13,7 +13,7 @@ use super::{
     key::Key,
     name::{NameForm, Named},
 };
-use crate::{Error, config::Config, spec::NamedTensors};
+use crate::{Error, config::Config, named_tensors::NamedTensors};
 
 /// The kind decides which keys there are.
 #[derive(Debug, Clone, Deserialize)]

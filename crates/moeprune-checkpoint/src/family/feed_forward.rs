@@ -10,7 +10,7 @@ use super::{
     key::{Count, Key},
     name::{NameForm, Named},
 };
-use crate::{Error, config::Config, spec::NamedTensors};
+use crate::{Error, config::Config, named_tensors::NamedTensors};
 
 /// The routed experts.
 #[derive(Debug, Clone, Deserialize)]

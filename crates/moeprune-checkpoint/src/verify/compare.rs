@@ -5,7 +5,7 @@ use moeprune_core::{
     encoding::{self, Comparison},
 };
 
-use super::{Origin, Origins, origin::Average};
+use super::origin::{Average, Origin, Origins};
 use crate::{
     Checkpoint, Error, StoredTensor, average_of, check_finite, count_zeros, join_along,
     select_along, weighted_average_of, weights::position,

@@ -5,6 +5,7 @@ mod compare;
 mod hint;
 mod origin;
 mod report;
+mod survivors;
 
 use std::{collections::BTreeSet, io, path::Path};
 
@@ -12,11 +13,8 @@ use moeprune_core::{ExtraPolicy, LayerTensor, LinearId, Plan, Provenance, SameMo
 use moeprune_files::ReadAt;
 use rayon::prelude::*;
 
+use self::compare::{Finding, MayZero};
 pub use self::report::{Check, LinearZeros, SparsityReport, VerifyReport};
-use self::{
-    compare::{Finding, MayZero},
-    origin::{Origin, Origins},
-};
 use crate::{
     Checkpoint, Error, StoredTensor,
     output::{auxiliary_files, open, pieces},
@@ -102,8 +100,8 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
     let routers = linears && promises.zero_routers;
     let may_zero = MayZero { linears, routers, changed };
     let origins = match plan {
-        Some(plan) => Origins::planned(source, &pruned, plan, hint.as_ref(), may_zero)?,
-        None => Origins::unplanned(source, &pruned, hint.as_ref(), may_zero)?,
+        Some(plan) => survivors::planned(source, &pruned, plan, hint.as_ref(), may_zero)?,
+        None => survivors::unplanned(source, &pruned, hint.as_ref(), may_zero)?,
     };
     report.add("survivors", origins.check());
 

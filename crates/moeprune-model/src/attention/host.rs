@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::Heads;
 use crate::{
-    cache::{SequenceCache, Store},
+    cache::{HeadCache, SequenceCache, Store},
     exponential::exponentiate,
     product::{Rows, is_parallel, product_here},
     rotary::RotaryTable,
@@ -13,16 +13,6 @@ use crate::{
 
 /// Queries scored together: bounds the scores held to this many rows a query head.
 const BLOCK: usize = 64;
-
-/// Keys and values of one key-value head of one sequence.
-#[derive(Debug, Default)]
-pub(crate) struct HeadCache {
-    /// Keys after rotation, `[head_dim, capacity]`: scores then read them front to back.
-    keys: Vec<f32>,
-    capacity: usize,
-    /// `[positions, head_dim]`
-    values: Vec<f32>,
-}
 
 /// Queries of one block and key-value head.
 struct Task {
@@ -96,25 +86,6 @@ fn append(heads: Heads, qkv: &[f32], cache: &mut SequenceCache, table: &RotaryTa
         }
     }
     cache.len += new;
-}
-
-impl HeadCache {
-    /// Makes room for `wanted` positions, of which `len` are there.
-    fn reserve(&mut self, dim: usize, len: usize, wanted: usize) {
-        if wanted <= self.capacity {
-            return;
-        }
-        // A sequence that grows token by token is copied a logarithmic number of times; one that
-        // comes whole gets what it needs.
-        let capacity = if len == 0 { wanted } else { wanted.max(2 * self.capacity) };
-        let mut keys = vec![0.0; dim * capacity];
-        for d in 0..dim {
-            keys[d * capacity..][..len].copy_from_slice(&self.keys[d * self.capacity..][..len]);
-        }
-        self.keys = keys;
-        self.capacity = capacity;
-        self.values.reserve((wanted - len) * dim);
-    }
 }
 
 /// The outputs of a block: for each of its rows the group's heads, `group · head_dim`.

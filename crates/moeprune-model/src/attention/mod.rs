@@ -17,8 +17,6 @@ mod host;
 
 pub use device::DEVICE_QUERIES;
 
-pub(crate) use host::HeadCache;
-
 /// `softmax(q · kᵀ / sqrt(head_dim)) · v` for each query head; query heads share key-value heads
 /// in equal groups.
 #[derive(Debug)]

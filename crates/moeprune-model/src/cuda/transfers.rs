@@ -18,7 +18,7 @@ use half::{bf16, f16};
 use moeprune_core::TensorBytes;
 use rayon::prelude::*;
 
-use crate::{Error, compute::candle_dtype};
+use crate::{Error, dtype::candle_dtype};
 
 /// Bytes of a staging buffer: enough for a copy to run at full speed, few enough not to matter.
 const STAGED: usize = 32 << 20;

@@ -23,19 +23,7 @@ pub(crate) fn plan_max_min(
     pipeline: &Pipeline,
     progress: &mut dyn Progress,
 ) -> Result<(Plan, Vec<Domain>), Error> {
-    if domains.len() < 2 {
-        return Err(Error::Request(
-            "to lift the text that loses most, give two observations or more, one of each text"
-                .into(),
-        ));
-    }
-    if !pipeline.experts.needs().observation {
-        return Err(Error::Request(
-            "what experts are chosen by looks at no observation, so no weights of texts change it; \
-             choose another --criterion or --similarity, or --domains blend"
-                .into(),
-        ));
-    }
+    check_can_be_weighed(domains, pipeline)?;
     let light: Vec<Domain> = domains
         .iter()
         .map(|domain| Domain { observation: domain.observation.routing_only(), ..domain.clone() })
@@ -55,22 +43,14 @@ pub(crate) fn plan_max_min(
         let plan = plan(checkpoint, observation.as_ref(), recipe, pipeline, &mut Silent)?;
         let covered: Vec<f64> =
             coverage(&plan, &weighed)?.iter().map(|domain| domain.saliency).collect();
-        let worst = covered.iter().copied().fold(f64::INFINITY, f64::min);
+        let (worst, spread) = worst_and_spread(&covered);
         if best.as_ref().is_none_or(|(least, _)| worst > *least) {
             best = Some((worst, weights));
         }
-        // Steps shrink, so that weights settle; they depend on how far texts are apart, not on
-        // how much of all is lost.
-        let spread = covered.iter().copied().fold(0.0, f64::max) - worst;
         if spread == 0.0 {
             break;
         }
-        let rate = 1.0 / (1.0 + round as f64 / 8.0);
-        for (share, covered) in shares.iter_mut().zip(&covered) {
-            *share = (*share).max(1.0 / STEPS) * (-rate * (covered - worst) / spread).exp();
-        }
-        let sum: f64 = shares.iter().sum();
-        shares.iter_mut().for_each(|share| *share /= sum);
+        shift_to_worst(&mut shares, &covered, round);
         progress.advance(round + 1, &format!("worst text keeps {:.1} %", 100.0 * worst));
     }
     progress.end();
@@ -79,6 +59,44 @@ pub(crate) fn plan_max_min(
     let observation = blend(&domains)?;
     let plan = plan(checkpoint, observation.as_ref(), recipe, pipeline, progress)?;
     Ok((plan, domains))
+}
+
+/// Refuses texts and pipelines under which all weights give one plan.
+fn check_can_be_weighed(domains: &[Domain], pipeline: &Pipeline) -> Result<(), Error> {
+    if domains.len() < 2 {
+        return Err(Error::Request(
+            "to lift the text that loses most, give two observations or more, one of each text"
+                .into(),
+        ));
+    }
+    if !pipeline.experts.needs().observation {
+        return Err(Error::Request(
+            "what experts are chosen by looks at no observation, so no weights of texts change it; \
+             choose another --criterion or --similarity, or --domains blend"
+                .into(),
+        ));
+    }
+    Ok(())
+}
+
+/// The least that a text is covered, and how much better the best is.
+fn worst_and_spread(covered: &[f64]) -> (f64, f64) {
+    let worst = covered.iter().copied().fold(f64::INFINITY, f64::min);
+    (worst, covered.iter().copied().fold(0.0, f64::max) - worst)
+}
+
+/// Shifts weight towards the texts that are covered least.
+///
+/// Steps shrink, so that weights settle; they depend on how far texts are apart, not on how much of
+/// all is lost.
+fn shift_to_worst(shares: &mut [f64], covered: &[f64], round: u64) {
+    let (worst, spread) = worst_and_spread(covered);
+    let rate = 1.0 / (1.0 + round as f64 / 8.0);
+    for (share, covered) in shares.iter_mut().zip(covered) {
+        *share = (*share).max(1.0 / STEPS) * (-rate * (covered - worst) / spread).exp();
+    }
+    let sum: f64 = shares.iter().sum();
+    shares.iter_mut().for_each(|share| *share /= sum);
 }
 
 fn weighed(domains: &[Domain], weights: &[f64]) -> Vec<Domain> {

@@ -1,8 +1,8 @@
 //! The report as text.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
-use super::Report;
+use super::{Report, SearchReport, StageReport};
 
 /// Renders the whole report.
 pub(super) fn render(report: &Report) -> String {
@@ -12,9 +12,28 @@ pub(super) fn render(report: &Report) -> String {
     text
 }
 
-fn write(report: &Report, text: &mut String) -> std::fmt::Result {
-    let Report { sparsity, bytes, layers, stages, .. } = report;
-    let percent = |share: f64| format!("{:.2} %", share * 100.0);
+fn write(report: &Report, text: &mut String) -> fmt::Result {
+    write_totals(report, text)?;
+    write_layers(report, text)?;
+    write_exceptions(report, text)?;
+    if let Some(search) = &report.search {
+        write_search(search, text)?;
+    }
+    write_steps(&report.stages, text)?;
+    writeln!(
+        text,
+        "\nModel `{}`, {}. Written by {}. Recipe, seeds and hashes: `moeprune-report.json`.",
+        report.model.family, report.model.fingerprint, report.tool
+    )
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", share * 100.0)
+}
+
+/// What was removed and zeroed in all, and what that means for the files and for serving them.
+fn write_totals(report: &Report, text: &mut String) -> fmt::Result {
+    let Report { sparsity, bytes, layers, .. } = report;
     writeln!(text, "| | requested | achieved |\n|---|---|---|")?;
     let got = sparsity.achieved;
     writeln!(
@@ -44,12 +63,16 @@ fn write(report: &Report, text: &mut String) -> std::fmt::Result {
     for sentence in &report.serving {
         writeln!(text, "{sentence}\n")?;
     }
+    Ok(())
+}
+
+fn write_layers(report: &Report, text: &mut String) -> fmt::Result {
     writeln!(
         text,
         "## Layers\n\n| layer | experts | kept | of them averages | unstructured ratio | achieved |\n\
          |---|---|---|---|---|---|"
     )?;
-    for layer in layers {
+    for layer in &report.layers {
         writeln!(
             text,
             "| {} | {} | {} | {} | {} | {} |",
@@ -61,6 +84,11 @@ fn write(report: &Report, text: &mut String) -> std::fmt::Result {
             percent(layer.achieved)
         )?;
     }
+    Ok(())
+}
+
+/// Where the choice was arbitrary or had nothing to go by.
+fn write_exceptions(report: &Report, text: &mut String) -> fmt::Result {
     writeln!(
         text,
         "\nTies between equally good survivors: {}. Experts that no calibration token reached: \
@@ -72,27 +100,34 @@ fn write(report: &Report, text: &mut String) -> std::fmt::Result {
     for idle in &report.idle_experts {
         writeln!(text, "- idle: layer {} expert {}", idle.layer, idle.expert)?;
     }
-    if let Some(search) = &report.search {
+    Ok(())
+}
+
+fn write_search(search: &SearchReport, text: &mut String) -> fmt::Result {
+    writeln!(
+        text,
+        "\n## Search\n\nNats a token on {} calibration blocks kept apart from the {} that were \
+         observed; the unpruned model has {:.4}.\n\n| experts | criterion | allocation | nats | \
+         difference's error | |\n|---|---|---|---|---|---|",
+        search.held_out_blocks, search.observed_blocks, search.unpruned
+    )?;
+    for candidate in &search.candidates {
         writeln!(
             text,
-            "\n## Search\n\nNats a token on {} calibration blocks kept apart from the {} that were \
-             observed; the unpruned model has {:.4}.\n\n| experts | criterion | allocation | nats | \
-             difference's error | |\n|---|---|---|---|---|---|",
-            search.held_out_blocks, search.observed_blocks, search.unpruned
+            "| {} | {} | {} | {:.4} | {} | {} |",
+            percent(candidate.expert_sparsity),
+            candidate.criterion,
+            candidate.allocation,
+            candidate.nll,
+            candidate.stderr_to_best.map_or_else(String::new, |e| format!("± {e:.4}")),
+            if candidate.chosen { "chosen" } else { "" }
         )?;
-        for candidate in &search.candidates {
-            writeln!(
-                text,
-                "| {} | {} | {} | {:.4} | {} | {} |",
-                percent(candidate.expert_sparsity),
-                candidate.criterion,
-                candidate.allocation,
-                candidate.nll,
-                candidate.stderr_to_best.map_or_else(String::new, |e| format!("± {e:.4}")),
-                if candidate.chosen { "chosen" } else { "" }
-            )?;
-        }
     }
+    Ok(())
+}
+
+/// What each step cost.
+fn write_steps(stages: &[StageReport], text: &mut String) -> fmt::Result {
     writeln!(text, "\n## Steps\n\n| step | seconds | peak memory |\n|---|---|---|")?;
     for stage in stages {
         let memory = stage
@@ -100,9 +135,5 @@ fn write(report: &Report, text: &mut String) -> std::fmt::Result {
             .map_or_else(|| "-".into(), |bytes| format!("{:.0} MB", bytes as f64 / 1e6));
         writeln!(text, "| {} | {:.1} | {memory} |", stage.name, stage.seconds)?;
     }
-    writeln!(
-        text,
-        "\nModel `{}`, {}. Written by {}. Recipe, seeds and hashes: `moeprune-report.json`.",
-        report.model.family, report.model.fingerprint, report.tool
-    )
+    Ok(())
 }

@@ -1,0 +1,14 @@
+//! What the tensors' names say about a model before its config is believed.
+
+use std::collections::BTreeMap;
+
+use moeprune_core::TensorId;
+
+/// What the tensors' names say, against which the config is held before anything is sized by it.
+#[derive(Debug, Clone)]
+pub(crate) struct NamedTensors {
+    /// Highest layer named, plus one.
+    pub(crate) layers: usize,
+    /// Shapes as they are stored, by part.
+    pub(crate) shapes: BTreeMap<TensorId, Vec<usize>>,
+}
