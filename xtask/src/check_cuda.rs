@@ -19,10 +19,11 @@ use crate::binary::{cargo, target_directory};
 pub(crate) struct Arguments {}
 
 /// The crates that have the feature.
-pub(crate) const CRATES: [&str; 6] = [
+pub(crate) const CRATES: [&str; 7] = [
     "moeprune-score",
     "moeprune-model",
     "moeprune-capture",
+    "moeprune-engine",
     "moeprune",
     "moeprune-cli",
     "moeprune-bench",

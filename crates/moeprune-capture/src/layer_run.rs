@@ -2,18 +2,24 @@
 
 use std::ops::{ControlFlow, Range};
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use moeprune_core::LinearId;
 use moeprune_model::{ActivationSink, Expert, HiddenSum, LayerTrunk, NoSink, Routed, TrunkOutput};
 
 use crate::{Error, LayerObserver, observer::forward_error};
 
-/// Tokens of several blocks that go through an expert together on the CPU: enough to keep a matrix
+/// Tokens of several blocks that go through an expert together at most.
+#[must_use]
+pub fn expert_rows(device: &Device) -> usize {
+    if device.is_cpu() { EXPERT_ROWS } else { DEVICE_EXPERT_ROWS }
+}
+
+/// On the CPU: enough to keep a matrix
 /// product busy, few enough that what they become on the way takes little memory.
 const EXPERT_ROWS: usize = 512;
 
-/// The same on a device, which is kept busy by more.
-const DEVICE_EXPERT_ROWS: usize = 8192;
+/// Tokens that go through an expert together on a device, which is kept busy by more than the CPU.
+pub const DEVICE_EXPERT_ROWS: usize = 8192;
 
 /// Is told how many more tokens went through a trunk or an expert, several times a layer, and
 /// may ask to stop.
@@ -107,11 +113,9 @@ impl LayerRun {
         watch: Watch<'_>,
     ) -> Result<Self, Error> {
         let (mut batches, mut first_block) = (Vec::new(), 0);
-        let mut expert_rows = EXPERT_ROWS;
+        let mut rows = EXPERT_ROWS;
         for batch in hidden {
-            if !batch.device().is_cpu() {
-                expert_rows = DEVICE_EXPERT_ROWS;
-            }
+            rows = expert_rows(batch.device());
             let (blocks, sequence_len, _) = batch
                 .dims3()
                 .map_err(|error| forward_error(layer, moeprune_model::Error::from(error)))?;
@@ -128,7 +132,7 @@ impl LayerRun {
             first_block += blocks;
             go_on(watch, blocks * sequence_len)?;
         }
-        Ok(Self { layer, expert_rows, batches })
+        Ok(Self { layer, expert_rows: rows, batches })
     }
 
     /// Tokens routed to an expert.

@@ -108,7 +108,7 @@ pub use forward::{
     CaptureProgress, advance_layer, embed_blocks, observe, observe_and_advance, observe_layer,
     passes,
 };
-pub use layer_run::{LayerRun, Watch};
+pub use layer_run::{DEVICE_EXPERT_ROWS, LayerRun, Watch, expert_rows};
 #[doc(inline)]
 pub use observation_file::{
     observation_sha256, read_observation, write_observation, write_observation_to,

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use moeprune_capture::{
     CalibrationFile, CalibrationFormat, ObserverOptions, SamplingOptions, TokenBlocks,
-    embed_blocks, observe_and_advance, open_calibration, passes, token_blocks, write_observation,
+    observe_and_advance, open_calibration, passes, token_blocks, write_observation,
 };
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{CorpusTag, Observation};
 use moeprune_files::PartialOutput;
-use moeprune_model::{Embedding, check_runnable};
+use moeprune_model::check_runnable;
 use tokenizers::Tokenizer;
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     finite::Finite,
     load_tokenizer,
     session::{Pass, Record, RunIdentity, Session, folder, unfinished},
-    steps::Steps,
+    walk::{Resumed, Route, walk_layers},
 };
 
 /// What says which part of a text is drawn.
@@ -94,22 +94,32 @@ pub fn observe(
     observe_in(&mut Session::in_memory(), checkpoint, calibration, &on, progress)
 }
 
-/// As [`observe`], and writes the observation to `out`. Every finished layer is kept in a hidden
-/// sibling of `out`, so that a run that was killed can be continued.
+/// Where an observation is written, and what is done about an interrupted run to the same place.
+#[derive(Debug, Clone, Copy)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct ObservationPlace<'a> {
+    /// The file; it must not exist.
+    pub path: &'a Path,
+    /// Whether an interrupted run is resumed.
+    pub resume: Resume,
+}
+
+/// As [`observe`], and writes the observation to a file. Every finished layer is kept in a hidden
+/// sibling of it, so that a run that was killed can be continued.
 ///
 /// # Errors
-/// As [`observe`]; if `out` exists or cannot be written; if an interrupted run left finished layers
+/// As [`observe`]; if the file exists or cannot be written; if an interrupted run left finished layers
 /// and `resume` says not to go on with them, or they are of another model or text.
 pub fn observe_to(
     checkpoint: &Checkpoint,
     calibration: &Calibration,
-    out: &Path,
-    resume: Resume,
+    to: ObservationPlace<'_>,
     on: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Observation, Error> {
     check_runnable(checkpoint.spec())?;
-    let mut place = PartialOutput::open(out)?;
+    let ObservationPlace { path, resume } = to;
+    let mut place = PartialOutput::open(path)?;
     let mut left = None;
     if place.is_leftover() {
         place.set_keep(true);
@@ -169,27 +179,26 @@ pub(crate) fn observe_in(
     if done >= layers {
         return Ok(observation(seen));
     }
-    let mut hidden = match done.checked_sub(1) {
-        Some(layer) => session.hidden_after(Pass::Observe, layer, blocks, spec.hidden, on)?,
-        None => {
-            let embedding = Embedding::load(source, spec, on.compute())?;
-            embed_blocks(&embedding, blocks, on.micro_batch())?
-        }
+    let work: Vec<u64> = (0..layers).map(|layer| passes(spec, layer, blocks.tokens())).collect();
+    let route = Route {
+        source,
+        spec,
+        blocks: Some(blocks),
+        micro_batch: on.micro_batch(),
+        execution: on,
+        step: "observing",
+        work: &work,
     };
-    let mut steps = Steps::tokens("observing", layers, blocks.tokens(), done, progress);
-    for layer in done..layers {
-        steps.begin_layer(layer, passes(spec, layer, blocks.tokens()));
-        let watch = &mut |more| steps.watch(more);
+    let resumed = Some(Resumed { pass: Pass::Observe, done });
+    walk_layers(&route, resumed, session, progress, |mut at| {
+        let (layer, hidden, compute) = (at.layer, at.take_hidden(), on.compute());
         let options = ObserverOptions::default();
         let (sums, outputs) =
-            observe_and_advance(source, spec, on.compute(), layer, hidden, options, watch)?;
-        hidden = outputs;
-        session.save_observed(layer, &observation(vec![sums.clone()]))?;
+            observe_and_advance(source, spec, compute, layer, hidden, options, at.watch)?;
+        *at.hidden = Some(outputs);
+        at.session.save_observed(layer, &observation(vec![sums.clone()]))?;
         seen.push(sums);
-        let next = (layer + 1 < layers).then_some(&hidden[..]);
-        session.layer_done(Pass::Observe, layer, next, Record::Observed { layer })?;
-        steps.end_layer();
-    }
-    steps.end();
+        Ok(Some(Record::Observed { layer }))
+    })?;
     Ok(observation(seen))
 }

@@ -1,8 +1,10 @@
 //! How much of a device's memory a run will need, from shapes alone.
 
 use candle_core::DType;
+use moeprune_capture::DEVICE_EXPERT_ROWS;
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{AttentionSpec, CorpusTag, FeedForward, ModelSpec};
+use moeprune_model::DEVICE_QUERIES;
 
 use crate::MemoryNeed;
 
@@ -12,11 +14,6 @@ pub(crate) const FIXED: u64 = 1 << 30;
 /// Experts on the device at a time: one in use, one that was brought, and those of which parts are
 /// still on their way back.
 const EXPERTS: u64 = 6;
-
-/// Queries of a sequence that attention takes together, and tokens that an expert takes together
-/// (`moeprune-model`, `moeprune-capture`).
-const QUERIES: u64 = 512;
-const EXPERT_ROWS: u64 = 8192;
 
 /// The most memory a run holds on a device at a time, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,14 +132,14 @@ fn trunk_activations(spec: &ModelSpec, size: u64, blocks: u64, length: u64) -> u
     let token =
         size * (6 * hidden + 3 * attention + 4 * inner as u64) + 4 * (hidden + experts as u64);
     // Scores of a few queries of one sequence, and the values they weigh.
-    let scores = heads * QUERIES.min(length) * length * 2 * size;
+    let scores = heads * (DEVICE_QUERIES as u64).min(length) * length * 2 * size;
     blocks * length * token + scores
 }
 
 /// Activations of the tokens that go through an expert together.
 fn expert_activations(spec: &ModelSpec, size: u64) -> u64 {
     let inner = spec.layers.iter().filter_map(|l| l.moe()).map(|m| m.expert.inner).max();
-    size * EXPERT_ROWS * (4 * spec.hidden as u64 + 4 * inner.unwrap_or(0) as u64)
+    size * DEVICE_EXPERT_ROWS as u64 * (4 * spec.hidden as u64 + 4 * inner.unwrap_or(0) as u64)
 }
 
 fn gigabytes(bytes: u64) -> String {

@@ -9,10 +9,10 @@ each, and this crate runs them over a model:
 | step | item |
 |---|---|
 | run the model over calibration text and sum what it does | [`observe`], [`observe_to`] |
-| decide which experts go and how sparse the rest becomes | [`plan()`], [`plan_searched`] |
+| decide which experts go and how sparse the rest becomes | [`Job::plan`], [`Job::plan_searched`] |
 | choose the survivors that a plan leaves open | [`choose_survivors`] |
-| write the pruned checkpoint | [`Run`], [`apply()`] |
-| all of it | [`prune()`] |
+| write the pruned checkpoint | [`Run`], [`Job::apply`] |
+| all of it | [`Job::prune`] |
 
 What is asked for is a [`PruneRequest`]. Where it runs is an [`Execution`]; a [`Run`] or a session keeps
 what is done, so that a process that was killed can be resumed.
@@ -30,6 +30,7 @@ mod device_memory;
 mod error;
 mod execution;
 mod finite;
+mod job;
 mod memory;
 mod pipeline;
 mod plan;
@@ -40,25 +41,28 @@ mod session;
 mod stage;
 mod steps;
 mod tokenizer;
+mod walk;
 
 #[cfg(target_os = "linux")]
 pub use apply::timed;
-pub use apply::{Applied, Inputs, KeptExperts, UnwrittenModel, apply};
-pub use calibration::{Calibration, Sampling, observe, observe_to, tokenizer_for};
+pub use apply::{Applied, Inputs, KeptExperts, UnwrittenModel};
+pub use calibration::{
+    Calibration, ObservationPlace, Sampling, observe, observe_to, tokenizer_for,
+};
 pub use clock::{StageClock, StageReport};
 pub use error::Error;
 pub use execution::{ComputeType, DeviceChoice, Execution};
 pub use finite::Finite;
+pub use job::Job;
 pub use memory::{MemoryNeed, available_memory};
 pub use pipeline::{ExpertNeeds, ExpertStage, Grouped, Pipeline, Scored, WeightNeeds, WeightStage};
 pub use plan::{
     BudgetSpread, ExpertRequest, PLAN_FORMAT, PruneRequest, Router, WeightTarget, check_request,
-    choose_survivors, expert_budget, plan, plan_searched, routers, stored_otherwise,
+    choose_survivors, expert_budget, routers, stored_otherwise,
 };
 pub use progress::{Progress, Silent};
-pub use prune::prune;
 pub use run::Run;
 pub use session::{LayerZeros, Resume, RunIdentity, WrittenLayer};
 pub use stage::Stage;
-pub use steps::Steps;
 pub use tokenizer::load_tokenizer;
+pub use walk::{AtLayer, Route, walk};

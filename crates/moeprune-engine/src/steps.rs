@@ -6,7 +6,7 @@ use crate::Progress;
 
 /// Counts tokens that went through all layers, or megabytes written, and asks whether to stop.
 #[derive(Debug)]
-pub struct Steps<'a> {
+pub(crate) struct Steps<'a> {
     progress: &'a mut dyn Progress,
     layers: usize,
     total: u64,
@@ -18,7 +18,7 @@ pub struct Steps<'a> {
 
 impl<'a> Steps<'a> {
     /// `tokens` tokens that go through every layer.
-    pub fn tokens(
+    pub(crate) fn tokens(
         step: &str,
         layers: usize,
         tokens: u64,
@@ -29,7 +29,7 @@ impl<'a> Steps<'a> {
     }
 
     /// Bytes that are written in about equal parts.
-    pub fn megabytes(
+    pub(crate) fn megabytes(
         step: &str,
         layers: usize,
         bytes: u64,
@@ -60,25 +60,25 @@ impl<'a> Steps<'a> {
     }
 
     /// `work` is what the layer's [`watch`](Self::watch) calls will add up to.
-    pub fn begin_layer(&mut self, layer: usize, work: u64) {
+    pub(crate) fn begin_layer(&mut self, layer: usize, work: u64) {
         (self.layer, self.work, self.done) = (layer, work.max(1), 0);
     }
 
     /// More of the layer is done.
-    pub fn watch(&mut self, more: u64) -> ControlFlow<()> {
+    pub(crate) fn watch(&mut self, more: u64) -> ControlFlow<()> {
         self.done = (self.done + more).min(self.work);
         self.show();
         if self.progress.should_stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// The layer is done.
-    pub fn end_layer(&mut self) {
+    pub(crate) fn end_layer(&mut self) {
         self.done = self.work;
         self.show();
     }
 
     /// The step is done.
-    pub fn end(self) {
+    pub(crate) fn end(self) {
         self.progress.end();
     }
 

@@ -129,6 +129,7 @@ mod runnable;
 mod sink;
 mod trunk;
 
+pub use attention::DEVICE_QUERIES;
 pub use cache::LayerCache;
 pub use compute::Compute;
 pub use ends::{Embedding, Head};

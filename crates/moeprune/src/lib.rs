@@ -43,6 +43,7 @@ pub mod compare;
 mod domains;
 mod error;
 pub mod evaluation;
+mod observing;
 mod plan_file;
 mod planning;
 mod prune;
@@ -74,8 +75,9 @@ pub use moeprune_engine::timed;
 pub use moeprune_engine::{
     Calibration, ComputeType, DeviceChoice, Execution, ExpertStage, Grouped, Inputs, MemoryNeed,
     PLAN_FORMAT, Pipeline, Progress, Resume, Run, Scored, Silent, Stage, WeightStage,
-    available_memory, choose_survivors, load_tokenizer, observe, observe_to,
+    available_memory, choose_survivors, load_tokenizer, observe,
 };
+pub use observing::observe_to;
 pub use plan_file::read_plan;
 pub use planning::{check_request, plan, plan_exhaustive};
 pub use prune::{Found, apply, prune, prune_found};

@@ -2,7 +2,7 @@
 
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{ModelSpec, Observation, Plan};
-use moeprune_engine::{Calibration, Execution, Pipeline, Progress};
+use moeprune_engine::{Calibration, Execution, Job, Pipeline, Progress};
 
 use crate::{Error, Recipe};
 
@@ -26,7 +26,8 @@ pub fn plan(
     progress: &mut dyn Progress,
 ) -> Result<Plan, Error> {
     let request = recipe.request(pipeline)?;
-    Ok(moeprune_engine::plan(checkpoint, observation, &request, pipeline, progress)?)
+    let execution = &Execution::cpu();
+    Ok(Job { model: checkpoint, pipeline, execution, progress }.plan(&request, observation)?)
 }
 
 /// As [`plan`], for the criterion that tries every subset of a layer's experts on what the layer
@@ -45,15 +46,8 @@ pub fn plan_exhaustive(
     progress: &mut dyn Progress,
 ) -> Result<Plan, Error> {
     let request = recipe.request(pipeline)?;
-    Ok(moeprune_engine::plan_searched(
-        checkpoint,
-        calibration,
-        observation,
-        &request,
-        pipeline,
-        execution,
-        progress,
-    )?)
+    let mut job = Job { model: checkpoint, pipeline, execution, progress };
+    Ok(job.plan_searched(&request, calibration, observation)?)
 }
 
 /// Refuses what cannot work before anything is read or run: an expert share that leaves fewer

@@ -6,7 +6,8 @@ use moeprune_checkpoint::Checkpoint;
 
 use moeprune_core::Plan;
 use moeprune_engine::{
-    Applied, Calibration, Error as EngineError, Execution, Inputs, Pipeline, Progress, Resume, Run,
+    Applied, Calibration, Error as EngineError, Execution, Inputs, Job, Pipeline, Progress, Resume,
+    Run,
 };
 
 use crate::{Error, Recipe, Report, recipe::CalibrationRecipe, report::SearchReport};
@@ -72,15 +73,8 @@ pub fn prune_found(
     let report = Run::claim(out, checkpoint, resume)?.complete(|run| {
         let calibration = Calibration::read(calibration, checkpoint, recipe)?;
         run.lap("reading calibration text");
-        let applied = moeprune_engine::prune(
-            checkpoint,
-            run,
-            &calibration,
-            &request,
-            pipeline,
-            execution,
-            progress,
-        )?;
+        let mut job = Job { model: checkpoint, pipeline, execution, progress: &mut *progress };
+        let applied = job.prune(run, &calibration, &request)?;
         let recipe = followed(recipe, &applied, Some(&calibration));
         let mut report = Report::new(checkpoint, &recipe, applied);
         note_total(&report, progress);
@@ -107,8 +101,8 @@ pub fn apply(
     progress: &mut dyn Progress,
 ) -> Result<Report, Error> {
     let report = run.complete(|run| {
-        let applied =
-            moeprune_engine::apply(checkpoint, run, plan, inputs, pipeline, execution, progress)?;
+        let mut job = Job { model: checkpoint, pipeline, execution, progress: &mut *progress };
+        let applied = job.apply(run, plan, inputs)?;
         let recipe = serde_json::from_value(plan.recipe.clone())
             .map_err(|e| EngineError::Plan(format!("its recipe cannot be read: {e}")))?;
         let calibration = match inputs {

@@ -1,5 +1,6 @@
 //! How tensors lie in files: the seam between a checkpoint and the formats of weight files.
 
+mod output_form;
 mod plan;
 mod safetensors;
 mod weight_file;
@@ -11,7 +12,8 @@ use moeprune_files::Files;
 use serde_json::Value;
 
 pub use self::{
-    plan::{OutputForm, PlannedFile, PlannedIndex, PlannedTensor, PlannedWeights, WeightRequest},
+    output_form::OutputForm,
+    plan::{PlannedFile, PlannedIndex, PlannedTensor, PlannedWeights, WeightRequest},
     safetensors::Safetensors,
     weight_file::WeightFile,
 };

@@ -8,10 +8,10 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
-use moeprune_capture::{LayerObserver, LayerRun, ObserverOptions, Watch};
+use moeprune_capture::{LayerObserver, LayerRun, ObserverOptions, TokenBlocks, Watch};
 use moeprune_core::{
-    ExpertRatio, IdleExperts, InputHessian, LinearId, LinearShape, LinearView, MlpProjection,
-    Promises, Sparsity, TensorId,
+    ExpertRatio, IdleExperts, InputHessian, LayerObservation, LinearId, LinearShape, LinearView,
+    MlpProjection, Promises, Sparsity, TensorId,
 };
 use moeprune_model::{for_each_expert, for_each_uploaded_expert};
 use moeprune_score::ScoreSum;
@@ -20,10 +20,13 @@ use super::{
     KeptExperts,
     held::{HeldExpert, HeldTrunk, HeldWeight},
     in_place::{Masking, scores_above, sum_of_scores},
-    statistics::{Moments, Walk},
+    statistics::Moments,
     writing::Output,
 };
-use crate::{Error, Execution, Pipeline};
+use crate::{
+    Error, Execution, Pipeline,
+    walk::{AtLayer, Route},
+};
 
 /// What is pruned, how, and where.
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +96,18 @@ impl<'a> Stages<'a> {
         })
     }
 
+    /// A walk over the layers of the model that is left.
+    pub(super) fn route<'r>(
+        &'r self,
+        step: &'r str,
+        blocks: Option<&'r TokenBlocks>,
+        work: &'r [u64],
+    ) -> Route<'r> {
+        let Stages { kept, on, .. } = *self;
+        let (spec, micro_batch) = (kept.spec(), on.micro_batch());
+        Route { source: kept, spec, blocks, micro_batch, execution: on, step, work }
+    }
+
     pub(super) fn masking<'m>(
         &self,
         linear: LinearView<'m>,
@@ -134,31 +149,30 @@ impl<'a> Stages<'a> {
     }
 }
 
-/// Zeroes weights of a layer, writes all of it, and takes `walk` past it.
+/// Zeroes weights of a layer, writes all of it, and replaces its inputs by its outputs.
 pub(super) fn prune_layer(
     stages: Stages<'_>,
-    walk: &mut Walk<'_>,
+    at: &mut AtLayer<'_>,
+    stored: Option<&LayerObservation>,
     output: &mut Output,
-    layer: usize,
     ratio: Sparsity,
-    watch: Watch<'_>,
 ) -> Result<PrunedLayer, Error> {
-    let kept = stages.kept;
+    let AtLayer { layer, hidden, watch, .. } = at;
+    let (layer, kept) = (*layer, stages.kept);
     let mut observer = stages.observer(layer, stages.pipeline.weights.needs().hessians)?;
     let mut trunk = HeldTrunk::load(stages, layer)?;
-    let mut dense = match walk {
-        Walk::Forward(hidden) => Some(trunk.run(stages, layer, |trunk| {
+    let mut dense = match hidden.as_deref() {
+        Some(hidden) => Some(trunk.run(stages, layer, |trunk| {
             Ok(LayerRun::watch_only(trunk, layer, hidden, &mut observer, watch)?)
         })?),
         _ => None,
     };
-    let stored = walk.stored(kept, layer);
     let mut pruned_layer = PrunedLayer::default();
     let mut masked = stages.prunable(layer);
     masked.retain(|shape| shape.id.expert().is_none());
     for &shape in &masked {
         let hessian = observer.hessian_of(shape.id)?;
-        let moments = Moments::of_layer(&dense, &observer, stored.as_ref());
+        let moments = Moments::of_layer(&dense, &observer, stored);
         let linear = view(layer, shape, &moments)?;
         let masking = stages.masking(linear, hessian, ratio);
         pruned_layer.count(&masking);
@@ -166,13 +180,10 @@ pub(super) fn prune_layer(
         stop_if_asked(watch)?;
     }
     observer.forget_hessians(None);
-    let mut pruned = match walk {
-        Walk::Forward(hidden) => {
-            let hidden = std::mem::take(hidden);
-            Some(trunk.run(stages, layer, |trunk| {
-                Ok(LayerRun::advance(trunk, layer, hidden, None, watch)?)
-            })?)
-        }
+    let mut pruned = match hidden.take() {
+        Some(hidden) => Some(trunk.run(stages, layer, |trunk| {
+            Ok(LayerRun::advance(trunk, layer, hidden, None, watch)?)
+        })?),
         _ => None,
     };
     let linears = trunk.into_masked(stages, &masked)?;
@@ -193,7 +204,7 @@ pub(super) fn prune_layer(
                     Ok(dense.expert(e, expert, Some(&mut observer), watch)?)
                 })?;
             }
-            let moments = Moments::of_layer(&dense, &observer, stored.as_ref());
+            let moments = Moments::of_layer(&dense, &observer, stored);
             let reached = moments.reached(e)?;
             if !reached {
                 pruned_layer.idle.push(e);
@@ -223,9 +234,7 @@ pub(super) fn prune_layer(
             Ok(())
         })
     })?;
-    if let (Walk::Forward(hidden), Some(pruned)) = (walk, pruned) {
-        *hidden = pruned.finish()?;
-    }
+    **hidden = pruned.map(LayerRun::finish).transpose()?;
     Ok(pruned_layer)
 }
 
@@ -245,29 +254,26 @@ impl PrunedLayer {
 }
 
 /// The percentage of a layer's scores above `multiplier` times their mean (OWL), weights as they
-/// are; takes `walk` past the layer. Linears that no token reached do not count.
+/// are; replaces the layer's inputs by its outputs. Linears that no token reached do not count.
 ///
 /// No score is held: the layer's weights are gone through once for the mean and once more for the
 /// count.
 pub(super) fn measure_layer(
     stages: Stages<'_>,
-    walk: &mut Walk<'_>,
-    layer: usize,
+    at: &mut AtLayer<'_>,
+    stored: Option<&LayerObservation>,
     multiplier: f64,
-    watch: Watch<'_>,
 ) -> Result<f64, Error> {
+    let AtLayer { layer, hidden, watch, .. } = at;
+    let layer = *layer;
     let mut observer = stages.observer(layer, false)?;
     let held = HeldTrunk::load(stages, layer)?;
-    let mut run = match walk {
-        Walk::Forward(hidden) => {
-            let hidden = std::mem::take(hidden);
-            Some(held.run(stages, layer, |trunk| {
-                Ok(LayerRun::advance(trunk, layer, hidden, Some(&mut observer), watch)?)
-            })?)
-        }
+    let mut run = match hidden.take() {
+        Some(hidden) => Some(held.run(stages, layer, |trunk| {
+            Ok(LayerRun::advance(trunk, layer, hidden, Some(&mut observer), watch)?)
+        })?),
         _ => None,
     };
-    let stored = walk.stored(stages.kept, layer);
     let prunable = stages.prunable(layer);
     let (trunk, experts): (Vec<LinearShape>, Vec<LinearShape>) =
         prunable.iter().partition(|shape| shape.id.expert().is_none());
@@ -276,7 +282,7 @@ pub(super) fn measure_layer(
     // Where a device has room for them, experts stay between the two times they are gone through.
     let mut held_experts = stages.on.holds_layer().then(Vec::new);
     for &shape in &trunk {
-        let moments = Moments::of_layer(&run, &observer, stored.as_ref());
+        let moments = Moments::of_layer(&run, &observer, stored);
         let weight = held.weight(layer, shape)?;
         sums.insert(shape.id, stages.score_sum(layer, shape, &weight, &moments)?);
         stop_if_asked(watch)?;
@@ -291,7 +297,7 @@ pub(super) fn measure_layer(
                 Ok(run.expert(e, expert, Some(&mut observer), watch)?)
             })?;
         }
-        let moments = Moments::of_layer(&run, &observer, stored.as_ref());
+        let moments = Moments::of_layer(&run, &observer, stored);
         for shape in of_expert(e) {
             let LinearId::Expert(_, projection) = shape.id else { continue };
             let weight = expert.weight(projection)?;
@@ -311,7 +317,7 @@ pub(super) fn measure_layer(
     }
     let mut above = 0;
     if let Some(threshold) = sum.threshold(multiplier) {
-        let moments = Moments::of_layer(&run, &observer, stored.as_ref());
+        let moments = Moments::of_layer(&run, &observer, stored);
         for &shape in &trunk {
             let weight = held.weight(layer, shape)?;
             above += stages.count_above(layer, shape, &weight, &moments, threshold)?;
@@ -330,9 +336,7 @@ pub(super) fn measure_layer(
             None => stages.for_each_expert(layer, &mut count)?,
         }
     }
-    if let (Walk::Forward(hidden), Some(run)) = (walk, run) {
-        *hidden = run.finish()?;
-    }
+    **hidden = run.map(LayerRun::finish).transpose()?;
     Ok(sum.percent(above).unwrap_or(0.0))
 }
 

@@ -1,7 +1,7 @@
 /*!
 Applying a plan: from a checkpoint and a plan to a pruned checkpoint.
 
-[`apply`] writes into a hidden sibling of the output directory and renames it at the end, so what
+[`Job::apply`] writes into a hidden sibling of the output directory and renames it at the end, so what
 is there under the asked name is complete ([`Run`]). One layer is worked on at a time, and of its
 experts one; in the order they are worked on, its tensors pass through three forms:
 
@@ -34,10 +34,10 @@ use moeprune_core::{
 };
 
 use crate::{
-    Error, Execution, Pipeline, Progress, Run, StageClock, WrittenLayer,
+    Error, Job, Progress, Run, StageClock, WrittenLayer,
     plan::{PLAN_FORMAT, check_clusters, check_survivors, choose_survivors_in, stored_otherwise},
-    session::{Pass, Record, RunIdentity},
-    steps::Steps,
+    session::{Pass, Record, RunIdentity, Session},
+    walk::{Resumed, walk_layers},
 };
 
 /// Where the statistics for scoring weights come from.
@@ -74,52 +74,52 @@ pub struct Applied {
     pub clock: StageClock,
 }
 
-/// Begins a run that applies a plan, or resumes it, and writes the pruned checkpoint to the place that
-/// it has claimed.
-///
-/// # Errors
-/// If the plan is not for this model, inputs it needs are missing, weights are not finite, or
-/// reading or writing fails.
-pub fn apply(
-    checkpoint: &Checkpoint,
-    run: &mut Run,
-    plan: &Plan,
-    inputs: Inputs<'_>,
-    pipeline: &Pipeline,
-    on: &Execution,
-    progress: &mut dyn Progress,
-) -> Result<Applied, Error> {
-    check_plan(checkpoint, plan)?;
-    let mut identity = RunIdentity::new("apply", checkpoint)?
-        .with_recipe(&plan.recipe, pipeline)
-        .with_plan(plan)?;
-    identity = match inputs {
-        Inputs::None => identity,
-        Inputs::Calibration(calibration) => identity.with_calibration(&calibration.tag),
-        Inputs::Observation(observation) => identity.with_observation(observation),
-    };
-    let on = match inputs {
-        Inputs::Calibration(calibration) => {
-            on.for_blocks(checkpoint, &calibration.tag, true, progress)?
-        }
-        _ => on.clone(),
-    };
-    run.begin(&identity.with_execution(&on))?;
-    let plan = choose_survivors_in(&mut run.session, checkpoint, plan, pipeline, progress)?;
-    run.lap("choosing survivors");
-    apply_plan(checkpoint, run, plan, inputs, pipeline, &on, progress)
+impl Job<'_> {
+    /// Begins a run that applies a plan, or resumes it, and writes the pruned checkpoint to the place
+    /// that it has claimed.
+    ///
+    /// # Errors
+    /// If the plan is not for this model, inputs it needs are missing, weights are not finite, or
+    /// reading or writing fails.
+    pub fn apply(
+        &mut self,
+        run: &mut Run,
+        plan: &Plan,
+        inputs: Inputs<'_>,
+    ) -> Result<Applied, Error> {
+        let Job { model, pipeline, .. } = *self;
+        check_plan(model, plan)?;
+        let mut identity = RunIdentity::new("apply", model)?
+            .with_recipe(&plan.recipe, pipeline)
+            .with_plan(plan)?;
+        identity = match inputs {
+            Inputs::None => identity,
+            Inputs::Calibration(calibration) => identity.with_calibration(&calibration.tag),
+            Inputs::Observation(observation) => identity.with_observation(observation),
+        };
+        let execution = &match inputs {
+            Inputs::Calibration(calibration) => {
+                self.execution.for_blocks(model, &calibration.tag, true, self.progress)?
+            }
+            _ => self.execution.clone(),
+        };
+        run.begin(&identity.with_execution(execution))?;
+        let plan = choose_survivors_in(&mut run.session, model, plan, pipeline, self.progress)?;
+        run.lap("choosing survivors");
+        let job = &mut Job { model, pipeline, execution, progress: &mut *self.progress };
+        apply_plan(job, run, plan, inputs)
+    }
 }
 
-/// [`apply`] within a run that has begun, of a plan that leaves nothing open.
+/// [`Job::apply`] within a run that has begun, of a plan that leaves nothing open.
 pub(crate) fn apply_plan(
-    checkpoint: &Checkpoint,
+    job: &mut Job<'_>,
     run: &mut Run,
     plan: Plan,
     inputs: Inputs<'_>,
-    pipeline: &Pipeline,
-    on: &Execution,
-    progress: &mut dyn Progress,
 ) -> Result<Applied, Error> {
+    let Job { model: checkpoint, pipeline, execution: on, .. } = *job;
+    let progress = &mut *job.progress;
     check_plan(checkpoint, &plan)?;
     note_storage(checkpoint, &plan, inputs, progress)?;
     let kept = KeptExperts::new(checkpoint, &plan);
@@ -148,10 +148,9 @@ pub(crate) fn apply_plan(
         output.sync()?;
         session.record(Record::OutsideWritten)?;
     }
-    let step = if ratios.is_some() { "pruning and writing" } else { "writing" };
-    write_layers(step, stages, &statistics, ratios.as_deref(), session, &mut output, progress)?;
+    write_layers(stages, &statistics, ratios.as_deref(), &mut output, (session, progress))?;
     let bytes_written = output.finish()?;
-    clock.end_step(step);
+    clock.end_step(step_of(ratios.as_deref()));
     let (layers, statistics) = (session.written()?, statistics.source());
     let (device, clock) = (on.name(), clock.clone());
     drop(kept);
@@ -160,55 +159,44 @@ pub(crate) fn apply_plan(
 
 /// Writes all layers that are not written yet, each noted in the journal when it is durable.
 fn write_layers(
-    step: &str,
     stages: Stages<'_>,
     statistics: &Statistics<'_>,
     ratios: Option<&[Sparsity]>,
-    session: &mut crate::session::Session,
     output: &mut Output,
-    progress: &mut dyn Progress,
+    (session, progress): (&mut Session, &mut dyn Progress),
 ) -> Result<(), Error> {
-    let layers = stages.kept.spec().layers.len();
+    let kept = stages.kept;
     let done = session.written()?.len();
-    let mut walk = match ratios {
-        None => statistics::Walk::None,
-        Some(_) => statistics.start(stages, session, Pass::Prune, done)?,
+    let blocks = ratios.and_then(|_| statistics.blocks());
+    let work = |layer| match blocks {
+        Some(_) => 2 * statistics.passes(kept, layer),
+        None => output.layer_bytes(kept, layer),
     };
-    let mut steps = if walk.is_forward() {
-        Steps::tokens(step, layers, statistics.tokens(), done, progress)
-    } else {
-        Steps::megabytes(step, layers, output.planned_bytes(), done, progress)
-    };
-    for layer in done..layers {
+    let work: Vec<u64> = (0..kept.spec().layers.len()).map(work).collect();
+    let route = stages.route(step_of(ratios), blocks, &work);
+    let resumed = Some(Resumed { pass: Pass::Prune, done });
+    walk_layers(&route, resumed, session, progress, |mut at| {
+        let layer = at.layer;
         let PrunedLayer { idle, scored } = match ratios {
             None => {
-                steps.begin_layer(layer, output.layer_bytes(stages.kept, layer));
-                output.copy_layer(stages.kept, layer, &mut |bytes| steps.watch(bytes))?;
+                output.copy_layer(kept, layer, at.watch)?;
                 PrunedLayer::default()
             }
             Some(ratios) => {
-                let work = match walk.is_forward() {
-                    true => 2 * statistics.passes(stages.kept, layer),
-                    false => output.layer_bytes(stages.kept, layer),
-                };
-                steps.begin_layer(layer, work);
-                let watch = &mut |more| steps.watch(more);
-                layer::prune_layer(stages, &mut walk, output, layer, ratios[layer], watch)?
+                let stored = statistics.stored(kept, layer);
+                layer::prune_layer(stages, &mut at, stored.as_ref(), output, ratios[layer])?
             }
         };
         output.sync()?;
         let zeros = output.take_zeros();
-        let hidden = walk.hidden().filter(|_| layer + 1 < layers);
-        session.layer_done(
-            Pass::Prune,
-            layer,
-            hidden,
-            Record::Written { layer, zeros, idle, scored },
-        )?;
-        steps.end_layer();
-    }
-    steps.end();
+        Ok(Some(Record::Written { layer, zeros, idle, scored }))
+    })?;
     Ok(())
+}
+
+/// What writing is called.
+fn step_of(ratios: Option<&[Sparsity]>) -> &'static str {
+    if ratios.is_some() { "pruning and writing" } else { "writing" }
 }
 
 /// Notes a plan or an observation of the same model in other files, and layers that stay as they are.

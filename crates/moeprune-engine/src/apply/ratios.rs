@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Error, Progress,
     session::{Pass, Record, Session},
-    steps::Steps,
+    walk::{Resumed, walk_layers},
 };
 
 /// The plan's ratios, or what the allocator makes of the layers; for one that looks at outliers,
@@ -70,27 +70,20 @@ fn outliers(
     if done >= layers {
         return Ok(percents);
     }
-    let mut walk = statistics.start(stages, session, Pass::Measure, done)?;
-    let mut steps = if walk.is_forward() {
-        Steps::tokens("measuring outliers", layers, statistics.tokens(), done, progress)
-    } else {
-        let bytes = (0..layers).map(|l| stages.weight_bytes(l)).sum();
-        Steps::megabytes("measuring outliers", layers, bytes, done, progress)
+    let blocks = statistics.blocks();
+    let work = |layer| match blocks {
+        Some(_) => statistics.passes(stages.kept, layer),
+        None => stages.weight_bytes(layer),
     };
-    for layer in done..layers {
-        let work = match walk.is_forward() {
-            true => statistics.passes(stages.kept, layer),
-            false => stages.weight_bytes(layer),
-        };
-        steps.begin_layer(layer, work);
-        let watch = &mut |more| steps.watch(more);
-        let outlier_percent = measure_layer(stages, &mut walk, layer, multiplier, watch)?;
+    let work: Vec<u64> = (0..layers).map(work).collect();
+    let route = stages.route("measuring outliers", blocks, &work);
+    let resumed = Some(Resumed { pass: Pass::Measure, done });
+    walk_layers(&route, resumed, session, progress, |mut at| {
+        let layer = at.layer;
+        let stored = statistics.stored(stages.kept, layer);
+        let outlier_percent = measure_layer(stages, &mut at, stored.as_ref(), multiplier)?;
         percents.push(outlier_percent);
-        let hidden = walk.hidden().filter(|_| layer + 1 < layers);
-        let record = Record::Measured { layer, outlier_percent };
-        session.layer_done(Pass::Measure, layer, hidden, record)?;
-        steps.end_layer();
-    }
-    steps.end();
+        Ok(Some(Record::Measured { layer, outlier_percent }))
+    })?;
     Ok(percents)
 }

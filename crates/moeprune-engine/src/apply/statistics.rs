@@ -1,21 +1,15 @@
 //! Input statistics of the layer being pruned, wherever they come from.
 
-use candle_core::Tensor;
-use moeprune_capture::{LayerObserver, LayerRun, embed_blocks, passes};
+use moeprune_capture::{LayerObserver, LayerRun, TokenBlocks, passes};
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
     CorpusTag, InputMoments, LayerObservation, LinearId, MlpProjection, Observation, Plan,
     StatisticsSource,
 };
-use moeprune_model::Embedding;
 use serde_json::Value;
 
-use super::{Inputs, KeptExperts, layer::Stages};
-use crate::{
-    Calibration, Error, Pipeline, WeightStage,
-    plan::check_observation,
-    session::{Pass, Session},
-};
+use super::{Inputs, KeptExperts};
+use crate::{Calibration, Error, Pipeline, WeightStage, plan::check_observation};
 
 /// Where a run's statistics come from; several walks can be started from it.
 pub(super) enum Statistics<'a> {
@@ -92,31 +86,20 @@ impl<'a> Statistics<'a> {
         }
     }
 
-    /// Starts at layer `first`: at the embeddings, or where an earlier process was interrupted.
-    pub(super) fn start(
-        &self,
-        stages: Stages<'_>,
-        session: &Session,
-        pass: Pass,
-        first: usize,
-    ) -> Result<Walk<'a>, Error> {
-        let Self::Calibration(Calibration { blocks, .. }) = self else {
-            return Ok(match self {
-                Self::Stored(observation) => Walk::Stored(observation),
-                _ => Walk::None,
-            });
-        };
-        let Stages { kept, on, .. } = stages;
-        let spec = kept.spec();
-        Ok(Walk::Forward(match first.checked_sub(1) {
-            // Nothing is left to walk through.
-            Some(_) if first >= spec.layers.len() => Vec::new(),
-            Some(layer) => session.hidden_after(pass, layer, blocks, spec.hidden, on)?,
-            None => {
-                let embedding = Embedding::load(kept, spec, on.compute())?;
-                embed_blocks(&embedding, blocks, on.micro_batch())?
-            }
-        }))
+    /// The blocks that are run, if any are.
+    pub(super) fn blocks(&self) -> Option<&'a TokenBlocks> {
+        match self {
+            Self::Calibration(calibration) => Some(&calibration.blocks),
+            Self::None | Self::Stored(_) => None,
+        }
+    }
+
+    /// Stored sums of a layer under the expert indices of the pruned model.
+    pub(super) fn stored(&self, kept: &KeptExperts<'_>, layer: usize) -> Option<LayerObservation> {
+        match self {
+            Self::Stored(observation) => Some(renumbered(&observation.layers[layer], kept, layer)),
+            Self::None | Self::Calibration(_) => None,
+        }
     }
 }
 
@@ -130,36 +113,6 @@ fn method_name(pipeline: &Pipeline) -> String {
         named.as_str().map(str::to_owned)
     };
     method.identity().and_then(name).unwrap_or_else(|| format!("{method:?}"))
-}
-
-/// One walk over the layers, first to last.
-pub(super) enum Walk<'a> {
-    None,
-    Stored(&'a Observation),
-    /// The inputs of the next layer, one tensor `[blocks, tokens, hidden]` a micro-batch.
-    Forward(Vec<Tensor>),
-}
-
-impl Walk<'_> {
-    pub(super) fn is_forward(&self) -> bool {
-        matches!(self, Self::Forward(_))
-    }
-
-    /// The inputs of the next layer.
-    pub(super) fn hidden(&self) -> Option<&[Tensor]> {
-        match self {
-            Self::Forward(hidden) => Some(hidden),
-            _ => None,
-        }
-    }
-
-    /// Stored sums of a layer under the expert indices of the pruned model.
-    pub(super) fn stored(&self, kept: &KeptExperts<'_>, layer: usize) -> Option<LayerObservation> {
-        match self {
-            Self::Stored(observation) => Some(renumbered(&observation.layers[layer], kept, layer)),
-            _ => None,
-        }
-    }
 }
 
 /// What is known of a layer's inputs, expert indices those of the pruned model.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use candle_core::Tensor;
-use moeprune_capture::{LayerObserver, LayerRun, ObserverOptions, embed_blocks};
+use moeprune_capture::{LayerObserver, LayerRun, ObserverOptions, embed_blocks, expert_rows};
 use moeprune_checkpoint::{Checkpoint, OutputDirectory, PlannedTensor, ShardedWriter, count_zeros};
 use moeprune_core::{
     LayerTensor, LinearId, LinearShape, LinearView, MlpProjection, ModelSpec, Sparsity, StageError,
@@ -25,13 +25,11 @@ pub use stopwatch::{Spent, settle};
 
 use stopwatch::{timed, timed_bytes};
 
-use crate::{Calibration, Error, Execution, Pipeline, Progress};
+use crate::{Calibration, Error, Execution, Job, Pipeline};
 
 /// The layer that is timed.
 const LAYER: usize = 0;
 const INPUTS: ObserverOptions = ObserverOptions { routing: false, inputs: true, hessians: false };
-/// Tokens that an expert takes together (`moeprune-capture`), on the CPU and on a device.
-const EXPERT_ROWS: [usize; 2] = [512, 8192];
 
 /// What each step took.
 #[derive(Debug, Clone, Default)]
@@ -68,15 +66,14 @@ pub struct PartTimes {
 /// # Errors
 /// As those of pruning.
 pub fn time_parts(
-    checkpoint: &Checkpoint,
+    job: &mut Job<'_>,
     out: &Path,
     calibration: &Calibration,
     ratio: Sparsity,
-    pipeline: &Pipeline,
-    on: &Execution,
-    progress: &mut dyn Progress,
 ) -> Result<PartTimes, Error> {
-    let on = &on.for_blocks(checkpoint, &calibration.tag, true, progress)?;
+    let Job { model: checkpoint, pipeline, execution, .. } = *job;
+    let progress = &mut *job.progress;
+    let on = &execution.for_blocks(checkpoint, &calibration.tag, true, progress)?;
     let spec = checkpoint.spec();
     let directory = OutputDirectory::open(out, checkpoint)?;
     let mut writer =
@@ -85,7 +82,7 @@ pub fn time_parts(
     let tokens = calibration.blocks.tokens();
     let mut run = Timing { checkpoint, on, pipeline, ratio, times: PartTimes::default() };
     run.times.micro_batch = on.micro_batch();
-    run.times.expert_rows = EXPERT_ROWS[usize::from(!on.compute().device().is_cpu())];
+    run.times.expert_rows = expert_rows(on.compute().device());
     let experts = spec.layers[LAYER].moe().map_or(0, |moe| moe.experts);
     progress.begin("each step by itself", experts as u64 + 1, "parts");
     let hidden = embed_blocks(

@@ -9,9 +9,9 @@ use super::{
     Inputs, KeptExperts,
     layer::{Stages, view},
     ratios::layer_ratios,
-    statistics::{Moments, Statistics, Walk},
+    statistics::{Moments, Statistics},
 };
-use crate::{Error, Execution, Pipeline, Progress, session::Session};
+use crate::{Error, Job, session::Session};
 
 /// What a plan makes of a model, worked out weight by weight when it is read: nothing is written,
 /// and no more is held than the source and its statistics.
@@ -35,11 +35,11 @@ impl<'a> UnwrittenModel<'a> {
     pub fn new(
         kept: &'a KeptExperts<'a>,
         plan: &'a Plan,
-        pipeline: &'a Pipeline,
         observation: Option<&Observation>,
-        on: &'a Execution,
-        progress: &mut dyn Progress,
+        job: &mut Job<'a>,
     ) -> Result<Self, Error> {
+        let Job { pipeline, execution: on, .. } = *job;
+        let progress = &mut *job.progress;
         let promises = plan.promises().unwrap_or_default();
         let expert_ratios =
             plan.unstructured.as_ref().map_or(&[][..], |asked| asked.expert_ratios.as_slice());
@@ -52,9 +52,8 @@ impl<'a> UnwrittenModel<'a> {
         let session = &mut Session::in_memory();
         let ratios = layer_ratios(asked, stages, &statistics, session, progress)?;
         let stored = match statistics {
-            Statistics::Stored(observation) => {
-                let walk = Walk::Stored(observation);
-                (0..ratios.len()).filter_map(|layer| walk.stored(kept, layer)).collect()
+            Statistics::Stored(_) => {
+                (0..ratios.len()).filter_map(|layer| statistics.stored(kept, layer)).collect()
             }
             _ => Vec::new(),
         };

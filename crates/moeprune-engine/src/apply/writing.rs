@@ -68,11 +68,6 @@ impl Output {
         Ok(Self { writer, zeros: LayerZeros::default() })
     }
 
-    /// Bytes of all shards.
-    pub(super) fn planned_bytes(&self) -> u64 {
-        self.writer.planned_bytes()
-    }
-
     /// Bytes that will be written of a layer.
     pub(super) fn layer_bytes(&self, kept: &KeptExperts<'_>, layer: usize) -> u64 {
         layer_tensors(kept, layer).iter().map(|(stored, _)| stored.bytes).sum()

@@ -1,18 +1,19 @@
 //! The expert stage by trying every subset: NAEE (Lu et al., arXiv 2402.14800).
 
-use std::ops::ControlFlow;
-
 use candle_core::{DType, Device, Tensor};
-use moeprune_capture::embed_blocks;
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{ExpertBudget, LayerPlan, LinearId, MoeSpec, SurvivorReason};
 use moeprune_model::{
-    ActivationSink, Embedding, Error as ModelError, Expert, ExpertTensors, LayerTrunk, TrunkOutput,
+    ActivationSink, Error as ModelError, Expert, ExpertTensors, LayerTrunk, TrunkOutput,
 };
 use rayon::prelude::*;
 
 use super::{ExpertRequest, Router, budget::expert_budget, ranking::without};
-use crate::{Calibration, Error, Execution, Progress, finite::Finite, steps::Steps};
+use crate::{
+    Calibration, Error, Execution, Progress,
+    finite::Finite,
+    walk::{Route, walk},
+};
 
 /// Of each layer, drops the experts without which the block's output changes least.
 ///
@@ -31,16 +32,23 @@ pub(crate) fn drop_least_missed(
     let keep = keep_of(budget)?;
     let (spec, source, compute) = (checkpoint.spec(), &Finite(checkpoint), on.compute());
     let blocks = &calibration.blocks;
-    let embedding = Embedding::load(source, spec, compute)?;
-    // A norm is of one block.
-    let mut hidden = embed_blocks(&embedding, blocks, 1)?;
-    drop(embedding);
-    let layers = spec.layers.len();
-    let mut steps = Steps::tokens("trying subsets", layers, blocks.tokens(), 0, progress);
+    let experts = |layer: usize| spec.layers[layer].moe().map_or(0, |moe| moe.experts);
+    let work = |layer| blocks.tokens() * (1 + experts(layer) as u64);
+    let work: Vec<u64> = (0..spec.layers.len()).map(work).collect();
+    let route = Route {
+        source,
+        spec,
+        blocks: Some(blocks),
+        // A norm is of one block.
+        micro_batch: 1,
+        execution: on,
+        step: "trying subsets",
+        work: &work,
+    };
     let mut plans = Vec::new();
-    for layer in 0..layers {
-        let experts = spec.layers[layer].moe().map_or(0, |moe| moe.experts);
-        steps.begin_layer(layer, blocks.tokens() * (1 + experts as u64));
+    walk(&route, progress, |mut at| {
+        let (layer, experts) = (at.layer, experts(at.layer));
+        let mut hidden = at.take_hidden();
         let trunk = LayerTrunk::load(source, spec, layer, compute)?;
         let loaded = (0..experts)
             .map(|e| {
@@ -73,17 +81,15 @@ pub(crate) fn drop_least_missed(
                 losses.add_block(&on_host(read)?, &outputs, width);
             }
             let done = (batch * len * (1 + experts)) as u64;
-            if let ControlFlow::Break(()) = steps.watch(done) {
-                return Err(Error::Stopped);
-            }
+            at.done(done)?;
         }
+        *at.hidden = Some(hidden);
         if let Some(losses) = losses {
             let dropped = losses.least();
             plans.push(without(layer, experts, dropped, |_| SurvivorReason::Searched));
         }
-        steps.end_layer();
-    }
-    steps.end();
+        Ok(())
+    })?;
     Ok(plans)
 }
 
@@ -260,9 +266,9 @@ impl Losses {
 mod tests {
     use std::path::Path;
 
-    use moeprune_capture::TokenBlocks;
+    use moeprune_capture::{TokenBlocks, embed_blocks};
     use moeprune_core::{CorpusTag, Plan, Sparsity};
-    use moeprune_model::{Compute, DecoderLayer, Layer, NoSink};
+    use moeprune_model::{Compute, DecoderLayer, Embedding, Layer, NoSink};
 
     use super::*;
     use crate::{BudgetSpread, Silent, apply::KeptExperts};

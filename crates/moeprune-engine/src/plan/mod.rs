@@ -19,7 +19,7 @@ use moeprune_core::{
 use moeprune_model::check_runnable;
 use rayon::prelude::*;
 
-use crate::{Calibration, Error, Execution, ExpertStage, Grouped, Pipeline, Progress};
+use crate::{Calibration, Error, ExpertStage, Grouped, Job, Pipeline, Progress};
 
 use self::{
     budget::contract,
@@ -31,73 +31,100 @@ use self::{
 /// Version of the plan format this crate writes and reads.
 pub const PLAN_FORMAT: u32 = 1;
 
-/// Decides which experts go and how sparse the rest becomes. A pure function of its arguments:
-/// the same model, observation, request and stages give the same plan.
-///
-/// Reads headers and routers, nothing else. Where choosing a cluster's survivor takes reading
-/// experts ([`ExpertSelector::reads_experts`](moeprune_core::ExpertSelector::reads_experts): by
-/// default where a cluster has three or more), the layer's survivors are left open, for
-/// [`choose_survivors`] or [`apply`](crate::apply()).
-///
-/// # Errors
-/// If the request does not fit the model (top-k above the experts left, a
-/// total that cannot be reached), if an observation is needed and missing or of another model, or
-/// if a stage fails.
-pub fn plan(
-    checkpoint: &Checkpoint,
-    observation: Option<&Observation>,
-    request: &PruneRequest,
-    pipeline: &Pipeline,
-    progress: &mut dyn Progress,
-) -> Result<Plan, Error> {
-    note_storage(checkpoint, observation, progress)?;
-    let (spec, fingerprint) = begin(checkpoint, observation, request, pipeline)?;
-    if pipeline.experts.needs().calibration && request.experts.share > Sparsity::ZERO {
-        return Err(Error::Request(NEEDS_CALIBRATION.into()));
+impl Job<'_> {
+    /// Decides which experts go and how sparse the rest becomes. A pure function of its arguments:
+    /// the same model, observation, request and stages give the same plan.
+    ///
+    /// Reads headers and routers, nothing else. Where choosing a cluster's survivor takes reading
+    /// experts ([`ExpertSelector::reads_experts`](moeprune_core::ExpertSelector::reads_experts): by
+    /// default where a cluster has three or more), the layer's survivors are left open, for
+    /// [`choose_survivors`] or [`apply`](Self::apply).
+    ///
+    /// # Errors
+    /// If the request does not fit the model (top-k above the experts left, a total that cannot be
+    /// reached), if an observation is needed and missing or of another model, or if a stage fails.
+    pub fn plan(
+        &mut self,
+        request: &PruneRequest,
+        observation: Option<&Observation>,
+    ) -> Result<Plan, Error> {
+        note_storage(self.model, observation, self.progress)?;
+        let begun = Begun::new(self.model, observation, request, self.pipeline)?;
+        if self.pipeline.experts.needs().calibration && request.experts.share > Sparsity::ZERO {
+            return Err(Error::Request(NEEDS_CALIBRATION.into()));
+        }
+        let layers = expert_stage(self.model, observation, request, self.pipeline, self.progress)?;
+        begun.finish(layers, observation, request, self.pipeline)
     }
-    let layers = expert_stage(checkpoint, observation, request, pipeline, progress)?;
-    finish(spec, fingerprint, layers, observation, request, pipeline)
+
+    /// As [`plan`](Self::plan), for the expert stage that tries every subset of a layer's experts on
+    /// what the layer makes of calibration text (NAEE; Lu et al., arXiv 2402.14800). Runs the model
+    /// once, and each layer's experts on all tokens.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan); if there are more subsets than the pipeline allows, or the budget is
+    /// not uniform.
+    pub fn plan_searched(
+        &mut self,
+        request: &PruneRequest,
+        calibration: &Calibration,
+        observation: Option<&Observation>,
+    ) -> Result<Plan, Error> {
+        note_storage(self.model, observation, self.progress)?;
+        let begun = Begun::new(self.model, observation, request, self.pipeline)?;
+        check_runnable(begun.spec)?;
+        let Job { model, execution, .. } = *self;
+        let layers =
+            drop_least_missed(model, calibration, &request.experts, execution, self.progress)?;
+        let mut plan = begun.finish(layers, observation, request, self.pipeline)?;
+        plan.corpora.push(calibration.tag.clone());
+        plan.corpora.dedup();
+        Ok(plan)
+    }
 }
 
-/// As [`plan`], for the criterion that tries every subset of a layer's experts on what the layer
-/// makes of calibration text (NAEE; Lu et al., arXiv 2402.14800). Runs the model once, and each
-/// layer's experts on all tokens.
-///
-/// # Errors
-/// As [`plan`]; if there are more subsets than the pipeline allows, or the budget is not uniform.
-pub fn plan_searched(
-    checkpoint: &Checkpoint,
-    calibration: &Calibration,
-    observation: Option<&Observation>,
-    request: &PruneRequest,
-    pipeline: &Pipeline,
-    on: &Execution,
-    progress: &mut dyn Progress,
-) -> Result<Plan, Error> {
-    note_storage(checkpoint, observation, progress)?;
-    let (spec, fingerprint) = begin(checkpoint, observation, request, pipeline)?;
-    check_runnable(spec)?;
-    let layers = drop_least_missed(checkpoint, calibration, &request.experts, on, progress)?;
-    let mut plan = finish(spec, fingerprint, layers, observation, request, pipeline)?;
-    plan.corpora.push(calibration.tag.clone());
-    plan.corpora.dedup();
-    Ok(plan)
+/// A plan that is about to be made.
+struct Begun<'a> {
+    spec: &'a ModelSpec,
+    fingerprint: String,
 }
 
-/// Refuses what cannot work. Returns what the model is, and its fingerprint.
-fn begin<'a>(
-    checkpoint: &'a Checkpoint,
-    observation: Option<&Observation>,
-    request: &PruneRequest,
-    pipeline: &Pipeline,
-) -> Result<(&'a ModelSpec, String), Error> {
-    let spec = checkpoint.spec();
-    let fingerprint = checkpoint.fingerprint()?;
-    check_request(spec, request, pipeline)?;
-    if let Some(observation) = observation {
-        check_observation(observation, checkpoint)?;
+impl<'a> Begun<'a> {
+    /// Refuses what cannot work.
+    fn new(
+        checkpoint: &'a Checkpoint,
+        observation: Option<&Observation>,
+        request: &PruneRequest,
+        pipeline: &Pipeline,
+    ) -> Result<Self, Error> {
+        let spec = checkpoint.spec();
+        let fingerprint = checkpoint.fingerprint()?;
+        check_request(spec, request, pipeline)?;
+        if let Some(observation) = observation {
+            check_observation(observation, checkpoint)?;
+        }
+        Ok(Self { spec, fingerprint })
     }
-    Ok((spec, fingerprint))
+
+    fn finish(
+        self,
+        layers: Vec<LayerPlan>,
+        observation: Option<&Observation>,
+        request: &PruneRequest,
+        pipeline: &Pipeline,
+    ) -> Result<Plan, Error> {
+        let unstructured = unstructured_stage(self.spec, &layers, request, pipeline)?;
+        Ok(Plan {
+            format: PLAN_FORMAT,
+            tool: concat!("moeprune ", env!("CARGO_PKG_VERSION")).to_owned(),
+            model_fingerprint: self.fingerprint,
+            observation_sha256: observation.map(moeprune_capture::observation_sha256),
+            corpora: observation.map(|o| o.corpora.clone()).unwrap_or_default(),
+            recipe: request.recipe.clone(),
+            unstructured,
+            layers,
+        })
+    }
 }
 
 /// Notes an observation of the same model in other files.
@@ -121,27 +148,6 @@ pub fn stored_otherwise(what: &str) -> String {
         "note: the {what} was made from the same model, stored under other tensor names or in other \
          element types"
     )
-}
-
-fn finish(
-    spec: &ModelSpec,
-    model_fingerprint: String,
-    layers: Vec<LayerPlan>,
-    observation: Option<&Observation>,
-    request: &PruneRequest,
-    pipeline: &Pipeline,
-) -> Result<Plan, Error> {
-    let unstructured = unstructured_stage(spec, &layers, request, pipeline)?;
-    Ok(Plan {
-        format: PLAN_FORMAT,
-        tool: concat!("moeprune ", env!("CARGO_PKG_VERSION")).to_owned(),
-        model_fingerprint,
-        observation_sha256: observation.map(moeprune_capture::observation_sha256),
-        corpora: observation.map(|o| o.corpora.clone()).unwrap_or_default(),
-        recipe: request.recipe.clone(),
-        unstructured,
-        layers,
-    })
 }
 
 /// Refuses what cannot work before anything is read or run: an expert share that leaves fewer
@@ -276,7 +282,7 @@ fn expert_stage(
             ranking::rank(&**saliency, &behaviours, &budget, &protected)
         }
         ExpertStage::Grouped(grouped) => {
-            group(checkpoint, &behaviours, budget, &protected, grouped, progress)
+            group(checkpoint, &behaviours, (budget, &protected), grouped, progress)
         }
         ExpertStage::Searched { .. } => Err(Error::Request(NEEDS_CALIBRATION.into())),
     }
@@ -286,8 +292,7 @@ fn expert_stage(
 fn group(
     checkpoint: &Checkpoint,
     behaviours: &[LayerBehaviour<'_>],
-    budget: ExpertBudget,
-    protected: &Protected,
+    (budget, protected): (ExpertBudget, &Protected),
     grouped: &Grouped,
     progress: &mut dyn Progress,
 ) -> Result<Vec<LayerPlan>, Error> {

@@ -12,7 +12,7 @@ use crate::{
     session::{Record, Session},
 };
 
-/// Chooses the survivors that a plan leaves open. [`apply`](crate::apply()) does so by itself.
+/// Chooses the survivors that a plan leaves open. [`Job::apply`](crate::Job::apply) does so by itself.
 ///
 /// # Errors
 /// If an expert cannot be read or is not finite, or the selector fails.

@@ -8,9 +8,10 @@ use std::{
 
 use candle_core::{DType, Tensor};
 use moeprune_capture::TokenBlocks;
+use moeprune_model::Compute;
 
 use super::{Pass, remove};
-use crate::{Error, Execution};
+use crate::Error;
 
 const PREFIX: &str = "hidden-";
 
@@ -39,19 +40,28 @@ fn write(tensor: &Tensor, file: &mut dyn Write) -> Result<io::Result<()>, Error>
     Ok(file.write_all(&bytes))
 }
 
+/// What hidden states are of, and where they are needed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HiddenShape<'a> {
+    pub(crate) blocks: &'a TokenBlocks,
+    /// Numbers per token.
+    pub(crate) width: usize,
+    pub(crate) micro_batch: usize,
+    pub(crate) compute: &'a Compute,
+}
+
 /// Reads what [`save`] wrote: one tensor `[blocks, tokens, width]` for each micro-batch.
 pub(super) fn load(
     state: &Path,
     pass: Pass,
     layer: usize,
-    blocks: &TokenBlocks,
-    width: usize,
-    on: &Execution,
+    shape: &HiddenShape<'_>,
 ) -> Result<Vec<Tensor>, Error> {
+    let HiddenShape { blocks, width, micro_batch, compute } = *shape;
     let path = place(state, pass, layer);
     let failed = |e| Error::io(&path, "read", e);
     let mut file = File::open(&path).map_err(failed)?;
-    let (device, dtype) = (on.compute().device(), on.compute().dtype());
+    let (device, dtype) = (compute.device(), compute.dtype());
     let size = dtype.size_in_bytes();
     let expected = blocks.tokens() * width as u64 * size as u64;
     let got = file.metadata().map_err(failed)?.len();
@@ -62,7 +72,7 @@ pub(super) fn load(
         )));
     }
     let mut hidden = Vec::new();
-    for batch in blocks.batches(on.micro_batch()) {
+    for batch in blocks.batches(micro_batch) {
         let shape = [batch.len(), batch[0].len(), width];
         let mut bytes = vec![0; shape.iter().product::<usize>() * size];
         file.read_exact(&mut bytes).map_err(failed)?;
@@ -91,7 +101,6 @@ fn place(state: &Path, pass: Pass, layer: usize) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
-    use moeprune_model::Compute;
 
     use super::*;
 
@@ -108,9 +117,10 @@ mod tests {
         save(dir.path(), Pass::Prune, 7, &hidden).unwrap();
         save(dir.path(), Pass::Prune, 6, &hidden).unwrap();
         remove_all_but(dir.path(), Some((Pass::Prune, 7))).unwrap();
-        let on = &Execution::cpu();
-        assert!(load(dir.path(), Pass::Prune, 6, &blocks, 4, on).is_err());
-        let back = load(dir.path(), Pass::Prune, 7, &blocks, 4, on).unwrap();
+        let compute = &Compute::cpu();
+        let shape = HiddenShape { blocks: &blocks, width: 4, micro_batch: 1, compute };
+        assert!(load(dir.path(), Pass::Prune, 6, &shape).is_err());
+        let back = load(dir.path(), Pass::Prune, 7, &shape).unwrap();
         for (was, is) in hidden.iter().zip(&back) {
             assert_eq!(was.dims(), is.dims());
             let bits = |t: &Tensor| -> Vec<u32> {
@@ -119,10 +129,11 @@ mod tests {
             };
             assert_eq!(bits(was), bits(is));
         }
-        let message = load(dir.path(), Pass::Prune, 7, &blocks, 8, on).unwrap_err().to_string();
+        let wide = HiddenShape { width: 8, ..shape };
+        let message = load(dir.path(), Pass::Prune, 7, &wide).unwrap_err().to_string();
         assert!(message.contains("96 bytes instead of 192"), "{message}");
-        let two = &Execution::on(Compute::cpu(), Some(2));
-        let together = load(dir.path(), Pass::Prune, 7, &blocks, 4, two).unwrap();
+        let two = HiddenShape { micro_batch: 2, ..shape };
+        let together = load(dir.path(), Pass::Prune, 7, &two).unwrap();
         assert_eq!((together.len(), together[0].dims()), (1, &[2, 3, 4][..]));
         remove_all_but(dir.path(), None).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);

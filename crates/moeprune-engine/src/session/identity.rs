@@ -201,7 +201,16 @@ fn leaves(path: &str, value: &Value, found: &mut BTreeMap<String, String>) {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt;
+
+    use moeprune_core::{
+        BoundScorer, LayerProfile, LinearView, Sparsity, SparsityAllocator, StageError,
+        WeightScorer,
+    };
+    use moeprune_score::{Magnitude, PerRow, Rounding};
     use serde_json::json;
+
+    use crate::{ExpertStage, Scored, Stage, WeightStage};
 
     use super::*;
 
@@ -214,6 +223,68 @@ mod tests {
         let mut other = begun();
         change(&mut other);
         assert_eq!(begun().changes(&other), expected);
+    }
+
+    /// Prints nothing of its parameter.
+    #[derive(Debug)]
+    struct Hides;
+
+    impl WeightScorer for Hides {
+        fn bind<'a>(
+            &'a self,
+            linear: &LinearView<'a>,
+        ) -> Result<Box<dyn BoundScorer + 'a>, StageError> {
+            Magnitude.bind(linear)
+        }
+    }
+
+    /// Prints where it lies.
+    struct Moves(Box<u8>);
+
+    impl fmt::Debug for Moves {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "Moves at {:p}", self.0)
+        }
+    }
+
+    impl SparsityAllocator for Moves {
+        fn allocate(
+            &self,
+            layers: &[LayerProfile],
+            ratio: Sparsity,
+        ) -> Result<Vec<Sparsity>, StageError> {
+            Ok(vec![ratio; layers.len()])
+        }
+    }
+
+    fn with(scorer: Stage<dyn WeightScorer>) -> RunIdentity {
+        let pipeline = Pipeline {
+            experts: ExpertStage::Searched { most_subsets: 1 },
+            weights: WeightStage::Scored(Scored {
+                scorer,
+                pattern: Stage::identified(Box::new(PerRow), "row".into()),
+                rounding: Rounding::Exact,
+            }),
+            allocator: Stage::identified(Box::new(Moves(Box::new(0))), "moves".into()),
+        };
+        RunIdentity::default().with_recipe(&Value::Null, &pipeline)
+    }
+
+    #[test]
+    fn stages_are_told_apart_by_their_identity_and_not_by_how_they_print() {
+        let hides = |power: f64| -> RunIdentity {
+            let identity = json!({ "name": "hides", "power": power });
+            with(Stage::identified(Box::new(Hides), identity))
+        };
+        let nothing: [&str; 0] = [];
+        assert_eq!(hides(1.0).changes(&hides(1.0)), nothing);
+        assert_eq!(
+            hides(1.0).changes(&hides(2.0)),
+            ["the scorer was {\"name\":\"hides\",\"power\":1.0}, and is \
+              {\"name\":\"hides\",\"power\":2.0} now"]
+        );
+        let unknown = || with(Stage::new(Box::new(Hides)));
+        assert_eq!(unknown().changes(&unknown()).len(), 1);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod identity;
 mod journal;
 mod record;
 
+pub(crate) use hidden::HiddenShape;
 pub use identity::RunIdentity;
 pub(crate) use journal::Journal;
 pub use record::LayerZeros;
@@ -26,10 +27,10 @@ use std::{
 };
 
 use candle_core::Tensor;
-use moeprune_capture::{TokenBlocks, read_observation, write_observation};
+use moeprune_capture::{read_observation, write_observation};
 use moeprune_core::{LayerObservation, LayerPlan, Observation};
 
-use crate::{Error, Execution};
+use crate::Error;
 
 /// What to do about the work of a run that was interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -141,13 +142,11 @@ impl Session {
         &self,
         pass: Pass,
         layer: usize,
-        blocks: &TokenBlocks,
-        width: usize,
-        on: &Execution,
+        shape: &HiddenShape<'_>,
     ) -> Result<Vec<Tensor>, Error> {
         match &self.place {
             None => Err(Error::Resume("a run without a place has no state".to_owned())),
-            Some(place) => hidden::load(&place.state, pass, layer, blocks, width, on),
+            Some(place) => hidden::load(&place.state, pass, layer, shape),
         }
     }
 

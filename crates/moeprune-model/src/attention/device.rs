@@ -11,8 +11,9 @@ use crate::{
     rotary::RotaryTable,
 };
 
-/// Queries of a sequence whose scores exist at once; keys that none of them sees are left out.
-const QUERIES: usize = 512;
+/// Queries of a sequence whose scores exist at once on a device; keys that none of them sees are left
+/// out.
+pub const DEVICE_QUERIES: usize = 512;
 
 /// As the host's: `qkv` is `[tokens, row_width]`; returns `[tokens, query_width]`.
 pub(super) fn attend(
@@ -63,9 +64,9 @@ fn attend_one(
 
     let query = query.reshape((heads.kv_heads, heads.group, len, heads.dim))?;
     let (key, value) = (key.squeeze(0)?, value.squeeze(0)?);
-    let mut mixed = Vec::with_capacity(len.div_ceil(QUERIES));
-    for first in (0..len).step_by(QUERIES) {
-        let count = QUERIES.min(len - first);
+    let mut mixed = Vec::with_capacity(len.div_ceil(DEVICE_QUERIES));
+    for first in (0..len).step_by(DEVICE_QUERIES) {
+        let count = DEVICE_QUERIES.min(len - first);
         let seen = heads.first_visible(before + first)..before + first + count;
         let rows = heads.group * count;
         let query = query.narrow(2, first, count)?.reshape((heads.kv_heads, rows, heads.dim))?;

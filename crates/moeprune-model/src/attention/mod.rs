@@ -15,6 +15,8 @@ use crate::{
 mod device;
 mod host;
 
+pub use device::DEVICE_QUERIES;
+
 pub(crate) use host::HeadCache;
 
 /// `softmax(q · kᵀ / sqrt(head_dim)) · v` for each query head; query heads share key-value heads

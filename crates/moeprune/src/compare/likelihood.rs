@@ -1,10 +1,10 @@
 //! How well a model predicts text, one layer in memory at a time.
 
-use moeprune_capture::{ObserverOptions, TokenBlocks, embed_blocks, observe_and_advance, passes};
+use moeprune_capture::{ObserverOptions, TokenBlocks, observe_and_advance, passes};
 use moeprune_core::{ModelSpec, TensorSource};
-use moeprune_model::{Embedding, Head};
+use moeprune_model::Head;
 
-use moeprune_engine::{Execution, Progress, Steps};
+use moeprune_engine::{Execution, Progress, Route, walk};
 
 use crate::Error;
 
@@ -49,21 +49,19 @@ pub(crate) fn likelihood(
     progress: &mut dyn Progress,
 ) -> Result<Likelihood, Error> {
     let compute = on.compute();
-    let embedding = Embedding::load(source, spec, compute)?;
-    let mut hidden = embed_blocks(&embedding, blocks, on.micro_batch())?;
-    drop(embedding);
-    let layers = spec.layers.len();
-    let mut steps = Steps::tokens(step, layers, blocks.tokens(), 0, progress);
+    let tokens = blocks.tokens();
+    let work: Vec<u64> = (0..spec.layers.len()).map(|layer| passes(spec, layer, tokens)).collect();
+    let (micro_batch, execution) = (on.micro_batch(), on);
+    let route =
+        Route { source, spec, blocks: Some(blocks), micro_batch, execution, step, work: &work };
     let nothing = ObserverOptions { routing: false, inputs: false, hessians: false };
-    for layer in 0..layers {
-        steps.begin_layer(layer, passes(spec, layer, blocks.tokens()));
-        let watch = &mut |more| steps.watch(more);
+    let hidden = walk(&route, progress, |mut at| {
+        let (layer, hidden) = (at.layer, at.take_hidden());
         let (_, outputs) =
-            observe_and_advance(source, spec, compute, layer, hidden, nothing, watch)?;
-        hidden = outputs;
-        steps.end_layer();
-    }
-    steps.end();
+            observe_and_advance(source, spec, compute, layer, hidden, nothing, at.watch)?;
+        *at.hidden = Some(outputs);
+        Ok(())
+    })?;
     let head = Head::load(source, spec, compute)?;
     let mut found = Vec::with_capacity(blocks.blocks().len());
     let mut tokens = blocks.blocks().iter();

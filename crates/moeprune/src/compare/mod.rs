@@ -17,7 +17,8 @@ use moeprune_core::{
 use moeprune_eval::load_documents;
 
 use moeprune_engine::{
-    Execution, KeptExperts, Pipeline, Progress, UnwrittenModel, choose_survivors, tokenizer_for,
+    Execution, Job, KeptExperts, Pipeline, Progress, UnwrittenModel, choose_survivors,
+    tokenizer_for,
 };
 
 use crate::{
@@ -158,9 +159,10 @@ impl<'a> Pruned<'a> {
         run: impl FnOnce(&UnwrittenModel<'_>, &mut dyn Progress) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let kept = KeptExperts::new(self.checkpoint, &self.plan);
-        let model =
-            UnwrittenModel::new(&kept, &self.plan, &self.pipeline, self.observation, on, progress)?;
-        run(&model, progress)
+        let (model, pipeline) = (self.checkpoint, &self.pipeline);
+        let mut job = Job { model, pipeline, execution: on, progress };
+        let model = UnwrittenModel::new(&kept, &self.plan, self.observation, &mut job)?;
+        run(&model, job.progress)
     }
 
     fn cut(

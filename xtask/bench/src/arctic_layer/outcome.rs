@@ -12,6 +12,7 @@ use super::{
 };
 use moeprune::{
     Error, Execution, Pipeline, Recipe,
+    engine::Job,
     recipe::StageChoice,
     timed::{PartTimes, Spent, time_parts},
 };
@@ -141,7 +142,8 @@ impl Outcome {
         let out = layer.dir().join(format!("parts-{}", std::process::id()));
         super::disk::drop_cached(&layer.files())?;
         let calibration = &layer.calibration;
-        let times = time_parts(checkpoint, &out, calibration, ratio, pipeline, on, terminal)?;
+        let mut job = Job { model: checkpoint, pipeline, execution: on, progress: &mut *terminal };
+        let times = time_parts(&mut job, &out, calibration, ratio)?;
         let ceilings = Ceilings::measure(layer, &times, on)?;
         let how = How { recipe, pipeline, on };
         let whole = whole::from_disk(layer, how, terminal)?;
