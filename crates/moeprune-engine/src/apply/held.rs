@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use moeprune_core::{
-    LayerTensor, LinearId, LinearShape, MlpProjection, StageError, TensorBytes, TensorId,
-    TensorSource,
+    LayerTensor, LinearId, LinearShape, LinearView, MlpProjection, StageError, TensorBytes,
+    TensorId, TensorSource,
 };
-use moeprune_model::{Compute, Expert, ExpertTensors, LayerTrunk};
+use moeprune_model::{Compute, Expert, ExpertTensors, LayerTrunk, for_each_uploaded_expert};
+use moeprune_score::{ScoreSum, count_above, score_sum};
 
-use super::{KeptExperts, in_place, layer::Stages};
+use super::{KeptExperts, in_place, stages::Stages};
 use crate::Error;
 
 /// How one Linear of a layer is to be masked.
@@ -24,6 +25,60 @@ pub(super) enum HeldWeight<'a> {
     Host(TensorBytes<'a>),
     /// `[rows, cols]` in the type it is stored in.
     Device(Tensor),
+}
+
+impl HeldWeight<'_> {
+    /// Adds up the weight's scores.
+    pub(super) fn score_sum(
+        &self,
+        linear: &LinearView<'_>,
+        stages: Stages<'_>,
+    ) -> Result<ScoreSum, Error> {
+        let weights = &stages.pipeline.weights;
+        match self {
+            Self::Host(bytes) => Ok(score_sum(bytes, linear, &*weights.scored().scorer)?),
+            Self::Device(weight) => {
+                in_place::score_sum_of(weight, linear, weights, stages.execution)
+            }
+        }
+    }
+
+    /// Counts the weight's scores above a threshold.
+    pub(super) fn count_above(
+        &self,
+        linear: &LinearView<'_>,
+        threshold: f64,
+        stages: Stages<'_>,
+    ) -> Result<u64, Error> {
+        let weights = &stages.pipeline.weights;
+        match self {
+            Self::Host(bytes) => {
+                Ok(count_above(bytes, linear, &*weights.scored().scorer, threshold)?)
+            }
+            Self::Device(weight) => {
+                in_place::count_above_of(weight, linear, threshold, weights, stages.execution)
+            }
+        }
+    }
+}
+
+/// Hands over a layer's experts, each read, and brought to the device, while the one before it is in
+/// use.
+pub(super) fn for_each_expert<'a>(
+    stages: Stages<'a>,
+    layer: usize,
+    mut visit: impl FnMut(HeldExpert<'a>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let (kept, compute) = (stages.kept, stages.execution.compute());
+    let experts = stages.experts(layer);
+    if !compute.holds_stored() {
+        return moeprune_model::for_each_expert(kept, layer, &experts, |expert| {
+            visit(HeldExpert::Host(expert))
+        });
+    }
+    for_each_uploaded_expert(kept, kept.spec(), compute, layer, &experts, |expert| {
+        visit(HeldExpert::Device(expert))
+    })
 }
 
 /// An expert.
@@ -50,7 +105,7 @@ impl<'a> HeldExpert<'a> {
         match self {
             Self::Device(expert) => run(expert),
             Self::Host(stored) => {
-                let (spec, compute) = (stages.kept.spec(), stages.on.compute());
+                let (spec, compute) = (stages.kept.spec(), stages.execution.compute());
                 run(&Expert::load(stored, spec, layer, stored.expert, compute)?)
             }
         }
@@ -126,7 +181,7 @@ pub(super) enum HeldTrunk<'a> {
 
 impl<'a> HeldTrunk<'a> {
     pub(super) fn load(stages: Stages<'a>, layer: usize) -> Result<Self, Error> {
-        let (kept, compute) = (stages.kept, stages.on.compute());
+        let (kept, compute) = (stages.kept, stages.execution.compute());
         if !compute.holds_stored() {
             return Ok(Self::Host(MaskedTrunk { kept, linears: BTreeMap::new() }));
         }
@@ -143,7 +198,7 @@ impl<'a> HeldTrunk<'a> {
         match self {
             Self::Device(trunk) => run(trunk),
             Self::Host(source) => {
-                let (spec, compute) = (stages.kept.spec(), stages.on.compute());
+                let (spec, compute) = (stages.kept.spec(), stages.execution.compute());
                 run(&LayerTrunk::load(source, spec, layer, compute)?)
             }
         }
@@ -185,7 +240,7 @@ impl<'a> HeldTrunk<'a> {
                 .iter()
                 .map(|shape| {
                     let weight = on_device(trunk.weight(shape.id)?)?;
-                    Ok((shape.id, stages.on.compute().download(&weight)?))
+                    Ok((shape.id, stages.execution.compute().download(&weight)?))
                 })
                 .collect(),
         }

@@ -14,7 +14,9 @@ mod held;
 mod in_place;
 mod kept_experts;
 mod layer;
+mod measure;
 mod ratios;
+mod stages;
 mod statistics;
 #[cfg(target_os = "linux")]
 pub mod timed;
@@ -24,7 +26,8 @@ mod writing;
 pub use kept_experts::KeptExperts;
 pub use unwritten::UnwrittenModel;
 
-use layer::{PrunedLayer, Stages};
+use layer::PrunedLayer;
+use stages::Stages;
 use statistics::Statistics;
 use writing::Output;
 
@@ -118,7 +121,7 @@ pub(crate) fn apply_plan(
     plan: Plan,
     inputs: Inputs<'_>,
 ) -> Result<Applied, Error> {
-    let Job { model: checkpoint, pipeline, execution: on, .. } = *job;
+    let Job { model: checkpoint, pipeline, execution, .. } = *job;
     let progress = &mut *job.progress;
     check_plan(checkpoint, &plan)?;
     note_storage(checkpoint, &plan, inputs, progress)?;
@@ -134,7 +137,7 @@ pub(crate) fn apply_plan(
     let promises = plan.promises().unwrap_or_default();
     let expert_ratios =
         plan.unstructured.as_ref().map_or(&[][..], |asked| asked.expert_ratios.as_slice());
-    let stages = Stages { kept: &kept, promises, pipeline, on, expert_ratios };
+    let stages = Stages { kept: &kept, promises, pipeline, execution, expert_ratios };
     let ratios = match &plan.unstructured {
         None => None,
         Some(asked) => {
@@ -152,7 +155,7 @@ pub(crate) fn apply_plan(
     let bytes_written = output.finish()?;
     clock.end_step(step_of(ratios.as_deref()));
     let (layers, statistics) = (session.written()?, statistics.source());
-    let (device, clock) = (on.name(), clock.clone());
+    let (device, clock) = (execution.name(), clock.clone());
     drop(kept);
     Ok(Applied { plan, ratios, layers, bytes_written, statistics, corpora, device, clock })
 }

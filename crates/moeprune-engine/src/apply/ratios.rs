@@ -2,10 +2,7 @@
 
 use moeprune_core::{LayerProfile, LinearShape, Sparsity, UnstructuredPlan};
 
-use super::{
-    layer::{Stages, measure_layer},
-    statistics::Statistics,
-};
+use super::{measure::measure_layer, stages::Stages, statistics::Statistics};
 use crate::{
     Error, Progress,
     session::{Pass, Record, Session},

@@ -253,7 +253,8 @@ impl<'a> Timing<'a> {
         let inputs = observer.input_of(id)?.filter(|moments| moments.tokens > 0);
         let linear = LinearView { layer: LAYER, id, rows, cols, inputs };
         let Self { pipeline, on, ratio, .. } = *self;
-        let masking = Masking { linear, hessian: None, ratio, weights: &pipeline.weights, on };
+        let masking =
+            Masking { linear, hessian: None, ratio, weights: &pipeline.weights, execution: on };
         let spent = &mut self.times.mask;
         match (on_device, stored) {
             (Some(weight), _) => {
