@@ -81,7 +81,7 @@ impl Counting {
         let ends = stops.iter().filter(|stop| empty_counts || !stop.is_empty());
         let end = ends.filter_map(|stop| answer.find(stop.as_str())).min();
         let early = usize::from(self.fault == Fault::StopsEarly);
-        end.map_or(answer.clone(), |end| answer[..end.saturating_sub(early)].to_owned())
+        end.map_or_else(|| answer.clone(), |end| answer[..end.saturating_sub(early)].to_owned())
     }
 }
 

@@ -52,7 +52,7 @@ impl Output {
         for (path, why) in directory.copy_auxiliary(source)?.left_out {
             progress.note(&format!("not copied: {} ({why})", path.display()));
         }
-        directory.write("config.json", config.as_bytes())?;
+        directory.write_config(&config)?;
         let mut writer = ShardedWriter::resume(directory.path(), source.output_form(), tensors)?;
         directory.check_room(writer.planned_bytes())?;
         if session.outside_written() {
