@@ -15,39 +15,49 @@ use moeprune_core::{
 };
 
 use super::{
-    held::{HeldExpert, HeldTrunk, for_each_expert},
     in_place::Masking,
     stages::{Stages, view},
     statistics::Moments,
+    worker::{TrunkPass, Worker},
     writing::Output,
 };
 use crate::{Error, walk::AtLayer};
 
+/// How one layer is pruned.
+#[derive(Clone, Copy)]
+pub(super) struct PruneTask<'t> {
+    /// Statistics of an observation, for a layer that is not run.
+    pub(super) stored: Option<&'t LayerObservation>,
+    /// The layer's ratio.
+    pub(super) ratio: Sparsity,
+}
+
 /// Zeroes weights of a layer, writes all of it, and replaces its inputs by its outputs.
-pub(super) fn prune_layer(
+pub(super) fn prune_layer<'a, W: Worker<'a>>(
+    worker: &W,
     stages: Stages<'_>,
     at: &mut AtLayer<'_>,
-    stored: Option<&LayerObservation>,
     output: &mut Output,
-    ratio: Sparsity,
+    task: PruneTask<'_>,
 ) -> Result<PrunedLayer, Error> {
     let AtLayer { layer, hidden, watch, .. } = at;
     let (layer, kept) = (*layer, stages.kept);
     let observer = stages.observer(layer, stages.pipeline.weights.needs().hessians)?;
     let done = PrunedLayer::default();
     let (dense, pruned) = (None, None);
-    let mut work = Pruning { stages, layer, stored, ratio, observer, dense, pruned, done };
+    let mut work = Pruning { worker, stages, layer, task, observer, dense, pruned, done };
     let linears = work.trunk(hidden, watch)?;
-    output.put_trunk(kept, layer, &linears)?;
+    let bytes = || linears.values().map(|linear| linear.bytes().len());
+    let written = bytes().sum::<usize>() as u64;
+    worker.write(written, &mut || output.put_trunk(kept, layer, &linears))?;
     if work.dense.is_none() {
-        watch_bytes(linears.values().map(|linear| linear.bytes().len()), watch)?;
+        watch_bytes(bytes(), watch)?;
     }
     drop(linears);
-    output.write_behind(kept, stages.execution.compute(), layer, |write| {
-        for_each_expert(stages, layer, |mut expert| {
-            work.expert(&mut expert, watch)?;
-            let e = expert.index();
-            for (projection, weight) in expert.into_finished()? {
+    output.write_behind(kept, worker, layer, |write| {
+        worker.for_each_expert(layer, &stages.experts(layer), &mut |e, mut expert| {
+            work.expert(e, &mut expert, watch)?;
+            for (projection, weight) in worker.finish_expert(expert)? {
                 write(LinearId::Expert(e, projection), weight)?;
             }
             Ok(())
@@ -58,13 +68,11 @@ pub(super) fn prune_layer(
 }
 
 /// A layer on its way from its weights as they are to the zeroed ones.
-struct Pruning<'a> {
-    stages: Stages<'a>,
+struct Pruning<'p, W> {
+    worker: &'p W,
+    stages: Stages<'p>,
     layer: usize,
-    /// Statistics of an observation, for a layer that is not run.
-    stored: Option<&'a LayerObservation>,
-    /// The layer's ratio.
-    ratio: Sparsity,
+    task: PruneTask<'p>,
     /// Statistics of the run.
     observer: LayerObserver,
     /// The layer as it was; `None` if nothing is run.
@@ -74,67 +82,59 @@ struct Pruning<'a> {
     done: PrunedLayer,
 }
 
-impl Pruning<'_> {
+impl<'a, W: Worker<'a>> Pruning<'_, W> {
     /// Runs the trunk, zeroes weights of it, and runs it again. Returns the Linears that were zeroed.
     fn trunk(
         &mut self,
         hidden: &mut Option<Vec<Tensor>>,
         watch: Watch<'_>,
     ) -> Result<BTreeMap<LinearId, TensorBytes<'static>>, Error> {
-        let (stages, layer) = (self.stages, self.layer);
-        let mut trunk = HeldTrunk::load(stages, layer)?;
+        let Self { worker, stages, layer, task, .. } = *self;
+        let mut trunk = worker.load_trunk(layer)?;
         if let Some(hidden) = hidden.as_deref() {
-            let observer = &mut self.observer;
-            self.dense = Some(trunk.run(stages, layer, |trunk| {
-                Ok(LayerRun::watch_only(trunk, layer, hidden, observer, watch)?)
-            })?);
+            let pass = TrunkPass::Watch(hidden, &mut self.observer);
+            self.dense = Some(worker.run_trunk(layer, &trunk, pass, watch)?);
         }
         let mut masked = stages.prunable(layer);
         masked.retain(|shape| shape.id.expert().is_none());
         for &shape in &masked {
             let hessian = self.observer.hessian_of(shape.id)?;
-            let moments = Moments::of_layer(&self.dense, &self.observer, self.stored);
+            let moments = Moments::of_layer(&self.dense, &self.observer, task.stored);
             let linear = view(layer, shape, &moments)?;
-            let masking = stages.masking(linear, hessian, self.ratio);
+            let masking = stages.masking(linear, hessian, task.ratio);
             self.done.count(&masking);
-            trunk.mask(layer, shape, &masking)?;
+            worker.mask_trunk(&mut trunk, &masking)?;
             stop_if_asked(watch)?;
         }
         self.observer.forget_hessians(None);
         if let Some(hidden) = hidden.take() {
-            self.pruned = Some(trunk.run(stages, layer, |trunk| {
-                Ok(LayerRun::advance(trunk, layer, hidden, None, watch)?)
-            })?);
+            let pass = TrunkPass::Advance(hidden, None);
+            self.pruned = Some(worker.run_trunk(layer, &trunk, pass, watch)?);
         }
-        trunk.into_masked(stages, &masked)
+        worker.finish_trunk(trunk, &masked)
     }
 
     /// Runs an expert on its tokens, zeroes weights of it, and runs it again.
-    fn expert(&mut self, expert: &mut HeldExpert<'_>, watch: Watch<'_>) -> Result<(), Error> {
-        let (stages, layer, e) = (self.stages, self.layer, expert.index());
+    fn expert(&mut self, e: usize, expert: &mut W::Expert, watch: Watch<'_>) -> Result<(), Error> {
+        let Self { worker, stages, layer, .. } = *self;
         stop_if_asked(watch)?;
         if let Some(dense) = &mut self.dense
             && dense.tokens(e) > 0
         {
-            let observer = &mut self.observer;
-            expert.run(stages, layer, |expert| {
-                Ok(dense.expert(e, expert, Some(observer), watch)?)
-            })?;
+            worker.run_expert(expert, dense, Some(&mut self.observer), watch)?;
         }
-        self.mask_expert(expert)?;
+        self.mask_expert(e, expert)?;
         self.observer.forget_hessians(Some(e));
         match &mut self.pruned {
-            Some(pruned) if pruned.tokens(e) > 0 => {
-                expert.run(stages, layer, |expert| Ok(pruned.expert(e, expert, None, watch)?))
-            }
+            Some(pruned) if pruned.tokens(e) > 0 => worker.run_expert(expert, pruned, None, watch),
             Some(_) => Ok(()),
             None => watch_bytes([stages.expert_bytes(layer, e)], watch),
         }
     }
 
-    fn mask_expert(&mut self, expert: &mut HeldExpert<'_>) -> Result<(), Error> {
-        let (stages, layer, e) = (self.stages, self.layer, expert.index());
-        let moments = Moments::of_layer(&self.dense, &self.observer, self.stored);
+    fn mask_expert(&mut self, e: usize, expert: &mut W::Expert) -> Result<(), Error> {
+        let Self { worker, stages, layer, task, .. } = *self;
+        let moments = Moments::of_layer(&self.dense, &self.observer, task.stored);
         let reached = moments.reached(e)?;
         if !reached {
             self.done.idle.push(e);
@@ -147,9 +147,9 @@ impl Pruning<'_> {
             let Some(shape) = stages.shape_of(layer, id) else { continue };
             let hessian = self.observer.hessian_of(id)?;
             let linear = view(layer, shape, &moments)?;
-            let masking = stages.masking(linear, hessian, stages.ratio_of(layer, id, self.ratio));
+            let masking = stages.masking(linear, hessian, stages.ratio_of(layer, id, task.ratio));
             self.done.count(&masking);
-            expert.mask(projection, &masking)?;
+            worker.mask_expert(expert, projection, &masking)?;
         }
         Ok(())
     }

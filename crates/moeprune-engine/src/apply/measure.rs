@@ -11,16 +11,17 @@ use moeprune_core::{LayerObservation, LinearId, LinearShape};
 use moeprune_score::ScoreSum;
 
 use super::{
-    held::{HeldExpert, HeldTrunk, HeldWeight, for_each_expert},
     layer::{stop_if_asked, watch_bytes},
     stages::{Stages, view},
     statistics::Moments,
+    worker::{TrunkPass, Worker},
 };
 use crate::{Error, walk::AtLayer};
 
 /// The percentage of a layer's scores above `multiplier` times their mean; replaces the layer's
 /// inputs by its outputs. Linears that no token reached do not count.
-pub(super) fn measure_layer(
+pub(super) fn measure_layer<'a, W: Worker<'a>>(
+    worker: &W,
     stages: Stages<'_>,
     at: &mut AtLayer<'_>,
     stored: Option<&LayerObservation>,
@@ -32,16 +33,17 @@ pub(super) fn measure_layer(
         stages.prunable(layer).into_iter().partition(|shape| shape.id.expert().is_none());
     let observer = stages.observer(layer, false)?;
     let run = None;
-    let mut work = Measuring { stages, layer, stored, trunk, experts, observer, run };
+    let mut work = Measuring { worker, stages, layer, stored, trunk, experts, observer, run };
     // Where a device has room for them, experts stay between the two times they are gone through.
     let mut held_experts = stages.execution.holds_layer().then(Vec::new);
-    let held = HeldTrunk::load(stages, layer)?;
+    let held = worker.load_trunk(layer)?;
     let mut sums = BTreeMap::new();
     work.add_trunk(&held, hidden.take(), &mut sums, watch)?;
-    for_each_expert(stages, layer, |expert| {
-        work.add_expert(&expert, &mut sums, watch)?;
+    let all_experts = stages.experts(layer);
+    worker.for_each_expert(layer, &all_experts, &mut |e, expert| {
+        work.add_expert(e, &expert, &mut sums, watch)?;
         if let Some(held) = &mut held_experts {
-            held.push(expert);
+            held.push((e, expert));
         }
         Ok(())
     })?;
@@ -52,14 +54,14 @@ pub(super) fn measure_layer(
     let mut above = 0;
     if let Some(threshold) = sum.threshold(multiplier) {
         above += work.trunk_above(&held, threshold)?;
-        let mut count = |expert: HeldExpert<'_>| {
+        let mut count = |e, expert| {
             stop_if_asked(watch)?;
-            above += work.expert_above(&expert, threshold)?;
+            above += work.expert_above(e, &expert, threshold)?;
             Ok(())
         };
         match held_experts {
-            Some(held) => held.into_iter().try_for_each(&mut count)?,
-            None => for_each_expert(stages, layer, &mut count)?,
+            Some(held) => held.into_iter().try_for_each(|(e, expert)| count(e, expert))?,
+            None => worker.for_each_expert(layer, &all_experts, &mut count)?,
         }
     }
     **hidden = work.run.map(LayerRun::finish).transpose()?;
@@ -67,11 +69,12 @@ pub(super) fn measure_layer(
 }
 
 /// A layer that is measured.
-struct Measuring<'a> {
-    stages: Stages<'a>,
+struct Measuring<'m, W> {
+    worker: &'m W,
+    stages: Stages<'m>,
     layer: usize,
     /// Statistics of an observation, for a layer that is not run.
-    stored: Option<&'a LayerObservation>,
+    stored: Option<&'m LayerObservation>,
     /// Linears of the trunk.
     trunk: Vec<LinearShape>,
     /// Linears of the experts.
@@ -85,24 +88,22 @@ struct Measuring<'a> {
 /// The sum of the scores of each Linear.
 type Sums = BTreeMap<LinearId, ScoreSum>;
 
-impl Measuring<'_> {
+impl<'a, W: Worker<'a>> Measuring<'_, W> {
     /// Runs the trunk and adds up its scores.
     fn add_trunk(
         &mut self,
-        held: &HeldTrunk<'_>,
+        held: &W::Trunk,
         hidden: Option<Vec<Tensor>>,
         sums: &mut Sums,
         watch: Watch<'_>,
     ) -> Result<(), Error> {
-        let (stages, layer) = (self.stages, self.layer);
+        let Self { worker, layer, .. } = *self;
         if let Some(hidden) = hidden {
-            let observer = &mut self.observer;
-            self.run = Some(held.run(stages, layer, |trunk| {
-                Ok(LayerRun::advance(trunk, layer, hidden, Some(observer), watch)?)
-            })?);
+            let pass = TrunkPass::Advance(hidden, Some(&mut self.observer));
+            self.run = Some(worker.run_trunk(layer, held, pass, watch)?);
         }
         for &shape in &self.trunk {
-            sums.insert(shape.id, self.score_sum(shape, &held.weight(layer, shape)?)?);
+            sums.insert(shape.id, self.score_sum(shape, &worker.trunk_weight(held, shape.id)?)?);
             stop_if_asked(watch)?;
         }
         Ok(())
@@ -111,22 +112,22 @@ impl Measuring<'_> {
     /// Runs an expert on its tokens and adds up its scores.
     fn add_expert(
         &mut self,
-        expert: &HeldExpert<'_>,
+        e: usize,
+        expert: &W::Expert,
         sums: &mut Sums,
         watch: Watch<'_>,
     ) -> Result<(), Error> {
-        let (stages, layer, e) = (self.stages, self.layer, expert.index());
+        let Self { worker, stages, layer, .. } = *self;
         stop_if_asked(watch)?;
         if let Some(run) = &mut self.run
             && run.tokens(e) > 0
         {
-            let observer = &mut self.observer;
-            expert
-                .run(stages, layer, |expert| Ok(run.expert(e, expert, Some(observer), watch)?))?;
+            worker.run_expert(expert, run, Some(&mut self.observer), watch)?;
         }
         for shape in self.of_expert(e) {
             let LinearId::Expert(_, projection) = shape.id else { continue };
-            sums.insert(shape.id, self.score_sum(shape, &expert.weight(projection)?)?);
+            let weight = worker.expert_weight(expert, projection)?;
+            sums.insert(shape.id, self.score_sum(shape, &weight)?);
         }
         if self.run.is_none() {
             watch_bytes([stages.expert_bytes(layer, e)], watch)?;
@@ -134,19 +135,19 @@ impl Measuring<'_> {
         Ok(())
     }
 
-    fn trunk_above(&self, held: &HeldTrunk<'_>, threshold: f64) -> Result<u64, Error> {
-        let counts = self
-            .trunk
-            .iter()
-            .map(|&shape| self.count_above(shape, &held.weight(self.layer, shape)?, threshold));
+    fn trunk_above(&self, held: &W::Trunk, threshold: f64) -> Result<u64, Error> {
+        let counts = self.trunk.iter().map(|&shape| {
+            self.count_above(shape, &self.worker.trunk_weight(held, shape.id)?, threshold)
+        });
         counts.sum()
     }
 
-    fn expert_above(&self, expert: &HeldExpert<'_>, threshold: f64) -> Result<u64, Error> {
+    fn expert_above(&self, e: usize, expert: &W::Expert, threshold: f64) -> Result<u64, Error> {
         let mut above = 0;
-        for shape in self.of_expert(expert.index()) {
+        for shape in self.of_expert(e) {
             let LinearId::Expert(_, projection) = shape.id else { continue };
-            above += self.count_above(shape, &expert.weight(projection)?, threshold)?;
+            let weight = self.worker.expert_weight(expert, projection)?;
+            above += self.count_above(shape, &weight, threshold)?;
         }
         Ok(above)
     }
@@ -159,16 +160,16 @@ impl Measuring<'_> {
         Moments::of_layer(&self.run, &self.observer, self.stored)
     }
 
-    fn score_sum(&self, shape: LinearShape, weight: &HeldWeight<'_>) -> Result<ScoreSum, Error> {
-        weight.score_sum(&view(self.layer, shape, &self.moments())?, self.stages)
+    fn score_sum(&self, shape: LinearShape, weight: &W::Weight<'_>) -> Result<ScoreSum, Error> {
+        self.worker.score_sum(weight, &view(self.layer, shape, &self.moments())?)
     }
 
     fn count_above(
         &self,
         shape: LinearShape,
-        weight: &HeldWeight<'_>,
+        weight: &W::Weight<'_>,
         threshold: f64,
     ) -> Result<u64, Error> {
-        weight.count_above(&view(self.layer, shape, &self.moments())?, threshold, self.stages)
+        self.worker.count_above(weight, &view(self.layer, shape, &self.moments())?, threshold)
     }
 }

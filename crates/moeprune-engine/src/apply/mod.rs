@@ -10,7 +10,6 @@ experts one; in the order they are worked on, its tensors pass through three for
 3. with weights zeroed, when the plan asks for it ([`layer`]).
 */
 
-mod held;
 mod in_place;
 mod kept_experts;
 mod layer;
@@ -21,14 +20,17 @@ mod statistics;
 #[cfg(target_os = "linux")]
 pub mod timed;
 mod unwritten;
+mod work;
+mod worker;
 mod writing;
 
 pub use kept_experts::KeptExperts;
 pub use unwritten::UnwrittenModel;
 
-use layer::PrunedLayer;
+use layer::{PruneTask, PrunedLayer};
 use stages::Stages;
 use statistics::Statistics;
+use work::work_of;
 use writing::Output;
 
 use moeprune_checkpoint::Checkpoint;
@@ -176,6 +178,7 @@ fn write_layers(
         None => output.layer_bytes(kept, layer),
     };
     let work: Vec<u64> = (0..kept.spec().layers.len()).map(work).collect();
+    let work_on_layer = work_of(stages);
     let route = stages.route(step_of(ratios), blocks, &work);
     let resumed = Some(Resumed { pass: Pass::Prune, done });
     walk_layers(&route, resumed, session, progress, |mut at| {
@@ -187,7 +190,8 @@ fn write_layers(
             }
             Some(ratios) => {
                 let stored = statistics.stored(kept, layer);
-                layer::prune_layer(stages, &mut at, stored.as_ref(), output, ratios[layer])?
+                let task = PruneTask { stored: stored.as_ref(), ratio: ratios[layer] };
+                work_on_layer.prune(stages, &mut at, output, task)?
             }
         };
         output.sync()?;

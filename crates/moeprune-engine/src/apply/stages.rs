@@ -3,9 +3,10 @@
 use moeprune_capture::{LayerObserver, ObserverOptions, TokenBlocks};
 use moeprune_core::{
     ExpertRatio, InputHessian, LinearId, LinearShape, LinearView, Promises, Sparsity, TensorId,
+    TensorSource,
 };
 
-use super::{KeptExperts, in_place::Masking, statistics::Moments};
+use super::{KeptExperts, in_place::Masking, statistics::Moments, worker::Supply};
 use crate::{Error, Execution, Pipeline, walk::Route};
 
 /// What is pruned, how, and where.
@@ -64,6 +65,12 @@ impl<'a> Stages<'a> {
         let source = self.kept.survivor(layer, expert).map_or(expert, |s| s.source);
         let own = self.expert_ratios.iter().find(|e| (e.layer, e.expert) == (layer, source));
         own.and_then(|own| Sparsity::new(own.ratio).ok()).unwrap_or(ratio)
+    }
+
+    /// What a worker on the model that is left works with, its weights read from `source`.
+    pub(super) fn supply(&self, source: &'a dyn TensorSource) -> Supply<'a> {
+        let Stages { kept, pipeline, execution, .. } = *self;
+        Supply { source, spec: kept.spec(), weights: &pipeline.weights, execution }
     }
 
     /// A walk over the layers of the model that is left.
