@@ -213,7 +213,7 @@ impl Recipe {
 
     /// Parses a recipe. A key that is missing takes the default of [`arctic`](Self::arctic); a key
     /// that is unknown is an error that says what was probably meant. Names of stages are looked up
-    /// when a [`Registry`](crate::Registry) makes the [`Pipeline`](crate::Pipeline).
+    /// when a [`Registry`](crate::Registry) makes the [`Pipeline`].
     ///
     /// # Errors
     /// [`Error::Recipe`] with the place and what was expected.

@@ -65,7 +65,7 @@ use moeprune_score::Rounding;
 /// # Ok::<(), moeprune::Error>(())
 /// ```
 ///
-/// [`cli::main_with`](crate::cli::main_with) is the whole command line over a custom registry.
+/// `moeprune_cli::main_with` is the whole command line over a custom registry.
 #[derive(Debug, Default)]
 pub struct Registry {
     saliencies: Stages<dyn ExpertSaliency>,
