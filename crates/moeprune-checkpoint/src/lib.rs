@@ -9,7 +9,7 @@ by part ([`TensorSource`](moeprune_core::TensorSource)) or by name. What the par
 disk, and how the family's blocks are wired, is a [`Family`]: data in TOML, not code.
 
 The other way, an [`OutputDirectory`] grows beside its final place and is renamed to it when it is
-complete ([`PartialOutput`] does the same for a single file, and keeps what a run needs to be
+complete (`moeprune_files::PartialOutput` does the same for a single file, and keeps what a run needs to be
 resumed); a [`ShardedWriter`] puts tensors into it in any order without holding any; [`select_along`],
 [`average`], [`check_finite`] and [`count_zeros`] are what pruning does to stored weights; and
 [`verify`] compares the outcome with its source, byte for byte where it must be equal.

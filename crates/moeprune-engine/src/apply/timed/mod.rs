@@ -1,7 +1,7 @@
 //! The work on one layer, each step timed by itself.
 //!
-//! It is the loop of [`prune_layer`](super::layer) that runs, with the worker that fits the device,
-//! wrapped in [`Timed`](worker::Timed). That one lets nothing overlap: an expert is read when the one
+//! It is the loop of `prune_layer` that runs, with the worker that fits the device,
+//! wrapped in `Timed`. That one lets nothing overlap: an expert is read when the one
 //! before it is written, and written on the thread that worked on it. What a step takes is then its
 //! own. A run of the pipeline overlaps the steps: it cannot take less than the longest of them, nor,
 //! if all is well, much more.
