@@ -166,14 +166,17 @@ fn note(groups: &Groups<'_>, measure: &Measure<'_>) -> Markup {
     }
 }
 
+/// In drawing units, from the upper left.
+type Place = (i32, i32);
+
 /// Draws the unpruned model and each criterion's cuts, and returns where every model is and what is
 /// said of it.
 fn draw_models(
     area: &Area<'_>,
     groups: &Groups<'_>,
     measure: &Measure<'_>,
-    at: &dyn Fn(&Cut, f64) -> (i32, i32),
-) -> Result<Vec<((i32, i32), String)>, DrawError> {
+    at: &dyn Fn(&Cut, f64) -> Place,
+) -> Result<Vec<(Place, String)>, DrawError> {
     let mut places = Vec::new();
     let unpruned = groups.unpruned.and_then(|cut| Some((cut, (measure.of)(cut)?)));
     if let Some((cut, (value, error))) = unpruned {
