@@ -10,7 +10,8 @@ use crate::BoxError;
 pub struct Request {
     /// The text to continue.
     pub prompt: String,
-    /// Strings at the first of which the answer ends. They are not part of the answer.
+    /// Strings at the first of which the answer ends. They are not part of the answer. An empty
+    /// one ends nothing.
     pub stop: Vec<String>,
     /// The most tokens an answer may have.
     pub max_new_tokens: usize,
@@ -37,6 +38,8 @@ impl Request {
 /// * Where the prompt and the new tokens together exceed the model's context, drop tokens from
 ///   the *left* of the prompt, keeping the last `context - max_new_tokens`.
 /// * Return the continuation alone, without the prompt, special tokens decoded to nothing.
+/// * Answer each request as if it stood alone: neither the other requests of a batch nor earlier
+///   calls change an answer.
 ///
 /// Stopping early at one of [`stop`](Request::stop) saves time and is otherwise optional:
 /// `evaluate` cuts every text there again.
@@ -60,7 +63,8 @@ impl Request {
 /// # Ok::<(), BoxError>(())
 /// ```
 pub trait Generator {
-    /// Continues each prompt of a batch; one text a request, in the same order.
+    /// Continues each prompt of a batch; one text a request, in the same order, and none for an
+    /// empty batch.
     ///
     /// # Errors
     ///

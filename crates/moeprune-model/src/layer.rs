@@ -21,7 +21,7 @@ pub trait DecoderLayer: std::fmt::Debug + Send + Sync {
     /// other. `sink` is shown the activations of all sequences together.
     ///
     /// A sequence's result does not depend on the others in the batch, nor on the number of
-    /// threads.
+    /// threads: bit for bit in f32 on the CPU, and up to rounding elsewhere.
     ///
     /// # Errors
     /// If shapes do not fit, positions go beyond the model's, the router is not finite, or the

@@ -166,17 +166,16 @@ fn note(groups: &Groups<'_>, measure: &Measure<'_>) -> Markup {
     }
 }
 
-/// In drawing units, from the upper left.
-type Place = (i32, i32);
+/// Where a model is drawn, and its figures as text.
+type Placed = ((i32, i32), String);
 
-/// Draws the unpruned model and each criterion's cuts, and returns where every model is and what is
-/// said of it.
+/// Draws the unpruned model and each criterion's cuts.
 fn draw_models(
     area: &Area<'_>,
     groups: &Groups<'_>,
     measure: &Measure<'_>,
-    at: &dyn Fn(&Cut, f64) -> Place,
-) -> Result<Vec<(Place, String)>, DrawError> {
+    at: &dyn Fn(&Cut, f64) -> (i32, i32),
+) -> Result<Vec<Placed>, DrawError> {
     let mut places = Vec::new();
     let unpruned = groups.unpruned.and_then(|cut| Some((cut, (measure.of)(cut)?)));
     if let Some((cut, (value, error))) = unpruned {

@@ -1,6 +1,5 @@
 /*!
-What the stage traits, encodings, files and containers promise, as tests that any implementation
-can run.
+What the traits of the workspace promise, as tests that any implementation can run.
 
 Each suite takes an implementation and panics with what it did wrong. A crate with a stage of its
 own runs it in two lines:
@@ -21,6 +20,22 @@ impl ExpertSimilarity for AllAlike {
 conformance::similarity::check(&AllAlike);
 ```
 
+| suite | holds to its contract |
+|---|---|
+| [`similarity`] | [`ExpertSimilarity`](moeprune_core::ExpertSimilarity) |
+| [`clustering`] | [`ExpertClustering`](moeprune_core::ExpertClustering) |
+| [`saliency`] | [`ExpertSaliency`](moeprune_core::ExpertSaliency) |
+| [`selector`] | [`ExpertSelector`](moeprune_core::ExpertSelector) |
+| [`scorer`] | [`WeightScorer`](moeprune_core::WeightScorer) and [`MaskPattern`](moeprune_core::MaskPattern) |
+| [`reconstructor`] | [`WeightReconstructor`](moeprune_core::WeightReconstructor) |
+| [`allocator`] | [`SparsityAllocator`](moeprune_core::SparsityAllocator) |
+| [`encoding`] | [`Encoding`](moeprune_core::Encoding) |
+| [`tensors`] | [`TensorSource`](moeprune_core::TensorSource) and [`TensorSink`](moeprune_core::TensorSink) |
+| [`files`] | [`Files`](moeprune_files::Files) and [`ReadAt`](moeprune_files::ReadAt) |
+| [`container`] | [`Container`](moeprune_checkpoint::Container) |
+| [`decoder_layer`] | [`DecoderLayer`](moeprune_model::DecoderLayer), and what it owes an [`ActivationSink`](moeprune_model::ActivationSink) |
+| [`generator`] | [`Generator`](moeprune_eval::Generator) |
+
 A suite holds an implementation to the documentation of its trait and to nothing else: not to good
 results, and not to surviving what the pipeline guarantees never to pass. Inputs are drawn from a
 fixed seed, so a suite says the same each time.
@@ -36,8 +51,10 @@ use proptest::{
 pub mod allocator;
 pub mod clustering;
 pub mod container;
+pub mod decoder_layer;
 pub mod encoding;
 pub mod files;
+pub mod generator;
 pub mod reconstructor;
 pub mod saliency;
 pub mod scorer;

@@ -11,6 +11,10 @@ const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 60;
 const PARAMETERS: usize = 5;
 
+/// Crates whose longest parameter list is still longer. These numbers only become smaller.
+const STILL_LONGER: [(&str, usize); 4] =
+    [("moeprune", 8), ("moeprune-capture", 8), ("moeprune-model", 6), ("moeprune-score", 8)];
+
 #[test]
 fn files_are_of_one_idea() {
     let sources = crates().into_iter().flat_map(|package| package.sources());
@@ -35,13 +39,17 @@ fn functions_fit_on_a_screen() {
 fn parameter_lists_are_short() {
     let long: Vec<String> = functions()
         .iter()
-        .filter(|function| function.parameters > PARAMETERS)
+        .filter(|function| {
+            let longer = STILL_LONGER.iter().find(|(name, _)| *name == function.package);
+            function.parameters > longer.map_or(PARAMETERS, |(_, most)| *most)
+        })
         .map(|function| format!("{}: {} parameters", function.place, function.parameters))
         .collect();
     assert!(long.is_empty(), "more than {PARAMETERS} parameters:\n{}", long.join("\n"));
 }
 
 struct Function {
+    package: String,
     /// File, line and name.
     place: String,
     lines: usize,
@@ -51,15 +59,19 @@ struct Function {
 
 fn functions() -> Vec<Function> {
     let mut found = Vec::new();
-    for source in crates().into_iter().flat_map(|package| package.sources()) {
-        let mut counter = Counter { source: &source, found: &mut found };
-        counter.visit_file(&source.syntax);
+    for package in crates() {
+        for source in package.sources() {
+            let mut counter =
+                Counter { package: &package.name, source: &source, found: &mut found };
+            counter.visit_file(&source.syntax);
+        }
     }
     assert!(found.len() > 1000, "{} functions", found.len());
     found
 }
 
 struct Counter<'a> {
+    package: &'a str,
     source: &'a Source,
     found: &'a mut Vec<Function>,
 }
@@ -69,6 +81,7 @@ impl Counter<'_> {
         let first = signature.span().start().line;
         let own = |input: &&syn::FnArg| matches!(input, syn::FnArg::Typed(_));
         self.found.push(Function {
+            package: self.package.to_owned(),
             place: format!("{}:{first} {}", self.source.path, signature.ident),
             lines: body.end().line + 1 - first,
             parameters: signature.inputs.iter().filter(own).count(),

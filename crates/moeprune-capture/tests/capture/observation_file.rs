@@ -162,7 +162,7 @@ fn sites() -> impl Strategy<Value = LinearId> {
         Just("router".to_owned()),
         Just("residual.down".to_owned()),
         Just("dense.gate".to_owned()),
-        Just("shared.gate".to_owned()),
+        Just("shared.0.gate".to_owned()),
         (0_usize..300).prop_map(|e| format!("expert.{e}.gate")),
     ]
     .prop_map(|name| name.parse().unwrap())

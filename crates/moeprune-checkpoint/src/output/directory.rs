@@ -9,7 +9,7 @@ use std::{
 use moeprune_files::{PartialOutput, write_and_rename};
 
 use super::auxiliary::{self, CopiedFiles};
-use crate::{Checkpoint, Error};
+use crate::{Checkpoint, Error, checkpoint::CONFIG_FILE};
 
 /// A checkpoint directory in the making: a [`PartialOutput`] whose content is a directory.
 ///
@@ -107,6 +107,14 @@ impl OutputDirectory {
             return Err(Error::io("create", &path)(ErrorKind::AlreadyExists.into()));
         }
         Ok(write_and_rename(&self.unnamed(), &path, |file| file.write_all(bytes))?)
+    }
+
+    /// Writes `config.json`.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_config(&self, text: &str) -> Result<(), Error> {
+        self.write(CONFIG_FILE, text.as_bytes())
     }
 
     /// Copies the files of the model directory that are neither weights nor `config.json`

@@ -7,6 +7,10 @@ use crate::{StageError, TensorBytes, TensorId, encoding::StoredWeight};
 /// Called by the forward pass and by whatever looks at weights; from several threads. An
 /// implementation reads only what is asked for, so a model of any size can stand behind it. It
 /// must return the same bytes each time.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a source of tensors",
+    note = "implement `TensorSource::tensor`: the tensor that plays a part in the model, as stored"
+)]
 pub trait TensorSource: Send + Sync {
     /// The tensor as stored.
     ///
@@ -39,6 +43,10 @@ impl<T: TensorSource + ?Sized> TensorSource for &T {
 ///
 /// What happens to them when the sink is dropped before it was finished is the implementation's
 /// business, but nothing unfinished may look finished.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` takes no tensors",
+    note = "implement `TensorSink::put`: keep or write one tensor by its name"
+)]
 pub trait TensorSink {
     /// Takes one tensor. A name may be put once.
     ///

@@ -8,7 +8,6 @@ use moeprune_score::{
     Fallback, ScoreSum, count_above, enough_inputs, prune_matrix, reconstruct_matrix, score_sum,
 };
 
-use super::held::HeldWeight;
 use crate::{Error, Execution, Scored, WeightStage};
 
 /// What is to be zeroed of one Linear.
@@ -23,7 +22,7 @@ pub struct Masking<'a> {
     /// How it is chosen.
     pub weights: &'a WeightStage,
     /// Where.
-    pub on: &'a Execution,
+    pub execution: &'a Execution,
 }
 
 impl Masking<'_> {
@@ -56,7 +55,7 @@ impl Masking<'_> {
     pub fn in_place(&self, weight: &Tensor) -> Result<(), Error> {
         if self.weights.method().is_some() && !weight.device().is_cpu() {
             // There is no kernel of it: the weight goes to the host and back.
-            let done = self.of_bytes(self.on.compute().download(weight)?)?;
+            let done = self.of_bytes(self.execution.compute().download(weight)?)?;
             let values = Tensor::from_vec(done.to_f32()?, weight.dims(), &Device::Cpu)?;
             let values = values.to_dtype(weight.dtype())?.to_device(weight.device())?;
             return Ok(weight.slice_set(&values, 0, 0)?);
@@ -67,49 +66,39 @@ impl Masking<'_> {
     }
 }
 
-/// Adds up the scores of a weight.
-pub(super) fn sum_of_scores(
-    weight: &HeldWeight<'_>,
+/// Adds up the scores of a weight on a device.
+pub(super) fn score_sum_of(
+    weight: &Tensor,
     linear: &LinearView<'_>,
     weights: &WeightStage,
-    on: &Execution,
+    execution: &Execution,
 ) -> Result<ScoreSum, Error> {
     let scorer = &*weights.scored().scorer;
-    match weight {
-        HeldWeight::Host(bytes) => Ok(score_sum(bytes, linear, scorer)?),
-        HeldWeight::Device(weight) => {
-            #[cfg(feature = "cuda")]
-            if let Some(kernels) = on.kernels() {
-                return device::with_bytes(weight, |stream, bytes, dtype| {
-                    Ok(kernels.score_sum(stream, bytes, dtype, linear, scorer)?)
-                });
-            }
-            Ok(score_sum(&on.compute().download(weight)?, linear, scorer)?)
-        }
+    #[cfg(feature = "cuda")]
+    if let Some(kernels) = execution.kernels() {
+        return device::with_bytes(weight, |stream, bytes, dtype| {
+            Ok(kernels.score_sum(stream, bytes, dtype, linear, scorer)?)
+        });
     }
+    Ok(score_sum(&execution.compute().download(weight)?, linear, scorer)?)
 }
 
-/// Counts the scores of a weight above a threshold.
-pub(super) fn scores_above(
-    weight: &HeldWeight<'_>,
+/// Counts the scores of a weight on a device that are above a threshold.
+pub(super) fn count_above_of(
+    weight: &Tensor,
     linear: &LinearView<'_>,
-    weights: &WeightStage,
     threshold: f64,
-    on: &Execution,
+    weights: &WeightStage,
+    execution: &Execution,
 ) -> Result<u64, Error> {
     let scorer = &*weights.scored().scorer;
-    match weight {
-        HeldWeight::Host(bytes) => Ok(count_above(bytes, linear, scorer, threshold)?),
-        HeldWeight::Device(weight) => {
-            #[cfg(feature = "cuda")]
-            if let Some(kernels) = on.kernels() {
-                return device::with_bytes(weight, |stream, bytes, dtype| {
-                    Ok(kernels.count_above(stream, bytes, dtype, linear, scorer, threshold)?)
-                });
-            }
-            Ok(count_above(&on.compute().download(weight)?, linear, scorer, threshold)?)
-        }
+    #[cfg(feature = "cuda")]
+    if let Some(kernels) = execution.kernels() {
+        return device::with_bytes(weight, |stream, bytes, dtype| {
+            Ok(kernels.count_above(stream, bytes, dtype, linear, scorer, threshold)?)
+        });
     }
+    Ok(count_above(&execution.compute().download(weight)?, linear, scorer, threshold)?)
 }
 
 /// The operation as candle runs it.
@@ -153,8 +142,8 @@ impl InplaceOp1 for InPlace<'_> {
         storage: &mut candle_core::CudaStorage,
         layout: &Layout,
     ) -> candle_core::Result<()> {
-        let Masking { linear, ratio, weights, on, .. } = self.masking;
-        let Some(kernels) = on.kernels() else {
+        let Masking { linear, ratio, weights, execution, .. } = self.masking;
+        let Some(kernels) = execution.kernels() else {
             candle_core::bail!("masks on a device need its kernels");
         };
         let pruned = device::with_bytes_mut(storage, layout, |stream, bytes, dtype| {

@@ -10,22 +10,27 @@ experts one; in the order they are worked on, its tensors pass through three for
 3. with weights zeroed, when the plan asks for it ([`layer`]).
 */
 
-mod held;
 mod in_place;
 mod kept_experts;
 mod layer;
+mod measure;
 mod ratios;
+mod stages;
 mod statistics;
 #[cfg(target_os = "linux")]
 pub mod timed;
 mod unwritten;
+mod work;
+mod worker;
 mod writing;
 
 pub use kept_experts::KeptExperts;
 pub use unwritten::UnwrittenModel;
 
-use layer::{PrunedLayer, Stages};
+use layer::{PruneTask, PrunedLayer};
+use stages::Stages;
 use statistics::Statistics;
+use work::work_of;
 use writing::Output;
 
 use moeprune_checkpoint::Checkpoint;
@@ -118,7 +123,7 @@ pub(crate) fn apply_plan(
     plan: Plan,
     inputs: Inputs<'_>,
 ) -> Result<Applied, Error> {
-    let Job { model: checkpoint, pipeline, execution: on, .. } = *job;
+    let Job { model: checkpoint, pipeline, execution, .. } = *job;
     let progress = &mut *job.progress;
     check_plan(checkpoint, &plan)?;
     note_storage(checkpoint, &plan, inputs, progress)?;
@@ -134,7 +139,7 @@ pub(crate) fn apply_plan(
     let promises = plan.promises().unwrap_or_default();
     let expert_ratios =
         plan.unstructured.as_ref().map_or(&[][..], |asked| asked.expert_ratios.as_slice());
-    let stages = Stages { kept: &kept, promises, pipeline, on, expert_ratios };
+    let stages = Stages { kept: &kept, promises, pipeline, execution, expert_ratios };
     let ratios = match &plan.unstructured {
         None => None,
         Some(asked) => {
@@ -152,7 +157,7 @@ pub(crate) fn apply_plan(
     let bytes_written = output.finish()?;
     clock.end_step(step_of(ratios.as_deref()));
     let (layers, statistics) = (session.written()?, statistics.source());
-    let (device, clock) = (on.name(), clock.clone());
+    let (device, clock) = (execution.name(), clock.clone());
     drop(kept);
     Ok(Applied { plan, ratios, layers, bytes_written, statistics, corpora, device, clock })
 }
@@ -173,6 +178,7 @@ fn write_layers(
         None => output.layer_bytes(kept, layer),
     };
     let work: Vec<u64> = (0..kept.spec().layers.len()).map(work).collect();
+    let work_on_layer = work_of(stages);
     let route = stages.route(step_of(ratios), blocks, &work);
     let resumed = Some(Resumed { pass: Pass::Prune, done });
     walk_layers(&route, resumed, session, progress, |mut at| {
@@ -184,7 +190,8 @@ fn write_layers(
             }
             Some(ratios) => {
                 let stored = statistics.stored(kept, layer);
-                layer::prune_layer(stages, &mut at, stored.as_ref(), output, ratios[layer])?
+                let task = PruneTask { stored: stored.as_ref(), ratio: ratios[layer] };
+                work_on_layer.prune(stages, &mut at, output, task)?
             }
         };
         output.sync()?;

@@ -2,10 +2,7 @@
 
 use moeprune_core::{LayerProfile, LinearShape, Sparsity, UnstructuredPlan};
 
-use super::{
-    layer::{Stages, measure_layer},
-    statistics::Statistics,
-};
+use super::{stages::Stages, statistics::Statistics, work::work_of};
 use crate::{
     Error, Progress,
     session::{Pass, Record, Session},
@@ -76,12 +73,14 @@ fn outliers(
         None => stages.weight_bytes(layer),
     };
     let work: Vec<u64> = (0..layers).map(work).collect();
+    let work_on_layer = work_of(stages);
     let route = stages.route("measuring outliers", blocks, &work);
     let resumed = Some(Resumed { pass: Pass::Measure, done });
     walk_layers(&route, resumed, session, progress, |mut at| {
         let layer = at.layer;
         let stored = statistics.stored(stages.kept, layer);
-        let outlier_percent = measure_layer(stages, &mut at, stored.as_ref(), multiplier)?;
+        let outlier_percent =
+            work_on_layer.measure(stages, &mut at, stored.as_ref(), multiplier)?;
         percents.push(outlier_percent);
         Ok(Some(Record::Measured { layer, outlier_percent }))
     })?;

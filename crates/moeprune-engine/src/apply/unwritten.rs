@@ -7,8 +7,8 @@ use moeprune_core::{
 
 use super::{
     Inputs, KeptExperts,
-    layer::{Stages, view},
     ratios::layer_ratios,
+    stages::{Stages, view},
     statistics::{Moments, Statistics},
 };
 use crate::{Error, Job, session::Session};
@@ -38,12 +38,12 @@ impl<'a> UnwrittenModel<'a> {
         observation: Option<&Observation>,
         job: &mut Job<'a>,
     ) -> Result<Self, Error> {
-        let Job { pipeline, execution: on, .. } = *job;
+        let Job { pipeline, execution, .. } = *job;
         let progress = &mut *job.progress;
         let promises = plan.promises().unwrap_or_default();
         let expert_ratios =
             plan.unstructured.as_ref().map_or(&[][..], |asked| asked.expert_ratios.as_slice());
-        let stages = Stages { kept, promises, pipeline, on, expert_ratios };
+        let stages = Stages { kept, promises, pipeline, execution, expert_ratios };
         let Some(asked) = &plan.unstructured else {
             return Ok(Self { stages, ratios: None, stored: Vec::new() });
         };

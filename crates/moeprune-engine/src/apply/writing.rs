@@ -6,9 +6,11 @@ use moeprune_checkpoint::{
     OutputDirectory, PlannedTensor, ShardedWriter, StoredTensor, count_zeros,
 };
 use moeprune_core::{LayerTensor, LinearId, TensorBytes, TensorId, TensorSink, TensorSource};
-use moeprune_model::Compute;
 
-use super::{KeptExperts, held::Finished};
+use super::{
+    KeptExperts,
+    worker::{Holds, Worker},
+};
 use crate::{
     Error, Progress,
     session::{LayerZeros, Session},
@@ -52,7 +54,7 @@ impl Output {
         for (path, why) in directory.copy_auxiliary(source)?.left_out {
             progress.note(&format!("not copied: {} ({why})", path.display()));
         }
-        directory.write("config.json", config.as_bytes())?;
+        directory.write_config(&config)?;
         let mut writer = ShardedWriter::resume(directory.path(), source.output_form(), tensors)?;
         directory.check_room(writer.planned_bytes())?;
         if session.outside_written() {
@@ -139,27 +141,41 @@ impl Output {
     }
 
     /// Runs `work` and writes what it hands over meanwhile, on another thread; what is on a device
-    /// is fetched on a third.
-    pub(super) fn write_behind<'t>(
+    /// is fetched on a third. All on this thread if the worker's steps are not to overlap.
+    pub(super) fn write_behind<'a, W: Worker<'a>>(
         &mut self,
         kept: &KeptExperts<'_>,
-        compute: &Compute,
+        worker: &W,
         layer: usize,
         work: impl FnOnce(
-            &mut dyn FnMut(LinearId, Finished<'t>) -> Result<(), Error>,
+            &mut dyn FnMut(LinearId, W::Finished) -> Result<(), Error>,
         ) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        let mut put = |linear, tensor: TensorBytes<'a>| {
+            worker.write(tensor.bytes().len() as u64, &mut || {
+                self.put_linear(kept, layer, linear, &tensor)
+            })
+        };
+        if !worker.overlaps() {
+            return work(&mut |linear, finished| put(linear, worker.fetch(finished)?));
+        }
         thread::scope(|scope| {
-            let (give, take) = mpsc::sync_channel::<(LinearId, Finished<'t>)>(QUEUE);
-            let fetched = fetch_ahead(scope, compute, take);
-            let writer = scope.spawn(|| {
-                fetched.into_iter().try_for_each(|(linear, tensor)| {
-                    self.put_linear(kept, layer, linear, &tensor.fetch(compute)?)
-                })
-            });
-            let worked = work(&mut |linear, tensor| {
+            let (give, take) = mpsc::sync_channel::<(LinearId, W::Finished)>(QUEUE);
+            let writer = match worker.holds() {
+                Holds::Stored => scope.spawn(move || {
+                    let fetch = |(linear, finished)| put(linear, worker.fetch(finished)?);
+                    take.into_iter().try_for_each(fetch)
+                }),
+                Holds::Loaded => {
+                    let fetched = fetch_ahead(scope, worker, take);
+                    scope.spawn(move || {
+                        fetched.into_iter().try_for_each(|(linear, tensor)| put(linear, tensor?))
+                    })
+                }
+            };
+            let worked = work(&mut |linear, finished| {
                 // Fails only if the writer gave up, and then its error is the one that counts.
-                give.send((linear, tensor)).map_err(|_| Error::Stopped)
+                give.send((linear, finished)).map_err(|_| Error::Stopped)
             });
             drop(give);
             let written = match writer.join() {
@@ -235,28 +251,19 @@ impl Output {
     }
 }
 
-/// Fetches what is on a device one tensor ahead of whoever takes it from the receiver. What is on
-/// the host already is passed on as it came.
-fn fetch_ahead<'scope, 't: 'scope>(
+/// Fetches what is on a device one tensor ahead of the receiver's reader.
+fn fetch_ahead<'scope, 'a: 'scope, W: Worker<'a>>(
     scope: &'scope thread::Scope<'scope, '_>,
-    compute: &'scope Compute,
-    finished: mpsc::Receiver<(LinearId, Finished<'t>)>,
-) -> mpsc::Receiver<(LinearId, Finished<'t>)> {
-    if !compute.holds_stored() {
-        return finished;
-    }
+    worker: &'scope W,
+    finished: mpsc::Receiver<(LinearId, W::Finished)>,
+) -> mpsc::Receiver<(LinearId, Result<TensorBytes<'a>, Error>)>
+where
+    W::Finished: 'scope,
+{
     let (give, take) = mpsc::sync_channel(0);
     scope.spawn(move || {
         for (linear, weight) in finished {
-            // An error is met again, and told, by whoever takes the weight.
-            let weight = match weight {
-                Finished::Device(tensor) => match compute.download(&tensor) {
-                    Ok(bytes) => Finished::Host(bytes),
-                    Err(_) => Finished::Device(tensor),
-                },
-                host => host,
-            };
-            if give.send((linear, weight)).is_err() {
+            if give.send((linear, worker.fetch(weight))).is_err() {
                 break;
             }
         }

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{ExpertBudget, LayerPlan, LinearId, MoeSpec, SurvivorReason};
+use moeprune_core::{ExpertBudget, LayerPlan, LinearId, ModelSpec, MoeSpec, SurvivorReason};
 use moeprune_model::{
     ActivationSink, Error as ModelError, Expert, ExpertTensors, LayerTrunk, TrunkOutput,
 };
@@ -25,12 +25,12 @@ pub(crate) fn drop_least_missed(
     checkpoint: &Checkpoint,
     calibration: &Calibration,
     request: &ExpertRequest,
-    on: &Execution,
+    execution: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Vec<LayerPlan>, Error> {
     let Some(budget) = expert_budget(checkpoint.spec(), request)? else { return Ok(Vec::new()) };
     let keep = keep_of(budget)?;
-    let (spec, source, compute) = (checkpoint.spec(), &Finite(checkpoint), on.compute());
+    let (spec, source) = (checkpoint.spec(), &Finite(checkpoint));
     let blocks = &calibration.blocks;
     let experts = |layer: usize| spec.layers[layer].moe().map_or(0, |moe| moe.experts);
     let work = |layer| blocks.tokens() * (1 + experts(layer) as u64);
@@ -41,7 +41,7 @@ pub(crate) fn drop_least_missed(
         blocks: Some(blocks),
         // A norm is of one block.
         micro_batch: 1,
-        execution: on,
+        execution,
         step: "trying subsets",
         work: &work,
     };
@@ -49,37 +49,14 @@ pub(crate) fn drop_least_missed(
     walk(&route, progress, |mut at| {
         let (layer, experts) = (at.layer, experts(at.layer));
         let mut hidden = at.take_hidden();
-        let trunk = LayerTrunk::load(source, spec, layer, compute)?;
-        let loaded = (0..experts)
-            .map(|e| {
-                let tensors = ExpertTensors::read(source, layer, e)?;
-                Expert::load(&tensors, spec, layer, e, compute)
-            })
-            .collect::<Result<Vec<_>, ModelError>>()?;
+        let whole = WholeLayer::load(source, spec, layer, execution)?;
         let mut losses = match spec.layers[layer].moe() {
             None => None,
             Some(moe) => Some(Losses::new(checkpoint, layer, moe, moe.experts - keep)?),
         };
         for state in &mut hidden {
-            let (batch, len, width) = state.dims3()?;
-            let mut input = RouterInput::default();
-            let TrunkOutput { mut sum, routed } = trunk.forward(state, &mut input)?;
-            let mut outputs = Vec::with_capacity(experts);
-            if let (Some(routed), Some(read)) = (&routed, &input.0) {
-                for expert in &loaded {
-                    let output = expert.forward(read, &mut moeprune_model::NoSink)?;
-                    let (rows, gates) = routed.tokens(expert.index());
-                    if !rows.is_empty() {
-                        let index = Tensor::from_slice(rows, rows.len(), output.device())?;
-                        sum.add(rows, gates, &output.index_select(&index, 0)?)?;
-                    }
-                    outputs.push(on_host(&output)?);
-                }
-            }
-            *state = sum.into_tensor()?.reshape((batch, len, width))?;
-            if let (Some(losses), Some(read)) = (&mut losses, &input.0) {
-                losses.add_block(&on_host(read)?, &outputs, width);
-            }
+            let (batch, len, _) = state.dims3()?;
+            *state = whole.run(state, losses.as_mut())?;
             let done = (batch * len * (1 + experts)) as u64;
             at.done(done)?;
         }
@@ -91,6 +68,55 @@ pub(crate) fn drop_least_missed(
         Ok(())
     })?;
     Ok(plans)
+}
+
+/// A layer with all its experts in memory.
+struct WholeLayer {
+    trunk: LayerTrunk,
+    experts: Vec<Expert>,
+}
+
+impl WholeLayer {
+    fn load(
+        source: &Finite<'_>,
+        spec: &ModelSpec,
+        layer: usize,
+        execution: &Execution,
+    ) -> Result<Self, Error> {
+        let compute = execution.compute();
+        let trunk = LayerTrunk::load(source, spec, layer, compute)?;
+        let experts = (0..spec.layers[layer].moe().map_or(0, |moe| moe.experts))
+            .map(|e| {
+                let tensors = ExpertTensors::read(source, layer, e)?;
+                Expert::load(&tensors, spec, layer, e, compute)
+            })
+            .collect::<Result<Vec<_>, ModelError>>()?;
+        Ok(Self { trunk, experts })
+    }
+
+    /// The layer's outputs for one block, `[1, tokens, hidden]` as its inputs; every expert runs on
+    /// every token, for `losses`.
+    fn run(&self, state: &Tensor, losses: Option<&mut Losses>) -> Result<Tensor, Error> {
+        let (batch, len, width) = state.dims3()?;
+        let mut input = RouterInput::default();
+        let TrunkOutput { mut sum, routed } = self.trunk.forward(state, &mut input)?;
+        let mut outputs = Vec::with_capacity(self.experts.len());
+        if let (Some(routed), Some(read)) = (&routed, &input.0) {
+            for expert in &self.experts {
+                let output = expert.forward(read, &mut moeprune_model::NoSink)?;
+                let (rows, gates) = routed.tokens(expert.index());
+                if !rows.is_empty() {
+                    let index = Tensor::from_slice(rows, rows.len(), output.device())?;
+                    sum.add(rows, gates, &output.index_select(&index, 0)?)?;
+                }
+                outputs.push(on_host(&output)?);
+            }
+        }
+        if let (Some(losses), Some(read)) = (losses, &input.0) {
+            losses.add_block(&on_host(read)?, &outputs, width);
+        }
+        Ok(sum.into_tensor()?.reshape((batch, len, width))?)
+    }
 }
 
 /// The experts that each layer keeps.

@@ -313,23 +313,7 @@ fn group(
         .clustering
         .cluster(&distances, &budget)
         .map_err(Error::stage("clustering", None))?;
-    if partitions.len() != behaviours.len() {
-        return Err(Error::Contract {
-            stage: "clustering",
-            layer: behaviours.first().map_or(0, |b| b.layer),
-            problem: format!("{} partitions for {} layers", partitions.len(), behaviours.len()),
-        });
-    }
-    if let ExpertBudget::Global { keep, min_per_layer } = budget {
-        let got: usize = partitions.iter().map(Partition::len).sum();
-        contract("clustering", behaviours[0].layer, keep, got)?;
-        for (behaviour, partition) in behaviours.iter().zip(&partitions) {
-            let least = min_per_layer.min(behaviour.experts());
-            if partition.len() < least {
-                contract("clustering", behaviour.layer, least, partition.len())?;
-            }
-        }
-    }
+    check_partitions(behaviours, &partitions, budget)?;
     progress.end();
 
     behaviours
@@ -358,6 +342,32 @@ fn group(
             select(checkpoint, behaviour.router, open, &*grouped.selector)
         })
         .collect()
+}
+
+/// Refuses a clustering that does not give what the budget asks of it.
+fn check_partitions(
+    behaviours: &[LayerBehaviour<'_>],
+    partitions: &[Partition],
+    budget: ExpertBudget,
+) -> Result<(), Error> {
+    if partitions.len() != behaviours.len() {
+        return Err(Error::Contract {
+            stage: "clustering",
+            layer: behaviours.first().map_or(0, |b| b.layer),
+            problem: format!("{} partitions for {} layers", partitions.len(), behaviours.len()),
+        });
+    }
+    if let ExpertBudget::Global { keep, min_per_layer } = budget {
+        let got: usize = partitions.iter().map(Partition::len).sum();
+        contract("clustering", behaviours[0].layer, keep, got)?;
+        for (behaviour, partition) in behaviours.iter().zip(partitions) {
+            let least = min_per_layer.min(behaviour.experts());
+            if partition.len() < least {
+                contract("clustering", behaviour.layer, least, partition.len())?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn unstructured_stage(

@@ -78,7 +78,7 @@ impl Peer {
         // What the published code does with a row's share.
         let weights =
             WeightStage::Scored(Scored { rounding: Rounding::ReferenceFloor, ..Scored::arctic() });
-        let masking = Masking { linear, hessian: None, ratio, weights: &weights, on };
+        let masking = Masking { linear, hessian: None, ratio, weights: &weights, execution: on };
         let ours = || ours(layer, &dense, &masking, on);
         // One of each to warm up.
         ours()?;

@@ -1,5 +1,7 @@
 //! Asking a checkpoint questions: the model, its tokenizer and a task put together.
 
+mod native_generator;
+
 use std::path::Path;
 
 use moeprune_capture::{open_calibration, token_blocks_in_order};
@@ -7,12 +9,13 @@ use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{ModelSpec, TensorSource};
 use moeprune_engine::{Finite, tokenizer_for};
 use moeprune_eval::{
-    BoxError, EvaluateOptions, Generator, Nll, PerplexityReport, Request, load_documents,
-    perplexity, score_each, task_by_name,
+    BoxError, EvaluateOptions, Nll, PerplexityReport, load_documents, perplexity, score_each,
+    task_by_name,
 };
-use moeprune_model::{GenerationOptions, LanguageModel, check_runnable};
+use moeprune_model::{LanguageModel, check_runnable};
 use serde_json::{Map, Value, json};
-use tokenizers::Tokenizer;
+
+pub use native_generator::NativeGenerator;
 
 use crate::{Error, Execution, Progress, load_tokenizer};
 
@@ -134,30 +137,23 @@ pub(crate) fn evaluate_source(
     let model = load()?;
     let asked = what.limit.map_or(documents.len(), |limit| limit.min(documents.len()));
     progress.begin(&format!("asking {}", what.task), asked as u64, "questions");
-    let mut generator = NativeGenerator {
-        stop_ids: checkpoint.eos_token_ids()?,
-        context: checkpoint.spec().max_positions,
-        model,
-        tokenizer,
-        answered: 0,
-        cut: 0,
-        stopped: false,
-        progress,
-    };
+    let mut generator =
+        NativeGenerator::new(model, tokenizer, checkpoint.eos_token_ids()?, progress);
     let mut options = EvaluateOptions::default().with_batch(what.batch);
     if let Some(limit) = what.limit {
         options = options.with_limit(limit);
     }
     let report = match moeprune_eval::evaluate(&*task, &documents, &mut generator, &options) {
-        Err(_) if generator.stopped => return Err(Error::stopped()),
+        Err(_) if generator.was_stopped() => return Err(Error::stopped()),
         report => report?,
     };
-    generator.progress.end();
-    if generator.cut > 0 {
-        generator.progress.note(&format!(
-            "note: {} of {} prompts did not fit the model's {} positions and lost their beginning; \
-             ask with fewer shots",
-            generator.cut, report.n, generator.context
+    let (cut, context) = (generator.prompts_cut(), generator.context());
+    progress.end();
+    if cut > 0 {
+        progress.note(&format!(
+            "note: {cut} of {} prompts did not fit the model's {context} positions and lost their \
+             beginning; ask with fewer shots",
+            report.n
         ));
     }
     Ok(Score::Answers(report))
@@ -200,71 +196,3 @@ fn text_perplexity(
 
 /// What a stop is to the crate that asks.
 const STOPPED: &str = "stopped";
-
-/// Answers with the model itself: greedy, batched, special tokens as the tokenizer adds them.
-struct NativeGenerator<'a> {
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    stop_ids: Vec<u32>,
-    context: usize,
-    answered: u64,
-    /// Prompts that did not fit.
-    cut: usize,
-    /// Whether it was asked to stop.
-    stopped: bool,
-    progress: &'a mut dyn Progress,
-}
-
-impl Generator for NativeGenerator<'_> {
-    fn generate(&mut self, requests: &[Request]) -> Result<Vec<String>, BoxError> {
-        let max_new_tokens = requests.iter().map(|r| r.max_new_tokens).max().unwrap_or(0);
-        let room =
-            self.context.checked_sub(max_new_tokens).filter(|&room| room > 0).ok_or_else(|| {
-                format!(
-                    "the task asks for {max_new_tokens} new tokens, but the model takes only {} \
-                     tokens in all",
-                    self.context
-                )
-            })?;
-        let prompts = requests
-            .iter()
-            .map(|request| {
-                let ids = self.tokenizer.encode(request.prompt.as_str(), true)?.get_ids().to_vec();
-                Ok((ids[ids.len().saturating_sub(room)..].to_vec(), ids.len() > room))
-            })
-            .collect::<Result<Vec<_>, BoxError>>()?;
-        self.cut += prompts.iter().filter(|(_, cut)| *cut).count();
-        let prompts: Vec<Vec<u32>> = prompts.into_iter().map(|(ids, _)| ids).collect();
-        let options = GenerationOptions {
-            max_new_tokens,
-            stop_ids: self.stop_ids.clone(),
-            batch_size: requests.len(),
-        };
-        let (tokenizer, progress) = (&self.tokenizer, &*self.progress);
-        let mut stopped = progress.should_stop();
-        let generated = self.model.generate(&prompts, &options, &mut |index, tokens| {
-            let request = &requests[index];
-            stopped |= progress.should_stop();
-            stopped
-                || tokens.len() >= request.max_new_tokens
-                || ends_with_stop(tokenizer, tokens, request)
-        })?;
-        self.stopped = stopped;
-        if stopped {
-            return Err(STOPPED.into());
-        }
-        self.answered += requests.len() as u64;
-        self.progress.advance(self.answered, "");
-        generated.iter().map(|tokens| self.tokenizer.decode(tokens, true)).collect::<Result<_, _>>()
-    }
-}
-
-/// Whether a stop string stands in the last tokens; the whole text need not be decoded each time.
-fn ends_with_stop(tokenizer: &Tokenizer, tokens: &[u32], request: &Request) -> bool {
-    // Every token is at least one byte of text or none at all, so this many reach far enough back.
-    let longest = request.stop.iter().map(String::len).max().unwrap_or(0);
-    let tail = &tokens[tokens.len().saturating_sub(longest + 8)..];
-    tokenizer
-        .decode(tail, true)
-        .is_ok_and(|text| request.stop.iter().any(|stop| text.contains(stop.as_str())))
-}

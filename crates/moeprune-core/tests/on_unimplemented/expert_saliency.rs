@@ -1,0 +1,7 @@
+use moeprune_core::ExpertSaliency;
+
+struct Custom;
+
+fn main() {
+    let _: Box<dyn ExpertSaliency> = Box::new(Custom);
+}

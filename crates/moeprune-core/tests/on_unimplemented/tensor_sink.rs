@@ -1,0 +1,7 @@
+use moeprune_core::TensorSink;
+
+struct Custom;
+
+fn main() {
+    let _: Box<dyn TensorSink> = Box::new(Custom);
+}

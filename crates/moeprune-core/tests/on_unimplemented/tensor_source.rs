@@ -1,0 +1,7 @@
+use moeprune_core::TensorSource;
+
+struct Custom;
+
+fn main() {
+    let _: Box<dyn TensorSource> = Box::new(Custom);
+}

@@ -1,0 +1,7 @@
+use moeprune_core::WeightScorer;
+
+struct Custom;
+
+fn main() {
+    let _: Box<dyn WeightScorer> = Box::new(Custom);
+}

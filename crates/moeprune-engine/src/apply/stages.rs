@@ -1,0 +1,110 @@
+//! What is pruned, how, and where: what every step of a layer's work reads.
+
+use moeprune_capture::{LayerObserver, ObserverOptions, TokenBlocks};
+use moeprune_core::{
+    ExpertRatio, InputHessian, LinearId, LinearShape, LinearView, Promises, Sparsity, TensorId,
+    TensorSource,
+};
+
+use super::{KeptExperts, in_place::Masking, statistics::Moments, worker::Supply};
+use crate::{Error, Execution, Pipeline, walk::Route};
+
+/// What is pruned, how, and where.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stages<'a> {
+    pub(super) kept: &'a KeptExperts<'a>,
+    pub(super) promises: Promises,
+    pub(super) pipeline: &'a Pipeline,
+    pub(super) execution: &'a Execution,
+    /// Experts that have a ratio of their own.
+    pub(super) expert_ratios: &'a [ExpertRatio],
+}
+
+impl<'a> Stages<'a> {
+    /// The Linears of a layer that may be zeroed.
+    pub(super) fn prunable(&self, layer: usize) -> Vec<LinearShape> {
+        let mut linears = self.kept.spec().linears(layer);
+        linears.retain(|linear| self.may_zero(linear));
+        linears
+    }
+
+    fn may_zero(&self, linear: &LinearShape) -> bool {
+        let routers_too = self.promises.zero_routers;
+        linear.prunable || routers_too && linear.id == LinearId::Router
+    }
+
+    /// About the bytes of an expert's prunable weights.
+    pub(super) fn expert_bytes(&self, layer: usize, expert: usize) -> usize {
+        let linears = self.prunable(layer).into_iter().filter(|s| s.id.expert() == Some(expert));
+        2 * linears.map(|shape| shape.parameters() as usize).sum::<usize>()
+    }
+
+    /// About the bytes of a layer's Linears.
+    pub(super) fn weight_bytes(&self, layer: usize) -> u64 {
+        2 * self.prunable(layer).iter().map(LinearShape::parameters).sum::<u64>()
+    }
+
+    pub(super) fn experts(&self, layer: usize) -> Vec<usize> {
+        (0..self.kept.spec().layers[layer].moe().map_or(0, |moe| moe.experts)).collect()
+    }
+
+    pub(super) fn shape_of(&self, layer: usize, id: LinearId) -> Option<LinearShape> {
+        let shape = self.kept.spec().part(TensorId::linear(layer, id))?.linear_shape()?;
+        self.may_zero(&shape).then_some(shape)
+    }
+
+    /// Routing is of no use any more once the experts are chosen.
+    pub(super) fn observer(&self, layer: usize, hessians: bool) -> Result<LayerObserver, Error> {
+        let options = ObserverOptions { routing: false, inputs: true, hessians };
+        Ok(LayerObserver::new(self.kept.spec(), layer, options)?)
+    }
+
+    /// The ratio of a Linear, given its layer's.
+    pub(super) fn ratio_of(&self, layer: usize, linear: LinearId, ratio: Sparsity) -> Sparsity {
+        let Some(expert) = linear.expert() else { return ratio };
+        let source = self.kept.survivor(layer, expert).map_or(expert, |s| s.source);
+        let own = self.expert_ratios.iter().find(|e| (e.layer, e.expert) == (layer, source));
+        own.and_then(|own| Sparsity::new(own.ratio).ok()).unwrap_or(ratio)
+    }
+
+    /// What a worker on the model that is left works with, its weights read from `source`.
+    pub(super) fn supply(&self, source: &'a dyn TensorSource) -> Supply<'a> {
+        let Stages { kept, pipeline, execution, .. } = *self;
+        Supply { source, spec: kept.spec(), weights: &pipeline.weights, execution }
+    }
+
+    /// A walk over the layers of the model that is left.
+    pub(super) fn route<'r>(
+        &'r self,
+        step: &'r str,
+        blocks: Option<&'r TokenBlocks>,
+        work: &'r [u64],
+    ) -> Route<'r> {
+        let Stages { kept, execution, .. } = *self;
+        let (spec, micro_batch) = (kept.spec(), execution.micro_batch());
+        Route { source: kept, spec, blocks, micro_batch, execution, step, work }
+    }
+
+    pub(super) fn masking<'m>(
+        &self,
+        linear: LinearView<'m>,
+        hessian: Option<&'m InputHessian>,
+        ratio: Sparsity,
+    ) -> Masking<'m>
+    where
+        'a: 'm,
+    {
+        let Stages { pipeline, execution, .. } = *self;
+        Masking { linear, hessian, ratio, weights: &pipeline.weights, execution }
+    }
+}
+
+/// A Linear and what reached it.
+pub(super) fn view<'a>(
+    layer: usize,
+    shape: LinearShape,
+    moments: &Moments<'a>,
+) -> Result<LinearView<'a>, Error> {
+    let LinearShape { id, rows, cols, .. } = shape;
+    Ok(LinearView { layer, id, rows, cols, inputs: moments.of(id)? })
+}

@@ -1,0 +1,88 @@
+//! The work of a run on one layer, by the worker that fits where it runs.
+
+use moeprune_core::LayerObservation;
+
+use super::{
+    layer::{PruneTask, PrunedLayer, prune_layer},
+    measure::measure_layer,
+    stages::Stages,
+    worker::{DeviceWorker, HostWorker, Supply, Worker},
+    writing::Output,
+};
+use crate::{Error, walk::AtLayer};
+
+/// What is done to a layer: the loops over it, with their worker chosen.
+pub(super) trait LayerWork<'a> {
+    /// Zeroes weights of a layer, writes all of it, and replaces its inputs by its outputs.
+    fn prune(
+        &self,
+        stages: Stages<'a>,
+        at: &mut AtLayer<'_>,
+        output: &mut Output,
+        task: PruneTask<'_>,
+    ) -> Result<PrunedLayer, Error>;
+
+    /// The percentage of a layer's scores above `multiplier` times their mean; replaces the layer's
+    /// inputs by its outputs.
+    fn measure(
+        &self,
+        stages: Stages<'a>,
+        at: &mut AtLayer<'_>,
+        stored: Option<&LayerObservation>,
+        multiplier: f64,
+    ) -> Result<f64, Error>;
+}
+
+impl<'a, W: Worker<'a>> LayerWork<'a> for W {
+    fn prune(
+        &self,
+        stages: Stages<'a>,
+        at: &mut AtLayer<'_>,
+        output: &mut Output,
+        task: PruneTask<'_>,
+    ) -> Result<PrunedLayer, Error> {
+        prune_layer(self, stages, at, output, task)
+    }
+
+    fn measure(
+        &self,
+        stages: Stages<'a>,
+        at: &mut AtLayer<'_>,
+        stored: Option<&LayerObservation>,
+        multiplier: f64,
+    ) -> Result<f64, Error> {
+        measure_layer(self, stages, at, stored, multiplier)
+    }
+}
+
+/// The work of a run.
+pub(super) fn work_of<'a>(stages: Stages<'a>) -> Box<dyn LayerWork<'a> + 'a> {
+    wrapped_work_of(stages.supply(stages.kept), AsItIs)
+}
+
+/// The work of a worker that `wrap` makes of the one that fits where a run takes place: the one
+/// place where a worker is chosen.
+pub(super) fn wrapped_work_of<'a>(
+    supply: Supply<'a>,
+    wrap: impl Wrap<'a>,
+) -> Box<dyn LayerWork<'a> + 'a> {
+    if supply.execution.compute().holds_stored() {
+        wrap.wrap(DeviceWorker(supply))
+    } else {
+        wrap.wrap(HostWorker(supply))
+    }
+}
+
+/// Makes of any worker another one.
+pub(super) trait Wrap<'a> {
+    fn wrap<W: Worker<'a> + 'a>(self, worker: W) -> Box<dyn LayerWork<'a> + 'a>;
+}
+
+/// Leaves a worker as it is.
+struct AsItIs;
+
+impl<'a> Wrap<'a> for AsItIs {
+    fn wrap<W: Worker<'a> + 'a>(self, worker: W) -> Box<dyn LayerWork<'a> + 'a> {
+        Box::new(worker)
+    }
+}

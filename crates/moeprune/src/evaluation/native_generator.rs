@@ -1,0 +1,144 @@
+//! Answers of a model that this crate runs itself.
+
+use std::{collections::BTreeSet, fmt};
+
+use moeprune_eval::{BoxError, Generator, Request};
+use moeprune_model::{GenerationOptions, LanguageModel};
+use tokenizers::Tokenizer;
+
+use super::STOPPED;
+use crate::Progress;
+
+/// Answers with a model in memory: greedy, batched, special tokens as the tokenizer adds them.
+///
+/// An answer ends at a stop string, which may still stand at its end. Requests of a batch with
+/// different [`max_new_tokens`](Request::max_new_tokens) are answered group by group; prompts lose
+/// their beginning where they and the new tokens exceed the model's positions.
+pub struct NativeGenerator<'a> {
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    stop_ids: Vec<u32>,
+    answered: u64,
+    prompts_cut: usize,
+    was_stopped: bool,
+    progress: &'a mut dyn Progress,
+}
+
+impl<'a> NativeGenerator<'a> {
+    /// A generator over a model and its tokenizer. An answer ends at any token of `stop_ids`
+    /// ([`Checkpoint::eos_token_ids`](moeprune_checkpoint::Checkpoint::eos_token_ids)). `progress`
+    /// receives the number of answers after each batch; where it says to stop, the call ends with
+    /// an error after the current token.
+    pub fn new(
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        stop_ids: Vec<u32>,
+        progress: &'a mut dyn Progress,
+    ) -> Self {
+        let (answered, prompts_cut, was_stopped) = (0, 0, false);
+        Self { model, tokenizer, stop_ids, answered, prompts_cut, was_stopped, progress }
+    }
+
+    /// The most tokens that a prompt and its answer have together.
+    #[must_use]
+    pub fn context(&self) -> usize {
+        self.model.max_positions()
+    }
+
+    /// How many prompts lost their beginning so far.
+    #[must_use]
+    pub fn prompts_cut(&self) -> usize {
+        self.prompts_cut
+    }
+
+    /// Whether the last call ended with an error because the progress said to stop.
+    #[must_use]
+    pub fn was_stopped(&self) -> bool {
+        self.was_stopped
+    }
+
+    /// Answers requests that allow the same number of new tokens.
+    fn continue_group(
+        &mut self,
+        requests: &[&Request],
+        max_new_tokens: usize,
+    ) -> Result<Vec<String>, BoxError> {
+        let prompts = self.tokens_of(requests, max_new_tokens)?;
+        let options = GenerationOptions {
+            max_new_tokens,
+            stop_ids: self.stop_ids.clone(),
+            batch_size: requests.len(),
+        };
+        let (tokenizer, progress) = (&self.tokenizer, &*self.progress);
+        let mut stopped = progress.should_stop();
+        let generated = self.model.generate(&prompts, &options, &mut |index, tokens| {
+            stopped |= progress.should_stop();
+            stopped || ends_with_stop(tokenizer, tokens, requests[index])
+        })?;
+        self.was_stopped = stopped;
+        if stopped {
+            return Err(STOPPED.into());
+        }
+        generated.iter().map(|tokens| self.tokenizer.decode(tokens, true)).collect()
+    }
+
+    /// The tokens of each prompt, the last ones where not all of them fit.
+    fn tokens_of(
+        &mut self,
+        requests: &[&Request],
+        max_new_tokens: usize,
+    ) -> Result<Vec<Vec<u32>>, BoxError> {
+        let context = self.context();
+        let room = context.checked_sub(max_new_tokens).filter(|&room| room > 0);
+        let room = room.ok_or_else(|| {
+            format!(
+                "the task asks for {max_new_tokens} new tokens, but the model takes only {context} \
+                 tokens in all"
+            )
+        })?;
+        let mut prompts = Vec::with_capacity(requests.len());
+        for request in requests {
+            let encoding = self.tokenizer.encode(request.prompt.as_str(), true)?;
+            let ids = encoding.get_ids();
+            self.prompts_cut += usize::from(ids.len() > room);
+            prompts.push(ids[ids.len().saturating_sub(room)..].to_vec());
+        }
+        Ok(prompts)
+    }
+}
+
+impl Generator for NativeGenerator<'_> {
+    fn generate(&mut self, requests: &[Request]) -> Result<Vec<String>, BoxError> {
+        let limits: BTreeSet<usize> = requests.iter().map(|r| r.max_new_tokens).collect();
+        let mut answers = vec![String::new(); requests.len()];
+        for limit in limits {
+            let (places, group): (Vec<usize>, Vec<&Request>) =
+                requests.iter().enumerate().filter(|(_, r)| r.max_new_tokens == limit).unzip();
+            for (place, answer) in places.into_iter().zip(self.continue_group(&group, limit)?) {
+                answers[place] = answer;
+            }
+        }
+        self.answered += requests.len() as u64;
+        self.progress.advance(self.answered, "");
+        Ok(answers)
+    }
+}
+
+impl fmt::Debug for NativeGenerator<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NativeGenerator")
+            .field("stop_ids", &self.stop_ids)
+            .field("answered", &self.answered)
+            .field("prompts_cut", &self.prompts_cut)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a stop string stands in the last tokens; the whole text need not be decoded each time.
+fn ends_with_stop(tokenizer: &Tokenizer, tokens: &[u32], request: &Request) -> bool {
+    // Every token is at least one byte of text or none at all, so this many reach far enough back.
+    let longest = request.stop.iter().map(String::len).max().unwrap_or(0);
+    let tail = &tokens[tokens.len().saturating_sub(longest + 8)..];
+    let mut stops = request.stop.iter().filter(|stop| !stop.is_empty());
+    tokenizer.decode(tail, true).is_ok_and(|text| stops.any(|stop| text.contains(stop.as_str())))
+}

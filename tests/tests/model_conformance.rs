@@ -1,0 +1,75 @@
+//! Layers that are run, and the generator over them, against the suites of their traits.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use moeprune::{Silent, evaluation::NativeGenerator};
+use moeprune_checkpoint::Checkpoint;
+use moeprune_eval::generate_each;
+use moeprune_model::{Compute, Embedding, LanguageModel, Layer};
+use moeprune_tests::conformance::{decoder_layer, generator};
+
+fn open(name: &str) -> Checkpoint {
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets");
+    Checkpoint::open(&assets.join(name)).unwrap()
+}
+
+fn check_layers(name: &str, dtype: DType) {
+    let checkpoint = open(name);
+    let (spec, compute) = (checkpoint.spec(), Compute::cpu_in(dtype));
+    let tokens: Vec<u32> = (0..3 * 7).map(|i| (i * 37 + 5) % spec.vocab as u32).collect();
+    let embedding = Embedding::load(&checkpoint, spec, &compute).unwrap();
+    let hidden = embedding.embed(&tokens).unwrap().reshape((3, 7, spec.hidden)).unwrap();
+    for index in 0..spec.layers.len() {
+        let layer = Layer::load(&checkpoint, spec, index, &compute).unwrap();
+        decoder_layer::check(&layer, spec, index, &hidden);
+    }
+}
+
+#[test]
+fn layers_with_experts() {
+    check_layers("parity/mixtral", DType::F32);
+    check_layers("parity/mixtral", DType::F64);
+    check_layers("nano", DType::F32);
+}
+
+#[test]
+fn layers_with_a_residual_or_dense_mlp() {
+    check_layers("parity/arctic", DType::F32);
+    check_layers("parity/arctic_freq2", DType::F32);
+}
+
+#[test]
+fn few_tokens_leave_experts_idle() {
+    let checkpoint = open("nano");
+    let spec = checkpoint.spec();
+    let layer = Layer::load(&checkpoint, spec, 1, &Compute::cpu()).unwrap();
+    let values: Vec<f32> = (0..2 * spec.hidden).map(|i| (i * i % 11) as f32 - 5.0).collect();
+    let hidden = Tensor::from_vec(values, (2, 1, spec.hidden), &Device::Cpu).unwrap();
+    decoder_layer::check(&layer, spec, 1, &hidden);
+}
+
+#[test]
+fn native_generator() {
+    let checkpoint = open("nano");
+    let model = LanguageModel::load(&checkpoint, checkpoint.spec(), &Compute::cpu()).unwrap();
+    let tokenizer = moeprune::load_tokenizer(&checkpoint).unwrap();
+    let stop_ids = checkpoint.eos_token_ids().unwrap();
+    let mut silent = Silent;
+    let mut native = NativeGenerator::new(model, tokenizer, stop_ids, &mut silent);
+    let prompts = ["Once upon a time", "", "Question: 6 * 7?\nAnswer:", "é·", "fn main() {"];
+    generator::check(&mut native, &prompts);
+    assert_eq!(native.prompts_cut(), 0);
+    let words: String = (0..2 * native.context()).map(|n| format!("{n} apples, ")).collect();
+    generator::check_long(&mut native, &words);
+    assert_eq!(native.prompts_cut(), 4);
+}
+
+#[test]
+fn generator_made_of_a_closure() {
+    let mut counting = generate_each(|request| {
+        let numbers = request.prompt.len()..request.prompt.len() + request.max_new_tokens;
+        Ok(numbers.map(|n| format!(" {n}")).collect())
+    });
+    generator::check(&mut counting, &["a", "to", "", "tree"]);
+}

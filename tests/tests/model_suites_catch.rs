@@ -1,0 +1,17 @@
+//! The conformance suites catch layers and generators that break their contract.
+
+#[path = "model_suites_catch/decoder_layer.rs"]
+mod decoder_layer;
+#[path = "model_suites_catch/generator.rs"]
+mod generator;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// `suite` must panic, and say `message`.
+#[track_caller]
+fn caught(suite: impl FnOnce(), message: &str) {
+    let payload = catch_unwind(AssertUnwindSafe(suite)).expect_err("the suite found nothing");
+    let said = payload.downcast_ref::<String>().map(String::as_str);
+    let said = said.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or_default();
+    assert!(said.contains(message), "{said}");
+}
