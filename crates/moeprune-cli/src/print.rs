@@ -56,7 +56,7 @@ pub fn json<T: serde::Serialize>(value: &T) -> Result<String, Error> {
         .map_err(|e| Error::Request(format!("the result cannot be written as JSON: {e}")))
 }
 
-/// Writes a line to standard error; a closed one is nobody's loss.
+/// Writes a line to standard error; a closed one is ignored.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }

@@ -21,8 +21,8 @@ A mixture-of-experts checkpoint is pruned in four steps: it is *observed* on cal
 How weights are stored in bytes is a seam too, [`Encoding`]; those that many checkpoints share are
 in [`encoding`].
 
-This crate holds those traits and the data they pass, and implements none of the stages. Whoever writes
-an extension depends on this crate alone; every built-in implementation lives in a crate of its
+This crate holds those traits and the data they pass, and implements none of the stages. An
+extension depends on this crate alone; every built-in implementation lives in a crate of its
 own that depends on this one and on no other stage.
 
 # Example

@@ -29,7 +29,7 @@ pub enum TotalPromise {
     /// By no more than this share of the decoder Linears it is missed, rounding to whole weights
     /// aside.
     Within(f64),
-    /// Something else was asked for, whatever total it comes to.
+    /// Something else was asked for, at any total.
     Open(OpenTotal),
 }
 

@@ -83,7 +83,7 @@ pub enum Error {
         /// What would fit.
         remedy: String,
     },
-    /// Somebody asked the run to stop ([`Progress::should_stop`](crate::Progress::should_stop)).
+    /// The run was asked to stop ([`Progress::should_stop`](crate::Progress::should_stop)).
     #[error("stopped before the end")]
     Stopped,
     /// A run failed or was stopped when part of its work was done.
@@ -129,7 +129,7 @@ impl From<moeprune_capture::Error> for Error {
 }
 
 impl Error {
-    /// Whether somebody asked the run to stop: it is no failure then.
+    /// Whether the run was asked to stop: it is no failure then.
     #[must_use]
     pub fn is_stop(&self) -> bool {
         match self {

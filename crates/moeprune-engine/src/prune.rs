@@ -11,7 +11,7 @@ impl Job<'_> {
     /// Observes the model on calibration text, plans, and applies the plan with statistics from the
     /// same text. Begins the run, or resumes it.
     ///
-    /// The model is observed whenever experts go, whatever the stages: a cluster of two is always a
+    /// The model is observed whenever experts go, with any stages: a cluster of two is always a
     /// tie, and the tokens routed to each expert decide ties better than the lowest index does.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::{
     steps::Steps,
 };
 
-/// Which layers are walked over, and what is shown on the way.
+/// Which layers are walked over, and what is observed on the way.
 #[derive(Clone, Copy)]
 #[expect(missing_debug_implementations, reason = "a source of tensors is no text")]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]

@@ -15,7 +15,7 @@ use crate::{
     whole::{folder_of, unused_sibling},
 };
 
-/// What is asked of a place.
+/// A place to judge, and for what.
 struct Asked<'a> {
     inputs: &'a Inputs,
     option: &'static str,

@@ -1,4 +1,4 @@
-//! Which file a path leads to, whatever its spelling.
+//! Which file a path leads to, however it is spelled.
 
 use std::{fs::Metadata, path::Path};
 

@@ -68,7 +68,7 @@ impl OutputKind {
         self.is_replaceable() && self != Self::Report
     }
 
-    /// Whether a file is an earlier output of this kind that may be replaced. Whatever cannot be
+    /// Whether a file is an earlier output of this kind that may be replaced. What cannot be
     /// read is none.
     pub(crate) fn wrote(self, path: &Path) -> bool {
         // Opening a FIFO would wait for a writer.

@@ -1,4 +1,4 @@
-//! Reading and writing at given places of a file, whatever its cursor.
+//! Reading and writing at given places of a file, independent of its cursor.
 
 use std::{fs::File, io};
 
@@ -7,7 +7,7 @@ pub(crate) fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> 
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
 }
 
-/// Writes bytes at a place of a file, whatever its cursor.
+/// Writes bytes at a place of a file, independent of its cursor.
 ///
 /// # Errors
 /// If the system cannot write all of them.
@@ -31,7 +31,7 @@ pub(crate) fn read_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> io::Res
     Ok(())
 }
 
-/// Writes bytes at a place of a file, whatever its cursor.
+/// Writes bytes at a place of a file, independent of its cursor.
 ///
 /// # Errors
 /// If the system cannot write all of them.

@@ -50,7 +50,7 @@ pub fn least_salient(
     Ok(gone)
 }
 
-/// Saliencies by layer, and the experts by layer that stay whatever theirs is.
+/// Saliencies by layer, and the experts by layer that stay at any saliency.
 struct Ranking<'a> {
     layers: &'a [Vec<f64>],
     protected: &'a [Vec<usize>],

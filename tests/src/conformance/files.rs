@@ -86,7 +86,7 @@ fn check_missing(files: &dyn Files, name: &Path) {
 ///
 /// * it has the length of the content, and each range has exactly its bytes;
 /// * a range that is reversed or ends behind the end is an error of the kind
-///   [`ErrorKind::UnexpectedEof`], whatever its size;
+///   [`ErrorKind::UnexpectedEof`], at any size;
 /// * the file of this machine that it names, if any, has the same bytes at the same places.
 ///
 /// # Panics

@@ -11,8 +11,8 @@ const TOKENS: usize = 8;
 /// * an empty batch has no answers; any other one has an answer per request, in their order;
 /// * the same prompt has the same answer in each call, in any batch and at any place in it;
 /// * an answer of no tokens is empty; with fewer tokens it is the beginning of the one with more,
-///   whatever the limits of the other requests;
-/// * an answer has all text before the first stop string, whatever those of the other requests; a
+///   independent of the limits of the other requests;
+/// * an answer has all text before the first stop string, independent of those of the other requests; a
 ///   stop string that does not occur, or is empty, changes nothing.
 ///
 /// # Panics

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::embedded;
 
-/// A model and how much calibration text it is shown.
+/// A model and how much calibration text it reads.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Model {
     /// Its folder in a record.

@@ -1,4 +1,4 @@
-//! A result that could not be written is a failure; one that nobody reads is not.
+//! A result that could not be written is a failure; one whose reader has gone away is not.
 #![cfg(target_os = "linux")]
 
 use std::{

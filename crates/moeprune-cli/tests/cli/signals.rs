@@ -23,7 +23,7 @@ fn nano() -> Scratch {
     scratch
 }
 
-/// Runs a command that makes `OUT`, sends a signal once a layer is finished, goes on with
+/// Runs a command that makes `OUT`, sends a signal as soon as a layer is finished, goes on with
 /// `--resume`, and expects the bytes of a run that nothing stopped.
 fn check(command: &str, name: &str, code: i32) {
     let scratch = nano();

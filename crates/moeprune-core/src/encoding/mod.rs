@@ -13,7 +13,7 @@ encoding that reads both.
 # Adding an encoding
 
 One file here with a type that implements [`Encoding`], and a line in [`ALL`]. What is stored in it
-is then read, compared, counted and zeroed as it is, without being encoded anew. The suite
+is then read, compared, counted and zeroed as it is, without being encoded again. The suite
 `conformance::encoding` of the workspace's tests says whether the implementation keeps the promises.
 
 Bulk operations ([`Encoding::zero_where`], [`Encoding::count_zeros`], [`Encoding::compare`]) have

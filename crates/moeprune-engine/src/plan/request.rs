@@ -1,9 +1,9 @@
-//! What is asked of a pruning, whichever stages answer it.
+//! What a pruning shall achieve, with any stages.
 
 use moeprune_core::{Promises, Sparsity};
 use serde_json::Value;
 
-/// What is asked of a pruning.
+/// What a pruning shall achieve.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct PruneRequest {
@@ -19,7 +19,7 @@ pub struct PruneRequest {
     pub recipe: Value,
 }
 
-/// What is asked of the expert stage.
+/// What the expert stage shall achieve.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct ExpertRequest {

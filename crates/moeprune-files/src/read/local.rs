@@ -148,7 +148,7 @@ impl Files for LocalFiles {
         Ok(self.path.join(name).symlink_metadata().is_ok())
     }
 
-    /// Read, not mapped, whatever the access: such files are small.
+    /// Read, not mapped, with either access: such files are small.
     fn read(&self, name: &Path, most: u64) -> Result<Option<Vec<u8>>, Error> {
         let Some(path) = self.file(name)? else { return Ok(None) };
         let file = File::open(&path).map_err(Error::io("open", &path))?;

@@ -45,7 +45,7 @@ const PIECE: usize = 128;
 /// Columns whose input was always zero get a one on the diagonal of `H` before it is damped, and
 /// are zeroed; where they are more than the ratio asks for, more than that goes. A matrix is never
 /// zeroed entirely. Under an `N:M` pattern, so many of each group of columns go, chosen when all
-/// columns left of the group are done, whatever ratio is asked for; other patterns than this and whole
+/// columns left of the group are done, at any ratio; other patterns than this and whole
 /// rows are refused. Where damping leaves `H` short of positive definite it is raised tenfold, up to
 /// three times.
 ///

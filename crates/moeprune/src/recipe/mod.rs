@@ -134,7 +134,7 @@ pub struct CalibrationRecipe {
 }
 
 impl ExpertRecipe {
-    /// What is asked of the engine's expert stage.
+    /// The request to the engine's expert stage.
     pub(crate) fn request(&self) -> ExpertRequest {
         ExpertRequest {
             share: self.sparsity,
@@ -254,7 +254,7 @@ impl Recipe {
         }
     }
 
-    /// What is asked of the engine, when the stages are these.
+    /// The request to the engine, with these stages.
     ///
     /// # Errors
     /// [`Error::Recipe`] as [`check`](Self::check).

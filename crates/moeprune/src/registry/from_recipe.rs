@@ -62,7 +62,7 @@ impl FromRecipe for Pipeline {
     }
 }
 
-/// The grouping that a recipe names, whatever its criterion.
+/// The grouping that a recipe names, with any criterion.
 impl FromRecipe for Grouped {
     fn from_recipe(recipe: &Recipe) -> Result<Self, Error> {
         Registry::built_in().grouped(recipe)

@@ -200,7 +200,7 @@ impl Registry {
         })
     }
 
-    /// The grouping that a recipe names, whatever its criterion.
+    /// The grouping that a recipe names, with any criterion.
     ///
     /// # Errors
     /// As [`pipeline`](Self::pipeline).

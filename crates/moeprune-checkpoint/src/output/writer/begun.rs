@@ -34,7 +34,7 @@ pub(super) fn is_begun(plan: &PlannedFile, dir: &Path) -> Result<bool, Error> {
 pub(super) fn other_plan(path: &Path, what: &str) -> Error {
     let reason = format!(
         "{what}; it was begun for another plan or another model, and cannot be resumed with this \
-         one: start anew, or go back to what it was begun with"
+         one: start again, or go back to what it was begun with"
     );
     Error::Output { path: path.to_owned(), reason }
 }

@@ -55,7 +55,7 @@ impl ShardedWriter {
     }
 
     /// Closes the file used longest ago if there are too many. Files are made durable before:
-    /// once closed, nobody would be told that the system failed to write them.
+    /// once closed, a failure of the system to write them would go unnoticed.
     fn close_if_many(&mut self) -> Result<(), Error> {
         let open = self.shards.iter().enumerate().filter(|(_, shard)| shard.file.is_some());
         if open.clone().count() >= MAX_OPEN

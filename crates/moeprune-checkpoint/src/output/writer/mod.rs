@@ -31,10 +31,10 @@ use crate::{
 /// [copied](Self::copy) there, whole or in [pieces](Self::put_range): one tensor may be all experts
 /// of a layer. In safetensors, tensors that together fit into one file become `model.safetensors`;
 /// otherwise they fill `model-00001-of-0000N.safetensors` and so on, and [`finish`](Self::finish)
-/// writes the index. The same tensors give the same bytes, in whatever order they come.
+/// writes the index. The same tensors give the same bytes, in any order.
 ///
 /// A file has its header and its final length from the beginning; what was not put yet is a hole.
-/// A writer that ended early can be [resumed](Self::resume) by whoever knows which tensors were
+/// A writer that ended early can be [resumed](Self::resume) by a caller that knows which tensors were
 /// [made durable](Self::sync).
 ///
 /// ```
@@ -191,7 +191,7 @@ impl ShardedWriter {
             let file = &self.shards[s].plan.name;
             let reason = format!(
                 "`{name}` is said to have been written by an earlier process, but there was no \
-                 {file}; start anew"
+                 {file}; start again"
             );
             return Err(Error::Order { reason });
         }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// The written bytes of one tensor.
 ///
-/// A tensor is complete when all of its bytes are written, in whatever pieces and order. One
+/// A tensor is complete when all of its bytes are written, in any pieces and order. One
 /// without bytes is complete when it was put.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Written {
