@@ -86,12 +86,12 @@ pub fn tokenizer_for(
 pub fn observe(
     checkpoint: &Checkpoint,
     calibration: &Calibration,
-    on: &Execution,
+    execution: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Observation, Error> {
     check_runnable(checkpoint.spec())?;
-    let on = on.for_blocks(checkpoint, &calibration.tag, false, progress)?;
-    observe_in(&mut Session::in_memory(), checkpoint, calibration, &on, progress)
+    let execution = execution.for_blocks(checkpoint, &calibration.tag, false, progress)?;
+    observe_in(&mut Session::in_memory(), checkpoint, calibration, &execution, progress)
 }
 
 /// Where an observation is written, and what is done about an interrupted run to the same place.
@@ -114,7 +114,7 @@ pub fn observe_to(
     checkpoint: &Checkpoint,
     calibration: &Calibration,
     to: ObservationPlace<'_>,
-    on: &Execution,
+    execution: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Observation, Error> {
     check_runnable(checkpoint.spec())?;
@@ -128,18 +128,19 @@ pub fn observe_to(
             place.clear()?;
         }
     }
-    let on = &on.for_blocks(checkpoint, &calibration.tag, false, progress)?;
+    let execution = &execution.for_blocks(checkpoint, &calibration.tag, false, progress)?;
     let identity = RunIdentity::new("observe", checkpoint)?
         .with_calibration(&calibration.tag)
-        .with_execution(on);
+        .with_execution(execution);
     let mut session = Session::begin(place.state(), left, &identity)?;
     place.set_keep(false);
     let folder = folder(place.state());
-    let observed =
-        observe_in(&mut session, checkpoint, calibration, on, progress).and_then(|observation| {
+    let observed = observe_in(&mut session, checkpoint, calibration, execution, progress).and_then(
+        |observation| {
             write_observation(&observation, place.content())?;
             Ok(observation)
-        });
+        },
+    );
     match observed {
         Ok(observation) => {
             place.set_keep(true);
@@ -159,7 +160,7 @@ pub(crate) fn observe_in(
     session: &mut Session,
     checkpoint: &Checkpoint,
     calibration: &Calibration,
-    on: &Execution,
+    execution: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Observation, Error> {
     let (spec, source) = (checkpoint.spec(), &Finite(checkpoint));
@@ -184,14 +185,14 @@ pub(crate) fn observe_in(
         source,
         spec,
         blocks: Some(blocks),
-        micro_batch: on.micro_batch(),
-        execution: on,
+        micro_batch: execution.micro_batch(),
+        execution,
         step: "observing",
         work: &work,
     };
     let resumed = Some(Resumed { pass: Pass::Observe, done });
     walk_layers(&route, resumed, session, progress, |mut at| {
-        let (layer, hidden, compute) = (at.layer, at.take_hidden(), on.compute());
+        let (layer, hidden, compute) = (at.layer, at.take_hidden(), execution.compute());
         let options = ObserverOptions::default();
         let (sums, outputs) =
             observe_and_advance(source, spec, compute, layer, hidden, options, at.watch)?;

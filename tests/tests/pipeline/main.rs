@@ -15,3 +15,4 @@ mod reference_masks;
 mod reference_sparsegpt;
 mod refusals;
 mod scratch;
+mod timed_steps;

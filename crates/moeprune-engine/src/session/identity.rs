@@ -88,8 +88,8 @@ impl RunIdentity {
 
     /// With where it runs and in which type.
     #[must_use]
-    pub fn with_execution(mut self, on: &Execution) -> Self {
-        self.device = on.identity();
+    pub fn with_execution(mut self, execution: &Execution) -> Self {
+        self.device = execution.identity();
         self
     }
 

@@ -4,7 +4,7 @@
 //! written once, for any [`Worker`]. [`HostWorker`] holds a part as it is stored; to be run it is
 //! loaded, which widens it, and masks make new bytes of the stored ones. [`DeviceWorker`] loads a
 //! part once, as it is stored: it runs from there, is masked in place, and goes back. A worker of
-//! another kind of device is one more file here and a line in [`works`](super::works).
+//! another kind of device is one more file here and a line in [`work`](super::work).
 
 mod device;
 mod host;
