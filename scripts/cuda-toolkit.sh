@@ -7,7 +7,7 @@
 #
 # or, for a build by hand:
 #
-#     CUDA_HOME=DIR PATH=DIR/bin:$PATH CUDA_COMPUTE_CAP=90 cargo build --release --package moeprune --features cuda
+#     CUDA_HOME=DIR PATH=DIR/bin:$PATH CUDA_COMPUTE_CAP=90 cargo build --release --package moeprune-cli --features cuda
 #
 # DIR/lib64/stubs/libcuda.so.1 satisfies the linker only: each call of it reports that there is no device.
 set -euo pipefail

@@ -14,7 +14,7 @@ use crate::embedded;
 /// Builds the binary as it would be installed and says where it is.
 pub(crate) fn build() -> Result<PathBuf> {
     let built = cargo()
-        .args(["build", "--release", "--package", "moeprune", "--bin", "moeprune"])
+        .args(["build", "--release", "--package", "moeprune-cli", "--bin", "moeprune"])
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
         .output()

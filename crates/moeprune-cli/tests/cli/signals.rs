@@ -13,7 +13,8 @@ use crate::{
     resume::{contents, records_of, signal, spawn, wait_for_records},
 };
 
-const CALIBRATION: &str = "--calibration nano/data/calibration.jsonl --samples 8 --seq-len 64";
+/// Enough tokens that a layer takes longer than the signal does to arrive.
+const CALIBRATION: &str = "--calibration nano/data/calibration.jsonl --samples 64 --seq-len 128";
 
 /// A folder with the embedded model in `nano`.
 fn nano() -> Scratch {
@@ -30,7 +31,7 @@ fn check(command: &str, name: &str, code: i32) {
     scratch.ok(&command.replace("OUT", "whole"));
     let command = command.replace("OUT", "out");
     let mut stopped = false;
-    for _ in 0..6 {
+    for _ in 0..30 {
         let steps = records_of(&scratch).len() + 1;
         let mut child = spawn(&scratch, &format!("{command} --resume"));
         if wait_for_records(&scratch, &mut child, steps) {

@@ -1,4 +1,4 @@
-"""The other side of `moeprune bench arctic-layer` and `cargo xtask bench-peers`: Wanda masks by PyTorch.
+"""The other side of `moeprune-bench arctic-layer` and `cargo xtask bench-peers`: Wanda masks by PyTorch.
 
 Arguments: directory, rows, columns, ratio, threads, device. For each line of the input that names a
 way to prune, prunes a fresh copy of the matrix so and answers with the wall and CPU seconds it took;
