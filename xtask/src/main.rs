@@ -26,7 +26,7 @@ mod readme_results;
 mod results;
 mod same_results;
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -85,11 +85,13 @@ fn main() -> ExitCode {
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("Error: {error:?}");
+            // A closed standard error must not hide the exit code.
+            let _ = writeln!(std::io::stderr(), "Error: {error:#}");
             let own = error.downcast_ref::<moeprune::Error>();
-            match own.is_some_and(moeprune::Error::is_stop) {
-                true => ExitCode::from(moeprune_cli::stopped_code()),
-                false => ExitCode::FAILURE,
+            match own {
+                Some(moeprune::Error::Recipe(_)) => ExitCode::from(2),
+                Some(error) if error.is_stop() => ExitCode::from(moeprune_cli::stopped_code()),
+                _ => ExitCode::FAILURE,
             }
         }
     }

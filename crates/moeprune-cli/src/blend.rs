@@ -90,7 +90,7 @@ pub(crate) fn blend(args: &BlendArgs) -> Result<(), Error> {
     let output = files.claim("-o", &args.output, OutputKind::Observation)?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let Some(blended) = blend_domains(&domains)? else { return Ok(()) };
-    output.write(|file| write_observation_to(&blended, file))?;
+    crate::interrupt::deliver(&output, |file| write_observation_to(&blended, file))?;
     let total: f64 = domains.iter().map(|domain| domain.weight).sum();
     for domain in &domains {
         line!("{}  {}", percent(domain.weight / total), domain.name)?;

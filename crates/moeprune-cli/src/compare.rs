@@ -142,14 +142,14 @@ pub(crate) fn compare(
 
 fn write_json(comparison: &Comparison, to: &Destination) -> Result<(), Error> {
     let text = crate::print::json(comparison)?;
-    Ok(to.write(|file| file.write_all(text.as_bytes()))?)
+    Ok(crate::interrupt::deliver(to, |file| file.write_all(text.as_bytes()))?)
 }
 
 #[cfg(feature = "page")]
 fn write_page(comparison: &Comparison, to: &Destination) -> Result<(), Error> {
     let page = moeprune_page::render(comparison)
         .map_err(|e| Error::Request(format!("the page cannot be made: {e}")))?;
-    to.write(|file| file.write_all(page.as_bytes()))?;
+    crate::interrupt::deliver(to, |file| file.write_all(page.as_bytes()))?;
     line!("page → {}", to.path().display())
 }
 

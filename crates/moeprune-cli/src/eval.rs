@@ -85,7 +85,7 @@ pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Score, Error> {
     let printed = print_score(&score);
     if let Some(json) = json {
         let text = crate::print::json(&score.to_json()?)?;
-        json.write(|file| file.write_all(text.as_bytes()))?;
+        crate::interrupt::deliver(&json, |file| file.write_all(text.as_bytes()))?;
     }
     printed?;
     Ok(score)

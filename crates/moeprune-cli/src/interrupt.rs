@@ -1,13 +1,27 @@
 //! Ctrl-C, SIGTERM and SIGHUP: the first asks a run to stop, the second ends it.
 
-use std::sync::{
-    Once,
-    atomic::{AtomicBool, AtomicI32, Ordering},
+use std::{
+    io::{self, Write},
+    sync::{
+        Once,
+        atomic::{AtomicBool, AtomicI32, Ordering},
+        mpsc,
+    },
+    time::Duration,
 };
 
+use moeprune_files::Destination;
+
+/// Whether a signal has come.
+static CAME: AtomicBool = AtomicBool::new(false);
 /// The signal that asked first; 0 if none did.
 static ASKED: AtomicI32 = AtomicI32::new(0);
 static RESUMABLE: AtomicBool = AtomicBool::new(false);
+/// Whether the work is done and its result is being delivered.
+static DELIVERING: AtomicBool = AtomicBool::new(false);
+
+/// A line about a signal must not keep the next signal waiting, also where standard error is not read.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// What shells add to a signal's number where a process ended by it.
 const BY_SIGNAL: i32 = 128;
@@ -41,27 +55,52 @@ pub fn stopped_code() -> u8 {
     u8::try_from(BY_SIGNAL + signal).unwrap_or(u8::MAX)
 }
 
+/// Writes a result. There are no safe points any more, so the first signal ends the process: opening a
+/// FIFO waits for a reader, for ever if none comes.
+pub(crate) fn deliver(
+    to: &Destination,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), moeprune_files::Error> {
+    DELIVERING.store(true, Ordering::Relaxed);
+    let written = to.write(write);
+    DELIVERING.store(false, Ordering::Relaxed);
+    written
+}
+
 pub(crate) fn asked() -> bool {
     ASKED.load(Ordering::Relaxed) != 0
 }
 
 /// A signal has come.
 fn on(signal: i32) {
-    if ASKED.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+    let first = !CAME.swap(true, Ordering::Relaxed);
+    if first && !DELIVERING.load(Ordering::Relaxed) {
         let again = if signal == INTERRUPT { "Ctrl-C again" } else { "a second signal" };
-        crate::print::say(&format!("stopping at the next safe point; {again} stops at once"));
+        tell(format!("stopping at the next safe point; {again} stops at once"));
+        // Only now, so that the run does not end before it is said why.
+        ASKED.store(signal, Ordering::Relaxed);
         return;
     }
     let how = match RESUMABLE.load(Ordering::Relaxed) {
         true => "; if a layer was finished, the same command with --resume goes on after it",
         false => "",
     };
-    crate::print::say(&format!("stopped at once{how}"));
+    tell(format!("stopped at once{how}"));
     std::process::exit(BY_SIGNAL + signal);
 }
 
+/// Writes a line to standard error, or gives up after a moment.
+fn tell(line: String) {
+    let (told, heard) = mpsc::channel();
+    std::thread::spawn(move || {
+        crate::print::say(&line);
+        let _ = told.send(());
+    });
+    let _ = heard.recv_timeout(PATIENCE);
+}
+
 #[cfg(unix)]
-fn install() -> std::io::Result<()> {
+fn install() -> io::Result<()> {
     use signal_hook::{
         consts::{SIGHUP, SIGINT, SIGTERM},
         iterator::Signals,

@@ -69,7 +69,7 @@ pub(crate) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(),
         moeprune::observe_to(&checkpoint, &calibration, &args.output, resume, &on, terminal)?;
     } else {
         let observation = moeprune::observe(&checkpoint, &calibration, &on, terminal)?;
-        output.write(|file| write_observation_to(&observation, file))?;
+        crate::interrupt::deliver(&output, |file| write_observation_to(&observation, file))?;
     }
     line!(
         "observed {} tokens of {} → {}",

@@ -69,7 +69,7 @@ pub(crate) fn plan(
         plan = moeprune::choose_survivors(&checkpoint, &plan, &pipeline, terminal)?;
     }
     let json = crate::print::json(&plan)?;
-    output.write(|file| file.write_all(json.as_bytes()))?;
+    crate::interrupt::deliver(&output, |file| file.write_all(json.as_bytes()))?;
     print_plan(&plan, &args.output)?;
     if !domains.is_empty() && !plan.layers.is_empty() {
         print_coverage(&coverage(&plan, &domains)?)?;

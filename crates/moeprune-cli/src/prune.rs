@@ -176,7 +176,7 @@ pub fn print_report(report: &Report, out: &Path, json: Option<&Destination>) -> 
     let printed = print_table(report, out);
     if let Some(json) = json {
         let text = report.to_json()?;
-        json.write(|file| file.write_all(text.as_bytes()))?;
+        crate::interrupt::deliver(json, |file| file.write_all(text.as_bytes()))?;
     }
     printed
 }

@@ -1,7 +1,7 @@
 //! Whether a place may be written to.
 
 use std::{
-    fs::{self, File, FileType, Metadata},
+    fs::{FileType, Metadata},
     path::{Path, PathBuf},
 };
 
@@ -12,7 +12,7 @@ use crate::{
     inputs::Inputs,
     place::{Place, real},
     spot::Spot,
-    whole::{folder_of, unused_sibling},
+    whole::{folder_of, unfinished_beside},
 };
 
 /// A place to judge, and for what.
@@ -101,6 +101,11 @@ impl Asked<'_> {
                 self.refused(format!("it exists; remove it or choose another name for {option}"))
             );
         }
+        if kind == OutputKind::Report && folder_of(place).join("config.json").exists() {
+            return Err(self.refused(format!(
+                "it is the report of the model beside it; choose another name for {option}"
+            )));
+        }
         if !kind.wrote(place) {
             return Err(self.refused(format!(
                 "it exists and is not an earlier {}; remove it or choose another name for {option}",
@@ -149,17 +154,24 @@ impl Asked<'_> {
         } else if !standard {
             self.check_open(&place, kind, &identity)?;
         }
-        Ok((Way::Descriptor(number, place), Spot::Descriptor(number)))
+        if !standard {
+            self.check_access(&place)?; // it is opened again at the end
+        }
+        // A file is the same place by whichever name or descriptor.
+        let spot = if kind.is_file() { Spot::File(identity) } else { Spot::Descriptor(number) };
+        Ok((Way::Descriptor(number, place), spot))
     }
 
     fn foreign(&self, place: PathBuf, metadata: &Metadata) -> Result<(Way, Spot), Error> {
         let identity = Identity::new(&place, metadata);
         let kind = metadata.file_type();
         if kind.is_file() {
-            self.check_regular(&place, &identity)?;
-        } else {
-            self.check_open(&place, kind, &identity)?;
+            return Err(self.refused(format!(
+                "it is another process's descriptor of a file; name the file itself for {}",
+                self.option
+            )));
         }
+        self.check_open(&place, kind, &identity)?;
         self.check_access(&place)?;
         Ok((Way::Into(place), Spot::File(identity)))
     }
@@ -167,10 +179,8 @@ impl Asked<'_> {
     /// Makes and removes a file beside the place: the only way to know that one can be made.
     fn probe(&self, place: &Path) -> Result<(), Error> {
         let folder = folder_of(place);
-        let sibling = unused_sibling(place);
-        File::create_new(&sibling)
-            .and_then(|_| fs::remove_file(&sibling))
-            .map_err(Error::io("create a file in", folder))
+        let probe = unfinished_beside(place)?;
+        probe.close().map_err(Error::io("remove a file from", folder))
     }
 
     #[cfg(unix)]

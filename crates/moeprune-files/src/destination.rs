@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Error, OutputKind,
-    whole::{folder_of, rename_to_new, sync_names, unused_sibling, write_durably},
+    whole::{fill, folder_of, rename_to_new, sync_names, unfinished_beside},
 };
 
 /// A place that was judged by [`RunFiles::claim`](crate::RunFiles::claim), and that a result is
@@ -78,11 +78,10 @@ impl Destination {
         place: &Path,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), Error> {
-        let unnamed = unused_sibling(place);
-        write_durably(&unnamed, write).inspect_err(|_| {
-            // Whether it is there or not, it is of no use any more.
-            let _ = fs::remove_file(&unnamed);
-        })?;
+        let unfinished = unfinished_beside(place)?;
+        fill(unfinished.as_file(), place, write)?;
+        // From here on it is a result, which stays also if it cannot get its name.
+        let (_, unnamed) = unfinished.keep().map_err(|e| Error::io("keep", place)(e.error))?;
         self.name(&unnamed, place).map_err(|reason| {
             let reason = format!("{reason}; the result is in {}", unnamed.display());
             Error::place(&self.path, reason)

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Destination, Error, OutputKind, claim, inputs::Inputs, place::real, spot::Spot};
+use crate::{
+    Destination, Error, OutputKind, claim, inputs::Inputs, place::real, spot::Spot,
+    write::sibling_of,
+};
 
 /// The files of a run: what it reads, and what it is asked to write.
 ///
@@ -38,7 +41,9 @@ impl RunFiles {
 
     /// The run makes this folder or file: nothing else may be written there or into it.
     pub fn makes(&mut self, path: impl AsRef<Path>) {
-        self.made.push(real(path.as_ref()));
+        let made = real(path.as_ref());
+        self.made.extend(sibling_of(&made));
+        self.made.push(made);
     }
 
     /// Judges a place that the run is asked to write to by an option, before any work.

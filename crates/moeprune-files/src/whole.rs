@@ -3,10 +3,10 @@
 use std::{
     fs::{self, File},
     io::{self, BufWriter, ErrorKind, Write},
-    path::{Path, PathBuf},
-    process,
-    sync::atomic::{AtomicU64, Ordering},
+    path::Path,
 };
+
+use tempfile::NamedTempFile;
 
 use crate::Error;
 
@@ -25,7 +25,9 @@ pub fn write_whole(
     if path.file_name().is_none() {
         return Err(Error::io("write", path)(ErrorKind::InvalidFilename.into()));
     }
-    write_and_rename(&unused_sibling(path), path, write)?;
+    let unfinished = unfinished_beside(path)?;
+    fill(unfinished.as_file(), path, write)?;
+    unfinished.persist(path).map_err(|e| Error::io("rename to", path)(e.error))?;
     sync_names(folder_of(path));
     Ok(())
 }
@@ -58,11 +60,19 @@ impl Drop for Unfinished<'_> {
 }
 
 /// Writes a file and waits until it is durable.
-pub(crate) fn write_durably(
+fn write_durably(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), Error> {
-    let file = File::create(path).map_err(Error::io("create", path))?;
+    fill(&File::create(path).map_err(Error::io("create", path))?, path, write)
+}
+
+/// Writes into an empty file and waits until it is durable. `path` is what errors name.
+pub(crate) fn fill(
+    file: &File,
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), Error> {
     let mut file = BufWriter::with_capacity(1 << 20, file);
     write(&mut file).map_err(Error::io("write", path))?;
     let file = file.into_inner().map_err(|e| Error::io("write", path)(e.into_error()))?;
@@ -104,9 +114,17 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
-/// A hidden name in the same folder, which does not grow with the file's own.
-pub(crate) fn unused_sibling(path: &Path) -> PathBuf {
-    static NAMED: AtomicU64 = AtomicU64::new(0);
-    let number = NAMED.fetch_add(1, Ordering::Relaxed);
-    folder_of(path).join(format!(".moeprune-{}-{number}.unfinished", process::id()))
+/// A new file in the folder of `path`, under a hidden name that nothing had: a name that can be guessed could be
+/// taken by another process, or by a link. Removed when dropped.
+pub(crate) fn unfinished_beside(path: &Path) -> Result<NamedTempFile, Error> {
+    let folder = folder_of(path);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".moeprune-").suffix(".unfinished");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        // As any file that is created: the process's mask takes away from it.
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder).map_err(Error::io("create a file in", folder))
 }

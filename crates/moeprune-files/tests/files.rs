@@ -278,3 +278,77 @@ fn what_cannot_be_written_is_found_before() {
         assert!(error.contains(expected), "{name}: {error}");
     }
 }
+
+/// A report in another model's folder says what was done to that model.
+#[test]
+fn reports_stay_beside_their_model() {
+    let folder = scratch();
+    fs::create_dir(folder.path().join("other-model")).unwrap();
+    for name in ["config.json", "moeprune-report.json"] {
+        fs::copy(folder.path().join("m").join(name), folder.path().join("other-model").join(name))
+            .unwrap();
+    }
+    let place = folder.path().join("other-model/moeprune-report.json");
+    let refused = files(folder.path()).claim("--json", &place, OutputKind::Report).unwrap_err();
+    assert!(refused.to_string().contains("the report of the model beside it"), "{refused}");
+}
+
+#[test]
+fn the_hidden_folder_of_what_is_made_is_taken() {
+    let folder = scratch();
+    fs::create_dir(folder.path().join(".out.moeprune-partial")).unwrap();
+    let place = folder.path().join(".out.moeprune-partial/scores");
+    let refused = files(folder.path()).claim("--json", &place, KIND).unwrap_err();
+    assert!(refused.to_string().contains("this run makes"), "{refused}");
+}
+
+#[test]
+fn a_descriptor_and_its_file_are_one_place() {
+    let folder = scratch();
+    let earlier = folder.path().join("earlier");
+    let open = fs::OpenOptions::new().append(true).open(&earlier).unwrap();
+    let descriptor = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&open));
+    let mut files = files(folder.path());
+    files.claim("--json", Path::new(&descriptor), KIND).unwrap();
+    let refused = files.claim("--html", &earlier, KIND).unwrap_err();
+    assert!(refused.to_string().contains("--json goes there too"), "{refused}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn descriptors_of_other_processes_lead_to_no_file() {
+    let folder = scratch();
+    let earlier = fs::File::open(folder.path().join("earlier")).unwrap();
+    let mut other = Command::new("sleep").arg("20").stdin(earlier).spawn().unwrap();
+    let place = format!("/proc/{}/fd/0", other.id());
+    let refused = files(folder.path()).claim("--json", Path::new(&place), KIND);
+    other.kill().unwrap();
+    other.wait().unwrap();
+    let refused = refused.unwrap_err();
+    assert!(refused.to_string().contains("name the file itself"), "{refused}");
+}
+
+/// Names of unfinished files cannot be guessed, so that neither links nor other runs are in the way.
+#[test]
+fn unfinished_files_take_new_names() {
+    let folder = scratch();
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let place = folder.path().join("earlier");
+        let destination = files(folder.path()).claim("--json", &place, KIND).unwrap();
+        destination
+            .write(|file| {
+                let hidden = |name: &String| name.ends_with(".unfinished");
+                let names = fs::read_dir(folder.path())?
+                    .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+                seen.extend(names.filter(hidden));
+                file.write_all(EARLIER.as_bytes())
+            })
+            .unwrap();
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 3, "{seen:?}");
+    let mode = fs::metadata(folder.path().join("earlier")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o600, 0o600);
+}

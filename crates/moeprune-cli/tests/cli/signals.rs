@@ -119,3 +119,27 @@ fn an_evaluation_stops_and_writes_nothing() {
     assert!(rest.contains("stopped before the end"), "{rest}");
     assert!(!scratch.path("scores.json").exists());
 }
+
+/// A FIFO that no reader opens does not keep a finished run from being stopped by one signal.
+#[test]
+fn waiting_for_a_reader_can_be_stopped() {
+    let scratch = nano();
+    assert!(Command::new("mkfifo").arg(scratch.path("fifo")).status().unwrap().success());
+    let command = "eval nano --task perplexity --data nano/data/heldout.txt --seq-len 64 --limit 2 --json fifo";
+    let mut child = Command::new(env!("CARGO_BIN_EXE_moeprune"))
+        .args(command.split_whitespace())
+        .current_dir(scratch.path("."))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = String::new();
+    // The scores are printed before they are delivered.
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    lines.read_line(&mut out).unwrap();
+    assert!(out.contains("perplexity"), "{out}");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    signal(&child, "-TERM");
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(143));
+}

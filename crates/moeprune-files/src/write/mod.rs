@@ -6,4 +6,5 @@ mod partial;
 mod room;
 mod uncached;
 
+pub(crate) use self::partial::sibling_of;
 pub use self::{copying::copy_bytes, durable::sync, partial::PartialOutput};

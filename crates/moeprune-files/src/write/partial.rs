@@ -206,6 +206,11 @@ impl Drop for PartialOutput {
     }
 }
 
+/// The hidden sibling in which `place`, a real path, is made.
+pub(crate) fn sibling_of(place: &Path) -> Option<PathBuf> {
+    Some(place.parent()?.join(sibling_name(place.file_name()?)))
+}
+
 fn sibling_name(name: &OsStr) -> std::ffi::OsString {
     let mut sibling = OsStr::new(".").to_owned();
     sibling.push(name);
