@@ -33,7 +33,7 @@ fn check(command: &str, name: &str, code: i32) {
     let mut stopped = false;
     for _ in 0..30 {
         let steps = records_of(&scratch).len() + 1;
-        let mut child = spawn(&scratch, &format!("{command} --resume"));
+        let mut child = spawn_listening(&scratch, &format!("{command} --resume"));
         if wait_for_records(&scratch, &mut child, steps) {
             signal(&child, name);
         }
@@ -51,9 +51,27 @@ fn check(command: &str, name: &str, code: i32) {
         stopped = true;
         break;
     }
-    assert!(stopped, "{command} was never stopped");
+    assert!(stopped, "{command} {name} was never stopped");
     scratch.ok(&format!("{command} --resume"));
     assert!(contents(&scratch.path("out")) == contents(&scratch.path("whole")), "{command} {name}");
+}
+
+/// Starts a command with no signal ignored: under `nohup`, tests inherit that SIGHUP is.
+fn spawn_listening(scratch: &Scratch, command: &str) -> Child {
+    let listening = ["--default-signal=HUP,INT,TERM"];
+    let understood = Command::new("env").args(listening).arg("true").output();
+    if !understood.is_ok_and(|ran| ran.status.success()) {
+        return spawn(scratch, command);
+    }
+    Command::new("env")
+        .args(listening)
+        .arg(env!("CARGO_BIN_EXE_moeprune"))
+        .args(command.split_whitespace())
+        .current_dir(scratch.path("."))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 fn remove(scratch: &Scratch) {
