@@ -308,7 +308,7 @@ fn lock(sibling: &Path) -> Result<Option<File>, Error> {
 fn open_marker(sibling: &Path, path: &Path) -> Result<Option<File>, Error> {
     let in_the_way = || {
         let reason = format!(
-            "is in the way and has no {MARKER}, so it may be somebody's; remove it by hand if not"
+            "is in the way and has no {MARKER}, so it may belong to another program; remove it by hand if not"
         );
         Err(Error::Output { path: sibling.to_owned(), reason })
     };
