@@ -118,7 +118,7 @@ impl<'a> UnwrittenModel<'a> {
         let Some(expert) = linear.expert() else { return Ok(false) };
         let moments = self.stored.get(layer).map_or(Moments::None, Moments::Stored);
         let dense = self.stages.promises.idle_experts == IdleExperts::Dense;
-        Ok(dense && !moments.reached(expert)?)
+        Ok(dense && !moments.reached(self.stages.expert_input(layer, expert))?)
     }
 }
 

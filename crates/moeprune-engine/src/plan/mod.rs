@@ -11,10 +11,12 @@ pub use request::{BudgetSpread, ExpertRequest, PruneRequest, WeightTarget};
 pub use survivors::{Router, choose_survivors};
 pub(crate) use survivors::{check_clusters, check_survivors, choose_survivors_in};
 
+use std::collections::BTreeSet;
+
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
-    ExpertBudget, LayerBehaviour, LayerPlan, ModelSpec, Observation, ParameterCounts, Partition,
-    Plan, SameModel, Sparsity, UnstructuredPlan, unstructured_ratio,
+    ExpertBudget, LayerBehaviour, LayerPlan, LinearId, ModelSpec, Observation, ParameterCounts,
+    Partition, Plan, SameModel, Sparsity, UnstructuredPlan, unstructured_ratio,
 };
 use moeprune_model::check_runnable;
 use rayon::prelude::*;
@@ -234,6 +236,13 @@ pub(crate) fn check_observation(
         )));
     }
     for (l, (seen, layer)) in observation.layers.iter().zip(&spec.layers).enumerate() {
+        let sites: BTreeSet<LinearId> = spec.linears(l).iter().map(|linear| linear.reads).collect();
+        if let Some(site) = seen.inputs.keys().find(|site| !sites.contains(site)) {
+            return Err(Error::Request(format!(
+                "the observation has sums under {site} in layer {l}, where no Linear of the model \
+                 has its own; observe this model again"
+            )));
+        }
         let (seen, experts) =
             (seen.routing.as_ref().map(|r| r.experts()), layer.moe().map(|m| m.experts));
         if seen.is_some() && seen != experts {
