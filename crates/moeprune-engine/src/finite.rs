@@ -1,7 +1,7 @@
 //! Refusing weights that are not numbers, wherever they are read.
 
 use moeprune_checkpoint::{Checkpoint, check_finite};
-use moeprune_core::{StageError, TensorBytes, TensorId, TensorSource};
+use moeprune_core::{StageError, StoredWeight, TensorId, TensorSource};
 
 /// A checkpoint that gives out a tensor only if all of it is finite, and names it otherwise: by
 /// the time an activation is not a number, nobody can tell where it came from.
@@ -27,11 +27,9 @@ impl Finite<'_> {
 }
 
 impl TensorSource for Finite<'_> {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
-        let tensor = self.0.tensor(id)?;
-        if tensor.dtype().is_weight() {
-            check_finite(&self.0.name_of(id)?, &tensor)?;
-        }
-        Ok(tensor)
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        let weight = self.0.weight(id)?;
+        check_finite(&self.0.name_of(id)?, weight.main())?;
+        Ok(weight)
     }
 }
