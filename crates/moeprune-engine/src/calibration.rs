@@ -17,7 +17,7 @@ use crate::{
     finite::Finite,
     load_tokenizer,
     session::{Pass, Record, RunIdentity, Session, folder, unfinished},
-    walk::{Resumed, Route, walk_layers},
+    walk::{Resumed, Route, Walker},
 };
 
 /// What says which part of a text is drawn.
@@ -191,7 +191,7 @@ pub(crate) fn observe_in(
         work: &work,
     };
     let resumed = Some(Resumed { pass: Pass::Observe, done });
-    walk_layers(&route, resumed, session, progress, |mut at| {
+    Walker { session, progress }.walk(&route, resumed, |mut at| {
         let (layer, hidden, compute) = (at.layer, at.take_hidden(), execution.compute());
         let options = ObserverOptions::default();
         let (sums, outputs) =

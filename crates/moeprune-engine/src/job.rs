@@ -6,8 +6,8 @@ use crate::{Execution, Pipeline, Progress};
 
 /// A model, the stages that it is pruned with, where that runs, and what receives its progress.
 ///
-/// Its methods are the steps of a pruning: [`plan`](Self::plan), [`plan_searched`](Self::plan_searched)
-/// and [`apply`](Self::apply), and [`prune`](Self::prune) for all of it.
+/// Its methods are the steps of a pruning: [`plan`](Self::plan) and [`apply`](Self::apply),
+/// and [`prune`](Self::prune) for all of it.
 #[derive(Debug)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct Job<'a> {

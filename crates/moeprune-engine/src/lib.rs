@@ -9,7 +9,7 @@ each, and this crate runs them over a model:
 | step | item |
 |---|---|
 | run the model over calibration text and sum what it does | [`observe`], [`observe_to`] |
-| decide which experts go and how sparse the rest becomes | [`Job::plan`], [`Job::plan_searched`] |
+| decide which experts go and how sparse the rest becomes | [`Job::plan`] |
 | choose the survivors that a plan leaves open | [`choose_survivors`] |
 | write the pruned checkpoint | [`Run`], [`Job::apply`] |
 | all of it | [`Job::prune`] |
@@ -57,8 +57,8 @@ pub use job::Job;
 pub use memory::{MemoryNeed, available_memory};
 pub use pipeline::{ExpertNeeds, ExpertStage, Grouped, Pipeline, Scored, WeightNeeds, WeightStage};
 pub use plan::{
-    BudgetSpread, ExpertRequest, PLAN_FORMAT, PruneRequest, Router, WeightTarget, check_request,
-    choose_survivors, expert_budget, routers, stored_otherwise,
+    BudgetSpread, ExpertRequest, PLAN_FORMAT, PlanInputs, PruneRequest, Router, WeightTarget,
+    check_request, choose_survivors, expert_budget, routers, stored_otherwise,
 };
 pub use progress::{Progress, Silent};
 pub use run::Run;

@@ -3,7 +3,7 @@
 use moeprune_core::{Sparsity, StatisticsSource};
 
 use crate::{
-    Applied, Calibration, Error, Inputs, Job, PruneRequest, Run, apply::apply_plan,
+    Applied, Calibration, Error, Inputs, Job, PlanInputs, PruneRequest, Run, apply::apply_plan,
     calibration::observe_in, plan::choose_survivors_in, session::RunIdentity,
 };
 
@@ -38,12 +38,9 @@ impl Job<'_> {
         } else {
             None
         };
-        let observed = observation.as_ref();
-        let plan = if pipeline.experts.needs().calibration {
-            job.plan_searched(request, calibration, observed)?
-        } else {
-            job.plan(request, observed)?
-        };
+        let inputs =
+            PlanInputs { observation: observation.as_ref(), calibration: Some(calibration) };
+        let plan = job.plan(request, inputs)?;
         let plan = choose_survivors_in(&mut run.session, model, &plan, pipeline, job.progress)?;
         run.lap("planning");
         let inputs = match &observation {

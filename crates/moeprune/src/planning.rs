@@ -2,7 +2,7 @@
 
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{ModelSpec, Observation, Plan};
-use moeprune_engine::{Calibration, Execution, Job, Pipeline, Progress};
+use moeprune_engine::{Calibration, Execution, Job, Pipeline, PlanInputs, Progress};
 
 use crate::{Error, Recipe};
 
@@ -47,7 +47,8 @@ pub fn plan_exhaustive(
 ) -> Result<Plan, Error> {
     let request = recipe.request(pipeline)?;
     let mut job = Job { model: checkpoint, pipeline, execution, progress };
-    Ok(job.plan_searched(&request, calibration, observation)?)
+    let inputs = PlanInputs { observation, calibration: Some(calibration) };
+    Ok(job.plan(&request, inputs)?)
 }
 
 /// Refuses what cannot work before anything is read or run: an expert share that leaves fewer

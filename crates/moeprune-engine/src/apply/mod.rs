@@ -41,8 +41,8 @@ use moeprune_core::{
 use crate::{
     Error, Job, Progress, Run, StageClock, WrittenLayer,
     plan::{PLAN_FORMAT, check_clusters, check_survivors, choose_survivors_in, stored_otherwise},
-    session::{Pass, Record, RunIdentity, Session},
-    walk::{Resumed, walk_layers},
+    session::{Pass, Record, RunIdentity},
+    walk::{Resumed, Walker},
 };
 
 /// Where the statistics for scoring weights come from.
@@ -136,6 +136,7 @@ pub(crate) fn apply_plan(
 
     let Run { output, session, clock, .. } = run;
     let mut output = Output::open(output, &kept, session, progress)?;
+    let walker = &mut Walker { session, progress };
     let promises = plan.promises().unwrap_or_default();
     let expert_ratios =
         plan.unstructured.as_ref().map_or(&[][..], |asked| asked.expert_ratios.as_slice());
@@ -143,17 +144,17 @@ pub(crate) fn apply_plan(
     let ratios = match &plan.unstructured {
         None => None,
         Some(asked) => {
-            let ratios = ratios::layer_ratios(asked, stages, &statistics, session, progress)?;
+            let ratios = ratios::layer_ratios(asked, stages, &statistics, walker)?;
             clock.end_step("layer ratios");
             Some(ratios)
         }
     };
-    if !session.outside_written() {
+    if !walker.session.outside_written() {
         output.copy_outside_layers(&kept)?;
         output.sync()?;
-        session.record(Record::OutsideWritten)?;
+        walker.session.record(Record::OutsideWritten)?;
     }
-    write_layers(stages, &statistics, ratios.as_deref(), &mut output, (session, progress))?;
+    write_layers(stages, &statistics, ratios.as_deref(), &mut output, walker)?;
     let bytes_written = output.finish()?;
     clock.end_step(step_of(ratios.as_deref()));
     let (layers, statistics) = (session.written()?, statistics.source());
@@ -168,10 +169,10 @@ fn write_layers(
     statistics: &Statistics<'_>,
     ratios: Option<&[Sparsity]>,
     output: &mut Output,
-    (session, progress): (&mut Session, &mut dyn Progress),
+    walker: &mut Walker<'_>,
 ) -> Result<(), Error> {
     let kept = stages.kept;
-    let done = session.written()?.len();
+    let done = walker.session.written()?.len();
     let blocks = ratios.and_then(|_| statistics.blocks());
     let work = |layer| match blocks {
         Some(_) => 2 * statistics.passes(kept, layer),
@@ -181,7 +182,7 @@ fn write_layers(
     let work_on_layer = work_of(stages);
     let route = stages.route(step_of(ratios), blocks, &work);
     let resumed = Some(Resumed { pass: Pass::Prune, done });
-    walk_layers(&route, resumed, session, progress, |mut at| {
+    walker.walk(&route, resumed, |mut at| {
         let layer = at.layer;
         let PrunedLayer { idle, scored } = match ratios {
             None => {

@@ -2,7 +2,9 @@
 
 use candle_core::{DType, Device, Tensor};
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{ExpertBudget, LayerPlan, LinearId, ModelSpec, MoeSpec, SurvivorReason};
+use moeprune_core::{
+    ExpertBudget, LayerPlan, LinearId, ModelSpec, MoeSpec, SurvivorReason, TensorSource,
+};
 use moeprune_model::{
     ActivationSink, Error as ModelError, Expert, ExpertTensors, LayerTrunk, TrunkOutput,
 };
@@ -10,7 +12,7 @@ use rayon::prelude::*;
 
 use super::{ExpertRequest, Router, budget::expert_budget, ranking::without};
 use crate::{
-    Calibration, Error, Execution, Progress,
+    Calibration, Error, Execution, Job,
     finite::Finite,
     walk::{Route, walk},
 };
@@ -22,12 +24,11 @@ use crate::{
 /// goes, the first in lexicographic order among equals. Each layer reads what the unpruned layers
 /// before it give. A layer's experts are in memory together, and what each makes of a block.
 pub(crate) fn drop_least_missed(
-    checkpoint: &Checkpoint,
+    job: &mut Job<'_>,
     calibration: &Calibration,
     request: &ExpertRequest,
-    execution: &Execution,
-    progress: &mut dyn Progress,
 ) -> Result<Vec<LayerPlan>, Error> {
+    let Job { model: checkpoint, execution, .. } = *job;
     let Some(budget) = expert_budget(checkpoint.spec(), request)? else { return Ok(Vec::new()) };
     let keep = keep_of(budget)?;
     let (spec, source) = (checkpoint.spec(), &Finite(checkpoint));
@@ -46,7 +47,7 @@ pub(crate) fn drop_least_missed(
         work: &work,
     };
     let mut plans = Vec::new();
-    walk(&route, progress, |mut at| {
+    walk(&route, job.progress, |mut at| {
         let (layer, experts) = (at.layer, experts(at.layer));
         let mut hidden = at.take_hidden();
         let whole = WholeLayer::load(source, spec, layer, execution)?;
@@ -78,7 +79,7 @@ struct WholeLayer {
 
 impl WholeLayer {
     fn load(
-        source: &Finite<'_>,
+        source: &dyn TensorSource,
         spec: &ModelSpec,
         layer: usize,
         execution: &Execution,
@@ -295,9 +296,12 @@ mod tests {
     use moeprune_capture::{TokenBlocks, embed_blocks};
     use moeprune_core::{CorpusTag, Plan, Sparsity};
     use moeprune_model::{Compute, DecoderLayer, Embedding, Layer, NoSink};
+    use moeprune_score::{Magnitude, PerRow, Rounding, Uniform};
 
     use super::*;
-    use crate::{BudgetSpread, Silent, apply::KeptExperts};
+    use crate::{
+        BudgetSpread, ExpertStage, Pipeline, Scored, Silent, Stage, WeightStage, apply::KeptExperts,
+    };
 
     #[test]
     fn subsets_are_all_and_in_order() {
@@ -307,6 +311,18 @@ mod tests {
             assert_eq!(subsets(n, r).len() as f64, combinations(n, r));
         }
         assert_eq!(combinations(128, 64).log10().floor(), 37.0);
+    }
+
+    fn searching() -> Pipeline {
+        Pipeline {
+            experts: ExpertStage::Searched { most_subsets: 1000 },
+            weights: WeightStage::Scored(Scored {
+                scorer: Stage::new(Box::new(Magnitude)),
+                pattern: Stage::new(Box::new(PerRow)),
+                rounding: Rounding::Exact,
+            }),
+            allocator: Stage::new(Box::new(Uniform)),
+        }
     }
 
     fn plan_of(layers: Vec<LayerPlan>) -> Plan {
@@ -346,13 +362,17 @@ mod tests {
                 spread: BudgetSpread::Uniform,
                 protect_super_experts: false,
             };
-            let on = Execution::cpu();
             let compute = Compute::cpu();
             let embedding = Embedding::load(&checkpoint, spec, &compute).unwrap();
             let hidden = embed_blocks(&embedding, &blocks, 1).unwrap();
             let calibration = Calibration { blocks, tag };
-            let found =
-                drop_least_missed(&checkpoint, &calibration, &request, &on, &mut Silent).unwrap();
+            let mut job = Job {
+                model: &checkpoint,
+                pipeline: &searching(),
+                execution: &Execution::cpu(),
+                progress: &mut Silent,
+            };
+            let found = drop_least_missed(&mut job, &calibration, &request).unwrap();
             let n = spec.layers[0].moe().unwrap().experts;
             let outputs = |plan: &Plan| -> Vec<Vec<f32>> {
                 let kept = KeptExperts::new(&checkpoint, plan);

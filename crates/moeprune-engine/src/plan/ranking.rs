@@ -1,23 +1,21 @@
 //! The expert stage where experts are ranked, and experts that no criterion may drop.
 
 use moeprune_core::{
-    DistanceMatrix, ExpertBudget, ExpertSaliency, LayerBehaviour, LayerPlan, Partition, Survivor,
-    SurvivorReason,
+    DistanceMatrix, ExpertSaliency, LayerBehaviour, LayerPlan, Partition, Survivor, SurvivorReason,
 };
 use moeprune_saliency::{SuperExperts, super_experts};
 use moeprune_select::least_salient;
 use rayon::prelude::*;
 
-use super::budget::contract;
+use super::{budget::contract, experts::ExpertLayers};
 use crate::Error;
 
 /// Drops the least salient experts.
-pub(crate) fn rank(
+pub(super) fn rank(
     saliency: &dyn ExpertSaliency,
-    layers: &[LayerBehaviour<'_>],
-    budget: &ExpertBudget,
-    protected: &Protected,
+    layers: &ExpertLayers<'_>,
 ) -> Result<Vec<LayerPlan>, Error> {
+    let ExpertLayers { behaviours: layers, budget, protected } = *layers;
     let saliencies = layers
         .par_iter()
         .map(|layer| {
@@ -27,7 +25,7 @@ pub(crate) fn rank(
             Ok(saliency)
         })
         .collect::<Result<Vec<_>, Error>>()?;
-    let dropped = least_salient(&saliencies, budget, &protected.0)
+    let dropped = least_salient(&saliencies, &budget, &protected.0)
         .map_err(Error::stage("ranking experts", None))?;
     let plans = layers.iter().zip(dropped).enumerate();
     Ok(plans
