@@ -14,7 +14,7 @@ use crate::{
     terminal::Terminal,
 };
 use moeprune::{
-    Error, Evaluation, Recipe, Registry, blend,
+    Error, Evaluation, Recipe, Registry, Study, blend,
     compare::{Comparison, Cut, Measures, Variant},
 };
 
@@ -101,7 +101,7 @@ pub(crate) fn compare(
     }
     args.recipe.check_no_search()?;
     let variants = variants(args, registry)?;
-    let on = args.device.open()?;
+    let execution = args.device.open()?;
     let checkpoint = args.family.open(&args.model)?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let observation = blend(&domains)?;
@@ -123,16 +123,9 @@ pub(crate) fn compare(
         skip_unpruned: false,
     };
     crate::interrupt::listen();
-    let observation = observation.as_ref();
-    let comparison = moeprune::compare::compare(
-        &checkpoint,
-        observation,
-        &variants,
-        registry,
-        &measures,
-        &on,
-        terminal,
-    )?;
+    let mut study =
+        Study { checkpoint: &checkpoint, registry, execution: &execution, progress: terminal };
+    let comparison = study.compare(observation.as_ref(), &variants, &measures)?;
     // One that fails does not keep the others back.
     let printed = line!("\n{}", in_rows(&comparison));
     let saved = json.map_or(Ok(()), |json| write_json(&comparison, &json));

@@ -2,11 +2,10 @@
 
 use candle_core::DType;
 use moeprune_capture::DEVICE_EXPERT_ROWS;
-use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{AttentionSpec, CorpusTag, FeedForward, ModelSpec};
 use moeprune_model::DEVICE_QUERIES;
 
-use crate::MemoryNeed;
+use crate::{MemoryNeed, Model};
 
 /// What the driver, cuBLAS and kernels take.
 pub(crate) const FIXED: u64 = 1 << 30;
@@ -34,17 +33,17 @@ pub(crate) struct DeviceNeed {
 impl DeviceNeed {
     /// Of a run over the calibration blocks of `tag`, computing in `dtype`.
     pub(crate) fn of(
-        checkpoint: &Checkpoint,
+        model: &dyn Model,
         tag: &CorpusTag,
         pruning: bool,
         dtype: DType,
         micro_batch: usize,
     ) -> Self {
         let size = dtype.size_in_bytes() as u64;
-        let host = MemoryNeed::of(checkpoint, tag.tokens(), pruning);
+        let host = MemoryNeed::of(model, tag.tokens(), pruning);
         let length = tag.sequence_len;
         let batch = (micro_batch as u64).min(tag.samples.max(1));
-        let spec = checkpoint.spec();
+        let spec = model.spec();
         Self {
             micro_batch,
             hidden_states: host.hidden_states / 4 * size,

@@ -1,7 +1,8 @@
 //! How much memory a run will need, from shapes alone.
 
-use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{LayerTensor, MoeInput, TensorId};
+use moeprune_core::{MoeInput, TensorId};
+
+use crate::Model;
 
 /// The most memory a run over calibration blocks holds at a time, in bytes.
 ///
@@ -27,8 +28,8 @@ pub struct MemoryNeed {
 impl MemoryNeed {
     /// Of a run of `tokens` calibration tokens through a model, observing or pruning it.
     #[must_use]
-    pub fn of(checkpoint: &Checkpoint, tokens: u64, pruning: bool) -> Self {
-        let spec = checkpoint.spec();
+    pub fn of(model: &dyn Model, tokens: u64, pruning: bool) -> Self {
+        let spec = model.spec();
         let after_attention = spec
             .layers
             .iter()
@@ -38,14 +39,15 @@ impl MemoryNeed {
         let mut trunks = vec![0; spec.layers.len()];
         let mut experts = std::collections::BTreeMap::new();
         let mut layers = vec![0; spec.layers.len()];
-        for tensor in checkpoint.tensors() {
-            let Some(TensorId::Layer(layer, part)) = tensor.part else { continue };
-            match part {
-                LayerTensor::Linear(linear) if linear.expert().is_some() => {
-                    *experts.entry((layer, linear.expert())).or_insert(0) += tensor.bytes;
-                    layers[layer] += tensor.bytes;
+        for part in spec.parts() {
+            let TensorId::Layer(layer, tensor) = part.id else { continue };
+            let bytes = model.stored_bytes(part.id);
+            match tensor.expert() {
+                Some(expert) => {
+                    *experts.entry((layer, expert)).or_insert(0) += bytes;
+                    layers[layer] += bytes;
                 }
-                _ => trunks[layer] += tensor.bytes,
+                None => trunks[layer] += bytes,
             }
         }
         Self {

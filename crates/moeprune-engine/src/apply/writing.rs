@@ -2,97 +2,100 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::mpsc, thread};
 
-use moeprune_checkpoint::{
-    OutputDirectory, PlannedTensor, ShardedWriter, StoredTensor, count_zeros,
-};
+use moeprune_checkpoint::{Checkpoint, PlannedTensor, ShardedWriter, StoredTensor, count_zeros};
 use moeprune_core::{LayerTensor, LinearId, TensorBytes, TensorId, TensorSink, TensorSource};
 
 use super::{
     KeptExperts,
     worker::{Holds, Worker},
 };
-use crate::{
-    Error, Progress,
-    session::{LayerZeros, Session},
-};
+use crate::{Error, Progress, Run, session::LayerZeros};
 
-/// The checkpoint being written, in a hidden sibling of its final place.
-pub(super) struct Output {
+/// The checkpoint that is written, in a hidden sibling of its final place.
+pub(super) struct Output<'a> {
+    /// From which what stays as it is is copied.
+    origin: &'a Checkpoint,
+    /// The model that is left after the expert stage.
+    kept: &'a KeptExperts<'a>,
     writer: ShardedWriter,
     zeros: LayerZeros,
 }
 
-/// Bytes copied before somebody is asked whether to go on.
+/// Bytes copied before the run is asked whether to stop.
 const COPIED_AT_ONCE: u64 = 1 << 29;
 
 /// Tensors on their way to the disk while the next are worked on.
 const QUEUE: usize = 3;
 
-impl Output {
-    /// Puts everything but the weights into the directory and plans the shards; what the session
+impl<'o> Output<'o> {
+    /// Puts everything but the weights into the run's directory and plans the shards; what its session
     /// says was written before counts as written.
     pub(super) fn open(
-        directory: &OutputDirectory,
-        kept: &KeptExperts<'_>,
-        session: &Session,
+        run: &Run<'o>,
+        kept: &'o KeptExperts<'o>,
         progress: &mut dyn Progress,
     ) -> Result<Self, Error> {
-        let source = kept.source();
+        let Run { origin, output: directory, session, .. } = run;
+        let origin = *origin;
         let layers = kept.spec().layers.len();
         let experts: Vec<usize> =
             kept.spec().layers.iter().map(|l| l.moe().map_or(0, |m| m.experts)).collect();
-        let config = source.config_with_experts(&experts)?;
+        let config = origin.config_with_experts(&experts)?;
         let mut tensors = Vec::new();
-        for stored in outside_layers(kept) {
-            tensors.push(planned(kept, stored, None)?);
+        for stored in outside_layers(origin) {
+            tensors.push(PlannedTensor {
+                name: stored.name.clone(),
+                dtype: stored.dtype,
+                shape: stored.shape.clone(),
+            });
         }
         for layer in 0..layers {
-            for (stored, part) in layer_tensors(kept, layer) {
-                tensors.push(planned(kept, stored, Some(part))?);
+            for (stored, part) in layer_tensors(origin, kept, layer) {
+                tensors.push(planned(origin, kept, stored, part)?);
             }
         }
-        for (path, why) in directory.copy_auxiliary(source)?.left_out {
+        for (path, why) in directory.copy_auxiliary(origin)?.left_out {
             progress.note(&format!("not copied: {} ({why})", path.display()));
         }
         directory.write_config(&config)?;
-        let mut writer = ShardedWriter::resume(directory.path(), source.output_form(), tensors)?;
+        let mut writer = ShardedWriter::resume(directory.path(), origin.output_form(), tensors)?;
         directory.check_room(writer.planned_bytes())?;
         if session.outside_written() {
-            for stored in outside_layers(kept) {
+            for stored in outside_layers(origin) {
                 writer.mark_written(&stored.name)?;
             }
         }
         for layer in 0..session.written()?.len() {
-            for (_, part) in layer_tensors(kept, layer) {
-                writer.mark_written(&source.name_of(part)?)?;
+            for (_, part) in layer_tensors(origin, kept, layer) {
+                writer.mark_written(&origin.name_of(part)?)?;
             }
         }
-        Ok(Self { writer, zeros: LayerZeros::default() })
+        Ok(Self { origin, kept, writer, zeros: LayerZeros::default() })
     }
 
     /// Bytes that will be written of a layer.
-    pub(super) fn layer_bytes(&self, kept: &KeptExperts<'_>, layer: usize) -> u64 {
-        layer_tensors(kept, layer).iter().map(|(stored, _)| stored.bytes).sum()
+    pub(super) fn layer_bytes(&self, layer: usize) -> u64 {
+        layer_tensors(self.origin, self.kept, layer).iter().map(|(stored, _)| stored.bytes).sum()
     }
 
     /// Copies embeddings, final norm, head, and tensors that play no known part.
-    pub(super) fn copy_outside_layers(&mut self, kept: &KeptExperts<'_>) -> Result<(), Error> {
+    pub(super) fn copy_outside_layers(&mut self) -> Result<(), Error> {
         let names: Vec<(String, &StoredTensor)> =
-            outside_layers(kept).map(|stored| (stored.name.clone(), stored)).collect();
-        self.copy(kept, &names, &mut |_| ControlFlow::Continue(()))
+            outside_layers(self.origin).map(|stored| (stored.name.clone(), stored)).collect();
+        self.copy(&names, &mut |_| ControlFlow::Continue(()))
     }
 
     /// Writes a layer whose weights stay as they are. What its experts' going does not touch is
     /// copied from file to file.
     pub(super) fn copy_layer(
         &mut self,
-        kept: &KeptExperts<'_>,
         layer: usize,
         watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<(), Error> {
+        let Self { origin, kept, .. } = *self;
         let mut copied = Vec::new();
-        for (stored, part) in layer_tensors(kept, layer) {
-            let name = kept.source().name_of(part)?;
+        for (stored, part) in layer_tensors(origin, kept, layer) {
+            let name = origin.name_of(part)?;
             if kept.is_as_stored(part) {
                 copied.push((name, stored));
             } else {
@@ -100,18 +103,18 @@ impl Output {
                 self.put(&name, &tensor)?;
             }
         }
-        self.copy(kept, &copied, watch)
+        self.copy(&copied, watch)
     }
 
     /// Writes everything of a layer but its experts: the zeroed Linears, and the rest as it is.
     pub(super) fn put_trunk(
         &mut self,
-        kept: &KeptExperts<'_>,
         layer: usize,
         masked: &BTreeMap<LinearId, TensorBytes<'static>>,
     ) -> Result<(), Error> {
+        let Self { origin, kept, .. } = *self;
         let mut copied = Vec::new();
-        for (stored, part) in layer_tensors(kept, layer) {
+        for (stored, part) in layer_tensors(origin, kept, layer) {
             match part {
                 TensorId::Layer(_, LayerTensor::Linear(linear)) if linear.expert().is_none() => {
                     let own;
@@ -124,27 +127,26 @@ impl Output {
                             &own
                         }
                     };
-                    self.put_linear(kept, layer, linear, tensor)?;
+                    self.put_linear(layer, linear, tensor)?;
                 }
                 TensorId::Layer(_, LayerTensor::Linear(_)) => {}
                 part if kept.is_as_stored(part) => {
-                    copied.push((kept.source().name_of(part)?, stored));
+                    copied.push((origin.name_of(part)?, stored));
                 }
                 part => {
                     let tensor =
                         kept.tensor(part).map_err(Error::stage("reading weights", layer))?;
-                    self.put(&kept.source().name_of(part)?, &tensor)?;
+                    self.put(&origin.name_of(part)?, &tensor)?;
                 }
             }
         }
-        self.copy(kept, &copied, &mut |_| ControlFlow::Continue(()))
+        self.copy(&copied, &mut |_| ControlFlow::Continue(()))
     }
 
     /// Runs `work` and writes what it hands over meanwhile, on another thread; what is on a device
     /// is fetched on a third. All on this thread if the worker's steps are not to overlap.
     pub(super) fn write_behind<'a, W: Worker<'a>>(
         &mut self,
-        kept: &KeptExperts<'_>,
         worker: &W,
         layer: usize,
         work: impl FnOnce(
@@ -152,9 +154,8 @@ impl Output {
         ) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut put = |linear, tensor: TensorBytes<'a>| {
-            worker.write(tensor.bytes().len() as u64, &mut || {
-                self.put_linear(kept, layer, linear, &tensor)
-            })
+            worker
+                .write(tensor.bytes().len() as u64, &mut || self.put_linear(layer, linear, &tensor))
         };
         if !worker.overlaps() {
             return work(&mut |linear, finished| put(linear, worker.fetch(finished)?));
@@ -204,7 +205,6 @@ impl Output {
 
     fn put_linear(
         &mut self,
-        kept: &KeptExperts<'_>,
         layer: usize,
         linear: LinearId,
         tensor: &TensorBytes<'_>,
@@ -218,7 +218,7 @@ impl Output {
         if linear.expert().is_some() {
             self.zeros.experts += zeros;
         }
-        self.put(&kept.source().name_of(TensorId::linear(layer, linear))?, tensor)
+        self.put(&self.origin.name_of(TensorId::linear(layer, linear))?, tensor)
     }
 
     fn put(&mut self, name: &str, tensor: &TensorBytes<'_>) -> Result<(), Error> {
@@ -227,19 +227,18 @@ impl Output {
 
     fn copy(
         &mut self,
-        kept: &KeptExperts<'_>,
         tensors: &[(String, &StoredTensor)],
         watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         // In the order of the files, so that neighbours are copied as one; in parts, so that
-        // somebody can ask to stop.
+        // the run can be stopped.
         let mut part = Vec::new();
         let mut bytes = 0;
         for (place, (name, stored)) in tensors.iter().enumerate() {
             part.push((&**name, &*stored.name));
             bytes += stored.bytes;
             if bytes >= COPIED_AT_ONCE || place + 1 == tensors.len() {
-                self.writer.copy_all(&part, kept.source(), &mut |_| {})?;
+                self.writer.copy_all(&part, self.origin, &mut |_| {})?;
                 if watch(bytes).is_break() {
                     return Err(Error::Stopped);
                 }
@@ -271,17 +270,19 @@ where
     take
 }
 
-/// Tensors that belong to no layer, or to none that is understood, in the source's order.
-fn outside_layers<'a>(kept: &KeptExperts<'a>) -> impl Iterator<Item = &'a StoredTensor> {
-    let source = kept.source();
+/// Tensors that belong to no layer, or to none that is understood, in the stored order.
+fn outside_layers(origin: &Checkpoint) -> impl Iterator<Item = &StoredTensor> {
     let outside = |t: &&StoredTensor| !matches!(t.part, Some(TensorId::Layer(..)));
-    source.tensors().filter(outside).filter(|tensor| !source.is_left_out(tensor))
+    origin.tensors().filter(outside).filter(|tensor| !origin.is_left_out(tensor))
 }
 
-/// The tensors a layer still has, in the source's order, and the part each plays in the pruned
-/// model.
-fn layer_tensors<'a>(kept: &KeptExperts<'a>, layer: usize) -> Vec<(&'a StoredTensor, TensorId)> {
-    kept.source()
+/// The tensors a layer still has, in the stored order, and the part each plays in the pruned model.
+fn layer_tensors<'a>(
+    origin: &'a Checkpoint,
+    kept: &KeptExperts<'_>,
+    layer: usize,
+) -> Vec<(&'a StoredTensor, TensorId)> {
+    origin
         .tensors()
         .filter_map(|stored| match stored.part? {
             part @ TensorId::Layer(l, _) if l == layer => match part.expert() {
@@ -294,15 +295,11 @@ fn layer_tensors<'a>(kept: &KeptExperts<'a>, layer: usize) -> Vec<(&'a StoredTen
 }
 
 fn planned(
+    origin: &Checkpoint,
     kept: &KeptExperts<'_>,
     stored: &StoredTensor,
-    part: Option<TensorId>,
+    part: TensorId,
 ) -> Result<PlannedTensor, Error> {
-    let shape = part.and_then(|part| kept.spec().part(part));
-    let shape = shape.map_or_else(|| stored.shape.clone(), |part| part.shape);
-    let name = match part {
-        None => stored.name.clone(),
-        Some(part) => kept.source().name_of(part)?,
-    };
-    Ok(PlannedTensor { name, dtype: stored.dtype, shape })
+    let shape = kept.spec().part(part).map_or_else(|| stored.shape.clone(), |part| part.shape);
+    Ok(PlannedTensor { name: origin.name_of(part)?, dtype: stored.dtype, shape })
 }

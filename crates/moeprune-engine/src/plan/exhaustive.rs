@@ -1,7 +1,6 @@
 //! The expert stage by trying every subset: NAEE (Lu et al., arXiv 2402.14800).
 
 use candle_core::{DType, Device, Tensor};
-use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
     ExpertBudget, LayerPlan, LinearId, ModelSpec, MoeSpec, SurvivorReason, TensorSource,
 };
@@ -12,7 +11,7 @@ use rayon::prelude::*;
 
 use super::{ExpertRequest, Router, budget::expert_budget, ranking::without};
 use crate::{
-    Calibration, Error, Execution, Job,
+    Calibration, Error, Execution, Job, Model,
     finite::Finite,
     walk::{Route, walk},
 };
@@ -28,10 +27,10 @@ pub(crate) fn drop_least_missed(
     calibration: &Calibration,
     request: &ExpertRequest,
 ) -> Result<Vec<LayerPlan>, Error> {
-    let Job { model: checkpoint, execution, .. } = *job;
-    let Some(budget) = expert_budget(checkpoint.spec(), request)? else { return Ok(Vec::new()) };
+    let Job { model, execution, .. } = *job;
+    let Some(budget) = expert_budget(model.spec(), request)? else { return Ok(Vec::new()) };
     let keep = keep_of(budget)?;
-    let (spec, source) = (checkpoint.spec(), &Finite(checkpoint));
+    let (spec, source) = (model.spec(), &Finite(model));
     let blocks = &calibration.blocks;
     let experts = |layer: usize| spec.layers[layer].moe().map_or(0, |moe| moe.experts);
     let work = |layer| blocks.tokens() * (1 + experts(layer) as u64);
@@ -53,7 +52,7 @@ pub(crate) fn drop_least_missed(
         let whole = WholeLayer::load(source, spec, layer, execution)?;
         let mut losses = match spec.layers[layer].moe() {
             None => None,
-            Some(moe) => Some(Losses::new(checkpoint, layer, moe, moe.experts - keep)?),
+            Some(moe) => Some(Losses::new(model, layer, moe, moe.experts - keep)?),
         };
         for state in &mut hidden {
             let (batch, len, _) = state.dims3()?;
@@ -197,12 +196,7 @@ struct Losses {
 }
 
 impl Losses {
-    fn new(
-        checkpoint: &Checkpoint,
-        layer: usize,
-        moe: &MoeSpec,
-        dropped: usize,
-    ) -> Result<Self, Error> {
+    fn new(model: &dyn Model, layer: usize, moe: &MoeSpec, dropped: usize) -> Result<Self, Error> {
         let Some(renormalize) = moe.router.plain_softmax() else {
             let kind = moe.router.kind();
             let what =
@@ -211,7 +205,7 @@ impl Losses {
         };
         let subsets = subsets(moe.experts, dropped);
         Ok(Self {
-            router: Router::read(checkpoint, layer)?,
+            router: Router::read(model, layer)?,
             experts: moe.experts,
             top_k: moe.top_k,
             renormalize,
@@ -294,6 +288,7 @@ mod tests {
     use std::path::Path;
 
     use moeprune_capture::{TokenBlocks, embed_blocks};
+    use moeprune_checkpoint::Checkpoint;
     use moeprune_core::{CorpusTag, Plan, Sparsity};
     use moeprune_model::{Compute, DecoderLayer, Embedding, Layer, NoSink};
     use moeprune_score::{Magnitude, PerRow, Rounding, Uniform};

@@ -1,14 +1,15 @@
 //! The expert stage: which experts of each layer go, decided in the way that a pipeline holds.
 
-use moeprune_core::{ExpertBudget, LayerBehaviour, LayerPlan, Observation};
+use moeprune_core::{LayerBehaviour, LayerPlan, Observation};
 use moeprune_model::check_runnable;
 
 use super::{
     ExpertRequest,
     budget::expert_budget,
     exhaustive::drop_least_missed,
+    expert_layers::{ExpertLayers, Protected},
     grouping::group,
-    ranking::{Protected, rank},
+    ranking::rank,
     routers,
 };
 use crate::{Calibration, Error, ExpertStage, Job};
@@ -31,14 +32,6 @@ impl<'a> From<Option<&'a Observation>> for PlanInputs<'a> {
     fn from(observation: Option<&'a Observation>) -> Self {
         Self { observation, calibration: None }
     }
-}
-
-/// The layers with experts, how many experts stay, and which in any case.
-#[derive(Clone, Copy)]
-pub(super) struct ExpertLayers<'a> {
-    pub(super) behaviours: &'a [LayerBehaviour<'a>],
-    pub(super) budget: ExpertBudget,
-    pub(super) protected: &'a Protected,
 }
 
 impl ExpertStage {

@@ -1,15 +1,14 @@
 //! The expert stage where alike experts are grouped.
 
-use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{ExpertBudget, LayerBehaviour, LayerPlan, Partition};
 use rayon::prelude::*;
 
-use super::{budget::contract, experts::ExpertLayers, survivors::select};
-use crate::{Error, Grouped, Progress};
+use super::{budget::contract, expert_layers::ExpertLayers, survivors::select};
+use crate::{Error, Grouped, Model, Progress};
 
 /// Groups alike experts; which of each group survives is left open where that takes reading them.
 pub(super) fn group(
-    checkpoint: &Checkpoint,
+    model: &dyn Model,
     layers: &ExpertLayers<'_>,
     grouped: &Grouped,
     progress: &mut dyn Progress,
@@ -58,7 +57,7 @@ pub(super) fn group(
             if grouped.selector.reads_experts(&open.clusters) {
                 return Ok(open);
             }
-            select(checkpoint, behaviour.router, open, &*grouped.selector)
+            select(model, behaviour.router, open, &*grouped.selector)
         })
         .collect()
 }

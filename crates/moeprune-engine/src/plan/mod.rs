@@ -2,6 +2,7 @@
 
 mod budget;
 mod exhaustive;
+mod expert_layers;
 mod experts;
 mod grouping;
 mod ranking;
@@ -11,16 +12,15 @@ mod survivors;
 pub use budget::expert_budget;
 pub use experts::PlanInputs;
 pub use request::{BudgetSpread, ExpertRequest, PruneRequest, WeightTarget};
-pub use survivors::{Router, choose_survivors};
+pub use survivors::Router;
 pub(crate) use survivors::{check_clusters, check_survivors, choose_survivors_in};
 
-use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
     ExpertBudget, LayerPlan, ModelSpec, Observation, ParameterCounts, Plan, SameModel, Sparsity,
     UnstructuredPlan, unstructured_ratio,
 };
 
-use crate::{Error, ExpertStage, Job, Pipeline, Progress};
+use crate::{Error, ExpertStage, Job, Model, Pipeline, Progress};
 
 use self::exhaustive::check_subsets;
 
@@ -34,7 +34,7 @@ impl Job<'_> {
     /// Reads headers and routers, and nothing else unless the expert stage runs the model. Where choosing a cluster's survivor takes reading
     /// experts ([`ExpertSelector::reads_experts`](moeprune_core::ExpertSelector::reads_experts): by
     /// default where a cluster has three or more), the layer's survivors are left open, for
-    /// [`choose_survivors`] or [`apply`](Self::apply).
+    /// [`choose_survivors`](Self::choose_survivors) or [`apply`](Self::apply).
     ///
     /// The expert stage that tries every subset of a layer's experts on what the layer makes of
     /// calibration text (NAEE; Lu et al., arXiv 2402.14800) runs the model once, and each layer's
@@ -74,16 +74,16 @@ struct Begun<'a> {
 impl<'a> Begun<'a> {
     /// Refuses what cannot work.
     fn new(
-        checkpoint: &'a Checkpoint,
+        model: &'a dyn Model,
         observation: Option<&Observation>,
         request: &PruneRequest,
         pipeline: &Pipeline,
     ) -> Result<Self, Error> {
-        let spec = checkpoint.spec();
-        let fingerprint = checkpoint.fingerprint()?;
+        let spec = model.spec();
+        let fingerprint = model.fingerprint()?;
         check_request(spec, request, pipeline)?;
         if let Some(observation) = observation {
-            check_observation(observation, checkpoint)?;
+            check_observation(observation, model)?;
         }
         Ok(Self { spec, fingerprint })
     }
@@ -111,12 +111,12 @@ impl<'a> Begun<'a> {
 
 /// Notes an observation of the same model in other files.
 fn note_storage(
-    checkpoint: &Checkpoint,
+    model: &dyn Model,
     observation: Option<&Observation>,
     progress: &mut dyn Progress,
 ) -> Result<(), Error> {
     if let Some(observation) = observation
-        && checkpoint.is_of(&observation.model_fingerprint)? == SameModel::StoredOtherwise
+        && model.is_of(&observation.model_fingerprint)? == SameModel::StoredOtherwise
     {
         progress.note(&stored_otherwise("observation"));
     }
@@ -192,17 +192,14 @@ fn ratio_left(
 }
 
 /// Refuses an observation that is not of this model.
-pub(crate) fn check_observation(
-    observation: &Observation,
-    checkpoint: &Checkpoint,
-) -> Result<(), Error> {
-    let spec = checkpoint.spec();
-    if checkpoint.is_of(&observation.model_fingerprint)? == SameModel::No {
+pub(crate) fn check_observation(observation: &Observation, model: &dyn Model) -> Result<(), Error> {
+    let spec = model.spec();
+    if model.is_of(&observation.model_fingerprint)? == SameModel::No {
         return Err(Error::Request(format!(
             "the observation is of another model (fingerprint {}, this model's is {}); observe \
              this model",
             observation.model_fingerprint,
-            checkpoint.fingerprint()?
+            model.fingerprint()?
         )));
     }
     if observation.layers.len() != spec.layers.len() {
@@ -253,10 +250,10 @@ fn unstructured_stage(
 ///
 /// # Errors
 /// If one cannot be read or is not finite.
-pub fn routers(checkpoint: &Checkpoint) -> Result<Vec<Router>, Error> {
-    let layers = checkpoint.spec().layers.iter().enumerate();
+pub fn routers(model: &dyn Model) -> Result<Vec<Router>, Error> {
+    let layers = model.spec().layers.iter().enumerate();
     layers
         .filter(|(_, spec)| spec.moe().is_some())
-        .map(|(layer, _)| Router::read(checkpoint, layer))
+        .map(|(layer, _)| Router::read(model, layer))
         .collect()
 }
