@@ -1,7 +1,7 @@
 //! Refusing weights that are not numbers, wherever they are read.
 
 use moeprune_checkpoint::{check_finite, check_finite_weight};
-use moeprune_core::{StageError, StoredWeight, TensorBytes, TensorId, TensorSource};
+use moeprune_core::{StageError, StoredWeight, TensorId, TensorSource};
 
 use crate::Model;
 
@@ -29,14 +29,6 @@ impl Finite<'_> {
 }
 
 impl TensorSource for Finite<'_> {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
-        let tensor = self.0.tensor(id)?;
-        if tensor.dtype().is_weight() {
-            check_finite(&self.0.name_of(id)?, &tensor)?;
-        }
-        Ok(tensor)
-    }
-
     fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
         let weight = self.0.weight(id)?;
         check_finite_weight(&self.0.name_of(id)?, &weight)?;

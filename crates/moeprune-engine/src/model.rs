@@ -18,7 +18,9 @@ use crate::Error;
 /// [origin](crate::Run::origin) of the files that stay as they are.
 ///
 /// ```
-/// use moeprune_core::{Dtype, ModelSpec, StageError, TensorBytes, TensorId, TensorSource};
+/// use moeprune_core::{
+///     Dtype, ModelSpec, StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
+/// };
 /// use moeprune_engine::{Error, Model};
 ///
 /// /// Every weight is 1.
@@ -26,10 +28,10 @@ use crate::Error;
 /// struct Ones(ModelSpec);
 ///
 /// impl TensorSource for Ones {
-///     fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+///     fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
 ///         let part = self.0.part(id).ok_or_else(|| format!("there is no {id}"))?;
 ///         let bytes = 1.0_f32.to_le_bytes().repeat(part.parameters() as usize);
-///         Ok(TensorBytes::new(Dtype::F32, part.shape, bytes)?)
+///         Ok(StoredWeight::alone(TensorBytes::new(Dtype::F32, part.shape, bytes)?)?)
 ///     }
 /// }
 ///

@@ -4,8 +4,8 @@
 use moeprune_capture::TokenBlocks;
 use moeprune_core::{
     AttentionSpec, CorpusTag, Dtype, FeedForward, GroupedAttention, LayerSpec, MlpSpec, ModelSpec,
-    MoeInput, MoeSpec, Promises, RouterSpec, SameModel, Sparsity, StageError, TensorBytes,
-    TensorId, TensorSource,
+    MoeInput, MoeSpec, Promises, RouterSpec, SameModel, Sparsity, StageError, StoredWeight,
+    TensorBytes, TensorId, TensorSource,
 };
 use moeprune_engine::{
     BudgetSpread, Calibration, Error, Execution, ExpertRequest, ExpertStage, Job, KeptExperts,
@@ -56,13 +56,13 @@ impl Small {
 }
 
 impl TensorSource for Small {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
         let part = self.0.part(id).ok_or_else(|| format!("there is no {id}"))?;
         let seed =
             id.to_string().bytes().fold(7_u64, |sum, byte| sum * 31 % 8191 + u64::from(byte));
         let value = |place: u64| ((seed * 131 + place * 977) % 2003) as f32 / 1001.0 - 1.0;
         let values: Vec<f32> = (0..part.parameters()).map(value).collect();
-        Ok(TensorBytes::encode(Dtype::F32, part.shape, &values)?)
+        Ok(StoredWeight::alone(TensorBytes::encode(Dtype::F32, part.shape, &values)?)?)
     }
 }
 

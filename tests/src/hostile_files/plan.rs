@@ -88,7 +88,7 @@ pub(super) fn small_observation(checkpoint: &Checkpoint) -> Observation {
         {
             *sums = vec![1.0, 0.5, 1.5, 2.0];
         }
-        let sites = spec.linears(l).into_iter().map(|linear| (linear.id.input_site(), linear.cols));
+        let sites = spec.linears(l).into_iter().map(|linear| (linear.reads, linear.cols));
         let inputs: BTreeMap<_, _> = sites
             .map(|(site, features)| {
                 let tokens = if site.expert().is_some() { 2 } else { 8 };

@@ -17,7 +17,8 @@ use std::{
 };
 
 use moeprune_core::{
-    ExtraPolicy, Fingerprint, ModelSpec, SameModel, StageError, TensorBytes, TensorId, TensorSource,
+    ExtraPolicy, Fingerprint, ModelSpec, SameModel, StageError, StoredWeight, TensorBytes,
+    TensorId, TensorSource,
 };
 use moeprune_files::{Access, Files};
 
@@ -426,8 +427,8 @@ impl Checkpoint {
 }
 
 impl TensorSource for Checkpoint {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
-        Ok(self.layout.read_part(self.place_of(id)?)?)
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        Ok(StoredWeight::alone(self.layout.read_part(self.place_of(id)?)?)?)
     }
 }
 

@@ -6,7 +6,8 @@ use moeprune_checkpoint::{
     Error as CheckpointError, average_of, join_along, select_along, weighted_average_of,
 };
 use moeprune_core::{
-    LayerPlan, ModelSpec, Plan, StageError, Survivor, TensorBytes, TensorId, TensorSource,
+    LayerPlan, ModelSpec, Plan, StageError, StoredWeight, Survivor, TensorBytes, TensorId,
+    TensorSource,
 };
 
 use crate::{Model, finite::Finite};
@@ -108,22 +109,23 @@ impl<'a> KeptExperts<'a> {
 }
 
 impl TensorSource for KeptExperts<'_> {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
-        let TensorId::Layer(layer, _) = id else { return self.weights.tensor(id) };
-        let Some(plan) = self.layers.get(&layer) else { return self.weights.tensor(id) };
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        let TensorId::Layer(layer, _) = id else { return self.weights.weight(id) };
+        let Some(plan) = self.layers.get(&layer) else { return self.weights.weight(id) };
         let Some(index) = id.expert() else {
             return match self.expert_axis(id) {
-                Some(axis) => self.cut(id, axis, plan),
-                None => self.weights.tensor(id),
+                Some(axis) => Ok(StoredWeight::alone(self.cut(id, axis, plan)?)?),
+                None => self.weights.weight(id),
             };
         };
         let survivor = plan.survivors.get(index).ok_or_else(|| {
             format!("layer {layer} keeps {} experts, not {index}", plan.survivors.len())
         })?;
         if survivor.average_of.is_empty() {
-            return self.weights.tensor(id.with_expert(survivor.source));
+            return self.weights.weight(id.with_expert(survivor.source));
         }
-        mean(survivor, |source| self.weights.tensor(id.with_expert(source)))
+        let mean = mean(survivor, |source| self.weights.tensor(id.with_expert(source)))?;
+        Ok(StoredWeight::alone(mean)?)
     }
 }
 

@@ -135,7 +135,7 @@ impl<'a, W: Worker<'a>> Pruning<'_, W> {
     fn mask_expert(&mut self, e: usize, expert: &mut W::Expert) -> Result<(), Error> {
         let Self { worker, stages, layer, task, .. } = *self;
         let moments = Moments::of_layer(&self.dense, &self.observer, task.stored);
-        let reached = moments.reached(e)?;
+        let reached = moments.reached(stages.expert_input(layer, e))?;
         if !reached {
             self.done.idle.push(e);
         }

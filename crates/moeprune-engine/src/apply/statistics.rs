@@ -2,7 +2,7 @@
 
 use moeprune_capture::{LayerObserver, LayerRun, TokenBlocks, passes};
 use moeprune_core::{
-    CorpusTag, InputMoments, LayerObservation, LinearId, MlpProjection, Observation, Plan,
+    CorpusTag, InputMoments, LayerObservation, LinearId, LinearShape, Observation, Plan,
     StatisticsSource,
 };
 use serde_json::Value;
@@ -137,19 +137,20 @@ impl<'a> Moments<'a> {
     }
 
     /// Moments of a Linear's input, if any token reached it.
-    pub(super) fn of(&self, linear: LinearId) -> Result<Option<&'a InputMoments>, Error> {
+    pub(super) fn of(&self, linear: &LinearShape) -> Result<Option<&'a InputMoments>, Error> {
         let moments = match self {
             Self::None => None,
             Self::Stored(stored) => stored.input_of(linear),
-            Self::Live(observer) => observer.input_of(linear)?,
+            Self::Live(observer) => observer.input_of(linear.id)?,
         };
         Ok(moments.filter(|moments| moments.tokens > 0))
     }
 
-    /// Whether any token reached an expert; `true` when nothing was observed at all.
-    pub(super) fn reached(&self, expert: usize) -> Result<bool, Error> {
-        let gate = LinearId::Expert(expert, MlpProjection::Gate);
-        Ok(matches!(self, Self::None) || self.of(gate)?.is_some())
+    /// Whether any token reached an expert whose input is that of `input`; `true` when nothing was
+    /// observed at all.
+    pub(super) fn reached(&self, input: Option<LinearShape>) -> Result<bool, Error> {
+        let Some(input) = input else { return Ok(false) };
+        Ok(matches!(self, Self::None) || self.of(&input)?.is_some())
     }
 }
 
@@ -158,7 +159,7 @@ impl<'a> Moments<'a> {
 fn renumbered(seen: &LayerObservation, kept: &KeptExperts<'_>, layer: usize) -> LayerObservation {
     let mut renumbered = LayerObservation::default();
     for shape in kept.spec().linears(layer) {
-        let site = shape.id.input_site();
+        let site = shape.reads;
         let sources: Vec<LinearId> = match site.expert() {
             None => vec![site],
             Some(index) => {

@@ -87,7 +87,7 @@ impl WholeLayer {
         let trunk = LayerTrunk::load(source, spec, layer, compute)?;
         let experts = (0..spec.layers[layer].moe().map_or(0, |moe| moe.experts))
             .map(|e| {
-                let tensors = ExpertTensors::read(source, layer, e)?;
+                let tensors = ExpertTensors::read(source, spec, layer, e)?;
                 Expert::load(&tensors, spec, layer, e, compute)
             })
             .collect::<Result<Vec<_>, ModelError>>()?;

@@ -15,9 +15,11 @@ pub use request::{BudgetSpread, ExpertRequest, PruneRequest, WeightTarget};
 pub use survivors::Router;
 pub(crate) use survivors::{check_clusters, check_survivors, choose_survivors_in};
 
+use std::collections::BTreeSet;
+
 use moeprune_core::{
-    ExpertBudget, LayerPlan, ModelSpec, Observation, ParameterCounts, Plan, SameModel, Sparsity,
-    UnstructuredPlan, unstructured_ratio,
+    ExpertBudget, LayerPlan, LinearId, ModelSpec, Observation, ParameterCounts, Plan, SameModel,
+    Sparsity, UnstructuredPlan, unstructured_ratio,
 };
 
 use crate::{Error, ExpertStage, Job, Model, Pipeline, Progress};
@@ -210,6 +212,13 @@ pub(crate) fn check_observation(observation: &Observation, model: &dyn Model) ->
         )));
     }
     for (l, (seen, layer)) in observation.layers.iter().zip(&spec.layers).enumerate() {
+        let sites: BTreeSet<LinearId> = spec.linears(l).iter().map(|linear| linear.reads).collect();
+        if let Some(site) = seen.inputs.keys().find(|site| !sites.contains(site)) {
+            return Err(Error::Request(format!(
+                "the observation has sums under {site} in layer {l}, where no Linear of the model \
+                 has its own; observe this model again"
+            )));
+        }
         let (seen, experts) =
             (seen.routing.as_ref().map(|r| r.experts()), layer.moe().map(|m| m.experts));
         if seen.is_some() && seen != experts {
