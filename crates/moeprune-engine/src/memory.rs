@@ -97,3 +97,38 @@ pub fn available_memory() -> Option<u64> {
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, path::Path};
+
+    use moeprune_checkpoint::Checkpoint;
+
+    use super::*;
+
+    /// Parts add up to what the files' headers say.
+    #[test]
+    fn sizes_of_parts_are_those_of_stored_tensors() {
+        for model in ["parity/arctic", "parity/mixtral", "parity/mixtral_sharded", "nano"] {
+            let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets");
+            let checkpoint = Checkpoint::open(&assets.join(model)).unwrap();
+            let (mut trunks, mut experts) = (BTreeMap::new(), BTreeMap::new());
+            for tensor in checkpoint.tensors() {
+                let Some(id @ TensorId::Layer(layer, _)) = tensor.part else { continue };
+                match id.expert() {
+                    None => *trunks.entry(layer).or_insert(0) += tensor.bytes,
+                    Some(expert) => *experts.entry((layer, expert)).or_insert(0) += tensor.bytes,
+                }
+            }
+            let need = MemoryNeed::of(&checkpoint, 1000, true);
+            assert_eq!(Some(need.trunk), trunks.into_values().max(), "{model}");
+            assert_eq!(Some(need.expert), experts.values().copied().max(), "{model}");
+            let of_layer = |wanted| {
+                let bytes = experts.iter().filter(|((layer, _), _)| *layer == wanted);
+                bytes.map(|(_, bytes)| bytes).sum::<u64>()
+            };
+            let largest = (0..checkpoint.spec().layers.len()).map(of_layer).max();
+            assert_eq!(Some(need.layer_experts), largest, "{model}");
+        }
+    }
+}

@@ -5,7 +5,7 @@ use moeprune_core::{
     ExpertBudget, LayerPlan, LinearId, ModelSpec, MoeSpec, SurvivorReason, TensorSource,
 };
 use moeprune_model::{
-    ActivationSink, Error as ModelError, Expert, ExpertTensors, LayerTrunk, TrunkOutput,
+    ActivationSink, Error as ModelError, Expert, ExpertTensors, Gating, LayerTrunk, TrunkOutput,
 };
 use rayon::prelude::*;
 
@@ -188,27 +188,19 @@ fn on_host(tensor: &Tensor) -> Result<Vec<f32>, Error> {
 /// What each subset costs.
 struct Losses {
     router: Router,
+    gating: Gating,
     experts: usize,
-    top_k: usize,
-    renormalize: bool,
     subsets: Vec<Vec<usize>>,
     losses: Vec<f64>,
 }
 
 impl Losses {
     fn new(model: &dyn Model, layer: usize, moe: &MoeSpec, dropped: usize) -> Result<Self, Error> {
-        let Some(renormalize) = moe.router.plain_softmax() else {
-            let kind = moe.router.kind();
-            let what =
-                format!("layer {layer}: no subsets are tried with a router of kind `{kind}`");
-            return Err(Error::Request(what));
-        };
         let subsets = subsets(moe.experts, dropped);
         Ok(Self {
             router: Router::read(model, layer)?,
+            gating: Gating::of(moe, layer)?,
             experts: moe.experts,
-            top_k: moe.top_k,
-            renormalize,
             losses: vec![0.0; subsets.len()],
             subsets,
         })
@@ -227,7 +219,8 @@ impl Losses {
             })
             .collect();
         let none = vec![false; self.experts];
-        let dense: Vec<Vec<f64>> = logits.iter().map(|token| self.weights(token, &none)).collect();
+        let dense: Vec<Vec<f64>> =
+            logits.iter().map(|token| self.gating.gates_without(token, &none)).collect();
         let (this, logits, dense) = (&*self, &logits, &dense);
         let squares: Vec<f64> = this
             .subsets
@@ -236,7 +229,7 @@ impl Losses {
                 let gone: Vec<bool> = (0..this.experts).map(|e| subset.contains(&e)).collect();
                 let mut difference = vec![0.0; hidden];
                 let change = |(token, (logits, dense)): (usize, (&Vec<f64>, &Vec<f64>))| -> f64 {
-                    let left = this.weights(logits, &gone);
+                    let left = this.gating.gates_without(logits, &gone);
                     difference.fill(0.0);
                     for (e, (new, old)) in left.iter().zip(dense).enumerate() {
                         if new == old {
@@ -255,24 +248,6 @@ impl Losses {
         for (loss, squares) in self.losses.iter_mut().zip(squares) {
             *loss += squares.sqrt();
         }
-    }
-
-    /// The weight of each expert for a token when some cannot be chosen.
-    fn weights(&self, logits: &[f64], gone: &[bool]) -> Vec<f64> {
-        let left = || (0..self.experts).filter(|&e| !gone[e]);
-        let largest = left().map(|e| logits[e]).fold(f64::NEG_INFINITY, f64::max);
-        let mut chosen: Vec<(usize, f64)> =
-            left().map(|e| (e, (logits[e] - largest).exp())).collect();
-        let total: f64 = chosen.iter().map(|(_, weight)| weight).sum();
-        // Stable: the lower index comes first among equals.
-        chosen.sort_by(|a, b| b.1.total_cmp(&a.1));
-        chosen.truncate(self.top_k);
-        let sum = if self.renormalize { chosen.iter().map(|(_, w)| w).sum() } else { total };
-        let mut weights = vec![0.0; self.experts];
-        for (expert, weight) in chosen {
-            weights[expert] = weight / sum;
-        }
-        weights
     }
 
     fn least(mut self) -> Vec<usize> {
