@@ -42,8 +42,11 @@ const CRITERIA: [&str; 9] = [
     "gate",
     "frequency",
     "peak",
-    "random",
+    RANDOM,
 ];
+
+/// The criterion that draws, by the calibration's seed.
+const RANDOM: &str = "random";
 
 const CUTS: [f64; 4] = [0.125, 0.25, 0.375, 0.5];
 const TOTALS: [f64; 4] = [0.4, 0.5, 0.6, 0.7];
@@ -261,18 +264,7 @@ fn experts_only(
     recipe.sparsity = Sparsity::new(cut)?;
     recipe.experts.sparsity = recipe.sparsity;
     recipe.experts.budget = budget;
-    match name {
-        "hc-smoe" => {
-            let built_in = Recipe::built_in(name).context("is built in")?.experts;
-            recipe.experts.similarity = built_in.similarity;
-            recipe.experts.clustering = built_in.clustering;
-            recipe.experts.survivor = built_in.survivor;
-        }
-        "random" => {
-            recipe.experts.criterion =
-                format!("random:seed={seed}").parse().map_err(anyhow::Error::msg)?
-        }
-        name => recipe.experts.criterion = name.parse().map_err(anyhow::Error::msg)?,
-    }
+    let seeded = if name == RANDOM { &format!("{name}:seed={seed}") } else { name };
+    Registry::built_in().choose_experts_by(&mut recipe, seeded)?;
     Ok(recipe)
 }

@@ -14,7 +14,7 @@ use crate::{
     terminal::Terminal,
 };
 use moeprune::{
-    Error, Evaluation, Recipe, Registry, Study, blend,
+    Error, Evaluation, Registry, Study, blend,
     compare::{Comparison, Cut, Measures, Variant},
 };
 
@@ -169,16 +169,7 @@ fn variants(args: &CompareArgs, registry: &Registry) -> Result<Vec<Variant>, Err
     for name in &args.criteria {
         for &cut in &args.cuts {
             let mut recipe = args.recipe.resolve(registry, &args.sampling)?;
-            match Recipe::built_in(name).filter(|_| name == "hc-smoe") {
-                Some(built_in) => {
-                    let Recipe { experts, .. } = built_in;
-                    recipe.experts.criterion = experts.criterion;
-                    recipe.experts.similarity = experts.similarity;
-                    recipe.experts.clustering = experts.clustering;
-                    recipe.experts.survivor = experts.survivor;
-                }
-                None => recipe.experts.criterion = name.parse().map_err(Error::Recipe)?,
-            }
+            registry.choose_experts_by(&mut recipe, name)?;
             recipe.experts.sparsity = cut;
             if args.recipe.sparsity.is_none() {
                 recipe.sparsity = cut;

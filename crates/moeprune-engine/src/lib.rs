@@ -44,6 +44,7 @@ mod session;
 mod stage;
 mod steps;
 mod tokenizer;
+mod tool;
 mod walk;
 
 #[cfg(target_os = "linux")]
@@ -68,4 +69,5 @@ pub use run::Run;
 pub use session::{LayerZeros, Resume, RunIdentity, WrittenLayer};
 pub use stage::Stage;
 pub use tokenizer::load_tokenizer;
+pub use tool::TOOL;
 pub use walk::{AtLayer, Route, walk};

@@ -11,6 +11,7 @@ use crate::{
     compare::{Likelihood, Prediction, Pruned, likelihood},
     planning::check_request,
     recipe::{Budget, StageChoice},
+    registry::STAND_IN,
 };
 
 /// Which choices of a recipe are searched for.
@@ -99,7 +100,7 @@ impl Study<'_> {
         // splits in its stead.
         let reconstructs = pipeline.weights.method().is_some();
         if reconstructs {
-            best.weights.scorer = "wanda".into();
+            best.weights.scorer = STAND_IN.into();
         }
         if what.experts {
             let candidates = trial.expert_candidates(&best, recipe, what)?;
@@ -166,8 +167,7 @@ fn split(calibration: &Calibration) -> Result<(Calibration, TokenBlocks), Error>
 /// The recipe's own criterion, and those that are tried beside it.
 fn criteria(recipe: &Recipe) -> Vec<StageChoice> {
     let own = recipe.experts.criterion.clone();
-    let others =
-        CRITERIA.iter().filter(|name| **name != own.name).map(|name| StageChoice::new(name));
+    let others = CRITERIA.into_iter().map(StageChoice::new).filter(|other| !other.is_same(&own));
     std::iter::once(own.clone()).chain(others).collect()
 }
 

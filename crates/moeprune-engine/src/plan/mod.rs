@@ -22,7 +22,7 @@ use moeprune_core::{
     Sparsity, UnstructuredPlan, unstructured_ratio,
 };
 
-use crate::{Error, ExpertStage, Job, Model, Pipeline, Progress};
+use crate::{Error, ExpertStage, Job, Model, Pipeline, Progress, TOOL};
 
 use self::exhaustive::check_subsets;
 
@@ -100,7 +100,7 @@ impl<'a> Begun<'a> {
         let unstructured = unstructured_stage(self.spec, &layers, request, pipeline)?;
         Ok(Plan {
             format: PLAN_FORMAT,
-            tool: concat!("moeprune ", env!("CARGO_PKG_VERSION")).to_owned(),
+            tool: TOOL.to_owned(),
             model_fingerprint: self.fingerprint,
             observation_sha256: observation.map(moeprune_capture::observation_sha256),
             corpora: observation.map(|o| o.corpora.clone()).unwrap_or_default(),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Execution, Model, Pipeline};
+use crate::{Error, Execution, Model, Pipeline, TOOL};
 
 /// Everything that the result depends on.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ impl RunIdentity {
     pub fn new(command: &str, model: &dyn Model) -> Result<Self, Error> {
         Ok(Self {
             command: command.to_owned(),
-            tool: concat!("moeprune ", env!("CARGO_PKG_VERSION")).to_owned(),
+            tool: TOOL.to_owned(),
             model: model.fingerprint()?,
             files: model.file_identities()?,
             ..Self::default()

@@ -17,7 +17,7 @@ use moeprune_core::{
 use moeprune_eval::load_documents;
 
 use moeprune_engine::{
-    Execution, Job, KeptExperts, Pipeline, Progress, UnwrittenModel, tokenizer_for,
+    Execution, Job, KeptExperts, Pipeline, Progress, TOOL, UnwrittenModel, tokenizer_for,
 };
 
 use crate::{
@@ -93,7 +93,7 @@ impl Study<'_> {
         let task = measures.task.as_ref();
         Ok(Comparison {
             format: FORMAT,
-            tool: concat!("moeprune ", env!("CARGO_PKG_VERSION")).to_owned(),
+            tool: TOOL.to_owned(),
             model: file_name(checkpoint.dir()),
             family: spec.family.clone(),
             observed: observation

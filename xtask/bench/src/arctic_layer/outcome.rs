@@ -151,7 +151,7 @@ impl Outcome {
         let from_memory = Measured::new(from_memory);
         let peer = Measured::new(Peer::measure(layer, ratio, on, &args.python)?);
         Ok(Self {
-            tool: concat!("moeprune ", env!("CARGO_PKG_VERSION")),
+            tool: moeprune::engine::TOOL,
             command: std::env::args().collect(),
             machine: Machine::of(on),
             layer: LayerFacts::of(args, layer, &times),
