@@ -107,15 +107,9 @@ impl DeviceNeed {
 /// Activations of `blocks` sequences of `length` tokens in a layer's trunk, `size` bytes each.
 fn trunk_activations(spec: &ModelSpec, size: u64, blocks: u64, length: u64) -> u64 {
     let hidden = spec.hidden as u64;
-    let grouped = || {
-        spec.layers.iter().filter_map(|layer| match &layer.attention {
-            AttentionSpec::Grouped(attention) => Some(attention),
-            AttentionSpec::Opaque(_) => None,
-        })
-    };
-    let heads = grouped().map(|a| a.heads).max().unwrap_or(0) as u64;
-    let width = grouped().map(|a| a.query_width() + 2 * a.kv_width()).max();
-    let attention = width.unwrap_or(0) as u64;
+    let attention = || spec.layers.iter().map(|layer| &layer.attention);
+    let heads = attention().map(AttentionSpec::heads).max().unwrap_or(0) as u64;
+    let attention = attention().map(AttentionSpec::row_width).max().unwrap_or(0) as u64;
     let inner = |layer: &moeprune_core::LayerSpec| match &layer.feed_forward {
         FeedForward::Dense(mlp) => (mlp.inner, 0),
         FeedForward::Moe(moe) => (moe.residual.map_or(0, |mlp| mlp.inner), moe.experts),

@@ -10,15 +10,16 @@ mod descriptor;
 mod feed_forward;
 mod key;
 mod name;
+mod rotary;
 mod router;
 mod template;
 
 use moeprune_core::{LayerTensor, TensorId};
 
 pub(crate) use self::{
-    attention::opaque_tensor,
-    descriptor::{Descriptor, ExtraPolicyForm, LayersForm, Requirement},
-    key::{Count, Key, Layers, missing},
+    attention::{Model, opaque_tensor},
+    descriptor::{Descriptor, ExtraPolicyForm, LayersForm, Requirement, TypesForm},
+    key::{Count, Key, Layers, Strings, missing},
 };
 use self::{
     built_in::BUILT_IN,

@@ -1,8 +1,11 @@
 //! From router logits to experts.
 
+mod rule;
+
 use rayon::prelude::*;
 
-use crate::{Error, RoutingChoice, exponential::exponentiate};
+pub(crate) use self::rule::Rule;
+use crate::{Error, RoutingChoice};
 
 /// The experts of each token of a call.
 #[derive(Debug)]
@@ -15,17 +18,11 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    /// Softmax over all experts in f32, the `top_k` largest (the lower index among equals), and,
-    /// if asked, division by their sum. `logits` is `[tokens, experts]`; `layer` is for errors.
-    pub(crate) fn softmax_top_k(
-        mut logits: Vec<f32>,
-        experts: usize,
-        top_k: usize,
-        renormalize: bool,
-        layer: usize,
-    ) -> Result<Self, Error> {
+    /// The experts of each token as `rule` says. `logits` is `[tokens, experts]`; `layer` is for errors.
+    pub(crate) fn choose(mut logits: Vec<f32>, rule: &Rule, layer: usize) -> Result<Self, Error> {
+        let experts = rule.experts;
         let tokens = logits.len() / experts.max(1);
-        let top_k = top_k.min(experts);
+        let top_k = rule.top_k.min(experts);
         if let Some(place) = logits.iter().position(|v| !v.is_finite()) {
             let (token, expert, value) = (place / experts, place % experts, logits[place]);
             return Err(Error::NonFiniteRouting { layer, token, expert, value });
@@ -36,7 +33,7 @@ impl Routes {
             let rows = logits.par_chunks_exact_mut(experts).with_min_len(TOKENS_A_THREAD);
             rows.zip(indices.par_chunks_exact_mut(top_k))
                 .zip(weights.par_chunks_exact_mut(top_k))
-                .for_each(|((row, indices), weights)| choose(row, indices, weights, renormalize));
+                .for_each(|((row, indices), weights)| rule.choose(row, indices, weights));
         }
         Ok(Self { experts, tokens, top_k, indices, weights })
     }
@@ -76,25 +73,6 @@ impl Routes {
 /// Tokens below which routing is not worth another thread.
 const TOKENS_A_THREAD: usize = 1024;
 
-/// The experts of one token; its logits are of no use afterwards.
-fn choose(logits: &mut [f32], indices: &mut [u32], weights: &mut [f32], renormalize: bool) {
-    let all = exponentiate(logits, 1.0);
-    for (index, weight) in indices.iter_mut().zip(&mut *weights) {
-        let mut best = 0;
-        for (expert, value) in logits.iter().enumerate() {
-            if *value > logits[best] {
-                best = expert;
-            }
-        }
-        (*index, *weight) = (best as u32, logits[best]);
-        logits[best] = f32::NEG_INFINITY;
-    }
-    let total = if renormalize { weights.iter().sum() } else { all };
-    for weight in weights {
-        *weight /= total;
-    }
-}
-
 /// For each expert its tokens, ascending, and their gates.
 #[derive(Debug)]
 pub(crate) struct ExpertTokens {
@@ -125,12 +103,17 @@ impl ExpertTokens {
 
 #[cfg(test)]
 mod tests {
+    use moeprune_core::ScoredRouter;
     use proptest::prelude::*;
 
     use super::*;
 
+    fn softmax(experts: usize, top_k: usize, renormalize: bool) -> Rule {
+        Rule::new(experts, top_k, ScoredRouter::softmax(renormalize))
+    }
+
     fn route(logits: &[f32], experts: usize, top_k: usize, renormalize: bool) -> Routes {
-        Routes::softmax_top_k(logits.to_vec(), experts, top_k, renormalize, 0).unwrap()
+        Routes::choose(logits.to_vec(), &softmax(experts, top_k, renormalize), 0).unwrap()
     }
 
     fn check(logits: &[f32], top_k: usize, renormalize: bool, want: &[(u32, f32)]) {
@@ -157,7 +140,8 @@ mod tests {
     #[test]
     fn a_logit_that_is_not_finite_is_refused() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let error = Routes::softmax_top_k(vec![0.0, 1.0, 0.5, bad], 2, 1, true, 3).unwrap_err();
+            let rule = softmax(2, 1, true);
+            let error = Routes::choose(vec![0.0, 1.0, 0.5, bad], &rule, 3).unwrap_err();
             assert!(
                 matches!(error, Error::NonFiniteRouting { layer: 3, token: 1, expert: 1, .. }),
                 "{error}"
