@@ -54,7 +54,7 @@ pub(super) fn prune_layer<'a, W: Worker<'a>>(
         watch_bytes(bytes(), watch)?;
     }
     drop(linears);
-    output.write_behind(kept, worker, layer, |write| {
+    output.write_behind(worker, layer, |write| {
         worker.for_each_expert(layer, &stages.experts(layer), &mut |e, mut expert| {
             work.expert(e, &mut expert, watch)?;
             for (projection, weight) in worker.finish_expert(expert)? {

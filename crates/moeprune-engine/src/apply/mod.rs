@@ -175,7 +175,7 @@ fn write_layers(
     let blocks = ratios.and_then(|_| statistics.blocks());
     let work = |layer| match blocks {
         Some(_) => 2 * statistics.passes(kept, layer),
-        None => output.layer_bytes(kept, layer),
+        None => output.layer_bytes(layer),
     };
     let work: Vec<u64> = (0..kept.spec().layers.len()).map(work).collect();
     let work_on_layer = work_of(stages);
