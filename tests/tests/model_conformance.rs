@@ -34,6 +34,19 @@ fn layers_with_experts() {
 }
 
 #[test]
+fn layers_with_latent_attention_and_shared_experts() {
+    check_layers("parity/deepseek_v3", DType::F32);
+    check_layers("parity/moonlight", DType::F64);
+}
+
+#[test]
+fn layers_with_norms_and_biases_in_attention() {
+    check_layers("parity/glm4_moe", DType::F32);
+    check_layers("parity/olmoe_clip", DType::F64);
+    check_layers("parity/qwen2_moe_mixed", DType::F32);
+}
+
+#[test]
 fn layers_with_a_residual_or_dense_mlp() {
     check_layers("parity/arctic", DType::F32);
     check_layers("parity/arctic_freq2", DType::F32);

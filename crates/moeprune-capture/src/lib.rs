@@ -59,9 +59,7 @@ impl DecoderLayer for Still {
     }
 }
 
-let attention = AttentionSpec::Grouped(GroupedAttention {
-    heads: 1, kv_heads: 1, head_dim: 2, rope_theta: 1e4, sliding_window: None,
-});
+let attention = AttentionSpec::Grouped(GroupedAttention::new(1, 1, 2, 1e4));
 let feed_forward = FeedForward::Dense(MlpSpec::gated(2));
 let layer = LayerSpec { attention, feed_forward, other: Vec::new() };
 let spec = ModelSpec {

@@ -41,8 +41,7 @@ impl Default for ObserverOptions {
 /// ```
 /// # use moeprune_core::{
 /// #     AttentionSpec, CorpusTag, FeedForward, GroupedAttention, LayerSpec, MlpSpec, ModelSpec };
-/// # let attention = AttentionSpec::Grouped(GroupedAttention {
-/// #     heads: 1, kv_heads: 1, head_dim: 4, rope_theta: 1e4, sliding_window: None });
+/// # let attention = AttentionSpec::Grouped(GroupedAttention::new(1, 1, 4, 1e4));
 /// # let feed_forward = FeedForward::Dense(MlpSpec::gated(6));
 /// # let layer = LayerSpec { attention, feed_forward, other: Vec::new() };
 /// # let spec = ModelSpec { family: "dense".into(), hidden: 4, vocab: 8, max_positions: 8,

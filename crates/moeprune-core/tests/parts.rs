@@ -23,7 +23,7 @@ fn check(parts: Vec<Part>, expected: &[&str]) {
 }
 
 fn grouped() -> GroupedAttention {
-    GroupedAttention { heads: 4, kv_heads: 2, head_dim: 3, rope_theta: 1e4, sliding_window: None }
+    GroupedAttention::new(4, 2, 3, 1e4)
 }
 
 fn named(text: &str) -> PartName {

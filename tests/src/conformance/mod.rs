@@ -34,6 +34,7 @@ conformance::similarity::check(&AllAlike);
 | [`files`] | [`Files`](moeprune_files::Files) and [`ReadAt`](moeprune_files::ReadAt) |
 | [`container`] | [`Container`](moeprune_checkpoint::Container) |
 | [`decoder_layer`] | [`DecoderLayer`](moeprune_model::DecoderLayer), and what it owes an [`ActivationSink`](moeprune_model::ActivationSink) |
+| [`family`] | a family's descriptor, and the code of its kinds, to values that public code computed |
 | [`generator`] | [`Generator`](moeprune_eval::Generator) |
 
 A suite holds an implementation to the documentation of its trait and to nothing else: not to good
@@ -53,6 +54,7 @@ pub mod clustering;
 pub mod container;
 pub mod decoder_layer;
 pub mod encoding;
+pub mod family;
 pub mod files;
 pub mod generator;
 pub mod reconstructor;

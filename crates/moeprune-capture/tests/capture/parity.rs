@@ -37,13 +37,7 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
         residual: arctic.then(|| MlpSpec::gated(64)),
     };
     let layer = LayerSpec {
-        attention: AttentionSpec::Grouped(GroupedAttention {
-            heads: 4,
-            kv_heads: 2,
-            head_dim: 16,
-            rope_theta: 1e6,
-            sliding_window: None,
-        }),
+        attention: AttentionSpec::Grouped(GroupedAttention::new(4, 2, 16, 1e6)),
         feed_forward: FeedForward::Moe(moe),
         other: Vec::new(),
     };
