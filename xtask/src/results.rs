@@ -7,13 +7,12 @@ use std::{fs, path::PathBuf, time::Instant};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use moeprune::{
-    Calibration, Evaluation, Execution, Progress, Recipe, Registry, Silent,
+    Calibration, Evaluation, Execution, Job, Progress, Recipe, Registry, Silent, Study,
     checkpoint::Checkpoint,
-    compare::{Cut, Measures, Variant, compare},
+    compare::{Cut, Measures, Variant},
     core::{Observation, Sparsity},
-    observe,
     recipe::Budget,
-    search::{Search, SearchReport, search},
+    search::{Search, SearchReport},
 };
 use moeprune_cli::Terminal;
 use serde::{Deserialize, Serialize};
@@ -22,7 +21,7 @@ use crate::embedded;
 
 /// Measure every criterion on the embedded model and write docs/results.md
 ///
-/// What is measured is kept in target/results.json after each step; run again, the command goes on.
+/// What is measured is kept in target/results.json after each step; run again, it resumes.
 #[derive(Debug, Args)]
 pub(crate) struct ResultsArgs {
     /// Ask only the first N questions; docs/results.md is then left alone
@@ -43,8 +42,11 @@ const CRITERIA: [&str; 9] = [
     "gate",
     "frequency",
     "peak",
-    "random",
+    RANDOM,
 ];
+
+/// The criterion that draws, by the calibration's seed.
+const RANDOM: &str = "random";
 
 const CUTS: [f64; 4] = [0.125, 0.25, 0.375, 0.5];
 const TOTALS: [f64; 4] = [0.4, 0.5, 0.6, 0.7];
@@ -119,7 +121,9 @@ impl Lab<'_> {
         let mut recipe = Recipe::arctic();
         recipe.calibration.seed = seed;
         let calibration = Calibration::read(&embedded::calibration(), &self.source, &recipe)?;
-        let observation = observe(&self.source, &calibration, &Execution::cpu(), &mut Silent)?;
+        let pipeline = self.registry.pipeline(&recipe)?;
+        let observation = Job::new(&self.source, &pipeline, &Execution::cpu(), &mut Silent)
+            .observe(&calibration)?;
         for budget in [Budget::Uniform, Budget::Global] {
             let table = format!("{budget:?}").to_lowercase();
             for name in CRITERIA {
@@ -160,15 +164,13 @@ impl Lab<'_> {
             Some(known) => (None, known.report.clone()),
             None => {
                 let what = Search { experts: true, allocation: true };
-                let (chosen, report) = search(
-                    &self.source,
-                    calibration,
-                    &recipe,
-                    what,
-                    &self.registry,
-                    &Execution::cpu(),
-                    &mut Silent,
-                )?;
+                let mut study = Study {
+                    checkpoint: &self.source,
+                    registry: &self.registry,
+                    execution: &Execution::cpu(),
+                    progress: &mut Silent,
+                };
+                let (chosen, report) = study.search(calibration, &recipe, what)?;
                 (Some(chosen), report)
             }
         };
@@ -216,25 +218,24 @@ impl Lab<'_> {
             sequence_len: None,
         };
         let text = embedded::held_out();
+        // The unpruned model is measured with the first one only.
+        let known = self.results.unpruned.is_some();
         let measures = Measures {
             task: Some(task),
             metric: Some("strict-match"),
             text: Some(&text),
+            skip_unpruned: known,
             ..Measures::default()
         };
         let variant = Variant { name: name.to_owned(), recipe };
-        // The unpruned model is measured with the first one only.
-        let known = self.results.unpruned.is_some();
-        let cuts = compare_without_source(
-            &self.source,
-            observation,
-            &variant,
-            &self.registry,
-            &measures,
-            known,
-            &mut self.terminal,
-        )?;
-        let mut cuts = cuts.into_iter();
+        let mut study = Study {
+            checkpoint: &self.source,
+            registry: &self.registry,
+            execution: &Execution::cpu(),
+            progress: &mut self.terminal,
+        };
+        let found = study.compare(Some(observation), &[variant], &measures)?;
+        let mut cuts = found.cuts.into_iter();
         if !known {
             self.results.unpruned = cuts.next();
         }
@@ -251,22 +252,6 @@ impl Lab<'_> {
     }
 }
 
-fn compare_without_source(
-    source: &Checkpoint,
-    observation: &Observation,
-    variant: &Variant,
-    registry: &Registry,
-    measures: &Measures<'_>,
-    known: bool,
-    progress: &mut dyn Progress,
-) -> Result<Vec<Cut>> {
-    let measures = &Measures { skip_unpruned: known, ..measures.clone() };
-    let variants = std::slice::from_ref(variant);
-    let on = &Execution::cpu();
-    let found = compare(source, Some(observation), variants, registry, measures, on, progress)?;
-    Ok(found.cuts)
-}
-
 /// A recipe that removes this share of the experts and nothing else.
 fn experts_only(
     recipe: &Recipe,
@@ -279,18 +264,7 @@ fn experts_only(
     recipe.sparsity = Sparsity::new(cut)?;
     recipe.experts.sparsity = recipe.sparsity;
     recipe.experts.budget = budget;
-    match name {
-        "hc-smoe" => {
-            let built_in = Recipe::built_in(name).context("is built in")?.experts;
-            recipe.experts.similarity = built_in.similarity;
-            recipe.experts.clustering = built_in.clustering;
-            recipe.experts.survivor = built_in.survivor;
-        }
-        "random" => {
-            recipe.experts.criterion =
-                format!("random:seed={seed}").parse().map_err(anyhow::Error::msg)?
-        }
-        name => recipe.experts.criterion = name.parse().map_err(anyhow::Error::msg)?,
-    }
+    let seeded = if name == RANDOM { &format!("{name}:seed={seed}") } else { name };
+    Registry::built_in().choose_experts_by(&mut recipe, seeded)?;
     Ok(recipe)
 }

@@ -142,6 +142,7 @@ pub use generate::GenerationOptions;
 pub use hidden_sum::HiddenSum;
 pub use language_model::LanguageModel;
 pub use layer::{DecoderLayer, Layer};
+pub use routing::Gating;
 pub use runnable::check_runnable;
 pub use sink::{ActivationSink, NoSink, RoutingChoice};
 pub use trunk::{LayerTrunk, Routed, TrunkOutput};

@@ -8,7 +8,7 @@ use std::{
 
 use candle_core::DType;
 use moeprune::{
-    Execution, FromRecipe as _, Inputs, Pipeline, Recipe, Resume, Run, Silent, apply,
+    Execution, FromRecipe as _, Inputs, Job, Pipeline, Recipe, Resume, Run, Silent, apply,
     checkpoint::verify,
 };
 use moeprune_checkpoint::Checkpoint;
@@ -132,8 +132,9 @@ fn check_pruning(folder: &Path, source: &Checkpoint, dialect: &str, scratch: &Pa
     let out = scratch.join("out");
     let pipeline = Pipeline::from_recipe(&Recipe::arctic()).expect("a built-in recipe");
     let run = Run::claim(&out, source, Resume::No).expect("a free place");
-    apply(source, run, &plan, Inputs::None, &pipeline, &Execution::cpu(), &mut Silent)
-        .unwrap_or_else(|error| panic!("{error}"));
+    let (on, mut silent) = (Execution::cpu(), Silent);
+    let mut job = Job::new(source, &pipeline, &on, &mut silent);
+    apply(&mut job, run, &plan, Inputs::None).unwrap_or_else(|error| panic!("{error}"));
 
     let pruned = open(&out);
     let report = verify(&out, source, Some(&plan)).expect("the result can be verified");

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs};
 
 use moeprune::{
-    Execution, FromRecipe, Inputs, Pipeline, Recipe, Resume, Run, Silent, apply,
+    Execution, FromRecipe, Inputs, Job, Pipeline, Recipe, Resume, Run, Silent, apply,
     checkpoint::{Checkpoint, verify},
     core::{InputMoments, LayerObservation, Observation, Plan, RoutingSums},
     plan, read_plan,
@@ -34,8 +34,10 @@ impl Target for PlanFile {
         let made = |recipe: &str| {
             let recipe = Recipe::from_toml(recipe).expect("is a recipe");
             let pipeline = Pipeline::from_recipe(&recipe).expect("names stages");
-            let plan =
-                plan(&self.checkpoint, Some(&self.observation), &recipe, &pipeline, &mut Silent);
+            let mut silent = Silent;
+            let cpu = Execution::cpu();
+            let mut job = Job::new(&self.checkpoint, &pipeline, &cpu, &mut silent);
+            let plan = plan(&mut job, &recipe, Some(&self.observation));
             serde_json::to_vec(&plan.expect("fits")).expect("writes to memory")
         };
         let experts = "sparsity = 0.25\n[experts]\nsparsity = 0.25\n";
@@ -115,7 +117,8 @@ pub(super) fn apply_and_verify(
     let run = Run::claim(&out, checkpoint, Resume::No).expect("nothing is there");
     let pipeline = Pipeline::from_recipe(recipe).map_err(|error| error.to_string())?;
     let inputs = Inputs::Observation(observation);
-    let applied = apply(checkpoint, run, plan, inputs, &pipeline, &Execution::cpu(), &mut Silent);
+    let (cpu, mut silent) = (Execution::cpu(), Silent);
+    let applied = apply(&mut Job::new(checkpoint, &pipeline, &cpu, &mut silent), run, plan, inputs);
     if let Err(error) = applied {
         // Finished layers may be kept beside where the output would be.
         let _ = fs::remove_dir_all(place.path(".pruned.moeprune-partial"));

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use moeprune::{
-    Execution, FromRecipe as _, Pipeline, Recipe, Resume, Silent,
+    Execution, FromRecipe as _, Job, OutputPlace, Pipeline, Recipe, Resume, Silent,
     checkpoint::{Checkpoint, Family, verify},
     core::{TensorId, TensorSource as _},
     prune,
@@ -99,7 +99,8 @@ fn fuse(form: Form, directory: &Path) {
 fn pruned(source: &Checkpoint, out: &Path, text: &Path, recipe: &Recipe) -> Checkpoint {
     let pipeline = Pipeline::from_recipe(recipe).unwrap();
     let cpu = Execution::cpu();
-    prune(source, out, text, recipe, &pipeline, Resume::No, &cpu, &mut Silent).unwrap();
+    let to = OutputPlace { origin: source, path: out, resume: Resume::No };
+    prune(&mut Job::new(source, &pipeline, &cpu, &mut Silent), to, text, recipe).unwrap();
     Checkpoint::open_with(out, Some(source.family().clone())).unwrap()
 }
 

@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 
 use moeprune_checkpoint::{
-    Checkpoint, Error as CheckpointError, average_of, join_along, select_along, weighted_average_of,
+    Error as CheckpointError, average_of, join_along, select_along, weighted_average_of,
 };
 use moeprune_core::{
     LayerPlan, ModelSpec, Plan, StageError, StoredWeight, Survivor, TensorBytes, TensorId,
     TensorSource,
 };
 
-use crate::finite::Finite;
+use crate::{Model, finite::Finite};
 
-/// A checkpoint with experts dropped, averaged and renumbered, read lazily. Expert indices are
+/// A model with experts dropped, averaged and renumbered, read lazily. Expert indices are
 /// those of the pruned model.
 #[derive(Debug)]
 pub struct KeptExperts<'a> {
-    source: &'a Checkpoint,
+    source: &'a dyn Model,
     /// The same, for reading.
     weights: Finite<'a>,
     spec: ModelSpec,
@@ -26,7 +26,7 @@ pub struct KeptExperts<'a> {
 impl<'a> KeptExperts<'a> {
     /// The model after the expert stage of a plan that leaves nothing open.
     #[must_use]
-    pub fn new(source: &'a Checkpoint, plan: &'a Plan) -> Self {
+    pub fn new(source: &'a dyn Model, plan: &'a Plan) -> Self {
         Self {
             source,
             weights: Finite(source),
@@ -37,7 +37,7 @@ impl<'a> KeptExperts<'a> {
 
     /// The model that is pruned.
     #[must_use]
-    pub fn source(&self) -> &'a Checkpoint {
+    pub fn source(&self) -> &'a dyn Model {
         self.source
     }
 
@@ -69,8 +69,8 @@ impl<'a> KeptExperts<'a> {
         }
     }
 
-    /// The part of the source whose bytes a part of the pruned model has; `None` if it has none of
-    /// one part.
+    /// The part of the source whose bytes a part of the pruned model has; `None` if it is made of
+    /// several.
     pub(crate) fn stored_as(&self, id: TensorId) -> Option<TensorId> {
         let TensorId::Layer(layer, _) = id else { return Some(id) };
         let Some(plan) = self.layers.get(&layer) else { return Some(id) };

@@ -37,11 +37,11 @@ pub(super) fn prune_layer<'a, W: Worker<'a>>(
     worker: &W,
     stages: Stages<'_>,
     at: &mut AtLayer<'_>,
-    output: &mut Output,
+    output: &mut Output<'_>,
     task: PruneTask<'_>,
 ) -> Result<PrunedLayer, Error> {
     let AtLayer { layer, hidden, watch, .. } = at;
-    let (layer, kept) = (*layer, stages.kept);
+    let layer = *layer;
     let observer = stages.observer(layer, stages.pipeline.weights.needs().hessians)?;
     let done = PrunedLayer::default();
     let (dense, pruned) = (None, None);
@@ -49,7 +49,7 @@ pub(super) fn prune_layer<'a, W: Worker<'a>>(
     let linears = work.trunk(hidden, watch)?;
     let bytes = || linears.values().map(|linear| linear.bytes().len());
     let written = bytes().sum::<usize>() as u64;
-    worker.write(written, &mut || output.put_trunk(kept, layer, &linears))?;
+    worker.write(written, &mut || output.put_trunk(layer, &linears))?;
     if work.dense.is_none() {
         watch_bytes(bytes(), watch)?;
     }

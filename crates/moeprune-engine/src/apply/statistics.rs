@@ -1,7 +1,6 @@
 //! Input statistics of the layer being pruned, wherever they come from.
 
 use moeprune_capture::{LayerObserver, LayerRun, TokenBlocks, passes};
-use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
     CorpusTag, InputMoments, LayerObservation, LinearId, LinearShape, Observation, Plan,
     StatisticsSource,
@@ -9,7 +8,7 @@ use moeprune_core::{
 use serde_json::Value;
 
 use super::{Inputs, KeptExperts};
-use crate::{Calibration, Error, Pipeline, WeightStage, plan::check_observation};
+use crate::{Calibration, Error, Model, Pipeline, WeightStage, plan::check_observation};
 
 /// Where a run's statistics come from; several walks can be started from it.
 pub(super) enum Statistics<'a> {
@@ -20,7 +19,7 @@ pub(super) enum Statistics<'a> {
 
 impl<'a> Statistics<'a> {
     pub(super) fn new(
-        checkpoint: &Checkpoint,
+        model: &dyn Model,
         plan: &Plan,
         inputs: Inputs<'a>,
         pipeline: &Pipeline,
@@ -49,7 +48,7 @@ impl<'a> Statistics<'a> {
                 )))
             }
             Inputs::Observation(observation) => {
-                check_observation(observation, checkpoint)?;
+                check_observation(observation, model)?;
                 Ok(Self::Stored(observation))
             }
         }

@@ -11,7 +11,7 @@ use super::{
     stages::{Stages, view},
     statistics::{Moments, Statistics},
 };
-use crate::{Error, Job, session::Session};
+use crate::{Error, Job, session::Session, walk::Walker};
 
 /// What a plan makes of a model, worked out weight by weight when it is read: nothing is written,
 /// and no more is held than the source and its statistics.
@@ -49,8 +49,8 @@ impl<'a> UnwrittenModel<'a> {
         };
         let inputs = observation.map_or(Inputs::None, Inputs::Observation);
         let statistics = Statistics::new(kept.source(), plan, inputs, pipeline)?;
-        let session = &mut Session::in_memory();
-        let ratios = layer_ratios(asked, stages, &statistics, session, progress)?;
+        let walker = &mut Walker { session: &mut Session::in_memory(), progress };
+        let ratios = layer_ratios(asked, stages, &statistics, walker)?;
         let stored = match statistics {
             Statistics::Stored(_) => {
                 (0..ratios.len()).filter_map(|layer| statistics.stored(kept, layer)).collect()

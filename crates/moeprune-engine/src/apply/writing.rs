@@ -2,49 +2,50 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::mpsc, thread};
 
-use moeprune_checkpoint::{OutputDirectory, PartWriter, count_zeros};
+use moeprune_checkpoint::{Checkpoint, PartWriter, count_zeros};
 use moeprune_core::{LayerTensor, LinearId, TensorBytes, TensorId, TensorSource};
 
 use super::{
     KeptExperts,
     worker::{Holds, Worker},
 };
-use crate::{
-    Error, Progress,
-    session::{LayerZeros, Session},
-};
+use crate::{Error, Progress, Run, session::LayerZeros};
 
-/// The checkpoint being written, in a hidden sibling of its final place.
-pub(super) struct Output {
+/// The checkpoint that is written, in a hidden sibling of its final place.
+pub(super) struct Output<'a> {
+    /// From which what stays as it is is copied.
+    origin: &'a Checkpoint,
+    /// The model that is left after the expert stage.
+    kept: &'a KeptExperts<'a>,
     writer: PartWriter,
     zeros: LayerZeros,
 }
 
-/// Bytes copied before the caller is called to say whether to go on.
+/// Bytes copied before the run can be stopped.
 const COPIED_AT_ONCE: u64 = 1 << 29;
 
 /// Tensors on their way to the disk while the next are worked on.
 const QUEUE: usize = 3;
 
-impl Output {
-    /// Puts everything but the weights into the directory and plans the shards; what the session
+impl<'o> Output<'o> {
+    /// Puts everything but the weights into the run's directory and plans the shards; what its session
     /// says was written before counts as written.
     pub(super) fn open(
-        directory: &OutputDirectory,
-        kept: &KeptExperts<'_>,
-        session: &Session,
+        run: &Run<'o>,
+        kept: &'o KeptExperts<'o>,
         progress: &mut dyn Progress,
     ) -> Result<Self, Error> {
-        let source = kept.source();
+        let Run { origin, output: directory, session, .. } = run;
+        let origin = *origin;
         let experts: Vec<usize> =
             kept.spec().layers.iter().map(|l| l.moe().map_or(0, |m| m.experts)).collect();
-        let config = source.config_with_experts(&experts)?;
-        let layout = source.output_layout(kept.spec(), &|layer, e| kept.index_of(layer, e))?;
-        for (path, why) in directory.copy_auxiliary(source)?.left_out {
+        let config = origin.config_with_experts(&experts)?;
+        let layout = origin.output_layout(kept.spec(), &|layer, e| kept.index_of(layer, e))?;
+        for (path, why) in directory.copy_auxiliary(origin)?.left_out {
             progress.note(&format!("not copied: {} ({why})", path.display()));
         }
         directory.write_config(&config)?;
-        let mut writer = PartWriter::resume(directory.path(), source.output_form(), layout)?;
+        let mut writer = PartWriter::resume(directory.path(), origin.output_form(), layout)?;
         directory.check_room(writer.planned_bytes())?;
         if session.outside_written() {
             writer.mark_written(None)?;
@@ -52,7 +53,7 @@ impl Output {
         for layer in 0..session.written()?.len() {
             writer.mark_written(Some(layer))?;
         }
-        Ok(Self { writer, zeros: LayerZeros::default() })
+        Ok(Self { origin, kept, writer, zeros: LayerZeros::default() })
     }
 
     /// About the bytes that will be written of a layer.
@@ -61,33 +62,31 @@ impl Output {
     }
 
     /// Copies embeddings, final norm, head, and tensors that play no known part.
-    pub(super) fn copy_outside_layers(&mut self, kept: &KeptExperts<'_>) -> Result<(), Error> {
-        Ok(self.writer.copy_outside_layers(kept.source())?)
+    pub(super) fn copy_outside_layers(&mut self) -> Result<(), Error> {
+        Ok(self.writer.copy_outside_layers(self.origin)?)
     }
 
     /// Writes a layer whose weights stay as they are. What its experts' going does not touch is
     /// copied from file to file.
     pub(super) fn copy_layer(
         &mut self,
-        kept: &KeptExperts<'_>,
         layer: usize,
         watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let mut copied = Vec::new();
         for part in self.parts_of(layer) {
-            match kept.stored_as(part) {
+            match self.kept.stored_as(part) {
                 Some(source) => copied.push((part, source)),
-                None => self.put_of(kept, layer, part)?,
+                None => self.put_of(layer, part)?,
             }
         }
-        self.copy(kept, &copied, watch)
+        self.copy(&copied, watch)
     }
 
     /// Writes everything of a layer but its experts' weights: the zeroed Linears, and the rest as it
     /// is.
     pub(super) fn put_trunk(
         &mut self,
-        kept: &KeptExperts<'_>,
         layer: usize,
         masked: &BTreeMap<LinearId, TensorBytes<'static>>,
     ) -> Result<(), Error> {
@@ -97,20 +96,20 @@ impl Output {
                 TensorId::Layer(_, LayerTensor::Linear(linear)) => Some(linear),
                 _ => None,
             };
-            match (linear, kept.stored_as(part)) {
+            match (linear, self.kept.stored_as(part)) {
                 (Some(linear), _) if linear.expert().is_some() => {}
                 (Some(linear), _) => match masked.get(&linear) {
                     Some(tensor) => self.put_linear(layer, linear, tensor)?,
                     None => {
-                        let tensor = read(kept, layer, part)?;
+                        let tensor = read(self.kept, layer, part)?;
                         self.put_linear(layer, linear, &tensor)?;
                     }
                 },
                 (None, Some(source)) => copied.push((part, source)),
-                (None, None) => self.put_of(kept, layer, part)?,
+                (None, None) => self.put_of(layer, part)?,
             }
         }
-        self.copy(kept, &copied, &mut |_| ControlFlow::Continue(()))
+        self.copy(&copied, &mut |_| ControlFlow::Continue(()))
     }
 
     /// Runs `work` and writes what it hands over meanwhile, on another thread; what is on a device
@@ -179,13 +178,8 @@ impl Output {
         tensors.flat_map(|tensor| tensor.parts.iter().copied()).collect()
     }
 
-    fn put_of(
-        &mut self,
-        kept: &KeptExperts<'_>,
-        layer: usize,
-        part: TensorId,
-    ) -> Result<(), Error> {
-        Ok(self.writer.put(part, &read(kept, layer, part)?)?)
+    fn put_of(&mut self, layer: usize, part: TensorId) -> Result<(), Error> {
+        Ok(self.writer.put(part, &read(self.kept, layer, part)?)?)
     }
 
     fn put_linear(
@@ -209,7 +203,6 @@ impl Output {
     /// Copies parts, given as pairs of the part here and in the source.
     fn copy(
         &mut self,
-        kept: &KeptExperts<'_>,
         pairs: &[(TensorId, TensorId)],
         watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<(), Error> {
@@ -221,7 +214,7 @@ impl Output {
             let same_expert =
                 portion.last().is_some_and(|(last, _)| last.expert() == part.expert());
             if bytes >= COPIED_AT_ONCE && !(same_expert && part.expert().is_some()) {
-                self.copy_portion(kept, &mut portion, bytes, watch)?;
+                self.copy_portion(&mut portion, bytes, watch)?;
                 bytes = 0;
             }
             let (_, place) = self.writer.layout().place_of(part)?;
@@ -231,17 +224,16 @@ impl Output {
         if portion.is_empty() {
             return Ok(());
         }
-        self.copy_portion(kept, &mut portion, bytes, watch)
+        self.copy_portion(&mut portion, bytes, watch)
     }
 
     fn copy_portion(
         &mut self,
-        kept: &KeptExperts<'_>,
         portion: &mut Vec<(TensorId, TensorId)>,
         bytes: u64,
         watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        self.writer.copy(portion, kept.source(), &mut |_| {})?;
+        self.writer.copy(portion, self.origin, &mut |_| {})?;
         portion.clear();
         if watch(bytes).is_break() { Err(Error::Stopped) } else { Ok(()) }
     }

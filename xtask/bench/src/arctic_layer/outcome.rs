@@ -11,8 +11,7 @@ use super::{
     whole::{self, How, PRUNING, Whole},
 };
 use moeprune::{
-    Error, Execution, Pipeline, Recipe,
-    engine::Job,
+    Error, Execution, Job, Pipeline, Recipe, Resume, Run,
     recipe::StageChoice,
     timed::{PartTimes, Spent, time_parts},
 };
@@ -136,14 +135,15 @@ impl Outcome {
         terminal: &mut Terminal,
     ) -> Result<Self, Error> {
         let checkpoint = &layer.checkpoint;
-        let plan = moeprune::plan(checkpoint, None, recipe, pipeline, &mut moeprune::Silent)?;
+        let mut job = Job::new(checkpoint, pipeline, on, &mut *terminal);
+        let plan = moeprune::plan(&mut job, recipe, None)?;
         let ratio = plan.unstructured.as_ref().map_or(0.0, |asked| asked.ratio);
         let ratio = moeprune_core::Sparsity::new(ratio)?;
         let out = layer.dir().join(format!("parts-{}", std::process::id()));
         super::disk::drop_cached(&layer.files())?;
         let calibration = &layer.calibration;
-        let mut job = Job { model: checkpoint, pipeline, execution: on, progress: &mut *terminal };
-        let times = time_parts(&mut job, &out, calibration, ratio)?;
+        let run = Run::claim(&out, checkpoint, Resume::No)?;
+        let times = time_parts(&mut job, run, calibration, ratio)?;
         let ceilings = Ceilings::measure(layer, &times, on)?;
         let how = How { recipe, pipeline, on };
         let whole = whole::from_disk(layer, how, terminal)?;
@@ -151,7 +151,7 @@ impl Outcome {
         let from_memory = Measured::new(from_memory);
         let peer = Measured::new(Peer::measure(layer, ratio, on, &args.python)?);
         Ok(Self {
-            tool: concat!("moeprune ", env!("CARGO_PKG_VERSION")),
+            tool: moeprune::engine::TOOL,
             command: std::env::args().collect(),
             machine: Machine::of(on),
             layer: LayerFacts::of(args, layer, &times),

@@ -10,7 +10,7 @@ use moeprune_checkpoint::{Access, Checkpoint};
 use serde::Serialize;
 
 use super::{disk, layer::Layer};
-use moeprune::{Error, Execution, Pipeline, Progress, Recipe, Report, Resume};
+use moeprune::{Error, Execution, Job, OutputPlace, Pipeline, Progress, Recipe, Report, Resume};
 use moeprune_cli::Terminal;
 
 /// The step in which a layer is read, run, zeroed and written.
@@ -118,8 +118,9 @@ fn run(
     let How { recipe, pipeline, on } = how;
     let began = Instant::now();
     let mut clock = StepClock { terminal, begun: None, steps: Vec::new() };
-    let report: Report =
-        moeprune::prune(checkpoint, out, tokens, recipe, pipeline, Resume::No, on, &mut clock)?;
+    let to = OutputPlace { origin: checkpoint, path: out, resume: Resume::No };
+    let mut job = Job::new(checkpoint, pipeline, on, &mut clock);
+    let report: Report = moeprune::prune(&mut job, to, tokens, recipe)?;
     let (steps, seconds) = (clock.steps, began.elapsed().as_secs_f64());
     fs::remove_dir_all(out).map_err(|e| Error::io(out, "remove", e))?;
     Ok(Whole {
