@@ -79,15 +79,6 @@ fn routers() {
 }
 
 #[test]
-fn only_plain_softmax_is_plain() {
-    assert_eq!(RouterSpec::softmax(true).plain_softmax(), Some(true));
-    assert_eq!(RouterSpec::softmax(false).plain_softmax(), Some(false));
-    let scaled = ScoredRouter { scale: 2.5, ..ScoredRouter::softmax(true) };
-    assert_eq!(RouterSpec::Scored(scaled).plain_softmax(), None);
-    assert_eq!(RouterSpec::Opaque(OpaqueRouter::default()).plain_softmax(), None);
-}
-
-#[test]
 fn mlps() {
     check(
         MlpSpec::gated(6).parts(5, HIDDEN, |p| LinearId::Expert(2, p)),

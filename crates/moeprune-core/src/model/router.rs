@@ -102,19 +102,6 @@ impl RouterSpec {
         }
     }
 
-    /// For a router that is softmax over all experts and the `top_k` largest, and nothing else:
-    /// whether it renormalises.
-    #[must_use]
-    pub fn plain_softmax(&self) -> Option<bool> {
-        match self {
-            Self::Scored(router) => {
-                let renormalize = router.renormalize;
-                (*router == ScoredRouter::softmax(renormalize)).then_some(renormalize)
-            }
-            Self::Opaque(_) => None,
-        }
-    }
-
     /// Groups of experts, if tokens are routed by them.
     #[must_use]
     pub fn groups(&self) -> Option<ExpertGroups> {

@@ -45,16 +45,6 @@ impl AttentionSpec {
         }
     }
 
-    /// Width of the queries, keys and values of a token together; 0 where that is not known.
-    #[must_use]
-    pub fn row_width(&self) -> usize {
-        match self {
-            Self::Grouped(grouped) => grouped.query_width() + 2 * grouped.kv_width(),
-            Self::Latent(latent) => 2 * latent.query_width() + latent.heads * latent.value_dim,
-            Self::Opaque(_) => 0,
-        }
-    }
-
     /// The tensors of the attention of layer `layer`, whose inputs and outputs are `hidden` wide.
     #[must_use]
     pub fn parts(&self, layer: usize, hidden: usize) -> Vec<Part> {
