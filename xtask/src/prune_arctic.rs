@@ -80,7 +80,7 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     files.makes(args.out.as_ref().unwrap_or(&default_out));
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
     let recipe = args.recipe.resolve(&Registry::built_in(), &args.sampling)?;
-    let on = args.device.open()?;
+    let execution = args.device.open()?;
     let source = args.family.open_to_stream(&model)?;
     let out = match &args.out {
         Some(out) => out.clone(),
@@ -102,7 +102,7 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
             batch: 64,
             sequence_len: None,
         };
-        Ok(Some(evaluate(checkpoint, &what, &on, terminal)?))
+        Ok(Some(evaluate(checkpoint, &what, &execution, terminal)?))
     };
     moeprune_cli::listen_resumable();
     // Claims the place before the first question is asked; the run claims it again.
@@ -111,12 +111,20 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     let before = ask(&source, &mut terminal)?;
     let registry = &Registry::built_in();
     let what = args.recipe.search();
-    let asked = SearchRequest { what, calibration: &calibration, registry, on: &on };
+    let asked = SearchRequest { what, calibration: &calibration, registry, on: &execution };
     let (recipe, searched) = search_if_asked(&source, recipe, &asked, &mut terminal)?;
     let pipeline = registry.pipeline(&recipe)?;
     let recipe = Found { recipe: &recipe, searched };
-    let report =
-        prune_found(&source, &out, &calibration, &recipe, &pipeline, resume, &on, &mut terminal)?;
+    let report = prune_found(
+        &source,
+        &out,
+        &calibration,
+        &recipe,
+        &pipeline,
+        resume,
+        &execution,
+        &mut terminal,
+    )?;
     let after = ask(&args.family.open(&out)?, &mut terminal)?;
     let printed = print(&report, before.as_ref(), after.as_ref(), &out);
     if let Some(json) = json {

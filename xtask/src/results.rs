@@ -262,8 +262,9 @@ fn compare_without_source(
 ) -> Result<Vec<Cut>> {
     let measures = &Measures { skip_unpruned: known, ..measures.clone() };
     let variants = std::slice::from_ref(variant);
-    let on = &Execution::cpu();
-    let found = compare(source, Some(observation), variants, registry, measures, on, progress)?;
+    let execution = &Execution::cpu();
+    let found =
+        compare(source, Some(observation), variants, registry, measures, execution, progress)?;
     Ok(found.cuts)
 }
 

@@ -78,12 +78,13 @@ impl ExpertSelector for NearestToMean {
     }
 
     fn reads_experts(&self, partition: &Partition) -> bool {
-        let settled = match self.precision {
+        // The most members among which one is chosen without reading any.
+        let decided_unread = match self.precision {
             Precision::F64 => 2,
             Precision::ReferenceBf16 => 1,
         };
         partition.len() > self.merge_when_clusters_at_most
-            && partition.clusters().iter().any(|cluster| cluster.len() > settled)
+            && partition.clusters().iter().any(|cluster| cluster.len() > decided_unread)
     }
 }
 
@@ -103,7 +104,7 @@ impl NearestToMean {
                 (nearest(cluster, &distances::<Bf16>(cluster, experts)?, 0.0), None)
             }
         };
-        Ok(settle(&nearest, tokens))
+        Ok(break_tie(&nearest, tokens))
     }
 }
 
@@ -115,7 +116,7 @@ fn nearest(cluster: &[usize], distances: &[f64], tie: f64) -> Vec<usize> {
 }
 
 /// One of several equally near members, which are ascending and not none.
-fn settle(nearest: &[usize], tokens: Option<&[u64]>) -> Survivor {
+fn break_tie(nearest: &[usize], tokens: Option<&[u64]>) -> Survivor {
     if let [only] = nearest[..] {
         return Survivor::kept(only, SurvivorReason::NearestToMean);
     }

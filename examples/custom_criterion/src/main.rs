@@ -83,8 +83,9 @@ fn main() -> Result<(), StageError> {
     let held_out = nano.join("data/heldout.txt");
     let measures = Measures { text: Some(&held_out), text_blocks: Some(8), ..Measures::default() };
     let seen = Some(&observation);
-    let on = Execution::cpu();
-    let table = compare(&model, seen, &[ours, reap], &registry, &measures, &on, &mut Silent)?;
+    let execution = Execution::cpu();
+    let table =
+        compare(&model, seen, &[ours, reap], &registry, &measures, &execution, &mut Silent)?;
     println!("{:<16}experts  perplexity", "criterion");
     for cut in &table.cuts {
         let perplexity = cut.perplexity.unwrap_or(f64::NAN);

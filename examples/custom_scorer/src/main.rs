@@ -111,8 +111,8 @@ fn main() -> Result<(), StageError> {
     let held_out = nano.join("data/heldout.txt");
     let measures = Measures { text: Some(&held_out), text_blocks: Some(8), ..Measures::default() };
     let seen = Some(&observation);
-    let on = Execution::cpu();
-    let table = compare(&model, seen, &variants, &registry, &measures, &on, &mut Silent)?;
+    let execution = Execution::cpu();
+    let table = compare(&model, seen, &variants, &registry, &measures, &execution, &mut Silent)?;
     println!("{:<26}perplexity at 60 %", "scorer");
     for cut in &table.cuts {
         println!("{:<26}{:.3}", cut.criterion, cut.perplexity.unwrap_or(f64::NAN));

@@ -39,8 +39,9 @@ fn written(seen: &Seen, recipe: &Recipe) -> (f64, u64, f64) {
     let plan = plan(&seen.source, observed, recipe, &pipeline, &mut Silent).unwrap();
     let run = Run::claim(&out, &seen.source, Resume::No).unwrap();
     let inputs = Inputs::Observation(&seen.observation);
-    let on = Execution::cpu();
-    let report = apply(&seen.source, run, &plan, inputs, &pipeline, &on, &mut Silent).unwrap();
+    let execution = Execution::cpu();
+    let report =
+        apply(&seen.source, run, &plan, inputs, &pipeline, &execution, &mut Silent).unwrap();
     let what = Evaluation {
         task: PERPLEXITY,
         data: &seen.text,
@@ -51,7 +52,7 @@ fn written(seen: &Seen, recipe: &Recipe) -> (f64, u64, f64) {
         sequence_len: Some(64),
     };
     let pruned = Checkpoint::open(&out).unwrap();
-    let score = evaluate(&pruned, &what, &on, &mut Silent).unwrap();
+    let score = evaluate(&pruned, &what, &execution, &mut Silent).unwrap();
     std::fs::remove_dir_all(&out).unwrap();
     (score.metric(PERPLEXITY).unwrap(), report.bytes.after, report.sparsity.achieved.all)
 }
@@ -75,9 +76,16 @@ fn a_cut_in_memory_is_the_cut_on_disk() {
             let variants = [Variant { name: criterion.into(), recipe }];
             let measures =
                 Measures { text: Some(&seen.text), sequence_len: Some(64), ..Measures::default() };
-            let (observed, on) = (Some(&seen.observation), Execution::cpu());
-            let found =
-                compare(&seen.source, observed, &variants, &registry, &measures, &on, &mut Silent);
+            let (observed, execution) = (Some(&seen.observation), Execution::cpu());
+            let found = compare(
+                &seen.source,
+                observed,
+                &variants,
+                &registry,
+                &measures,
+                &execution,
+                &mut Silent,
+            );
             let found = found.unwrap();
             let cut = &found.cuts[1];
             let off = (cut.perplexity.unwrap() / perplexity - 1.0).abs();
@@ -100,9 +108,9 @@ fn sizes_are_of_the_type_that_weights_are_stored_in() {
     let wide = Checkpoint::open(&widened("parity/arctic", scratch.path())).unwrap();
     let variants = [Variant { name: "stun".into(), recipe: recipe(0.5, 0.5) }];
     let sizes = |source: &Checkpoint| -> Vec<u64> {
-        let (registry, measures, on) =
+        let (registry, measures, execution) =
             (Registry::built_in(), Measures::default(), Execution::cpu());
-        let found = compare(source, None, &variants, &registry, &measures, &on, &mut Silent);
+        let found = compare(source, None, &variants, &registry, &measures, &execution, &mut Silent);
         found.unwrap().cuts.iter().map(|cut| cut.bytes).collect()
     };
     let (narrow, wide) = (sizes(&narrow), sizes(&wide));
@@ -118,9 +126,9 @@ fn a_search_is_bounded_repeatable_and_no_worse_than_what_it_tried() {
     let what = Search { experts: true, allocation: true };
     let registry = Registry::built_in();
     let run = || {
-        let on = Execution::cpu();
+        let execution = Execution::cpu();
         let (source, calibration) = (&seen.source, &seen.calibration);
-        search(source, calibration, &recipe, what, &registry, &on, &mut Silent).unwrap()
+        search(source, calibration, &recipe, what, &registry, &execution, &mut Silent).unwrap()
     };
     let (found, report) = run();
     assert_eq!(run(), (found.clone(), report.clone()));
@@ -151,10 +159,11 @@ fn reconstructions_need_more_than_an_observation() {
     recipe.weights.scorer = "sparsegpt".into();
     let variants = [Variant { name: "sparsegpt".into(), recipe }];
     let measures = Measures { text: Some(&seen.text), ..Measures::default() };
-    let (observed, on) = (Some(&seen.observation), Execution::cpu());
+    let (observed, execution) = (Some(&seen.observation), Execution::cpu());
     let registry = Registry::built_in();
-    let error = compare(&seen.source, observed, &variants, &registry, &measures, &on, &mut Silent)
-        .unwrap_err()
-        .to_string();
+    let error =
+        compare(&seen.source, observed, &variants, &registry, &measures, &execution, &mut Silent)
+            .unwrap_err()
+            .to_string();
     assert!(error.contains("--calibration"), "{error}");
 }

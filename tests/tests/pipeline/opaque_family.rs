@@ -80,7 +80,7 @@ fn what_would_run_it_says_what_is_missing_before_any_work() {
     let scratch = tempfile::tempdir().unwrap();
     let source = open(&model(scratch.path()), "keep");
     let text = tokens(scratch.path(), 8, 64, 256);
-    let (recipe, on) = (recipe(0.25, 0.25), Execution::cpu());
+    let (recipe, execution) = (recipe(0.25, 0.25), Execution::cpu());
     let pipeline = Pipeline::from_recipe(&recipe).unwrap();
     let expected = "attention kind `opaque` of layer 0 cannot be run; the model can be inspected, \
                     planned by router distance or a keep-list, applied and verified";
@@ -89,9 +89,10 @@ fn what_would_run_it_says_what_is_missing_before_any_work() {
     check(&Calibration::read(&text, &source, &recipe).map(drop).unwrap_err());
     let plain = Checkpoint::open(&crate::scratch::asset("parity/mixtral")).unwrap();
     let calibration = Calibration::read(&text, &plain, &recipe).unwrap();
-    check(&observe(&source, &calibration, &on, &mut Silent).map(drop).unwrap_err());
+    check(&observe(&source, &calibration, &execution, &mut Silent).map(drop).unwrap_err());
     let out = scratch.path().join("out");
-    let pruned = prune(&source, &out, &text, &recipe, &pipeline, Resume::No, &on, &mut Silent);
+    let pruned =
+        prune(&source, &out, &text, &recipe, &pipeline, Resume::No, &execution, &mut Silent);
     check(&pruned.map(drop).unwrap_err());
     assert!(!out.exists());
     let what = Evaluation {
@@ -103,5 +104,5 @@ fn what_would_run_it_says_what_is_missing_before_any_work() {
         batch: 1,
         sequence_len: None,
     };
-    check(&evaluate(&source, &what, &on, &mut Silent).map(drop).unwrap_err());
+    check(&evaluate(&source, &what, &execution, &mut Silent).map(drop).unwrap_err());
 }

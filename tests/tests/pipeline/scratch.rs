@@ -109,7 +109,7 @@ pub(crate) fn run(
 
 /// The same on a device of choice.
 pub(crate) fn run_on(
-    on: &Execution,
+    execution: &Execution,
     model: &Path,
     out: &Path,
     calibration: &Path,
@@ -117,5 +117,5 @@ pub(crate) fn run_on(
 ) -> Result<Report, moeprune::Error> {
     let source = Checkpoint::open(model)?;
     let pipeline = Pipeline::from_recipe(recipe).unwrap();
-    prune(&source, out, calibration, recipe, &pipeline, Resume::No, on, &mut Silent)
+    prune(&source, out, calibration, recipe, &pipeline, Resume::No, execution, &mut Silent)
 }

@@ -71,18 +71,22 @@ pub(super) struct Product {
 }
 
 impl Ceilings {
-    pub(super) fn measure(layer: &Layer, parts: &PartTimes, on: &Execution) -> Result<Self, Error> {
+    pub(super) fn measure(
+        layer: &Layer,
+        parts: &PartTimes,
+        execution: &Execution,
+    ) -> Result<Self, Error> {
         let disk_read = disk::read(&layer.files())?;
         let disk_write = disk::write(layer.dir(), layer.bytes())?;
         #[cfg(feature = "cuda")]
-        let links = super::cuda::links(on)?;
+        let links = super::cuda::links(execution)?;
         #[cfg(not(feature = "cuda"))]
         let links: Option<[Ceiling; 3]> = None;
         let (copy, to_device, to_host) = match links {
             Some([copy, up, down]) => (copy, Some(up), Some(down)),
             None => (copy()?, None, None),
         };
-        let products = products(layer, parts, on)?;
+        let products = products(layer, parts, execution)?;
         Ok(Self { copy, to_device, to_host, products, disk_read, disk_write })
     }
 
@@ -106,7 +110,11 @@ fn copy() -> Result<Ceiling, Error> {
 }
 
 /// The shapes that a pass consists of. Linears that read the same are run as one.
-fn products(layer: &Layer, parts: &PartTimes, on: &Execution) -> Result<Vec<Product>, Error> {
+fn products(
+    layer: &Layer,
+    parts: &PartTimes,
+    execution: &Execution,
+) -> Result<Vec<Product>, Error> {
     let spec = layer.checkpoint.spec();
     let tokens = layer.calibration.blocks.tokens();
     let together = parts.micro_batch * layer.calibration.blocks.sequence_len();
@@ -117,9 +125,9 @@ fn products(layer: &Layer, parts: &PartTimes, on: &Execution) -> Result<Vec<Prod
     let mut products = Vec::new();
     for (name, cols, outputs, of_expert) in shapes(spec) {
         let (rows, tokens) = if of_expert { (expert_rows, routed) } else { (trunk_rows, tokens) };
-        let seconds = product(on, rows, cols, outputs)?;
+        let seconds = product(execution, rows, cols, outputs)?;
         let flop = |rows: u64| 2 * rows * (cols * outputs) as u64;
-        let how = format!("[{rows}, {cols}] x [{cols}, {outputs}], {}", on.name());
+        let how = format!("[{rows}, {cols}] x [{cols}, {outputs}], {}", execution.name());
         let ceiling = Ceiling::new(name, &how, "FLOP", flop(rows as u64), seconds);
         products.push(Product { ceiling, in_a_pass: flop(tokens) });
     }
@@ -153,12 +161,17 @@ fn shapes(spec: &ModelSpec) -> Vec<(&'static str, usize, usize, bool)> {
     shapes
 }
 
-fn product(on: &Execution, rows: usize, inputs: usize, outputs: usize) -> Result<f64, Error> {
-    let (device, dtype) = (on.compute().device(), on.compute().dtype());
+fn product(
+    execution: &Execution,
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+) -> Result<f64, Error> {
+    let (device, dtype) = (execution.compute().device(), execution.compute().dtype());
     let random = |(rows, cols)| noise(rows, cols)?.to_dtype(dtype)?.to_device(device);
     let x = random((rows, inputs))?;
     // Weights lie as they are run: as stored, or on the CPU in f32 the other way round.
-    let weight = match on.compute().holds_stored() {
+    let weight = match execution.compute().holds_stored() {
         true => random((outputs, inputs))?.t()?,
         false => random((inputs, outputs))?,
     };

@@ -6,9 +6,9 @@ use super::{
     ArcticLayerArgs,
     ceilings::Ceilings,
     layer::Layer,
-    peer::{Peer, processor},
+    pipeline_bench::{self, How, PRUNING, PipelineRun},
     projection::Projection,
-    whole::{self, How, PRUNING, Whole},
+    torch_peer::{TorchPeer, processor},
 };
 use moeprune::{
     Error, Execution, Pipeline, Recipe,
@@ -33,10 +33,10 @@ pub(super) struct Outcome {
     pub(super) ceilings: Ceilings,
     pub(super) parts: Vec<Part>,
     /// The default pipeline, from disk to disk.
-    pub(super) whole: Whole,
-    pub(super) from_memory: Measured<Whole>,
+    pub(super) whole: PipelineRun,
+    pub(super) from_memory: Measured<PipelineRun>,
     pub(super) targets: Vec<Target>,
-    pub(super) peer: Measured<Peer>,
+    pub(super) peer: Measured<TorchPeer>,
     pub(super) projection: Projection,
 }
 
@@ -132,7 +132,7 @@ impl Outcome {
         layer: &Layer,
         recipe: &Recipe,
         pipeline: &Pipeline,
-        on: &Execution,
+        execution: &Execution,
         terminal: &mut Terminal,
     ) -> Result<Self, Error> {
         let checkpoint = &layer.checkpoint;
@@ -142,20 +142,20 @@ impl Outcome {
         let out = layer.dir().join(format!("parts-{}", std::process::id()));
         super::disk::drop_cached(&layer.files())?;
         let calibration = &layer.calibration;
-        let mut job = Job { model: checkpoint, pipeline, execution: on, progress: &mut *terminal };
+        let mut job = Job { model: checkpoint, pipeline, execution, progress: &mut *terminal };
         let times = time_parts(&mut job, &out, calibration, ratio)?;
-        let ceilings = Ceilings::measure(layer, &times, on)?;
-        let how = How { recipe, pipeline, on };
-        let whole = whole::from_disk(layer, how, terminal)?;
-        let from_memory = whole::from_memory(layer, &args.memory_dir, how, terminal)?;
+        let ceilings = Ceilings::measure(layer, &times, execution)?;
+        let how = How { recipe, pipeline, execution };
+        let whole = pipeline_bench::from_disk(layer, how, terminal)?;
+        let from_memory = pipeline_bench::from_memory(layer, &args.memory_dir, how, terminal)?;
         let from_memory = Measured::new(from_memory);
-        let peer = Measured::new(Peer::measure(layer, ratio, on, &args.python)?);
+        let peer = Measured::new(TorchPeer::measure(layer, ratio, execution, &args.python)?);
         Ok(Self {
             tool: concat!("moeprune ", env!("CARGO_PKG_VERSION")),
             command: std::env::args().collect(),
-            machine: Machine::of(on),
+            machine: Machine::of(execution),
             layer: LayerFacts::of(args, layer, &times),
-            parts: parts(layer, &times, &whole, on),
+            parts: parts(layer, &times, &whole, execution),
             targets: targets(&times, &ceilings, from_memory.get()),
             projection: Projection::new(recipe, &times, &ceilings)?,
             ceilings,
@@ -167,13 +167,13 @@ impl Outcome {
 }
 
 impl Machine {
-    fn of(on: &Execution) -> Self {
+    fn of(execution: &Execution) -> Self {
         let processor = processor();
         #[cfg(feature = "cuda")]
-        let device_name = super::cuda::name(on).unwrap_or_else(|| processor.clone());
+        let device_name = super::cuda::name(execution).unwrap_or_else(|| processor.clone());
         #[cfg(not(feature = "cuda"))]
         let device_name = processor.clone();
-        Self { device: on.name(), device_name, processor }
+        Self { device: execution.name(), device_name, processor }
     }
 }
 
@@ -194,8 +194,13 @@ impl LayerFacts {
     }
 }
 
-fn parts(layer: &Layer, times: &PartTimes, whole: &Whole, on: &Execution) -> Vec<Part> {
-    let is_device = on.compute().holds_stored();
+fn parts(
+    layer: &Layer,
+    times: &PartTimes,
+    whole: &PipelineRun,
+    execution: &Execution,
+) -> Vec<Part> {
+    let is_device = execution.compute().holds_stored();
     let seconds = whole.seconds_of(PRUNING);
     let outside = layer.checkpoint.weight_bytes() - layer.bytes();
     let kept = whole.bytes_after.saturating_sub(outside);
@@ -222,7 +227,11 @@ fn parts(layer: &Layer, times: &PartTimes, whole: &Whole, on: &Execution) -> Vec
     parts
 }
 
-fn targets(times: &PartTimes, ceilings: &Ceilings, from_memory: Option<&Whole>) -> Vec<Target> {
+fn targets(
+    times: &PartTimes,
+    ceilings: &Ceilings,
+    from_memory: Option<&PipelineRun>,
+) -> Vec<Target> {
     let at_least = |name: &str, got: f64, target: f64| Target {
         name: name.into(),
         got,

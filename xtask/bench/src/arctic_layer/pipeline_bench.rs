@@ -21,7 +21,7 @@ const SPARE: u64 = 2 << 30;
 
 /// What a run took.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Whole {
+pub(super) struct PipelineRun {
     /// Where its files were.
     pub(super) from: String,
     pub(super) steps: Vec<Step>,
@@ -39,7 +39,7 @@ pub(super) struct Step {
     pub(super) seconds: f64,
 }
 
-impl Whole {
+impl PipelineRun {
     pub(super) fn seconds_of(&self, step: &str) -> Option<f64> {
         self.steps.iter().find(|s| s.name == step).map(|s| s.seconds)
     }
@@ -50,7 +50,7 @@ impl Whole {
 pub(super) struct How<'a> {
     pub(super) recipe: &'a Recipe,
     pub(super) pipeline: &'a Pipeline,
-    pub(super) on: &'a Execution,
+    pub(super) execution: &'a Execution,
 }
 
 /// From the disk, files dropped from the system's cache before.
@@ -58,7 +58,7 @@ pub(super) fn from_disk(
     layer: &Layer,
     how: How<'_>,
     terminal: &mut Terminal,
-) -> Result<Whole, Error> {
+) -> Result<PipelineRun, Error> {
     disk::drop_cached(&layer.files())?;
     let out = layer.dir().join(format!("pruned-{}", std::process::id()));
     let from = "disk, files dropped from the cache before";
@@ -72,7 +72,7 @@ pub(super) fn from_memory(
     dir: &Path,
     how: How<'_>,
     terminal: &mut Terminal,
-) -> Result<Result<Whole, String>, Error> {
+) -> Result<Result<PipelineRun, String>, Error> {
     let needed = 2 * layer.checkpoint.weight_bytes() + SPARE;
     let Ok(free) = disk::free(dir) else {
         return Ok(Err(format!("there is no {}; name a folder with --memory-dir", dir.display())));
@@ -114,15 +114,23 @@ fn run(
     from: &str,
     how: How<'_>,
     terminal: &mut Terminal,
-) -> Result<Whole, Error> {
-    let How { recipe, pipeline, on } = how;
+) -> Result<PipelineRun, Error> {
+    let How { recipe, pipeline, execution } = how;
     let began = Instant::now();
     let mut clock = StepClock { terminal, begun: None, steps: Vec::new() };
-    let report: Report =
-        moeprune::prune(checkpoint, out, tokens, recipe, pipeline, Resume::No, on, &mut clock)?;
+    let report: Report = moeprune::prune(
+        checkpoint,
+        out,
+        tokens,
+        recipe,
+        pipeline,
+        Resume::No,
+        execution,
+        &mut clock,
+    )?;
     let (steps, seconds) = (clock.steps, began.elapsed().as_secs_f64());
     fs::remove_dir_all(out).map_err(|e| Error::io(out, "remove", e))?;
-    Ok(Whole {
+    Ok(PipelineRun {
         from: from.to_owned(),
         steps,
         seconds,
