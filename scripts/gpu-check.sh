@@ -239,7 +239,7 @@ compare_scores() {
     fi
 }
 
-# Kills a run when its journal has a layer, goes on, and expects the bytes of the run that was left alone.
+# Kills a run when its journal has a layer, resumes it, and expects the bytes of the run that was left alone.
 check_resume() {
     local to=$1/resumed journal=$1/.resumed.moeprune-partial/state/journal tries=0 child
     local prune=("$MOEPRUNE" prune "$NANO" "$to" "${CALIBRATION[@]}" --device "$DEVICE" --quiet)

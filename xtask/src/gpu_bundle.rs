@@ -46,7 +46,7 @@ const GROUPS: [&[&str]; 2] =
 /// Packages whose programs are in the bundle.
 const PROGRAMS: [&str; 2] = ["moeprune-cli", "moeprune-bench"];
 
-/// Copied as they lie in the repository.
+/// Copied as they are in the repository.
 const DATA: [&str; 2] = ["assets/nano", "assets/parity"];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -192,7 +192,7 @@ fn place(built: &Built, bundle: &Path) -> Result<()> {
         true => bundle.join("crates").join(&built.name).join("cuda"),
         false => bundle.join("bin").join(&built.name),
     };
-    fs::create_dir_all(to.parent().context("a file lies in a folder")?)?;
+    fs::create_dir_all(to.parent().context("a file is in a folder")?)?;
     succeed(Command::new("strip").arg("-o").arg(&to).arg(&built.path))
 }
 

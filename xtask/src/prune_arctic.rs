@@ -36,7 +36,7 @@ pub(crate) struct PruneArcticArgs {
     /// Questions to ask before and after [default: the embedded model's; none for others]
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// How they are asked [default: gsm8k_zeroshot for the embedded model, gsm8k for others]
+    /// The task that words them [default: gsm8k_zeroshot for the embedded model, gsm8k for others]
     #[arg(long)]
     task: Option<String>,
     /// Solved examples before each question, if not as the task defines
@@ -105,7 +105,7 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
         Ok(Some(evaluate(checkpoint, &what, &execution, terminal)?))
     };
     moeprune_cli::listen_resumable();
-    // Claims the place before the first question is asked; the run claims it again.
+    // Claims the place before the first question; the run claims it again.
     let resume = args.resume.into();
     drop(Run::claim(&out, &source, resume)?);
     let before = ask(&source, &mut terminal)?;

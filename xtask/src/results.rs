@@ -22,13 +22,13 @@ use crate::embedded;
 
 /// Measure every criterion on the embedded model and write docs/results.md
 ///
-/// What is measured is kept in target/results.json after each step; run again, the command goes on.
+/// What is measured is kept in target/results.json after each step; run again, the command resumes.
 #[derive(Debug, Args)]
 pub(crate) struct ResultsArgs {
     /// Ask only the first N questions; docs/results.md is then left alone
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Calibration seeds, each with an observation of its own
+    /// Calibration seeds, each with its own observation
     #[arg(long, value_name = "SEEDS", value_delimiter = ',', default_value = "0,1,2")]
     seeds: Vec<u64>,
 }

@@ -8,7 +8,7 @@ use crate::{Answer, Document, Error, EvalReport, Generator, Request, Task};
 pub struct EvaluateOptions {
     /// Only the first so many documents; all of them if none or if there are fewer.
     pub limit: Option<usize>,
-    /// How many requests the generator is given at a time: 8 unless set.
+    /// How many requests the generator receives at a time: 8 unless set.
     pub batch: usize,
 }
 

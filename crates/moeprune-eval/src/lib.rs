@@ -4,7 +4,7 @@
 //! A [`Task`] turns [`Document`]s into [`Request`]s (a prompt, the strings that end an answer, a
 //! token budget) and scores what comes back. A [`Generator`] answers requests; it owns the
 //! tokenizer and the model, so this crate depends on neither. [`evaluate`] stands between them
-//! and returns a [`EvalReport`] with a mean, a standard error and every single answer. Perplexity
+//! and returns an [`EvalReport`] with a mean, a standard error and every single answer. Perplexity
 //! needs no text at all: [`perplexity`] hands blocks of token ids to a [`LanguageModel`] and adds
 //! up what it returns.
 //!

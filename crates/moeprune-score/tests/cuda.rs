@@ -27,7 +27,7 @@ struct Device {
 
 impl Device {
     fn new() -> Option<Self> {
-        // Where the driver is loaded when it is asked for, cudarc panics if there is none.
+        // Where the driver is loaded when it is first used, cudarc panics if there is none.
         let context = match std::panic::catch_unwind(|| CudaContext::new(0)) {
             Ok(Ok(context)) => context,
             Ok(Err(error)) => {
@@ -392,7 +392,7 @@ fn sums_and_counts_are_equal_to_the_last_bit() {
     }
 }
 
-/// Squared magnitude: no factor a column.
+/// Squared magnitude: no factor per column.
 #[derive(Debug)]
 struct Squares;
 
@@ -406,7 +406,7 @@ impl WeightScorer for Squares {
     }
 }
 
-/// The first column of every row, whatever the scores.
+/// The first column of every row, with any scores.
 #[derive(Debug)]
 struct First;
 

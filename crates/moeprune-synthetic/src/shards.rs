@@ -29,8 +29,8 @@ impl OutputShard {
     }
 }
 
-/// Fills each file until the next tensor would bring its data above `limit`; a larger tensor has a
-/// file of its own.
+/// Fills each file until the next tensor would bring its data above `limit`; a larger tensor has its
+/// own file.
 pub(crate) fn plan(tensors: Vec<ShapedTensor>, limit: u64) -> Vec<OutputShard> {
     let mut groups: Vec<(Vec<ShapedTensor>, u64)> = Vec::new();
     for tensor in tensors {

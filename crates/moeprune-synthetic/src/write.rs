@@ -148,7 +148,7 @@ impl Work<'_> {
         )
     }
 
-    /// Whoever finds another thread showing progress has better things to do.
+    /// Does nothing while another thread reports progress.
     fn say<'s>(&self, step: impl FnOnce() -> Step<'s>) {
         if let Ok(mut progress) = self.progress.try_lock() {
             progress(step());

@@ -134,7 +134,7 @@ fn a_search_is_bounded_repeatable_and_no_worse_than_what_it_tried() {
     assert_eq!(run(), (found.clone(), report.clone()));
     assert_eq!((report.observed_blocks, report.held_out_blocks), (6, 2));
     assert!(report.candidates.len() <= most_evaluations(what), "{}", report.candidates.len());
-    // Whatever is chosen reaches the total.
+    // Any choice reaches the total.
     let mut asked = found.clone();
     asked.weights.statistics = moeprune::recipe::Statistics::Stored;
     for candidate in &report.candidates {

@@ -28,7 +28,7 @@ struct Arguments {
     /// Steps as a mixture of experts
     #[arg(long, default_value_t = 1200)]
     sparse_steps: usize,
-    /// Tokens a step
+    /// Tokens per step
     #[arg(long, default_value_t = 4096)]
     batch: usize,
     /// Highest learning rate of the dense phase

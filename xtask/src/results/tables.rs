@@ -195,7 +195,7 @@ for it, in percent: the mean over the calibration seeds ± the standard error of
 seeds), then perplexity on held-out text. The best accuracy of a column is bold; differences below two standard errors decide
 nothing.
 
-Nothing is written to disk for these: one observation a seed serves all cuts, and weights are masked by its statistics
+Nothing is written to disk for these: one observation per seed serves all cuts, and weights are masked by its statistics
 (`--statistics stored`).
 
 ";
@@ -212,6 +212,6 @@ kept apart, never on the problems.
 const SEARCHED: &str = "
 ### What the search chose
 
-| seed | total | experts | allocation | nats a token, held out | candidates |
+| seed | total | experts | allocation | nats per token, held out | candidates |
 |---|---|---|---|---|---|
 ";

@@ -60,7 +60,7 @@ pub(super) fn examine(
     };
     match expected(source, tensor, origins)? {
         None => {
-            finding.difference = Some(format!("`{}` comes from nowhere known", tensor.name));
+            finding.difference = Some(format!("`{}` matches no expert of the source", tensor.name));
         }
         Some(expected) if maskable && may_zero.changed => match became_zero(&got, &expected) {
             Ok(zeroed) => finding.zeroed = zeroed,

@@ -1,4 +1,4 @@
-//! A set of files that is read, wherever it is.
+//! A set of files to read, local or not.
 
 use std::{
     ffi::OsString,
@@ -139,7 +139,7 @@ pub enum FileKind {
     LinkToFolder,
 }
 
-/// A file as it can be told from others without being read.
+/// What distinguishes a file from others without reading it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::exhaustive_structs, reason = "plain data, stored and compared by the caller")]
 pub struct FileIdentity {

@@ -13,7 +13,7 @@ use moeprune::{
     timed::{PartTimes, settle},
 };
 
-/// A measurement goes on for so long, and at least three times.
+/// A measurement is repeated for so long, and at least three times.
 const SECONDS: f64 = 0.5;
 /// Bytes that are copied at a time.
 #[cfg(feature = "cuda")]
@@ -26,14 +26,14 @@ const PIECE: usize = 1 << 20;
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Ceiling {
     pub(super) name: String,
-    /// What was done, in words.
+    /// What was done, as text.
     pub(super) how: String,
     /// `B` or `FLOP`.
     pub(super) unit: &'static str,
     /// Work of one go.
     pub(super) work: u64,
     pub(super) seconds: f64,
-    /// Work a second.
+    /// Work per second.
     pub(super) rate: f64,
 }
 
@@ -170,7 +170,7 @@ fn product(
     let (device, dtype) = (execution.compute().device(), execution.compute().dtype());
     let random = |(rows, cols)| noise(rows, cols)?.to_dtype(dtype)?.to_device(device);
     let x = random((rows, inputs))?;
-    // Weights lie as they are run: as stored, or on the CPU in f32 the other way round.
+    // Weights are laid out as they are run: as stored, or on the CPU in f32 the other way round.
     let weight = match execution.compute().holds_stored() {
         true => random((outputs, inputs))?.t()?,
         false => random((inputs, outputs))?,

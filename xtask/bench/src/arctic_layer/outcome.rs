@@ -81,7 +81,7 @@ pub(super) struct Part {
 pub(super) struct Timed {
     pub(super) work: u64,
     pub(super) seconds: f64,
-    /// Work a second.
+    /// Work per second.
     pub(super) rate: f64,
 }
 

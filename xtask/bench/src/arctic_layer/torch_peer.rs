@@ -1,4 +1,4 @@
-//! Beside us: PyTorch, in a process of its own that holds the same matrix.
+//! Beside us: PyTorch, in another process that holds the same matrix.
 
 use std::{
     fs,
@@ -184,7 +184,7 @@ pub(crate) fn processor() -> String {
     format!("{}, {cores} logical cores", name.map_or("unknown processor", |(_, name)| name))
 }
 
-/// A process that does as a line of its input says and answers with a line.
+/// A process that does what each line of its input says, and answers with a line.
 #[derive(Debug)]
 pub(crate) struct Worker {
     process: Child,
@@ -239,7 +239,7 @@ impl Worker {
         let numbers = answer.split_once(' ').map(|(wall, cpu)| (wall.parse(), cpu.parse()));
         match numbers {
             Some((Ok(wall), Ok(cpu))) => Ok(Seconds { wall, cpu }),
-            _ => Err(Error::Request(format!("a worker was asked for times and said {answer:?}"))),
+            _ => Err(Error::Request(format!("a worker should say two times and said {answer:?}"))),
         }
     }
 
