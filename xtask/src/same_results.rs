@@ -17,7 +17,7 @@ use clap::{Args, Subcommand};
 use compare::CaseResult;
 use record::Recorder;
 
-/// Differences shown of each case.
+/// Differences printed per case.
 const SHOWN: usize = 5;
 
 /// Keep what a moeprune binary writes, or hold another binary to it

@@ -77,7 +77,7 @@ impl Layer {
         files.reads(dir.join(tokens_name(args)));
     }
 
-    /// Where the layer and what is made of it lie.
+    /// Where the layer and what is made of it are.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
     }

@@ -61,7 +61,7 @@ impl Routing {
 /// The sum over each token's experts of `share * w2(silu(w1 x) * w3 x)`.
 ///
 /// `x` is `[n, d]`, `shares` `[n, choices]`, and `weights` `[experts, 3, f, d]`: w1, w3 and the transpose
-/// of w2, so that all three lie alike in memory.
+/// of w2, so that all three have the same layout in memory.
 pub fn experts(x: &Tensor, shares: &Tensor, weights: &Tensor, routing: Routing) -> Result<Tensor> {
     let op = Experts { routing, saved: Mutex::new(None) };
     x.apply_op3(shares, weights, op)
