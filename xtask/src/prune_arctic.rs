@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use moeprune::{
-    Evaluation, Found, Registry, Report, Run, checkpoint::Checkpoint, evaluate, evaluation::Score,
-    files::OutputKind, prune_found,
+    Evaluation, Execution, Found, Registry, Report, Run, checkpoint::Checkpoint, evaluate,
+    evaluation::Score, files::OutputKind, prune_found,
 };
 use moeprune_cli::{
     CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, SearchRequest, Terminal,
@@ -71,8 +71,6 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     let model = args.model.clone().unwrap_or_else(embedded::model);
     let calibration = args.calibration.clone().unwrap_or_else(embedded::calibration);
     let data = args.data.clone().or_else(|| embedded.then(embedded::test_set));
-    let default_task = if embedded { "gsm8k_zeroshot" } else { "gsm8k" };
-    let task = args.task.as_deref().unwrap_or(default_task);
     let mut files = args.family.files(&model);
     files.reads(&calibration);
     files.reads_all([&data, &args.fewshot_data, &args.recipe.recipe].into_iter().flatten());
@@ -91,24 +89,12 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     };
 
     let mut terminal = Terminal::new(args.quiet);
-    let ask = |checkpoint: &Checkpoint, terminal: &mut Terminal| -> Result<Option<Score>> {
-        let Some(data) = &data else { return Ok(None) };
-        let what = Evaluation {
-            task,
-            data,
-            limit: args.limit,
-            fewshot: args.fewshot,
-            fewshot_data: args.fewshot_data.as_deref(),
-            batch: 64,
-            sequence_len: None,
-        };
-        Ok(Some(evaluate(checkpoint, &what, &execution, terminal)?))
-    };
+    let data = data.as_deref();
     moeprune_cli::listen_resumable();
     // Claims the place before the first question; the run claims it again.
     let resume = args.resume.into();
     drop(Run::claim(&out, &source, resume)?);
-    let before = ask(&source, &mut terminal)?;
+    let before = args.score(&source, data, &execution, &mut terminal)?;
     let registry = &Registry::built_in();
     let what = args.recipe.search();
     let asked = SearchRequest { what, calibration: &calibration, registry, on: &execution };
@@ -125,13 +111,38 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
         &execution,
         &mut terminal,
     )?;
-    let after = ask(&args.family.open(&out)?, &mut terminal)?;
+    let pruned = args.family.open(&out)?;
+    let after = args.score(&pruned, data, &execution, &mut terminal)?;
     let printed = print(&report, before.as_ref(), after.as_ref(), &out);
     if let Some(json) = json {
         let text = report.to_json()?;
         json.write(|file| file.write_all(text.as_bytes()))?;
     }
     printed
+}
+
+impl PruneArcticArgs {
+    /// The answers to the questions of a file, if there are any.
+    fn score(
+        &self,
+        checkpoint: &Checkpoint,
+        data: Option<&Path>,
+        execution: &Execution,
+        terminal: &mut Terminal,
+    ) -> Result<Option<Score>> {
+        let Some(data) = data else { return Ok(None) };
+        let default_task = if self.model.is_none() { "gsm8k_zeroshot" } else { "gsm8k" };
+        let what = Evaluation {
+            task: self.task.as_deref().unwrap_or(default_task),
+            data,
+            limit: self.limit,
+            fewshot: self.fewshot,
+            fewshot_data: self.fewshot_data.as_deref(),
+            batch: 64,
+            sequence_len: None,
+        };
+        Ok(Some(evaluate(checkpoint, &what, execution, terminal)?))
+    }
 }
 
 /// The default output belongs to this command: an earlier run's is replaced, anything else is not

@@ -206,6 +206,21 @@ impl Lab<'_> {
         }
         self.terminal
             .note(&format!("seed {seed}, {table}, {name}: {share} of the experts, {total} in all"));
+        // The unpruned model is measured with the first one only.
+        let known = self.results.unpruned.is_some();
+        let mut cuts =
+            self.cuts(Variant { name: name.to_owned(), recipe }, observation)?.into_iter();
+        if !known {
+            self.results.unpruned = cuts.next();
+        }
+        let cut = cuts.next().context("a variant has a cut")?;
+        let (table, name) = (table.to_owned(), name.to_owned());
+        self.results.runs.push(Run { table, name, seed, cut });
+        self.save()
+    }
+
+    /// The unpruned model, unless it is known, and the pruned one.
+    fn cuts(&mut self, variant: Variant, observation: &Observation) -> Result<Vec<Cut>> {
         let task = Evaluation {
             task: "gsm8k_zeroshot",
             data: &embedded::test_set(),
@@ -220,28 +235,13 @@ impl Lab<'_> {
             task: Some(task),
             metric: Some("strict-match"),
             text: Some(&text),
+            skip_unpruned: self.results.unpruned.is_some(),
             ..Measures::default()
         };
-        let variant = Variant { name: name.to_owned(), recipe };
-        // The unpruned model is measured with the first one only.
-        let known = self.results.unpruned.is_some();
-        let cuts = compare_without_source(
-            &self.source,
-            observation,
-            &variant,
-            &self.registry,
-            &measures,
-            known,
-            &mut self.terminal,
-        )?;
-        let mut cuts = cuts.into_iter();
-        if !known {
-            self.results.unpruned = cuts.next();
-        }
-        let cut = cuts.next().context("a variant has a cut")?;
-        let (table, name) = (table.to_owned(), name.to_owned());
-        self.results.runs.push(Run { table, name, seed, cut });
-        self.save()
+        let (source, registry, execution) = (&self.source, &self.registry, &Execution::cpu());
+        let (seen, progress) = (Some(observation), &mut self.terminal);
+        let found = compare(source, seen, &[variant], registry, &measures, execution, progress)?;
+        Ok(found.cuts)
     }
 
     fn save(&self) -> Result<()> {
@@ -249,23 +249,6 @@ impl Lab<'_> {
         fs::write(&partial, serde_json::to_vec_pretty(&self.results)?)?;
         Ok(fs::rename(partial, &self.kept)?)
     }
-}
-
-fn compare_without_source(
-    source: &Checkpoint,
-    observation: &Observation,
-    variant: &Variant,
-    registry: &Registry,
-    measures: &Measures<'_>,
-    known: bool,
-    progress: &mut dyn Progress,
-) -> Result<Vec<Cut>> {
-    let measures = &Measures { skip_unpruned: known, ..measures.clone() };
-    let variants = std::slice::from_ref(variant);
-    let execution = &Execution::cpu();
-    let found =
-        compare(source, Some(observation), variants, registry, measures, execution, progress)?;
-    Ok(found.cuts)
 }
 
 /// A recipe that removes this share of the experts and nothing else.

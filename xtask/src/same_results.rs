@@ -5,6 +5,7 @@
 
 mod cases;
 mod compare;
+mod difference;
 mod json;
 mod record;
 mod tensors;

@@ -5,7 +5,7 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Map, Value};
 
-use super::{compare::Difference, json};
+use super::{difference::Difference, json};
 
 /// A file of a few megabytes, taken apart.
 struct Tensors<'a> {

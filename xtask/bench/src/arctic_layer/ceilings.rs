@@ -1,52 +1,24 @@
 //! What the machine does at most: copies and products of the shapes that pruning runs.
 
-use std::time::Instant;
-
 use candle_core::{Device, Tensor};
 use moeprune_core::{LinearId, MlpProjection, ModelSpec};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{disk, layer::Layer};
+use super::{
+    ceiling::{Ceiling, best},
+    disk,
+    layer::Layer,
+};
 use moeprune::{
     Error, Execution,
     timed::{PartTimes, settle},
 };
 
-/// A measurement is repeated for so long, and at least three times.
-const SECONDS: f64 = 0.5;
 /// Bytes that are copied at a time.
-#[cfg(feature = "cuda")]
-pub(super) const COPIED_ON_DEVICE: usize = 1 << 30;
 const COPIED: usize = 256 << 20;
 /// Bytes that one thread copies at a time.
 const PIECE: usize = 1 << 20;
-
-/// The best that was seen of something.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Ceiling {
-    pub(super) name: String,
-    /// What was done, as text.
-    pub(super) how: String,
-    /// `B` or `FLOP`.
-    pub(super) unit: &'static str,
-    /// Work of one go.
-    pub(super) work: u64,
-    pub(super) seconds: f64,
-    /// Work per second.
-    pub(super) rate: f64,
-}
-
-impl Ceiling {
-    pub(super) fn bytes(name: &str, how: &str, work: u64, seconds: f64) -> Self {
-        Self::new(name, how, "B", work, seconds)
-    }
-
-    fn new(name: &str, how: &str, unit: &'static str, work: u64, seconds: f64) -> Self {
-        let rate = work as f64 / seconds.max(f64::MIN_POSITIVE);
-        Self { name: name.into(), how: how.into(), unit, work, seconds, rate }
-    }
-}
 
 /// All of a machine, for what `parts` took.
 #[derive(Debug, Clone, Serialize)]
@@ -190,19 +162,6 @@ fn noise(rows: usize, cols: usize) -> candle_core::Result<Tensor> {
     };
     let values: Vec<f32> = (0..rows * cols).map(|_| next()).collect();
     Tensor::from_vec(values, (rows, cols), &Device::Cpu)
-}
-
-/// The fewest seconds of several goes.
-pub(super) fn best(go: &mut dyn FnMut() -> Result<(), Error>) -> Result<f64, Error> {
-    go()?;
-    let (began, mut best, mut goes) = (Instant::now(), f64::INFINITY, 0);
-    while goes < 3 || began.elapsed().as_secs_f64() < SECONDS {
-        let one = Instant::now();
-        go()?;
-        best = best.min(one.elapsed().as_secs_f64());
-        goes += 1;
-    }
-    Ok(best)
 }
 
 #[cfg(test)]

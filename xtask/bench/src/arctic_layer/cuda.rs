@@ -3,9 +3,11 @@
 
 use cudarc::driver::PinnedHostSlice;
 
-use super::ceilings::{COPIED_ON_DEVICE, Ceiling, best};
+use super::ceiling::{Ceiling, best};
 use moeprune::{Error, Execution, timed::settle};
 
+/// Bytes that are copied on the device at a time.
+const COPIED_ON_DEVICE: usize = 1 << 30;
 /// Bytes that cross the link at a time.
 const STAGED: usize = 256 << 20;
 

@@ -8,6 +8,7 @@ products of the same shapes, the disk (`ceilings`), and beside PyTorch where it 
 (`torch_peer`).
 */
 
+mod ceiling;
 mod ceilings;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -26,7 +27,7 @@ use std::path::PathBuf;
 use clap::Args;
 use moeprune_files::{OutputKind, RunFiles};
 
-use self::{layer::Layer, outcome::Outcome};
+use self::{layer::Layer, outcome::Outcome, pipeline_bench::How};
 use moeprune::{Error, FromRecipe, Pipeline, Recipe, recipe::StageChoice};
 use moeprune_cli::{DeviceArgs, Terminal, positive};
 
@@ -88,7 +89,8 @@ pub(crate) fn measure(args: &ArcticLayerArgs, terminal: &mut Terminal) -> Result
     moeprune_cli::listen_for_stop();
     let layer = Layer::make(args, &recipe, terminal)?;
     let pipeline = Pipeline::from_recipe(&recipe)?;
-    let outcome = Outcome::measure(args, &layer, &recipe, &pipeline, &execution, terminal)?;
+    let how = How { recipe: &recipe, pipeline: &pipeline, execution: &execution };
+    let outcome = Outcome::measure(args, &layer, how, terminal)?;
     let shown = show::show(&outcome);
     if let Some(json) = json {
         let text = moeprune_cli::json(&outcome)?;

@@ -11,7 +11,7 @@ use super::{
     torch_peer::{TorchPeer, processor},
 };
 use moeprune::{
-    Error, Execution, Pipeline, Recipe,
+    Error, Execution,
     engine::Job,
     recipe::StageChoice,
     timed::{PartTimes, Spent, time_parts},
@@ -130,11 +130,10 @@ impl Outcome {
     pub(super) fn measure(
         args: &ArcticLayerArgs,
         layer: &Layer,
-        recipe: &Recipe,
-        pipeline: &Pipeline,
-        execution: &Execution,
+        how: How<'_>,
         terminal: &mut Terminal,
     ) -> Result<Self, Error> {
+        let How { recipe, pipeline, execution } = how;
         let checkpoint = &layer.checkpoint;
         let plan = moeprune::plan(checkpoint, None, recipe, pipeline, &mut moeprune::Silent)?;
         let ratio = plan.unstructured.as_ref().map_or(0.0, |asked| asked.ratio);
@@ -145,7 +144,6 @@ impl Outcome {
         let mut job = Job { model: checkpoint, pipeline, execution, progress: &mut *terminal };
         let times = time_parts(&mut job, &out, calibration, ratio)?;
         let ceilings = Ceilings::measure(layer, &times, execution)?;
-        let how = How { recipe, pipeline, execution };
         let whole = pipeline_bench::from_disk(layer, how, terminal)?;
         let from_memory = pipeline_bench::from_memory(layer, &args.memory_dir, how, terminal)?;
         let from_memory = Measured::new(from_memory);

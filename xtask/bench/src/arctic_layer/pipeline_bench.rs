@@ -61,8 +61,8 @@ pub(super) fn from_disk(
 ) -> Result<PipelineRun, Error> {
     disk::drop_cached(&layer.files())?;
     let out = layer.dir().join(format!("pruned-{}", std::process::id()));
-    let from = "disk, files dropped from the cache before";
-    run(&layer.checkpoint, &out, &layer.tokens, from, how, terminal)
+    let from = "disk, files dropped from the cache before".to_owned();
+    run(&Places { checkpoint: &layer.checkpoint, out, tokens: &layer.tokens, from }, how, terminal)
 }
 
 /// From host memory: the layer is copied to a file system there and pruned to it. An error's text
@@ -94,7 +94,8 @@ pub(super) fn from_memory(
     let checkpoint = Checkpoint::open_by(&model, None, Access::Read)?;
     let out = held.path().join("pruned");
     let from = format!("files in {}", dir.display());
-    run(&checkpoint, &out, &layer.tokens, &from, how, terminal).map(Ok)
+    let places = Places { checkpoint: &checkpoint, out, tokens: &layer.tokens, from };
+    run(&places, how, terminal).map(Ok)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<PathBuf, Error> {
@@ -107,14 +108,17 @@ fn copy(from: &Path, to: &Path) -> Result<PathBuf, Error> {
     Ok(to.to_owned())
 }
 
-fn run(
-    checkpoint: &Checkpoint,
-    out: &Path,
-    tokens: &Path,
-    from: &str,
-    how: How<'_>,
-    terminal: &mut Terminal,
-) -> Result<PipelineRun, Error> {
+/// What a run reads and where it writes.
+struct Places<'a> {
+    checkpoint: &'a Checkpoint,
+    out: PathBuf,
+    tokens: &'a Path,
+    /// The same for a reader of the results.
+    from: String,
+}
+
+fn run(places: &Places<'_>, how: How<'_>, terminal: &mut Terminal) -> Result<PipelineRun, Error> {
+    let Places { checkpoint, out, tokens, from } = places;
     let How { recipe, pipeline, execution } = how;
     let began = Instant::now();
     let mut clock = StepClock { terminal, begun: None, steps: Vec::new() };
@@ -131,7 +135,7 @@ fn run(
     let (steps, seconds) = (clock.steps, began.elapsed().as_secs_f64());
     fs::remove_dir_all(out).map_err(|e| Error::io(out, "remove", e))?;
     Ok(PipelineRun {
-        from: from.to_owned(),
+        from: from.clone(),
         steps,
         seconds,
         bytes_before: report.bytes.before,

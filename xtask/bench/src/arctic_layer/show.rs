@@ -1,7 +1,7 @@
 //! The numbers as tables.
 
 use super::{
-    ceilings::Ceiling,
+    ceiling::Ceiling,
     outcome::{Measured, Outcome, Timed},
     pipeline_bench::PipelineRun,
     projection::Projection,
