@@ -19,7 +19,7 @@ use crate::binary::{cargo, target_directory};
 pub(crate) struct Arguments {}
 
 /// The crates that have the feature.
-pub(crate) const CRATES: [&str; 7] = [
+const CRATES: [&str; 7] = [
     "moeprune-score",
     "moeprune-model",
     "moeprune-capture",

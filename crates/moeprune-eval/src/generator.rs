@@ -62,6 +62,11 @@ impl Request {
 /// assert_eq!(Constant(" #### 42").generate(&requests)?, [" #### 42"]);
 /// # Ok::<(), BoxError>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a generator",
+    note = "implement `Generator::generate`: the text that continues each prompt; for a closure that continues \
+            one prompt there is `generate_each`"
+)]
 pub trait Generator {
     /// Continues each prompt of a batch; one text per request, in the same order, and none for an
     /// empty batch.

@@ -48,6 +48,11 @@ use crate::{BoxError, Document, Request};
 /// assert_eq!(report.metrics["last-word"].mean, 1.0);
 /// # Ok::<(), moeprune_eval::Error>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an evaluation task",
+    note = "implement `Task::name`, `requests` and `score`: its name in reports, a prompt per document, and \
+            what an answer is worth"
+)]
 pub trait Task {
     /// The name that goes into the report.
     fn name(&self) -> &str;

@@ -59,6 +59,11 @@ use crate::{Error, ReadAt};
 /// assert_eq!(files.read(Path::new("config.json"), 100)?.as_deref(), Some(&b"{}"[..]));
 /// # Ok::<(), Error>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a set of files",
+    note = "implement `Files::place`, `open`, `list` and `identity`: what the set is called, a file by its \
+            name, the entries of a folder, and what identifies a file"
+)]
 pub trait Files: fmt::Debug + Send + Sync {
     /// What to call the set in messages: its path as the user wrote it, or its address.
     fn place(&self) -> &Path;

@@ -28,7 +28,7 @@ use clap::Args;
 use moeprune_files::{OutputKind, RunFiles};
 
 use self::{layer::Layer, outcome::Outcome, pipeline_bench::How};
-use moeprune::{Error, FromRecipe, Pipeline, Recipe, recipe::StageChoice};
+use moeprune::{FromRecipe, Pipeline, Recipe, recipe::StageChoice};
 use moeprune_cli::{DeviceArgs, Terminal, positive};
 
 /// Prune one decoder layer of Snowflake Arctic: 128 experts, 27.3 GB
@@ -74,7 +74,7 @@ pub(crate) struct ArcticLayerArgs {
 ///
 /// # Errors
 /// If the layer cannot be made or pruned, or the JSON file cannot be written.
-pub(crate) fn measure(args: &ArcticLayerArgs, terminal: &mut Terminal) -> Result<(), Error> {
+pub(crate) fn measure(args: &ArcticLayerArgs, terminal: &mut Terminal) -> anyhow::Result<()> {
     let mut files = RunFiles::new();
     if let Some(dir) = &args.dir {
         Layer::name_files(args, dir, &mut files);
@@ -96,5 +96,5 @@ pub(crate) fn measure(args: &ArcticLayerArgs, terminal: &mut Terminal) -> Result
         let text = moeprune_cli::json(&outcome)?;
         json.write(|file| file.write_all(text.as_bytes()))?;
     }
-    shown
+    Ok(shown?)
 }

@@ -11,7 +11,7 @@ use super::{
     torch_peer::{TorchPeer, processor},
 };
 use moeprune::{
-    Error, Execution,
+    Execution,
     engine::Job,
     recipe::StageChoice,
     timed::{PartTimes, Spent, time_parts},
@@ -132,7 +132,7 @@ impl Outcome {
         layer: &Layer,
         how: How<'_>,
         terminal: &mut Terminal,
-    ) -> Result<Self, Error> {
+    ) -> anyhow::Result<Self> {
         let How { recipe, pipeline, execution } = how;
         let checkpoint = &layer.checkpoint;
         let plan = moeprune::plan(checkpoint, None, recipe, pipeline, &mut moeprune::Silent)?;
