@@ -14,7 +14,9 @@ use std::{
 };
 
 use moeprune_checkpoint::{Container, Contents, PlannedWeights, Safetensors, WeightRequest};
-use moeprune_core::{Dtype, LinearId, StageError, TensorBytes, TensorId, TensorSink, TensorSource};
+use moeprune_core::{
+    Dtype, LinearId, StageError, StoredWeight, TensorBytes, TensorId, TensorSink, TensorSource,
+};
 use moeprune_files::{Error, FileEntry, FileIdentity, Files, MemoryFiles, ReadAt};
 use moeprune_tests::conformance::{
     container, files,
@@ -297,8 +299,9 @@ impl<F> TensorSource for Source<F>
 where
     F: Fn(TensorId) -> Result<u8, String> + Send + Sync,
 {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
-        Ok(TensorBytes::new(Dtype::U8, [1], vec![(self.0)(id)?])?)
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        let value = f32::from((self.0)(id)?);
+        Ok(StoredWeight::alone(TensorBytes::encode(Dtype::F32, [1], &[value])?)?)
     }
 }
 

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use moeprune::{
-    Evaluation, Execution, Found, Registry, Report, Run, checkpoint::Checkpoint, evaluate,
-    evaluation::Score, files::OutputKind, prune_found,
+    Evaluation, Execution, Job, OutputPlace, Registry, Report, Run, SearchedRecipe, Study,
+    checkpoint::Checkpoint, evaluate, evaluation::Score, files::OutputKind, prune,
 };
 use moeprune_cli::{
-    CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, SearchRequest, Terminal,
-    bytes, percent, search_if_asked, seconds, table,
+    CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes, percent,
+    search_if_asked, seconds, table,
 };
 
 use crate::embedded;
@@ -96,21 +96,14 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     drop(Run::claim(&out, &source, resume)?);
     let before = args.score(&source, data, &execution, &mut terminal)?;
     let registry = &Registry::built_in();
+    let mut study = Study::new(&source, registry, &execution, &mut terminal);
     let what = args.recipe.search();
-    let asked = SearchRequest { what, calibration: &calibration, registry, on: &execution };
-    let (recipe, searched) = search_if_asked(&source, recipe, &asked, &mut terminal)?;
+    let (recipe, searched) = search_if_asked(&mut study, recipe, what, &calibration)?;
     let pipeline = registry.pipeline(&recipe)?;
-    let recipe = Found { recipe: &recipe, searched };
-    let report = prune_found(
-        &source,
-        &out,
-        &calibration,
-        &recipe,
-        &pipeline,
-        resume,
-        &execution,
-        &mut terminal,
-    )?;
+    let recipe = SearchedRecipe { recipe: &recipe, searched };
+    let to = OutputPlace { origin: &source, path: &out, resume };
+    let mut job = Job::new(&source, &pipeline, &execution, &mut terminal);
+    let report = prune(&mut job, to, &calibration, recipe)?;
     let pruned = args.family.open(&out)?;
     let after = args.score(&pruned, data, &execution, &mut terminal)?;
     let printed = print(&report, before.as_ref(), after.as_ref(), &out);

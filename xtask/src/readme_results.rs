@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Instant};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use moeprune::{
-    Evaluation, Execution, FromRecipe, Pipeline, Recipe, Resume, Silent,
+    Evaluation, Execution, FromRecipe, Job, OutputPlace, Pipeline, Recipe, Resume, Silent,
     checkpoint::Checkpoint,
     core::Sparsity,
     evaluate,
@@ -99,16 +99,14 @@ fn prune_once(source: &Checkpoint, out: &Path, total: f64, experts: f64) -> Resu
     let pipeline = Pipeline::from_recipe(&recipe)?;
     let began = Instant::now();
     let calibration = embedded::calibration();
-    let report = prune(
-        source,
-        out,
-        &calibration,
-        &recipe,
-        &pipeline,
-        Resume::No,
-        &Execution::cpu(),
-        &mut Silent,
-    )?;
+    let to = OutputPlace { origin: source, path: out, resume: Resume::No };
+    let mut job = Job {
+        model: source,
+        pipeline: &pipeline,
+        execution: &Execution::cpu(),
+        progress: &mut Silent,
+    };
+    let report = prune(&mut job, to, &calibration, &recipe)?;
     Ok(Row {
         achieved: report.sparsity.achieved.linears,
         kept: report.layers.iter().map(|l| l.kept.len()).sum(),

@@ -7,13 +7,12 @@ use std::{fs, path::PathBuf, time::Instant};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use moeprune::{
-    Calibration, Evaluation, Execution, Progress, Recipe, Registry, Silent,
+    Calibration, Evaluation, Execution, Job, Progress, Recipe, Registry, Silent, Study,
     checkpoint::Checkpoint,
-    compare::{Cut, Measures, Variant, compare},
+    compare::{Cut, Measures, Variant},
     core::{Observation, Sparsity},
-    observe,
     recipe::Budget,
-    search::{Search, SearchReport, search},
+    search::{Search, SearchReport},
 };
 use moeprune_cli::Terminal;
 use serde::{Deserialize, Serialize};
@@ -43,8 +42,11 @@ const CRITERIA: [&str; 9] = [
     "gate",
     "frequency",
     "peak",
-    "random",
+    RANDOM,
 ];
+
+/// The criterion that draws, by the calibration's seed.
+const RANDOM: &str = "random";
 
 const CUTS: [f64; 4] = [0.125, 0.25, 0.375, 0.5];
 const TOTALS: [f64; 4] = [0.4, 0.5, 0.6, 0.7];
@@ -119,7 +121,9 @@ impl Lab<'_> {
         let mut recipe = Recipe::arctic();
         recipe.calibration.seed = seed;
         let calibration = Calibration::read(&embedded::calibration(), &self.source, &recipe)?;
-        let observation = observe(&self.source, &calibration, &Execution::cpu(), &mut Silent)?;
+        let pipeline = self.registry.pipeline(&recipe)?;
+        let observation = Job::new(&self.source, &pipeline, &Execution::cpu(), &mut Silent)
+            .observe(&calibration)?;
         for budget in [Budget::Uniform, Budget::Global] {
             let table = format!("{budget:?}").to_lowercase();
             for name in CRITERIA {
@@ -160,15 +164,13 @@ impl Lab<'_> {
             Some(known) => (None, known.report.clone()),
             None => {
                 let what = Search { experts: true, allocation: true };
-                let (chosen, report) = search(
-                    &self.source,
-                    calibration,
-                    &recipe,
-                    what,
-                    &self.registry,
-                    &Execution::cpu(),
-                    &mut Silent,
-                )?;
+                let mut study = Study {
+                    checkpoint: &self.source,
+                    registry: &self.registry,
+                    execution: &Execution::cpu(),
+                    progress: &mut Silent,
+                };
+                let (chosen, report) = study.search(calibration, &recipe, what)?;
                 (Some(chosen), report)
             }
         };
@@ -238,9 +240,13 @@ impl Lab<'_> {
             skip_unpruned: self.results.unpruned.is_some(),
             ..Measures::default()
         };
-        let (source, registry, execution) = (&self.source, &self.registry, &Execution::cpu());
-        let (seen, progress) = (Some(observation), &mut self.terminal);
-        let found = compare(source, seen, &[variant], registry, &measures, execution, progress)?;
+        let mut study = Study {
+            checkpoint: &self.source,
+            registry: &self.registry,
+            execution: &Execution::cpu(),
+            progress: &mut self.terminal,
+        };
+        let found = study.compare(Some(observation), &[variant], &measures)?;
         Ok(found.cuts)
     }
 
@@ -263,18 +269,7 @@ fn experts_only(
     recipe.sparsity = Sparsity::new(cut)?;
     recipe.experts.sparsity = recipe.sparsity;
     recipe.experts.budget = budget;
-    match name {
-        "hc-smoe" => {
-            let built_in = Recipe::built_in(name).context("is built in")?.experts;
-            recipe.experts.similarity = built_in.similarity;
-            recipe.experts.clustering = built_in.clustering;
-            recipe.experts.survivor = built_in.survivor;
-        }
-        "random" => {
-            recipe.experts.criterion =
-                format!("random:seed={seed}").parse().map_err(anyhow::Error::msg)?
-        }
-        name => recipe.experts.criterion = name.parse().map_err(anyhow::Error::msg)?,
-    }
+    let seeded = if name == RANDOM { &format!("{name}:seed={seed}") } else { name };
+    Registry::built_in().choose_experts_by(&mut recipe, seeded)?;
     Ok(recipe)
 }

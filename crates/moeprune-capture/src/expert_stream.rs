@@ -18,7 +18,7 @@ pub(crate) fn for_each_loaded_expert(
     if compute.holds_stored() {
         return for_each_uploaded_expert(source, spec, compute, layer, experts, visit);
     }
-    for_each_expert(source, layer, experts, |stored| {
+    for_each_expert(source, spec, layer, experts, |stored| {
         let expert = Expert::load(&stored, spec, layer, stored.expert, compute)
             .map_err(|error| forward_error(layer, error))?;
         visit(expert)

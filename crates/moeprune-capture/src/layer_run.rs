@@ -50,7 +50,7 @@ pub type Watch<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 ///     let mut run = LayerRun::advance(&trunk, layer, hidden, None, &mut watch)?;
 ///     drop(trunk);
 ///     let experts: Vec<usize> = (0..spec.layers[layer].moe().map_or(0, |m| m.experts)).collect();
-///     for_each_expert(source, layer, &experts, |stored| {
+///     for_each_expert(source, spec, layer, &experts, |stored| {
 ///         let expert = Expert::load(&stored, spec, layer, stored.expert, &compute)?;
 ///         run.expert(stored.expert, &expert, None, &mut watch)
 ///     })?;

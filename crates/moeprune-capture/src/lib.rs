@@ -70,7 +70,7 @@ let spec = ModelSpec {
 };
 let hidden = [Tensor::new(&[[[3.0_f32, 1.0], [4.0, 2.0]]], &Device::Cpu)?];
 let seen = observe_layer(&Still, &spec, 0, &hidden, None, ObserverOptions::default())?;
-let input = seen.input_of(LinearId::Attention(Query)).ok_or("attention reads its input")?;
+let input = seen.inputs.get(&LinearId::Attention(Query)).ok_or("attention reads its input")?;
 assert_eq!((input.tokens, input.calls), (2, 1));
 assert_eq!(input.sum_squares, [25.0, 5.0]);
 # Ok::<(), Box<dyn std::error::Error>>(())

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use moeprune_core::{
-    CorpusTag, InputHessian, InputMoments, LayerObservation, LinearId, ModelSpec, Observation,
-    RoutingSums,
+    CorpusTag, InputHessian, InputMoments, LayerObservation, LinearId, LinearShape, ModelSpec,
+    Observation, RoutingSums,
     observation::{Shape, Statistics as _, Values},
 };
 use moeprune_model::{ActivationSink, RoutingChoice};
@@ -109,6 +109,8 @@ pub struct LayerObserver {
     hidden: usize,
     routing: Option<RoutingSums>,
     inputs: Option<BTreeMap<LinearId, Site>>,
+    /// The input site of each Linear of the layer.
+    reads: BTreeMap<LinearId, LinearId>,
     hessians: Option<Hessians>,
     /// The blocks that the current activations are of, counted from 1, ascending.
     blocks: Vec<u64>,
@@ -131,9 +133,10 @@ impl LayerObserver {
         let layers = spec.layers.len();
         let this = spec.layers.get(layer).ok_or(Error::NoSuchLayer { layer, layers })?;
         let routing = this.moe().filter(|_| options.routing);
+        let linears = spec.linears(layer);
         let inputs = options.inputs.then(|| {
-            let sites = spec.linears(layer).into_iter().filter(|l| l.id.input_site() == l.id);
-            sites.map(|l| (l.id, Site { moments: InputMoments::new(l.cols), block: 0 })).collect()
+            let new = |l: &LinearShape| Site { moments: InputMoments::new(l.cols), block: 0 };
+            linears.iter().map(|l| (l.reads, new(l))).collect()
         });
         Ok(Self {
             layer,
@@ -141,6 +144,7 @@ impl LayerObserver {
             routing: routing
                 .map(|moe| RoutingSums::with_outputs(moe.experts, moe.top_k, spec.hidden)),
             inputs,
+            reads: linears.iter().map(|linear| (linear.id, linear.reads)).collect(),
             hessians: options.hessians.then(Hessians::default),
             blocks: vec![0],
         })
@@ -166,7 +170,7 @@ impl LayerObserver {
     /// # Errors
     /// [`Error::InputNotFinite`].
     pub fn input_of(&self, linear: LinearId) -> Result<Option<&InputMoments>, Error> {
-        let site = linear.input_site();
+        let Some(&site) = self.reads.get(&linear) else { return Ok(None) };
         let sums = self.inputs.as_ref().and_then(|inputs| inputs.get(&site));
         match sums.map(|site| &site.moments) {
             Some(moments) if !moments.sum_squares.iter().all(|sum| sum.is_finite()) => {
@@ -184,7 +188,8 @@ impl LayerObserver {
     pub fn hessian_of(&self, linear: LinearId) -> Result<Option<&InputHessian>, Error> {
         // Squares that are finite stand on the diagonal, so the rest is.
         self.input_of(linear)?;
-        Ok(self.hessians.as_ref().and_then(|hessians| hessians.of(linear.input_site())))
+        let site = self.reads.get(&linear);
+        Ok(self.hessians.as_ref().zip(site).and_then(|(hessians, &site)| hessians.of(site)))
     }
 
     /// Drops what [`hessian_of`](Self::hessian_of) gives of an expert, or, of `None`, of all that

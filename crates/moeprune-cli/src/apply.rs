@@ -12,7 +12,7 @@ use crate::{
     prune::print_report,
     terminal::Terminal,
 };
-use moeprune::{Calibration, Error, Inputs, Recipe, Registry, Run, blend, read_plan};
+use moeprune::{Calibration, Error, Inputs, Job, Recipe, Registry, Run, blend, read_plan};
 
 /// Options of `apply`.
 #[derive(Debug, Args)]
@@ -56,7 +56,7 @@ pub(crate) fn apply(
     files.makes(&args.out);
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
     crate::interrupt::listen_resumable();
-    let on = args.device.open()?;
+    let execution = args.device.open()?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
     let mut run = Run::claim(&args.out, &checkpoint, args.resume.into())?;
     let plan = read_plan(&args.plan)?;
@@ -69,13 +69,15 @@ pub(crate) fn apply(
     };
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let observation = blend(&domains)?;
-    run.lap("reading statistics");
+    run.end_step("reading statistics");
     let inputs = match (&calibration, &observation) {
         (Some(calibration), _) => Inputs::Calibration(calibration),
         (None, Some(observation)) => Inputs::Observation(observation),
         (None, None) => Inputs::None,
     };
     let pipeline = registry.pipeline(&recipe)?;
-    let report = moeprune::apply(&checkpoint, run, &plan, inputs, &pipeline, &on, terminal)?;
+    let mut job =
+        Job { model: &checkpoint, pipeline: &pipeline, execution: &execution, progress: terminal };
+    let report = moeprune::apply(&mut job, run, &plan, inputs)?;
     print_report(&report, &args.out, json.as_ref())
 }

@@ -14,7 +14,7 @@ use crate::{
     terminal::Terminal,
 };
 use moeprune::{
-    Error, Evaluation, Recipe, Registry, blend,
+    Error, Evaluation, Registry, Study, blend,
     compare::{Comparison, Cut, Measures, Variant},
 };
 
@@ -101,7 +101,7 @@ pub(crate) fn compare(
     }
     args.recipe.check_no_search()?;
     let variants = variants(args, registry)?;
-    let on = args.device.open()?;
+    let execution = args.device.open()?;
     let checkpoint = args.family.open(&args.model)?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let observation = blend(&domains)?;
@@ -123,16 +123,9 @@ pub(crate) fn compare(
         skip_unpruned: false,
     };
     crate::interrupt::listen();
-    let observation = observation.as_ref();
-    let comparison = moeprune::compare::compare(
-        &checkpoint,
-        observation,
-        &variants,
-        registry,
-        &measures,
-        &on,
-        terminal,
-    )?;
+    let mut study =
+        Study { checkpoint: &checkpoint, registry, execution: &execution, progress: terminal };
+    let comparison = study.compare(observation.as_ref(), &variants, &measures)?;
     // One that fails does not keep the others back.
     let printed = line!("\n{}", in_rows(&comparison));
     let saved = json.map_or(Ok(()), |json| write_json(&comparison, &json));
@@ -176,16 +169,7 @@ fn variants(args: &CompareArgs, registry: &Registry) -> Result<Vec<Variant>, Err
     for name in &args.criteria {
         for &cut in &args.cuts {
             let mut recipe = args.recipe.resolve(registry, &args.sampling)?;
-            match Recipe::built_in(name).filter(|_| name == "hc-smoe") {
-                Some(built_in) => {
-                    let Recipe { experts, .. } = built_in;
-                    recipe.experts.criterion = experts.criterion;
-                    recipe.experts.similarity = experts.similarity;
-                    recipe.experts.clustering = experts.clustering;
-                    recipe.experts.survivor = experts.survivor;
-                }
-                None => recipe.experts.criterion = name.parse().map_err(Error::Recipe)?,
-            }
+            registry.choose_experts_by(&mut recipe, name)?;
             recipe.experts.sparsity = cut;
             if args.recipe.sparsity.is_none() {
                 recipe.sparsity = cut;

@@ -70,7 +70,7 @@ pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Score, Error> {
     files.reads_all([&args.data].into_iter().chain(&args.fewshot_data));
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Evaluation)?;
     crate::interrupt::listen();
-    let on = args.device.open()?;
+    let execution = args.device.open()?;
     let checkpoint = args.family.open(&args.model)?;
     let what = Evaluation {
         task: &args.task,
@@ -81,7 +81,7 @@ pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Score, Error> {
         batch: args.batch,
         sequence_len: args.seq_len,
     };
-    let score = evaluate(&checkpoint, &what, &on, terminal)?;
+    let score = evaluate(&checkpoint, &what, &execution, terminal)?;
     let printed = print_score(&score);
     if let Some(json) = json {
         let text = crate::print::json(&score.to_json()?)?;

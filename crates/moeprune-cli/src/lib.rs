@@ -36,7 +36,7 @@ pub use options::{
     CalibrationArgs, DeviceArgs, ExpertShare, FamilyArgs, RecipeArgs, ResumeArgs, positive,
 };
 pub use print::{json, parse, print};
-pub use prune::{PruneArgs, SearchRequest, print_report, prune, search_if_asked};
+pub use prune::{PruneArgs, print_report, prune, search_if_asked};
 pub use table::{bytes, percent, seconds, table};
 pub use terminal::Terminal;
 

@@ -10,7 +10,7 @@ use crate::{
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, ResumeArgs},
     terminal::Terminal,
 };
-use moeprune::{Calibration, Error, Recipe};
+use moeprune::{Calibration, Error, FromRecipe, Job, ObservationPlace, Pipeline, Recipe};
 
 /// Options of `observe`.
 #[derive(Debug, Args)]
@@ -55,7 +55,7 @@ pub(crate) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(),
         // Nothing of it is kept.
         false => crate::interrupt::listen(),
     }
-    let on = args.device.open()?;
+    let execution = args.device.open()?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
     let mut recipe = Recipe::arctic();
     args.sampling.apply(&mut recipe);
@@ -64,11 +64,17 @@ pub(crate) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(),
     if let Some(domain) = &args.domain {
         calibration.tag.name.clone_from(domain);
     }
+    let mut job = Job {
+        model: &checkpoint,
+        pipeline: &Pipeline::from_recipe(&recipe)?,
+        execution: &execution,
+        progress: terminal,
+    };
     if output.is_file() {
-        let resume = args.resume.into();
-        moeprune::observe_to(&checkpoint, &calibration, &args.output, resume, &on, terminal)?;
+        let place = ObservationPlace { path: &args.output, resume: args.resume.into() };
+        job.observe_to(&calibration, place)?;
     } else {
-        let observation = moeprune::observe(&checkpoint, &calibration, &on, terminal)?;
+        let observation = job.observe(&calibration)?;
         crate::interrupt::deliver(&output, |file| write_observation_to(&observation, file))?;
     }
     line!(

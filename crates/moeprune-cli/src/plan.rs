@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use moeprune_checkpoint::Checkpoint;
 use moeprune_core::Plan;
 use moeprune_files::OutputKind;
 
@@ -13,7 +12,8 @@ use crate::{
     terminal::Terminal,
 };
 use moeprune::{
-    Calibration, Domain, Error, Pipeline, Recipe, Registry, blend, coverage, plan_domains,
+    Calibration, Domain, Error, Execution, Job, Pipeline, PlanInputs, Recipe, Registry, blend,
+    coverage, plan_domains,
 };
 
 /// Options of `plan`.
@@ -63,10 +63,15 @@ pub(crate) fn plan(
     let checkpoint = args.family.open_to_stream(&args.model)?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let pipeline = registry.pipeline(&recipe)?;
-    let observed = Observed { checkpoint: &checkpoint, domains };
-    let (mut plan, domains) = observed.plan(args, &recipe, &pipeline, terminal)?;
+    let execution = match &args.calibration {
+        None => Execution::cpu(),
+        Some(_) => runs(args, &pipeline)?,
+    };
+    let mut job =
+        Job { model: &checkpoint, pipeline: &pipeline, execution: &execution, progress: terminal };
+    let (mut plan, domains) = decide(&mut job, args, &recipe, domains)?;
     if args.read_experts {
-        plan = moeprune::choose_survivors(&checkpoint, &plan, &pipeline, terminal)?;
+        plan = job.choose_survivors(&plan)?;
     }
     let json = crate::print::json(&plan)?;
     crate::interrupt::deliver(&output, |file| file.write_all(json.as_bytes()))?;
@@ -77,48 +82,31 @@ pub(crate) fn plan(
     print_open(&plan)
 }
 
-/// A model, and what was observed of it.
-struct Observed<'a> {
-    checkpoint: &'a Checkpoint,
-    domains: Vec<Domain>,
+/// Where the model runs while it is planned on calibration text.
+fn runs(args: &PlanArgs, pipeline: &Pipeline) -> Result<Execution, Error> {
+    if !pipeline.experts.needs().calibration {
+        return Err(Error::Request(
+            "--calibration is for --criterion exhaustive; other criteria plan from what \
+             `observe` stored (--observation)"
+                .into(),
+        ));
+    }
+    args.device.open()
 }
 
-impl Observed<'_> {
-    /// The plan, and the texts as they were weighed for it.
-    fn plan(
-        self,
-        args: &PlanArgs,
-        recipe: &Recipe,
-        pipeline: &Pipeline,
-        terminal: &mut Terminal,
-    ) -> Result<(Plan, Vec<Domain>), Error> {
-        let Self { checkpoint, domains } = self;
-        let Some(path) = &args.calibration else {
-            return plan_domains(checkpoint, &domains, recipe, pipeline, terminal);
-        };
-        if !pipeline.experts.needs().calibration {
-            return Err(Error::Request(
-                "--calibration is for --criterion exhaustive; other criteria plan from what \
-                 `observe` stored (--observation)"
-                    .into(),
-            ));
-        }
-        let calibration = Calibration::read(path, checkpoint, recipe)?;
-        let on = args.device.open()?;
-        crate::interrupt::listen();
-        let observation = blend(&domains)?;
-        let seen = observation.as_ref();
-        let plan = moeprune::plan_exhaustive(
-            checkpoint,
-            &calibration,
-            seen,
-            recipe,
-            pipeline,
-            &on,
-            terminal,
-        )?;
-        Ok((plan, domains))
-    }
+/// The plan, and the texts as they were weighed for it.
+fn decide(
+    job: &mut Job<'_>,
+    args: &PlanArgs,
+    recipe: &Recipe,
+    domains: Vec<Domain>,
+) -> Result<(Plan, Vec<Domain>), Error> {
+    let Some(path) = &args.calibration else { return plan_domains(job, &domains, recipe) };
+    let calibration = Calibration::read(path, job.model, recipe)?;
+    crate::interrupt::listen();
+    let observation = blend(&domains)?;
+    let inputs = PlanInputs { observation: observation.as_ref(), calibration: Some(&calibration) };
+    Ok((moeprune::plan(job, recipe, inputs)?, domains))
 }
 
 /// What goes.

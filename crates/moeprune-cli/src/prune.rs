@@ -10,10 +10,9 @@ use crate::{
     terminal::Terminal,
 };
 use moeprune::{
-    Calibration, Error, Execution, Found, Recipe, Registry, Report, Run,
+    Calibration, Error, Job, OutputPlace, Recipe, Registry, Report, Run, SearchedRecipe, Study,
     search::{Search, SearchReport},
 };
-use moeprune_checkpoint::Checkpoint;
 use moeprune_files::{Destination, OutputKind};
 
 /// Options of `prune`.
@@ -69,22 +68,15 @@ pub fn prune(
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
     crate::interrupt::listen_resumable();
     let recipe = args.recipe.resolve(registry, &args.sampling)?;
-    let on = args.device.open()?;
-    let checkpoint = args.family.open_to_stream(&args.model)?;
-    let calibration = &args.calibration;
-    let asked = SearchRequest { what: args.recipe.search(), calibration, registry, on: &on };
-    let (recipe, searched) = search(args, &checkpoint, recipe, &asked, terminal)?;
-    let pipeline = registry.pipeline(&recipe)?;
-    let report = moeprune::prune_found(
-        &checkpoint,
-        &args.out,
-        &args.calibration,
-        &Found { recipe: &recipe, searched },
-        &pipeline,
-        args.resume.into(),
-        &on,
-        terminal,
-    )?;
+    let execution = &args.device.open()?;
+    let checkpoint = &args.family.open_to_stream(&args.model)?;
+    let mut study = Study { checkpoint, registry, execution, progress: terminal };
+    let (recipe, searched) = search(args, &mut study, recipe)?;
+    let pipeline = &registry.pipeline(&recipe)?;
+    let mut job = Job { model: checkpoint, pipeline, execution, progress: terminal };
+    let recipe = SearchedRecipe { recipe: &recipe, searched };
+    let to = OutputPlace { origin: checkpoint, path: &args.out, resume: args.resume.into() };
+    let report = moeprune::prune(&mut job, to, &args.calibration, recipe)?;
     print_report(&report, &args.out, json.as_ref())?;
     Ok(report)
 }
@@ -92,54 +84,37 @@ pub fn prune(
 /// The recipe with what was asked to be searched for.
 fn search(
     args: &PruneArgs,
-    checkpoint: &Checkpoint,
+    study: &mut Study<'_>,
     recipe: Recipe,
-    asked: &SearchRequest<'_>,
-    terminal: &mut Terminal,
 ) -> Result<(Recipe, Option<SearchReport>), Error> {
+    let what = args.recipe.search();
     let mut left = None;
-    if asked.what.is_on() {
+    if what.is_on() {
         // Refuses what cannot be written before hours are spent; the run claims the place again.
-        let run = Run::claim(&args.out, checkpoint, args.resume.into())?;
+        let run = Run::claim(&args.out, study.checkpoint, args.resume.into())?;
         left = run.left();
     }
-    search_if_asked(checkpoint, recipe, asked, terminal).map_err(|error| match left {
+    search_if_asked(study, recipe, what, &args.calibration).map_err(|error| match left {
         Some(folder) if error.is_stop() => error.kept(folder),
         _ => error,
     })
 }
 
-/// What is searched for, and what it takes.
-#[derive(Debug, Clone, Copy)]
-#[expect(clippy::exhaustive_structs, reason = "made by the caller")]
-pub struct SearchRequest<'a> {
-    /// Which choices of the recipe are searched for.
-    pub what: Search,
-    /// The text on which candidates are observed and compared.
-    pub calibration: &'a Path,
-    /// What the names in a recipe stand for.
-    pub registry: &'a Registry,
-    /// Where the model runs.
-    pub on: &'a Execution,
-}
-
-/// Searches for what was asked to be searched for and prints what was found.
+/// Searches for what was asked to be searched for, on calibration text, and prints what was found.
 ///
 /// # Errors
-/// As [`search`](moeprune::search::search()).
+/// As [`Study::search`].
 pub fn search_if_asked(
-    checkpoint: &Checkpoint,
+    study: &mut Study<'_>,
     recipe: Recipe,
-    asked: &SearchRequest<'_>,
-    terminal: &mut Terminal,
+    what: Search,
+    calibration: &Path,
 ) -> Result<(Recipe, Option<SearchReport>), Error> {
-    let SearchRequest { what, calibration, registry, on } = *asked;
     if !what.is_on() {
         return Ok((recipe, None));
     }
-    let calibration = Calibration::read(calibration, checkpoint, &recipe)?;
-    let (recipe, found) =
-        moeprune::search::search(checkpoint, &calibration, &recipe, what, registry, on, terminal)?;
+    let calibration = Calibration::read(calibration, study.checkpoint, &recipe)?;
+    let (recipe, found) = study.search(&calibration, &recipe, what)?;
     print_search(&found)?;
     Ok((recipe, Some(found)))
 }

@@ -81,6 +81,12 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A weight whose elements are no numbers by themselves, where such are needed.
+    #[error(
+        "the weight is stored as {0}, and this step needs plain numbers; convert it to BF16, F16 or \
+         F32"
+    )]
+    NotPlain(&'static str),
     /// Values that should be stored in an encoding that is only read and zeroed.
     #[error("weights stored as {0} can be zeroed but not changed; use a method that only zeroes")]
     NotEncodable(&'static str),

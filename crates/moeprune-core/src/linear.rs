@@ -65,22 +65,6 @@ pub enum LinearId {
 }
 
 impl LinearId {
-    /// The Linear under which the statistics of this one's input are kept: Linears that read the
-    /// same vector share them (query, key and value; gate and up).
-    #[must_use]
-    pub fn input_site(self) -> Self {
-        use AttentionProjection::{Key, Query, Value};
-        use MlpProjection::{Gate, Up};
-        match self {
-            Self::Attention(Query | Key | Value) => Self::Attention(Query),
-            Self::Residual(Up) => Self::Residual(Gate),
-            Self::Dense(Up) => Self::Dense(Gate),
-            Self::Shared(s, Up) => Self::Shared(s, Gate),
-            Self::Expert(e, Up) => Self::Expert(e, Gate),
-            other => other,
-        }
-    }
-
     /// The routed expert this belongs to, if any.
     #[must_use]
     pub fn expert(self) -> Option<usize> {

@@ -2,11 +2,13 @@
 
 use candle_core::DType;
 use moeprune_capture::DEVICE_EXPERT_ROWS;
-use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{AttentionSpec, CorpusTag, FeedForward, ModelSpec};
+use moeprune_core::{
+    AttentionProjection::Query, AttentionSpec, CorpusTag, LayerSpec, LinearId, LinearShape,
+    MlpProjection::Gate, ModelSpec, Part,
+};
 use moeprune_model::DEVICE_QUERIES;
 
-use crate::MemoryNeed;
+use crate::{MemoryNeed, Model};
 
 /// What the driver, cuBLAS and kernels take.
 pub(crate) const FIXED: u64 = 1 << 30;
@@ -34,17 +36,17 @@ pub(crate) struct DeviceNeed {
 impl DeviceNeed {
     /// Of a run over the calibration blocks of `tag`, computing in `dtype`.
     pub(crate) fn of(
-        checkpoint: &Checkpoint,
+        model: &dyn Model,
         tag: &CorpusTag,
         pruning: bool,
         dtype: DType,
         micro_batch: usize,
     ) -> Self {
         let size = dtype.size_in_bytes() as u64;
-        let host = MemoryNeed::of(checkpoint, tag.tokens(), pruning);
+        let host = MemoryNeed::of(model, tag.tokens(), pruning);
         let length = tag.sequence_len;
         let batch = (micro_batch as u64).min(tag.samples.max(1));
-        let spec = checkpoint.spec();
+        let spec = model.spec();
         Self {
             micro_batch,
             hidden_states: host.hidden_states / 4 * size,
@@ -107,39 +109,77 @@ impl DeviceNeed {
 /// Activations of `blocks` sequences of `length` tokens in a layer's trunk, `size` bytes each.
 fn trunk_activations(spec: &ModelSpec, size: u64, blocks: u64, length: u64) -> u64 {
     let hidden = spec.hidden as u64;
-    let grouped = || {
-        spec.layers.iter().filter_map(|layer| match &layer.attention {
-            AttentionSpec::Grouped(attention) => Some(attention),
-            AttentionSpec::Opaque(_) => None,
-        })
-    };
-    let heads = grouped().map(|a| a.heads).max().unwrap_or(0) as u64;
-    let width = grouped().map(|a| a.query_width() + 2 * a.kv_width()).max();
-    let attention = width.unwrap_or(0) as u64;
-    let inner = |layer: &moeprune_core::LayerSpec| match &layer.feed_forward {
-        FeedForward::Dense(mlp) => (mlp.inner, 0),
-        FeedForward::Moe(moe) => (moe.residual.map_or(0, |mlp| mlp.inner), moe.experts),
-        _ => (0, 0),
-    };
-    let (inner, experts) = spec
-        .layers
-        .iter()
-        .map(inner)
-        .fold((0, 0), |(a, b), (inner, experts)| (a.max(inner), b.max(experts)));
+    let Widths { attention, inner, experts, .. } = Widths::of(spec);
     // The residual stream, what was normed and what is added; queries, keys and values as they
     // come, turned and by head; an MLP's two halves and their product. In f32 what the router reads
     // and gives.
-    let token =
-        size * (6 * hidden + 3 * attention + 4 * inner as u64) + 4 * (hidden + experts as u64);
+    let token = size * (6 * hidden + 3 * attention + 4 * inner) + 4 * (hidden + experts);
     // Scores of a few queries of one sequence, and the values they weigh.
-    let scores = heads * (DEVICE_QUERIES as u64).min(length) * length * 2 * size;
+    let scores = heads(spec) * (DEVICE_QUERIES as u64).min(length) * length * 2 * size;
     blocks * length * token + scores
 }
 
 /// Activations of the tokens that go through an expert together.
 fn expert_activations(spec: &ModelSpec, size: u64) -> u64 {
-    let inner = spec.layers.iter().filter_map(|l| l.moe()).map(|m| m.expert.inner).max();
-    size * DEVICE_EXPERT_ROWS as u64 * (4 * spec.hidden as u64 + 4 * inner.unwrap_or(0) as u64)
+    let Widths { expert, .. } = Widths::of(spec);
+    size * DEVICE_EXPERT_ROWS as u64 * (4 * spec.hidden as u64 + 4 * expert)
+}
+
+/// The most heads of any layer that can be run.
+fn heads(spec: &ModelSpec) -> u64 {
+    let of = |layer: &LayerSpec| match &layer.attention {
+        AttentionSpec::Grouped(attention) => attention.heads as u64,
+        AttentionSpec::Opaque(_) => 0,
+    };
+    spec.layers.iter().map(of).max().unwrap_or(0)
+}
+
+/// How much a token becomes in the widest layer, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Widths {
+    /// What attention makes of a token's hidden state: query, key and value together.
+    attention: u64,
+    /// Half of what a gated MLP of the trunk makes of it.
+    inner: u64,
+    /// The same of an expert.
+    expert: u64,
+    /// What the router makes of it.
+    experts: u64,
+}
+
+impl Widths {
+    /// Read off the parts: what a matrix makes of a token is as wide as the matrix has rows.
+    fn of(spec: &ModelSpec) -> Self {
+        let mut widest = Self::default();
+        for layer in 0..spec.layers.len() {
+            let Self { attention, inner, expert, experts } = Self::of_layer(spec, layer);
+            widest.attention = widest.attention.max(attention);
+            widest.inner = widest.inner.max(inner);
+            widest.expert = widest.expert.max(expert);
+            widest.experts = widest.experts.max(experts);
+        }
+        widest
+    }
+
+    fn of_layer(spec: &ModelSpec, layer: usize) -> Self {
+        let mut widths = Self::default();
+        let parts = spec.layer_parts(layer);
+        for LinearShape { id, rows, reads, .. } in parts.iter().filter_map(Part::linear_shape) {
+            let rows = rows as u64;
+            match id {
+                LinearId::Attention(_) if reads == LinearId::Attention(Query) => {
+                    widths.attention += rows;
+                }
+                LinearId::Router => widths.experts = widths.experts.max(rows),
+                LinearId::Expert(_, Gate) => widths.expert = widths.expert.max(rows),
+                LinearId::Residual(Gate) | LinearId::Dense(Gate) | LinearId::Shared(_, Gate) => {
+                    widths.inner = widths.inner.max(rows);
+                }
+                _ => {}
+            }
+        }
+        widths
+    }
 }
 
 fn gigabytes(bytes: u64) -> String {
@@ -148,6 +188,11 @@ fn gigabytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use moeprune_checkpoint::Checkpoint;
+    use moeprune_core::FeedForward;
+
     use super::*;
 
     const GB: u64 = 1_000_000_000;
@@ -166,6 +211,35 @@ mod tests {
     fn check(micro_batch: usize, free: u64, want: &str) {
         let remedy = need(micro_batch).remedy(free, need);
         assert!(remedy.contains(want), "{remedy}");
+    }
+
+    /// The kinds that the built-in families are made of, counted by hand.
+    fn by_hand(spec: &ModelSpec) -> Widths {
+        let layer = &spec.layers[0];
+        let AttentionSpec::Grouped(attention) = &layer.attention else { panic!("{layer:?}") };
+        let moe = spec.layers.iter().find_map(LayerSpec::moe).unwrap();
+        let mut widths = Widths {
+            attention: (attention.query_width() + 2 * attention.kv_width()) as u64,
+            inner: moe.residual.map_or(0, |mlp| mlp.inner as u64),
+            expert: moe.expert.inner as u64,
+            experts: moe.experts as u64,
+        };
+        for layer in &spec.layers {
+            if let FeedForward::Dense(mlp) = &layer.feed_forward {
+                widths.inner = widths.inner.max(mlp.inner as u64);
+            }
+        }
+        widths
+    }
+
+    #[test]
+    fn widths_are_those_of_the_kinds() {
+        for model in ["parity/arctic", "parity/arctic_freq2", "parity/mixtral", "nano"] {
+            let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets");
+            let checkpoint = Checkpoint::open(&assets.join(model)).unwrap();
+            let spec = checkpoint.spec();
+            assert_eq!(Widths::of(spec), by_hand(spec), "{model}");
+        }
     }
 
     #[test]

@@ -3,11 +3,10 @@
 use std::{fmt, str::FromStr};
 
 use candle_core::DType;
-use moeprune_checkpoint::Checkpoint;
 use moeprune_core::CorpusTag;
 use moeprune_model::Compute;
 
-use crate::{Error, MemoryNeed, Progress, device_memory::DeviceNeed};
+use crate::{Error, MemoryNeed, Model, Progress, device_memory::DeviceNeed};
 
 /// Which device is asked for: `auto`, `cpu`, `cuda` or `cuda:N`.
 ///
@@ -200,17 +199,16 @@ impl Execution {
     /// [`Error::DeviceMemory`] if the device has less.
     pub fn for_blocks(
         &self,
-        checkpoint: &Checkpoint,
+        model: &dyn Model,
         tag: &CorpusTag,
         pruning: bool,
         progress: &mut dyn Progress,
     ) -> Result<Self, Error> {
         let free = self.compute.free_memory()?;
-        progress.note(&MemoryNeed::of(checkpoint, tag.tokens(), pruning).line(free.is_some()));
+        progress.note(&MemoryNeed::of(model, tag.tokens(), pruning).line(free.is_some()));
         let Some(free) = free else { return Ok(self.clone()) };
-        let need = |micro_batch| {
-            DeviceNeed::of(checkpoint, tag, pruning, self.compute.dtype(), micro_batch)
-        };
+        let need =
+            |micro_batch| DeviceNeed::of(model, tag, pruning, self.compute.dtype(), micro_batch);
         let most = MICRO_BATCH.min((tag.samples as usize).next_power_of_two());
         let micro_batch = match self.micro_batch {
             Some(asked) => asked,
@@ -237,8 +235,8 @@ impl Execution {
     ///
     /// # Errors
     /// [`Error::DeviceMemory`] if it does not.
-    pub fn check_whole(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
-        let needed = checkpoint.weight_bytes() + crate::device_memory::FIXED;
+    pub fn check_whole(&self, model: &dyn Model) -> Result<(), Error> {
+        let needed = model.weight_bytes() + crate::device_memory::FIXED;
         match self.compute.free_memory()? {
             Some(free) if free < needed => Err(Error::DeviceMemory {
                 needed,

@@ -1,13 +1,15 @@
 //! Refusing weights that are not numbers, wherever they are read.
 
-use moeprune_checkpoint::{Checkpoint, check_finite};
-use moeprune_core::{StageError, TensorBytes, TensorId, TensorSource};
+use moeprune_checkpoint::{check_finite, check_finite_weight};
+use moeprune_core::{StageError, StoredWeight, TensorId, TensorSource};
 
-/// A checkpoint that gives out a tensor only if all of it is finite, and names it otherwise: by
+use crate::Model;
+
+/// A model that gives out a tensor only if all of it is finite, and names it otherwise: by
 /// the time an activation is not a number, nobody can tell where it came from.
 #[derive(Debug)]
-#[expect(clippy::exhaustive_structs, reason = "a view of a checkpoint")]
-pub struct Finite<'a>(pub &'a Checkpoint);
+#[expect(clippy::exhaustive_structs, reason = "a view of a model")]
+pub struct Finite<'a>(pub &'a dyn Model);
 
 impl Finite<'_> {
     /// Decodes elements of a part from `start` on; only these must be finite.
@@ -27,11 +29,9 @@ impl Finite<'_> {
 }
 
 impl TensorSource for Finite<'_> {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
-        let tensor = self.0.tensor(id)?;
-        if tensor.dtype().is_weight() {
-            check_finite(&self.0.name_of(id)?, &tensor)?;
-        }
-        Ok(tensor)
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        let weight = self.0.weight(id)?;
+        check_finite_weight(&self.0.name_of(id)?, &weight)?;
+        Ok(weight)
     }
 }

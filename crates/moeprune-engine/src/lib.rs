@@ -8,13 +8,14 @@ each, and this crate runs them over a model:
 
 | step | item |
 |---|---|
-| run the model over calibration text and sum what it does | [`observe`], [`observe_to`] |
-| decide which experts go and how sparse the rest becomes | [`Job::plan`], [`Job::plan_searched`] |
-| choose the survivors that a plan leaves open | [`choose_survivors`] |
+| run the model over calibration text and sum what it does | [`Job::observe`], [`Job::observe_to`] |
+| decide which experts go and how sparse the rest becomes | [`Job::plan`] |
+| choose the survivors that a plan leaves open | [`Job::choose_survivors`] |
 | write the pruned checkpoint | [`Run`], [`Job::apply`] |
 | all of it | [`Job::prune`] |
 
-What is asked for is a [`PruneRequest`]. Where it runs is an [`Execution`]; a [`Run`] or a session keeps
+A [`Job`] works on any [`Model`]; writing takes the [`Checkpoint`](moeprune_checkpoint::Checkpoint)
+besides, from which files are copied that stay as they are. What is asked for is a [`PruneRequest`]. Where it runs is an [`Execution`]; a [`Run`] or a session keeps
 what is done, so that a process that was killed can be resumed.
 
 # Why it is so
@@ -32,6 +33,8 @@ mod execution;
 mod finite;
 mod job;
 mod memory;
+mod model;
+mod observe;
 mod pipeline;
 mod plan;
 mod progress;
@@ -41,28 +44,30 @@ mod session;
 mod stage;
 mod steps;
 mod tokenizer;
+mod tool;
 mod walk;
 
 #[cfg(target_os = "linux")]
 pub use apply::timed;
 pub use apply::{Applied, Inputs, KeptExperts, UnwrittenModel};
-pub use calibration::{
-    Calibration, ObservationPlace, Sampling, observe, observe_to, tokenizer_for,
-};
+pub use calibration::{Calibration, Sampling, tokenizer_for};
 pub use clock::{StageClock, StageReport};
 pub use error::Error;
 pub use execution::{ComputeType, DeviceChoice, Execution};
 pub use finite::Finite;
 pub use job::Job;
 pub use memory::{MemoryNeed, available_memory};
+pub use model::Model;
+pub use observe::ObservationPlace;
 pub use pipeline::{ExpertNeeds, ExpertStage, Grouped, Pipeline, Scored, WeightNeeds, WeightStage};
 pub use plan::{
-    BudgetSpread, ExpertRequest, PLAN_FORMAT, PruneRequest, Router, WeightTarget, check_request,
-    choose_survivors, expert_budget, routers, stored_otherwise,
+    BudgetSpread, ExpertRequest, PLAN_FORMAT, PlanInputs, PruneRequest, Router, WeightTarget,
+    check_request, expert_budget, routers, stored_otherwise,
 };
 pub use progress::{Progress, Silent};
 pub use run::Run;
 pub use session::{LayerZeros, Resume, RunIdentity, WrittenLayer};
 pub use stage::Stage;
 pub use tokenizer::load_tokenizer;
+pub use tool::TOOL;
 pub use walk::{AtLayer, Route, walk};

@@ -1,7 +1,8 @@
 //! How much memory a run will need, from shapes alone.
 
-use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{LayerTensor, MoeInput, TensorId};
+use moeprune_core::{MoeInput, TensorId};
+
+use crate::Model;
 
 /// The most memory a run over calibration blocks holds at a time, in bytes.
 ///
@@ -27,8 +28,8 @@ pub struct MemoryNeed {
 impl MemoryNeed {
     /// Of a run of `tokens` calibration tokens through a model, observing or pruning it.
     #[must_use]
-    pub fn of(checkpoint: &Checkpoint, tokens: u64, pruning: bool) -> Self {
-        let spec = checkpoint.spec();
+    pub fn of(model: &dyn Model, tokens: u64, pruning: bool) -> Self {
+        let spec = model.spec();
         let after_attention = spec
             .layers
             .iter()
@@ -38,14 +39,15 @@ impl MemoryNeed {
         let mut trunks = vec![0; spec.layers.len()];
         let mut experts = std::collections::BTreeMap::new();
         let mut layers = vec![0; spec.layers.len()];
-        for tensor in checkpoint.tensors() {
-            let Some(TensorId::Layer(layer, part)) = tensor.part else { continue };
-            match part {
-                LayerTensor::Linear(linear) if linear.expert().is_some() => {
-                    *experts.entry((layer, linear.expert())).or_insert(0) += tensor.bytes;
-                    layers[layer] += tensor.bytes;
+        for part in spec.parts() {
+            let TensorId::Layer(layer, tensor) = part.id else { continue };
+            let bytes = model.stored_bytes(part.id);
+            match tensor.expert() {
+                Some(expert) => {
+                    *experts.entry((layer, expert)).or_insert(0) += bytes;
+                    layers[layer] += bytes;
                 }
-                _ => trunks[layer] += tensor.bytes,
+                None => trunks[layer] += bytes,
             }
         }
         Self {
@@ -94,4 +96,39 @@ pub fn available_memory() -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, path::Path};
+
+    use moeprune_checkpoint::Checkpoint;
+
+    use super::*;
+
+    /// Parts add up to what the files' headers say.
+    #[test]
+    fn sizes_of_parts_are_those_of_stored_tensors() {
+        for model in ["parity/arctic", "parity/mixtral", "parity/mixtral_sharded", "nano"] {
+            let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets");
+            let checkpoint = Checkpoint::open(&assets.join(model)).unwrap();
+            let (mut trunks, mut experts) = (BTreeMap::new(), BTreeMap::new());
+            for tensor in checkpoint.tensors() {
+                let Some(id @ TensorId::Layer(layer, _)) = tensor.part else { continue };
+                match id.expert() {
+                    None => *trunks.entry(layer).or_insert(0) += tensor.bytes,
+                    Some(expert) => *experts.entry((layer, expert)).or_insert(0) += tensor.bytes,
+                }
+            }
+            let need = MemoryNeed::of(&checkpoint, 1000, true);
+            assert_eq!(Some(need.trunk), trunks.into_values().max(), "{model}");
+            assert_eq!(Some(need.expert), experts.values().copied().max(), "{model}");
+            let of_layer = |wanted| {
+                let bytes = experts.iter().filter(|((layer, _), _)| *layer == wanted);
+                bytes.map(|(_, bytes)| bytes).sum::<u64>()
+            };
+            let largest = (0..checkpoint.spec().layers.len()).map(of_layer).max();
+            assert_eq!(Some(need.layer_experts), largest, "{model}");
+        }
+    }
 }

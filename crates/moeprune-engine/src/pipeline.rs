@@ -68,7 +68,7 @@ impl Pipeline {
         let Scored { scorer, pattern, rounding } = self.weights.scored();
         add("scorer", scorer.identity().cloned());
         add("pattern", pattern.identity().cloned());
-        add("rounding", Some(json!(format!("{rounding:?}"))));
+        add("rounding", Some(json!(rounding.name())));
         add("allocation", self.allocator.identity().cloned());
         found
     }

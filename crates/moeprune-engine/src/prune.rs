@@ -3,8 +3,8 @@
 use moeprune_core::{Sparsity, StatisticsSource};
 
 use crate::{
-    Applied, Calibration, Error, Inputs, Job, PruneRequest, Run, apply::apply_plan,
-    calibration::observe_in, plan::choose_survivors_in, session::RunIdentity,
+    Applied, Calibration, Error, Inputs, Job, PlanInputs, PruneRequest, Run, apply::apply_plan,
+    observe::observe_in, plan::choose_survivors_in, session::RunIdentity,
 };
 
 impl Job<'_> {
@@ -15,37 +15,34 @@ impl Job<'_> {
     /// tie, and the tokens routed to each expert decide ties better than the lowest index does.
     ///
     /// # Errors
-    /// As [`observe`](crate::observe), [`plan`](Self::plan) and [`apply`](Self::apply).
+    /// As [`observe`](Self::observe), [`plan`](Self::plan) and [`apply`](Self::apply).
     pub fn prune(
         &mut self,
-        run: &mut Run,
+        run: &mut Run<'_>,
         calibration: &Calibration,
         request: &PruneRequest,
     ) -> Result<Applied, Error> {
         let Job { model, pipeline, .. } = *self;
+        let execution = &self.for_blocks(calibration, true)?;
         let identity = RunIdentity::new("prune", model)?
             .with_recipe(&request.recipe, pipeline)
-            .with_calibration(&calibration.tag);
-        let execution = &self.execution.for_blocks(model, &calibration.tag, true, self.progress)?;
-        let job = &mut Job { model, pipeline, execution, progress: &mut *self.progress };
-        run.begin(&identity.with_execution(execution))?;
+            .with_calibration(&calibration.tag)
+            .with_execution(execution);
+        run.begin(model, &identity)?;
+        let job = &mut self.on(execution);
         let stored = request.promises.statistics == StatisticsSource::Stored;
         let observation = if request.experts.share > Sparsity::ZERO || stored {
-            let session = &mut run.session;
-            let observation = observe_in(session, model, calibration, execution, job.progress)?;
-            run.lap("observing");
+            let observation = observe_in(job, &mut run.session, calibration)?;
+            run.end_step("observing");
             Some(observation)
         } else {
             None
         };
-        let observed = observation.as_ref();
-        let plan = if pipeline.experts.needs().calibration {
-            job.plan_searched(request, calibration, observed)?
-        } else {
-            job.plan(request, observed)?
-        };
-        let plan = choose_survivors_in(&mut run.session, model, &plan, pipeline, job.progress)?;
-        run.lap("planning");
+        let inputs =
+            PlanInputs { observation: observation.as_ref(), calibration: Some(calibration) };
+        let plan = job.plan(request, inputs)?;
+        let plan = choose_survivors_in(job, &mut run.session, &plan)?;
+        run.end_step("planning");
         let inputs = match &observation {
             Some(observation) if stored => Inputs::Observation(observation),
             _ => Inputs::Calibration(calibration),

@@ -3,18 +3,20 @@
 use std::path::Path;
 
 use moeprune_checkpoint::{Checkpoint, OutputDirectory};
+use moeprune_core::SameModel;
 
 use crate::{
-    Error, StageClock,
+    Error, Model, StageClock,
     session::{Journal, Resume, RunIdentity, Session, folder, unfinished},
 };
 
 /// A place claimed for a pruned checkpoint, the journal of the work on it, and its clock.
 ///
-/// Nobody else can write to the place while this lives, and nothing is visible under its name
+/// No other process can write to the place while this lives, and nothing is visible under its name
 /// before the work is complete.
 #[derive(Debug)]
-pub struct Run {
+pub struct Run<'a> {
+    pub(crate) origin: &'a Checkpoint,
     pub(crate) output: OutputDirectory,
     pub(crate) session: Session,
     pub(crate) clock: StageClock,
@@ -22,14 +24,14 @@ pub struct Run {
     unfinished: Option<Journal>,
 }
 
-impl Run {
-    /// Claims `out`.
+impl<'a> Run<'a> {
+    /// Claims `out` for a pruned copy of a checkpoint.
     ///
     /// # Errors
     /// If `out` exists, lies in the model or the model in it, another process is writing to it, or
-    /// an interrupted run left finished layers there and `resume` says not to go on with them.
-    pub fn claim(out: &Path, checkpoint: &Checkpoint, resume: Resume) -> Result<Self, Error> {
-        let mut output = OutputDirectory::open(out, checkpoint)?;
+    /// an interrupted run left finished layers there and `resume` says not to resume it.
+    pub fn claim(out: &Path, origin: &'a Checkpoint, resume: Resume) -> Result<Self, Error> {
+        let mut output = OutputDirectory::open(out, origin)?;
         let mut left = None;
         if output.is_leftover() {
             // Whatever happens next, what it holds may be hours of work.
@@ -41,11 +43,19 @@ impl Run {
             }
         }
         Ok(Self {
+            origin,
             output,
             session: Session::in_memory(),
             clock: StageClock::default(),
             unfinished: left,
         })
+    }
+
+    /// The checkpoint from which what stays as it is is copied, byte for byte: weights, config, tokenizer
+    /// and other files.
+    #[must_use]
+    pub fn origin(&self) -> &'a Checkpoint {
+        self.origin
     }
 
     /// Where the finished layers of an interrupted run lie, as long as this one has not begun.
@@ -54,15 +64,23 @@ impl Run {
         self.unfinished.as_ref().map(|_| folder(self.output.state()))
     }
 
-    /// Begins the work, or goes on with it.
-    pub fn begin(&mut self, identity: &RunIdentity) -> Result<(), Error> {
+    /// Begins the work on a model, or resumes it.
+    pub(crate) fn begin(&mut self, model: &dyn Model, identity: &RunIdentity) -> Result<(), Error> {
+        if self.origin.is_of(&model.fingerprint()?)? == SameModel::No {
+            return Err(Error::Request(format!(
+                "the place was claimed for a copy of {}, and the model to be written is {}, another \
+                 one",
+                self.origin.dir().display(),
+                model.name()
+            )));
+        }
         self.session = Session::begin(self.output.state(), self.unfinished.take(), identity)?;
         self.output.set_keep(false);
         Ok(())
     }
 
-    /// Ends a step of the run.
-    pub fn lap(&mut self, name: &str) {
+    /// Ends a step of the run, of which the report says how long it took.
+    pub fn end_step(&mut self, name: &str) {
         self.clock.end_step(name);
     }
 

@@ -11,47 +11,41 @@ pub(crate) struct Steps<'a> {
     layers: usize,
     total: u64,
     layer: usize,
-    /// Work of the layer at hand, in any unit.
+    /// Work of the current layer, in any unit.
     work: u64,
     done: u64,
 }
 
+/// What goes through all layers, or is written of them in about equal parts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step<'a> {
+    name: &'a str,
+    layers: usize,
+    total: u64,
+    unit: &'static str,
+}
+
+impl<'a> Step<'a> {
+    /// `tokens` tokens go through each of `layers` layers.
+    pub(crate) fn tokens(name: &'a str, layers: usize, tokens: u64) -> Self {
+        Self { name, layers, total: tokens, unit: "tokens" }
+    }
+
+    /// `bytes` bytes of `layers` layers are written.
+    pub(crate) fn megabytes(name: &'a str, layers: usize, bytes: u64) -> Self {
+        Self { name, layers, total: bytes.div_ceil(1_000_000), unit: "MB" }
+    }
+}
+
 impl<'a> Steps<'a> {
-    /// `tokens` tokens that go through every layer.
-    pub(crate) fn tokens(
-        step: &str,
-        layers: usize,
-        tokens: u64,
-        done: usize,
-        progress: &'a mut dyn Progress,
-    ) -> Self {
-        Self::begin(step, layers, (tokens, "tokens"), done, progress)
-    }
-
-    /// Bytes that are written in about equal parts.
-    pub(crate) fn megabytes(
-        step: &str,
-        layers: usize,
-        bytes: u64,
-        done: usize,
-        progress: &'a mut dyn Progress,
-    ) -> Self {
-        Self::begin(step, layers, (bytes.div_ceil(1_000_000), "MB"), done, progress)
-    }
-
     /// `done` layers were finished by an earlier process.
-    fn begin(
-        step: &str,
-        layers: usize,
-        (total, unit): (u64, &str),
-        done: usize,
-        progress: &'a mut dyn Progress,
-    ) -> Self {
+    pub(crate) fn begin(step: Step<'_>, done: usize, progress: &'a mut dyn Progress) -> Self {
+        let Step { name, layers, total, unit } = step;
         if done > 0 {
-            let rest = if done < layers { ", going on" } else { "" };
-            progress.note(&format!("{step}: {done} of {layers} layers are done already{rest}"));
+            let rest = if done < layers { ", resuming" } else { "" };
+            progress.note(&format!("{name}: {done} of {layers} layers are done already{rest}"));
         }
-        progress.begin(step, total, unit);
+        progress.begin(name, total, unit);
         let mut steps = Self { progress, layers, total, layer: done, work: 1, done: 0 };
         if done > 0 && done < layers {
             steps.show();

@@ -10,7 +10,7 @@ use moeprune_model::Embedding;
 use crate::{
     Error, Execution, Progress,
     session::{HiddenShape, Pass, Record, Session},
-    steps::Steps,
+    steps::{Step, Steps},
 };
 
 /// Which layers are walked over, and what is observed on the way.
@@ -85,39 +85,50 @@ pub fn walk(
     progress: &mut dyn Progress,
     mut visit: impl FnMut(AtLayer<'_>) -> Result<(), Error>,
 ) -> Result<Vec<Tensor>, Error> {
-    let session = &mut Session::in_memory();
-    let hidden = walk_layers(route, None, session, progress, |at| visit(at).map(|()| None))?;
+    let mut walker = Walker { session: &mut Session::in_memory(), progress };
+    let hidden = walker.walk(route, None, |at| visit(at).map(|()| None))?;
     Ok(hidden.unwrap_or_default())
 }
 
-/// [`walk`] within a run: starts after the layers that are done, and notes in the session's journal what
-/// `visit` says of a layer, with the hidden states that the next one reads.
-pub(crate) fn walk_layers(
-    route: &Route<'_>,
-    resumed: Option<Resumed>,
-    session: &mut Session,
-    progress: &mut dyn Progress,
-    mut visit: impl FnMut(AtLayer<'_>) -> Result<Option<Record>, Error>,
-) -> Result<Option<Vec<Tensor>>, Error> {
-    let layers = route.spec.layers.len();
-    let first = resumed.map_or(0, |resumed| resumed.done);
-    let mut hidden = start(route, resumed, session)?;
-    let mut steps = match route.blocks {
-        Some(blocks) => Steps::tokens(route.step, layers, blocks.tokens(), first, progress),
-        None => Steps::megabytes(route.step, layers, route.work.iter().sum(), first, progress),
-    };
-    for layer in first..layers {
-        steps.begin_layer(layer, route.work.get(layer).copied().unwrap_or(0));
-        let watch = &mut |more| steps.watch(more);
-        let record = visit(AtLayer { layer, hidden: &mut hidden, watch, session })?;
-        if let (Some(record), Some(Resumed { pass, .. })) = (record, resumed) {
-            let next = hidden.as_deref().filter(|_| layer + 1 < layers);
-            session.layer_done(pass, layer, next, record)?;
+/// What the walks of one run share: the journal that says what is done, and what receives their
+/// progress.
+#[derive(Debug)]
+pub(crate) struct Walker<'a> {
+    pub(crate) session: &'a mut Session,
+    pub(crate) progress: &'a mut dyn Progress,
+}
+
+impl Walker<'_> {
+    /// [`walk`](self::walk) within a run: starts after the layers that are done, and notes in the
+    /// session's journal what `visit` says of a layer, with the hidden states that the next one reads.
+    pub(crate) fn walk(
+        &mut self,
+        route: &Route<'_>,
+        resumed: Option<Resumed>,
+        mut visit: impl FnMut(AtLayer<'_>) -> Result<Option<Record>, Error>,
+    ) -> Result<Option<Vec<Tensor>>, Error> {
+        let Walker { session, progress } = self;
+        let layers = route.spec.layers.len();
+        let first = resumed.map_or(0, |resumed| resumed.done);
+        let mut hidden = start(route, resumed, session)?;
+        let step = match route.blocks {
+            Some(blocks) => Step::tokens(route.step, layers, blocks.tokens()),
+            None => Step::megabytes(route.step, layers, route.work.iter().sum()),
+        };
+        let mut steps = Steps::begin(step, first, *progress);
+        for layer in first..layers {
+            steps.begin_layer(layer, route.work.get(layer).copied().unwrap_or(0));
+            let watch = &mut |more| steps.watch(more);
+            let record = visit(AtLayer { layer, hidden: &mut hidden, watch, session })?;
+            if let (Some(record), Some(Resumed { pass, .. })) = (record, resumed) {
+                let next = hidden.as_deref().filter(|_| layer + 1 < layers);
+                session.layer_done(pass, layer, next, record)?;
+            }
+            steps.end_layer();
         }
-        steps.end_layer();
+        steps.end();
+        Ok(hidden)
     }
-    steps.end();
-    Ok(hidden)
 }
 
 /// The inputs of the first layer that is visited.

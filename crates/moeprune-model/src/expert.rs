@@ -4,8 +4,8 @@ use std::{sync::mpsc, thread};
 
 use candle_core::Tensor;
 use moeprune_core::{
-    FeedForward, LayerTensor, LinearId, MlpProjection, ModelSpec, StageError, TensorBytes,
-    TensorId, TensorSource,
+    LayerSpec, LayerTensor, LinearId, MlpProjection, ModelSpec, MoeSpec, StageError, StoredWeight,
+    TensorBytes, TensorId, TensorSource,
 };
 
 use crate::{
@@ -15,48 +15,76 @@ use crate::{
     runnable,
 };
 
-/// The stored weights of one expert: gate, up and down.
+/// The stored tensors of one expert: its weights, and its biases if it has any.
 ///
-/// It is a [`TensorSource`] of these three tensors and no other.
+/// It is a [`TensorSource`] of these and no other.
 #[derive(Debug, Clone)]
-#[expect(clippy::exhaustive_structs, reason = "the three weights there are")]
+#[expect(clippy::exhaustive_structs, reason = "what there is of an expert")]
 pub struct ExpertTensors<'a> {
     /// Decoder layer.
     pub layer: usize,
     /// Which expert of it.
     pub expert: usize,
-    /// The weights, in the order of [`MlpProjection::ALL`].
-    pub weights: [TensorBytes<'a>; 3],
+    /// Its tensors, in the order in which [`MoeSpec::expert_parts`](moeprune_core::MoeSpec) lists
+    /// them.
+    pub tensors: Vec<(LayerTensor, TensorBytes<'a>)>,
 }
 
 impl<'a> ExpertTensors<'a> {
-    /// Reads the three tensors.
+    /// Reads all of them.
     ///
     /// # Errors
-    /// [`Error::Read`] names the tensor.
-    pub fn read(source: &'a dyn TensorSource, layer: usize, expert: usize) -> Result<Self, Error> {
-        let read = |projection| {
-            let tensor = TensorId::linear(layer, LinearId::Expert(expert, projection));
-            source.tensor(tensor).map_err(|source| Error::Read { tensor, source })
-        };
-        let [gate, up, down] = MlpProjection::ALL;
-        Ok(Self { layer, expert, weights: [read(gate)?, read(up)?, read(down)?] })
+    /// [`Error::Read`] names the tensor; [`Error::Spec`] if the layer has no experts.
+    pub fn read(
+        source: &'a dyn TensorSource,
+        spec: &ModelSpec,
+        layer: usize,
+        expert: usize,
+    ) -> Result<Self, Error> {
+        let moe = moe(spec, layer)?;
+        let mut tensors = Vec::with_capacity(3);
+        for part in moe.expert_parts(layer, spec.hidden, expert) {
+            let TensorId::Layer(_, tensor) = part.id else { continue };
+            let read = source.tensor(part.id);
+            tensors.push((tensor, read.map_err(|source| Error::Read { tensor: part.id, source })?));
+        }
+        Ok(Self { layer, expert, tensors })
+    }
+
+    /// One of its weights; `None` if it has no such matrix.
+    #[must_use]
+    pub fn linear(&self, projection: MlpProjection) -> Option<&TensorBytes<'a>> {
+        self.find(LayerTensor::Linear(LinearId::Expert(self.expert, projection)))
+    }
+
+    /// The same, to be replaced.
+    pub fn linear_mut(&mut self, projection: MlpProjection) -> Option<&mut TensorBytes<'a>> {
+        let wanted = LayerTensor::Linear(LinearId::Expert(self.expert, projection));
+        self.tensors.iter_mut().find(|(id, _)| *id == wanted).map(|(_, tensor)| tensor)
+    }
+
+    fn find(&self, wanted: LayerTensor) -> Option<&TensorBytes<'a>> {
+        self.tensors.iter().find(|(id, _)| *id == wanted).map(|(_, tensor)| tensor)
     }
 }
 
 impl TensorSource for ExpertTensors<'_> {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
-        if let TensorId::Layer(layer, LayerTensor::Linear(LinearId::Expert(expert, projection))) =
-            id
-            && (layer, expert) == (self.layer, self.expert)
-        {
-            let place = MlpProjection::ALL.iter().position(|&p| p == projection);
-            if let Some(tensor) = place.map(|place| &self.weights[place]) {
-                return Ok(TensorBytes::new(tensor.dtype(), tensor.shape(), tensor.bytes())?);
-            }
-        }
-        Err(format!("{id} is not of expert {} of layer {}", self.expert, self.layer).into())
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        let found = match id {
+            TensorId::Layer(layer, tensor) if layer == self.layer => self.find(tensor),
+            _ => None,
+        };
+        let tensor = found.ok_or_else(|| {
+            format!("{id} is not of expert {} of layer {}", self.expert, self.layer)
+        })?;
+        let tensor = TensorBytes::new(tensor.dtype(), tensor.shape(), tensor.bytes())?;
+        Ok(StoredWeight::alone(tensor)?)
     }
+}
+
+fn moe(spec: &ModelSpec, layer: usize) -> Result<&MoeSpec, Error> {
+    let moe = spec.layers.get(layer).and_then(LayerSpec::moe);
+    moe.ok_or_else(|| Error::Spec(format!("layer {layer} has no experts")))
 }
 
 /// Reads the experts `experts` of a layer in the given order, each while the one before it is in
@@ -69,6 +97,7 @@ impl TensorSource for ExpertTensors<'_> {
 /// after it.
 pub fn for_each_expert<'a, E: From<Error>>(
     source: &'a dyn TensorSource,
+    spec: &'a ModelSpec,
     layer: usize,
     experts: &[usize],
     mut visit: impl FnMut(ExpertTensors<'a>) -> Result<(), E>,
@@ -78,7 +107,7 @@ pub fn for_each_expert<'a, E: From<Error>>(
         let (give, take) = mpsc::sync_channel(0);
         scope.spawn(move || {
             for &expert in experts {
-                let read = ExpertTensors::read(source, layer, expert);
+                let read = ExpertTensors::read(source, spec, layer, expert);
                 let failed = read.is_err();
                 if give.send(read).is_err() || failed {
                     break;
@@ -105,7 +134,7 @@ pub fn for_each_uploaded_expert<E: From<Error>>(
     thread::scope(|scope| {
         let (give, take) = mpsc::sync_channel(0);
         scope.spawn(move || {
-            let handed_over = for_each_expert(source, layer, experts, |stored| {
+            let handed_over = for_each_expert(source, spec, layer, experts, |stored| {
                 let expert = Expert::load(&stored, spec, layer, stored.expert, compute)?;
                 // Fails when the visitor has given up; so does the reading then.
                 give.send(Ok(expert)).map_err(|_| Error::Cancelled)
@@ -139,9 +168,7 @@ impl Expert {
         expert: usize,
         compute: &Compute,
     ) -> Result<Self, Error> {
-        let Some(FeedForward::Moe(moe)) = spec.layers.get(layer).map(|l| &l.feed_forward) else {
-            return Err(Error::Spec(format!("layer {layer} has no experts")));
-        };
+        let moe = moe(spec, layer)?;
         runnable::check_mlp(&moe.expert, "expert", layer)?;
         let shape = MlpShape { hidden: spec.hidden, inner: moe.expert.inner };
         let weights = Weights { source, compute };

@@ -45,7 +45,7 @@ fn load_of_first_layer(
 }
 # struct Pattern(ModelSpec);
 # impl TensorSource for Pattern {
-#     fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+#     fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
 #         let shape = match id {
 #             TensorId::Embedding => vec![self.0.vocab, self.0.hidden],
 #             TensorId::Layer(l, LayerTensor::Linear(linear)) => {
@@ -57,7 +57,7 @@ fn load_of_first_layer(
 #         };
 #         let len: usize = shape.iter().product();
 #         let values: Vec<f32> = (0..len).map(|i| ((i * 37 + 11) % 101) as f32 / 101.0 - 0.5).collect();
-#         Ok(TensorBytes::encode(Dtype::F32, shape, &values)?)
+#         Ok(StoredWeight::alone(TensorBytes::encode(Dtype::F32, shape, &values)?)?)
 #     }
 # }
 # let moe = MoeSpec {
@@ -141,6 +141,7 @@ pub use generate::GenerationOptions;
 pub use hidden_sum::HiddenSum;
 pub use language_model::LanguageModel;
 pub use layer::{DecoderLayer, Layer};
+pub use routing::Gating;
 pub use runnable::check_runnable;
 pub use sink::{ActivationSink, NoSink, RoutingChoice};
 pub use trunk::{LayerTrunk, Routed, TrunkOutput};

@@ -36,7 +36,7 @@ use crate::Error;
 pub trait ActivationSink {
     /// The input of a Linear, `[tokens, features]`.
     ///
-    /// `site` is an [input site](LinearId::input_site): Linears that read the same vector are
+    /// `site` is an [input site](moeprune_core::LinearShape::reads): Linears that read the same vector are
     /// shown once. Sites of an expert get only the tokens routed to it, and are not called when
     /// there are none.
     ///

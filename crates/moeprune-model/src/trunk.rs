@@ -17,7 +17,7 @@ use crate::{
     norm::RmsNorm,
     ops,
     positions::check_length,
-    routing::{ExpertTokens, Routes},
+    routing::{ExpertTokens, Gating, Routes},
     runnable,
 };
 
@@ -56,8 +56,7 @@ enum Block {
 #[derive(Debug)]
 struct Router {
     experts: usize,
-    top_k: usize,
-    renormalize: bool,
+    gating: Gating,
     weight: Linear,
 }
 
@@ -249,20 +248,9 @@ impl Router {
         hidden: usize,
         spec: &MoeSpec,
     ) -> Result<Self, Error> {
-        let renormalize = runnable::renormalizes(&spec.router, layer)?;
-        if spec.experts == 0 || spec.top_k == 0 {
-            return Err(Error::Spec(format!(
-                "layer {layer}: {} experts, {} for each token; both must be at least 1",
-                spec.experts, spec.top_k
-            )));
-        }
+        let gating = Gating::of(spec, layer)?;
         let id = [(TensorId::linear(layer, LinearId::Router), spec.experts)];
-        Ok(Self {
-            experts: spec.experts,
-            top_k: spec.top_k,
-            renormalize,
-            weight: weights.linear(&id, hidden)?,
-        })
+        Ok(Self { experts: spec.experts, gating, weight: weights.linear(&id, hidden)? })
     }
 
     fn route(
@@ -274,13 +262,8 @@ impl Router {
         sink.linear_input(LinearId::Router, x)?;
         // Half-precision logits can tie or swap where f32 ones do not.
         let logits = self.weight.forward(&x.to_dtype(ops::wide(x.dtype()))?)?;
-        let routes = Routes::softmax_top_k(
-            logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?,
-            self.experts,
-            self.top_k,
-            self.renormalize,
-            layer,
-        )?;
+        let logits = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        let routes = Routes::by(self.gating, logits, layer)?;
         sink.routing(&routes.choice())?;
         Ok(routes.by_expert())
     }

@@ -16,6 +16,15 @@ pub enum Rounding {
 }
 
 impl Rounding {
+    /// A stable name: what recipes, plans and journals call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::ReferenceFloor => "floor",
+        }
+    }
+
     /// Weights that row `row` of a `rows × cols` matrix loses.
     ///
     /// A matrix is never asked for all of its weights, and under

@@ -4,8 +4,8 @@ lost.
 
 # Brief overview
 
-The method is STUN (structured, then unstructured; arXiv 2409.06211). [`prune`] does the whole
-job; [`observe`], [`plan`], [`apply`] and [`evaluate`] are its steps, and what passes between
+The method is STUN (structured, then unstructured; arXiv 2409.06211). [`prune()`] does the whole
+job; [`Job::observe`], [`plan()`], [`apply()`] and [`evaluate()`] are its steps, and what passes between
 them are files that can be kept and looked at. The stages inside are traits of
 [`core`], held by a [`Pipeline`]; a [`Recipe`] names the built-in ones. This crate
 wires them and adds nothing else.
@@ -14,20 +14,21 @@ wires them and adds nothing else.
 
 ```no_run
 use std::path::Path;
-use moeprune::{Execution, FromRecipe, Pipeline, Recipe, Resume, Silent, checkpoint::Checkpoint, prune};
+use moeprune::{
+    Execution, FromRecipe, Job, OutputPlace, Pipeline, Recipe, Resume, Silent,
+    checkpoint::Checkpoint, prune,
+};
 
 let model = Checkpoint::open(Path::new("snowflake-arctic-instruct"))?;
 let recipe = Recipe::arctic();
-let report = prune(
-    &model,
-    Path::new("arctic-stun-40"),
-    Path::new("c4-train.00000-of-01024.json.gz"),
-    &recipe,
-    &Pipeline::from_recipe(&recipe)?,
-    Resume::Yes,
-    &Execution::cpu(),
-    &mut Silent,
-)?;
+let mut job = Job {
+    model: &model,
+    pipeline: &Pipeline::from_recipe(&recipe)?,
+    execution: &Execution::cpu(),
+    progress: &mut Silent,
+};
+let to = OutputPlace { origin: &model, path: Path::new("arctic-stun-40"), resume: Resume::Yes };
+let report = prune(&mut job, to, Path::new("c4-train.00000-of-01024.json.gz"), &recipe)?;
 assert!((report.sparsity.achieved.linears - 0.4).abs() < 5e-4);
 # Ok::<(), Box<dyn std::error::Error>>(())
 ```
@@ -43,7 +44,6 @@ pub mod compare;
 mod domains;
 mod error;
 pub mod evaluation;
-mod observing;
 mod plan_file;
 mod planning;
 mod prune;
@@ -51,6 +51,7 @@ pub mod recipe;
 pub mod registry;
 pub mod report;
 pub mod search;
+mod study;
 
 pub use moeprune_capture as capture;
 pub use moeprune_checkpoint as checkpoint;
@@ -71,14 +72,14 @@ pub use evaluation::{Evaluation, evaluate};
 #[cfg(target_os = "linux")]
 pub use moeprune_engine::timed;
 pub use moeprune_engine::{
-    Calibration, ComputeType, DeviceChoice, Execution, ExpertStage, Grouped, Inputs, MemoryNeed,
-    PLAN_FORMAT, Pipeline, Progress, Resume, Run, Scored, Silent, Stage, WeightStage,
-    available_memory, choose_survivors, load_tokenizer, observe,
+    Calibration, ComputeType, DeviceChoice, Execution, ExpertStage, Grouped, Inputs, Job,
+    MemoryNeed, Model, ObservationPlace, PLAN_FORMAT, Pipeline, PlanInputs, Progress, Resume, Run,
+    Scored, Silent, Stage, WeightStage, available_memory, load_tokenizer,
 };
-pub use observing::observe_to;
 pub use plan_file::read_plan;
-pub use planning::{check_request, plan, plan_exhaustive};
-pub use prune::{Found, apply, prune, prune_found};
+pub use planning::{check_request, plan};
+pub use prune::{OutputPlace, SearchedRecipe, apply, prune};
 pub use recipe::Recipe;
 pub use registry::{FromRecipe, Registry};
 pub use report::Report;
+pub use study::Study;

@@ -3,86 +3,80 @@
 use std::path::Path;
 
 use moeprune_checkpoint::Checkpoint;
-
 use moeprune_core::Plan;
 use moeprune_engine::{
-    Applied, Calibration, Error as EngineError, Execution, Inputs, Job, Pipeline, Progress, Resume,
-    Run,
+    Applied, Calibration, Error as EngineError, Inputs, Job, Progress, Resume, Run,
 };
 
 use crate::{Error, Recipe, Report, recipe::CalibrationRecipe, report::SearchReport};
 
-/// Prunes a checkpoint into `out`: observes it on the calibration text, plans, and applies the
-/// plan with statistics from the same text.
+/// Prunes a model: observes it on the calibration text, plans, and
+/// applies the plan with statistics from the same text.
 ///
-/// The observation costs one forward pass of the unpruned model. It is made whenever experts go,
-/// whatever the similarity: a cluster of two is always a tie, and the tokens routed to each
-/// expert decide ties better than the lowest index does.
+/// The observation costs one forward pass of the unpruned model. It is made whenever experts go, with
+/// any similarity: a cluster of two is always a tie, and the tokens routed to each expert decide ties
+/// better than the lowest index does.
 ///
-/// The work lies in a hidden sibling of `out` until it is complete, with a journal of what is
-/// done. A run that was killed can be continued with [`Resume::Yes`] and gives the bytes that it
-/// would have given.
+/// The work lies in a hidden sibling of the place until it is complete, with a journal of what is
+/// done. A run that was killed can be resumed ([`Resume::Yes`]) and gives the bytes
+/// that it would have given.
 ///
 /// # Errors
-/// As [`observe`](crate::observe), [`plan`](crate::plan) and [`apply`](crate::apply), and what
-/// [`Run::claim`] refuses; nothing is left under the name `out` then.
-#[expect(clippy::too_many_arguments, reason = "the whole job takes what its three parts take")]
-pub fn prune(
-    checkpoint: &Checkpoint,
-    out: &Path,
+/// As [`Job::observe`], [`plan`](crate::plan()) and [`apply`], and what [`Run::claim`] refuses; nothing is
+/// left under the name of the place then.
+pub fn prune<'r>(
+    job: &mut Job<'_>,
+    to: OutputPlace<'_>,
     calibration: &Path,
-    recipe: &Recipe,
-    pipeline: &Pipeline,
-    resume: Resume,
-    execution: &Execution,
-    progress: &mut dyn Progress,
+    recipe: impl Into<SearchedRecipe<'r>>,
 ) -> Result<Report, Error> {
-    let recipe = Found { recipe, searched: None };
-    prune_found(checkpoint, out, calibration, &recipe, pipeline, resume, execution, progress)
+    let SearchedRecipe { recipe, searched } = recipe.into();
+    let (model, pipeline) = (job.model, job.pipeline);
+    let request = recipe.request(pipeline)?;
+    moeprune_engine::check_request(model.spec(), &request, pipeline)?;
+    moeprune_model::check_runnable(model.spec())?;
+    let run = Run::claim(to.path, to.origin, to.resume)?;
+    let report = run.complete(|run| {
+        let calibration = Calibration::read(calibration, model, recipe)?;
+        run.end_step("reading calibration text");
+        let applied = job.prune(run, &calibration, &request)?;
+        let recipe = followed(recipe, &applied, Some(&calibration));
+        let mut report = Report::new(run.origin(), &recipe, applied);
+        note_total(&report, job.progress);
+        report.search = searched;
+        report.save(run.folder())?;
+        Ok(report)
+    })?;
+    Ok(report)
 }
 
-/// A recipe, and what the [search](crate::search::search()) found that made it.
+/// Where a pruned checkpoint is written, and what is done about an interrupted run to the same place.
+#[derive(Debug, Clone, Copy)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct OutputPlace<'a> {
+    /// The checkpoint from which what stays as it is is copied.
+    pub origin: &'a Checkpoint,
+    /// The directory; it must not exist.
+    pub path: &'a Path,
+    /// Whether an interrupted run is resumed.
+    pub resume: Resume,
+}
+
+/// A recipe, and what the [search](crate::Study::search) found that made it. A `&Recipe` is one that
+/// was not searched for.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
-pub struct Found<'a> {
+pub struct SearchedRecipe<'a> {
     /// The recipe to follow.
     pub recipe: &'a Recipe,
     /// What goes into the report.
     pub searched: Option<SearchReport>,
 }
 
-/// As [`prune`], with what a search found in the report.
-///
-/// # Errors
-/// As [`prune`].
-#[expect(clippy::too_many_arguments, reason = "as many as `prune` takes")]
-pub fn prune_found(
-    checkpoint: &Checkpoint,
-    out: &Path,
-    calibration: &Path,
-    found: &Found<'_>,
-    pipeline: &Pipeline,
-    resume: Resume,
-    execution: &Execution,
-    progress: &mut dyn Progress,
-) -> Result<Report, Error> {
-    let Found { recipe, ref searched } = *found;
-    let request = recipe.request(pipeline)?;
-    moeprune_engine::check_request(checkpoint.spec(), &request, pipeline)?;
-    moeprune_model::check_runnable(checkpoint.spec())?;
-    let report = Run::claim(out, checkpoint, resume)?.complete(|run| {
-        let calibration = Calibration::read(calibration, checkpoint, recipe)?;
-        run.lap("reading calibration text");
-        let mut job = Job { model: checkpoint, pipeline, execution, progress: &mut *progress };
-        let applied = job.prune(run, &calibration, &request)?;
-        let recipe = followed(recipe, &applied, Some(&calibration));
-        let mut report = Report::new(checkpoint, &recipe, applied);
-        note_total(&report, progress);
-        report.search.clone_from(searched);
-        report.save(run.folder())?;
-        Ok(report)
-    })?;
-    Ok(report)
+impl<'a> From<&'a Recipe> for SearchedRecipe<'a> {
+    fn from(recipe: &'a Recipe) -> Self {
+        Self { recipe, searched: None }
+    }
 }
 
 /// Writes the pruned checkpoint and its report to the place that `run` has claimed.
@@ -92,16 +86,12 @@ pub fn prune_found(
 /// reading or writing fails. What was done until then is kept if any layer was finished;
 /// otherwise nothing is left behind.
 pub fn apply(
-    checkpoint: &Checkpoint,
-    run: Run,
+    job: &mut Job<'_>,
+    run: Run<'_>,
     plan: &Plan,
     inputs: Inputs<'_>,
-    pipeline: &Pipeline,
-    execution: &Execution,
-    progress: &mut dyn Progress,
 ) -> Result<Report, Error> {
     let report = run.complete(|run| {
-        let mut job = Job { model: checkpoint, pipeline, execution, progress: &mut *progress };
         let applied = job.apply(run, plan, inputs)?;
         let recipe = serde_json::from_value(plan.recipe.clone())
             .map_err(|e| EngineError::Plan(format!("its recipe cannot be read: {e}")))?;
@@ -109,8 +99,8 @@ pub fn apply(
             Inputs::Calibration(calibration) => Some(calibration),
             _ => None,
         };
-        let report = Report::new(checkpoint, &followed(&recipe, &applied, calibration), applied);
-        note_total(&report, progress);
+        let report = Report::new(run.origin(), &followed(&recipe, &applied, calibration), applied);
+        note_total(&report, job.progress);
         report.save(run.folder())?;
         Ok(report)
     })?;

@@ -2,15 +2,16 @@
 
 use moeprune_capture::TokenBlocks;
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{CorpusTag, Observation, ParameterCounts, Sparsity};
-use moeprune_engine::{Calibration, Execution, Progress, expert_budget, observe};
+use moeprune_core::{CorpusTag, Observation, ParameterCounts, Sparsity, TensorSource};
+use moeprune_engine::{Calibration, expert_budget};
 
 pub use crate::report::{Candidate, SearchReport};
 use crate::{
-    Error, Recipe, Registry,
-    compare::{Likelihood, Pruned, likelihood},
+    Error, Recipe, Study,
+    compare::{Likelihood, Prediction, Pruned, likelihood},
     planning::check_request,
     recipe::{Budget, StageChoice},
+    registry::STAND_IN,
 };
 
 /// Which choices of a recipe are searched for.
@@ -49,70 +50,73 @@ const ALLOCATIONS: [&str; 8] = [
     "depth:slope=-0.1",
 ];
 
-/// Looks for the split of `recipe.sparsity` under which the model predicts text best.
-///
-/// A quarter of the calibration blocks, the last ones, is kept apart. The model is observed on the
-/// others; each candidate is made from that one observation, in memory, and scored by its mean
-/// negative log-likelihood on the blocks kept apart. First the share of whole experts and their
-/// criterion, with one ratio everywhere; then, for the best of these, how the ratio is split over
-/// the layers: at most [`most_evaluations`] in all. No test data is looked at, and the same blocks
-/// give the same choice.
-///
-/// # Errors
-/// If there are fewer than four blocks, no candidate can be carried out, or the model cannot be
-/// run.
-pub fn search(
-    checkpoint: &Checkpoint,
-    calibration: &Calibration,
-    recipe: &Recipe,
-    what: Search,
-    registry: &Registry,
-    on: &Execution,
-    progress: &mut dyn Progress,
-) -> Result<(Recipe, SearchReport), Error> {
-    let (observed, held_out) = split(calibration)?;
-    progress.note(&format!(
-        "searches among at most {} ways to reach {}, by how well {} calibration blocks kept apart \
-         are predicted",
-        most_evaluations(what),
-        recipe.sparsity,
-        held_out.blocks().len()
-    ));
-    let on = &on.for_blocks(checkpoint, &observed.tag, false, progress)?;
-    let observation = observe(checkpoint, &observed, on, progress)?;
-    let unpruned =
-        likelihood(checkpoint, checkpoint.spec(), &held_out, on, "unpruned model", progress)?;
-    let mut trial = Trial {
-        checkpoint,
-        observation: &observation,
-        held_out: &held_out,
-        registry,
-        on,
-        tried: Vec::new(),
-    };
-    let mut best = recipe.clone();
-    // Masks come from the observation here, whatever the recipe has the run do.
-    best.weights.statistics = crate::recipe::Statistics::Stored;
-    // A reconstruction needs more than an observation; the scorer that stands in for it ranks
-    // splits in its stead.
-    let reconstructs = registry.pipeline(recipe)?.weights.method().is_some();
-    if reconstructs {
-        best.weights.scorer = "wanda".into();
+impl Study<'_> {
+    /// Looks for the split of `recipe.sparsity` under which the model predicts text best.
+    ///
+    /// A quarter of the calibration blocks, the last ones, is kept apart. The model is observed on the
+    /// others; each candidate is made from that one observation, in memory, and scored by its mean
+    /// negative log-likelihood on the blocks kept apart. First the share of whole experts and their
+    /// criterion, with one ratio everywhere; then, for the best of these, how the ratio is split over
+    /// the layers: at most [`most_evaluations`] in all. No test data is looked at, and the same blocks
+    /// give the same choice.
+    ///
+    /// # Errors
+    /// If there are fewer than four blocks, no candidate can be carried out, or the model cannot be
+    /// run.
+    pub fn search(
+        &mut self,
+        calibration: &Calibration,
+        recipe: &Recipe,
+        what: Search,
+    ) -> Result<(Recipe, SearchReport), Error> {
+        let (observed, held_out) = split(calibration)?;
+        self.progress.note(&format!(
+            "searches among at most {} ways to reach {}, by how well {} calibration blocks kept apart \
+             are predicted",
+            most_evaluations(what),
+            recipe.sparsity,
+            held_out.blocks().len()
+        ));
+        let Study { checkpoint, registry, .. } = *self;
+        let progress = &mut *self.progress;
+        let execution = &self.execution.for_blocks(checkpoint, &observed.tag, false, progress)?;
+        let pipeline = &registry.pipeline(recipe)?;
+        let study = &mut Study { checkpoint, registry, execution, progress };
+        let observation = study.job(pipeline).observe(&observed)?;
+        let unpruned = Prediction {
+            source: checkpoint,
+            spec: checkpoint.spec(),
+            blocks: &held_out,
+            execution,
+            step: "unpruned model",
+        };
+        let unpruned = likelihood(unpruned, study.progress)?;
+        let mut trial =
+            Trial { study, observation: &observation, held_out: &held_out, tried: Vec::new() };
+        let mut best = recipe.clone();
+        // Masks come from the observation here, whatever the recipe has the run do.
+        best.weights.statistics = crate::recipe::Statistics::Stored;
+        // A reconstruction needs more than an observation; the scorer that stands in for it ranks
+        // splits in its stead.
+        let reconstructs = pipeline.weights.method().is_some();
+        if reconstructs {
+            best.weights.scorer = STAND_IN.into();
+        }
+        if what.experts {
+            let candidates = trial.expert_candidates(&best, recipe, what)?;
+            best = trial.best_of(candidates, "searching the experts' share")?;
+        }
+        if what.allocation && best.prunes_weights() {
+            let candidates = trial.allocation_candidates(&best, &recipe.weights.allocation)?;
+            best = trial.best_of(candidates, "searching the layers' ratios")?;
+        }
+        best.weights.statistics = recipe.weights.statistics;
+        if reconstructs {
+            best.weights.scorer = recipe.weights.scorer.clone();
+        }
+        let report = trial.report(&best, unpruned.mean(), observed.blocks.blocks().len());
+        Ok((best, report))
     }
-    if what.experts {
-        let candidates = trial.expert_candidates(&best, recipe, what)?;
-        best = trial.best_of(candidates, "searching the experts' share", progress)?;
-    }
-    if what.allocation && best.prunes_weights() {
-        let candidates = trial.allocation_candidates(&best, &recipe.weights.allocation)?;
-        best = trial.best_of(candidates, "searching the layers' ratios", progress)?;
-    }
-    best.weights.statistics = recipe.weights.statistics;
-    if reconstructs {
-        best.weights.scorer = recipe.weights.scorer.clone();
-    }
-    let report = trial.report(&best, unpruned.mean(), observed.blocks.blocks().len());
-    Ok((best, report))
 }
 
 /// The most candidates that a search scores.
@@ -163,8 +167,7 @@ fn split(calibration: &Calibration) -> Result<(Calibration, TokenBlocks), Error>
 /// The recipe's own criterion, and those that are tried beside it.
 fn criteria(recipe: &Recipe) -> Vec<StageChoice> {
     let own = recipe.experts.criterion.clone();
-    let others =
-        CRITERIA.iter().filter(|name| **name != own.name).map(|name| StageChoice::new(name));
+    let others = CRITERIA.into_iter().map(StageChoice::new).filter(|other| !other.is_same(&own));
     std::iter::once(own.clone()).chain(others).collect()
 }
 
@@ -180,16 +183,14 @@ fn removes_as(checkpoint: &Checkpoint, a: &Recipe, b: &Recipe) -> bool {
         && (of_a.is_none() || a.experts.criterion == b.experts.criterion)
 }
 
-struct Trial<'a> {
-    checkpoint: &'a Checkpoint,
+struct Trial<'s, 'a> {
+    study: &'s mut Study<'a>,
     observation: &'a Observation,
     held_out: &'a TokenBlocks,
-    registry: &'a Registry,
-    on: &'a Execution,
     tried: Vec<(Recipe, Likelihood)>,
 }
 
-impl Trial<'_> {
+impl Trial<'_, '_> {
     /// `base` with each part of the total that whole experts are tried to make up, by each
     /// criterion. Ratios are the same everywhere if how to split them is searched for afterwards.
     fn expert_candidates(
@@ -202,13 +203,13 @@ impl Trial<'_> {
         for part in EXPERT_PARTS {
             for criterion in criteria(recipe) {
                 let mut candidate = base.clone();
-                candidate.experts.sparsity = expert_share(self.checkpoint, recipe, part)?;
+                candidate.experts.sparsity = expert_share(self.study.checkpoint, recipe, part)?;
                 candidate.experts.criterion = criterion;
                 if what.allocation {
                     candidate.weights.allocation = "uniform".into();
                 }
-                self.registry.resolve(&mut candidate)?;
-                let same = |other: &Recipe| removes_as(self.checkpoint, other, &candidate);
+                self.study.registry.resolve(&mut candidate)?;
+                let same = |other: &Recipe| removes_as(self.study.checkpoint, other, &candidate);
                 if !candidates.iter().any(same) {
                     candidates.push(candidate);
                 }
@@ -227,7 +228,7 @@ impl Trial<'_> {
         for allocation in ALLOCATIONS.iter().map(|text| text.parse()).chain([Ok(own.clone())]) {
             let mut candidate = base.clone();
             candidate.weights.allocation = allocation.map_err(Error::Recipe)?;
-            self.registry.resolve(&mut candidate)?;
+            self.study.registry.resolve(&mut candidate)?;
             let same = |other: &Recipe| {
                 other.experts == candidate.experts
                     && other.weights.allocation == candidate.weights.allocation
@@ -241,16 +242,12 @@ impl Trial<'_> {
 
     /// What predicts best of these and all that was tried before, the first among equals. One that cannot be carried out,
     /// because too few experts would stay, does not take part.
-    fn best_of(
-        &mut self,
-        mut candidates: Vec<Recipe>,
-        step: &str,
-        progress: &mut dyn Progress,
-    ) -> Result<Recipe, Error> {
+    fn best_of(&mut self, mut candidates: Vec<Recipe>, step: &str) -> Result<Recipe, Error> {
         candidates.retain(|recipe| {
-            let pipeline = self.registry.pipeline(recipe);
-            pipeline
-                .is_ok_and(|stages| check_request(self.checkpoint.spec(), recipe, &stages).is_ok())
+            let pipeline = self.study.registry.pipeline(recipe);
+            pipeline.is_ok_and(|stages| {
+                check_request(self.study.checkpoint.spec(), recipe, &stages).is_ok()
+            })
         });
         let better = |a: &(f64, Recipe), b: &(f64, Recipe)| a.0 < b.0;
         let mut best: Option<(f64, Recipe)> = None;
@@ -263,7 +260,7 @@ impl Trial<'_> {
         let total = candidates.len();
         for (number, recipe) in candidates.into_iter().enumerate() {
             let step = format!("{step} {}/{total}", number + 1);
-            let nll = self.score(&recipe, &step, progress)?;
+            let nll = self.score(&recipe, &step)?;
             let tried = (nll, recipe);
             if best.as_ref().is_none_or(|best| better(&tried, best)) {
                 best = Some(tried);
@@ -274,20 +271,15 @@ impl Trial<'_> {
         })
     }
 
-    fn score(
-        &mut self,
-        recipe: &Recipe,
-        step: &str,
-        progress: &mut dyn Progress,
-    ) -> Result<f64, Error> {
-        let (on, held_out) = (self.on, self.held_out);
-        let pruned =
-            Pruned::new(self.checkpoint, Some(self.observation), recipe, self.registry, progress)?;
-        let found = pruned.run(on, progress, |model, progress| {
-            likelihood(model, model.spec(), held_out, on, step, progress)
+    fn score(&mut self, recipe: &Recipe, step: &str) -> Result<f64, Error> {
+        let (execution, blocks) = (self.study.execution, self.held_out);
+        let pruned = Pruned::new(self.study, Some(self.observation), recipe)?;
+        let found = pruned.run(execution, self.study.progress, |model, progress| {
+            let (source, spec): (&dyn TensorSource, _) = (model, model.spec());
+            likelihood(Prediction { source, spec, blocks, execution, step }, progress)
         })?;
         let nll = found.mean();
-        progress.note(&format!(
+        self.study.progress.note(&format!(
             "{:.1} % of the experts by {}, {}: {nll:.4} nats a token",
             100.0 * recipe.experts.sparsity.value(),
             recipe.experts.criterion.name,
@@ -327,6 +319,7 @@ impl Trial<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Registry;
 
     #[test]
     fn the_number_of_evaluations_is_bounded() {

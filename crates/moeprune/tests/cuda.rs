@@ -7,8 +7,8 @@
 use std::{fmt::Write as _, fs, path::PathBuf};
 
 use moeprune::{
-    ComputeType, DeviceChoice, Execution, FromRecipe, Pipeline, Recipe, Report, Resume, Silent,
-    checkpoint::Checkpoint, prune,
+    ComputeType, DeviceChoice, Execution, FromRecipe, Job, OutputPlace, Pipeline, Recipe, Report,
+    Resume, Silent, checkpoint::Checkpoint, prune,
 };
 use tempfile::TempDir;
 
@@ -46,8 +46,10 @@ fn pruned(name: &str, on: &Execution) -> (Report, Vec<Vec<u8>>) {
     let mut recipe = Recipe::arctic();
     (recipe.calibration.samples, recipe.calibration.sequence_len) = (8, 32);
     let (model, pipeline) = (checkpoint(name), Pipeline::from_recipe(&recipe).unwrap());
-    let report =
-        prune(&model, &out, &calibration, &recipe, &pipeline, Resume::No, on, &mut Silent).unwrap();
+    let to = OutputPlace { origin: &model, path: &out, resume: Resume::No };
+    let mut silent = Silent;
+    let mut job = Job::new(&model, &pipeline, on, &mut silent);
+    let report = prune(&mut job, to, &calibration, &recipe).unwrap();
     let entries = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path());
     let mut weights: Vec<PathBuf> =
         entries.filter(|path| path.extension().is_some_and(|e| e == "safetensors")).collect();

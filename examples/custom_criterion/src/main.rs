@@ -10,11 +10,10 @@
 use std::path::Path;
 
 use moeprune::{
-    Calibration, Execution, Recipe, Registry, Silent,
+    Calibration, Execution, Job, Recipe, Registry, Silent, Study,
     checkpoint::Checkpoint,
-    compare::{Measures, Variant, compare},
+    compare::{Measures, Variant},
     core::{ExpertSaliency, LayerBehaviour, StageError},
-    observe,
 };
 use serde::{Deserialize, Serialize};
 
@@ -75,17 +74,18 @@ fn main() -> Result<(), StageError> {
     let recipe = Recipe::from_toml(RECIPE)?;
     let text = nano.join("data/calibration.jsonl");
     let calibration = Calibration::read(&text, &model, &recipe)?;
-    let observation = observe(&model, &calibration, &Execution::cpu(), &mut Silent)?;
+    let execution = Execution::cpu();
+    let pipeline = registry.pipeline(&recipe)?;
+    let observation = Job::new(&model, &pipeline, &execution, &mut Silent).observe(&calibration)?;
 
     let ours = Variant { name: "irreplaceable".into(), recipe: recipe.clone() };
     let mut reap = Variant { name: "reap".into(), recipe };
     reap.recipe.experts.criterion = "reap".into();
     let held_out = nano.join("data/heldout.txt");
     let measures = Measures { text: Some(&held_out), text_blocks: Some(8), ..Measures::default() };
-    let seen = Some(&observation);
-    let execution = Execution::cpu();
-    let table =
-        compare(&model, seen, &[ours, reap], &registry, &measures, &execution, &mut Silent)?;
+    let mut silent = Silent;
+    let mut study = Study::new(&model, &registry, &execution, &mut silent);
+    let table = study.compare(Some(&observation), &[ours, reap], &measures)?;
     println!("{:<16}experts  perplexity", "criterion");
     for cut in &table.cuts {
         let perplexity = cut.perplexity.unwrap_or(f64::NAN);

@@ -10,11 +10,10 @@
 use std::path::Path;
 
 use moeprune::{
-    Calibration, Execution, Recipe, Registry, Silent,
+    Calibration, Execution, Job, Recipe, Registry, Silent, Study,
     checkpoint::Checkpoint,
-    compare::{Measures, Variant, compare},
+    compare::{Measures, Variant},
     core::{BoundScorer, LinearView, StageError, WeightScorer},
-    observe,
 };
 use serde::{Deserialize, Serialize};
 
@@ -98,7 +97,9 @@ fn main() -> Result<(), StageError> {
 
     let text = nano.join("data/calibration.jsonl");
     let calibration = Calibration::read(&text, &model, &recipe)?;
-    let observation = observe(&model, &calibration, &Execution::cpu(), &mut Silent)?;
+    let execution = Execution::cpu();
+    let pipeline = registry.pipeline(&recipe)?;
+    let observation = Job::new(&model, &pipeline, &execution, &mut Silent).observe(&calibration)?;
     let variant = |scorer: &str| -> Result<Variant, StageError> {
         let mut recipe = recipe.clone();
         recipe.weights.scorer = scorer.parse()?;
@@ -110,9 +111,9 @@ fn main() -> Result<(), StageError> {
         .collect::<Result<Vec<_>, _>>()?;
     let held_out = nano.join("data/heldout.txt");
     let measures = Measures { text: Some(&held_out), text_blocks: Some(8), ..Measures::default() };
-    let seen = Some(&observation);
-    let execution = Execution::cpu();
-    let table = compare(&model, seen, &variants, &registry, &measures, &execution, &mut Silent)?;
+    let mut silent = Silent;
+    let mut study = Study::new(&model, &registry, &execution, &mut silent);
+    let table = study.compare(Some(&observation), &variants, &measures)?;
     println!("{:<26}perplexity at 60 %", "scorer");
     for cut in &table.cuts {
         println!("{:<26}{:.3}", cut.criterion, cut.perplexity.unwrap_or(f64::NAN));

@@ -12,7 +12,7 @@
 use std::path::Path;
 
 use moeprune::{
-    Recipe, Registry, Silent,
+    Execution, Job, Recipe, Registry, Silent,
     checkpoint::Checkpoint,
     core::{DistanceMatrix, ExpertSimilarity, LayerBehaviour, StageError},
     plan,
@@ -56,7 +56,13 @@ fn main() -> Result<(), StageError> {
     registry.resolve(&mut recipe)?;
     let pipeline = registry.pipeline(&recipe)?;
     // Router rows say it all: no calibration text is needed, and no expert is read.
-    let plan = plan(&model, None, &recipe, &pipeline, &mut Silent)?;
+    let mut job = Job {
+        model: &model,
+        pipeline: &pipeline,
+        execution: &Execution::cpu(),
+        progress: &mut Silent,
+    };
+    let plan = plan(&mut job, &recipe, None)?;
     for layer in &plan.layers {
         let groups = layer.clusters.clusters().iter().filter(|group| group.len() > 1);
         println!("layer {}: alike are {:?}", layer.layer, groups.collect::<Vec<_>>());

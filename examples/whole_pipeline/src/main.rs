@@ -9,9 +9,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use moeprune::{
-    Calibration, Evaluation, Execution, FromRecipe, Inputs, Pipeline, Recipe, Resume, Run, Scored,
-    Silent, Stage, WeightStage, apply, capture::write_observation, checkpoint::Checkpoint,
-    evaluate, observe, plan, score::Magnitude,
+    Calibration, Evaluation, Execution, FromRecipe, Inputs, Job, Pipeline, Recipe, Resume, Run,
+    Scored, Silent, Stage, WeightStage, apply, capture::write_observation, checkpoint::Checkpoint,
+    evaluate, plan, score::Magnitude,
 };
 
 fn main() -> Result<()> {
@@ -24,17 +24,25 @@ fn main() -> Result<()> {
     let mut recipe = Recipe::arctic();
     recipe.calibration.samples = 16;
 
-    // What the model does on calibration text. Stored, it serves any number of plans.
-    let calibration = Calibration::read(&text, &source, &recipe)?;
-    let observation = observe(&source, &calibration, &Execution::cpu(), &mut Silent)?;
-    write_observation(&observation, out.with_extension("obs.safetensors"))?;
-
-    // Which experts go. Any field of the pipeline can be one's own implementation of the trait.
+    // How it is pruned. Any field of the pipeline can be one's own implementation of the trait.
     let scored =
         Scored { scorer: Stage::new(Box::new(Magnitude)), ..Scored::from_recipe(&recipe)? };
     let pipeline =
         Pipeline { weights: WeightStage::Scored(scored), ..Pipeline::from_recipe(&recipe)? };
-    let plan = plan(&source, Some(&observation), &recipe, &pipeline, &mut Silent)?;
+    let mut job = Job {
+        model: &source,
+        pipeline: &pipeline,
+        execution: &Execution::cpu(),
+        progress: &mut Silent,
+    };
+
+    // What the model does on calibration text. Stored, it serves any number of plans.
+    let calibration = Calibration::read(&text, &source, &recipe)?;
+    let observation = job.observe(&calibration)?;
+    write_observation(&observation, out.with_extension("obs.safetensors"))?;
+
+    // Which experts go.
+    let plan = plan(&mut job, &recipe, Some(&observation))?;
     for layer in &plan.layers {
         println!(
             "layer {}: {} of {} experts stay",
@@ -46,7 +54,7 @@ fn main() -> Result<()> {
 
     let run = Run::claim(&out, &source, Resume::No)?;
     let inputs = Inputs::Calibration(&calibration);
-    let report = apply(&source, run, &plan, inputs, &pipeline, &Execution::cpu(), &mut Silent)?;
+    let report = apply(&mut job, run, &plan, inputs)?;
     println!("achieved {:.4} over the decoder Linears", report.sparsity.achieved.linears);
 
     let what = Evaluation {

@@ -8,7 +8,8 @@ use candle_core::{Device, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use moeprune_core::{
     AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerSpec, LayerTensor, LinearId, MlpSpec,
-    ModelSpec, MoeInput, MoeSpec, RouterSpec, StageError, TensorBytes, TensorId, TensorSource,
+    ModelSpec, MoeInput, MoeSpec, RouterSpec, StageError, StoredWeight, TensorBytes, TensorId,
+    TensorSource,
 };
 use moeprune_model::{Compute, DecoderLayer, Layer, NoSink};
 
@@ -52,8 +53,8 @@ fn arctic_like() -> ModelSpec {
 /// Weights from a counter; their sizes are a trained model's, so nothing grows or vanishes.
 struct Weights(ModelSpec);
 
-impl TensorSource for Weights {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+impl Weights {
+    fn read(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
         let (shape, offset) = match id {
             TensorId::Layer(layer, LayerTensor::Linear(linear)) => {
                 let linears = self.0.linears(layer);
@@ -64,6 +65,12 @@ impl TensorSource for Weights {
         };
         let len: usize = shape.iter().product();
         Ok(TensorBytes::encode(Dtype::BF16, shape, &values(len, offset))?)
+    }
+}
+
+impl TensorSource for Weights {
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        Ok(StoredWeight::alone(self.read(id)?)?)
     }
 }
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use moeprune::{
-    Calibration, Execution, FromRecipe, Inputs, Pipeline, Recipe, Resume, Run, Silent, apply,
-    checkpoint::Checkpoint, core::Plan, observe, plan,
+    Calibration, Execution, FromRecipe, Inputs, Job, Pipeline, Recipe, Resume, Run, Silent, apply,
+    checkpoint::Checkpoint, core::Plan, plan,
 };
 
 fn nano() -> PathBuf {
@@ -40,7 +40,10 @@ impl Model {
 
     fn plan(&self, recipe: &Recipe) -> (Pipeline, Plan) {
         let pipeline = Pipeline::from_recipe(recipe).expect("a pipeline");
-        let plan = plan(&self.checkpoint, None, recipe, &pipeline, &mut Silent).expect("a plan");
+        let cpu = Execution::cpu();
+        let mut silent = Silent;
+        let mut job = Job::new(&self.checkpoint, &pipeline, &cpu, &mut silent);
+        let plan = plan(&mut job, recipe, None).expect("a plan");
         (pipeline, plan)
     }
 }
@@ -50,8 +53,10 @@ fn observing(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("observe");
     group.sample_size(10).throughput(model.tokens());
     group.bench_function("nano", |bencher| {
+        let pipeline = Pipeline::from_recipe(&model.recipe).expect("a pipeline");
         bencher.iter(|| {
-            observe(&model.checkpoint, &model.calibration, &Execution::cpu(), &mut Silent)
+            Job::new(&model.checkpoint, &pipeline, &Execution::cpu(), &mut Silent)
+                .observe(&model.calibration)
                 .expect("an observation")
         });
     });
@@ -96,16 +101,9 @@ fn applying(criterion: &mut Criterion) {
                     Run::claim(&out, &model.checkpoint, Resume::No).expect("a free name")
                 },
                 |run| {
-                    apply(
-                        &model.checkpoint,
-                        run,
-                        &plan,
-                        inputs,
-                        &pipeline,
-                        &Execution::cpu(),
-                        &mut Silent,
-                    )
-                    .expect("a pruned model")
+                    let (cpu, mut silent) = (Execution::cpu(), Silent);
+                    let mut job = Job::new(&model.checkpoint, &pipeline, &cpu, &mut silent);
+                    apply(&mut job, run, &plan, inputs).expect("a pruned model")
                 },
                 BatchSize::PerIteration,
             );

@@ -1,6 +1,6 @@
 //! What an [`ActivationSink`] promises to the layers that call it.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use candle_core::{DType, Device, Tensor};
 use moeprune_core::{LinearId, ModelSpec};
@@ -61,15 +61,12 @@ struct ExpertCalls {
 
 impl Pass {
     fn new(spec: &ModelSpec, layer: usize, tokens: usize, dtype: DType) -> Self {
-        let sites: Vec<(LinearId, usize)> = spec
-            .linears(layer)
-            .into_iter()
-            .filter(|linear| linear.id.input_site() == linear.id)
-            .map(|linear| (linear.id, linear.cols))
-            .collect();
+        let linears = spec.linears(layer);
+        let sites: BTreeMap<LinearId, usize> =
+            linears.iter().map(|linear| (linear.reads, linear.cols)).collect();
         let of = |expert: Option<usize>, rows: usize| {
             let sites = sites.iter().filter(move |(site, _)| site.expert() == expert);
-            sites.map(|&(site, cols)| (site, numbers(rows, cols, dtype))).collect()
+            sites.map(|(&site, &cols)| (site, numbers(rows, cols, dtype))).collect()
         };
         let choice = spec.layers[layer].moe().map(|moe| {
             // The last expert stays idle where there are enough others.
@@ -92,7 +89,9 @@ impl Pass {
             gates,
         });
         let experts = experts.collect();
-        Self { trunk: of(None, tokens), choice, experts }
+        let mut trunk: Vec<(LinearId, Tensor)> = of(None, tokens);
+        trunk.sort_by_key(|(site, _)| *site == LinearId::Router);
+        Self { trunk, choice, experts }
     }
 
     fn report(&self, sink: &mut dyn ActivationSink) {

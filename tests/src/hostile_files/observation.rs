@@ -1,7 +1,7 @@
 //! An observation.
 
 use moeprune::{
-    FromRecipe, Pipeline, Recipe, Silent,
+    Execution, FromRecipe, Job, Pipeline, Recipe, Silent,
     capture::{observation_sha256, read_observation, write_observation},
     checkpoint::Checkpoint,
     core::Observation,
@@ -59,7 +59,9 @@ impl Target for ObservationFile {
 
         observation.model_fingerprint = checkpoint.fingerprint().expect("reads");
         let pipeline = Pipeline::from_recipe(recipe).unwrap();
-        let Ok(plan) = plan(checkpoint, Some(&observation), recipe, &pipeline, &mut Silent) else {
+        let (cpu, mut silent) = (Execution::cpu(), Silent);
+        let mut job = Job::new(checkpoint, &pipeline, &cpu, &mut silent);
+        let Ok(plan) = plan(&mut job, recipe, Some(&observation)) else {
             return Ok(()); // of another model
         };
         // Layers without statistics for a Linear are refused only here.

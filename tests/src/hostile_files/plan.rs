@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs};
 
 use moeprune::{
-    Execution, FromRecipe, Inputs, Pipeline, Recipe, Resume, Run, Silent, apply,
+    Execution, FromRecipe, Inputs, Job, Pipeline, Recipe, Resume, Run, Silent, apply,
     checkpoint::{Checkpoint, verify},
     core::{InputMoments, LayerObservation, Observation, Plan, RoutingSums},
     plan, read_plan,
@@ -34,8 +34,10 @@ impl Target for PlanFile {
         let made = |recipe: &str| {
             let recipe = Recipe::from_toml(recipe).expect("is a recipe");
             let pipeline = Pipeline::from_recipe(&recipe).expect("names stages");
-            let plan =
-                plan(&self.checkpoint, Some(&self.observation), &recipe, &pipeline, &mut Silent);
+            let mut silent = Silent;
+            let cpu = Execution::cpu();
+            let mut job = Job::new(&self.checkpoint, &pipeline, &cpu, &mut silent);
+            let plan = plan(&mut job, &recipe, Some(&self.observation));
             serde_json::to_vec(&plan.expect("fits")).expect("writes to memory")
         };
         let experts = "sparsity = 0.25\n[experts]\nsparsity = 0.25\n";
@@ -86,7 +88,7 @@ pub(super) fn small_observation(checkpoint: &Checkpoint) -> Observation {
         {
             *sums = vec![1.0, 0.5, 1.5, 2.0];
         }
-        let sites = spec.linears(l).into_iter().map(|linear| (linear.id.input_site(), linear.cols));
+        let sites = spec.linears(l).into_iter().map(|linear| (linear.reads, linear.cols));
         let inputs: BTreeMap<_, _> = sites
             .map(|(site, features)| {
                 let tokens = if site.expert().is_some() { 2 } else { 8 };
@@ -115,7 +117,8 @@ pub(super) fn apply_and_verify(
     let run = Run::claim(&out, checkpoint, Resume::No).expect("nothing is there");
     let pipeline = Pipeline::from_recipe(recipe).map_err(|error| error.to_string())?;
     let inputs = Inputs::Observation(observation);
-    let applied = apply(checkpoint, run, plan, inputs, &pipeline, &Execution::cpu(), &mut Silent);
+    let (cpu, mut silent) = (Execution::cpu(), Silent);
+    let applied = apply(&mut Job::new(checkpoint, &pipeline, &cpu, &mut silent), run, plan, inputs);
     if let Err(error) = applied {
         // Finished layers may be kept beside where the output would be.
         let _ = fs::remove_dir_all(place.path(".pruned.moeprune-partial"));

@@ -1,18 +1,18 @@
 //! Cuts that are measured without being written, against those that are.
 
 use moeprune::{
-    Calibration, Evaluation, Execution, FromRecipe, Inputs, Pipeline, Recipe, Registry, Resume,
-    Run, Silent, apply,
+    Calibration, Evaluation, Execution, FromRecipe, Inputs, Job, Pipeline, Recipe, Registry,
+    Resume, Run, Silent, Study, apply,
     checkpoint::Checkpoint,
-    compare::{Measures, Variant, compare},
+    compare::{Measures, Variant},
     core::Sparsity,
     evaluate,
     evaluation::PERPLEXITY,
-    observe, plan,
-    search::{Search, most_evaluations, search},
+    plan,
+    search::{Search, most_evaluations},
 };
 
-use crate::scratch::{asset, recipe, tokens, widened};
+use crate::scratch::{asset, observe, recipe, tokens, widened};
 
 struct Seen {
     source: Checkpoint,
@@ -27,7 +27,7 @@ fn seen(model: &str) -> Seen {
     let source = Checkpoint::open(&asset(model)).unwrap();
     let text = tokens(scratch.path(), 8, 64, source.spec().vocab as u64);
     let calibration = Calibration::read(&text, &source, &recipe(0.5, 0.25)).unwrap();
-    let observation = observe(&source, &calibration, &Execution::cpu(), &mut Silent).unwrap();
+    let observation = observe(&source, &calibration).unwrap();
     Seen { source, calibration, observation, text, scratch }
 }
 
@@ -36,12 +36,13 @@ fn written(seen: &Seen, recipe: &Recipe) -> (f64, u64, f64) {
     let out = seen.scratch.path().join("out");
     let pipeline = Pipeline::from_recipe(recipe).unwrap();
     let observed = Some(&seen.observation);
-    let plan = plan(&seen.source, observed, recipe, &pipeline, &mut Silent).unwrap();
+    let execution = Execution::cpu();
+    let mut silent = Silent;
+    let mut job = Job::new(&seen.source, &pipeline, &execution, &mut silent);
+    let plan = plan(&mut job, recipe, observed).unwrap();
     let run = Run::claim(&out, &seen.source, Resume::No).unwrap();
     let inputs = Inputs::Observation(&seen.observation);
-    let execution = Execution::cpu();
-    let report =
-        apply(&seen.source, run, &plan, inputs, &pipeline, &execution, &mut Silent).unwrap();
+    let report = apply(&mut job, run, &plan, inputs).unwrap();
     let what = Evaluation {
         task: PERPLEXITY,
         data: &seen.text,
@@ -77,16 +78,9 @@ fn a_cut_in_memory_is_the_cut_on_disk() {
             let measures =
                 Measures { text: Some(&seen.text), sequence_len: Some(64), ..Measures::default() };
             let (observed, execution) = (Some(&seen.observation), Execution::cpu());
-            let found = compare(
-                &seen.source,
-                observed,
-                &variants,
-                &registry,
-                &measures,
-                &execution,
-                &mut Silent,
-            );
-            let found = found.unwrap();
+            let mut silent = Silent;
+            let mut study = Study::new(&seen.source, &registry, &execution, &mut silent);
+            let found = study.compare(observed, &variants, &measures).unwrap();
             let cut = &found.cuts[1];
             let off = (cut.perplexity.unwrap() / perplexity - 1.0).abs();
             assert!(off < 1e-9, "{model} {criterion}: {:?} and {perplexity}", cut.perplexity);
@@ -110,7 +104,8 @@ fn sizes_are_of_the_type_that_weights_are_stored_in() {
     let sizes = |source: &Checkpoint| -> Vec<u64> {
         let (registry, measures, execution) =
             (Registry::built_in(), Measures::default(), Execution::cpu());
-        let found = compare(source, None, &variants, &registry, &measures, &execution, &mut Silent);
+        let found = Study::new(source, &registry, &execution, &mut Silent)
+            .compare(None, &variants, &measures);
         found.unwrap().cuts.iter().map(|cut| cut.bytes).collect()
     };
     let (narrow, wide) = (sizes(&narrow), sizes(&wide));
@@ -127,8 +122,9 @@ fn a_search_is_bounded_repeatable_and_no_worse_than_what_it_tried() {
     let registry = Registry::built_in();
     let run = || {
         let execution = Execution::cpu();
-        let (source, calibration) = (&seen.source, &seen.calibration);
-        search(source, calibration, &recipe, what, &registry, &execution, &mut Silent).unwrap()
+        let mut silent = Silent;
+        let mut study = Study::new(&seen.source, &registry, &execution, &mut silent);
+        study.search(&seen.calibration, &recipe, what).unwrap()
     };
     let (found, report) = run();
     assert_eq!(run(), (found.clone(), report.clone()));
@@ -161,9 +157,9 @@ fn reconstructions_need_more_than_an_observation() {
     let measures = Measures { text: Some(&seen.text), ..Measures::default() };
     let (observed, execution) = (Some(&seen.observation), Execution::cpu());
     let registry = Registry::built_in();
-    let error =
-        compare(&seen.source, observed, &variants, &registry, &measures, &execution, &mut Silent)
-            .unwrap_err()
-            .to_string();
+    let error = Study::new(&seen.source, &registry, &execution, &mut Silent)
+        .compare(observed, &variants, &measures)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("--calibration"), "{error}");
 }

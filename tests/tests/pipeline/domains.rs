@@ -1,14 +1,14 @@
 //! Several observations, blended.
 
 use moeprune::{
-    Calibration, Domain, Execution, FromRecipe, Pipeline, Recipe, Silent, blend,
+    Calibration, Domain, Execution, FromRecipe, Job, Pipeline, Recipe, Silent, blend,
     checkpoint::Checkpoint,
     core::{Observation, Sparsity},
-    coverage, observe, plan_domains,
+    coverage, plan_domains,
     recipe::Domains,
 };
 
-use crate::scratch::{asset, tokens};
+use crate::scratch::{asset, observe, tokens};
 
 /// Two texts that could hardly be more different: many tokens, and few.
 fn observed() -> (Checkpoint, Vec<Domain>) {
@@ -20,7 +20,7 @@ fn observed() -> (Checkpoint, Vec<Domain>) {
         recipe.calibration.samples = samples;
         let text = tokens(scratch.path(), samples, 32, vocab);
         let calibration = Calibration::read(&text, &model, &recipe).unwrap();
-        let observation = observe(&model, &calibration, &Execution::cpu(), &mut Silent).unwrap();
+        let observation = observe(&model, &calibration).unwrap();
         Domain { name: name.into(), observation, weight: 1.0 }
     };
     let domains = vec![of("wide", 256, 8), of("narrow", 3, 4)];
@@ -75,10 +75,11 @@ fn max_min_lifts_the_text_that_loses_most() {
         let pipeline = Pipeline::from_recipe(&recipe).unwrap();
         let mut worst = |how: Domains| {
             recipe.experts.domains = how;
-            let (plan, domains) =
-                plan_domains(&model, &domains, &recipe, &pipeline, &mut Silent).unwrap();
+            let (on, mut silent) = (Execution::cpu(), Silent);
+            let mut job = Job::new(&model, &pipeline, &on, &mut silent);
+            let (plan, domains) = plan_domains(&mut job, &domains, &recipe).unwrap();
             let covered = coverage(&plan, &domains).unwrap();
-            let again = plan_domains(&model, &domains, &recipe, &pipeline, &mut Silent).unwrap();
+            let again = plan_domains(&mut job, &domains, &recipe).unwrap();
             assert_eq!(again.0.layers, plan.layers, "weights that were found make the same plan");
             covered.iter().map(|c| c.saliency).fold(1.0, f64::min)
         };

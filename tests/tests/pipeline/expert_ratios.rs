@@ -1,7 +1,7 @@
 //! A plan in which single experts have their own ratios.
 
 use moeprune::{
-    Calibration, Execution, FromRecipe, Inputs, Pipeline, Resume, Run, Silent, apply,
+    Calibration, Execution, FromRecipe, Inputs, Job, Pipeline, Resume, Run, Silent, apply,
     checkpoint::{Checkpoint, count_zeros, verify},
     core::{ExpertRatio, LinearId, MlpProjection, Plan, TensorId, TensorSource},
     plan,
@@ -16,7 +16,9 @@ fn edited(ratios: &[(usize, usize, f64)]) -> Result<(Checkpoint, tempfile::TempD
     recipe.weights.allocation = "uniform".into();
     let pipeline = Pipeline::from_recipe(&recipe).unwrap();
     let text = tokens(scratch.path(), 8, 64, source.spec().vocab as u64);
-    let mut plan: Plan = plan(&source, None, &recipe, &pipeline, &mut Silent).unwrap();
+    let (on, mut silent) = (Execution::cpu(), Silent);
+    let mut job = Job::new(&source, &pipeline, &on, &mut silent);
+    let mut plan: Plan = plan(&mut job, &recipe, None).unwrap();
     let survivor = |layer: usize, place: usize| plan.layers[layer].survivors.get(place);
     let named = ratios.iter().map(|&(layer, place, ratio)| {
         let expert = survivor(layer, place).map_or(place, |s| s.source);
@@ -28,8 +30,7 @@ fn edited(ratios: &[(usize, usize, f64)]) -> Result<(Checkpoint, tempfile::TempD
     let run = Run::claim(&out, &source, Resume::No).unwrap();
     let calibration = Calibration::read(&text, &source, &recipe).unwrap();
     let inputs = Inputs::Calibration(&calibration);
-    apply(&source, run, &plan, inputs, &pipeline, &Execution::cpu(), &mut Silent)
-        .map_err(|error| error.to_string())?;
+    apply(&mut job, run, &plan, inputs).map_err(|error| error.to_string())?;
     let verified = verify(&out, &source, Some(&plan)).unwrap();
     let failures: Vec<_> = verified.failures().collect();
     assert!(failures.is_empty(), "{failures:?}");

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use moeprune::{
-    Execution, ExpertStage, FromRecipe, Grouped, Pipeline, Resume, Silent, Stage,
+    Execution, ExpertStage, FromRecipe, Grouped, Job, OutputPlace, Pipeline, Resume, Silent, Stage,
     checkpoint::Checkpoint,
-    choose_survivors,
     core::{
         ClusteredLayer, ExpertSelector, ExpertWeights, LinearId, MlpProjection, StageError,
         Survivor, SurvivorReason, TensorId, TensorSource,
@@ -84,17 +83,10 @@ fn check(model: &str) {
         Grouped { selector: Stage::new(selector), ..Grouped::from_recipe(&recipe).unwrap() };
     let pipeline = Pipeline { experts: ExpertStage::Grouped(grouped), ..pipeline };
     let (source, out) = (Checkpoint::open(&model).unwrap(), scratch.path().join("out"));
-    let report = prune(
-        &source,
-        &out,
-        &calibration,
-        &recipe,
-        &pipeline,
-        Resume::No,
-        &Execution::cpu(),
-        &mut Silent,
-    );
-    report.unwrap();
+    let to = OutputPlace { origin: &source, path: &out, resume: Resume::No };
+    let (on, mut silent) = (Execution::cpu(), Silent);
+    let mut job = Job::new(&source, &pipeline, &on, &mut silent);
+    prune(&mut job, to, &calibration, &recipe).unwrap();
 }
 
 #[test]
@@ -133,9 +125,11 @@ fn are_numbers_or_the_weight_is_named() {
     let grouped =
         Grouped { selector: Stage::new(selector), ..Grouped::from_recipe(&recipe).unwrap() };
     let pipeline = Pipeline { experts: ExpertStage::Grouped(grouped), ..pipeline };
-    let mut open = plan(&checkpoint, None, &recipe, &pipeline, &mut Silent).unwrap();
+    let (on, mut silent) = (Execution::cpu(), Silent);
+    let mut job = Job::new(&checkpoint, &pipeline, &on, &mut silent);
+    let mut open = plan(&mut job, &recipe, None).unwrap();
     open.layers.retain(|layer| layer.layer == 1);
-    let error = choose_survivors(&checkpoint, &open, &pipeline, &mut Silent).unwrap_err();
+    let error = job.choose_survivors(&open).unwrap_err();
     let error = error.to_string();
     for part in [name, &at] {
         assert!(error.contains(part), "`{part}` is not in `{error}`");

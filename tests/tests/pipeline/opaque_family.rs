@@ -6,14 +6,14 @@ use std::{
 };
 
 use moeprune::{
-    Calibration, Evaluation, Execution, FromRecipe as _, Inputs, Pipeline, Resume, Run, Silent,
-    apply,
+    Calibration, Evaluation, Execution, FromRecipe as _, Inputs, Job, OutputPlace, Pipeline,
+    Resume, Run, Silent, apply,
     checkpoint::{Checkpoint, Family, verify},
-    evaluate, observe, plan, prune,
+    evaluate, plan, prune,
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-use crate::scratch::{copy, recipe, tokens};
+use crate::scratch::{copy, observe, recipe, tokens};
 
 const OPAQUE: &str = include_str!("../../../crates/moeprune-checkpoint/tests/families/opaque.toml");
 const BIAS: &str = "block_sparse_moe.e_score_correction_bias";
@@ -59,10 +59,12 @@ fn check(policy: &str) {
     let source = open(&model(scratch.path()), policy);
     let recipe = recipe(0.25, 0.25);
     let pipeline = Pipeline::from_recipe(&recipe).unwrap();
-    let made = plan(&source, None, &recipe, &pipeline, &mut Silent).unwrap();
+    let (execution, mut silent) = (Execution::cpu(), Silent);
+    let mut job = Job::new(&source, &pipeline, &execution, &mut silent);
+    let made = plan(&mut job, &recipe, None).unwrap();
     let out = scratch.path().join("out");
     let run = Run::claim(&out, &source, Resume::No).unwrap();
-    apply(&source, run, &made, Inputs::None, &pipeline, &Execution::cpu(), &mut Silent).unwrap();
+    apply(&mut job, run, &made, Inputs::None).unwrap();
 
     let pruned = open(&out, policy);
     assert_eq!(pruned.spec().extra.is_some(), policy == "keep");
@@ -89,11 +91,12 @@ fn what_would_run_it_says_what_is_missing_before_any_work() {
     check(&Calibration::read(&text, &source, &recipe).map(drop).unwrap_err());
     let plain = Checkpoint::open(&crate::scratch::asset("parity/mixtral")).unwrap();
     let calibration = Calibration::read(&text, &plain, &recipe).unwrap();
-    check(&observe(&source, &calibration, &execution, &mut Silent).map(drop).unwrap_err());
+    check(&observe(&source, &calibration).map(drop).unwrap_err());
     let out = scratch.path().join("out");
-    let pruned =
-        prune(&source, &out, &text, &recipe, &pipeline, Resume::No, &execution, &mut Silent);
-    check(&pruned.map(drop).unwrap_err());
+    let to = OutputPlace { origin: &source, path: &out, resume: Resume::No };
+    let mut silent = Silent;
+    let mut job = Job::new(&source, &pipeline, &execution, &mut silent);
+    check(&prune(&mut job, to, &text, &recipe).map(drop).unwrap_err());
     assert!(!out.exists());
     let what = Evaluation {
         task: "perplexity",

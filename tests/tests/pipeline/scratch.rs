@@ -6,8 +6,10 @@ use std::{
 };
 
 use moeprune::{
-    Execution, FromRecipe, Pipeline, Recipe, Report, Resume, Silent, checkpoint::Checkpoint,
-    core::Sparsity, prune,
+    Calibration, Execution, FromRecipe, Job, OutputPlace, Pipeline, Recipe, Report, Resume, Silent,
+    checkpoint::Checkpoint,
+    core::{Observation, Sparsity},
+    prune,
 };
 use safetensors::{SafeTensors, tensor::TensorView};
 
@@ -117,5 +119,15 @@ pub(crate) fn run_on(
 ) -> Result<Report, moeprune::Error> {
     let source = Checkpoint::open(model)?;
     let pipeline = Pipeline::from_recipe(recipe).unwrap();
-    prune(&source, out, calibration, recipe, &pipeline, Resume::No, execution, &mut Silent)
+    let to = OutputPlace { origin: &source, path: out, resume: Resume::No };
+    prune(&mut Job::new(&source, &pipeline, execution, &mut Silent), to, calibration, recipe)
+}
+
+/// What a model does on calibration text, on the CPU.
+pub(crate) fn observe(
+    model: &Checkpoint,
+    calibration: &Calibration,
+) -> Result<Observation, moeprune::Error> {
+    let (pipeline, cpu) = (Pipeline::from_recipe(&Recipe::arctic()).unwrap(), Execution::cpu());
+    Ok(Job::new(model, &pipeline, &cpu, &mut Silent).observe(calibration)?)
 }

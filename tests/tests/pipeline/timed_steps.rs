@@ -4,10 +4,9 @@
 
 use candle_core::DType;
 use moeprune::{
-    Calibration, Execution, FromRecipe, Pipeline, Recipe, Silent,
+    Calibration, Execution, FromRecipe, Job, Pipeline, Recipe, Resume, Run, Silent,
     checkpoint::Checkpoint,
     core::{LayerTensor, Sparsity, TensorId},
-    engine::Job,
     model::Compute,
     timed::time_parts,
 };
@@ -23,10 +22,12 @@ fn check(execution: &Execution, loads: u64, fetches: u64) {
     let tokens = Reference::read("mixtral_wanda50_stun").calibration(scratch.path());
     let calibration = Calibration::read(&tokens, &model, &recipe).unwrap();
     let pipeline = &Pipeline::from_recipe(&recipe).unwrap();
-    let job = &mut Job { model: &model, pipeline, execution, progress: &mut Silent };
+    let mut silent = Silent;
+    let job = &mut Job::new(&model, pipeline, execution, &mut silent);
     let out = scratch.path().join("out");
     let ratio = Sparsity::new(0.5).unwrap();
-    let times = time_parts(job, &out, &calibration, ratio).unwrap();
+    let run = Run::claim(&out, &model, Resume::No).unwrap();
+    let times = time_parts(job, run, &calibration, ratio).unwrap();
 
     let bytes_of = |counts: &dyn Fn(TensorId) -> bool| -> u64 {
         let of_layer = model.tensors().filter(|stored| stored.part.is_some_and(counts));

@@ -52,7 +52,7 @@ impl<'a> Holder<'a> {
 fn tests_at(path: &str) -> Result<BTreeSet<String>, String> {
     let full = root().join(path);
     let folder = full.parent().filter(|_| full.ends_with("main.rs"));
-    let beside = folder.into_iter().flat_map(|folder| rust_files(folder));
+    let beside = folder.into_iter().flat_map(rust_files);
     let mut tests = BTreeSet::new();
     for file in [full.clone()].into_iter().chain(beside) {
         let text = fs::read_to_string(&file).map_err(|e| format!("cannot read {path}: {e}"))?;

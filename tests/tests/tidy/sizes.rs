@@ -14,8 +14,8 @@ const FUNCTION_LINES: usize = 60;
 const PARAMETERS: usize = 5;
 
 /// Packages whose longest parameter list is still longer, and how long it is. These numbers only become smaller.
-const STILL_LONGER: [(&str, usize); 4] =
-    [("moeprune", 8), ("moeprune-capture", 8), ("moeprune-model", 6), ("moeprune-score", 8)];
+const STILL_LONGER: [(&str, usize); 3] =
+    [("moeprune-capture", 8), ("moeprune-model", 6), ("moeprune-score", 8)];
 
 #[test]
 fn files_are_of_one_idea() {
@@ -149,7 +149,7 @@ impl<'ast> Visit<'ast> for Counter<'_> {
     }
 
     fn visit_trait_item_fn(&mut self, item: &'ast syn::TraitItemFn) {
-        let body = item.default.as_ref().map_or(item.sig.span(), |body| body.span());
+        let body = item.default.as_ref().map_or_else(|| item.sig.span(), |body| body.span());
         self.count(&item.sig, body);
         visit::visit_trait_item_fn(self, item);
     }

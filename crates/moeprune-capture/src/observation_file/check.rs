@@ -1,7 +1,7 @@
 //! What an observation must fulfil to be written or believed.
 
 use moeprune_core::{
-    InputMoments, LinearId, Observation, RoutingSums,
+    InputMoments, Observation, RoutingSums,
     observation::{Kind, Shape, Statistic, Statistics, Values},
 };
 
@@ -31,7 +31,7 @@ pub(super) fn check(observation: &Observation) -> Result<(), Flaw> {
             check_routing(Group { layer, of: Of::Routing }, routing)?;
         }
         for (&site, moments) in &seen.inputs {
-            check_input(Group { layer, of: Of::Input(site) }, site, moments)?;
+            check_input(Group { layer, of: Of::Input(site) }, moments)?;
         }
     }
     Ok(())
@@ -91,14 +91,10 @@ fn check_pairs(group: Group, routing: &RoutingSums) -> Result<(), Flaw> {
     Ok(())
 }
 
-fn check_input(group: Group, site: LinearId, moments: &InputMoments) -> Result<(), Flaw> {
+fn check_input(group: Group, moments: &InputMoments) -> Result<(), Flaw> {
     let flaw = |row, expected: String, got: String| Err(Flaw::new(group, row, expected, got));
     let InputMoments { tokens, calls, sum_squares } = moments;
     let (tokens, calls) = (*tokens, *calls);
-    if site.input_site() != site {
-        let expected = format!("sums under {}, whose input it is", site.input_site());
-        return flaw("sum_squares", expected, format!("sums under {site}"));
-    }
     if tokens > MOST_TOKENS {
         return flaw("tokens", format!("at most {MOST_TOKENS}"), tokens.to_string());
     }

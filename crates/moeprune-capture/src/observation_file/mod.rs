@@ -40,7 +40,7 @@ features:
 | `layer.{l}.input.{site}.sum_squares` | F64 `[f]` | the squared input, feature by feature |
 
 `{site}` is the [name](moeprune_core::LinearId) of a Linear that is an
-[input site](moeprune_core::LinearId::input_site). A layer MAY lack its routing tensors, and any
+[input site](moeprune_core::LinearShape::reads). A layer MAY lack its routing tensors, and any
 site; where one tensor of a group is there, the whole group MUST be, `output_peaks` and
 `output_sums` excepted: either MAY be missing. The tensors of a group are the rows of its
 [table](moeprune_core::observation::Statistics), and those that MAY be missing are the rows that a

@@ -42,10 +42,10 @@ fn calls_are_blocks_with_tokens() {
     observer.begin_block();
     observer.linear_input(site, &rows(&[2.0], 64)).unwrap();
     let seen = observer.finish().unwrap();
-    let moments = seen.input_of(site).unwrap();
+    let moments = seen.inputs.get(&site).unwrap();
     assert_eq!((moments.tokens, moments.calls), (4, 2));
     assert_eq!(moments.sum_squares, [18.0; 64]);
-    let idle = seen.input_of(Expert(4, Down)).unwrap();
+    let idle = seen.inputs.get(&Expert(4, Down)).unwrap();
     assert_eq!((idle.tokens, idle.calls, idle.sum_squares.len()), (0, 0, 96));
     // Attention, its output, the router, and two sites an expert.
     assert_eq!(seen.inputs.len(), 3 + 2 * 8);

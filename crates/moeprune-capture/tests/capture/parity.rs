@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use moeprune_core::{
     AttentionProjection, AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerSpec,
     LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, RouterSpec,
-    StageError, TensorBytes, TensorId, TensorSource,
+    StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
 };
 use safetensors::SafeTensors;
 
@@ -96,10 +96,16 @@ impl Weights {
     }
 }
 
-impl TensorSource for Weights {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+impl Weights {
+    fn read(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
         let (shape, values) = self.0.get(&name(id)).ok_or_else(|| name(id))?;
         Ok(TensorBytes::encode(Dtype::F32, shape.clone(), values)?)
+    }
+}
+
+impl TensorSource for Weights {
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        Ok(StoredWeight::alone(self.read(id)?)?)
     }
 }
 

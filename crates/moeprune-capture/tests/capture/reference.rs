@@ -72,7 +72,7 @@ fn metric<'a>(
     linear: LinearShape,
     row: &'a [f32],
 ) -> impl Iterator<Item = f64> + 'a {
-    let moments = seen.input_of(linear.id).unwrap();
+    let moments = seen.input_of(&linear).unwrap();
     let calls = moments.calls as f64;
     row.iter().zip(&moments.sum_squares).map(move |(w, s)| f64::from(w.abs()) * (s / calls).sqrt())
 }

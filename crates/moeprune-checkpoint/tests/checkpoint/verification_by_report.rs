@@ -135,7 +135,7 @@ fn reports_that_are_wrong() {
     let nowhere = |survivors| {
         [
             ("survivors", survivors),
-            ("routers", "matches no expert of the source"),
+            ("routers", "matches nothing of the source"),
             ("experts", "15 of 45"),
         ]
     };

@@ -91,6 +91,17 @@ impl<'a> StoredWeight<'a> {
         &self.companions
     }
 
+    /// The main tensor of a weight whose elements are numbers by themselves.
+    ///
+    /// # Errors
+    /// [`Error::NotPlain`] if they are not.
+    pub fn into_plain(self) -> Result<TensorBytes<'a>, Error> {
+        match self.encoding.float() {
+            Some(_) => Ok(self.main),
+            None => Err(Error::NotPlain(self.encoding.name())),
+        }
+    }
+
     /// Takes the main tensor and the companions.
     #[must_use]
     pub fn into_parts(self) -> (TensorBytes<'a>, Vec<TensorBytes<'a>>) {

@@ -71,8 +71,8 @@ impl GroupedAttention {
         let part = |p, rows, cols| Part::linear(layer, LinearId::Attention(p), rows, cols);
         vec![
             part(Query, query, hidden),
-            part(Key, kv, hidden),
-            part(Value, kv, hidden),
+            part(Key, kv, hidden).reading_with(LinearId::Attention(Query)),
+            part(Value, kv, hidden).reading_with(LinearId::Attention(Query)),
             part(Output, hidden, query),
         ]
     }

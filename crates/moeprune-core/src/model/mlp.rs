@@ -54,6 +54,12 @@ impl MlpSpec {
         if self.gated { &MlpProjection::ALL } else { &MlpProjection::ALL[1..] }
     }
 
+    /// The first of the matrices that read the MLP's input, under which its statistics are kept.
+    #[must_use]
+    pub fn input(&self) -> MlpProjection {
+        if self.gated { MlpProjection::Gate } else { MlpProjection::Up }
+    }
+
     /// Its tensors, called as `id` calls them.
     pub fn parts(
         &self,
@@ -67,7 +73,11 @@ impl MlpSpec {
                 MlpProjection::Gate | MlpProjection::Up => (self.inner, hidden),
                 MlpProjection::Down => (hidden, self.inner),
             };
-            parts.push(Part::linear(layer, id(projection), rows, cols));
+            let part = Part::linear(layer, id(projection), rows, cols);
+            parts.push(match projection {
+                MlpProjection::Gate | MlpProjection::Up => part.reading_with(id(self.input())),
+                MlpProjection::Down => part,
+            });
             if self.biases {
                 let bias = LayerTensor::Bias(id(projection));
                 parts.push(Part::of_layer(layer, bias, vec![rows]));

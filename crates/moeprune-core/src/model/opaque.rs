@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer};
 
 use super::Part;
-use crate::{LayerTensor, LinearId, TensorId};
+use crate::{LayerTensor, TensorId};
 
 /// A tensor of a kind that cannot be run, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -31,7 +31,7 @@ impl OpaqueTensor {
         Part {
             id: TensorId::Layer(layer, self.id),
             shape: self.shape.clone(),
-            reads: linear.map(LinearId::input_site),
+            reads: linear,
             expert_axis: self.expert_axis,
             prunable: linear.is_some() && self.expert_axis.is_none(),
         }

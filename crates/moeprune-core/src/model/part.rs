@@ -10,8 +10,8 @@ pub struct Part {
     pub id: TensorId,
     /// Its dimensions, outermost first.
     pub shape: Vec<usize>,
-    /// The Linear under which the statistics of its input are kept
-    /// ([`LinearId::input_site`]); `None` of what multiplies no input.
+    /// The input site: the Linear under which the statistics of its input are kept. Linears that
+    /// read the same vector share one. `None` of what multiplies no input.
     pub reads: Option<LinearId>,
     /// The axis along which there is one entry per expert, for a tensor that all experts of a layer
     /// share. It shrinks when experts are dropped.
@@ -30,6 +30,8 @@ pub struct LinearShape {
     pub rows: usize,
     /// Inputs.
     pub cols: usize,
+    /// As [`Part::reads`]: where the statistics of its input are kept.
+    pub reads: LinearId,
     /// As [`Part::prunable`]: false of routers.
     pub prunable: bool,
 }
@@ -53,15 +55,20 @@ impl Part {
         Self::whole(TensorId::Layer(layer, tensor), shape)
     }
 
-    /// The weight of a Linear whose weights may be zeroed.
+    /// The weight of a Linear whose weights may be zeroed and whose input no other Linear reads.
     pub(super) fn linear(layer: usize, id: LinearId, rows: usize, cols: usize) -> Self {
         Self {
             id: TensorId::linear(layer, id),
             shape: vec![rows, cols],
-            reads: Some(id.input_site()),
+            reads: Some(id),
             expert_axis: None,
             prunable: true,
         }
+    }
+
+    /// The same, reading what `first` reads.
+    pub(super) fn reading_with(self, first: LinearId) -> Self {
+        Self { reads: Some(first), ..self }
     }
 
     /// The same with one entry per expert along `axis`.
@@ -93,9 +100,9 @@ impl Part {
     /// The Linear whose weight it is.
     #[must_use]
     pub fn linear_shape(&self) -> Option<LinearShape> {
-        match (self.id, self.shape.as_slice()) {
-            (TensorId::Layer(_, LayerTensor::Linear(id)), &[rows, cols]) => {
-                Some(LinearShape { id, rows, cols, prunable: self.prunable })
+        match (self.id, self.shape.as_slice(), self.reads) {
+            (TensorId::Layer(_, LayerTensor::Linear(id)), &[rows, cols], Some(reads)) => {
+                Some(LinearShape { id, rows, cols, reads, prunable: self.prunable })
             }
             _ => None,
         }

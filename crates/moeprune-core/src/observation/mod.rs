@@ -18,7 +18,7 @@ pub use self::{
     routing::RoutingSums,
     statistic::{Kind, Shape, Statistic, Statistics, Values, ValuesMut},
 };
-use crate::{Error, Fingerprint, LinearId, SameModel};
+use crate::{Error, Fingerprint, LinearId, LinearShape, SameModel};
 
 /// Sums over calibration tokens of one model.
 ///
@@ -79,16 +79,16 @@ impl CorpusTag {
 pub struct LayerObservation {
     /// The router's choices; `None` in a layer without experts.
     pub routing: Option<RoutingSums>,
-    /// Squared inputs of each Linear, under [`LinearId::input_site`]. Linears that never ran are
+    /// Squared inputs of each Linear, under its input site ([`LinearShape::reads`]). Linears that never ran are
     /// present with zero tokens or absent.
     pub inputs: BTreeMap<LinearId, InputMoments>,
 }
 
 impl LayerObservation {
-    /// Moments of the input of `linear`, wherever they are kept.
+    /// Moments of the input of `linear`, which are kept under its input site.
     #[must_use]
-    pub fn input_of(&self, linear: LinearId) -> Option<&InputMoments> {
-        self.inputs.get(&linear.input_site())
+    pub fn input_of(&self, linear: &LinearShape) -> Option<&InputMoments> {
+        self.inputs.get(&linear.reads)
     }
 }
 

@@ -2,40 +2,40 @@
 
 use crate::{StageError, TensorBytes, TensorId, encoding::StoredWeight};
 
-/// Reads tensors by the part they play.
+/// Reads weights by the part they play.
 ///
 /// Called by the forward pass and by whatever looks at weights; from several threads. An
-/// implementation reads only what is asked for, so a model of any size can stand behind it. It
+/// implementation reads only what is needed, so a model of any size can stand behind it. It
 /// must return the same bytes each time.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a source of tensors",
-    note = "implement `TensorSource::tensor`: the tensor that plays a part in the model, as stored"
+    note = "implement `TensorSource::weight`: the weight that plays a part in the model, as stored"
 )]
 pub trait TensorSource: Send + Sync {
-    /// The tensor as stored.
+    /// The weight as stored: its main tensor, the companions that the encoding needs beside it, and
+    /// the encoding that reads them. Of the shape that the model's list of parts says.
     ///
     /// # Errors
-    /// If the model has no such part, naming it, or it cannot be read.
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError>;
+    /// If the model has no such part, naming it, it cannot be read, or no encoding reads it.
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError>;
 
-    /// The weight as stored, with the encoding that reads it. By default what
-    /// [`tensor`](Self::tensor) returns, in the encoding of its type; a source of weights that need
-    /// more than one tensor returns them all.
+    /// The same for readers that need each element as a number by itself.
     ///
     /// # Errors
-    /// As [`tensor`](Self::tensor), and if no encoding reads it.
-    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
-        Ok(StoredWeight::alone(self.tensor(id)?)?)
+    /// As [`weight`](Self::weight), and [`Error::NotPlain`](crate::Error::NotPlain) if it is stored
+    /// in any other way.
+    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+        Ok(self.weight(id)?.into_plain()?)
     }
 }
 
 impl<T: TensorSource + ?Sized> TensorSource for &T {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
-        (**self).tensor(id)
-    }
-
     fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
         (**self).weight(id)
+    }
+
+    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+        (**self).tensor(id)
     }
 }
 

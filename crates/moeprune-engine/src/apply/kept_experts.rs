@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 
 use moeprune_checkpoint::{
-    Checkpoint, Error as CheckpointError, average_of, join_along, select_along, weighted_average_of,
+    Error as CheckpointError, average_of, join_along, select_along, weighted_average_of,
 };
 use moeprune_core::{
-    LayerPlan, ModelSpec, Plan, StageError, Survivor, TensorBytes, TensorId, TensorSource,
+    LayerPlan, ModelSpec, Plan, StageError, StoredWeight, Survivor, TensorBytes, TensorId,
+    TensorSource,
 };
 
-use crate::finite::Finite;
+use crate::{Model, finite::Finite};
 
-/// A checkpoint with experts dropped, averaged and renumbered, read lazily. Expert indices are
+/// A model with experts dropped, averaged and renumbered, read lazily. Expert indices are
 /// those of the pruned model.
 #[derive(Debug)]
 pub struct KeptExperts<'a> {
-    source: &'a Checkpoint,
+    source: &'a dyn Model,
     /// The same, for reading.
     weights: Finite<'a>,
     spec: ModelSpec,
@@ -25,7 +26,7 @@ pub struct KeptExperts<'a> {
 impl<'a> KeptExperts<'a> {
     /// The model after the expert stage of a plan that leaves nothing open.
     #[must_use]
-    pub fn new(source: &'a Checkpoint, plan: &'a Plan) -> Self {
+    pub fn new(source: &'a dyn Model, plan: &'a Plan) -> Self {
         Self {
             source,
             weights: Finite(source),
@@ -36,7 +37,7 @@ impl<'a> KeptExperts<'a> {
 
     /// The model that is pruned.
     #[must_use]
-    pub fn source(&self) -> &'a Checkpoint {
+    pub fn source(&self) -> &'a dyn Model {
         self.source
     }
 
@@ -68,13 +69,17 @@ impl<'a> KeptExperts<'a> {
         }
     }
 
-    /// Whether a part of the pruned model has the bytes of a tensor of the source.
-    pub(crate) fn is_as_stored(&self, id: TensorId) -> bool {
-        let TensorId::Layer(layer, _) = id else { return true };
-        let Some(plan) = self.layers.get(&layer) else { return true };
+    /// The part of the source whose bytes a part of the pruned model has; `None` if it is made of
+    /// several.
+    pub(crate) fn stored_as(&self, id: TensorId) -> Option<TensorId> {
+        let TensorId::Layer(layer, _) = id else { return Some(id) };
+        let Some(plan) = self.layers.get(&layer) else { return Some(id) };
         match id.expert() {
-            Some(index) => plan.survivors.get(index).is_some_and(|s| s.average_of.is_empty()),
-            None => self.expert_axis(id).is_none(),
+            Some(index) => {
+                let survivor = plan.survivors.get(index)?;
+                survivor.average_of.is_empty().then(|| id.with_expert(survivor.source))
+            }
+            None => self.expert_axis(id).is_none().then_some(id),
         }
     }
 
@@ -108,22 +113,23 @@ impl<'a> KeptExperts<'a> {
 }
 
 impl TensorSource for KeptExperts<'_> {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
-        let TensorId::Layer(layer, _) = id else { return self.weights.tensor(id) };
-        let Some(plan) = self.layers.get(&layer) else { return self.weights.tensor(id) };
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        let TensorId::Layer(layer, _) = id else { return self.weights.weight(id) };
+        let Some(plan) = self.layers.get(&layer) else { return self.weights.weight(id) };
         let Some(index) = id.expert() else {
             return match self.expert_axis(id) {
-                Some(axis) => self.cut(id, axis, plan),
-                None => self.weights.tensor(id),
+                Some(axis) => Ok(StoredWeight::alone(self.cut(id, axis, plan)?)?),
+                None => self.weights.weight(id),
             };
         };
         let survivor = plan.survivors.get(index).ok_or_else(|| {
             format!("layer {layer} keeps {} experts, not {index}", plan.survivors.len())
         })?;
         if survivor.average_of.is_empty() {
-            return self.weights.tensor(id.with_expert(survivor.source));
+            return self.weights.weight(id.with_expert(survivor.source));
         }
-        mean(survivor, |source| self.weights.tensor(id.with_expert(source)))
+        let mean = mean(survivor, |source| self.weights.tensor(id.with_expert(source)))?;
+        Ok(StoredWeight::alone(mean)?)
     }
 }
 

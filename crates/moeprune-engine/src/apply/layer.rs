@@ -37,11 +37,11 @@ pub(super) fn prune_layer<'a, W: Worker<'a>>(
     worker: &W,
     stages: Stages<'_>,
     at: &mut AtLayer<'_>,
-    output: &mut Output,
+    output: &mut Output<'_>,
     task: PruneTask<'_>,
 ) -> Result<PrunedLayer, Error> {
     let AtLayer { layer, hidden, watch, .. } = at;
-    let (layer, kept) = (*layer, stages.kept);
+    let layer = *layer;
     let observer = stages.observer(layer, stages.pipeline.weights.needs().hessians)?;
     let done = PrunedLayer::default();
     let (dense, pruned) = (None, None);
@@ -49,12 +49,12 @@ pub(super) fn prune_layer<'a, W: Worker<'a>>(
     let linears = work.trunk(hidden, watch)?;
     let bytes = || linears.values().map(|linear| linear.bytes().len());
     let written = bytes().sum::<usize>() as u64;
-    worker.write(written, &mut || output.put_trunk(kept, layer, &linears))?;
+    worker.write(written, &mut || output.put_trunk(layer, &linears))?;
     if work.dense.is_none() {
         watch_bytes(bytes(), watch)?;
     }
     drop(linears);
-    output.write_behind(kept, worker, layer, |write| {
+    output.write_behind(worker, layer, |write| {
         worker.for_each_expert(layer, &stages.experts(layer), &mut |e, mut expert| {
             work.expert(e, &mut expert, watch)?;
             for (projection, weight) in worker.finish_expert(expert)? {
@@ -135,7 +135,7 @@ impl<'a, W: Worker<'a>> Pruning<'_, W> {
     fn mask_expert(&mut self, e: usize, expert: &mut W::Expert) -> Result<(), Error> {
         let Self { worker, stages, layer, task, .. } = *self;
         let moments = Moments::of_layer(&self.dense, &self.observer, task.stored);
-        let reached = moments.reached(e)?;
+        let reached = moments.reached(stages.expert_input(layer, e))?;
         if !reached {
             self.done.idle.push(e);
         }

@@ -1,11 +1,11 @@
 /*!
-Applying a plan: from a checkpoint and a plan to a pruned checkpoint.
+Applying a plan: from a model and a plan to a pruned checkpoint.
 
 [`Job::apply`] writes into a hidden sibling of the output directory and renames it at the end, so what
 is there under the asked name is complete ([`Run`]). One layer is worked on at a time, and of its
 experts one; in the order they are worked on, its tensors pass through three forms:
 
-1. the source's, read when they are needed ([`Checkpoint`]);
+1. the source's, read when they are needed ([`Model`]);
 2. with experts dropped, averaged and renumbered ([`KeptExperts`]);
 3. with weights zeroed, when the plan asks for it ([`layer`]).
 */
@@ -33,16 +33,15 @@ use statistics::Statistics;
 use work::work_of;
 use writing::Output;
 
-use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
     CorpusTag, ExpertRatio, ExtraPolicy, Observation, Plan, SameModel, Sparsity, StatisticsSource,
 };
 
 use crate::{
-    Error, Job, Progress, Run, StageClock, WrittenLayer,
+    Error, Job, Model, Progress, Run, StageClock, WrittenLayer,
     plan::{PLAN_FORMAT, check_clusters, check_survivors, choose_survivors_in, stored_otherwise},
-    session::{Pass, Record, RunIdentity, Session},
-    walk::{Resumed, walk_layers},
+    session::{Pass, Record, RunIdentity},
+    walk::{Resumed, Walker},
 };
 
 /// Where the statistics for scoring weights come from.
@@ -80,7 +79,7 @@ pub struct Applied {
 }
 
 impl Job<'_> {
-    /// Begins a run that applies a plan, or resumes it, and writes the pruned checkpoint to the place
+    /// Begins a run that applies a plan, or resumes it, and writes the pruned model to the place
     /// that it has claimed.
     ///
     /// # Errors
@@ -88,7 +87,7 @@ impl Job<'_> {
     /// reading or writing fails.
     pub fn apply(
         &mut self,
-        run: &mut Run,
+        run: &mut Run<'_>,
         plan: &Plan,
         inputs: Inputs<'_>,
     ) -> Result<Applied, Error> {
@@ -103,15 +102,13 @@ impl Job<'_> {
             Inputs::Observation(observation) => identity.with_observation(observation),
         };
         let execution = &match inputs {
-            Inputs::Calibration(calibration) => {
-                self.execution.for_blocks(model, &calibration.tag, true, self.progress)?
-            }
+            Inputs::Calibration(calibration) => self.for_blocks(calibration, true)?,
             _ => self.execution.clone(),
         };
-        run.begin(&identity.with_execution(execution))?;
-        let plan = choose_survivors_in(&mut run.session, model, plan, pipeline, self.progress)?;
-        run.lap("choosing survivors");
-        let job = &mut Job { model, pipeline, execution, progress: &mut *self.progress };
+        run.begin(model, &identity.with_execution(execution))?;
+        let job = &mut self.on(execution);
+        let plan = choose_survivors_in(job, &mut run.session, plan)?;
+        run.end_step("choosing survivors");
         apply_plan(job, run, plan, inputs)
     }
 }
@@ -119,23 +116,24 @@ impl Job<'_> {
 /// [`Job::apply`] within a run that has begun, of a plan that leaves nothing open.
 pub(crate) fn apply_plan(
     job: &mut Job<'_>,
-    run: &mut Run,
+    run: &mut Run<'_>,
     plan: Plan,
     inputs: Inputs<'_>,
 ) -> Result<Applied, Error> {
-    let Job { model: checkpoint, pipeline, execution, .. } = *job;
+    let Job { model, pipeline, execution, .. } = *job;
     let progress = &mut *job.progress;
-    check_plan(checkpoint, &plan)?;
-    note_storage(checkpoint, &plan, inputs, progress)?;
-    let kept = KeptExperts::new(checkpoint, &plan);
-    let statistics = Statistics::new(checkpoint, &plan, inputs, pipeline)?;
+    check_plan(model, &plan)?;
+    note_storage(model, &plan, inputs, progress)?;
+    let kept = KeptExperts::new(model, &plan);
+    let statistics = Statistics::new(model, &plan, inputs, pipeline)?;
     let mut corpora = plan.corpora.clone();
     corpora.extend(statistics.corpora());
     corpora.sort_by(|a, b| (&a.sha256, a.seed).cmp(&(&b.sha256, b.seed)));
     corpora.dedup();
 
-    let Run { output, session, clock, .. } = run;
-    let mut output = Output::open(output, &kept, session, progress)?;
+    let mut output = Output::open(run, &kept, progress)?;
+    let Run { session, clock, .. } = run;
+    let walker = &mut Walker { session, progress };
     let promises = plan.promises().unwrap_or_default();
     let expert_ratios =
         plan.unstructured.as_ref().map_or(&[][..], |asked| asked.expert_ratios.as_slice());
@@ -143,17 +141,17 @@ pub(crate) fn apply_plan(
     let ratios = match &plan.unstructured {
         None => None,
         Some(asked) => {
-            let ratios = ratios::layer_ratios(asked, stages, &statistics, session, progress)?;
+            let ratios = ratios::layer_ratios(asked, stages, &statistics, walker)?;
             clock.end_step("layer ratios");
             Some(ratios)
         }
     };
-    if !session.outside_written() {
-        output.copy_outside_layers(&kept)?;
+    if !walker.session.outside_written() {
+        output.copy_outside_layers()?;
         output.sync()?;
-        session.record(Record::OutsideWritten)?;
+        walker.session.record(Record::OutsideWritten)?;
     }
-    write_layers(stages, &statistics, ratios.as_deref(), &mut output, (session, progress))?;
+    write_layers(stages, &statistics, ratios.as_deref(), &mut output, walker)?;
     let bytes_written = output.finish()?;
     clock.end_step(step_of(ratios.as_deref()));
     let (layers, statistics) = (session.written()?, statistics.source());
@@ -167,25 +165,25 @@ fn write_layers(
     stages: Stages<'_>,
     statistics: &Statistics<'_>,
     ratios: Option<&[Sparsity]>,
-    output: &mut Output,
-    (session, progress): (&mut Session, &mut dyn Progress),
+    output: &mut Output<'_>,
+    walker: &mut Walker<'_>,
 ) -> Result<(), Error> {
     let kept = stages.kept;
-    let done = session.written()?.len();
+    let done = walker.session.written()?.len();
     let blocks = ratios.and_then(|_| statistics.blocks());
     let work = |layer| match blocks {
         Some(_) => 2 * statistics.passes(kept, layer),
-        None => output.layer_bytes(kept, layer),
+        None => output.layer_bytes(layer),
     };
     let work: Vec<u64> = (0..kept.spec().layers.len()).map(work).collect();
     let work_on_layer = work_of(stages);
     let route = stages.route(step_of(ratios), blocks, &work);
     let resumed = Some(Resumed { pass: Pass::Prune, done });
-    walk_layers(&route, resumed, session, progress, |mut at| {
+    walker.walk(&route, resumed, |mut at| {
         let layer = at.layer;
         let PrunedLayer { idle, scored } = match ratios {
             None => {
-                output.copy_layer(kept, layer, at.watch)?;
+                output.copy_layer(layer, at.watch)?;
                 PrunedLayer::default()
             }
             Some(ratios) => {
@@ -208,7 +206,7 @@ fn step_of(ratios: Option<&[Sparsity]>) -> &'static str {
 
 /// Notes a plan or an observation of the same model in other files, and layers that stay as they are.
 fn note_storage(
-    checkpoint: &Checkpoint,
+    model: &dyn Model,
     plan: &Plan,
     inputs: Inputs<'_>,
     progress: &mut dyn Progress,
@@ -218,11 +216,11 @@ fn note_storage(
         given.push(("observation", &observation.model_fingerprint));
     }
     for (what, fingerprint) in given {
-        if checkpoint.is_of(fingerprint)? == SameModel::StoredOtherwise {
+        if model.is_of(fingerprint)? == SameModel::StoredOtherwise {
             progress.note(&stored_otherwise(what));
         }
     }
-    let extra = checkpoint.spec().extra;
+    let extra = model.spec().extra;
     if let Some(extra) = extra.filter(|extra| extra.policy == ExtraPolicy::Keep) {
         progress.note(&format!(
             "note: the {} layers behind the decoder's are copied with all their experts; an engine \
@@ -234,23 +232,23 @@ fn note_storage(
 }
 
 /// Refuses a plan that is not for this model or was edited into nonsense.
-fn check_plan(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), Error> {
+fn check_plan(model: &dyn Model, plan: &Plan) -> Result<(), Error> {
     let bad = |problem: String| Err(Error::Plan(problem));
     if plan.format != PLAN_FORMAT {
         return bad(format!("format {} is not {PLAN_FORMAT}; make the plan again", plan.format));
     }
-    if checkpoint.is_of(&plan.model_fingerprint)? == SameModel::No {
+    if model.is_of(&plan.model_fingerprint)? == SameModel::No {
         return bad(format!(
             "it is for another model (fingerprint {}, this model's is {}); make a plan for this \
              model",
             plan.model_fingerprint,
-            checkpoint.fingerprint()?
+            model.fingerprint()?
         ));
     }
     let mut last = None;
     for layer in &plan.layers {
         let l = layer.layer;
-        let Some(moe) = checkpoint.spec().layers.get(l).and_then(|s| s.moe()) else {
+        let Some(moe) = model.spec().layers.get(l).and_then(|s| s.moe()) else {
             return bad(format!("layer {l} does not exist or has no experts"));
         };
         if last.is_some_and(|last| last >= l) {
@@ -275,14 +273,14 @@ fn check_plan(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), Error> {
     }
     if let Some(asked) = &plan.unstructured {
         Sparsity::new(asked.ratio)?;
-        let (layers, ratios) = (checkpoint.spec().layers.len(), asked.layer_ratios.len());
+        let (layers, ratios) = (model.spec().layers.len(), asked.layer_ratios.len());
         if ratios != 0 && ratios != layers {
             return bad(format!("layer_ratios has {ratios} entries for {layers} layers"));
         }
         let mut seen = std::collections::BTreeSet::new();
         for &ExpertRatio { layer, expert, ratio } in &asked.expert_ratios {
             Sparsity::new(ratio)?;
-            let spec = checkpoint.spec().layers.get(layer).and_then(|l| l.moe());
+            let spec = model.spec().layers.get(layer).and_then(|l| l.moe());
             if spec.is_none_or(|moe| expert >= moe.experts) || !seen.insert((layer, expert)) {
                 return bad(format!(
                     "expert_ratios names expert {expert} of layer {layer} twice, or there is none"

@@ -4,9 +4,9 @@ use moeprune_core::{LayerProfile, LinearShape, Sparsity, UnstructuredPlan};
 
 use super::{stages::Stages, statistics::Statistics, work::work_of};
 use crate::{
-    Error, Progress,
-    session::{Pass, Record, Session},
-    walk::{Resumed, walk_layers},
+    Error,
+    session::{Pass, Record},
+    walk::{Resumed, Walker},
 };
 
 /// The plan's ratios, or what the allocator makes of the layers; for one that looks at outliers,
@@ -15,8 +15,7 @@ pub(super) fn layer_ratios(
     asked: &UnstructuredPlan,
     stages: Stages<'_>,
     statistics: &Statistics<'_>,
-    session: &mut Session,
-    progress: &mut dyn Progress,
+    walker: &mut Walker<'_>,
 ) -> Result<Vec<Sparsity>, Error> {
     if !asked.layer_ratios.is_empty() {
         return asked.layer_ratios.iter().map(|&r| Ok(Sparsity::new(r)?)).collect();
@@ -25,7 +24,7 @@ pub(super) fn layer_ratios(
     let outliers = match stages.pipeline.allocator.outlier_threshold() {
         None => vec![None; layers],
         Some(multiplier) => {
-            let percents = outliers(multiplier, stages, statistics, session, progress)?;
+            let percents = outliers(multiplier, stages, statistics, walker)?;
             percents.into_iter().map(Some).collect()
         }
     };
@@ -58,11 +57,10 @@ fn outliers(
     multiplier: f64,
     stages: Stages<'_>,
     statistics: &Statistics<'_>,
-    session: &mut Session,
-    progress: &mut dyn Progress,
+    walker: &mut Walker<'_>,
 ) -> Result<Vec<f64>, Error> {
     let layers = stages.kept.spec().layers.len();
-    let mut percents = session.measured()?;
+    let mut percents = walker.session.measured()?;
     let done = percents.len();
     if done >= layers {
         return Ok(percents);
@@ -76,7 +74,7 @@ fn outliers(
     let work_on_layer = work_of(stages);
     let route = stages.route("measuring outliers", blocks, &work);
     let resumed = Some(Resumed { pass: Pass::Measure, done });
-    walk_layers(&route, resumed, session, progress, |mut at| {
+    walker.walk(&route, resumed, |mut at| {
         let layer = at.layer;
         let stored = statistics.stored(stages.kept, layer);
         let outlier_percent =

@@ -53,6 +53,13 @@ impl<'a> Stages<'a> {
         self.may_zero(&shape).then_some(shape)
     }
 
+    /// The Linear under which the inputs of an expert are kept.
+    pub(super) fn expert_input(&self, layer: usize, expert: usize) -> Option<LinearShape> {
+        let moe = self.kept.spec().layers[layer].moe()?;
+        let id = LinearId::Expert(expert, moe.expert.input());
+        self.kept.spec().part(TensorId::linear(layer, id))?.linear_shape()
+    }
+
     /// Routing is of no use any more once the experts are chosen.
     pub(super) fn observer(&self, layer: usize, hessians: bool) -> Result<LayerObserver, Error> {
         let options = ObserverOptions { routing: false, inputs: true, hessians };
@@ -106,5 +113,5 @@ pub(super) fn view<'a>(
     moments: &Moments<'a>,
 ) -> Result<LinearView<'a>, Error> {
     let LinearShape { id, rows, cols, .. } = shape;
-    Ok(LinearView { layer, id, rows, cols, inputs: moments.of(id)? })
+    Ok(LinearView { layer, id, rows, cols, inputs: moments.of(&shape)? })
 }

@@ -1,15 +1,14 @@
 //! Input statistics of the layer being pruned, wherever they come from.
 
 use moeprune_capture::{LayerObserver, LayerRun, TokenBlocks, passes};
-use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
-    CorpusTag, InputMoments, LayerObservation, LinearId, MlpProjection, Observation, Plan,
+    CorpusTag, InputMoments, LayerObservation, LinearId, LinearShape, Observation, Plan,
     StatisticsSource,
 };
 use serde_json::Value;
 
 use super::{Inputs, KeptExperts};
-use crate::{Calibration, Error, Pipeline, WeightStage, plan::check_observation};
+use crate::{Calibration, Error, Model, Pipeline, WeightStage, plan::check_observation};
 
 /// Where a run's statistics come from; several walks can be started from it.
 pub(super) enum Statistics<'a> {
@@ -20,7 +19,7 @@ pub(super) enum Statistics<'a> {
 
 impl<'a> Statistics<'a> {
     pub(super) fn new(
-        checkpoint: &Checkpoint,
+        model: &dyn Model,
         plan: &Plan,
         inputs: Inputs<'a>,
         pipeline: &Pipeline,
@@ -49,7 +48,7 @@ impl<'a> Statistics<'a> {
                 )))
             }
             Inputs::Observation(observation) => {
-                check_observation(observation, checkpoint)?;
+                check_observation(observation, model)?;
                 Ok(Self::Stored(observation))
             }
         }
@@ -138,19 +137,20 @@ impl<'a> Moments<'a> {
     }
 
     /// Moments of a Linear's input, if any token reached it.
-    pub(super) fn of(&self, linear: LinearId) -> Result<Option<&'a InputMoments>, Error> {
+    pub(super) fn of(&self, linear: &LinearShape) -> Result<Option<&'a InputMoments>, Error> {
         let moments = match self {
             Self::None => None,
             Self::Stored(stored) => stored.input_of(linear),
-            Self::Live(observer) => observer.input_of(linear)?,
+            Self::Live(observer) => observer.input_of(linear.id)?,
         };
         Ok(moments.filter(|moments| moments.tokens > 0))
     }
 
-    /// Whether any token reached an expert; `true` when nothing was observed at all.
-    pub(super) fn reached(&self, expert: usize) -> Result<bool, Error> {
-        let gate = LinearId::Expert(expert, MlpProjection::Gate);
-        Ok(matches!(self, Self::None) || self.of(gate)?.is_some())
+    /// Whether any token reached an expert whose input is that of `input`; `true` when nothing was
+    /// observed at all.
+    pub(super) fn reached(&self, input: Option<LinearShape>) -> Result<bool, Error> {
+        let Some(input) = input else { return Ok(false) };
+        Ok(matches!(self, Self::None) || self.of(&input)?.is_some())
     }
 }
 
@@ -159,7 +159,7 @@ impl<'a> Moments<'a> {
 fn renumbered(seen: &LayerObservation, kept: &KeptExperts<'_>, layer: usize) -> LayerObservation {
     let mut renumbered = LayerObservation::default();
     for shape in kept.spec().linears(layer) {
-        let site = shape.id.input_site();
+        let site = shape.reads;
         let sources: Vec<LinearId> = match site.expert() {
             None => vec![site],
             Some(index) => {

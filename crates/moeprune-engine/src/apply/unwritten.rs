@@ -2,7 +2,7 @@
 
 use moeprune_core::{
     IdleExperts, LayerObservation, LayerTensor, LinearId, LinearShape, ModelSpec, Observation,
-    ParameterCounts, Plan, Sparsity, StageError, TensorBytes, TensorId, TensorSource,
+    ParameterCounts, Plan, Sparsity, StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
 };
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     stages::{Stages, view},
     statistics::{Moments, Statistics},
 };
-use crate::{Error, Job, session::Session};
+use crate::{Error, Job, session::Session, walk::Walker};
 
 /// What a plan makes of a model, worked out weight by weight when it is read: nothing is written,
 /// and no more is held than the source and its statistics.
@@ -49,8 +49,8 @@ impl<'a> UnwrittenModel<'a> {
         };
         let inputs = observation.map_or(Inputs::None, Inputs::Observation);
         let statistics = Statistics::new(kept.source(), plan, inputs, pipeline)?;
-        let session = &mut Session::in_memory();
-        let ratios = layer_ratios(asked, stages, &statistics, session, progress)?;
+        let walker = &mut Walker { session: &mut Session::in_memory(), progress };
+        let ratios = layer_ratios(asked, stages, &statistics, walker)?;
         let stored = match statistics {
             Statistics::Stored(_) => {
                 (0..ratios.len()).filter_map(|layer| statistics.stored(kept, layer)).collect()
@@ -118,13 +118,13 @@ impl<'a> UnwrittenModel<'a> {
         let Some(expert) = linear.expert() else { return Ok(false) };
         let moments = self.stored.get(layer).map_or(Moments::None, Moments::Stored);
         let dense = self.stages.promises.idle_experts == IdleExperts::Dense;
-        Ok(dense && !moments.reached(expert)?)
+        Ok(dense && !moments.reached(self.stages.expert_input(layer, expert))?)
     }
 }
 
 impl TensorSource for UnwrittenModel<'_> {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
-        let weight = self.stages.kept.tensor(id)?;
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        let weight = self.stages.kept.weight(id)?;
         let (Some(ratios), TensorId::Layer(layer, LayerTensor::Linear(linear))) =
             (&self.ratios, id)
         else {
@@ -134,6 +134,6 @@ impl TensorSource for UnwrittenModel<'_> {
         if self.is_left_dense(layer, linear)? {
             return Ok(weight);
         }
-        Ok(self.masked(layer, shape, ratios[layer], weight)?)
+        Ok(StoredWeight::alone(self.masked(layer, shape, ratios[layer], weight.into_plain()?)?)?)
     }
 }

@@ -18,7 +18,7 @@ pub(super) trait LayerWork<'a> {
         &self,
         stages: Stages<'a>,
         at: &mut AtLayer<'_>,
-        output: &mut Output,
+        output: &mut Output<'_>,
         task: PruneTask<'_>,
     ) -> Result<PrunedLayer, Error>;
 
@@ -38,7 +38,7 @@ impl<'a, W: Worker<'a>> LayerWork<'a> for W {
         &self,
         stages: Stages<'a>,
         at: &mut AtLayer<'_>,
-        output: &mut Output,
+        output: &mut Output<'_>,
         task: PruneTask<'_>,
     ) -> Result<PrunedLayer, Error> {
         prune_layer(self, stages, at, output, task)

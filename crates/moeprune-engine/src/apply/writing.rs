@@ -2,149 +2,120 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::mpsc, thread};
 
-use moeprune_checkpoint::{
-    OutputDirectory, PlannedTensor, ShardedWriter, StoredTensor, count_zeros,
-};
-use moeprune_core::{LayerTensor, LinearId, TensorBytes, TensorId, TensorSink, TensorSource};
+use moeprune_checkpoint::{Checkpoint, PartWriter, count_zeros};
+use moeprune_core::{LayerTensor, LinearId, TensorBytes, TensorId, TensorSource};
 
 use super::{
     KeptExperts,
     worker::{Holds, Worker},
 };
-use crate::{
-    Error, Progress,
-    session::{LayerZeros, Session},
-};
+use crate::{Error, Progress, Run, session::LayerZeros};
 
-/// The checkpoint being written, in a hidden sibling of its final place.
-pub(super) struct Output {
-    writer: ShardedWriter,
+/// The checkpoint that is written, in a hidden sibling of its final place.
+pub(super) struct Output<'a> {
+    /// From which what stays as it is is copied.
+    origin: &'a Checkpoint,
+    /// The model that is left after the expert stage.
+    kept: &'a KeptExperts<'a>,
+    writer: PartWriter,
     zeros: LayerZeros,
 }
 
-/// Bytes copied before somebody is asked whether to go on.
+/// Bytes copied before the run can be stopped.
 const COPIED_AT_ONCE: u64 = 1 << 29;
 
 /// Tensors on their way to the disk while the next are worked on.
 const QUEUE: usize = 3;
 
-impl Output {
-    /// Puts everything but the weights into the directory and plans the shards; what the session
+impl<'o> Output<'o> {
+    /// Puts everything but the weights into the run's directory and plans the shards; what its session
     /// says was written before counts as written.
     pub(super) fn open(
-        directory: &OutputDirectory,
-        kept: &KeptExperts<'_>,
-        session: &Session,
+        run: &Run<'o>,
+        kept: &'o KeptExperts<'o>,
         progress: &mut dyn Progress,
     ) -> Result<Self, Error> {
-        let source = kept.source();
-        let layers = kept.spec().layers.len();
+        let Run { origin, output: directory, session, .. } = run;
+        let origin = *origin;
         let experts: Vec<usize> =
             kept.spec().layers.iter().map(|l| l.moe().map_or(0, |m| m.experts)).collect();
-        let config = source.config_with_experts(&experts)?;
-        let mut tensors = Vec::new();
-        for stored in outside_layers(kept) {
-            tensors.push(planned(kept, stored, None)?);
-        }
-        for layer in 0..layers {
-            for (stored, part) in layer_tensors(kept, layer) {
-                tensors.push(planned(kept, stored, Some(part))?);
-            }
-        }
-        for (path, why) in directory.copy_auxiliary(source)?.left_out {
+        let config = origin.config_with_experts(&experts)?;
+        let layout = origin.output_layout(kept.spec(), &|layer, e| kept.index_of(layer, e))?;
+        for (path, why) in directory.copy_auxiliary(origin)?.left_out {
             progress.note(&format!("not copied: {} ({why})", path.display()));
         }
         directory.write_config(&config)?;
-        let mut writer = ShardedWriter::resume(directory.path(), source.output_form(), tensors)?;
+        let mut writer = PartWriter::resume(directory.path(), origin.output_form(), layout)?;
         directory.check_room(writer.planned_bytes())?;
         if session.outside_written() {
-            for stored in outside_layers(kept) {
-                writer.mark_written(&stored.name)?;
-            }
+            writer.mark_written(None)?;
         }
         for layer in 0..session.written()?.len() {
-            for (_, part) in layer_tensors(kept, layer) {
-                writer.mark_written(&source.name_of(part)?)?;
-            }
+            writer.mark_written(Some(layer))?;
         }
-        Ok(Self { writer, zeros: LayerZeros::default() })
+        Ok(Self { origin, kept, writer, zeros: LayerZeros::default() })
     }
 
-    /// Bytes that will be written of a layer.
-    pub(super) fn layer_bytes(&self, kept: &KeptExperts<'_>, layer: usize) -> u64 {
-        layer_tensors(kept, layer).iter().map(|(stored, _)| stored.bytes).sum()
+    /// About the bytes that will be written of a layer.
+    pub(super) fn layer_bytes(&self, layer: usize) -> u64 {
+        self.writer.layout().of(Some(layer)).map(|tensor| tensor.source_bytes).sum()
     }
 
     /// Copies embeddings, final norm, head, and tensors that play no known part.
-    pub(super) fn copy_outside_layers(&mut self, kept: &KeptExperts<'_>) -> Result<(), Error> {
-        let names: Vec<(String, &StoredTensor)> =
-            outside_layers(kept).map(|stored| (stored.name.clone(), stored)).collect();
-        self.copy(kept, &names, &mut |_| ControlFlow::Continue(()))
+    pub(super) fn copy_outside_layers(&mut self) -> Result<(), Error> {
+        Ok(self.writer.copy_outside_layers(self.origin)?)
     }
 
     /// Writes a layer whose weights stay as they are. What its experts' going does not touch is
     /// copied from file to file.
     pub(super) fn copy_layer(
         &mut self,
-        kept: &KeptExperts<'_>,
         layer: usize,
         watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let mut copied = Vec::new();
-        for (stored, part) in layer_tensors(kept, layer) {
-            let name = kept.source().name_of(part)?;
-            if kept.is_as_stored(part) {
-                copied.push((name, stored));
-            } else {
-                let tensor = kept.tensor(part).map_err(Error::stage("reading weights", layer))?;
-                self.put(&name, &tensor)?;
+        for part in self.parts_of(layer) {
+            match self.kept.stored_as(part) {
+                Some(source) => copied.push((part, source)),
+                None => self.put_of(layer, part)?,
             }
         }
-        self.copy(kept, &copied, watch)
+        self.copy(&copied, watch)
     }
 
-    /// Writes everything of a layer but its experts: the zeroed Linears, and the rest as it is.
+    /// Writes everything of a layer but its experts' weights: the zeroed Linears, and the rest as it
+    /// is.
     pub(super) fn put_trunk(
         &mut self,
-        kept: &KeptExperts<'_>,
         layer: usize,
         masked: &BTreeMap<LinearId, TensorBytes<'static>>,
     ) -> Result<(), Error> {
         let mut copied = Vec::new();
-        for (stored, part) in layer_tensors(kept, layer) {
-            match part {
-                TensorId::Layer(_, LayerTensor::Linear(linear)) if linear.expert().is_none() => {
-                    let own;
-                    let tensor = match masked.get(&linear) {
-                        Some(tensor) => tensor,
-                        None => {
-                            own = kept
-                                .tensor(part)
-                                .map_err(Error::stage("reading weights", layer))?;
-                            &own
-                        }
-                    };
-                    self.put_linear(kept, layer, linear, tensor)?;
-                }
-                TensorId::Layer(_, LayerTensor::Linear(_)) => {}
-                part if kept.is_as_stored(part) => {
-                    copied.push((kept.source().name_of(part)?, stored));
-                }
-                part => {
-                    let tensor =
-                        kept.tensor(part).map_err(Error::stage("reading weights", layer))?;
-                    self.put(&kept.source().name_of(part)?, &tensor)?;
-                }
+        for part in self.parts_of(layer) {
+            let linear = match part {
+                TensorId::Layer(_, LayerTensor::Linear(linear)) => Some(linear),
+                _ => None,
+            };
+            match (linear, self.kept.stored_as(part)) {
+                (Some(linear), _) if linear.expert().is_some() => {}
+                (Some(linear), _) => match masked.get(&linear) {
+                    Some(tensor) => self.put_linear(layer, linear, tensor)?,
+                    None => {
+                        let tensor = read(self.kept, layer, part)?;
+                        self.put_linear(layer, linear, &tensor)?;
+                    }
+                },
+                (None, Some(source)) => copied.push((part, source)),
+                (None, None) => self.put_of(layer, part)?,
             }
         }
-        self.copy(kept, &copied, &mut |_| ControlFlow::Continue(()))
+        self.copy(&copied, &mut |_| ControlFlow::Continue(()))
     }
 
     /// Runs `work` and writes what it hands over meanwhile, on another thread; what is on a device
     /// is fetched on a third. All on this thread if the worker's steps are not to overlap.
     pub(super) fn write_behind<'a, W: Worker<'a>>(
         &mut self,
-        kept: &KeptExperts<'_>,
         worker: &W,
         layer: usize,
         work: impl FnOnce(
@@ -152,9 +123,8 @@ impl Output {
         ) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut put = |linear, tensor: TensorBytes<'a>| {
-            worker.write(tensor.bytes().len() as u64, &mut || {
-                self.put_linear(kept, layer, linear, &tensor)
-            })
+            worker
+                .write(tensor.bytes().len() as u64, &mut || self.put_linear(layer, linear, &tensor))
         };
         if !worker.overlaps() {
             return work(&mut |linear, finished| put(linear, worker.fetch(finished)?));
@@ -202,9 +172,18 @@ impl Output {
         Ok(self.writer.finish()?.bytes)
     }
 
+    /// The parts of a layer in the order of their tensors.
+    fn parts_of(&self, layer: usize) -> Vec<TensorId> {
+        let tensors = self.writer.layout().of(Some(layer));
+        tensors.flat_map(|tensor| tensor.parts.iter().copied()).collect()
+    }
+
+    fn put_of(&mut self, layer: usize, part: TensorId) -> Result<(), Error> {
+        Ok(self.writer.put(part, &read(self.kept, layer, part)?)?)
+    }
+
     fn put_linear(
         &mut self,
-        kept: &KeptExperts<'_>,
         layer: usize,
         linear: LinearId,
         tensor: &TensorBytes<'_>,
@@ -218,37 +197,54 @@ impl Output {
         if linear.expert().is_some() {
             self.zeros.experts += zeros;
         }
-        self.put(&kept.source().name_of(TensorId::linear(layer, linear))?, tensor)
+        Ok(self.writer.put(TensorId::linear(layer, linear), tensor)?)
     }
 
-    fn put(&mut self, name: &str, tensor: &TensorBytes<'_>) -> Result<(), Error> {
-        self.writer.put(name, tensor).map_err(Error::stage("writing", None))
-    }
-
+    /// Copies parts, given as pairs of the part here and in the source.
     fn copy(
         &mut self,
-        kept: &KeptExperts<'_>,
-        tensors: &[(String, &StoredTensor)],
+        pairs: &[(TensorId, TensorId)],
         watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        // In the order of the files, so that neighbours are copied as one; in parts, so that
-        // somebody can ask to stop.
-        let mut part = Vec::new();
+        // In the order of the files, so that neighbours are copied as one; in portions, so that the
+        // caller can stop the copying. What an expert has in one slab stays together.
+        let mut portion: Vec<(TensorId, TensorId)> = Vec::new();
         let mut bytes = 0;
-        for (place, (name, stored)) in tensors.iter().enumerate() {
-            part.push((&**name, &*stored.name));
-            bytes += stored.bytes;
-            if bytes >= COPIED_AT_ONCE || place + 1 == tensors.len() {
-                self.writer.copy_all(&part, kept.source(), &mut |_| {})?;
-                if watch(bytes).is_break() {
-                    return Err(Error::Stopped);
-                }
-                part.clear();
+        for &(part, source) in pairs {
+            let same_expert =
+                portion.last().is_some_and(|(last, _)| last.expert() == part.expert());
+            if bytes >= COPIED_AT_ONCE && !(same_expert && part.expert().is_some()) {
+                self.copy_portion(&mut portion, bytes, watch)?;
                 bytes = 0;
             }
+            let (_, place) = self.writer.layout().place_of(part)?;
+            bytes += place.bytes().end - place.bytes().start;
+            portion.push((part, source));
         }
-        Ok(())
+        if portion.is_empty() {
+            return Ok(());
+        }
+        self.copy_portion(&mut portion, bytes, watch)
     }
+
+    fn copy_portion(
+        &mut self,
+        portion: &mut Vec<(TensorId, TensorId)>,
+        bytes: u64,
+        watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.writer.copy(portion, self.origin, &mut |_| {})?;
+        portion.clear();
+        if watch(bytes).is_break() { Err(Error::Stopped) } else { Ok(()) }
+    }
+}
+
+fn read<'a>(
+    kept: &'a KeptExperts<'_>,
+    layer: usize,
+    part: TensorId,
+) -> Result<TensorBytes<'a>, Error> {
+    kept.tensor(part).map_err(Error::stage("reading weights", layer))
 }
 
 /// Fetches what is on a device one tensor ahead of the receiver's reader.
@@ -269,40 +265,4 @@ where
         }
     });
     take
-}
-
-/// Tensors that belong to no layer, or to none that is understood, in the source's order.
-fn outside_layers<'a>(kept: &KeptExperts<'a>) -> impl Iterator<Item = &'a StoredTensor> {
-    let source = kept.source();
-    let outside = |t: &&StoredTensor| !matches!(t.part, Some(TensorId::Layer(..)));
-    source.tensors().filter(outside).filter(|tensor| !source.is_left_out(tensor))
-}
-
-/// The tensors a layer still has, in the source's order, and the part each plays in the pruned
-/// model.
-fn layer_tensors<'a>(kept: &KeptExperts<'a>, layer: usize) -> Vec<(&'a StoredTensor, TensorId)> {
-    kept.source()
-        .tensors()
-        .filter_map(|stored| match stored.part? {
-            part @ TensorId::Layer(l, _) if l == layer => match part.expert() {
-                None => Some((stored, part)),
-                Some(source) => Some((stored, part.with_expert(kept.index_of(layer, source)?))),
-            },
-            _ => None,
-        })
-        .collect()
-}
-
-fn planned(
-    kept: &KeptExperts<'_>,
-    stored: &StoredTensor,
-    part: Option<TensorId>,
-) -> Result<PlannedTensor, Error> {
-    let shape = part.and_then(|part| kept.spec().part(part));
-    let shape = shape.map_or_else(|| stored.shape.clone(), |part| part.shape);
-    let name = match part {
-        None => stored.name.clone(),
-        Some(part) => kept.source().name_of(part)?,
-    };
-    Ok(PlannedTensor { name, dtype: stored.dtype, shape })
 }

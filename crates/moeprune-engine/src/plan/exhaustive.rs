@@ -1,16 +1,17 @@
 //! The expert stage by trying every subset: NAEE (Lu et al., arXiv 2402.14800).
 
 use candle_core::{DType, Device, Tensor};
-use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{ExpertBudget, LayerPlan, LinearId, ModelSpec, MoeSpec, SurvivorReason};
+use moeprune_core::{
+    ExpertBudget, LayerPlan, LinearId, ModelSpec, MoeSpec, SurvivorReason, TensorSource,
+};
 use moeprune_model::{
-    ActivationSink, Error as ModelError, Expert, ExpertTensors, LayerTrunk, TrunkOutput,
+    ActivationSink, Error as ModelError, Expert, ExpertTensors, Gating, LayerTrunk, TrunkOutput,
 };
 use rayon::prelude::*;
 
 use super::{ExpertRequest, Router, budget::expert_budget, ranking::without};
 use crate::{
-    Calibration, Error, Execution, Progress,
+    Calibration, Error, Execution, Job, Model,
     finite::Finite,
     walk::{Route, walk},
 };
@@ -22,15 +23,14 @@ use crate::{
 /// goes, the first in lexicographic order among equals. Each layer reads what the unpruned layers
 /// before it give. A layer's experts are in memory together, and what each makes of a block.
 pub(crate) fn drop_least_missed(
-    checkpoint: &Checkpoint,
+    job: &mut Job<'_>,
     calibration: &Calibration,
     request: &ExpertRequest,
-    execution: &Execution,
-    progress: &mut dyn Progress,
 ) -> Result<Vec<LayerPlan>, Error> {
-    let Some(budget) = expert_budget(checkpoint.spec(), request)? else { return Ok(Vec::new()) };
+    let Job { model, execution, .. } = *job;
+    let Some(budget) = expert_budget(model.spec(), request)? else { return Ok(Vec::new()) };
     let keep = keep_of(budget)?;
-    let (spec, source) = (checkpoint.spec(), &Finite(checkpoint));
+    let (spec, source) = (model.spec(), &Finite(model));
     let blocks = &calibration.blocks;
     let experts = |layer: usize| spec.layers[layer].moe().map_or(0, |moe| moe.experts);
     let work = |layer| blocks.tokens() * (1 + experts(layer) as u64);
@@ -46,13 +46,13 @@ pub(crate) fn drop_least_missed(
         work: &work,
     };
     let mut plans = Vec::new();
-    walk(&route, progress, |mut at| {
+    walk(&route, job.progress, |mut at| {
         let (layer, experts) = (at.layer, experts(at.layer));
         let mut hidden = at.take_hidden();
         let whole = WholeLayer::load(source, spec, layer, execution)?;
         let mut losses = match spec.layers[layer].moe() {
             None => None,
-            Some(moe) => Some(Losses::new(checkpoint, layer, moe, moe.experts - keep)?),
+            Some(moe) => Some(Losses::new(model, layer, moe, moe.experts - keep)?),
         };
         for state in &mut hidden {
             let (batch, len, _) = state.dims3()?;
@@ -78,7 +78,7 @@ struct WholeLayer {
 
 impl WholeLayer {
     fn load(
-        source: &Finite<'_>,
+        source: &dyn TensorSource,
         spec: &ModelSpec,
         layer: usize,
         execution: &Execution,
@@ -87,7 +87,7 @@ impl WholeLayer {
         let trunk = LayerTrunk::load(source, spec, layer, compute)?;
         let experts = (0..spec.layers[layer].moe().map_or(0, |moe| moe.experts))
             .map(|e| {
-                let tensors = ExpertTensors::read(source, layer, e)?;
+                let tensors = ExpertTensors::read(source, spec, layer, e)?;
                 Expert::load(&tensors, spec, layer, e, compute)
             })
             .collect::<Result<Vec<_>, ModelError>>()?;
@@ -188,32 +188,19 @@ fn on_host(tensor: &Tensor) -> Result<Vec<f32>, Error> {
 /// What each subset costs.
 struct Losses {
     router: Router,
+    gating: Gating,
     experts: usize,
-    top_k: usize,
-    renormalize: bool,
     subsets: Vec<Vec<usize>>,
     losses: Vec<f64>,
 }
 
 impl Losses {
-    fn new(
-        checkpoint: &Checkpoint,
-        layer: usize,
-        moe: &MoeSpec,
-        dropped: usize,
-    ) -> Result<Self, Error> {
-        let Some(renormalize) = moe.router.plain_softmax() else {
-            let kind = moe.router.kind();
-            let what =
-                format!("layer {layer}: no subsets are tried with a router of kind `{kind}`");
-            return Err(Error::Request(what));
-        };
+    fn new(model: &dyn Model, layer: usize, moe: &MoeSpec, dropped: usize) -> Result<Self, Error> {
         let subsets = subsets(moe.experts, dropped);
         Ok(Self {
-            router: Router::read(checkpoint, layer)?,
+            router: Router::read(model, layer)?,
+            gating: Gating::of(moe, layer)?,
             experts: moe.experts,
-            top_k: moe.top_k,
-            renormalize,
             losses: vec![0.0; subsets.len()],
             subsets,
         })
@@ -232,7 +219,8 @@ impl Losses {
             })
             .collect();
         let none = vec![false; self.experts];
-        let dense: Vec<Vec<f64>> = logits.iter().map(|token| self.weights(token, &none)).collect();
+        let dense: Vec<Vec<f64>> =
+            logits.iter().map(|token| self.gating.gates_without(token, &none)).collect();
         let (this, logits, dense) = (&*self, &logits, &dense);
         let squares: Vec<f64> = this
             .subsets
@@ -241,7 +229,7 @@ impl Losses {
                 let gone: Vec<bool> = (0..this.experts).map(|e| subset.contains(&e)).collect();
                 let mut difference = vec![0.0; hidden];
                 let change = |(token, (logits, dense)): (usize, (&Vec<f64>, &Vec<f64>))| -> f64 {
-                    let left = this.weights(logits, &gone);
+                    let left = this.gating.gates_without(logits, &gone);
                     difference.fill(0.0);
                     for (e, (new, old)) in left.iter().zip(dense).enumerate() {
                         if new == old {
@@ -262,24 +250,6 @@ impl Losses {
         }
     }
 
-    /// The weight of each expert for a token when some cannot be chosen.
-    fn weights(&self, logits: &[f64], gone: &[bool]) -> Vec<f64> {
-        let left = || (0..self.experts).filter(|&e| !gone[e]);
-        let largest = left().map(|e| logits[e]).fold(f64::NEG_INFINITY, f64::max);
-        let mut chosen: Vec<(usize, f64)> =
-            left().map(|e| (e, (logits[e] - largest).exp())).collect();
-        let total: f64 = chosen.iter().map(|(_, weight)| weight).sum();
-        // Stable: the lower index comes first among equals.
-        chosen.sort_by(|a, b| b.1.total_cmp(&a.1));
-        chosen.truncate(self.top_k);
-        let sum = if self.renormalize { chosen.iter().map(|(_, w)| w).sum() } else { total };
-        let mut weights = vec![0.0; self.experts];
-        for (expert, weight) in chosen {
-            weights[expert] = weight / sum;
-        }
-        weights
-    }
-
     fn least(mut self) -> Vec<usize> {
         let least = (0..self.losses.len()).reduce(|best, other| {
             if self.losses[other] < self.losses[best] { other } else { best }
@@ -293,11 +263,15 @@ mod tests {
     use std::path::Path;
 
     use moeprune_capture::{TokenBlocks, embed_blocks};
+    use moeprune_checkpoint::Checkpoint;
     use moeprune_core::{CorpusTag, Plan, Sparsity};
     use moeprune_model::{Compute, DecoderLayer, Embedding, Layer, NoSink};
+    use moeprune_score::{Magnitude, PerRow, Rounding, Uniform};
 
     use super::*;
-    use crate::{BudgetSpread, Silent, apply::KeptExperts};
+    use crate::{
+        BudgetSpread, ExpertStage, Pipeline, Scored, Silent, Stage, WeightStage, apply::KeptExperts,
+    };
 
     #[test]
     fn subsets_are_all_and_in_order() {
@@ -307,6 +281,18 @@ mod tests {
             assert_eq!(subsets(n, r).len() as f64, combinations(n, r));
         }
         assert_eq!(combinations(128, 64).log10().floor(), 37.0);
+    }
+
+    fn searching() -> Pipeline {
+        Pipeline {
+            experts: ExpertStage::Searched { most_subsets: 1000 },
+            weights: WeightStage::Scored(Scored {
+                scorer: Stage::new(Box::new(Magnitude)),
+                pattern: Stage::new(Box::new(PerRow)),
+                rounding: Rounding::Exact,
+            }),
+            allocator: Stage::new(Box::new(Uniform)),
+        }
     }
 
     fn plan_of(layers: Vec<LayerPlan>) -> Plan {
@@ -346,13 +332,17 @@ mod tests {
                 spread: BudgetSpread::Uniform,
                 protect_super_experts: false,
             };
-            let on = Execution::cpu();
             let compute = Compute::cpu();
             let embedding = Embedding::load(&checkpoint, spec, &compute).unwrap();
             let hidden = embed_blocks(&embedding, &blocks, 1).unwrap();
             let calibration = Calibration { blocks, tag };
-            let found =
-                drop_least_missed(&checkpoint, &calibration, &request, &on, &mut Silent).unwrap();
+            let mut job = Job {
+                model: &checkpoint,
+                pipeline: &searching(),
+                execution: &Execution::cpu(),
+                progress: &mut Silent,
+            };
+            let found = drop_least_missed(&mut job, &calibration, &request).unwrap();
             let n = spec.layers[0].moe().unwrap().experts;
             let outputs = |plan: &Plan| -> Vec<Vec<f32>> {
                 let kept = KeptExperts::new(&checkpoint, plan);

@@ -2,31 +2,29 @@
 
 mod budget;
 mod exhaustive;
+mod expert_layers;
+mod experts;
+mod grouping;
 mod ranking;
 mod request;
 mod survivors;
 
 pub use budget::expert_budget;
+pub use experts::PlanInputs;
 pub use request::{BudgetSpread, ExpertRequest, PruneRequest, WeightTarget};
-pub use survivors::{Router, choose_survivors};
+pub use survivors::Router;
 pub(crate) use survivors::{check_clusters, check_survivors, choose_survivors_in};
 
-use moeprune_checkpoint::Checkpoint;
+use std::collections::BTreeSet;
+
 use moeprune_core::{
-    ExpertBudget, LayerBehaviour, LayerPlan, ModelSpec, Observation, ParameterCounts, Partition,
-    Plan, SameModel, Sparsity, UnstructuredPlan, unstructured_ratio,
+    ExpertBudget, LayerPlan, LinearId, ModelSpec, Observation, ParameterCounts, Plan, SameModel,
+    Sparsity, UnstructuredPlan, unstructured_ratio,
 };
-use moeprune_model::check_runnable;
-use rayon::prelude::*;
 
-use crate::{Calibration, Error, ExpertStage, Grouped, Job, Pipeline, Progress};
+use crate::{Error, ExpertStage, Job, Model, Pipeline, Progress, TOOL};
 
-use self::{
-    budget::contract,
-    exhaustive::{check_subsets, drop_least_missed},
-    ranking::Protected,
-    survivors::select,
-};
+use self::exhaustive::check_subsets;
 
 /// Version of the plan format this crate writes and reads.
 pub const PLAN_FORMAT: u32 = 1;
@@ -35,50 +33,36 @@ impl Job<'_> {
     /// Decides which experts go and how sparse the rest becomes. A pure function of its arguments:
     /// the same model, observation, request and stages give the same plan.
     ///
-    /// Reads headers and routers, nothing else. Where choosing a cluster's survivor takes reading
+    /// Reads headers and routers, and nothing else unless the expert stage runs the model. Where choosing a cluster's survivor takes reading
     /// experts ([`ExpertSelector::reads_experts`](moeprune_core::ExpertSelector::reads_experts): by
     /// default where a cluster has three or more), the layer's survivors are left open, for
-    /// [`choose_survivors`] or [`apply`](Self::apply).
+    /// [`choose_survivors`](Self::choose_survivors) or [`apply`](Self::apply).
+    ///
+    /// The expert stage that tries every subset of a layer's experts on what the layer makes of
+    /// calibration text (NAEE; Lu et al., arXiv 2402.14800) runs the model once, and each layer's
+    /// experts on all tokens; it needs [`PlanInputs::calibration`].
     ///
     /// # Errors
     /// If the request does not fit the model (top-k above the experts left, a total that cannot be
-    /// reached), if an observation is needed and missing or of another model, or if a stage fails.
-    pub fn plan(
+    /// reached), if an observation or a calibration text is needed and missing or of another model,
+    /// or if a stage fails.
+    pub fn plan<'i>(
         &mut self,
         request: &PruneRequest,
-        observation: Option<&Observation>,
+        inputs: impl Into<PlanInputs<'i>>,
     ) -> Result<Plan, Error> {
-        note_storage(self.model, observation, self.progress)?;
-        let begun = Begun::new(self.model, observation, request, self.pipeline)?;
-        if self.pipeline.experts.needs().calibration && request.experts.share > Sparsity::ZERO {
-            return Err(Error::Request(NEEDS_CALIBRATION.into()));
+        let inputs = inputs.into();
+        let Job { model, pipeline, .. } = *self;
+        note_storage(model, inputs.observation, self.progress)?;
+        let begun = Begun::new(model, inputs.observation, request, pipeline)?;
+        let layers = pipeline.experts.plan(self, &request.experts, inputs)?;
+        let mut plan = begun.finish(layers, inputs.observation, request, pipeline)?;
+        if let Some(calibration) = inputs.calibration
+            && pipeline.experts.needs().calibration
+        {
+            plan.corpora.push(calibration.tag.clone());
+            plan.corpora.dedup();
         }
-        let layers = expert_stage(self.model, observation, request, self.pipeline, self.progress)?;
-        begun.finish(layers, observation, request, self.pipeline)
-    }
-
-    /// As [`plan`](Self::plan), for the expert stage that tries every subset of a layer's experts on
-    /// what the layer makes of calibration text (NAEE; Lu et al., arXiv 2402.14800). Runs the model
-    /// once, and each layer's experts on all tokens.
-    ///
-    /// # Errors
-    /// As [`plan`](Self::plan); if there are more subsets than the pipeline allows, or the budget is
-    /// not uniform.
-    pub fn plan_searched(
-        &mut self,
-        request: &PruneRequest,
-        calibration: &Calibration,
-        observation: Option<&Observation>,
-    ) -> Result<Plan, Error> {
-        note_storage(self.model, observation, self.progress)?;
-        let begun = Begun::new(self.model, observation, request, self.pipeline)?;
-        check_runnable(begun.spec)?;
-        let Job { model, execution, .. } = *self;
-        let layers =
-            drop_least_missed(model, calibration, &request.experts, execution, self.progress)?;
-        let mut plan = begun.finish(layers, observation, request, self.pipeline)?;
-        plan.corpora.push(calibration.tag.clone());
-        plan.corpora.dedup();
         Ok(plan)
     }
 }
@@ -92,16 +76,16 @@ struct Begun<'a> {
 impl<'a> Begun<'a> {
     /// Refuses what cannot work.
     fn new(
-        checkpoint: &'a Checkpoint,
+        model: &'a dyn Model,
         observation: Option<&Observation>,
         request: &PruneRequest,
         pipeline: &Pipeline,
     ) -> Result<Self, Error> {
-        let spec = checkpoint.spec();
-        let fingerprint = checkpoint.fingerprint()?;
+        let spec = model.spec();
+        let fingerprint = model.fingerprint()?;
         check_request(spec, request, pipeline)?;
         if let Some(observation) = observation {
-            check_observation(observation, checkpoint)?;
+            check_observation(observation, model)?;
         }
         Ok(Self { spec, fingerprint })
     }
@@ -116,7 +100,7 @@ impl<'a> Begun<'a> {
         let unstructured = unstructured_stage(self.spec, &layers, request, pipeline)?;
         Ok(Plan {
             format: PLAN_FORMAT,
-            tool: concat!("moeprune ", env!("CARGO_PKG_VERSION")).to_owned(),
+            tool: TOOL.to_owned(),
             model_fingerprint: self.fingerprint,
             observation_sha256: observation.map(moeprune_capture::observation_sha256),
             corpora: observation.map(|o| o.corpora.clone()).unwrap_or_default(),
@@ -129,12 +113,12 @@ impl<'a> Begun<'a> {
 
 /// Notes an observation of the same model in other files.
 fn note_storage(
-    checkpoint: &Checkpoint,
+    model: &dyn Model,
     observation: Option<&Observation>,
     progress: &mut dyn Progress,
 ) -> Result<(), Error> {
     if let Some(observation) = observation
-        && checkpoint.is_of(&observation.model_fingerprint)? == SameModel::StoredOtherwise
+        && model.is_of(&observation.model_fingerprint)? == SameModel::StoredOtherwise
     {
         progress.note(&stored_otherwise("observation"));
     }
@@ -179,9 +163,6 @@ pub fn check_request(
     ratio_left(request, pipeline, counts.linears, each * removed as u64).map(|_| ())
 }
 
-const NEEDS_CALIBRATION: &str =
-    "trying all subsets runs the model: pass --calibration FILE to `plan`, or use `prune`";
-
 /// A total that removing experts alone exceeds by no more than this share is met.
 const TOTAL_TOLERANCE: f64 = 5e-4;
 
@@ -213,17 +194,14 @@ fn ratio_left(
 }
 
 /// Refuses an observation that is not of this model.
-pub(crate) fn check_observation(
-    observation: &Observation,
-    checkpoint: &Checkpoint,
-) -> Result<(), Error> {
-    let spec = checkpoint.spec();
-    if checkpoint.is_of(&observation.model_fingerprint)? == SameModel::No {
+pub(crate) fn check_observation(observation: &Observation, model: &dyn Model) -> Result<(), Error> {
+    let spec = model.spec();
+    if model.is_of(&observation.model_fingerprint)? == SameModel::No {
         return Err(Error::Request(format!(
             "the observation is of another model (fingerprint {}, this model's is {}); observe \
              this model",
             observation.model_fingerprint,
-            checkpoint.fingerprint()?
+            model.fingerprint()?
         )));
     }
     if observation.layers.len() != spec.layers.len() {
@@ -234,6 +212,13 @@ pub(crate) fn check_observation(
         )));
     }
     for (l, (seen, layer)) in observation.layers.iter().zip(&spec.layers).enumerate() {
+        let sites: BTreeSet<LinearId> = spec.linears(l).iter().map(|linear| linear.reads).collect();
+        if let Some(site) = seen.inputs.keys().find(|site| !sites.contains(site)) {
+            return Err(Error::Request(format!(
+                "the observation has sums under {site} in layer {l}, where no Linear of the model \
+                 has its own; observe this model again"
+            )));
+        }
         let (seen, experts) =
             (seen.routing.as_ref().map(|r| r.experts()), layer.moe().map(|m| m.experts));
         if seen.is_some() && seen != experts {
@@ -243,128 +228,6 @@ pub(crate) fn check_observation(
                 seen.unwrap_or(0),
                 experts.unwrap_or(0)
             )));
-        }
-    }
-    Ok(())
-}
-
-fn expert_stage(
-    checkpoint: &Checkpoint,
-    observation: Option<&Observation>,
-    request: &PruneRequest,
-    pipeline: &Pipeline,
-    progress: &mut dyn Progress,
-) -> Result<Vec<LayerPlan>, Error> {
-    let Some(budget) = expert_budget(checkpoint.spec(), &request.experts)? else {
-        return Ok(Vec::new());
-    };
-    let protect = request.experts.protect_super_experts;
-    if observation.is_none() && (protect || pipeline.experts.needs().observation) {
-        return Err(Error::Request(format!(
-            "{} needs an observation: run `moeprune observe` first and pass --observation FILE",
-            if protect { "protecting super experts" } else { "this way of choosing experts" }
-        )));
-    }
-    let routers = routers(checkpoint)?;
-    let behaviours: Vec<LayerBehaviour<'_>> = routers
-        .iter()
-        .map(|router| {
-            Ok(LayerBehaviour {
-                layer: router.layer,
-                router: router.view()?,
-                routing: observation.and_then(|o| o.layers[router.layer].routing.as_ref()),
-            })
-        })
-        .collect::<Result<_, Error>>()?;
-    let protected = if protect { Protected::find(&behaviours)? } else { Protected::none() };
-    match &pipeline.experts {
-        ExpertStage::Ranked(saliency) => {
-            ranking::rank(&**saliency, &behaviours, &budget, &protected)
-        }
-        ExpertStage::Grouped(grouped) => {
-            group(checkpoint, &behaviours, (budget, &protected), grouped, progress)
-        }
-        ExpertStage::Searched { .. } => Err(Error::Request(NEEDS_CALIBRATION.into())),
-    }
-}
-
-/// Groups alike experts; which of each group survives is left open where that takes reading them.
-fn group(
-    checkpoint: &Checkpoint,
-    behaviours: &[LayerBehaviour<'_>],
-    (budget, protected): (ExpertBudget, &Protected),
-    grouped: &Grouped,
-    progress: &mut dyn Progress,
-) -> Result<Vec<LayerPlan>, Error> {
-    progress.begin("clustering experts", behaviours.len() as u64, "layers");
-    let distances = behaviours
-        .par_iter()
-        .enumerate()
-        .map(|(index, behaviour)| {
-            let distances = grouped
-                .similarity
-                .distances(behaviour)
-                .map_err(Error::stage("similarity", behaviour.layer))?;
-            contract("similarity", behaviour.layer, behaviour.experts(), distances.len())?;
-            protected.set_apart(index, distances)
-        })
-        .collect::<Result<Vec<_>, Error>>()?;
-    let partitions = grouped
-        .clustering
-        .cluster(&distances, &budget)
-        .map_err(Error::stage("clustering", None))?;
-    check_partitions(behaviours, &partitions, budget)?;
-    progress.end();
-
-    behaviours
-        .iter()
-        .zip(partitions)
-        .enumerate()
-        .map(|(index, (behaviour, clusters))| {
-            protected.check_alone(index, behaviour.layer, &clusters)?;
-            let layer = behaviour.layer;
-            contract("clustering", layer, behaviour.experts(), clusters.experts())?;
-            if let ExpertBudget::Uniform { keep } = budget {
-                contract("clustering", layer, keep, clusters.len())?;
-            }
-            let tokens = behaviour.routing.map(|r| r.counts.clone()).unwrap_or_default();
-            let open = LayerPlan {
-                layer,
-                experts_before: behaviour.experts(),
-                clusters,
-                survivors: Vec::new(),
-                tokens,
-                dropped: Vec::new(),
-            };
-            if grouped.selector.reads_experts(&open.clusters) {
-                return Ok(open);
-            }
-            select(checkpoint, behaviour.router, open, &*grouped.selector)
-        })
-        .collect()
-}
-
-/// Refuses a clustering that does not give what the budget asks of it.
-fn check_partitions(
-    behaviours: &[LayerBehaviour<'_>],
-    partitions: &[Partition],
-    budget: ExpertBudget,
-) -> Result<(), Error> {
-    if partitions.len() != behaviours.len() {
-        return Err(Error::Contract {
-            stage: "clustering",
-            layer: behaviours.first().map_or(0, |b| b.layer),
-            problem: format!("{} partitions for {} layers", partitions.len(), behaviours.len()),
-        });
-    }
-    if let ExpertBudget::Global { keep, min_per_layer } = budget {
-        let got: usize = partitions.iter().map(Partition::len).sum();
-        contract("clustering", behaviours[0].layer, keep, got)?;
-        for (behaviour, partition) in behaviours.iter().zip(partitions) {
-            let least = min_per_layer.min(behaviour.experts());
-            if partition.len() < least {
-                contract("clustering", behaviour.layer, least, partition.len())?;
-            }
         }
     }
     Ok(())
@@ -396,10 +259,10 @@ fn unstructured_stage(
 ///
 /// # Errors
 /// If one cannot be read or is not finite.
-pub fn routers(checkpoint: &Checkpoint) -> Result<Vec<Router>, Error> {
-    let layers = checkpoint.spec().layers.iter().enumerate();
+pub fn routers(model: &dyn Model) -> Result<Vec<Router>, Error> {
+    let layers = model.spec().layers.iter().enumerate();
     layers
         .filter(|(_, spec)| spec.moe().is_some())
-        .map(|(layer, _)| Router::read(checkpoint, layer))
+        .map(|(layer, _)| Router::read(model, layer))
         .collect()
 }

@@ -1,38 +1,34 @@
 //! Which expert of each cluster survives, where that takes reading experts.
 
-use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
     ClusteredLayer, ExpertSelector, ExpertWeights, LayerPlan, LinearId, MatrixView, MlpProjection,
     Plan, StageError, Survivor, TensorId, TensorSource,
 };
 
 use crate::{
-    Error, Grouped, Pipeline, Progress,
+    Error, Grouped, Job, Model,
     finite::Finite,
     session::{Record, Session},
 };
 
-/// Chooses the survivors that a plan leaves open. [`Job::apply`](crate::Job::apply) does so by itself.
-///
-/// # Errors
-/// If an expert cannot be read or is not finite, or the selector fails.
-pub fn choose_survivors(
-    checkpoint: &Checkpoint,
-    plan: &Plan,
-    pipeline: &Pipeline,
-    progress: &mut dyn Progress,
-) -> Result<Plan, Error> {
-    choose_survivors_in(&mut Session::in_memory(), checkpoint, plan, pipeline, progress)
+impl Job<'_> {
+    /// Chooses the survivors that a plan leaves open. [`apply`](Self::apply) does so by itself.
+    ///
+    /// # Errors
+    /// If an expert cannot be read or is not finite, or the selector fails.
+    pub fn choose_survivors(&mut self, plan: &Plan) -> Result<Plan, Error> {
+        choose_survivors_in(self, &mut Session::in_memory(), plan)
+    }
 }
 
-/// [`choose_survivors`] within a run: what was chosen before is not looked at again.
+/// [`Job::choose_survivors`] within a run: what was chosen before is not looked at again.
 pub(crate) fn choose_survivors_in(
+    job: &mut Job<'_>,
     session: &mut Session,
-    checkpoint: &Checkpoint,
     plan: &Plan,
-    pipeline: &Pipeline,
-    progress: &mut dyn Progress,
 ) -> Result<Plan, Error> {
+    let Job { model, pipeline, .. } = *job;
+    let progress = &mut *job.progress;
     let mut plan = plan.clone();
     let open = plan.layers.iter().filter(|layer| layer.is_open()).count();
     if open == 0 {
@@ -49,7 +45,7 @@ pub(crate) fn choose_survivors_in(
                 if progress.should_stop() {
                     return Err(Error::Stopped);
                 }
-                let router = Router::read(checkpoint, layer.layer)?;
+                let router = Router::read(model, layer.layer)?;
                 let Grouped { selector, .. } = pipeline.experts.grouped().ok_or_else(|| {
                     Error::Request(format!(
                         "the plan leaves the survivors of layer {} open, and its way of choosing \
@@ -57,7 +53,7 @@ pub(crate) fn choose_survivors_in(
                         layer.layer
                     ))
                 })?;
-                let chosen = select(checkpoint, router.view()?, layer.clone(), &**selector)?;
+                let chosen = select(model, router.view()?, layer.clone(), &**selector)?;
                 session.record(Record::Chosen(chosen.clone()))?;
                 chosen
             }
@@ -71,7 +67,7 @@ pub(crate) fn choose_survivors_in(
 
 /// Asks the selector for the survivors of one layer.
 pub(crate) fn select(
-    checkpoint: &Checkpoint,
+    model: &dyn Model,
     router: MatrixView<'_>,
     open: LayerPlan,
     selector: &dyn ExpertSelector,
@@ -79,7 +75,7 @@ pub(crate) fn select(
     let layer = open.layer;
     let tokens = (!open.tokens.is_empty()).then_some(open.tokens.as_slice());
     let clustered = ClusteredLayer { layer, partition: &open.clusters, router, tokens };
-    let stored = StoredExperts::new(checkpoint, layer, open.experts_before);
+    let stored = StoredExperts::new(model, layer, open.experts_before);
     let survivors =
         selector.select(&clustered, &stored).map_err(Error::stage("selection", layer))?;
     let plan = LayerPlan { survivors, tokens: Vec::new(), ..open };
@@ -176,8 +172,8 @@ impl Router {
     ///
     /// # Errors
     /// If it cannot be read or is not finite.
-    pub fn read(checkpoint: &Checkpoint, layer: usize) -> Result<Self, Error> {
-        let (spec, weights) = (checkpoint.spec(), Finite(checkpoint));
+    pub fn read(model: &dyn Model, layer: usize) -> Result<Self, Error> {
+        let (spec, weights) = (model.spec(), Finite(model));
         let tensor = weights
             .tensor(TensorId::linear(layer, LinearId::Router))
             .map_err(Error::stage("reading the router", layer))?;
@@ -203,7 +199,7 @@ impl Router {
     }
 }
 
-/// The experts of a layer as the checkpoint stores them.
+/// The experts of a layer as the model stores them.
 struct StoredExperts<'a> {
     weights: Finite<'a>,
     layer: usize,
@@ -213,13 +209,13 @@ struct StoredExperts<'a> {
 }
 
 impl<'a> StoredExperts<'a> {
-    fn new(checkpoint: &'a Checkpoint, layer: usize, experts: usize) -> Self {
+    fn new(model: &'a dyn Model, layer: usize, experts: usize) -> Self {
         let of = |projection| {
             let id = TensorId::linear(layer, LinearId::Expert(0, projection));
-            checkpoint.spec().part(id).map_or(0, |part| part.parameters() as usize)
+            model.spec().part(id).map_or(0, |part| part.parameters() as usize)
         };
         let projections = MlpProjection::ALL.into_iter().map(of).collect();
-        Self { weights: Finite(checkpoint), layer, experts, projections }
+        Self { weights: Finite(model), layer, experts, projections }
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use moeprune_checkpoint::{Checkpoint, FileIdentity};
 use moeprune_core::{CorpusTag, Observation, Plan};
+use moeprune_files::FileIdentity;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Execution, Pipeline};
+use crate::{Error, Execution, Model, Pipeline, TOOL};
 
 /// Everything that the result depends on.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -43,12 +43,12 @@ impl RunIdentity {
     ///
     /// # Errors
     /// If the model's files cannot be read.
-    pub fn new(command: &str, checkpoint: &Checkpoint) -> Result<Self, Error> {
+    pub fn new(command: &str, model: &dyn Model) -> Result<Self, Error> {
         Ok(Self {
             command: command.to_owned(),
-            tool: concat!("moeprune ", env!("CARGO_PKG_VERSION")).to_owned(),
-            model: checkpoint.fingerprint()?,
-            files: checkpoint.file_identities()?,
+            tool: TOOL.to_owned(),
+            model: model.fingerprint()?,
+            files: model.file_identities()?,
             ..Self::default()
         })
     }

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use moeprune_core::{
     AttentionProjection, AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerSpec,
     LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, RouterSpec,
-    StageError, TensorBytes, TensorId, TensorSource,
+    StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -49,11 +49,17 @@ impl Checkpoint {
     }
 }
 
-impl TensorSource for Checkpoint {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+impl Checkpoint {
+    fn read(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
         let name = name(id);
         let tensor = self.tensors.get(&name).ok_or_else(|| format!("no tensor {name}"))?;
         Ok(TensorBytes::new(tensor.dtype(), tensor.shape(), tensor.bytes())?)
+    }
+}
+
+impl TensorSource for Checkpoint {
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        Ok(StoredWeight::alone(self.read(id)?)?)
     }
 }
 
@@ -158,17 +164,17 @@ impl<'a> Pruned<'a> {
     }
 }
 
-impl TensorSource for Pruned<'_> {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+impl Pruned<'_> {
+    fn read(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
         let TensorId::Layer(layer, LayerTensor::Linear(linear)) = id else {
-            return self.source.tensor(id);
+            return self.source.read(id);
         };
-        let Some(kept) = self.kept.get(&layer) else { return self.source.tensor(id) };
+        let Some(kept) = self.kept.get(&layer) else { return self.source.read(id) };
         if let Some(expert) = linear.expert() {
             let old = kept.get(expert).ok_or("that expert was removed")?;
-            return self.source.tensor(TensorId::linear(layer, linear.with_expert(*old)));
+            return self.source.read(TensorId::linear(layer, linear.with_expert(*old)));
         }
-        let tensor = self.source.tensor(id)?;
+        let tensor = self.source.read(id)?;
         if linear != LinearId::Router {
             return Ok(tensor);
         }
@@ -176,6 +182,12 @@ impl TensorSource for Pruned<'_> {
         let rows: Vec<u8> =
             kept.iter().flat_map(|&e| tensor.bytes()[e * row..][..row].to_vec()).collect();
         Ok(TensorBytes::new(tensor.dtype(), [kept.len(), tensor.shape()[1]], rows)?)
+    }
+}
+
+impl TensorSource for Pruned<'_> {
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        Ok(StoredWeight::alone(self.read(id)?)?)
     }
 }
 
@@ -187,12 +199,18 @@ pub(crate) struct Replaced<'a> {
     pub(crate) by: Option<TensorBytes<'static>>,
 }
 
-impl TensorSource for Replaced<'_> {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+impl Replaced<'_> {
+    fn read(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
         if id != self.id {
-            return self.source.tensor(id);
+            return self.source.read(id);
         }
         self.by.clone().ok_or_else(|| "it is not in the file".into())
+    }
+}
+
+impl TensorSource for Replaced<'_> {
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        Ok(StoredWeight::alone(self.read(id)?)?)
     }
 }
 

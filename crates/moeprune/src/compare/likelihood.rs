@@ -39,19 +39,29 @@ impl Likelihood {
     }
 }
 
+/// Text that a model predicts.
+#[derive(Clone, Copy)]
+pub(crate) struct Prediction<'a> {
+    /// The model's weights.
+    pub(crate) source: &'a dyn TensorSource,
+    pub(crate) spec: &'a ModelSpec,
+    pub(crate) blocks: &'a TokenBlocks,
+    /// Where the model runs.
+    pub(crate) execution: &'a Execution,
+    /// What the work is called.
+    pub(crate) step: &'a str,
+}
+
 /// Runs all blocks through the model, layer after layer.
 pub(crate) fn likelihood(
-    source: &dyn TensorSource,
-    spec: &ModelSpec,
-    blocks: &TokenBlocks,
-    on: &Execution,
-    step: &str,
+    prediction: Prediction<'_>,
     progress: &mut dyn Progress,
 ) -> Result<Likelihood, Error> {
-    let compute = on.compute();
+    let Prediction { source, spec, blocks, execution, step } = prediction;
+    let compute = execution.compute();
     let tokens = blocks.tokens();
     let work: Vec<u64> = (0..spec.layers.len()).map(|layer| passes(spec, layer, tokens)).collect();
-    let (micro_batch, execution) = (on.micro_batch(), on);
+    let micro_batch = execution.micro_batch();
     let route =
         Route { source, spec, blocks: Some(blocks), micro_batch, execution, step, work: &work };
     let nothing = ObserverOptions { routing: false, inputs: false, hessians: false };

@@ -3,7 +3,7 @@
 mod likelihood;
 mod pictures;
 
-pub(crate) use likelihood::{Likelihood, likelihood};
+pub(crate) use likelihood::{Likelihood, Prediction, likelihood};
 pub use moeprune_core::comparison::{Comparison, Cut, LayerPicture};
 
 use std::{path::Path, time::Instant};
@@ -17,13 +17,12 @@ use moeprune_core::{
 use moeprune_eval::load_documents;
 
 use moeprune_engine::{
-    Execution, Job, KeptExperts, Pipeline, Progress, UnwrittenModel, choose_survivors,
-    tokenizer_for,
+    Execution, Job, KeptExperts, Pipeline, Progress, TOOL, UnwrittenModel, tokenizer_for,
 };
 
 use crate::{
-    Error, Evaluation, Recipe, Registry,
-    evaluation::{Score, evaluate_source},
+    Error, Evaluation, Recipe, Registry, Study,
+    evaluation::{Evaluated, Score, evaluate_model},
     planning::plan,
 };
 
@@ -56,61 +55,71 @@ pub struct Measures<'a> {
     pub skip_unpruned: bool,
 }
 
-/// Measures the unpruned model and each variant of it.
-///
-/// Nothing is written: experts that go are left out when the model is loaded, which gives what
-/// masking them in the router gives, and weights are zeroed on the way. Weights are masked by the
-/// observation's statistics, as with `statistics = "stored"`.
-///
-/// # Errors
-/// If a variant's recipe cannot be followed (a reconstruction needs more than an observation), or
-/// the model cannot be run.
-pub fn compare(
-    checkpoint: &Checkpoint,
-    observation: Option<&Observation>,
-    variants: &[Variant],
-    registry: &Registry,
-    measures: &Measures<'_>,
-    on: &Execution,
-    progress: &mut dyn Progress,
-) -> Result<Comparison, Error> {
-    let text = Text::read(checkpoint, measures)?;
-    let mut cuts = Vec::with_capacity(1 + variants.len());
-    if !measures.skip_unpruned {
-        let unpruned = Pruned::new(checkpoint, None, &nothing(), &Registry::built_in(), progress)?;
-        cuts.push(unpruned.cut(UNPRUNED, measures, text.as_ref(), on, progress)?);
+impl Study<'_> {
+    /// Measures the unpruned model and each variant of it.
+    ///
+    /// Nothing is written: experts that go are left out when the model is loaded, which gives what
+    /// masking them in the router gives, and weights are zeroed on the way. Weights are masked by the
+    /// observation's statistics, as with `statistics = "stored"`.
+    ///
+    /// # Errors
+    /// If a variant's recipe cannot be followed (a reconstruction needs more than an observation), or
+    /// the model cannot be run.
+    pub fn compare(
+        &mut self,
+        observation: Option<&Observation>,
+        variants: &[Variant],
+        measures: &Measures<'_>,
+    ) -> Result<Comparison, Error> {
+        let Study { checkpoint, registry, execution, .. } = *self;
+        let text = Text::read(checkpoint, measures)?;
+        let measured = Measured { measures, text: text.as_ref() };
+        let mut cuts = Vec::with_capacity(1 + variants.len());
+        if !measures.skip_unpruned {
+            let built_in = Registry::built_in();
+            let mut unpruned =
+                Study { registry: &built_in, progress: &mut *self.progress, ..*self };
+            let pruned = Pruned::new(&mut unpruned, None, &nothing())?;
+            cuts.push(pruned.cut(UNPRUNED, measured, execution, unpruned.progress)?);
+        }
+        for Variant { name, recipe } in variants {
+            let cut = Pruned::new(self, observation, recipe)
+                .and_then(|pruned| pruned.cut(name, measured, execution, self.progress))
+                .map_err(|error| named(name, error))?;
+            self.progress.note(&format!("{name}: {}", in_words(&cut)));
+            cuts.push(cut);
+        }
+        let spec = checkpoint.spec();
+        let task = measures.task.as_ref();
+        Ok(Comparison {
+            format: FORMAT,
+            tool: TOOL.to_owned(),
+            model: file_name(checkpoint.dir()),
+            family: spec.family.clone(),
+            observed: observation
+                .map(|o| o.corpora.iter().map(describe).collect())
+                .unwrap_or_default(),
+            task: task.map(|task| task.task.to_owned()),
+            data: task.map(|task| file_name(task.data)),
+            documents: task.map(documents).transpose()?,
+            metric: task.and(measures.metric).map(str::to_owned),
+            device: execution.name(),
+            cuts,
+            layers: match pictured(variants, registry) {
+                Some(recipe) => pictures::of(checkpoint, observation, recipe, registry)?,
+                None => Vec::new(),
+            },
+        })
     }
-    for Variant { name, recipe } in variants {
-        let cut = Pruned::new(checkpoint, observation, recipe, registry, progress)
-            .and_then(|pruned| pruned.cut(name, measures, text.as_ref(), on, progress))
-            .map_err(|error| named(name, error))?;
-        progress.note(&format!("{name}: {}", in_words(&cut)));
-        cuts.push(cut);
-    }
-    let spec = checkpoint.spec();
-    let task = measures.task.as_ref();
+}
+
+/// The recipe whose grouping is drawn: the first that groups experts, or the first.
+fn pictured<'a>(variants: &'a [Variant], registry: &Registry) -> Option<&'a Recipe> {
     let groups = |variant: &&Variant| {
         registry.pipeline(&variant.recipe).is_ok_and(|stages| stages.experts.grouped().is_some())
     };
     let pictured = variants.iter().find(groups);
-    let recipe = pictured.or_else(|| variants.first()).map(|variant| &variant.recipe);
-    Ok(Comparison {
-        format: FORMAT,
-        tool: concat!("moeprune ", env!("CARGO_PKG_VERSION")).to_owned(),
-        model: file_name(checkpoint.dir()),
-        family: spec.family.clone(),
-        observed: observation.map(|o| o.corpora.iter().map(describe).collect()).unwrap_or_default(),
-        task: task.map(|task| task.task.to_owned()),
-        data: task.map(|task| file_name(task.data)),
-        documents: task.map(documents).transpose()?,
-        metric: task.and(measures.metric).map(str::to_owned),
-        device: on.name(),
-        cuts,
-        layers: match recipe {
-            Some(recipe) => pictures::of(checkpoint, observation, recipe, registry)?,
-            None => Vec::new(),
-        },
-    })
+    pictured.or_else(|| variants.first()).map(|variant| &variant.recipe)
 }
 
 /// How many questions are asked.
@@ -134,19 +143,19 @@ pub(crate) struct Pruned<'a> {
 }
 
 impl<'a> Pruned<'a> {
-    pub(crate) fn new(
-        checkpoint: &'a Checkpoint,
+    pub(crate) fn new<'s: 'a>(
+        study: &mut Study<'s>,
         observation: Option<&'a Observation>,
         recipe: &Recipe,
-        registry: &Registry,
-        progress: &mut dyn Progress,
     ) -> Result<Self, Error> {
         let started = Instant::now();
+        let Study { checkpoint, registry, .. } = *study;
         let mut recipe = recipe.clone();
         registry.resolve(&mut recipe)?;
         let pipeline = registry.pipeline(&recipe)?;
-        let plan = plan(checkpoint, observation, &recipe, &pipeline, progress)?;
-        let plan = choose_survivors(checkpoint, &plan, &pipeline, progress)?;
+        let mut job = study.job(&pipeline);
+        let plan = plan(&mut job, &recipe, observation)?;
+        let plan = job.choose_survivors(&plan)?;
         let seconds = started.elapsed().as_secs_f64();
         Ok(Self { checkpoint, observation, recipe, pipeline, plan, seconds })
     }
@@ -154,13 +163,13 @@ impl<'a> Pruned<'a> {
     /// Hands over the model.
     pub(crate) fn run<R>(
         &self,
-        on: &Execution,
+        execution: &Execution,
         progress: &mut dyn Progress,
         run: impl FnOnce(&UnwrittenModel<'_>, &mut dyn Progress) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let kept = KeptExperts::new(self.checkpoint, &self.plan);
         let (model, pipeline) = (self.checkpoint, &self.pipeline);
-        let mut job = Job { model, pipeline, execution: on, progress };
+        let mut job = Job { model, pipeline, execution, progress };
         let model = UnwrittenModel::new(&kept, &self.plan, self.observation, &mut job)?;
         run(&model, job.progress)
     }
@@ -168,15 +177,16 @@ impl<'a> Pruned<'a> {
     fn cut(
         &self,
         name: &str,
-        measures: &Measures<'_>,
-        text: Option<&Text>,
-        on: &Execution,
+        measured: Measured<'_>,
+        execution: &Execution,
         progress: &mut dyn Progress,
     ) -> Result<Cut, Error> {
         let started = Instant::now();
-        self.run(on, progress, |model, progress| {
-            let (accuracy, perplexity) =
-                measure(self.checkpoint, model, measures, text, on, progress)?;
+        self.run(execution, progress, |model, progress| {
+            let (checkpoint, spec) = (self.checkpoint, model.spec());
+            let evaluated = Evaluated { checkpoint, source: model, spec };
+            let accuracy = measured.accuracy(evaluated, execution, progress)?;
+            let perplexity = measured.perplexity(evaluated, execution, progress)?;
             let weights_too = self.recipe.prunes_weights();
             let experts_of = |spec: &ModelSpec| -> u64 {
                 spec.layers.iter().filter_map(|l| l.moe()).map(|moe| moe.experts as u64).sum()
@@ -236,31 +246,38 @@ fn bytes_with(checkpoint: &Checkpoint, after: &ModelSpec) -> u64 {
     checkpoint.tensors().map(bytes).sum()
 }
 
-fn measure(
-    checkpoint: &Checkpoint,
-    model: &UnwrittenModel<'_>,
-    measures: &Measures<'_>,
-    text: Option<&Text>,
-    on: &Execution,
-    progress: &mut dyn Progress,
-) -> Result<(Option<Estimate>, Option<f64>), Error> {
-    let accuracy = match &measures.task {
-        None => None,
-        Some(task) => {
-            let score = evaluate_source(checkpoint, model, model.spec(), task, on, progress)?;
-            accuracy(&score, measures.metric)?
-        }
-    };
-    let perplexity = match text {
-        None => None,
-        Some(text) => {
-            let step = "perplexity";
-            let found = likelihood(model, model.spec(), &text.blocks, on, step, progress)?;
-            // A model that was broken predicts next to nothing: its perplexity overflows.
-            Some(found.mean().exp().min(f64::MAX))
-        }
-    };
-    Ok((accuracy, perplexity))
+/// What is measured, the text for it read.
+#[derive(Clone, Copy)]
+struct Measured<'a> {
+    measures: &'a Measures<'a>,
+    text: Option<&'a Text>,
+}
+
+impl Measured<'_> {
+    fn accuracy(
+        &self,
+        model: Evaluated<'_>,
+        execution: &Execution,
+        progress: &mut dyn Progress,
+    ) -> Result<Option<Estimate>, Error> {
+        let Some(task) = &self.measures.task else { return Ok(None) };
+        let score = evaluate_model(model, task, execution, progress)?;
+        accuracy(&score, self.measures.metric)
+    }
+
+    fn perplexity(
+        &self,
+        model: Evaluated<'_>,
+        execution: &Execution,
+        progress: &mut dyn Progress,
+    ) -> Result<Option<f64>, Error> {
+        let Some(Text { blocks }) = self.text else { return Ok(None) };
+        let Evaluated { source, spec, .. } = model;
+        let step = "perplexity";
+        let found = likelihood(Prediction { source, spec, blocks, execution, step }, progress)?;
+        // A model that was broken predicts next to nothing: its perplexity overflows.
+        Ok(Some(found.mean().exp().min(f64::MAX)))
+    }
 }
 
 fn accuracy(score: &Score, metric: Option<&str>) -> Result<Option<Estimate>, Error> {

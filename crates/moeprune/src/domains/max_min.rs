@@ -1,10 +1,10 @@
 //! Weights under which the text that loses most loses least.
 
-use moeprune_checkpoint::Checkpoint;
 use moeprune_core::Plan;
+use moeprune_engine::Job;
 
 use super::{Domain, blend, coverage};
-use crate::{Error, Pipeline, Progress, Recipe, Silent, planning::plan};
+use crate::{Error, Pipeline, Recipe, Silent, planning::plan};
 
 /// Plans that are tried.
 const ROUNDS: u64 = 64;
@@ -17,13 +17,11 @@ const STEPS: f64 = 1000.0;
 /// [coverage](super::Coverage) of the worst text wins, the first among equals. Works with any way of
 /// choosing experts, as it does nothing but blend; one that looks at no observation is refused.
 pub(crate) fn plan_max_min(
-    checkpoint: &Checkpoint,
+    job: &mut Job<'_>,
     domains: &[Domain],
     recipe: &Recipe,
-    pipeline: &Pipeline,
-    progress: &mut dyn Progress,
 ) -> Result<(Plan, Vec<Domain>), Error> {
-    check_can_be_weighed(domains, pipeline)?;
+    check_can_be_weighed(domains, job.pipeline)?;
     let light: Vec<Domain> = domains
         .iter()
         .map(|domain| Domain { observation: domain.observation.routing_only(), ..domain.clone() })
@@ -32,15 +30,15 @@ pub(crate) fn plan_max_min(
     let mut shares: Vec<f64> =
         domains.iter().map(|domain| domain.weight / sum.max(f64::MIN_POSITIVE)).collect();
     let mut best: Option<(f64, Vec<f64>)> = None;
-    progress.begin("weighing texts", ROUNDS, "plans");
+    job.progress.begin("weighing texts", ROUNDS, "plans");
     for round in 0..ROUNDS {
-        if progress.should_stop() {
+        if job.progress.should_stop() {
             return Err(Error::stopped());
         }
         let weights = whole_steps(&shares);
         let weighed = weighed(&light, &weights);
         let observation = blend(&weighed)?;
-        let plan = plan(checkpoint, observation.as_ref(), recipe, pipeline, &mut Silent)?;
+        let plan = plan(&mut Job { progress: &mut Silent, ..*job }, recipe, observation.as_ref())?;
         let covered: Vec<f64> =
             coverage(&plan, &weighed)?.iter().map(|domain| domain.saliency).collect();
         let (worst, spread) = worst_and_spread(&covered);
@@ -51,13 +49,13 @@ pub(crate) fn plan_max_min(
             break;
         }
         shift_to_worst(&mut shares, &covered, round);
-        progress.advance(round + 1, &format!("worst text keeps {:.1} %", 100.0 * worst));
+        job.progress.advance(round + 1, &format!("worst text keeps {:.1} %", 100.0 * worst));
     }
-    progress.end();
+    job.progress.end();
     let (_, weights) = best.ok_or_else(|| Error::Request("no plan was made".into()))?;
     let domains = weighed(domains, &weights);
     let observation = blend(&domains)?;
-    let plan = plan(checkpoint, observation.as_ref(), recipe, pipeline, progress)?;
+    let plan = plan(job, recipe, observation.as_ref())?;
     Ok((plan, domains))
 }
 

@@ -6,10 +6,10 @@ mod max_min;
 pub use coverage::{Coverage, coverage};
 pub(crate) use max_min::plan_max_min;
 
-use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{Observation, Plan};
+use moeprune_engine::Job;
 
-use crate::{Error, Pipeline, Progress, Recipe, planning::plan, recipe};
+use crate::{Error, Recipe, planning::plan, recipe};
 
 /// What a model did on one text, and how much the text counts.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,18 +43,16 @@ pub fn blend(domains: &[Domain]) -> Result<Option<Observation>, Error> {
 /// # Errors
 /// As [`plan`] and [`blend`]; if weights are to be found and there are not several texts.
 pub fn plan_domains(
-    checkpoint: &Checkpoint,
+    job: &mut Job<'_>,
     domains: &[Domain],
     recipe: &Recipe,
-    pipeline: &Pipeline,
-    progress: &mut dyn Progress,
 ) -> Result<(Plan, Vec<Domain>), Error> {
     match recipe.experts.domains {
         recipe::Domains::Blend => {
             let observation = blend(domains)?;
-            let plan = plan(checkpoint, observation.as_ref(), recipe, pipeline, progress)?;
+            let plan = plan(job, recipe, observation.as_ref())?;
             Ok((plan, domains.to_vec()))
         }
-        recipe::Domains::MaxMin => plan_max_min(checkpoint, domains, recipe, pipeline, progress),
+        recipe::Domains::MaxMin => plan_max_min(job, domains, recipe),
     }
 }

@@ -101,25 +101,36 @@ impl Score {
 pub fn evaluate(
     checkpoint: &Checkpoint,
     what: &Evaluation<'_>,
-    on: &Execution,
+    execution: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Score, Error> {
-    evaluate_source(checkpoint, &Finite(checkpoint), checkpoint.spec(), what, on, progress)
+    let (source, spec) = (&Finite(checkpoint), checkpoint.spec());
+    evaluate_model(Evaluated { checkpoint, source, spec }, what, execution, progress)
 }
 
-/// As [`evaluate`], of weights that are made of a checkpoint's and have its tokenizer.
-pub(crate) fn evaluate_source(
-    checkpoint: &Checkpoint,
-    weights: &(impl TensorSource + ?Sized),
-    spec: &ModelSpec,
+/// A model that is evaluated: weights that are made of a checkpoint's.
+#[derive(Clone, Copy)]
+pub(crate) struct Evaluated<'a> {
+    /// Has the tokenizer.
+    pub(crate) checkpoint: &'a Checkpoint,
+    /// Where the weights are read.
+    pub(crate) source: &'a dyn TensorSource,
+    /// What they make.
+    pub(crate) spec: &'a ModelSpec,
+}
+
+/// As [`evaluate`], of a model that is made of a checkpoint.
+pub(crate) fn evaluate_model(
+    model: Evaluated<'_>,
     what: &Evaluation<'_>,
-    on: &Execution,
+    execution: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Score, Error> {
+    let Evaluated { checkpoint, source, spec } = model;
     check_runnable(spec)?;
     let load = || {
-        on.check_whole(checkpoint)?;
-        Ok(LanguageModel::load(&weights, spec, on.compute())?)
+        execution.check_whole(checkpoint)?;
+        Ok(LanguageModel::load(source, spec, execution.compute())?)
     };
     if what.task == PERPLEXITY {
         if what.fewshot.is_some() || what.fewshot_data.is_some() {

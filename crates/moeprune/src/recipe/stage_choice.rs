@@ -50,6 +50,12 @@ impl StageChoice {
         Self { name: name.to_owned(), parameters: BTreeMap::new() }
     }
 
+    /// Whether both are one implementation, with any parameters.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+
     /// With one more parameter.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<Parameter>) -> Self {

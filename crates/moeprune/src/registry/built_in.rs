@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{NoParameters, Registry};
 
+/// The scorer whose scores stand in for a reconstruction where too few tokens came, and where nothing is
+/// reconstructed.
+pub(crate) const STAND_IN: &str = "wanda";
+
 impl Registry {
     /// All that come with the program.
     #[must_use]
@@ -139,7 +143,7 @@ impl Registry {
     fn add_scorers_and_allocators(&mut self) {
         self.add_scorer("magnitude", "magnitude", |_: NoParameters| Ok(Box::new(Magnitude)));
         self.add_scorer(
-            "wanda",
+            STAND_IN,
             "magnitude times the norm of the input",
             |WandaParameters { normalization }| {
                 Ok(Box::new(Wanda {

@@ -1,6 +1,7 @@
 //! Stages by name: what a recipe's words stand for.
 
 mod built_in;
+mod criteria;
 mod from_recipe;
 mod schema;
 mod stages;
@@ -16,14 +17,15 @@ use moeprune_core::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-use self::stages::Stages;
+use self::{
+    criteria::{CRITERIA, Criterion},
+    stages::Stages,
+};
 use crate::{
     Error, ExpertStage, Grouped, Pipeline, Recipe, Scored, Stage, WeightStage,
-    recipe::{
-        CLUSTERS, EXHAUSTIVE, ExpertRecipe, MOST_SUBSETS, Parameter, RowRounding, Statistics,
-        WeightRecipe, keys::unknown,
-    },
+    recipe::{ExpertRecipe, RowRounding, StageChoice, Statistics, WeightRecipe},
 };
+pub(crate) use built_in::STAND_IN;
 use moeprune_score::Rounding;
 
 /// The implementations of every stage, under the names that recipes and the command line use.
@@ -129,27 +131,11 @@ impl Registry {
     /// [`Error::Recipe`] if a name or a parameter is unknown, with what was probably meant.
     pub fn resolve(&self, recipe: &mut Recipe) -> Result<(), Error> {
         let Recipe { experts, weights, .. } = recipe;
-        if experts.criterion.name != CLUSTERS && experts.criterion.name != EXHAUSTIVE {
-            let others = [CLUSTERS, EXHAUSTIVE];
-            self.saliencies.resolve("experts.criterion", &mut experts.criterion, &others)?;
-        } else {
-            let known = match experts.criterion.name.as_str() {
-                EXHAUSTIVE => &["most_subsets"][..],
-                _ => &[],
-            };
-            let parameters = &experts.criterion.parameters;
-            if let Some(key) = parameters.keys().find(|key| !known.contains(&key.as_str())) {
-                let of = format!("experts.criterion, parameters of `{}`", experts.criterion.name);
-                return Err(Error::Recipe(unknown(&of, key, known.iter().copied())));
-            }
-            match parameters.get("most_subsets") {
-                None | Some(Parameter::Integer(1..)) => {}
-                Some(other) => {
-                    return Err(Error::Recipe(format!(
-                        "experts.criterion: most_subsets is {other}; it must be a positive whole \
-                         number"
-                    )));
-                }
+        match Criterion::of(&experts.criterion) {
+            Some(criterion) => criterion.check(&experts.criterion)?,
+            None => {
+                let others = CRITERIA.each_ref().map(|criterion| criterion.name);
+                self.saliencies.resolve("experts.criterion", &mut experts.criterion, &others)?;
             }
         }
         self.similarities.resolve("experts.similarity", &mut experts.similarity, &[])?;
@@ -182,10 +168,9 @@ impl Registry {
         self.resolve(&mut recipe)?;
         let Recipe { experts, weights, .. } = &recipe;
         Ok(Pipeline {
-            experts: match experts.criterion.name.as_str() {
-                CLUSTERS => ExpertStage::Grouped(self.grouped(&recipe)?),
-                EXHAUSTIVE => ExpertStage::Searched { most_subsets: most_subsets(experts) },
-                _ => ExpertStage::Ranked(
+            experts: match Criterion::of(&experts.criterion) {
+                Some(criterion) => criterion.stage(self, &recipe)?,
+                None => ExpertStage::Ranked(
                     self.saliencies.make("experts.criterion", &experts.criterion)?,
                 ),
             },
@@ -242,28 +227,37 @@ impl Registry {
     /// The names that `experts.criterion` may have.
     #[must_use]
     pub fn criteria(&self) -> Vec<String> {
-        let others = [CLUSTERS, EXHAUSTIVE].into_iter();
+        let others = CRITERIA.iter().map(|criterion| criterion.name);
         others.chain(self.saliencies.names()).map(str::to_owned).collect()
+    }
+
+    /// Has a recipe choose experts as `text` says: by a criterion with its parameters, or, where no
+    /// criterion has that name, as the built-in recipe of that name does.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] if the text is no name with parameters. Whether there is a criterion of this
+    /// name, [`resolve`](Self::resolve) tells.
+    pub fn choose_experts_by(&self, recipe: &mut Recipe, text: &str) -> Result<(), Error> {
+        let choice: StageChoice = text.parse().map_err(Error::Recipe)?;
+        let experts = &mut recipe.experts;
+        let is_criterion = Criterion::of(&choice).is_some() || self.saliencies.has(&choice.name);
+        match Recipe::built_in(text).filter(|_| !is_criterion) {
+            None => experts.criterion = choice,
+            Some(Recipe { experts: built_in, .. }) => {
+                experts.criterion = built_in.criterion;
+                experts.similarity = built_in.similarity;
+                experts.clustering = built_in.clustering;
+                experts.survivor = built_in.survivor;
+            }
+        }
+        Ok(())
     }
 
     /// What is known of every stage: the part of a recipe it stands in, its key, and what may
     /// stand there.
     #[must_use]
     pub fn stages(&self) -> [(&'static str, &'static str, Vec<StageInfo>); 6] {
-        let info = |name: &str, about: &str, defaults: &[(&str, i64)]| StageInfo {
-            name: name.to_owned(),
-            about: about.to_owned(),
-            defaults: defaults
-                .iter()
-                .map(|&(key, value)| (key.to_owned(), Parameter::Integer(value)))
-                .collect(),
-        };
-        let subsets = [("most_subsets", MOST_SUBSETS)];
-        let exhaustive = "tries every subset of a layer's experts on its output";
-        let mut criteria = vec![
-            info(CLUSTERS, "groups alike experts and keeps one of each group", &[]),
-            info(EXHAUSTIVE, exhaustive, &subsets),
-        ];
+        let mut criteria: Vec<StageInfo> = CRITERIA.iter().map(Criterion::info).collect();
         criteria.extend(self.saliencies.infos());
         let mut scorers = self.scorers.infos();
         scorers.extend(self.reconstructors.infos());
@@ -276,13 +270,4 @@ impl Registry {
             ("WeightRecipe", "allocation", self.allocators.infos()),
         ]
     }
-}
-
-/// How many subsets of a layer's experts may be tried.
-fn most_subsets(experts: &ExpertRecipe) -> u64 {
-    let most = match experts.criterion.parameters.get("most_subsets") {
-        Some(&Parameter::Integer(most)) => most,
-        _ => MOST_SUBSETS,
-    };
-    u64::try_from(most).unwrap_or(0)
 }

@@ -115,7 +115,7 @@ fn shapes(spec: &ModelSpec) -> Vec<(&'static str, usize, usize, bool)> {
         if !linear.prunable {
             continue;
         }
-        let name = match linear.id.input_site() {
+        let name = match linear.reads {
             LinearId::Expert(_, MlpProjection::Down) => "product: expert down",
             LinearId::Expert(..) => "product: expert gate and up",
             LinearId::Residual(MlpProjection::Down) => "product: residual down",

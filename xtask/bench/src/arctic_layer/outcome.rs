@@ -11,8 +11,7 @@ use super::{
     torch_peer::{TorchPeer, processor},
 };
 use moeprune::{
-    Execution,
-    engine::Job,
+    Execution, Job, Resume, Run,
     recipe::StageChoice,
     timed::{PartTimes, Spent, time_parts},
 };
@@ -135,21 +134,22 @@ impl Outcome {
     ) -> anyhow::Result<Self> {
         let How { recipe, pipeline, execution } = how;
         let checkpoint = &layer.checkpoint;
-        let plan = moeprune::plan(checkpoint, None, recipe, pipeline, &mut moeprune::Silent)?;
+        let mut job = Job::new(checkpoint, pipeline, execution, &mut *terminal);
+        let plan = moeprune::plan(&mut job, recipe, None)?;
         let ratio = plan.unstructured.as_ref().map_or(0.0, |asked| asked.ratio);
         let ratio = moeprune_core::Sparsity::new(ratio)?;
         let out = layer.dir().join(format!("parts-{}", std::process::id()));
         super::disk::drop_cached(&layer.files())?;
         let calibration = &layer.calibration;
-        let mut job = Job { model: checkpoint, pipeline, execution, progress: &mut *terminal };
-        let times = time_parts(&mut job, &out, calibration, ratio)?;
+        let run = Run::claim(&out, checkpoint, Resume::No)?;
+        let times = time_parts(&mut job, run, calibration, ratio)?;
         let ceilings = Ceilings::measure(layer, &times, execution)?;
         let whole = pipeline_bench::from_disk(layer, how, terminal)?;
         let from_memory = pipeline_bench::from_memory(layer, &args.memory_dir, how, terminal)?;
         let from_memory = Measured::new(from_memory);
         let peer = Measured::new(TorchPeer::measure(layer, ratio, execution, &args.python)?);
         Ok(Self {
-            tool: concat!("moeprune ", env!("CARGO_PKG_VERSION")),
+            tool: moeprune::engine::TOOL,
             command: std::env::args().collect(),
             machine: Machine::of(execution),
             layer: LayerFacts::of(args, layer, &times),

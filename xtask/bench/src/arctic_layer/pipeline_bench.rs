@@ -10,7 +10,7 @@ use moeprune_checkpoint::{Access, Checkpoint};
 use serde::Serialize;
 
 use super::{disk, layer::Layer};
-use moeprune::{Error, Execution, Pipeline, Progress, Recipe, Report, Resume};
+use moeprune::{Error, Execution, Job, OutputPlace, Pipeline, Progress, Recipe, Report, Resume};
 use moeprune_cli::Terminal;
 
 /// The step in which a layer is read, run, zeroed and written.
@@ -118,20 +118,13 @@ struct Places<'a> {
 }
 
 fn run(places: &Places<'_>, how: How<'_>, terminal: &mut Terminal) -> Result<PipelineRun, Error> {
-    let Places { checkpoint, out, tokens, from } = places;
+    let &Places { checkpoint, ref out, tokens, ref from } = places;
     let How { recipe, pipeline, execution } = how;
     let began = Instant::now();
     let mut clock = StepClock { terminal, begun: None, steps: Vec::new() };
-    let report: Report = moeprune::prune(
-        checkpoint,
-        out,
-        tokens,
-        recipe,
-        pipeline,
-        Resume::No,
-        execution,
-        &mut clock,
-    )?;
+    let to = OutputPlace { origin: checkpoint, path: out, resume: Resume::No };
+    let mut job = Job::new(checkpoint, pipeline, execution, &mut clock);
+    let report: Report = moeprune::prune(&mut job, to, tokens, recipe)?;
     let (steps, seconds) = (clock.steps, began.elapsed().as_secs_f64());
     fs::remove_dir_all(out).map_err(|e| Error::io(out, "remove", e))?;
     Ok(PipelineRun {

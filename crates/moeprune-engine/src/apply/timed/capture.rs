@@ -22,7 +22,7 @@ pub(super) fn time(
     let mut observer = LayerObserver::new(spec, LAYER, INPUTS)?;
     observer.at_blocks(0..1);
     let mut ones: BTreeMap<(usize, usize), Tensor> = BTreeMap::new();
-    for shape in spec.linears(LAYER).into_iter().filter(|l| l.id.input_site() == l.id) {
+    for shape in spec.linears(LAYER).into_iter().filter(|l| l.reads == l.id) {
         let (most, mut left) = match shape.id.expert() {
             None => (together, calibration.blocks.tokens()),
             Some(e) => (pass.expert_rows, pass.expert_tokens.get(e).copied().unwrap_or(0)),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use candle_core::Device;
-use moeprune_core::{StageError, StoredWeight, TensorBytes, TensorId, TensorSource};
+use moeprune_core::{StageError, StoredWeight, TensorId, TensorSource};
 
 use super::PartTimes;
 use crate::Error;
@@ -100,10 +100,6 @@ impl TimedSource<'_> {
 }
 
 impl TensorSource for TimedSource<'_> {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
-        self.read(|| self.source.tensor(id), |tensor| tensor.bytes().len())
-    }
-
     fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
         self.read(|| self.source.weight(id), |weight| weight.main().bytes().len())
     }

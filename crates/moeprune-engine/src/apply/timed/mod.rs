@@ -10,10 +10,7 @@ mod capture;
 mod meter;
 mod worker;
 
-use std::path::Path;
-
 use moeprune_capture::{ObserverOptions, expert_rows, passes};
-use moeprune_checkpoint::{Checkpoint, OutputDirectory};
 use moeprune_core::{Plan, Promises, Sparsity};
 
 pub use super::in_place::Masking;
@@ -28,7 +25,7 @@ use super::{
     worker::Worker,
     writing::Output,
 };
-use crate::{Calibration, Error, Job, plan::PLAN_FORMAT, session::Session, walk::walk};
+use crate::{Calibration, Error, Job, Model, Run, plan::PLAN_FORMAT, walk::walk};
 use meter::{Meter, TimedSource};
 
 /// The layer that is timed.
@@ -66,26 +63,25 @@ pub struct PartTimes {
     pub expert_rows: usize,
 }
 
-/// Takes the blocks through the first layer twice, as it is and with weights zeroed, and writes it to a
-/// hidden sibling of `out`, which is removed. The other layers are passed over.
+/// Takes the blocks through the first layer twice, as it is and with weights zeroed, and writes it to
+/// the place that `run` has claimed, which is removed. The other layers are passed over.
 ///
 /// # Errors
 /// As those of pruning.
 pub fn time_parts(
     job: &mut Job<'_>,
-    out: &Path,
+    run: Run<'_>,
     calibration: &Calibration,
     ratio: Sparsity,
 ) -> Result<PartTimes, Error> {
-    let Job { model, pipeline, execution, .. } = *job;
+    let execution = &job.for_blocks(calibration, true)?;
+    let Job { model, pipeline, .. } = *job;
     let progress = &mut *job.progress;
-    let execution = &execution.for_blocks(model, &calibration.tag, true, progress)?;
     let plan = keeping_all(model)?;
     let kept = &KeptExperts::new(model, &plan);
     let promises = Promises::default();
     let stages = Stages { kept, promises, pipeline, execution, expert_ratios: &[] };
-    let directory = OutputDirectory::open(out, model)?;
-    let mut output = Output::open(&directory, kept, &Session::in_memory(), progress)?;
+    let mut output = Output::open(&run, kept, progress)?;
     let device = execution.compute().device();
     let meter = &Meter::new(device);
     meter.note(|times| {
@@ -111,11 +107,11 @@ pub fn time_parts(
 }
 
 /// A plan that drops no expert.
-fn keeping_all(checkpoint: &Checkpoint) -> Result<Plan, Error> {
+fn keeping_all(model: &dyn Model) -> Result<Plan, Error> {
     Ok(Plan {
         format: PLAN_FORMAT,
         tool: String::new(),
-        model_fingerprint: checkpoint.fingerprint()?,
+        model_fingerprint: model.fingerprint()?,
         observation_sha256: None,
         corpora: Vec::new(),
         recipe: serde_json::Value::Null,

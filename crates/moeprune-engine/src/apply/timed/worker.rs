@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 
 use moeprune_capture::{LayerObserver, LayerRun, Watch};
-use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
-    LayerTensor, LinearId, LinearShape, LinearView, MlpProjection, TensorBytes, TensorId,
+    LayerTensor, LinearId, LinearShape, LinearView, MlpProjection, Part, TensorBytes, TensorId,
 };
 use moeprune_model::{Expert, LayerTrunk};
 use moeprune_score::ScoreSum;
 
 use super::meter::Meter;
 use crate::{
-    Error,
+    Error, Model,
     apply::{
         in_place::Masking,
         worker::{Holds, Ready, TrunkPass, Worker},
@@ -233,13 +232,10 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    pub(super) fn of(checkpoint: &Checkpoint, layer: usize) -> Self {
-        let of_layer = |part: &TensorId| matches!(part, TensorId::Layer(l, _) if *l == layer);
-        let stored = checkpoint
-            .tensors()
-            .filter_map(|stored| Some((stored.part.filter(of_layer)?, stored.bytes)))
-            .collect();
-        let spec = checkpoint.spec();
+    pub(super) fn of(model: &dyn Model, layer: usize) -> Self {
+        let spec = model.spec();
+        let bytes = |part: Part| (part.id, model.stored_bytes(part.id));
+        let stored = spec.layer_parts(layer).into_iter().map(bytes).collect();
         let experts = spec.layers[layer].moe().map_or(0, |moe| moe.experts);
         Self { stored, linears: spec.linears(layer), experts }
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use moeprune_core::{
-    Dtype, LayerTensor, LinearId, LinearShape, LinearView, MlpProjection, StageError, TensorBytes,
-    TensorId, TensorSource,
+    Dtype, LayerTensor, LinearId, LinearShape, LinearView, MlpProjection, StageError, StoredWeight,
+    TensorBytes, TensorId, TensorSource,
 };
 use moeprune_model::{Expert, ExpertTensors, LayerTrunk, for_each_expert};
 use moeprune_score::{ScoreSum, count_above, score_sum};
@@ -33,7 +33,7 @@ impl<'a> Worker<'a> for HostWorker<'a> {
     }
 
     fn load_expert(&self, layer: usize, expert: usize) -> Result<Self::Expert, Error> {
-        Ok(ExpertTensors::read(self.0.source, layer, expert)?)
+        Ok(ExpertTensors::read(self.0.source, self.0.spec, layer, expert)?)
     }
 
     fn for_each_expert(
@@ -42,7 +42,8 @@ impl<'a> Worker<'a> for HostWorker<'a> {
         experts: &[usize],
         visit: &mut dyn FnMut(usize, Self::Expert) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        for_each_expert(self.0.source, layer, experts, |stored| visit(stored.expert, stored))
+        let Supply { source, spec, .. } = self.0;
+        for_each_expert(source, spec, layer, experts, |stored| visit(stored.expert, stored))
     }
 
     fn ready_trunk<'t>(&self, trunk: &'t Self::Trunk) -> Result<Ready<'t, LayerTrunk>, Error> {
@@ -70,7 +71,7 @@ impl<'a> Worker<'a> for HostWorker<'a> {
         projection: MlpProjection,
         masking: &Masking<'_>,
     ) -> Result<(), Error> {
-        let weight = &mut expert.weights[place(projection)];
+        let Some(weight) = expert.linear_mut(projection) else { return Ok(()) };
         let nothing = TensorBytes::new(Dtype::U8, [0], Vec::new())?;
         *weight = masking.of_bytes(std::mem::replace(weight, nothing))?;
         Ok(())
@@ -95,7 +96,7 @@ impl<'a> Worker<'a> for HostWorker<'a> {
     where
         Self: 'w,
     {
-        let weight = &expert.weights[place(projection)];
+        let weight = expert.linear(projection).ok_or_else(|| no_matrix(expert, projection))?;
         Ok(TensorBytes::new(weight.dtype(), weight.shape(), weight.bytes())?)
     }
 
@@ -134,7 +135,11 @@ impl<'a> Worker<'a> for HostWorker<'a> {
         &self,
         expert: Self::Expert,
     ) -> Result<Vec<(MlpProjection, Self::Finished)>, Error> {
-        Ok(MlpProjection::ALL.into_iter().zip(expert.weights).collect())
+        let linear = |(id, weight)| match id {
+            LayerTensor::Linear(LinearId::Expert(_, projection)) => Some((projection, weight)),
+            _ => None,
+        };
+        Ok(expert.tensors.into_iter().filter_map(linear).collect())
     }
 
     fn fetch(&self, finished: Self::Finished) -> Result<TensorBytes<'a>, Error> {
@@ -160,16 +165,18 @@ impl<'a> MaskedTrunk<'a> {
 }
 
 impl TensorSource for MaskedTrunk<'_> {
-    fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
         if let TensorId::Layer(_, LayerTensor::Linear(linear)) = id
             && let Some(tensor) = self.linears.get(&linear)
         {
-            return Ok(TensorBytes::new(tensor.dtype(), tensor.shape(), tensor.bytes())?);
+            let tensor = TensorBytes::new(tensor.dtype(), tensor.shape(), tensor.bytes())?;
+            return Ok(StoredWeight::alone(tensor)?);
         }
-        self.source.tensor(id)
+        self.source.weight(id)
     }
 }
 
-fn place(projection: MlpProjection) -> usize {
-    MlpProjection::ALL.iter().position(|&p| p == projection).unwrap_or(0)
+fn no_matrix(expert: &ExpertTensors<'_>, projection: MlpProjection) -> Error {
+    let id = LinearId::Expert(expert.expert, projection);
+    moeprune_model::Error::Spec(format!("layer {} has no {id}", expert.layer)).into()
 }

@@ -1,0 +1,97 @@
+//! The expert stage: which experts of each layer go, decided in the way that a pipeline holds.
+
+use moeprune_core::{LayerBehaviour, LayerPlan, Observation};
+use moeprune_model::check_runnable;
+
+use super::{
+    ExpertRequest,
+    budget::expert_budget,
+    exhaustive::drop_least_missed,
+    expert_layers::{ExpertLayers, Protected},
+    grouping::group,
+    ranking::rank,
+    routers,
+};
+use crate::{Calibration, Error, ExpertStage, Job};
+
+/// What a plan is made from, beside the model: what the expert stage needs
+/// ([`ExpertStage::needs`]) must be there.
+///
+/// An observation alone, or `None`, can be given as it is: [`Job::plan`] takes whatever this is made
+/// `From`.
+#[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::exhaustive_structs, reason = "plain data, made with `..`")]
+pub struct PlanInputs<'a> {
+    /// What the model did on calibration text.
+    pub observation: Option<&'a Observation>,
+    /// Calibration text, on which a stage runs the model itself.
+    pub calibration: Option<&'a Calibration>,
+}
+
+impl<'a> From<Option<&'a Observation>> for PlanInputs<'a> {
+    fn from(observation: Option<&'a Observation>) -> Self {
+        Self { observation, calibration: None }
+    }
+}
+
+impl ExpertStage {
+    /// The plan of each layer that loses experts; none if no expert goes. Survivors that take
+    /// reading experts are left open.
+    pub(super) fn plan(
+        &self,
+        job: &mut Job<'_>,
+        request: &ExpertRequest,
+        inputs: PlanInputs<'_>,
+    ) -> Result<Vec<LayerPlan>, Error> {
+        match self {
+            Self::Ranked(saliency) => {
+                with_layers(self, job, request, inputs, |_, layers| rank(&**saliency, layers))
+            }
+            Self::Grouped(grouped) => with_layers(self, job, request, inputs, |job, layers| {
+                group(job.model, layers, grouped, job.progress)
+            }),
+            Self::Searched { .. } => match inputs.calibration {
+                Some(calibration) => {
+                    check_runnable(job.model.spec())?;
+                    drop_least_missed(job, calibration, request)
+                }
+                None if expert_budget(job.model.spec(), request)?.is_none() => Ok(Vec::new()),
+                None => Err(Error::Request(NEEDS_CALIBRATION.into())),
+            },
+        }
+    }
+}
+
+const NEEDS_CALIBRATION: &str =
+    "trying all subsets runs the model: pass --calibration FILE to `plan`, or use `prune`";
+
+/// Decides by what the layers' experts do, as far as it was observed.
+fn with_layers(
+    stage: &ExpertStage,
+    job: &mut Job<'_>,
+    request: &ExpertRequest,
+    inputs: PlanInputs<'_>,
+    decide: impl FnOnce(&mut Job<'_>, &ExpertLayers<'_>) -> Result<Vec<LayerPlan>, Error>,
+) -> Result<Vec<LayerPlan>, Error> {
+    let Some(budget) = expert_budget(job.model.spec(), request)? else { return Ok(Vec::new()) };
+    let (observation, protect) = (inputs.observation, request.protect_super_experts);
+    if observation.is_none() && (protect || stage.needs().observation) {
+        return Err(Error::Request(format!(
+            "{} needs an observation: run `moeprune observe` first and pass --observation FILE",
+            if protect { "protecting super experts" } else { "this way of choosing experts" }
+        )));
+    }
+    let routers = routers(job.model)?;
+    let behaviours = routers
+        .iter()
+        .map(|router| {
+            Ok(LayerBehaviour {
+                layer: router.layer,
+                router: router.view()?,
+                routing: observation.and_then(|o| o.layers[router.layer].routing.as_ref()),
+            })
+        })
+        .collect::<Result<Vec<_>, Error>>()?;
+    let protected = if protect { Protected::find(&behaviours)? } else { Protected::none() };
+    decide(job, &ExpertLayers { behaviours: &behaviours, budget, protected: &protected })
+}

@@ -1,0 +1,89 @@
+//! The expert stage where alike experts are grouped.
+
+use moeprune_core::{ExpertBudget, LayerBehaviour, LayerPlan, Partition};
+use rayon::prelude::*;
+
+use super::{budget::contract, expert_layers::ExpertLayers, survivors::select};
+use crate::{Error, Grouped, Model, Progress};
+
+/// Groups alike experts; which of each group survives is left open where that takes reading them.
+pub(super) fn group(
+    model: &dyn Model,
+    layers: &ExpertLayers<'_>,
+    grouped: &Grouped,
+    progress: &mut dyn Progress,
+) -> Result<Vec<LayerPlan>, Error> {
+    let ExpertLayers { behaviours, budget, protected } = *layers;
+    progress.begin("clustering experts", behaviours.len() as u64, "layers");
+    let distances = behaviours
+        .par_iter()
+        .enumerate()
+        .map(|(index, behaviour)| {
+            let distances = grouped
+                .similarity
+                .distances(behaviour)
+                .map_err(Error::stage("similarity", behaviour.layer))?;
+            contract("similarity", behaviour.layer, behaviour.experts(), distances.len())?;
+            protected.set_apart(index, distances)
+        })
+        .collect::<Result<Vec<_>, Error>>()?;
+    let partitions = grouped
+        .clustering
+        .cluster(&distances, &budget)
+        .map_err(Error::stage("clustering", None))?;
+    check_partitions(behaviours, &partitions, budget)?;
+    progress.end();
+
+    behaviours
+        .iter()
+        .zip(partitions)
+        .enumerate()
+        .map(|(index, (behaviour, clusters))| {
+            protected.check_alone(index, behaviour.layer, &clusters)?;
+            let layer = behaviour.layer;
+            contract("clustering", layer, behaviour.experts(), clusters.experts())?;
+            if let ExpertBudget::Uniform { keep } = budget {
+                contract("clustering", layer, keep, clusters.len())?;
+            }
+            let tokens = behaviour.routing.map(|r| r.counts.clone()).unwrap_or_default();
+            let open = LayerPlan {
+                layer,
+                experts_before: behaviour.experts(),
+                clusters,
+                survivors: Vec::new(),
+                tokens,
+                dropped: Vec::new(),
+            };
+            if grouped.selector.reads_experts(&open.clusters) {
+                return Ok(open);
+            }
+            select(model, behaviour.router, open, &*grouped.selector)
+        })
+        .collect()
+}
+
+/// Refuses a clustering that does not give what the budget asks of it.
+fn check_partitions(
+    behaviours: &[LayerBehaviour<'_>],
+    partitions: &[Partition],
+    budget: ExpertBudget,
+) -> Result<(), Error> {
+    if partitions.len() != behaviours.len() {
+        return Err(Error::Contract {
+            stage: "clustering",
+            layer: behaviours.first().map_or(0, |b| b.layer),
+            problem: format!("{} partitions for {} layers", partitions.len(), behaviours.len()),
+        });
+    }
+    if let ExpertBudget::Global { keep, min_per_layer } = budget {
+        let got: usize = partitions.iter().map(Partition::len).sum();
+        contract("clustering", behaviours[0].layer, keep, got)?;
+        for (behaviour, partition) in behaviours.iter().zip(partitions) {
+            let least = min_per_layer.min(behaviour.experts());
+            if partition.len() < least {
+                contract("clustering", behaviour.layer, least, partition.len())?;
+            }
+        }
+    }
+    Ok(())
+}
