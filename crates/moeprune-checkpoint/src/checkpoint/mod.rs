@@ -299,12 +299,9 @@ impl Checkpoint {
                     moe.top_k
                 ));
             }
-            if let Some(groups) = moe.router.groups().filter(|_| kept != moe.experts) {
-                return bad(format!(
-                    "layer {layer} routes by {} groups of experts; removing experts of groups is \
-                     not implemented",
-                    groups.count
-                ));
+            let groups = moe.router.groups().filter(|_| kept != moe.experts);
+            if let Some(problem) = groups.and_then(|g| g.check_count(kept, moe.top_k).err()) {
+                return bad(format!("layer {layer}: {problem}"));
             }
             if kept > moe.experts {
                 let experts = moe.experts;
