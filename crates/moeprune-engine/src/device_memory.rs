@@ -2,7 +2,10 @@
 
 use candle_core::DType;
 use moeprune_capture::DEVICE_EXPERT_ROWS;
-use moeprune_core::{CorpusTag, LinearId, LinearShape, MlpProjection::Gate, ModelSpec, Part};
+use moeprune_core::{
+    AttentionProjection::Query, CorpusTag, LinearId, LinearShape, MlpProjection::Gate, ModelSpec,
+    Part,
+};
 use moeprune_model::DEVICE_QUERIES;
 
 use crate::{MemoryNeed, Model};
@@ -124,7 +127,7 @@ fn expert_activations(spec: &ModelSpec, size: u64) -> u64 {
 
 /// The most heads of any layer that can be run.
 fn heads(spec: &ModelSpec) -> u64 {
-    spec.layers.iter().map(|layer| layer.attention.heads()).max().unwrap_or(0) as u64
+    spec.layers.iter().map(|layer| layer.attention.heads() as u64).max().unwrap_or(0)
 }
 
 /// How much a token becomes in the widest layer, in numbers.
@@ -141,7 +144,7 @@ struct Widths {
 }
 
 impl Widths {
-    /// Read off the kinds and the parts: what a matrix makes of a token is as wide as the matrix has rows.
+    /// Read off the parts: what a matrix makes of a token is as wide as the matrix has rows.
     fn of(spec: &ModelSpec) -> Self {
         let mut widest = Self::default();
         for layer in 0..spec.layers.len() {
@@ -155,12 +158,14 @@ impl Widths {
     }
 
     fn of_layer(spec: &ModelSpec, layer: usize) -> Self {
-        let attention = spec.layers[layer].attention.row_width() as u64;
-        let mut widths = Self { attention, ..Self::default() };
+        let mut widths = Self::default();
         let parts = spec.layer_parts(layer);
-        for LinearShape { id, rows, .. } in parts.iter().filter_map(Part::linear_shape) {
+        for LinearShape { id, rows, reads, .. } in parts.iter().filter_map(Part::linear_shape) {
             let rows = rows as u64;
             match id {
+                LinearId::Attention(_) if reads == LinearId::Attention(Query) => {
+                    widths.attention += rows;
+                }
                 LinearId::Router => widths.experts = widths.experts.max(rows),
                 LinearId::Expert(_, Gate) => widths.expert = widths.expert.max(rows),
                 LinearId::Residual(Gate) | LinearId::Dense(Gate) | LinearId::Shared(_, Gate) => {
@@ -182,7 +187,9 @@ mod tests {
     use std::path::Path;
 
     use moeprune_checkpoint::Checkpoint;
-    use moeprune_core::{AttentionSpec, FeedForward, LayerSpec};
+    use moeprune_core::FeedForward;
+
+    use moeprune_core::{AttentionSpec, LayerSpec};
 
     use super::*;
 
