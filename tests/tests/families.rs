@@ -61,3 +61,28 @@ fn deepseek_v2() {
 fn glm4_moe_lite() {
     check_family("glm4_moe_lite");
 }
+
+#[test]
+fn gpt_oss() {
+    check_family("gpt_oss");
+}
+
+#[test]
+fn granitemoe() {
+    check_family("granitemoe");
+}
+
+#[test]
+fn hunyuan_v1_moe() {
+    check_family("hunyuan_v1_moe");
+}
+
+#[test]
+fn ernie4_5_moe() {
+    check_family("ernie4_5_moe");
+}
+
+#[test]
+fn qwen3_vl_moe() {
+    check_family("qwen3_vl_moe");
+}

@@ -22,6 +22,8 @@ const MAX_INTEGER: u64 = 1 << 31;
 pub(crate) struct Config {
     path: PathBuf,
     text: String,
+    /// The object in which keys stand that do not begin with `/`; `None`: the whole.
+    scope: Option<String>,
 }
 
 impl fmt::Debug for Config {
@@ -61,9 +63,14 @@ impl Config {
 
     /// A config with this text, of which messages say that it is in `path`.
     pub(crate) fn of_text(path: &Path, text: impl Into<String>) -> Result<Self, Error> {
-        let config = Self { path: path.to_owned(), text: text.into() };
+        let config = Self { path: path.to_owned(), text: text.into(), scope: None };
         config.members(&config.text)?;
         Ok(config)
+    }
+
+    /// The same, in which keys stand in the object `scope`.
+    pub(crate) fn within(self, scope: Option<String>) -> Self {
+        Self { scope, ..self }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -129,12 +136,19 @@ impl Config {
     }
 
     pub(crate) fn refuse(&self, reason: String) -> Error {
-        refuse(&self.path, reason)
+        match &self.scope {
+            None => refuse(&self.path, reason),
+            Some(scope) => refuse(&self.path, format!("in `{scope}`: {reason}")),
+        }
     }
 
     fn at<'a>(&'a self, key: &'a str) -> Result<Option<Found<'a>>, Error> {
         let mut text = self.text.as_str();
-        for step in key.split('.') {
+        let (scope, inner) = match key.strip_prefix('/') {
+            Some(key) => (None, key),
+            None => (self.scope.as_deref(), key),
+        };
+        for step in scope.into_iter().chain([inner]).flat_map(|keys| keys.split('.')) {
             if !text.trim_start().starts_with('{') {
                 return Ok(None);
             }

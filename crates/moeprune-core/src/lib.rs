@@ -81,11 +81,11 @@ pub use error::{Error, StageError};
 pub use fingerprint::{Fingerprint, SameModel};
 pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
 pub use model::{
-    Activation, AttentionBiases, AttentionSpec, ExpertGroups, ExtraLayers, ExtraPolicy,
-    FeedForward, GroupScore, GroupedAttention, LatentAttention, LayerSpec, LinearShape,
-    Llama3Scaling, MlpSpec, ModelSpec, MoeInput, MoeSpec, OpaqueRouter, OpaqueTensor, Part,
-    QueryKeyNorm, RotaryScaling, RotarySpec, RotaryStyle, RouterSpec, Score, ScoredRouter,
-    SharedSpec, YarnScaling,
+    Activation, AttentionBiases, AttentionSpec, ClampedSwiglu, CorrectionBias, ExpertGroups,
+    ExtraLayers, ExtraPolicy, FeedForward, GroupScore, GroupedAttention, LatentAttention,
+    LayerSpec, LinearShape, Llama3Scaling, LongRopeScaling, MlpSpec, ModelSpec, MoeInput, MoeSpec,
+    Multipliers, OpaqueRouter, OpaqueTensor, Part, QueryKeyNorm, RotaryScaling, RotarySpec,
+    RotaryStyle, RouterSpec, Score, ScoredRouter, SharedSpec, SparseMixer, YarnScaling,
 };
 #[doc(inline)]
 pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};

@@ -222,6 +222,8 @@ pub enum TensorId {
     FinalNorm,
     /// Output head, `[vocab, hidden]`. Absent when tied to the embeddings.
     LmHead,
+    /// What is added to logits, `[vocab]`.
+    LmHeadBias,
 }
 
 impl TensorId {
@@ -256,6 +258,7 @@ impl fmt::Display for TensorId {
             Self::Embedding => f.write_str("embedding"),
             Self::FinalNorm => f.write_str("final norm"),
             Self::LmHead => f.write_str("head"),
+            Self::LmHeadBias => f.write_str("head bias"),
             Self::Layer(l, tensor) => write!(f, "layer {l} {tensor}"),
         }
     }

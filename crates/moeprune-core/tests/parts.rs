@@ -1,9 +1,10 @@
 //! What each kind of part lists.
 
 use moeprune_core::{
-    Activation, AttentionSpec, FeedForward, GroupedAttention, LayerSpec, LayerTensor, LinearId,
-    MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, OpaqueRouter, OpaqueTensor,
-    ParameterCounts, Part, PartName, RouterSpec, Score, ScoredRouter, SharedSpec,
+    Activation, AttentionSpec, CorrectionBias, FeedForward, GroupedAttention, LayerSpec,
+    LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers,
+    OpaqueRouter, OpaqueTensor, ParameterCounts, Part, PartName, RouterSpec, Score, ScoredRouter,
+    SharedSpec,
 };
 use proptest::prelude::*;
 
@@ -57,7 +58,7 @@ fn routers() {
     let scored = ScoredRouter {
         score: Score::Sigmoid,
         bias: true,
-        correction_bias: true,
+        correction_bias: CorrectionBias::Vector,
         expert_scale: true,
         ..ScoredRouter::softmax(true)
     };
@@ -117,6 +118,8 @@ fn model(experts: usize, shared: usize, residual: bool, dense: bool) -> ModelSpe
         max_positions: 16,
         norm_eps: 1e-5,
         tied_embeddings: !residual,
+        head_bias: false,
+        multipliers: Multipliers::default(),
         layers,
         extra: None,
     }

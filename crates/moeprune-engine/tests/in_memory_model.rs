@@ -4,8 +4,8 @@
 use moeprune_capture::TokenBlocks;
 use moeprune_core::{
     AttentionSpec, CorpusTag, Dtype, FeedForward, GroupedAttention, LayerSpec, MlpSpec, ModelSpec,
-    MoeInput, MoeSpec, Promises, RouterSpec, SameModel, Sparsity, StageError, StoredWeight,
-    TensorBytes, TensorId, TensorSource,
+    MoeInput, MoeSpec, Multipliers, Promises, RouterSpec, SameModel, Sparsity, StageError,
+    StoredWeight, TensorBytes, TensorId, TensorSource,
 };
 use moeprune_engine::{
     BudgetSpread, Calibration, Error, Execution, ExpertRequest, ExpertStage, Job, KeptExperts,
@@ -43,6 +43,8 @@ impl Small {
             max_positions: 16,
             norm_eps: 1e-5,
             tied_embeddings: true,
+            head_bias: false,
+            multipliers: Multipliers::default(),
             layers: vec![layer.clone(), layer],
             extra: None,
         })

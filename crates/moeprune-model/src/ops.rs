@@ -4,10 +4,11 @@
 //! operations for anything else: another device, or another type on the CPU.
 
 use candle_core::{CpuStorage, D, DType, Device, Storage, Tensor};
+use moeprune_core::ClampedSwiglu;
 
 use crate::{
     Error,
-    exponential::{silu, sum_squares},
+    exponential::{exp, silu, sum_squares},
 };
 
 /// Whether a tensor is handled as a slice.
@@ -116,6 +117,39 @@ pub(crate) fn gated_silu(gate_up: &Tensor) -> Result<Tensor, Error> {
         hidden
     })?;
     Ok(Tensor::from_vec(hidden, (rows, inner), &Device::Cpu)?)
+}
+
+/// `(up' + 1) · gate' · sigmoid(alpha · gate')` for rows that hold `gate` and then `up`, both limited.
+pub(crate) fn clamped_swiglu(gate_up: &Tensor, clamps: ClampedSwiglu) -> Result<Tensor, Error> {
+    let (rows, both) = gate_up.dims2()?;
+    let inner = both / 2;
+    let ClampedSwiglu { alpha, limit } = clamps;
+    if !is_host(gate_up) {
+        let gate = gate_up.narrow(1, 0, inner)?.minimum(limit)?;
+        let up = gate_up.narrow(1, inner, inner)?.clamp(-limit, limit)?;
+        let share = (((&gate * -alpha)?.exp()? + 1.0)?.recip())?;
+        return Ok(((up + 1.0)? * (gate * share)?)?);
+    }
+    let (alpha, limit) = (alpha as f32, limit as f32);
+    let hidden = with_slice(gate_up, |values| {
+        let mut hidden = Vec::with_capacity(rows * inner);
+        for row in values.chunks_exact(both) {
+            let (gate, up) = row.split_at(inner);
+            // What is no number stays none.
+            let at_most = |x: f32| if x > limit { limit } else { x };
+            hidden.extend(gate.iter().zip(up).map(|(&g, &u)| {
+                let (g, u) = (at_most(g), -at_most(-at_most(u)));
+                (u + 1.0) * g / (1.0 + exp(-alpha * g))
+            }));
+        }
+        hidden
+    })?;
+    Ok(Tensor::from_vec(hidden, (rows, inner), &Device::Cpu)?)
+}
+
+/// `factor · x`
+pub(crate) fn scaled(x: Tensor, factor: f64) -> Result<Tensor, Error> {
+    if factor == 1.0 { Ok(x) } else { Ok((x * factor)?) }
 }
 
 /// The rows of `x` with these indices.

@@ -1,13 +1,15 @@
 //! From the activations of a layer to the experts of each token.
 
 use candle_core::{DType, Tensor};
-use moeprune_core::{LayerTensor, LinearId, MoeSpec, RouterSpec, ScoredRouter, TensorId};
+use moeprune_core::{
+    CorrectionBias, LayerTensor, LinearId, MoeSpec, RouterSpec, ScoredRouter, TensorId,
+};
 
 use crate::{
     ActivationSink, Error,
     linear::{Linear, Weights},
     ops,
-    routing::{ExpertTokens, Routes, Rule},
+    routing::{Choice, ExpertTokens, Routes, Rule},
     runnable,
 };
 
@@ -54,27 +56,42 @@ impl Router {
 
 /// How the router of a layer chooses, with the vectors it needs.
 pub(crate) fn rule(weights: Weights<'_>, layer: usize, spec: &MoeSpec) -> Result<Rule<f32>, Error> {
-    let RouterSpec::Scored(router) = &spec.router else {
-        return Err(runnable::opaque_router(layer));
-    };
     if spec.experts == 0 || spec.top_k == 0 {
         return Err(Error::Spec(format!(
             "layer {layer}: {} experts, {} for each token; both must be at least 1",
             spec.experts, spec.top_k
         )));
     }
-    check_groups(router, spec, layer)?;
-    let vector = |is_there: bool, tensor| match is_there {
-        true => weights.values(TensorId::Layer(layer, tensor), spec.experts).map(Some),
-        false => Ok(None),
-    };
-    Ok(Rule {
+    let plain = |router| Rule {
         experts: spec.experts,
         top_k: spec.top_k,
-        router: *router,
+        router,
+        bias: None,
+        correction: None,
+        expert_scale: None,
+    };
+    let router = match &spec.router {
+        RouterSpec::Scored(router) => router,
+        RouterSpec::SparseMixer(mixer) => return Ok(plain(Choice::SparseMixer(*mixer))),
+        RouterSpec::Opaque(_) => return Err(runnable::opaque_router(layer)),
+    };
+    check_groups(router, spec, layer)?;
+    let stored =
+        |tensor, shape: &[usize]| weights.values(TensorId::Layer(layer, tensor), shape).map(Some);
+    let vector = |is_there: bool, tensor| match is_there {
+        true => stored(tensor, &[spec.experts]),
+        false => Ok(None),
+    };
+    let correction = match router.correction_bias {
+        CorrectionBias::None => None,
+        CorrectionBias::Vector => stored(LayerTensor::CorrectionBias, &[spec.experts])?,
+        CorrectionBias::Row => stored(LayerTensor::CorrectionBias, &[1, spec.experts])?,
+    };
+    Ok(Rule {
         bias: vector(router.bias, LayerTensor::Bias(LinearId::Router))?,
-        correction: vector(router.correction_bias, LayerTensor::CorrectionBias)?,
+        correction,
         expert_scale: vector(router.expert_scale, LayerTensor::ExpertScale)?,
+        ..plain(Choice::Scored(*router))
     })
 }
 

@@ -3,7 +3,7 @@
 use moeprune_checkpoint::Family;
 use moeprune_core::{
     AttentionSpec, FeedForward, GroupedAttention, LayerSpec, MlpSpec, ModelSpec, MoeInput, MoeSpec,
-    ParameterCounts, Part, RouterSpec,
+    Multipliers, ParameterCounts, Part, RouterSpec,
 };
 use serde_json::{Map, Value};
 
@@ -218,6 +218,8 @@ impl Sizes {
             max_positions: published_number(published, config, "max_position_embeddings")?,
             norm_eps: float("rms_norm_eps")?,
             tied_embeddings: false,
+            head_bias: false,
+            multipliers: Multipliers::default(),
             layers: vec![layer; self.layers],
             extra: None,
         })

@@ -8,8 +8,8 @@ use candle_core::{Device, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use moeprune_core::{
     AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerSpec, LayerTensor, LinearId, MlpSpec,
-    ModelSpec, MoeInput, MoeSpec, RouterSpec, StageError, StoredWeight, TensorBytes, TensorId,
-    TensorSource,
+    ModelSpec, MoeInput, MoeSpec, Multipliers, RouterSpec, StageError, StoredWeight, TensorBytes,
+    TensorId, TensorSource,
 };
 use moeprune_model::{Compute, DecoderLayer, Layer, NoSink};
 
@@ -39,6 +39,8 @@ fn arctic_like() -> ModelSpec {
         max_positions: 4096,
         norm_eps: 1e-5,
         tied_embeddings: false,
+        head_bias: false,
+        multipliers: Multipliers::default(),
         layers: vec![layer],
         extra: None,
     }

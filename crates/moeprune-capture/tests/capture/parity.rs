@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use moeprune_core::{
     AttentionProjection, AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerSpec,
-    LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, RouterSpec,
-    StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
+    LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers,
+    RouterSpec, StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
 };
 use safetensors::SafeTensors;
 
@@ -48,6 +48,8 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
         max_positions: 128,
         norm_eps: 1e-5,
         tied_embeddings: false,
+        head_bias: false,
+        multipliers: Multipliers::default(),
         layers: vec![layer; 3],
         extra: None,
     }

@@ -26,8 +26,12 @@ impl Checkpoint {
 }
 
 fn ids(config: &Config) -> Result<Vec<u32>, Error> {
-    let keys = [KEY.to_owned()];
-    let Some(found) = config.find(&keys)? else { return Ok(Vec::new()) };
+    let (inner, outer) = ([KEY.to_owned()], [format!("/{KEY}")]);
+    let found = match config.find(&inner)? {
+        Some(found) => Some(found),
+        None => config.find(&outer)?,
+    };
+    let Some(found) = found else { return Ok(Vec::new()) };
     let one = serde_json::from_str::<Option<u32>>(found.text).map(Vec::from_iter);
     one.or_else(|_| serde_json::from_str::<Vec<u32>>(found.text)).map_err(|_| Error::Config {
         path: config.path().to_owned(),

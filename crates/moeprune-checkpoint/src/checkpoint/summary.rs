@@ -106,7 +106,7 @@ fn role_of(tensor: &StoredTensor) -> &'static str {
     }
     match tensor.part {
         Some(TensorId::Embedding) => "embedding",
-        Some(TensorId::LmHead) => "head",
+        Some(TensorId::LmHead | TensorId::LmHeadBias) => "head",
         Some(TensorId::Layer(_, part)) => match part {
             LayerTensor::Linear(linear) | LayerTensor::Bias(linear) => match linear {
                 LinearId::Attention(_) => "attention",

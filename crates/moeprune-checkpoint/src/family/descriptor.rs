@@ -9,7 +9,7 @@ use super::{
     Slots,
     attention::{AttentionForm, part_name},
     feed_forward::{DenseForm, ExpertsForm, ResidualForm, SharedForm},
-    key::{Count, Key, Layers, Strings},
+    key::{Count, Key, LastLayer, Layers, Strings},
     name::{NameForm, Named},
     router::RouterForm,
 };
@@ -25,6 +25,9 @@ pub(crate) struct Descriptor {
     /// What stands for `{prefix}` in names.
     #[serde(default = "prefix")]
     pub(crate) prefix: String,
+    /// The object of the config in which all keys stand but those that begin with `/`; absent: the
+    /// config itself.
+    pub(crate) config: Option<String>,
     #[serde(default)]
     pub(crate) model: ModelForm,
     #[serde(default)]
@@ -51,6 +54,10 @@ pub(crate) struct ModelForm {
     pub(crate) norm_eps: Key<f64>,
     pub(crate) tied_embeddings: Key<bool>,
     pub(crate) dtype: Key<String>,
+    /// What the outputs of blocks are multiplied by.
+    pub(crate) multipliers: MultipliersForm,
+    /// Whether logits have the bias that is named; absent: they have.
+    pub(crate) head_bias: Option<Key<bool>>,
     /// Absent: not known, and the model cannot be run.
     pub(crate) activation: Option<Key<String>>,
     pub(crate) tensors: EndNames,
@@ -62,6 +69,17 @@ pub(crate) struct EndNames {
     pub(crate) embedding: String,
     pub(crate) final_norm: String,
     pub(crate) head: String,
+    pub(crate) head_bias: Option<String>,
+}
+
+/// Absent: 1.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct MultipliersForm {
+    pub(crate) embedding: Option<Key<f64>>,
+    pub(crate) residual: Option<Key<f64>>,
+    /// What logits are divided by.
+    pub(crate) logits_divisor: Option<Key<f64>>,
 }
 
 /// How many layers there are, and which of them have experts: those that no key rules out.
@@ -75,6 +93,8 @@ pub(crate) struct LayersForm {
     pub(crate) every: Option<Key<usize>>,
     /// Layers before this one have none.
     pub(crate) dense_until: Option<Key<Count>>,
+    /// The last layer that has some.
+    pub(crate) last: Option<Key<LastLayer>>,
     /// A list of layers that have none.
     pub(crate) dense: Option<Key<Layers>>,
     /// A list of the layers that have experts.
@@ -145,6 +165,8 @@ impl Default for ModelForm {
             norm_eps: Key::any_of(&["rms_norm_eps"]).or(1e-5),
             tied_embeddings: Key::any_of(&["tie_word_embeddings"]).or(false),
             dtype: Key::any_of(&["dtype", "torch_dtype"]),
+            multipliers: MultipliersForm::default(),
+            head_bias: None,
             activation: None,
             tensors: EndNames::default(),
         }
@@ -157,6 +179,7 @@ impl Default for EndNames {
             embedding: "{prefix}embed_tokens.weight".to_owned(),
             final_norm: "{prefix}norm.weight".to_owned(),
             head: "lm_head.weight".to_owned(),
+            head_bias: None,
         }
     }
 }
@@ -168,6 +191,7 @@ impl Default for LayersForm {
             prefix: "{prefix}layers.{layer}.".to_owned(),
             every: None,
             dense_until: None,
+            last: None,
             dense: None,
             experts: None,
             types: None,
@@ -239,10 +263,11 @@ impl Descriptor {
         if self.experts.count.default.is_some() {
             return bad("`experts.count` cannot have a default: a pruned count is written there");
         }
-        let LayersForm { every, dense_until, dense, experts, types, .. } = &self.layers;
+        let LayersForm { every, dense_until, last, dense, experts, types, .. } = &self.layers;
         let choices = [
             (every.is_some(), "every"),
             (dense_until.is_some(), "dense_until"),
+            (last.is_some(), "last"),
             (dense.is_some(), "dense"),
             (experts.is_some(), "experts"),
             (types.is_some(), "types"),
@@ -253,6 +278,7 @@ impl Descriptor {
             ));
         }
         self.attention.check()?;
+        self.router.check()?;
         self.experts.check()?;
         self.shared.iter().try_for_each(|shared| shared.tensors.check("shared"))?;
         self.residual.iter().try_for_each(|residual| residual.tensors.check("residual"))?;

@@ -19,9 +19,11 @@ use moeprune_core::{LayerTensor, TensorId};
 
 pub(crate) use self::{
     attention::{Model, opaque_tensor},
-    descriptor::{Descriptor, ExtraPolicyForm, LayersForm, Requirement, TypesForm},
+    descriptor::{
+        Descriptor, ExtraPolicyForm, LayersForm, MultipliersForm, Requirement, TypesForm,
+    },
     fused::{FusedForm, Slab, SlabLayout},
-    key::{Count, Key, Layers, Strings, missing},
+    key::{Count, Key, Layers, PerLayer, Strings, missing},
 };
 use self::{
     built_in::BUILT_IN,
@@ -77,6 +79,7 @@ enum Slot {
     Embedding,
     FinalNorm,
     Head,
+    HeadBias,
     Layer(LayerTensor),
 }
 
@@ -99,6 +102,7 @@ impl Family {
             (Slot::FinalNorm, full(&ends.final_norm)),
             (Slot::Head, full(&ends.head)),
         ];
+        slots.extend(ends.head_bias.iter().map(|name| (Slot::HeadBias, full(name))));
         for (tensor, name) in descriptor.layer_slots()? {
             slots.push((Slot::Layer(tensor), of_layer(name)));
             let same = descriptor.layers.aliases.iter().filter(|(_, of)| *of == name);
@@ -153,6 +157,7 @@ impl Family {
             TensorId::Embedding => (Slot::Embedding, Indices::default()),
             TensorId::FinalNorm => (Slot::FinalNorm, Indices::default()),
             TensorId::LmHead => (Slot::Head, Indices::default()),
+            TensorId::LmHeadBias => (Slot::HeadBias, Indices::default()),
             TensorId::Layer(layer, tensor) => {
                 let indices = Indices { layer: Some(layer), expert: tensor.expert() };
                 (Slot::Layer(tensor.with_expert(0)), indices)
@@ -172,6 +177,7 @@ impl Family {
                 Slot::Embedding => TensorId::Embedding,
                 Slot::FinalNorm => TensorId::FinalNorm,
                 Slot::Head => TensorId::LmHead,
+                Slot::HeadBias => TensorId::LmHeadBias,
                 Slot::Layer(tensor) => {
                     let expert = indices.expert.unwrap_or_default();
                     TensorId::Layer(indices.layer?, tensor.with_expert(expert))

@@ -8,6 +8,7 @@ mod attention;
 mod expert_groups;
 mod experts;
 mod mlp;
+mod multipliers;
 mod norm;
 mod opaque;
 mod part;
@@ -19,11 +20,15 @@ use serde::Serialize;
 pub use self::{
     attention::{AttentionBiases, AttentionSpec, GroupedAttention, LatentAttention, QueryKeyNorm},
     experts::{MoeInput, MoeSpec, SharedSpec},
-    mlp::{Activation, MlpSpec},
+    mlp::{Activation, ClampedSwiglu, MlpSpec},
+    multipliers::Multipliers,
     opaque::OpaqueTensor,
     part::{LinearShape, Part},
-    rotary::{Llama3Scaling, RotaryScaling, RotarySpec, RotaryStyle, YarnScaling},
-    router::{ExpertGroups, GroupScore, OpaqueRouter, RouterSpec, Score, ScoredRouter},
+    rotary::{Llama3Scaling, LongRopeScaling, RotaryScaling, RotarySpec, RotaryStyle, YarnScaling},
+    router::{
+        CorrectionBias, ExpertGroups, GroupScore, OpaqueRouter, RouterSpec, Score, ScoredRouter,
+        SparseMixer,
+    },
 };
 use crate::{LinearId, TensorId};
 
@@ -37,12 +42,17 @@ pub struct ModelSpec {
     pub hidden: usize,
     /// Rows of the embedding.
     pub vocab: usize,
-    /// Longest sequence the model was made for, in tokens.
+    /// Longest sequence the model was made for, in tokens, or the longest for which the angles of its
+    /// rotary positions are known.
     pub max_positions: usize,
     /// Added to the mean square in every RMS norm.
     pub norm_eps: f64,
     /// Whether the head is the embedding.
     pub tied_embeddings: bool,
+    /// Whether logits have a bias, `[vocab]`.
+    pub head_bias: bool,
+    /// What the outputs of blocks are multiplied by.
+    pub multipliers: Multipliers,
     /// The decoder layers in order.
     pub layers: Vec<LayerSpec>,
     /// Layers behind the decoder's, such as those that predict several tokens at once.
@@ -145,6 +155,9 @@ impl ModelSpec {
         ];
         if !self.tied_embeddings {
             parts.push(Part::whole(TensorId::LmHead, table()));
+        }
+        if self.head_bias {
+            parts.push(Part::whole(TensorId::LmHeadBias, vec![self.vocab]));
         }
         parts
     }

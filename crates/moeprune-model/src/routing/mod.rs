@@ -3,11 +3,12 @@
 mod gating;
 mod real;
 mod rule;
+mod sparse_mixer;
 
 use rayon::prelude::*;
 
 pub use self::gating::Gating;
-pub(crate) use self::rule::Rule;
+pub(crate) use self::rule::{Choice, Rule};
 use crate::{Error, RoutingChoice};
 
 /// The experts of each token of a call.

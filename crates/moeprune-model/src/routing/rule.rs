@@ -1,8 +1,8 @@
 //! How the experts of one token are chosen.
 
-use moeprune_core::{ExpertGroups, GroupScore, Score, ScoredRouter};
+use moeprune_core::{ExpertGroups, GroupScore, Score, ScoredRouter, SparseMixer};
 
-use super::real::Real;
+use super::{real::Real, sparse_mixer};
 
 /// A router's rule with the vectors it needs, computed in `R`.
 #[derive(Debug)]
@@ -10,7 +10,7 @@ pub(crate) struct Rule<R> {
     pub(crate) experts: usize,
     /// Experts of a token; groups, if there are some, have as many.
     pub(crate) top_k: usize,
-    pub(crate) router: ScoredRouter,
+    pub(crate) router: Choice,
     /// Added to the logits.
     pub(crate) bias: Option<Vec<R>>,
     /// Added to the scores, for the selection.
@@ -19,10 +19,18 @@ pub(crate) struct Rule<R> {
     pub(crate) expert_scale: Option<Vec<R>>,
 }
 
+/// The kinds of routers that can be run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Choice {
+    Scored(ScoredRouter),
+    SparseMixer(SparseMixer),
+}
+
 impl<R: Real> Rule<R> {
     /// Without vectors.
     #[cfg(test)]
     pub(crate) fn new(experts: usize, top_k: usize, router: ScoredRouter) -> Self {
+        let router = Choice::Scored(router);
         Self { experts, top_k, router, bias: None, correction: None, expert_scale: None }
     }
 
@@ -37,27 +45,33 @@ impl<R: Real> Rule<R> {
         weights: &mut [R],
     ) {
         leave_out(logits, gone);
-        let renormalize = self.router.renormalize;
-        if self.router == ScoredRouter::softmax(renormalize) {
-            choose_by_softmax(logits, indices, weights, renormalize);
-        } else {
-            self.choose_by_steps(logits, gone, indices, weights);
+        match &self.router {
+            Choice::Scored(router) if *router == ScoredRouter::softmax(router.renormalize) => {
+                choose_by_softmax(logits, indices, weights, router.renormalize);
+            }
+            Choice::Scored(router) => {
+                self.choose_by_steps(router, logits, gone, (indices, weights))
+            }
+            Choice::SparseMixer(mixer) => {
+                sparse_mixer::choose(mixer, logits, indices, weights);
+                sort(indices, weights);
+            }
         }
     }
 
     fn choose_by_steps(
         &self,
+        router: &ScoredRouter,
         scores: &mut [R],
         gone: &[bool],
-        indices: &mut [u32],
-        weights: &mut [R],
+        (indices, weights): (&mut [u32], &mut [R]),
     ) {
         add(scores, self.bias.as_deref());
-        score(scores, self.router.score);
+        score(scores, router.score);
         let mut candidates = scores.to_vec();
         add(&mut candidates, self.correction.as_deref());
         leave_out(&mut candidates, gone);
-        if let Some(groups) = self.router.groups {
+        if let Some(groups) = router.groups {
             leave_out_groups(&mut candidates, groups);
             if groups.score == GroupScore::Max {
                 scores.copy_from_slice(&candidates);
@@ -68,11 +82,13 @@ impl<R: Real> Rule<R> {
             (*index, *weight) = (best as u32, scores[best]);
             candidates[best] = R::LOWEST;
         }
-        if self.router.renormalize {
-            let total = weights.iter().copied().sum::<R>() + R::of(self.router.epsilon);
+        if router.renormalize {
+            let total = weights.iter().copied().sum::<R>() + R::of(router.epsilon);
+            let least = R::of(router.least_sum);
+            let total = if total < least { least } else { total };
             weights.iter_mut().for_each(|weight| *weight /= total);
         }
-        let scale = R::of(self.router.scale);
+        let scale = R::of(router.scale);
         for (weight, &index) in weights.iter_mut().zip(&*indices) {
             let own = self.expert_scale.as_ref().map_or(R::of(1.0), |scale| scale[index as usize]);
             *weight *= scale * own;
@@ -158,7 +174,7 @@ fn leave_out_groups<R: Real>(candidates: &mut [R], groups: ExpertGroups) {
     }
 }
 
-fn first_largest<R: Real>(values: &[R]) -> usize {
+pub(super) fn first_largest<R: Real>(values: &[R]) -> usize {
     let mut best = 0;
     for (place, value) in values.iter().enumerate() {
         if *value > values[best] {
@@ -179,15 +195,18 @@ fn sort<R: Real>(indices: &mut [u32], weights: &mut [R]) {
 
 #[cfg(test)]
 mod tests {
+    use moeprune_core::CorrectionBias;
+
     use super::*;
 
     const SIGMOID: ScoredRouter = ScoredRouter {
         score: Score::Sigmoid,
         bias: false,
-        correction_bias: false,
+        correction_bias: CorrectionBias::None,
         groups: None,
         renormalize: false,
         epsilon: 0.0,
+        least_sum: 0.0,
         scale: 1.0,
         expert_scale: false,
     };

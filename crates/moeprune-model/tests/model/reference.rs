@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use candle_core::{DType, Device, Tensor};
 use moeprune_core::{
     AttentionProjection, AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerSpec,
-    LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, RouterSpec,
-    StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
+    LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers,
+    RouterSpec, StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -95,6 +95,8 @@ fn spec(config: &Value) -> ModelSpec {
         max_positions: number("max_position_embeddings"),
         norm_eps: config["rms_norm_eps"].as_f64().unwrap(),
         tied_embeddings: false,
+        head_bias: false,
+        multipliers: Multipliers::default(),
         layers: (0..number("num_hidden_layers"))
             .map(|l| LayerSpec {
                 attention: AttentionSpec::Grouped(attention.clone()),

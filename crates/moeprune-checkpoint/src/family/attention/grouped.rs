@@ -30,6 +30,8 @@ pub(crate) struct GroupedForm {
     normed: Option<Key<bool>>,
     /// What queries, keys and values are limited to.
     clip: Option<Key<f64>>,
+    /// What scores are multiplied by; absent: 1 / sqrt(head_dim).
+    scale: Option<Key<f64>>,
     tensors: Names,
 }
 
@@ -37,6 +39,7 @@ pub(crate) struct GroupedForm {
 #[serde(rename_all = "snake_case")]
 enum NormForm {
     PerHead,
+    PerHeadAfterRotary,
     FullWidth,
 }
 
@@ -53,6 +56,7 @@ struct Names {
     output_bias: Option<String>,
     query_norm: Option<String>,
     key_norm: Option<String>,
+    sinks: Option<String>,
 }
 
 pub(super) fn heads() -> Key<usize> {
@@ -104,7 +108,7 @@ impl GroupedForm {
         let matrices =
             matrices.map(|(p, name)| (LayerTensor::Linear(LinearId::Attention(p)), name.as_str()));
         let vectors = names.input_biases().into_iter().chain(names.output_bias());
-        let vectors = vectors.chain(names.norms());
+        let vectors = vectors.chain(names.norms()).chain([(GroupedAttention::SINKS, &names.sinks)]);
         matrices.into_iter().chain(vectors.filter_map(|(id, name)| Some((id, name.as_deref()?))))
     }
 
@@ -148,13 +152,15 @@ impl GroupedForm {
         let is_normed = of_tensors(&self.normed, &self.tensors.norms())?;
         let norm = self.norm.filter(|_| is_normed).map(|norm| match norm {
             NormForm::PerHead => QueryKeyNorm::PerHead,
+            NormForm::PerHeadAfterRotary => QueryKeyNorm::PerHeadAfterRotary,
             NormForm::FullWidth => QueryKeyNorm::FullWidth,
         });
         let rotary = Some(self.rotary.read(config, head_dim, model.max_positions)?);
-        let clip = match &self.clip {
-            Some(key) => key.optional(config)?,
-            None => None,
+        let number = |key: &Option<Key<f64>>| match key {
+            Some(key) => key.optional(config),
+            None => Ok(None),
         };
+        let (clip, scale) = (number(&self.clip)?, number(&self.scale)?);
         let windows = match &self.window {
             Some(window) => window.read(model)?,
             None => vec![None; model.layers],
@@ -163,11 +169,13 @@ impl GroupedForm {
             heads,
             kv_heads,
             head_dim,
+            scale,
             rotary: rotary.clone(),
             sliding_window,
             biases,
             norm,
             clip,
+            sinks: self.tensors.sinks.is_some(),
         };
         Ok(windows.into_iter().map(of_layer).collect())
     }

@@ -9,7 +9,7 @@ pub use self::{
     grouped::{AttentionBiases, GroupedAttention, QueryKeyNorm},
     latent::LatentAttention,
 };
-use super::{OpaqueTensor, Part};
+use super::{OpaqueTensor, Part, RotarySpec};
 
 /// How the tokens of a layer see each other.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -42,6 +42,16 @@ impl AttentionSpec {
             Self::Grouped(grouped) => grouped.heads,
             Self::Latent(latent) => latent.heads,
             Self::Opaque(_) => 0,
+        }
+    }
+
+    /// How queries and keys turn, if they do.
+    #[must_use]
+    pub fn rotary(&self) -> Option<&RotarySpec> {
+        match self {
+            Self::Grouped(grouped) => grouped.rotary.as_ref(),
+            Self::Latent(latent) => latent.rotary.as_ref(),
+            Self::Opaque(_) => None,
         }
     }
 
