@@ -1,24 +1,11 @@
-//! Every built-in family that can be run, against values that public code computed.
+//! Families against values that public code computed.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use moeprune_tests::conformance::family::{check, check_running};
-
-/// Families whose experts cannot be removed yet. It has to become empty.
-const NOT_CUT_YET: [&str; 2] = ["deepseek_v3", "deepseek_v2"];
-
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/parity").join(name)
-}
+use moeprune_tests::conformance::family::check;
 
 fn check_family(name: &str) {
-    if NOT_CUT_YET.contains(&name) {
-        check_running(&folder(name));
-        let cut = std::panic::catch_unwind(|| check(&folder(name)));
-        assert!(cut.is_err(), "{name} can be cut: take it off the list");
-    } else {
-        check(&folder(name));
-    }
+    check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/parity").join(name));
 }
 
 #[test]

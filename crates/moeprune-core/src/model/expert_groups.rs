@@ -57,8 +57,9 @@ impl ExpertGroups {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::GroupScore;
 
-    const V3: ExpertGroups = ExpertGroups { count: 8, selected: 4 };
+    const V3: ExpertGroups = ExpertGroups { count: 8, selected: 4, score: GroupScore::TopTwo };
 
     #[test]
     fn counts() {
@@ -78,7 +79,7 @@ mod tests {
 
     #[test]
     fn kept() {
-        let groups = ExpertGroups { count: 2, selected: 1 };
+        let groups = ExpertGroups { count: 2, selected: 1, score: GroupScore::Max };
         assert_eq!(groups.check_kept(6, &[0, 2, 3, 5]), Ok(()));
         let error = groups.check_kept(6, &[0, 1, 2, 5]).unwrap_err();
         assert!(error.contains("group 0 would keep 3 experts of 3"), "{error}");
