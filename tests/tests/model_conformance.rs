@@ -1,13 +1,17 @@
-//! Layers that are run, and the generator over them, against the suites of their traits.
+//! Layers that are run, sinks, and the generator over them, against the suites of their traits.
 
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use moeprune::{Silent, evaluation::NativeGenerator};
+use moeprune::{
+    Silent,
+    capture::{LayerObserver, ObserverOptions},
+    evaluation::NativeGenerator,
+};
 use moeprune_checkpoint::Checkpoint;
 use moeprune_eval::generate_each;
-use moeprune_model::{Compute, Embedding, LanguageModel, Layer};
-use moeprune_tests::conformance::{decoder_layer, generator};
+use moeprune_model::{Compute, Embedding, LanguageModel, Layer, NoSink};
+use moeprune_tests::conformance::{activation_sink, decoder_layer, generator};
 
 fn open(name: &str) -> Checkpoint {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets");
@@ -60,6 +64,28 @@ fn few_tokens_leave_experts_idle() {
     let values: Vec<f32> = (0..2 * spec.hidden).map(|i| (i * i % 11) as f32 - 5.0).collect();
     let hidden = Tensor::from_vec(values, (2, 1, spec.hidden), &Device::Cpu).unwrap();
     decoder_layer::check(&layer, spec, 1, &hidden);
+}
+
+#[test]
+fn observers() {
+    let all = ObserverOptions::default();
+    let check = |name: &str, layer: usize, options: ObserverOptions| {
+        let checkpoint = open(name);
+        let spec = checkpoint.spec();
+        let new = || LayerObserver::new(spec, layer, options).unwrap();
+        activation_sink::check(spec, layer, new, |observer| observer.finish().unwrap());
+    };
+    check("parity/mixtral", 1, all);
+    check("parity/arctic", 0, all);
+    check("parity/arctic_freq2", 0, all);
+    check("nano", 2, ObserverOptions { hessians: true, ..all });
+    check("nano", 2, ObserverOptions { inputs: false, ..all });
+    check("nano", 2, ObserverOptions { routing: false, ..all });
+}
+
+#[test]
+fn no_sink() {
+    activation_sink::check(open("nano").spec(), 0, || NoSink, |_| ());
 }
 
 #[test]

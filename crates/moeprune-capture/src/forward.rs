@@ -30,7 +30,7 @@ pub struct CaptureProgress {
 /// Held at a time are a layer's trunk or two of its experts, and the hidden states of all blocks
 /// twice: `2 · tokens · hidden` numbers of the type that is computed in, which every layer
 /// replaces. `micro_batch` blocks go through a trunk together. `progress` is called several times
-/// a layer and may ask to stop.
+/// per layer and may ask to stop.
 ///
 /// `tag` and `fingerprint` are put into the observation as they are: which text the blocks are of
 /// ([`CalibrationFile::tag`](crate::CalibrationFile::tag)), and which model this is.
@@ -124,8 +124,8 @@ pub fn embed_blocks(
     blocks.batches(micro_batch).map(embed).collect()
 }
 
-/// Runs layer number `index` of a model on `inputs`, one tensor `[1, tokens, hidden]` a block and
-/// a forward call, and sums up what it does. A tensor counts as one block.
+/// Runs layer number `index` of a model on `inputs`, one tensor `[1, tokens, hidden]` per block and
+/// forward call, and sums up what it does. A tensor counts as one block.
 ///
 /// `spec` says what the layer is made of: a layer that lost experts goes with a specification that
 /// has as many fewer. The layer's results are appended to `outputs`, if asked for.

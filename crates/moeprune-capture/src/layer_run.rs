@@ -21,7 +21,7 @@ const EXPERT_ROWS: usize = 512;
 /// Tokens that go through an expert together on a device, which is kept busy by more than the CPU.
 pub const DEVICE_EXPERT_ROWS: usize = 8192;
 
-/// Is told how many more tokens went through a trunk or an expert, several times a layer, and
+/// Called several times per layer with how many more tokens went through a trunk or an expert;
 /// may ask to stop.
 pub type Watch<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 
@@ -29,7 +29,7 @@ pub type Watch<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 /// after expert.
 ///
 /// On the CPU the results have the bits of running the layer block by block, and so have the
-/// observer's sums, whatever the micro-batches: tokens are seen in the same order, and what becomes
+/// observer's sums, for any micro-batches: tokens are seen in the same order, and what becomes
 /// of one does not depend on others.
 ///
 /// ```no_run

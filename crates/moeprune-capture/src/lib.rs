@@ -10,15 +10,15 @@ inputs of every Linear were. This crate takes those sums.
 
 | step | item |
 |---|---|
-| find out what a file holds | [`open_calibration`], or a [`CalibrationSource`] of one's own |
+| find out what a file holds | [`open_calibration`], or a custom [`CalibrationSource`] |
 | draw blocks of tokens | [`token_blocks`]; [`token_blocks_in_order`] for a perplexity |
 | run the model over them | [`observe`] |
 | keep what was seen | [`write_observation`], [`read_observation`] |
 
-Whoever changes the layers on the way runs them one by one: [`embed_blocks`], then for each layer a
+A caller that changes the layers on the way runs them one by one: [`embed_blocks`], then for each layer a
 [`LayerRun`] as it is and another as it was made, so that every layer is watched on what the changed
 ones before it give. A layer that is no [`LayerTrunk`](moeprune_model::LayerTrunk) with experts, but
-a [`DecoderLayer`](moeprune_model::DecoderLayer) of one's own, goes through [`observe_layer`] and
+a custom [`DecoderLayer`](moeprune_model::DecoderLayer), goes through [`observe_layer`] and
 [`advance_layer`].
 
 # Example
@@ -77,7 +77,7 @@ assert_eq!(input.sum_squares, [25.0, 5.0]);
 # Why it is so
 
 *Sums, not averages*: observations of several texts add up, one serves any number of plans, and
-whether to divide by tokens or by calls is left to whoever uses them. *Tokens are real*: nothing is
+whether to divide by tokens or by calls is left to the caller. *Tokens are real*: nothing is
 padded, so no statistic counts a filler. *The same every time*: blocks come from a random stream
 that belongs to this crate, and everything is summed in one order, so a seed gives the same
 observation on any number of threads. *Any size*: a text is streamed, experts are loaded, run and

@@ -129,8 +129,8 @@ fn check_pruning(folder: &Path, source: &Checkpoint, dialect: &str, scratch: &Pa
     let out = scratch.join("out");
     let pipeline = Pipeline::from_recipe(&Recipe::arctic()).expect("a built-in recipe");
     let run = Run::claim(&out, source, Resume::No).expect("a free place");
-    let (on, mut silent) = (Execution::cpu(), Silent);
-    let mut job = Job::new(source, &pipeline, &on, &mut silent);
+    let (cpu, mut silent) = (Execution::cpu(), Silent);
+    let mut job = Job::new(source, &pipeline, &cpu, &mut silent);
     apply(&mut job, run, &plan, Inputs::None).unwrap_or_else(|error| panic!("{error}"));
 
     let pruned = open(&out);

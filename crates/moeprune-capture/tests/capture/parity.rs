@@ -54,7 +54,7 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
 }
 
 pub(crate) fn asset(path: &str) -> PathBuf {
-    // Cargo names the folder when it runs tests too, whoever runs them without the sources as well.
+    // Cargo names the folder when it runs tests too, as does a caller that runs them without the sources.
     let crate_folder = std::env::var_os("CARGO_MANIFEST_DIR");
     let crate_folder = crate_folder.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     PathBuf::from(crate_folder).join("../../assets").join(path)

@@ -90,7 +90,7 @@ fn progress_counts_every_pass_of_every_layer() {
 }
 
 #[test]
-fn whoever_watches_can_stop_it_anywhere() {
+fn the_caller_can_stop_it_anywhere() {
     let spec = spec(Family::Mixtral);
     let weights = Weights::load(Family::Mixtral);
     for after in 0..8 {

@@ -1,13 +1,17 @@
 //! What a cut must leave of experts that are routed by groups.
 
-use super::ExpertGroups;
+use super::{ExpertGroups, GroupScore};
 
 impl ExpertGroups {
     /// Experts that each group must keep at least, if `top_k` experts are selected for each token: as
     /// many as make up the score of a group, and so many that the selected groups have `top_k`.
     #[must_use]
     pub fn least_per_group(&self, top_k: usize) -> usize {
-        top_k.div_ceil(self.selected.max(1)).max(2)
+        let scored = match self.score {
+            GroupScore::TopTwo => 2,
+            GroupScore::Max => 1,
+        };
+        top_k.div_ceil(self.selected.max(1)).max(scored)
     }
 
     /// Checks that so many experts of a layer can be routed by these groups.

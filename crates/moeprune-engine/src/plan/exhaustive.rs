@@ -199,7 +199,7 @@ impl Losses {
         let subsets = subsets(moe.experts, dropped);
         Ok(Self {
             router: Router::read(model, layer)?,
-            gating: Gating::load(model, moe, layer)?,
+            gating: Gating::load(&Finite(model), model.spec(), layer)?,
             experts: moe.experts,
             losses: vec![0.0; subsets.len()],
             subsets,

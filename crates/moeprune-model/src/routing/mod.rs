@@ -2,10 +2,12 @@
 
 mod gating;
 mod real;
+mod rule;
 
 use rayon::prelude::*;
 
 pub use self::gating::Gating;
+pub(crate) use self::rule::Rule;
 use crate::{Error, RoutingChoice};
 
 /// The experts of each token of a call.
@@ -19,11 +21,15 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    /// The choices by logits `[tokens, experts]`, in f32; `layer` is for errors.
-    pub(crate) fn by(gating: &Gating, mut logits: Vec<f32>, layer: usize) -> Result<Self, Error> {
-        let experts = gating.experts;
+    /// The experts of each token as `rule` says. `logits` is `[tokens, experts]`; `layer` is for errors.
+    pub(crate) fn choose(
+        mut logits: Vec<f32>,
+        rule: &Rule<f32>,
+        layer: usize,
+    ) -> Result<Self, Error> {
+        let experts = rule.experts;
         let tokens = logits.len() / experts.max(1);
-        let top_k = gating.top_k.min(experts);
+        let top_k = rule.top_k.min(experts);
         if let Some(place) = logits.iter().position(|v| !v.is_finite()) {
             let (token, expert, value) = (place / experts, place % experts, logits[place]);
             return Err(Error::NonFiniteRouting { layer, token, expert, value });
@@ -34,7 +40,7 @@ impl Routes {
             let rows = logits.par_chunks_exact_mut(experts).with_min_len(TOKENS_A_THREAD);
             rows.zip(indices.par_chunks_exact_mut(top_k))
                 .zip(weights.par_chunks_exact_mut(top_k))
-                .for_each(|((row, indices), weights)| gating.choose(row, indices, weights));
+                .for_each(|((row, indices), weights)| rule.choose(row, &[], indices, weights));
         }
         Ok(Self { experts, tokens, top_k, indices, weights })
     }
@@ -109,12 +115,12 @@ mod tests {
 
     use super::*;
 
-    fn softmax(experts: usize, top_k: usize, renormalize: bool) -> Gating {
-        Gating::plain(experts, top_k, ScoredRouter::softmax(renormalize))
+    fn softmax(experts: usize, top_k: usize, renormalize: bool) -> Rule<f32> {
+        Rule::new(experts, top_k, ScoredRouter::softmax(renormalize))
     }
 
     fn route(logits: &[f32], experts: usize, top_k: usize, renormalize: bool) -> Routes {
-        Routes::by(&softmax(experts, top_k, renormalize), logits.to_vec(), 0).unwrap()
+        Routes::choose(logits.to_vec(), &softmax(experts, top_k, renormalize), 0).unwrap()
     }
 
     fn check(logits: &[f32], top_k: usize, renormalize: bool, want: &[(u32, f32)]) {
@@ -141,8 +147,8 @@ mod tests {
     #[test]
     fn a_logit_that_is_not_finite_is_refused() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let gating = softmax(2, 1, true);
-            let error = Routes::by(&gating, vec![0.0, 1.0, 0.5, bad], 3).unwrap_err();
+            let rule = softmax(2, 1, true);
+            let error = Routes::choose(vec![0.0, 1.0, 0.5, bad], &rule, 3).unwrap_err();
             assert!(
                 matches!(error, Error::NonFiniteRouting { layer: 3, token: 1, expert: 1, .. }),
                 "{error}"
@@ -209,27 +215,6 @@ mod tests {
                 routes.indices.iter().zip(&routes.weights).enumerate().map(place).collect();
             want.sort_unstable();
             prop_assert_eq!(seen, want);
-        }
-
-        /// What is asked about fewer experts is what a router of these experts says.
-        #[test]
-        fn gates_without_experts_are_those_of_the_others((logits, experts, k) in logits(), renormalize: bool) {
-            let gating = softmax(experts, k, renormalize);
-            for row in logits.chunks(experts) {
-                let wide: Vec<f64> = row.iter().copied().map(f64::from).collect();
-                let gone: Vec<bool> = (0..experts).map(|e| e % 3 == 1).collect();
-                let gates = gating.gates_without(&wide, &gone);
-                let left: Vec<usize> = (0..experts).filter(|&e| !gone[e]).collect();
-                let fewer: Vec<f32> = left.iter().map(|&e| row[e]).collect();
-                let routes = route(&fewer, left.len(), k, renormalize);
-                let mut want = vec![0.0; experts];
-                for (&place, &weight) in routes.indices.iter().zip(&routes.weights) {
-                    want[left[place as usize]] = f64::from(weight);
-                }
-                for (gate, want) in gates.iter().zip(&want) {
-                    prop_assert!((gate - want).abs() < 1e-6, "{gates:?} for {want:?}");
-                }
-            }
         }
 
         /// Renormalised weights depend on the chosen logits only, so removing experts that were

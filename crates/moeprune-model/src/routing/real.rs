@@ -1,34 +1,52 @@
-//! The types in which routing is computed.
+//! What routing is computed in.
 
 use std::{
+    cmp::Ordering,
+    fmt::Debug,
     iter::Sum,
-    ops::{Add, AddAssign, DivAssign, MulAssign},
+    ops::{Add, AddAssign, DivAssign, Mul, MulAssign},
 };
 
 use crate::exponential::exponentiate;
 
-/// f32 in a forward pass, f64 where choices are compared.
-pub(super) trait Real:
-    Copy + PartialOrd + From<f32> + Sum + Add<Output = Self> + AddAssign + MulAssign + DivAssign
+/// f32, in which models route, or f64, to compare choices.
+pub(crate) trait Real:
+    Copy
+    + Debug
+    + PartialOrd
+    + Add<Output = Self>
+    + AddAssign
+    + Mul<Output = Self>
+    + MulAssign
+    + DivAssign
+    + Sum
+    + Send
+    + Sync
 {
     const LOWEST: Self;
 
-    fn from_f64(value: f64) -> Self;
+    /// The nearest.
+    fn of(value: f64) -> Self;
 
     /// Replaces each logit by its exponential relative to the largest, and returns their sum.
     fn exponentiate(logits: &mut [Self]) -> Self;
 
-    /// `1 / (1 + exp(−x))`
+    /// `1 / (1 + exp(−z))`
     fn sigmoid(self) -> Self;
 
-    /// `sqrt(ln(1 + exp(x)))`
-    fn sqrt_softplus(self) -> Self;
+    /// `ln(1 + exp(z))`, which for large `z` is `z`.
+    fn softplus(self) -> Self;
+
+    fn sqrt(self) -> Self;
+
+    /// A total order.
+    fn compare(self, other: Self) -> Ordering;
 }
 
 impl Real for f32 {
     const LOWEST: Self = Self::NEG_INFINITY;
 
-    fn from_f64(value: f64) -> Self {
+    fn of(value: f64) -> Self {
         value as Self
     }
 
@@ -40,16 +58,23 @@ impl Real for f32 {
         1.0 / (1.0 + (-self).exp())
     }
 
-    fn sqrt_softplus(self) -> Self {
-        // ln(1 + exp(x)), which for large x is x.
-        (self.max(0.0) + (-self.abs()).exp().ln_1p()).sqrt()
+    fn softplus(self) -> Self {
+        self.max(0.0) + (-self.abs()).exp().ln_1p()
+    }
+
+    fn sqrt(self) -> Self {
+        self.sqrt()
+    }
+
+    fn compare(self, other: Self) -> Ordering {
+        self.total_cmp(&other)
     }
 }
 
 impl Real for f64 {
     const LOWEST: Self = Self::NEG_INFINITY;
 
-    fn from_f64(value: f64) -> Self {
+    fn of(value: f64) -> Self {
         value
     }
 
@@ -65,7 +90,15 @@ impl Real for f64 {
         1.0 / (1.0 + (-self).exp())
     }
 
-    fn sqrt_softplus(self) -> Self {
-        (self.max(0.0) + (-self.abs()).exp().ln_1p()).sqrt()
+    fn softplus(self) -> Self {
+        self.max(0.0) + (-self.abs()).exp().ln_1p()
+    }
+
+    fn sqrt(self) -> Self {
+        self.sqrt()
+    }
+
+    fn compare(self, other: Self) -> Ordering {
+        self.total_cmp(&other)
     }
 }
