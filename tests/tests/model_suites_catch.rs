@@ -1,9 +1,9 @@
 //! The conformance suites catch layers and generators that break their contract.
 
-#[path = "model_suites_catch/decoder_layer.rs"]
-mod decoder_layer;
 #[path = "model_suites_catch/generator.rs"]
 mod generator;
+#[path = "model_suites_catch/layer.rs"]
+mod layer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

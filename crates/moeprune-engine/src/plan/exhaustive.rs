@@ -265,7 +265,7 @@ mod tests {
     use moeprune_capture::{TokenBlocks, embed_blocks};
     use moeprune_checkpoint::Checkpoint;
     use moeprune_core::{CorpusTag, Plan, Sparsity};
-    use moeprune_model::{Compute, DecoderLayer, Embedding, Layer, NoSink};
+    use moeprune_model::{Compute, Embedding, Layer, NoSink};
     use moeprune_score::{Magnitude, PerRow, Rounding, Uniform};
 
     use super::*;
