@@ -21,24 +21,17 @@ Keeping the first four of eight experts in every layer:
 ```
 use std::path::Path;
 
-use moeprune_checkpoint::{
-    Checkpoint, OutputDirectory, PlannedTensor, ShardedWriter, select_along, verify,
-};
-use moeprune_core::{TensorId, TensorSink};
+use moeprune_checkpoint::{Checkpoint, OutputDirectory, PartWriter, select_along, verify};
+use moeprune_core::{FeedForward, TensorSource};
 
 # let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
 let source = Checkpoint::open(&repository.join("assets/parity/mixtral"))?;
 let kept: Vec<usize> = (0..4).collect();
-
-let part_of = |stored: Option<TensorId>| stored.and_then(|id| source.spec().part(id));
-let mut tensors = Vec::new();
-for stored in source.tensors() {
-    if stored.part.and_then(TensorId::expert).is_some_and(|expert| !kept.contains(&expert)) {
-        continue;
+let mut pruned = source.spec().clone();
+for layer in &mut pruned.layers {
+    if let FeedForward::Moe(moe) = &mut layer.feed_forward {
+        moe.experts = kept.len();
     }
-    let shape = part_of(stored.part).map(|part| part.shape_with(kept.len()));
-    let shape = shape.unwrap_or_else(|| stored.shape.clone());
-    tensors.push(PlannedTensor { name: stored.name.clone(), dtype: stored.dtype, shape });
 }
 
 let temporary = tempfile::tempdir()?;
@@ -46,13 +39,18 @@ let out = temporary.path().join("pruned");
 let directory = OutputDirectory::create(&out, &source)?;
 directory.copy_auxiliary(&source)?;
 directory.write("config.json", source.config_with_experts(&[4; 3])?.as_bytes())?;
-let mut writer =
-    ShardedWriter::create(directory.path(), source.max_shard_bytes(), tensors.clone())?;
-for planned in &tensors {
-    let tensor = source.tensor_by_name(&planned.name)?;
-    match part_of(source.family().part_of(&planned.name)).and_then(|part| part.expert_axis) {
-        Some(axis) => writer.put(&planned.name, &select_along(&tensor, axis, &kept)?)?,
-        None => writer.put(&planned.name, &tensor)?,
+let index_of = |_layer: usize, expert: usize| kept.iter().position(|&kept| kept == expert);
+let layout = source.output_layout(&pruned, &index_of)?;
+let mut writer = PartWriter::resume(directory.path(), source.output_form(), layout)?;
+writer.copy_outside_layers(&source)?;
+for layer in 0..pruned.layers.len() {
+    for part in pruned.layer_parts(layer) {
+        match part.expert_axis {
+            Some(axis) => {
+                writer.put(part.id, &select_along(&source.tensor(part.id)?, axis, &kept)?)?;
+            }
+            None => writer.copy(&[(part.id, part.id)], &source, &mut |_| ())?,
+        }
     }
 }
 writer.finish()?;
@@ -95,14 +93,17 @@ mod weights;
 pub use moeprune_files::{Access, FileIdentity};
 
 pub use self::{
-    checkpoint::{Checkpoint, RoleSummary, StoredTensor, Summary},
+    checkpoint::{Checkpoint, FusedTensor, RoleSummary, StoredTensor, Summary},
     container::{
         ContainedIndex, ContainedTensor, Container, Contents, Metadata, OutputForm, PlannedFile,
         PlannedIndex, PlannedTensor, PlannedWeights, Safetensors, WeightFile, WeightRequest,
     },
     error::Error,
     family::Family,
-    output::{CopiedFiles, OutputDirectory, RangeCopy, ShardedWriter, WrittenCheckpoint},
+    output::{
+        CopiedFiles, OutputDirectory, OutputLayout, OutputTensor, PartWriter, RangeCopy,
+        ShardedWriter, WrittenCheckpoint,
+    },
     place::{FusedExperts, Place, TensorForm},
     verify::{Check, LinearZeros, SparsityReport, VerifyReport, verify},
     weights::{

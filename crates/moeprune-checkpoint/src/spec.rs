@@ -169,7 +169,7 @@ impl Blocks {
         Ok(Self {
             top_k,
             router: form.router.read(config, top_k)?,
-            expert: form.experts.tensors.spec(inner, activation),
+            expert: form.experts.spec(inner, activation),
             shared: (form.shared.iter())
                 .map(|shared| shared.read(config, activation))
                 .collect::<Result<_, _>>()?,

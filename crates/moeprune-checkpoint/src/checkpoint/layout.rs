@@ -4,6 +4,7 @@ use std::{borrow::Cow, ops::Range};
 
 use moeprune_core::{Dtype, TensorBytes, TensorId};
 
+use super::fused::FusedTensor;
 use crate::{
     Error,
     container::{self, ContainedIndex, ContainedTensor, Container, Metadata, WeightFile},
@@ -25,9 +26,11 @@ pub struct StoredTensor {
     pub file: String,
     /// Size of its data in bytes.
     pub bytes: u64,
-    /// The part it plays; `None` if the family knows none, and the tensor is carried over as it
-    /// is.
+    /// The part it plays; `None` if it holds [many](Self::experts), or the family knows none, and
+    /// the tensor is carried over as it is.
     pub part: Option<TensorId>,
+    /// What it holds, if it has all experts of a layer.
+    pub experts: Option<FusedTensor>,
     /// Its number among all tensors.
     index: usize,
     shard: usize,
@@ -40,6 +43,17 @@ impl StoredTensor {
     #[must_use]
     pub fn elements(&self) -> u64 {
         self.shape.iter().map(|&dim| dim as u64).product()
+    }
+
+    /// The layer that its parts are of; `None` outside of the layers, and of a tensor that plays no
+    /// part.
+    #[must_use]
+    pub fn layer(&self) -> Option<usize> {
+        match (self.part, &self.experts) {
+            (Some(TensorId::Layer(layer, _)), _) => Some(layer),
+            (_, Some(experts)) => Some(experts.layer()),
+            _ => None,
+        }
     }
 
     /// What a [`Place`] needs to know of it.
@@ -71,6 +85,7 @@ impl Layout {
             shape: tensor.shape,
             file: contents.files[tensor.file].name().to_owned(),
             part: None,
+            experts: None,
             shard: tensor.file,
             range: tensor.range,
         };

@@ -2,6 +2,7 @@
 
 mod eos;
 mod fingerprint;
+mod fused;
 mod identity;
 mod layout;
 mod legacy_fingerprint;
@@ -24,6 +25,7 @@ use moeprune_files::{Access, Files};
 
 use self::layout::Layout;
 pub use self::{
+    fused::FusedTensor,
     layout::StoredTensor,
     summary::{RoleSummary, Summary},
 };
@@ -118,6 +120,7 @@ impl Checkpoint {
         let named = parts::assign(&mut layout, &family, extra, &directory)?;
         let spec = spec::read_spec(&family, &config, &named)?;
         parts::check_experts(&layout, &family, &spec, &directory, &config)?;
+        parts::assign_experts(&mut layout, &family, &spec, &directory)?;
         let by_part = parts::check(&layout, &family, &spec, &directory)?;
         let by_name = layout.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
         let declared_dtype = spec::declared_dtype(&family, &config)?;
@@ -225,11 +228,15 @@ impl Checkpoint {
         &self.layout.tensors[place.tensor()]
     }
 
-    /// The name on disk that a part has in this family, also of experts this model lacks.
+    /// The name on disk of the tensor that a part is in; of experts that this model lacks, the name
+    /// that it would have as a tensor of its own.
     ///
     /// # Errors
     /// [`Error::NoSuchPart`] if the family has no name for it.
     pub fn name_of(&self, id: TensorId) -> Result<String, Error> {
+        if let Some(place) = self.by_part.get(&id) {
+            return Ok(self.tensor_at(place).name.clone());
+        }
         self.family.name_of(id).ok_or_else(|| Error::NoSuchPart {
             part: id.to_string(),
             reason: format!("the family `{}` has no name for it", self.family.name()),
@@ -292,12 +299,9 @@ impl Checkpoint {
                     moe.top_k
                 ));
             }
-            if let Some(groups) = moe.router.groups().filter(|_| kept != moe.experts) {
-                return bad(format!(
-                    "layer {layer} routes by {} groups of experts; removing experts of groups is \
-                     not implemented",
-                    groups.count
-                ));
+            let groups = moe.router.groups().filter(|_| kept != moe.experts);
+            if let Some(problem) = groups.and_then(|g| g.check_count(kept, moe.top_k).err()) {
+                return bad(format!("layer {layer}: {problem}"));
             }
             if kept > moe.experts {
                 let experts = moe.experts;

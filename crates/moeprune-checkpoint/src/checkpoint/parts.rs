@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use moeprune_core::{LayerTensor, LinearId, ModelSpec, Part, TensorId};
 
-use super::{StoredTensor, layout::Layout};
+use super::{StoredTensor, fused, layout::Layout};
 use crate::{
     Error, Family, config::Config, model_directory::ModelDirectory, named_tensors::NamedTensors,
     place::Place, spec::expert_count,
@@ -30,7 +30,7 @@ pub(super) fn assign(
             Some(part) => {
                 shapes.insert(part, tensor.shape.clone());
             }
-            None if family.is_carried(&tensor.name) => {}
+            None if family.is_carried(&tensor.name) || family.fused_of(&tensor.name).is_some() => {}
             None => refuse_unknown_in_layer(tensor, family, directory)?,
         }
         layers.extend(layer);
@@ -45,6 +45,9 @@ pub(super) fn assign(
     Ok(NamedTensors { layers: layers.len(), shapes })
 }
 
+/// More than any model has; a shape that says more is wrong, and not worth counting out.
+const MOST_EXPERTS: usize = 1 << 16;
+
 /// Checks that config, routers and tensor names agree about the number of experts.
 pub(super) fn check_experts(
     layout: &Layout,
@@ -56,6 +59,9 @@ pub(super) fn check_experts(
     let mut named: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
     let mut router_rows = BTreeMap::new();
     for tensor in &layout.tensors {
+        if let Some((layer, experts)) = fused::experts_in(family, tensor) {
+            named.entry(layer).or_default().extend(0..experts.min(MOST_EXPERTS));
+        }
         let Some(TensorId::Layer(layer, part)) = tensor.part else { continue };
         if let Some(expert) = part.expert() {
             named.entry(layer).or_default().insert(expert);
@@ -89,6 +95,24 @@ pub(super) fn check_experts(
     Ok(())
 }
 
+/// Finds the tensors that hold all experts of a layer.
+pub(super) fn assign_experts(
+    layout: &mut Layout,
+    family: &Family,
+    spec: &ModelSpec,
+    directory: &ModelDirectory,
+) -> Result<(), Error> {
+    let found = fused::find(layout, family, spec).map_err(|(at, reason)| Error::Tensor {
+        dir: directory.path.clone(),
+        name: layout.tensors[at].name.clone(),
+        reason,
+    })?;
+    for (at, experts) in found {
+        layout.tensors[at].experts = Some(experts);
+    }
+    Ok(())
+}
+
 /// Checks that every part of the specification is there, in its shape and as floating point, and
 /// that there is no part besides. Returns where each part is.
 pub(super) fn check(
@@ -101,21 +125,30 @@ pub(super) fn check(
         let (dir, name) = (directory.path.clone(), name.to_owned());
         Error::Tensor { dir, name, reason }
     };
-    let mut found: BTreeMap<TensorId, usize> = BTreeMap::new();
-    for (i, tensor) in layout.tensors.iter().enumerate() {
-        if let Some(part) = tensor.part {
-            found.insert(part, i);
+    let mut found: BTreeMap<TensorId, Place> = BTreeMap::new();
+    for tensor in &layout.tensors {
+        let places = match (tensor.part, &tensor.experts) {
+            (Some(part), _) => vec![(part, Place::separate(tensor.form())?)],
+            (None, Some(experts)) => experts.places(tensor.form())?,
+            (None, None) => continue,
+        };
+        for (part, place) in places {
+            if let Some(other) = found.insert(part, place) {
+                let other = &layout.tensors[other.tensor()].name;
+                return Err(bad(&tensor.name, format!("holds the {part}, and so does `{other}`")));
+            }
         }
     }
     let mut extra: BTreeSet<TensorId> = found.keys().copied().collect();
     for Part { id: part, shape: expected, .. } in spec.parts() {
         extra.remove(&part);
-        let Some(&at) = found.get(&part) else {
+        let Some(place) = found.get(&part) else {
             let name = family.name_of(part).unwrap_or_else(|| part.to_string());
             return Err(bad(&name, format!("is missing; it is the {part}")));
         };
-        let StoredTensor { name, shape, dtype, file, .. } = &layout.tensors[at];
-        if *shape != expected {
+        let StoredTensor { name, dtype, file, .. } = &layout.tensors[place.tensor()];
+        let shape = place.shape();
+        if shape != expected {
             return Err(bad(
                 name,
                 format!("is {shape:?} in {file}, but config.json asks for {expected:?}"),
@@ -133,22 +166,12 @@ pub(super) fn check(
     }
     extra.remove(&TensorId::LmHead); // may be stored though it is tied
     match extra.first() {
-        None => separate(layout, &found),
+        None => Ok(found),
         Some(part) => Err(bad(
-            &layout.tensors[found[part]].name,
+            &layout.tensors[found[part].tensor()].name,
             format!("is the {part}, but a model with this config.json has no such part"),
         )),
     }
-}
-
-/// Each part in a tensor of its own.
-fn separate(
-    layout: &Layout,
-    found: &BTreeMap<TensorId, usize>,
-) -> Result<BTreeMap<TensorId, Place>, Error> {
-    let place =
-        |(&part, &at): (&TensorId, &usize)| Ok((part, Place::separate(layout.tensors[at].form())?));
-    found.iter().map(place).collect()
 }
 
 /// A tensor of a decoder layer that no template names would silently be left out of the forward

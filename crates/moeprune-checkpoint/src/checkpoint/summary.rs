@@ -101,6 +101,9 @@ pub(super) fn summarize(checkpoint: &Checkpoint) -> Summary {
 }
 
 fn role_of(tensor: &StoredTensor) -> &'static str {
+    if tensor.experts.is_some() {
+        return "experts";
+    }
     match tensor.part {
         Some(TensorId::Embedding) => "embedding",
         Some(TensorId::LmHead) => "head",

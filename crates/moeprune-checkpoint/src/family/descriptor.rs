@@ -82,6 +82,8 @@ pub(crate) struct LayersForm {
     /// Tensors of a layer that the forward pass does not need and that count as nothing.
     pub(crate) carried: Vec<String>,
     pub(crate) tensors: LayerNames,
+    /// Other names of tensors, each with the name that stands in the descriptor for the same.
+    pub(crate) aliases: BTreeMap<String, String>,
     /// Tensors of a layer that are part of the model and that no other table names.
     pub(crate) other: BTreeMap<String, Named<NameForm>>,
 }
@@ -159,6 +161,7 @@ impl Default for LayersForm {
             experts: None,
             carried: Vec::new(),
             tensors: LayerNames::default(),
+            aliases: BTreeMap::new(),
             other: BTreeMap::new(),
         }
     }
@@ -182,7 +185,9 @@ impl Descriptor {
         ];
         self.attention.slots(&mut slots)?;
         self.router.slots(&mut slots)?;
-        self.experts.tensors.slots(&mut slots, |p| LinearId::Expert(0, p));
+        if let Some(experts) = &self.experts.tensors {
+            experts.slots(&mut slots, |p| LinearId::Expert(0, p));
+        }
         for (at, shared) in self.shared.iter().enumerate() {
             shared.tensors.slots(&mut slots, |p| LinearId::Shared(at, p));
             let gate = shared.gate.as_ref().map(|Named(gate)| &*gate.name);
@@ -234,7 +239,7 @@ impl Descriptor {
                 "`layers.{key}` makes layers without experts, so `[dense]` is needed"
             ));
         }
-        self.experts.tensors.check("experts")?;
+        self.experts.check()?;
         self.shared.iter().try_for_each(|shared| shared.tensors.check("shared"))?;
         self.residual.iter().try_for_each(|residual| residual.tensors.check("residual"))?;
         self.dense.iter().try_for_each(|dense| dense.tensors.check("dense"))

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::{
     Slots,
+    fused::FusedForm,
     key::{Count, Key},
     name::{NameForm, Named},
 };
@@ -21,7 +22,10 @@ pub(crate) struct ExpertsForm {
     pub(crate) inner: Key<usize>,
     #[serde(default)]
     pub(crate) input: MoeInputForm,
-    pub(crate) tensors: MlpNames,
+    /// A tensor for each matrix of each expert.
+    pub(crate) tensors: Option<MlpNames>,
+    /// All experts of a layer in one tensor. With `tensors` too, files may have either.
+    pub(crate) fused: Option<FusedForm>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -122,6 +126,39 @@ impl MlpNames {
     pub(crate) fn spec(&self, inner: usize, activation: Activation) -> MlpSpec {
         let (gated, biases) = (self.gate.is_some(), self.up_bias.is_some());
         MlpSpec { inner, gated, biases, activation }
+    }
+}
+
+impl ExpertsForm {
+    /// Checks that one form is given, and that two describe the same MLP.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let bad = |reason: &str| Err(Error::Descriptor { reason: reason.to_owned() });
+        let Some(fused) = &self.fused else {
+            return match &self.tensors {
+                Some(tensors) => tensors.check("experts"),
+                None => bad("`experts` needs `tensors`, `fused`, or both"),
+            };
+        };
+        if fused.gate_up_bias.is_some() != fused.down_bias.is_some() {
+            return bad("`experts.fused` must name both biases or none");
+        }
+        let Some(tensors) = &self.tensors else { return Ok(()) };
+        tensors.check("experts")?;
+        if fused.gate_up_bias.is_some() != tensors.up_bias.is_some() {
+            return bad("`experts.tensors` and `experts.fused` must agree about biases");
+        }
+        Ok(())
+    }
+
+    /// What each expert is.
+    pub(crate) fn spec(&self, inner: usize, activation: Activation) -> MlpSpec {
+        match (&self.tensors, &self.fused) {
+            (Some(tensors), _) => tensors.spec(inner, activation),
+            (None, fused) => {
+                let biases = fused.as_ref().is_some_and(|fused| fused.gate_up_bias.is_some());
+                MlpSpec { biases, activation, ..MlpSpec::gated(inner) }
+            }
+        }
     }
 }
 

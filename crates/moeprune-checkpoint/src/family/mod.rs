@@ -8,6 +8,7 @@ mod attention;
 mod built_in;
 mod descriptor;
 mod feed_forward;
+mod fused;
 mod key;
 mod name;
 mod router;
@@ -18,6 +19,7 @@ use moeprune_core::{LayerTensor, TensorId};
 pub(crate) use self::{
     attention::opaque_tensor,
     descriptor::{Descriptor, ExtraPolicyForm, LayersForm, Requirement},
+    fused::{FusedForm, Slab, SlabLayout},
     key::{Count, Key, Layers, missing},
 };
 use self::{
@@ -59,8 +61,10 @@ type Slots<'a> = Vec<(LayerTensor, &'a str)>;
 #[derive(Debug, Clone)]
 pub struct Family {
     descriptor: Descriptor,
-    /// Every template of the descriptor.
+    /// Every template of the descriptor; of one slot, other names after the descriptor's.
     templates: Vec<(Slot, Template)>,
+    /// Of tensors that hold all experts of a layer.
+    fused: Vec<(Slab, Template)>,
     carried: Vec<Template>,
     /// What the name of each tensor of a decoder layer begins with, up to the layer's number.
     layer_prefix: String,
@@ -94,21 +98,17 @@ impl Family {
             (Slot::FinalNorm, full(&ends.final_norm)),
             (Slot::Head, full(&ends.head)),
         ];
-        let of_layers = descriptor.layer_slots()?.into_iter();
-        slots.extend(of_layers.map(|(tensor, name)| (Slot::Layer(tensor), of_layer(name))));
-        let mut templates: Vec<(Slot, Template)> = Vec::new();
-        for (slot, text) in slots {
-            let template = Template::parse(&text)?;
-            let (layer, expert) = match slot {
-                Slot::Layer(tensor) => (true, tensor.expert().is_some()),
-                _ => (false, false),
-            };
-            template.check(layer, expert)?;
-            if templates.iter().any(|(_, other)| *other == template) {
-                let reason = format!("template `{text}` is given twice");
-                return Err(Error::Descriptor { reason });
-            }
-            templates.push((slot, template));
+        for (tensor, name) in descriptor.layer_slots()? {
+            slots.push((Slot::Layer(tensor), of_layer(name)));
+            let same = descriptor.layers.aliases.iter().filter(|(_, of)| *of == name);
+            slots.extend(same.map(|(alias, _)| (Slot::Layer(tensor), of_layer(alias))));
+        }
+        let templates = parse_slots(slots)?;
+        let mut fused = Vec::new();
+        for (slab, name) in descriptor.experts.fused.iter().flat_map(FusedForm::names) {
+            let template = Template::parse(&of_layer(name))?;
+            template.check(true, false)?;
+            fused.push((slab, template));
         }
         let mut carried = Vec::new();
         for name in &descriptor.layers.carried {
@@ -117,7 +117,7 @@ impl Family {
             carried.push(template);
         }
         let layer_prefix = layer_prefix.split("{layer}").next().unwrap_or_default().to_owned();
-        Ok(Self { descriptor, templates, carried, layer_prefix })
+        Ok(Self { descriptor, templates, fused, carried, layer_prefix })
     }
 
     /// The built-in family for a `model_type` of `config.json`.
@@ -179,6 +179,22 @@ impl Family {
         })
     }
 
+    /// The layer whose experts a tensor of this name holds, and what it holds of each; `None` if no
+    /// template of such tensors gives the name.
+    pub(crate) fn fused_of(&self, name: &str) -> Option<(usize, Slab)> {
+        self.fused.iter().find_map(|(slab, template)| Some((template.indices(name)?.layer?, *slab)))
+    }
+
+    /// The name of the same tensor of another expert; of a tensor that is no expert's, its own.
+    pub(crate) fn name_with_expert(&self, name: &str, expert: usize) -> String {
+        let renamed = self.templates.iter().find_map(|(_, template)| {
+            let indices = template.indices(name)?;
+            indices.expert?;
+            Some(template.name(Indices { expert: Some(expert), ..indices }))
+        });
+        renamed.unwrap_or_else(|| name.to_owned())
+    }
+
     /// Whether a name that plays no part belongs to a decoder layer and may be carried over.
     pub(crate) fn is_carried(&self, name: &str) -> bool {
         self.carried.iter().any(|template| template.indices(name).is_some())
@@ -194,4 +210,23 @@ impl Family {
     pub(crate) fn descriptor(&self) -> &Descriptor {
         &self.descriptor
     }
+}
+
+/// The names of single parts, each with the placeholders that its part needs.
+fn parse_slots(slots: Vec<(Slot, String)>) -> Result<Vec<(Slot, Template)>, Error> {
+    let mut templates: Vec<(Slot, Template)> = Vec::new();
+    for (slot, text) in slots {
+        let template = Template::parse(&text)?;
+        let (layer, expert) = match slot {
+            Slot::Layer(tensor) => (true, tensor.expert().is_some()),
+            _ => (false, false),
+        };
+        template.check(layer, expert)?;
+        if templates.iter().any(|(_, other)| *other == template) {
+            let reason = format!("template `{text}` is given twice");
+            return Err(Error::Descriptor { reason });
+        }
+        templates.push((slot, template));
+    }
+    Ok(templates)
 }

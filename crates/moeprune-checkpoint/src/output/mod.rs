@@ -2,11 +2,15 @@
 
 mod auxiliary;
 mod directory;
+mod layout;
+mod part_writer;
 mod writer;
 
 pub(crate) use self::auxiliary::{auxiliary_files, open, pieces};
 pub use self::{
     auxiliary::CopiedFiles,
     directory::OutputDirectory,
+    layout::{OutputLayout, OutputTensor},
+    part_writer::PartWriter,
     writer::{RangeCopy, ShardedWriter, WrittenCheckpoint},
 };

@@ -54,7 +54,7 @@ impl Candidate<'_> {
     fn has_weights_of(self, origin: &Origin) -> Result<bool, Error> {
         let parts = self.pruned.spec().layer_parts(self.layer);
         for part in parts.iter().filter(|part| part.id.expert() == Some(self.expert)) {
-            let got = self.pruned.tensor_by_name(&self.pruned.name_of(part.id)?)?;
+            let got = self.pruned.read_place(self.pruned.place_of(part.id)?)?;
             let may_zero = self.may_zero.linears && part.prunable;
             let expected = expected_expert(self.source, part.id, origin)?;
             if expected.is_none_or(|expected| difference(&got, &expected, may_zero).is_err()) {

@@ -14,6 +14,7 @@ use crate::{
 /// What there is to say about one tensor.
 #[derive(Debug, Default)]
 pub(super) struct Finding {
+    pub(super) shape: Vec<usize>,
     /// How it differs from what it must be.
     pub(super) difference: Option<String>,
     /// Weights that are zero here and were not in the source.
@@ -34,22 +35,85 @@ pub(super) struct MayZero {
     pub(super) changed: bool,
 }
 
-pub(super) fn examine(
-    source: &Checkpoint,
-    pruned: &Checkpoint,
-    tensor: &StoredTensor,
-    origins: &Origins,
-    may_zero: MayZero,
-) -> Result<Finding, Error> {
-    let got = pruned.read(tensor)?;
-    let mut finding = Finding::default();
-    if let Err(e @ Error::NotFinite { .. }) = check_finite(&tensor.name, &got) {
+/// What is compared as one.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Item<'a> {
+    /// A part of the model.
+    Part(TensorId),
+    /// A tensor that plays no part.
+    Tensor(&'a StoredTensor),
+}
+
+/// The two models, and what was done to one to make the other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Models<'a> {
+    pub(super) source: &'a Checkpoint,
+    pub(super) pruned: &'a Checkpoint,
+    pub(super) origins: &'a Origins,
+    pub(super) may_zero: MayZero,
+}
+
+/// Everything of a model, in the order in which it is stored.
+pub(super) fn items(pruned: &Checkpoint) -> Vec<Item<'_>> {
+    let mut items = Vec::new();
+    for tensor in pruned.tensors() {
+        match (tensor.part, &tensor.experts) {
+            (Some(part), _) => items.push(Item::Part(part)),
+            (None, Some(held)) => {
+                let experts = 0..held.experts().experts;
+                items.extend(experts.flat_map(|expert| held.parts(expert)).map(Item::Part));
+            }
+            (None, None) => items.push(Item::Tensor(tensor)),
+        }
+    }
+    items
+}
+
+impl Item<'_> {
+    /// The part that it is.
+    pub(super) fn part(self) -> Option<TensorId> {
+        match self {
+            Self::Part(part) => Some(part),
+            Self::Tensor(_) => None,
+        }
+    }
+
+    /// The layer and the Linear whose weight it is.
+    pub(super) fn linear(self) -> Option<(usize, LinearId)> {
+        match self {
+            Self::Part(TensorId::Layer(layer, LayerTensor::Linear(linear))) => {
+                Some((layer, linear))
+            }
+            _ => None,
+        }
+    }
+
+    /// What messages call it.
+    fn name(self, pruned: &Checkpoint) -> Result<String, Error> {
+        let part = match self {
+            Self::Tensor(tensor) => return Ok(tensor.name.clone()),
+            Self::Part(part) => part,
+        };
+        let tensor = pruned.tensor_at(pruned.place_of(part)?);
+        Ok(match &tensor.experts {
+            Some(_) => format!("{} ({part})", tensor.name),
+            None => tensor.name.clone(),
+        })
+    }
+}
+
+pub(super) fn examine(item: Item<'_>, models: Models<'_>) -> Result<Finding, Error> {
+    let Models { pruned, may_zero, .. } = models;
+    let got = match item {
+        Item::Part(part) => pruned.read_place(pruned.place_of(part)?)?,
+        Item::Tensor(tensor) => pruned.read(tensor)?,
+    };
+    let name = item.name(pruned)?;
+    let mut finding = Finding { shape: got.shape().to_vec(), ..Finding::default() };
+    if let Err(e @ Error::NotFinite { .. }) = check_finite(&name, &got) {
         finding.not_finite = Some(e.to_string());
     }
-    let linear = match tensor.part {
-        Some(TensorId::Layer(layer, LayerTensor::Linear(linear))) => Some((layer, linear)),
-        _ => None,
-    };
+    let linear = item.linear();
     if linear.is_some() {
         finding.zeros = Some(count_zeros(&got)?);
     }
@@ -58,37 +122,40 @@ pub(super) fn examine(
         Some(_) => may_zero.linears,
         None => false,
     };
-    match expected(source, tensor, origins)? {
+    match expected(item, models)? {
         None => {
-            finding.difference = Some(format!("`{}` comes from nowhere known", tensor.name));
+            finding.difference = Some(format!("`{name}` matches nothing of the source"));
         }
         Some(expected) if maskable && may_zero.changed => match became_zero(&got, &expected) {
             Ok(zeroed) => finding.zeroed = zeroed,
-            Err(what) => finding.difference = Some(format!("`{}` {what}", tensor.name)),
+            Err(what) => finding.difference = Some(format!("`{name}` {what}")),
         },
         Some(expected) => match difference(&got, &expected, maskable) {
             Ok(zeroed) => finding.zeroed = zeroed,
-            Err(what) => finding.difference = Some(format!("`{}` {what}", tensor.name)),
+            Err(what) => finding.difference = Some(format!("`{name}` {what}")),
         },
     }
     Ok(finding)
 }
 
-/// What the tensor must be before weights are zeroed; `None` if the source has nothing like it.
-fn expected<'a>(
-    source: &'a Checkpoint,
-    tensor: &StoredTensor,
-    origins: &Origins,
-) -> Result<Option<TensorBytes<'a>>, Error> {
-    if let Some(id @ TensorId::Layer(layer, _)) = tensor.part {
-        if let Some(expert) = id.expert() {
-            return expected_expert(source, id, origins.of(layer, expert));
+/// What it must be before weights are zeroed; `None` if the source has nothing like it.
+fn expected<'a>(item: Item<'_>, models: Models<'a>) -> Result<Option<TensorBytes<'a>>, Error> {
+    let Models { source, origins, .. } = models;
+    let part = match item {
+        Item::Part(part) => part,
+        Item::Tensor(tensor) => {
+            return source.by_name(&tensor.name).map(|stored| source.read(stored)).transpose();
         }
-        if let Some(axis) = source.spec().part(id).and_then(|part| part.expert_axis) {
-            return expected_shared(source, tensor, axis, origins.of_layer(layer));
+    };
+    if let TensorId::Layer(layer, _) = part {
+        if let Some(expert) = part.expert() {
+            return expected_expert(source, part, origins.of(layer, expert));
+        }
+        if let Some(axis) = source.spec().part(part).and_then(|part| part.expert_axis) {
+            return expected_shared(source, part, axis, origins.of_layer(layer));
         }
     }
-    source.by_name(&tensor.name).map(|stored| source.read(stored)).transpose()
+    source.place_of(part).ok().map(|place| source.read_place(place)).transpose()
 }
 
 /// A tensor of an expert that comes from `origin`.
@@ -97,7 +164,7 @@ pub(super) fn expected_expert<'a>(
     id: TensorId,
     origin: &Origin,
 ) -> Result<Option<TensorBytes<'a>>, Error> {
-    let read = |e: &usize| source.tensor_by_name(&source.name_of(id.with_expert(*e))?);
+    let read = |e: &usize| source.read_place(source.place_of(id.with_expert(*e))?);
     match origin {
         Origin::Kept(e) => read(e).map(Some),
         Origin::Average(average) => mean(average, |e| read(&e)).map(Some),
@@ -108,11 +175,11 @@ pub(super) fn expected_expert<'a>(
 /// A tensor that has an entry per expert along `axis`.
 fn expected_shared<'a>(
     source: &Checkpoint,
-    tensor: &StoredTensor,
+    id: TensorId,
     axis: usize,
     origins: &[Origin],
 ) -> Result<Option<TensorBytes<'a>>, Error> {
-    let shared = source.tensor_by_name(&tensor.name)?;
+    let shared = source.read_place(source.place_of(id)?)?;
     let mut entries = Vec::with_capacity(origins.len());
     for origin in origins {
         let Some(entry) = expected_entry(&shared, axis, origin)? else { return Ok(None) };

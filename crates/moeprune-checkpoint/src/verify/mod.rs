@@ -9,11 +9,11 @@ mod survivors;
 
 use std::{collections::BTreeSet, io, path::Path};
 
-use moeprune_core::{ExtraPolicy, LayerTensor, LinearId, Plan, Provenance, SameModel, TensorId};
+use moeprune_core::{ExtraPolicy, LinearId, Plan, Provenance, SameModel, TensorId};
 use moeprune_files::ReadAt;
 use rayon::prelude::*;
 
-use self::compare::{Finding, MayZero};
+use self::compare::{Finding, Item, MayZero, Models};
 pub use self::report::{Check, LinearZeros, SparsityReport, VerifyReport};
 use crate::{
     Checkpoint, Error, StoredTensor,
@@ -105,13 +105,14 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
     };
     report.add("survivors", origins.check());
 
-    let tensors: Vec<&StoredTensor> = pruned.tensors().collect();
-    let findings = tensors
+    let models = Models { source, pruned: &pruned, origins: &origins, may_zero };
+    let items = compare::items(&pruned);
+    let findings = items
         .par_iter()
-        .map(|tensor| compare::examine(source, &pruned, tensor, &origins, may_zero))
+        .map(|&item| compare::examine(item, models))
         .collect::<Result<Vec<_>, Error>>()?;
-    add_findings(&mut report, &tensors, &findings, changed);
-    report.count_zeros(source, &tensors, &findings, promises.rounding);
+    add_findings(&mut report, &items, &findings, changed);
+    report.count_zeros(source, &items, &findings, promises.rounding);
     report.add_sparsity(plan, promises.total);
     Ok(report)
 }
@@ -206,7 +207,7 @@ fn check_tensor_set(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, 
                 tensor.name, origin.dtype, tensor.dtype
             ));
         }
-        of_experts += usize::from(expert_of(tensor).is_some());
+        of_experts += usize::from(expert_of(tensor).is_some() || tensor.experts.is_some());
     }
     let have: BTreeSet<&str> = pruned.tensors().map(|t| t.name.as_str()).collect();
     let lost = |t: &&StoredTensor| {
@@ -257,18 +258,18 @@ fn same_bytes(a: &dyn ReadAt, b: &dyn ReadAt) -> io::Result<bool> {
 /// One check for each role of tensors, and one for all that weights are finite.
 fn add_findings(
     report: &mut VerifyReport,
-    tensors: &[&StoredTensor],
+    items: &[Item<'_>],
     findings: &[Finding],
     changed: bool,
 ) {
-    let role = |tensor: &StoredTensor| match linear_of(tensor) {
+    let role = |item: Item<'_>| match item.linear() {
         None => "embeddings, norms, head",
-        Some(LinearId::Router) => "routers",
-        Some(LinearId::Expert(..)) => "experts",
+        Some((_, LinearId::Router)) => "routers",
+        Some((_, LinearId::Expert(..))) => "experts",
         Some(_) => "attention and dense MLPs",
     };
     for name in ["embeddings, norms, head", "routers", "experts", "attention and dense MLPs"] {
-        let of_role = || tensors.iter().zip(findings).filter(|(tensor, _)| role(tensor) == name);
+        let of_role = || items.iter().zip(findings).filter(|(item, _)| role(**item) == name);
         let mut different = of_role().filter_map(|(_, finding)| finding.difference.as_deref());
         let zeroed: u64 = of_role().map(|(_, finding)| finding.zeroed).sum();
         let count = of_role().count();
@@ -290,15 +291,8 @@ fn add_findings(
     report.add(
         "finite",
         match infinite.next() {
-            None => Ok(format!("{} tensors", tensors.len())),
+            None => Ok(format!("{} tensors", items.len())),
             Some(first) => Err(first),
         },
     );
-}
-
-fn linear_of(tensor: &StoredTensor) -> Option<LinearId> {
-    match tensor.part {
-        Some(TensorId::Layer(_, LayerTensor::Linear(linear))) => Some(linear),
-        _ => None,
-    }
 }

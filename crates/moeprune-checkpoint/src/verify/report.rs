@@ -1,12 +1,12 @@
 //! What a verification found.
 
 use moeprune_core::{
-    LayerTensor, LinearId, OpenTotal, ParameterCounts, Plan, RowRounding, TensorId, TotalPromise,
+    LinearId, OpenTotal, ParameterCounts, Plan, RowRounding, TensorId, TotalPromise,
 };
 use serde::Serialize;
 
-use super::compare::Finding;
-use crate::{Checkpoint, StoredTensor};
+use super::compare::{Finding, Item};
+use crate::Checkpoint;
 
 /// All checks of a verification, and what was counted.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -86,33 +86,31 @@ impl VerifyReport {
     pub(super) fn count_zeros(
         &mut self,
         source: &Checkpoint,
-        tensors: &[&StoredTensor],
+        items: &[Item<'_>],
         findings: &[Finding],
         rounding: RowRounding,
     ) {
         let rows_round_down = rounding == RowRounding::Floor;
         let counts = ParameterCounts::of(source.spec());
         let (mut experts, mut linears, mut all, mut rounded) = (0_u64, 0_u64, 0_u64, 0_u64);
-        for (tensor, finding) in tensors.iter().zip(findings) {
-            let nonzero = tensor.elements() - finding.zeros.unwrap_or_default();
+        for (item, finding) in items.iter().zip(findings) {
+            let weights: u64 = finding.shape.iter().map(|&dim| dim as u64).product();
+            let nonzero = weights - finding.zeros.unwrap_or_default();
             let stored_twice =
-                source.spec().tied_embeddings && tensor.part == Some(TensorId::LmHead);
-            if tensor.part.is_some() && !stored_twice {
+                source.spec().tied_embeddings && item.part() == Some(TensorId::LmHead);
+            if item.part().is_some() && !stored_twice {
                 all += nonzero;
             }
-            let (Some(TensorId::Layer(layer, LayerTensor::Linear(linear))), Some(zeros)) =
-                (tensor.part, finding.zeros)
-            else {
+            let (Some((layer, linear)), Some(zeros)) = (item.linear(), finding.zeros) else {
                 continue;
             };
-            let weights = tensor.elements();
             self.linears.push(LinearZeros { layer, linear, weights, zeros });
             let part = source.spec().part(TensorId::linear(layer, linear));
             if !part.is_some_and(|part| part.prunable) {
                 continue;
             }
             linears += nonzero;
-            let rows = tensor.shape.first().map_or(0, |&rows| rows as u64);
+            let rows = finding.shape.first().map_or(0, |&rows| rows as u64);
             rounded += if rows_round_down { rows } else { 1 };
             if linear.expert().is_some() {
                 experts += nonzero;

@@ -444,7 +444,11 @@ fn reports_that_are_wrong() {
     };
     let kept = "/layers/1/kept";
     let nowhere = |survivors| {
-        [("survivors", survivors), ("routers", "from nowhere known"), ("experts", "15 of 45")]
+        [
+            ("survivors", survivors),
+            ("routers", "matches nothing of the source"),
+            ("experts", "15 of 45"),
+        ]
     };
     check(
         kept,

@@ -5,6 +5,7 @@
 //! must have, what shrinks with the experts and what may be zeroed are read off the parts.
 
 mod attention;
+mod expert_groups;
 mod experts;
 mod mlp;
 mod norm;

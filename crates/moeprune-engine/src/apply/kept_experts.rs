@@ -69,13 +69,17 @@ impl<'a> KeptExperts<'a> {
         }
     }
 
-    /// Whether a part of the pruned model has the bytes of a part of the source.
-    pub(crate) fn is_as_stored(&self, id: TensorId) -> bool {
-        let TensorId::Layer(layer, _) = id else { return true };
-        let Some(plan) = self.layers.get(&layer) else { return true };
+    /// The part of the source whose bytes a part of the pruned model has; `None` if it is made of
+    /// several.
+    pub(crate) fn stored_as(&self, id: TensorId) -> Option<TensorId> {
+        let TensorId::Layer(layer, _) = id else { return Some(id) };
+        let Some(plan) = self.layers.get(&layer) else { return Some(id) };
         match id.expert() {
-            Some(index) => plan.survivors.get(index).is_some_and(|s| s.average_of.is_empty()),
-            None => self.expert_axis(id).is_none(),
+            Some(index) => {
+                let survivor = plan.survivors.get(index)?;
+                survivor.average_of.is_empty().then(|| id.with_expert(survivor.source))
+            }
+            None => self.expert_axis(id).is_none().then_some(id),
         }
     }
 

@@ -34,7 +34,8 @@ use work::work_of;
 use writing::Output;
 
 use moeprune_core::{
-    CorpusTag, ExpertRatio, ExtraPolicy, Observation, Plan, SameModel, Sparsity, StatisticsSource,
+    CorpusTag, ExpertGroups, ExpertRatio, ExtraPolicy, LayerPlan, MoeSpec, Observation, Plan,
+    SameModel, Sparsity, StatisticsSource,
 };
 
 use crate::{
@@ -231,6 +232,22 @@ fn note_storage(
     Ok(())
 }
 
+/// Whether the experts that a layer keeps can be routed by groups.
+fn check_groups(groups: ExpertGroups, moe: &MoeSpec, layer: &LayerPlan) -> Result<(), String> {
+    groups.check_count(layer.experts_after(), moe.top_k)?;
+    let kept: Vec<usize> = match layer.is_open() {
+        true => layer.clusters.clusters().iter().map(|cluster| cluster[0]).collect(),
+        false => layer.survivors.iter().map(|survivor| survivor.source).collect(),
+    };
+    groups.check_kept(moe.experts, &kept)?;
+    let size = moe.experts / groups.count;
+    let across = |cluster: &&Vec<usize>| cluster.iter().any(|e| e / size != cluster[0] / size);
+    match layer.clusters.clusters().iter().find(across) {
+        Some(cluster) => Err(format!("cluster {cluster:?} reaches over two groups of the router")),
+        None => Ok(()),
+    }
+}
+
 /// Refuses a plan that is not for this model or was edited into nonsense.
 fn check_plan(model: &dyn Model, plan: &Plan) -> Result<(), Error> {
     let bad = |problem: String| Err(Error::Plan(problem));
@@ -269,6 +286,11 @@ fn check_plan(model: &dyn Model, plan: &Plan) -> Result<(), Error> {
                 layer.experts_after(),
                 moe.top_k
             ));
+        }
+        let groups = moe.router.groups().filter(|_| layer.experts_after() != moe.experts);
+        if let Some(groups) = groups {
+            check_groups(groups, moe, layer)
+                .map_err(|problem| Error::Plan(format!("layer {l}: {problem}")))?;
         }
     }
     if let Some(asked) = &plan.unstructured {

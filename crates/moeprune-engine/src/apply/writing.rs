@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::mpsc, thread};
 
-use moeprune_checkpoint::{Checkpoint, PlannedTensor, ShardedWriter, StoredTensor, count_zeros};
-use moeprune_core::{LayerTensor, LinearId, TensorBytes, TensorId, TensorSink, TensorSource};
+use moeprune_checkpoint::{Checkpoint, PartWriter, count_zeros};
+use moeprune_core::{LayerTensor, LinearId, TensorBytes, TensorId, TensorSource};
 
 use super::{
     KeptExperts,
@@ -17,11 +17,11 @@ pub(super) struct Output<'a> {
     origin: &'a Checkpoint,
     /// The model that is left after the expert stage.
     kept: &'a KeptExperts<'a>,
-    writer: ShardedWriter,
+    writer: PartWriter,
     zeros: LayerZeros,
 }
 
-/// Bytes copied before the run is asked whether to stop.
+/// Bytes copied before the run can be stopped.
 const COPIED_AT_ONCE: u64 = 1 << 29;
 
 /// Tensors on their way to the disk while the next are worked on.
@@ -37,52 +37,33 @@ impl<'o> Output<'o> {
     ) -> Result<Self, Error> {
         let Run { origin, output: directory, session, .. } = run;
         let origin = *origin;
-        let layers = kept.spec().layers.len();
         let experts: Vec<usize> =
             kept.spec().layers.iter().map(|l| l.moe().map_or(0, |m| m.experts)).collect();
         let config = origin.config_with_experts(&experts)?;
-        let mut tensors = Vec::new();
-        for stored in outside_layers(origin) {
-            tensors.push(PlannedTensor {
-                name: stored.name.clone(),
-                dtype: stored.dtype,
-                shape: stored.shape.clone(),
-            });
-        }
-        for layer in 0..layers {
-            for (stored, part) in layer_tensors(origin, kept, layer) {
-                tensors.push(planned(origin, kept, stored, part)?);
-            }
-        }
+        let layout = origin.output_layout(kept.spec(), &|layer, e| kept.index_of(layer, e))?;
         for (path, why) in directory.copy_auxiliary(origin)?.left_out {
             progress.note(&format!("not copied: {} ({why})", path.display()));
         }
         directory.write_config(&config)?;
-        let mut writer = ShardedWriter::resume(directory.path(), origin.output_form(), tensors)?;
+        let mut writer = PartWriter::resume(directory.path(), origin.output_form(), layout)?;
         directory.check_room(writer.planned_bytes())?;
         if session.outside_written() {
-            for stored in outside_layers(origin) {
-                writer.mark_written(&stored.name)?;
-            }
+            writer.mark_written(None)?;
         }
         for layer in 0..session.written()?.len() {
-            for (_, part) in layer_tensors(origin, kept, layer) {
-                writer.mark_written(&origin.name_of(part)?)?;
-            }
+            writer.mark_written(Some(layer))?;
         }
         Ok(Self { origin, kept, writer, zeros: LayerZeros::default() })
     }
 
-    /// Bytes that will be written of a layer.
+    /// About the bytes that will be written of a layer.
     pub(super) fn layer_bytes(&self, layer: usize) -> u64 {
-        layer_tensors(self.origin, self.kept, layer).iter().map(|(stored, _)| stored.bytes).sum()
+        self.writer.layout().of(Some(layer)).map(|tensor| tensor.source_bytes).sum()
     }
 
     /// Copies embeddings, final norm, head, and tensors that play no known part.
     pub(super) fn copy_outside_layers(&mut self) -> Result<(), Error> {
-        let names: Vec<(String, &StoredTensor)> =
-            outside_layers(self.origin).map(|stored| (stored.name.clone(), stored)).collect();
-        self.copy(&names, &mut |_| ControlFlow::Continue(()))
+        Ok(self.writer.copy_outside_layers(self.origin)?)
     }
 
     /// Writes a layer whose weights stay as they are. What its experts' going does not touch is
@@ -92,52 +73,40 @@ impl<'o> Output<'o> {
         layer: usize,
         watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let Self { origin, kept, .. } = *self;
         let mut copied = Vec::new();
-        for (stored, part) in layer_tensors(origin, kept, layer) {
-            let name = origin.name_of(part)?;
-            if kept.is_as_stored(part) {
-                copied.push((name, stored));
-            } else {
-                let tensor = kept.tensor(part).map_err(Error::stage("reading weights", layer))?;
-                self.put(&name, &tensor)?;
+        for part in self.parts_of(layer) {
+            match self.kept.stored_as(part) {
+                Some(source) => copied.push((part, source)),
+                None => self.put_of(layer, part)?,
             }
         }
         self.copy(&copied, watch)
     }
 
-    /// Writes everything of a layer but its experts: the zeroed Linears, and the rest as it is.
+    /// Writes everything of a layer but its experts' weights: the zeroed Linears, and the rest as it
+    /// is.
     pub(super) fn put_trunk(
         &mut self,
         layer: usize,
         masked: &BTreeMap<LinearId, TensorBytes<'static>>,
     ) -> Result<(), Error> {
-        let Self { origin, kept, .. } = *self;
         let mut copied = Vec::new();
-        for (stored, part) in layer_tensors(origin, kept, layer) {
-            match part {
-                TensorId::Layer(_, LayerTensor::Linear(linear)) if linear.expert().is_none() => {
-                    let own;
-                    let tensor = match masked.get(&linear) {
-                        Some(tensor) => tensor,
-                        None => {
-                            own = kept
-                                .tensor(part)
-                                .map_err(Error::stage("reading weights", layer))?;
-                            &own
-                        }
-                    };
-                    self.put_linear(layer, linear, tensor)?;
-                }
-                TensorId::Layer(_, LayerTensor::Linear(_)) => {}
-                part if kept.is_as_stored(part) => {
-                    copied.push((origin.name_of(part)?, stored));
-                }
-                part => {
-                    let tensor =
-                        kept.tensor(part).map_err(Error::stage("reading weights", layer))?;
-                    self.put(&origin.name_of(part)?, &tensor)?;
-                }
+        for part in self.parts_of(layer) {
+            let linear = match part {
+                TensorId::Layer(_, LayerTensor::Linear(linear)) => Some(linear),
+                _ => None,
+            };
+            match (linear, self.kept.stored_as(part)) {
+                (Some(linear), _) if linear.expert().is_some() => {}
+                (Some(linear), _) => match masked.get(&linear) {
+                    Some(tensor) => self.put_linear(layer, linear, tensor)?,
+                    None => {
+                        let tensor = read(self.kept, layer, part)?;
+                        self.put_linear(layer, linear, &tensor)?;
+                    }
+                },
+                (None, Some(source)) => copied.push((part, source)),
+                (None, None) => self.put_of(layer, part)?,
             }
         }
         self.copy(&copied, &mut |_| ControlFlow::Continue(()))
@@ -203,6 +172,16 @@ impl<'o> Output<'o> {
         Ok(self.writer.finish()?.bytes)
     }
 
+    /// The parts of a layer in the order of their tensors.
+    fn parts_of(&self, layer: usize) -> Vec<TensorId> {
+        let tensors = self.writer.layout().of(Some(layer));
+        tensors.flat_map(|tensor| tensor.parts.iter().copied()).collect()
+    }
+
+    fn put_of(&mut self, layer: usize, part: TensorId) -> Result<(), Error> {
+        Ok(self.writer.put(part, &read(self.kept, layer, part)?)?)
+    }
+
     fn put_linear(
         &mut self,
         layer: usize,
@@ -218,36 +197,54 @@ impl<'o> Output<'o> {
         if linear.expert().is_some() {
             self.zeros.experts += zeros;
         }
-        self.put(&self.origin.name_of(TensorId::linear(layer, linear))?, tensor)
+        Ok(self.writer.put(TensorId::linear(layer, linear), tensor)?)
     }
 
-    fn put(&mut self, name: &str, tensor: &TensorBytes<'_>) -> Result<(), Error> {
-        self.writer.put(name, tensor).map_err(Error::stage("writing", None))
-    }
-
+    /// Copies parts, given as pairs of the part here and in the source.
     fn copy(
         &mut self,
-        tensors: &[(String, &StoredTensor)],
+        pairs: &[(TensorId, TensorId)],
         watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        // In the order of the files, so that neighbours are copied as one; in parts, so that
-        // the run can be stopped.
-        let mut part = Vec::new();
+        // In the order of the files, so that neighbours are copied as one; in portions, so that the
+        // caller can stop the copying. What an expert has in one slab stays together.
+        let mut portion: Vec<(TensorId, TensorId)> = Vec::new();
         let mut bytes = 0;
-        for (place, (name, stored)) in tensors.iter().enumerate() {
-            part.push((&**name, &*stored.name));
-            bytes += stored.bytes;
-            if bytes >= COPIED_AT_ONCE || place + 1 == tensors.len() {
-                self.writer.copy_all(&part, self.origin, &mut |_| {})?;
-                if watch(bytes).is_break() {
-                    return Err(Error::Stopped);
-                }
-                part.clear();
+        for &(part, source) in pairs {
+            let same_expert =
+                portion.last().is_some_and(|(last, _)| last.expert() == part.expert());
+            if bytes >= COPIED_AT_ONCE && !(same_expert && part.expert().is_some()) {
+                self.copy_portion(&mut portion, bytes, watch)?;
                 bytes = 0;
             }
+            let (_, place) = self.writer.layout().place_of(part)?;
+            bytes += place.bytes().end - place.bytes().start;
+            portion.push((part, source));
         }
-        Ok(())
+        if portion.is_empty() {
+            return Ok(());
+        }
+        self.copy_portion(&mut portion, bytes, watch)
     }
+
+    fn copy_portion(
+        &mut self,
+        portion: &mut Vec<(TensorId, TensorId)>,
+        bytes: u64,
+        watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.writer.copy(portion, self.origin, &mut |_| {})?;
+        portion.clear();
+        if watch(bytes).is_break() { Err(Error::Stopped) } else { Ok(()) }
+    }
+}
+
+fn read<'a>(
+    kept: &'a KeptExperts<'_>,
+    layer: usize,
+    part: TensorId,
+) -> Result<TensorBytes<'a>, Error> {
+    kept.tensor(part).map_err(Error::stage("reading weights", layer))
 }
 
 /// Fetches what is on a device one tensor ahead of the receiver's reader.
@@ -268,38 +265,4 @@ where
         }
     });
     take
-}
-
-/// Tensors that belong to no layer, or to none that is understood, in the stored order.
-fn outside_layers(origin: &Checkpoint) -> impl Iterator<Item = &StoredTensor> {
-    let outside = |t: &&StoredTensor| !matches!(t.part, Some(TensorId::Layer(..)));
-    origin.tensors().filter(outside).filter(|tensor| !origin.is_left_out(tensor))
-}
-
-/// The tensors a layer still has, in the stored order, and the part each plays in the pruned model.
-fn layer_tensors<'a>(
-    origin: &'a Checkpoint,
-    kept: &KeptExperts<'_>,
-    layer: usize,
-) -> Vec<(&'a StoredTensor, TensorId)> {
-    origin
-        .tensors()
-        .filter_map(|stored| match stored.part? {
-            part @ TensorId::Layer(l, _) if l == layer => match part.expert() {
-                None => Some((stored, part)),
-                Some(source) => Some((stored, part.with_expert(kept.index_of(layer, source)?))),
-            },
-            _ => None,
-        })
-        .collect()
-}
-
-fn planned(
-    origin: &Checkpoint,
-    kept: &KeptExperts<'_>,
-    stored: &StoredTensor,
-    part: TensorId,
-) -> Result<PlannedTensor, Error> {
-    let shape = kept.spec().part(part).map_or_else(|| stored.shape.clone(), |part| part.shape);
-    Ok(PlannedTensor { name: origin.name_of(part)?, dtype: stored.dtype, shape })
 }

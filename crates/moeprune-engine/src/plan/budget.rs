@@ -1,6 +1,6 @@
 //! How many experts stay, and whether a stage kept to it.
 
-use moeprune_core::{ExpertBudget, ModelSpec};
+use moeprune_core::{ExpertBudget, ExpertGroups, ModelSpec};
 
 use super::{BudgetSpread, ExpertRequest};
 use crate::Error;
@@ -24,14 +24,10 @@ pub fn expert_budget(
     if share == 0.0 {
         return Ok(None);
     }
-    if let Some(groups) = moe.iter().find_map(|m| m.router.groups()) {
-        return Err(Error::Request(format!(
-            "the model routes by {} groups of experts; removing experts of groups is not \
-             implemented",
-            groups.count
-        )));
-    }
-    let left = |n: usize| n - (n as f64 * share).round() as usize;
+    let groups = groups_of(spec);
+    let blocks = groups.map_or(1, |groups| groups.count);
+    // Each group loses the same number.
+    let left = |n: usize| n - blocks * ((n / blocks) as f64 * share).round() as usize;
     match request.spread {
         BudgetSpread::Uniform => {
             if moe.iter().any(|m| m.experts != experts) {
@@ -50,8 +46,16 @@ pub fn expert_budget(
                     (experts - top_k) as f64 / experts as f64
                 )));
             }
+            if let Some(problem) = groups.and_then(|groups| groups.check_count(keep, top_k).err()) {
+                return Err(Error::Request(format!("{problem}; lower --expert-sparsity")));
+            }
             Ok(Some(ExpertBudget::Uniform { keep }))
         }
+        BudgetSpread::Global if groups.is_some() => Err(Error::Request(
+            "the router selects groups of experts, which must all be equally large, so layers \
+             cannot keep any number; leave --budget out"
+                .into(),
+        )),
         BudgetSpread::Global => {
             let total: usize = moe.iter().map(|m| m.experts).sum();
             let (keep, least) = (left(total), moe.len() * top_k);
@@ -67,6 +71,11 @@ pub fn expert_budget(
             Ok(Some(ExpertBudget::Global { keep, min_per_layer: top_k }))
         }
     }
+}
+
+/// The groups by which every layer with experts selects them, if routers do.
+pub(super) fn groups_of(spec: &ModelSpec) -> Option<ExpertGroups> {
+    spec.layers.iter().filter_map(|layer| layer.moe()).find_map(|moe| moe.router.groups())
 }
 
 /// Refuses what a stage returned if it is not as many experts as expected.

@@ -3,6 +3,7 @@
 use moeprune_core::{DistanceMatrix, ExpertBudget, LayerBehaviour, Partition};
 use moeprune_saliency::{SuperExperts, super_experts};
 
+use super::blocks::Blocks;
 use crate::Error;
 
 /// The layers with experts, how many experts stay, and which in any case.
@@ -10,6 +11,7 @@ use crate::Error;
 pub(super) struct ExpertLayers<'a> {
     pub(super) behaviours: &'a [LayerBehaviour<'a>],
     pub(super) budget: ExpertBudget,
+    pub(super) blocks: Blocks,
     pub(super) protected: &'a Protected,
 }
 

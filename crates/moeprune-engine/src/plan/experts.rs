@@ -5,7 +5,8 @@ use moeprune_model::check_runnable;
 
 use super::{
     ExpertRequest,
-    budget::expert_budget,
+    blocks::Blocks,
+    budget::{expert_budget, groups_of},
     exhaustive::drop_least_missed,
     expert_layers::{ExpertLayers, Protected},
     grouping::group,
@@ -51,6 +52,11 @@ impl ExpertStage {
                 group(job.model, layers, grouped, job.progress)
             }),
             Self::Searched { .. } => match inputs.calibration {
+                Some(_) if groups_of(job.model.spec()).is_some() => Err(Error::Request(
+                    "trying all subsets is not implemented for routers that select groups of \
+                     experts; rank experts or group them"
+                        .into(),
+                )),
                 Some(calibration) => {
                     check_runnable(job.model.spec())?;
                     drop_least_missed(job, calibration, request)
@@ -93,5 +99,7 @@ fn with_layers(
         })
         .collect::<Result<Vec<_>, Error>>()?;
     let protected = if protect { Protected::find(&behaviours)? } else { Protected::none() };
-    decide(job, &ExpertLayers { behaviours: &behaviours, budget, protected: &protected })
+    let blocks = Blocks::new(groups_of(job.model.spec()).map_or(1, |groups| groups.count));
+    let layers = ExpertLayers { behaviours: &behaviours, budget, blocks, protected: &protected };
+    decide(job, &layers)
 }

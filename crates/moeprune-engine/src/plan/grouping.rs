@@ -13,7 +13,7 @@ pub(super) fn group(
     grouped: &Grouped,
     progress: &mut dyn Progress,
 ) -> Result<Vec<LayerPlan>, Error> {
-    let ExpertLayers { behaviours, budget, protected } = *layers;
+    let ExpertLayers { behaviours, budget, blocks, protected } = *layers;
     progress.begin("clustering experts", behaviours.len() as u64, "layers");
     let distances = behaviours
         .par_iter()
@@ -29,8 +29,9 @@ pub(super) fn group(
         .collect::<Result<Vec<_>, Error>>()?;
     let partitions = grouped
         .clustering
-        .cluster(&distances, &budget)
+        .cluster(&blocks.distances(distances)?, &blocks.budget(budget))
         .map_err(Error::stage("clustering", None))?;
+    let partitions = blocks.partitions(partitions)?;
     check_partitions(behaviours, &partitions, budget)?;
     progress.end();
 

@@ -1,5 +1,6 @@
 //! From a model, and perhaps what it did on calibration text, to a plan.
 
+mod blocks;
 mod budget;
 mod exhaustive;
 mod expert_layers;

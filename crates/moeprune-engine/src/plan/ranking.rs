@@ -1,6 +1,8 @@
 //! The expert stage where experts are ranked.
 
-use moeprune_core::{ExpertSaliency, LayerPlan, Partition, Survivor, SurvivorReason};
+use moeprune_core::{
+    ExpertSaliency, LayerBehaviour, LayerPlan, Partition, Survivor, SurvivorReason,
+};
 use moeprune_select::least_salient;
 use rayon::prelude::*;
 
@@ -12,7 +14,7 @@ pub(super) fn rank(
     saliency: &dyn ExpertSaliency,
     layers: &ExpertLayers<'_>,
 ) -> Result<Vec<LayerPlan>, Error> {
-    let ExpertLayers { behaviours: layers, budget, protected } = *layers;
+    let ExpertLayers { behaviours: layers, budget, blocks, protected } = *layers;
     let saliencies = layers
         .par_iter()
         .map(|layer| {
@@ -22,8 +24,11 @@ pub(super) fn rank(
             Ok(saliency)
         })
         .collect::<Result<Vec<_>, Error>>()?;
-    let dropped = least_salient(&saliencies, &budget, &protected.0)
+    let experts: Vec<usize> = layers.iter().map(LayerBehaviour::experts).collect();
+    let kept_anyway = blocks.experts(&protected.0, &experts);
+    let dropped = least_salient(&blocks.values(saliencies), &blocks.budget(budget), &kept_anyway)
         .map_err(Error::stage("ranking experts", None))?;
+    let dropped = blocks.joined(&dropped, &experts);
     let plans = layers.iter().zip(dropped).enumerate();
     Ok(plans
         .map(|(index, (layer, dropped))| {

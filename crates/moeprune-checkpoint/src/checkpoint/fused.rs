@@ -1,0 +1,137 @@
+//! Tensors that hold all experts of a layer.
+
+use moeprune_core::{ModelSpec, MoeSpec, TensorId};
+
+use super::{StoredTensor, layout::Layout};
+use crate::{
+    Error, Family,
+    family::{FusedForm, Slab, SlabLayout},
+    place::{FusedExperts, Place, TensorForm},
+};
+
+/// What a tensor holds that has all experts of a layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FusedTensor {
+    layer: usize,
+    slab: Slab,
+    /// Whether experts have a gate matrix.
+    gated: bool,
+    experts: FusedExperts,
+}
+
+impl FusedTensor {
+    /// The layer whose experts these are.
+    #[must_use]
+    pub fn layer(&self) -> usize {
+        self.layer
+    }
+
+    /// How they lie in the tensor.
+    #[must_use]
+    pub fn experts(&self) -> FusedExperts {
+        self.experts
+    }
+
+    /// The same in a model with so many experts.
+    #[must_use]
+    pub(crate) fn with_experts(&self, experts: usize) -> Self {
+        Self { experts: FusedExperts { experts, ..self.experts }, ..self.clone() }
+    }
+
+    /// The parts of an expert that are in the tensor, in their order there.
+    #[must_use]
+    pub fn parts(&self, expert: usize) -> Vec<TensorId> {
+        let tensors = self.slab.tensors(expert, self.gated);
+        tensors.into_iter().map(|tensor| TensorId::Layer(self.layer, tensor)).collect()
+    }
+
+    /// Where every part is in a tensor of this form.
+    pub(crate) fn places(&self, form: TensorForm<'_>) -> Result<Vec<(TensorId, Place)>, Error> {
+        let mut places = Vec::new();
+        for expert in 0..self.experts.experts {
+            for (matrix, part) in self.parts(expert).into_iter().enumerate() {
+                places.push((part, self.experts.place(form, expert, matrix)?));
+            }
+        }
+        Ok(places)
+    }
+}
+
+/// Finds the tensors that hold experts, and how they hold them: `(tensor, what)`.
+pub(super) fn find(
+    layout: &Layout,
+    family: &Family,
+    spec: &ModelSpec,
+) -> Result<Vec<(usize, FusedTensor)>, (usize, String)> {
+    let Some(form) = &family.descriptor().experts.fused else { return Ok(Vec::new()) };
+    let named: Vec<(usize, usize, Slab)> = (layout.tensors.iter().enumerate())
+        .filter_map(|(at, tensor)| {
+            let (layer, slab) = family.fused_of(&tensor.name)?;
+            Some((at, layer, slab))
+        })
+        .collect();
+    let mut found = Vec::with_capacity(named.len());
+    for &(at, layer, slab) in &named {
+        let Some(moe) = spec.layers.get(layer).and_then(|spec| spec.moe()) else { continue };
+        let is_down = |&&(_, l, s): &&(usize, usize, Slab)| l == layer && s == Slab::Down;
+        let down = named.iter().find(is_down).map(|&(at, ..)| &layout.tensors[at]);
+        let kind = Kind { form, moe, hidden: spec.hidden };
+        let experts = kind.experts(&layout.tensors[at], slab, down).map_err(|e| (at, e))?;
+        found.push((at, FusedTensor { layer, slab, gated: moe.expert.gated, experts }));
+    }
+    Ok(found)
+}
+
+/// The experts of a layer, and how their family fuses them.
+struct Kind<'a> {
+    form: &'a FusedForm,
+    moe: &'a MoeSpec,
+    hidden: usize,
+}
+
+impl Kind<'_> {
+    fn experts(
+        &self,
+        tensor: &StoredTensor,
+        slab: Slab,
+        down: Option<&StoredTensor>,
+    ) -> Result<FusedExperts, String> {
+        let Self { form, moe, hidden } = *self;
+        let inner = moe.expert.inner;
+        let transposed = match form.layout {
+            SlabLayout::OutIn => false,
+            SlabLayout::InOut => true,
+            SlabLayout::ByDown => {
+                down.is_some_and(|down| hidden != inner && down.shape[1..] == [inner, hidden])
+            }
+        };
+        let matrices = slab.tensors(0, moe.expert.gated).len();
+        let matrix = |rows: usize, cols| {
+            let rows = rows * matrices;
+            if transposed { vec![moe.experts, cols, rows] } else { vec![moe.experts, rows, cols] }
+        };
+        let expected = match slab {
+            Slab::GateUp => matrix(inner, hidden),
+            Slab::Down => matrix(hidden, inner),
+            Slab::GateUpBias => vec![moe.experts, inner * matrices],
+            Slab::DownBias => vec![moe.experts, hidden],
+        };
+        if tensor.shape != expected {
+            let (got, file) = (&tensor.shape, &tensor.file);
+            return Err(format!("is {got:?} in {file}, but config.json asks for {expected:?}"));
+        }
+        let vectors = matches!(slab, Slab::GateUpBias | Slab::DownBias);
+        Ok(FusedExperts {
+            experts: moe.experts,
+            matrices,
+            transposed: transposed && !vectors,
+            interleaved: form.interleaved && matrices > 1,
+        })
+    }
+}
+
+/// The number of experts that a tensor of this name has, if it holds all of a layer.
+pub(super) fn experts_in(family: &Family, tensor: &StoredTensor) -> Option<(usize, usize)> {
+    let (layer, _) = family.fused_of(&tensor.name)?;
+    Some((layer, tensor.shape.first().copied().unwrap_or_default()))
+}

@@ -1,0 +1,76 @@
+//! `[experts.fused]`
+
+use moeprune_core::{LayerTensor, LinearId, MlpProjection};
+use serde::Deserialize;
+
+/// All experts of a layer in one tensor for each kind of matrix.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FusedForm {
+    #[serde(default)]
+    pub(crate) layout: SlabLayout,
+    /// Whether rows of gate and up take turns, and do not follow each other.
+    #[serde(default)]
+    pub(crate) interleaved: bool,
+    /// Gate and up in one slab; of experts without a gate, up alone.
+    pub(crate) gate_up: String,
+    pub(crate) down: String,
+    pub(crate) gate_up_bias: Option<String>,
+    pub(crate) down_bias: Option<String>,
+}
+
+/// How the matrix of an expert is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SlabLayout {
+    /// `[experts, out, in]`
+    #[default]
+    OutIn,
+    /// `[experts, in, out]`
+    InOut,
+    /// As the shape of the layer's down tensor says: files of both kinds are about.
+    ByDown,
+}
+
+/// What a tensor with all experts of a layer holds of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slab {
+    GateUp,
+    Down,
+    GateUpBias,
+    DownBias,
+}
+
+impl FusedForm {
+    /// The names of its tensors, after the layer's prefix.
+    pub(super) fn names(&self) -> impl Iterator<Item = (Slab, &str)> {
+        [
+            (Slab::GateUp, Some(&self.gate_up)),
+            (Slab::Down, Some(&self.down)),
+            (Slab::GateUpBias, self.gate_up_bias.as_ref()),
+            (Slab::DownBias, self.down_bias.as_ref()),
+        ]
+        .into_iter()
+        .filter_map(|(slab, name)| Some((slab, name?.as_str())))
+    }
+}
+
+impl Slab {
+    /// The tensors of expert `expert` in a slab, in their order there.
+    pub(crate) fn tensors(self, expert: usize, gated: bool) -> Vec<LayerTensor> {
+        use MlpProjection::{Down, Gate, Up};
+        let projections: &[MlpProjection] = match self {
+            Self::GateUp | Self::GateUpBias if gated => &[Gate, Up],
+            Self::GateUp | Self::GateUpBias => &[Up],
+            Self::Down | Self::DownBias => &[Down],
+        };
+        let tensor = |&projection: &MlpProjection| {
+            let id = LinearId::Expert(expert, projection);
+            match self {
+                Self::GateUp | Self::Down => LayerTensor::Linear(id),
+                Self::GateUpBias | Self::DownBias => LayerTensor::Bias(id),
+            }
+        };
+        projections.iter().map(tensor).collect()
+    }
+}

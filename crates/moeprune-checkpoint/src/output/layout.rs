@@ -1,0 +1,138 @@
+//! Which tensors a pruned model has, and where each of its parts is in them.
+
+use std::collections::BTreeMap;
+
+use moeprune_core::{ModelSpec, TensorId};
+
+use crate::{
+    Checkpoint, Error, PlannedTensor, StoredTensor,
+    place::{Place, TensorForm},
+};
+
+/// The tensors of a pruned model: those of its source, with fewer experts, under the same names and
+/// in the same order.
+#[derive(Debug)]
+pub struct OutputLayout {
+    tensors: Vec<OutputTensor>,
+    places: BTreeMap<TensorId, Place>,
+}
+
+/// A tensor of a pruned model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OutputTensor {
+    /// Its name, type and shape.
+    pub planned: PlannedTensor,
+    /// The layer that its parts are of; `None` outside of the layers, and of a tensor that plays no
+    /// part.
+    pub layer: Option<usize>,
+    /// Its parts in the pruned model: one, all experts of a layer, or none.
+    pub parts: Vec<TensorId>,
+    /// Bytes of the source's tensor.
+    pub source_bytes: u64,
+}
+
+impl Checkpoint {
+    /// The tensors of a model that has experts of this one less: `pruned` is what it is made of, and
+    /// `index_of` says the index there of expert `1` of layer `0`, or that it is gone.
+    ///
+    /// Tensors outside of the layers come first, then layer after layer.
+    ///
+    /// # Errors
+    /// If `pruned` is no such model.
+    pub fn output_layout(
+        &self,
+        pruned: &ModelSpec,
+        index_of: &dyn Fn(usize, usize) -> Option<usize>,
+    ) -> Result<OutputLayout, Error> {
+        let mut of_layers: Vec<Vec<&StoredTensor>> = vec![Vec::new(); pruned.layers.len()];
+        let mut layout = OutputLayout { tensors: Vec::new(), places: BTreeMap::new() };
+        for stored in self.tensors().filter(|stored| !self.is_left_out(stored)) {
+            match stored.layer().and_then(|layer| of_layers.get_mut(layer)) {
+                Some(of_layer) => of_layer.push(stored),
+                None => layout.add(stored, stored.name.clone(), stored.part, pruned)?,
+            }
+        }
+        for stored in of_layers.into_iter().flatten() {
+            match (stored.part, &stored.experts) {
+                (_, Some(_)) => layout.add_experts(stored, pruned)?,
+                (Some(part @ TensorId::Layer(layer, _)), _) if part.expert().is_some() => {
+                    let source = part.expert().unwrap_or_default();
+                    let Some(index) = index_of(layer, source) else { continue };
+                    let name = self.family().name_with_expert(&stored.name, index);
+                    layout.add(stored, name, Some(part.with_expert(index)), pruned)?;
+                }
+                (part, _) => layout.add(stored, stored.name.clone(), part, pruned)?,
+            }
+        }
+        Ok(layout)
+    }
+}
+
+impl OutputLayout {
+    /// All tensors in the order in which they are stored.
+    #[must_use]
+    pub fn tensors(&self) -> &[OutputTensor] {
+        &self.tensors
+    }
+
+    /// The tensors of a layer, or, of `None`, those of no layer.
+    pub fn of(&self, layer: Option<usize>) -> impl Iterator<Item = &OutputTensor> {
+        self.tensors.iter().filter(move |tensor| tensor.layer == layer)
+    }
+
+    /// The tensor that a part is in, and where in it.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPart`] if the pruned model has no such part.
+    pub fn place_of(&self, part: TensorId) -> Result<(&OutputTensor, &Place), Error> {
+        let place = self.places.get(&part).ok_or_else(|| Error::NoSuchPart {
+            part: part.to_string(),
+            reason: "the pruned model has none".to_owned(),
+        })?;
+        Ok((&self.tensors[place.tensor()], place))
+    }
+
+    fn add(
+        &mut self,
+        stored: &StoredTensor,
+        name: String,
+        part: Option<TensorId>,
+        pruned: &ModelSpec,
+    ) -> Result<(), Error> {
+        let shape = part.and_then(|part| pruned.part(part));
+        let shape = shape.map_or_else(|| stored.shape.clone(), |part| part.shape);
+        if let Some(part) = part {
+            let form =
+                TensorForm { tensor: self.tensors.len(), dtype: stored.dtype, shape: &shape };
+            self.places.insert(part, Place::separate(form)?);
+        }
+        self.push(stored, PlannedTensor { name, dtype: stored.dtype, shape }, part.into_iter());
+        Ok(())
+    }
+
+    /// A tensor with all experts of a layer.
+    fn add_experts(&mut self, stored: &StoredTensor, pruned: &ModelSpec) -> Result<(), Error> {
+        let Some(held) = &stored.experts else { return Ok(()) };
+        let kept = pruned.layers.get(held.layer()).and_then(|layer| layer.moe());
+        let kept = held.with_experts(kept.map_or(0, |moe| moe.experts));
+        let shape = held.experts().shape_with(&stored.shape, kept.experts().experts)?;
+        let form = TensorForm { tensor: self.tensors.len(), dtype: stored.dtype, shape: &shape };
+        let places = kept.places(form)?;
+        let parts: Vec<TensorId> = places.iter().map(|(part, _)| *part).collect();
+        self.places.extend(places);
+        let planned = PlannedTensor { name: stored.name.clone(), dtype: stored.dtype, shape };
+        self.push(stored, planned, parts.into_iter());
+        Ok(())
+    }
+
+    fn push(
+        &mut self,
+        stored: &StoredTensor,
+        planned: PlannedTensor,
+        parts: impl Iterator<Item = TensorId>,
+    ) {
+        let (layer, source_bytes) = (stored.layer(), stored.bytes);
+        self.tensors.push(OutputTensor { planned, layer, parts: parts.collect(), source_bytes });
+    }
+}

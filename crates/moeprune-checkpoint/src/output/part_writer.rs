@@ -1,0 +1,180 @@
+//! Writing a pruned model part by part.
+
+use std::{collections::BTreeMap, ops::Range, path::Path};
+
+use moeprune_core::{TensorBytes, TensorId};
+
+use super::{OutputLayout, RangeCopy, ShardedWriter, WrittenCheckpoint};
+use crate::{Checkpoint, Error, container::OutputForm, place::Place};
+
+/// Writes the parts of a pruned model to where its [layout](OutputLayout) has them, in any order.
+///
+/// A part that shares bytes with others (gate and up whose columns take turns, say) is held until
+/// the others were put.
+#[derive(Debug)]
+pub struct PartWriter {
+    writer: ShardedWriter,
+    layout: OutputLayout,
+    /// By the number of the tensor and the slab's first byte.
+    unfinished: BTreeMap<(usize, u64), Slab>,
+}
+
+/// Bytes of a tensor that several parts share.
+#[derive(Debug)]
+struct Slab {
+    bytes: Vec<u8>,
+    /// Parts that were not put yet.
+    missing: Vec<TensorId>,
+}
+
+impl PartWriter {
+    /// On top of what an earlier writer with the same layout left in `dir`, as
+    /// [`ShardedWriter::resume`].
+    ///
+    /// # Errors
+    /// As [`ShardedWriter::resume`].
+    pub fn resume(dir: &Path, form: OutputForm<'_>, layout: OutputLayout) -> Result<Self, Error> {
+        let planned = layout.tensors().iter().map(|tensor| tensor.planned.clone()).collect();
+        let writer = ShardedWriter::resume(dir, form, planned)?;
+        Ok(Self { writer, layout, unfinished: BTreeMap::new() })
+    }
+
+    /// Where each part goes.
+    #[must_use]
+    pub fn layout(&self) -> &OutputLayout {
+        &self.layout
+    }
+
+    /// Bytes that all weight files will have together.
+    #[must_use]
+    pub fn planned_bytes(&self) -> u64 {
+        self.writer.planned_bytes()
+    }
+
+    /// Declares that an earlier process wrote the tensors of a layer, or of `None` those of no layer,
+    /// and made them durable.
+    ///
+    /// # Errors
+    /// If a file of them is not there.
+    pub fn mark_written(&mut self, layer: Option<usize>) -> Result<(), Error> {
+        for tensor in self.layout.of(layer) {
+            self.writer.mark_written(&tensor.planned.name)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a part, in the type of its tensor.
+    ///
+    /// # Errors
+    /// If the pruned model has no such part, or of another type or shape; if it was put before, or
+    /// writing fails.
+    pub fn put(&mut self, part: TensorId, tensor: &TensorBytes<'_>) -> Result<(), Error> {
+        let (output, place) = self.layout.place_of(part)?;
+        let name = &output.planned.name;
+        if place.dtype() != tensor.dtype() || place.shape() != tensor.shape() {
+            let (dtype, shape) = (place.dtype(), place.shape());
+            let (got, of) = (tensor.dtype(), tensor.shape());
+            let reason = format!(
+                "{part} of `{name}` was announced as {dtype} {shape:?} but is {got} {of:?}"
+            );
+            return Err(Error::Order { reason });
+        }
+        if place.is_contiguous() {
+            return self.writer.put_range(name, place.bytes().start, tensor.bytes());
+        }
+        let key = (place.tensor(), place.bytes().start);
+        let slab = self.unfinished.entry(key).or_insert_with(|| self.layout.slab(place));
+        let Some(at) = slab.missing.iter().position(|missing| *missing == part) else {
+            let reason = format!("{part} of `{name}` is written already; each part comes once");
+            return Err(Error::Order { reason });
+        };
+        slab.missing.remove(at);
+        place.scatter(tensor.bytes(), &mut slab.bytes);
+        if slab.missing.is_empty()
+            && let Some(slab) = self.unfinished.remove(&key)
+        {
+            self.writer.put_range(name, key.1, &slab.bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Copies the stored bytes of parts, given as pairs of the part here and the part in `from`.
+    /// Parts that share bytes are copied together, if they come from the same expert. `progress` is
+    /// called with how many bytes were copied since it was last called.
+    ///
+    /// # Errors
+    /// If one of the models has no such part, one was put before, or copying fails.
+    pub fn copy(
+        &mut self,
+        pairs: &[(TensorId, TensorId)],
+        from: &Checkpoint,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), Error> {
+        let mut copies: Vec<RangeCopy<'_>> = Vec::with_capacity(pairs.len());
+        for &(part, source) in pairs {
+            let (output, place) = self.layout.place_of(part)?;
+            let origin = from.place_of(source)?;
+            let copy = RangeCopy {
+                name: &output.planned.name,
+                at: place.bytes().start,
+                source: &from.tensor_at(origin).name,
+                range: origin.bytes(),
+            };
+            if length(&place.bytes()) != length(&copy.range) {
+                let reason = format!("{source} has not as many bytes as {part}");
+                return Err(Error::Order { reason });
+            }
+            if place.is_contiguous() || !copies.contains(&copy) {
+                copies.push(copy);
+            }
+        }
+        self.writer.copy_ranges(&copies, from, progress)
+    }
+
+    /// Copies the tensors that belong to no layer.
+    ///
+    /// # Errors
+    /// As [`copy`](Self::copy).
+    pub fn copy_outside_layers(&mut self, from: &Checkpoint) -> Result<(), Error> {
+        let names: Vec<&str> =
+            self.layout.of(None).map(|tensor| tensor.planned.name.as_str()).collect();
+        let pairs: Vec<(&str, &str)> = names.into_iter().map(|name| (name, name)).collect();
+        self.writer.copy_all(&pairs, from, &mut |_| ())
+    }
+
+    /// As [`ShardedWriter::sync`]. Parts that wait for others are not among what it makes durable.
+    ///
+    /// # Errors
+    /// As [`ShardedWriter::sync`].
+    pub fn sync(&mut self) -> Result<(), Error> {
+        self.writer.sync()
+    }
+
+    /// As [`ShardedWriter::finish`].
+    ///
+    /// # Errors
+    /// As [`ShardedWriter::finish`], and if parts wait for others that were never put.
+    pub fn finish(self) -> Result<WrittenCheckpoint, Error> {
+        if let Some(missing) = self.unfinished.values().flat_map(|slab| &slab.missing).next() {
+            let reason = format!("finished before {missing} was put");
+            return Err(Error::Order { reason });
+        }
+        self.writer.finish()
+    }
+}
+
+impl OutputLayout {
+    /// The bytes that a place is in, and all parts that share them.
+    fn slab(&self, place: &Place) -> Slab {
+        let tensor = &self.tensors()[place.tensor()];
+        let shares = |part: &&TensorId| {
+            self.place_of(**part).is_ok_and(|(_, other)| other.bytes() == place.bytes())
+        };
+        let missing = tensor.parts.iter().filter(shares).copied().collect();
+        Slab { bytes: vec![0; length(&place.bytes()) as usize], missing }
+    }
+}
+
+fn length(range: &Range<u64>) -> u64 {
+    range.end - range.start
+}
