@@ -39,6 +39,7 @@ mod pipeline;
 mod plan;
 mod progress;
 mod prune;
+mod remedy;
 mod run;
 mod session;
 mod stage;
@@ -65,6 +66,7 @@ pub use plan::{
     check_request, expert_budget, routers, stored_otherwise,
 };
 pub use progress::{Progress, Silent};
+pub use remedy::Remedy;
 pub use run::Run;
 pub use session::{LayerZeros, Resume, RunIdentity, WrittenLayer};
 pub use stage::Stage;
