@@ -13,9 +13,9 @@ experts one; in the order they are worked on, its tensors pass through three for
 mod in_place;
 mod kept_experts;
 mod layer;
+mod layer_job;
 mod measure;
 mod ratios;
-mod stages;
 mod statistics;
 #[cfg(target_os = "linux")]
 pub mod timed;
@@ -28,7 +28,7 @@ pub use kept_experts::KeptExperts;
 pub use unwritten::UnwrittenModel;
 
 use layer::{PruneTask, PrunedLayer};
-use stages::Stages;
+use layer_job::LayerJob;
 use statistics::Statistics;
 use work::work_of;
 use writing::Output;
@@ -138,11 +138,11 @@ pub(crate) fn apply_plan(
     let promises = plan.promises().unwrap_or_default();
     let expert_ratios =
         plan.unstructured.as_ref().map_or(&[][..], |asked| asked.expert_ratios.as_slice());
-    let stages = Stages { kept: &kept, promises, pipeline, execution, expert_ratios };
+    let layer_job = LayerJob { kept: &kept, promises, pipeline, execution, expert_ratios };
     let ratios = match &plan.unstructured {
         None => None,
         Some(asked) => {
-            let ratios = ratios::layer_ratios(asked, stages, &statistics, walker)?;
+            let ratios = ratios::layer_ratios(asked, layer_job, &statistics, walker)?;
             clock.end_step("layer ratios");
             Some(ratios)
         }
@@ -152,7 +152,7 @@ pub(crate) fn apply_plan(
         output.sync()?;
         walker.session.record(Record::OutsideWritten)?;
     }
-    write_layers(stages, &statistics, ratios.as_deref(), &mut output, walker)?;
+    write_layers(layer_job, &statistics, ratios.as_deref(), &mut output, walker)?;
     let bytes_written = output.finish()?;
     clock.end_step(step_of(ratios.as_deref()));
     let (layers, statistics) = (session.written()?, statistics.source());
@@ -163,13 +163,13 @@ pub(crate) fn apply_plan(
 
 /// Writes all layers that are not written yet, each noted in the journal when it is durable.
 fn write_layers(
-    stages: Stages<'_>,
+    layer_job: LayerJob<'_>,
     statistics: &Statistics<'_>,
     ratios: Option<&[Sparsity]>,
     output: &mut Output<'_>,
     walker: &mut Walker<'_>,
 ) -> Result<(), Error> {
-    let kept = stages.kept;
+    let kept = layer_job.kept;
     let done = walker.session.written()?.len();
     let blocks = ratios.and_then(|_| statistics.blocks());
     let work = |layer| match blocks {
@@ -177,8 +177,8 @@ fn write_layers(
         None => output.layer_bytes(layer),
     };
     let work: Vec<u64> = (0..kept.spec().layers.len()).map(work).collect();
-    let work_on_layer = work_of(stages);
-    let route = stages.route(step_of(ratios), blocks, &work);
+    let work_on_layer = work_of(layer_job);
+    let route = layer_job.route(step_of(ratios), blocks, &work);
     let resumed = Some(Resumed { pass: Pass::Prune, done });
     walker.walk(&route, resumed, |mut at| {
         let layer = at.layer;
@@ -190,7 +190,7 @@ fn write_layers(
             Some(ratios) => {
                 let stored = statistics.stored(kept, layer);
                 let task = PruneTask { stored: stored.as_ref(), ratio: ratios[layer] };
-                work_on_layer.prune(stages, &mut at, output, task)?
+                work_on_layer.prune(layer_job, &mut at, output, task)?
             }
         };
         output.sync()?;

@@ -113,7 +113,7 @@ fn method_name(pipeline: &Pipeline) -> String {
 }
 
 /// What is known of a layer's inputs, expert indices those of the pruned model.
-pub(super) enum Moments<'a> {
+pub(super) enum InputStatistics<'a> {
     /// Nothing was observed at all.
     None,
     Stored(&'a LayerObservation),
@@ -121,7 +121,7 @@ pub(super) enum Moments<'a> {
     Live(&'a LayerObserver),
 }
 
-impl<'a> Moments<'a> {
+impl<'a> InputStatistics<'a> {
     pub(super) fn of_layer(
         run: &Option<LayerRun>,
         observer: &'a LayerObserver,
@@ -134,7 +134,7 @@ impl<'a> Moments<'a> {
         }
     }
 
-    /// Moments of a Linear's input, if any token reached it.
+    /// InputStatistics of a Linear's input, if any token reached it.
     pub(super) fn of(&self, linear: &LinearShape) -> Result<Option<&'a InputMoments>, Error> {
         let moments = match self {
             Self::None => None,

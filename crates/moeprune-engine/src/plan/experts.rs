@@ -18,7 +18,7 @@ use crate::{Calibration, Error, ExpertStage, Job, Remedy};
 /// What a plan is made from, beside the model: what the expert stage needs
 /// ([`ExpertStage::needs`]) must be there.
 ///
-/// An observation alone, or `None`, can be given as it is: [`Job::plan`] takes whatever this is made
+/// An observation alone, or `None`, can be given as it is: [`Job::plan`] takes anything that this is made
 /// `From`.
 #[derive(Debug, Clone, Copy, Default)]
 #[expect(clippy::exhaustive_structs, reason = "plain data, made with `..`")]

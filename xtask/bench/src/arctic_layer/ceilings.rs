@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{disk, layer::Layer};
 use moeprune::{
     Error, Execution,
-    timed::{PartTimes, settle},
+    timed::{PartTimes, synchronize},
 };
 
 /// A measurement goes on for so long, and at least three times.
@@ -164,7 +164,7 @@ fn product(on: &Execution, rows: usize, inputs: usize, outputs: usize) -> Result
     };
     best(&mut || {
         x.matmul(&weight)?;
-        Ok(settle(device)?)
+        Ok(synchronize(device)?)
     })
 }
 
