@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks moeprune on a machine with an NVIDIA GPU. It is part of the bundle that `cargo xtask gpu-bundle` packs, and lies
+# Checks moeprune on a machine with an NVIDIA GPU. It is part of the bundle that `cargo xtask gpu-bundle` packs, and is
 # there beside the binary, its tests and their data. Needs bash, awk and coreutils; meant to take under 8 minutes on an H100.
 #
 #     ./gpu-check.sh [SECTION...]      all sections without arguments
@@ -17,6 +17,7 @@ readonly DEVICE=${DEVICE:-cuda:0}
 readonly PATIENCE=${PATIENCE:-1}
 readonly PROBLEMS=${PROBLEMS:-100}
 readonly MOEPRUNE=$HERE/bin/moeprune
+readonly BENCH=$HERE/bin/moeprune-bench
 readonly NANO=$HERE/assets/nano
 # shellcheck disable=SC2206 # several options in one variable
 readonly CALIBRATION=(--calibration "$NANO/data/calibration.jsonl" ${CALIBRATION_OPTIONS:-})
@@ -118,7 +119,7 @@ run_tests() {
 # ---- sections --------------------------------------------------------------------------------------------------------
 
 section_1() {
-    local missing built here
+    local missing built here program
     sed 's/^/           /' "$HERE/version.txt"
     note "$(uname -sr), $(nproc) CPUs, $(awk '/MemTotal/ { printf "%.0f GB", $2 / 1e6 }' /proc/meminfo), $(ldd --version 2>&1 | head -n 1)"
     if command -v nvidia-smi >/dev/null; then
@@ -134,18 +135,22 @@ section_1() {
     else
         skip "nvidia-smi is not there"
     fi
-    ldd "$MOEPRUNE" >"$OUT/1-ldd.log" 2>&1
+    for program in "$MOEPRUNE" "$BENCH"; do
+        echo "$program"
+        ldd "$program"
+    done >"$OUT/1-ldd.log" 2>&1
     missing=$(awk '/not found/ { print $1 }' "$OUT/1-ldd.log" | sort -u | tr '\n' ' ')
     if [ -z "$missing" ]; then
         ok "all libraries are found"
-        awk '/libcu.* => \// { print "           " $1 " => " $3 }' "$OUT/1-ldd.log"
+        awk '/libcu.* => \// && !seen[$1]++ { print "           " $1 " => " $3 }' "$OUT/1-ldd.log"
     else
         fail "missing libraries: $missing"
         case $missing in *libcuda.so.1*) note "libcuda.so.1 comes with NVIDIA's driver, release 580 or later for CUDA 13.0" ;; esac
         case $missing in *libcublas* | *libcurand* | *libcudart*) note "CUDA's libraries: $PIP '$WHEELS'" ;; esac
         case $missing in *GLIBC* | */*) note "$(grep -m 1 'not found' "$OUT/1-ldd.log")" ;; esac
     fi
-    check 20 "the binary starts" "$MOEPRUNE" --version
+    check 20 "moeprune starts" "$MOEPRUNE" --version
+    check 20 "moeprune-bench starts" "$BENCH" --version
     check 60 "$DEVICE opens" "$MOEPRUNE" eval "$NANO" --task gsm8k_zeroshot --data "$NANO/data/test.jsonl" --limit 1 \
         --device "$DEVICE"
 }
@@ -155,7 +160,18 @@ section_2() {
     [ -e "$HERE/crates/moeprune-capture" ] && run_tests moeprune-capture 45 "sums of squared inputs"
 }
 
-section_3() { run_tests moeprune-model 60 "logits and router choices"; }
+section_3() {
+    local folder
+    run_tests moeprune-model 60 "logits and router choices"
+    # Tests of crates that no section knows by name.
+    for folder in "$HERE"/crates/*/; do
+        folder=$(basename "$folder")
+        case $folder in
+            moeprune | moeprune-score | moeprune-model | moeprune-capture) ;;
+            *) run_tests "$folder" 60 "tests of $folder" ;;
+        esac
+    done
+}
 
 section_4() {
     local runs=$OUT/pipeline
@@ -239,7 +255,7 @@ compare_scores() {
     fi
 }
 
-# Kills a run when its journal has a layer, goes on, and expects the bytes of the run that was left alone.
+# Kills a run when its journal has a layer, resumes it, and expects the bytes of the run that was left alone.
 check_resume() {
     local to=$1/resumed journal=$1/.resumed.moeprune-partial/state/journal tries=0 child
     local prune=("$MOEPRUNE" prune "$NANO" "$to" "${CALIBRATION[@]}" --device "$DEVICE" --quiet)
@@ -287,7 +303,7 @@ section_6() {
         [ "$free" -gt 70000000 ] && [ "$(awk '/MemAvailable/ { print $2 }' /proc/meminfo)" -gt 70000000 ] && experts=128
     fi
     # shellcheck disable=SC2086 # several options in one variable
-    check 240 "bench arctic-layer, $experts experts" "$HERE/bin/moeprune-bench" arctic-layer --device "$DEVICE" \
+    check 240 "bench arctic-layer, $experts experts" "$BENCH" arctic-layer --device "$DEVICE" \
         --experts "$experts" --dir "$OUT/arctic-layer" --json "$OUT/arctic-layer.json" ${BENCH_OPTIONS:-} &&
         sed 's/^/           /' "$(log_of "bench arctic-layer, $experts experts")"
     rm -rf "$OUT/arctic-layer"

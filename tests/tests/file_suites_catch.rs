@@ -282,7 +282,7 @@ fn containers_that_read_wrongly() {
         Ok(contents)
     };
     check(moves, "range of");
-    /// Takes a file that ends early for one that goes on.
+    /// Takes a file that ends early for a longer one.
     fn trusting(files: &dyn Files) -> Read {
         Safetensors.read(files).or_else(|error| match error.to_string().contains("truncated") {
             true => Ok(Contents::default()),

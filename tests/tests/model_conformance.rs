@@ -1,17 +1,21 @@
-//! Layers that are run, and the generator over them, against the suites of their traits.
+//! Layers that are run, sinks, and the generator over them, against the suites of their traits.
 
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use moeprune::{Silent, evaluation::NativeGenerator};
+use moeprune::{
+    Silent,
+    capture::{LayerObserver, ObserverOptions},
+    evaluation::NativeGenerator,
+};
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{ModelSpec, TensorSource};
 use moeprune_eval::generate_each;
 use moeprune_model::{
-    ActivationSink, Compute, Embedding, Error, Expert, LanguageModel, Layer, LayerTrunk,
+    ActivationSink, Compute, Embedding, Error, Expert, LanguageModel, Layer, LayerTrunk, NoSink,
     TrunkOutput,
 };
-use moeprune_tests::conformance::{generator, layer};
+use moeprune_tests::conformance::{activation_sink, generator, layer};
 
 fn open(name: &str) -> Checkpoint {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets");
@@ -69,6 +73,19 @@ fn layers_with_experts() {
 }
 
 #[test]
+fn layers_with_latent_attention_and_shared_experts() {
+    check_layers("parity/deepseek_v3", DType::F32);
+    check_layers("parity/moonlight", DType::F64);
+}
+
+#[test]
+fn layers_with_norms_and_biases_in_attention() {
+    check_layers("parity/glm4_moe", DType::F32);
+    check_layers("parity/olmoe_clip", DType::F64);
+    check_layers("parity/qwen2_moe_mixed", DType::F32);
+}
+
+#[test]
 fn layers_with_a_residual_or_dense_mlp() {
     check_layers("parity/arctic", DType::F32);
     check_layers("parity/arctic_freq2", DType::F32);
@@ -81,6 +98,28 @@ fn few_tokens_leave_experts_idle() {
     let values: Vec<f32> = (0..2 * spec.hidden).map(|i| (i * i % 11) as f32 - 5.0).collect();
     let hidden = Tensor::from_vec(values, (2, 1, spec.hidden), &Device::Cpu).unwrap();
     check(&checkpoint, spec, 1, &hidden, &Compute::cpu());
+}
+
+#[test]
+fn observers() {
+    let all = ObserverOptions::default();
+    let check = |name: &str, layer: usize, options: ObserverOptions| {
+        let checkpoint = open(name);
+        let spec = checkpoint.spec();
+        let new = || LayerObserver::new(spec, layer, options).unwrap();
+        activation_sink::check(spec, layer, new, |observer| observer.finish().unwrap());
+    };
+    check("parity/mixtral", 1, all);
+    check("parity/arctic", 0, all);
+    check("parity/arctic_freq2", 0, all);
+    check("nano", 2, ObserverOptions { hessians: true, ..all });
+    check("nano", 2, ObserverOptions { inputs: false, ..all });
+    check("nano", 2, ObserverOptions { routing: false, ..all });
+}
+
+#[test]
+fn no_sink() {
+    activation_sink::check(open("nano").spec(), 0, || NoSink, |_| ());
 }
 
 #[test]

@@ -1,5 +1,7 @@
-//! The conformance suites catch layers and generators that break their contract.
+//! The conformance suites catch layers, sinks and generators that break their contract.
 
+#[path = "model_suites_catch/activation_sink.rs"]
+mod activation_sink;
 #[path = "model_suites_catch/generator.rs"]
 mod generator;
 #[path = "model_suites_catch/layer.rs"]

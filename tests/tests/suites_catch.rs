@@ -77,7 +77,7 @@ where
 fn saliencies_that_break_their_contract() {
     type Numbers = fn(usize) -> Vec<f64>;
     let wrong: [(Numbers, &str); 3] = [
-        (|n| vec![1.0; n + 1], "one number an expert"),
+        (|n| vec![1.0; n + 1], "one number per expert"),
         (|n| vec![f64::INFINITY; n], "finite and not negative"),
         (|n| vec![-1.0; n], "finite and not negative"),
     ];

@@ -12,11 +12,12 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use moeprune_cli::bytes;
 use rustix::fs::{Advice, fadvise};
+use tempfile::TempDir;
 
 use crate::binary;
 
 const TARGET: f64 = 1.15;
-/// The unit in which Linux tells processor time to programs.
+/// The unit in which Linux reports processor time to programs.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Time `apply` with a plan that only removes experts against `cp` of the bytes it keeps
@@ -40,67 +41,92 @@ pub(crate) struct BenchIoArgs {
 }
 
 pub(crate) fn run(args: &BenchIoArgs) -> Result<()> {
-    let moeprune = binary::build()?;
-    let scratch = binary::scratch_beside(&args.model)?;
-    let place = |name: &str| scratch.path().join(name);
-    let (plan, kept, applied, copied) =
-        (place("plan.json"), place("kept"), place("applied"), place("copied"));
-    let share = args.expert_sparsity.to_string();
-    let command = |verb: &str| {
-        let mut command = Command::new(&moeprune);
-        command.args(["--quiet", verb]).arg(&args.model);
-        command
-    };
-    let apply = |out: &Path| {
-        let mut apply = command("apply");
-        apply.arg(out).arg("--plan").arg(&plan);
-        apply
-    };
-
-    prepare(&[&args.model], args.cold)?;
-    line!("inspect {:.3} s", timed(|| succeed(&mut command("inspect")))?.wall)?;
-    prepare(&[&args.model], args.cold)?;
-    let mut planning = command("plan");
-    planning.arg("-o").arg(&plan).args(["--sparsity", &share, "--expert-sparsity", &share]);
-    line!("plan    {:.3} s", timed(|| succeed(&mut planning))?.wall)?;
-    // Choosing survivors by their weights is left to `apply`, as it is by default. By itself:
-    let mut choosing = command("plan");
-    choosing.arg("-o").arg(place("chosen.json")).arg("--read-experts");
-    choosing.args(["--sparsity", &share, "--expert-sparsity", &share]);
-    prepare(&[&args.model], args.cold)?;
-    line!("plan --read-experts {:.3} s", timed(|| succeed(&mut choosing))?.wall)?;
-
-    succeed(&mut apply(&kept))?;
-    let (read, written) = (size(&args.model)?, size(&kept)?);
-    line!("model {}, kept {}", bytes(read), bytes(written))?;
-    // Either is read beside the pages of what it writes.
-    let free = available_memory()?;
-    if !args.cold && read + 2 * written > free {
-        line!("note: {} of memory is too little for warm files", bytes(free))?;
-    }
-    let time_apply = || -> Result<Time> {
-        prepare(&[&args.model], args.cold)?;
-        let time = timed(|| succeed(&mut apply(&applied)))?;
-        remove(&applied)?;
-        Ok(time)
-    };
-    let time_copy = || -> Result<Time> {
-        prepare(&[&kept], args.cold)?;
-        let time = timed(|| copy_durably(&kept, &copied))?;
-        remove(&copied)?;
-        Ok(time)
-    };
+    let bench =
+        Bench { moeprune: binary::build()?, scratch: binary::scratch_beside(&args.model)?, args };
+    bench.time_plans()?;
+    bench.keep()?;
     let mut ratios = Vec::new();
     for pair in 0..args.pairs {
-        let (apply, copy) = if pair % 2 == 0 {
-            let apply = time_apply()?;
-            (apply, time_copy()?)
+        ratios.push(bench.time_pair(pair)?);
+    }
+    line!(
+        "median ratio {:.3} ({}), target {TARGET}",
+        median(&mut ratios),
+        if args.cold { "cold" } else { "warm" }
+    )?;
+    Ok(())
+}
+
+/// The binary, the model, and a folder for what is made of it.
+struct Bench<'a> {
+    moeprune: PathBuf,
+    scratch: TempDir,
+    args: &'a BenchIoArgs,
+}
+
+impl Bench<'_> {
+    fn place(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    fn command(&self, verb: &str) -> Command {
+        let mut command = Command::new(&self.moeprune);
+        command.args(["--quiet", verb]).arg(&self.args.model);
+        command
+    }
+
+    fn plan(&self, out: &str) -> Command {
+        let mut plan = self.command("plan");
+        let share = self.args.expert_sparsity.to_string();
+        plan.arg("-o").arg(self.place(out));
+        plan.args(["--sparsity", &share, "--expert-sparsity", &share]);
+        plan
+    }
+
+    fn apply(&self, out: &str) -> Command {
+        let mut apply = self.command("apply");
+        apply.arg(self.place(out)).arg("--plan").arg(self.place("plan.json"));
+        apply
+    }
+
+    /// What comes before `apply`, each by itself.
+    fn time_plans(&self) -> Result<()> {
+        let prepare = || prepare(&self.args.model, self.args.cold);
+        prepare()?;
+        line!("inspect {:.3} s", timed(|| succeed(&mut self.command("inspect")))?.wall)?;
+        prepare()?;
+        line!("plan    {:.3} s", timed(|| succeed(&mut self.plan("plan.json")))?.wall)?;
+        // Choosing survivors by their weights is left to `apply`, as it is by default. By itself:
+        let mut choosing = self.plan("chosen.json");
+        choosing.arg("--read-experts");
+        prepare()?;
+        line!("plan --read-experts {:.3} s", timed(|| succeed(&mut choosing))?.wall)?;
+        Ok(())
+    }
+
+    /// Makes what is copied: the bytes that `apply` keeps.
+    fn keep(&self) -> Result<()> {
+        succeed(&mut self.apply("kept"))?;
+        let (read, written) = (size(&self.args.model)?, size(&self.place("kept"))?);
+        line!("model {}, kept {}", bytes(read), bytes(written))?;
+        // Either is read beside the pages of what it writes.
+        let free = available_memory()?;
+        if !self.args.cold && read + 2 * written > free {
+            line!("note: {} of memory is too little for warm files", bytes(free))?;
+        }
+        Ok(())
+    }
+
+    /// Times one of each, in alternating order, and returns the ratio of their wall times.
+    fn time_pair(&self, pair: u32) -> Result<f64> {
+        let (apply, copy) = if pair.is_multiple_of(2) {
+            let apply = self.time_apply()?;
+            (apply, self.time_copy()?)
         } else {
-            let copy = time_copy()?;
-            (time_apply()?, copy)
+            let copy = self.time_copy()?;
+            (self.time_apply()?, copy)
         };
         let ratio = apply.wall / copy.wall;
-        ratios.push(ratio);
         line!(
             "pair {:<2} apply {:.3} s ({:.2} s of processors), cp {:.3} s ({:.2} s), ratio {ratio:.3}",
             pair + 1,
@@ -109,13 +135,23 @@ pub(crate) fn run(args: &BenchIoArgs) -> Result<()> {
             copy.wall,
             copy.processor
         )?;
+        Ok(ratio)
     }
-    line!(
-        "median ratio {:.3} ({}), target {TARGET}",
-        median(&mut ratios),
-        if args.cold { "cold" } else { "warm" }
-    )?;
-    Ok(())
+
+    fn time_apply(&self) -> Result<Time> {
+        prepare(&self.args.model, self.args.cold)?;
+        let time = timed(|| succeed(&mut self.apply("applied")))?;
+        remove(&self.place("applied"))?;
+        Ok(time)
+    }
+
+    fn time_copy(&self) -> Result<Time> {
+        let (kept, copied) = (self.place("kept"), self.place("copied"));
+        prepare(&kept, self.args.cold)?;
+        let time = timed(|| copy_durably(&kept, &copied))?;
+        remove(&copied)?;
+        Ok(time)
+    }
 }
 
 /// Seconds.
@@ -168,21 +204,19 @@ fn copy_durably(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Brings the files of some folders into memory or out of it, with nothing left to be written.
-fn prepare(folders: &[&Path], cold: bool) -> Result<()> {
+/// Brings the files of a folder into memory or out of it, with nothing left to be written.
+fn prepare(folder: &Path, cold: bool) -> Result<()> {
     rustix::fs::sync();
     if cold && fs::write("/proc/sys/vm/drop_caches", "3").is_ok() {
         return Ok(());
     }
-    for folder in folders {
-        for path in files(folder)? {
-            let mut file = File::open(&path)?;
-            if cold {
-                fadvise(&file, 0, None, Advice::DontNeed)?;
-            } else {
-                io::copy(&mut file, &mut io::sink())
-                    .with_context(|| format!("cannot read {}", path.display()))?;
-            }
+    for path in files(folder)? {
+        let mut file = File::open(&path)?;
+        if cold {
+            fadvise(&file, 0, None, Advice::DontNeed)?;
+        } else {
+            io::copy(&mut file, &mut io::sink())
+                .with_context(|| format!("cannot read {}", path.display()))?;
         }
     }
     Ok(())

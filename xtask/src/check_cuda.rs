@@ -14,12 +14,12 @@ use crate::binary::{cargo, target_directory};
 
 /// Check the `cuda` feature (types and clippy, tests too) on a machine without CUDA
 ///
-/// A sham compiler stands in for nvcc. What it makes goes to a target folder of its own, so no build can pick it up.
+/// A sham compiler stands in for nvcc. What it makes goes to a separate target folder, so no build can pick it up.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {}
 
 /// The crates that have the feature.
-pub(crate) const CRATES: [&str; 7] = [
+const CRATES: [&str; 7] = [
     "moeprune-score",
     "moeprune-model",
     "moeprune-capture",
@@ -73,7 +73,7 @@ fn write_sham(target: &Path) -> Result<PathBuf> {
     if fs::read_to_string(&path).is_ok_and(|there| there == script) {
         return Ok(path);
     }
-    let folder = path.parent().context("the sham lies in a folder")?;
+    let folder = path.parent().context("the sham is in a folder")?;
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     fs::write(&path, script).with_context(|| format!("cannot write {}", path.display()))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;

@@ -1,5 +1,6 @@
 //! Chores that are separate programs, compiled when they are first used: other chores do not wait for the trainer, the kernel
-//! checks and the benchmarks. What measures is compiled as it would be installed.
+//! checks and the benchmarks. What measures is compiled as it would be installed. With the feature `cuda` (`cargo run -p xtask
+//! --features cuda -- …`) the benchmarks have it too.
 
 use std::ffi::OsString;
 
@@ -22,19 +23,38 @@ pub(crate) struct Chore {
     /// What the program receives before the arguments passed on.
     command: Option<&'static str>,
     release: bool,
+    /// Whether the package has the feature `cuda`.
+    has_cuda: bool,
 }
 
-pub(crate) const ARCTIC_LAYER: Chore =
-    Chore { package: "moeprune-bench", command: Some("arctic-layer"), release: true };
+pub(crate) const ARCTIC_LAYER: Chore = Chore {
+    package: "moeprune-bench",
+    command: Some("arctic-layer"),
+    release: true,
+    has_cuda: true,
+};
 pub(crate) const BENCH_PEERS: Chore =
-    Chore { package: "moeprune-bench", command: Some("peers"), release: true };
-pub(crate) const MAKE_CHECKPOINT: Chore =
-    Chore { package: "moeprune-bench", command: Some("make-checkpoint"), release: true };
-pub(crate) const CHECK_KERNELS: Chore =
-    Chore { package: "xtask-kernels", command: Some("check-kernels"), release: false };
-pub(crate) const EMULATE_CUDA: Chore =
-    Chore { package: "xtask-kernels", command: Some("emulate-cuda"), release: false };
-pub(crate) const TRAIN_NANO: Chore = Chore { package: "nano", command: None, release: true };
+    Chore { package: "moeprune-bench", command: Some("peers"), release: true, has_cuda: true };
+pub(crate) const MAKE_CHECKPOINT: Chore = Chore {
+    package: "moeprune-bench",
+    command: Some("make-checkpoint"),
+    release: true,
+    has_cuda: true,
+};
+pub(crate) const CHECK_KERNELS: Chore = Chore {
+    package: "xtask-kernels",
+    command: Some("check-kernels"),
+    release: false,
+    has_cuda: false,
+};
+pub(crate) const EMULATE_CUDA: Chore = Chore {
+    package: "xtask-kernels",
+    command: Some("emulate-cuda"),
+    release: false,
+    has_cuda: false,
+};
+pub(crate) const TRAIN_NANO: Chore =
+    Chore { package: "nano", command: None, release: true, has_cuda: false };
 
 /// Builds the chore's program, runs it in the current folder and ends as it did.
 pub(crate) fn run(chore: Chore, _: &Arguments) -> Result<()> {
@@ -43,6 +63,9 @@ pub(crate) fn run(chore: Chore, _: &Arguments) -> Result<()> {
     cargo.arg(root().join("Cargo.toml"));
     if chore.release {
         cargo.arg("--release");
+    }
+    if chore.has_cuda && cfg!(feature = "cuda") {
+        cargo.args(["--features", "cuda"]);
     }
     let status = cargo
         .arg("--")

@@ -39,14 +39,10 @@ const NAME: &str = "moeprune-gpu-check";
 /// More than this is a burden to carry to a machine.
 const MOST_BYTES: u64 = 60_000_000;
 
-/// Built apart: alone, the kernels' crate needs the driver only, and its tests shall show that.
-const GROUPS: [&[&str]; 2] =
-    [&["moeprune-score"], &["moeprune-model", "moeprune-capture", "moeprune"]];
-
 /// Packages whose programs are in the bundle.
 const PROGRAMS: [&str; 2] = ["moeprune-cli", "moeprune-bench"];
 
-/// Copied as they lie in the repository.
+/// Copied as they are in the repository.
 const DATA: [&str; 2] = ["assets/nano", "assets/parity"];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -62,15 +58,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if staging.exists() {
         fs::remove_dir_all(&staging)?;
     }
-    let tests = tests_named_cuda()?;
-    for crates in GROUPS {
-        let crates: Vec<&str> =
-            crates.iter().copied().filter(|name| tests.iter().any(|test| test == name)).collect();
+    let TestCrates { driver_only, others } = TestCrates::of(&metadata()?)?;
+    for crates in [driver_only, others] {
         for built in toolkit.build(&crates, &["test", "--no-run", "--test", "cuda"])? {
             place(&built, &bundle)?;
         }
     }
-    for built in toolkit.build(&PROGRAMS, &["build", "--bins"])? {
+    for built in toolkit.build(&PROGRAMS.map(str::to_owned), &["build", "--bins"])? {
         place(&built, &bundle)?;
     }
     for folder in DATA {
@@ -130,7 +124,7 @@ impl Toolkit {
     }
 
     /// Builds the crates with cargo's `command`.
-    fn build(&self, crates: &[&str], command: &[&str]) -> Result<Vec<Built>> {
+    fn build(&self, crates: &[String], command: &[&str]) -> Result<Vec<Built>> {
         if crates.is_empty() {
             return Ok(Vec::new());
         }
@@ -138,7 +132,7 @@ impl Toolkit {
         let mut build = cargo();
         build.args(command).args(["--release", "--locked", "--features", "cuda"]);
         build.arg("--message-format=json-render-diagnostics");
-        build.args(crates.iter().flat_map(|name| ["--package", name]));
+        build.args(crates.iter().flat_map(|name| ["--package", name.as_str()]));
         build.env("CUDA_HOME", &self.root).env("PATH", self.path()?);
         build.env("CUDA_COMPUTE_CAP", self.compute_capability.to_string()).env_remove("NVCC");
         let built = build.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
@@ -169,21 +163,41 @@ fn executable(line: &str) -> Option<Built> {
     Some(Built { name: name.to_owned(), is_test, path })
 }
 
-/// The workspace's crates that have a test target of this name.
-fn tests_named_cuda() -> Result<Vec<String>> {
+fn metadata() -> Result<Value> {
     let asked = cargo()
-        .args(["metadata", "--no-deps", "--format-version=1"])
+        .args(["metadata", "--no-deps", "--locked", "--format-version=1"])
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run cargo")?;
-    let metadata: Value = serde_json::from_slice(&asked.stdout).context("cargo metadata")?;
-    let has_test = |package: &&Value| {
-        let mut targets = package["targets"].as_array().into_iter().flatten();
-        targets.any(|target| target["kind"][0] == "test" && target["name"] == "cuda")
-    };
-    let packages = metadata["packages"].as_array().context("cargo named no packages")?;
-    let names = packages.iter().filter(has_test).filter_map(|package| package["name"].as_str());
-    Ok(names.map(str::to_owned).collect())
+    serde_json::from_slice(&asked.stdout).context("cargo metadata")
+}
+
+/// The workspace's crates that have a test target named `cuda`, built in two goes.
+#[derive(Debug, PartialEq)]
+struct TestCrates {
+    /// Those whose feature `cuda` turns on no other crate's: alone, they need the driver only, and their tests shall show that.
+    driver_only: Vec<String>,
+    others: Vec<String>,
+}
+
+impl TestCrates {
+    fn of(metadata: &Value) -> Result<Self> {
+        let mut crates = Self { driver_only: Vec::new(), others: Vec::new() };
+        for package in metadata["packages"].as_array().context("cargo named no packages")? {
+            let mut targets = package["targets"].as_array().into_iter().flatten();
+            if !targets.any(|target| target["kind"][0] == "test" && target["name"] == "cuda") {
+                continue;
+            }
+            let name = package["name"].as_str().context("cargo named no package")?;
+            let feature = package["features"]["cuda"].as_array();
+            let feature = feature.with_context(|| format!("{name} has no feature `cuda`"))?;
+            let own = |part: &Value| part.as_str().is_some_and(|part| !part.contains('/'));
+            let group =
+                if feature.iter().all(own) { &mut crates.driver_only } else { &mut crates.others };
+            group.push(name.to_owned());
+        }
+        Ok(crates)
+    }
 }
 
 /// Copies a program to its place, without symbols. A crate's tests look for data from its folder.
@@ -192,7 +206,7 @@ fn place(built: &Built, bundle: &Path) -> Result<()> {
         true => bundle.join("crates").join(&built.name).join("cuda"),
         false => bundle.join("bin").join(&built.name),
     };
-    fs::create_dir_all(to.parent().context("a file lies in a folder")?)?;
+    fs::create_dir_all(to.parent().context("a file is in a folder")?)?;
     succeed(Command::new("strip").arg("-o").arg(&to).arg(&built.path))
 }
 
@@ -220,14 +234,25 @@ fn version(compute_capability: u32, bundle: &Path) -> Result<String> {
     let mut lines = vec![format!(
         "commit {commit}, CUDA 13.0, compute capability {compute_capability}a, which nothing later runs"
     )];
-    for program in ["bin/moeprune", "crates/moeprune-score/cuda"] {
-        let path = bundle.join(program);
-        if path.exists() {
-            lines.push(format!("{program}: {}", needs(&path)?));
-        }
+    for program in programs(bundle)? {
+        lines.push(format!("{}: {}", program.display(), needs(&bundle.join(&program))?));
     }
     lines.push(String::new());
     Ok(lines.join("\n"))
+}
+
+/// Programs and tests of the bundle, relative to it.
+fn programs(bundle: &Path) -> Result<Vec<PathBuf>> {
+    let names = |folder: &str| -> Result<Vec<PathBuf>> {
+        let full = bundle.join(folder);
+        let entries = fs::read_dir(&full).with_context(|| format!("no {}", full.display()))?;
+        let names = entries.map(|entry| Ok(Path::new(folder).join(entry?.file_name())));
+        let mut names = names.collect::<Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    };
+    let tests = names("crates")?.into_iter().map(|folder| folder.join("cuda"));
+    Ok(names("bin")?.into_iter().chain(tests).collect())
 }
 
 /// Libraries that a program is linked to, and the newest glibc that it asks for.
@@ -273,6 +298,8 @@ fn succeed(command: &mut Command) -> Result<()> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -288,6 +315,49 @@ mod tests {
         assert_eq!((built.name.as_str(), built.is_test), ("moeprune-bench", false));
         assert!(executable(r#"{"reason": "build-finished", "success": true}"#).is_none());
         assert!(executable(r#"{"executable": null}"#).is_none());
+    }
+
+    #[test]
+    fn crates_with_tests_for_a_device() {
+        let package = |name: &str, target: &str, feature: Value| {
+            json!({
+                "name": name,
+                "features": feature,
+                "targets": [{"kind": ["lib"], "name": name}, {"kind": ["test"], "name": target}],
+            })
+        };
+        let found = TestCrates::of(&json!({"packages": [
+            package("model", "cuda", json!({"cuda": ["candle-core/cuda", "dep:cudarc"]})),
+            package("score", "cuda", json!({"cuda": ["dep:cudarc"]})),
+            package("files", "files", json!({})),
+            package("top", "cuda", json!({"cuda": ["model/cuda"]})),
+        ]}));
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let expected =
+            TestCrates { driver_only: names(&["score"]), others: names(&["model", "top"]) };
+        assert_eq!(found.unwrap(), expected);
+        let without = json!({"packages": [package("new", "cuda", json!({}))]});
+        let error = TestCrates::of(&without).unwrap_err();
+        assert_eq!(error.to_string(), "new has no feature `cuda`");
+    }
+
+    #[test]
+    fn every_crate_with_tests_for_a_device_is_packed() {
+        let TestCrates { driver_only, others } = TestCrates::of(&metadata().unwrap()).unwrap();
+        assert_eq!(driver_only, ["moeprune-score"]);
+        assert!(others.contains(&"moeprune-model".to_owned()), "{others:?}");
+    }
+
+    #[test]
+    fn programs_of_a_bundle() {
+        let bundle = tempfile::tempdir().unwrap();
+        for file in ["bin/moeprune-bench", "bin/moeprune", "crates/a/cuda"] {
+            let path = bundle.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let expected = ["bin/moeprune", "bin/moeprune-bench", "crates/a/cuda"].map(PathBuf::from);
+        assert_eq!(programs(bundle.path()).unwrap(), expected);
     }
 
     #[test]

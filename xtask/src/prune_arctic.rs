@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use moeprune::{
-    Evaluation, Job, OutputPlace, Registry, Report, Run, SearchedRecipe, Study,
+    Evaluation, Execution, Job, OutputPlace, Registry, Report, Run, SearchedRecipe, Study,
     checkpoint::Checkpoint, evaluate, evaluation::Score, files::OutputKind, prune,
 };
 use moeprune_cli::{
@@ -36,7 +36,7 @@ pub(crate) struct PruneArcticArgs {
     /// Questions to ask before and after [default: the embedded model's; none for others]
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// How they are asked [default: gsm8k_zeroshot for the embedded model, gsm8k for others]
+    /// The task that words them [default: gsm8k_zeroshot for the embedded model, gsm8k for others]
     #[arg(long)]
     task: Option<String>,
     /// Solved examples before each question, if not as the task defines
@@ -71,8 +71,6 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     let model = args.model.clone().unwrap_or_else(embedded::model);
     let calibration = args.calibration.clone().unwrap_or_else(embedded::calibration);
     let data = args.data.clone().or_else(|| embedded.then(embedded::test_set));
-    let default_task = if embedded { "gsm8k_zeroshot" } else { "gsm8k" };
-    let task = args.task.as_deref().unwrap_or(default_task);
     let mut files = args.family.files(&model);
     files.reads(&calibration);
     files.reads_all([&data, &args.fewshot_data, &args.recipe.recipe].into_iter().flatten());
@@ -80,7 +78,7 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     files.makes(args.out.as_ref().unwrap_or(&default_out));
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
     let recipe = args.recipe.resolve(&Registry::built_in(), &args.sampling)?;
-    let on = args.device.open()?;
+    let execution = args.device.open()?;
     let source = args.family.open_to_stream(&model)?;
     let out = match &args.out {
         Some(out) => out.clone(),
@@ -91,40 +89,53 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     };
 
     let mut terminal = Terminal::new(args.quiet);
-    let ask = |checkpoint: &Checkpoint, terminal: &mut Terminal| -> Result<Option<Score>> {
-        let Some(data) = &data else { return Ok(None) };
-        let what = Evaluation {
-            task,
-            data,
-            limit: args.limit,
-            fewshot: args.fewshot,
-            fewshot_data: args.fewshot_data.as_deref(),
-            batch: 64,
-            sequence_len: None,
-        };
-        Ok(Some(evaluate(checkpoint, &what, &on, terminal)?))
-    };
+    let data = data.as_deref();
     moeprune_cli::listen_resumable();
-    // Claims the place before the first question is asked; the run claims it again.
+    // Claims the place before the first question; the run claims it again.
     let resume = args.resume.into();
     drop(Run::claim(&out, &source, resume)?);
-    let before = ask(&source, &mut terminal)?;
+    let before = args.score(&source, data, &execution, &mut terminal)?;
     let registry = &Registry::built_in();
-    let mut study = Study::new(&source, registry, &on, &mut terminal);
+    let mut study = Study::new(&source, registry, &execution, &mut terminal);
     let what = args.recipe.search();
     let (recipe, searched) = search_if_asked(&mut study, recipe, what, &calibration)?;
     let pipeline = registry.pipeline(&recipe)?;
     let recipe = SearchedRecipe { recipe: &recipe, searched };
     let to = OutputPlace { origin: &source, path: &out, resume };
-    let mut job = Job::new(&source, &pipeline, &on, &mut terminal);
+    let mut job = Job::new(&source, &pipeline, &execution, &mut terminal);
     let report = prune(&mut job, to, &calibration, recipe)?;
-    let after = ask(&args.family.open(&out)?, &mut terminal)?;
+    let pruned = args.family.open(&out)?;
+    let after = args.score(&pruned, data, &execution, &mut terminal)?;
     let printed = print(&report, before.as_ref(), after.as_ref(), &out);
     if let Some(json) = json {
         let text = report.to_json()?;
         json.write(|file| file.write_all(text.as_bytes()))?;
     }
     printed
+}
+
+impl PruneArcticArgs {
+    /// The answers to the questions of a file, if there are any.
+    fn score(
+        &self,
+        checkpoint: &Checkpoint,
+        data: Option<&Path>,
+        execution: &Execution,
+        terminal: &mut Terminal,
+    ) -> Result<Option<Score>> {
+        let Some(data) = data else { return Ok(None) };
+        let default_task = if self.model.is_none() { "gsm8k_zeroshot" } else { "gsm8k" };
+        let what = Evaluation {
+            task: self.task.as_deref().unwrap_or(default_task),
+            data,
+            limit: self.limit,
+            fewshot: self.fewshot,
+            fewshot_data: self.fewshot_data.as_deref(),
+            batch: 64,
+            sequence_len: None,
+        };
+        Ok(Some(evaluate(checkpoint, &what, execution, terminal)?))
+    }
 }
 
 /// The default output belongs to this command: an earlier run's is replaced, anything else is not

@@ -21,13 +21,13 @@ use crate::embedded;
 
 /// Measure every criterion on the embedded model and write docs/results.md
 ///
-/// What is measured is kept in target/results.json after each step; run again, it resumes.
+/// What is measured is kept in target/results.json after each step; run again, the command resumes.
 #[derive(Debug, Args)]
 pub(crate) struct ResultsArgs {
     /// Ask only the first N questions; docs/results.md is then left alone
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Calibration seeds, each with an observation of its own
+    /// Calibration seeds, each with its own observation
     #[arg(long, value_name = "SEEDS", value_delimiter = ',', default_value = "0,1,2")]
     seeds: Vec<u64>,
 }
@@ -208,6 +208,21 @@ impl Lab<'_> {
         }
         self.terminal
             .note(&format!("seed {seed}, {table}, {name}: {share} of the experts, {total} in all"));
+        // The unpruned model is measured with the first one only.
+        let known = self.results.unpruned.is_some();
+        let mut cuts =
+            self.cuts(Variant { name: name.to_owned(), recipe }, observation)?.into_iter();
+        if !known {
+            self.results.unpruned = cuts.next();
+        }
+        let cut = cuts.next().context("a variant has a cut")?;
+        let (table, name) = (table.to_owned(), name.to_owned());
+        self.results.runs.push(Run { table, name, seed, cut });
+        self.save()
+    }
+
+    /// The unpruned model, unless it is known, and the pruned one.
+    fn cuts(&mut self, variant: Variant, observation: &Observation) -> Result<Vec<Cut>> {
         let task = Evaluation {
             task: "gsm8k_zeroshot",
             data: &embedded::test_set(),
@@ -218,16 +233,13 @@ impl Lab<'_> {
             sequence_len: None,
         };
         let text = embedded::held_out();
-        // The unpruned model is measured with the first one only.
-        let known = self.results.unpruned.is_some();
         let measures = Measures {
             task: Some(task),
             metric: Some("strict-match"),
             text: Some(&text),
-            skip_unpruned: known,
+            skip_unpruned: self.results.unpruned.is_some(),
             ..Measures::default()
         };
-        let variant = Variant { name: name.to_owned(), recipe };
         let mut study = Study {
             checkpoint: &self.source,
             registry: &self.registry,
@@ -235,14 +247,7 @@ impl Lab<'_> {
             progress: &mut self.terminal,
         };
         let found = study.compare(Some(observation), &[variant], &measures)?;
-        let mut cuts = found.cuts.into_iter();
-        if !known {
-            self.results.unpruned = cuts.next();
-        }
-        let cut = cuts.next().context("a variant has a cut")?;
-        let (table, name) = (table.to_owned(), name.to_owned());
-        self.results.runs.push(Run { table, name, seed, cut });
-        self.save()
+        Ok(found.cuts)
     }
 
     fn save(&self) -> Result<()> {

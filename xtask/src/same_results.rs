@@ -5,6 +5,7 @@
 
 mod cases;
 mod compare;
+mod difference;
 mod json;
 mod record;
 mod tensors;
@@ -17,7 +18,7 @@ use clap::{Args, Subcommand};
 use compare::CaseResult;
 use record::Recorder;
 
-/// Differences shown of each case.
+/// Differences printed per case.
 const SHOWN: usize = 5;
 
 /// Keep what a moeprune binary writes, or hold another binary to it

@@ -22,7 +22,7 @@ const LONGEST_TEXT: u64 = 1 << 30;
 /// How far to look for the first character that is not white space.
 const HEAD: u64 = 64 << 10;
 
-/// Opens a calibration file and finds out what it is from its content, whatever its name.
+/// Opens a calibration file and finds out what it is from its content, under any name.
 ///
 /// Reads its beginning only. See [`CalibrationFormat`] for what it may hold; each may be gzipped.
 ///
@@ -65,12 +65,12 @@ pub struct CalibrationFile {
 pub enum CalibrationFormat {
     /// Anything that does not begin like a JSON object: the whole file is one document.
     PlainText,
-    /// `{"text": "…"}`, a document a line, as C4 is distributed.
+    /// `{"text": "…"}`, one document per line, as C4 is distributed.
     TextLines,
     /// `{"question": "…", "answer": "…"}`, as GSM8K is distributed; the document is
     /// `Question: …`, a line break and `Answer: …`.
     QuestionLines,
-    /// `{"tokens": [1, 2, …]}`, a document a line, tokenised already.
+    /// `{"tokens": [1, 2, …]}`, one document per line, tokenised already.
     TokenLines,
 }
 

@@ -27,8 +27,7 @@ use moeprune_core::StageError;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` gives no calibration text",
-    label = "expected a file from `open_calibration`, a `Vec<Document>` or your own source",
-    note = "implement `CalibrationSource::documents` for it"
+    note = "implement `CalibrationSource::documents`: the documents of the text, in the same order each time"
 )]
 pub trait CalibrationSource {
     /// The documents from the first to the last.

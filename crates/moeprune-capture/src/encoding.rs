@@ -50,7 +50,7 @@ struct Encoder<'a> {
     name: &'a str,
     tokenizer: Option<&'a Tokenizer>,
     vocab: usize,
-    /// The tokenizer once a text has asked for it.
+    /// The tokenizer, checked when the first text needs it.
     ready: Option<Tokenizer>,
 }
 
@@ -98,7 +98,7 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    /// The tokenizer, with whatever its file says about padding and truncation turned off: a
+    /// The tokenizer, with what its file says about padding and truncation turned off: a
     /// padded token would be counted as text, and a cut would lose some.
     fn tokenizer(&mut self) -> Result<&Tokenizer, Error> {
         if self.ready.is_none() {

@@ -49,7 +49,7 @@ pub enum Error {
         /// What is wrong with it.
         got: String,
     },
-    /// A calibration source of someone's own failed.
+    /// A custom calibration source failed.
     #[error("{name}: {source}")]
     Source {
         /// What the source calls itself.
@@ -108,7 +108,7 @@ pub enum Error {
         /// Rows of the embedding.
         vocab: usize,
     },
-    /// More blocks were asked for than any memory holds.
+    /// More blocks than any memory holds.
     #[error(
         "{samples} samples of {sequence_len} tokens are more than can be held; ask for fewer \
          (128 samples of 2048 tokens are usual)"
@@ -119,12 +119,12 @@ pub enum Error {
         /// Tokens in each.
         sequence_len: usize,
     },
-    /// Blocks that cannot be asked for.
+    /// A number or length of blocks that cannot be drawn.
     #[error("cannot draw {samples} blocks of {sequence_len} tokens; ask for at least one of one")]
     NothingAsked {
         /// Blocks asked for.
         samples: usize,
-        /// Tokens a block.
+        /// Tokens per block.
         sequence_len: usize,
     },
     /// Less text than one block needs.
@@ -139,7 +139,7 @@ pub enum Error {
         have: usize,
         /// Tokens it takes.
         need: usize,
-        /// Tokens a block.
+        /// Tokens per block.
         sequence_len: usize,
     },
     /// A file of ready-made blocks has fewer than asked for.
@@ -154,7 +154,7 @@ pub enum Error {
         have: usize,
         /// Blocks asked for.
         need: usize,
-        /// Tokens a block.
+        /// Tokens per block.
         sequence_len: usize,
     },
     /// Ready-made blocks that are not all of one length.
@@ -245,7 +245,7 @@ pub enum Error {
         /// The expert.
         expert: usize,
     },
-    /// Whoever watched the run asked it to stop.
+    /// The caller asked the run to stop.
     #[error("stopped before the end")]
     Stopped,
     /// Something that is not an observation file, or a broken one.

@@ -1,28 +1,13 @@
 //! Running a layer over calibration blocks.
 
 use candle_core::Tensor;
-use moeprune_core::{LayerObservation, ModelSpec, TensorSource};
-use moeprune_model::{Compute, Embedding, LayerTrunk};
+use moeprune_core::{LayerObservation, ModelSpec};
+use moeprune_model::{Embedding, LayerTrunk};
 
 use crate::{
-    Error, LayerObserver, LayerRun, ObserverOptions, TokenBlocks, Watch,
+    Error, LayerObserver, LayerRun, ObserverOptions, StoredLayer, TokenBlocks, Watch,
     expert_stream::for_each_loaded_expert, observer::forward_error,
 };
-
-/// A layer of a model as it is stored, and where it is to run.
-#[derive(Clone, Copy)]
-#[expect(missing_debug_implementations, reason = "a source of tensors is no text")]
-#[expect(clippy::exhaustive_structs, reason = "plain data")]
-pub struct StoredLayer<'a> {
-    /// Where its weights are read.
-    pub source: &'a dyn TensorSource,
-    /// The model that it is a layer of.
-    pub spec: &'a ModelSpec,
-    /// Its number.
-    pub layer: usize,
-    /// Where it runs.
-    pub compute: &'a Compute,
-}
 
 impl StoredLayer<'_> {
     /// Runs the layer over all blocks and sums up what it does: its trunk first, then its experts one

@@ -29,7 +29,7 @@ pub type Watch<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 /// after expert.
 ///
 /// On the CPU the results have the bits of running the layer block by block, and so have the
-/// observer's sums, whatever the micro-batches: tokens are seen in the same order, and what becomes
+/// observer's sums, for any micro-batches: tokens are seen in the same order, and what becomes
 /// of one does not depend on others.
 ///
 /// ```no_run

@@ -40,9 +40,7 @@ let options = SamplingOptions { samples: 2, sequence_len: 4, seed: 7 };
 let blocks = token_blocks(&text, None, 32, &options)?;
 assert_eq!(blocks.tokens(), 8);
 
-let attention = AttentionSpec::Grouped(GroupedAttention {
-    heads: 1, kv_heads: 1, head_dim: 2, rope_theta: 1e4, sliding_window: None,
-});
+let attention = AttentionSpec::Grouped(GroupedAttention::new(1, 1, 2, 1e4));
 let feed_forward = FeedForward::Dense(MlpSpec::gated(2));
 let layer = LayerSpec { attention, feed_forward, other: Vec::new() };
 let spec = ModelSpec {
@@ -64,7 +62,7 @@ assert_eq!(input.sum_squares, [25.0, 5.0]);
 # Why it is so
 
 *Sums, not averages*: observations of several texts add up, one serves any number of plans, and
-whether to divide by tokens or by calls is left to the user of the sums. *Tokens are real*: nothing is
+whether to divide by tokens or by calls is left to the caller. *Tokens are real*: nothing is
 padded, so no statistic counts a filler. *The same every time*: blocks come from a random stream
 that belongs to this crate, and everything is summed in one order, so a seed gives the same
 observation on any number of threads. *Any size*: a text is streamed, experts are loaded, run and
@@ -85,12 +83,13 @@ pub mod observation_file;
 mod observer;
 mod random;
 mod sampling;
+mod stored_layer;
 mod sums_check;
 
 pub use calibration_file::{CalibrationFile, CalibrationFormat, open_calibration};
 pub use document::{CalibrationSource, Content, Document, Documents};
 pub use error::Error;
-pub use forward::{StoredLayer, embed_blocks, passes};
+pub use forward::{embed_blocks, passes};
 pub use layer_run::{DEVICE_EXPERT_ROWS, LayerRun, Watch, expert_rows};
 #[doc(inline)]
 pub use observation_file::{
@@ -100,3 +99,4 @@ pub use observer::{LayerObserver, ObserverOptions};
 pub use sampling::{
     BlockOrigin, SamplingOptions, TokenBlocks, token_blocks, token_blocks_in_order,
 };
+pub use stored_layer::StoredLayer;

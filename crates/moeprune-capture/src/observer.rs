@@ -49,7 +49,7 @@ pub struct LayerObserver {
     /// The input site of each Linear of the layer.
     reads: BTreeMap<LinearId, LinearId>,
     hessians: Option<Hessians>,
-    /// The blocks that what is shown now is of, counted from 1, ascending.
+    /// The blocks that the current activations are of, counted from 1, ascending.
     blocks: Vec<u64>,
 }
 
@@ -93,7 +93,7 @@ impl LayerObserver {
         self.blocks = vec![self.blocks.last().copied().unwrap_or(0) + 1];
     }
 
-    /// Says which blocks, from 0 and ascending, have tokens in what follows. For whoever shows
+    /// Says which blocks, from 0 and ascending, have tokens in what follows. For a caller that runs
     /// several blocks at once, or an expert's tokens of all blocks before the next expert's: for
     /// each site the blocks must still ascend from call to call.
     pub fn at_blocks(&mut self, blocks: impl IntoIterator<Item = usize>) {

@@ -23,7 +23,7 @@ impl Default for SamplingOptions {
     }
 }
 
-/// Blocks of token ids that a model is run on, each in a forward call of its own.
+/// Blocks of token ids that a model is run on, each in one forward call.
 ///
 /// There is no padding: a padded token would be counted as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,11 +139,11 @@ impl TokenBlocks {
 ///   gives it, and the same rule is applied to the row.
 ///
 /// The random numbers are not those of the Python generator that the published scripts use, so a
-/// seed does not draw the blocks it draws there. They are xoshiro256++, one stream a block, and will
+/// seed does not draw the blocks it draws there. They are xoshiro256++, one stream per block, and will
 /// stay so: block `i` depends on the text, on `T`, on the seed and on `i`, not on `N`.
 ///
 /// The text is walked over once and only drawn blocks are kept, so its size does not matter, unless
-/// all documents are short: then the row is held, four bytes a token.
+/// all documents are short: then the row is held, four bytes per token.
 ///
 /// # Errors
 /// If the text cannot be read, is text and no tokenizer is given, is too short, or has an id that
@@ -200,7 +200,7 @@ impl SamplingOptions {
     }
 }
 
-/// Nobody calibrates on more: every drawn block is held in memory.
+/// Enough for any calibration: every drawn block is held in memory.
 const MOST_SAMPLES: usize = 1 << 24;
 const MOST_TOKENS: usize = 1 << 33;
 
@@ -232,8 +232,8 @@ impl Draw {
         }
     }
 
-    /// A document of which nobody knows yet how many will follow: each sample replaces what it
-    /// holds by the n-th long document with probability 1/n, which makes all equally likely.
+    /// Takes the next document. How many follow is not known: each sample replaces what it holds by
+    /// the n-th long document with probability 1/n, which makes all equally likely.
     fn document(&mut self, ids: &[u32], given: bool) {
         let wanted = self.options.sequence_len;
         self.documents += 1;

@@ -20,7 +20,7 @@ impl Flaw {
     }
 }
 
-/// Beyond this a sum of counts could not be told from an overflow.
+/// Beyond this a sum of counts could not be distinguished from an overflow.
 const MOST_TOKENS: u64 = 1 << 48;
 const MOST_EXPERTS: usize = 1 << 16;
 

@@ -56,9 +56,14 @@ impl Config {
         }
         let text = String::from_utf8(bytes)
             .map_err(|e| refuse(path, format!("is not UTF-8 text ({})", e.utf8_error())))?;
-        let config = Self { path: path.to_owned(), text };
+        Self::of_text(path, text).map(Some)
+    }
+
+    /// A config with this text, of which messages say that it is in `path`.
+    pub(crate) fn of_text(path: &Path, text: impl Into<String>) -> Result<Self, Error> {
+        let config = Self { path: path.to_owned(), text: text.into() };
         config.members(&config.text)?;
-        Ok(Some(config))
+        Ok(config)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -92,6 +97,17 @@ impl Config {
             }
         }
         Ok(found)
+    }
+
+    /// The keys of the object under `key` that are not null; none if it is not there.
+    pub(crate) fn members_of(&self, key: &str) -> Result<Vec<String>, Error> {
+        let Some(found) = self.at(key)? else { return Ok(Vec::new()) };
+        if !found.text.starts_with('{') {
+            let got = shown(found.text);
+            return Err(self.refuse(format!("`{key}` must be an object, got {got}")));
+        }
+        let members = self.members(found.text)?.0.into_iter();
+        Ok(members.filter(|(_, value)| value.get() != "null").map(|(key, _)| key).collect())
     }
 
     /// The text with the values under keys that are there replaced, for each list of keys by its

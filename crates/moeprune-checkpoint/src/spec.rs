@@ -1,16 +1,16 @@
 //! From a family, a config and the tensors' names to the facts about a model.
 
 use moeprune_core::{
-    Activation, AttentionSpec, ExtraLayers, ExtraPolicy, FeedForward, LayerSpec, MlpSpec,
-    ModelSpec, MoeInput, MoeSpec, RouterSpec, SharedSpec,
+    Activation, ExpertGroups, ExtraLayers, ExtraPolicy, FeedForward, LayerSpec, MlpSpec, ModelSpec,
+    MoeInput, MoeSpec, RouterSpec, SharedSpec,
 };
 
 use crate::{
     Error, Family,
     config::{Config, Found, same_json, shown},
     family::{
-        Count, Descriptor, ExtraPolicyForm, Key, Layers, LayersForm, Requirement, missing,
-        opaque_tensor,
+        Count, Descriptor, ExtraPolicyForm, Key, Layers, LayersForm, Model, Requirement, Strings,
+        TypesForm, missing, opaque_tensor,
     },
     named_tensors::NamedTensors,
 };
@@ -27,14 +27,15 @@ pub(crate) fn read_spec(
     }
     let model = &form.model;
     let hidden = model.hidden.needed(config)?;
-    let attention = form.attention.read(config, hidden)?;
+    let max_positions = model.max_positions.needed(config)?;
     let extra = read_extra(form, config)?;
-    let layers = read_layers(form, config, named, &attention)?;
+    let layers = form.layers.count.needed(config)?;
+    let layers = read_layers(form, Model { config, named, layers, hidden, max_positions })?;
     Ok(ModelSpec {
         family: family.name().to_owned(),
         hidden,
         vocab: model.vocab.needed(config)?,
-        max_positions: model.max_positions.needed(config)?,
+        max_positions,
         norm_eps: model.norm_eps.needed(config)?,
         tied_embeddings: model.tied_embeddings.needed(config)?,
         layers,
@@ -73,13 +74,8 @@ fn read_extra(form: &Descriptor, config: &Config) -> Result<Option<ExtraLayers>,
     Ok((count > 0).then_some(ExtraLayers { count, policy }))
 }
 
-fn read_layers(
-    form: &Descriptor,
-    config: &Config,
-    named: &NamedTensors,
-    attention: &AttentionSpec,
-) -> Result<Vec<LayerSpec>, Error> {
-    let layers = form.layers.count.needed(config)?;
+fn read_layers(form: &Descriptor, model: Model<'_>) -> Result<Vec<LayerSpec>, Error> {
+    let Model { config, named, layers, .. } = model;
     if layers != named.layers {
         return Err(config.refuse(format!(
             "`{}` is {layers}, but the tensors are those of {} decoder layers",
@@ -91,19 +87,14 @@ fn read_layers(
     let moe_layers = has_experts.iter().filter(|has| **has).count();
     let counts = read_expert_counts(form, config, layers, moe_layers)?;
     let blocks = Blocks::read(form, config, moe_layers < layers)?;
+    let attention = form.attention.read(model)?;
     let mut specs = Vec::with_capacity(layers);
     let mut rank = 0;
-    for (layer, has_experts) in has_experts.into_iter().enumerate() {
+    for ((layer, has_experts), attention) in has_experts.into_iter().enumerate().zip(attention) {
         let feed_forward = if has_experts {
             let experts = counts.of(layer, rank);
             rank += 1;
-            if blocks.top_k > experts {
-                return Err(config.refuse(format!(
-                    "`{}` is {}, but layer {layer} has {experts} experts",
-                    form.router.top_k().shown(),
-                    blocks.top_k
-                )));
-            }
+            blocks.check_choice(form, config, layer, experts)?;
             FeedForward::Moe(blocks.moe(form, named, layer, experts)?)
         } else {
             FeedForward::Dense(blocks.dense.ok_or_else(|| {
@@ -114,7 +105,6 @@ fn read_layers(
         for (id, name) in form.other()? {
             other.extend(opaque_tensor(id, name, named, layer)?);
         }
-        let attention = form.attention.of_layer(attention, named, layer)?;
         specs.push(LayerSpec { attention, feed_forward, other });
     }
     Ok(specs)
@@ -122,6 +112,47 @@ fn read_layers(
 
 /// Which layers have experts.
 fn with_experts(form: &LayersForm, config: &Config, layers: usize) -> Result<Vec<bool>, Error> {
+    let by_type = match &form.types {
+        Some(types) => by_type(types, config, layers)?,
+        None => None,
+    };
+    let by_keys = by_keys(form, config, layers)?;
+    let Some(by_type) = by_type else { return Ok(by_keys) };
+    if let Some(key) = &form.dense_until
+        && let Some(found) = key.found(config)?
+        && by_type != by_keys
+    {
+        return Err(config.refuse(format!(
+            "`{found}` and the list of layer types name different layers without experts"
+        )));
+    }
+    Ok(by_type)
+}
+
+/// As a list of words says, if there is one.
+fn by_type(form: &TypesForm, config: &Config, layers: usize) -> Result<Option<Vec<bool>>, Error> {
+    let Some(Strings(types)) = form.list.optional(config)? else { return Ok(None) };
+    let keys = form.list.shown();
+    if types.len() != layers {
+        let got = types.len();
+        let reason =
+            format!("`{keys}` has {got} entries, expected one for each of {layers} layers");
+        return Err(config.refuse(reason));
+    }
+    let has = |kind: &String| match kind {
+        kind if *kind == form.experts => Ok(true),
+        kind if *kind == form.dense => Ok(false),
+        kind => {
+            let (experts, dense) = (&form.experts, &form.dense);
+            let expected = format!("expected `{experts}` or `{dense}`");
+            Err(config.refuse(format!("`{keys}` has `{}`, {expected}", shown(kind))))
+        }
+    };
+    types.iter().map(has).collect::<Result<_, _>>().map(Some)
+}
+
+/// As all other keys say together.
+fn by_keys(form: &LayersForm, config: &Config, layers: usize) -> Result<Vec<bool>, Error> {
     let every = form.every.as_ref().map_or(Ok(1), |key| key.needed(config))?;
     let until = form.dense_until.as_ref().map_or(Ok(Count(0)), |key| key.needed(config))?.0;
     let list = |key: &Option<Key<Layers>>| match key {
@@ -177,6 +208,35 @@ impl Blocks {
             dense,
             input,
         })
+    }
+
+    /// Checks that a token finds as many experts as it is routed to.
+    fn check_choice(
+        &self,
+        form: &Descriptor,
+        config: &Config,
+        layer: usize,
+        experts: usize,
+    ) -> Result<(), Error> {
+        let refuse = |what: String| {
+            let keys = form.router.top_k().shown();
+            Err(config.refuse(format!("`{keys}` is {}, but layer {layer} {what}", self.top_k)))
+        };
+        if self.top_k > experts {
+            return refuse(format!("has {experts} experts"));
+        }
+        let Some(ExpertGroups { count, selected, .. }) = self.router.groups() else {
+            return Ok(());
+        };
+        if !experts.is_multiple_of(count) {
+            return Err(config.refuse(format!(
+                "layer {layer} has {experts} experts, which do not make {count} groups of equal size"
+            )));
+        }
+        if self.top_k > selected * (experts / count) {
+            return refuse(format!("has {} in each of {selected} groups chosen", experts / count));
+        }
+        Ok(())
     }
 
     fn moe(

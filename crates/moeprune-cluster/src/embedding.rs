@@ -9,7 +9,7 @@ use crate::Error;
 /// Eigenvalues below this share of the largest are taken for rounding.
 const NEGLIGIBLE: f64 = 1e-10;
 
-/// Classical multidimensional scaling: one row an expert, the widest coordinate first.
+/// Classical multidimensional scaling: one row per expert, the widest coordinate first.
 ///
 /// With `J = I − 11ᵀ/n`, the eigenvectors of `−½ J D∘D J` scaled by the roots of their eigenvalues
 /// are coordinates whose Euclidean distances are `D`, if any are; of distances that no points

@@ -75,7 +75,7 @@ impl KMeans {
     }
 }
 
-/// Gives every empty cluster the expert farthest from the mean of its own.
+/// Gives every empty cluster the expert farthest from its cluster's mean.
 fn fill_empty(labels: &mut [usize], clusters: usize, points: &Array2<f64>) {
     let members = |labels: &[usize], cluster: usize| -> Vec<usize> {
         (0..labels.len()).filter(|&e| labels[e] == cluster).collect()

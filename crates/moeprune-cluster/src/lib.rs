@@ -34,7 +34,7 @@ assert_eq!(partitions[0].clusters(), [[0, 1], [2, 3]]);
 A global budget could be met by searching for a threshold at which the count comes out right. For
 a linkage whose merge heights never fall, no search is needed: every layer's heights are put in
 one sorted list and the lowest are taken, as many as experts must go. That is exact, and it
-settles ties by rule (height, then layer, then expert) where a threshold takes all or none.
+breaks ties by rule (height, then layer, then expert) where a threshold takes all or none.
 
 The linkage is written here and not taken from `kodama` (which `linfa-hierarchical` wraps),
 because that follows chains of nearest neighbours: among equally near pairs it merges whichever

@@ -81,9 +81,11 @@ pub use error::{Error, StageError};
 pub use fingerprint::{Fingerprint, SameModel};
 pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
 pub use model::{
-    Activation, AttentionSpec, ExpertGroups, ExtraLayers, ExtraPolicy, FeedForward,
-    GroupedAttention, LayerSpec, LinearShape, MlpSpec, ModelSpec, MoeInput, MoeSpec, OpaqueRouter,
-    OpaqueTensor, Part, RouterSpec, Score, ScoredRouter, SharedSpec,
+    Activation, AttentionBiases, AttentionSpec, ExpertGroups, ExtraLayers, ExtraPolicy,
+    FeedForward, GroupScore, GroupedAttention, LatentAttention, LayerSpec, LinearShape,
+    Llama3Scaling, MlpSpec, ModelSpec, MoeInput, MoeSpec, OpaqueRouter, OpaqueTensor, Part,
+    QueryKeyNorm, RotaryScaling, RotarySpec, RotaryStyle, RouterSpec, Score, ScoredRouter,
+    SharedSpec, YarnScaling,
 };
 #[doc(inline)]
 pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};

@@ -48,9 +48,9 @@ impl MlpProjection {
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
 pub enum LinearId {
-    /// A projection of grouped-query attention.
+    /// A projection of attention.
     Attention(AttentionProjection),
-    /// A matrix of a kind that cannot be run.
+    /// A matrix that one kind of attention has alone, or one of a kind that cannot be run.
     Named(PartName),
     /// The router: `[experts, hidden]`.
     Router,
@@ -169,7 +169,7 @@ pub enum LayerTensor {
     ExpertScale,
     /// The gate of a shared expert, `[1, hidden]`, by its place among them.
     SharedGate(usize),
-    /// A tensor of a kind that cannot be run.
+    /// A tensor that one kind of part has alone, or one of a kind that cannot be run.
     Named(PartName),
 }
 

@@ -23,7 +23,7 @@ fn check(parts: Vec<Part>, expected: &[&str]) {
 }
 
 fn grouped() -> GroupedAttention {
-    GroupedAttention { heads: 4, kv_heads: 2, head_dim: 3, rope_theta: 1e4, sliding_window: None }
+    GroupedAttention::new(4, 2, 3, 1e4)
 }
 
 fn named(text: &str) -> PartName {
@@ -76,15 +76,6 @@ fn routers() {
         RouterSpec::Opaque(OpaqueRouter { tensors: vec![opaque] }).parts(5, HIDDEN, 4),
         &["router [4, 8] by 0", "router.bias [1, 4] by 1"],
     );
-}
-
-#[test]
-fn only_plain_softmax_is_plain() {
-    assert_eq!(RouterSpec::softmax(true).plain_softmax(), Some(true));
-    assert_eq!(RouterSpec::softmax(false).plain_softmax(), Some(false));
-    let scaled = ScoredRouter { scale: 2.5, ..ScoredRouter::softmax(true) };
-    assert_eq!(RouterSpec::Scored(scaled).plain_softmax(), None);
-    assert_eq!(RouterSpec::Opaque(OpaqueRouter::default()).plain_softmax(), None);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use candle_core::DType;
 use moeprune_capture::DEVICE_EXPERT_ROWS;
 use moeprune_core::{
-    AttentionProjection::Query, AttentionSpec, CorpusTag, LayerSpec, LinearId, LinearShape,
-    MlpProjection::Gate, ModelSpec, Part,
+    AttentionProjection::Query, CorpusTag, LinearId, LinearShape, MlpProjection::Gate, ModelSpec,
+    Part,
 };
 use moeprune_model::DEVICE_QUERIES;
 
@@ -121,11 +121,7 @@ fn expert_activations(spec: &ModelSpec, size: u64) -> u64 {
 
 /// The most heads of any layer that can be run.
 fn heads(spec: &ModelSpec) -> u64 {
-    let of = |layer: &LayerSpec| match &layer.attention {
-        AttentionSpec::Grouped(attention) => attention.heads as u64,
-        AttentionSpec::Opaque(_) => 0,
-    };
-    spec.layers.iter().map(of).max().unwrap_or(0)
+    spec.layers.iter().map(|layer| layer.attention.heads() as u64).max().unwrap_or(0)
 }
 
 /// How much a token becomes in the widest layer, in numbers.
@@ -186,6 +182,8 @@ mod tests {
 
     use moeprune_checkpoint::Checkpoint;
     use moeprune_core::FeedForward;
+
+    use moeprune_core::{AttentionSpec, LayerSpec};
 
     use super::*;
 

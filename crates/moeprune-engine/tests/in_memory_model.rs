@@ -24,13 +24,7 @@ struct Small(ModelSpec);
 
 impl Small {
     fn new() -> Self {
-        let attention = AttentionSpec::Grouped(GroupedAttention {
-            heads: 2,
-            kv_heads: 1,
-            head_dim: 4,
-            rope_theta: 1e4,
-            sliding_window: None,
-        });
+        let attention = AttentionSpec::Grouped(GroupedAttention::new(2, 1, 4, 1e4));
         let moe = MoeSpec {
             experts: EXPERTS,
             top_k: 2,

@@ -13,7 +13,7 @@ use crate::Error;
 /// One item of a data set. In GSM8K the answer is the whole worked solution, ending `#### 18`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Document {
-    /// What is asked.
+    /// The question.
     pub question: String,
     /// The reference answer, worked steps included.
     pub answer: String,
@@ -39,7 +39,7 @@ pub fn load_documents(path: impl AsRef<Path>) -> Result<Vec<Document>, Error> {
         .map_err(|error| Error::File { path: path.to_owned(), source: Box::new(error) })
 }
 
-/// Reads documents, one JSON object a line. Blank lines and further keys are ignored.
+/// Reads documents, one JSON object per line. Blank lines and further keys are ignored.
 ///
 /// ```
 /// # use moeprune_eval::read_documents;

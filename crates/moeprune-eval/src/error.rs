@@ -95,7 +95,7 @@ pub enum Error {
         /// The number of shots there are.
         available: usize,
     },
-    /// A zero-shot task was asked for shots and given nothing to draw them from.
+    /// Shots of a zero-shot task, and nothing to draw them from.
     #[error(
         "`{task}` has no shots of its own and was asked for {shots}: pass training documents \
          (--fewshot-data) to draw them from"
@@ -106,7 +106,7 @@ pub enum Error {
         /// The number of shots asked for.
         shots: usize,
     },
-    /// A zero-shot task was given training documents, and no number of shots to draw from them.
+    /// Training documents for a zero-shot task, and no number of shots to draw from them.
     #[error("--fewshot-data is not used by `{task}`, which has no shots; pass --fewshot N")]
     UnusedTrainingDocuments {
         /// The task.
@@ -130,7 +130,7 @@ pub enum Error {
         /// The task's reason.
         source: BoxError,
     },
-    /// A task did not return one request a document.
+    /// A task did not return one request per document.
     #[error("`{task}` made {requests} prompts of {documents} documents: it must make one of each")]
     RequestCount {
         /// The task.
@@ -150,7 +150,7 @@ pub enum Error {
         /// The generator's reason.
         source: BoxError,
     },
-    /// The generator did not return one text a request.
+    /// The generator did not return one text per request.
     #[error(
         "the generator returned {outputs} texts for {requests} requests: it must return one each"
     )]
@@ -181,7 +181,7 @@ pub enum Error {
         /// The model's reason.
         source: BoxError,
     },
-    /// The language model did not return one result a block.
+    /// The language model did not return one result per block.
     #[error(
         "the language model returned {results} results for {blocks} blocks: it must return one each"
     )]

@@ -1,6 +1,6 @@
 //! From documents to a report.
 
-use crate::{Answer, Document, Error, Generator, Report, Request, Task};
+use crate::{Answer, Document, Error, EvalReport, Generator, Request, Task};
 
 /// How much is evaluated, and how much at a time.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -8,7 +8,7 @@ use crate::{Answer, Document, Error, Generator, Report, Request, Task};
 pub struct EvaluateOptions {
     /// Only the first so many documents; all of them if none or if there are fewer.
     pub limit: Option<usize>,
-    /// How many requests the generator is given at a time: 8 unless set.
+    /// How many requests the generator receives at a time: 8 unless set.
     pub batch: usize,
 }
 
@@ -47,7 +47,7 @@ pub fn evaluate(
     documents: &[Document],
     generator: &mut dyn Generator,
     options: &EvaluateOptions,
-) -> Result<Report, Error> {
+) -> Result<EvalReport, Error> {
     let documents = limited(documents, options)?;
     let requests = requests(task, documents)?;
     let mut answers = Vec::with_capacity(documents.len());
@@ -60,7 +60,7 @@ pub fn evaluate(
             answers.push(Answer { index, output, scores });
         }
     }
-    Ok(Report::new(task.name(), task.fewshot(), answers))
+    Ok(EvalReport::new(task.name(), task.fewshot(), answers))
 }
 
 fn limited<'d>(

@@ -1,4 +1,4 @@
-//! Who answers: the seam between a task and a model.
+//! What answers questions: the seam between a task and a model.
 
 use std::fmt;
 
@@ -24,9 +24,9 @@ impl Request {
     }
 }
 
-/// Continues prompts. Implement it for whatever runs the model.
+/// Continues prompts. Implement it for anything that runs a model.
 ///
-/// [`evaluate`](crate::evaluate) calls [`generate`](Self::generate) once a batch, in the order of
+/// [`evaluate`](crate::evaluate) calls [`generate`](Self::generate) once per batch, in the order of
 /// the documents and never concurrently. A long evaluation reports its progress from here: each
 /// call finishes as many documents as it has requests.
 ///
@@ -62,8 +62,13 @@ impl Request {
 /// assert_eq!(Constant(" #### 42").generate(&requests)?, [" #### 42"]);
 /// # Ok::<(), BoxError>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a generator",
+    note = "implement `Generator::generate`: the text that continues each prompt; for a closure that continues \
+            one prompt there is `generate_each`"
+)]
 pub trait Generator {
-    /// Continues each prompt of a batch; one text a request, in the same order, and none for an
+    /// Continues each prompt of a batch; one text per request, in the same order, and none for an
     /// empty batch.
     ///
     /// # Errors

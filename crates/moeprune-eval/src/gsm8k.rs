@@ -39,7 +39,7 @@ pub struct Gsm8k {
 enum Shots {
     /// The same text before every question.
     Fixed { text: String, count: usize },
-    /// Training documents drawn anew for each question, their solutions in the form's words.
+    /// Training documents drawn again for each question, their solutions in the form's words.
     Drawn { train: Vec<Document>, count: usize },
 }
 

@@ -4,7 +4,7 @@
 //! A [`Task`] turns [`Document`]s into [`Request`]s (a prompt, the strings that end an answer, a
 //! token budget) and scores what comes back. A [`Generator`] answers requests; it owns the
 //! tokenizer and the model, so this crate depends on neither. [`evaluate`] stands between them
-//! and returns a [`Report`] with a mean, a standard error and every single answer. Perplexity
+//! and returns an [`EvalReport`] with a mean, a standard error and every single answer. Perplexity
 //! needs no text at all: [`perplexity`] hands blocks of token ids to a [`LanguageModel`] and adds
 //! up what it returns.
 //!
@@ -84,5 +84,5 @@ pub use perplexity::{
 };
 pub use python_random::PythonRandom;
 pub use registry::{TASK_NAMES, task_by_name};
-pub use report::{Answer, Estimate, Report};
+pub use report::{Answer, Estimate, EvalReport};
 pub use task::{Extraction, Task};

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BoxError, Error};
 
-/// Predicts tokens. Implement it for whatever runs the model.
+/// Predicts tokens. Implement it for anything that runs a model.
 ///
-/// [`perplexity`] calls [`negative_log_likelihood`](Self::negative_log_likelihood) once a batch of
-/// blocks, in order and never concurrently. Each block is a text of its own: nothing is remembered
+/// [`perplexity`] calls [`negative_log_likelihood`](Self::negative_log_likelihood) once per batch of
+/// blocks, in order and never concurrently. Each block is a separate text: nothing is remembered
 /// from one to the next.
 ///
 /// ```
@@ -37,7 +37,7 @@ use crate::{BoxError, Error};
 pub trait LanguageModel {
     /// For each block, the summed negative natural logarithm of the probability of every token
     /// given those before it in the block, in nats, and how many tokens were predicted: one less
-    /// than the block has, or all of them where the model starts from a token of its own.
+    /// than the block has, or all of them where the model starts from its own first token.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ pub struct PerplexityReport {
 
 /// Cuts a text into the blocks its perplexity is measured on: next to each other, without overlap,
 /// the rest that does not fill a block dropped. This is how the pruning literature reports
-/// WikiText-2, with 2048 tokens a block; figures for other lengths do not compare.
+/// WikiText-2, with 2048 tokens per block; figures for other lengths do not compare.
 ///
 /// ```
 /// # use moeprune_eval::token_blocks;

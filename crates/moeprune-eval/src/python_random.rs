@@ -52,7 +52,7 @@ impl PythonRandom {
             .collect()
     }
 
-    /// Draws again whatever was drawn before.
+    /// Draws again each index that was drawn before.
     fn sample_by_rejection(&mut self, population: usize, count: usize) -> Vec<usize> {
         let mut seen = HashSet::with_capacity(count);
         let mut sample = Vec::with_capacity(count);

@@ -9,7 +9,7 @@ use crate::Extraction;
 /// The outcome of [`evaluate`](crate::evaluate), ready to be written as JSON.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct Report {
+pub struct EvalReport {
     /// The task's name.
     pub task: String,
     /// How many solved examples preceded each question.
@@ -22,7 +22,7 @@ pub struct Report {
     pub answers: Vec<Answer>,
 }
 
-impl Report {
+impl EvalReport {
     pub(crate) fn new(task: &str, fewshot: usize, answers: Vec<Answer>) -> Self {
         let mut scores = BTreeMap::<&str, Vec<f64>>::new();
         for (filter, extraction) in answers.iter().flat_map(|answer| &answer.scores) {

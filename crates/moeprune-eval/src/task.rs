@@ -1,4 +1,4 @@
-//! What is asked and how answers are judged.
+//! Questions, and how answers are judged.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::{BoxError, Document, Request};
 /// A data set's prompts and scoring. Implement it to evaluate on something other than GSM8K.
 ///
 /// [`evaluate`](crate::evaluate) calls [`requests`](Self::requests) once, with the documents in
-/// order and already cut to the limit, then [`score`](Self::score) once a document as the answers
+/// order and already cut to the limit, then [`score`](Self::score) once per document as the answers
 /// come in. Neither may depend on what was answered before, so that a limited run gives the first
 /// answers of a full one.
 ///
@@ -48,6 +48,11 @@ use crate::{BoxError, Document, Request};
 /// assert_eq!(report.metrics["last-word"].mean, 1.0);
 /// # Ok::<(), moeprune_eval::Error>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an evaluation task",
+    note = "implement `Task::name`, `requests` and `score`: its name in reports, a prompt per document, and \
+            what an answer is worth"
+)]
 pub trait Task {
     /// The name that goes into the report.
     fn name(&self) -> &str;

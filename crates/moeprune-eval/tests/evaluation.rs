@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, error::Error as _};
 
 use moeprune_eval::{
-    BoxError, Document, Error, EvaluateOptions, Extraction, Generator, Gsm8k, Report, Request,
+    BoxError, Document, Error, EvalReport, EvaluateOptions, Extraction, Generator, Gsm8k, Request,
     TASK_NAMES, Task, evaluate, generate_each, task_by_name,
 };
 
@@ -20,7 +20,7 @@ fn counting() -> impl Generator {
     })
 }
 
-fn report(options: &EvaluateOptions) -> Report {
+fn report(options: &EvaluateOptions) -> EvalReport {
     evaluate(&Gsm8k::zero_shot(), &documents(), &mut counting(), options).unwrap()
 }
 
@@ -29,7 +29,7 @@ fn the_report_as_json() {
     let report = report(&EvaluateOptions::default().with_limit(4));
     let json = serde_json::to_string_pretty(&report).unwrap();
     insta::assert_snapshot!(json);
-    assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+    assert_eq!(serde_json::from_str::<EvalReport>(&json).unwrap(), report);
 }
 
 #[test]

@@ -89,7 +89,7 @@ proptest! {
             prop_assert!(!answer.output.contains("Q:"));
         }
         let json = serde_json::to_string(&report).unwrap();
-        prop_assert_eq!(serde_json::from_str::<moeprune_eval::Report>(&json).unwrap(), report);
+        prop_assert_eq!(serde_json::from_str::<moeprune_eval::EvalReport>(&json).unwrap(), report);
     }
 
     #[test]

@@ -82,7 +82,7 @@ fn a_drawn_shot_has_the_form_of_the_task() {
 }
 
 /// The hashes are of all 1,319 prompts one after another, formed by CPython 3 with
-/// `random.Random(1234).sample(train, shots)` once a document and a regular expression for the
+/// `random.Random(1234).sample(train, shots)` once per document and a regular expression for the
 /// rewording.
 #[test]
 fn drawn_prompts_are_those_that_cpython_forms() {

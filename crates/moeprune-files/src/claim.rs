@@ -157,7 +157,7 @@ impl Asked<'_> {
         if !standard {
             self.check_access(&place)?; // it is opened again at the end
         }
-        // A file is the same place by whichever name or descriptor.
+        // A file is the same place by any name or descriptor.
         let spot = if kind.is_file() { Spot::File(identity) } else { Spot::Descriptor(number) };
         Ok((Way::Descriptor(number, place), spot))
     }

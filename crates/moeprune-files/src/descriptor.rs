@@ -36,7 +36,7 @@ pub(crate) fn own(_: &Path) -> Option<u32> {
     None
 }
 
-/// Whether a path lies among the descriptors of any process: what such a link leads to need not
+/// Whether a path is one of the descriptors of any process: what such a link leads to need not
 /// have a name.
 pub(crate) fn is_any(path: &Path) -> bool {
     let real = path.parent().and_then(|folder| folder.canonicalize().ok());

@@ -36,7 +36,7 @@ impl Destination {
         Self { path: path.to_owned(), kind, way }
     }
 
-    /// The place as it was asked for.
+    /// The place as the user wrote it.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -54,7 +54,7 @@ impl Destination {
     ///
     /// # Errors
     /// If it cannot be written, or something else has appeared under the name of a file; the
-    /// message then says where the result lies.
+    /// message then says where the result is.
     pub fn write(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
         let written = match &self.way {
             Way::File(place) => return self.write_file(place, write),

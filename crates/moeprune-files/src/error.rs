@@ -12,7 +12,7 @@ pub enum Error {
     /// It must not be written there.
     #[error("refusing to write {}: {reason}", path.display())]
     Refused {
-        /// The place, as it was asked for.
+        /// The place, as the user wrote it.
         path: PathBuf,
         /// What is wrong with it and what to do.
         reason: String,
@@ -20,7 +20,7 @@ pub enum Error {
     /// The place is none that can be written.
     #[error("cannot write {}: {reason}", path.display())]
     Place {
-        /// The place, as it was asked for.
+        /// The place, as the user wrote it.
         path: PathBuf,
         /// What is wrong with it and what to do.
         reason: String,
@@ -41,7 +41,7 @@ pub enum Error {
         /// Which file it is, what is wrong with it and what to do.
         reason: String,
     },
-    /// The system said no.
+    /// The system refused.
     #[error("cannot {verb} {}: {source}{}", path.display(), full_disk(source))]
     Io {
         /// What was tried.

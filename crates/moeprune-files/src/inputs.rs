@@ -11,7 +11,7 @@ pub(crate) struct Inputs {
     models: Vec<Model>,
 }
 
-/// A model folder and the files that lie right in it, or that links in it lead to.
+/// A model folder and the files that are directly in it, or that links in it lead to.
 #[derive(Debug)]
 struct Model {
     folder: Identity,

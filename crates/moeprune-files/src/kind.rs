@@ -62,7 +62,7 @@ impl OutputKind {
         !matches!(self, Self::Plan | Self::Observation | Self::Text | Self::Archive)
     }
 
-    /// Whether an earlier output of this kind may be replaced where it lies in a model folder. A
+    /// Whether an earlier output of this kind may be replaced where it is in a model folder. A
     /// report there belongs to the model.
     pub(crate) fn may_lie_in_a_model(self) -> bool {
         self.is_replaceable() && self != Self::Report

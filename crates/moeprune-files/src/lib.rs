@@ -7,7 +7,7 @@ chose.
 [`Files`] is a set of files to read and [`ReadAt`] one of them, open: [`LocalFiles`] are those of a
 directory, mapped or read ([`Access`]), [`MemoryFiles`] are on no disk.
 
-[`RunFiles`] knows what a run reads and where it is asked to write. [`RunFiles::claim`] judges one
+[`RunFiles`] knows what a run reads and where it is to write. [`RunFiles::claim`] judges one
 of those places before any work, and returns the [`Destination`] that the result goes to at the end:
 
 | what is there | what happens |

@@ -7,7 +7,7 @@ use crate::{
     write::sibling_of,
 };
 
-/// The files of a run: what it reads, and what it is asked to write.
+/// The files of a run: what it reads, and what it is to write.
 ///
 /// Name everything that is read first, then claim what is written.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ impl RunFiles {
         self.made.push(made);
     }
 
-    /// Judges a place that the run is asked to write to by an option, before any work.
+    /// Judges a place that an option names to be written to, before any work.
     ///
     /// # Errors
     /// If it must not be written, or cannot be; the [crate](crate)'s table says when.

@@ -10,10 +10,10 @@ use tempfile::NamedTempFile;
 
 use crate::Error;
 
-/// Writes a file that appears under its name only when it is whole and durable. One that bears the
-/// name is replaced: whether it may be, the caller knows.
+/// Writes a file that appears under its name only when it is whole and durable. A file that has
+/// that name is replaced; the caller decides whether it may be.
 ///
-/// Until then it lies in the same folder under a hidden name of its own, and is removed if
+/// Until then it is in the same folder under a new hidden name, and is removed if
 /// something fails.
 ///
 /// # Errors
@@ -33,7 +33,7 @@ pub fn write_whole(
 }
 
 /// As [`write_whole`], under a given name first, and with the names in the folder left for the
-/// caller to make durable. What bears that first name is overwritten.
+/// caller to make durable. What has that first name is overwritten.
 ///
 /// # Errors
 /// If it cannot be written.

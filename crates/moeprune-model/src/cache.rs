@@ -74,7 +74,7 @@ pub(crate) enum Store {
     Empty,
     /// One entry a key-value head.
     Host(Vec<HeadCache>),
-    /// Keys and values, each `[1, kv_heads, positions, head_dim]`.
+    /// Keys and values, each `[1, kv_heads, positions, width]`.
     Device(Tensor, Tensor),
 }
 
@@ -84,16 +84,18 @@ pub(crate) struct HeadCache {
     /// Keys after rotation, `[head_dim, capacity]`: scores then read them front to back.
     pub(crate) keys: Vec<f32>,
     pub(crate) capacity: usize,
-    /// `[positions, head_dim]`
+    /// `[positions, value_dim]`
     pub(crate) values: Vec<f32>,
 }
 
 impl HeadCache {
-    /// Makes room for `wanted` positions, of which `len` are there.
-    pub(crate) fn reserve(&mut self, dim: usize, len: usize, wanted: usize) {
+    /// Makes room for `wanted` positions, of which `len` are there. Widths are those of a key and of a
+    /// value.
+    pub(crate) fn reserve(&mut self, widths: (usize, usize), len: usize, wanted: usize) {
         if wanted <= self.capacity {
             return;
         }
+        let (dim, value_dim) = widths;
         // A sequence that grows token by token is copied a logarithmic number of times; one that
         // comes whole gets what it needs.
         let capacity = if len == 0 { wanted } else { wanted.max(2 * self.capacity) };
@@ -103,6 +105,6 @@ impl HeadCache {
         }
         self.keys = keys;
         self.capacity = capacity;
-        self.values.reserve((wanted - len) * dim);
+        self.values.reserve((wanted - len) * value_dim);
     }
 }

@@ -140,7 +140,7 @@ pub enum Error {
     #[error("activation sink: {0}")]
     Sink(#[source] StageError),
     /// Whoever was handed experts one by one gave up.
-    #[error("no more experts are wanted")]
+    #[error("cancelled by the caller")]
     Cancelled,
     /// A tensor operation failed.
     #[error("tensor operation: {0}")]

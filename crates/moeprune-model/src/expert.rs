@@ -170,7 +170,7 @@ impl Expert {
     ) -> Result<Self, Error> {
         let moe = moe(spec, layer)?;
         runnable::check_mlp(&moe.expert, "expert", layer)?;
-        let shape = MlpShape { hidden: spec.hidden, inner: moe.expert.inner };
+        let shape = MlpShape::new(spec.hidden, &moe.expert);
         let weights = Weights { source, compute };
         let mlp = GatedMlp::load(weights, layer, |p| LinearId::Expert(expert, p), shape)?;
         Ok(Self { index: expert, mlp })

@@ -64,9 +64,7 @@ fn load_of_first_layer(
 #     experts: 4, top_k: 2, router: RouterSpec::softmax(true), expert: MlpSpec::gated(6),
 #     shared: vec![], residual: None, input: MoeInput::AfterAttention,
 # };
-# let attention = AttentionSpec::Grouped(GroupedAttention {
-#     heads: 2, kv_heads: 1, head_dim: 4, rope_theta: 1e4, sliding_window: None,
-# });
+# let attention = AttentionSpec::Grouped(GroupedAttention::new(2, 1, 4, 1e4));
 # let layer = LayerSpec { attention, feed_forward: FeedForward::Moe(moe), other: vec![] };
 # let spec = ModelSpec {
 #     family: "example".into(), hidden: 8, vocab: 16, max_positions: 32, norm_eps: 1e-5,
@@ -102,7 +100,8 @@ tested against the same references.
 **All experts take part in the softmax.** It is taken over all of them in f32; then the largest
 are kept and, if the model does so, divided by their sum. After that
 division they depend on the chosen logits only, which is why removing an expert's router row
-changes nothing for tokens that did not choose it.
+changes nothing for tokens that did not choose it. Scores by the logistic function depend on one logit
+each, so there the same holds without division.
 */
 
 mod attention;
@@ -126,8 +125,10 @@ mod ops;
 mod positions;
 mod product;
 mod rotary;
+mod router;
 mod routing;
 mod runnable;
+mod shared;
 mod sink;
 mod trunk;
 

@@ -1,20 +1,27 @@
-//! Linears without bias, and reading them.
+//! Linears, and reading them.
 
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
-use moeprune_core::{StoredWeight, TensorBytes, TensorId, TensorSource};
+use moeprune_core::{LayerTensor, StoredWeight, TensorBytes, TensorId, TensorSource};
 
 use crate::{
     Compute, Error,
     dtype::candle_dtype,
-    ops::with_slice,
+    ops::{self, with_slice},
     product::{Rows, product},
 };
 
-/// `x · Wᵀ`
+/// `x · Wᵀ + b`
 #[derive(Debug)]
-pub(crate) enum Linear {
+pub(crate) struct Linear {
+    matrix: Matrix,
+    /// `[outputs]`, in the type that is computed in.
+    bias: Option<Tensor>,
+}
+
+#[derive(Debug)]
+enum Matrix {
     /// f32 on the CPU, `[inputs, outputs]`: a product with few rows then reads the weight front to
     /// back.
     Host { transposed: Tensor },
@@ -25,6 +32,32 @@ pub(crate) enum Linear {
 impl Linear {
     /// `[rows, inputs]` to `[rows, outputs]`, in the type of `x`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+        let y = self.matrix.forward(x)?;
+        match &self.bias {
+            None => Ok(y),
+            Some(bias) => ops::add_to_rows(&y, bias),
+        }
+    }
+
+    /// The stored weight, sharing its memory; `None` where it was widened.
+    pub(crate) fn stored(&self) -> Result<Option<Tensor>, Error> {
+        match &self.matrix {
+            Matrix::Host { .. } => Ok(None),
+            Matrix::Device { weight } => Ok(Some(weight.clone())),
+        }
+    }
+
+    /// Some rows of it.
+    pub(crate) fn stored_rows(&self, rows: Range<usize>) -> Result<Option<Tensor>, Error> {
+        match self.stored()? {
+            None => Ok(None),
+            Some(weight) => Ok(Some(weight.narrow(0, rows.start, rows.len())?)),
+        }
+    }
+}
+
+impl Matrix {
+    fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
         let transposed = match self {
             Self::Host { transposed } => transposed,
             Self::Device { weight } => {
@@ -39,14 +72,6 @@ impl Linear {
             })
         })??;
         Ok(Tensor::from_vec(y, (rows, outputs), &Device::Cpu)?)
-    }
-
-    /// Some rows of the stored weight, sharing its memory; `None` where it was widened.
-    pub(crate) fn stored_rows(&self, rows: Range<usize>) -> Result<Option<Tensor>, Error> {
-        match self {
-            Self::Host { .. } => Ok(None),
-            Self::Device { weight } => Ok(Some(weight.narrow(0, rows.start, rows.len())?)),
-        }
     }
 }
 
@@ -68,6 +93,15 @@ impl<'a> Weights<'a> {
         self.compute.upload(&[self.read_plain(id, shape)?])
     }
 
+    /// A vector as numbers, wherever is computed.
+    pub(crate) fn values(self, id: TensorId, len: usize) -> Result<Vec<f32>, Error> {
+        let mut values = vec![0.0; len];
+        self.read(id, &[len])?
+            .decode(0, &mut values)
+            .map_err(|source| Error::Read { tensor: id, source: source.into() })?;
+        Ok(values)
+    }
+
     /// Linears that read the same vector, as one: their outputs stand one after the other.
     /// `parts` are weights and their numbers of rows.
     pub(crate) fn linear(
@@ -75,20 +109,53 @@ impl<'a> Weights<'a> {
         parts: &[(TensorId, usize)],
         inputs: usize,
     ) -> Result<Linear, Error> {
-        if self.compute.holds_stored() {
-            let read = |&(id, rows): &(TensorId, usize)| self.read_plain(id, &[rows, inputs]);
-            let weights = parts.iter().map(read).collect::<Result<Vec<_>, Error>>()?;
-            for ((tensor, _), weight) in parts.iter().zip(&weights) {
-                if weight.dtype() != weights[0].dtype() {
-                    return Err(Error::MixedTypes {
-                        tensor: *tensor,
-                        expected: weights[0].dtype(),
-                        got: weight.dtype(),
-                    });
-                }
+        self.linear_with(parts, inputs, false)
+    }
+
+    /// The same, of which each may have a bias.
+    pub(crate) fn linear_with(
+        self,
+        parts: &[(TensorId, usize)],
+        inputs: usize,
+        biases: bool,
+    ) -> Result<Linear, Error> {
+        let bias = if biases { Some(self.biases(parts)?) } else { None };
+        let compute = self.compute;
+        let matrix = if compute.holds_stored() {
+            self.held(parts, inputs)
+        } else {
+            self.widened(parts, inputs)
+        };
+        Ok(Linear { matrix: matrix?, bias })
+    }
+
+    fn biases(self, parts: &[(TensorId, usize)]) -> Result<Tensor, Error> {
+        let bias = |&(id, rows): &(TensorId, usize)| match id {
+            TensorId::Layer(layer, LayerTensor::Linear(linear)) => {
+                self.vector(TensorId::Layer(layer, LayerTensor::Bias(linear)), rows)
             }
-            return Ok(Linear::Device { weight: self.compute.upload(&weights)? });
+            other => Err(Error::Spec(format!("{other} has no bias"))),
+        };
+        let biases = parts.iter().map(bias).collect::<Result<Vec<_>, _>>()?;
+        Ok(Tensor::cat(&biases, 0)?)
+    }
+
+    fn held(self, parts: &[(TensorId, usize)], inputs: usize) -> Result<Matrix, Error> {
+        let read = |&(id, rows): &(TensorId, usize)| self.read_plain(id, &[rows, inputs]);
+        let weights = parts.iter().map(read).collect::<Result<Vec<_>, Error>>()?;
+        for ((tensor, _), weight) in parts.iter().zip(&weights) {
+            if weight.dtype() != weights[0].dtype() {
+                return Err(Error::MixedTypes {
+                    tensor: *tensor,
+                    expected: weights[0].dtype(),
+                    got: weight.dtype(),
+                });
+            }
         }
+        Ok(Matrix::Device { weight: self.compute.upload(&weights)? })
+    }
+
+    fn widened(self, parts: &[(TensorId, usize)], inputs: usize) -> Result<Matrix, Error> {
         let outputs = parts.iter().map(|(_, rows)| rows).sum();
         let mut transposed = vec![0.0; inputs * outputs];
         let mut offset = 0;
@@ -99,7 +166,7 @@ impl<'a> Weights<'a> {
             offset += rows;
         }
         let transposed = Tensor::from_vec(transposed, (inputs, outputs), &Device::Cpu)?;
-        Ok(Linear::Host { transposed })
+        Ok(Matrix::Host { transposed })
     }
 
     fn read(self, id: TensorId, expected: &[usize]) -> Result<StoredWeight<'a>, Error> {
@@ -183,7 +250,32 @@ mod tests {
             let weights = Weights { source: &source, compute: &compute };
             let linear = weights.linear(&[(ID, 18), (ID, 18)], 5).unwrap();
             let y = linear.forward(&x.to_dtype(dtype).unwrap()).unwrap();
-            assert_eq!(crate::ops::to_vec(&y).unwrap(), want);
+            assert_eq!(ops::to_vec(&y).unwrap(), want);
+        }
+    }
+
+    #[test]
+    fn biases_are_added_to_each_row() {
+        let source = Counting(vec![3, 2], Dtype::BF16);
+        let bias = |id| matches!(id, TensorId::Layer(_, LayerTensor::Bias(_)));
+        struct WithBias<'a>(&'a Counting, fn(TensorId) -> bool);
+        impl TensorSource for WithBias<'_> {
+            fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+                if (self.1)(id) {
+                    let bias = TensorBytes::encode(Dtype::F32, [3], &[10.0, 20.0, 30.0])?;
+                    return Ok(StoredWeight::alone(bias)?);
+                }
+                self.0.weight(id)
+            }
+        }
+        let x = Tensor::from_vec(vec![1.0_f32, 0.0, 0.0, 1.0], (2, 2), &Device::Cpu).unwrap();
+        for dtype in [DType::F32, DType::F64] {
+            let compute = Compute::cpu_in(dtype);
+            let weights = Weights { source: &WithBias(&source, bias), compute: &compute };
+            let router = TensorId::linear(2, LinearId::Router);
+            let linear = weights.linear_with(&[(router, 3)], 2, true).unwrap();
+            let y = linear.forward(&x.to_dtype(dtype).unwrap()).unwrap();
+            assert_eq!(ops::to_vec(&y).unwrap(), [10.0, 22.0, 34.0, 11.0, 23.0, 35.0]);
         }
     }
 

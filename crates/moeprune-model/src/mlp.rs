@@ -1,7 +1,7 @@
-//! Gated MLPs: experts, the residual MLP, dense layers.
+//! Gated MLPs: experts, shared ones among them, the residual MLP, dense layers.
 
 use candle_core::Tensor;
-use moeprune_core::{LinearId, MlpProjection, TensorId};
+use moeprune_core::{LinearId, MlpProjection, MlpSpec, TensorId};
 
 use crate::{
     ActivationSink, Error,
@@ -18,15 +18,22 @@ pub(crate) struct GatedMlp {
     inner: usize,
 }
 
-/// The shape of a SiLU-gated MLP without biases.
+/// The shape of a SiLU-gated MLP.
 #[derive(Clone, Copy)]
 pub(crate) struct MlpShape {
-    pub(crate) hidden: usize,
-    pub(crate) inner: usize,
+    hidden: usize,
+    inner: usize,
+    biases: bool,
+}
+
+impl MlpShape {
+    pub(crate) fn new(hidden: usize, mlp: &MlpSpec) -> Self {
+        Self { hidden, inner: mlp.inner, biases: mlp.biases }
+    }
 }
 
 impl GatedMlp {
-    /// Reads the three weights `site` names.
+    /// Reads the three weights `site` names, and their biases if there are some.
     pub(crate) fn load(
         weights: Weights<'_>,
         layer: usize,
@@ -36,9 +43,10 @@ impl GatedMlp {
         let id = |p| TensorId::linear(layer, site(p));
         let gate_up =
             [(id(MlpProjection::Gate), shape.inner), (id(MlpProjection::Up), shape.inner)];
+        let down = [(id(MlpProjection::Down), shape.hidden)];
         Ok(Self {
-            gate_up: weights.linear(&gate_up, shape.hidden)?,
-            down: weights.linear(&[(id(MlpProjection::Down), shape.hidden)], shape.inner)?,
+            gate_up: weights.linear_with(&gate_up, shape.hidden, shape.biases)?,
+            down: weights.linear_with(&down, shape.inner, shape.biases)?,
             hidden: shape.hidden,
             inner: shape.inner,
         })

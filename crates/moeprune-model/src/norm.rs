@@ -22,6 +22,12 @@ impl RmsNorm {
         Ok(Self { weight: weights.vector(id, hidden)?, eps })
     }
 
+    /// As [`forward`](Self::forward) for rows that hold several vectors, one after the other.
+    pub(crate) fn forward_in_pieces(&self, x: &Tensor) -> Result<Tensor, Error> {
+        let normed = self.forward(&x.contiguous()?.reshape(((), self.weight.dim(0)?))?)?;
+        Ok(normed.reshape(x.shape())?)
+    }
+
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
         ops::rms_norm(x, &self.weight, self.eps)
     }

@@ -48,6 +48,28 @@ pub(crate) fn add(a: &Tensor, b: &Tensor) -> Result<Tensor, Error> {
     Ok(Tensor::from_vec(sums, a.shape(), &Device::Cpu)?)
 }
 
+/// `x + row` for each row of `x`.
+pub(crate) fn add_to_rows(x: &Tensor, row: &Tensor) -> Result<Tensor, Error> {
+    if !is_host(x) {
+        return Ok(x.broadcast_add(row)?);
+    }
+    let sums = with_slice(x, |x| {
+        with_slice(row, |row| {
+            let sums =
+                x.chunks_exact(row.len()).flat_map(|x| x.iter().zip(row).map(|(a, b)| a + b));
+            sums.collect::<Vec<_>>()
+        })
+    })??;
+    Ok(Tensor::from_vec(sums, x.shape(), &Device::Cpu)?)
+}
+
+/// Each row of `x` times the logistic function of its element of `gate`, `[rows, 1]`.
+pub(crate) fn gated_rows(x: &Tensor, gate: &Tensor) -> Result<Tensor, Error> {
+    let gate = gate.to_dtype(wide(gate.dtype()))?;
+    let gate = ((gate.neg()?.exp()? + 1.0)?.recip()?).to_dtype(x.dtype())?;
+    Ok(x.broadcast_mul(&gate)?)
+}
+
 /// `x / sqrt(mean(x²) + eps) ∘ weight` for each row of `x`, in f32 or wider.
 pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, Error> {
     if x.device().is_cuda() {

@@ -1,36 +1,46 @@
-//! Rotary position embeddings, half-split layout.
+//! Rotary position embeddings.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Angles `position · theta^(−2i / head_dim)` (Su et al. 2021); dimension `i` of a head turns with
-/// dimension `i + head_dim / 2`.
+use moeprune_core::{RotarySpec, RotaryStyle};
+
+/// Angles `position · frequency` (Su et al. 2021) of the pairs of dimensions that turn together.
 #[derive(Debug)]
 pub(crate) struct Rotary {
+    style: RotaryStyle,
     frequencies: Vec<f64>,
+    /// What cosines and sines are multiplied by.
+    factor: f64,
     /// Grows to the longest position met.
     table: RwLock<Arc<RotaryTable>>,
 }
 
 /// Cosines and sines of the positions up to some length.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RotaryTable {
+    style: RotaryStyle,
+    positions: usize,
     half: usize,
     cos: Vec<f32>,
     sin: Vec<f32>,
 }
 
 impl Rotary {
-    pub(crate) fn new(theta: f64, head_dim: usize) -> Self {
-        let frequency = |i: usize| theta.powf(-2.0 * i as f64 / head_dim as f64);
-        let frequencies = (0..head_dim / 2).map(frequency).collect();
-        Self { frequencies, table: RwLock::default() }
+    /// `None` turns nothing.
+    pub(crate) fn new(spec: Option<&RotarySpec>) -> Self {
+        let style = spec.map_or(RotaryStyle::Half, |spec| spec.style);
+        let frequencies = spec.map(RotarySpec::frequencies).unwrap_or_default();
+        let factor = spec.map_or(1.0, |spec| spec.scaling.attention_factor());
+        let (half, cos, sin) = (frequencies.len(), Vec::new(), Vec::new());
+        let table = RwLock::new(Arc::new(RotaryTable { style, positions: 0, half, cos, sin }));
+        Self { style, frequencies, factor, table }
     }
 
     /// A table of at least `positions` positions.
     pub(crate) fn table(&self, positions: usize) -> Arc<RotaryTable> {
         {
             let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-            if table.positions() >= positions {
+            if table.positions >= positions {
                 return Arc::clone(&table);
             }
         }
@@ -41,24 +51,29 @@ impl Rotary {
 
     fn build(&self, positions: usize) -> RotaryTable {
         let half = self.frequencies.len();
-        let mut table = RotaryTable { half, cos: Vec::new(), sin: Vec::new() };
+        let (mut cosines, mut sines) = (Vec::new(), Vec::new());
         for position in 0..positions {
             for frequency in &self.frequencies {
                 let (sin, cos) = (position as f64 * frequency).sin_cos();
-                table.cos.push(cos as f32);
-                table.sin.push(sin as f32);
+                cosines.push((cos * self.factor) as f32);
+                sines.push((sin * self.factor) as f32);
             }
         }
-        table
+        RotaryTable { style: self.style, positions, half, cos: cosines, sin: sines }
     }
 }
 
 impl RotaryTable {
-    fn positions(&self) -> usize {
-        self.cos.len() / self.half.max(1)
+    /// How many of a head's first dimensions turn.
+    pub(crate) fn dims(&self) -> usize {
+        2 * self.half
     }
 
-    /// Cosines of `len` positions from `start` on, `[len, head_dim / 2]`.
+    pub(crate) fn style(&self) -> RotaryStyle {
+        self.style
+    }
+
+    /// Cosines of `len` positions from `start` on, `[len, dims / 2]`.
     pub(crate) fn cos(&self, start: usize, len: usize) -> &[f32] {
         &self.cos[start * self.half..(start + len) * self.half]
     }
@@ -71,12 +86,26 @@ impl RotaryTable {
     /// Turns one head at a position; `turned` has its length.
     pub(crate) fn rotate(&self, position: usize, head: &[f32], turned: &mut [f32]) {
         let (cos, sin) = (self.cos(position, 1), self.sin(position, 1));
-        let (a, b) = head.split_at(self.half);
-        let (turned_a, turned_b) = turned.split_at_mut(self.half);
-        for i in 0..self.half {
-            turned_a[i] = a[i] * cos[i] - b[i] * sin[i];
-            turned_b[i] = b[i] * cos[i] + a[i] * sin[i];
+        let (head, rest) = head.split_at(self.dims());
+        let (turned, turned_rest) = turned.split_at_mut(self.dims());
+        match self.style {
+            RotaryStyle::Half => {
+                let (a, b) = head.split_at(self.half);
+                let (turned_a, turned_b) = turned.split_at_mut(self.half);
+                for i in 0..self.half {
+                    turned_a[i] = a[i] * cos[i] - b[i] * sin[i];
+                    turned_b[i] = b[i] * cos[i] + a[i] * sin[i];
+                }
+            }
+            RotaryStyle::Pair => {
+                let pairs = head.chunks_exact(2).zip(turned.chunks_exact_mut(2));
+                for ((pair, turned), (cos, sin)) in pairs.zip(cos.iter().zip(sin)) {
+                    turned[0] = pair[0] * cos - pair[1] * sin;
+                    turned[1] = pair[1] * cos + pair[0] * sin;
+                }
+            }
         }
+        turned_rest.copy_from_slice(rest);
     }
 }
 
@@ -86,7 +115,7 @@ mod tests {
 
     #[test]
     fn rotates_by_the_angle() {
-        let rotary = Rotary::new(10_000.0, 4);
+        let rotary = Rotary::new(Some(&RotarySpec::plain(10_000.0, 4)));
         let table = rotary.table(8);
         let mut turned = [0.0; 4];
         table.rotate(3, &[1.0, 1.0, 0.0, 0.0], &mut turned);
@@ -99,12 +128,26 @@ mod tests {
     }
 
     #[test]
+    fn neighbours_turn_and_the_rest_stays() {
+        let spec = RotarySpec { style: RotaryStyle::Pair, ..RotarySpec::plain(10_000.0, 4) };
+        let mut turned = [0.0; 6];
+        let head = [1.0, 0.0, 1.0, 0.0, 5.0, 6.0];
+        Rotary::new(Some(&spec)).table(8).rotate(3, &head, &mut turned);
+        let want = [3.0_f32.cos(), 3.0_f32.sin(), 0.03_f32.cos(), 0.03_f32.sin(), 5.0, 6.0];
+        for (t, w) in turned.iter().zip(want) {
+            assert!((t - w).abs() < 1e-6, "{turned:?}");
+        }
+        Rotary::new(None).table(8).rotate(3, &head, &mut turned);
+        assert_eq!(turned, head);
+    }
+
+    #[test]
     fn growing_keeps_what_was_there() {
-        let rotary = Rotary::new(1e6, 8);
+        let rotary = Rotary::new(Some(&RotarySpec::plain(1e6, 8)));
         let short = rotary.table(3);
         let long = rotary.table(100);
         assert_eq!(short.cos(0, 3), long.cos(0, 3));
-        assert_eq!(long.positions(), 128);
+        assert_eq!(long.positions, 128);
         assert!(Arc::ptr_eq(&long, &rotary.table(10)));
     }
 }

@@ -2,27 +2,28 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use moeprune_core::{
-    FeedForward, LayerTensor, LinearId, MlpSpec, ModelSpec, MoeInput, MoeSpec, TensorId,
-    TensorSource,
+    FeedForward, LayerTensor, LinearId, ModelSpec, MoeInput, MoeSpec, TensorId, TensorSource,
 };
 
 use crate::{
     ActivationSink, Compute, Error, HiddenSum,
     attention::Attention,
     cache::SequenceCache,
-    linear::{Linear, Weights},
+    linear::Weights,
     mlp::{GatedMlp, MlpShape},
     norm::RmsNorm,
     ops,
     positions::check_length,
-    routing::{ExpertTokens, Gating, Routes},
+    router::Router,
+    routing::ExpertTokens,
     runnable,
+    shared::SharedExpert,
 };
 
-/// Everything of a decoder layer but its experts: attention, norms, router, and the residual MLP
-/// or the dense one.
+/// Everything of a decoder layer but its routed experts: attention, norms, router, shared experts, and the
+/// residual MLP or the dense one.
 ///
 /// For whoever cannot hold a layer's experts together: the trunk is run over all blocks first and
 /// says which tokens each expert gets; then experts are loaded one after the other
@@ -34,11 +35,11 @@ use crate::{
 /// ```text
 /// h   = x + attention(input_norm(x))
 /// out = h + dense(post_attention_norm(h))                               a layer without experts
-/// out = h + residual(residual_norm(h)) + moe(post_attention_norm(m))    m = x (Arctic) or h
+/// out = h + residual(residual_norm(h)) + shared(n) + experts(n)         n = post_attention_norm(m),
+///                                                                       m = x (Arctic) or h
 /// ```
 #[derive(Debug)]
 pub struct LayerTrunk {
-    layer: usize,
     hidden: usize,
     max_positions: usize,
     input_norm: RmsNorm,
@@ -50,14 +51,16 @@ pub struct LayerTrunk {
 #[derive(Debug)]
 enum Block {
     Dense(GatedMlp),
-    Moe { router: Router, input: MoeInput, residual: Option<(RmsNorm, GatedMlp)> },
+    Moe(MoeTrunk),
 }
 
+/// A mixture of experts without its routed experts.
 #[derive(Debug)]
-struct Router {
-    experts: usize,
-    gating: Gating,
-    weight: Linear,
+struct MoeTrunk {
+    router: Router,
+    shared: Vec<SharedExpert>,
+    input: MoeInput,
+    residual: Option<(RmsNorm, GatedMlp)>,
 }
 
 /// What a trunk makes of hidden states.
@@ -120,26 +123,15 @@ impl LayerTrunk {
             RmsNorm::load(weights, TensorId::Layer(layer, tensor), spec.hidden, spec.norm_eps)
         };
         runnable::check_layer(parts, layer)?;
-        let shape = |mlp: &MlpSpec| MlpShape { hidden: spec.hidden, inner: mlp.inner };
         let feed_forward = match &parts.feed_forward {
             FeedForward::Dense(mlp) => {
-                Block::Dense(GatedMlp::load(weights, layer, LinearId::Dense, shape(mlp))?)
+                let shape = MlpShape::new(spec.hidden, mlp);
+                Block::Dense(GatedMlp::load(weights, layer, LinearId::Dense, shape)?)
             }
-            FeedForward::Moe(moe) => {
-                let residual = match &moe.residual {
-                    Some(mlp) => Some((
-                        norm(LayerTensor::ResidualNorm)?,
-                        GatedMlp::load(weights, layer, LinearId::Residual, shape(mlp))?,
-                    )),
-                    None => None,
-                };
-                let router = Router::load(weights, layer, spec.hidden, moe)?;
-                Block::Moe { router, input: moe.input, residual }
-            }
+            FeedForward::Moe(moe) => Block::Moe(MoeTrunk::load(weights, layer, spec, moe)?),
             other => return Err(Error::Spec(format!("layer {layer}: no feed-forward {other:?}"))),
         };
         Ok(Self {
-            layer,
             hidden: spec.hidden,
             max_positions: spec.max_positions,
             input_norm: norm(LayerTensor::InputNorm)?,
@@ -175,15 +167,12 @@ impl LayerTrunk {
     /// If a tensor operation fails.
     pub fn weight(&self, linear: LinearId) -> Result<Option<Tensor>, Error> {
         match (linear, &self.feed_forward) {
-            (LinearId::Attention(projection), _) => self.attention.stored(projection, self.hidden),
-            (LinearId::Dense(projection), Block::Dense(mlp))
-            | (LinearId::Residual(projection), Block::Moe { residual: Some((_, mlp)), .. }) => {
-                mlp.stored(projection)
-            }
-            (LinearId::Router, Block::Moe { router, .. }) => {
-                router.weight.stored_rows(0..router.experts)
-            }
-            _ => Ok(None),
+            (LinearId::Dense(projection), Block::Dense(mlp)) => mlp.stored(projection),
+            (_, Block::Moe(moe)) => match moe.stored(linear)? {
+                Some(weight) => Ok(Some(weight)),
+                None => self.attention.stored(linear),
+            },
+            _ => self.attention.stored(linear),
         }
     }
 
@@ -218,22 +207,9 @@ impl LayerTrunk {
                 let sum = ops::add(&h, &mlp.forward(&normed, LinearId::Dense, sink)?)?;
                 Ok(TrunkOutput { sum: HiddenSum::new(&sum)?, routed: None })
             }
-            Block::Moe { router, input, residual } => {
-                let read = match input {
-                    MoeInput::AfterAttention => h.clone(),
-                    MoeInput::LayerInput => x.clone(),
-                    other => return Err(Error::Spec(format!("no experts' input {other:?}"))),
-                };
-                let sum = match residual {
-                    Some((norm, mlp)) => {
-                        let normed = norm.forward(&h)?;
-                        ops::add(&h, &mlp.forward(&normed, LinearId::Residual, sink)?)?
-                    }
-                    None => h,
-                };
-                let sum = HiddenSum::new(&sum)?;
-                let normed = self.post_attention_norm.forward(&read)?;
-                let by_expert = router.route(&normed, self.layer, sink)?;
+            Block::Moe(moe) => {
+                let (sum, read, normed) = moe.forward(x, h, &self.post_attention_norm, sink)?;
+                let by_expert = moe.router.route(&normed, sink)?;
                 let norm = Arc::clone(&self.post_attention_norm);
                 Ok(TrunkOutput { sum, routed: Some(Routed { read, norm, by_expert }) })
             }
@@ -241,30 +217,67 @@ impl LayerTrunk {
     }
 }
 
-impl Router {
+impl MoeTrunk {
     fn load(
         weights: Weights<'_>,
         layer: usize,
-        hidden: usize,
-        spec: &MoeSpec,
+        spec: &ModelSpec,
+        moe: &MoeSpec,
     ) -> Result<Self, Error> {
-        let gating = Gating::of(spec, layer)?;
-        let id = [(TensorId::linear(layer, LinearId::Router), spec.experts)];
-        Ok(Self { experts: spec.experts, gating, weight: weights.linear(&id, hidden)? })
+        let residual = match &moe.residual {
+            Some(mlp) => {
+                let norm = TensorId::Layer(layer, LayerTensor::ResidualNorm);
+                let norm = RmsNorm::load(weights, norm, spec.hidden, spec.norm_eps)?;
+                let shape = MlpShape::new(spec.hidden, mlp);
+                Some((norm, GatedMlp::load(weights, layer, LinearId::Residual, shape)?))
+            }
+            None => None,
+        };
+        let shared = moe.shared.iter().enumerate();
+        let shared = shared
+            .map(|(at, shared)| SharedExpert::load(weights, layer, at, spec.hidden, shared))
+            .collect::<Result<_, _>>()?;
+        let router = Router::load(weights, layer, spec.hidden, moe)?;
+        Ok(Self { router, shared, input: moe.input, residual })
     }
 
-    fn route(
+    /// From the layer's input `x` and the state `h` after attention to the layer's output without its
+    /// routed experts, what those read, and the same normed.
+    fn forward(
         &self,
         x: &Tensor,
-        layer: usize,
+        h: Tensor,
+        norm: &RmsNorm,
         sink: &mut dyn ActivationSink,
-    ) -> Result<ExpertTokens, Error> {
-        sink.linear_input(LinearId::Router, x)?;
-        // Half-precision logits can tie or swap where f32 ones do not.
-        let logits = self.weight.forward(&x.to_dtype(ops::wide(x.dtype()))?)?;
-        let logits = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        let routes = Routes::by(self.gating, logits, layer)?;
-        sink.routing(&routes.choice())?;
-        Ok(routes.by_expert())
+    ) -> Result<(HiddenSum, Tensor, Tensor), Error> {
+        let read = match self.input {
+            MoeInput::AfterAttention => h.clone(),
+            MoeInput::LayerInput => x.clone(),
+            other => return Err(Error::Spec(format!("no experts' input {other:?}"))),
+        };
+        let mut sum = match &self.residual {
+            Some((norm, mlp)) => {
+                let normed = norm.forward(&h)?;
+                ops::add(&h, &mlp.forward(&normed, LinearId::Residual, sink)?)?
+            }
+            None => h,
+        };
+        let normed = norm.forward(&read)?;
+        for shared in &self.shared {
+            sum = ops::add(&sum, &shared.forward(&normed, sink)?)?;
+        }
+        Ok((HiddenSum::new(&sum)?, read, normed))
+    }
+
+    /// A stored weight of it; `None` where it was widened, and for what it does not have.
+    fn stored(&self, linear: LinearId) -> Result<Option<Tensor>, Error> {
+        match (linear, &self.residual) {
+            (LinearId::Router, _) => self.router.stored(),
+            (LinearId::Residual(projection), Some((_, mlp))) => mlp.stored(projection),
+            (LinearId::Shared(at, _), _) => {
+                self.shared.get(at).map_or(Ok(None), |shared| shared.stored(linear))
+            }
+            _ => Ok(None),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! How alike the experts of a layer are, as a picture.
 //!
-//! Two experts a cell makes 16,384 cells of 128 experts. As SVG they would weigh 600 kB a layer and
-//! be as many nodes for the browser to keep; as a PNG of one pixel a cell they weigh 11 kB, and the
+//! A cell per pair makes 16,384 cells of 128 experts. As SVG they would weigh 600 kB per layer and
+//! be as many nodes for the browser to keep; as a PNG of one pixel per cell they weigh 11 kB, and the
 //! browser enlarges it. Borders and labels stay vectors, upon the image.
 
 use base64::Engine as _;
@@ -21,7 +21,7 @@ const SIDE: u32 = 392;
 const NUMBERED: usize = 32;
 /// A cluster this high has its number beside it, in pixels.
 const LABELLED: f64 = 11.0;
-/// How many colours there are. More could not be told apart, and would make the image larger.
+/// How many colours there are. More could not be distinguished, and would make the image larger.
 const CLASSES: u8 = 64;
 
 /// The cividis map at equal steps, which those who do not see red or green read alike, and which
@@ -38,7 +38,7 @@ const CIVIDIS: [[u8; 3]; 9] = [
     [254, 232, 56],
 ];
 
-/// The order in which a layer's experts are shown: cluster by cluster.
+/// The order of a layer's experts in the picture: cluster by cluster.
 pub(crate) fn order(picture: &LayerPicture) -> Vec<usize> {
     if picture.clusters.is_empty() {
         (0..picture.experts).collect()
@@ -109,7 +109,7 @@ fn range(picture: &LayerPicture) -> Option<(f64, f64)> {
     pairs.map(|(_, &value)| (value, value)).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
 }
 
-/// The map as an image of one pixel a cell. An expert is as near to itself as any can be.
+/// The map as an image of one pixel per cell. An expert is as near to itself as any can be.
 fn data_uri(
     order: &[usize],
     picture: &LayerPicture,

@@ -11,7 +11,7 @@ A [`Comparison`] is plain data: what was observed and measured, one [`Cut`] for 
 | quality against size | accuracy with its standard error, and perplexity, of each criterion |
 | all cuts | the figures, with the best criterion at each size |
 | sparsity of each decoder layer | where a criterion took most |
-| experts of each MoE layer | how alike they are, which get the tokens, and whom each cut keeps |
+| experts of each MoE layer | how alike they are, which get the tokens, and which of them each cut keeps |
 
 # Example
 
@@ -62,15 +62,15 @@ assert!(page.contains("57.0 % ± 1.4"));
 
 # Why it is so
 
-*Text stays text.* A model's name comes from a file someone else wrote. Markup is made by maud,
-which escapes whatever is put into it, and what plotters draws contains only words of this crate and
+*Text stays text.* A model's name comes from a file that may hold anything. Markup is made by maud,
+which escapes everything put into it, and what plotters draws contains only words of this crate and
 numbers. Besides, the page's own policy forbids the browser to run scripts or to fetch anything.
 
 *No script.* A page that is kept for years should not depend on what runs in it. Layers open by
 `<details>`, numbers appear by `<title>`, and the dark theme is a matter of style: it names the light
 theme's colours and swaps them.
 
-*An image where there are 16,384 cells.* A heat map is a PNG of one pixel a pair of experts, which
+*An image where there are 16,384 cells.* A heat map is a PNG of one pixel per pair of experts, which
 the browser enlarges; everything else is SVG, sharp at any size and on paper. A page of 35 layers
 with 128 experts and 17 cuts has 2 MB.
 

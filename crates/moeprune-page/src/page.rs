@@ -13,7 +13,7 @@ use crate::{Comparison, Error};
 
 const STYLE: &str = include_str!("style.css");
 
-/// Nothing is fetched and no script runs, whatever a name in the comparison may try.
+/// Nothing is fetched and no script runs, with any name in the comparison.
 const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'";
 
 /// The comparison as one HTML page that needs nothing but itself.

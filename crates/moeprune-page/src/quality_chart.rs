@@ -28,7 +28,7 @@ struct Measure<'a> {
     axis: &'static str,
     /// The value and its standard error as the axis has them.
     of: &'a dyn Fn(&Cut) -> Option<(f64, f64)>,
-    /// The value in words.
+    /// The value as text.
     words: &'a dyn Fn(&Cut) -> String,
     ticks: Ticks,
     label: &'a dyn Fn(f64) -> String,

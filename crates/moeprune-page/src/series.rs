@@ -1,4 +1,4 @@
-//! The criteria that are compared, each with a colour and a shape of its own.
+//! The criteria that are compared, each with its own colour and shape.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

@@ -92,7 +92,7 @@ fn chart(
     })
 }
 
-/// The chart in words.
+/// The chart as text.
 fn title(series: &Series<'_>, cuts: &[&Cut], names: &[String], layers: usize) -> String {
     let means = cuts.iter().zip(names).map(|(cut, name)| {
         let mean = cut.layer_sparsity.iter().sum::<f64>() / layers as f64;

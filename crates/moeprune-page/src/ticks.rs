@@ -22,7 +22,7 @@ impl Ticks {
         let room = if span > 0.0 {
             0.08 * span
         } else {
-            // A single value has no scale of its own.
+            // A single value has no scale.
             (0.05 * low.abs()).max(1e-3)
         };
         let (low, high) = ((low - room).max(bounds.0), (high + room).min(bounds.1));

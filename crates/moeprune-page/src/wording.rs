@@ -112,7 +112,7 @@ impl Unit {
     }
 }
 
-/// How the sizes of some cuts are told apart in few characters.
+/// How the sizes of some cuts are distinguished in few characters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum SizeLabels {
     /// Only experts were removed.

@@ -17,7 +17,7 @@ one the layer really uses: renormalised where the family renormalises) and `E_e(
 
 All are [`ExpertSaliency`](moeprune_core::ExpertSaliency) implementations over the sums of one
 observation: none runs the model. [`super_experts`] finds the few experts whose outputs peak far
-above all others' (arXiv 2507.23279), which can be kept whatever their rank.
+above all others' (arXiv 2507.23279), which can be kept at any rank.
 
 # Example
 

@@ -17,7 +17,7 @@ pub struct Random {
 
 impl ExpertSaliency for Random {
     fn saliency(&self, layer: &LayerBehaviour<'_>) -> Result<Vec<f64>, StageError> {
-        // Layers are asked in any order, so each has a generator of its own.
+        // Layers are ranked in any order, so each has its own generator.
         let place = (layer.layer as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut generator = Xoshiro256PlusPlus::seed_from_u64(self.seed ^ place);
         let uniform = |bits: u64| (bits >> 11) as f64 / (1_u64 << 53) as f64;

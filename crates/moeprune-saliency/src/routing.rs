@@ -4,7 +4,7 @@ use moeprune_core::{LayerBehaviour, RoutingSums};
 
 use crate::Error;
 
-/// The layer's routing sums, one entry an expert.
+/// The layer's routing sums, one entry per expert.
 pub(crate) fn routing<'a>(layer: &LayerBehaviour<'a>) -> Result<&'a RoutingSums, Error> {
     let routing = layer.routing.ok_or(Error::NoObservation)?;
     let sums = [&routing.gate_sums, &routing.gated_output_norms, &routing.output_norms];

@@ -209,7 +209,7 @@ pub enum Error {
         name: &'static str,
         /// What it was.
         value: f64,
-        /// What it may be, in words.
+        /// What it may be, as text.
         range: &'static str,
     },
     /// A layer whose outliers were not counted.

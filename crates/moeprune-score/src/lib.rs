@@ -53,7 +53,7 @@ assert_eq!(pruned.tensor.to_f32()?, [0.0, -2.0, 0.0, 3.0, 0.0, 1.5, -1.0, 0.0]);
 # Why it is so
 
 *A row at a time.* Wanda compares a weight only with the others of its output row, so one row of
-`f32` a thread is all that is ever decoded; a matrix of 35 million bf16 weights needs no second
+`f32` per thread is all that is ever decoded; a matrix of 35 million bf16 weights needs no second
 copy. Rows are independent, hence the result is the same with any number of threads.
 
 *Selection, not sorting.* The threshold of a row is found by counting the scores below guesses,

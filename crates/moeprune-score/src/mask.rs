@@ -1,10 +1,10 @@
-//! Which weights of a matrix go, a bit each.
+//! Which weights of a matrix go, one bit per weight.
 
 use crate::simd::dispatched;
 
 /// A matrix of bits, set where a weight is to be zeroed.
 ///
-/// Rows are packed one after the other, eight columns a byte, the first column in the highest bit,
+/// Rows are packed one after the other, eight columns per byte, the first column in the highest bit,
 /// each row padded to a whole byte: what NumPy's `packbits` makes along the last axis.
 ///
 /// ```

@@ -6,7 +6,7 @@
 
 use gemm::{Parallelism, gemm};
 
-/// A matrix of numbers that lie `row_stride` and `col_stride` apart.
+/// A matrix of numbers that are `row_stride` and `col_stride` apart.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
     values: &'a [f32],
@@ -51,7 +51,7 @@ pub(crate) fn multiply(
     assert_eq!(a.cols, b.rows, "inner dimensions");
     check(out.len(), a.rows, b.cols, stride);
     #[expect(unsafe_code, reason = "gemm takes pointers")]
-    // SAFETY: `check` has seen that every element of `a`, `b` and `out` lies in its slice, and the
+    // SAFETY: `check` has seen that every element of `a`, `b` and `out` is in its slice, and the
     // unique borrow of `out` that it overlaps neither of the others.
     unsafe {
         gemm(

@@ -11,14 +11,14 @@ use crate::{
 };
 
 /// The percentage of a layer's scores, those of all its Linears together, that are above
-/// `multiplier` times their mean: what [`Owl`](crate::Owl) wants to know of a layer.
+/// `multiplier` times their mean: what [`Owl`](crate::Owl) needs to know of a layer.
 ///
 /// Linears whose inputs the scorer needs and has not are left out, as the reference does with
 /// experts that are never called: their magnitudes are on another scale. `None` if nothing is
 /// left.
 ///
 /// The scores are never held: the matrices are gone through twice, with [`score_sum`] and
-/// [`count_above`], which serve whoever cannot hold a layer's matrices either.
+/// [`count_above`], which callers that cannot hold a layer's matrices use directly.
 ///
 /// Mean and threshold are `f64`, and every score is compared exactly. The reference takes both in
 /// `f32`, so that a score within a few parts in ten million of the threshold may fall on the other side there.

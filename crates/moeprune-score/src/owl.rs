@@ -41,7 +41,7 @@ pub struct Owl {
     pub multiplier: f64,
     /// Half the spread between the most and the least pruned layer.
     pub lambda: f64,
-    /// Whether the parameter-weighted mean of the ratios is made equal to what was asked. `false`
+    /// Whether the parameter-weighted mean of the ratios is made equal to the overall ratio. `false`
     /// reproduces the reference.
     pub exact_total: bool,
 }

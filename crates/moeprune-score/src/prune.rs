@@ -80,20 +80,20 @@ pub fn prune_weight(
     let encoding = weight.encoding();
     let (tensor, companions) = weight.into_parts();
     let scoring = Scoring::of(Storage::with(encoding, &companions), linear, scorer)?;
-    let masking = Masking::new(&scoring, ratio, pattern, rounding);
+    let masker = RowMasker::new(&scoring, ratio, pattern, rounding);
     let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
     let (bytes, counts) = match tensor.into_cow() {
         Cow::Owned(mut bytes) => {
-            let counts = masking.zero_rows(&mut bytes);
+            let counts = masker.zero_rows(&mut bytes);
             (bytes, counts)
         }
         Cow::Borrowed(from) => {
             let mut bytes = vec![0; from.len()];
-            let counts = masking.copy_rows(from, &mut bytes);
+            let counts = masker.copy_rows(from, &mut bytes);
             (bytes, counts)
         }
     };
-    let zeroed = masking.total(counts)?;
+    let zeroed = masker.total(counts)?;
     let tensor = TensorBytes::new(dtype, shape, bytes).expect("neither shape nor size changed");
     Ok(PrunedMatrix { tensor, zeroed, fallback: scoring.idle })
 }
@@ -126,7 +126,7 @@ pub fn mask_weight(
     rounding: Rounding,
 ) -> Result<BitMask, Error> {
     let scoring = Scoring::new(weight, linear, scorer)?;
-    let masking = Masking::new(&scoring, ratio, pattern, rounding);
+    let masker = RowMasker::new(&scoring, ratio, pattern, rounding);
     let mut mask = BitMask::unset(linear.rows, linear.cols);
     let counts = mask
         .bytes_mut()
@@ -134,23 +134,23 @@ pub fn mask_weight(
         .zip(weight.main().bytes().par_chunks(scoring.row_bytes()))
         .enumerate()
         .map_init(RowBuffers::default, |buffers, (row, (bits, bytes))| {
-            let count = masking.mask(row, bytes, buffers)?;
+            let count = masker.mask(row, bytes, buffers)?;
             pack(&buffers.mask, bits);
             Ok(count)
         })
         .collect();
-    masking.total(counts)?;
+    masker.total(counts)?;
     Ok(mask)
 }
 
-/// A pattern and the quotas it is given.
-struct Masking<'a> {
+/// Chooses weights row by row: a scoring, a pattern and the quota of each row.
+struct RowMasker<'a> {
     scoring: &'a Scoring<'a>,
     pattern: &'a dyn MaskPattern,
     quotas: crate::rounding::Quotas,
 }
 
-impl<'a> Masking<'a> {
+impl<'a> RowMasker<'a> {
     fn new(
         scoring: &'a Scoring<'a>,
         ratio: Sparsity,

@@ -11,7 +11,7 @@ pub enum Rounding {
     /// never asks a row for fewer.
     #[default]
     Exact,
-    /// Every row loses `⌊cols · ratio⌋`, as the reference does: up to one weight a row too few.
+    /// Every row loses `⌊cols · ratio⌋`, as the reference does: up to one weight per row too few.
     ReferenceFloor,
 }
 

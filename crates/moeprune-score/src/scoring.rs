@@ -84,7 +84,7 @@ impl<'a> Scoring<'a> {
         self.scorer.column_factors().filter(|factors| factors.len() == self.linear.cols)
     }
 
-    /// Scores a row into `buffers.scores`: finite and not negative, one a column.
+    /// Scores a row into `buffers.scores`: finite and not negative, one per column.
     pub(crate) fn score(
         &self,
         row: usize,

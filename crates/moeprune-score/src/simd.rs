@@ -1,7 +1,7 @@
 //! One source for each inner loop, compiled for several instruction sets.
 //!
-//! The compiler turns the loops of this crate into vector instructions, but only into those it is
-//! told of: without this module the oldest x86-64. A function made by [`dispatched`] exists once
+//! The compiler turns the loops of this crate into vector instructions, but only into those that
+//! it compiles for: without this module the oldest x86-64. A function made by [`dispatched`] exists once
 //! for each instruction set and runs the one its [`Level`] names. No loop may add floats in an
 //! order that its source does not spell out, so that all give the same bits.
 
@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Level(Set);
 
-/// Public to the crate for [`dispatched`] only: what a [`Level`] holds is made here and nowhere
-/// else.
+/// Public to the crate for [`dispatched`] only: what a [`Level`] holds is made in this module
+/// alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Set {
     Portable,
@@ -115,7 +115,7 @@ macro_rules! dispatched {
 }
 pub(crate) use dispatched;
 
-/// Asks for the bytes from `start` on to be brought near, where there is an instruction for it.
+/// Prefetches the bytes from `start` on, where there is an instruction for it.
 #[inline(always)]
 #[cfg_attr(
     target_arch = "x86_64",
@@ -126,8 +126,8 @@ pub(crate) fn prefetch(start: *const u8, length: usize) {
     #[cfg(target_arch = "x86_64")]
     for offset in (0..length).step_by(CACHE_LINE) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: the instruction is in the baseline, and a hint only: nothing is read, whatever
-        // the address.
+        // SAFETY: the instruction is in the baseline, and a hint only: nothing is read, at any
+        // address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(offset).cast()) }
     }
 }

@@ -135,7 +135,7 @@ dispatched! {
     }
 }
 
-/// Scores a row, and asks for the bytes of the next one: matrices come from memory slower than
+/// Scores a row, and prefetches the bytes of the next one: matrices come from memory slower than
 /// they are scored, and rows follow each other there.
 #[inline(always)]
 fn score<const N: usize>(

@@ -8,7 +8,7 @@ use crate::{Error, Magnitude, input::heard, product::Product};
 /// calibration tokens that reached the Linear (Wanda, arXiv 2306.11695).
 ///
 /// With `q_j` the normalised sum of squares of feature `j`, rounded to `f32`, the score is
-/// `|W_ij| · √q_j`: one correctly rounded `f32` root a column, one `f32` product a weight. A
+/// `|W_ij| · √q_j`: one correctly rounded `f32` root per column, one `f32` product per weight. A
 /// feature that was always zero scores zero in every row.
 ///
 /// Where nothing reached the Linear (an expert no token was routed to), or only zeros did, the

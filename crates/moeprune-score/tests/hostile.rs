@@ -54,7 +54,7 @@ fn weights_that_are_no_numbers() {
 }
 
 #[test]
-fn the_first_bad_row_is_named_whatever_the_threads() {
+fn the_first_bad_row_is_named_on_any_number_of_threads() {
     let mut values = vec![1.0; 500 * 8];
     for row in [123, 124, 300, 499] {
         values[row * 8 + 5] = f32::NAN;

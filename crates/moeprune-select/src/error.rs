@@ -15,7 +15,7 @@ pub enum Error {
         /// Experts of the layer.
         experts: usize,
     },
-    /// Token counts are asked for and there are none.
+    /// Token counts are needed and there are none.
     #[error(
         "choosing or weighing experts by tokens needs an observation, and there is none; observe \
          the model on calibration text first"

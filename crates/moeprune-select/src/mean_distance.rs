@@ -42,7 +42,7 @@ pub(crate) trait Arithmetic: Sync {
 /// Computed as `Σ (m θ_i − Σ_j θ_j)²`. Both terms are exact in f64 for f32 weights of like
 /// magnitude, where a rounded mean would swamp the small differences of near-identical experts.
 /// Squares are summed in blocks of 4096, eight chains each, and blocks with compensation: relative
-/// error below 520 · 2⁻⁵³ ≈ 6e-14, whatever the size.
+/// error below 520 · 2⁻⁵³ ≈ 6e-14, at any size.
 pub(crate) struct Exact;
 
 impl Arithmetic for Exact {

@@ -22,10 +22,10 @@ const TIE: f64 = 1e-12;
 /// Distances are between all parameters of the experts. Ties go to the member more calibration
 /// tokens were routed to, if they were counted, and then to the lowest index;
 /// [`Survivor::reason`] says which rule decided. Both members of a pair are always equally far
-/// from its mean, so pairs are settled without reading them.
+/// from its mean, so pairs are decided without reading them.
 ///
 /// Each member of a cluster of three or more is read once, all of them side by side in pieces:
-/// 64 MB are in memory at a time, whatever the size of an expert.
+/// 64 MB are in memory at a time, for experts of any size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "options, written as literals")]
 pub struct NearestToMean {
@@ -43,7 +43,7 @@ pub enum Precision {
     #[default]
     F64,
     /// As the released STUN code computes: sums, mean, differences and the norm are each rounded
-    /// to bf16, and of equal norms the lowest index wins, whatever the tokens. Norms of 8
+    /// to bf16, and of equal norms the lowest index wins, with any tokens. Norms of 8
     /// significant bits usually tie, so this mostly keeps the lowest index. To reproduce a
     /// reference, not to be preferred.
     ReferenceBf16,
@@ -78,12 +78,13 @@ impl ExpertSelector for NearestToMean {
     }
 
     fn reads_experts(&self, partition: &Partition) -> bool {
-        let settled = match self.precision {
+        // The most members among which one is chosen without reading any.
+        let decided_unread = match self.precision {
             Precision::F64 => 2,
             Precision::ReferenceBf16 => 1,
         };
         partition.len() > self.merge_when_clusters_at_most
-            && partition.clusters().iter().any(|cluster| cluster.len() > settled)
+            && partition.clusters().iter().any(|cluster| cluster.len() > decided_unread)
     }
 }
 
@@ -103,7 +104,7 @@ impl NearestToMean {
                 (nearest(cluster, &distances::<Bf16>(cluster, experts)?, 0.0), None)
             }
         };
-        Ok(settle(&nearest, tokens))
+        Ok(break_tie(&nearest, tokens))
     }
 }
 
@@ -115,7 +116,7 @@ fn nearest(cluster: &[usize], distances: &[f64], tie: f64) -> Vec<usize> {
 }
 
 /// One of several equally near members, which are ascending and not none.
-fn settle(nearest: &[usize], tokens: Option<&[u64]>) -> Survivor {
+fn break_tie(nearest: &[usize], tokens: Option<&[u64]>) -> Survivor {
     if let [only] = nearest[..] {
         return Survivor::kept(only, SurvivorReason::NearestToMean);
     }

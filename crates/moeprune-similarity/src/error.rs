@@ -4,13 +4,13 @@
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// What experts did is asked for and nothing was observed.
+    /// What experts did is needed and nothing was observed.
     #[error(
         "this distance needs an observation of the layer, and there is none; observe the model on \
          calibration text first, or use the router distance"
     )]
     NoObservation,
-    /// Outputs are asked for and were not summed.
+    /// Outputs are needed and were not summed.
     #[error(
         "the observation has no sums of the experts' outputs, as it was taken by an older version \
          or blended from one that was; observe the model again"

@@ -22,7 +22,7 @@ const SPARE: u64 = 256 << 20;
 pub struct Options {
     /// Seed of the weights.
     pub seed: u64,
-    /// Tensor bytes in a file; a larger tensor has a file of its own.
+    /// Tensor bytes in a file; a larger tensor has its own file.
     pub max_shard_bytes: u64,
     /// Routers and norms only; everything else is a hole, which reads as zeros.
     pub sparse: bool,
@@ -48,7 +48,7 @@ pub fn disk_bytes(shape: &Shape, options: &Options) -> Result<u64, Error> {
 /// number of files with weights.
 ///
 /// It is written into a hidden sibling that gets its name when it is complete and durable.
-/// `progress` is told of every step; threads call it one at a time.
+/// `progress` is called with every step, by one thread at a time.
 ///
 /// # Errors
 /// If `out` exists, the disk has no room, or writing fails; nothing is left behind then.

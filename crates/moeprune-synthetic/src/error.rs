@@ -15,7 +15,7 @@ pub enum Error {
          {head} into whole heads of at least {narrowest}; these do: {works}"
     )]
     Scale {
-        /// What was asked for.
+        /// The value given.
         scale: usize,
         /// Width of the published hidden state.
         hidden: usize,
@@ -25,7 +25,7 @@ pub enum Error {
         head: usize,
         /// Width of the narrowest head.
         narrowest: usize,
-        /// The scales that can be asked for.
+        /// The scales that are possible.
         works: String,
     },
     /// Too few of something.
@@ -33,14 +33,14 @@ pub enum Error {
     TooFew {
         /// What there are too few of.
         what: &'static str,
-        /// What was asked for.
+        /// The value given.
         got: usize,
-        /// The least that can be asked for.
+        /// The least that is possible.
         least: usize,
         /// Why.
         because: &'static str,
     },
-    /// Something bears the name already.
+    /// Something has the name already.
     #[error("{} exists; remove it or choose another name", path.display())]
     Exists {
         /// The name.

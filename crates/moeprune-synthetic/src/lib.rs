@@ -31,7 +31,7 @@ fill files of any size and the bytes are the same. Nothing is held but a piece a
 may be larger than memory, and with holes in place of most weights larger than the disk.
 */
 
-// Weights are written at places in files and room is asked for as Unix has it.
+// Weights are written at places in files and room is looked up as Unix has it.
 #![cfg(unix)]
 
 mod calibration;

@@ -202,13 +202,12 @@ impl Sizes {
             input: if beside { MoeInput::LayerInput } else { MoeInput::AfterAttention },
         };
         let layer = LayerSpec {
-            attention: AttentionSpec::Grouped(GroupedAttention {
+            attention: AttentionSpec::Grouped(GroupedAttention::new(
                 heads,
                 kv_heads,
-                head_dim: hidden / heads,
-                rope_theta: float("rope_theta")?,
-                sliding_window: None,
-            }),
+                hidden / heads,
+                float("rope_theta")?,
+            )),
             feed_forward: FeedForward::Moe(moe),
             other: Vec::new(),
         };
@@ -358,7 +357,7 @@ mod tests {
                     let AttentionSpec::Grouped(attention) = &spec.layers[0].attention else {
                         panic!("{family:?}")
                     };
-                    let GroupedAttention { heads, kv_heads, head_dim, .. } = *attention;
+                    let GroupedAttention { heads, kv_heads, head_dim, .. } = attention.clone();
                     let got = (spec.hidden, heads, kv_heads, head_dim);
                     assert_eq!(Some(got), expected, "{scale}");
                 }

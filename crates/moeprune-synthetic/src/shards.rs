@@ -8,7 +8,7 @@ use crate::shaped_tensor::ShapedTensor;
 
 /// One file to be written.
 #[derive(Debug)]
-pub(crate) struct Shard {
+pub(crate) struct OutputShard {
     pub(crate) file: String,
     /// Everything before the data.
     pub(crate) header: Vec<u8>,
@@ -23,15 +23,15 @@ pub(crate) struct PlacedTensor {
     pub(crate) offset: u64,
 }
 
-impl Shard {
+impl OutputShard {
     pub(crate) fn bytes(&self) -> u64 {
         self.header.len() as u64 + self.data_bytes
     }
 }
 
-/// Fills each file until the next tensor would bring its data above `limit`; a larger tensor has a
-/// file of its own.
-pub(crate) fn plan(tensors: Vec<ShapedTensor>, limit: u64) -> Vec<Shard> {
+/// Fills each file until the next tensor would bring its data above `limit`; a larger tensor has its
+/// own file.
+pub(crate) fn plan(tensors: Vec<ShapedTensor>, limit: u64) -> Vec<OutputShard> {
     let mut groups: Vec<(Vec<ShapedTensor>, u64)> = Vec::new();
     for tensor in tensors {
         let bytes = tensor.bytes();
@@ -57,13 +57,13 @@ pub(crate) fn plan(tensors: Vec<ShapedTensor>, limit: u64) -> Vec<Shard> {
             placed
         };
         let tensors = tensors.into_iter().map(place).collect();
-        Shard { file, header, tensors, data_bytes }
+        OutputShard { file, header, tensors, data_bytes }
     };
     groups.into_iter().enumerate().map(shard).collect()
 }
 
 /// The index, if one is needed.
-pub(crate) fn index(shards: &[Shard]) -> Option<String> {
+pub(crate) fn index(shards: &[OutputShard]) -> Option<String> {
     if shards.len() < 2 {
         return None;
     }

@@ -18,7 +18,7 @@ use crate::{
     Error,
     random::NormalTable,
     shaped_tensor::ShapedTensor,
-    shards::{PlacedTensor, Shard},
+    shards::{OutputShard, PlacedTensor},
     weights::Weights,
 };
 
@@ -59,12 +59,12 @@ pub(crate) struct Source {
 
 impl Source {
     /// Bytes that take room on a disk.
-    pub(crate) fn disk_bytes(self, shards: &[Shard]) -> u64 {
+    pub(crate) fn disk_bytes(self, shards: &[OutputShard]) -> u64 {
         let headers: u64 = shards.iter().map(|s| s.header.len() as u64).sum();
         headers + self.data_bytes(shards)
     }
 
-    fn data_bytes(self, shards: &[Shard]) -> u64 {
+    fn data_bytes(self, shards: &[OutputShard]) -> u64 {
         let tensors = shards.iter().flat_map(|s| &s.tensors).map(|placed| &placed.tensor);
         tensors
             .filter(|t| !self.sparse || t.is_norm() || t.is_router())
@@ -84,7 +84,7 @@ struct Chunk<'a> {
 /// Writes all shards into `dir` and makes them durable.
 pub(crate) fn write(
     dir: &Path,
-    shards: &[Shard],
+    shards: &[OutputShard],
     source: Source,
     progress: &mut (dyn FnMut(Step<'_>) + Send),
 ) -> Result<(), Error> {
@@ -123,7 +123,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn shard(&self, shard: &Shard, file: &File) -> io::Result<()> {
+    fn shard(&self, shard: &OutputShard, file: &File) -> io::Result<()> {
         file.set_len(shard.bytes())?;
         file.write_all_at(&shard.header, 0)?;
         shard.tensors.iter().try_for_each(|placed| self.tensor(placed, &shard.file, file))
@@ -148,7 +148,7 @@ impl Work<'_> {
         )
     }
 
-    /// Whoever finds another thread showing progress has better things to do.
+    /// Does nothing while another thread reports progress.
     fn say<'s>(&self, step: impl FnOnce() -> Step<'s>) {
         if let Ok(mut progress) = self.progress.try_lock() {
             progress(step());

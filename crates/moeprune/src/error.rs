@@ -15,10 +15,6 @@ pub enum Error {
     /// Evaluating.
     #[error(transparent)]
     Eval(#[from] moeprune_eval::Error),
-    /// Making a checkpoint of random weights.
-    #[cfg(unix)]
-    #[error(transparent)]
-    Synthetic(#[from] moeprune_synthetic::Error),
     /// A file that must not be written, or cannot be.
     #[error(transparent)]
     Files(#[from] moeprune_files::Error),

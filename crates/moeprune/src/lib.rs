@@ -65,8 +65,6 @@ pub use moeprune_saliency as saliency;
 pub use moeprune_score as score;
 pub use moeprune_select as select;
 pub use moeprune_similarity as similarity;
-#[cfg(unix)]
-pub use moeprune_synthetic as synthetic;
 
 pub use domains::{Coverage, Domain, blend, coverage, plan_domains};
 pub use error::Error;

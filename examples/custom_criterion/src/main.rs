@@ -1,4 +1,4 @@
-//! A criterion of one's own for which experts go: those that matter, unless another expert is nearly
+//! A custom criterion for which experts go: those that matter, unless another expert is nearly
 //! always there when they are.
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! A weight scorer of one's own, with a parameter that a recipe sets: Wanda with the inputs' norms
+//! A custom weight scorer, with a parameter that a recipe sets: Wanda with the inputs' norms
 //! raised to a power.
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! A similarity of one's own: experts are alike when their router rows point the same way,
+//! A custom similarity: experts are alike when their router rows point the same way,
 //! however long they are.
 //!
 //! It is registered under a name, and a recipe uses it by that name.

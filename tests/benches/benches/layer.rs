@@ -28,13 +28,7 @@ fn arctic_like() -> ModelSpec {
         input: MoeInput::LayerInput,
     };
     let layer = LayerSpec {
-        attention: AttentionSpec::Grouped(GroupedAttention {
-            heads: 7,
-            kv_heads: 1,
-            head_dim: 128,
-            rope_theta: 1e6,
-            sliding_window: None,
-        }),
+        attention: AttentionSpec::Grouped(GroupedAttention::new(7, 1, 128, 1e6)),
         feed_forward: FeedForward::Moe(moe),
         other: Vec::new(),
     };

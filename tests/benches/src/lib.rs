@@ -1,4 +1,4 @@
-//! Benchmarks with criterion, in `benches/`. They are a package of their own and need a feature, so that neither `cargo xtask`
+//! Benchmarks with criterion, in `benches/`. They are a separate package and need a feature, so that neither `cargo xtask`
 //! nor `cargo test` compiles the harness:
 //!
 //! ```text

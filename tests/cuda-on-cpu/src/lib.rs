@@ -81,7 +81,7 @@ pub enum Error {
 /// # Errors
 /// If a source does not compile or a file cannot be read or written.
 pub fn build(wanted: &Build) -> Result<Option<PathBuf>, Error> {
-    // Tests of one process wait for the first; processes may build the same twice, under names of their own.
+    // Tests of one process wait for the first; processes may build the same twice, under different names.
     static BUILDING: Mutex<()> = Mutex::new(());
     let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(compiler) = Compiler::find(wanted) else {
@@ -205,7 +205,7 @@ impl Compiler {
         })
     }
 
-    /// Builds a library that lies beside the driver, of nothing if there is no source, and returns its path.
+    /// Builds a library beside the driver, of nothing if there is no source, and returns its path.
     fn library(&self, name: &str, version: u32, driver: &Path) -> Result<PathBuf, Error> {
         let source = self.sources.join("libraries").join(name).with_extension("cpp");
         let has_source = LIBRARIES.iter().any(|&(of, _, has_source)| of == name && has_source);

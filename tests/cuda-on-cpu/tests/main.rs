@@ -1,7 +1,7 @@
 //! cudarc on the emulated driver: kernels that are right, and each kind of mistake that it has to find.
 //!
 //! The loader reads `LD_LIBRARY_PATH` when a process starts, and a mistake ends the process. So each test starts this
-//! program anew, on the case of its name.
+//! program again, on the case of its name.
 #![cfg(target_os = "linux")]
 #![expect(unsafe_code, reason = "kernels are launched")]
 
@@ -13,7 +13,7 @@ use moeprune_cuda_on_cpu::{Build, build, default_folder, preload};
 
 const CASE: &str = "CUDA_ON_CPU_CASE";
 
-/// Runs a case in a process of its own; `None` where there is no C++ compiler.
+/// Runs a case in a separate process; `None` where there is no C++ compiler.
 fn run(case: &str, sanitize: bool, environment: &[(&str, &str)]) -> Option<Output> {
     let kernels = vec![concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kernels/sums.cu").into()];
     let libraries = build(&Build { kernels, sanitize, folder: default_folder() }).unwrap()?;
@@ -56,7 +56,7 @@ fn kernels_compute() {
 }
 
 #[test]
-fn kernels_compute_whatever_the_order_of_threads() {
+fn kernels_compute_in_any_order_of_threads() {
     passes("add_and_total", &[("CUDA_ON_CPU_ORDER", "backwards")]);
     passes("operations", &[("CUDA_ON_CPU_ORDER", "backwards")]);
 }

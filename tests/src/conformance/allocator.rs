@@ -8,7 +8,7 @@ use super::{for_all, pure};
 /// Holds an allocator to its contract:
 ///
 /// * there is one ratio a layer;
-/// * their mean, weighted by the layers' prunable weights, is the ratio asked for, up to rounding;
+/// * their mean, weighted by the layers' prunable weights, is the requested ratio, up to rounding;
 /// * it gives the same ratios each time, from any thread;
 /// * it makes do with what it asks for: outliers if there is a threshold, else nothing;
 /// * the threshold, if there is one, is a number above zero.

@@ -7,7 +7,7 @@ use super::{for_all, pure};
 
 /// Holds a clustering to its contract under uniform budgets:
 ///
-/// * every layer is left with exactly as many clusters as asked, from one to all its experts;
+/// * every layer is left with exactly as many clusters as requested, from one to all its experts;
 /// * there is one partition a layer, in order, of that layer's experts;
 /// * it gives the same partitions each time, from any thread;
 /// * ties and negative distances are met like any others.
@@ -29,7 +29,7 @@ pub fn check_uniform(clustering: &dyn ExpertClustering) {
 
 /// Holds a clustering to its contract under global budgets:
 ///
-/// * exactly as many clusters as asked are left over all layers, from the minimum to all experts;
+/// * exactly as many clusters as requested are left over all layers, from the minimum to all experts;
 /// * no layer has fewer than its minimum, or than its experts if they are fewer still;
 /// * the other promises of [`check_uniform`], with layers of no expert among the rest.
 ///

@@ -21,7 +21,7 @@ use super::{for_all, pure};
 /// * equal requests give equal plans;
 /// * a plan has each tensor once, in a range of its length that is behind the header and overlaps
 ///   no other, in a file whose name has the container's ending; only a larger tensor makes a file
-///   larger than asked for;
+///   larger than the limit;
 /// * its files, filled in, are found to be in this container, and read back as the tensors of the
 ///   request at the ranges of the plan, without reading any of their data;
 /// * no tensors, a name that is given twice and sizes that cannot be counted are refused;

@@ -1,8 +1,8 @@
 /*!
 What the traits of the workspace promise, as tests that any implementation can run.
 
-Each suite takes an implementation and panics with what it did wrong. A crate with a stage of its
-own runs it in two lines:
+Each suite takes an implementation and panics with what it did wrong. A crate with a custom stage
+runs it in two lines:
 
 ```
 use moeprune_core::{DistanceMatrix, ExpertSimilarity, LayerBehaviour, StageError};
@@ -34,6 +34,8 @@ conformance::similarity::check(&AllAlike);
 | [`files`] | [`Files`](moeprune_files::Files) and [`ReadAt`](moeprune_files::ReadAt) |
 | [`container`] | [`Container`](moeprune_checkpoint::Container) |
 | [`layer`] | [`Layer::forward`](moeprune_model::Layer::forward), and what it owes an [`ActivationSink`](moeprune_model::ActivationSink) |
+| [`family`] | a family's descriptor, and the code of its kinds, to values that public code computed |
+| [`activation_sink`] | [`ActivationSink`](moeprune_model::ActivationSink) |
 | [`generator`] | [`Generator`](moeprune_eval::Generator) |
 
 A suite holds an implementation to the documentation of its trait and to nothing else: not to good
@@ -48,10 +50,12 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner},
 };
 
+pub mod activation_sink;
 pub mod allocator;
 pub mod clustering;
 pub mod container;
 pub mod encoding;
+pub mod family;
 pub mod files;
 pub mod generator;
 pub mod layer;

@@ -12,7 +12,7 @@ use super::{for_all, pure};
 ///
 /// * it returns the number of weights that are zero now and were not, or more if it chose zeros, and
 ///   never leaves none;
-/// * it zeroes the asked share as closely as a row and a column, where no input was always zero;
+/// * it zeroes the requested share as closely as a row and a column, where no input was always zero;
 /// * what it zeroes is plus zero, and what stays is finite;
 /// * it gives the same weights each time, from any thread;
 /// * a share of zero changes no weight.

@@ -10,7 +10,7 @@ use super::{
 
 /// Holds a saliency to its contract:
 ///
-/// * it returns one finite number an expert, not negative;
+/// * it returns one finite number per expert, not negative;
 /// * it gives the same numbers each time, from any thread;
 /// * without an observation it fails if and only if it says that it needs one;
 /// * an observation without a token is no reason to panic.
@@ -23,7 +23,7 @@ pub fn check(saliency: &dyn ExpertSaliency) {
             saliency.saliency(&layer.behaviour(observed)?).map_err(|error| error.to_string())
         };
         let numbers = pure(|| of(&layer, true))?.map_err(TestCaseError::fail)?;
-        prop_assert_eq!(numbers.len(), layer.experts, "one number an expert");
+        prop_assert_eq!(numbers.len(), layer.experts, "one number per expert");
         let fits = |number: &f64| number.is_finite() && *number >= 0.0;
         prop_assert!(numbers.iter().all(fits), "finite and not negative: {:?}", numbers);
         let without = of(&layer, false);

@@ -46,7 +46,7 @@ pub fn check(scorer: &dyn WeightScorer) {
 /// Holds a mask pattern to its contract:
 ///
 /// * it never marks more than the quota, and nothing at a quota of zero;
-/// * a pattern with a ratio of its own makes the same mask whatever the quota, and takes no larger
+/// * a pattern with a fixed ratio makes the same mask at any quota, and takes no larger
 ///   share of a row than it says;
 /// * it gives the same mask each time, from any thread;
 /// * it takes minus zero for zero.

@@ -27,7 +27,7 @@ impl Target for Index {
         place.write("model/config.json", &model.config);
         place.write("model/a.safetensors", models::shard(a));
         place.write("model/b.safetensors", models::shard(b));
-        // Whoever follows the links finds what the index needs.
+        // A reader that follows the links finds what the index needs.
         place.write("outside/b.safetensors", models::shard(b));
         place.write("outside/generation_config.json", r#"{"eos_token_id":1}"#);
         fs::create_dir(place.path("model/folder")).expect("makes a folder");

@@ -1,5 +1,5 @@
 /*!
-Files that somebody broke on purpose, and what must hold whatever is in them.
+Files that were broken on purpose, and what must hold with any content.
 
 Each [`Target`] is one kind of file that moeprune reads. [`Target::run`] puts bytes where that file
 belongs, reads it as the program does, and panics if one of these is broken:

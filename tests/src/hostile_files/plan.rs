@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::{Place, Target, bounded, models};
 
-/// `plan.json` for a small Mixtral, read, applied with statistics at hand, and verified.
+/// `plan.json` for a small Mixtral, read, applied with stored statistics, and verified.
 #[derive(Debug)]
 pub struct PlanFile {
     place: Place,

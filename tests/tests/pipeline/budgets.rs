@@ -1,4 +1,4 @@
-//! What was asked is what the written bytes have.
+//! The written bytes have the requested sparsity.
 
 use moeprune::{
     checkpoint::{Checkpoint, count_zeros},

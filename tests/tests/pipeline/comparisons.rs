@@ -36,9 +36,9 @@ fn written(seen: &Seen, recipe: &Recipe) -> (f64, u64, f64) {
     let out = seen.scratch.path().join("out");
     let pipeline = Pipeline::from_recipe(recipe).unwrap();
     let observed = Some(&seen.observation);
-    let on = Execution::cpu();
+    let execution = Execution::cpu();
     let mut silent = Silent;
-    let mut job = Job::new(&seen.source, &pipeline, &on, &mut silent);
+    let mut job = Job::new(&seen.source, &pipeline, &execution, &mut silent);
     let plan = plan(&mut job, recipe, observed).unwrap();
     let run = Run::claim(&out, &seen.source, Resume::No).unwrap();
     let inputs = Inputs::Observation(&seen.observation);
@@ -53,7 +53,7 @@ fn written(seen: &Seen, recipe: &Recipe) -> (f64, u64, f64) {
         sequence_len: Some(64),
     };
     let pruned = Checkpoint::open(&out).unwrap();
-    let score = evaluate(&pruned, &what, &on, &mut Silent).unwrap();
+    let score = evaluate(&pruned, &what, &execution, &mut Silent).unwrap();
     std::fs::remove_dir_all(&out).unwrap();
     (score.metric(PERPLEXITY).unwrap(), report.bytes.after, report.sparsity.achieved.all)
 }
@@ -77,9 +77,9 @@ fn a_cut_in_memory_is_the_cut_on_disk() {
             let variants = [Variant { name: criterion.into(), recipe }];
             let measures =
                 Measures { text: Some(&seen.text), sequence_len: Some(64), ..Measures::default() };
-            let (observed, on) = (Some(&seen.observation), Execution::cpu());
+            let (observed, execution) = (Some(&seen.observation), Execution::cpu());
             let mut silent = Silent;
-            let mut study = Study::new(&seen.source, &registry, &on, &mut silent);
+            let mut study = Study::new(&seen.source, &registry, &execution, &mut silent);
             let found = study.compare(observed, &variants, &measures).unwrap();
             let cut = &found.cuts[1];
             let off = (cut.perplexity.unwrap() / perplexity - 1.0).abs();
@@ -102,10 +102,10 @@ fn sizes_are_of_the_type_that_weights_are_stored_in() {
     let wide = Checkpoint::open(&widened("parity/arctic", scratch.path())).unwrap();
     let variants = [Variant { name: "stun".into(), recipe: recipe(0.5, 0.5) }];
     let sizes = |source: &Checkpoint| -> Vec<u64> {
-        let (registry, measures, on) =
+        let (registry, measures, execution) =
             (Registry::built_in(), Measures::default(), Execution::cpu());
-        let found =
-            Study::new(source, &registry, &on, &mut Silent).compare(None, &variants, &measures);
+        let found = Study::new(source, &registry, &execution, &mut Silent)
+            .compare(None, &variants, &measures);
         found.unwrap().cuts.iter().map(|cut| cut.bytes).collect()
     };
     let (narrow, wide) = (sizes(&narrow), sizes(&wide));
@@ -121,16 +121,16 @@ fn a_search_is_bounded_repeatable_and_no_worse_than_what_it_tried() {
     let what = Search { experts: true, allocation: true };
     let registry = Registry::built_in();
     let run = || {
-        let on = Execution::cpu();
+        let execution = Execution::cpu();
         let mut silent = Silent;
-        let mut study = Study::new(&seen.source, &registry, &on, &mut silent);
+        let mut study = Study::new(&seen.source, &registry, &execution, &mut silent);
         study.search(&seen.calibration, &recipe, what).unwrap()
     };
     let (found, report) = run();
     assert_eq!(run(), (found.clone(), report.clone()));
     assert_eq!((report.observed_blocks, report.held_out_blocks), (6, 2));
     assert!(report.candidates.len() <= most_evaluations(what), "{}", report.candidates.len());
-    // Whatever is chosen reaches the total.
+    // Any choice reaches the total.
     let mut asked = found.clone();
     asked.weights.statistics = moeprune::recipe::Statistics::Stored;
     for candidate in &report.candidates {
@@ -155,9 +155,9 @@ fn reconstructions_need_more_than_an_observation() {
     recipe.weights.scorer = "sparsegpt".into();
     let variants = [Variant { name: "sparsegpt".into(), recipe }];
     let measures = Measures { text: Some(&seen.text), ..Measures::default() };
-    let (observed, on) = (Some(&seen.observation), Execution::cpu());
+    let (observed, execution) = (Some(&seen.observation), Execution::cpu());
     let registry = Registry::built_in();
-    let error = Study::new(&seen.source, &registry, &on, &mut Silent)
+    let error = Study::new(&seen.source, &registry, &execution, &mut Silent)
         .compare(observed, &variants, &measures)
         .unwrap_err()
         .to_string();

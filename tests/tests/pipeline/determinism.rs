@@ -11,8 +11,9 @@ fn weights(threads: usize, micro_batch: usize, scratch: &Path) -> Vec<u8> {
     let calibration = tokens(scratch, 8, 64, 256);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let recipe = recipe(0.5, 0.25);
-    let on = Execution::on(Compute::cpu(), Some(micro_batch));
-    pool.install(|| run_on(&on, &asset("parity/arctic"), &out, &calibration, &recipe)).unwrap();
+    let execution = Execution::on(Compute::cpu(), Some(micro_batch));
+    pool.install(|| run_on(&execution, &asset("parity/arctic"), &out, &calibration, &recipe))
+        .unwrap();
     fs::read(out.join("model.safetensors")).unwrap()
 }
 

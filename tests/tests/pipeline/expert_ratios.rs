@@ -1,4 +1,4 @@
-//! A plan in which single experts have ratios of their own.
+//! A plan in which single experts have their own ratios.
 
 use moeprune::{
     Calibration, Execution, FromRecipe, Inputs, Job, Pipeline, Resume, Run, Silent, apply,

@@ -1,4 +1,4 @@
-//! What a selector reads of experts, whatever piece it asks for.
+//! What a selector reads of experts, in pieces of any size.
 
 use std::path::PathBuf;
 

@@ -59,8 +59,8 @@ fn check(policy: &str) {
     let source = open(&model(scratch.path()), policy);
     let recipe = recipe(0.25, 0.25);
     let pipeline = Pipeline::from_recipe(&recipe).unwrap();
-    let (on, mut silent) = (Execution::cpu(), Silent);
-    let mut job = Job::new(&source, &pipeline, &on, &mut silent);
+    let (execution, mut silent) = (Execution::cpu(), Silent);
+    let mut job = Job::new(&source, &pipeline, &execution, &mut silent);
     let made = plan(&mut job, &recipe, None).unwrap();
     let out = scratch.path().join("out");
     let run = Run::claim(&out, &source, Resume::No).unwrap();
@@ -82,7 +82,7 @@ fn what_would_run_it_says_what_is_missing_before_any_work() {
     let scratch = tempfile::tempdir().unwrap();
     let source = open(&model(scratch.path()), "keep");
     let text = tokens(scratch.path(), 8, 64, 256);
-    let (recipe, on) = (recipe(0.25, 0.25), Execution::cpu());
+    let (recipe, execution) = (recipe(0.25, 0.25), Execution::cpu());
     let pipeline = Pipeline::from_recipe(&recipe).unwrap();
     let expected = "attention kind `opaque` of layer 0 cannot be run; the model can be inspected, \
                     planned by router distance or a keep-list, applied and verified";
@@ -95,7 +95,7 @@ fn what_would_run_it_says_what_is_missing_before_any_work() {
     let out = scratch.path().join("out");
     let to = OutputPlace { origin: &source, path: &out, resume: Resume::No };
     let mut silent = Silent;
-    let mut job = Job::new(&source, &pipeline, &on, &mut silent);
+    let mut job = Job::new(&source, &pipeline, &execution, &mut silent);
     check(&prune(&mut job, to, &text, &recipe).map(drop).unwrap_err());
     assert!(!out.exists());
     let what = Evaluation {
@@ -107,5 +107,5 @@ fn what_would_run_it_says_what_is_missing_before_any_work() {
         batch: 1,
         sequence_len: None,
     };
-    check(&evaluate(&source, &what, &on, &mut Silent).map(drop).unwrap_err());
+    check(&evaluate(&source, &what, &execution, &mut Silent).map(drop).unwrap_err());
 }

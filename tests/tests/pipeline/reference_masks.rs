@@ -74,7 +74,7 @@ fn check(model: &str, reference: &str, ratio: f64, allocation: &str) {
     check_on(&device, model, reference, ratio, allocation);
 }
 
-fn check_on(on: &Execution, model: &str, reference: &str, ratio: f64, allocation: &str) {
+fn check_on(execution: &Execution, model: &str, reference: &str, ratio: f64, allocation: &str) {
     let reference = Reference::read(reference);
     let scratch = tempfile::tempdir().unwrap();
     let out = scratch.path().join("out");
@@ -84,7 +84,7 @@ fn check_on(on: &Execution, model: &str, reference: &str, ratio: f64, allocation
     recipe.calibration.samples = 8;
     recipe.calibration.sequence_len = 64;
     let model = asset("parity").join(model);
-    run_on(on, &model, &out, &reference.calibration(scratch.path()), &recipe).unwrap();
+    run_on(execution, &model, &out, &reference.calibration(scratch.path()), &recipe).unwrap();
 
     let (source, pruned) = (Checkpoint::open(&model).unwrap(), Checkpoint::open(&out).unwrap());
     let tensors = reference.tensors();

@@ -111,7 +111,7 @@ pub(crate) fn run(
 
 /// The same on a device of choice.
 pub(crate) fn run_on(
-    on: &Execution,
+    execution: &Execution,
     model: &Path,
     out: &Path,
     calibration: &Path,
@@ -120,7 +120,7 @@ pub(crate) fn run_on(
     let source = Checkpoint::open(model)?;
     let pipeline = Pipeline::from_recipe(recipe).unwrap();
     let to = OutputPlace { origin: &source, path: out, resume: Resume::No };
-    prune(&mut Job::new(&source, &pipeline, on, &mut Silent), to, calibration, recipe)
+    prune(&mut Job::new(&source, &pipeline, execution, &mut Silent), to, calibration, recipe)
 }
 
 /// What a model does on calibration text, on the CPU.

@@ -200,3 +200,55 @@ fn the_forward_pass_takes_no_statistics_and_opens_no_file() {
         "sums are taken by sinks",
     );
 }
+
+/// Traits that are implemented outside of their crate.
+const SEAMS: [(&str, &[&str]); 5] = [
+    (
+        "moeprune-core",
+        &[
+            "ExpertSimilarity",
+            "ExpertSaliency",
+            "ExpertClustering",
+            "ExpertSelector",
+            "WeightScorer",
+            "WeightReconstructor",
+            "MaskPattern",
+            "SparsityAllocator",
+            "TensorSource",
+            "TensorSink",
+            "Encoding",
+        ],
+    ),
+    ("moeprune-files", &["Files", "ReadAt"]),
+    ("moeprune-checkpoint", &["Container"]),
+    ("moeprune-capture", &["CalibrationSource"]),
+    ("moeprune-eval", &["Generator", "Task"]),
+];
+
+/// What the compiler then says is tested beside the traits, where a test does not build half of the dependencies again.
+#[test]
+fn a_missing_implementation_is_explained() {
+    for (name, traits) in SEAMS {
+        let package = crates().into_iter().find(|package| package.name == name).unwrap();
+        let sources = package.sources();
+        let items = sources.iter().flat_map(|source| &source.syntax.items);
+        let explained: Vec<String> = items
+            .filter_map(|item| match item {
+                syn::Item::Trait(item) => Some(item),
+                _ => None,
+            })
+            .filter(|item| item.attrs.iter().any(explains))
+            .map(|item| item.ident.to_string())
+            .collect();
+        for seam in traits {
+            assert!(explained.iter().any(|name| name == seam), "{name}: {seam}");
+        }
+    }
+}
+
+fn explains(attribute: &syn::Attribute) -> bool {
+    let text = attribute.meta.require_list().map(|list| list.tokens.to_string());
+    let path = attribute.path().segments.iter().map(|segment| segment.ident.to_string());
+    path.collect::<Vec<_>>() == ["diagnostic", "on_unimplemented"]
+        && text.is_ok_and(|text| text.contains("message =") && text.contains("note ="))
+}

@@ -1,11 +1,14 @@
 //! Every "Invariant:" of docs/architecture.md names the test or the lint that holds it.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
-use crate::sources::root;
+use crate::{
+    sources::{root, rust_files},
+    test_items::tests_of,
+};
 
-/// What holds an invariant: the paragraph's last parenthesis, "(held by `path` `name`)", where `name` is a test function in
-/// that file; "(held by `path`)", a file of tests; "(held by the lint `name`)", of the workspace's table; or "(held by the
+/// What holds an invariant: the paragraph's last parenthesis, "(held by `path` `name`)", where `name` is a test in that file
+/// (a function under `#[test]`, a property, or an item with an example); "(held by `path`)", a file of tests; "(held by the lint `name`)", of the workspace's table; or "(held by the
 /// types)".
 #[derive(Debug, PartialEq)]
 enum Holder<'a> {
@@ -37,16 +40,25 @@ impl<'a> Holder<'a> {
                 set.then_some(()).ok_or_else(|| format!("the workspace has no lint {name}"))
             }
             Self::Test { path, function } => {
-                let text = fs::read_to_string(root().join(path))
-                    .map_err(|e| format!("cannot read {path}: {e}"))?;
-                let there = match function {
-                    Some(name) => text.contains(&format!("fn {name}(")),
-                    None => text.contains("#[test]") || text.contains("mod "),
-                };
+                let tests = tests_at(path)?;
+                let there = function.map_or(!tests.is_empty(), |name| tests.contains(name));
                 there.then_some(()).ok_or_else(|| format!("{path} has no test {function:?}"))
             }
         }
     }
+}
+
+/// The tests of a file; of the `main.rs` of several files of tests, those of all.
+fn tests_at(path: &str) -> Result<BTreeSet<String>, String> {
+    let full = root().join(path);
+    let folder = full.parent().filter(|_| full.ends_with("main.rs"));
+    let beside = folder.into_iter().flat_map(rust_files);
+    let mut tests = BTreeSet::new();
+    for file in [full.clone()].into_iter().chain(beside) {
+        let text = fs::read_to_string(&file).map_err(|e| format!("cannot read {path}: {e}"))?;
+        tests.extend(tests_of(&text).map_err(|e| format!("cannot parse {path}: {e}"))?);
+    }
+    Ok(tests)
 }
 
 #[test]

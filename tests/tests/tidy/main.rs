@@ -6,3 +6,4 @@ mod invariants;
 mod modules;
 mod sizes;
 mod sources;
+mod test_items;

@@ -11,7 +11,6 @@ pub(crate) struct Source {
     pub(crate) path: String,
     /// Names of the modules from the crate's root to this file's; empty for `lib.rs` and `main.rs`.
     pub(crate) module: Vec<String>,
-    pub(crate) text: String,
     pub(crate) syntax: syn::File,
 }
 
@@ -41,13 +40,34 @@ pub(crate) fn crates() -> Vec<Package> {
     found
 }
 
+/// Every package with sources: the crates, the chores in `xtask/` and what `tests/` is made of.
+pub(crate) fn packages() -> Vec<Package> {
+    let mut found = crates();
+    for folder in ["xtask", "tests"] {
+        let inside = fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        let mut folders: Vec<PathBuf> = [root().join(folder)].into_iter().chain(inside).collect();
+        folders.sort();
+        folders.retain(|folder| folder.join("Cargo.toml").is_file() && folder.join("src").is_dir());
+        found.extend(folders.into_iter().map(|folder| Package {
+            name: folder.strip_prefix(root()).unwrap().to_str().unwrap().to_owned(),
+            folder,
+        }));
+    }
+    found
+}
+
+/// All files of Rust below a folder, by path, except what was built there.
+pub(crate) fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    collect(folder, &mut paths);
+    paths.sort();
+    paths
+}
+
 impl Package {
     /// All files below `src`, by path.
     pub(crate) fn sources(&self) -> Vec<Source> {
-        let mut paths = Vec::new();
-        collect(&self.folder.join("src"), &mut paths);
-        paths.sort();
-        paths.iter().map(|path| self.source(path)).collect()
+        rust_files(&self.folder.join("src")).iter().map(|path| self.source(path)).collect()
     }
 
     fn source(&self, path: &Path) -> Source {
@@ -65,14 +85,14 @@ impl Package {
             module.clear();
         }
         let shown = path.strip_prefix(root()).unwrap();
-        Source { path: shown.display().to_string(), module, text, syntax }
+        Source { path: shown.display().to_string(), module, syntax }
     }
 }
 
 fn collect(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
+        if path.is_dir() && !path.ends_with("target") {
             collect(&path, into);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             into.push(path);

@@ -66,7 +66,7 @@ fn main() -> ExitCode {
 fn run(command: &Command, terminal: &mut Terminal) -> anyhow::Result<()> {
     match command {
         #[cfg(target_os = "linux")]
-        Command::ArcticLayer(arguments) => Ok(arctic_layer::measure(arguments, terminal)?),
+        Command::ArcticLayer(arguments) => arctic_layer::measure(arguments, terminal),
         #[cfg(target_os = "linux")]
         Command::MakeCheckpoint(arguments) => make_checkpoint::run(arguments),
         #[cfg(target_os = "linux")]

@@ -4,13 +4,11 @@ use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
-use moeprune::{
-    files::{OutputKind, RunFiles},
-    synthetic::{
-        Options, Published, Reduction, Shape, disk_bytes, write_calibration_to, write_checkpoint,
-    },
-};
 use moeprune_cli::{Terminal, bytes, seconds};
+use moeprune_files::{OutputKind, RunFiles};
+use moeprune_synthetic::{
+    Options, Published, Reduction, Shape, disk_bytes, write_calibration_to, write_checkpoint,
+};
 
 use crate::synthesis::show;
 

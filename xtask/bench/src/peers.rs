@@ -1,7 +1,6 @@
 //! `moeprune-bench peers`: our masks and PyTorch's, on the same matrix, in turns.
 //!
-//! Two workers, this program and Python, hold the matrix and time one run each time they are asked
-//! to. Both are pinned to the same cores and both take their own CPU time, so that other work on
+//! Two workers, this program and Python, hold the matrix and time one run per request. Both are pinned to the same cores and both take their own CPU time, so that other work on
 //! the machine shows in the wall time only.
 
 use crate::arctic_layer::{PEER_SCRIPT, Seconds, Worker, has_torch, processor};

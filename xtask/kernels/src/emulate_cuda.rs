@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
     /// Check every access of a kernel with AddressSanitizer
     #[arg(long)]
     sanitize: bool,
-    /// Add candle's kernels, and let the command build its `cuda` feature, in a target folder of its own
+    /// Add candle's kernels, and let the command build its `cuda` feature, in a separate target folder
     #[arg(long)]
     candle: bool,
     /// What to run, for example `cargo test -p moeprune-score --features cuda`

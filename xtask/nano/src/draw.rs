@@ -17,7 +17,7 @@ impl Draw {
 
     /// A whole number of `low..=high`.
     pub fn number(&mut self, low: u32, high: u32) -> u32 {
-        assert!(low <= high, "no number lies in {low}..={high}");
+        assert!(low <= high, "no number is in {low}..={high}");
         let span = u64::from(high - low) + 1;
         // Multiply and shift: the bias is below 2^-32 for the small spans drawn here.
         low + ((u64::from(self.bits.next_u32()) * span) >> 32) as u32

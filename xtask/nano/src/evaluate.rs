@@ -27,7 +27,7 @@ pub fn accuracy(model: &Model, tokenizer: &Tokenizer, problems: &[Problem]) -> R
 ///
 /// Instead of one token at a time, a whole draft is checked at once: where the model would have
 /// written another token, that one replaces the draft's, and the draft is checked again from there.
-/// The outcome is exactly the greedy one, whatever the draft; with the worked answer as the first
+/// The outcome is exactly the greedy one, with any draft; with the worked answer as the first
 /// draft it takes few passes.
 pub fn answers(model: &Model, tokenizer: &Tokenizer, problems: &[Problem]) -> Result<Vec<String>> {
     let positions = model.config.positions;

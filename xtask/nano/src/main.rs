@@ -28,7 +28,7 @@ struct Arguments {
     /// Steps as a mixture of experts
     #[arg(long, default_value_t = 1200)]
     sparse_steps: usize,
-    /// Tokens a step
+    /// Tokens per step
     #[arg(long, default_value_t = 4096)]
     batch: usize,
     /// Highest learning rate of the dense phase
@@ -105,7 +105,7 @@ fn check_out(out: &Path) -> Result<()> {
 /// Runs this same command with the settings it is fast under, unless it has them.
 ///
 /// At this size candle's threads spend their time waiting for each other, and glibc gives the
-/// memory of every large tensor back to the system. Both are settled by the environment, which a
+/// memory of every large tensor back to the system. Both are set by the environment, which a
 /// program can only change for another one.
 fn restarted() -> Result<Option<i32>> {
     const THREADS: &str = "RAYON_NUM_THREADS";

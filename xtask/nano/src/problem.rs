@@ -13,7 +13,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// The text a model is asked to go on from.
+    /// The text that a model is to continue.
     pub fn prompt(&self) -> String {
         format!("Question: {}\nAnswer:", self.question)
     }

@@ -34,7 +34,7 @@ pub struct Plan {
     pub sparse_steps: usize,
     /// Steps over which the learning rate rises, at the start of each phase.
     pub warmup: usize,
-    /// Tokens a step.
+    /// Tokens per step.
     pub batch: usize,
     /// The highest learning rate.
     pub rate: f64,
@@ -132,7 +132,7 @@ impl Run<'_> {
 
     /// Accuracy with a random half of the experts of each layer left out for the moment.
     fn halved(&mut self, problems: &[Problem]) -> Result<f64> {
-        // A stream of its own: looking must not change what training draws.
+        // A separate stream: looking must not change what training draws.
         let mut draw = Draw::new(self.plan.seed);
         self.model.drop_experts(self.plan.config.experts / 2, &mut draw);
         let halved = accuracy(&self.model, &self.tokenizer, problems);

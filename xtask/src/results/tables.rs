@@ -73,43 +73,56 @@ pub(super) fn render(results: &Results, seeds: &[u64]) -> String {
         ("global", "## Whole experts, one budget over all layers"),
     ] {
         let _ = writeln!(text, "{title}\n");
-        let columns: Vec<String> = CUTS.iter().map(|cut| format!("{} %", 100.0 * cut)).collect();
-        let _ = writeln!(text, "| criterion | {} |", columns.join(" | "));
-        let _ = writeln!(text, "|---|{}", "---|".repeat(CUTS.len()));
-        let cell = |name: &str, cut: f64| point(results, table, name, |c| c.expert_share == cut);
-        rows(&mut text, &CRITERIA, &CUTS, cell);
-        for cut in CUTS {
-            text.push_str(&verdict(&format!("At {} %", 100.0 * cut), "stun", &CRITERIA, |name| {
-                cell(name, cut)
-            }));
-        }
+        whole_experts(&mut text, results, table);
         text.push('\n');
     }
     text.push_str(SPLIT);
+    splits(&mut text, results);
+    text.push_str(SEARCHED);
+    searches(&mut text, &results.searches);
+    text
+}
+
+/// The first two lines of a table: what its rows are, and its columns, shares.
+fn head(text: &mut String, rows: &str, columns: &[f64]) {
+    let names: Vec<String> = columns.iter().map(|share| format!("{} %", 100.0 * share)).collect();
+    let _ = writeln!(text, "| {rows} | {} |", names.join(" | "));
+    let _ = writeln!(text, "|---|{}", "---|".repeat(columns.len()));
+}
+
+fn whole_experts(text: &mut String, results: &Results, table: &str) {
+    head(text, "criterion", &CUTS);
+    let cell = |name: &str, cut: f64| point(results, table, name, |c| c.expert_share == cut);
+    rows(text, &CRITERIA, &CUTS, cell);
+    for cut in CUTS {
+        let place = format!("At {} %", 100.0 * cut);
+        text.push_str(&verdict(&place, "stun", &CRITERIA, |name| cell(name, cut)));
+    }
+}
+
+fn splits(text: &mut String, results: &Results) {
     let names =
         ["STUN, owl", "STUN, uniform", "weights only, owl", "weights only, uniform", "searched"];
-    let columns: Vec<String> = TOTALS.iter().map(|total| format!("{} %", 100.0 * total)).collect();
-    let _ = writeln!(text, "| split | {} |", columns.join(" | "));
-    let _ = writeln!(text, "|---|{}", "---|".repeat(TOTALS.len()));
+    head(text, "split", &TOTALS);
     let cell = |name: &str, total: f64| {
         point(results, "split", name, |c| c.total_share.max(c.expert_share) == total)
     };
-    rows(&mut text, &names, &TOTALS, cell);
+    rows(text, &names, &TOTALS, cell);
     for total in TOTALS {
         let place = format!("At {} %", 100.0 * total);
-        for other in ["weights only, owl", "weights only, uniform"] {
-            text.push_str(&verdict(&place, "STUN, owl", &["STUN, owl", other], |name| {
-                cell(name, total)
-            }));
-        }
-        for other in ["STUN, owl", "weights only, owl"] {
-            text.push_str(&verdict(&place, "searched", &["searched", other], |name| {
-                cell(name, total)
-            }));
+        for (ours, other) in [
+            ("STUN, owl", "weights only, owl"),
+            ("STUN, owl", "weights only, uniform"),
+            ("searched", "STUN, owl"),
+            ("searched", "weights only, owl"),
+        ] {
+            text.push_str(&verdict(&place, ours, &[ours, other], |name| cell(name, total)));
         }
     }
-    text.push_str(SEARCHED);
-    for Searched { seed, total, report } in &results.searches {
+}
+
+fn searches(text: &mut String, searches: &[Searched]) {
+    for Searched { seed, total, report } in searches {
         let Some(chosen) = report.candidates.iter().find(|candidate| candidate.chosen) else {
             continue;
         };
@@ -124,7 +137,6 @@ pub(super) fn render(results: &Results, seeds: &[u64]) -> String {
             report.candidates.len()
         );
     }
-    text
 }
 
 /// One sentence on how a row does against the best of the others in a column.
@@ -153,7 +165,7 @@ fn verdict(
     format!("- {place}, {ours} {says} {of}{name}: {off:+.1} ± {error:.1} points.\n")
 }
 
-/// One row a name; the best of each column is bold.
+/// One row per name; the best of each column is bold.
 fn rows(
     text: &mut String,
     names: &[&str],
@@ -195,7 +207,7 @@ for it, in percent: the mean over the calibration seeds ± the standard error of
 seeds), then perplexity on held-out text. The best accuracy of a column is bold; differences below two standard errors decide
 nothing.
 
-Nothing is written to disk for these: one observation a seed serves all cuts, and weights are masked by its statistics
+Nothing is written to disk for these: one observation per seed serves all cuts, and weights are masked by its statistics
 (`--statistics stored`).
 
 ";
@@ -212,6 +224,6 @@ kept apart, never on the problems.
 const SEARCHED: &str = "
 ### What the search chose
 
-| seed | total | experts | allocation | nats a token, held out | candidates |
+| seed | total | experts | allocation | nats per token, held out | candidates |
 |---|---|---|---|---|---|
 ";

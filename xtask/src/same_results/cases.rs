@@ -32,7 +32,7 @@ pub(super) const MODELS: [Model; 3] = [
 ];
 
 impl Model {
-    /// Where it lies.
+    /// Where it is.
     pub(super) fn directory(&self) -> PathBuf {
         embedded::root().join(self.folder)
     }

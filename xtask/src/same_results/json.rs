@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::compare::Difference;
+use super::difference::Difference;
 
 /// Values that may differ, as file name and path, `*` for any index. Their keys must be there all the same.
 ///

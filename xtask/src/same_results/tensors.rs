@@ -5,7 +5,7 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Map, Value};
 
-use super::{compare::Difference, json};
+use super::{difference::Difference, json};
 
 /// A file of a few megabytes, taken apart.
 struct Tensors<'a> {
@@ -40,7 +40,7 @@ impl<'a> Tensors<'a> {
             Ok(usize::try_from(offset)?)
         };
         let bytes = self.data.get(offset(0)?..offset(1)?);
-        let bytes = bytes.with_context(|| format!("{name} lies outside the file"))?;
+        let bytes = bytes.with_context(|| format!("{name} is outside the file"))?;
         let dtype = entry["dtype"].as_str().with_context(|| format!("{name} has no type"))?;
         Ok(Some((format!("{dtype} {}", entry["shape"]), bytes)))
     }

@@ -31,7 +31,7 @@ const MOST_LAYERS: usize = 1 << 12;
 
 /// Reads an observation from a file in the [format](self::super) of this version.
 ///
-/// What is allocated is bounded by the file's length, whatever its header says.
+/// What is allocated is bounded by the file's length, with any header.
 ///
 /// # Errors
 /// If the file cannot be read, is of another format or version, or anything in it contradicts the
@@ -95,7 +95,7 @@ fn read(path: &Path) -> Result<Observation, Problem> {
     Ok(observation)
 }
 
-/// Where the tensors' bytes lie in the file.
+/// Where the tensors' bytes are in the file.
 struct Data {
     start: u64,
     length: u64,
@@ -234,7 +234,7 @@ impl Metadata {
     }
 }
 
-/// A tensor whose bytes lie inside the file and are as many as its shape asks for.
+/// A tensor whose bytes are inside the file and as many as its shape needs.
 struct Located {
     dtype: String,
     shape: Vec<u64>,
@@ -256,7 +256,7 @@ fn locate(header: &Header, data: Data, layers: usize) -> Result<BTreeMap<Name, L
         let asked = shape.iter().try_fold(8_u64, |bytes, &dim| bytes.checked_mul(dim));
         if asked != Some(end - begin) {
             let got = format!("{} bytes", end - begin);
-            return Err(flaw(name, format!("eight bytes a value of shape {shape:?}"), got));
+            return Err(flaw(name, format!("eight bytes per value of shape {shape:?}"), got));
         }
         ranges.push((begin, end));
         let (dtype, shape, at) = (dtype.clone(), shape.clone(), data.start + begin);

@@ -108,9 +108,9 @@ fn broken_headers_are_refused() {
     no input site: FILE: tensor `layer.0.input.attention.query.tokens`: expected a tensor, as others of its group are there, got none
     type: FILE: tensor `layer.0.input.attention.query.sum_squares`: expected F64 of shape [3], got U64 of shape [3]
     unknown type: FILE: tensor `layer.0.input.attention.query.sum_squares`: expected F64 of shape [3], got F999 of shape [3]
-    shape: FILE: tensor `layer.0.input.attention.query.sum_squares`: expected eight bytes a value of shape [4], got 24 bytes
+    shape: FILE: tensor `layer.0.input.attention.query.sum_squares`: expected eight bytes per value of shape [4], got 24 bytes
     no dimension: FILE: tensor `layer.0.input.attention.query.sum_squares`: expected one dimension, got shape [3, 1]
-    endless shape: FILE: tensor `layer.1.routing.coactivation`: expected eight bytes a value of shape [4294967296, 4294967296], got 72 bytes
+    endless shape: FILE: tensor `layer.1.routing.coactivation`: expected eight bytes per value of shape [4294967296, 4294967296], got 72 bytes
     negative shape: FILE is not an observation that can be read: its header is broken: invalid value: integer `-3`, expected u64 at line 1 column 540
     outside: FILE: tensor `layer.0.input.attention.query.tokens`: expected bytes within the 312 of the file, got bytes 0 to 9223372036854775807
     backwards: FILE: tensor `layer.0.input.attention.query.calls`: expected bytes within the 312 of the file, got bytes 16 to 8

@@ -40,13 +40,7 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
         residual: arctic.then(|| MlpSpec::gated(64)),
     };
     let layer = LayerSpec {
-        attention: AttentionSpec::Grouped(GroupedAttention {
-            heads: 4,
-            kv_heads: 2,
-            head_dim: 16,
-            rope_theta: 1e6,
-            sliding_window: None,
-        }),
+        attention: AttentionSpec::Grouped(GroupedAttention::new(4, 2, 16, 1e6)),
         feed_forward: FeedForward::Moe(moe),
         other: Vec::new(),
     };
@@ -63,7 +57,7 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
 }
 
 pub(crate) fn asset(path: &str) -> PathBuf {
-    // Cargo names the folder when it runs tests too, whoever runs them without the sources as well.
+    // Cargo names the folder when it runs tests too, as does a caller that runs them without the sources.
     let crate_folder = std::env::var_os("CARGO_MANIFEST_DIR");
     let crate_folder = crate_folder.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     PathBuf::from(crate_folder).join("../../assets").join(path)

@@ -72,7 +72,7 @@ fn run(layer: usize, mut watch: impl FnMut(u64) -> ControlFlow<()>) -> Result<Ve
 }
 
 #[test]
-fn the_watcher_can_stop_it_anywhere() {
+fn the_caller_can_stop_it_anywhere() {
     let mut all = 0;
     let count = |_| {
         all += 1;

@@ -60,6 +60,11 @@ static BUILT_IN: [&dyn Container; 1] = [&Safetensors];
 /// assert_eq!(contents.tensors[0].range, file.ranges[0]);
 /// # Ok::<(), moeprune_checkpoint::Error>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a container of weights",
+    note = "implement `Container::name`, `extension`, `is_in`, `read` and `plan`: what the format is called, \
+            whether files are of it, where their tensors are, and which files hold given tensors"
+)]
 pub trait Container: fmt::Debug + Send + Sync {
     /// What messages call it.
     fn name(&self) -> &'static str;

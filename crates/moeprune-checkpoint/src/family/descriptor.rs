@@ -9,7 +9,7 @@ use super::{
     Slots,
     attention::{AttentionForm, part_name},
     feed_forward::{DenseForm, ExpertsForm, ResidualForm, SharedForm},
-    key::{Count, Key, Layers},
+    key::{Count, Key, Layers, Strings},
     name::{NameForm, Named},
     router::RouterForm,
 };
@@ -79,6 +79,8 @@ pub(crate) struct LayersForm {
     pub(crate) dense: Option<Key<Layers>>,
     /// A list of the layers that have experts.
     pub(crate) experts: Option<Key<Layers>>,
+    /// A list of one word per layer. Where it is there, no other key is needed.
+    pub(crate) types: Option<TypesForm>,
     /// Tensors of a layer that the forward pass does not need and that count as nothing.
     pub(crate) carried: Vec<String>,
     pub(crate) tensors: LayerNames,
@@ -86,6 +88,15 @@ pub(crate) struct LayersForm {
     pub(crate) aliases: BTreeMap<String, String>,
     /// Tensors of a layer that are part of the model and that no other table names.
     pub(crate) other: BTreeMap<String, Named<NameForm>>,
+}
+
+/// Words for layers with experts and without.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TypesForm {
+    pub(crate) list: Key<Strings>,
+    pub(crate) experts: String,
+    pub(crate) dense: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -159,6 +170,7 @@ impl Default for LayersForm {
             dense_until: None,
             dense: None,
             experts: None,
+            types: None,
             carried: Vec::new(),
             tensors: LayerNames::default(),
             aliases: BTreeMap::new(),
@@ -227,18 +239,20 @@ impl Descriptor {
         if self.experts.count.default.is_some() {
             return bad("`experts.count` cannot have a default: a pruned count is written there");
         }
-        let LayersForm { every, dense_until, dense, experts, .. } = &self.layers;
+        let LayersForm { every, dense_until, dense, experts, types, .. } = &self.layers;
         let choices = [
             (every.is_some(), "every"),
             (dense_until.is_some(), "dense_until"),
             (dense.is_some(), "dense"),
             (experts.is_some(), "experts"),
+            (types.is_some(), "types"),
         ];
         if let Some((_, key)) = choices.iter().find(|(given, _)| *given && self.dense.is_none()) {
             return bad(&format!(
                 "`layers.{key}` makes layers without experts, so `[dense]` is needed"
             ));
         }
+        self.attention.check()?;
         self.experts.check()?;
         self.shared.iter().try_for_each(|shared| shared.tensors.check("shared"))?;
         self.residual.iter().try_for_each(|residual| residual.tensors.check("residual"))?;

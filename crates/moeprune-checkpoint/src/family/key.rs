@@ -43,6 +43,19 @@ impl ConfigValue for Layers {
     }
 }
 
+/// A list of words.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Strings(pub(crate) Vec<String>);
+
+impl ConfigValue for Strings {
+    const EXPECTED: &'static str = "a list of strings";
+
+    fn from_json(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok().map(Self)
+    }
+}
+
 impl<T> Key<T> {
     /// Under one of these keys, or nowhere.
     pub(crate) fn any_of(keys: &[&str]) -> Self {
@@ -52,6 +65,11 @@ impl<T> Key<T> {
     /// With what holds when none of the keys is there.
     pub(crate) fn or(self, default: T) -> Self {
         Self { default: Some(default), ..self }
+    }
+
+    /// The one of the keys under which the config has a value.
+    pub(crate) fn found<'a>(&'a self, config: &'a Config) -> Result<Option<&'a str>, Error> {
+        Ok(config.find(&self.keys)?.map(|found| found.key))
     }
 
     /// The keys as messages name them.

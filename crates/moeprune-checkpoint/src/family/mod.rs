@@ -11,16 +11,17 @@ mod feed_forward;
 mod fused;
 mod key;
 mod name;
+mod rotary;
 mod router;
 mod template;
 
 use moeprune_core::{LayerTensor, TensorId};
 
 pub(crate) use self::{
-    attention::opaque_tensor,
-    descriptor::{Descriptor, ExtraPolicyForm, LayersForm, Requirement},
+    attention::{Model, opaque_tensor},
+    descriptor::{Descriptor, ExtraPolicyForm, LayersForm, Requirement, TypesForm},
     fused::{FusedForm, Slab, SlabLayout},
-    key::{Count, Key, Layers, missing},
+    key::{Count, Key, Layers, Strings, missing},
 };
 use self::{
     built_in::BUILT_IN,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use moeprune_core::{
-    ExpertGroups, LayerTensor, LinearId, OpaqueRouter, OpaqueTensor, RouterSpec, Score,
+    ExpertGroups, GroupScore, LayerTensor, LinearId, OpaqueRouter, OpaqueTensor, RouterSpec, Score,
     ScoredRouter, TensorId,
 };
 use serde::Deserialize;
@@ -32,13 +32,42 @@ pub(crate) struct ScoredForm {
     #[serde(default = "top_k")]
     top_k: Key<usize>,
     renormalize: Renormalize,
+    /// What is added to the sum that they are divided by.
+    #[serde(default)]
+    epsilon: f64,
     /// What the weights are multiplied by; absent: 1.
     scale: Option<Key<f64>>,
     /// Groups of experts; absent: none.
-    groups: Option<Key<usize>>,
-    /// Groups that a token's experts may come from.
-    groups_selected: Option<Key<usize>>,
+    groups: Option<GroupsForm>,
     tensors: ScoredNames,
+}
+
+/// Groups of experts, of which a token's experts may come from some.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupsForm {
+    /// Absent from the config, or 1: there are none.
+    count: Key<usize>,
+    /// Absent from the config: all.
+    selected: Key<usize>,
+    score: GroupScoreForm,
+    /// Whether they count; absent: they do.
+    when: Option<Condition>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum GroupScoreForm {
+    TopTwo,
+    Max,
+}
+
+/// A config key that must have a certain value.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Condition {
+    keys: Vec<String>,
+    is: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -169,22 +198,45 @@ impl ScoredForm {
             Renormalize::WhenSeveral => top_k > 1,
             Renormalize::Config(key) => key.needed(config)?,
         };
-        let optional = |key: &Option<Key<usize>>| match key {
-            Some(key) => key.optional(config),
-            None => Ok(None),
-        };
-        let groups = match (optional(&self.groups)?, optional(&self.groups_selected)?) {
-            (None | Some(1), _) => None,
-            (Some(count), selected) => {
-                Some(ExpertGroups { count, selected: selected.unwrap_or(count) })
-            }
+        let groups = match &self.groups {
+            Some(groups) => groups.read(config)?,
+            None => None,
         };
         let scale = match &self.scale {
             Some(key) => key.optional(config)?.unwrap_or(1.0),
             None => 1.0,
         };
-        let router = ScoredRouter { score, groups, scale, ..ScoredRouter::softmax(renormalize) };
-        Ok(RouterSpec::Scored(router))
+        Ok(RouterSpec::Scored(ScoredRouter {
+            score,
+            groups,
+            scale,
+            epsilon: self.epsilon,
+            ..ScoredRouter::softmax(renormalize)
+        }))
+    }
+}
+
+impl GroupsForm {
+    fn read(&self, config: &Config) -> Result<Option<ExpertGroups>, Error> {
+        if let Some(when) = &self.when {
+            let key = Key::<String> { keys: when.keys.clone(), default: None };
+            if key.optional(config)?.as_ref() != Some(&when.is) {
+                return Ok(None);
+            }
+        }
+        let count = self.count.optional(config)?.unwrap_or(1);
+        let selected = self.selected.optional(config)?.unwrap_or(count);
+        if selected > count {
+            return Err(config.refuse(format!(
+                "`{}` is {selected}, but there are {count} groups of experts",
+                self.selected.shown()
+            )));
+        }
+        let score = match self.score {
+            GroupScoreForm::TopTwo => GroupScore::TopTwo,
+            GroupScoreForm::Max => GroupScore::Max,
+        };
+        Ok((count > 1).then_some(ExpertGroups { count, selected, score }))
     }
 }
 

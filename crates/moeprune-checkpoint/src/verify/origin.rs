@@ -65,7 +65,7 @@ impl Origins {
         let unknown = all().filter(|o| **o == Origin::Unknown).count();
         match &self.wrong {
             Some(wrong) => Err(wrong.clone()),
-            None if unknown > 0 => Err(format!("{unknown} experts come from nowhere known")),
+            None if unknown > 0 => Err(format!("{unknown} experts match no expert of the source")),
             None => {
                 let averages = all().filter(|o| matches!(o, Origin::Average(_))).count();
                 Ok(format!("{} experts, {averages} of them averages", all().count()))

@@ -119,7 +119,7 @@ fn unknown_family() {
     check(
         "\"model_type\": \"mixtral\"",
         "\"model_type\": \"gpt_oss\"",
-        &["`gpt_oss` is not a known family (arctic, mixtral)", "family descriptor in TOML"],
+        &["`gpt_oss` is not a known family (arctic, deepseek_v2, ", "family descriptor in TOML"],
     );
 }
 
@@ -127,13 +127,13 @@ fn unknown_family() {
 fn what_is_not_implemented_is_refused() {
     check(
         "\"use_cache\": true",
-        "\"rope_scaling\": {\"type\": \"yarn\"}",
-        &["`rope_scaling` is {\"type\": \"yarn\"}: scaled rotary embeddings"],
+        "\"rope_scaling\": {\"type\": \"longrope\"}",
+        &["`rope_scaling.type` is \"longrope\" but `rope_parameters.rope_type` is \"default\""],
     );
     check(
         "\"rope_type\": \"default\"",
-        "\"rope_type\": \"llama3\"",
-        &["`rope_parameters.rope_type` is \"llama3\""],
+        "\"rope_type\": \"longrope\"",
+        &["`rope_parameters.rope_type` is `longrope`"],
     );
     check(
         "\"use_cache\": true",

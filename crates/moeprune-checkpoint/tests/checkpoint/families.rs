@@ -40,15 +40,9 @@ fn mixtral_gate_is_w1_and_up_is_w3() {
 fn arctic_as_released() {
     let spec = Checkpoint::open(&parity("arctic")).expect("opens").spec().clone();
     assert_eq!((spec.hidden, spec.norm_eps), (64, 1e-5));
-    let attention = GroupedAttention {
-        heads: 4,
-        kv_heads: 2,
-        head_dim: 16,
-        rope_theta: 1e6,
-        sliding_window: None,
-    };
+    let attention = GroupedAttention::new(4, 2, 16, 1e6);
     for layer in &spec.layers {
-        assert_eq!(layer.attention, AttentionSpec::Grouped(attention));
+        assert_eq!(layer.attention, AttentionSpec::Grouped(attention.clone()));
         let moe = layer.moe().expect("all layers have experts");
         assert_eq!((moe.experts, moe.top_k, moe.expert), (8, 2, MlpSpec::gated(48)));
         assert_eq!(moe.input, MoeInput::LayerInput);
@@ -215,7 +209,7 @@ fn descriptors_that_are_refused() {
         &["`layers.every` makes layers without experts, so `[dense]` is needed"],
     );
     check_descriptor("kind = \"softmax\"", "kind = \"sparsemixer\"", &["sparsemixer"]);
-    check_descriptor("kind = \"grouped\"", "kind = \"latent\"", &["latent"]);
+    check_descriptor("kind = \"grouped\"", "kind = \"linear\"", &["linear"]);
 }
 
 #[test]

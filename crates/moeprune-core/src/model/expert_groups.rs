@@ -1,13 +1,17 @@
 //! What a cut must leave of experts that are routed by groups.
 
-use super::ExpertGroups;
+use super::{ExpertGroups, GroupScore};
 
 impl ExpertGroups {
     /// Experts that each group must keep at least, if `top_k` experts are selected for each token: as
     /// many as make up the score of a group, and so many that the selected groups have `top_k`.
     #[must_use]
     pub fn least_per_group(&self, top_k: usize) -> usize {
-        top_k.div_ceil(self.selected.max(1)).max(2)
+        let scored = match self.score {
+            GroupScore::TopTwo => 2,
+            GroupScore::Max => 1,
+        };
+        top_k.div_ceil(self.selected.max(1)).max(scored)
     }
 
     /// Checks that so many experts of a layer can be routed by these groups.
@@ -58,7 +62,7 @@ impl ExpertGroups {
 mod tests {
     use super::*;
 
-    const V3: ExpertGroups = ExpertGroups { count: 8, selected: 4 };
+    const V3: ExpertGroups = ExpertGroups { count: 8, selected: 4, score: GroupScore::TopTwo };
 
     #[test]
     fn counts() {
@@ -78,7 +82,7 @@ mod tests {
 
     #[test]
     fn kept() {
-        let groups = ExpertGroups { count: 2, selected: 1 };
+        let groups = ExpertGroups { count: 2, selected: 1, score: GroupScore::Max };
         assert_eq!(groups.check_kept(6, &[0, 2, 3, 5]), Ok(()));
         let error = groups.check_kept(6, &[0, 1, 2, 5]).unwrap_err();
         assert!(error.contains("group 0 would keep 3 experts of 3"), "{error}");

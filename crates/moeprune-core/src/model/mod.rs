@@ -11,17 +11,19 @@ mod mlp;
 mod norm;
 mod opaque;
 mod part;
+mod rotary;
 mod router;
 
 use serde::Serialize;
 
 pub use self::{
-    attention::{AttentionSpec, GroupedAttention},
+    attention::{AttentionBiases, AttentionSpec, GroupedAttention, LatentAttention, QueryKeyNorm},
     experts::{MoeInput, MoeSpec, SharedSpec},
     mlp::{Activation, MlpSpec},
     opaque::OpaqueTensor,
     part::{LinearShape, Part},
-    router::{ExpertGroups, OpaqueRouter, RouterSpec, Score, ScoredRouter},
+    rotary::{Llama3Scaling, RotaryScaling, RotarySpec, RotaryStyle, YarnScaling},
+    router::{ExpertGroups, GroupScore, OpaqueRouter, RouterSpec, Score, ScoredRouter},
 };
 use crate::{LinearId, TensorId};
 

@@ -17,7 +17,7 @@ pub enum RouterSpec {
 }
 
 /// A router in four steps: score all experts; add the correction bias, for the selection only;
-/// select the `top_k` highest; weight them by their scores.
+/// select the `top_k` highest, among the best groups if there are groups; weight them by their scores.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct ScoredRouter {
@@ -31,6 +31,8 @@ pub struct ScoredRouter {
     pub groups: Option<ExpertGroups>,
     /// Whether the scores of the selected are divided by their sum.
     pub renormalize: bool,
+    /// What is added to that sum first.
+    pub epsilon: f64,
     /// What the weights are multiplied by.
     pub scale: f64,
     /// Whether the weight of each expert is multiplied by a stored number.
@@ -58,6 +60,19 @@ pub struct ExpertGroups {
     pub count: usize,
     /// How many of them a token's experts may come from.
     pub selected: usize,
+    /// How groups are compared.
+    pub score: GroupScore,
+}
+
+/// What the score of a group of experts is, and what the scores of groups that are not selected become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "a new kind must be answered for everywhere")]
+pub enum GroupScore {
+    /// The sum of its two largest, the correction bias included; minus infinity (DeepSeek-V3).
+    TopTwo,
+    /// Its largest; zero (DeepSeek-V2).
+    Max,
 }
 
 /// The tensors of a router that cannot be run, beside its weight.
@@ -84,19 +99,6 @@ impl RouterSpec {
             Self::Scored(ScoredRouter { score: Score::Sigmoid, .. }) => "sigmoid",
             Self::Scored(ScoredRouter { score: Score::SqrtSoftplus, .. }) => "sqrt_softplus",
             Self::Opaque(_) => "opaque",
-        }
-    }
-
-    /// For a router that is softmax over all experts and the `top_k` largest, and nothing else:
-    /// whether it renormalises.
-    #[must_use]
-    pub fn plain_softmax(&self) -> Option<bool> {
-        match self {
-            Self::Scored(router) => {
-                let renormalize = router.renormalize;
-                (*router == ScoredRouter::softmax(renormalize)).then_some(renormalize)
-            }
-            Self::Opaque(_) => None,
         }
     }
 
@@ -146,6 +148,7 @@ impl ScoredRouter {
             correction_bias: false,
             groups: None,
             renormalize,
+            epsilon: 0.0,
             scale: 1.0,
             expert_scale: false,
         }

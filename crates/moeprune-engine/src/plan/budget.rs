@@ -2,8 +2,7 @@
 
 use moeprune_core::{ExpertBudget, ExpertGroups, ModelSpec};
 
-use super::{BudgetSpread, ExpertRequest};
-use crate::{Error, Remedy};
+use crate::{BudgetSpread, Error, ExpertRequest, Remedy};
 
 /// The budget that a request means for this model, `None` when no expert goes.
 ///
@@ -39,13 +38,9 @@ pub fn expert_budget(
             }
             let keep = left(experts);
             if keep < top_k {
-                let problem = format!(
-                    "removing {} of {experts} experts leaves {keep} in a layer, but every token \
-                     is routed to {top_k}",
-                    request.share,
-                );
-                let at_most = Some((experts - top_k) as f64 / experts as f64);
-                return Err(Error::refused(problem, Remedy::FewerExperts { at_most }));
+                return Err(too_few(request, experts, top_k, || {
+                    format!("leaves {keep} in a layer, but every token is routed to {top_k}")
+                }));
             }
             if let Some(problem) = groups.and_then(|groups| groups.check_count(keep, top_k).err()) {
                 let remedy = Remedy::FewerExperts { at_most: None };
@@ -60,20 +55,27 @@ pub fn expert_budget(
         )),
         BudgetSpread::Global => {
             let total: usize = moe.iter().map(|m| m.experts).sum();
-            let (keep, least) = (left(total), moe.len() * top_k);
-            if keep < least {
-                let problem = format!(
-                    "removing {} of {total} experts leaves {keep} over {} layers, but every layer \
-                     needs {top_k}",
-                    request.share,
-                    moe.len(),
-                );
-                let at_most = Some((total - least) as f64 / total as f64);
-                return Err(Error::refused(problem, Remedy::FewerExperts { at_most }));
+            let (keep, layers) = (left(total), moe.len());
+            if keep < layers * top_k {
+                return Err(too_few(request, total, layers * top_k, || {
+                    format!("leaves {keep} over {layers} layers, but every layer needs {top_k}")
+                }));
             }
             Ok(Some(ExpertBudget::Global { keep, min_per_layer: top_k }))
         }
     }
+}
+
+/// Of `experts` experts, fewer are left than the `least`.
+fn too_few(
+    request: &ExpertRequest,
+    experts: usize,
+    least: usize,
+    leaves: impl FnOnce() -> String,
+) -> Error {
+    let problem = format!("removing {} of {experts} experts {}", request.share, leaves());
+    let at_most = Some((experts - least) as f64 / experts as f64);
+    Error::refused(problem, Remedy::FewerExperts { at_most })
 }
 
 /// The groups by which every layer with experts selects them, if routers do.

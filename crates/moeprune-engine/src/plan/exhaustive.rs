@@ -9,9 +9,9 @@ use moeprune_model::{
 };
 use rayon::prelude::*;
 
-use super::{BudgetSpread, ExpertRequest, Router, budget::expert_budget, ranking::without};
+use super::{Router, budget::expert_budget, ranking::without};
 use crate::{
-    Calibration, Error, Execution, Job, Model, Remedy,
+    BudgetSpread, Calibration, Error, Execution, ExpertRequest, Job, Model, Remedy,
     finite::Finite,
     walk::{Route, walk},
 };
@@ -200,7 +200,7 @@ impl Losses {
         let subsets = subsets(moe.experts, dropped);
         Ok(Self {
             router: Router::read(model, layer)?,
-            gating: Gating::of(moe, layer)?,
+            gating: Gating::load(&Finite(model), model.spec(), layer)?,
             experts: moe.experts,
             losses: vec![0.0; subsets.len()],
             subsets,

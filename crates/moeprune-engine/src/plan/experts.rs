@@ -4,7 +4,6 @@ use moeprune_core::{LayerBehaviour, LayerPlan, Observation};
 use moeprune_model::check_runnable;
 
 use super::{
-    ExpertRequest,
     blocks::Blocks,
     budget::{expert_budget, groups_of},
     exhaustive::drop_least_missed,
@@ -13,7 +12,7 @@ use super::{
     ranking::rank,
     routers,
 };
-use crate::{Calibration, Error, ExpertStage, Job, Remedy};
+use crate::{Calibration, Error, ExpertRequest, ExpertStage, Job, Remedy};
 
 /// What a plan is made from, beside the model: what the expert stage needs
 /// ([`ExpertStage::needs`]) must be there.

@@ -7,12 +7,10 @@ mod expert_layers;
 mod experts;
 mod grouping;
 mod ranking;
-mod request;
 mod survivors;
 
 pub use budget::expert_budget;
 pub use experts::PlanInputs;
-pub use request::{BudgetSpread, ExpertRequest, PruneRequest, WeightTarget};
 pub use survivors::Router;
 pub(crate) use survivors::{check_clusters, check_survivors, choose_survivors_in};
 
@@ -23,7 +21,9 @@ use moeprune_core::{
     Sparsity, UnstructuredPlan, unstructured_ratio,
 };
 
-use crate::{Error, ExpertStage, Job, Model, Pipeline, Progress, Remedy, TOOL};
+use crate::{
+    Error, ExpertStage, Job, Model, Pipeline, Progress, PruneRequest, Remedy, TOOL, WeightTarget,
+};
 
 use self::exhaustive::check_subsets;
 

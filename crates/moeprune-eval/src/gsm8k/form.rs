@@ -91,7 +91,7 @@ const COT_FORM: Form = Form {
     gold: Gold::FinalAnswer,
 };
 
-/// Anything that looks like an amount, wherever it stands.
+/// Anything that looks like an amount, at any position.
 const FLEXIBLE_EXTRACT: &str = r"(-?[$0-9.,]{2,})|(-?[0-9]+)";
 
 impl Form {

@@ -1,4 +1,4 @@
-//! A set of files that is read, wherever it is.
+//! A set of files to read, local or not.
 
 use std::{
     ffi::OsString,
@@ -59,6 +59,11 @@ use crate::{Error, ReadAt};
 /// assert_eq!(files.read(Path::new("config.json"), 100)?.as_deref(), Some(&b"{}"[..]));
 /// # Ok::<(), Error>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a set of files",
+    note = "implement `Files::place`, `open`, `list` and `identity`: what the set is called, a file by its \
+            name, the entries of a folder, and what identifies a file"
+)]
 pub trait Files: fmt::Debug + Send + Sync {
     /// What to call the set in messages: its path as the user wrote it, or its address.
     fn place(&self) -> &Path;
@@ -139,7 +144,7 @@ pub enum FileKind {
     LinkToFolder,
 }
 
-/// A file as it can be told from others without being read.
+/// What distinguishes a file from others without reading it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::exhaustive_structs, reason = "plain data, stored and compared by the caller")]
 pub struct FileIdentity {

@@ -20,7 +20,7 @@ pub enum Access {
     /// the next access to the missing part; no program can turn that into an error message.
     #[default]
     MemoryMap,
-    /// Each tensor is read into memory of its own. A file that is shortened meanwhile is an
+    /// Each range is read into its own memory. A file that is shortened meanwhile is an
     /// ordinary error. For network file systems, and where the memory that is mapped would count
     /// against a limit.
     Read,
@@ -29,7 +29,7 @@ pub enum Access {
 /// The files of a directory.
 ///
 /// A symlink may lead to another place in the directory or into the blobs of the Hugging Face
-/// cache that the directory is part of, nowhere else: a downloaded model must not be able to name
+/// cache that the directory is part of, and to no other: a downloaded model must not be able to name
 /// files of this machine.
 #[derive(Debug, Clone)]
 pub struct LocalFiles {

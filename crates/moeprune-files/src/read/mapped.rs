@@ -21,7 +21,7 @@ pub(super) struct Mapped {
     identity: Identity,
 }
 
-/// A file of which each range is read into memory of its own.
+/// A file of which each range is read into its own memory.
 #[derive(Debug)]
 pub(super) struct Positioned {
     file: File,

@@ -1,4 +1,4 @@
-//! Files to read, wherever they are.
+//! Files to read, local or not.
 
 mod files;
 mod local;

@@ -41,6 +41,10 @@ use std::{borrow::Cow, fmt, fs::File, io, ops::Range};
 /// # Ok::<(), io::Error>(())
 /// ```
 #[expect(clippy::len_without_is_empty, reason = "of a file, whose emptiness interests no caller")]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an open file",
+    note = "implement `ReadAt::len` and `ReadAt::read_at`: the length in bytes, and the bytes of a range"
+)]
 pub trait ReadAt: fmt::Debug + Send + Sync {
     /// Bytes of the file.
     fn len(&self) -> u64;

@@ -84,7 +84,7 @@ fn copy_through_memory(
 
 /// Whether to ask the system for a copy within this file's file system.
 ///
-/// Where the file system has nothing of its own for it, Linux copies page by page into its cache,
+/// Where the file system has no operation for it, Linux copies page by page into its cache,
 /// which is slower than [`copy_through_memory`] (docs/performance.md has measurements: `cp` does
 /// that).
 #[cfg(target_os = "linux")]

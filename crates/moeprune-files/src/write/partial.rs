@@ -26,7 +26,7 @@ const PROCESS: &str = "process ";
 
 const MARKER_LIMIT: u64 = 4096;
 
-/// Something in the making that will bear the name `NAME`: a file or a directory.
+/// An unfinished file or directory that will have the name `NAME`.
 ///
 /// It grows in a hidden sibling of its final place:
 ///
@@ -34,13 +34,13 @@ const MARKER_LIMIT: u64 = 4096;
 /// |---|---|
 /// | `.moeprune-partial` | marks the directory as made here; locked as long as the process lives |
 /// | `output` | what will be published: a file or a directory, made by the user of this type |
-/// | `state/` | whatever is needed to go on after an interruption, and not published |
+/// | `state/` | what is needed to resume after an interruption, and not published |
 ///
-/// [`publish`](Self::publish) makes `output` durable and renames it, so what bears the asked name
+/// [`publish`](Self::publish) makes `output` durable and renames it, so what has that name
 /// is complete. Dropped unpublished, the sibling is removed, or left to be resumed if
 /// [`set_keep`](Self::set_keep) says so; a process that is killed leaves it in any case. The next
 /// [`open`](Self::open) of the same place takes a leftover over, if it carries the marker and
-/// nobody holds its lock.
+/// no process holds its lock.
 #[derive(Debug)]
 pub struct PartialOutput {
     out: PathBuf,
@@ -85,7 +85,7 @@ impl PartialOutput {
     /// As [`open`](Self::open), given the [`real_place`] of `out`.
     fn open_at(out: &Path, place: PathBuf) -> Result<Self, Error> {
         let (Some(parent), Some(name)) = (place.parent(), place.file_name()) else {
-            let reason = "is no place for a file or directory".to_owned();
+            let reason = "is not a usable path for a file or directory: it has no name; choose another place".to_owned();
             return Err(Error::Output { path: out.to_owned(), reason });
         };
         let sibling = parent.join(sibling_name(name));
@@ -98,7 +98,7 @@ impl PartialOutput {
             sibling,
             marker: Some(marker),
             leftover: false,
-            keep: true, // somebody's work, as long as it is not known what is there
+            keep: true, // perhaps unfinished work, as long as it is not known what is there
             published: false,
         };
         if made.out.symlink_metadata().is_ok() {
@@ -120,7 +120,7 @@ impl PartialOutput {
         self.leftover
     }
 
-    /// Deletes what is there, to start anew.
+    /// Deletes what is there, to start again.
     ///
     /// # Errors
     /// If something cannot be deleted.
@@ -143,7 +143,7 @@ impl PartialOutput {
         self.sibling.join(CONTENT)
     }
 
-    /// A directory for whatever is needed to resume. It is deleted by [`publish`](Self::publish).
+    /// A directory for what is needed to resume. It is deleted by [`publish`](Self::publish).
     #[must_use]
     pub fn state(&self) -> &Path {
         &self.state
@@ -200,7 +200,7 @@ impl PartialOutput {
 impl Drop for PartialOutput {
     fn drop(&mut self) {
         if self.published || !self.keep {
-            // Nobody is there to tell; what stays behind looks unfinished all the same.
+            // Nothing can be reported from here; what stays behind looks unfinished all the same.
             drop(remove_sibling(&self.sibling, self.marker.take()));
         }
     }

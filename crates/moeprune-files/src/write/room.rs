@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::Error;
 
-/// Checks that the file system of `dir` has room for `bytes`, of which some may lie in `dir`
+/// Checks that the file system of `dir` has room for `bytes`, of which some may be in `dir`
 /// already. Passes where the system cannot tell.
 pub(super) fn check(dir: &Path, bytes: u64, out: &Path) -> Result<(), Error> {
     let Some((free, taken)) = free_and_taken(dir)? else { return Ok(()) };
@@ -49,7 +49,7 @@ fn free_and_taken(_dir: &Path) -> Result<Option<(u64, u64)>, Error> {
 #[cfg(unix)]
 fn taken(path: &Path) -> Result<u64, Error> {
     use std::{fs, os::unix::fs::MetadataExt};
-    const BLOCK: u64 = 512; // that of st_blocks, whatever the file system's
+    const BLOCK: u64 = 512; // that of st_blocks, on every file system
     let metadata = path.symlink_metadata().map_err(Error::io("inspect", path))?;
     if !metadata.is_dir() {
         return Ok(metadata.blocks() * BLOCK);

@@ -27,7 +27,7 @@ impl Block {
 
 /// A file whose pages are written straight from this process's memory where the system can.
 ///
-/// Whatever is written here must be on the disk in the end, is far longer than what memory could
+/// What is written here must be on the disk in the end, is far longer than what memory could
 /// keep, and is not read again soon: a copy in the system's cache costs time and pushes out what
 /// others would read.
 pub(super) struct Uncached<'a> {
@@ -40,7 +40,7 @@ impl<'a> Uncached<'a> {
         Self { file, works: cfg!(target_os = "linux") }
     }
 
-    /// Writes bytes that lie in memory as [`Block::at`] places them.
+    /// Writes bytes that are in memory as [`Block::at`] places them.
     pub(super) fn write_at(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
         let head = (at.next_multiple_of(PAGE as u64) - at) as usize;
         let (head, rest) = bytes.split_at(head.min(bytes.len()));

@@ -1,9 +1,13 @@
 //! Attention through candle's operations, for devices and for types other than f32.
 
 use candle_core::{Device, Tensor};
-use candle_nn::{ops::softmax_last_dim, rotary_emb::rope};
+use candle_nn::{
+    ops::softmax_last_dim,
+    rotary_emb::{rope, rope_i},
+};
+use moeprune_core::RotaryStyle;
 
-use super::Heads;
+use super::heads::Heads;
 use crate::{
     Error,
     cache::{SequenceCache, Store},
@@ -15,7 +19,7 @@ use crate::{
 /// out.
 pub const DEVICE_QUERIES: usize = 512;
 
-/// As the host's: `qkv` is `[tokens, row_width]`; returns `[tokens, query_width]`.
+/// As the host's: `qkv` is `[tokens, row_width]`; returns `[tokens, output_width]`.
 pub(super) fn attend(
     heads: Heads,
     qkv: &Tensor,
@@ -38,20 +42,15 @@ fn attend_one(
     cache: &mut SequenceCache,
     table: &RotaryTable,
 ) -> Result<Tensor, Error> {
-    let (len, dtype, device) = (qkv.dim(0)?, qkv.dtype(), qkv.device());
-    let (queries, kv) = (heads.query_width(), heads.kv_width());
-    let angles =
-        |values: &[f32]| Tensor::from_slice(values, (len, heads.dim / 2), device)?.to_dtype(dtype);
-    let cos = angles(table.cos(cache.next(), len))?;
-    let sin = angles(table.sin(cache.next(), len))?;
-    let split = |start: usize, width: usize| {
-        let heads_first =
-            qkv.narrow(1, start, width)?.reshape((1, len, width / heads.dim, heads.dim))?;
+    let len = qkv.dim(0)?;
+    let split = |start: usize, width: usize, dim: usize| {
+        let heads_first = qkv.narrow(1, start, width)?.reshape((1, len, width / dim, dim))?;
         heads_first.transpose(1, 2)?.contiguous()
     };
-    let query = rope(&split(0, queries)?, &cos, &sin)?;
-    let key = rope(&split(queries, kv)?, &cos, &sin)?;
-    let value = split(queries + kv, kv)?;
+    let (queries, keys) = (heads.query_width(), heads.key_width());
+    let query = turned(&split(0, queries, heads.dim)?, table, cache.next())?;
+    let key = turned(&split(queries, keys, heads.dim)?, table, cache.next())?;
+    let value = split(queries + keys, heads.value_width(), heads.value_dim)?;
     let (key, value) = match &cache.store {
         Store::Device(keys, values) => {
             (Tensor::cat(&[keys, &key], 2)?, Tensor::cat(&[values, &value], 2)?)
@@ -76,16 +75,38 @@ fn attend_one(
         let weights = shares(heads, scores, count, place)?;
         let values = value.narrow(1, seen.start, seen.len())?;
         let some = weights.matmul(&values)?;
-        mixed.push(some.reshape((heads.kv_heads * heads.group, count, heads.dim))?);
+        mixed.push(some.reshape((heads.kv_heads * heads.group, count, heads.value_dim))?);
     }
     let by_token = Tensor::cat(&mixed, 1)?.transpose(0, 1)?;
-    Ok(by_token.reshape((len, queries))?)
+    Ok(by_token.reshape((len, heads.output_width()))?)
+}
+
+/// Heads `[1, heads, tokens, dim]` with their first dimensions turned; the first token stands at position
+/// `start`.
+fn turned(heads: &Tensor, table: &RotaryTable, start: usize) -> Result<Tensor, Error> {
+    let (dims, dim, len) = (table.dims(), heads.dim(3)?, heads.dim(2)?);
+    if dims == 0 {
+        return Ok(heads.clone());
+    }
+    let angles = |values: &[f32]| {
+        Tensor::from_slice(values, (len, dims / 2), heads.device())?.to_dtype(heads.dtype())
+    };
+    let (cos, sin) = (angles(table.cos(start, len))?, angles(table.sin(start, len))?);
+    let turn = |heads: &Tensor| match table.style() {
+        RotaryStyle::Half => rope(heads, &cos, &sin),
+        RotaryStyle::Pair => rope_i(heads, &cos, &sin),
+    };
+    if dims == dim {
+        return Ok(turn(heads)?);
+    }
+    let first = turn(&heads.narrow(3, 0, dims)?.contiguous()?)?;
+    Ok(Tensor::cat(&[&first, &heads.narrow(3, dims, dim - dims)?], 3)?)
 }
 
 /// Softmax of the scores of `count` queries, `[kv_heads, group · count, keys]`, over the keys that
 /// each sees. The first query stands at key `first` of these.
 fn shares(heads: Heads, scores: Tensor, count: usize, first: usize) -> Result<Tensor, Error> {
-    let (scale, dtype) = (1.0 / (heads.dim as f64).sqrt(), scores.dtype());
+    let (scale, dtype) = (heads.factor / (heads.dim as f64).sqrt(), scores.dtype());
     #[cfg(feature = "cuda")]
     if scores.device().is_cuda() {
         crate::cuda::masked_softmax(&scores, count, first, heads.window, scale)?;

@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::Heads;
+use super::heads::Heads;
 use crate::{
     cache::{HeadCache, SequenceCache, Store},
     exponential::exponentiate,
@@ -24,7 +24,7 @@ struct Task {
     seen: usize,
 }
 
-/// `qkv` is `[tokens, row_width]`; returns `[tokens, query_width]`. Caches grow by `lens`.
+/// `qkv` is `[tokens, row_width]`; returns `[tokens, output_width]`. Caches grow by `lens`.
 pub(super) fn attend(
     heads: Heads,
     qkv: &[f32],
@@ -54,11 +54,11 @@ pub(super) fn attend(
     } else {
         tasks.iter().map(run).collect()
     };
-    let width = heads.group * heads.dim;
-    let mut mixed = vec![0.0; first * heads.query_width()];
+    let width = heads.group * heads.value_dim;
+    let mut mixed = vec![0.0; first * heads.output_width()];
     for (task, block) in tasks.iter().zip(blocks) {
         for (row, values) in task.rows.clone().zip(block.chunks_exact(width)) {
-            let start = row * heads.query_width() + task.kv_head * width;
+            let start = row * heads.output_width() + task.kv_head * width;
             mixed[start..start + width].copy_from_slice(values);
         }
     }
@@ -74,21 +74,21 @@ fn append(heads: Heads, qkv: &[f32], cache: &mut SequenceCache, table: &RotaryTa
     let Store::Host(stores) = &mut cache.store else { return };
     let mut key = vec![0.0; heads.dim];
     for (kv_head, store) in stores.iter_mut().enumerate() {
-        store.reserve(heads.dim, len, len + new);
+        store.reserve((heads.dim, heads.value_dim), len, len + new);
         for (t, row) in qkv.chunks_exact(heads.row_width()).enumerate() {
             let at = heads.query_width() + kv_head * heads.dim;
             table.rotate(position + t, &row[at..at + heads.dim], &mut key);
             for (d, k) in key.iter().enumerate() {
                 store.keys[d * store.capacity + len + t] = *k;
             }
-            let at = at + heads.kv_width();
-            store.values.extend_from_slice(&row[at..at + heads.dim]);
+            let at = heads.query_width() + heads.key_width() + kv_head * heads.value_dim;
+            store.values.extend_from_slice(&row[at..at + heads.value_dim]);
         }
     }
     cache.len += new;
 }
 
-/// The outputs of a block: for each of its rows the group's heads, `group · head_dim`.
+/// The outputs of a block: for each of its rows the group's heads, `group · value_dim`.
 fn block(
     heads: Heads,
     qkv: &[f32],
@@ -98,7 +98,7 @@ fn block(
 ) -> Vec<f32> {
     let Store::Host(stores) = &cache.store else { return Vec::new() };
     let store = &stores[task.kv_head];
-    let (dim, group) = (heads.dim, heads.group);
+    let (dim, value_dim, group) = (heads.dim, heads.value_dim, heads.group);
     let queries = task.rows.len();
     let mut query = vec![0.0; queries * group * dim];
     for (t, row) in task.rows.clone().enumerate() {
@@ -113,7 +113,7 @@ fn block(
     let visible_keys = Rows { values: &store.keys[keys.start..], stride: store.capacity };
     let rows = queries * group;
     let mut scores = product_here(rows, all, dim, Rows::dense(&query, dim), visible_keys);
-    let scale = 1.0 / (dim as f32).sqrt();
+    let scale = 1.0 / (dim as f32).sqrt() * heads.factor as f32;
     let mut totals = Vec::with_capacity(rows);
     for (r, row) in scores.chunks_exact_mut(all).enumerate() {
         let at = task.seen + r / group;
@@ -122,9 +122,10 @@ fn block(
         row[end..].fill(0.0);
         totals.push(exponentiate(&mut row[first..end], scale));
     }
-    let values = Rows::dense(&store.values[keys.start * dim..keys.end * dim], dim);
-    let mut mixed = product_here(rows, dim, all, Rows::dense(&scores, all), values);
-    for (row, total) in mixed.chunks_exact_mut(dim).zip(totals) {
+    let values = &store.values[keys.start * value_dim..keys.end * value_dim];
+    let values = Rows::dense(values, value_dim);
+    let mut mixed = product_here(rows, value_dim, all, Rows::dense(&scores, all), values);
+    for (row, total) in mixed.chunks_exact_mut(value_dim).zip(totals) {
         for m in row {
             *m /= total;
         }

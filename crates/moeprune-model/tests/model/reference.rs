@@ -82,13 +82,12 @@ fn spec(config: &Value) -> ModelSpec {
             residual: arctic.then(|| MlpSpec::gated(number("hidden_size"))),
         })
     };
-    let attention = GroupedAttention {
-        heads: number("num_attention_heads"),
-        kv_heads: number("num_key_value_heads"),
-        head_dim: number("hidden_size") / number("num_attention_heads"),
-        rope_theta: theta.or_else(|| config["rope_parameters"]["rope_theta"].as_f64()).unwrap(),
-        sliding_window: None,
-    };
+    let attention = GroupedAttention::new(
+        number("num_attention_heads"),
+        number("num_key_value_heads"),
+        number("hidden_size") / number("num_attention_heads"),
+        theta.or_else(|| config["rope_parameters"]["rope_theta"].as_f64()).unwrap(),
+    );
     ModelSpec {
         family: config["model_type"].as_str().unwrap().into(),
         hidden: number("hidden_size"),
@@ -98,7 +97,7 @@ fn spec(config: &Value) -> ModelSpec {
         tied_embeddings: false,
         layers: (0..number("num_hidden_layers"))
             .map(|l| LayerSpec {
-                attention: AttentionSpec::Grouped(attention),
+                attention: AttentionSpec::Grouped(attention.clone()),
                 feed_forward: layer(l),
                 other: Vec::new(),
             })

@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Tensor};
 use moeprune_core::{
     Activation, AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerSpec, LayerTensor,
-    LinearId, MlpProjection, MlpSpec, ModelSpec, MoeSpec, OpaqueRouter, RouterSpec, Score,
-    ScoredRouter, SharedSpec, TensorBytes, TensorId,
+    LinearId, MlpProjection, MlpSpec, ModelSpec, MoeSpec, OpaqueRouter, RotarySpec, RouterSpec,
+    SharedSpec, TensorBytes, TensorId,
 };
 use moeprune_model::{
     Compute, Error, GenerationOptions, LanguageModel, Layer, LayerCache, NoSink, check_runnable,
@@ -74,12 +74,16 @@ fn specifications_that_make_no_sense() {
     fn attention(spec: &mut ModelSpec) -> &mut GroupedAttention {
         match &mut spec.layers[0].attention {
             AttentionSpec::Grouped(attention) => attention,
-            AttentionSpec::Opaque(_) => unreachable!(),
+            AttentionSpec::Latent(_) | AttentionSpec::Opaque(_) => unreachable!(),
         }
     }
     check(&|spec| attention(spec).kv_heads = 3, "must be a multiple");
     check(&|spec| attention(spec).kv_heads = 0, "must be a multiple");
-    check(&|spec| attention(spec).head_dim = 5, "the width even");
+    check(&|spec| attention(spec).head_dim = 5, "16 dimensions turn in heads of width 5");
+    check(
+        &|spec| attention(spec).rotary = Some(RotarySpec::plain(1e4, 5)),
+        "the width that turns even",
+    );
     check(&|spec| attention(spec).sliding_window = Some(0), "sliding window");
     check(&|spec| spec.layers.clear(), "no layer 0 in a model of 0");
     let moe = |spec: &mut ModelSpec, experts, top_k| {
@@ -182,32 +186,16 @@ fn kinds_that_cannot_be_run() {
             other => panic!("{other:?}"),
         }
     }
-    let router = |layer: &mut LayerSpec, router| {
-        moe(layer).router = RouterSpec::Scored(router);
-    };
-    let softmax = ScoredRouter::softmax(true);
     let opaque = AttentionSpec::Opaque(Vec::new());
     check(&|layer| layer.attention = opaque.clone(), "attention kind `opaque`");
     check(
         &|layer| moe(layer).router = RouterSpec::Opaque(OpaqueRouter::default()),
         "router kind `opaque`",
     );
-    check(
-        &|layer| router(layer, ScoredRouter { score: Score::Sigmoid, ..softmax }),
-        "router kind `sigmoid`",
-    );
-    check(
-        &|layer| router(layer, ScoredRouter { correction_bias: true, ..softmax }),
-        "router kind `softmax with a correction bias`",
-    );
-    check(
-        &|layer| router(layer, ScoredRouter { scale: 2.5, ..softmax }),
-        "router kind `softmax with a scale`",
-    );
     check(&|layer| moe(layer).expert.gated = false, "expert kind `ungated`");
-    check(&|layer| moe(layer).expert.biases = true, "expert kind `biased`");
     check(&|layer| moe(layer).expert.activation = Activation::Opaque, "expert kind `opaque`");
-    let shared = SharedSpec { mlp: MlpSpec::gated(4), gate: false };
-    check(&|layer| moe(layer).shared.push(shared), "expert kind `shared`");
+    let ungated = MlpSpec { gated: false, ..MlpSpec::gated(4) };
+    let shared = SharedSpec { mlp: ungated, gate: false };
+    check(&|layer| moe(layer).shared.push(shared), "shared expert kind `ungated`");
     assert!(check_runnable(&Checkpoint::open("mixtral").spec).is_ok());
 }

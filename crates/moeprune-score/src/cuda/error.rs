@@ -41,7 +41,7 @@ pub enum Error {
     /// The driver refused or failed.
     #[error("the CUDA driver could not {what}: {source}")]
     Driver {
-        /// What it was asked to do.
+        /// What it was to do.
         what: &'static str,
         /// What it said.
         source: DriverError,

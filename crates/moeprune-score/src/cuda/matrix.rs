@@ -30,12 +30,12 @@ pub(super) fn scoring<'a>(
     }
 }
 
-/// What every kernel that scores is given beside the weights.
+/// What every kernel that scores receives beside the weights.
 #[derive(Debug)]
 pub(super) struct OnDevice {
-    /// One a column.
+    /// One per column.
     pub(super) factors: CudaSlice<f32>,
-    /// One a row, set where a score cannot be ranked.
+    /// One per row, set where a score cannot be ranked.
     pub(super) bad: CudaSlice<u32>,
     pub(super) rows: u32,
     pub(super) cols: u32,
@@ -65,7 +65,7 @@ impl OnDevice {
         Ok(Some(Self { factors, bad, rows, cols }))
     }
 
-    /// Waits for what was asked of `stream` and names the first score that cannot be ranked, as
+    /// Waits for what was queued on `stream` and names the first score that cannot be ranked, as
     /// the CPU does. The kernels leave alone what is around such a score.
     pub(super) fn check(
         &self,

@@ -86,7 +86,7 @@ fn each_row<T: DeviceRepr + ValidAsZeroBits>(
         return Ok(None);
     };
     let mut results =
-        stream.alloc_zeros::<T>(scoring.linear.rows).tried("make room for a number a row")?;
+        stream.alloc_zeros::<T>(scoring.linear.rows).tried("make room for a number per row")?;
     let config = LaunchConfig {
         grid_dim: (matrix.rows.div_ceil(THREADS as u32 / 32), 1, 1),
         block_dim: (THREADS as u32, 1, 1),

@@ -25,8 +25,8 @@ pub struct DevicePruned {
     pub fallback: bool,
 }
 
-/// A matrix that a stream has been asked to prune. Nothing may be made of the matrix before
-/// [`finish`](Self::finish) has been asked.
+/// A matrix whose pruning is queued on a stream. The matrix must not be used before
+/// [`finish`](Self::finish) has returned.
 #[must_use = "scores that cannot be ranked are found by `finish`"]
 pub struct PendingPrune<'a> {
     stream: Arc<CudaStream>,
@@ -43,7 +43,7 @@ impl std::fmt::Debug for PendingPrune<'_> {
 }
 
 impl PendingPrune<'_> {
-    /// Waits for the matrix, which is handed in once more.
+    /// Waits for the matrix, which the caller passes again.
     ///
     /// # Errors
     /// As [`ScoreKernels::prune_matrix`]; no weight of the matrix is then of any use.
@@ -59,7 +59,7 @@ impl ScoreKernels {
     /// Zeroes the weights that matter least, in place: [`prune_matrix`](crate::prune_matrix) for a
     /// matrix on the device, whose bytes are row after row as in a checkpoint.
     ///
-    /// The work goes on `stream`, and is waited for.
+    /// The work runs on `stream`, and is waited for.
     ///
     /// # Errors
     /// As the CPU's, with the same row and column; or if the bytes are not as many as `linear` and
@@ -80,7 +80,7 @@ impl ScoreKernels {
             .finish(&weights.as_view())
     }
 
-    /// Asks `stream` to do what [`prune_matrix`](Self::prune_matrix) does, and does not wait for it
+    /// Queues on `stream` what [`prune_matrix`](Self::prune_matrix) does, without waiting for it
     /// unless the matrix must be left to the CPU.
     ///
     /// # Errors

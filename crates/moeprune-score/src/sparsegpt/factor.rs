@@ -1,6 +1,6 @@
 //! From a Hessian to what the columns are walked by.
 //!
-//! `H⁻¹ = Uᵀ U` is asked for, with `U` upper triangular. With `J` reversing the order, `J H J = L Lᵀ`
+//! Wanted is `H⁻¹ = Uᵀ U`, with `U` upper triangular. With `J` reversing the order, `J H J = L Lᵀ`
 //! gives it as `U = J L⁻¹ J`: one Cholesky and one triangular inverse instead of a Cholesky, a full
 //! inverse and another Cholesky, and fewer roundings. Reversing both the rows and the columns of a
 //! matrix is reversing its values.

@@ -252,7 +252,7 @@ impl Run<'_> {
         let cols = self.linear.cols;
         let width = block.len();
         let upper = &self.factored.upper;
-        // Transposed, so that what changes a column lies in a row.
+        // Transposed, so that what changes a column is in a row.
         let mut turned = vec![0.0; width * width];
         for (j, row) in block.clone().enumerate() {
             for (k, value) in upper[row * cols..][block.clone()].iter().enumerate().skip(j) {

@@ -1,6 +1,6 @@
 //! Walking the columns of a block: a weight that goes is made up for by those right of it.
 //!
-//! Rows are independent of each other. They are turned, 32 at a time, so that they lie side by side
+//! Rows are independent of each other. They are turned, 32 at a time, so that they are side by side
 //! and one instruction works on many; a column is then changed by all errors left of it at once,
 //! in the order they were made.
 

@@ -48,7 +48,7 @@ pub struct Evaluation<'a> {
 #[expect(clippy::exhaustive_enums, reason = "what tasks and perplexity give")]
 pub enum Score {
     /// Answers and how many were right.
-    Answers(moeprune_eval::Report),
+    Answers(moeprune_eval::EvalReport),
     /// Mean negative log-likelihood.
     Perplexity(PerplexityReport),
 }

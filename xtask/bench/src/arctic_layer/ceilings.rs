@@ -1,52 +1,24 @@
 //! What the machine does at most: copies and products of the shapes that pruning runs.
 
-use std::time::Instant;
-
 use candle_core::{Device, Tensor};
 use moeprune_core::{LinearId, MlpProjection, ModelSpec};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{disk, layer::Layer};
+use super::{
+    ceiling::{Ceiling, best},
+    disk,
+    layer::Layer,
+};
 use moeprune::{
     Error, Execution,
     timed::{PartTimes, synchronize},
 };
 
-/// A measurement goes on for so long, and at least three times.
-const SECONDS: f64 = 0.5;
 /// Bytes that are copied at a time.
-#[cfg(feature = "cuda")]
-pub(super) const COPIED_ON_DEVICE: usize = 1 << 30;
 const COPIED: usize = 256 << 20;
 /// Bytes that one thread copies at a time.
 const PIECE: usize = 1 << 20;
-
-/// The best that was seen of something.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Ceiling {
-    pub(super) name: String,
-    /// What was done, in words.
-    pub(super) how: String,
-    /// `B` or `FLOP`.
-    pub(super) unit: &'static str,
-    /// Work of one go.
-    pub(super) work: u64,
-    pub(super) seconds: f64,
-    /// Work a second.
-    pub(super) rate: f64,
-}
-
-impl Ceiling {
-    pub(super) fn bytes(name: &str, how: &str, work: u64, seconds: f64) -> Self {
-        Self::new(name, how, "B", work, seconds)
-    }
-
-    fn new(name: &str, how: &str, unit: &'static str, work: u64, seconds: f64) -> Self {
-        let rate = work as f64 / seconds.max(f64::MIN_POSITIVE);
-        Self { name: name.into(), how: how.into(), unit, work, seconds, rate }
-    }
-}
 
 /// All of a machine, for what `parts` took.
 #[derive(Debug, Clone, Serialize)]
@@ -71,18 +43,22 @@ pub(super) struct Product {
 }
 
 impl Ceilings {
-    pub(super) fn measure(layer: &Layer, parts: &PartTimes, on: &Execution) -> Result<Self, Error> {
+    pub(super) fn measure(
+        layer: &Layer,
+        parts: &PartTimes,
+        execution: &Execution,
+    ) -> Result<Self, Error> {
         let disk_read = disk::read(&layer.files())?;
         let disk_write = disk::write(layer.dir(), layer.bytes())?;
         #[cfg(feature = "cuda")]
-        let links = super::cuda::links(on)?;
+        let links = super::cuda::links(execution)?;
         #[cfg(not(feature = "cuda"))]
         let links: Option<[Ceiling; 3]> = None;
         let (copy, to_device, to_host) = match links {
             Some([copy, up, down]) => (copy, Some(up), Some(down)),
             None => (copy()?, None, None),
         };
-        let products = products(layer, parts, on)?;
+        let products = products(layer, parts, execution)?;
         Ok(Self { copy, to_device, to_host, products, disk_read, disk_write })
     }
 
@@ -106,7 +82,11 @@ fn copy() -> Result<Ceiling, Error> {
 }
 
 /// The shapes that a pass consists of. Linears that read the same are run as one.
-fn products(layer: &Layer, parts: &PartTimes, on: &Execution) -> Result<Vec<Product>, Error> {
+fn products(
+    layer: &Layer,
+    parts: &PartTimes,
+    execution: &Execution,
+) -> Result<Vec<Product>, Error> {
     let spec = layer.checkpoint.spec();
     let tokens = layer.calibration.blocks.tokens();
     let together = parts.micro_batch * layer.calibration.blocks.sequence_len();
@@ -117,9 +97,9 @@ fn products(layer: &Layer, parts: &PartTimes, on: &Execution) -> Result<Vec<Prod
     let mut products = Vec::new();
     for (name, cols, outputs, of_expert) in shapes(spec) {
         let (rows, tokens) = if of_expert { (expert_rows, routed) } else { (trunk_rows, tokens) };
-        let seconds = product(on, rows, cols, outputs)?;
+        let seconds = product(execution, rows, cols, outputs)?;
         let flop = |rows: u64| 2 * rows * (cols * outputs) as u64;
-        let how = format!("[{rows}, {cols}] x [{cols}, {outputs}], {}", on.name());
+        let how = format!("[{rows}, {cols}] x [{cols}, {outputs}], {}", execution.name());
         let ceiling = Ceiling::new(name, &how, "FLOP", flop(rows as u64), seconds);
         products.push(Product { ceiling, in_a_pass: flop(tokens) });
     }
@@ -153,12 +133,17 @@ fn shapes(spec: &ModelSpec) -> Vec<(&'static str, usize, usize, bool)> {
     shapes
 }
 
-fn product(on: &Execution, rows: usize, inputs: usize, outputs: usize) -> Result<f64, Error> {
-    let (device, dtype) = (on.compute().device(), on.compute().dtype());
+fn product(
+    execution: &Execution,
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+) -> Result<f64, Error> {
+    let (device, dtype) = (execution.compute().device(), execution.compute().dtype());
     let random = |(rows, cols)| noise(rows, cols)?.to_dtype(dtype)?.to_device(device);
     let x = random((rows, inputs))?;
-    // Weights lie as they are run: as stored, or on the CPU in f32 the other way round.
-    let weight = match on.compute().holds_stored() {
+    // Weights are laid out as they are run: as stored, or on the CPU in f32 the other way round.
+    let weight = match execution.compute().holds_stored() {
         true => random((outputs, inputs))?.t()?,
         false => random((inputs, outputs))?,
     };
@@ -177,19 +162,6 @@ fn noise(rows: usize, cols: usize) -> candle_core::Result<Tensor> {
     };
     let values: Vec<f32> = (0..rows * cols).map(|_| next()).collect();
     Tensor::from_vec(values, (rows, cols), &Device::Cpu)
-}
-
-/// The fewest seconds of several goes.
-pub(super) fn best(go: &mut dyn FnMut() -> Result<(), Error>) -> Result<f64, Error> {
-    go()?;
-    let (began, mut best, mut goes) = (Instant::now(), f64::INFINITY, 0);
-    while goes < 3 || began.elapsed().as_secs_f64() < SECONDS {
-        let one = Instant::now();
-        go()?;
-        best = best.min(one.elapsed().as_secs_f64());
-        goes += 1;
-    }
-    Ok(best)
 }
 
 #[cfg(test)]

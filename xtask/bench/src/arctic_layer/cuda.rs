@@ -3,15 +3,17 @@
 
 use cudarc::driver::PinnedHostSlice;
 
-use super::ceilings::{COPIED_ON_DEVICE, Ceiling, best};
+use super::ceiling::{Ceiling, best};
 use moeprune::{Error, Execution, timed::synchronize};
 
+/// Bytes that are copied on the device at a time.
+const COPIED_ON_DEVICE: usize = 1 << 30;
 /// Bytes that cross the link at a time.
 const STAGED: usize = 256 << 20;
 
 /// Copies on the device, to it and from it; `None` on the CPU.
-pub(super) fn links(on: &Execution) -> Result<Option<[Ceiling; 3]>, Error> {
-    let device = on.compute().device();
+pub(super) fn links(execution: &Execution) -> Result<Option<[Ceiling; 3]>, Error> {
+    let device = execution.compute().device();
     let Ok(cuda) = device.as_cuda_device() else { return Ok(None) };
     let stream = cuda.cuda_stream();
     let wrap = |error| Error::from(candle_core::Error::wrap(error));
@@ -47,7 +49,7 @@ pub(super) fn links(on: &Execution) -> Result<Option<[Ceiling; 3]>, Error> {
 }
 
 /// The device's own name.
-pub(super) fn name(on: &Execution) -> Option<String> {
-    let device = on.compute().device().as_cuda_device().ok()?;
+pub(super) fn name(execution: &Execution) -> Option<String> {
+    let device = execution.compute().device().as_cuda_device().ok()?;
     device.cuda_stream().context().name().ok()
 }

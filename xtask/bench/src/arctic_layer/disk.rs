@@ -11,7 +11,7 @@ use std::{
 use rayon::prelude::*;
 use rustix::fs::{Advice, OFlags, fadvise, statvfs};
 
-use super::ceilings::Ceiling;
+use super::ceiling::Ceiling;
 use moeprune::Error;
 
 /// Bytes of one request.

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::bail;
 use moeprune_checkpoint::{Access, Checkpoint};
 use moeprune_files::RunFiles;
 use moeprune_synthetic::{
@@ -36,7 +37,7 @@ impl Layer {
         args: &ArcticLayerArgs,
         recipe: &Recipe,
         terminal: &mut Terminal,
-    ) -> Result<Self, Error> {
+    ) -> anyhow::Result<Self> {
         let shape = shape(args)?;
         check_request(shape.spec(), recipe, &Pipeline::from_recipe(recipe)?)?;
         let (dir, temporary) = place(args)?;
@@ -54,11 +55,11 @@ impl Layer {
         }
         let checkpoint = Checkpoint::open_by(&model, None, Access::Read)?;
         if checkpoint.spec() != shape.spec() {
-            return Err(Error::Request(format!(
+            bail!(
                 "{} holds a layer of another size; remove it, choose another --dir, or ask for \
                  the same --experts and --scale",
                 model.display()
-            )));
+            );
         }
         let tokens = dir.join(tokens_name(args));
         if !tokens.exists() {
@@ -77,7 +78,7 @@ impl Layer {
         files.reads(dir.join(tokens_name(args)));
     }
 
-    /// Where the layer and what is made of it lie.
+    /// Where the layer and what is made of it are.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
     }
@@ -105,10 +106,10 @@ fn tokens_name(args: &ArcticLayerArgs) -> String {
     format!("tokens-{}x{}.jsonl", args.samples, args.seq_len)
 }
 
-fn shape(args: &ArcticLayerArgs) -> Result<Shape, Error> {
+fn shape(args: &ArcticLayerArgs) -> Result<Shape, moeprune_synthetic::Error> {
     let reduction =
         Reduction { layers: Some(1), experts: Some(args.experts), vocab: None, scale: args.scale };
-    Ok(Shape::new(Published::Arctic, &reduction)?)
+    Shape::new(Published::Arctic, &reduction)
 }
 
 fn place(args: &ArcticLayerArgs) -> Result<(PathBuf, Option<TempDir>), Error> {

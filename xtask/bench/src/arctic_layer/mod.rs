@@ -2,32 +2,33 @@
 `moeprune-bench arctic-layer`: what this machine makes of a layer of Arctic's size.
 
 A layer of random weights and random calibration tokens are made (`layer`); each step of pruning
-it is timed by itself, then the default pipeline runs over it as it would over a model (`whole`).
+it is timed by itself, then the default pipeline runs over it as it would over a model (`pipeline_bench`).
 What is measured stands beside what the same machine does at most in the same minute: copies,
 products of the same shapes, the disk (`ceilings`), and beside PyTorch where it is installed
-(`peer`).
+(`torch_peer`).
 */
 
+mod ceiling;
 mod ceilings;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod disk;
 mod layer;
 mod outcome;
-mod peer;
+mod pipeline_bench;
 mod projection;
 mod show;
-mod whole;
+mod torch_peer;
 
-pub(crate) use peer::{PEER_SCRIPT, Seconds, Worker, has_torch, processor};
+pub(crate) use torch_peer::{PEER_SCRIPT, Seconds, Worker, has_torch, processor};
 
 use std::path::PathBuf;
 
 use clap::Args;
 use moeprune_files::{OutputKind, RunFiles};
 
-use self::{layer::Layer, outcome::Outcome};
-use moeprune::{Error, FromRecipe, Pipeline, Recipe, recipe::StageChoice};
+use self::{layer::Layer, outcome::Outcome, pipeline_bench::How};
+use moeprune::{FromRecipe, Pipeline, Recipe, recipe::StageChoice};
 use moeprune_cli::{DeviceArgs, Terminal, positive};
 
 /// Prune one decoder layer of Snowflake Arctic: 128 experts, 27.3 GB
@@ -73,13 +74,13 @@ pub(crate) struct ArcticLayerArgs {
 ///
 /// # Errors
 /// If the layer cannot be made or pruned, or the JSON file cannot be written.
-pub(crate) fn measure(args: &ArcticLayerArgs, terminal: &mut Terminal) -> Result<(), Error> {
+pub(crate) fn measure(args: &ArcticLayerArgs, terminal: &mut Terminal) -> anyhow::Result<()> {
     let mut files = RunFiles::new();
     if let Some(dir) = &args.dir {
         Layer::name_files(args, dir, &mut files);
     }
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Bench)?;
-    let on = args.device.open()?;
+    let execution = args.device.open()?;
     let mut recipe = Recipe::arctic();
     recipe.calibration.samples = args.samples;
     recipe.calibration.sequence_len = args.seq_len;
@@ -88,11 +89,12 @@ pub(crate) fn measure(args: &ArcticLayerArgs, terminal: &mut Terminal) -> Result
     moeprune_cli::listen_for_stop();
     let layer = Layer::make(args, &recipe, terminal)?;
     let pipeline = Pipeline::from_recipe(&recipe)?;
-    let outcome = Outcome::measure(args, &layer, &recipe, &pipeline, &on, terminal)?;
+    let how = How { recipe: &recipe, pipeline: &pipeline, execution: &execution };
+    let outcome = Outcome::measure(args, &layer, how, terminal)?;
     let shown = show::show(&outcome);
     if let Some(json) = json {
         let text = moeprune_cli::json(&outcome)?;
         json.write(|file| file.write_all(text.as_bytes()))?;
     }
-    shown
+    Ok(shown?)
 }

@@ -6,12 +6,12 @@ use super::{
     ArcticLayerArgs,
     ceilings::Ceilings,
     layer::Layer,
-    peer::{Peer, processor},
+    pipeline_bench::{self, How, PRUNING, PipelineRun},
     projection::Projection,
-    whole::{self, How, PRUNING, Whole},
+    torch_peer::{TorchPeer, processor},
 };
 use moeprune::{
-    Error, Execution, Job, Pipeline, Recipe, Resume, Run,
+    Execution, Job, Resume, Run,
     recipe::StageChoice,
     timed::{PartTimes, Spent, time_parts},
 };
@@ -32,10 +32,10 @@ pub(super) struct Outcome {
     pub(super) ceilings: Ceilings,
     pub(super) parts: Vec<Part>,
     /// The default pipeline, from disk to disk.
-    pub(super) whole: Whole,
-    pub(super) from_memory: Measured<Whole>,
+    pub(super) whole: PipelineRun,
+    pub(super) from_memory: Measured<PipelineRun>,
     pub(super) targets: Vec<Target>,
-    pub(super) peer: Measured<Peer>,
+    pub(super) peer: Measured<TorchPeer>,
     pub(super) projection: Projection,
 }
 
@@ -80,7 +80,7 @@ pub(super) struct Part {
 pub(super) struct Timed {
     pub(super) work: u64,
     pub(super) seconds: f64,
-    /// Work a second.
+    /// Work per second.
     pub(super) rate: f64,
 }
 
@@ -129,13 +129,12 @@ impl Outcome {
     pub(super) fn measure(
         args: &ArcticLayerArgs,
         layer: &Layer,
-        recipe: &Recipe,
-        pipeline: &Pipeline,
-        on: &Execution,
+        how: How<'_>,
         terminal: &mut Terminal,
-    ) -> Result<Self, Error> {
+    ) -> anyhow::Result<Self> {
+        let How { recipe, pipeline, execution } = how;
         let checkpoint = &layer.checkpoint;
-        let mut job = Job::new(checkpoint, pipeline, on, &mut *terminal);
+        let mut job = Job::new(checkpoint, pipeline, execution, &mut *terminal);
         let plan = moeprune::plan(&mut job, recipe, None)?;
         let ratio = plan.unstructured.as_ref().map_or(0.0, |asked| asked.ratio);
         let ratio = moeprune_core::Sparsity::new(ratio)?;
@@ -144,18 +143,17 @@ impl Outcome {
         let calibration = &layer.calibration;
         let run = Run::claim(&out, checkpoint, Resume::No)?;
         let times = time_parts(&mut job, run, calibration, ratio)?;
-        let ceilings = Ceilings::measure(layer, &times, on)?;
-        let how = How { recipe, pipeline, on };
-        let whole = whole::from_disk(layer, how, terminal)?;
-        let from_memory = whole::from_memory(layer, &args.memory_dir, how, terminal)?;
+        let ceilings = Ceilings::measure(layer, &times, execution)?;
+        let whole = pipeline_bench::from_disk(layer, how, terminal)?;
+        let from_memory = pipeline_bench::from_memory(layer, &args.memory_dir, how, terminal)?;
         let from_memory = Measured::new(from_memory);
-        let peer = Measured::new(Peer::measure(layer, ratio, on, &args.python)?);
+        let peer = Measured::new(TorchPeer::measure(layer, ratio, execution, &args.python)?);
         Ok(Self {
             tool: moeprune::engine::TOOL,
             command: std::env::args().collect(),
-            machine: Machine::of(on),
+            machine: Machine::of(execution),
             layer: LayerFacts::of(args, layer, &times),
-            parts: parts(layer, &times, &whole, on),
+            parts: parts(layer, &times, &whole, execution),
             targets: targets(&times, &ceilings, from_memory.get()),
             projection: Projection::new(recipe, &times, &ceilings)?,
             ceilings,
@@ -167,13 +165,13 @@ impl Outcome {
 }
 
 impl Machine {
-    fn of(on: &Execution) -> Self {
+    fn of(execution: &Execution) -> Self {
         let processor = processor();
         #[cfg(feature = "cuda")]
-        let device_name = super::cuda::name(on).unwrap_or_else(|| processor.clone());
+        let device_name = super::cuda::name(execution).unwrap_or_else(|| processor.clone());
         #[cfg(not(feature = "cuda"))]
         let device_name = processor.clone();
-        Self { device: on.name(), device_name, processor }
+        Self { device: execution.name(), device_name, processor }
     }
 }
 
@@ -194,8 +192,13 @@ impl LayerFacts {
     }
 }
 
-fn parts(layer: &Layer, times: &PartTimes, whole: &Whole, on: &Execution) -> Vec<Part> {
-    let is_device = on.compute().holds_stored();
+fn parts(
+    layer: &Layer,
+    times: &PartTimes,
+    whole: &PipelineRun,
+    execution: &Execution,
+) -> Vec<Part> {
+    let is_device = execution.compute().holds_stored();
     let seconds = whole.seconds_of(PRUNING);
     let outside = layer.checkpoint.weight_bytes() - layer.bytes();
     let kept = whole.bytes_after.saturating_sub(outside);
@@ -222,7 +225,11 @@ fn parts(layer: &Layer, times: &PartTimes, whole: &Whole, on: &Execution) -> Vec
     parts
 }
 
-fn targets(times: &PartTimes, ceilings: &Ceilings, from_memory: Option<&Whole>) -> Vec<Target> {
+fn targets(
+    times: &PartTimes,
+    ceilings: &Ceilings,
+    from_memory: Option<&PipelineRun>,
+) -> Vec<Target> {
     let at_least = |name: &str, got: f64, target: f64| Target {
         name: name.into(),
         got,

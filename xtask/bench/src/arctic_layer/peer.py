@@ -20,7 +20,7 @@ torch.set_num_threads(threads)
 
 
 def settle():
-    """Waits for what a device was asked to do."""
+    """Waits for the work queued on a device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -5,7 +5,7 @@ use moeprune_synthetic::{Published, Reduction, Shape};
 use serde::Serialize;
 
 use super::ceilings::Ceilings;
-use moeprune::{Error, Recipe, timed::PartTimes};
+use moeprune::{Recipe, timed::PartTimes};
 
 /// Stored bytes of a weight.
 const ELEMENT: u64 = 2;
@@ -44,7 +44,7 @@ impl Projection {
         recipe: &Recipe,
         parts: &PartTimes,
         ceilings: &Ceilings,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, moeprune_synthetic::Error> {
         let shape = Shape::new(Published::Arctic, &Reduction::default())?;
         let spec = shape.spec();
         let all = shape.weight_bytes();

@@ -1,10 +1,10 @@
 //! The numbers as tables.
 
 use super::{
-    ceilings::Ceiling,
+    ceiling::Ceiling,
     outcome::{Measured, Outcome, Timed},
+    pipeline_bench::PipelineRun,
     projection::Projection,
-    whole::Whole,
 };
 use moeprune::Error;
 use moeprune_cli::{bytes, seconds, table};
@@ -77,7 +77,7 @@ fn ceilings(outcome: &Outcome) -> Result<(), Error> {
     line!("{}", table(&["ceiling", "rate", "how"], &rows))
 }
 
-fn whole(title: &str, run: &Whole) -> Result<(), Error> {
+fn whole(title: &str, run: &PipelineRun) -> Result<(), Error> {
     let mut rows: Vec<Vec<String>> =
         run.steps.iter().map(|step| vec![step.name.clone(), seconds(step.seconds)]).collect();
     rows.push(vec!["all, durable".into(), seconds(run.seconds)]);

@@ -91,9 +91,9 @@ fn hash(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Needs no CUDA: whoever changes a kernel without making its PTX again hears of it everywhere.
+    /// Needs no CUDA: a kernel that is changed without making its PTX again is noticed everywhere.
     #[test]
-    fn committed_ptx_is_of_the_sources_at_hand() {
+    fn committed_ptx_is_of_the_committed_sources() {
         let all = find().unwrap();
         assert!(all.len() >= 4, "no kernels");
         for kernels in all {

@@ -148,7 +148,7 @@ impl CustomOp1 for Attention {
                 });
                 let (scores, after) = rest.split_at_mut(len * len);
                 rest = after;
-                multiply(scores, len, q, k.t(), self.scale(), Existing::Replace);
+                multiply(scores, len, q.scaled(self.scale()), k.t(), Existing::Replace);
                 for (position, row) in scores.chunks_exact_mut(len).enumerate() {
                     let (seen, future) = row.split_at_mut(position + 1);
                     softmax(seen);
@@ -156,7 +156,7 @@ impl CustomOp1 for Attention {
                 }
                 let target = &mut y[range.start * out_width + head * size..];
                 let scores = Matrix::new(scores, len, len);
-                multiply(target, out_width, scores, v, 1.0, Existing::Replace);
+                multiply(target, out_width, scores, v, Existing::Replace);
             }
         }
         *self.saved.lock().expect("no panic holds this lock") =
@@ -187,16 +187,28 @@ impl CustomOp1 for Attention {
                 let out = &grad[range.start * out_width + head * size..];
                 let out = Matrix::strided(out, len, size, out_width);
                 slopes.resize(len * len, 0.0);
-                multiply(&mut slopes, len, out, v.t(), 1.0, Existing::Replace);
+                multiply(&mut slopes, len, out, v.t(), Existing::Replace);
                 for (slopes, seen) in slopes.chunks_exact_mut(len).zip(seen.chunks_exact(len)) {
                     softmax_backward(slopes, seen);
                 }
                 let seen = Matrix::new(seen, len, len);
                 let slope = Matrix::new(&slopes, len, len);
                 // Several query heads share a key head: its gradients add up.
-                multiply(&mut d_turned[d_v..], width, seen.t(), out, 1.0, Existing::Add);
-                multiply(&mut d_turned[d_q..], width, slope, k, self.scale(), Existing::Replace);
-                multiply(&mut d_turned[d_k..], width, slope.t(), q, self.scale(), Existing::Add);
+                multiply(&mut d_turned[d_v..], width, seen.t(), out, Existing::Add);
+                multiply(
+                    &mut d_turned[d_q..],
+                    width,
+                    slope.scaled(self.scale()),
+                    k,
+                    Existing::Replace,
+                );
+                multiply(
+                    &mut d_turned[d_k..],
+                    width,
+                    slope.t().scaled(self.scale()),
+                    q,
+                    Existing::Add,
+                );
             }
         }
         self.turn_all(&mut d_turned, -1.0);

@@ -47,13 +47,13 @@ impl CustomOp2 for CrossEntropy {
             let rows = targets.len();
             let logits = &mut logits[..rows * vocabulary];
             let block = Matrix::new(block, rows, d);
-            multiply(logits, vocabulary, block, head.t(), 1.0, Existing::Replace);
+            multiply(logits, vocabulary, block, head.t(), Existing::Replace);
             for (row, &target) in logits.chunks_exact_mut(vocabulary).zip(targets) {
                 loss += f64::from(softmax_less_target(row, target as usize, n));
             }
             let slopes = Matrix::new(logits, rows, vocabulary);
-            multiply(d_block, d, slopes, head, 1.0, Existing::Replace);
-            multiply(&mut d_head, d, slopes.t(), block, 1.0, Existing::Add);
+            multiply(d_block, d, slopes, head, Existing::Replace);
+            multiply(&mut d_head, d, slopes.t(), block, Existing::Add);
         }
         *self.gradients.lock().expect("no panic holds this lock") = Some((d_hidden, d_head));
         Ok((CpuStorage::F32(vec![(loss / n as f64) as f32]), ().into()))

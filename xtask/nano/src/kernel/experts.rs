@@ -4,7 +4,7 @@ use super::exponential::sigmoid;
 use super::product::{Existing, Matrix, multiply};
 use super::{read, values};
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
-use std::sync::Mutex;
+use std::{ops::Range, sync::Mutex};
 
 /// Which rows go to which expert, sorted by expert.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub struct Routing {
 }
 
 impl Routing {
-    /// The routing of `chosen`, which holds the experts of each token, `choices` a token.
+    /// The routing of `chosen`, which holds the experts of each token, `choices` per token.
     pub fn new(chosen: &[u32], choices: usize, experts: usize) -> Self {
         let mut starts = vec![0; experts + 1];
         for &expert in chosen {
@@ -51,8 +51,25 @@ impl Routing {
         self.slots[row] as usize / self.choices
     }
 
+    /// For each of these sorted rows, that of its token in `tokens` `[n, d]`.
+    fn gather(&self, tokens: &[f32], range: Range<usize>, d: usize, into: &mut Vec<f32>) {
+        into.clear();
+        for row in range {
+            let token = self.token(row);
+            into.extend_from_slice(&tokens[token * d..(token + 1) * d]);
+        }
+    }
+
+    /// Adds each of these sorted rows to that of its token in `tokens` `[n, d]`.
+    fn scatter(&self, rows: &[f32], range: Range<usize>, d: usize, tokens: &mut [f32]) {
+        for (values, row) in rows.chunks_exact(d).zip(range) {
+            let token = self.token(row);
+            add(&mut tokens[token * d..(token + 1) * d], values);
+        }
+    }
+
     /// The experts that have rows, with the range of those.
-    fn blocks(&self) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> {
+    fn blocks(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
         let ranges = self.starts.windows(2).map(|pair| pair[0]..pair[1]);
         ranges.enumerate().filter(|(_, range)| !range.is_empty())
     }
@@ -61,7 +78,7 @@ impl Routing {
 /// The sum over each token's experts of `share * w2(silu(w1 x) * w3 x)`.
 ///
 /// `x` is `[n, d]`, `shares` `[n, choices]`, and `weights` `[experts, 3, f, d]`: w1, w3 and the transpose
-/// of w2, so that all three lie alike in memory.
+/// of w2, so that all three have the same layout in memory.
 pub fn experts(x: &Tensor, shares: &Tensor, weights: &Tensor, routing: Routing) -> Result<Tensor> {
     let op = Experts { routing, saved: Mutex::new(None) };
     x.apply_op3(shares, weights, op)
@@ -115,10 +132,7 @@ impl CustomOp3 for Experts {
         let weights = values(weights, weights_layout)?;
         let total = self.routing.slots.len();
         let mut rows = Vec::with_capacity(total * d);
-        for row in 0..total {
-            let token = self.routing.token(row);
-            rows.extend_from_slice(&x[token * d..(token + 1) * d]);
-        }
+        self.routing.gather(x, 0..total, d, &mut rows);
         let mut inner = vec![0.0; total * 2 * f];
         let mut y = vec![0.0; n * d];
         let mut gated = Vec::new();
@@ -128,7 +142,7 @@ impl CustomOp3 for Experts {
             let count = range.len();
             let own = Matrix::new(&rows[range.start * d..range.end * d], count, d);
             let block = &mut inner[range.start * 2 * f..range.end * 2 * f];
-            multiply(block, 2 * f, own, expert.up.t(), 1.0, Existing::Replace);
+            multiply(block, 2 * f, own, expert.up.t(), Existing::Replace);
             gated.resize(count * f, 0.0);
             for ((inner, gated), row) in
                 block.chunks_exact(2 * f).zip(gated.chunks_exact_mut(f)).zip(range.clone())
@@ -141,11 +155,8 @@ impl CustomOp3 for Experts {
             }
             out.resize(count * d, 0.0);
             let hidden = Matrix::new(&gated, count, f);
-            multiply(&mut out, d, hidden, expert.down, 1.0, Existing::Replace);
-            for (out, row) in out.chunks_exact(d).zip(range) {
-                let token = self.routing.token(row);
-                add(&mut y[token * d..(token + 1) * d], out);
-            }
+            multiply(&mut out, d, hidden, expert.down, Existing::Replace);
+            self.routing.scatter(&out, range, d, &mut y);
         }
         *self.saved.lock().expect("no panic holds this lock") = Some(Saved { rows, inner });
         Ok((CpuStorage::F32(y), (n, d).into()))
@@ -174,14 +185,10 @@ impl CustomOp3 for Experts {
         for (index, range) in self.routing.blocks() {
             let expert = Expert::of(weights, index, f, d);
             let count = range.len();
-            slopes.clear();
-            for row in range.clone() {
-                let token = self.routing.token(row);
-                slopes.extend_from_slice(&grad[token * d..(token + 1) * d]);
-            }
+            self.routing.gather(grad, range.clone(), d, &mut slopes);
             let slope = Matrix::new(&slopes, count, d);
             d_gated.resize(count * f, 0.0);
-            multiply(&mut d_gated, f, slope, expert.down.t(), 1.0, Existing::Replace);
+            multiply(&mut d_gated, f, slope, expert.down.t(), Existing::Replace);
             gated.resize(count * f, 0.0);
             let block = &mut inner[range.start * 2 * f..range.end * 2 * f];
             for (at, row) in range.clone().enumerate() {
@@ -196,16 +203,13 @@ impl CustomOp3 for Experts {
             let own = &mut d_weights[index * 3 * f * d..(index + 1) * 3 * f * d];
             let (d_up, d_down) = own.split_at_mut(2 * f * d);
             let hidden = Matrix::new(&gated, count, f);
-            multiply(d_down, d, hidden.t(), slope, 1.0, Existing::Replace);
+            multiply(d_down, d, hidden.t(), slope, Existing::Replace);
             let d_inner = Matrix::new(block, count, 2 * f);
             let own_rows = Matrix::new(&rows[range.start * d..range.end * d], count, d);
-            multiply(d_up, d, d_inner.t(), own_rows, 1.0, Existing::Replace);
+            multiply(d_up, d, d_inner.t(), own_rows, Existing::Replace);
             out.resize(count * d, 0.0);
-            multiply(&mut out, d, d_inner, expert.up, 1.0, Existing::Replace);
-            for (out, row) in out.chunks_exact(d).zip(range) {
-                let token = self.routing.token(row);
-                add(&mut dx[token * d..(token + 1) * d], out);
-            }
+            multiply(&mut out, d, d_inner, expert.up, Existing::Replace);
+            self.routing.scatter(&out, range, d, &mut dx);
         }
         Ok((
             Some(Tensor::from_vec(dx, (n, d), &Device::Cpu)?),

@@ -31,7 +31,6 @@ impl CustomOp2 for Linear {
             outputs,
             Matrix::new(values(x, x_layout)?, n, inputs),
             Matrix::new(values(weight, weight_layout)?, outputs, inputs).t(),
-            1.0,
             Existing::Replace,
         );
         Ok((CpuStorage::F32(y), (n, outputs).into()))
@@ -50,10 +49,10 @@ impl CustomOp2 for Linear {
         let grad = Matrix::new(grad.values()?, n, outputs);
         let mut dx = vec![0.0; n * inputs];
         let weights = Matrix::new(weight.values()?, outputs, inputs);
-        multiply(&mut dx, inputs, grad, weights, 1.0, Existing::Replace);
+        multiply(&mut dx, inputs, grad, weights, Existing::Replace);
         let mut dw = vec![0.0; outputs * inputs];
         let inner = Matrix::new(x.values()?, n, inputs);
-        multiply(&mut dw, inputs, grad.t(), inner, 1.0, Existing::Replace);
+        multiply(&mut dw, inputs, grad.t(), inner, Existing::Replace);
         let device = candle_core::Device::Cpu;
         Ok((
             Some(Tensor::from_vec(dx, (n, inputs), &device)?),

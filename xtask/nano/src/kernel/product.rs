@@ -8,6 +8,8 @@ pub(super) struct Matrix<'a> {
     columns: usize,
     row_stride: usize,
     column_stride: usize,
+    /// What its values are multiplied by.
+    scale: f32,
 }
 
 impl<'a> Matrix<'a> {
@@ -24,7 +26,12 @@ impl<'a> Matrix<'a> {
         row_stride: usize,
     ) -> Self {
         assert!(reach(rows, columns, row_stride) <= values.len());
-        Self { values, rows, columns, row_stride, column_stride: 1 }
+        Self { values, rows, columns, row_stride, column_stride: 1, scale: 1.0 }
+    }
+
+    /// The same matrix times `scale`.
+    pub(super) fn scaled(self, scale: f32) -> Self {
+        Self { scale: self.scale * scale, ..self }
     }
 
     /// The transpose, over the same values.
@@ -46,13 +53,12 @@ pub(super) enum Existing {
     Add,
 }
 
-/// `scale * left * right` into the rows of `target`, which begin every `row_stride` values.
+/// `left * right` into the rows of `target`, which begin every `row_stride` values.
 pub(super) fn multiply(
     target: &mut [f32],
     row_stride: usize,
     left: Matrix<'_>,
     right: Matrix<'_>,
-    scale: f32,
     existing: Existing,
 ) {
     assert_eq!(left.columns, right.rows);
@@ -82,7 +88,7 @@ pub(super) fn multiply(
             right.column_stride as isize,
             right.row_stride as isize,
             1.0,
-            scale,
+            left.scale * right.scale,
             false,
             false,
             false,

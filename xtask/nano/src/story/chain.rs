@@ -1,4 +1,4 @@
-//! One to four events that change how many things somebody has.
+//! One to four events that change how many things a person has.
 
 use super::words::{Person, things, two_people};
 use crate::draw::Draw;

@@ -3,7 +3,7 @@
 use crate::draw::Draw;
 use std::fmt;
 
-/// Somebody, with the pronouns that go with the name.
+/// A person, with the pronouns that go with the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Person {
     name: &'static str,

@@ -1,77 +1,14 @@
 //! From router logits to experts.
 
-use std::{iter::Sum, ops::DivAssign};
+mod gating;
+mod real;
+mod rule;
 
-use moeprune_core::MoeSpec;
 use rayon::prelude::*;
 
-use crate::{Error, RoutingChoice, exponential::exponentiate, runnable};
-
-/// From a router's logits to the experts of a token and their weights: softmax over all experts, the
-/// `top_k` largest (the lower index among equals), and, if asked, division by their sum.
-///
-/// Written once, for the forward pass and for what asks how a router would choose without some of its
-/// experts ([`gates_without`](Self::gates_without)).
-#[derive(Debug, Clone, Copy)]
-pub struct Gating {
-    experts: usize,
-    top_k: usize,
-    renormalize: bool,
-}
-
-impl Gating {
-    /// The gating of layer `layer`, whose block of experts is `moe`.
-    ///
-    /// # Errors
-    /// [`Error::Kind`] if routers of this kind cannot be run; [`Error::Spec`] without experts.
-    pub fn of(moe: &MoeSpec, layer: usize) -> Result<Self, Error> {
-        let renormalize = runnable::renormalizes(&moe.router, layer)?;
-        if moe.experts == 0 || moe.top_k == 0 {
-            return Err(Error::Spec(format!(
-                "layer {layer}: {} experts, {} for each token; both must be at least 1",
-                moe.experts, moe.top_k
-            )));
-        }
-        Ok(Self { experts: moe.experts, top_k: moe.top_k, renormalize })
-    }
-
-    /// The weight of each expert for a token with these logits if the experts that are `gone` did not
-    /// exist; 0 of one that is not chosen. In f64: to compare choices, not to run a model.
-    ///
-    /// ```
-    /// use moeprune_core::{MlpSpec, MoeInput, MoeSpec, RouterSpec};
-    /// use moeprune_model::Gating;
-    ///
-    /// let moe = MoeSpec {
-    ///     experts: 3,
-    ///     top_k: 1,
-    ///     router: RouterSpec::softmax(true),
-    ///     expert: MlpSpec::gated(4),
-    ///     shared: Vec::new(),
-    ///     residual: None,
-    ///     input: MoeInput::AfterAttention,
-    /// };
-    /// let gating = Gating::of(&moe, 0)?;
-    /// assert_eq!(gating.gates_without(&[1.0, 3.0, 2.0], &[false; 3]), [0.0, 1.0, 0.0]);
-    /// assert_eq!(gating.gates_without(&[1.0, 3.0, 2.0], &[false, true, false]), [0.0, 0.0, 1.0]);
-    /// # Ok::<(), moeprune_model::Error>(())
-    /// ```
-    #[must_use]
-    pub fn gates_without(&self, logits: &[f64], gone: &[bool]) -> Vec<f64> {
-        let left = logits.iter().zip(gone);
-        // Their share is 0, so where one is chosen for want of others its weight is 0 too.
-        let mut shares: Vec<f64> =
-            left.map(|(&logit, &gone)| if gone { f64::NEG_INFINITY } else { logit }).collect();
-        let top_k = self.top_k.min(shares.len());
-        let (mut indices, mut weights) = (vec![0; top_k], vec![0.0; top_k]);
-        choose(&mut shares, &mut indices, &mut weights, self.renormalize);
-        let mut gates = vec![0.0; logits.len()];
-        for (expert, weight) in indices.into_iter().zip(weights) {
-            gates[expert as usize] = weight;
-        }
-        gates
-    }
-}
+pub use self::gating::Gating;
+pub(crate) use self::rule::Rule;
+use crate::{Error, RoutingChoice};
 
 /// The experts of each token of a call.
 #[derive(Debug)]
@@ -84,11 +21,15 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    /// The choices by logits `[tokens, experts]`, in f32; `layer` is for errors.
-    pub(crate) fn by(gating: Gating, mut logits: Vec<f32>, layer: usize) -> Result<Self, Error> {
-        let Gating { experts, top_k, renormalize } = gating;
+    /// The experts of each token as `rule` says. `logits` is `[tokens, experts]`; `layer` is for errors.
+    pub(crate) fn choose(
+        mut logits: Vec<f32>,
+        rule: &Rule<f32>,
+        layer: usize,
+    ) -> Result<Self, Error> {
+        let experts = rule.experts;
         let tokens = logits.len() / experts.max(1);
-        let top_k = top_k.min(experts);
+        let top_k = rule.top_k.min(experts);
         if let Some(place) = logits.iter().position(|v| !v.is_finite()) {
             let (token, expert, value) = (place / experts, place % experts, logits[place]);
             return Err(Error::NonFiniteRouting { layer, token, expert, value });
@@ -99,7 +40,7 @@ impl Routes {
             let rows = logits.par_chunks_exact_mut(experts).with_min_len(TOKENS_A_THREAD);
             rows.zip(indices.par_chunks_exact_mut(top_k))
                 .zip(weights.par_chunks_exact_mut(top_k))
-                .for_each(|((row, indices), weights)| choose(row, indices, weights, renormalize));
+                .for_each(|((row, indices), weights)| rule.choose(row, &[], indices, weights));
         }
         Ok(Self { experts, tokens, top_k, indices, weights })
     }
@@ -139,53 +80,6 @@ impl Routes {
 /// Tokens below which routing is not worth another thread.
 const TOKENS_A_THREAD: usize = 1024;
 
-/// What routing is computed in.
-trait Real: Copy + PartialOrd + DivAssign + Sum {
-    const LOWEST: Self;
-
-    /// Replaces each logit by its exponential relative to the largest, and returns their sum.
-    fn exponentiate(logits: &mut [Self]) -> Self;
-}
-
-impl Real for f32 {
-    const LOWEST: Self = Self::NEG_INFINITY;
-
-    fn exponentiate(logits: &mut [Self]) -> Self {
-        exponentiate(logits, 1.0)
-    }
-}
-
-impl Real for f64 {
-    const LOWEST: Self = Self::NEG_INFINITY;
-
-    fn exponentiate(logits: &mut [Self]) -> Self {
-        let largest = logits.iter().copied().fold(Self::LOWEST, Self::max);
-        for logit in &mut *logits {
-            *logit = (*logit - largest).exp();
-        }
-        logits.iter().copied().sum()
-    }
-}
-
-/// The experts of one token; its logits are of no use afterwards.
-fn choose<R: Real>(logits: &mut [R], indices: &mut [u32], weights: &mut [R], renormalize: bool) {
-    let all = R::exponentiate(logits);
-    for (index, weight) in indices.iter_mut().zip(&mut *weights) {
-        let mut best = 0;
-        for (expert, value) in logits.iter().enumerate() {
-            if *value > logits[best] {
-                best = expert;
-            }
-        }
-        (*index, *weight) = (best as u32, logits[best]);
-        logits[best] = R::LOWEST;
-    }
-    let total = if renormalize { weights.iter().copied().sum() } else { all };
-    for weight in weights {
-        *weight /= total;
-    }
-}
-
 /// For each expert its tokens, ascending, and their gates.
 #[derive(Debug)]
 pub(crate) struct ExpertTokens {
@@ -216,12 +110,17 @@ impl ExpertTokens {
 
 #[cfg(test)]
 mod tests {
+    use moeprune_core::ScoredRouter;
     use proptest::prelude::*;
 
     use super::*;
 
+    fn softmax(experts: usize, top_k: usize, renormalize: bool) -> Rule<f32> {
+        Rule::new(experts, top_k, ScoredRouter::softmax(renormalize))
+    }
+
     fn route(logits: &[f32], experts: usize, top_k: usize, renormalize: bool) -> Routes {
-        Routes::by(Gating { experts, top_k, renormalize }, logits.to_vec(), 0).unwrap()
+        Routes::choose(logits.to_vec(), &softmax(experts, top_k, renormalize), 0).unwrap()
     }
 
     fn check(logits: &[f32], top_k: usize, renormalize: bool, want: &[(u32, f32)]) {
@@ -248,8 +147,8 @@ mod tests {
     #[test]
     fn a_logit_that_is_not_finite_is_refused() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let gating = Gating { experts: 2, top_k: 1, renormalize: true };
-            let error = Routes::by(gating, vec![0.0, 1.0, 0.5, bad], 3).unwrap_err();
+            let rule = softmax(2, 1, true);
+            let error = Routes::choose(vec![0.0, 1.0, 0.5, bad], &rule, 3).unwrap_err();
             assert!(
                 matches!(error, Error::NonFiniteRouting { layer: 3, token: 1, expert: 1, .. }),
                 "{error}"
@@ -316,27 +215,6 @@ mod tests {
                 routes.indices.iter().zip(&routes.weights).enumerate().map(place).collect();
             want.sort_unstable();
             prop_assert_eq!(seen, want);
-        }
-
-        /// What is asked about fewer experts is what a router of these experts says.
-        #[test]
-        fn gates_without_experts_are_those_of_the_others((logits, experts, k) in logits(), renormalize: bool) {
-            let gating = Gating { experts, top_k: k, renormalize };
-            for row in logits.chunks(experts) {
-                let wide: Vec<f64> = row.iter().copied().map(f64::from).collect();
-                let gone: Vec<bool> = (0..experts).map(|e| e % 3 == 1).collect();
-                let gates = gating.gates_without(&wide, &gone);
-                let left: Vec<usize> = (0..experts).filter(|&e| !gone[e]).collect();
-                let fewer: Vec<f32> = left.iter().map(|&e| row[e]).collect();
-                let routes = route(&fewer, left.len(), k, renormalize);
-                let mut want = vec![0.0; experts];
-                for (&place, &weight) in routes.indices.iter().zip(&routes.weights) {
-                    want[left[place as usize]] = f64::from(weight);
-                }
-                for (gate, want) in gates.iter().zip(&want) {
-                    prop_assert!((gate - want).abs() < 1e-6, "{gates:?} for {want:?}");
-                }
-            }
         }
 
         /// Renormalised weights depend on the chosen logits only, so removing experts that were

@@ -21,7 +21,7 @@ const SPARE: u64 = 2 << 30;
 
 /// What a run took.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Whole {
+pub(super) struct PipelineRun {
     /// Where its files were.
     pub(super) from: String,
     pub(super) steps: Vec<Step>,
@@ -39,7 +39,7 @@ pub(super) struct Step {
     pub(super) seconds: f64,
 }
 
-impl Whole {
+impl PipelineRun {
     pub(super) fn seconds_of(&self, step: &str) -> Option<f64> {
         self.steps.iter().find(|s| s.name == step).map(|s| s.seconds)
     }
@@ -50,7 +50,7 @@ impl Whole {
 pub(super) struct How<'a> {
     pub(super) recipe: &'a Recipe,
     pub(super) pipeline: &'a Pipeline,
-    pub(super) on: &'a Execution,
+    pub(super) execution: &'a Execution,
 }
 
 /// From the disk, files dropped from the system's cache before.
@@ -58,11 +58,11 @@ pub(super) fn from_disk(
     layer: &Layer,
     how: How<'_>,
     terminal: &mut Terminal,
-) -> Result<Whole, Error> {
+) -> Result<PipelineRun, Error> {
     disk::drop_cached(&layer.files())?;
     let out = layer.dir().join(format!("pruned-{}", std::process::id()));
-    let from = "disk, files dropped from the cache before";
-    run(&layer.checkpoint, &out, &layer.tokens, from, how, terminal)
+    let from = "disk, files dropped from the cache before".to_owned();
+    run(&Places { checkpoint: &layer.checkpoint, out, tokens: &layer.tokens, from }, how, terminal)
 }
 
 /// From host memory: the layer is copied to a file system there and pruned to it. An error's text
@@ -72,7 +72,7 @@ pub(super) fn from_memory(
     dir: &Path,
     how: How<'_>,
     terminal: &mut Terminal,
-) -> Result<Result<Whole, String>, Error> {
+) -> Result<Result<PipelineRun, String>, Error> {
     let needed = 2 * layer.checkpoint.weight_bytes() + SPARE;
     let Ok(free) = disk::free(dir) else {
         return Ok(Err(format!("there is no {}; name a folder with --memory-dir", dir.display())));
@@ -94,7 +94,8 @@ pub(super) fn from_memory(
     let checkpoint = Checkpoint::open_by(&model, None, Access::Read)?;
     let out = held.path().join("pruned");
     let from = format!("files in {}", dir.display());
-    run(&checkpoint, &out, &layer.tokens, &from, how, terminal).map(Ok)
+    let places = Places { checkpoint: &checkpoint, out, tokens: &layer.tokens, from };
+    run(&places, how, terminal).map(Ok)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<PathBuf, Error> {
@@ -107,24 +108,27 @@ fn copy(from: &Path, to: &Path) -> Result<PathBuf, Error> {
     Ok(to.to_owned())
 }
 
-fn run(
-    checkpoint: &Checkpoint,
-    out: &Path,
-    tokens: &Path,
-    from: &str,
-    how: How<'_>,
-    terminal: &mut Terminal,
-) -> Result<Whole, Error> {
-    let How { recipe, pipeline, on } = how;
+/// What a run reads and where it writes.
+struct Places<'a> {
+    checkpoint: &'a Checkpoint,
+    out: PathBuf,
+    tokens: &'a Path,
+    /// The same for a reader of the results.
+    from: String,
+}
+
+fn run(places: &Places<'_>, how: How<'_>, terminal: &mut Terminal) -> Result<PipelineRun, Error> {
+    let &Places { checkpoint, ref out, tokens, ref from } = places;
+    let How { recipe, pipeline, execution } = how;
     let began = Instant::now();
     let mut clock = StepClock { terminal, begun: None, steps: Vec::new() };
     let to = OutputPlace { origin: checkpoint, path: out, resume: Resume::No };
-    let mut job = Job::new(checkpoint, pipeline, on, &mut clock);
+    let mut job = Job::new(checkpoint, pipeline, execution, &mut clock);
     let report: Report = moeprune::prune(&mut job, to, tokens, recipe)?;
     let (steps, seconds) = (clock.steps, began.elapsed().as_secs_f64());
     fs::remove_dir_all(out).map_err(|e| Error::io(out, "remove", e))?;
-    Ok(Whole {
-        from: from.to_owned(),
+    Ok(PipelineRun {
+        from: from.clone(),
         steps,
         seconds,
         bytes_before: report.bytes.before,

@@ -1,4 +1,4 @@
-//! Beside us: PyTorch, in a process of its own that holds the same matrix.
+//! Beside us: PyTorch, in another process that holds the same matrix.
 
 use std::{
     fs,
@@ -33,7 +33,7 @@ const PAIRS: usize = 7;
 
 /// Both sides on the same matrix, in turns.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Peer {
+pub(super) struct TorchPeer {
     /// Version and device, as it says itself.
     pub(super) torch: String,
     pub(super) rows: usize,
@@ -46,15 +46,15 @@ pub(super) struct Peer {
     pub(super) masks: String,
 }
 
-impl Peer {
+impl TorchPeer {
     /// Prunes the gate of the layer's first expert; an error's text where torch is not there.
     pub(super) fn measure(
         layer: &Layer,
         ratio: Sparsity,
-        on: &Execution,
+        execution: &Execution,
         python: &Path,
     ) -> Result<Result<Self, String>, Error> {
-        let device = match on.compute().device().location() {
+        let device = match execution.compute().device().location() {
             DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
             _ => "cpu".into(),
         };
@@ -78,9 +78,8 @@ impl Peer {
         // What the published code does with a row's share.
         let weights =
             WeightStage::Scored(Scored { rounding: Rounding::ReferenceFloor, ..Scored::arctic() });
-        let masking =
-            MaskRequest { linear, hessian: None, ratio, weights: &weights, execution: on };
-        let ours = || ours(layer, &dense, &masking, on);
+        let masking = MaskRequest { linear, hessian: None, ratio, weights: &weights, execution };
+        let ours = || ours(layer, &dense, &masking, execution);
         // One of each to warm up.
         ours()?;
         torch.run(PUBLISHED)?;
@@ -143,9 +142,9 @@ fn ours(
     layer: &Layer,
     dense: &TensorBytes<'_>,
     mask: &MaskRequest<'_>,
-    on: &Execution,
+    execution: &Execution,
 ) -> Result<f64, Error> {
-    let compute = on.compute();
+    let compute = execution.compute();
     if !compute.holds_stored() {
         let copy = dense.clone();
         let began = Instant::now();
@@ -185,7 +184,7 @@ pub(crate) fn processor() -> String {
     format!("{}, {cores} logical cores", name.map_or("unknown processor", |(_, name)| name))
 }
 
-/// A process that does as a line of its input says and answers with a line.
+/// A process that does what each line of its input says, and answers with a line.
 #[derive(Debug)]
 pub(crate) struct Worker {
     process: Child,
@@ -240,7 +239,7 @@ impl Worker {
         let numbers = answer.split_once(' ').map(|(wall, cpu)| (wall.parse(), cpu.parse()));
         match numbers {
             Some((Ok(wall), Ok(cpu))) => Ok(Seconds { wall, cpu }),
-            _ => Err(Error::Request(format!("a worker was asked for times and said {answer:?}"))),
+            _ => Err(Error::Request(format!("a worker should say two times and said {answer:?}"))),
         }
     }
 

@@ -1,0 +1,187 @@
+//! `kind = "grouped"`
+
+use moeprune_core::{
+    AttentionBiases, AttentionProjection, GroupedAttention, LayerTensor, LinearId, QueryKeyNorm,
+};
+use serde::Deserialize;
+
+use super::{Conditional, Key, Model, window::WindowForm};
+use crate::{Error, family::rotary::RotaryForm};
+
+/// Grouped-query attention.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GroupedForm {
+    #[serde(default = "heads")]
+    heads: Key<usize>,
+    /// Absent from the config: as many as heads.
+    #[serde(default = "kv_heads")]
+    kv_heads: Key<usize>,
+    /// Absent from the config: hidden / heads.
+    #[serde(default = "head_dim")]
+    head_dim: Key<usize>,
+    rotary: RotaryForm,
+    window: Option<WindowForm>,
+    /// Whether the biases that are named are there; absent: they are.
+    biases: Option<Key<bool>>,
+    /// What the norms of queries and keys are taken over, if they are named.
+    norm: Option<NormForm>,
+    /// Whether they are there; absent: they are.
+    normed: Option<Key<bool>>,
+    /// What queries, keys and values are limited to.
+    clip: Option<Key<f64>>,
+    tensors: Names,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum NormForm {
+    PerHead,
+    FullWidth,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Names {
+    query: String,
+    key: String,
+    value: String,
+    output: String,
+    query_bias: Option<String>,
+    key_bias: Option<String>,
+    value_bias: Option<String>,
+    output_bias: Option<String>,
+    query_norm: Option<String>,
+    key_norm: Option<String>,
+}
+
+pub(super) fn heads() -> Key<usize> {
+    Key::any_of(&["num_attention_heads"])
+}
+
+fn kv_heads() -> Key<usize> {
+    Key::any_of(&["num_key_value_heads"])
+}
+
+fn head_dim() -> Key<usize> {
+    Key::any_of(&["head_dim"])
+}
+
+impl Names {
+    fn input_biases(&self) -> [(LayerTensor, &Option<String>); 3] {
+        use AttentionProjection::{Key, Query, Value};
+        let bias = |p| LayerTensor::Bias(LinearId::Attention(p));
+        [
+            (bias(Query), &self.query_bias),
+            (bias(Key), &self.key_bias),
+            (bias(Value), &self.value_bias),
+        ]
+    }
+
+    fn output_bias(&self) -> [(LayerTensor, &Option<String>); 1] {
+        let output = LinearId::Attention(AttentionProjection::Output);
+        [(LayerTensor::Bias(output), &self.output_bias)]
+    }
+
+    fn norms(&self) -> [(LayerTensor, &Option<String>); 2] {
+        [
+            (GroupedAttention::QUERY_NORM, &self.query_norm),
+            (GroupedAttention::KEY_NORM, &self.key_norm),
+        ]
+    }
+}
+
+impl GroupedForm {
+    pub(super) fn slots(&self) -> impl Iterator<Item = (LayerTensor, &str)> {
+        use AttentionProjection::{Key, Output, Query, Value};
+        let names = &self.tensors;
+        let matrices = [
+            (Query, &names.query),
+            (Key, &names.key),
+            (Value, &names.value),
+            (Output, &names.output),
+        ];
+        let matrices =
+            matrices.map(|(p, name)| (LayerTensor::Linear(LinearId::Attention(p)), name.as_str()));
+        let vectors = names.input_biases().into_iter().chain(names.output_bias());
+        let vectors = vectors.chain(names.norms());
+        matrices.into_iter().chain(vectors.filter_map(|(id, name)| Some((id, name.as_deref()?))))
+    }
+
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let bad = |reason: &str| Err(Error::Descriptor { reason: reason.to_owned() });
+        let given = |tensors: &[(LayerTensor, &Option<String>)]| {
+            tensors.iter().filter(|(_, name)| name.is_some()).count()
+        };
+        if !matches!(given(&self.tensors.input_biases()), 0 | 3) {
+            return bad(
+                "`attention.tensors` must name a bias for query, key and value or for none",
+            );
+        }
+        match (given(&self.tensors.norms()), self.norm) {
+            (0, None) | (2, Some(_)) => Ok(()),
+            _ => bad(
+                "`attention.norm` is needed where query_norm and key_norm are named, and both are",
+            ),
+        }
+    }
+
+    pub(super) fn read(&self, model: Model<'_>) -> Result<Vec<GroupedAttention>, Error> {
+        let config = model.config;
+        let heads = self.heads.needed(config)?;
+        let kv_heads = self.kv_heads.optional(config)?.unwrap_or(heads);
+        if heads % kv_heads != 0 {
+            return Err(config.refuse(format!(
+                "`{}` is {heads}, not a multiple of `{}`, {kv_heads}",
+                self.heads.shown(),
+                self.kv_heads.shown()
+            )));
+        }
+        let head_dim = self.read_head_dim(model, heads)?;
+        let of_tensors = |when: &Option<Key<bool>>, tensors: &[(LayerTensor, &Option<String>)]| {
+            Conditional { when: when.as_ref(), tensors }.are_there(model)
+        };
+        let biases = AttentionBiases {
+            query_key_value: of_tensors(&self.biases, &self.tensors.input_biases())?,
+            output: of_tensors(&self.biases, &self.tensors.output_bias())?,
+        };
+        let is_normed = of_tensors(&self.normed, &self.tensors.norms())?;
+        let norm = self.norm.filter(|_| is_normed).map(|norm| match norm {
+            NormForm::PerHead => QueryKeyNorm::PerHead,
+            NormForm::FullWidth => QueryKeyNorm::FullWidth,
+        });
+        let rotary = Some(self.rotary.read(config, head_dim, model.max_positions)?);
+        let clip = match &self.clip {
+            Some(key) => key.optional(config)?,
+            None => None,
+        };
+        let windows = match &self.window {
+            Some(window) => window.read(model)?,
+            None => vec![None; model.layers],
+        };
+        let of_layer = |sliding_window| GroupedAttention {
+            heads,
+            kv_heads,
+            head_dim,
+            rotary: rotary.clone(),
+            sliding_window,
+            biases,
+            norm,
+            clip,
+        };
+        Ok(windows.into_iter().map(of_layer).collect())
+    }
+
+    fn read_head_dim(&self, model: Model<'_>, heads: usize) -> Result<usize, Error> {
+        let hidden = model.hidden;
+        match self.head_dim.optional(model.config)? {
+            Some(head_dim) => Ok(head_dim),
+            None if hidden.is_multiple_of(heads) => Ok(hidden / heads),
+            None => Err(model.config.refuse(format!(
+                "the width {hidden} does not divide into {heads} heads, and no `{}` says how \
+                 wide a head is",
+                self.head_dim.shown()
+            ))),
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! `[attention.rotary]`, and what configs say of rotary positions.
+//!
+//! There are two dialects. Released files have `rope_theta`, `partial_rotary_factor` and, if angles
+//! are scaled, `rope_scaling` with a `type`; transformers 5 writes all of it into `rope_parameters`
+//! with a `rope_type`. Both are read, mixed too; what they say twice they must say alike.
+
+use moeprune_core::{Llama3Scaling, RotaryScaling, RotarySpec, RotaryStyle, YarnScaling};
+use serde::Deserialize;
+
+use super::key::Key;
+use crate::{
+    Error,
+    config::{Config, ConfigValue, shown},
+};
+
+/// Objects of a config in which a scaling may stand.
+const HOLDERS: [&str; 2] = ["rope_scaling", "rope_parameters"];
+
+/// Keys that are read whatever the scaling, or that change nothing.
+const ALWAYS: [&str; 7] = [
+    "type",
+    "rope_type",
+    "rope_theta",
+    "partial_rotary_factor",
+    "factor",
+    "original_max_position_embeddings",
+    "finetuned",
+];
+
+/// How queries and keys turn.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RotaryForm {
+    /// The base where the config has none; absent: it must have one.
+    theta: Option<f64>,
+    /// The share of a head that turns where the config says none; absent: all of it, always.
+    partial: Option<f64>,
+    /// How many of a head's dimensions turn, if the config says so.
+    dims: Option<Key<usize>>,
+    /// Whether neighbouring dimensions turn together, rather than those half a head apart; absent:
+    /// they do not.
+    pair: Option<Key<bool>>,
+}
+
+/// A number that may be zero.
+#[derive(Debug, Clone, Copy)]
+struct Amount(f64);
+
+impl ConfigValue for Amount {
+    const EXPECTED: &'static str = "a number from 0 up";
+
+    fn from_json(text: &str) -> Option<Self> {
+        let value: f64 = serde_json::from_str(text).ok()?;
+        (value.is_finite() && value >= 0.0).then_some(Self(value))
+    }
+}
+
+impl RotaryForm {
+    /// For heads of which `width` dimensions may turn.
+    pub(crate) fn read(
+        &self,
+        config: &Config,
+        width: usize,
+        max_positions: usize,
+    ) -> Result<RotarySpec, Error> {
+        let theta = Key { default: self.theta, ..everywhere("rope_theta") };
+        let pair = self.pair.as_ref().map_or(Ok(false), |key| key.needed(config))?;
+        Ok(RotarySpec {
+            theta: theta.needed(config)?,
+            dims: self.read_dims(config, width)?,
+            style: if pair { RotaryStyle::Pair } else { RotaryStyle::Half },
+            scaling: read_scaling(config, max_positions)?,
+        })
+    }
+
+    fn read_dims(&self, config: &Config, width: usize) -> Result<usize, Error> {
+        let key = everywhere::<f64>("partial_rotary_factor");
+        let share = key.optional(config)?;
+        if let (None, Some(share)) = (self.partial, share.filter(|share| *share != 1.0)) {
+            return Err(config.refuse(format!(
+                "`{}` is {share}, but heads of this family turn as a whole",
+                key.shown()
+            )));
+        }
+        let by_share = |share: f64| (width as f64 * share) as usize;
+        let said = match &self.dims {
+            Some(dims) => dims.optional(config)?,
+            None => None,
+        };
+        let dims = match (said, share) {
+            (Some(dims), Some(share)) if dims != by_share(share) => {
+                let keys = self.dims.as_ref().map(Key::shown).unwrap_or_default();
+                return Err(config.refuse(format!(
+                    "`{keys}` is {dims}, but `{}` is {share}, which is {} of {width}",
+                    key.shown(),
+                    by_share(share)
+                )));
+            }
+            (Some(dims), _) => dims,
+            (None, share) => by_share(share.or(self.partial).unwrap_or(1.0)),
+        };
+        if dims == 0 || dims > width || !dims.is_multiple_of(2) {
+            return Err(config.refuse(format!(
+                "{dims} of {width} dimensions of a head would turn; expected an even number, at \
+                 most {width}"
+            )));
+        }
+        Ok(dims)
+    }
+}
+
+/// A key that stands alone or in one of the objects.
+fn everywhere<T>(name: &str) -> Key<T> {
+    let mut key = scaled(&[name]);
+    key.keys.insert(0, name.to_owned());
+    key
+}
+
+/// A key of one of the objects.
+fn scaled<T>(names: &[&str]) -> Key<T> {
+    let key = |holder| names.iter().map(move |name| format!("{holder}.{name}"));
+    Key { keys: HOLDERS.into_iter().flat_map(key).collect(), default: None }
+}
+
+fn read_scaling(config: &Config, max_positions: usize) -> Result<RotaryScaling, Error> {
+    let number = |name: &str| scaled::<f64>(&[name]);
+    let kinds = scaled::<String>(&["rope_type", "type"]);
+    let kind = kinds.optional(config)?;
+    let factor = || number("factor").optional(config);
+    let original = || {
+        let said = number("original_max_position_embeddings").optional(config)?;
+        Ok::<_, Error>(said.unwrap_or(max_positions as f64))
+    };
+    match kind.as_deref() {
+        None | Some("default") => {
+            refuse_others(config, kind.as_deref(), &[])?;
+            match factor()? {
+                None | Some(1.0) => Ok(RotaryScaling::None),
+                Some(factor) => Err(config.refuse(format!(
+                    "`{}` is {factor}, but {}; which is meant?",
+                    number("factor").shown(),
+                    of_kind(kind.as_deref())
+                ))),
+            }
+        }
+        Some("linear") => {
+            refuse_others(config, kind.as_deref(), &[])?;
+            match number("factor").needed(config)? {
+                1.0 => Ok(RotaryScaling::None),
+                factor => Ok(RotaryScaling::Linear { factor }),
+            }
+        }
+        Some("llama3") => {
+            refuse_others(config, kind.as_deref(), &["low_freq_factor", "high_freq_factor"])?;
+            let (low, high) = (number("low_freq_factor"), number("high_freq_factor"));
+            let (low, high) = (low.needed(config)?, high.needed(config)?);
+            if low >= high {
+                let reason =
+                    format!("`low_freq_factor` is {low}, not below `high_freq_factor`, {high}");
+                return Err(config.refuse(reason));
+            }
+            let factor = number("factor").needed(config)?;
+            Ok(RotaryScaling::Llama3(Llama3Scaling { factor, low, high, original: original()? }))
+        }
+        Some("yarn") => {
+            let original = original()?;
+            let factor = factor()?.unwrap_or(max_positions as f64 / original);
+            read_yarn(config, factor, original).map(RotaryScaling::Yarn)
+        }
+        Some(other) => Err(config.refuse(format!(
+            "`{}` is `{}`; of scaled rotary embeddings linear, llama3 and yarn are implemented",
+            kinds.found(config)?.unwrap_or_default(),
+            shown(other)
+        ))),
+    }
+}
+
+fn read_yarn(config: &Config, factor: f64, original: f64) -> Result<YarnScaling, Error> {
+    let known =
+        ["beta_fast", "beta_slow", "truncate", "attention_factor", "mscale", "mscale_all_dim"];
+    refuse_others(config, Some("yarn"), &known)?;
+    let number = |name: &str| scaled::<f64>(&[name]).optional(config);
+    let amount = |name: &str| {
+        Ok::<_, Error>(scaled::<Amount>(&[name]).optional(config)?.map(|Amount(value)| value))
+    };
+    Ok(YarnScaling {
+        factor,
+        original,
+        beta_fast: number("beta_fast")?.unwrap_or(32.0),
+        beta_slow: number("beta_slow")?.unwrap_or(1.0),
+        truncate: scaled::<bool>(&["truncate"]).optional(config)?.unwrap_or(true),
+        attention_factor: number("attention_factor")?,
+        mscale: amount("mscale")?,
+        mscale_all_dim: amount("mscale_all_dim")?,
+    })
+}
+
+/// Refuses keys that a scaling of this kind does not have: nothing here knows what they change.
+fn refuse_others(config: &Config, kind: Option<&str>, known: &[&str]) -> Result<(), Error> {
+    for holder in HOLDERS {
+        for key in config.members_of(holder)? {
+            if !ALWAYS.contains(&&*key) && !known.contains(&&*key) {
+                return Err(config.refuse(format!(
+                    "`{holder}.{key}` is not known where {}; it may change the angles, which would \
+                     go unnoticed",
+                    of_kind(kind)
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn of_kind(kind: Option<&str>) -> String {
+    match kind {
+        Some(kind) => format!("`rope_type` is `{kind}`"),
+        None => "there is no `rope_type`".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<RotarySpec, String> {
+        let form = RotaryForm { theta: Some(1e4), partial: Some(1.0), dims: None, pair: None };
+        let config = Config::of_text(Path::new("config.json"), text).expect("is an object");
+        form.read(&config, 64, 4096).map_err(|error| error.to_string())
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: RotarySpec) {
+        assert_eq!(read(text), Ok(expected), "{text}");
+    }
+
+    #[track_caller]
+    fn check_refused(text: &str, expected: &str) {
+        let message = read(text).expect_err(text);
+        assert!(message.contains(expected), "{message}");
+    }
+
+    fn plain(theta: f64, dims: usize) -> RotarySpec {
+        RotarySpec::plain(theta, dims)
+    }
+
+    fn with(scaling: RotaryScaling) -> RotarySpec {
+        RotarySpec { scaling, ..plain(1e4, 64) }
+    }
+
+    #[test]
+    fn spellings_of_no_scaling() {
+        for text in [
+            r#"{}"#,
+            r#"{"rope_scaling": null}"#,
+            r#"{"rope_scaling": {}}"#,
+            r#"{"rope_scaling": {"type": "default"}}"#,
+            r#"{"rope_scaling": {"rope_type": "default", "factor": 1.0}}"#,
+            r#"{"rope_scaling": {"factor": 1}}"#,
+            r#"{"rope_scaling": {"type": "linear", "factor": 1.0}}"#,
+            r#"{"rope_parameters": {"rope_theta": 10000, "rope_type": "default"}}"#,
+            r#"{"rope_theta": 10000, "rope_parameters": {"rope_theta": 10000.0}}"#,
+        ] {
+            check(text, plain(1e4, 64));
+        }
+        check(r#"{"rope_theta": 5e5}"#, plain(5e5, 64));
+        check(r#"{"rope_parameters": {"rope_theta": 7, "type": "default"}}"#, plain(7.0, 64));
+    }
+
+    #[test]
+    fn shares_of_a_head() {
+        check(r#"{"partial_rotary_factor": 0.5}"#, plain(1e4, 32));
+        check(r#"{"rope_parameters": {"partial_rotary_factor": 0.25}}"#, plain(1e4, 16));
+        check_refused(r#"{"partial_rotary_factor": 0.4}"#, "25 of 64 dimensions");
+        check_refused(r#"{"partial_rotary_factor": 1.5}"#, "96 of 64 dimensions");
+    }
+
+    #[test]
+    fn scalings() {
+        check(
+            r#"{"rope_scaling": {"type": "linear", "factor": 4}}"#,
+            with(RotaryScaling::Linear { factor: 4.0 }),
+        );
+        let llama = Llama3Scaling { factor: 8.0, low: 1.0, high: 4.0, original: 4096.0 };
+        check(
+            r#"{"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1,
+                "high_freq_factor": 4}}"#,
+            with(RotaryScaling::Llama3(llama)),
+        );
+        let yarn = YarnScaling {
+            factor: 4.0,
+            original: 1024.0,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            truncate: true,
+            attention_factor: None,
+            mscale: None,
+            mscale_all_dim: None,
+        };
+        for text in [
+            r#"{"rope_scaling": {"type": "yarn", "original_max_position_embeddings": 1024}}"#,
+            r#"{"rope_parameters": {"rope_type": "yarn", "factor": 4,
+                "original_max_position_embeddings": 1024, "rope_theta": 1e4}}"#,
+        ] {
+            check(text, with(RotaryScaling::Yarn(yarn)));
+        }
+        check(
+            r#"{"rope_scaling": {"type": "yarn", "factor": 4, "mscale": 0, "mscale_all_dim": 0.7,
+                "original_max_position_embeddings": 1024, "truncate": false, "beta_fast": 1}}"#,
+            with(RotaryScaling::Yarn(YarnScaling {
+                mscale: Some(0.0),
+                mscale_all_dim: Some(0.7),
+                truncate: false,
+                beta_fast: 1.0,
+                ..yarn
+            })),
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        check_refused(
+            r#"{"rope_scaling": {"type": "dynamic", "alpha": 9}}"#,
+            "`rope_scaling.type` is `dynamic`",
+        );
+        check_refused(r#"{"rope_parameters": {"rope_type": "longrope"}}"#, "`longrope`");
+        check_refused(r#"{"rope_scaling": {"factor": 2}}"#, "there is no `rope_type`");
+        check_refused(r#"{"rope_scaling": {"type": "default", "factor": 2}}"#, "which is meant");
+        check_refused(r#"{"rope_scaling": {"type": "linear"}}"#, "lacks `rope_scaling.factor`");
+        check_refused(
+            r#"{"rope_scaling": {"type": "yarn", "factor": 2, "alpha": 9}}"#,
+            "`rope_scaling.alpha` is not known where `rope_type` is `yarn`",
+        );
+        check_refused(
+            r#"{"rope_scaling": {"mrope_section": [1]}}"#,
+            "`rope_scaling.mrope_section`",
+        );
+        check_refused(
+            r#"{"rope_parameters": {"full_attention": {"rope_theta": 1}}}"#,
+            "`rope_parameters.full_attention`",
+        );
+        check_refused(r#"{"rope_scaling": "yarn"}"#, "`rope_scaling` must be an object");
+        check_refused(
+            r#"{"rope_scaling": {"type": "yarn"}, "rope_parameters": {"rope_type": "default"}}"#,
+            "they mean the same",
+        );
+        check_refused(
+            r#"{"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4,
+                "high_freq_factor": 4}}"#,
+            "not below",
+        );
+    }
+}

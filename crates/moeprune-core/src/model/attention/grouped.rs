@@ -1,0 +1,116 @@
+//! Grouped-query attention.
+
+use serde::Serialize;
+
+use crate::{
+    AttentionProjection, LayerTensor, LinearId, PartName,
+    model::{Part, RotarySpec},
+};
+
+/// Grouped-query attention (Ainslie et al. 2023): query heads share key and value heads in equal
+/// groups. Scores are `query · key / sqrt(head_dim)`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct GroupedAttention {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// How queries and keys turn with the position; `None`: not at all.
+    pub rotary: Option<RotarySpec>,
+    /// Attention looks at most this many positions back, when set.
+    pub sliding_window: Option<usize>,
+    /// Which projections have a bias.
+    pub biases: AttentionBiases,
+    /// RMS norms of queries and keys, before they turn.
+    pub norm: Option<QueryKeyNorm>,
+    /// Queries, keys and values are limited to `-clip..=clip`, after the norm and before they turn.
+    pub clip: Option<f64>,
+}
+
+/// Which projections of grouped-query attention have a bias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct AttentionBiases {
+    /// Query, key and value.
+    pub query_key_value: bool,
+    /// Output.
+    pub output: bool,
+}
+
+/// What a norm of queries and keys is taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "a new kind must be answered for everywhere")]
+pub enum QueryKeyNorm {
+    /// Each head on its own; all of them share one weight, `[head_dim]`.
+    PerHead,
+    /// All heads of a token together, `[heads · head_dim]`.
+    FullWidth,
+}
+
+impl GroupedAttention {
+    /// The weight of the norm of queries.
+    pub const QUERY_NORM: LayerTensor =
+        LayerTensor::Named(PartName::constant("attention.query_norm"));
+    /// The weight of the norm of keys.
+    pub const KEY_NORM: LayerTensor = LayerTensor::Named(PartName::constant("attention.key_norm"));
+
+    /// With plain rotary positions over whole heads of base `theta`, and nothing else.
+    #[must_use]
+    pub fn new(heads: usize, kv_heads: usize, head_dim: usize, theta: f64) -> Self {
+        Self {
+            heads,
+            kv_heads,
+            head_dim,
+            rotary: Some(RotarySpec::plain(theta, head_dim)),
+            sliding_window: None,
+            biases: AttentionBiases::default(),
+            norm: None,
+            clip: None,
+        }
+    }
+
+    /// Width of all queries of a token.
+    #[must_use]
+    pub fn query_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Width of all keys of a token, and of all values.
+    #[must_use]
+    pub fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    pub(super) fn parts(&self, layer: usize, hidden: usize) -> Vec<Part> {
+        use AttentionProjection::{Key, Output, Query, Value};
+        let (query, kv) = (self.query_width(), self.kv_width());
+        let part = |p, rows, cols| Part::linear(layer, LinearId::Attention(p), rows, cols);
+        let vector = |tensor, width| Part::of_layer(layer, tensor, vec![width]);
+        let mut parts = vec![
+            part(Query, query, hidden),
+            part(Key, kv, hidden).reading_with(LinearId::Attention(Query)),
+            part(Value, kv, hidden).reading_with(LinearId::Attention(Query)),
+            part(Output, hidden, query),
+        ];
+        let bias = |p, width| vector(LayerTensor::Bias(LinearId::Attention(p)), width);
+        if self.biases.query_key_value {
+            parts.extend([bias(Query, query), bias(Key, kv), bias(Value, kv)]);
+        }
+        if self.biases.output {
+            parts.push(bias(Output, hidden));
+        }
+        if let Some(norm) = self.norm {
+            let (of_queries, of_keys) = match norm {
+                QueryKeyNorm::PerHead => (self.head_dim, self.head_dim),
+                QueryKeyNorm::FullWidth => (query, kv),
+            };
+            parts.push(vector(Self::QUERY_NORM, of_queries));
+            parts.push(vector(Self::KEY_NORM, of_keys));
+        }
+        parts
+    }
+}

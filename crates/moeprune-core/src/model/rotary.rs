@@ -1,0 +1,180 @@
+//! Rotary positions.
+
+use serde::Serialize;
+
+/// Rotary position embeddings (Su et al. 2021): dimensions of a head turn in pairs by
+/// `position · theta^(−2i / dims)`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct RotarySpec {
+    /// Base of the angles.
+    pub theta: f64,
+    /// How many of a head's first dimensions turn; the others stay. Even.
+    pub dims: usize,
+    /// Which dimensions turn together.
+    pub style: RotaryStyle,
+    /// How the angles were changed for longer sequences.
+    pub scaling: RotaryScaling,
+}
+
+/// Which dimensions turn together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "a new kind must be answered for everywhere")]
+pub enum RotaryStyle {
+    /// `i` and `i + dims / 2`
+    Half,
+    /// `2i` and `2i + 1`
+    Pair,
+}
+
+/// How angles were changed for longer sequences than a model was first trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "a new kind must be answered for everywhere")]
+pub enum RotaryScaling {
+    /// Not at all.
+    None,
+    /// All angles are divided by `factor` (Chen et al. 2023).
+    Linear {
+        /// What they are divided by.
+        factor: f64,
+    },
+    /// By wavelength, as Llama 3.1 does.
+    Llama3(Llama3Scaling),
+    /// By wavelength, as YaRN does.
+    Yarn(YarnScaling),
+}
+
+/// Angles whose wavelength is above `original / low` positions are divided by `factor`, those below
+/// `original / high` stay, those between are blended.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct Llama3Scaling {
+    /// What slow angles are divided by.
+    pub factor: f64,
+    /// Turns within the original length below which an angle is slow.
+    pub low: f64,
+    /// Turns above which it is fast; above `low`.
+    pub high: f64,
+    /// Positions of the first training.
+    pub original: f64,
+}
+
+/// YaRN (Peng et al. 2023, arXiv 2309.00071): as Llama 3.1, but blended linearly over dimensions, and
+/// with larger scores.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct YarnScaling {
+    /// What slow angles are divided by.
+    pub factor: f64,
+    /// Positions of the first training.
+    pub original: f64,
+    /// Turns within the original length above which an angle is fast.
+    pub beta_fast: f64,
+    /// Turns below which it is slow.
+    pub beta_slow: f64,
+    /// Whether the first and last blended dimension are rounded outwards to whole numbers.
+    pub truncate: bool,
+    /// What cosines and sines are multiplied by, if it is said.
+    pub attention_factor: Option<f64>,
+    /// Numerator of that factor in DeepSeek's form.
+    pub mscale: Option<f64>,
+    /// Denominator of it; its square multiplies the scores of latent attention.
+    pub mscale_all_dim: Option<f64>,
+}
+
+impl RotarySpec {
+    /// Half style and unscaled, over `dims` dimensions.
+    #[must_use]
+    pub fn plain(theta: f64, dims: usize) -> Self {
+        Self { theta, dims, style: RotaryStyle::Half, scaling: RotaryScaling::None }
+    }
+
+    /// The angle per position of each pair, `[dims / 2]`.
+    #[must_use]
+    pub fn frequencies(&self) -> Vec<f64> {
+        let plain = |i: usize| self.theta.powf(-2.0 * i as f64 / self.dims as f64);
+        let plain = (0..self.dims / 2).map(plain);
+        match &self.scaling {
+            RotaryScaling::None => plain.collect(),
+            RotaryScaling::Linear { factor } => plain.map(|f| f / factor).collect(),
+            RotaryScaling::Llama3(llama) => plain.map(|f| llama.scaled(f)).collect(),
+            RotaryScaling::Yarn(yarn) => {
+                let slow = yarn.slow_share(self.theta, self.dims);
+                plain.zip(slow).map(|(f, s)| f * (1.0 - s) + f / yarn.factor * s).collect()
+            }
+        }
+    }
+}
+
+impl RotaryScaling {
+    /// What cosines and sines are multiplied by.
+    #[must_use]
+    pub fn attention_factor(&self) -> f64 {
+        match self {
+            Self::Yarn(yarn) => yarn.attention_factor(),
+            Self::None | Self::Linear { .. } | Self::Llama3(_) => 1.0,
+        }
+    }
+
+    /// What the scores of latent attention are multiplied by in addition.
+    #[must_use]
+    pub fn latent_score_factor(&self) -> f64 {
+        match self {
+            Self::Yarn(yarn) => {
+                let all = yarn.mscale_all_dim.filter(|all| *all != 0.0);
+                all.map_or(1.0, |all| yarn.magnitude(all).powi(2))
+            }
+            Self::None | Self::Linear { .. } | Self::Llama3(_) => 1.0,
+        }
+    }
+}
+
+impl Llama3Scaling {
+    fn scaled(&self, frequency: f64) -> f64 {
+        let wavelength = std::f64::consts::TAU / frequency;
+        if wavelength < self.original / self.high {
+            frequency
+        } else if wavelength > self.original / self.low {
+            frequency / self.factor
+        } else {
+            let fast = (self.original / wavelength - self.low) / (self.high - self.low);
+            (1.0 - fast) * frequency / self.factor + fast * frequency
+        }
+    }
+}
+
+impl YarnScaling {
+    /// How far each pair is to be divided by the factor, from 0 to 1.
+    fn slow_share(&self, theta: f64, dims: usize) -> impl Iterator<Item = f64> + use<> {
+        let dim = |turns: f64| {
+            let turns = (self.original / (turns * std::f64::consts::TAU)).ln();
+            dims as f64 * turns / (2.0 * theta.ln())
+        };
+        let (mut low, mut high) = (dim(self.beta_fast), dim(self.beta_slow));
+        if self.truncate {
+            (low, high) = (low.floor(), high.ceil());
+        }
+        let (low, mut high) = (low.max(0.0), high.min(dims as f64 - 1.0));
+        if low == high {
+            high += 0.001;
+        }
+        (0..dims / 2).map(move |i| ((i as f64 - low) / (high - low)).clamp(0.0, 1.0))
+    }
+
+    fn attention_factor(&self) -> f64 {
+        let is_given = |scale: &f64| *scale != 0.0;
+        let (top, bottom) = (self.mscale.filter(is_given), self.mscale_all_dim.filter(is_given));
+        match (self.attention_factor, top, bottom) {
+            (Some(said), _, _) => said,
+            (None, Some(top), Some(bottom)) => self.magnitude(top) / self.magnitude(bottom),
+            (None, _, _) => self.magnitude(1.0),
+        }
+    }
+
+    /// `0.1 · scale · ln factor + 1`, or 1 for a factor that shortens.
+    fn magnitude(&self, scale: f64) -> f64 {
+        if self.factor <= 1.0 { 1.0 } else { 0.1 * scale * self.factor.ln() + 1.0 }
+    }
+}

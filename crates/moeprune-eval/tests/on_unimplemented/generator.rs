@@ -1,0 +1,7 @@
+use moeprune_eval::Generator;
+
+struct Custom;
+
+fn main() {
+    let _: Box<dyn Generator> = Box::new(Custom);
+}

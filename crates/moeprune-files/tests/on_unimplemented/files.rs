@@ -1,0 +1,7 @@
+use moeprune_files::Files;
+
+struct Custom;
+
+fn main() {
+    let _: Box<dyn Files> = Box::new(Custom);
+}

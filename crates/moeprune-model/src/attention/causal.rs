@@ -1,0 +1,156 @@
+//! From queries, keys and values to what attention gives, whatever they were made of.
+
+use candle_core::{Device, Tensor};
+
+use super::{device, heads::Heads, host};
+use crate::{
+    Error,
+    cache::SequenceCache,
+    ops::{self, is_host},
+    rotary::Rotary,
+};
+
+/// `qkv` holds queries, keys and values of `lens[i]` tokens of sequence `i`, one sequence after the
+/// other, `[tokens, row_width]`; each continues what its cache holds, and is added to it. Returns
+/// `[tokens, output_width]`. Queries and keys are turned here.
+pub(super) fn attend(
+    heads: Heads,
+    qkv: &Tensor,
+    lens: &[usize],
+    caches: &mut [SequenceCache],
+    rotary: &Rotary,
+) -> Result<Tensor, Error> {
+    let last = caches.iter().zip(lens).map(|(c, len)| c.next() + len).max().unwrap_or(0);
+    let table = rotary.table(last);
+    if !is_host(qkv) {
+        return device::attend(heads, qkv, lens, caches, &table);
+    }
+    let mixed = ops::with_slice(qkv, |qkv| host::attend(heads, qkv, lens, caches, &table))?;
+    Ok(Tensor::from_vec(mixed, (qkv.dim(0)?, heads.output_width()), &Device::Cpu)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+    use moeprune_core::{RotarySpec, RotaryStyle};
+
+    use super::*;
+
+    fn noise(len: usize) -> Vec<f32> {
+        let mut state = 17_u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 4_194_304.0 - 2.0
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    /// One query head at a time, from the formula, in f64.
+    fn by_definition(heads: Heads, qkv: &[f32], rotary: &Rotary, first: usize) -> Vec<f64> {
+        let tokens = qkv.len() / heads.row_width();
+        let table = rotary.table(first + tokens);
+        let row = |t: usize, offset: usize| &qkv[t * heads.row_width() + offset..];
+        let head = |t: usize, offset: usize| {
+            let mut turned = vec![0.0; heads.dim];
+            table.rotate(first + t, &row(t, offset)[..heads.dim], &mut turned);
+            turned.into_iter().map(f64::from).collect::<Vec<_>>()
+        };
+        let values = heads.query_width() + heads.key_width();
+        let mut out = Vec::new();
+        for t in 0..tokens {
+            for h in 0..heads.kv_heads * heads.group {
+                let kv = h / heads.group;
+                let query = head(t, h * heads.dim);
+                let seen = heads.first_visible(t)..t + 1;
+                let score = |s: usize| {
+                    let key = head(s, heads.query_width() + kv * heads.dim);
+                    let dot: f64 = query.iter().zip(&key).map(|(q, k)| q * k).sum();
+                    (heads.factor * dot / (heads.dim as f64).sqrt()).exp()
+                };
+                let scores: Vec<f64> = seen.clone().map(score).collect();
+                let total: f64 = scores.iter().sum();
+                let mut mixed = vec![0.0; heads.value_dim];
+                for (s, p) in seen.zip(scores) {
+                    let value = row(s, values + kv * heads.value_dim);
+                    for (m, v) in mixed.iter_mut().zip(value) {
+                        *m += p / total * f64::from(*v);
+                    }
+                }
+                out.extend(mixed);
+            }
+        }
+        out
+    }
+
+    fn check(kv_heads: usize, group: usize, window: Option<usize>, tokens: usize, calls: &[usize]) {
+        let heads = Heads { kv_heads, group, dim: 8, value_dim: 8, window, factor: 1.0 };
+        check_heads(heads, &RotarySpec::plain(100.0, 8), tokens, calls);
+    }
+
+    fn check_heads(heads: Heads, rotary: &RotarySpec, tokens: usize, calls: &[usize]) {
+        let rotary = Rotary::new(Some(rotary));
+        let qkv = noise(tokens * heads.row_width());
+        let first = 3;
+        let want = by_definition(heads, &qkv, &rotary, first);
+        let table = rotary.table(first + tokens);
+        let mut host_caches = [SequenceCache::starting_at(first)];
+        let mut device_caches = [SequenceCache::starting_at(first)];
+        let (mut on_host, mut on_device) = (Vec::new(), Vec::new());
+        let mut start = 0;
+        for &len in calls {
+            let rows = &qkv[start * heads.row_width()..][..len * heads.row_width()];
+            on_host.extend(host::attend(heads, rows, &[len], &mut host_caches, &table));
+            let rows = Tensor::from_slice(rows, (len, heads.row_width()), &Device::Cpu).unwrap();
+            let rows = rows.to_dtype(DType::F64).unwrap();
+            let mixed = device::attend(heads, &rows, &[len], &mut device_caches, &table).unwrap();
+            on_device.extend(ops::to_vec(&mixed).unwrap());
+            start += len;
+        }
+        assert_eq!(start, tokens);
+        assert_eq!((host_caches[0].len, device_caches[0].len), (tokens, tokens));
+        for (name, got) in [("host", on_host), ("device", on_device)] {
+            assert_eq!(got.len(), want.len());
+            for (i, (g, w)) in got.iter().zip(&want).enumerate() {
+                assert!((f64::from(*g) - w).abs() < 2e-5, "{name} {i}: {g} {w}");
+            }
+        }
+    }
+
+    #[test]
+    fn equals_the_definition() {
+        check(1, 1, None, 1, &[1]);
+        check(1, 1, None, 5, &[5]);
+        check(2, 3, None, 7, &[7]);
+        // More than one block of queries.
+        check(2, 2, None, 150, &[150]);
+        // On devices too, and the last one not full.
+        check(1, 2, None, 1100, &[1100]);
+    }
+
+    #[test]
+    fn equals_the_definition_with_a_cache() {
+        check(2, 2, None, 6, &[1, 1, 1, 1, 1, 1]);
+        check(1, 4, None, 100, &[90, 1, 9]);
+        check(3, 1, None, 9, &[4, 5]);
+    }
+
+    #[test]
+    fn equals_the_definition_with_other_values() {
+        let plain = RotarySpec::plain(100.0, 4);
+        let pairs = RotarySpec { style: RotaryStyle::Pair, ..RotarySpec::plain(100.0, 6) };
+        for (value_dim, factor) in [(5, 1.0), (11, 1.7)] {
+            let heads = Heads { kv_heads: 3, group: 1, dim: 8, value_dim, window: None, factor };
+            check_heads(heads, &plain, 9, &[9]);
+            check_heads(heads, &pairs, 80, &[70, 1, 9]);
+        }
+    }
+
+    #[test]
+    fn equals_the_definition_with_a_window() {
+        check(2, 2, Some(1), 5, &[5]);
+        check(2, 2, Some(3), 150, &[150]);
+        check(1, 2, Some(70), 150, &[100, 1, 49]);
+        check(2, 1, Some(300), 1100, &[700, 400]);
+        check(1, 2, Some(1000), 20, &[20]);
+    }
+}

@@ -1,0 +1,46 @@
+//! The shape of attention once there are queries, keys and values.
+
+/// The shape of attention: `softmax(q · kᵀ · factor / sqrt(dim)) · v` for each query head, causal.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heads {
+    pub(super) kv_heads: usize,
+    /// Query heads to a key-value head.
+    pub(super) group: usize,
+    /// Width of a head of queries and keys.
+    pub(super) dim: usize,
+    /// Width of a head of values.
+    pub(super) value_dim: usize,
+    /// A query sees this many positions, its own the last of them.
+    pub(super) window: Option<usize>,
+    /// What scores are multiplied by, beside `1 / sqrt(dim)`.
+    pub(super) factor: f64,
+}
+
+impl Heads {
+    pub(super) fn query_width(self) -> usize {
+        self.kv_heads * self.group * self.dim
+    }
+
+    pub(super) fn key_width(self) -> usize {
+        self.kv_heads * self.dim
+    }
+
+    pub(super) fn value_width(self) -> usize {
+        self.kv_heads * self.value_dim
+    }
+
+    /// Width of a row of queries, keys and values.
+    pub(super) fn row_width(self) -> usize {
+        self.query_width() + self.key_width() + self.value_width()
+    }
+
+    /// Width of what the query heads put out together.
+    pub(super) fn output_width(self) -> usize {
+        self.kv_heads * self.group * self.value_dim
+    }
+
+    /// First key that the query at key index `query` sees.
+    pub(super) fn first_visible(self, query: usize) -> usize {
+        self.window.map_or(0, |window| (query + 1).saturating_sub(window))
+    }
+}

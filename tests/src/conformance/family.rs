@@ -1,0 +1,282 @@
+//! What it takes to say that a family is known: values that public code computed.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use candle_core::DType;
+use moeprune::{
+    Execution, FromRecipe as _, Inputs, Job, Pipeline, Recipe, Resume, Run, Silent, apply,
+    checkpoint::verify,
+};
+use moeprune_checkpoint::Checkpoint;
+use moeprune_core::{Dtype, LayerPlan, ModelSpec, Partition, Plan, Survivor, SurvivorReason};
+use moeprune_model::{
+    ActivationSink, Compute, Embedding, Error, GenerationOptions, Head, LanguageModel, Layer,
+    RoutingChoice,
+};
+use safetensors::SafeTensors;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+/// How far values may be from the reference's, which is computed in f32.
+const TOLERANCE: f32 = 1e-4;
+
+/// The two spellings of a config: what a newer library writes, and what was released.
+const DIALECTS: [&str; 2] = ["config.json", "config.hub.json"];
+
+/// Holds a family to a checkpoint of it, with values that public code computed beside it, in both
+/// dialects of its config:
+///
+/// * `ref.safetensors`: `input_ids`, `logits`, `hidden.{layer}`, the experts that each router chose
+///   (`router.{layer}.idx`), with a greedy continuation where there is one (`greedy`), and the logits
+///   with some experts removed (`pruned.logits`, `pruned.kept.{layer}`);
+/// * `pruned.json`, if there is one: what `config.json` says then, and each tensor's type, shape and
+///   hash. Layers behind the decoder's last are not in it.
+///
+/// # Panics
+/// With the first difference.
+pub fn check(folder: &Path) {
+    check_running(folder);
+    for dialect in DIALECTS {
+        let scratch = tempfile::tempdir().expect("a place for the model");
+        let source = in_dialect(folder, dialect, scratch.path());
+        check_pruning(folder, &source, dialect, scratch.path());
+    }
+}
+
+/// As [`check`] without the pruned model: for families whose experts cannot be removed yet.
+///
+/// # Panics
+/// With the first difference.
+pub fn check_running(folder: &Path) {
+    let mut specs = Vec::new();
+    for dialect in DIALECTS {
+        let scratch = tempfile::tempdir().expect("a place for the model");
+        let source = in_dialect(folder, dialect, scratch.path());
+        assert!(source.summary().parameters.all > 0, "it can be inspected");
+        // In f32 the CPU's own code runs, in f64 the code that devices use.
+        for dtype in [DType::F32, DType::F64] {
+            check_forward(&source, &Expected::read(folder), &Compute::cpu_in(dtype));
+        }
+        // Not every dialect says how many layers there are behind the decoder's last.
+        specs.push(ModelSpec { extra: None, ..source.spec().clone() });
+    }
+    assert_eq!(specs[0], specs[1], "the two dialects say different things");
+}
+
+/// The model with one of its configs, in a place of its own.
+fn in_dialect(folder: &Path, dialect: &str, scratch: &Path) -> Checkpoint {
+    let model = scratch.join("model");
+    fs::create_dir(&model).expect("a folder");
+    for entry in fs::read_dir(folder).expect("the fixture can be listed") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a plain name");
+        if !["config.json", "config.hub.json", "ref.safetensors", "pruned.json"].contains(&name) {
+            fs::copy(&path, model.join(name)).expect("can be copied");
+        }
+    }
+    fs::copy(folder.join(dialect), model.join("config.json")).expect("there is such a config");
+    open(&model)
+}
+
+fn open(model: &Path) -> Checkpoint {
+    Checkpoint::open(model).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[derive(Default)]
+struct Chosen(Vec<u32>);
+
+impl ActivationSink for Chosen {
+    fn routing(&mut self, choice: &RoutingChoice<'_>) -> Result<(), Error> {
+        self.0.extend(choice.indices);
+        Ok(())
+    }
+}
+
+fn check_forward(source: &Checkpoint, expected: &Expected, compute: &Compute) {
+    let spec = source.spec();
+    let ids = expected.token_rows("input_ids");
+    let shape = (ids.len(), ids[0].len(), spec.hidden);
+    let embedding = Embedding::load(source, spec, compute).expect("the embedding is read");
+    let hidden = embedding.embed(&ids.concat()).expect("tokens are known");
+    let mut hidden = hidden.reshape(shape).expect("has that shape");
+    for layer in 0..spec.layers.len() {
+        assert_close(&format!("hidden.{layer}"), &floats(&hidden), expected);
+        let mut chosen = Chosen::default();
+        let loaded = Layer::load(source, spec, layer, compute).unwrap_or_else(|e| panic!("{e}"));
+        hidden = loaded.forward(&hidden, 0, None, &mut chosen).expect("the layer runs");
+        let experts = expected.integers(&format!("router.{layer}.idx")).unwrap_or_default();
+        assert_eq!(chosen.0, experts, "experts chosen in layer {layer}");
+    }
+    let head = Head::load(source, spec, compute).expect("the head is read");
+    let last = head.norm(&hidden).expect("the last norm");
+    assert_close(&format!("hidden.{}", spec.layers.len()), &floats(&last), expected);
+    assert_close("logits", &floats(&head.logits(&hidden).expect("logits")), expected);
+
+    if expected.integers("greedy").is_some() {
+        let continued = expected.token_rows("greedy");
+        let max_new_tokens = continued[0].len();
+        let options = GenerationOptions { max_new_tokens, ..GenerationOptions::default() };
+        let model = LanguageModel::load(source, spec, compute).expect("the model is read");
+        let got = model.generate(&ids, &options, &mut |_, _| false).expect("it generates");
+        assert_eq!(got, continued, "greedy tokens");
+    }
+}
+
+fn check_pruning(folder: &Path, source: &Checkpoint, dialect: &str, scratch: &Path) {
+    let expected = Expected::read(folder);
+    let plan = plan_that_keeps(source, &expected);
+    let out = scratch.join("out");
+    let pipeline = Pipeline::from_recipe(&Recipe::arctic()).expect("a built-in recipe");
+    let run = Run::claim(&out, source, Resume::No).expect("a free place");
+    let (cpu, mut silent) = (Execution::cpu(), Silent);
+    let mut job = Job::new(source, &pipeline, &cpu, &mut silent);
+    apply(&mut job, run, &plan, Inputs::None).unwrap_or_else(|error| panic!("{error}"));
+
+    let pruned = open(&out);
+    let report = verify(&out, source, Some(&plan)).expect("the result can be verified");
+    assert!(report.passed(), "{:?}", report.failures().collect::<Vec<_>>());
+    let model = LanguageModel::load(&pruned, pruned.spec(), &Compute::cpu()).expect("it runs");
+    let logits = model.logits(&expected.token_rows("input_ids")).expect("it runs");
+    let logits: Vec<f32> = logits.iter().flat_map(floats).collect();
+    assert_close("pruned.logits", &logits, &expected);
+    let written = folder.join("pruned.json");
+    if written.exists() {
+        check_written(&pruned, source, dialect, &written);
+    }
+}
+
+/// A plan by which the experts go that the reference went without.
+fn plan_that_keeps(source: &Checkpoint, expected: &Expected) -> Plan {
+    let mut layers = Vec::new();
+    for (layer, spec) in source.spec().layers.iter().enumerate() {
+        let Some(moe) = spec.moe() else { continue };
+        let kept = expected.integers(&format!("pruned.kept.{layer}")).expect("some are kept");
+        let kept: Vec<usize> = kept.into_iter().map(|expert| expert as usize).collect();
+        let survivor = |&expert: &usize| Survivor::kept(expert, SurvivorReason::Salient);
+        let groups = (0..moe.experts).map(|expert| vec![expert]).collect();
+        layers.push(LayerPlan {
+            layer,
+            experts_before: moe.experts,
+            clusters: Partition::new(moe.experts, groups).expect("each expert alone"),
+            survivors: kept.iter().map(survivor).collect(),
+            dropped: (0..moe.experts).filter(|expert| !kept.contains(expert)).collect(),
+            tokens: Vec::new(),
+        });
+    }
+    Plan {
+        format: 1,
+        tool: String::new(),
+        model_fingerprint: source.fingerprint().expect("routers can be read"),
+        observation_sha256: None,
+        corpora: Vec::new(),
+        recipe: serde_json::to_value(Recipe::arctic()).expect("a recipe is JSON"),
+        unstructured: None,
+        layers,
+    }
+}
+
+/// What the pruned files must hold.
+#[derive(Deserialize)]
+struct Written {
+    #[serde(flatten)]
+    configs: BTreeMap<String, serde_json::Value>,
+    /// Type, shape, and the first sixteen digits of the hash.
+    sha256_16: BTreeMap<String, (String, Vec<usize>, String)>,
+}
+
+fn check_written(pruned: &Checkpoint, source: &Checkpoint, dialect: &str, written: &Path) {
+    let written: Written = read_json(written);
+    let config = |text: &str| serde_json::from_str::<BTreeMap<String, serde_json::Value>>(text);
+    let mut expected = config(source.config_text()).expect("a config is JSON");
+    let changes: BTreeMap<String, serde_json::Value> =
+        serde_json::from_value(written.configs[dialect].clone()).expect("keys and values");
+    expected.extend(changes);
+    assert_eq!(config(pruned.config_text()).expect("a config is JSON"), expected);
+
+    let mut left: Vec<&String> = written.sha256_16.keys().collect();
+    for tensor in pruned.tensors().filter(|tensor| tensor.part.is_some()) {
+        let name = &tensor.name;
+        let (dtype, shape, hash) = written.sha256_16.get(name).unwrap_or_else(|| panic!("{name}"));
+        let read = pruned.tensor_by_name(name).expect("can be read");
+        assert_eq!((torch_name(tensor.dtype), &tensor.shape), (&**dtype, shape), "{name}");
+        let digest = Sha256::digest(read.bytes());
+        let digits: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digits, *hash, "bytes of {name}");
+        left.retain(|other| *other != name);
+    }
+    assert!(left.is_empty(), "not written: {left:?}");
+}
+
+fn torch_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::BF16 => "bfloat16",
+        Dtype::F16 => "float16",
+        Dtype::F32 => "float32",
+        other => panic!("{other} is no type of the references"),
+    }
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> T {
+    serde_json::from_slice(&fs::read(path).expect("can be read")).expect("is JSON")
+}
+
+/// What the public code computed.
+struct Expected {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Expected {
+    fn read(folder: &Path) -> Self {
+        let path = folder.join("ref.safetensors");
+        Self { bytes: fs::read(&path).expect("there are references"), path }
+    }
+
+    fn bytes(&self, name: &str) -> Option<(Vec<usize>, safetensors::Dtype, Vec<u8>)> {
+        let stored = SafeTensors::deserialize(&self.bytes).expect("safetensors");
+        let tensor = stored.tensor(name).ok()?;
+        Some((tensor.shape().to_vec(), tensor.dtype(), tensor.data().to_vec()))
+    }
+
+    fn floats(&self, name: &str) -> Vec<f32> {
+        let found = self.bytes(name);
+        let (_, _, bytes) = found.unwrap_or_else(|| panic!("{}: {name}", self.path.display()));
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    }
+
+    /// Whole numbers of any width, none of them large.
+    fn integers(&self, name: &str) -> Option<Vec<u32>> {
+        let (_, dtype, bytes) = self.bytes(name)?;
+        let width = match dtype {
+            safetensors::Dtype::I64 => 8,
+            safetensors::Dtype::I32 => 4,
+            other => panic!("{name} is {other:?}"),
+        };
+        let number = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        Some(bytes.chunks_exact(width).map(number).collect())
+    }
+
+    /// Sequences of tokens, `[sequences, tokens]`.
+    fn token_rows(&self, name: &str) -> Vec<Vec<u32>> {
+        let shape = self.bytes(name).unwrap_or_else(|| panic!("no {name}")).0;
+        let tokens = self.integers(name).unwrap_or_default();
+        tokens.chunks(shape[1]).map(<[u32]>::to_vec).collect()
+    }
+}
+
+#[track_caller]
+fn assert_close(name: &str, got: &[f32], expected: &Expected) {
+    let want = expected.floats(name);
+    assert_eq!(got.len(), want.len(), "{name}");
+    let off = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(off <= TOLERANCE, "{name} of {} is off by {off}", expected.path.display());
+}
+
+fn floats(tensor: &candle_core::Tensor) -> Vec<f32> {
+    let flat = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.flatten_all());
+    flat.and_then(|tensor| tensor.to_vec1()).expect("values of a tensor")
+}

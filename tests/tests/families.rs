@@ -1,0 +1,63 @@
+//! Every built-in family that can be run, against values that public code computed.
+
+use std::path::{Path, PathBuf};
+
+use moeprune_tests::conformance::family::check;
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/parity").join(name)
+}
+
+fn check_family(name: &str) {
+    check(&folder(name));
+}
+
+#[test]
+fn qwen3_moe() {
+    check_family("qwen3_moe_mixed");
+}
+
+#[test]
+fn qwen2_moe() {
+    check_family("qwen2_moe_mixed");
+}
+
+#[test]
+fn olmoe() {
+    check_family("olmoe_clip");
+}
+
+#[test]
+fn dots1() {
+    check_family("dots1");
+}
+
+#[test]
+fn minimax_m2() {
+    check_family("minimax_m2");
+}
+
+#[test]
+fn glm4_moe() {
+    check_family("glm4_moe");
+}
+
+#[test]
+fn deepseek_v3() {
+    check_family("deepseek_v3");
+}
+
+#[test]
+fn moonlight() {
+    check_family("moonlight");
+}
+
+#[test]
+fn deepseek_v2() {
+    check_family("deepseek_v2");
+}
+
+#[test]
+fn glm4_moe_lite() {
+    check_family("glm4_moe_lite");
+}
