@@ -1,16 +1,13 @@
 //! From the activations of a layer to the experts of each token.
 
 use candle_core::{DType, Tensor};
-use moeprune_core::{
-    CorrectionBias, LayerTensor, LinearId, MoeSpec, RouterSpec, ScoredRouter, TensorId,
-};
+use moeprune_core::{LinearId, MoeSpec, TensorId};
 
 use crate::{
     ActivationSink, Error,
     linear::{Linear, Weights},
     ops,
-    routing::{Choice, ExpertTokens, Routes, Rule},
-    runnable,
+    routing::{ExpertTokens, Routes, Rule},
 };
 
 /// The router of a layer.
@@ -28,7 +25,7 @@ impl Router {
         hidden: usize,
         spec: &MoeSpec,
     ) -> Result<Self, Error> {
-        let rule = rule(weights, layer, spec)?;
+        let rule = Rule::load(weights, layer, spec)?;
         let id = [(TensorId::linear(layer, LinearId::Router), spec.experts)];
         Ok(Self { layer, weight: weights.linear(&id, hidden)?, rule })
     }
@@ -52,59 +49,4 @@ impl Router {
     pub(crate) fn stored(&self) -> Result<Option<Tensor>, Error> {
         self.weight.stored()
     }
-}
-
-/// How the router of a layer chooses, with the vectors it needs.
-pub(crate) fn rule(weights: Weights<'_>, layer: usize, spec: &MoeSpec) -> Result<Rule<f32>, Error> {
-    if spec.experts == 0 || spec.top_k == 0 {
-        return Err(Error::Spec(format!(
-            "layer {layer}: {} experts, {} for each token; both must be at least 1",
-            spec.experts, spec.top_k
-        )));
-    }
-    let plain = |router| Rule {
-        experts: spec.experts,
-        top_k: spec.top_k,
-        router,
-        bias: None,
-        correction: None,
-        expert_scale: None,
-    };
-    let router = match &spec.router {
-        RouterSpec::Scored(router) => router,
-        RouterSpec::SparseMixer(mixer) => return Ok(plain(Choice::SparseMixer(*mixer))),
-        RouterSpec::Opaque(_) => return Err(runnable::opaque_router(layer)),
-    };
-    check_groups(router, spec, layer)?;
-    let stored =
-        |tensor, shape: &[usize]| weights.values(TensorId::Layer(layer, tensor), shape).map(Some);
-    let vector = |is_there: bool, tensor| match is_there {
-        true => stored(tensor, &[spec.experts]),
-        false => Ok(None),
-    };
-    let correction = match router.correction_bias {
-        CorrectionBias::None => None,
-        CorrectionBias::Vector => stored(LayerTensor::CorrectionBias, &[spec.experts])?,
-        CorrectionBias::Row => stored(LayerTensor::CorrectionBias, &[1, spec.experts])?,
-    };
-    Ok(Rule {
-        bias: vector(router.bias, LayerTensor::Bias(LinearId::Router))?,
-        correction,
-        expert_scale: vector(router.expert_scale, LayerTensor::ExpertScale)?,
-        ..plain(Choice::Scored(*router))
-    })
-}
-
-fn check_groups(router: &ScoredRouter, spec: &MoeSpec, layer: usize) -> Result<(), Error> {
-    let Some(groups) = router.groups else { return Ok(()) };
-    let (count, selected) = (groups.count, groups.selected);
-    let is_even = count > 0 && spec.experts.is_multiple_of(count);
-    if is_even && selected <= count && spec.top_k <= selected * (spec.experts / count) {
-        return Ok(());
-    }
-    Err(Error::Spec(format!(
-        "layer {layer}: {} experts in {count} groups, of which {selected} are chosen for {} experts \
-         of a token: groups must be of equal size, and those chosen have as many experts",
-        spec.experts, spec.top_k
-    )))
 }

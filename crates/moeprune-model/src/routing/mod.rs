@@ -8,7 +8,7 @@ mod sparse_mixer;
 use rayon::prelude::*;
 
 pub use self::gating::Gating;
-pub(crate) use self::rule::{Choice, Rule};
+pub(crate) use self::rule::Rule;
 use crate::{Error, RoutingChoice};
 
 /// The experts of each token of a call.
