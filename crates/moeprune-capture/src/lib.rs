@@ -32,7 +32,7 @@ use moeprune_capture::{
 };
 use moeprune_core::{
     AttentionProjection::Query, AttentionSpec, FeedForward, GroupedAttention, LayerSpec, LinearId,
-    MlpSpec, ModelSpec,
+    MlpSpec, ModelSpec, NormWeights,
 };
 use moeprune_model::{ActivationSink, DecoderLayer, LayerCache};
 
@@ -64,7 +64,7 @@ let feed_forward = FeedForward::Dense(MlpSpec::gated(2));
 let layer = LayerSpec { attention, feed_forward, other: Vec::new() };
 let spec = ModelSpec {
     family: "still".into(), hidden: 2, vocab: 32, max_positions: 4, norm_eps: 1e-5,
-    tied_embeddings: true, layers: vec![layer], extra: None,
+    norm_weights: NormWeights::Plain, tied_embeddings: true, layers: vec![layer], extra: None,
 };
 let hidden = [Tensor::new(&[[[3.0_f32, 1.0], [4.0, 2.0]]], &Device::Cpu)?];
 let seen = observe_layer(&Still, &spec, 0, &hidden, None, ObserverOptions::default())?;

@@ -40,12 +40,14 @@ impl Default for ObserverOptions {
 ///
 /// ```
 /// # use moeprune_core::{
-/// #     AttentionSpec, CorpusTag, FeedForward, GroupedAttention, LayerSpec, MlpSpec, ModelSpec };
+/// #     AttentionSpec, CorpusTag, FeedForward, GroupedAttention, LayerSpec, MlpSpec, ModelSpec,
+/// #     NormWeights };
 /// # let attention = AttentionSpec::Grouped(GroupedAttention::new(1, 1, 4, 1e4));
 /// # let feed_forward = FeedForward::Dense(MlpSpec::gated(6));
 /// # let layer = LayerSpec { attention, feed_forward, other: Vec::new() };
 /// # let spec = ModelSpec { family: "dense".into(), hidden: 4, vocab: 8, max_positions: 8,
-/// #     norm_eps: 1e-5, tied_embeddings: true, layers: vec![layer], extra: None };
+/// #     norm_eps: 1e-5, norm_weights: NormWeights::Plain, tied_embeddings: true,
+/// #     layers: vec![layer], extra: None };
 /// # let tag = CorpusTag { name: "none".into(), sha256: String::new(), samples: 0,
 /// #     sequence_len: 0, seed: 0, repeated: 1 };
 /// use moeprune_capture::{ObservationBuilder, ObserverOptions};

@@ -2,7 +2,7 @@
 
 use moeprune_core::{
     Activation, AttentionSpec, FeedForward, GroupedAttention, LayerSpec, LayerTensor, LinearId,
-    MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, OpaqueRouter, OpaqueTensor,
+    MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, NormWeights, OpaqueRouter, OpaqueTensor,
     ParameterCounts, Part, PartName, RouterSpec, Score, ScoredRouter, SharedSpec,
 };
 use proptest::prelude::*;
@@ -116,6 +116,7 @@ fn model(experts: usize, shared: usize, residual: bool, dense: bool) -> ModelSpe
         vocab: 11,
         max_positions: 16,
         norm_eps: 1e-5,
+        norm_weights: NormWeights::Plain,
         tied_embeddings: !residual,
         layers,
         extra: None,

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use moeprune_core::{
     AttentionProjection, AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerSpec,
-    LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, RouterSpec,
-    StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
+    LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, NormWeights,
+    RouterSpec, StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
 };
 use safetensors::SafeTensors;
 
@@ -47,6 +47,7 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
         vocab: 256,
         max_positions: 128,
         norm_eps: 1e-5,
+        norm_weights: NormWeights::Plain,
         tied_embeddings: false,
         layers: vec![layer; 3],
         extra: None,
