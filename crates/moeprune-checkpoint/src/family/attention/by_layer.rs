@@ -17,8 +17,8 @@ use crate::{
 
 /// Attention of several kinds, one of them in each layer.
 ///
-/// What chooses is a list of words in the config, one per layer (`types`), lists of layers
-/// (`layers`), or an interval (`every`): the first of them that the config has.
+/// What chooses is a list of words in the config, one per layer (`types`), or lists of layers (`layers`);
+/// without either, an interval (`every`).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ByLayerForm {
@@ -111,26 +111,29 @@ impl ByLayerForm {
 
     /// The word for the kind of each layer.
     fn words(&self, config: &Config, layers: usize) -> Result<Vec<String>, Error> {
-        if let Some(key) = &self.types
-            && let Some(Strings(words)) = key.optional(config)?
-        {
-            if words.len() != layers {
-                let (key, got) = (key.shown(), words.len());
-                let reason =
-                    format!("`{key}` has {got} entries, expected one for each of {layers} layers");
+        let by_type = match &self.types {
+            Some(key) => by_type(key, config, layers)?,
+            None => None,
+        };
+        let by_list = match &self.layers {
+            Some(lists) => lists.words(config, layers)?,
+            None => None,
+        };
+        match (by_type, by_list) {
+            (Some(by_type), Some(by_list)) if by_type != by_list => {
+                let (types, lists) = (self.types.as_ref().map(Key::shown), self.layers.as_ref());
+                let (types, lists) =
+                    (types.unwrap_or_default(), lists.map(ListsForm::shown).unwrap_or_default());
+                let reason = format!("`{types}` and `{lists}` name different layers");
                 return Err(config.refuse(reason));
             }
-            return Ok(words);
-        }
-        if let Some(lists) = &self.layers
-            && let Some(words) = lists.words(config, layers)?
-        {
-            return Ok(words);
+            (Some(words), _) | (None, Some(words)) => return Ok(words),
+            (None, None) => {}
         }
         let Some(every) = &self.every else {
-            let of_lists = self.layers.iter().flat_map(|lists| lists.of.values());
-            let keys = self.types.iter().map(Key::shown).chain(of_lists.map(Key::shown));
-            let keys = keys.collect::<Vec<_>>().join("` or `");
+            let keys = self.types.iter().map(Key::shown);
+            let keys: Vec<_> = keys.chain(self.layers.iter().map(ListsForm::shown)).collect();
+            let keys = keys.join("` or `");
             return Err(config.refuse(format!("lacks `{keys}`")));
         };
         let interval = every.interval.needed(config)?;
@@ -141,7 +144,27 @@ impl ByLayerForm {
     }
 }
 
+/// The words of a list, if there is one.
+fn by_type(
+    key: &Key<Strings>,
+    config: &Config,
+    layers: usize,
+) -> Result<Option<Vec<String>>, Error> {
+    let Some(Strings(words)) = key.optional(config)? else { return Ok(None) };
+    if words.len() != layers {
+        let (key, got) = (key.shown(), words.len());
+        let reason = format!("`{key}` has {got} entries, expected one for each of {layers} layers");
+        return Err(config.refuse(reason));
+    }
+    Ok(Some(words))
+}
+
 impl ListsForm {
+    /// The keys as messages name them.
+    fn shown(&self) -> String {
+        self.of.values().map(Key::shown).collect::<Vec<_>>().join("` and `")
+    }
+
     /// The word for the kind of each layer; `None` if the config has none of the lists.
     fn words(&self, config: &Config, layers: usize) -> Result<Option<Vec<String>>, Error> {
         let mut words: Vec<Option<&String>> = vec![None; layers];
@@ -171,12 +194,87 @@ impl ListsForm {
         if !is_there {
             return Ok(None);
         }
-        let keys = || self.of.values().map(Key::shown).collect::<Vec<_>>().join("` and `");
         let missing = |at: usize| {
-            config.refuse(format!("neither of `{}` has layer {}", keys(), at + self.first))
+            config.refuse(format!("none of `{}` has layer {}", self.shown(), at + self.first))
         };
         let words = words.into_iter().enumerate();
         let words = words.map(|(at, word)| word.cloned().ok_or_else(|| missing(at)));
         words.collect::<Result<_, _>>().map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const FORM: &str = r#"
+        types = { keys = ["types"] }
+        every = { interval = { keys = ["every"], default = 2 }, kind = "full", others = "other" }
+        layers = { first = 1, of = { full = { keys = ["full"] }, other = { keys = ["other"] } } }
+        kinds = { full = { kind = "opaque" }, other = { kind = "opaque" } }
+    "#;
+
+    fn words(config: &str) -> Result<String, String> {
+        let form: ByLayerForm = toml::from_str(FORM).expect("a form");
+        form.check().expect("is complete");
+        let config = Config::of_text(Path::new("config.json"), config).expect("an object");
+        let words = form.words(&config, 4).map_err(|error| error.to_string())?;
+        Ok(words.join(" "))
+    }
+
+    #[track_caller]
+    fn check(config: &str, expected: &str) {
+        assert_eq!(words(config).as_deref(), Ok(expected), "{config}");
+    }
+
+    #[track_caller]
+    fn check_refused(config: &str, expected: &str) {
+        let message = words(config).expect_err(config);
+        assert!(message.contains(expected), "{message}");
+    }
+
+    #[test]
+    fn what_chooses() {
+        check("{}", "other full other full");
+        check(r#"{"every": 3}"#, "other other full other");
+        check(r#"{"every": 3, "types": ["a", "b", "c", "d"]}"#, "a b c d");
+        check(r#"{"full": [4, 1], "other": [2, 3]}"#, "full other other full");
+        let same =
+            r#"{"full": [1], "other": [2, 3, 4], "types": ["full", "other", "other", "other"]}"#;
+        check(same, "full other other other");
+    }
+
+    #[test]
+    fn what_chooses_nothing() {
+        check_refused(
+            r#"{"types": ["full"]}"#,
+            "`types` has 1 entries, expected one for each of 4",
+        );
+        check_refused(
+            r#"{"full": [0]}"#,
+            "`full` has layer 0, but the 4 layers are numbered from 1",
+        );
+        check_refused(r#"{"full": [5]}"#, "`full` has layer 5");
+        check_refused(r#"{"full": [1, 2], "other": [2]}"#, "`other` has layer 2 again");
+        check_refused(
+            r#"{"full": [1, 2], "other": [4]}"#,
+            "none of `full` and `other` has layer 3",
+        );
+        let other =
+            r#"{"full": [1], "other": [2, 3, 4], "types": ["full", "full", "full", "full"]}"#;
+        check_refused(other, "`types` and `full` and `other` name different layers");
+    }
+
+    #[test]
+    fn incomplete_forms() {
+        let check = |from: &str, to: &str, expected: &str| {
+            let form: ByLayerForm = toml::from_str(&FORM.replace(from, to)).expect("a form");
+            let message = form.check().expect_err(to).to_string();
+            assert!(message.contains(expected), "{message}");
+        };
+        check("kind = \"full\"", "kind = \"none\"", "no `attention.kinds.none`");
+        check("other = { keys", "none = { keys", "no `attention.kinds.none`");
     }
 }
