@@ -82,3 +82,23 @@ fn ernie4_5_moe() {
 fn qwen3_vl_moe() {
     check_family("qwen3_vl_moe");
 }
+
+#[test]
+fn qwen3_next() {
+    check_family("qwen3_next");
+}
+
+#[test]
+fn qwen3_5_moe() {
+    check_family("qwen3_5_moe");
+}
+
+#[test]
+fn kimi_linear() {
+    check_family("kimi_linear");
+}
+
+#[test]
+fn lfm2_moe() {
+    check_family("lfm2_moe");
+}

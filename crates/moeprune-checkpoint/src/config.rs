@@ -18,12 +18,14 @@ const MAX_BYTES: u64 = 16 << 20;
 const MAX_INTEGER: u64 = 1 << 31;
 
 /// The text of a `config.json` whose top level is known to be an object.
+///
+/// Keys are looked up in the object that the family's keys stand in: the top level, or the
+/// [`within`](Self::within) of it. A key that begins with `/` is one of the top level always.
 #[derive(Clone)]
 pub(crate) struct Config {
     path: PathBuf,
     text: String,
-    /// The object in which keys stand that do not begin with `/`; `None`: the whole.
-    scope: Option<String>,
+    within: Option<String>,
 }
 
 impl fmt::Debug for Config {
@@ -63,14 +65,18 @@ impl Config {
 
     /// A config with this text, of which messages say that it is in `path`.
     pub(crate) fn of_text(path: &Path, text: impl Into<String>) -> Result<Self, Error> {
-        let config = Self { path: path.to_owned(), text: text.into(), scope: None };
+        let config = Self { path: path.to_owned(), text: text.into(), within: None };
         config.members(&config.text)?;
         Ok(config)
     }
 
-    /// The same, in which keys stand in the object `scope`.
-    pub(crate) fn within(self, scope: Option<String>) -> Self {
-        Self { scope, ..self }
+    /// The same with keys looked up in the object under `key`, if a key is given.
+    pub(crate) fn within(self, key: Option<&str>) -> Result<Self, Error> {
+        let Some(key) = key else { return Ok(self) };
+        if self.at(key)?.is_none_or(|found| !found.text.starts_with('{')) {
+            return Err(self.refuse(format!("lacks the object `{key}`")));
+        }
+        Ok(Self { within: Some(key.to_owned()), ..self })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -136,19 +142,19 @@ impl Config {
     }
 
     pub(crate) fn refuse(&self, reason: String) -> Error {
-        match &self.scope {
+        match &self.within {
             None => refuse(&self.path, reason),
-            Some(scope) => refuse(&self.path, format!("in `{scope}`: {reason}")),
+            Some(within) => refuse(&self.path, format!("in `{within}`: {reason}")),
         }
     }
 
     fn at<'a>(&'a self, key: &'a str) -> Result<Option<Found<'a>>, Error> {
         let mut text = self.text.as_str();
-        let (scope, inner) = match key.strip_prefix('/') {
-            Some(key) => (None, key),
-            None => (self.scope.as_deref(), key),
+        let (within, key_within) = match key.strip_prefix('/') {
+            Some(of_top) => (None, of_top),
+            None => (self.within.as_deref(), key),
         };
-        for step in scope.into_iter().chain([inner]).flat_map(|keys| keys.split('.')) {
+        for step in within.into_iter().chain(key_within.split('.')) {
             if !text.trim_start().starts_with('{') {
                 return Ok(None);
             }

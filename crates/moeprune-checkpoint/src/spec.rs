@@ -30,7 +30,8 @@ pub(crate) fn read_spec(
     let max_positions = model.max_positions.needed(config)?;
     let extra = read_extra(form, config)?;
     let layers = form.layers.count.needed(config)?;
-    let layers = read_layers(form, Model { config, named, layers, hidden, max_positions })?;
+    let layers =
+        read_layers(form, Model { config, named, layers, hidden, max_positions, chosen: None })?;
     let known = |layer: &LayerSpec| layer.attention.rotary()?.scaling.longest();
     let longest = layers.iter().filter_map(known).min();
     let biased = model.head_bias.as_ref().map_or(Ok(true), |key| key.needed(config))?;
@@ -40,6 +41,7 @@ pub(crate) fn read_spec(
         vocab: model.vocab.needed(config)?,
         max_positions: longest.map_or(max_positions, |longest| longest.min(max_positions)),
         norm_eps: model.norm_eps.needed(config)?,
+        norm_weights: model.norm_weights.into(),
         tied_embeddings: model.tied_embeddings.needed(config)?,
         head_bias: biased && model.tensors.head_bias.is_some(),
         multipliers: read_multipliers(&model.multipliers, config)?,

@@ -3,8 +3,8 @@
 use moeprune_core::{
     Activation, AttentionSpec, CorrectionBias, FeedForward, GroupedAttention, LayerSpec,
     LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers,
-    OpaqueRouter, OpaqueTensor, ParameterCounts, Part, PartName, RouterSpec, Score, ScoredRouter,
-    SharedSpec,
+    NormWeights, OpaqueRouter, OpaqueTensor, ParameterCounts, Part, PartName, RouterSpec, Score,
+    ScoredRouter, SharedSpec,
 };
 use proptest::prelude::*;
 
@@ -117,6 +117,7 @@ fn model(experts: usize, shared: usize, residual: bool, dense: bool) -> ModelSpe
         vocab: 11,
         max_positions: 16,
         norm_eps: 1e-5,
+        norm_weights: NormWeights::Plain,
         tied_embeddings: !residual,
         head_bias: false,
         multipliers: Multipliers::default(),

@@ -251,13 +251,7 @@ fn check_written(pruned: &Checkpoint, source: &Checkpoint, dialect: &str, writte
     let changes: BTreeMap<String, serde_json::Value> =
         serde_json::from_value(written.configs[dialect].clone()).expect("keys and values");
     for (key, value) in changes {
-        match key.split_once('.') {
-            None => expected.insert(key, value),
-            Some((object, key)) => {
-                let object = expected.get_mut(object).and_then(|object| object.as_object_mut());
-                object.expect("an object").insert(key.to_owned(), value)
-            }
-        };
+        set(&mut expected, &key, value);
     }
     assert_eq!(config(pruned.config_text()).expect("a config is JSON"), expected);
 
@@ -265,7 +259,7 @@ fn check_written(pruned: &Checkpoint, source: &Checkpoint, dialect: &str, writte
     for tensor in pruned.tensors() {
         let name = &tensor.name;
         let Some((dtype, shape, hash)) = written.sha256_16.get(name) else {
-            assert!(tensor.part.is_none() && tensor.experts.is_none(), "{name} is not expected");
+            assert!(tensor.part.is_none() && tensor.experts.is_none(), "{name} is written");
             continue;
         };
         let read = pruned.tensor_by_name(name).expect("can be read");
@@ -276,6 +270,15 @@ fn check_written(pruned: &Checkpoint, source: &Checkpoint, dialect: &str, writte
         left.retain(|other| *other != name);
     }
     assert!(left.is_empty(), "not written: {left:?}");
+}
+
+/// Sets the value under a key, in which a dot descends into an object.
+fn set(members: &mut BTreeMap<String, serde_json::Value>, key: &str, value: serde_json::Value) {
+    let (first, rest) = key.split_once('.').unwrap_or((key, ""));
+    let place = members.entry(first.to_owned()).or_default();
+    let pointer = rest.split('.').filter(|step| !step.is_empty());
+    let place = pointer.fold(place, |object, step| &mut object[step]);
+    *place = value;
 }
 
 fn torch_name(dtype: Dtype) -> &'static str {

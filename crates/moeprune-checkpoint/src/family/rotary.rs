@@ -29,6 +29,10 @@ const ALWAYS: [&str; 7] = [
     "finetuned",
 ];
 
+/// Further keys of YaRN.
+const YARN: [&str; 6] =
+    ["beta_fast", "beta_slow", "truncate", "attention_factor", "mscale", "mscale_all_dim"];
+
 /// How queries and keys turn.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -219,9 +223,7 @@ impl Scaling<'_> {
 
     fn read_yarn(self, factor: f64, original: f64) -> Result<YarnScaling, Error> {
         let config = self.config;
-        let known =
-            ["beta_fast", "beta_slow", "truncate", "attention_factor", "mscale", "mscale_all_dim"];
-        self.refuse_others(Some("yarn"), &known)?;
+        self.refuse_others(Some("yarn"), &YARN)?;
         let number = |name: &str| scaled::<f64>(&[name]).optional(config);
         let amount = |name: &str| {
             Ok::<_, Error>(scaled::<Amount>(&[name]).optional(config)?.map(|Amount(value)| value))
@@ -291,7 +293,12 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<RotarySpec, String> {
-        let form = RotaryForm { theta: Some(1e4), partial: Some(1.0), ..RotaryForm::default() };
+        let form = RotaryForm {
+            theta: Some(1e4),
+            partial: Some(1.0),
+            ignored: vec!["mrope_interleaved".to_owned()],
+            ..RotaryForm::default()
+        };
         let config = Config::of_text(Path::new("config.json"), text).expect("is an object");
         form.read(&config, 64, 4096).map_err(|error| error.to_string())
     }
@@ -324,6 +331,7 @@ mod tests {
             r#"{"rope_scaling": {"type": "default"}}"#,
             r#"{"rope_scaling": {"rope_type": "default", "factor": 1.0}}"#,
             r#"{"rope_scaling": {"factor": 1}}"#,
+            r#"{"rope_scaling": {"mrope_interleaved": true}}"#,
             r#"{"rope_scaling": {"type": "linear", "factor": 1.0}}"#,
             r#"{"rope_parameters": {"rope_theta": 10000, "rope_type": "default"}}"#,
             r#"{"rope_theta": 10000, "rope_parameters": {"rope_theta": 10000.0}}"#,

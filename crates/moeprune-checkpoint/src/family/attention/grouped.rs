@@ -32,6 +32,8 @@ pub(crate) struct GroupedForm {
     clip: Option<Key<f64>>,
     /// What scores are multiplied by; absent: 1 / sqrt(head_dim).
     scale: Option<Key<f64>>,
+    /// Whether the query matrix makes gates of the output too; absent: it does not.
+    output_gate: Option<Key<bool>>,
     tensors: Names,
 }
 
@@ -161,6 +163,7 @@ impl GroupedForm {
             None => Ok(None),
         };
         let (clip, scale) = (number(&self.clip)?, number(&self.scale)?);
+        let output_gate = self.output_gate.as_ref().map_or(Ok(false), |key| key.needed(config))?;
         let windows = match &self.window {
             Some(window) => window.read(model)?,
             None => vec![None; model.layers],
@@ -176,6 +179,7 @@ impl GroupedForm {
             norm,
             clip,
             sinks: self.tensors.sinks.is_some(),
+            output_gate,
         };
         Ok(windows.into_iter().map(of_layer).collect())
     }
