@@ -102,3 +102,8 @@ fn kimi_linear() {
 fn lfm2_moe() {
     check_family("lfm2_moe");
 }
+
+#[test]
+fn phimoe() {
+    check_family("phimoe");
+}

@@ -96,6 +96,20 @@ pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, 
     Ok(Tensor::from_vec(normed, x.shape(), &Device::Cpu)?)
 }
 
+/// `(x − mean(x)) / sqrt(var(x) + eps) ∘ weight + bias` for each row of `x`, in f32 or wider.
+pub(crate) fn layer_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+) -> Result<Tensor, Error> {
+    let wide_x = x.to_dtype(wide(x.dtype()))?;
+    let centred = wide_x.broadcast_sub(&wide_x.mean_keepdim(D::Minus1)?)?;
+    let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+    let normed = centred.broadcast_div(&(variance + eps)?.sqrt()?)?.to_dtype(x.dtype())?;
+    Ok(normed.broadcast_mul(weight)?.broadcast_add(bias)?)
+}
+
 /// `silu(gate) ∘ up` for rows that hold `gate` and then `up`.
 pub(crate) fn gated_silu(gate_up: &Tensor) -> Result<Tensor, Error> {
     let (rows, both) = gate_up.dims2()?;

@@ -123,7 +123,7 @@ fn role_of(tensor: &StoredTensor) -> &'static str {
             LayerTensor::Named(name) => role_of_named(name),
             _ => "norms",
         },
-        Some(TensorId::FinalNorm) => "norms",
+        Some(TensorId::FinalNorm | TensorId::FinalNormBias) => "norms",
         _ => "other",
     }
 }

@@ -65,12 +65,13 @@ pub(crate) struct ModelForm {
 }
 
 /// How the weights of norms are stored.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum NormWeightsForm {
     #[default]
     Plain,
     MinusOne,
+    WithBias,
 }
 
 impl From<NormWeightsForm> for NormWeights {
@@ -78,6 +79,7 @@ impl From<NormWeightsForm> for NormWeights {
         match form {
             NormWeightsForm::Plain => Self::Plain,
             NormWeightsForm::MinusOne => Self::MinusOne,
+            NormWeightsForm::WithBias => Self::WithBias,
         }
     }
 }
@@ -89,6 +91,7 @@ pub(crate) struct EndNames {
     pub(crate) final_norm: String,
     pub(crate) head: String,
     pub(crate) head_bias: Option<String>,
+    pub(crate) final_norm_bias: Option<String>,
 }
 
 /// Absent: 1.
@@ -143,6 +146,8 @@ pub(crate) struct TypesForm {
 pub(crate) struct LayerNames {
     pub(crate) input_norm: String,
     pub(crate) post_attention_norm: String,
+    pub(crate) input_norm_bias: Option<String>,
+    pub(crate) post_attention_norm_bias: Option<String>,
 }
 
 /// Layers numbered on from the decoder's last.
@@ -200,6 +205,7 @@ impl Default for EndNames {
             final_norm: "{prefix}norm.weight".to_owned(),
             head: "lm_head.weight".to_owned(),
             head_bias: None,
+            final_norm_bias: None,
         }
     }
 }
@@ -228,6 +234,8 @@ impl Default for LayerNames {
         Self {
             input_norm: "input_layernorm.weight".to_owned(),
             post_attention_norm: "post_attention_layernorm.weight".to_owned(),
+            input_norm_bias: None,
+            post_attention_norm_bias: None,
         }
     }
 }
@@ -239,6 +247,12 @@ impl Descriptor {
             (LayerTensor::InputNorm, &self.layers.tensors.input_norm),
             (LayerTensor::PostAttentionNorm, &self.layers.tensors.post_attention_norm),
         ];
+        let LayerNames { input_norm_bias, post_attention_norm_bias, .. } = &self.layers.tensors;
+        let biases = [
+            (LayerTensor::InputNormBias, input_norm_bias),
+            (LayerTensor::PostAttentionNormBias, post_attention_norm_bias),
+        ];
+        slots.extend(biases.into_iter().filter_map(|(id, name)| Some((id, name.as_deref()?))));
         self.attention.slots(&mut slots)?;
         self.router.slots(&mut slots)?;
         if let Some(experts) = &self.experts.tensors {
@@ -276,6 +290,15 @@ impl Descriptor {
         let bad = |reason: &str| Err(Error::Descriptor { reason: reason.to_owned() });
         if self.model_types.is_empty() {
             return bad("`model_types` is empty");
+        }
+        let LayerNames { input_norm_bias, post_attention_norm_bias, .. } = &self.layers.tensors;
+        let biases =
+            [input_norm_bias, post_attention_norm_bias, &self.model.tensors.final_norm_bias];
+        let wanted = self.model.norm_weights == NormWeightsForm::WithBias;
+        if biases.iter().any(|name| name.is_some() != wanted) {
+            return bad("`norm_weights = \"with_bias\"` goes with `input_norm_bias` and \
+                 `post_attention_norm_bias` in `[layers.tensors]` and `final_norm_bias` in \
+                 `[model.tensors]`");
         }
         if self.experts.count.keys.is_empty() {
             return bad("`experts.count` has no keys; the expert count must stand somewhere");

@@ -78,6 +78,7 @@ pub struct Family {
 enum Slot {
     Embedding,
     FinalNorm,
+    FinalNormBias,
     Head,
     HeadBias,
     Layer(LayerTensor),
@@ -103,6 +104,7 @@ impl Family {
             (Slot::Head, full(&ends.head)),
         ];
         slots.extend(ends.head_bias.iter().map(|name| (Slot::HeadBias, full(name))));
+        slots.extend(ends.final_norm_bias.iter().map(|name| (Slot::FinalNormBias, full(name))));
         for (tensor, name) in descriptor.layer_slots()? {
             slots.push((Slot::Layer(tensor), of_layer(name)));
             let same = descriptor.layers.aliases.iter().filter(|(_, of)| *of == name);
@@ -156,6 +158,7 @@ impl Family {
         let (slot, indices) = match id {
             TensorId::Embedding => (Slot::Embedding, Indices::default()),
             TensorId::FinalNorm => (Slot::FinalNorm, Indices::default()),
+            TensorId::FinalNormBias => (Slot::FinalNormBias, Indices::default()),
             TensorId::LmHead => (Slot::Head, Indices::default()),
             TensorId::LmHeadBias => (Slot::HeadBias, Indices::default()),
             TensorId::Layer(layer, tensor) => {
@@ -176,6 +179,7 @@ impl Family {
             Some(match *slot {
                 Slot::Embedding => TensorId::Embedding,
                 Slot::FinalNorm => TensorId::FinalNorm,
+                Slot::FinalNormBias => TensorId::FinalNormBias,
                 Slot::Head => TensorId::LmHead,
                 Slot::HeadBias => TensorId::LmHeadBias,
                 Slot::Layer(tensor) => {

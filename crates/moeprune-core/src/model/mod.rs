@@ -120,10 +120,10 @@ impl LayerSpec {
     }
 
     /// Everything of the layer but its experts: norms, then attention, router and MLPs, then what
-    /// is no Linear. `layer` is its number, `hidden` the width of the residual stream.
-    #[must_use]
-    pub fn trunk_parts(&self, layer: usize, hidden: usize) -> Vec<Part> {
-        let mut parts = norm::parts(layer, hidden);
+    /// is no Linear. `layer` is its number in `model`.
+    fn trunk_parts(&self, layer: usize, model: &ModelSpec) -> Vec<Part> {
+        let hidden = model.hidden;
+        let mut parts = norm::parts(layer, model);
         parts.extend(self.attention.parts(layer, hidden));
         match &self.feed_forward {
             FeedForward::Dense(mlp) => parts.extend(mlp.parts(layer, hidden, LinearId::Dense)),
@@ -159,6 +159,9 @@ impl ModelSpec {
             Part::whole(TensorId::Embedding, table()),
             Part::whole(TensorId::FinalNorm, vec![self.hidden]),
         ];
+        if self.norm_weights == NormWeights::WithBias {
+            parts.push(Part::whole(TensorId::FinalNormBias, vec![self.hidden]));
+        }
         if !self.tied_embeddings {
             parts.push(Part::whole(TensorId::LmHead, table()));
         }
@@ -172,7 +175,7 @@ impl ModelSpec {
     #[must_use]
     pub fn layer_parts(&self, layer: usize) -> Vec<Part> {
         let Some(spec) = self.layers.get(layer) else { return Vec::new() };
-        let mut parts = spec.trunk_parts(layer, self.hidden);
+        let mut parts = spec.trunk_parts(layer, self);
         parts.extend(spec.expert_parts(layer, self.hidden));
         parts.sort_by_key(|part| part.id);
         parts
@@ -188,7 +191,7 @@ impl ModelSpec {
         let parts = match (id.expert(), spec.moe()) {
             (Some(e), Some(moe)) if e < moe.experts => moe.expert_parts(layer, self.hidden, e),
             (Some(_), _) => return None,
-            (None, _) => spec.trunk_parts(layer, self.hidden),
+            (None, _) => spec.trunk_parts(layer, self),
         };
         parts.into_iter().find(|part| part.id == id)
     }

@@ -114,3 +114,13 @@ impl Real for f64 {
         self.total_cmp(&other)
     }
 }
+
+pub(super) fn first_largest<R: Real>(values: &[R]) -> usize {
+    let mut best = 0;
+    for (place, value) in values.iter().enumerate() {
+        if *value > values[best] {
+            best = place;
+        }
+    }
+    best
+}

@@ -5,7 +5,10 @@ use moeprune_core::{
     ScoredRouter, SparseMixer, TensorId,
 };
 
-use super::{real::Real, sparse_mixer};
+use super::{
+    real::{Real, first_largest},
+    sparse_mixer,
+};
 use crate::{Error, linear::Weights, runnable};
 
 /// A router's rule with the vectors it needs, computed in `R`.
@@ -105,7 +108,6 @@ impl<R: Real> Rule<R> {
             }
             Choice::SparseMixer(mixer) => {
                 sparse_mixer::choose(mixer, logits, indices, weights);
-                sort(indices, weights);
             }
         }
     }
@@ -223,16 +225,6 @@ fn leave_out_groups<R: Real>(scores: &mut [R], candidates: &mut [R], groups: Exp
             }
         }
     }
-}
-
-pub(super) fn first_largest<R: Real>(values: &[R]) -> usize {
-    let mut best = 0;
-    for (place, value) in values.iter().enumerate() {
-        if *value > values[best] {
-            best = place;
-        }
-    }
-    best
 }
 
 /// The largest weight first, the lower index first among equals.

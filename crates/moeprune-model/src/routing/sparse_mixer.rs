@@ -2,9 +2,10 @@
 
 use moeprune_core::SparseMixer;
 
-use super::{real::Real, rule::first_largest};
+use super::real::{Real, first_largest};
 
-/// The experts of a token in the order in which they win, and their weights. Experts that do not exist
+/// The experts of a token and their weights, the largest weight first and among equals in the order in
+/// which they win. Experts that do not exist
 /// have the lowest logit there is; they win for want of others, and then have no weight.
 pub(super) fn choose<R: Real>(
     mixer: &SparseMixer,
@@ -13,7 +14,7 @@ pub(super) fn choose<R: Real>(
     weights: &mut [R],
 ) {
     let reach = R::of(2.0 * mixer.jitter);
-    for (index, weight) in indices.iter_mut().zip(weights) {
+    for (index, weight) in indices.iter_mut().zip(&mut *weights) {
         let best = first_largest(logits);
         let top = logits[best];
         *index = best as u32;
@@ -31,6 +32,11 @@ pub(super) fn choose<R: Real>(
             *weight /= all;
         }
         logits[best] = R::LOWEST;
+    }
+    let mut pairs: Vec<(u32, R)> = indices.iter().copied().zip(weights.iter().copied()).collect();
+    pairs.sort_by(|a, b| b.1.compare(a.1));
+    for ((index, weight), pair) in indices.iter_mut().zip(weights).zip(pairs) {
+        (*index, *weight) = pair;
     }
 }
 
