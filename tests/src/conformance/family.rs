@@ -14,8 +14,8 @@ use moeprune::{
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{Dtype, LayerPlan, ModelSpec, Partition, Plan, Survivor, SurvivorReason};
 use moeprune_model::{
-    ActivationSink, Compute, DecoderLayer, Embedding, Error, GenerationOptions, Head,
-    LanguageModel, Layer, RoutingChoice,
+    ActivationSink, Compute, Embedding, Error, GenerationOptions, Head, LanguageModel, Layer,
+    RoutingChoice,
 };
 use safetensors::SafeTensors;
 use serde::Deserialize;

@@ -3,6 +3,7 @@
 mod eos;
 mod fingerprint;
 mod fused;
+mod fused_tensor;
 mod identity;
 mod layout;
 mod legacy_fingerprint;
@@ -25,7 +26,7 @@ use moeprune_files::{Access, Files};
 
 use self::layout::Layout;
 pub use self::{
-    fused::FusedTensor,
+    fused_tensor::FusedTensor,
     layout::StoredTensor,
     summary::{RoleSummary, Summary},
 };
