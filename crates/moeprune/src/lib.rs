@@ -73,8 +73,8 @@ pub use evaluation::{Evaluation, evaluate};
 pub use moeprune_engine::timed;
 pub use moeprune_engine::{
     Calibration, ComputeType, DeviceChoice, Execution, ExpertStage, Grouped, Inputs, Job,
-    MemoryNeed, Model, ObservationPlace, PLAN_FORMAT, Pipeline, PlanInputs, Progress, Resume, Run,
-    Scored, Silent, Stage, WeightStage, available_memory, load_tokenizer,
+    MemoryNeed, Model, ObservationPlace, PLAN_FORMAT, Pipeline, PlanInputs, Progress, Remedy,
+    Resume, Run, Scored, Silent, Stage, WeightStage, available_memory, load_tokenizer,
 };
 pub use plan_file::read_plan;
 pub use planning::{check_request, plan};

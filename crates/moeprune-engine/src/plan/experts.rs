@@ -4,7 +4,6 @@ use moeprune_core::{LayerBehaviour, LayerPlan, Observation};
 use moeprune_model::check_runnable;
 
 use super::{
-    ExpertRequest,
     blocks::Blocks,
     budget::{expert_budget, groups_of},
     exhaustive::drop_least_missed,
@@ -13,12 +12,12 @@ use super::{
     ranking::rank,
     routers,
 };
-use crate::{Calibration, Error, ExpertStage, Job};
+use crate::{Calibration, Error, ExpertRequest, ExpertStage, Job, Remedy};
 
 /// What a plan is made from, beside the model: what the expert stage needs
 /// ([`ExpertStage::needs`]) must be there.
 ///
-/// An observation alone, or `None`, can be given as it is: [`Job::plan`] takes whatever this is made
+/// An observation alone, or `None`, can be given as it is: [`Job::plan`] takes anything that this is made
 /// `From`.
 #[derive(Debug, Clone, Copy, Default)]
 #[expect(clippy::exhaustive_structs, reason = "plain data, made with `..`")]
@@ -62,14 +61,14 @@ impl ExpertStage {
                     drop_least_missed(job, calibration, request)
                 }
                 None if expert_budget(job.model.spec(), request)?.is_none() => Ok(Vec::new()),
-                None => Err(Error::Request(NEEDS_CALIBRATION.into())),
+                None => Err(Error::refused(
+                    "trying all subsets runs the model on calibration text, and there is none",
+                    Remedy::Calibration,
+                )),
             },
         }
     }
 }
-
-const NEEDS_CALIBRATION: &str =
-    "trying all subsets runs the model: pass --calibration FILE to `plan`, or use `prune`";
 
 /// Decides by what the layers' experts do, as far as it was observed.
 fn with_layers(
@@ -82,10 +81,10 @@ fn with_layers(
     let Some(budget) = expert_budget(job.model.spec(), request)? else { return Ok(Vec::new()) };
     let (observation, protect) = (inputs.observation, request.protect_super_experts);
     if observation.is_none() && (protect || stage.needs().observation) {
-        return Err(Error::Request(format!(
-            "{} needs an observation: run `moeprune observe` first and pass --observation FILE",
-            if protect { "protecting super experts" } else { "this way of choosing experts" }
-        )));
+        let what =
+            if protect { "protecting super experts" } else { "this way of choosing experts" };
+        let problem = format!("{what} needs an observation of the model, and there is none");
+        return Err(Error::refused(problem, Remedy::Observation));
     }
     let routers = routers(job.model)?;
     let behaviours = routers

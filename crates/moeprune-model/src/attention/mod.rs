@@ -27,11 +27,11 @@ pub use device::DEVICE_QUERIES;
 /// The attention of a layer.
 #[derive(Debug)]
 pub(crate) enum Attention {
-    Grouped(Grouped),
-    Latent(Latent),
-    GatedDelta(GatedDelta),
-    KimiDelta(KimiDelta),
-    ShortConvolution(ShortConvolution),
+    Grouped(Box<Grouped>),
+    Latent(Box<Latent>),
+    GatedDelta(Box<GatedDelta>),
+    KimiDelta(Box<KimiDelta>),
+    ShortConvolution(Box<ShortConvolution>),
 }
 
 impl Attention {
@@ -45,20 +45,20 @@ impl Attention {
         };
         match &parts.attention {
             AttentionSpec::Grouped(shape) => {
-                Grouped::load(weights, layer, spec, shape).map(Self::Grouped)
+                Ok(Self::Grouped(Box::new(Grouped::load(weights, layer, spec, shape)?)))
             }
             AttentionSpec::Latent(shape) => {
-                Latent::load(weights, layer, spec.hidden, shape).map(Self::Latent)
+                Ok(Self::Latent(Box::new(Latent::load(weights, layer, spec.hidden, shape)?)))
             }
             AttentionSpec::GatedDelta(shape) => {
-                GatedDelta::load(weights, layer, spec, shape).map(Self::GatedDelta)
+                Ok(Self::GatedDelta(Box::new(GatedDelta::load(weights, layer, spec, shape)?)))
             }
             AttentionSpec::KimiDelta(shape) => {
-                KimiDelta::load(weights, layer, spec, shape).map(Self::KimiDelta)
+                Ok(Self::KimiDelta(Box::new(KimiDelta::load(weights, layer, spec, shape)?)))
             }
             AttentionSpec::ShortConvolution(shape) => {
-                ShortConvolution::load(weights, layer, spec.hidden, shape)
-                    .map(Self::ShortConvolution)
+                let loaded = ShortConvolution::load(weights, layer, spec.hidden, shape)?;
+                Ok(Self::ShortConvolution(Box::new(loaded)))
             }
             AttentionSpec::Opaque(_) => Err(runnable::opaque_attention(layer)),
         }
