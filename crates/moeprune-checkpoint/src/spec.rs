@@ -30,13 +30,15 @@ pub(crate) fn read_spec(
     let max_positions = model.max_positions.needed(config)?;
     let extra = read_extra(form, config)?;
     let layers = form.layers.count.needed(config)?;
-    let layers = read_layers(form, Model { config, named, layers, hidden, max_positions })?;
+    let layers =
+        read_layers(form, Model { config, named, layers, hidden, max_positions, chosen: None })?;
     Ok(ModelSpec {
         family: family.name().to_owned(),
         hidden,
         vocab: model.vocab.needed(config)?,
         max_positions,
         norm_eps: model.norm_eps.needed(config)?,
+        norm_weights: model.norm_weights.into(),
         tied_embeddings: model.tied_embeddings.needed(config)?,
         layers,
         extra,
