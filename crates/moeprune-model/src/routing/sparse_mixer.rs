@@ -62,9 +62,9 @@ mod tests {
     fn rivals_are_near_and_winners_are_gone() {
         // 9 is within a tenth of 10, 8 of 9; of 8 and below none counts.
         let logits = [8.0, 10.0, 1.0, 9.0];
-        check(&logits, 0.05, &[(1, share(&[10.0, 9.0])), (3, 1.0)]);
+        check(&logits, 0.05, &[(3, 1.0), (1, share(&[10.0, 9.0]))]);
         check(&logits, 0.06, &[(1, share(&[10.0, 9.0])), (3, share(&[9.0, 8.0]))]);
-        check(&logits, 9.0, &[(1, share(&[10.0, 9.0, 8.0, 1.0])), (3, share(&[9.0, 8.0, 1.0]))]);
+        check(&logits, 9.0, &[(3, share(&[9.0, 8.0, 1.0])), (1, share(&[10.0, 9.0, 8.0, 1.0]))]);
     }
 
     #[test]
@@ -72,7 +72,9 @@ mod tests {
         // (−1 + 1.2) / 1.2 is a sixth, (−1 + 2) / 2 a half.
         check(&[-2.0, -1.0, -1.2], 0.1, &[(1, share(&[-1.0, -1.2]))]);
         check(&[-2.0, -1.0, -1.2], 0.26, &[(1, share(&[-1.0, -1.2, -2.0]))]);
-        check(&[0.0, 0.0], 0.1, &[(0, 0.5), (1, 1.0)]);
+        check(&[0.0, 0.0], 0.1, &[(1, 1.0), (0, 0.5)]);
+        // Among equals the first that won.
+        check(&[1.0, 9.0], 0.1, &[(1, 1.0), (0, 1.0)]);
     }
 
     #[test]
