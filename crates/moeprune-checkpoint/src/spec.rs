@@ -274,7 +274,7 @@ impl Blocks {
             experts,
             top_k: self.top_k.of(layer),
             router: form.router.of_layer(&self.router, named, layer)?,
-            expert: self.expert,
+            expert: form.experts.of_layer(self.expert, named, layer),
             shared: shared.collect(),
             residual: self.residual,
             input: self.input,

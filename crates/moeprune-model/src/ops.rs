@@ -182,3 +182,40 @@ pub(crate) fn gather_rows(x: &Tensor, rows: &[u32]) -> Result<Tensor, Error> {
     })?;
     Ok(Tensor::from_vec(gathered, (rows.len(), cols), &Device::Cpu)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(got: impl Fn(&Tensor) -> Tensor, rows: &[f32], cols: usize, expected: &[f64]) {
+        for dtype in [DType::F32, DType::F64] {
+            let x = Tensor::from_slice(rows, (rows.len() / cols, cols), &Device::Cpu);
+            let got = to_vec(&got(&x.and_then(|x| x.to_dtype(dtype)).unwrap())).unwrap();
+            assert_eq!(got.len(), expected.len());
+            for (got, want) in got.iter().zip(expected) {
+                assert!((f64::from(*got) - want).abs() < 1e-5, "{got} {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn clamped_gates() {
+        let clamps = ClampedSwiglu { alpha: 1.5, limit: 2.0 };
+        let of = |gate: f64, up: f64| (up + 1.0) * gate / (1.0 + (-1.5 * gate).exp());
+        let rows = [1.0, 9.0, -9.0, 0.5, -8.0, 8.0];
+        let expected = [of(1.0, 0.5), of(2.0, -2.0), of(-9.0, 2.0)];
+        check(|x| clamped_swiglu(x, clamps).unwrap(), &rows, 6, &expected);
+    }
+
+    #[test]
+    fn norms_without_the_mean() {
+        let vector = |values: &[f64; 2], like: &Tensor| {
+            Tensor::new(values, &Device::Cpu).and_then(|v| v.to_dtype(like.dtype())).unwrap()
+        };
+        let norm = |x: &Tensor| {
+            layer_norm(x, &vector(&[2.0, 3.0], x), &vector(&[0.5, 0.0], x), 0.0).unwrap()
+        };
+        check(norm, &[1.0, 5.0, 7.0, 7.5], 2, &[-1.5, 3.0, -1.5, 3.0]);
+    }
+}

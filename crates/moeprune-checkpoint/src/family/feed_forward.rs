@@ -94,7 +94,8 @@ pub(crate) struct DenseForm {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MlpNames {
-    /// Whether the biases that are named are there; absent: they are.
+    /// Whether the biases that are named are there; absent: they are. Experts may lack them all the
+    /// same: newer code stores none.
     biases: Option<Key<bool>>,
     gate: Option<String>,
     up: String,
@@ -168,6 +169,15 @@ impl ExpertsForm {
             return bad("`experts.tensors` and `experts.fused` must agree about biases");
         }
         Ok(())
+    }
+
+    /// What each expert of a layer is, with the tensors that are stored.
+    pub(crate) fn of_layer(&self, read: MlpSpec, named: &NamedTensors, layer: usize) -> MlpSpec {
+        let up = LinearId::Expert(0, MlpProjection::Up);
+        let up = TensorId::Layer(layer, LayerTensor::Bias(up));
+        let may_lack = self.tensors.as_ref().is_some_and(|tensors| tensors.biases.is_some());
+        let biases = read.biases && (!may_lack || named.shapes.contains_key(&up));
+        MlpSpec { biases, ..read }
     }
 
     /// What each expert is.

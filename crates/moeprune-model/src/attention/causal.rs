@@ -95,7 +95,8 @@ mod tests {
                     (heads.factor * dot / (heads.dim as f64).sqrt()).exp()
                 };
                 let scores: Vec<f64> = seen.clone().map(score).collect();
-                let total: f64 = scores.iter().sum();
+                let sink = heads.sinks.map_or(0.0, |sinks| f64::from(sinks[h]).exp());
+                let total: f64 = scores.iter().sum::<f64>() + sink;
                 let mut mixed = vec![0.0; heads.value_dim];
                 for (s, p) in seen.zip(scores) {
                     let value = row(s, values + kv * heads.value_dim);
@@ -178,6 +179,44 @@ mod tests {
             };
             check_heads(heads, &plain, 9, &[9]);
             check_heads(heads, &pairs, 80, &[70, 1, 9]);
+        }
+    }
+
+    #[test]
+    fn equals_the_definition_with_sinks() {
+        let sinks = [0.5, -2.0, 3.0, 40.0];
+        for window in [None, Some(3)] {
+            let (sinks, factor) = (Some(&sinks[..]), 0.7);
+            let heads =
+                Heads { kv_heads: 2, group: 2, dim: 8, value_dim: 8, window, factor, sinks };
+            check_heads(heads, &RotarySpec::plain(100.0, 8), 9, &[9]);
+            check_heads(heads, &RotarySpec::plain(100.0, 8), 80, &[70, 1, 9]);
+        }
+    }
+
+    #[test]
+    fn turned_before_is_turned_within() {
+        let heads = Heads {
+            kv_heads: 2,
+            group: 2,
+            dim: 8,
+            value_dim: 8,
+            window: None,
+            factor: 1.0,
+            sinks: None,
+        };
+        let (rotary, still) = (Rotary::new(Some(&RotarySpec::plain(100.0, 6))), Rotary::new(None));
+        let qkv = noise(7 * heads.row_width());
+        for dtype in [DType::F32, DType::F64] {
+            let qkv = Tensor::from_slice(&qkv, (7, heads.row_width()), &Device::Cpu).unwrap();
+            let qkv = qkv.to_dtype(dtype).unwrap();
+            let caches = || [SequenceCache::starting_at(0), SequenceCache::starting_at(5)];
+            let within = attend(heads, &qkv, &[4, 3], &mut caches(), &rotary).unwrap();
+            let turned = turn(heads, &qkv, &[4, 3], &caches(), &rotary).unwrap();
+            let before = attend(heads, &turned, &[4, 3], &mut caches(), &still).unwrap();
+            let (within, before) = (ops::to_vec(&within).unwrap(), ops::to_vec(&before).unwrap());
+            let far = within.iter().zip(&before).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(far < 1e-5, "{far}");
         }
     }
 
