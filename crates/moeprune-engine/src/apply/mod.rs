@@ -27,6 +27,8 @@ mod writing;
 pub use kept_experts::KeptExperts;
 pub use unwritten::UnwrittenModel;
 
+use std::ops::ControlFlow;
+
 use layer::{PruneTask, PrunedLayer};
 use stages::Stages;
 use statistics::Statistics;
@@ -34,13 +36,16 @@ use work::work_of;
 use writing::Output;
 
 use moeprune_core::{
-    CorpusTag, ExpertGroups, ExpertRatio, ExtraPolicy, LayerPlan, MoeSpec, Observation, Plan,
-    SameModel, Sparsity, StatisticsSource,
+    CorpusTag, ExpertGroups, ExpertRatio, LayerPlan, MoeSpec, Observation, Plan, SameModel,
+    Sparsity, StatisticsSource,
 };
 
 use crate::{
     Error, Job, Model, Progress, Run, StageClock, WrittenLayer,
-    plan::{PLAN_FORMAT, check_clusters, check_survivors, choose_survivors_in, stored_otherwise},
+    plan::{
+        PLAN_FORMAT, check_clusters, check_extra, check_survivors, choose_survivors_in,
+        note_of_kept, stored_otherwise,
+    },
     session::{Pass, Record, RunIdentity},
     walk::{Resumed, Walker},
 };
@@ -148,7 +153,11 @@ pub(crate) fn apply_plan(
         }
     };
     if !walker.session.outside_written() {
-        output.copy_outside_layers()?;
+        let progress = &*walker.progress;
+        output.copy_outside_layers(&mut |_| match progress.should_stop() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        })?;
         output.sync()?;
         walker.session.record(Record::OutsideWritten)?;
     }
@@ -221,13 +230,8 @@ fn note_storage(
             progress.note(&stored_otherwise(what));
         }
     }
-    let extra = model.spec().extra;
-    if let Some(extra) = extra.filter(|extra| extra.policy == ExtraPolicy::Keep) {
-        progress.note(&format!(
-            "note: the {} layers behind the decoder's are copied with all their experts; an engine \
-             that builds them with as many as the config now says cannot load them",
-            extra.count
-        ));
+    if let Some(note) = note_of_kept(model.spec(), plan) {
+        progress.note(&note);
     }
     Ok(())
 }
@@ -265,7 +269,7 @@ fn check_plan(model: &dyn Model, plan: &Plan) -> Result<(), Error> {
     let mut last = None;
     for layer in &plan.layers {
         let l = layer.layer;
-        let Some(moe) = model.spec().layers.get(l).and_then(|s| s.moe()) else {
+        let Some(moe) = model.spec().moe_of(l) else {
             return bad(format!("layer {l} does not exist or has no experts"));
         };
         if last.is_some_and(|last| last >= l) {
@@ -293,6 +297,7 @@ fn check_plan(model: &dyn Model, plan: &Plan) -> Result<(), Error> {
                 .map_err(|problem| Error::Plan(format!("layer {l}: {problem}")))?;
         }
     }
+    check_extra(model.spec(), plan).map_err(Error::Plan)?;
     if let Some(asked) = &plan.unstructured {
         Sparsity::new(asked.ratio)?;
         let (layers, ratios) = (model.spec().layers.len(), asked.layer_ratios.len());

@@ -1,6 +1,6 @@
 //! The expert stage: which experts of each layer go, decided in the way that a pipeline holds.
 
-use moeprune_core::{LayerBehaviour, LayerPlan, Observation};
+use moeprune_core::{LayerBehaviour, LayerPlan, ModelSpec, Observation, SurvivorReason};
 use moeprune_model::check_runnable;
 
 use super::{
@@ -10,10 +10,10 @@ use super::{
     exhaustive::drop_least_missed,
     expert_layers::{ExpertLayers, Protected},
     grouping::group,
-    ranking::rank,
+    ranking::{rank, without},
     routers,
 };
-use crate::{Calibration, Error, ExpertStage, Job};
+use crate::{Calibration, Error, ExpertStage, Job, KeepList};
 
 /// What a plan is made from, beside the model: what the expert stage needs
 /// ([`ExpertStage::needs`]) must be there.
@@ -51,6 +51,8 @@ impl ExpertStage {
             Self::Grouped(grouped) => with_layers(self, job, request, inputs, |job, layers| {
                 group(job.model, layers, grouped, job.progress)
             }),
+            Self::Listed(Some(list)) => listed(list, job.model.spec()),
+            Self::Listed(None) => Err(Error::Request(NEEDS_LIST.into())),
             Self::Searched { .. } => match inputs.calibration {
                 Some(_) if groups_of(job.model.spec()).is_some() => Err(Error::Request(
                     "trying all subsets is not implemented for routers that select groups of \
@@ -67,6 +69,17 @@ impl ExpertStage {
         }
     }
 }
+
+/// The plans of the layers of which a list keeps some experts.
+pub(super) fn listed(list: &KeepList, spec: &ModelSpec) -> Result<Vec<LayerPlan>, Error> {
+    let plan = |(layer, dropped): (usize, Vec<usize>)| {
+        let experts = spec.moe_of(layer).map_or(0, |moe| moe.experts);
+        without(layer, experts, dropped, |_| SurvivorReason::Listed)
+    };
+    Ok(list.dropped(spec)?.into_iter().map(plan).collect())
+}
+
+const NEEDS_LIST: &str = "which experts stay is said by a list: pass it with --keep FILE";
 
 const NEEDS_CALIBRATION: &str =
     "trying all subsets runs the model: pass --calibration FILE to `plan`, or use `prune`";
