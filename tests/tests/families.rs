@@ -1,15 +1,11 @@
-//! Every built-in family that can be run, against values that public code computed.
+//! Families against values that public code computed.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use moeprune_tests::conformance::family::check;
 
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/parity").join(name)
-}
-
 fn check_family(name: &str) {
-    check(&folder(name));
+    check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/parity").join(name));
 }
 
 #[test]

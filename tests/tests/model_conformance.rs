@@ -9,9 +9,13 @@ use moeprune::{
     evaluation::NativeGenerator,
 };
 use moeprune_checkpoint::Checkpoint;
+use moeprune_core::{ModelSpec, TensorSource};
 use moeprune_eval::generate_each;
-use moeprune_model::{Compute, Embedding, LanguageModel, Layer, NoSink};
-use moeprune_tests::conformance::{activation_sink, decoder_layer, generator};
+use moeprune_model::{
+    ActivationSink, Compute, Embedding, Error, Expert, LanguageModel, Layer, LayerTrunk, NoSink,
+    TrunkOutput,
+};
+use moeprune_tests::conformance::{activation_sink, generator, layer};
 
 fn open(name: &str) -> Checkpoint {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets");
@@ -25,9 +29,40 @@ fn check_layers(name: &str, dtype: DType) {
     let embedding = Embedding::load(&checkpoint, spec, &compute).unwrap();
     let hidden = embedding.embed(&tokens).unwrap().reshape((3, 7, spec.hidden)).unwrap();
     for index in 0..spec.layers.len() {
-        let layer = Layer::load(&checkpoint, spec, index, &compute).unwrap();
-        decoder_layer::check(&layer, spec, index, &hidden);
+        check(&checkpoint, spec, index, &hidden, &compute);
     }
+}
+
+/// A layer in memory, and the one whose experts are loaded one after the other.
+fn check(
+    source: &dyn TensorSource,
+    spec: &ModelSpec,
+    index: usize,
+    hidden: &Tensor,
+    compute: &Compute,
+) {
+    let whole = Layer::load(source, spec, index, compute).unwrap();
+    let forward = |x: &Tensor, sink: &mut dyn ActivationSink| whole.forward(x, 0, None, sink);
+    layer::check(&forward, spec, index, hidden);
+
+    let trunk = LayerTrunk::load(source, spec, index, compute).unwrap();
+    let in_pieces = |x: &Tensor, sink: &mut dyn ActivationSink| -> Result<Tensor, Error> {
+        let TrunkOutput { mut sum, routed } = trunk.forward(x, sink)?;
+        if let Some(routed) = routed {
+            for e in 0..spec.layers[index].moe().map_or(0, |moe| moe.experts) {
+                let (rows, gates) = routed.tokens(e);
+                if rows.is_empty() {
+                    continue;
+                }
+                let expert = Expert::load(source, spec, index, e, compute)?;
+                let output = expert.forward(&routed.input(rows)?, sink)?;
+                sink.expert_output(e, &output, gates)?;
+                sum.add(rows, gates, &output)?;
+            }
+        }
+        Ok(sum.into_tensor()?.reshape(x.dims())?)
+    };
+    layer::check(&in_pieces, spec, index, hidden);
 }
 
 #[test]
@@ -60,10 +95,9 @@ fn layers_with_a_residual_or_dense_mlp() {
 fn few_tokens_leave_experts_idle() {
     let checkpoint = open("nano");
     let spec = checkpoint.spec();
-    let layer = Layer::load(&checkpoint, spec, 1, &Compute::cpu()).unwrap();
     let values: Vec<f32> = (0..2 * spec.hidden).map(|i| (i * i % 11) as f32 - 5.0).collect();
     let hidden = Tensor::from_vec(values, (2, 1, spec.hidden), &Device::Cpu).unwrap();
-    decoder_layer::check(&layer, spec, 1, &hidden);
+    check(&checkpoint, spec, 1, &hidden, &Compute::cpu());
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 #[path = "model_suites_catch/activation_sink.rs"]
 mod activation_sink;
-#[path = "model_suites_catch/decoder_layer.rs"]
-mod decoder_layer;
 #[path = "model_suites_catch/generator.rs"]
 mod generator;
+#[path = "model_suites_catch/layer.rs"]
+mod layer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -85,9 +85,10 @@ fn main() -> ExitCode {
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // A closed standard error must not hide the exit code.
-            let _ = writeln!(std::io::stderr(), "Error: {error:#}");
             let own = error.downcast_ref::<moeprune::Error>();
+            let message = own.map_or_else(|| format!("{error:#}"), moeprune_cli::explain);
+            // A closed standard error must not hide the exit code.
+            let _ = writeln!(std::io::stderr(), "Error: {message}");
             match own {
                 Some(moeprune::Error::Recipe(_)) => ExitCode::from(2),
                 Some(error) if error.is_stop() => ExitCode::from(moeprune_cli::stopped_code()),

@@ -208,22 +208,20 @@ pub enum Error {
         /// Why.
         source: Box<candle_core::Error>,
     },
-    /// The routing counts of a layer contradict each other.
+    /// The routing sums of a layer contradict each other.
     #[error(
-        "layer {layer}: the router saw {tokens} tokens of {top_k} experts each, but {counted} \
-         choices were counted and {paired} pairs; this is a defect of the forward pass"
+        "layer {layer}: routing sums `{row}`: expected {expected}, got {got}; this is a defect of the \
+         forward pass"
     )]
     Routing {
         /// Decoder layer.
         layer: usize,
-        /// Tokens seen.
-        tokens: u64,
-        /// Experts per token.
-        top_k: usize,
-        /// Choices counted.
-        counted: u64,
-        /// Pairs counted, each from both sides.
-        paired: u64,
+        /// Which of the sums.
+        row: &'static str,
+        /// What the others ask for.
+        expected: String,
+        /// What was summed.
+        got: String,
     },
     /// An activation overflowed.
     #[error(

@@ -1,20 +1,17 @@
 //! The experts of a layer, one after the other, ready to run.
 
-use moeprune_core::{ModelSpec, TensorSource};
-use moeprune_model::{Compute, Expert, for_each_expert, for_each_uploaded_expert};
+use moeprune_model::{Expert, for_each_expert, for_each_uploaded_expert};
 
-use crate::{Error, observer::forward_error};
+use crate::{Error, StoredLayer, observer::forward_error};
 
 /// Reads the experts `experts` of a layer and hands each, loaded, to `visit`. The next one is read,
 /// and brought to a device if they run on one, while one is in use.
 pub(crate) fn for_each_loaded_expert(
-    source: &dyn TensorSource,
-    spec: &ModelSpec,
-    compute: &Compute,
-    layer: usize,
+    stored: StoredLayer<'_>,
     experts: &[usize],
     mut visit: impl FnMut(Expert) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    let StoredLayer { source, spec, layer, compute } = stored;
     if compute.holds_stored() {
         return for_each_uploaded_expert(source, spec, compute, layer, experts, visit);
     }

@@ -21,8 +21,8 @@ const EXPERT_ROWS: usize = 512;
 /// Tokens that go through an expert together on a device, which is kept busy by more than the CPU.
 pub const DEVICE_EXPERT_ROWS: usize = 8192;
 
-/// Called several times per layer with how many more tokens went through a trunk or an expert;
-/// may ask to stop.
+/// Called with how many more tokens went through a trunk or an expert, several times per layer; may ask
+/// to stop.
 pub type Watch<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 
 /// A layer on its way over all blocks: first the trunk for every micro-batch of blocks, then expert
@@ -60,6 +60,8 @@ pub type Watch<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 #[derive(Debug)]
 pub struct LayerRun {
     layer: usize,
+    /// Whether the layer's outputs are wanted, or statistics alone.
+    outputs: bool,
     expert_rows: usize,
     batches: Vec<MicroBatch>,
 }
@@ -87,7 +89,9 @@ impl LayerRun {
         observer: Option<&mut LayerObserver>,
         watch: Watch<'_>,
     ) -> Result<Self, Error> {
-        Self::start(trunk, layer, hidden.into_iter(), true, observer, watch)
+        let mut run = Self::new(layer, true);
+        run.through_trunk(trunk, hidden.into_iter(), observer, watch)?;
+        Ok(run)
     }
 
     /// Runs the trunk on hidden states for the observer's sake alone: outputs are not kept.
@@ -101,21 +105,25 @@ impl LayerRun {
         observer: &mut LayerObserver,
         watch: Watch<'_>,
     ) -> Result<Self, Error> {
-        Self::start(trunk, layer, hidden.iter().cloned(), false, Some(observer), watch)
+        let mut run = Self::new(layer, false);
+        run.through_trunk(trunk, hidden.iter().cloned(), Some(observer), watch)?;
+        Ok(run)
     }
 
-    fn start(
+    fn new(layer: usize, outputs: bool) -> Self {
+        Self { layer, outputs, expert_rows: EXPERT_ROWS, batches: Vec::new() }
+    }
+
+    fn through_trunk(
+        &mut self,
         trunk: &LayerTrunk,
-        layer: usize,
         hidden: impl Iterator<Item = Tensor>,
-        outputs: bool,
         mut observer: Option<&mut LayerObserver>,
         watch: Watch<'_>,
-    ) -> Result<Self, Error> {
-        let (mut batches, mut first_block) = (Vec::new(), 0);
-        let mut rows = EXPERT_ROWS;
+    ) -> Result<(), Error> {
+        let (layer, mut first_block) = (self.layer, 0);
         for batch in hidden {
-            rows = expert_rows(batch.device());
+            self.expert_rows = expert_rows(batch.device());
             let (blocks, sequence_len, _) = batch
                 .dims3()
                 .map_err(|error| forward_error(layer, moeprune_model::Error::from(error)))?;
@@ -127,12 +135,12 @@ impl LayerRun {
                 }
             };
             let TrunkOutput { sum, routed } = out.map_err(|e| forward_error(layer, e))?;
-            let sum = outputs.then_some(sum);
-            batches.push(MicroBatch { first_block, sequence_len, sum, routed });
+            let sum = self.outputs.then_some(sum);
+            self.batches.push(MicroBatch { first_block, sequence_len, sum, routed });
             first_block += blocks;
-            go_on(watch, blocks * sequence_len)?;
+            stop_if_asked(watch, blocks * sequence_len)?;
         }
-        Ok(Self { layer, expert_rows: rows, batches })
+        Ok(())
     }
 
     /// Tokens routed to an expert.
@@ -155,7 +163,7 @@ impl LayerRun {
         for call in self.calls(index) {
             self.call(index, expert, &call, &mut observer)
                 .map_err(|error| forward_error(self.layer, error))?;
-            go_on(watch, call.iter().map(|part| part.rows.len()).sum())?;
+            stop_if_asked(watch, call.iter().map(|part| part.rows.len()).sum())?;
         }
         Ok(())
     }
@@ -285,7 +293,7 @@ impl ActivationSink for Inputs<'_> {
     }
 }
 
-fn go_on(watch: Watch<'_>, tokens: usize) -> Result<(), Error> {
+fn stop_if_asked(watch: Watch<'_>, tokens: usize) -> Result<(), Error> {
     match watch(tokens as u64) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Error::Stopped),

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use moeprune_core::{
-    CorpusTag, InputHessian, InputMoments, LayerObservation, LinearId, LinearShape, ModelSpec,
-    Observation, RoutingSums,
+    InputHessian, InputMoments, LayerObservation, LinearId, LinearShape, ModelSpec, RoutingSums,
     observation::{Shape, Statistics as _, Values},
 };
 use moeprune_model::{ActivationSink, RoutingChoice};
@@ -14,6 +13,7 @@ use crate::{
     Error,
     activations::{OutputSums, add_column_squares, add_outputs},
     hessians::Hessians,
+    sums_check::{Flaw, check_routing},
 };
 
 /// What to keep of a forward pass.
@@ -33,68 +33,6 @@ impl Default for ObserverOptions {
     /// Everything that an observation has.
     fn default() -> Self {
         Self { routing: true, inputs: true, hessians: false }
-    }
-}
-
-/// Collects the layers of an [`Observation`], first to last.
-///
-/// ```
-/// # use moeprune_core::{
-/// #     AttentionSpec, CorpusTag, FeedForward, GroupedAttention, LayerSpec, MlpSpec, ModelSpec };
-/// # let attention = AttentionSpec::Grouped(GroupedAttention::new(1, 1, 4, 1e4));
-/// # let feed_forward = FeedForward::Dense(MlpSpec::gated(6));
-/// # let layer = LayerSpec { attention, feed_forward, other: Vec::new() };
-/// # let spec = ModelSpec { family: "dense".into(), hidden: 4, vocab: 8, max_positions: 8,
-/// #     norm_eps: 1e-5, tied_embeddings: true, layers: vec![layer], extra: None };
-/// # let tag = CorpusTag { name: "none".into(), sha256: String::new(), samples: 0,
-/// #     sequence_len: 0, seed: 0, repeated: 1 };
-/// use moeprune_capture::{ObservationBuilder, ObserverOptions};
-///
-/// let mut builder = ObservationBuilder::new(&spec, ObserverOptions::default());
-/// for layer in 0..spec.layers.len() {
-///     let mut observer = builder.layer(layer)?;
-///     // For each block: observer.begin_block(), then run the layer with it as the sink.
-///     builder.push(observer.finish()?);
-/// }
-/// let observation = builder.finish("fingerprint", tag);
-/// assert_eq!(observation.layers.len(), 1);
-/// # Ok::<(), moeprune_capture::Error>(())
-/// ```
-#[derive(Debug, Clone)]
-pub struct ObservationBuilder<'a> {
-    spec: &'a ModelSpec,
-    options: ObserverOptions,
-    layers: Vec<LayerObservation>,
-}
-
-impl<'a> ObservationBuilder<'a> {
-    /// No layers yet.
-    #[must_use]
-    pub fn new(spec: &'a ModelSpec, options: ObserverOptions) -> Self {
-        Self { spec, options, layers: Vec::with_capacity(spec.layers.len()) }
-    }
-
-    /// An observer for a layer of the model.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchLayer`].
-    pub fn layer(&self, layer: usize) -> Result<LayerObserver, Error> {
-        LayerObserver::new(self.spec, layer, self.options)
-    }
-
-    /// Appends what was seen of the next layer.
-    pub fn push(&mut self, layer: LayerObservation) {
-        self.layers.push(layer);
-    }
-
-    /// The observation of the layers pushed, of one text.
-    #[must_use]
-    pub fn finish(self, model_fingerprint: impl Into<String>, tag: CorpusTag) -> Observation {
-        Observation {
-            model_fingerprint: model_fingerprint.into(),
-            corpora: vec![tag],
-            layers: self.layers,
-        }
     }
 }
 
@@ -206,7 +144,13 @@ impl LayerObserver {
     pub fn finish(self) -> Result<LayerObservation, Error> {
         let layer = self.layer;
         if let Some(routing) = &self.routing {
-            check_routing(layer, routing)?;
+            check_outputs(layer, routing)?;
+            check_routing(routing).map_err(|Flaw { row, expected, got }| Error::Routing {
+                layer,
+                row,
+                expected,
+                got,
+            })?;
         }
         let mut inputs = BTreeMap::new();
         for (site, Site { moments, .. }) in self.inputs.into_iter().flatten() {
@@ -383,16 +327,7 @@ fn tokens_of(
     }
 }
 
-fn check_routing(layer: usize, routing: &RoutingSums) -> Result<(), Error> {
-    if !routing.is_consistent() {
-        return Err(Error::Routing {
-            layer,
-            tokens: routing.tokens,
-            top_k: routing.top_k,
-            counted: routing.counts.iter().sum(),
-            paired: routing.coactivation.iter().sum(),
-        });
-    }
+fn check_outputs(layer: usize, routing: &RoutingSums) -> Result<(), Error> {
     let rows = RoutingSums::ROWS.iter().filter(|row| row.shape == Shape::PerExpert);
     let sums: Vec<&[f64]> = rows
         .filter_map(|row| match row.of(routing) {

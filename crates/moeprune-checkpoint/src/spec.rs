@@ -1,8 +1,8 @@
 //! From a family, a config and the tensors' names to the facts about a model.
 
 use moeprune_core::{
-    Activation, AttentionSpec, ExpertGroups, ExtraLayers, FeedForward, LayerSpec, LinearId,
-    MlpSpec, ModelSpec, MoeInput, MoeSpec, OpaqueTensor, RouterSpec, SharedSpec, TensorId,
+    Activation, AttentionSpec, ExtraLayers, FeedForward, LayerSpec, LinearId, MlpSpec, ModelSpec,
+    MoeInput, MoeSpec, OpaqueTensor, RouterSpec, SharedSpec, TensorId,
 };
 
 use crate::{
@@ -277,25 +277,16 @@ impl Blocks {
         layer: usize,
         experts: usize,
     ) -> Result<(), Error> {
-        let refuse = |what: String| {
-            let keys = form.router.top_k().shown();
-            Err(config.refuse(format!("`{keys}` is {}, but layer {layer} {what}", self.top_k)))
-        };
         if self.top_k > experts {
-            return refuse(format!("has {experts} experts"));
-        }
-        let Some(ExpertGroups { count, selected, .. }) = self.router.groups() else {
-            return Ok(());
-        };
-        if !experts.is_multiple_of(count) {
             return Err(config.refuse(format!(
-                "layer {layer} has {experts} experts, which do not make {count} groups of equal size"
+                "`{}` is {}, but layer {layer} has {experts} experts",
+                form.router.top_k().shown(),
+                self.top_k
             )));
         }
-        if self.top_k > selected * (experts / count) {
-            return refuse(format!("has {} in each of {selected} groups chosen", experts / count));
-        }
-        Ok(())
+        let Some(groups) = self.router.groups() else { return Ok(()) };
+        let checked = groups.check_count(experts, self.top_k);
+        checked.map_err(|reason| config.refuse(format!("layer {layer}: {reason}")))
     }
 
     fn moe(

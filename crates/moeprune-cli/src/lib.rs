@@ -27,6 +27,7 @@ mod plan;
 mod print;
 mod prune;
 mod recipe;
+mod remedy;
 mod table;
 mod terminal;
 mod verify;
@@ -39,6 +40,7 @@ pub use options::{
 };
 pub use print::{json, parse, print};
 pub use prune::{PruneArgs, print_report, prune, search_if_asked};
+pub use remedy::explain;
 pub use table::{bytes, percent, seconds, table};
 pub use terminal::Terminal;
 
@@ -121,11 +123,11 @@ pub fn main_with(registry: &Registry) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error @ Error::Recipe(_)) => {
-            terminal.error(&error);
+            terminal.error(&explain(&error), &error);
             ExitCode::from(2)
         }
         Err(error) => {
-            terminal.error(&error);
+            terminal.error(&explain(&error), &error);
             if error.is_stop() { ExitCode::from(stopped_code()) } else { ExitCode::FAILURE }
         }
     }

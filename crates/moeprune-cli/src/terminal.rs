@@ -40,10 +40,10 @@ impl Terminal {
         Self { quiet, bars: std::io::stderr().is_terminal(), step: None }
     }
 
-    /// Prints an error and what caused it, also when quiet.
-    pub fn error(&mut self, error: &dyn Error) {
+    /// Prints an error as `message` says it, and what caused it, also when quiet.
+    pub fn error(&mut self, message: &str, error: &dyn Error) {
         self.step = None;
-        let mut text = format!("error: {error}");
+        let mut text = format!("error: {message}");
         let mut cause = error.source();
         while let Some(inner) = cause {
             let line = inner.to_string();

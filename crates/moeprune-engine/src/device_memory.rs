@@ -8,7 +8,7 @@ use moeprune_core::{
 };
 use moeprune_model::DEVICE_QUERIES;
 
-use crate::{MemoryNeed, Model};
+use crate::{MemoryNeed, Model, Remedy};
 
 /// What the driver, cuBLAS and kernels take.
 pub(crate) const FIXED: u64 = 1 << 30;
@@ -83,25 +83,19 @@ impl DeviceNeed {
         )
     }
 
-    /// What would fit, in words.
-    pub(crate) fn remedy(&self, free: u64, of: impl Fn(usize) -> Self) -> String {
+    /// What would fit.
+    pub(crate) fn remedy(&self, free: u64, of: impl Fn(usize) -> Self) -> Remedy {
         let smaller = (1..self.micro_batch).rev().find(|&size| of(size).total() <= free);
         if let Some(size) = smaller {
-            return format!("--micro-batch {size} would fit");
+            return Remedy::MicroBatch(size);
         }
         let one = of(1);
         let rest = one.total() - one.hidden_states;
         match free.checked_sub(rest).filter(|_| one.hidden_states > 0) {
-            Some(room) if room > 0 => format!(
-                "with --micro-batch 1, hidden states of {:.0} % as many tokens would fit: use fewer \
-                 --samples or a shorter --seq-len",
-                (100.0 * room as f64 / one.hidden_states as f64).floor()
-            ),
-            _ => format!(
-                "one expert at a time with a single block already needs {}: use a shorter \
-                 --seq-len, a larger device, or --device cpu",
-                gigabytes(rest)
-            ),
+            Some(room) if room > 0 => Remedy::FewerTokens {
+                percent: (100.0 * room as f64 / one.hidden_states as f64).floor(),
+            },
+            _ => Remedy::LargerDevice { needed: rest },
         }
     }
 }
@@ -206,9 +200,8 @@ mod tests {
         }
     }
 
-    fn check(micro_batch: usize, free: u64, want: &str) {
-        let remedy = need(micro_batch).remedy(free, need);
-        assert!(remedy.contains(want), "{remedy}");
+    fn check(micro_batch: usize, free: u64, want: Remedy) {
+        assert_eq!(need(micro_batch).remedy(free, need), want);
     }
 
     /// The kinds that the built-in families are made of, counted by hand.
@@ -242,9 +235,9 @@ mod tests {
 
     #[test]
     fn remedies_are_what_fits() {
-        check(8, need(5).total(), "--micro-batch 5 would fit");
-        check(1, need(1).total() - 4 * GB, "hidden states of 50 % as many tokens would fit");
-        check(8, need(1).total() - 4 * GB, "with --micro-batch 1, hidden states of 50 %");
-        check(2, GB, "--device cpu");
+        check(8, need(5).total(), Remedy::MicroBatch(5));
+        check(1, need(1).total() - 4 * GB, Remedy::FewerTokens { percent: 50.0 });
+        check(8, need(1).total() - 4 * GB, Remedy::FewerTokens { percent: 50.0 });
+        check(2, GB, Remedy::LargerDevice { needed: need(1).total() - 8 * GB });
     }
 }

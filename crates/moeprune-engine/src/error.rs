@@ -4,6 +4,8 @@ use std::{io, path::Path};
 
 use moeprune_core::StageError;
 
+use crate::Remedy;
+
 /// An error of the engine, with the stage's own error inside.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -69,6 +71,14 @@ pub enum Error {
     /// A request that cannot be met.
     #[error("{0}")]
     Request(String),
+    /// A request that cannot be met, and one that can.
+    #[error("{problem}; {remedy}")]
+    Refused {
+        /// What is wrong.
+        problem: String,
+        /// What would work.
+        remedy: Remedy,
+    },
     /// A device has not the memory that the run needs.
     #[error(
         "the device has {:.1} GB of free memory, and the run needs up to {:.1} GB: {remedy}",
@@ -81,32 +91,26 @@ pub enum Error {
         /// Bytes free.
         free: u64,
         /// What would fit.
-        remedy: String,
+        remedy: Remedy,
     },
     /// The run was asked to stop ([`Progress::should_stop`](crate::Progress::should_stop)).
     #[error("stopped before the end")]
     Stopped,
     /// A run failed or was stopped when part of its work was done.
-    #[error(
-        "{error}\n  what is done is kept in {folder}: run the same command with --resume to go on, \
-         or delete that folder"
-    )]
+    #[error("{error}\n  what is done is kept in {folder}: {}", Remedy::ResumeOrDelete)]
     Kept {
         /// Why it ended.
         error: Box<Self>,
-        /// Where the work lies.
+        /// Where the work is.
         folder: String,
     },
     /// An interrupted run left work that this one would destroy.
-    #[error(
-        "an interrupted run left finished work in {folder}: run with --resume to go on with it, \
-         or delete that folder to start over"
-    )]
+    #[error("an interrupted run left finished work in {folder}: {}", Remedy::ResumeOrDelete)]
     Unfinished {
-        /// Where the work lies.
+        /// Where the work is.
         folder: String,
     },
-    /// An interrupted run that cannot be gone on with.
+    /// An interrupted run that cannot be resumed.
     #[error("cannot resume: {0}")]
     Resume(String),
     /// The tokenizer could not be loaded or used.
@@ -139,7 +143,7 @@ impl Error {
         }
     }
 
-    /// Whether it will be the same however often the run is tried: weights that are not numbers
+    /// Whether it will be the same each time the run is tried: weights that are not numbers
     /// are in the model.
     pub(crate) fn is_final(&self) -> bool {
         use moeprune_checkpoint::Error::NotFinite;
@@ -154,6 +158,22 @@ impl Error {
             cause = error.source();
         }
         false
+    }
+
+    /// A request that cannot be met, and what would work.
+    #[must_use]
+    pub fn refused(problem: impl Into<String>, remedy: Remedy) -> Self {
+        Self::Refused { problem: problem.into(), remedy }
+    }
+
+    /// What would have worked, if that is known.
+    #[must_use]
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Refused { remedy, .. } | Self::DeviceMemory { remedy, .. } => Some(*remedy),
+            Self::Kept { .. } | Self::Unfinished { .. } => Some(Remedy::ResumeOrDelete),
+            _ => None,
+        }
     }
 
     /// The same for a run whose finished work stays in `folder`.

@@ -6,7 +6,7 @@ use candle_core::DType;
 use moeprune_core::CorpusTag;
 use moeprune_model::Compute;
 
-use crate::{Error, MemoryNeed, Model, Progress, device_memory::DeviceNeed};
+use crate::{Error, MemoryNeed, Model, Progress, Remedy, device_memory::DeviceNeed};
 
 /// Which device is asked for: `auto`, `cpu`, `cuda` or `cuda:N`.
 ///
@@ -110,7 +110,7 @@ impl Execution {
         };
         let cpu = || match dtype {
             Some(ComputeType::Bf16) => {
-                Err(Error::Request("the CPU computes in f32: leave --dtype out".into()))
+                Err(Error::refused("the CPU computes in f32", Remedy::DefaultType))
             }
             _ => Ok(Compute::cpu()),
         };
@@ -231,20 +231,16 @@ impl Execution {
         Ok(Self { micro_batch: Some(micro_batch), holds_layer, ..self.clone() })
     }
 
-    /// Refuses a model that does not fit the device whole, as evaluation wants it.
+    /// Refuses a model that does not fit the device whole, as evaluation needs it.
     ///
     /// # Errors
     /// [`Error::DeviceMemory`] if it does not.
     pub fn check_whole(&self, model: &dyn Model) -> Result<(), Error> {
         let needed = model.weight_bytes() + crate::device_memory::FIXED;
         match self.compute.free_memory()? {
-            Some(free) if free < needed => Err(Error::DeviceMemory {
-                needed,
-                free,
-                remedy: "evaluate with --device cpu, or in an engine that spreads a model over \
-                         several devices"
-                    .into(),
-            }),
+            Some(free) if free < needed => {
+                Err(Error::DeviceMemory { needed, free, remedy: Remedy::NotOneDevice })
+            }
             _ => Ok(()),
         }
     }

@@ -6,7 +6,7 @@ use moeprune_core::{StageError, StoredWeight, TensorId, TensorSource};
 use crate::Model;
 
 /// A model that gives out a tensor only if all of it is finite, and names it otherwise: by
-/// the time an activation is not a number, nobody can tell where it came from.
+/// the time an activation is not a number, it cannot be told where it came from.
 #[derive(Debug)]
 #[expect(clippy::exhaustive_structs, reason = "a view of a model")]
 pub struct Finite<'a>(pub &'a dyn Model);

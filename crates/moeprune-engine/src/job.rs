@@ -30,7 +30,7 @@ impl<'a> Job<'a> {
         Self { model, pipeline, execution, progress }
     }
 
-    /// The same job somewhere else.
+    /// The same job, run elsewhere.
     pub(crate) fn on<'b>(&'b mut self, execution: &'b Execution) -> Job<'b> {
         let Job { model, pipeline, .. } = *self;
         Job { model, pipeline, execution, progress: &mut *self.progress }

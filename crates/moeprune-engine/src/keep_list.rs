@@ -64,10 +64,11 @@ impl KeepList {
     ///
     /// # Errors
     /// [`Error::Request`] that names the layer, if one does not exist, has no experts, is named twice,
-    /// or has experts and is left out; if an expert does not exist, comes twice or out of order; or if
-    /// the router cannot select from those that are left.
+    /// or has experts and is left out; if an expert does not exist, comes twice or out of order; if
+    /// the router cannot select from those that are left; or if a layer behind the decoder's would keep
+    /// another number than the decoder's layer that keeps most.
     pub fn dropped(&self, spec: &ModelSpec) -> Result<Vec<(usize, Vec<usize>)>, Error> {
-        let mut all = Vec::new();
+        let (mut all, mut most_kept) = (Vec::new(), 0);
         for (layer, kept) in self.by_number(spec)? {
             let wrong =
                 |problem: String| Error::Request(format!("the keep-list: layer {layer} {problem}"));
@@ -75,6 +76,15 @@ impl KeepList {
             check_kept(moe, kept).map_err(wrong)?;
             let goes = |expert: &usize| kept.binary_search(expert).is_err();
             let dropped: Vec<usize> = (0..moe.experts).filter(goes).collect();
+            if layer < spec.layers.len() {
+                most_kept = most_kept.max(kept.len());
+            } else if kept.len() != most_kept {
+                return Err(wrong(format!(
+                    "is behind the decoder's and keeps {} experts, the others {most_kept}; engines \
+                     build all of them with one number, so keep as many, or leave it out",
+                    kept.len()
+                )));
+            }
             if !dropped.is_empty() {
                 all.push((layer, dropped));
             }

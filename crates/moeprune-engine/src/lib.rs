@@ -40,6 +40,8 @@ mod pipeline;
 mod plan;
 mod progress;
 mod prune;
+mod remedy;
+mod request;
 mod run;
 mod session;
 mod stage;
@@ -63,10 +65,11 @@ pub use model::Model;
 pub use observe::ObservationPlace;
 pub use pipeline::{ExpertNeeds, ExpertStage, Grouped, Pipeline, Scored, WeightNeeds, WeightStage};
 pub use plan::{
-    BudgetSpread, ExpertRequest, PLAN_FORMAT, PlanInputs, PruneRequest, Router, WeightTarget,
-    check_request, expert_budget, routers, stored_otherwise,
+    PLAN_FORMAT, PlanInputs, Router, check_request, expert_budget, routers, stored_otherwise,
 };
 pub use progress::{Progress, Silent};
+pub use remedy::Remedy;
+pub use request::{BudgetSpread, ExpertRequest, PruneRequest, WeightTarget};
 pub use run::Run;
 pub use session::{LayerZeros, Resume, RunIdentity, WrittenLayer};
 pub use stage::Stage;

@@ -82,7 +82,7 @@ impl MemoryNeed {
         };
         if let Some(available) = available_memory().filter(|&bytes| bytes < needed) {
             line += &format!(
-                "\nwarning: this machine has {} free; use fewer --samples or a shorter --seq-len",
+                "\nwarning: this machine has {} free; use fewer or shorter calibration blocks",
                 gigabytes(available)
             );
         }

@@ -12,7 +12,7 @@ use crate::Error;
 
 /// A model whose weights can be read: what every step of a pruning works on, up to writing.
 ///
-/// A [`Checkpoint`] is one. A model that lies in memory, or is a view of another model, is one too as
+/// A [`Checkpoint`] is one. A model that is in memory, or is a view of another model, is one too as
 /// soon as it says what it is made of and which model that is; everything else has a default. Writing
 /// a pruned model ([`Job::apply`](crate::Job::apply)) needs a checkpoint besides, the
 /// [origin](crate::Run::origin) of the files that stay as they are.

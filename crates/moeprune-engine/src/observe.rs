@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use moeprune_capture::{ObserverOptions, observe_and_advance, passes, write_observation};
+use moeprune_capture::{ObserverOptions, StoredLayer, passes, write_observation};
 use moeprune_core::Observation;
 use moeprune_files::PartialOutput;
 use moeprune_model::check_runnable;
@@ -121,8 +121,8 @@ pub(crate) fn observe_in(
     Walker { session, progress: &mut *job.progress }.walk(&route, resumed, |mut at| {
         let (layer, hidden, compute) = (at.layer, at.take_hidden(), execution.compute());
         let options = ObserverOptions::default();
-        let (sums, outputs) =
-            observe_and_advance(source, spec, compute, layer, hidden, options, at.watch)?;
+        let stored = StoredLayer { source, spec, layer, compute };
+        let (sums, outputs) = stored.observe_and_advance(hidden, options, at.watch)?;
         *at.hidden = Some(outputs);
         at.session.save_observed(layer, &observation(vec![sums.clone()]))?;
         seen.push(sums);

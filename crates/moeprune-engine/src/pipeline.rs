@@ -77,10 +77,7 @@ impl Pipeline {
 
 /// How it is decided which experts go.
 #[derive(Debug)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "a new way must be answered wherever they are told apart"
-)]
+#[expect(clippy::exhaustive_enums, reason = "a new way must be answered wherever they differ")]
 pub enum ExpertStage {
     /// By how much each expert matters: the least salient are dropped.
     Ranked(Stage<dyn ExpertSaliency>),
@@ -146,10 +143,7 @@ impl ExpertStage {
 
 /// How it is decided which weights go.
 #[derive(Debug)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "a new way must be answered wherever they are told apart"
-)]
+#[expect(clippy::exhaustive_enums, reason = "a new way must be answered wherever they differ")]
 pub enum WeightStage {
     /// The lowest scores go; other weights keep their bits.
     Scored(Scored),

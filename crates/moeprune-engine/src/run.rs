@@ -34,7 +34,7 @@ impl<'a> Run<'a> {
         let mut output = OutputDirectory::open(out, origin)?;
         let mut left = None;
         if output.is_leftover() {
-            // Whatever happens next, what it holds may be hours of work.
+            // What it holds may be hours of work.
             output.set_keep(true);
             left = unfinished(output.state(), resume)?;
             if left.is_none() {

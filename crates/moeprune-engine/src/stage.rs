@@ -6,8 +6,8 @@ use serde_json::Value;
 
 /// An implementation of one of the stage traits of [`moeprune_core`].
 ///
-/// A run that was interrupted is resumed only with the stages that it was begun with. Those are told
-/// apart by their identity: a name and all parameters, as JSON. The registry of `moeprune` gives every
+/// A run that was interrupted is resumed only with the stages that it was begun with. Those are recognised
+/// by their identity: a name and all parameters, as JSON. The registry of `moeprune` gives every
 /// stage that it makes one. A stage made with [`new`](Self::new) has none, and a run with it starts
 /// over. How a stage prints itself does not matter.
 ///

@@ -8,33 +8,6 @@ use crate::{
     cache::SequenceCache,
 };
 
-/// A decoder layer that can be run.
-///
-/// Called by whatever walks a model layer by layer: calibration, the sequential unstructured
-/// stage, evaluation. [`Layer`] implements it for the layers a [`ModelSpec`] describes; another
-/// architecture implements it itself.
-pub trait DecoderLayer: std::fmt::Debug + Send + Sync {
-    /// Runs the layer on `hidden`, `[batch, seq, hidden]`, and returns the same shape.
-    ///
-    /// `start` is the position of the first token of every sequence. With a cache it must be the
-    /// number of positions already cached; the new ones are added. Without, tokens see only each
-    /// other. `sink` is shown the activations of all sequences together.
-    ///
-    /// A sequence's result does not depend on the others in the batch, nor on the number of
-    /// threads: bit for bit in f32 on the CPU, and up to rounding elsewhere.
-    ///
-    /// # Errors
-    /// If shapes do not fit, positions go beyond the model's, the router is not finite, or the
-    /// sink fails. A cache should be dropped after an error.
-    fn forward(
-        &self,
-        hidden: &Tensor,
-        start: usize,
-        cache: Option<&mut LayerCache>,
-        sink: &mut dyn ActivationSink,
-    ) -> Result<Tensor, Error>;
-}
-
 /// A layer with all its weights in memory: the trunk and every expert.
 #[derive(Debug)]
 pub struct Layer {
@@ -59,7 +32,7 @@ impl Layer {
         Ok(Self { trunk, experts: (0..experts).map(expert).collect::<Result<_, _>>()? })
     }
 
-    /// As [`DecoderLayer::forward`] for sequences of different lengths, which continue at
+    /// As [`forward`](Self::forward) for sequences of different lengths, which continue at
     /// different positions: `x` is `[Σ lens, hidden]`, and there is no padding.
     pub(crate) fn forward_ragged(
         &self,
@@ -81,8 +54,20 @@ impl Layer {
     }
 }
 
-impl DecoderLayer for Layer {
-    fn forward(
+impl Layer {
+    /// Runs the layer on `hidden`, `[batch, seq, hidden]`, and returns the same shape.
+    ///
+    /// `start` is the position of the first token of every sequence. With a cache it must be the
+    /// number of positions already cached; the new ones are added. Without, tokens see only each
+    /// other. `sink` receives the activations of all sequences together.
+    ///
+    /// A sequence's result does not depend on the others in the batch, nor on the number of
+    /// threads: bit for bit in f32 on the CPU, and up to rounding elsewhere.
+    ///
+    /// # Errors
+    /// If shapes do not fit, positions go beyond the model's, the router is not finite, or the
+    /// sink fails. A cache should be dropped after an error.
+    pub fn forward(
         &self,
         hidden: &Tensor,
         start: usize,

@@ -4,7 +4,7 @@ Forward passes of mixture-of-experts decoders on candle, one layer at a time, an
 # Brief overview
 
 A [`Layer`] is read from any [`TensorSource`](moeprune_core::TensorSource) and run by
-[`DecoderLayer::forward`], which shows what happens inside to an [`ActivationSink`]: the input of
+[`Layer::forward`], which shows what happens inside to an [`ActivationSink`]: the input of
 each Linear, what the router chose, what each expert put out. [`Embedding`] and [`Head`] are the
 ends of the model, so that a driver can walk through a model of any size with one layer in memory.
 For a model that fits, [`LanguageModel`] holds all of it and gives logits, the log-likelihood of a
@@ -17,7 +17,7 @@ Counts the tokens each expert gets in the first layer of a model:
 ```
 # use moeprune_core::*;
 use moeprune_model::{
-    ActivationSink, Compute, DecoderLayer, Embedding, Error, Layer, RoutingChoice,
+    ActivationSink, Compute, Embedding, Error, Layer, RoutingChoice,
 };
 
 struct Load(Vec<u64>);
@@ -141,7 +141,7 @@ pub use expert::{Expert, ExpertTensors, for_each_expert, for_each_uploaded_exper
 pub use generate::GenerationOptions;
 pub use hidden_sum::HiddenSum;
 pub use language_model::LanguageModel;
-pub use layer::{DecoderLayer, Layer};
+pub use layer::Layer;
 pub use routing::Gating;
 pub use runnable::check_runnable;
 pub use sink::{ActivationSink, NoSink, RoutingChoice};

@@ -7,7 +7,7 @@ use crate::Error;
 
 /// Is shown the activations of a layer while it runs.
 ///
-/// [`DecoderLayer::forward`](crate::DecoderLayer::forward) calls it from one thread, in the order
+/// [`Layer::forward`](crate::Layer::forward) calls it from one thread, in the order
 /// in which the layer computes: attention, then Arctic's residual MLP or the dense one, then the
 /// router, then the experts by ascending index. Rows are the tokens of the batch, sequence after
 /// sequence. Tensors are in the layer's compute type and on its device, and are not changed

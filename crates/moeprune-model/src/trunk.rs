@@ -51,7 +51,7 @@ pub struct LayerTrunk {
 #[derive(Debug)]
 enum Block {
     Dense(GatedMlp),
-    Moe(MoeTrunk),
+    Moe(Box<MoeTrunk>),
 }
 
 /// A mixture of experts without its routed experts.
@@ -128,7 +128,9 @@ impl LayerTrunk {
                 let shape = MlpShape::new(spec.hidden, mlp);
                 Block::Dense(GatedMlp::load(weights, layer, LinearId::Dense, shape)?)
             }
-            FeedForward::Moe(moe) => Block::Moe(MoeTrunk::load(weights, layer, spec, moe)?),
+            FeedForward::Moe(moe) => {
+                Block::Moe(Box::new(MoeTrunk::load(weights, layer, spec, moe)?))
+            }
             other => return Err(Error::Spec(format!("layer {layer}: no feed-forward {other:?}"))),
         };
         Ok(Self {

@@ -37,6 +37,14 @@ pub enum Error {
     /// A request that cannot be met.
     #[error("{0}")]
     Request(String),
+    /// One of several prunings that are compared cannot be carried out.
+    #[error("{name}: {error}")]
+    Variant {
+        /// What it is called.
+        name: String,
+        /// Why not.
+        error: Box<Self>,
+    },
 }
 
 macro_rules! from_engine {

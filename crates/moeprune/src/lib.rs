@@ -76,7 +76,7 @@ pub use moeprune_engine::timed;
 pub use moeprune_engine::{
     Calibration, ComputeType, DeviceChoice, Execution, ExpertStage, Grouped, Inputs, Job, KeepList,
     LayerKey, MemoryNeed, Model, ObservationPlace, PLAN_FORMAT, Pipeline, PlanInputs, Progress,
-    Resume, Run, Scored, Silent, Stage, WeightStage, available_memory, load_tokenizer,
+    Remedy, Resume, Run, Scored, Silent, Stage, WeightStage, available_memory, load_tokenizer,
 };
 pub use plan_file::read_plan;
 pub use planning::{check_request, plan};

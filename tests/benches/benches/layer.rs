@@ -11,7 +11,7 @@ use moeprune_core::{
     ModelSpec, MoeInput, MoeSpec, RouterSpec, StageError, StoredWeight, TensorBytes, TensorId,
     TensorSource,
 };
-use moeprune_model::{Compute, DecoderLayer, Layer, NoSink};
+use moeprune_model::{Compute, Layer, NoSink};
 
 const EXPERTS: usize = 32;
 const TOP_K: usize = 2;

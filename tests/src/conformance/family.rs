@@ -14,8 +14,8 @@ use moeprune::{
 use moeprune_checkpoint::{Checkpoint, StoredTensor};
 use moeprune_core::{Dtype, LayerPlan, ModelSpec, Partition, Plan, Survivor, SurvivorReason};
 use moeprune_model::{
-    ActivationSink, Compute, DecoderLayer, Embedding, Error, GenerationOptions, Head,
-    LanguageModel, Layer, RoutingChoice,
+    ActivationSink, Compute, Embedding, Error, GenerationOptions, Head, LanguageModel, Layer,
+    RoutingChoice,
 };
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -47,11 +47,8 @@ pub fn check(folder: &Path) {
     }
 }
 
-/// As [`check`] without the pruned model: for families whose experts cannot be removed yet.
-///
-/// # Panics
-/// With the first difference.
-pub fn check_running(folder: &Path) {
+/// The model as it is.
+fn check_running(folder: &Path) {
     let mut specs = Vec::new();
     for dialect in DIALECTS {
         let scratch = tempfile::tempdir().expect("a place for the model");

@@ -33,7 +33,7 @@ conformance::similarity::check(&AllAlike);
 | [`tensors`] | [`TensorSource`](moeprune_core::TensorSource) and [`TensorSink`](moeprune_core::TensorSink) |
 | [`files`] | [`Files`](moeprune_files::Files) and [`ReadAt`](moeprune_files::ReadAt) |
 | [`container`] | [`Container`](moeprune_checkpoint::Container) |
-| [`decoder_layer`] | [`DecoderLayer`](moeprune_model::DecoderLayer), and what it owes an [`ActivationSink`](moeprune_model::ActivationSink) |
+| [`layer`] | [`Layer::forward`](moeprune_model::Layer::forward), and what it owes an [`ActivationSink`](moeprune_model::ActivationSink) |
 | [`family`] | a family's descriptor, and the code of its kinds, to values that public code computed |
 | [`activation_sink`] | [`ActivationSink`](moeprune_model::ActivationSink) |
 | [`generator`] | [`Generator`](moeprune_eval::Generator) |
@@ -54,11 +54,11 @@ pub mod activation_sink;
 pub mod allocator;
 pub mod clustering;
 pub mod container;
-pub mod decoder_layer;
 pub mod encoding;
 pub mod family;
 pub mod files;
 pub mod generator;
+pub mod layer;
 pub mod reconstructor;
 pub mod saliency;
 pub mod scorer;

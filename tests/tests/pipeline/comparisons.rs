@@ -161,5 +161,5 @@ fn reconstructions_need_more_than_an_observation() {
         .compare(observed, &variants, &measures)
         .unwrap_err()
         .to_string();
-    assert!(error.contains("--calibration"), "{error}");
+    assert!(error.contains("give calibration text"), "{error}");
 }

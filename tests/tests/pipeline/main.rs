@@ -9,6 +9,7 @@ mod element_types;
 mod embedded_model;
 mod expert_ratios;
 mod experts_in_pieces;
+mod families;
 mod fused_experts;
 mod idle_experts;
 mod opaque_family;

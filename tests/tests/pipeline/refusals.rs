@@ -30,7 +30,7 @@ fn fewer_experts_than_a_token_needs() {
     let scratch = tempfile::tempdir().unwrap();
     let out = scratch.path().join("out");
     let model = asset("parity/mixtral");
-    check(&model, &out, &recipe(0.9, 0.9), &["routed to 2", "--expert-sparsity"]);
+    check(&model, &out, &recipe(0.9, 0.9), &["routed to 2", "of at most 0.7500"]);
 }
 
 #[test]

@@ -14,8 +14,7 @@ const FUNCTION_LINES: usize = 60;
 const PARAMETERS: usize = 5;
 
 /// Packages whose longest parameter list is still longer, and how long it is. These numbers only become smaller.
-const STILL_LONGER: [(&str, usize); 3] =
-    [("moeprune-capture", 8), ("moeprune-model", 6), ("moeprune-score", 8)];
+const STILL_LONGER: [(&str, usize); 2] = [("moeprune-model", 6), ("moeprune-score", 8)];
 
 #[test]
 fn files_are_of_one_idea() {

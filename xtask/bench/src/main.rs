@@ -54,8 +54,9 @@ fn main() -> ExitCode {
     match run(&arguments.command, &mut terminal) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            terminal.error(&*error);
             let own = error.downcast_ref::<moeprune::Error>();
+            let message = own.map_or_else(|| error.to_string(), moeprune_cli::explain);
+            terminal.error(&message, &*error);
             let stopped = own.is_some_and(moeprune::Error::is_stop);
             if stopped { ExitCode::from(moeprune_cli::stopped_code()) } else { ExitCode::FAILURE }
         }

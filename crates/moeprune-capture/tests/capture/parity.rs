@@ -2,11 +2,14 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use candle_core::Tensor;
+use moeprune_capture::{LayerObserver, ObserverOptions};
 use moeprune_core::{
-    AttentionProjection, AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerSpec,
-    LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, RouterSpec,
-    StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
+    AttentionProjection, AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerObservation,
+    LayerSpec, LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec,
+    RouterSpec, StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
 };
+use moeprune_model::Layer;
 use safetensors::SafeTensors;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,4 +139,22 @@ pub(crate) fn name(id: TensorId) -> String {
         other => panic!("{other:?} in a small checkpoint"),
     };
     format!("model.layers.{layer}.{part}.weight")
+}
+
+/// Runs a whole layer on `inputs`, each a block, and sums what it does: what streaming its experts
+/// must give too.
+pub(crate) fn observe_whole(
+    layer: &Layer,
+    spec: &ModelSpec,
+    index: usize,
+    inputs: &[Tensor],
+    options: ObserverOptions,
+) -> (LayerObservation, Vec<Tensor>) {
+    let mut observer = LayerObserver::new(spec, index, options).unwrap();
+    let mut run = |input| {
+        observer.begin_block();
+        layer.forward(input, 0, None, &mut observer).unwrap()
+    };
+    let outputs = inputs.iter().map(&mut run).collect();
+    (observer.finish().unwrap(), outputs)
 }

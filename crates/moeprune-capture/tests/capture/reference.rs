@@ -2,14 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use moeprune_capture::{
-    ObserverOptions, TokenBlocks, advance_layer, embed_blocks, observe, observe_layer,
-};
+use moeprune_capture::{ObserverOptions, StoredLayer, TokenBlocks, embed_blocks};
 use moeprune_core::{CorpusTag, LayerObservation, LinearShape, Observation, TensorId};
-use moeprune_model::{Compute, Embedding, Layer};
+use moeprune_model::{Compute, Embedding, Layer, NoSink};
 use safetensors::SafeTensors;
 
-use crate::parity::{Family, Weights, asset, name, spec};
+use crate::parity::{Family, Weights, asset, name, observe_whole, spec};
 
 struct Reference(Vec<u8>);
 
@@ -59,11 +57,22 @@ fn run(family: Family, weights: &Weights, blocks: &[Vec<u32>]) -> Observation {
         seed: 0,
         repeated: 1,
     };
-    let print = "small".to_owned();
-    observe(weights, &spec, &blocks, &Compute::cpu(), 1, tag, print, &mut |_| {
-        ControlFlow::Continue(())
-    })
-    .unwrap()
+    let compute = &Compute::cpu();
+    let embedding = Embedding::load(weights, &spec, compute).unwrap();
+    let mut hidden = embed_blocks(&embedding, &blocks, 1).unwrap();
+    let layer = |layer| {
+        let stored = StoredLayer { source: weights, spec: &spec, layer, compute };
+        let options = ObserverOptions::default();
+        let (seen, outputs) = stored
+            .observe_and_advance(std::mem::take(&mut hidden), options, &mut |_| {
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        hidden = outputs;
+        seen
+    };
+    let layers = (0..spec.layers.len()).map(layer).collect();
+    Observation { model_fingerprint: "small".to_owned(), corpora: vec![tag], layers }
 }
 
 /// Wanda's metric of one row: |weight| times the norm of the input feature, averaged over calls.
@@ -106,9 +115,7 @@ fn check_masks(family: Family, pruning: &str) {
     let options = ObserverOptions { routing: false, ..ObserverOptions::default() };
     for index in 0..spec.layers.len() {
         let dense = Layer::load(&weights, &spec, index, cpu).unwrap();
-        let mut outputs = Vec::new();
-        let seen =
-            observe_layer(&dense, &spec, index, &hidden, Some(&mut outputs), options).unwrap();
+        let (seen, outputs) = observe_whole(&dense, &spec, index, &hidden, options);
         assert_eq!((outputs.len(), seen.routing.is_none()), (8, true));
         for linear in spec.linears(index) {
             let id = TensorId::linear(index, linear.id);
@@ -118,7 +125,9 @@ fn check_masks(family: Family, pruning: &str) {
             values.iter_mut().zip(mask).filter(|(_, pruned)| *pruned).for_each(|(w, _)| *w = 0.0);
         }
         let pruned = Layer::load(&weights, &spec, index, cpu).unwrap();
-        advance_layer(&pruned, &mut hidden).unwrap();
+        for state in &mut hidden {
+            *state = pruned.forward(state, 0, None, &mut NoSink).unwrap();
+        }
     }
 }
 

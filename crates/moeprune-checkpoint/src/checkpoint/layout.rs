@@ -4,7 +4,7 @@ use std::{borrow::Cow, ops::Range};
 
 use moeprune_core::{Dtype, TensorBytes, TensorId};
 
-use super::fused::FusedTensor;
+use super::fused_tensor::FusedTensor;
 use crate::{
     Error,
     container::{self, ContainedIndex, ContainedTensor, Container, Metadata, WeightFile},

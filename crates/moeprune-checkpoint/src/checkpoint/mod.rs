@@ -4,6 +4,7 @@ mod eos;
 mod extra;
 mod fingerprint;
 mod fused;
+mod fused_tensor;
 mod identity;
 mod layout;
 mod legacy_fingerprint;
@@ -27,7 +28,7 @@ use moeprune_files::{Access, Files};
 
 use self::layout::Layout;
 pub use self::{
-    fused::FusedTensor,
+    fused_tensor::FusedTensor,
     layout::StoredTensor,
     summary::{RoleSummary, Summary},
 };

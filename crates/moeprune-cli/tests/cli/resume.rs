@@ -203,7 +203,7 @@ fn what_changed_is_named() {
         assert_eq!(records_of(&scratch), before, "work was lost");
     };
     let prune = format!("prune model out {CALIBRATION}");
-    check(&prune, "run with --resume to go on with it, or delete that folder");
+    check(&prune, "run with --resume to continue it, or delete that folder");
     check(
         &format!("{prune} --resume --sparsity 0.5"),
         "the recipe's sparsity was 0.4, and is 0.5 now",

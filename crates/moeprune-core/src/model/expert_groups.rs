@@ -61,6 +61,7 @@ impl ExpertGroups {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::GroupScore;
 
     const V3: ExpertGroups = ExpertGroups { count: 8, selected: 4, score: GroupScore::TopTwo };
 

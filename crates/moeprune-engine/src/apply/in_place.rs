@@ -1,9 +1,7 @@
 //! Scores and masks of a weight, wherever it is.
 
-use std::cell::RefCell;
-
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Tensor};
-use moeprune_core::{Dtype, InputHessian, LinearView, Sparsity, TensorBytes};
+use candle_core::{Device, Tensor};
+use moeprune_core::{InputHessian, LinearView, Sparsity, StoredWeight, TensorBytes};
 use moeprune_score::{
     Fallback, ScoreSum, count_above, enough_inputs, prune_matrix, reconstruct_matrix, score_sum,
 };
@@ -12,7 +10,7 @@ use crate::{Error, Execution, Scored, WeightStage};
 
 /// What is to be zeroed of one Linear.
 #[derive(Debug)]
-pub struct Masking<'a> {
+pub struct MaskRequest<'a> {
     /// The Linear and what reached it.
     pub linear: LinearView<'a>,
     /// What a reconstruction needs; `None` if no token came.
@@ -25,7 +23,7 @@ pub struct Masking<'a> {
     pub execution: &'a Execution,
 }
 
-impl Masking<'_> {
+impl MaskRequest<'_> {
     /// The stored bytes with weights zeroed.
     ///
     /// # Errors
@@ -51,18 +49,23 @@ impl Masking<'_> {
             .is_some_and(|method| enough_inputs(self.hessian, &self.linear, method).is_none())
     }
 
-    /// Zeroes weights of a tensor where it lies.
+    /// Zeroes weights of a tensor where it is.
+    ///
+    /// # Errors
+    /// If scoring or a tensor operation fails.
     pub fn in_place(&self, weight: &Tensor) -> Result<(), Error> {
-        if self.weights.method().is_some() && !weight.device().is_cpu() {
-            // There is no kernel of it: the weight goes to the host and back.
-            let done = self.of_bytes(self.execution.compute().download(weight)?)?;
-            let values = Tensor::from_vec(done.to_f32()?, weight.dims(), &Device::Cpu)?;
-            let values = values.to_dtype(weight.dtype())?.to_device(weight.device())?;
-            return Ok(weight.slice_set(&values, 0, 0)?);
+        #[cfg(feature = "cuda")]
+        if self.weights.method().is_none() && self.execution.kernels().is_some() {
+            return device::mask(self, weight);
         }
-        let operation = InPlace { masking: self, outcome: RefCell::new(Ok(())) };
-        weight.inplace_op1(&operation)?;
-        operation.outcome.into_inner()
+        // There is no kernel of it: the weight goes to the host, its encoding reads the result, and it
+        // goes back.
+        let masked = self.of_bytes(self.execution.compute().download(weight)?)?;
+        let mut values = vec![0.0; masked.elements()];
+        StoredWeight::alone(masked)?.decode(0, &mut values)?;
+        let values = Tensor::from_vec(values, weight.dims(), &Device::Cpu)?;
+        let values = values.to_dtype(weight.dtype())?.to_device(weight.device())?;
+        Ok(weight.slice_set(&values, 0, 0)?)
     }
 }
 
@@ -101,74 +104,61 @@ pub(super) fn count_above_of(
     Ok(count_above(&execution.compute().download(weight)?, linear, scorer, threshold)?)
 }
 
-/// The operation as candle runs it.
-struct InPlace<'a> {
-    masking: &'a Masking<'a>,
-    /// An error of ours, which candle's cannot carry.
-    outcome: RefCell<Result<(), Error>>,
-}
-
-impl InplaceOp1 for InPlace<'_> {
-    fn name(&self) -> &'static str {
-        "mask"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let Some((start, end)) = layout.contiguous_offsets() else {
-            candle_core::bail!("a weight with gaps cannot be masked in place");
-        };
-        let (dtype, bytes): (Dtype, &mut [u8]) = match storage {
-            CpuStorage::BF16(values) => {
-                (Dtype::BF16, bytemuck::cast_slice_mut(&mut values[start..end]))
-            }
-            CpuStorage::F16(values) => {
-                (Dtype::F16, bytemuck::cast_slice_mut(&mut values[start..end]))
-            }
-            CpuStorage::F32(values) => {
-                (Dtype::F32, bytemuck::cast_slice_mut(&mut values[start..end]))
-            }
-            _ => candle_core::bail!("only bf16, f16 and f32 weights can be masked"),
-        };
-        let masked = TensorBytes::new(dtype, layout.dims(), &*bytes)
-            .map_err(Error::from)
-            .and_then(|weight| self.masking.of_bytes(weight));
-        *self.outcome.borrow_mut() = masked.map(|masked| bytes.copy_from_slice(masked.bytes()));
-        Ok(())
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        storage: &mut candle_core::CudaStorage,
-        layout: &Layout,
-    ) -> candle_core::Result<()> {
-        let Masking { linear, ratio, weights, execution, .. } = self.masking;
-        let Some(kernels) = execution.kernels() else {
-            candle_core::bail!("masks on a device need its kernels");
-        };
-        let pruned = device::with_bytes_mut(storage, layout, |stream, bytes, dtype| {
-            let Scored { scorer, pattern, rounding } = weights.scored();
-            kernels.prune_matrix(
-                stream, bytes, dtype, linear, *ratio, &**scorer, &**pattern, *rounding,
-            )
-        })?;
-        *self.outcome.borrow_mut() = pruned.map(|_| ()).map_err(Error::from);
-        Ok(())
-    }
-}
-
 /// candle's tensors as the bytes that kernels take.
 #[cfg(feature = "cuda")]
 #[expect(unsafe_code, reason = "elements are handed over as bytes")]
 mod device {
-    use std::sync::Arc;
+    use std::{cell::RefCell, sync::Arc};
 
-    use candle_core::{CudaStorage, DType, Layout, Storage, Tensor, cuda_backend::CudaDType};
+    use candle_core::{
+        CpuStorage, CudaStorage, DType, InplaceOp1, Layout, Storage, Tensor,
+        cuda_backend::CudaDType,
+    };
     use cudarc::driver::{CudaStream, CudaView, CudaViewMut};
     use half::{bf16, f16};
     use moeprune_core::Dtype;
 
-    use crate::Error;
+    use super::MaskRequest;
+    use crate::{Error, Scored};
+
+    /// Zeroes weights of a tensor on the device, by its kernels.
+    pub(super) fn mask(request: &MaskRequest<'_>, weight: &Tensor) -> Result<(), Error> {
+        let operation = InPlace { request, outcome: RefCell::new(Ok(())) };
+        weight.inplace_op1(&operation)?;
+        operation.outcome.into_inner()
+    }
+
+    /// The operation as candle runs it.
+    struct InPlace<'a> {
+        request: &'a MaskRequest<'a>,
+        /// An error of ours, which candle's cannot carry.
+        outcome: RefCell<Result<(), Error>>,
+    }
+
+    impl InplaceOp1 for InPlace<'_> {
+        fn name(&self) -> &'static str {
+            "mask"
+        }
+
+        fn cpu_fwd(&self, _: &mut CpuStorage, _: &Layout) -> candle_core::Result<()> {
+            candle_core::bail!("kernels mask weights of their own device only");
+        }
+
+        fn cuda_fwd(&self, storage: &mut CudaStorage, layout: &Layout) -> candle_core::Result<()> {
+            let MaskRequest { linear, ratio, weights, execution, .. } = self.request;
+            let Some(kernels) = execution.kernels() else {
+                candle_core::bail!("masks on a device need its kernels");
+            };
+            let pruned = with_bytes_mut(storage, layout, |stream, bytes, dtype| {
+                let Scored { scorer, pattern, rounding } = weights.scored();
+                kernels.prune_matrix(
+                    stream, bytes, dtype, linear, *ratio, &**scorer, &**pattern, *rounding,
+                )
+            })?;
+            *self.outcome.borrow_mut() = pruned.map(|_| ()).map_err(Error::from);
+            Ok(())
+        }
+    }
 
     pub(super) fn with_bytes<R>(
         weight: &Tensor,
@@ -199,7 +189,7 @@ mod device {
         look(&storage.device.cuda_stream(), &bytes, dtype)
     }
 
-    pub(super) fn with_bytes_mut<R>(
+    fn with_bytes_mut<R>(
         storage: &mut CudaStorage,
         layout: &Layout,
         change: impl FnOnce(&Arc<CudaStream>, &mut CudaViewMut<'_, u8>, Dtype) -> R,

@@ -15,9 +15,9 @@ use moeprune_core::{
 };
 
 use super::{
-    in_place::Masking,
-    stages::{Stages, view},
-    statistics::Moments,
+    in_place::MaskRequest,
+    layer_job::{LayerJob, view},
+    statistics::InputStatistics,
     worker::{TrunkPass, Worker},
     writing::Output,
 };
@@ -35,17 +35,17 @@ pub(super) struct PruneTask<'t> {
 /// Zeroes weights of a layer, writes all of it, and replaces its inputs by its outputs.
 pub(super) fn prune_layer<'a, W: Worker<'a>>(
     worker: &W,
-    stages: Stages<'_>,
+    layer_job: LayerJob<'_>,
     at: &mut AtLayer<'_>,
     output: &mut Output<'_>,
     task: PruneTask<'_>,
 ) -> Result<PrunedLayer, Error> {
     let AtLayer { layer, hidden, watch, .. } = at;
     let layer = *layer;
-    let observer = stages.observer(layer, stages.pipeline.weights.needs().hessians)?;
+    let observer = layer_job.observer(layer, layer_job.pipeline.weights.needs().hessians)?;
     let done = PrunedLayer::default();
     let (dense, pruned) = (None, None);
-    let mut work = Pruning { worker, stages, layer, task, observer, dense, pruned, done };
+    let mut work = Pruning { worker, layer_job, layer, task, observer, dense, pruned, done };
     let linears = work.trunk(hidden, watch)?;
     let bytes = || linears.values().map(|linear| linear.bytes().len());
     let written = bytes().sum::<usize>() as u64;
@@ -55,7 +55,7 @@ pub(super) fn prune_layer<'a, W: Worker<'a>>(
     }
     drop(linears);
     output.write_behind(worker, layer, |write| {
-        worker.for_each_expert(layer, &stages.experts(layer), &mut |e, mut expert| {
+        worker.for_each_expert(layer, &layer_job.experts(layer), &mut |e, mut expert| {
             work.expert(e, &mut expert, watch)?;
             for (projection, weight) in worker.finish_expert(expert)? {
                 write(LinearId::Expert(e, projection), weight)?;
@@ -70,7 +70,7 @@ pub(super) fn prune_layer<'a, W: Worker<'a>>(
 /// A layer on its way from its weights as they are to the zeroed ones.
 struct Pruning<'p, W> {
     worker: &'p W,
-    stages: Stages<'p>,
+    layer_job: LayerJob<'p>,
     layer: usize,
     task: PruneTask<'p>,
     /// Statistics of the run.
@@ -89,19 +89,19 @@ impl<'a, W: Worker<'a>> Pruning<'_, W> {
         hidden: &mut Option<Vec<Tensor>>,
         watch: Watch<'_>,
     ) -> Result<BTreeMap<LinearId, TensorBytes<'static>>, Error> {
-        let Self { worker, stages, layer, task, .. } = *self;
+        let Self { worker, layer_job, layer, task, .. } = *self;
         let mut trunk = worker.load_trunk(layer)?;
         if let Some(hidden) = hidden.as_deref() {
             let pass = TrunkPass::Watch(hidden, &mut self.observer);
             self.dense = Some(worker.run_trunk(layer, &trunk, pass, watch)?);
         }
-        let mut masked = stages.prunable(layer);
+        let mut masked = layer_job.prunable(layer);
         masked.retain(|shape| shape.id.expert().is_none());
         for &shape in &masked {
             let hessian = self.observer.hessian_of(shape.id)?;
-            let moments = Moments::of_layer(&self.dense, &self.observer, task.stored);
+            let moments = InputStatistics::of_layer(&self.dense, &self.observer, task.stored);
             let linear = view(layer, shape, &moments)?;
-            let masking = stages.masking(linear, hessian, task.ratio);
+            let masking = layer_job.masking(linear, hessian, task.ratio);
             self.done.count(&masking);
             worker.mask_trunk(&mut trunk, &masking)?;
             stop_if_asked(watch)?;
@@ -116,7 +116,7 @@ impl<'a, W: Worker<'a>> Pruning<'_, W> {
 
     /// Runs an expert on its tokens, zeroes weights of it, and runs it again.
     fn expert(&mut self, e: usize, expert: &mut W::Expert, watch: Watch<'_>) -> Result<(), Error> {
-        let Self { worker, stages, layer, .. } = *self;
+        let Self { worker, layer_job, layer, .. } = *self;
         stop_if_asked(watch)?;
         if let Some(dense) = &mut self.dense
             && dense.tokens(e) > 0
@@ -128,26 +128,27 @@ impl<'a, W: Worker<'a>> Pruning<'_, W> {
         match &mut self.pruned {
             Some(pruned) if pruned.tokens(e) > 0 => worker.run_expert(expert, pruned, None, watch),
             Some(_) => Ok(()),
-            None => watch_bytes([stages.expert_bytes(layer, e)], watch),
+            None => watch_bytes([layer_job.expert_bytes(layer, e)], watch),
         }
     }
 
     fn mask_expert(&mut self, e: usize, expert: &mut W::Expert) -> Result<(), Error> {
-        let Self { worker, stages, layer, task, .. } = *self;
-        let moments = Moments::of_layer(&self.dense, &self.observer, task.stored);
-        let reached = moments.reached(stages.expert_input(layer, e))?;
+        let Self { worker, layer_job, layer, task, .. } = *self;
+        let moments = InputStatistics::of_layer(&self.dense, &self.observer, task.stored);
+        let reached = moments.reached(layer_job.expert_input(layer, e))?;
         if !reached {
             self.done.idle.push(e);
         }
-        if !reached && stages.promises.idle_experts == IdleExperts::Dense {
+        if !reached && layer_job.promises.idle_experts == IdleExperts::Dense {
             return Ok(());
         }
         for projection in MlpProjection::ALL {
             let id = LinearId::Expert(e, projection);
-            let Some(shape) = stages.shape_of(layer, id) else { continue };
+            let Some(shape) = layer_job.shape_of(layer, id) else { continue };
             let hessian = self.observer.hessian_of(id)?;
             let linear = view(layer, shape, &moments)?;
-            let masking = stages.masking(linear, hessian, stages.ratio_of(layer, id, task.ratio));
+            let masking =
+                layer_job.masking(linear, hessian, layer_job.ratio_of(layer, id, task.ratio));
             self.done.count(&masking);
             worker.mask_expert(expert, projection, &masking)?;
         }
@@ -165,7 +166,7 @@ pub(super) struct PrunedLayer {
 }
 
 impl PrunedLayer {
-    fn count(&mut self, masking: &Masking<'_>) {
+    fn count(&mut self, masking: &MaskRequest<'_>) {
         self.scored += u64::from(masking.falls_back());
     }
 }

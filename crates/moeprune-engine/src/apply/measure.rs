@@ -12,8 +12,8 @@ use moeprune_score::ScoreSum;
 
 use super::{
     layer::{stop_if_asked, watch_bytes},
-    stages::{Stages, view},
-    statistics::Moments,
+    layer_job::{LayerJob, view},
+    statistics::InputStatistics,
     worker::{TrunkPass, Worker},
 };
 use crate::{Error, walk::AtLayer};
@@ -22,7 +22,7 @@ use crate::{Error, walk::AtLayer};
 /// inputs by its outputs. Linears that no token reached do not count.
 pub(super) fn measure_layer<'a, W: Worker<'a>>(
     worker: &W,
-    stages: Stages<'_>,
+    layer_job: LayerJob<'_>,
     at: &mut AtLayer<'_>,
     stored: Option<&LayerObservation>,
     multiplier: f64,
@@ -30,16 +30,16 @@ pub(super) fn measure_layer<'a, W: Worker<'a>>(
     let AtLayer { layer, hidden, watch, .. } = at;
     let layer = *layer;
     let (trunk, experts) =
-        stages.prunable(layer).into_iter().partition(|shape| shape.id.expert().is_none());
-    let observer = stages.observer(layer, false)?;
+        layer_job.prunable(layer).into_iter().partition(|shape| shape.id.expert().is_none());
+    let observer = layer_job.observer(layer, false)?;
     let run = None;
-    let mut work = Measuring { worker, stages, layer, stored, trunk, experts, observer, run };
+    let mut work = Measuring { worker, layer_job, layer, stored, trunk, experts, observer, run };
     // Where a device has room for them, experts stay between the two times they are gone through.
-    let mut held_experts = stages.execution.holds_layer().then(Vec::new);
+    let mut held_experts = layer_job.execution.holds_layer().then(Vec::new);
     let held = worker.load_trunk(layer)?;
     let mut sums = BTreeMap::new();
     work.add_trunk(&held, hidden.take(), &mut sums, watch)?;
-    let all_experts = stages.experts(layer);
+    let all_experts = layer_job.experts(layer);
     worker.for_each_expert(layer, &all_experts, &mut |e, expert| {
         work.add_expert(e, &expert, &mut sums, watch)?;
         if let Some(held) = &mut held_experts {
@@ -48,7 +48,7 @@ pub(super) fn measure_layer<'a, W: Worker<'a>>(
         Ok(())
     })?;
     let mut sum = ScoreSum::default();
-    for shape in &stages.prunable(layer) {
+    for shape in &layer_job.prunable(layer) {
         sum += sums.get(&shape.id).copied().unwrap_or_default();
     }
     let mut above = 0;
@@ -71,7 +71,7 @@ pub(super) fn measure_layer<'a, W: Worker<'a>>(
 /// A layer that is measured.
 struct Measuring<'m, W> {
     worker: &'m W,
-    stages: Stages<'m>,
+    layer_job: LayerJob<'m>,
     layer: usize,
     /// Statistics of an observation, for a layer that is not run.
     stored: Option<&'m LayerObservation>,
@@ -117,7 +117,7 @@ impl<'a, W: Worker<'a>> Measuring<'_, W> {
         sums: &mut Sums,
         watch: Watch<'_>,
     ) -> Result<(), Error> {
-        let Self { worker, stages, layer, .. } = *self;
+        let Self { worker, layer_job, layer, .. } = *self;
         stop_if_asked(watch)?;
         if let Some(run) = &mut self.run
             && run.tokens(e) > 0
@@ -130,7 +130,7 @@ impl<'a, W: Worker<'a>> Measuring<'_, W> {
             sums.insert(shape.id, self.score_sum(shape, &weight)?);
         }
         if self.run.is_none() {
-            watch_bytes([stages.expert_bytes(layer, e)], watch)?;
+            watch_bytes([layer_job.expert_bytes(layer, e)], watch)?;
         }
         Ok(())
     }
@@ -156,8 +156,8 @@ impl<'a, W: Worker<'a>> Measuring<'_, W> {
         self.experts.iter().copied().filter(move |shape| shape.id.expert() == Some(expert))
     }
 
-    fn moments(&self) -> Moments<'_> {
-        Moments::of_layer(&self.run, &self.observer, self.stored)
+    fn moments(&self) -> InputStatistics<'_> {
+        InputStatistics::of_layer(&self.run, &self.observer, self.stored)
     }
 
     fn score_sum(&self, shape: LinearShape, weight: &W::Weight<'_>) -> Result<ScoreSum, Error> {

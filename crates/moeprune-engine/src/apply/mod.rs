@@ -10,12 +10,13 @@ experts one; in the order they are worked on, its tensors pass through three for
 3. with weights zeroed, when the plan asks for it ([`layer`]).
 */
 
+mod check;
 mod in_place;
 mod kept_experts;
 mod layer;
+mod layer_job;
 mod measure;
 mod ratios;
-mod stages;
 mod statistics;
 #[cfg(target_os = "linux")]
 pub mod timed;
@@ -29,23 +30,18 @@ pub use unwritten::UnwrittenModel;
 
 use std::ops::ControlFlow;
 
+use check::check_plan;
 use layer::{PruneTask, PrunedLayer};
-use stages::Stages;
+use layer_job::LayerJob;
 use statistics::Statistics;
 use work::work_of;
 use writing::Output;
 
-use moeprune_core::{
-    CorpusTag, ExpertGroups, ExpertRatio, LayerPlan, MoeSpec, Observation, Plan, SameModel,
-    Sparsity, StatisticsSource,
-};
+use moeprune_core::{CorpusTag, Observation, Plan, SameModel, Sparsity, StatisticsSource};
 
 use crate::{
     Error, Job, Model, Progress, Run, StageClock, WrittenLayer,
-    plan::{
-        PLAN_FORMAT, check_clusters, check_extra, check_survivors, choose_survivors_in,
-        note_of_kept, stored_otherwise,
-    },
+    plan::{choose_survivors_in, note_of_kept, stored_otherwise},
     session::{Pass, Record, RunIdentity},
     walk::{Resumed, Walker},
 };
@@ -143,11 +139,11 @@ pub(crate) fn apply_plan(
     let promises = plan.promises().unwrap_or_default();
     let expert_ratios =
         plan.unstructured.as_ref().map_or(&[][..], |asked| asked.expert_ratios.as_slice());
-    let stages = Stages { kept: &kept, promises, pipeline, execution, expert_ratios };
+    let layer_job = LayerJob { kept: &kept, promises, pipeline, execution, expert_ratios };
     let ratios = match &plan.unstructured {
         None => None,
         Some(asked) => {
-            let ratios = ratios::layer_ratios(asked, stages, &statistics, walker)?;
+            let ratios = ratios::layer_ratios(asked, layer_job, &statistics, walker)?;
             clock.end_step("layer ratios");
             Some(ratios)
         }
@@ -161,7 +157,7 @@ pub(crate) fn apply_plan(
         output.sync()?;
         walker.session.record(Record::OutsideWritten)?;
     }
-    write_layers(stages, &statistics, ratios.as_deref(), &mut output, walker)?;
+    write_layers(layer_job, &statistics, ratios.as_deref(), &mut output, walker)?;
     let bytes_written = output.finish()?;
     clock.end_step(step_of(ratios.as_deref()));
     let (layers, statistics) = (session.written()?, statistics.source());
@@ -172,13 +168,13 @@ pub(crate) fn apply_plan(
 
 /// Writes all layers that are not written yet, each noted in the journal when it is durable.
 fn write_layers(
-    stages: Stages<'_>,
+    layer_job: LayerJob<'_>,
     statistics: &Statistics<'_>,
     ratios: Option<&[Sparsity]>,
     output: &mut Output<'_>,
     walker: &mut Walker<'_>,
 ) -> Result<(), Error> {
-    let kept = stages.kept;
+    let kept = layer_job.kept;
     let done = walker.session.written()?.len();
     let blocks = ratios.and_then(|_| statistics.blocks());
     let work = |layer| match blocks {
@@ -186,8 +182,8 @@ fn write_layers(
         None => output.layer_bytes(layer),
     };
     let work: Vec<u64> = (0..kept.spec().layers.len()).map(work).collect();
-    let work_on_layer = work_of(stages);
-    let route = stages.route(step_of(ratios), blocks, &work);
+    let work_on_layer = work_of(layer_job);
+    let route = layer_job.route(step_of(ratios), blocks, &work);
     let resumed = Some(Resumed { pass: Pass::Prune, done });
     walker.walk(&route, resumed, |mut at| {
         let layer = at.layer;
@@ -199,7 +195,7 @@ fn write_layers(
             Some(ratios) => {
                 let stored = statistics.stored(kept, layer);
                 let task = PruneTask { stored: stored.as_ref(), ratio: ratios[layer] };
-                work_on_layer.prune(stages, &mut at, output, task)?
+                work_on_layer.prune(layer_job, &mut at, output, task)?
             }
         };
         output.sync()?;
@@ -232,88 +228,6 @@ fn note_storage(
     }
     if let Some(note) = note_of_kept(model.spec(), plan) {
         progress.note(&note);
-    }
-    Ok(())
-}
-
-/// Whether the experts that a layer keeps can be routed by groups.
-fn check_groups(groups: ExpertGroups, moe: &MoeSpec, layer: &LayerPlan) -> Result<(), String> {
-    groups.check_count(layer.experts_after(), moe.top_k)?;
-    let kept: Vec<usize> = match layer.is_open() {
-        true => layer.clusters.clusters().iter().map(|cluster| cluster[0]).collect(),
-        false => layer.survivors.iter().map(|survivor| survivor.source).collect(),
-    };
-    groups.check_kept(moe.experts, &kept)?;
-    let size = moe.experts / groups.count;
-    let across = |cluster: &&Vec<usize>| cluster.iter().any(|e| e / size != cluster[0] / size);
-    match layer.clusters.clusters().iter().find(across) {
-        Some(cluster) => Err(format!("cluster {cluster:?} reaches over two groups of the router")),
-        None => Ok(()),
-    }
-}
-
-/// Refuses a plan that is not for this model or was edited into nonsense.
-fn check_plan(model: &dyn Model, plan: &Plan) -> Result<(), Error> {
-    let bad = |problem: String| Err(Error::Plan(problem));
-    if plan.format != PLAN_FORMAT {
-        return bad(format!("format {} is not {PLAN_FORMAT}; make the plan again", plan.format));
-    }
-    if model.is_of(&plan.model_fingerprint)? == SameModel::No {
-        return bad(format!(
-            "it is for another model (fingerprint {}, this model's is {}); make a plan for this \
-             model",
-            plan.model_fingerprint,
-            model.fingerprint()?
-        ));
-    }
-    let mut last = None;
-    for layer in &plan.layers {
-        let l = layer.layer;
-        let Some(moe) = model.spec().moe_of(l) else {
-            return bad(format!("layer {l} does not exist or has no experts"));
-        };
-        if last.is_some_and(|last| last >= l) {
-            return bad(format!("layer {l} comes twice or out of order"));
-        }
-        last = Some(l);
-        if layer.experts_before != moe.experts {
-            return bad(format!(
-                "layer {l} has {} experts, the plan says {}",
-                moe.experts, layer.experts_before
-            ));
-        }
-        let fits = if layer.is_open() { check_clusters(layer) } else { check_survivors(layer) };
-        fits.map_err(|problem| Error::Plan(format!("layer {l}: {problem}")))?;
-        if layer.experts_after() < moe.top_k {
-            return bad(format!(
-                "layer {l} keeps {} experts, but every token is routed to {}",
-                layer.experts_after(),
-                moe.top_k
-            ));
-        }
-        let groups = moe.router.groups().filter(|_| layer.experts_after() != moe.experts);
-        if let Some(groups) = groups {
-            check_groups(groups, moe, layer)
-                .map_err(|problem| Error::Plan(format!("layer {l}: {problem}")))?;
-        }
-    }
-    check_extra(model.spec(), plan).map_err(Error::Plan)?;
-    if let Some(asked) = &plan.unstructured {
-        Sparsity::new(asked.ratio)?;
-        let (layers, ratios) = (model.spec().layers.len(), asked.layer_ratios.len());
-        if ratios != 0 && ratios != layers {
-            return bad(format!("layer_ratios has {ratios} entries for {layers} layers"));
-        }
-        let mut seen = std::collections::BTreeSet::new();
-        for &ExpertRatio { layer, expert, ratio } in &asked.expert_ratios {
-            Sparsity::new(ratio)?;
-            let spec = model.spec().layers.get(layer).and_then(|l| l.moe());
-            if spec.is_none_or(|moe| expert >= moe.experts) || !seen.insert((layer, expert)) {
-                return bad(format!(
-                    "expert_ratios names expert {expert} of layer {layer} twice, or there is none"
-                ));
-            }
-        }
     }
     Ok(())
 }

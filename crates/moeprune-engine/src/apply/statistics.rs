@@ -1,4 +1,4 @@
-//! Input statistics of the layer being pruned, wherever they come from.
+//! Input statistics of the layer that is pruned: from a run, or from an observation.
 
 use moeprune_capture::{LayerObserver, LayerRun, TokenBlocks, passes};
 use moeprune_core::{
@@ -8,7 +8,7 @@ use moeprune_core::{
 use serde_json::Value;
 
 use super::{Inputs, KeptExperts};
-use crate::{Calibration, Error, Model, Pipeline, WeightStage, plan::check_observation};
+use crate::{Calibration, Error, Model, Pipeline, Remedy, WeightStage, plan::check_observation};
 
 /// Where a run's statistics come from; several walks can be started from it.
 pub(super) enum Statistics<'a> {
@@ -29,23 +29,21 @@ impl<'a> Statistics<'a> {
             plan.promises().is_some_and(|said| said.statistics == StatisticsSource::Stored);
         match inputs {
             _ if !wanted => Ok(Self::None),
-            Inputs::None => Err(Error::Request(
-                "the plan zeroes weights by their inputs: pass --calibration FILE, or \
-                 --observation FILE for statistics of the unpruned model"
-                    .into(),
+            Inputs::None => Err(Error::refused(
+                "the plan zeroes weights by their inputs, and nothing is known of those",
+                Remedy::Statistics,
             )),
-            Inputs::Calibration(_) if stored => Err(Error::Request(
-                "the plan's recipe takes its statistics from a stored observation: pass \
-                     --observation FILE"
-                    .into(),
+            Inputs::Calibration(_) if stored => Err(Error::refused(
+                "the plan's recipe takes its statistics from a stored observation",
+                Remedy::Observation,
             )),
             Inputs::Calibration(calibration) => Ok(Self::Calibration(calibration)),
             Inputs::Observation(_) if pipeline.weights.needs().hessians => {
-                Err(Error::Request(format!(
-                    "{} needs to know which inputs come together, which no observation holds: pass \
-                     --calibration FILE",
+                let problem = format!(
+                    "{} needs to know which inputs come together, which no observation holds",
                     method_name(pipeline)
-                )))
+                );
+                Err(Error::refused(problem, Remedy::Calibration))
             }
             Inputs::Observation(observation) => {
                 check_observation(observation, model)?;
@@ -115,7 +113,7 @@ fn method_name(pipeline: &Pipeline) -> String {
 }
 
 /// What is known of a layer's inputs, expert indices those of the pruned model.
-pub(super) enum Moments<'a> {
+pub(super) enum InputStatistics<'a> {
     /// Nothing was observed at all.
     None,
     Stored(&'a LayerObservation),
@@ -123,7 +121,7 @@ pub(super) enum Moments<'a> {
     Live(&'a LayerObserver),
 }
 
-impl<'a> Moments<'a> {
+impl<'a> InputStatistics<'a> {
     pub(super) fn of_layer(
         run: &Option<LayerRun>,
         observer: &'a LayerObserver,
@@ -136,7 +134,7 @@ impl<'a> Moments<'a> {
         }
     }
 
-    /// Moments of a Linear's input, if any token reached it.
+    /// InputStatistics of a Linear's input, if any token reached it.
     pub(super) fn of(&self, linear: &LinearShape) -> Result<Option<&'a InputMoments>, Error> {
         let moments = match self {
             Self::None => None,

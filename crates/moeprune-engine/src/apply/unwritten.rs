@@ -7,9 +7,9 @@ use moeprune_core::{
 
 use super::{
     Inputs, KeptExperts,
+    layer_job::{LayerJob, view},
     ratios::layer_ratios,
-    stages::{Stages, view},
-    statistics::{Moments, Statistics},
+    statistics::{InputStatistics, Statistics},
 };
 use crate::{Error, Job, session::Session, walk::Walker};
 
@@ -20,7 +20,7 @@ use crate::{Error, Job, session::Session, walk::Walker};
 /// `statistics = "stored"`.
 #[derive(Debug)]
 pub struct UnwrittenModel<'a> {
-    stages: Stages<'a>,
+    layer_job: LayerJob<'a>,
     /// One a layer; `None` if no weight is zeroed.
     ratios: Option<Vec<Sparsity>>,
     /// Under the expert indices of the pruned model; empty without statistics.
@@ -43,33 +43,33 @@ impl<'a> UnwrittenModel<'a> {
         let promises = plan.promises().unwrap_or_default();
         let expert_ratios =
             plan.unstructured.as_ref().map_or(&[][..], |asked| asked.expert_ratios.as_slice());
-        let stages = Stages { kept, promises, pipeline, execution, expert_ratios };
+        let layer_job = LayerJob { kept, promises, pipeline, execution, expert_ratios };
         let Some(asked) = &plan.unstructured else {
-            return Ok(Self { stages, ratios: None, stored: Vec::new() });
+            return Ok(Self { layer_job, ratios: None, stored: Vec::new() });
         };
         let inputs = observation.map_or(Inputs::None, Inputs::Observation);
         let statistics = Statistics::new(kept.source(), plan, inputs, pipeline)?;
         let walker = &mut Walker { session: &mut Session::in_memory(), progress };
-        let ratios = layer_ratios(asked, stages, &statistics, walker)?;
+        let ratios = layer_ratios(asked, layer_job, &statistics, walker)?;
         let stored = match statistics {
             Statistics::Stored(_) => {
                 (0..ratios.len()).filter_map(|layer| statistics.stored(kept, layer)).collect()
             }
             _ => Vec::new(),
         };
-        Ok(Self { stages, ratios: Some(ratios), stored })
+        Ok(Self { layer_job, ratios: Some(ratios), stored })
     }
 
     /// The pruned model.
     #[must_use]
     pub fn spec(&self) -> &ModelSpec {
-        self.stages.kept.spec()
+        self.layer_job.kept.spec()
     }
 
     /// Removed and zero weights of each layer as a share of its original Linears, as asked for.
     #[must_use]
     pub fn layer_sparsity(&self) -> Vec<f64> {
-        let source = self.stages.kept.source().spec();
+        let source = self.layer_job.kept.source().spec();
         let all = |linears: Vec<LinearShape>| -> u64 {
             let counted = linears.iter().filter(|linear| linear.prunable);
             counted.map(LinearShape::parameters).sum()
@@ -94,11 +94,11 @@ impl<'a> UnwrittenModel<'a> {
     fn zeros(&self, layer: usize) -> f64 {
         let Some(ratios) = &self.ratios else { return 0.0 };
         let zeroed = |shape: &LinearShape| {
-            let ratio = self.stages.pipeline.weights.pattern().fixed_ratio();
-            let asked = self.stages.ratio_of(layer, shape.id, ratios[layer]);
+            let ratio = self.layer_job.pipeline.weights.pattern().fixed_ratio();
+            let asked = self.layer_job.ratio_of(layer, shape.id, ratios[layer]);
             shape.parameters() as f64 * ratio.unwrap_or(asked).value()
         };
-        self.stages.prunable(layer).iter().map(zeroed).sum()
+        self.layer_job.prunable(layer).iter().map(zeroed).sum()
     }
 
     fn masked(
@@ -108,29 +108,29 @@ impl<'a> UnwrittenModel<'a> {
         ratio: Sparsity,
         weight: TensorBytes<'_>,
     ) -> Result<TensorBytes<'static>, Error> {
-        let moments = self.stored.get(layer).map_or(Moments::None, Moments::Stored);
+        let moments = self.stored.get(layer).map_or(InputStatistics::None, InputStatistics::Stored);
         let linear = view(layer, shape, &moments)?;
-        let ratio = self.stages.ratio_of(layer, shape.id, ratio);
-        self.stages.masking(linear, None, ratio).of_bytes(weight)
+        let ratio = self.layer_job.ratio_of(layer, shape.id, ratio);
+        self.layer_job.masking(linear, None, ratio).of_bytes(weight)
     }
 
     fn is_left_dense(&self, layer: usize, linear: LinearId) -> Result<bool, Error> {
         let Some(expert) = linear.expert() else { return Ok(false) };
-        let moments = self.stored.get(layer).map_or(Moments::None, Moments::Stored);
-        let dense = self.stages.promises.idle_experts == IdleExperts::Dense;
-        Ok(dense && !moments.reached(self.stages.expert_input(layer, expert))?)
+        let moments = self.stored.get(layer).map_or(InputStatistics::None, InputStatistics::Stored);
+        let dense = self.layer_job.promises.idle_experts == IdleExperts::Dense;
+        Ok(dense && !moments.reached(self.layer_job.expert_input(layer, expert))?)
     }
 }
 
 impl TensorSource for UnwrittenModel<'_> {
     fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
-        let weight = self.stages.kept.weight(id)?;
+        let weight = self.layer_job.kept.weight(id)?;
         let (Some(ratios), TensorId::Layer(layer, LayerTensor::Linear(linear))) =
             (&self.ratios, id)
         else {
             return Ok(weight);
         };
-        let Some(shape) = self.stages.shape_of(layer, linear) else { return Ok(weight) };
+        let Some(shape) = self.layer_job.shape_of(layer, linear) else { return Ok(weight) };
         if self.is_left_dense(layer, linear)? {
             return Ok(weight);
         }

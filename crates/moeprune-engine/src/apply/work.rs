@@ -4,8 +4,8 @@ use moeprune_core::LayerObservation;
 
 use super::{
     layer::{PruneTask, PrunedLayer, prune_layer},
+    layer_job::LayerJob,
     measure::measure_layer,
-    stages::Stages,
     worker::{DeviceWorker, HostWorker, Supply, Worker},
     writing::Output,
 };
@@ -16,7 +16,7 @@ pub(super) trait LayerWork<'a> {
     /// Zeroes weights of a layer, writes all of it, and replaces its inputs by its outputs.
     fn prune(
         &self,
-        stages: Stages<'a>,
+        layer_job: LayerJob<'a>,
         at: &mut AtLayer<'_>,
         output: &mut Output<'_>,
         task: PruneTask<'_>,
@@ -26,7 +26,7 @@ pub(super) trait LayerWork<'a> {
     /// inputs by its outputs.
     fn measure(
         &self,
-        stages: Stages<'a>,
+        layer_job: LayerJob<'a>,
         at: &mut AtLayer<'_>,
         stored: Option<&LayerObservation>,
         multiplier: f64,
@@ -36,28 +36,28 @@ pub(super) trait LayerWork<'a> {
 impl<'a, W: Worker<'a>> LayerWork<'a> for W {
     fn prune(
         &self,
-        stages: Stages<'a>,
+        layer_job: LayerJob<'a>,
         at: &mut AtLayer<'_>,
         output: &mut Output<'_>,
         task: PruneTask<'_>,
     ) -> Result<PrunedLayer, Error> {
-        prune_layer(self, stages, at, output, task)
+        prune_layer(self, layer_job, at, output, task)
     }
 
     fn measure(
         &self,
-        stages: Stages<'a>,
+        layer_job: LayerJob<'a>,
         at: &mut AtLayer<'_>,
         stored: Option<&LayerObservation>,
         multiplier: f64,
     ) -> Result<f64, Error> {
-        measure_layer(self, stages, at, stored, multiplier)
+        measure_layer(self, layer_job, at, stored, multiplier)
     }
 }
 
 /// The work of a run.
-pub(super) fn work_of<'a>(stages: Stages<'a>) -> Box<dyn LayerWork<'a> + 'a> {
-    wrapped_work_of(stages.supply(stages.kept), AsItIs)
+pub(super) fn work_of<'a>(layer_job: LayerJob<'a>) -> Box<dyn LayerWork<'a> + 'a> {
+    wrapped_work_of(layer_job.supply(layer_job.kept), AsItIs)
 }
 
 /// The work of a worker that `wrap` makes of the one that fits where a run takes place: the one

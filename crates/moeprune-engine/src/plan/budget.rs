@@ -2,13 +2,12 @@
 
 use moeprune_core::{ExpertBudget, ExpertGroups, ModelSpec};
 
-use super::{BudgetSpread, ExpertRequest};
-use crate::Error;
+use crate::{BudgetSpread, Error, ExpertRequest, Remedy};
 
 /// The budget that a request means for this model, `None` when no expert goes.
 ///
 /// # Errors
-/// [`Error::Request`] if fewer experts would be left than a token is routed to, or the layers cannot
+/// [`Error::Refused`] if fewer experts would be left than a token is routed to, or the layers cannot
 /// all keep the same number.
 pub fn expert_budget(
     spec: &ModelSpec,
@@ -31,46 +30,52 @@ pub fn expert_budget(
     match request.spread {
         BudgetSpread::Uniform => {
             if moe.iter().any(|m| m.experts != experts) {
-                return Err(Error::Request(
+                return Err(Error::refused(
                     "the layers have different numbers of experts, so they cannot all keep the \
-                     same number; use --budget global"
-                        .into(),
+                     same number",
+                    Remedy::Spread(BudgetSpread::Global),
                 ));
             }
             let keep = left(experts);
             if keep < top_k {
-                return Err(Error::Request(format!(
-                    "removing {} of {experts} experts leaves {keep} in a layer, but every token \
-                     is routed to {top_k}; lower --expert-sparsity to at most {:.4}",
-                    request.share,
-                    (experts - top_k) as f64 / experts as f64
-                )));
+                return Err(too_few(request, experts, top_k, || {
+                    format!("leaves {keep} in a layer, but every token is routed to {top_k}")
+                }));
             }
             if let Some(problem) = groups.and_then(|groups| groups.check_count(keep, top_k).err()) {
-                return Err(Error::Request(format!("{problem}; lower --expert-sparsity")));
+                let remedy = Remedy::FewerExperts { at_most: None };
+                return Err(Error::refused(problem.to_string(), remedy));
             }
             Ok(Some(ExpertBudget::Uniform { keep }))
         }
-        BudgetSpread::Global if groups.is_some() => Err(Error::Request(
+        BudgetSpread::Global if groups.is_some() => Err(Error::refused(
             "the router selects groups of experts, which must all be equally large, so layers \
-             cannot keep any number; leave --budget out"
-                .into(),
+             cannot keep any number",
+            Remedy::Spread(BudgetSpread::Uniform),
         )),
         BudgetSpread::Global => {
             let total: usize = moe.iter().map(|m| m.experts).sum();
-            let (keep, least) = (left(total), moe.len() * top_k);
-            if keep < least {
-                return Err(Error::Request(format!(
-                    "removing {} of {total} experts leaves {keep} over {} layers, but every layer \
-                     needs {top_k}; lower --expert-sparsity to at most {:.4}",
-                    request.share,
-                    moe.len(),
-                    (total - least) as f64 / total as f64
-                )));
+            let (keep, layers) = (left(total), moe.len());
+            if keep < layers * top_k {
+                return Err(too_few(request, total, layers * top_k, || {
+                    format!("leaves {keep} over {layers} layers, but every layer needs {top_k}")
+                }));
             }
             Ok(Some(ExpertBudget::Global { keep, min_per_layer: top_k }))
         }
     }
+}
+
+/// Of `experts` experts, fewer are left than the `least`.
+fn too_few(
+    request: &ExpertRequest,
+    experts: usize,
+    least: usize,
+    leaves: impl FnOnce() -> String,
+) -> Error {
+    let problem = format!("removing {} of {experts} experts {}", request.share, leaves());
+    let at_most = Some((experts - least) as f64 / experts as f64);
+    Error::refused(problem, Remedy::FewerExperts { at_most })
 }
 
 /// The groups by which every layer with experts selects them, if routers do.

@@ -9,9 +9,9 @@ use moeprune_model::{
 };
 use rayon::prelude::*;
 
-use super::{ExpertRequest, Router, budget::expert_budget, ranking::without};
+use super::{Router, budget::expert_budget, ranking::without};
 use crate::{
-    Calibration, Error, Execution, Job, Model,
+    BudgetSpread, Calibration, Error, Execution, ExpertRequest, Job, Model, Remedy,
     finite::Finite,
     walk::{Route, walk},
 };
@@ -123,8 +123,9 @@ impl WholeLayer {
 fn keep_of(budget: ExpertBudget) -> Result<usize, Error> {
     match budget {
         ExpertBudget::Uniform { keep } => Ok(keep),
-        _ => Err(Error::Request(
-            "trying all subsets compares those of one layer; use --budget uniform".into(),
+        _ => Err(Error::refused(
+            "trying all subsets compares those of one layer",
+            Remedy::Spread(BudgetSpread::Uniform),
         )),
     }
 }
@@ -139,12 +140,12 @@ pub(crate) fn check_subsets(
     for &n in experts {
         let subsets = combinations(n, n - keep);
         if subsets > most as f64 {
-            return Err(Error::Request(format!(
+            let problem = format!(
                 "dropping {} of {n} experts leaves {subsets:.3e} subsets to try in each layer, more \
-                 than the {most} that are allowed (--criterion exhaustive:most_subsets=N); rank or \
-                 cluster experts instead",
+                 than the {most} that are allowed",
                 n - keep
-            )));
+            );
+            return Err(Error::refused(problem, Remedy::MoreSubsets));
         }
     }
     Ok(())
@@ -265,13 +266,11 @@ mod tests {
     use moeprune_capture::{TokenBlocks, embed_blocks};
     use moeprune_checkpoint::Checkpoint;
     use moeprune_core::{CorpusTag, Plan, Sparsity};
-    use moeprune_model::{Compute, DecoderLayer, Embedding, Layer, NoSink};
+    use moeprune_model::{Compute, Embedding, Layer, NoSink};
     use moeprune_score::{Magnitude, PerRow, Rounding, Uniform};
 
     use super::*;
-    use crate::{
-        BudgetSpread, ExpertStage, Pipeline, Scored, Silent, Stage, WeightStage, apply::KeptExperts,
-    };
+    use crate::{ExpertStage, Pipeline, Scored, Silent, Stage, WeightStage, apply::KeptExperts};
 
     #[test]
     fn subsets_are_all_and_in_order() {

@@ -4,7 +4,7 @@ use moeprune_core::{DistanceMatrix, ExpertBudget, LayerBehaviour, Partition};
 use moeprune_saliency::{SuperExperts, super_experts};
 
 use super::blocks::Blocks;
-use crate::Error;
+use crate::{Error, Remedy};
 
 /// The layers with experts, how many experts stay, and which in any case.
 #[derive(Clone, Copy)]
@@ -63,11 +63,11 @@ impl Protected {
     ) -> Result<(), Error> {
         for &expert in self.of(index) {
             if clusters.clusters().iter().any(|c| c.len() > 1 && c.contains(&expert)) {
-                return Err(Error::Request(format!(
+                let problem = format!(
                     "expert {expert} of layer {layer} is protected, but so few experts stay that \
-                     it would share a group; lower --expert-sparsity or do not protect super \
-                     experts"
-                )));
+                     it would share a group"
+                );
+                return Err(Error::refused(problem, Remedy::FewerExpertsOrNoProtection));
             }
         }
         Ok(())

@@ -4,7 +4,6 @@ use moeprune_core::{LayerBehaviour, LayerPlan, ModelSpec, Observation, SurvivorR
 use moeprune_model::check_runnable;
 
 use super::{
-    ExpertRequest,
     blocks::Blocks,
     budget::{expert_budget, groups_of},
     exhaustive::drop_least_missed,
@@ -13,12 +12,12 @@ use super::{
     ranking::{rank, without},
     routers,
 };
-use crate::{Calibration, Error, ExpertStage, Job, KeepList};
+use crate::{Calibration, Error, ExpertRequest, ExpertStage, Job, KeepList, Remedy};
 
 /// What a plan is made from, beside the model: what the expert stage needs
 /// ([`ExpertStage::needs`]) must be there.
 ///
-/// An observation alone, or `None`, can be given as it is: [`Job::plan`] takes whatever this is made
+/// An observation alone, or `None`, can be given as it is: [`Job::plan`] takes anything that this is made
 /// `From`.
 #[derive(Debug, Clone, Copy, Default)]
 #[expect(clippy::exhaustive_structs, reason = "plain data, made with `..`")]
@@ -52,7 +51,10 @@ impl ExpertStage {
                 group(job.model, layers, grouped, job.progress)
             }),
             Self::Listed(Some(list)) => listed(list, job.model.spec()),
-            Self::Listed(None) => Err(Error::Request(NEEDS_LIST.into())),
+            Self::Listed(None) => Err(Error::refused(
+                "a list says which experts stay, and there is none",
+                Remedy::KeepList,
+            )),
             Self::Searched { .. } => match inputs.calibration {
                 Some(_) if groups_of(job.model.spec()).is_some() => Err(Error::Request(
                     "trying all subsets is not implemented for routers that select groups of \
@@ -64,7 +66,10 @@ impl ExpertStage {
                     drop_least_missed(job, calibration, request)
                 }
                 None if expert_budget(job.model.spec(), request)?.is_none() => Ok(Vec::new()),
-                None => Err(Error::Request(NEEDS_CALIBRATION.into())),
+                None => Err(Error::refused(
+                    "trying all subsets runs the model on calibration text, and there is none",
+                    Remedy::Calibration,
+                )),
             },
         }
     }
@@ -79,11 +84,6 @@ pub(super) fn listed(list: &KeepList, spec: &ModelSpec) -> Result<Vec<LayerPlan>
     Ok(list.dropped(spec)?.into_iter().map(plan).collect())
 }
 
-const NEEDS_LIST: &str = "which experts stay is said by a list: pass it with --keep FILE";
-
-const NEEDS_CALIBRATION: &str =
-    "trying all subsets runs the model: pass --calibration FILE to `plan`, or use `prune`";
-
 /// Decides by what the layers' experts do, as far as it was observed.
 fn with_layers(
     stage: &ExpertStage,
@@ -95,10 +95,10 @@ fn with_layers(
     let Some(budget) = expert_budget(job.model.spec(), request)? else { return Ok(Vec::new()) };
     let (observation, protect) = (inputs.observation, request.protect_super_experts);
     if observation.is_none() && (protect || stage.needs().observation) {
-        return Err(Error::Request(format!(
-            "{} needs an observation: run `moeprune observe` first and pass --observation FILE",
-            if protect { "protecting super experts" } else { "this way of choosing experts" }
-        )));
+        let what =
+            if protect { "protecting super experts" } else { "this way of choosing experts" };
+        let problem = format!("{what} needs an observation of the model, and there is none");
+        return Err(Error::refused(problem, Remedy::Observation));
     }
     let routers = routers(job.model)?;
     let behaviours = routers

@@ -11,7 +11,7 @@ use moeprune_core::{
 use moeprune_similarity::RouterDistance;
 
 use super::{Router, blocks::Blocks};
-use crate::{Error, Model};
+use crate::{Error, Model, Remedy};
 
 /// What becomes of the layers behind the decoder's when `asked` is asked for; `None` if the model has
 /// none. Where there are no experts to prune, they are kept.
@@ -49,9 +49,8 @@ fn most_kept(spec: &ModelSpec) -> usize {
 fn cut(model: &dyn Model, layer: usize, moe: &MoeSpec, keep: usize) -> Result<LayerPlan, Error> {
     let groups = moe.router.groups();
     if let Some(problem) = groups.and_then(|groups| groups.check_count(keep, moe.top_k).err()) {
-        return Err(Error::Request(format!(
-            "layer {layer}, behind the decoder's: {problem}; or leave such layers out with --mtp drop"
-        )));
+        let problem = format!("layer {layer}, behind the decoder's: {problem}");
+        return Err(Error::refused(problem, Remedy::DropExtra));
     }
     let router = Router::read(model, layer)?;
     let behaviour = LayerBehaviour { layer, router: router.view()?, routing: None };
@@ -106,8 +105,8 @@ fn nearest_to_mean(cluster: &[usize], router: MatrixView<'_>) -> usize {
     all.reduce(nearer).map_or(0, |(_, expert)| expert)
 }
 
-/// Refuses layers behind the decoder's that engines could not load, of a model that keeps at most so
-/// many experts in a decoder layer.
+/// Refuses layers behind the decoder's that are to be kept and that engines could not load then, of a
+/// model that keeps so many experts in each decoder layer.
 pub(super) fn check_loadable(
     spec: &ModelSpec,
     policy: Option<ExtraPolicy>,
@@ -116,15 +115,22 @@ pub(super) fn check_loadable(
     if policy != Some(ExtraPolicy::Keep) {
         return Ok(());
     }
-    match spec.extra_moe().find(|(_, moe)| moe.experts > keep) {
-        None => Ok(()),
-        Some((layer, moe)) => Err(Error::Request(format!(
-            "layer {layer}, behind the decoder's, would keep {} experts while the others keep {keep}; \
-             engines build it with as many as config.json says of the others, and could not load it. \
-             Use --mtp prune, or --mtp drop to leave it out",
-            moe.experts
-        ))),
-    }
+    let too_many = spec.extra_moe().find(|(_, moe)| moe.experts > keep);
+    too_many.map_or(Ok(()), |(layer, moe)| {
+        Err(Error::refused(not_loadable(layer, moe.experts, keep), Remedy::PruneOrDropExtra))
+    })
+}
+
+fn not_loadable(layer: usize, experts: usize, keep: usize) -> String {
+    format!(
+        "layer {layer}, behind the decoder's, would have {experts} experts and the others {keep}, but \
+         engines build all of them with the one number in config.json"
+    )
+}
+
+/// Refuses a plan that has just been made, as [`check_plan`].
+pub(super) fn check_made(spec: &ModelSpec, plan: &Plan) -> Result<(), Error> {
+    check_plan(spec, plan).map_err(|problem| Error::refused(problem, Remedy::PruneOrDropExtra))
 }
 
 /// Refuses a plan that says one thing of the layers behind the decoder's and does another, or after
@@ -134,29 +140,22 @@ pub(crate) fn check_plan(spec: &ModelSpec, plan: &Plan) -> Result<(), String> {
     let entry = plan.layers.iter().find(|entry| entry.layer >= spec.layers.len());
     if let Some(entry) = entry.filter(|_| policy != ExtraPolicy::Prune) {
         return Err(format!(
-            "layer {} has an entry, but `extra` says that the layers behind the decoder's are {}; \
-             remove the entry, or write \"prune\"",
+            "layer {} is behind the decoder's and would lose experts, but such layers are to be {}",
             entry.layer,
             if policy == ExtraPolicy::Drop { "dropped" } else { "kept" }
         ));
     }
-    let (before, after) = (most_kept(spec), spec.after(plan));
+    let after = spec.after(plan);
     let keep = most_kept(&after);
-    if plan.extra.is_none() && entry.is_none() || keep == before {
+    if plan.extra.is_none() && entry.is_none() || keep == most_kept(spec) {
         return Ok(());
     }
     let is_planned = |layer| plan.layers.iter().any(|entry| entry.layer == layer);
     let wrong = |&(layer, moe): &(usize, &MoeSpec)| {
         moe.experts > keep || moe.experts < keep && is_planned(layer)
     };
-    match after.extra_moe().find(wrong) {
-        None => Ok(()),
-        Some((layer, moe)) => Err(format!(
-            "layer {layer}, behind the decoder's, would have {} experts and the others {keep}; engines \
-             build both with the same number, so make the plan again with --mtp prune or --mtp drop",
-            moe.experts
-        )),
-    }
+    let wrong = after.extra_moe().find(wrong);
+    wrong.map_or(Ok(()), |(layer, moe)| Err(not_loadable(layer, moe.experts, keep)))
 }
 
 /// What is to be said of layers behind the decoder's that a plan keeps while experts of the decoder go.

@@ -8,13 +8,11 @@ mod experts;
 mod extra;
 mod grouping;
 mod ranking;
-mod request;
 mod survivors;
 
 pub use budget::expert_budget;
 pub use experts::PlanInputs;
 pub(crate) use extra::{check_plan as check_extra, note_of_kept};
-pub use request::{BudgetSpread, ExpertRequest, PruneRequest, WeightTarget};
 pub use survivors::Router;
 pub(crate) use survivors::{check_clusters, check_survivors, choose_survivors_in};
 
@@ -25,7 +23,9 @@ use moeprune_core::{
     Sparsity, UnstructuredPlan, unstructured_ratio,
 };
 
-use crate::{Error, ExpertStage, Job, Model, Pipeline, Progress, TOOL};
+use crate::{
+    Error, ExpertStage, Job, Model, Pipeline, Progress, PruneRequest, Remedy, TOOL, WeightTarget,
+};
 
 use self::exhaustive::check_subsets;
 
@@ -69,7 +69,7 @@ impl Job<'_> {
         }
         let mut plan = begun.finish(layers, inputs.observation, request, pipeline)?;
         plan.extra = extra;
-        check_extra(model.spec(), &plan).map_err(Error::Request)?;
+        extra::check_made(model.spec(), &plan)?;
         if let Some(calibration) = inputs.calibration
             && pipeline.experts.needs().calibration
         {
@@ -152,7 +152,7 @@ pub fn stored_otherwise(what: &str) -> String {
 /// experts than a token is routed to, or a total that contradicts it.
 ///
 /// # Errors
-/// [`Error::Request`] with what would work.
+/// [`Error::Refused`] with what would work.
 pub fn check_request(
     spec: &ModelSpec,
     request: &PruneRequest,
@@ -203,13 +203,13 @@ fn ratio_left(
     }
     let reached = removed as f64 / linears.max(1) as f64;
     if reached > request.total.value() + TOTAL_TOLERANCE {
-        return Err(Error::Request(format!(
+        let problem = format!(
             "removing the experts alone takes away {:.2} % of the decoder Linears, more than the \
-             total of {} that is asked for; raise --sparsity, lower --expert-sparsity, or give \
-             both the same share to remove experts only",
+             total of {} that is asked for",
             100.0 * reached,
             request.total
-        )));
+        );
+        return Err(Error::refused(problem, Remedy::LargerTotal));
     }
     let ratio = unstructured_ratio(request.total, linears, removed, linears - removed)?;
     Ok((ratio > Sparsity::ZERO).then_some(ratio))

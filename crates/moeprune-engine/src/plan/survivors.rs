@@ -110,7 +110,7 @@ pub(crate) fn check_clusters(plan: &LayerPlan) -> Result<(), String> {
     Ok(())
 }
 
-/// Moreover, there is one survivor a cluster, each from its own, ascending.
+/// Moreover, there is one survivor per cluster, each from its own, ascending.
 pub(crate) fn check_survivors(plan: &LayerPlan) -> Result<(), String> {
     check_clusters(plan)?;
     let stay = plan.experts_after();

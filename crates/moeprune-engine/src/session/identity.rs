@@ -238,7 +238,7 @@ mod tests {
         }
     }
 
-    /// Prints where it lies.
+    /// Prints its address.
     struct Moves(Box<u8>);
 
     impl fmt::Debug for Moves {

@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(Journal::open(&path).unwrap().unwrap().records(), want);
     }
 
-    /// Whatever length the file was cut to, all lines that are whole are there.
+    /// To any length that the file is cut, all lines that are whole are there.
     #[test]
     fn a_line_cut_short_counts_for_nothing() {
         let dir = tempfile::tempdir().unwrap();

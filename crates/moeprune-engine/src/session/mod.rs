@@ -1,8 +1,8 @@
-//! What a run keeps on disk to be continued after it was killed.
+//! What a run keeps on disk to be resumed after it was killed.
 //!
-//! Everything lies in the `state` folder of the hidden sibling that the run writes to:
+//! Everything is in the `state` folder of the hidden sibling that the run writes to:
 //!
-//! * `journal`: one JSON record a line. The first says what was begun ([`RunIdentity`]); each
+//! * `journal`: one JSON record per line. The first says what was begun ([`RunIdentity`]); each
 //!   other that something is done and durable ([`Record`]).
 //! * `hidden-PASS-LAYER`: the hidden states after the last finished layer of a pass.
 //! * `observed-LAYER.safetensors`: the observation of one layer.
@@ -34,14 +34,14 @@ use crate::Error;
 
 /// What to do about the work of a run that was interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(clippy::exhaustive_enums, reason = "to go on or not to go on")]
+#[expect(clippy::exhaustive_enums, reason = "to resume or not")]
 pub enum Resume {
-    /// Start anew. If an interrupted run left finished layers, that is an error: they may be hours
+    /// Start over. If an interrupted run left finished layers, that is an error: they may be hours
     /// of work.
     #[default]
     No,
-    /// Go on with it, if it was begun with the same model, calibration text and recipe; start anew
-    /// if there is nothing to go on with.
+    /// Resume it, if it was begun with the same model, calibration text and recipe; start over
+    /// if there is nothing to resume.
     Yes,
 }
 
@@ -66,7 +66,7 @@ impl Session {
         Self::default()
     }
 
-    /// Begins a run in `state`, or goes on with the one whose journal is given.
+    /// Begins a run in `state`, or resumes the one whose journal is given.
     pub(crate) fn begin(
         state: &Path,
         unfinished: Option<Journal>,
@@ -100,7 +100,7 @@ impl Session {
         self.place.as_ref().map_or(&self.records, |place| place.journal.records())
     }
 
-    /// Whether anything is done that is worth going on with.
+    /// Whether anything is done that is worth resuming.
     pub(crate) fn has_progress(&self) -> bool {
         !self.records().is_empty()
     }
@@ -246,7 +246,7 @@ fn in_order<T>(layers: impl Iterator<Item = (usize, T)>) -> Result<Vec<T>, Error
     layers.enumerate().map(check).collect()
 }
 
-/// The journal of an interrupted run that can be gone on with; `None` if it finished nothing.
+/// The journal of an interrupted run that can be resumed; `None` if it finished nothing.
 pub(crate) fn unfinished(state: &Path, resume: Resume) -> Result<Option<Journal>, Error> {
     let journal = Journal::open(&state.join(Journal::FILE));
     match (journal, resume) {

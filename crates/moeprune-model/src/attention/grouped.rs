@@ -115,7 +115,12 @@ impl Grouped {
 fn heads(shape: &GroupedAttention) -> Result<Heads, Error> {
     let (heads, kv_heads, dim) = (shape.heads, shape.kv_heads, shape.head_dim);
     let turning = shape.rotary.as_ref().map_or(0, |rotary| rotary.dims);
-    if kv_heads == 0 || heads == 0 || heads % kv_heads != 0 || dim == 0 || turning % 2 != 0 {
+    if kv_heads == 0
+        || heads == 0
+        || heads % kv_heads != 0
+        || dim == 0
+        || !turning.is_multiple_of(2)
+    {
         return Err(Error::Spec(format!(
             "{heads} query heads, {kv_heads} key-value heads of width {dim}, of which {turning} \
              turn: query heads must be a multiple of key-value heads, the width that turns even"

@@ -19,8 +19,8 @@ pub use device::DEVICE_QUERIES;
 /// The attention of a layer.
 #[derive(Debug)]
 pub(crate) enum Attention {
-    Grouped(Grouped),
-    Latent(Latent),
+    Grouped(Box<Grouped>),
+    Latent(Box<Latent>),
 }
 
 impl Attention {
@@ -34,10 +34,10 @@ impl Attention {
         };
         match &parts.attention {
             AttentionSpec::Grouped(shape) => {
-                Grouped::load(weights, layer, spec, shape).map(Self::Grouped)
+                Ok(Self::Grouped(Box::new(Grouped::load(weights, layer, spec, shape)?)))
             }
             AttentionSpec::Latent(shape) => {
-                Latent::load(weights, layer, spec.hidden, shape).map(Self::Latent)
+                Ok(Self::Latent(Box::new(Latent::load(weights, layer, spec.hidden, shape)?)))
             }
             AttentionSpec::Opaque(_) => Err(runnable::opaque_attention(layer)),
         }

@@ -3,7 +3,7 @@
 use moeprune_core::{ModelSpec, TensorSource};
 
 use super::Rule;
-use crate::{Compute, Error, linear::Weights, router};
+use crate::{Compute, Error, linear::Weights};
 
 /// From a router's logits to the weight of each expert, as the forward pass chooses: for what asks how
 /// a router would choose if some experts did not exist.
@@ -23,7 +23,7 @@ impl Gating {
             return Err(Error::Spec(format!("layer {layer} has no experts")));
         };
         let compute = Compute::cpu();
-        let rule = router::rule(Weights { source, compute: &compute }, layer, moe)?;
+        let rule = Rule::load(Weights { source, compute: &compute }, layer, moe)?;
         let wide = |values: Option<Vec<f32>>| {
             values.map(|values| values.into_iter().map(f64::from).collect())
         };

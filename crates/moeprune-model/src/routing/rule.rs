@@ -1,8 +1,12 @@
 //! How the experts of one token are chosen.
 
-use moeprune_core::{ExpertGroups, GroupScore, Score, ScoredRouter};
+use moeprune_core::{
+    ExpertGroups, GroupScore, LayerTensor, LinearId, MoeSpec, RouterSpec, Score, ScoredRouter,
+    TensorId,
+};
 
 use super::real::Real;
+use crate::{Error, linear::Weights, runnable};
 
 /// A router's rule with the vectors it needs, computed in `R`.
 #[derive(Debug)]
@@ -17,6 +21,37 @@ pub(crate) struct Rule<R> {
     pub(crate) correction: Option<Vec<R>>,
     /// What weights are multiplied by.
     pub(crate) expert_scale: Option<Vec<R>>,
+}
+
+impl Rule<f32> {
+    /// The rule of layer `layer`, whose block of experts is `moe`, with its vectors.
+    pub(crate) fn load(weights: Weights<'_>, layer: usize, moe: &MoeSpec) -> Result<Self, Error> {
+        let RouterSpec::Scored(router) = &moe.router else {
+            return Err(runnable::opaque_router(layer));
+        };
+        if moe.experts == 0 || moe.top_k == 0 {
+            return Err(Error::Spec(format!(
+                "layer {layer}: {} experts, {} for each token; both must be at least 1",
+                moe.experts, moe.top_k
+            )));
+        }
+        if let Some(groups) = router.groups {
+            let checked = groups.check_count(moe.experts, moe.top_k);
+            checked.map_err(|reason| Error::Spec(format!("layer {layer}: {reason}")))?;
+        }
+        let vector = |is_there: bool, tensor| match is_there {
+            true => weights.values(TensorId::Layer(layer, tensor), moe.experts).map(Some),
+            false => Ok(None),
+        };
+        Ok(Self {
+            experts: moe.experts,
+            top_k: moe.top_k,
+            router: *router,
+            bias: vector(router.bias, LayerTensor::Bias(LinearId::Router))?,
+            correction: vector(router.correction_bias, LayerTensor::CorrectionBias)?,
+            expert_scale: vector(router.expert_scale, LayerTensor::ExpertScale)?,
+        })
+    }
 }
 
 impl<R: Real> Rule<R> {
@@ -58,10 +93,7 @@ impl<R: Real> Rule<R> {
         add(&mut candidates, self.correction.as_deref());
         leave_out(&mut candidates, gone);
         if let Some(groups) = self.router.groups {
-            leave_out_groups(&mut candidates, groups);
-            if groups.score == GroupScore::Max {
-                scores.copy_from_slice(&candidates);
-            }
+            leave_out_groups(scores, &mut candidates, groups);
         }
         for (index, weight) in indices.iter_mut().zip(&mut *weights) {
             let best = first_largest(&candidates);
@@ -74,8 +106,10 @@ impl<R: Real> Rule<R> {
         }
         let scale = R::of(self.router.scale);
         for (weight, &index) in weights.iter_mut().zip(&*indices) {
-            let own = self.expert_scale.as_ref().map_or(R::of(1.0), |scale| scale[index as usize]);
-            *weight *= scale * own;
+            *weight *= scale;
+            if let Some(own) = &self.expert_scale {
+                *weight *= own[index as usize];
+            }
         }
         sort(indices, weights);
     }
@@ -128,7 +162,7 @@ fn score<R: Real>(logits: &mut [R], score: Score) {
 }
 
 /// Leaves out the experts of all but the best groups, the lower group first among equals.
-fn leave_out_groups<R: Real>(candidates: &mut [R], groups: ExpertGroups) {
+fn leave_out_groups<R: Real>(scores: &mut [R], candidates: &mut [R], groups: ExpertGroups) {
     let size = candidates.len() / groups.count;
     let score = |group: &[R]| {
         let best = group[first_largest(group)];
@@ -141,19 +175,20 @@ fn leave_out_groups<R: Real>(candidates: &mut [R], groups: ExpertGroups) {
             }
         }
     };
-    let mut scores: Vec<R> = candidates.chunks_exact(size).map(score).collect();
+    let mut of_groups: Vec<R> = candidates.chunks_exact(size).map(score).collect();
     let mut is_left_out = vec![true; groups.count];
     for _ in 0..groups.selected {
-        let best = first_largest(&scores);
-        (is_left_out[best], scores[best]) = (false, R::LOWEST);
+        let best = first_largest(&of_groups);
+        (is_left_out[best], of_groups[best]) = (false, R::LOWEST);
     }
-    let instead = match groups.score {
-        GroupScore::TopTwo => R::LOWEST,
-        GroupScore::Max => R::of(0.0),
-    };
-    for (group, is_left_out) in candidates.chunks_exact_mut(size).zip(is_left_out) {
-        if is_left_out {
-            group.fill(instead);
+    for (group, _) in is_left_out.into_iter().enumerate().filter(|(_, left_out)| *left_out) {
+        let experts = group * size..(group + 1) * size;
+        match groups.score {
+            GroupScore::TopTwo => candidates[experts].fill(R::LOWEST),
+            GroupScore::Max => {
+                candidates[experts.clone()].fill(R::of(0.0));
+                scores[experts].fill(R::of(0.0));
+            }
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Whole models against the public model code, wherever they run.
 
 use moeprune_model::{
-    ActivationSink, Compute, DecoderLayer, Embedding, Error, Head, LanguageModel, Layer,
-    RoutingChoice,
+    ActivationSink, Compute, Embedding, Error, Head, LanguageModel, Layer, RoutingChoice,
 };
 
 use crate::reference::{Checkpoint, Expected, Pruned, assert_close, floats};

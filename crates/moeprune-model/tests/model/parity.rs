@@ -1,7 +1,7 @@
 //! Against the public model code.
 
 use candle_core::DType;
-use moeprune_model::{Compute, DecoderLayer, Embedding, LanguageModel, Layer, LayerCache, NoSink};
+use moeprune_model::{Compute, Embedding, LanguageModel, Layer, LayerCache, NoSink};
 
 use crate::{
     forward::{check_half, check_model},

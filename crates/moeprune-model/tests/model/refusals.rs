@@ -7,8 +7,7 @@ use moeprune_core::{
     SharedSpec, TensorBytes, TensorId,
 };
 use moeprune_model::{
-    Compute, DecoderLayer, Error, GenerationOptions, LanguageModel, Layer, LayerCache, NoSink,
-    check_runnable,
+    Compute, Error, GenerationOptions, LanguageModel, Layer, LayerCache, NoSink, check_runnable,
 };
 
 use crate::reference::{Checkpoint, Replaced};

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
 use moeprune_core::{AttentionProjection, LinearId, MlpProjection, TensorId, TensorSource};
-use moeprune_model::{
-    ActivationSink, Compute, DecoderLayer, Embedding, Error, Layer, NoSink, RoutingChoice,
-};
+use moeprune_model::{ActivationSink, Compute, Embedding, Error, Layer, NoSink, RoutingChoice};
 
 use crate::reference::{Checkpoint, Expected, assert_close, floats};
 

@@ -1,6 +1,6 @@
 //! How well a model predicts text, one layer in memory at a time.
 
-use moeprune_capture::{ObserverOptions, TokenBlocks, observe_and_advance, passes};
+use moeprune_capture::{ObserverOptions, StoredLayer, TokenBlocks, passes};
 use moeprune_core::{ModelSpec, TensorSource};
 use moeprune_model::Head;
 
@@ -67,8 +67,8 @@ pub(crate) fn likelihood(
     let nothing = ObserverOptions { routing: false, inputs: false, hessians: false };
     let hidden = walk(&route, progress, |mut at| {
         let (layer, hidden) = (at.layer, at.take_hidden());
-        let (_, outputs) =
-            observe_and_advance(source, spec, compute, layer, hidden, nothing, at.watch)?;
+        let stored = StoredLayer { source, spec, layer, compute };
+        let (_, outputs) = stored.observe_and_advance(hidden, nothing, at.watch)?;
         *at.hidden = Some(outputs);
         Ok(())
     })?;

@@ -129,7 +129,11 @@ fn documents(task: &Evaluation<'_>) -> Result<u64, Error> {
 }
 
 fn named(name: &str, error: Error) -> Error {
-    if error.is_stop() { error } else { Error::Request(format!("{name}: {error}")) }
+    if error.is_stop() {
+        error
+    } else {
+        Error::Variant { name: name.to_owned(), error: error.into() }
+    }
 }
 
 /// A plan that is carried out in memory only.

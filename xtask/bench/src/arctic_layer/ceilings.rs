@@ -12,7 +12,7 @@ use super::{
 };
 use moeprune::{
     Error, Execution,
-    timed::{PartTimes, settle},
+    timed::{PartTimes, synchronize},
 };
 
 /// Bytes that are copied at a time.
@@ -149,7 +149,7 @@ fn product(
     };
     best(&mut || {
         x.matmul(&weight)?;
-        Ok(settle(device)?)
+        Ok(synchronize(device)?)
     })
 }
 

@@ -4,7 +4,7 @@
 use cudarc::driver::PinnedHostSlice;
 
 use super::ceiling::{Ceiling, best};
-use moeprune::{Error, Execution, timed::settle};
+use moeprune::{Error, Execution, timed::synchronize};
 
 /// Bytes that are copied on the device at a time.
 const COPIED_ON_DEVICE: usize = 1 << 30;
@@ -22,7 +22,7 @@ pub(super) fn links(execution: &Execution) -> Result<Option<[Ceiling; 3]>, Error
     let mut to = stream.alloc_zeros::<u8>(COPIED_ON_DEVICE).map_err(wrap)?;
     let seconds = best(&mut || {
         stream.memcpy_dtod(&from, &mut to).map_err(wrap)?;
-        Ok(settle(device)?)
+        Ok(synchronize(device)?)
     })?;
     drop((from, to));
     let how = "1 GiB from device memory to device memory, read and written";
@@ -35,13 +35,13 @@ pub(super) fn links(execution: &Execution) -> Result<Option<[Ceiling; 3]>, Error
     let mut there = stream.alloc_zeros::<u8>(STAGED).map_err(wrap)?;
     let seconds = best(&mut || {
         stream.memcpy_htod(&host, &mut there).map_err(wrap)?;
-        Ok(settle(device)?)
+        Ok(synchronize(device)?)
     })?;
     let how = "256 MiB from page-locked memory";
     let up = Ceiling::bytes("host to device", how, STAGED as u64, seconds);
     let seconds = best(&mut || {
         stream.memcpy_dtoh(&there, &mut host).map_err(wrap)?;
-        Ok(settle(device)?)
+        Ok(synchronize(device)?)
     })?;
     let how = "256 MiB to page-locked memory";
     let down = Ceiling::bytes("device to host", how, STAGED as u64, seconds);

@@ -20,7 +20,7 @@ use serde::Serialize;
 use super::layer::Layer;
 use moeprune::{
     Error, Execution, FromRecipe, Scored, WeightStage,
-    timed::{Masking, settle},
+    timed::{MaskRequest, synchronize},
 };
 
 /// A Python program that prunes a matrix in several ways and times it; what it wants and answers is
@@ -78,7 +78,7 @@ impl TorchPeer {
         // What the published code does with a row's share.
         let weights =
             WeightStage::Scored(Scored { rounding: Rounding::ReferenceFloor, ..Scored::arctic() });
-        let masking = Masking { linear, hessian: None, ratio, weights: &weights, execution };
+        let masking = MaskRequest { linear, hessian: None, ratio, weights: &weights, execution };
         let ours = || ours(layer, &dense, &masking, execution);
         // One of each to warm up.
         ours()?;
@@ -141,7 +141,7 @@ fn start(
 fn ours(
     layer: &Layer,
     dense: &TensorBytes<'_>,
-    mask: &Masking<'_>,
+    mask: &MaskRequest<'_>,
     execution: &Execution,
 ) -> Result<f64, Error> {
     let compute = execution.compute();
@@ -156,10 +156,10 @@ fn ours(
     let Some(weight): Option<Tensor> = expert.weight(MlpProjection::Gate)? else {
         return Err(Error::Request("the expert is not on the device it was brought to".into()));
     };
-    settle(compute.device())?;
+    synchronize(compute.device())?;
     let began = Instant::now();
     mask.in_place(&weight)?;
-    settle(compute.device())?;
+    synchronize(compute.device())?;
     Ok(began.elapsed().as_secs_f64())
 }
 

@@ -7,16 +7,16 @@ use moeprune_capture::LayerObserver;
 use moeprune_model::ActivationSink;
 
 use super::{INPUTS, LAYER, meter::Meter};
-use crate::{Calibration, Error, apply::stages::Stages};
+use crate::{Calibration, Error, apply::layer_job::LayerJob};
 
 /// Times the sums of squares of activations of the shapes that a pass has: in the loop they are
 /// taken between the products, where a clock would stop both.
 pub(super) fn time(
-    stages: Stages<'_>,
+    layer_job: LayerJob<'_>,
     calibration: &Calibration,
     meter: &Meter<'_>,
 ) -> Result<(), Error> {
-    let (spec, compute) = (stages.kept.spec(), stages.execution.compute());
+    let (spec, compute) = (layer_job.kept.spec(), layer_job.execution.compute());
     let pass = meter.times();
     let together = pass.micro_batch * calibration.blocks.sequence_len();
     let mut observer = LayerObserver::new(spec, LAYER, INPUTS)?;

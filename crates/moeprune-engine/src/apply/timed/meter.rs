@@ -56,11 +56,11 @@ impl<'a> Meter<'a> {
         work: u64,
         run: impl FnOnce() -> Result<R, Error>,
     ) -> Result<R, Error> {
-        settle(self.device)?;
+        synchronize(self.device)?;
         let read = self.lock().read.seconds;
         let began = Instant::now();
         let result = run()?;
-        settle(self.device)?;
+        synchronize(self.device)?;
         let seconds = began.elapsed().as_secs_f64();
         let mut times = self.lock();
         let read = times.read.seconds - read;
@@ -89,7 +89,7 @@ impl TimedSource<'_> {
         bytes: impl FnOnce(&R) -> usize,
     ) -> Result<R, StageError> {
         // What the device still does belongs to the step that reads.
-        settle(self.meter.device)?;
+        synchronize(self.meter.device)?;
         let began = Instant::now();
         let tensor = read()?;
         let mut times = self.meter.lock();
@@ -106,7 +106,7 @@ impl TensorSource for TimedSource<'_> {
 }
 
 /// Waits until all work that a device has queued is done, on every stream.
-pub fn settle(device: &Device) -> Result<(), Error> {
+pub fn synchronize(device: &Device) -> Result<(), Error> {
     #[cfg(feature = "cuda")]
     if let Ok(device) = device.as_cuda_device() {
         let context = device.cuda_stream().context().clone();

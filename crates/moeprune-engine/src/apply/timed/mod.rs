@@ -13,14 +13,14 @@ mod worker;
 use moeprune_capture::{ObserverOptions, expert_rows, passes};
 use moeprune_core::{Plan, Promises, Sparsity};
 
-pub use super::in_place::Masking;
-pub use meter::{Spent, settle};
+pub use super::in_place::MaskRequest;
+pub use meter::{Spent, synchronize};
 
 use self::worker::{Sizes, Timed};
 use super::{
     KeptExperts,
     layer::PruneTask,
-    stages::Stages,
+    layer_job::LayerJob,
     work::{LayerWork, Wrap, wrapped_work_of},
     worker::Worker,
     writing::Output,
@@ -80,7 +80,7 @@ pub fn time_parts(
     let plan = keeping_all(model)?;
     let kept = &KeptExperts::new(model, &plan);
     let promises = Promises::default();
-    let stages = Stages { kept, promises, pipeline, execution, expert_ratios: &[] };
+    let layer_job = LayerJob { kept, promises, pipeline, execution, expert_ratios: &[] };
     let mut output = Output::open(&run, kept, progress)?;
     let device = execution.compute().device();
     let meter = &Meter::new(device);
@@ -90,19 +90,19 @@ pub fn time_parts(
     });
     let source = &TimedSource { source: kept, meter };
     let sizes = &Sizes::of(model, LAYER);
-    let timed = wrapped_work_of(stages.supply(source), Timing { meter, sizes });
+    let timed = wrapped_work_of(layer_job.supply(source), Timing { meter, sizes });
     let task = PruneTask { stored: None, ratio };
     let layer_work = 2 * passes(kept.spec(), LAYER, calibration.tag.tokens());
     let work = vec![layer_work; kept.spec().layers.len()];
-    let route = stages.route("each step by itself", Some(&calibration.blocks), &work);
+    let route = layer_job.route("each step by itself", Some(&calibration.blocks), &work);
     walk(&route, progress, |mut at| {
         if at.layer != LAYER {
             return Ok(());
         }
-        timed.prune(stages, &mut at, &mut output, task)?;
+        timed.prune(layer_job, &mut at, &mut output, task)?;
         meter.time(|times| &mut times.write, 0, || output.sync())
     })?;
-    capture::time(stages, calibration, meter)?;
+    capture::time(layer_job, calibration, meter)?;
     Ok(meter.times())
 }
 

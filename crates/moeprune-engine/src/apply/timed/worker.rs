@@ -13,7 +13,7 @@ use super::meter::Meter;
 use crate::{
     Error, Model,
     apply::{
-        in_place::Masking,
+        in_place::MaskRequest,
         worker::{Holds, Ready, TrunkPass, Worker},
     },
 };
@@ -126,7 +126,7 @@ impl<'a, W: Worker<'a>> Worker<'a> for Timed<'a, W> {
         )
     }
 
-    fn mask_trunk(&self, trunk: &mut Self::Trunk, masking: &Masking<'_>) -> Result<(), Error> {
+    fn mask_trunk(&self, trunk: &mut Self::Trunk, masking: &MaskRequest<'_>) -> Result<(), Error> {
         let bytes = self.sizes.of_linear(masking.linear.id);
         self.meter.time(|times| &mut times.mask, bytes, || self.worker.mask_trunk(trunk, masking))
     }
@@ -135,7 +135,7 @@ impl<'a, W: Worker<'a>> Worker<'a> for Timed<'a, W> {
         &self,
         expert: &mut Self::Expert,
         projection: MlpProjection,
-        masking: &Masking<'_>,
+        masking: &MaskRequest<'_>,
     ) -> Result<(), Error> {
         let bytes = self.sizes.of_linear(masking.linear.id);
         self.meter.time(

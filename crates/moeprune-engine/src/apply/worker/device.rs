@@ -10,7 +10,7 @@ use moeprune_score::ScoreSum;
 use super::{Holds, Ready, Supply, Worker};
 use crate::{
     Error,
-    apply::in_place::{Masking, count_above_of, score_sum_of},
+    apply::in_place::{MaskRequest, count_above_of, score_sum_of},
 };
 
 /// Holds parts where they run, and zeroes weights where they lie.
@@ -59,7 +59,7 @@ impl<'a> Worker<'a> for DeviceWorker<'a> {
         Ok(Ready::Held(expert))
     }
 
-    fn mask_trunk(&self, trunk: &mut Self::Trunk, masking: &Masking<'_>) -> Result<(), Error> {
+    fn mask_trunk(&self, trunk: &mut Self::Trunk, masking: &MaskRequest<'_>) -> Result<(), Error> {
         masking.in_place(&on_device(trunk.weight(masking.linear.id)?)?)
     }
 
@@ -67,7 +67,7 @@ impl<'a> Worker<'a> for DeviceWorker<'a> {
         &self,
         expert: &mut Self::Expert,
         projection: MlpProjection,
-        masking: &Masking<'_>,
+        masking: &MaskRequest<'_>,
     ) -> Result<(), Error> {
         masking.in_place(&on_device(expert.weight(projection)?)?)
     }

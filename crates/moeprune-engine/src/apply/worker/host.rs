@@ -10,7 +10,7 @@ use moeprune_model::{Expert, ExpertTensors, LayerTrunk, for_each_expert};
 use moeprune_score::{ScoreSum, count_above, score_sum};
 
 use super::{Holds, Ready, Supply, Worker};
-use crate::{Error, apply::in_place::Masking};
+use crate::{Error, apply::in_place::MaskRequest};
 
 /// Holds parts as they are stored.
 pub(in crate::apply) struct HostWorker<'a>(pub(in crate::apply) Supply<'a>);
@@ -58,7 +58,7 @@ impl<'a> Worker<'a> for HostWorker<'a> {
         Ok(Ready::Loaded(Box::new(loaded)))
     }
 
-    fn mask_trunk(&self, trunk: &mut Self::Trunk, masking: &Masking<'_>) -> Result<(), Error> {
+    fn mask_trunk(&self, trunk: &mut Self::Trunk, masking: &MaskRequest<'_>) -> Result<(), Error> {
         let linear = masking.linear.id;
         let masked = masking.of_bytes(trunk.weight(linear)?)?;
         trunk.linears.insert(linear, masked);
@@ -69,7 +69,7 @@ impl<'a> Worker<'a> for HostWorker<'a> {
         &self,
         expert: &mut Self::Expert,
         projection: MlpProjection,
-        masking: &Masking<'_>,
+        masking: &MaskRequest<'_>,
     ) -> Result<(), Error> {
         let Some(weight) = expert.linear_mut(projection) else { return Ok(()) };
         let nothing = TensorBytes::new(Dtype::U8, [0], Vec::new())?;

@@ -22,7 +22,7 @@ use moeprune_core::{
 use moeprune_model::{Expert, LayerTrunk};
 use moeprune_score::ScoreSum;
 
-use super::in_place::Masking;
+use super::in_place::MaskRequest;
 use crate::{Error, Execution, WeightStage};
 
 /// What a worker works with.
@@ -104,14 +104,14 @@ pub(super) trait Worker<'a>: Sync {
     }
 
     /// Zeroes weights of the Linear of a trunk that `masking` names.
-    fn mask_trunk(&self, trunk: &mut Self::Trunk, masking: &Masking<'_>) -> Result<(), Error>;
+    fn mask_trunk(&self, trunk: &mut Self::Trunk, masking: &MaskRequest<'_>) -> Result<(), Error>;
 
     /// Zeroes weights of one matrix of an expert.
     fn mask_expert(
         &self,
         expert: &mut Self::Expert,
         projection: MlpProjection,
-        masking: &Masking<'_>,
+        masking: &MaskRequest<'_>,
     ) -> Result<(), Error>;
 
     /// A weight of a trunk.

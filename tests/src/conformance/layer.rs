@@ -1,13 +1,16 @@
-//! What a [`DecoderLayer`] promises, to its caller and to an [`ActivationSink`].
+//! What the forward pass of a layer promises, to its caller and to an [`ActivationSink`].
 
 use std::collections::BTreeSet;
 
 use candle_core::{DType, Tensor};
 use moeprune_core::{LayerSpec, LinearId, LinearShape, ModelSpec};
-use moeprune_model::{ActivationSink, DecoderLayer, Error, NoSink, RoutingChoice};
+use moeprune_model::{ActivationSink, Error, NoSink, RoutingChoice};
 
 /// What rounding may change of the largest value, in bf16.
 const ROUNDING: f64 = 1.0 / 64.0;
+
+/// A layer's forward pass on hidden states `[batch, seq, hidden]`, without a cache.
+pub type Forward<'a> = dyn Fn(&Tensor, &mut dyn ActivationSink) -> Result<Tensor, Error> + 'a;
 
 /// Holds a layer of a model to its contract, on hidden states `[batch, seq, hidden]` of at least two
 /// sequences:
@@ -28,13 +31,13 @@ const ROUNDING: f64 = 1.0 / 64.0;
 ///
 /// # Panics
 /// If one of these is broken, or the layer fails.
-pub fn check(layer: &dyn DecoderLayer, spec: &ModelSpec, index: usize, hidden: &Tensor) {
+pub fn check(forward: &Forward<'_>, spec: &ModelSpec, index: usize, hidden: &Tensor) {
     let (batch, seq, _) = hidden.dims3().expect("hidden states are [batch, seq, hidden]");
     assert!(batch >= 2, "one sequence is not compared with any other");
     let mut record = Record::default();
-    let out = layer.forward(hidden, 0, None, &mut record).expect("runs");
+    let out = forward(hidden, &mut record).expect("runs");
     assert_eq!(out.dims(), hidden.dims(), "shape of the result");
-    check_result(layer, hidden, &values(&out));
+    check_result(forward, hidden, &values(&out));
     let calls = Calls {
         record: &record,
         layer: &spec.layers[index],
@@ -47,11 +50,11 @@ pub fn check(layer: &dyn DecoderLayer, spec: &ModelSpec, index: usize, hidden: &
     calls.check_sites();
     calls.check_experts(spec.hidden);
     calls.check_tensors();
-    check_errors(layer, hidden, record.calls.len());
+    check_errors(forward, hidden, record.calls.len());
 }
 
-fn check_result(layer: &dyn DecoderLayer, hidden: &Tensor, expected: &[f64]) {
-    let unwatched = layer.forward(hidden, 0, None, &mut NoSink).expect("runs");
+fn check_result(forward: &Forward<'_>, hidden: &Tensor, expected: &[f64]) {
+    let unwatched = forward(hidden, &mut NoSink).expect("runs");
     assert!(values(&unwatched) == expected, "the result depends on the sink");
     let batch = hidden.dims()[0];
     let each = expected.len() / batch;
@@ -60,7 +63,7 @@ fn check_result(layer: &dyn DecoderLayer, hidden: &Tensor, expected: &[f64]) {
     let rounding = if exact { 0.0 } else { ROUNDING * largest };
     for sequence in 0..batch {
         let alone = hidden.narrow(0, sequence, 1).expect("a sequence of the batch");
-        let alone = layer.forward(&alone, 0, None, &mut NoSink).expect("runs alone");
+        let alone = forward(&alone, &mut NoSink).expect("runs alone");
         let expected = &expected[sequence * each..][..each];
         let same = values(&alone).iter().zip(expected).all(|(a, b)| (a - b).abs() <= rounding);
         assert!(same, "the result of a sequence depends on the others");
@@ -68,10 +71,10 @@ fn check_result(layer: &dyn DecoderLayer, hidden: &Tensor, expected: &[f64]) {
 }
 
 /// Each call of the sink may fail; the pass ends there, with an error.
-fn check_errors(layer: &dyn DecoderLayer, hidden: &Tensor, calls: usize) {
+fn check_errors(forward: &Forward<'_>, hidden: &Tensor, calls: usize) {
     for fails_at in [0, calls / 2, calls - 1] {
         let mut record = Record { fails_at: Some(fails_at), ..Record::default() };
-        let result = layer.forward(hidden, 0, None, &mut record);
+        let result = forward(hidden, &mut record);
         assert!(result.is_err(), "an error of the sink is ignored");
         let made = record.calls.len();
         assert_eq!(made, fails_at + 1, "calls of the sink up to its error, one included");

@@ -1,7 +1,6 @@
 //! A layer whose calls of the sink, or whose result, have one fault at a time.
 
 use std::{
-    fmt,
     path::Path,
     sync::{
         Mutex,
@@ -12,10 +11,8 @@ use std::{
 use candle_core::{DType, Tensor, Var};
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{AttentionProjection, LinearId};
-use moeprune_model::{
-    ActivationSink, Compute, DecoderLayer, Embedding, Error, Layer, LayerCache, RoutingChoice,
-};
-use moeprune_tests::conformance::decoder_layer::check;
+use moeprune_model::{ActivationSink, Compute, Embedding, Error, Layer, RoutingChoice};
+use moeprune_tests::conformance::layer::check;
 
 use crate::caught;
 
@@ -122,22 +119,10 @@ struct Faulty<'a> {
     ignores_errors: bool,
 }
 
-impl fmt::Debug for Faulty<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Faulty")
-    }
-}
-
-impl DecoderLayer for Faulty<'_> {
-    fn forward(
-        &self,
-        hidden: &Tensor,
-        start: usize,
-        cache: Option<&mut LayerCache>,
-        sink: &mut dyn ActivationSink,
-    ) -> Result<Tensor, Error> {
+impl Faulty<'_> {
+    fn forward(&self, hidden: &Tensor, sink: &mut dyn ActivationSink) -> Result<Tensor, Error> {
         let mut calls = Calls::default();
-        let out = self.layer.forward(hidden, start, cache, &mut calls)?;
+        let out = self.layer.forward(hidden, 0, None, &mut calls)?;
         (self.calls)(&mut calls);
         let replayed = calls.replay(sink);
         if !self.ignores_errors {
@@ -177,7 +162,8 @@ impl Fixture {
     }
 
     fn check(&self, layer: &Faulty<'_>) {
-        check(layer, self.checkpoint.spec(), self.index, &self.hidden);
+        let forward = |hidden: &Tensor, sink: &mut dyn ActivationSink| layer.forward(hidden, sink);
+        check(&forward, self.checkpoint.spec(), self.index, &self.hidden);
     }
 }
 

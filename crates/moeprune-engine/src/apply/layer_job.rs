@@ -6,12 +6,12 @@ use moeprune_core::{
     TensorSource,
 };
 
-use super::{KeptExperts, in_place::Masking, statistics::Moments, worker::Supply};
+use super::{KeptExperts, in_place::MaskRequest, statistics::InputStatistics, worker::Supply};
 use crate::{Error, Execution, Pipeline, walk::Route};
 
 /// What is pruned, how, and where.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stages<'a> {
+pub(super) struct LayerJob<'a> {
     pub(super) kept: &'a KeptExperts<'a>,
     pub(super) promises: Promises,
     pub(super) pipeline: &'a Pipeline,
@@ -20,7 +20,7 @@ pub(super) struct Stages<'a> {
     pub(super) expert_ratios: &'a [ExpertRatio],
 }
 
-impl<'a> Stages<'a> {
+impl<'a> LayerJob<'a> {
     /// The Linears of a layer that may be zeroed.
     pub(super) fn prunable(&self, layer: usize) -> Vec<LinearShape> {
         let mut linears = self.kept.spec().linears(layer);
@@ -76,7 +76,7 @@ impl<'a> Stages<'a> {
 
     /// What a worker on the model that is left works with, its weights read from `source`.
     pub(super) fn supply(&self, source: &'a dyn TensorSource) -> Supply<'a> {
-        let Stages { kept, pipeline, execution, .. } = *self;
+        let LayerJob { kept, pipeline, execution, .. } = *self;
         Supply { source, spec: kept.spec(), weights: &pipeline.weights, execution }
     }
 
@@ -87,7 +87,7 @@ impl<'a> Stages<'a> {
         blocks: Option<&'r TokenBlocks>,
         work: &'r [u64],
     ) -> Route<'r> {
-        let Stages { kept, execution, .. } = *self;
+        let LayerJob { kept, execution, .. } = *self;
         let (spec, micro_batch) = (kept.spec(), execution.micro_batch());
         Route { source: kept, spec, blocks, micro_batch, execution, step, work }
     }
@@ -97,12 +97,12 @@ impl<'a> Stages<'a> {
         linear: LinearView<'m>,
         hessian: Option<&'m InputHessian>,
         ratio: Sparsity,
-    ) -> Masking<'m>
+    ) -> MaskRequest<'m>
     where
         'a: 'm,
     {
-        let Stages { pipeline, execution, .. } = *self;
-        Masking { linear, hessian, ratio, weights: &pipeline.weights, execution }
+        let LayerJob { pipeline, execution, .. } = *self;
+        MaskRequest { linear, hessian, ratio, weights: &pipeline.weights, execution }
     }
 }
 
@@ -110,7 +110,7 @@ impl<'a> Stages<'a> {
 pub(super) fn view<'a>(
     layer: usize,
     shape: LinearShape,
-    moments: &Moments<'a>,
+    moments: &InputStatistics<'a>,
 ) -> Result<LinearView<'a>, Error> {
     let LinearShape { id, rows, cols, .. } = shape;
     Ok(LinearView { layer, id, rows, cols, inputs: moments.of(&shape)? })

@@ -1,0 +1,111 @@
+//! What to do about an error.
+
+use std::fmt;
+
+use crate::BudgetSpread;
+
+/// What would make a request that was refused possible.
+///
+/// As text it speaks of this library. A program with options of its own says which of them to set: the
+/// command line has a sentence with its flags for each.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Remedy {
+    /// Removing a smaller share of the experts.
+    FewerExperts {
+        /// The largest that works, if it is known.
+        at_most: Option<f64>,
+    },
+    /// Removing fewer experts, or not protecting super experts.
+    FewerExpertsOrNoProtection,
+    /// A larger total, fewer experts, or the same share of both.
+    LargerTotal,
+    /// Spreading the removed experts over the layers in this way.
+    Spread(BudgetSpread),
+    /// Allowing more subsets, or choosing experts in another way.
+    MoreSubsets,
+    /// Pruning layers behind the decoder's, or dropping them.
+    PruneOrDropExtra,
+    /// Dropping layers behind the decoder's.
+    DropExtra,
+    /// A list of the experts that stay.
+    KeepList,
+    /// Calibration text.
+    Calibration,
+    /// An observation of the model.
+    Observation,
+    /// Calibration text, or an observation for statistics of the unpruned model.
+    Statistics,
+    /// Leaving the type that is computed in to the device.
+    DefaultType,
+    /// So many blocks in a micro-batch.
+    MicroBatch(usize),
+    /// With a micro-batch of one block, this percentage of the calibration tokens.
+    FewerTokens {
+        /// Of those that were asked for.
+        percent: f64,
+    },
+    /// Shorter blocks, a larger device or the CPU.
+    LargerDevice {
+        /// Bytes that one expert at a time and a single block take.
+        needed: u64,
+    },
+    /// The CPU, or an engine that spreads a model over several devices.
+    NotOneDevice,
+    /// Resuming the interrupted run, or deleting the folder with what it finished.
+    ResumeOrDelete,
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::FewerExperts { at_most: Some(share) } => {
+                write!(f, "remove a share of the experts of at most {share:.4}")
+            }
+            Self::FewerExperts { at_most: None } => f.write_str("remove fewer experts"),
+            Self::FewerExpertsOrNoProtection => {
+                f.write_str("remove fewer experts or do not protect super experts")
+            }
+            Self::LargerTotal => f.write_str(
+                "raise the total, remove fewer experts, or give both the same share to remove \
+                 experts only",
+            ),
+            Self::Spread(BudgetSpread::Uniform) => {
+                f.write_str("have every layer keep the same number of experts")
+            }
+            Self::Spread(BudgetSpread::Global) => {
+                f.write_str("let layers keep different numbers of experts")
+            }
+            Self::MoreSubsets => {
+                f.write_str("allow more subsets, or rank or group experts instead")
+            }
+            Self::PruneOrDropExtra => {
+                f.write_str("have the layers behind the decoder's pruned or dropped")
+            }
+            Self::DropExtra => f.write_str("have the layers behind the decoder's dropped"),
+            Self::KeepList => f.write_str("give the list"),
+            Self::Calibration => f.write_str("give calibration text"),
+            Self::Observation => f.write_str("observe the model first and give its observation"),
+            Self::Statistics => f.write_str(
+                "give calibration text, or an observation for statistics of the unpruned model",
+            ),
+            Self::DefaultType => f.write_str("ask for no other type"),
+            Self::MicroBatch(blocks) => write!(f, "a micro-batch of {blocks} would fit"),
+            Self::FewerTokens { percent } => write!(
+                f,
+                "with a micro-batch of 1, hidden states of {percent:.0} % as many tokens would fit: \
+                 use fewer or shorter calibration blocks"
+            ),
+            Self::LargerDevice { needed } => write!(
+                f,
+                "one expert at a time with a single block already needs {:.1} GB: use shorter \
+                 calibration blocks, a larger device, or the CPU",
+                needed as f64 / 1e9
+            ),
+            Self::NotOneDevice => f.write_str(
+                "evaluate on the CPU, or in an engine that spreads a model over several devices",
+            ),
+            Self::ResumeOrDelete => f.write_str("resume that run, or delete that folder"),
+        }
+    }
+}
