@@ -94,7 +94,9 @@ pub use part_name::PartName;
 pub use partition::Partition;
 pub use plan::{ExpertRatio, LayerPlan, Plan, Survivor, SurvivorReason, UnstructuredPlan};
 pub use promise::{IdleExperts, OpenTotal, Promises, RowRounding, StatisticsSource, TotalPromise};
-pub use provenance::{LayerProvenance, Provenance, REPORT_FILE, REPORT_TEXT_FILE, SourceModel};
+pub use provenance::{
+    ExtraProvenance, LayerProvenance, Provenance, REPORT_FILE, REPORT_TEXT_FILE, SourceModel,
+};
 pub use sparsity::Sparsity;
 #[doc(inline)]
 pub use stage::{

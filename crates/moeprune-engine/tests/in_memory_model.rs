@@ -115,6 +115,7 @@ fn request() -> PruneRequest {
             spread: BudgetSpread::Uniform,
             protect_super_experts: false,
         },
+        extra: None,
         weights: moeprune_engine::WeightTarget::Total,
         promises: Promises::default(),
         recipe: Value::Null,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moeprune_core::{LayerTensor, LinearId, NormWeights};
+use moeprune_core::{ExtraPolicy, LayerTensor, LinearId, NormWeights};
 use serde::Deserialize;
 
 use super::{
@@ -161,8 +161,19 @@ pub(crate) struct ExtraForm {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ExtraPolicyForm {
+    Prune,
     Keep,
     Drop,
+}
+
+impl From<ExtraPolicyForm> for ExtraPolicy {
+    fn from(form: ExtraPolicyForm) -> Self {
+        match form {
+            ExtraPolicyForm::Prune => Self::Prune,
+            ExtraPolicyForm::Keep => Self::Keep,
+            ExtraPolicyForm::Drop => Self::Drop,
+        }
+    }
 }
 
 /// A config key with which only some values are implemented.

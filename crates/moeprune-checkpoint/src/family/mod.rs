@@ -19,9 +19,7 @@ use moeprune_core::{LayerTensor, TensorId};
 
 pub(crate) use self::{
     attention::{Model, opaque_tensor},
-    descriptor::{
-        Descriptor, ExtraPolicyForm, LayersForm, MultipliersForm, Requirement, TypesForm,
-    },
+    descriptor::{Descriptor, LayersForm, MultipliersForm, Requirement, TypesForm},
     fused::{FusedForm, Slab, SlabLayout},
     key::{Count, Key, Layers, PerLayer, Strings, missing},
 };

@@ -7,6 +7,7 @@
 mod attention;
 mod expert_groups;
 mod experts;
+mod extra;
 mod mlp;
 mod multipliers;
 mod norm;
@@ -23,6 +24,7 @@ pub use self::{
         KimiDeltaAttention, LatentAttention, QueryKeyNorm, ShortConvolution,
     },
     experts::{MoeInput, MoeSpec, SharedSpec},
+    extra::{ExtraLayers, ExtraPolicy},
     mlp::{Activation, ClampedSwiglu, MlpSpec},
     multipliers::Multipliers,
     norm::NormWeights,
@@ -61,7 +63,8 @@ pub struct ModelSpec {
     pub multipliers: Multipliers,
     /// The decoder layers in order.
     pub layers: Vec<LayerSpec>,
-    /// Layers behind the decoder's, such as those that predict several tokens at once.
+    /// Layers behind the decoder's, such as those that predict several tokens at once; their numbers
+    /// go on from the decoder's last.
     pub extra: Option<ExtraLayers>,
 }
 
@@ -86,27 +89,6 @@ pub enum FeedForward {
     Dense(MlpSpec),
     /// A mixture of experts.
     Moe(MoeSpec),
-}
-
-/// Layers numbered on from the decoder's last (multi-token prediction).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[expect(clippy::exhaustive_structs, reason = "plain data")]
-pub struct ExtraLayers {
-    /// How many.
-    pub count: usize,
-    /// What pruning does with them.
-    pub policy: ExtraPolicy,
-}
-
-/// What pruning does with extra layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum ExtraPolicy {
-    /// Their tensors are copied as they are, byte for byte.
-    Keep,
-    /// Their tensors are left out, and the config says that there are none.
-    Drop,
 }
 
 impl LayerSpec {
@@ -142,7 +124,8 @@ impl LayerSpec {
 }
 
 impl ModelSpec {
-    /// Every part of the model: embedding, final norm and head, then layer by layer.
+    /// Every part of the decoder: embedding, final norm and head, then layer by layer. Those of the
+    /// layers behind it are its [`extra_parts`](Self::extra_parts).
     #[must_use]
     pub fn parts(&self) -> Vec<Part> {
         let mut parts = self.ends();
@@ -171,10 +154,11 @@ impl ModelSpec {
         parts
     }
 
-    /// Every part of a layer in the order of its [`TensorId`]; none if there is no such layer.
+    /// Every part of a layer, of the decoder's or behind them, in the order of its [`TensorId`]; none
+    /// if there is no such layer.
     #[must_use]
     pub fn layer_parts(&self, layer: usize) -> Vec<Part> {
-        let Some(spec) = self.layers.get(layer) else { return Vec::new() };
+        let Some(spec) = self.layer(layer) else { return Vec::new() };
         let mut parts = spec.trunk_parts(layer, self);
         parts.extend(spec.expert_parts(layer, self.hidden));
         parts.sort_by_key(|part| part.id);
@@ -187,7 +171,7 @@ impl ModelSpec {
         let TensorId::Layer(layer, _) = id else {
             return self.ends().into_iter().find(|part| part.id == id);
         };
-        let spec = self.layers.get(layer)?;
+        let spec = self.layer(layer)?;
         let parts = match (id.expert(), spec.moe()) {
             (Some(e), Some(moe)) if e < moe.experts => moe.expert_parts(layer, self.hidden, e),
             (Some(_), _) => return None,

@@ -114,6 +114,23 @@ impl AttentionForm {
             }
         }
     }
+
+    /// The attention of one layer by its stored tensors alone, of a kind that cannot be run.
+    pub(crate) fn read_opaque(
+        &self,
+        model: Model<'_>,
+        layer: usize,
+    ) -> Result<AttentionSpec, Error> {
+        match self {
+            Self::Opaque(form) => form.read(model, layer).map(AttentionSpec::Opaque),
+            Self::Grouped(_)
+            | Self::Latent(_)
+            | Self::GatedDelta(_)
+            | Self::KimiDelta(_)
+            | Self::ShortConvolution(_)
+            | Self::ByLayer(_) => Ok(AttentionSpec::Opaque(Vec::new())),
+        }
+    }
 }
 
 /// Tensors that are there or not as a config key says.
