@@ -29,7 +29,7 @@ pub(crate) fn read_spec(
     let hidden = model.hidden.needed(config)?;
     let max_positions = model.max_positions.needed(config)?;
     let layers = form.layers.count.needed(config)?;
-    let read = Model { config, named, layers, hidden, max_positions };
+    let read = Model { config, named, layers, hidden, max_positions, chosen: None };
     let layers = read_layers(form, read)?;
     let extra = read_extra(form, read, layers.last())?;
     Ok(ModelSpec {
@@ -38,6 +38,7 @@ pub(crate) fn read_spec(
         vocab: model.vocab.needed(config)?,
         max_positions,
         norm_eps: model.norm_eps.needed(config)?,
+        norm_weights: model.norm_weights.into(),
         tied_embeddings: model.tied_embeddings.needed(config)?,
         layers,
         extra,

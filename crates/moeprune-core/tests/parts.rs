@@ -1,9 +1,10 @@
 //! What each kind of part lists.
 
 use moeprune_core::{
-    Activation, AttentionSpec, FeedForward, GroupedAttention, LayerSpec, LayerTensor, LinearId,
-    MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, OpaqueRouter, OpaqueTensor,
-    ParameterCounts, Part, PartName, RouterSpec, Score, ScoredRouter, SharedSpec,
+    Activation, AttentionBiases, AttentionSpec, FeedForward, GroupedAttention, LatentAttention,
+    LayerSpec, LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec,
+    NormWeights, OpaqueRouter, OpaqueTensor, ParameterCounts, Part, PartName, QueryKeyNorm,
+    RouterSpec, Score, ScoredRouter, SharedSpec,
 };
 use proptest::prelude::*;
 
@@ -48,6 +49,79 @@ fn attention() {
     check(
         AttentionSpec::Opaque(vec![tensor(matrix, &[7, 8]), tensor(norm, &[7])]).parts(5, HIDDEN),
         &["attention.kv_a [7, 8] *", "attention.kv_norm [7]"],
+    );
+}
+
+#[test]
+fn attention_with_more() {
+    let more = GroupedAttention {
+        biases: AttentionBiases { query_key_value: true, output: true },
+        norm: Some(QueryKeyNorm::PerHead),
+        ..grouped()
+    };
+    let expected = |query_norm, key_norm| {
+        [
+            "attention.query [12, 8] *",
+            "attention.key [6, 8] *",
+            "attention.value [6, 8] *",
+            "attention.output [8, 12] *",
+            "attention.query bias [12]",
+            "attention.key bias [6]",
+            "attention.value bias [6]",
+            "attention.output bias [8]",
+            query_norm,
+            key_norm,
+        ]
+    };
+    let names = expected("attention.query_norm [3]", "attention.key_norm [3]");
+    check(AttentionSpec::Grouped(more.clone()).parts(5, HIDDEN), &names);
+    let wide = GroupedAttention { norm: Some(QueryKeyNorm::FullWidth), ..more };
+    let names = expected("attention.query_norm [12]", "attention.key_norm [6]");
+    check(AttentionSpec::Grouped(wide).parts(5, HIDDEN), &names);
+}
+
+#[test]
+fn latent_attention() {
+    let latent = LatentAttention {
+        heads: 2,
+        query_rank: Some(7),
+        kv_rank: 5,
+        nope_dim: 3,
+        rope_dim: 4,
+        value_dim: 6,
+        rotary: None,
+        biases: true,
+    };
+    let parts = AttentionSpec::Latent(latent.clone()).parts(5, HIDDEN);
+    let reads = parts.iter().find(|part| shown(part).starts_with("attention.kv_a ")).unwrap().reads;
+    assert_eq!(reads, Some(LatentAttention::Q_A));
+    check(
+        parts,
+        &[
+            "attention.q_a [7, 8] *",
+            "attention.query_norm [7]",
+            "attention.q_b [14, 7] *",
+            "attention.kv_a [9, 8] *",
+            "attention.kv_norm [5]",
+            "attention.kv_b [18, 5] *",
+            "attention.output [8, 12] *",
+            "attention.q_a bias [7]",
+            "attention.kv_a bias [9]",
+            "attention.output bias [8]",
+        ],
+    );
+    let direct = LatentAttention { query_rank: None, biases: false, ..latent };
+    let parts = AttentionSpec::Latent(direct).parts(5, HIDDEN);
+    assert_eq!(parts[1].reads, Some(LatentAttention::QUERY));
+    check(
+        parts,
+        &[
+            "attention.query [14, 8] *",
+            "attention.kv_a [9, 8] *",
+            "attention.kv_norm [5]",
+            "attention.kv_b [18, 5] *",
+            "attention.output [8, 12] *",
+        ],
     );
 }
 
@@ -116,6 +190,7 @@ fn model(experts: usize, shared: usize, residual: bool, dense: bool) -> ModelSpe
         vocab: 11,
         max_positions: 16,
         norm_eps: 1e-5,
+        norm_weights: NormWeights::Plain,
         tied_embeddings: !residual,
         layers,
         extra: None,

@@ -118,6 +118,7 @@ impl Checkpoint {
             Some(family) => family,
             None => builtin_family(&config)?,
         };
+        let config = config.within(family.descriptor().config.as_deref())?;
         let mut layout = Layout::open(&directory)?;
         let extra = spec::announced_extra(&family, &config)?;
         let named = parts::assign(&mut layout, &family, extra, &directory)?;

@@ -18,10 +18,14 @@ mod router;
 use serde::Serialize;
 
 pub use self::{
-    attention::{AttentionBiases, AttentionSpec, GroupedAttention, LatentAttention, QueryKeyNorm},
+    attention::{
+        AttentionBiases, AttentionSpec, DeltaProjections, GatedDeltaNet, GroupedAttention,
+        KimiDeltaAttention, LatentAttention, QueryKeyNorm, ShortConvolution,
+    },
     experts::{MoeInput, MoeSpec, SharedSpec},
     extra::{ExtraLayers, ExtraPolicy},
     mlp::{Activation, MlpSpec},
+    norm::NormWeights,
     opaque::OpaqueTensor,
     part::{LinearShape, Part},
     rotary::{Llama3Scaling, RotaryScaling, RotarySpec, RotaryStyle, YarnScaling},
@@ -43,6 +47,8 @@ pub struct ModelSpec {
     pub max_positions: usize,
     /// Added to the mean square in every RMS norm.
     pub norm_eps: f64,
+    /// How the weights of norms are stored.
+    pub norm_weights: NormWeights,
     /// Whether the head is the embedding.
     pub tied_embeddings: bool,
     /// The decoder layers in order.
