@@ -57,3 +57,23 @@ fn deepseek_v2() {
 fn glm4_moe_lite() {
     check_family("glm4_moe_lite");
 }
+
+#[test]
+fn qwen3_next() {
+    check_family("qwen3_next");
+}
+
+#[test]
+fn qwen3_5_moe() {
+    check_family("qwen3_5_moe");
+}
+
+#[test]
+fn kimi_linear() {
+    check_family("kimi_linear");
+}
+
+#[test]
+fn lfm2_moe() {
+    check_family("lfm2_moe");
+}

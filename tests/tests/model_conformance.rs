@@ -79,6 +79,14 @@ fn layers_with_latent_attention_and_shared_experts() {
 }
 
 #[test]
+fn layers_that_keep_a_state() {
+    for name in ["qwen3_next", "qwen3_5_moe", "kimi_linear", "lfm2_moe"] {
+        check_layers(&format!("parity/{name}"), DType::F32);
+        check_layers(&format!("parity/{name}"), DType::F64);
+    }
+}
+
+#[test]
 fn layers_with_norms_and_biases_in_attention() {
     check_layers("parity/glm4_moe", DType::F32);
     check_layers("parity/olmoe_clip", DType::F64);
@@ -112,6 +120,8 @@ fn observers() {
     check("parity/mixtral", 1, all);
     check("parity/arctic", 0, all);
     check("parity/arctic_freq2", 0, all);
+    check("parity/qwen3_next", 0, all);
+    check("parity/kimi_linear", 1, all);
     check("nano", 2, ObserverOptions { hessians: true, ..all });
     check("nano", 2, ObserverOptions { inputs: false, ..all });
     check("nano", 2, ObserverOptions { routing: false, ..all });

@@ -18,10 +18,14 @@ const MAX_BYTES: u64 = 16 << 20;
 const MAX_INTEGER: u64 = 1 << 31;
 
 /// The text of a `config.json` whose top level is known to be an object.
+///
+/// Keys are looked up in the object that the family's keys stand in: the top level, or the
+/// [`within`](Self::within) of it. A key that begins with `/` is one of the top level always.
 #[derive(Clone)]
 pub(crate) struct Config {
     path: PathBuf,
     text: String,
+    within: Option<String>,
 }
 
 impl fmt::Debug for Config {
@@ -61,9 +65,18 @@ impl Config {
 
     /// A config with this text, of which messages say that it is in `path`.
     pub(crate) fn of_text(path: &Path, text: impl Into<String>) -> Result<Self, Error> {
-        let config = Self { path: path.to_owned(), text: text.into() };
+        let config = Self { path: path.to_owned(), text: text.into(), within: None };
         config.members(&config.text)?;
         Ok(config)
+    }
+
+    /// The same with keys looked up in the object under `key`, if a key is given.
+    pub(crate) fn within(self, key: Option<&str>) -> Result<Self, Error> {
+        let Some(key) = key else { return Ok(self) };
+        if self.at(key)?.is_none_or(|found| !found.text.starts_with('{')) {
+            return Err(self.refuse(format!("lacks the object `{key}`")));
+        }
+        Ok(Self { within: Some(key.to_owned()), ..self })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -134,7 +147,11 @@ impl Config {
 
     fn at<'a>(&'a self, key: &'a str) -> Result<Option<Found<'a>>, Error> {
         let mut text = self.text.as_str();
-        for step in key.split('.') {
+        let (within, key_within) = match key.strip_prefix('/') {
+            Some(of_top) => (None, of_top),
+            None => (self.within.as_deref(), key),
+        };
+        for step in within.into_iter().chain(key_within.split('.')) {
             if !text.trim_start().starts_with('{') {
                 return Ok(None);
             }

@@ -7,8 +7,11 @@ use moeprune_core::TensorId;
 /// What the tensors' names say, against which the config is held before anything is sized by it.
 #[derive(Debug, Clone)]
 pub(crate) struct NamedTensors {
-    /// Highest layer named, plus one.
+    /// Highest decoder layer named, plus one.
     pub(crate) layers: usize,
+    /// Layers behind the decoder's that have parts; `None` if none is stored, or the config does not
+    /// count them.
+    pub(crate) extra: Option<usize>,
     /// Shapes as they are stored, by part.
     pub(crate) shapes: BTreeMap<TensorId, Vec<usize>>,
 }

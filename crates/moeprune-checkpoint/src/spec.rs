@@ -1,16 +1,16 @@
 //! From a family, a config and the tensors' names to the facts about a model.
 
 use moeprune_core::{
-    Activation, ExtraLayers, ExtraPolicy, FeedForward, LayerSpec, MlpSpec, ModelSpec, MoeInput,
-    MoeSpec, RouterSpec, SharedSpec,
+    Activation, AttentionSpec, ExtraLayers, FeedForward, LayerSpec, LinearId, MlpSpec, ModelSpec,
+    MoeInput, MoeSpec, OpaqueTensor, RouterSpec, SharedSpec, TensorId,
 };
 
 use crate::{
     Error, Family,
     config::{Config, Found, same_json, shown},
     family::{
-        Count, Descriptor, ExtraPolicyForm, Key, Layers, LayersForm, Model, Requirement, Strings,
-        TypesForm, missing, opaque_tensor,
+        Count, Descriptor, Key, Layers, LayersForm, Model, Requirement, Strings, TypesForm,
+        missing, opaque_tensor,
     },
     named_tensors::NamedTensors,
 };
@@ -28,25 +28,47 @@ pub(crate) fn read_spec(
     let model = &form.model;
     let hidden = model.hidden.needed(config)?;
     let max_positions = model.max_positions.needed(config)?;
-    let extra = read_extra(form, config)?;
     let layers = form.layers.count.needed(config)?;
-    let layers = read_layers(form, Model { config, named, layers, hidden, max_positions })?;
+    let read = Model { config, named, layers, hidden, max_positions, chosen: None };
+    let layers = read_layers(form, read)?;
+    let extra = read_extra(form, read, layers.last())?;
     Ok(ModelSpec {
         family: family.name().to_owned(),
         hidden,
         vocab: model.vocab.needed(config)?,
         max_positions,
         norm_eps: model.norm_eps.needed(config)?,
+        norm_weights: model.norm_weights.into(),
         tied_embeddings: model.tied_embeddings.needed(config)?,
         layers,
         extra,
     })
 }
 
-/// The number from which on layers are extra ones; `None` if the family has none.
-pub(crate) fn first_extra(family: &Family, config: &Config) -> Result<Option<usize>, Error> {
+/// The layers behind the decoder's that a config announces.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AnnouncedExtra<'a> {
+    /// The number of the first.
+    pub(crate) first: usize,
+    /// How many there are.
+    pub(crate) count: usize,
+    /// The key that says so.
+    pub(crate) key: &'a str,
+}
+
+/// What the config says of extra layers; `None` if the family has none.
+pub(crate) fn announced_extra<'a>(
+    family: &'a Family,
+    config: &'a Config,
+) -> Result<Option<AnnouncedExtra<'a>>, Error> {
     let form = family.descriptor();
-    form.extra.as_ref().map(|_| form.layers.count.needed(config)).transpose()
+    let Some(extra) = &form.extra else { return Ok(None) };
+    let (first, count) = (form.layers.count.needed(config)?, extra.count.needed(config)?.0);
+    let key = match config.find(&extra.count.keys)? {
+        Some(found) => found.key,
+        None => extra.count.keys.first().map_or("", String::as_str),
+    };
+    Ok(Some(AnnouncedExtra { first, count, key }))
 }
 
 /// The storage type the config declares, as it spells it.
@@ -64,14 +86,51 @@ fn count_of<'a>(form: &'a Descriptor, config: &'a Config) -> Result<Found<'a>, E
     config.find(keys)?.ok_or_else(|| missing(config, keys))
 }
 
-fn read_extra(form: &Descriptor, config: &Config) -> Result<Option<ExtraLayers>, Error> {
-    let Some(extra) = &form.extra else { return Ok(None) };
-    let policy = match extra.policy {
-        ExtraPolicyForm::Keep => ExtraPolicy::Keep,
-        ExtraPolicyForm::Drop => ExtraPolicy::Drop,
+/// The layers behind the decoder's that are stored. Their attention is of the kind of the last
+/// decoder layer's; they have experts if they have a router, as many as its rows.
+fn read_extra(
+    form: &Descriptor,
+    model: Model<'_>,
+    last: Option<&LayerSpec>,
+) -> Result<Option<ExtraLayers>, Error> {
+    let Model { config, named, layers: first, .. } = model;
+    let (Some(extra), Some(stored), Some(last)) = (&form.extra, named.extra, last) else {
+        return Ok(None);
     };
-    let count = extra.count.needed(config)?.0;
-    Ok((count > 0).then_some(ExtraLayers { count, policy }))
+    let router = |layer| TensorId::linear(layer, LinearId::Router);
+    let rows = |layer| named.shapes.get(&router(layer)).map(|shape| shape.first().copied());
+    let numbers = first..first + stored;
+    let blocks = Blocks::read(form, config, numbers.clone().any(|layer| rows(layer).is_none()))?;
+    let mut layers = Vec::with_capacity(stored);
+    for layer in numbers {
+        let feed_forward = match rows(layer) {
+            Some(rows) => {
+                let experts = rows.unwrap_or_default();
+                blocks.check_choice(form, config, layer, experts)?;
+                FeedForward::Moe(blocks.moe(form, named, layer, experts)?)
+            }
+            None => FeedForward::Dense(blocks.dense_of(config, layer)?),
+        };
+        let attention = match &last.attention {
+            AttentionSpec::Opaque(_) => form.attention.read_opaque(model, layer)?,
+            known => known.clone(),
+        };
+        layers.push(LayerSpec { attention, feed_forward, other: other_of(form, named, layer)? });
+    }
+    Ok(Some(ExtraLayers { layers, policy: extra.policy.into() }))
+}
+
+/// The tensors of a layer that no other table names.
+fn other_of(
+    form: &Descriptor,
+    named: &NamedTensors,
+    layer: usize,
+) -> Result<Vec<OpaqueTensor>, Error> {
+    let mut other = Vec::new();
+    for (id, name) in form.other()? {
+        other.extend(opaque_tensor(id, name, named, layer)?);
+    }
+    Ok(other)
 }
 
 fn read_layers(form: &Descriptor, model: Model<'_>) -> Result<Vec<LayerSpec>, Error> {
@@ -97,15 +156,9 @@ fn read_layers(form: &Descriptor, model: Model<'_>) -> Result<Vec<LayerSpec>, Er
             blocks.check_choice(form, config, layer, experts)?;
             FeedForward::Moe(blocks.moe(form, named, layer, experts)?)
         } else {
-            FeedForward::Dense(blocks.dense.ok_or_else(|| {
-                config.refuse(format!("layer {layer} would have no experts, which is not known"))
-            })?)
+            FeedForward::Dense(blocks.dense_of(config, layer)?)
         };
-        let mut other = Vec::new();
-        for (id, name) in form.other()? {
-            other.extend(opaque_tensor(id, name, named, layer)?);
-        }
-        specs.push(LayerSpec { attention, feed_forward, other });
+        specs.push(LayerSpec { attention, feed_forward, other: other_of(form, named, layer)? });
     }
     Ok(specs)
 }
@@ -207,6 +260,13 @@ impl Blocks {
             residual,
             dense,
             input,
+        })
+    }
+
+    /// The MLP of a layer without experts.
+    fn dense_of(&self, config: &Config, layer: usize) -> Result<MlpSpec, Error> {
+        self.dense.ok_or_else(|| {
+            config.refuse(format!("layer {layer} would have no experts, which is not known"))
         })
     }
 

@@ -20,6 +20,7 @@ mod compare;
 mod eval;
 mod inspect;
 mod interrupt;
+mod keep;
 mod observe;
 mod options;
 mod plan;
@@ -33,6 +34,7 @@ mod verify;
 
 pub use eval::{EvalArgs, eval};
 pub use interrupt::{listen as listen_for_stop, listen_resumable, stopped_code};
+pub use keep::KeepArgs;
 pub use options::{
     CalibrationArgs, DeviceArgs, ExpertShare, FamilyArgs, RecipeArgs, ResumeArgs, positive,
 };

@@ -12,7 +12,7 @@ use moeprune_files::RunFiles;
 
 use moeprune::{
     ComputeType, DeviceChoice, Error, Execution, Recipe, Registry, Resume,
-    recipe::{BUILT_IN, Budget, Choice, Domains, Pattern, StageChoice, Statistics},
+    recipe::{BUILT_IN, Budget, Choice, Domains, Mtp, Pattern, StageChoice, Statistics},
     search::Search,
 };
 
@@ -135,6 +135,9 @@ pub struct RecipeArgs {
     /// How several observations are weighed [default: blend]
     #[arg(long, value_name = "HOW", value_parser = choice::<Domains>())]
     pub domains: Option<Domains>,
+    /// What becomes of layers for multi-token prediction (MTP) [default: prune, where they have experts]
+    #[arg(long, value_name = "WHAT", value_parser = choice::<Mtp>())]
+    pub mtp: Option<Mtp>,
     /// How weights are scored: wanda, magnitude, sparsegpt [default: wanda]
     #[arg(long, value_name = "SCORER", value_parser = str::parse::<StageChoice>)]
     pub scorer: Option<StageChoice>,
@@ -236,6 +239,7 @@ impl RecipeArgs {
         let (experts, weights) = (&mut recipe.experts, &mut recipe.weights);
         experts.budget = self.budget.unwrap_or(experts.budget);
         experts.domains = self.domains.unwrap_or(experts.domains);
+        experts.mtp = self.mtp.or(experts.mtp);
         experts.protect_super_experts |= self.protect_super_experts;
         for (stage, given) in [
             (&mut experts.criterion, &self.criterion),

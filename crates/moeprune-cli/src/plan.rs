@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use moeprune_core::Plan;
+use moeprune_core::{ExtraPolicy, ModelSpec, Plan};
 use moeprune_files::OutputKind;
 
 use crate::{
     blend::{WeighedFile, print_coverage},
+    keep::KeepArgs,
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs},
     terminal::Terminal,
 };
@@ -22,7 +23,8 @@ use moeprune::{
   moeprune plan mixtral-8x7b --expert-sparsity 0.25 --sparsity 0.25 -o plan.json
   moeprune plan mixtral-8x7b --observation mixtral.obs.safetensors --similarity mixed -o plan.json
   moeprune plan mixtral-8x7b --recipe reap --observation code.obs=0.7 --observation prose.obs=0.3 -o plan.json
-  moeprune plan mixtral-8x7b --recipe reap --observation code.obs --observation prose.obs --domains max-min -o plan.json")]
+  moeprune plan mixtral-8x7b --recipe reap --observation code.obs --observation prose.obs --domains max-min -o plan.json
+  moeprune plan mixtral-8x7b --keep published.json -o plan.json")]
 pub(crate) struct PlanArgs {
     /// Directory of the model
     model: PathBuf,
@@ -40,6 +42,8 @@ pub(crate) struct PlanArgs {
     #[arg(long)]
     read_experts: bool,
     #[command(flatten)]
+    keep: KeepArgs,
+    #[command(flatten)]
     recipe: RecipeArgs,
     #[command(flatten)]
     sampling: CalibrationArgs,
@@ -56,13 +60,13 @@ pub(crate) fn plan(
 ) -> Result<(), Error> {
     let mut files = args.family.files(&args.model);
     files.reads_all(args.observations.iter().map(|file| &file.path));
-    files.reads_all(args.calibration.iter().chain(&args.recipe.recipe));
+    files.reads_all(args.calibration.iter().chain(&args.recipe.recipe).chain(&args.keep.keep));
     let output = files.claim("-o", &args.output, OutputKind::Plan)?;
     args.recipe.check_no_search()?;
-    let recipe = args.recipe.resolve(registry, &args.sampling)?;
+    let mut recipe = args.recipe.resolve(registry, &args.sampling)?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
-    let pipeline = registry.pipeline(&recipe)?;
+    let pipeline = args.keep.pipeline(registry, &checkpoint, &mut recipe, &args.recipe)?;
     let execution = match &args.calibration {
         None => Execution::cpu(),
         Some(_) => runs(args, &pipeline)?,
@@ -75,7 +79,7 @@ pub(crate) fn plan(
     }
     let json = crate::print::json(&plan)?;
     crate::interrupt::deliver(&output, |file| file.write_all(json.as_bytes()))?;
-    print_plan(&plan, &args.output)?;
+    print_plan(&plan, checkpoint.spec(), &args.output)?;
     if !domains.is_empty() && !plan.layers.is_empty() {
         print_coverage(&coverage(&plan, &domains)?)?;
     }
@@ -110,9 +114,21 @@ fn decide(
 }
 
 /// What goes.
-fn print_plan(plan: &Plan, output: &Path) -> Result<(), Error> {
-    let kept: usize = plan.layers.iter().map(|l| l.experts_after()).sum();
-    let before: usize = plan.layers.iter().map(|l| l.experts_before).sum();
+fn print_plan(plan: &Plan, spec: &ModelSpec, output: &Path) -> Result<(), Error> {
+    let of_decoder = || plan.layers.iter().filter(|l| l.layer < spec.layers.len());
+    let kept: usize = of_decoder().map(|l| l.experts_after()).sum();
+    let before: usize = of_decoder().map(|l| l.experts_before).sum();
+    for layer in plan.layers.iter().filter(|l| l.layer >= spec.layers.len()) {
+        line!(
+            "layer {}, for multi-token prediction, keeps {} of {} experts",
+            layer.layer,
+            layer.experts_after(),
+            layer.experts_before
+        )?;
+    }
+    if plan.extra == Some(ExtraPolicy::Drop) {
+        line!("the layers for multi-token prediction are left out")?;
+    }
     match &plan.unstructured {
         None => line!("keeps {kept} of {before} experts → {}", output.display()),
         Some(asked) => line!(

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::{
+    keep::KeepArgs,
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs},
     table::{bytes, percent, seconds, table},
     terminal::Terminal,
@@ -23,6 +24,7 @@ use moeprune_files::{Destination, OutputKind};
   moeprune prune arctic pruned --calibration c4.json.gz --sparsity 0.6 --allocation uniform
   moeprune prune arctic pruned --calibration c4.json.gz --sparsity 0.6 --expert-sparsity auto --allocation auto
   moeprune prune arctic pruned --calibration c4.json.gz --device cuda
+  moeprune prune mixtral-8x7b pruned --keep published.json
   moeprune prune arctic pruned --calibration c4.json.gz --resume      after Ctrl-C, a crash or a full disk")]
 #[non_exhaustive]
 pub struct PruneArgs {
@@ -31,11 +33,14 @@ pub struct PruneArgs {
     /// Directory to write; must not exist
     pub out: PathBuf,
     /// Calibration text: plain, JSON lines ({"text"}, {"question","answer"}, {"tokens"}), gzipped or not
-    #[arg(long, value_name = "FILE")]
-    pub calibration: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "keep")]
+    pub calibration: Option<PathBuf>,
     /// Write the report here too
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Experts that are named.
+    #[command(flatten)]
+    pub keep: KeepArgs,
     /// What is pruned, and how.
     #[command(flatten)]
     pub recipe: RecipeArgs,
@@ -63,7 +68,7 @@ pub fn prune(
     terminal: &mut Terminal,
 ) -> Result<Report, Error> {
     let mut files = args.family.files(&args.model);
-    files.reads_all([&args.calibration].into_iter().chain(&args.recipe.recipe));
+    files.reads_all(args.calibration.iter().chain(&args.recipe.recipe).chain(&args.keep.keep));
     files.makes(&args.out);
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
     crate::interrupt::listen_resumable();
@@ -71,12 +76,17 @@ pub fn prune(
     let execution = &args.device.open()?;
     let checkpoint = &args.family.open_to_stream(&args.model)?;
     let mut study = Study { checkpoint, registry, execution, progress: terminal };
-    let (recipe, searched) = search(args, &mut study, recipe)?;
-    let pipeline = &registry.pipeline(&recipe)?;
+    let (mut recipe, searched) = search(args, &mut study, recipe)?;
+    let pipeline = &args.keep.pipeline(registry, checkpoint, &mut recipe, &args.recipe)?;
     let mut job = Job { model: checkpoint, pipeline, execution, progress: terminal };
-    let recipe = SearchedRecipe { recipe: &recipe, searched };
     let to = OutputPlace { origin: checkpoint, path: &args.out, resume: args.resume.into() };
-    let report = moeprune::prune(&mut job, to, &args.calibration, recipe)?;
+    let report = match &args.calibration {
+        None => moeprune::prune_listed(&mut job, to, &recipe)?,
+        Some(calibration) => {
+            let recipe = SearchedRecipe { recipe: &recipe, searched };
+            moeprune::prune(&mut job, to, calibration, recipe)?
+        }
+    };
     print_report(&report, &args.out, json.as_ref())?;
     Ok(report)
 }
@@ -87,6 +97,10 @@ fn search(
     study: &mut Study<'_>,
     recipe: Recipe,
 ) -> Result<(Recipe, Option<SearchReport>), Error> {
+    if args.keep.keep.is_some() {
+        // What a search would vary is said by the list.
+        args.recipe.check_no_search()?;
+    }
     let what = args.recipe.search();
     let mut left = None;
     if what.is_on() {
@@ -94,7 +108,8 @@ fn search(
         let run = Run::claim(&args.out, study.checkpoint, args.resume.into())?;
         left = run.left();
     }
-    search_if_asked(study, recipe, what, &args.calibration).map_err(|error| match left {
+    let Some(calibration) = &args.calibration else { return Ok((recipe, None)) };
+    search_if_asked(study, recipe, what, calibration).map_err(|error| match left {
         Some(folder) if error.is_stop() => error.kept(folder),
         _ => error,
     })

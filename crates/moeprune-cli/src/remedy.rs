@@ -60,6 +60,9 @@ fn in_options(remedy: Remedy) -> String {
         Remedy::MoreSubsets => "allow more with --criterion exhaustive:most_subsets=N, or rank or \
                                 group experts instead"
             .into(),
+        Remedy::PruneOrDropExtra => "use --mtp prune, or --mtp drop to leave it out".into(),
+        Remedy::DropExtra => "use --mtp drop to leave it out".into(),
+        Remedy::KeepList => "pass it with --keep FILE".into(),
         Remedy::Calibration => "pass --calibration FILE".into(),
         Remedy::Observation => "run `moeprune observe` first and pass --observation FILE".into(),
         Remedy::Statistics => {

@@ -81,11 +81,11 @@ pub use error::{Error, StageError};
 pub use fingerprint::{Fingerprint, SameModel};
 pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
 pub use model::{
-    Activation, AttentionBiases, AttentionSpec, ExpertGroups, ExtraLayers, ExtraPolicy,
-    FeedForward, GroupScore, GroupedAttention, LatentAttention, LayerSpec, LinearShape,
-    Llama3Scaling, MlpSpec, ModelSpec, MoeInput, MoeSpec, OpaqueRouter, OpaqueTensor, Part,
-    QueryKeyNorm, RotaryScaling, RotarySpec, RotaryStyle, RouterSpec, Score, ScoredRouter,
-    SharedSpec, YarnScaling,
+    Activation, AttentionBiases, AttentionSpec, DeltaProjections, ExpertGroups, ExtraLayers,
+    ExtraPolicy, FeedForward, GatedDeltaNet, GroupScore, GroupedAttention, KimiDeltaAttention,
+    LatentAttention, LayerSpec, LinearShape, Llama3Scaling, MlpSpec, ModelSpec, MoeInput, MoeSpec,
+    NormWeights, OpaqueRouter, OpaqueTensor, Part, QueryKeyNorm, RotaryScaling, RotarySpec,
+    RotaryStyle, RouterSpec, Score, ScoredRouter, SharedSpec, ShortConvolution, YarnScaling,
 };
 #[doc(inline)]
 pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};
@@ -93,7 +93,9 @@ pub use part_name::PartName;
 pub use partition::Partition;
 pub use plan::{ExpertRatio, LayerPlan, Plan, Survivor, SurvivorReason, UnstructuredPlan};
 pub use promise::{IdleExperts, OpenTotal, Promises, RowRounding, StatisticsSource, TotalPromise};
-pub use provenance::{LayerProvenance, Provenance, REPORT_FILE, REPORT_TEXT_FILE, SourceModel};
+pub use provenance::{
+    ExtraProvenance, LayerProvenance, Provenance, REPORT_FILE, REPORT_TEXT_FILE, SourceModel,
+};
 pub use sparsity::Sparsity;
 #[doc(inline)]
 pub use stage::{

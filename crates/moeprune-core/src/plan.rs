@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CorpusTag, FeedForward, ModelSpec, Partition, Promises};
+use crate::{CorpusTag, ExtraPolicy, FeedForward, ModelSpec, Partition, Promises};
 
 /// Which experts go, which stay, and how sparse the rest becomes.
 ///
@@ -26,8 +26,13 @@ pub struct Plan {
     pub recipe: serde_json::Value,
     /// What is asked of the unstructured stage; `None` when only experts go.
     pub unstructured: Option<UnstructuredPlan>,
-    /// One entry a layer with experts, ascending.
+    /// One entry a layer with experts, ascending. Numbers above the decoder's last are those of the
+    /// layers behind it, which have an entry only where they lose experts.
     pub layers: Vec<LayerPlan>,
+    /// What becomes of the layers behind the decoder's. Missing for models without such layers, and in
+    /// plans of before this was decided, where the absence of entries means that they stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extra: Option<ExtraPolicy>,
 }
 
 /// The unstructured part of a plan.
@@ -82,7 +87,7 @@ pub struct ExpertRatio {
 #[serde(deny_unknown_fields)]
 #[expect(clippy::exhaustive_structs, reason = "a file format; a new field is a new version")]
 pub struct LayerPlan {
-    /// Decoder layer.
+    /// Which layer: a decoder layer, or one behind them, whose numbers go on.
     pub layer: usize,
     /// Experts it has now.
     pub experts_before: usize,
@@ -147,7 +152,7 @@ pub struct Survivor {
 pub enum SurvivorReason {
     /// Alone in its cluster.
     Alone,
-    /// Nearest to the cluster's mean.
+    /// Nearest to the cluster's mean: in weights, or, behind the decoder's layers, in router rows.
     NearestToMean,
     /// Among the most salient of its layer, or of all layers.
     Salient,
@@ -155,6 +160,8 @@ pub enum SurvivorReason {
     Protected,
     /// In the set of experts that reproduces the layer's output best.
     Searched,
+    /// Named by a keep-list.
+    Listed,
     /// Tied for nearest; more calibration tokens were routed to it.
     MoreTokens,
     /// Tied for nearest and in tokens, or tokens unknown; lowest index.
@@ -186,18 +193,41 @@ impl Survivor {
 }
 
 impl ModelSpec {
-    /// The model after the expert stage: each planned layer has as many experts as its plan leaves.
-    ///
-    /// # Panics
-    /// If a plan names a layer that the model has not.
+    /// The model after the expert stage: each planned layer, of the decoder's or behind them, has as
+    /// many experts as its plan leaves. Plans of layers that the model lacks change nothing.
     #[must_use]
     pub fn without_experts(&self, plans: &[LayerPlan]) -> Self {
         let mut pruned = self.clone();
         for plan in plans {
-            if let FeedForward::Moe(moe) = &mut pruned.layers[plan.layer].feed_forward {
+            let layer = pruned.layer_mut(plan.layer).map(|layer| &mut layer.feed_forward);
+            if let Some(FeedForward::Moe(moe)) = layer {
                 moe.experts = plan.experts_after();
             }
         }
         pruned
+    }
+
+    /// The model that a plan leaves: [without experts](Self::without_experts), and without the layers
+    /// behind the decoder's if they are dropped.
+    #[must_use]
+    pub fn after(&self, plan: &Plan) -> Self {
+        let mut pruned = self.without_experts(&plan.layers);
+        if self.policy_of(plan) == ExtraPolicy::Drop {
+            pruned.extra = None;
+        }
+        pruned
+    }
+
+    /// What a plan does with the layers behind the decoder's. Where it does not say: they are pruned
+    /// if it names one of them, dropped if the family never keeps them, and kept otherwise.
+    #[must_use]
+    pub fn policy_of(&self, plan: &Plan) -> ExtraPolicy {
+        let names_one = || plan.layers.iter().any(|layer| layer.layer >= self.layers.len());
+        match (plan.extra, self.extra.as_ref().map(|extra| extra.policy)) {
+            (Some(policy), _) => policy,
+            (None, _) if names_one() => ExtraPolicy::Prune,
+            (None, Some(ExtraPolicy::Drop)) => ExtraPolicy::Drop,
+            (None, _) => ExtraPolicy::Keep,
+        }
     }
 }

@@ -23,6 +23,8 @@ pub struct Provenance {
     pub model: SourceModel,
     /// One entry per decoder layer.
     pub layers: Vec<LayerProvenance>,
+    /// What became of the layers behind the decoder's.
+    pub extra: ExtraProvenance,
     /// Whether weights that stayed were changed to make up for those that went.
     pub weights_changed: bool,
     /// What the unstructured stage promised; missing in reports of version 0.1.0.
@@ -39,7 +41,16 @@ pub struct SourceModel {
     pub fingerprint: Option<String>,
 }
 
-/// What became of one decoder layer. Experts are indices of the source.
+/// What became of the layers behind the decoder's.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct ExtraProvenance {
+    /// One entry per layer that is left.
+    pub layers: Vec<LayerProvenance>,
+}
+
+/// What became of one layer. Experts are indices of the source.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -73,14 +84,18 @@ impl Provenance {
     /// How the expert that comes from `source` was averaged, if the report says that it was.
     #[must_use]
     pub fn merged(&self, layer: usize, source: usize) -> Option<&Survivor> {
-        let found = self.layers.iter().find(|entry| entry.index == Some(layer))?;
+        let found = self.entry(layer)?;
         found.merged.iter().find(|survivor| survivor.source == source)
     }
 
     /// The layer's kept experts and its clusters.
     #[must_use]
     pub fn layer(&self, layer: usize) -> Option<(&[usize], &[Vec<usize>])> {
-        let found = self.layers.iter().find(|entry| entry.index == Some(layer))?;
+        let found = self.entry(layer)?;
         Some((found.kept.as_deref()?, &found.clusters))
+    }
+
+    fn entry(&self, layer: usize) -> Option<&LayerProvenance> {
+        self.layers.iter().chain(&self.extra.layers).find(|entry| entry.index == Some(layer))
     }
 }

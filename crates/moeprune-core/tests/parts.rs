@@ -3,8 +3,8 @@
 use moeprune_core::{
     Activation, AttentionBiases, AttentionSpec, FeedForward, GroupedAttention, LatentAttention,
     LayerSpec, LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec,
-    OpaqueRouter, OpaqueTensor, ParameterCounts, Part, PartName, QueryKeyNorm, RouterSpec, Score,
-    ScoredRouter, SharedSpec,
+    NormWeights, OpaqueRouter, OpaqueTensor, ParameterCounts, Part, PartName, QueryKeyNorm,
+    RouterSpec, Score, ScoredRouter, SharedSpec,
 };
 use proptest::prelude::*;
 
@@ -190,6 +190,7 @@ fn model(experts: usize, shared: usize, residual: bool, dense: bool) -> ModelSpe
         vocab: 11,
         max_positions: 16,
         norm_eps: 1e-5,
+        norm_weights: NormWeights::Plain,
         tied_embeddings: !residual,
         layers,
         extra: None,

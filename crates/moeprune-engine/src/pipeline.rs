@@ -9,7 +9,7 @@ use moeprune_core::{
 use moeprune_score::Rounding;
 use serde_json::{Value, json};
 
-use crate::Stage;
+use crate::{KeepList, Stage};
 
 /// How a model is pruned: which experts go, which weights go, and how a ratio is split over the
 /// layers.
@@ -61,6 +61,7 @@ impl Pipeline {
                 add("selector", selector.identity().cloned());
             }
             ExpertStage::Searched { most_subsets } => add("subsets", Some(json!(most_subsets))),
+            ExpertStage::Listed(list) => add("keep-list", Some(json!(list))),
         }
         if let WeightStage::Reconstructed { method, .. } = &self.weights {
             add("reconstruction", method.identity().cloned());
@@ -87,6 +88,8 @@ pub enum ExpertStage {
         /// More subsets of a layer are refused.
         most_subsets: u64,
     },
+    /// By a list of those that stay. Without one, no plan can be made, and plans can be applied.
+    Listed(Option<KeepList>),
 }
 
 /// The stages by which alike experts are grouped.
@@ -124,6 +127,7 @@ impl ExpertStage {
                 calibration: false,
             },
             Self::Searched { .. } => ExpertNeeds { observation: false, calibration: true },
+            Self::Listed(_) => ExpertNeeds::default(),
         }
     }
 
@@ -132,7 +136,7 @@ impl ExpertStage {
     pub fn grouped(&self) -> Option<&Grouped> {
         match self {
             Self::Grouped(grouped) => Some(grouped),
-            Self::Ranked(_) | Self::Searched { .. } => None,
+            Self::Ranked(_) | Self::Searched { .. } | Self::Listed(_) => None,
         }
     }
 }

@@ -3,15 +3,15 @@
 use moeprune_core::{Sparsity, StatisticsSource};
 
 use crate::{
-    Applied, Calibration, Error, Inputs, Job, PlanInputs, PruneRequest, Run, apply::apply_plan,
-    observe::observe_in, plan::choose_survivors_in, session::RunIdentity,
+    Applied, Calibration, Error, ExpertStage, Inputs, Job, PlanInputs, PruneRequest, Run,
+    apply::apply_plan, observe::observe_in, plan::choose_survivors_in, session::RunIdentity,
 };
 
 impl Job<'_> {
     /// Observes the model on calibration text, plans, and applies the plan with statistics from the
     /// same text. Begins the run, or resumes it.
     ///
-    /// The model is observed whenever experts go, with any stages: a cluster of two is always a
+    /// The model is observed whenever experts go, unless a list says which stay: a cluster of two is always a
     /// tie, and the tokens routed to each expert decide ties better than the lowest index does.
     ///
     /// # Errors
@@ -31,7 +31,9 @@ impl Job<'_> {
         run.begin(model, &identity)?;
         let job = &mut self.on(execution);
         let stored = request.promises.statistics == StatisticsSource::Stored;
-        let observation = if request.experts.share > Sparsity::ZERO || stored {
+        let listed = matches!(pipeline.experts, ExpertStage::Listed(_));
+        let chooses = request.experts.share > Sparsity::ZERO && !listed;
+        let observation = if chooses || stored {
             let observation = observe_in(job, &mut run.session, calibration)?;
             run.end_step("observing");
             Some(observation)

@@ -24,6 +24,12 @@ pub enum Remedy {
     Spread(BudgetSpread),
     /// Allowing more subsets, or choosing experts in another way.
     MoreSubsets,
+    /// Pruning layers behind the decoder's, or dropping them.
+    PruneOrDropExtra,
+    /// Dropping layers behind the decoder's.
+    DropExtra,
+    /// A list of the experts that stay.
+    KeepList,
     /// Calibration text.
     Calibration,
     /// An observation of the model.
@@ -73,6 +79,11 @@ impl fmt::Display for Remedy {
             Self::MoreSubsets => {
                 f.write_str("allow more subsets, or rank or group experts instead")
             }
+            Self::PruneOrDropExtra => {
+                f.write_str("have the layers behind the decoder's pruned or dropped")
+            }
+            Self::DropExtra => f.write_str("have the layers behind the decoder's dropped"),
+            Self::KeepList => f.write_str("give the list"),
             Self::Calibration => f.write_str("give calibration text"),
             Self::Observation => f.write_str("observe the model first and give its observation"),
             Self::Statistics => f.write_str(

@@ -1,6 +1,6 @@
 //! What a pruning shall achieve, with any stages.
 
-use moeprune_core::{Promises, Sparsity};
+use moeprune_core::{ExtraPolicy, Promises, Sparsity};
 use serde_json::Value;
 
 /// What a pruning shall achieve.
@@ -11,6 +11,9 @@ pub struct PruneRequest {
     pub total: Sparsity,
     /// The expert stage.
     pub experts: ExpertRequest,
+    /// What becomes of layers behind the decoder's. `None`: what their family says, and where they have
+    /// no experts to prune, they are kept.
+    pub extra: Option<ExtraPolicy>,
     /// The unstructured stage.
     pub weights: WeightTarget,
     /// What the unstructured stage promises; goes into the plan.

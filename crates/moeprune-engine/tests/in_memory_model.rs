@@ -4,8 +4,8 @@
 use moeprune_capture::TokenBlocks;
 use moeprune_core::{
     AttentionSpec, CorpusTag, Dtype, FeedForward, GroupedAttention, LayerSpec, MlpSpec, ModelSpec,
-    MoeInput, MoeSpec, Promises, RouterSpec, SameModel, Sparsity, StageError, StoredWeight,
-    TensorBytes, TensorId, TensorSource,
+    MoeInput, MoeSpec, NormWeights, Promises, RouterSpec, SameModel, Sparsity, StageError,
+    StoredWeight, TensorBytes, TensorId, TensorSource,
 };
 use moeprune_engine::{
     BudgetSpread, Calibration, Error, Execution, ExpertRequest, ExpertStage, Job, KeptExperts,
@@ -42,6 +42,7 @@ impl Small {
             vocab: 32,
             max_positions: 16,
             norm_eps: 1e-5,
+            norm_weights: NormWeights::Plain,
             tied_embeddings: true,
             layers: vec![layer.clone(), layer],
             extra: None,
@@ -112,6 +113,7 @@ fn request() -> PruneRequest {
             spread: BudgetSpread::Uniform,
             protect_super_experts: false,
         },
+        extra: None,
         weights: moeprune_engine::WeightTarget::Total,
         promises: Promises::default(),
         recipe: Value::Null,

@@ -1,10 +1,11 @@
-//! Keys and values of positions already seen.
+//! What a layer keeps of positions already seen: keys and values, or a state that does not grow.
 
 use candle_core::Tensor;
 
-/// Keys and values of one layer, for the sequences of a batch.
+/// Keys and values of one layer, for the sequences of a batch; or the state that a layer keeps in place
+/// of them.
 ///
-/// Sequences may have different lengths. Memory grows with them; nothing is dropped behind a
+/// Sequences may have different lengths. Keys and values grow with them; nothing is dropped behind a
 /// sliding window.
 #[derive(Debug, Default)]
 pub struct LayerCache {
@@ -45,7 +46,7 @@ impl LayerCache {
     }
 }
 
-/// Keys and values of one sequence.
+/// Keys and values of one sequence, or its state.
 #[derive(Debug, Default)]
 pub(crate) struct SequenceCache {
     /// Position of the first key: not 0 only for a forward pass without a cache that starts
@@ -54,6 +55,8 @@ pub(crate) struct SequenceCache {
     /// Positions held.
     pub(crate) len: usize,
     pub(crate) store: Store,
+    /// In layers that keep a state in place of keys and values.
+    pub(crate) running: Running,
 }
 
 impl SequenceCache {
@@ -76,6 +79,22 @@ pub(crate) enum Store {
     Host(Vec<HeadCache>),
     /// Keys and values, each `[1, kv_heads, positions, width]`.
     Device(Tensor, Tensor),
+}
+
+/// What a layer keeps of a sequence in place of keys and values.
+#[derive(Debug, Default)]
+pub(crate) struct Running {
+    /// The last inputs of a convolution, `[kernel − 1, channels]`.
+    pub(crate) inputs: Option<Tensor>,
+    /// What each head remembers, `[heads, key_dim, value_dim]`.
+    pub(crate) state: Option<Tensor>,
+}
+
+/// Counts `lens[i]` more tokens of sequence `i`, for layers that keep a state.
+pub(crate) fn advance(caches: &mut [SequenceCache], lens: &[usize]) {
+    for (cache, len) in caches.iter_mut().zip(lens) {
+        cache.len += len;
+    }
 }
 
 /// Keys and values of one key-value head of one sequence.

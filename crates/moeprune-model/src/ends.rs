@@ -73,7 +73,7 @@ impl Head {
         let weights = Weights { source, compute };
         let output = if spec.tied_embeddings { TensorId::Embedding } else { TensorId::LmHead };
         Ok(Self {
-            norm: RmsNorm::load(weights, TensorId::FinalNorm, spec.hidden, spec.norm_eps)?,
+            norm: RmsNorm::of_model(weights, TensorId::FinalNorm, spec.hidden, spec)?,
             output: weights.linear(&[(output, spec.vocab)], spec.hidden)?,
             hidden: spec.hidden,
             vocab: spec.vocab,

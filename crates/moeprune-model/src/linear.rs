@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
-use moeprune_core::{LayerTensor, StoredWeight, TensorBytes, TensorId, TensorSource};
+use moeprune_core::{LayerTensor, LinearId, StoredWeight, TensorBytes, TensorId, TensorSource};
 
 use crate::{
     Compute, Error,
@@ -47,6 +47,23 @@ impl Linear {
         }
     }
 
+    /// The rows of one of the Linears that were read as one; `parts` are all of them with their numbers
+    /// of rows.
+    pub(crate) fn stored_part(
+        &self,
+        linear: LinearId,
+        parts: &[(LinearId, usize)],
+    ) -> Result<Option<Tensor>, Error> {
+        let mut first = 0;
+        for &(id, rows) in parts {
+            if id == linear {
+                return self.stored_rows(first..first + rows);
+            }
+            first += rows;
+        }
+        Ok(None)
+    }
+
     /// Some rows of it.
     pub(crate) fn stored_rows(&self, rows: Range<usize>) -> Result<Option<Tensor>, Error> {
         match self.stored()? {
@@ -86,6 +103,11 @@ impl<'a> Weights<'a> {
     /// A vector, for example a norm's weight, in the type that is computed in.
     pub(crate) fn vector(self, id: TensorId, len: usize) -> Result<Tensor, Error> {
         Ok(self.stored(id, &[len])?.to_dtype(self.compute.dtype())?)
+    }
+
+    /// A tensor in f32, or in what is computed in if that is wider.
+    pub(crate) fn wide(self, id: TensorId, shape: &[usize]) -> Result<Tensor, Error> {
+        Ok(self.stored(id, shape)?.to_dtype(ops::wide(self.compute.dtype()))?)
     }
 
     /// A tensor in the type it is stored in.
@@ -214,7 +236,7 @@ fn transpose(
 #[cfg(test)]
 mod tests {
     use candle_core::DType;
-    use moeprune_core::{Dtype, LinearId, StageError};
+    use moeprune_core::{Dtype, StageError};
 
     use super::*;
 

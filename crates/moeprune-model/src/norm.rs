@@ -1,13 +1,14 @@
 //! RMS norms.
 
 use candle_core::Tensor;
-use moeprune_core::TensorId;
+use moeprune_core::{ModelSpec, NormWeights, TensorId};
 
 use crate::{Error, linear::Weights, ops};
 
 /// `x / sqrt(mean(x²) + eps) ∘ weight` (Zhang and Sennrich 2019), in f32 or wider.
 #[derive(Debug)]
 pub(crate) struct RmsNorm {
+    /// In the type of hidden states, or in a wider one: then the norm is taken in that.
     weight: Tensor,
     eps: f64,
 }
@@ -22,6 +23,32 @@ impl RmsNorm {
         Ok(Self { weight: weights.vector(id, hidden)?, eps })
     }
 
+    /// With the epsilon of the model, and its weight stored as the model's are.
+    pub(crate) fn of_model(
+        weights: Weights<'_>,
+        id: TensorId,
+        width: usize,
+        spec: &ModelSpec,
+    ) -> Result<Self, Error> {
+        match spec.norm_weights {
+            NormWeights::Plain => Self::load(weights, id, width, spec.norm_eps),
+            NormWeights::MinusOne => {
+                let norm = Self::load_wide(weights, id, width, spec.norm_eps)?;
+                Ok(Self { weight: (norm.weight + 1.0)?, ..norm })
+            }
+        }
+    }
+
+    /// In f32 or wider, whatever the type of hidden states.
+    pub(crate) fn load_wide(
+        weights: Weights<'_>,
+        id: TensorId,
+        width: usize,
+        eps: f64,
+    ) -> Result<Self, Error> {
+        Ok(Self { weight: weights.wide(id, &[width])?, eps })
+    }
+
     /// As [`forward`](Self::forward) for rows that hold several vectors, one after the other.
     pub(crate) fn forward_in_pieces(&self, x: &Tensor) -> Result<Tensor, Error> {
         let normed = self.forward(&x.contiguous()?.reshape(((), self.weight.dim(0)?))?)?;
@@ -29,6 +56,10 @@ impl RmsNorm {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        ops::rms_norm(x, &self.weight, self.eps)
+        if x.dtype() == self.weight.dtype() {
+            return ops::rms_norm(x, &self.weight, self.eps);
+        }
+        let normed = ops::rms_norm(&x.to_dtype(self.weight.dtype())?, &self.weight, self.eps)?;
+        Ok(normed.to_dtype(x.dtype())?)
     }
 }

@@ -17,7 +17,11 @@ pub fn check_runnable(spec: &ModelSpec) -> Result<(), Error> {
 /// As [`check_runnable`] for one layer.
 pub(crate) fn check_layer(parts: &LayerSpec, layer: usize) -> Result<(), Error> {
     match &parts.attention {
-        AttentionSpec::Grouped(_) | AttentionSpec::Latent(_) => {}
+        AttentionSpec::Grouped(_)
+        | AttentionSpec::Latent(_)
+        | AttentionSpec::GatedDelta(_)
+        | AttentionSpec::KimiDelta(_)
+        | AttentionSpec::ShortConvolution(_) => {}
         AttentionSpec::Opaque(_) => return Err(opaque_attention(layer)),
     }
     match &parts.feed_forward {

@@ -119,9 +119,8 @@ impl LayerTrunk {
             return Err(Error::Spec(format!("no layer {layer} in a model of {layers}")));
         };
         let weights = Weights { source, compute };
-        let norm = |tensor| {
-            RmsNorm::load(weights, TensorId::Layer(layer, tensor), spec.hidden, spec.norm_eps)
-        };
+        let norm =
+            |tensor| RmsNorm::of_model(weights, TensorId::Layer(layer, tensor), spec.hidden, spec);
         runnable::check_layer(parts, layer)?;
         let feed_forward = match &parts.feed_forward {
             FeedForward::Dense(mlp) => {
@@ -229,7 +228,7 @@ impl MoeTrunk {
         let residual = match &moe.residual {
             Some(mlp) => {
                 let norm = TensorId::Layer(layer, LayerTensor::ResidualNorm);
-                let norm = RmsNorm::load(weights, norm, spec.hidden, spec.norm_eps)?;
+                let norm = RmsNorm::of_model(weights, norm, spec.hidden, spec)?;
                 let shape = MlpShape::new(spec.hidden, mlp);
                 Some((norm, GatedMlp::load(weights, layer, LinearId::Residual, shape)?))
             }

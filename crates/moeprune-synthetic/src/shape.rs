@@ -3,7 +3,7 @@
 use moeprune_checkpoint::Family;
 use moeprune_core::{
     AttentionSpec, FeedForward, GroupedAttention, LayerSpec, MlpSpec, ModelSpec, MoeInput, MoeSpec,
-    ParameterCounts, Part, RouterSpec,
+    NormWeights, ParameterCounts, Part, RouterSpec,
 };
 use serde_json::{Map, Value};
 
@@ -217,6 +217,7 @@ impl Sizes {
             vocab: self.vocab,
             max_positions: published_number(published, config, "max_position_embeddings")?,
             norm_eps: float("rms_norm_eps")?,
+            norm_weights: NormWeights::Plain,
             tied_embeddings: false,
             layers: vec![layer; self.layers],
             extra: None,

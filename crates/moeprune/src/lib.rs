@@ -44,6 +44,7 @@ pub mod compare;
 mod domains;
 mod error;
 pub mod evaluation;
+mod keep_list;
 mod plan_file;
 mod planning;
 mod prune;
@@ -69,16 +70,17 @@ pub use moeprune_similarity as similarity;
 pub use domains::{Coverage, Domain, blend, coverage, plan_domains};
 pub use error::Error;
 pub use evaluation::{Evaluation, evaluate};
+pub use keep_list::read_keep_list;
 #[cfg(target_os = "linux")]
 pub use moeprune_engine::timed;
 pub use moeprune_engine::{
-    Calibration, ComputeType, DeviceChoice, Execution, ExpertStage, Grouped, Inputs, Job,
-    MemoryNeed, Model, ObservationPlace, PLAN_FORMAT, Pipeline, PlanInputs, Progress, Remedy,
-    Resume, Run, Scored, Silent, Stage, WeightStage, available_memory, load_tokenizer,
+    Calibration, ComputeType, DeviceChoice, Execution, ExpertStage, Grouped, Inputs, Job, KeepList,
+    LayerKey, MemoryNeed, Model, ObservationPlace, PLAN_FORMAT, Pipeline, PlanInputs, Progress,
+    Remedy, Resume, Run, Scored, Silent, Stage, WeightStage, available_memory, load_tokenizer,
 };
 pub use plan_file::read_plan;
 pub use planning::{check_request, plan};
-pub use prune::{OutputPlace, SearchedRecipe, apply, prune};
+pub use prune::{OutputPlace, SearchedRecipe, apply, prune, prune_listed};
 pub use recipe::Recipe;
 pub use registry::{FromRecipe, Registry};
 pub use report::Report;

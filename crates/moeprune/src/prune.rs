@@ -50,6 +50,25 @@ pub fn prune<'r>(
     Ok(report)
 }
 
+/// Prunes a model by a keep-list alone: plans, and applies the plan. Nothing is run, so any family will
+/// do.
+///
+/// # Errors
+/// As [`plan`](crate::plan()) and [`apply`], and if the recipe zeroes weights.
+pub fn prune_listed(
+    job: &mut Job<'_>,
+    to: OutputPlace<'_>,
+    recipe: &Recipe,
+) -> Result<Report, Error> {
+    if recipe.prunes_weights() {
+        return Err(Error::Request(
+            "zeroing weights too takes calibration text: pass --calibration FILE".into(),
+        ));
+    }
+    let plan = crate::plan(job, recipe, None)?;
+    apply(job, Run::claim(to.path, to.origin, to.resume)?, &plan, Inputs::None)
+}
+
 /// Where a pruned checkpoint is written, and what is done about an interrupted run to the same place.
 #[derive(Debug, Clone, Copy)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]

@@ -8,8 +8,8 @@ use candle_core::{Device, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use moeprune_core::{
     AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerSpec, LayerTensor, LinearId, MlpSpec,
-    ModelSpec, MoeInput, MoeSpec, RouterSpec, StageError, StoredWeight, TensorBytes, TensorId,
-    TensorSource,
+    ModelSpec, MoeInput, MoeSpec, NormWeights, RouterSpec, StageError, StoredWeight, TensorBytes,
+    TensorId, TensorSource,
 };
 use moeprune_model::{Compute, Layer, NoSink};
 
@@ -38,6 +38,7 @@ fn arctic_like() -> ModelSpec {
         vocab: 16,
         max_positions: 4096,
         norm_eps: 1e-5,
+        norm_weights: NormWeights::Plain,
         tied_embeddings: false,
         layers: vec![layer],
         extra: None,

@@ -1,6 +1,7 @@
 //! Whole runs on a model of every family: experts go, weights of what is left are zeroed.
 
 use moeprune::checkpoint::{Checkpoint, verify};
+use moeprune_model::{Compute, LanguageModel};
 
 use crate::scratch::{asset, recipe, run, tokens};
 
@@ -20,6 +21,8 @@ fn check(name: &str, fewer: f64) {
         let (Some(before), Some(after)) = (before.moe(), after.moe()) else { continue };
         assert!(after.experts < before.experts, "{name} has all its experts");
     }
+    let model = LanguageModel::load(&after, after.spec(), &Compute::cpu()).unwrap();
+    model.logits(&[(0..16).collect()]).unwrap_or_else(|error| panic!("{name}: {error}"));
 }
 
 #[test]
@@ -43,5 +46,12 @@ fn latent_attention() {
     }
     for name in ["deepseek_v2", "deepseek_v3"] {
         check(name, 0.34);
+    }
+}
+
+#[test]
+fn attention_that_keeps_a_state() {
+    for name in ["qwen3_next", "qwen3_5_moe", "kimi_linear", "lfm2_moe"] {
+        check(name, 0.25);
     }
 }

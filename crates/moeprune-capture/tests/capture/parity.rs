@@ -7,7 +7,7 @@ use moeprune_capture::{LayerObserver, ObserverOptions};
 use moeprune_core::{
     AttentionProjection, AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerObservation,
     LayerSpec, LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec,
-    RouterSpec, StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
+    NormWeights, RouterSpec, StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
 };
 use moeprune_model::Layer;
 use safetensors::SafeTensors;
@@ -50,6 +50,7 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
         vocab: 256,
         max_positions: 128,
         norm_eps: 1e-5,
+        norm_weights: NormWeights::Plain,
         tied_embeddings: false,
         layers: vec![layer; 3],
         extra: None,

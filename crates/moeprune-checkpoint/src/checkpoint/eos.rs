@@ -25,9 +25,14 @@ impl Checkpoint {
     }
 }
 
+/// As the part of the config says that describes the text model, or else its top level.
 fn ids(config: &Config) -> Result<Vec<u32>, Error> {
-    let keys = [KEY.to_owned()];
-    let Some(found) = config.find(&keys)? else { return Ok(Vec::new()) };
+    let (keys, of_top) = ([KEY.to_owned()], [format!("/{KEY}")]);
+    let found = match config.find(&keys)? {
+        Some(found) => Some(found),
+        None => config.find(&of_top)?,
+    };
+    let Some(found) = found else { return Ok(Vec::new()) };
     let one = serde_json::from_str::<Option<u32>>(found.text).map(Vec::from_iter);
     one.or_else(|_| serde_json::from_str::<Vec<u32>>(found.text)).map_err(|_| Error::Config {
         path: config.path().to_owned(),

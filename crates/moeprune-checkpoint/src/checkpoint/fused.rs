@@ -24,7 +24,7 @@ pub(super) fn find(
         .collect();
     let mut found = Vec::with_capacity(named.len());
     for &(at, layer, slab) in &named {
-        let Some(moe) = spec.layers.get(layer).and_then(|spec| spec.moe()) else { continue };
+        let Some(moe) = spec.moe_of(layer) else { continue };
         let is_down = |&&(_, l, s): &&(usize, usize, Slab)| l == layer && s == Slab::Down;
         let down = named.iter().find(is_down).map(|&(at, ..)| &layout.tensors[at]);
         let kind = Kind { form, moe, hidden: spec.hidden };

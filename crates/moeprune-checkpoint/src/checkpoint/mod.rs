@@ -1,6 +1,7 @@
 //! An open checkpoint.
 
 mod eos;
+mod extra;
 mod fingerprint;
 mod fused;
 mod fused_tensor;
@@ -8,6 +9,7 @@ mod identity;
 mod layout;
 mod legacy_fingerprint;
 mod parts;
+mod pruned_config;
 mod summary;
 
 use std::{
@@ -19,8 +21,8 @@ use std::{
 };
 
 use moeprune_core::{
-    ExtraPolicy, Fingerprint, ModelSpec, SameModel, StageError, StoredWeight, TensorBytes,
-    TensorId, TensorSource,
+    Fingerprint, ModelSpec, SameModel, StageError, StoredWeight, TensorBytes, TensorId,
+    TensorSource,
 };
 use moeprune_files::{Access, Files};
 
@@ -116,8 +118,9 @@ impl Checkpoint {
             Some(family) => family,
             None => builtin_family(&config)?,
         };
+        let config = config.within(family.descriptor().config.as_deref())?;
         let mut layout = Layout::open(&directory)?;
-        let extra = spec::first_extra(&family, &config)?;
+        let extra = spec::announced_extra(&family, &config)?;
         let named = parts::assign(&mut layout, &family, extra, &directory)?;
         let spec = spec::read_spec(&family, &config, &named)?;
         parts::check_experts(&layout, &family, &spec, &directory, &config)?;
@@ -273,67 +276,6 @@ impl Checkpoint {
         self.layout.files.iter().map(WeightFile::name)
     }
 
-    /// The text of `config.json` for a model that keeps so many experts in each decoder layer.
-    ///
-    /// Only the value of the expert count changes, under the key (or the aliases) it had, and that of
-    /// extra layers if the family drops them. It becomes one number if
-    /// every layer with experts keeps the same, else the list of the numbers given. What is said
-    /// about layers without experts matters to no reader; 0 is usual.
-    ///
-    /// # Errors
-    /// If there is not one number for each decoder layer, or a layer would keep none, fewer than a
-    /// token is routed to, or more than it has.
-    pub fn config_with_experts(&self, kept_per_layer: &[usize]) -> Result<String, Error> {
-        let bad = |reason: String| Err(Error::Experts { dir: self.dir().to_owned(), reason });
-        let layers = self.spec.layers.len();
-        if kept_per_layer.len() != layers {
-            let got = kept_per_layer.len();
-            return bad(format!("{got} expert counts for {layers} decoder layers"));
-        }
-        let mut of_moe_layers = Vec::new();
-        for (layer, (&kept, spec)) in kept_per_layer.iter().zip(&self.spec.layers).enumerate() {
-            let Some(moe) = spec.moe() else { continue };
-            if kept < moe.top_k {
-                return bad(format!(
-                    "layer {layer} would keep {kept} experts, but each token is routed to {}; \
-                     keep at least that many",
-                    moe.top_k
-                ));
-            }
-            let groups = moe.router.groups().filter(|_| kept != moe.experts);
-            if let Some(problem) = groups.and_then(|g| g.check_count(kept, moe.top_k).err()) {
-                return bad(format!("layer {layer}: {problem}"));
-            }
-            if kept > moe.experts {
-                let experts = moe.experts;
-                return bad(format!("layer {layer} has {experts} experts and cannot keep {kept}"));
-            }
-            of_moe_layers.push(kept);
-        }
-        let value = match of_moe_layers.first() {
-            Some(first) if of_moe_layers.iter().all(|kept| kept == first) => first.to_string(),
-            Some(_) => format!("{kept_per_layer:?}"),
-            None => return Ok(self.config.text().to_owned()),
-        };
-        let form = self.family.descriptor();
-        let mut changes = vec![(&*form.experts.count.keys, &*value)];
-        if let Some(extra) = form.extra.as_ref().filter(|_| self.drops_extra()) {
-            changes.push((&extra.count.keys, "0"));
-        }
-        self.config.replaced(&changes)
-    }
-
-    /// Whether pruning leaves a tensor out, as the family says of layers behind the decoder's.
-    #[must_use]
-    pub fn is_left_out(&self, tensor: &StoredTensor) -> bool {
-        let layer = self.family.layer_of(&tensor.name);
-        self.drops_extra() && layer.is_some_and(|layer| layer >= self.spec.layers.len())
-    }
-
-    fn drops_extra(&self) -> bool {
-        self.spec.extra.is_some_and(|extra| extra.policy == ExtraPolicy::Drop)
-    }
-
     /// The [`Fingerprint`](moeprune_core::Fingerprint) as text: what the model is, and how it is
     /// stored.
     ///
@@ -383,7 +325,8 @@ impl Checkpoint {
         self.layout.index.as_ref().and_then(|index| index.total_bytes)
     }
 
-    /// The form of the weights: the same container, with files as large.
+    /// The form of the weights: the same container, with files as large, and the layers behind the
+    /// decoder's in files of their own if they are in such.
     #[must_use]
     pub fn output_form(&self) -> OutputForm<'static> {
         let metadata = self.layout.metadata.clone();
@@ -391,6 +334,7 @@ impl Checkpoint {
             container: self.layout.container,
             max_file_bytes: self.max_shard_bytes(),
             metadata,
+            own_files: self.files_of_extra(),
         }
     }
 

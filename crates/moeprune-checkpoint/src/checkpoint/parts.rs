@@ -6,43 +6,93 @@ use moeprune_core::{LayerTensor, LinearId, ModelSpec, Part, TensorId};
 
 use super::{StoredTensor, fused, layout::Layout};
 use crate::{
-    Error, Family, config::Config, model_directory::ModelDirectory, named_tensors::NamedTensors,
-    place::Place, spec::expert_count,
+    Error, Family,
+    config::Config,
+    model_directory::ModelDirectory,
+    named_tensors::NamedTensors,
+    place::Place,
+    spec::{AnnouncedExtra, expert_count},
 };
 
-/// Gives each tensor its part by name, and finds the decoder layers that are named. Layers from
-/// `first_extra` on are no decoder layers: nothing in them is a part.
+/// Gives each tensor its part by name, and finds the layers that are named. What is stored of layers
+/// behind the decoder's ([`Extra`]) has parts if the config counts them, and is carried over if not.
 pub(super) fn assign(
     layout: &mut Layout,
     family: &Family,
-    first_extra: Option<usize>,
+    announced: Option<AnnouncedExtra<'_>>,
     directory: &ModelDirectory,
 ) -> Result<NamedTensors, Error> {
     let mut layers = BTreeSet::new();
+    let mut extra = announced.map(Extra::new);
     let mut shapes = BTreeMap::new();
     for tensor in &mut layout.tensors {
         let layer = family.layer_of(&tensor.name);
-        if layer.zip(first_extra).is_some_and(|(layer, first)| layer >= first) {
-            continue;
-        }
-        tensor.part = family.part_of(&tensor.name);
-        match tensor.part {
-            Some(part) => {
-                shapes.insert(part, tensor.shape.clone());
+        if let Some((layer, extra)) = layer.zip(extra.as_mut())
+            && layer >= extra.announced.first
+        {
+            extra.add(tensor, layer, family);
+        } else {
+            tensor.part = family.part_of(&tensor.name);
+            let known = tensor.part.is_some()
+                || family.is_carried(&tensor.name)
+                || family.fused_of(&tensor.name).is_some();
+            if !known {
+                refuse_unknown_in_layer(tensor, family, directory)?;
             }
-            None if family.is_carried(&tensor.name) || family.fused_of(&tensor.name).is_some() => {}
-            None => refuse_unknown_in_layer(tensor, family, directory)?,
+            layers.extend(layer);
         }
-        layers.extend(layer);
+        shapes.extend(tensor.part.map(|part| (part, tensor.shape.clone())));
     }
+    let bad = |reason: String| Error::Weights { dir: directory.path.clone(), reason };
     let missing = layers.iter().zip(0..).find(|(layer, at)| *layer != at);
     if let Some((next, missing)) = missing {
-        let reason = format!(
+        return Err(bad(format!(
             "the weight files have tensors of decoder layer {next} but none of layer {missing}"
-        );
-        return Err(Error::Weights { dir: directory.path.clone(), reason });
+        )));
     }
-    Ok(NamedTensors { layers: layers.len(), shapes })
+    let extra = extra.map_or(Ok(None), |extra| extra.with_parts().map_err(bad))?;
+    Ok(NamedTensors { layers: layers.len(), extra, shapes })
+}
+
+/// Layers behind the decoder's, as they are stored.
+struct Extra<'a> {
+    announced: AnnouncedExtra<'a>,
+    stored: BTreeSet<usize>,
+    /// Whether one of their tensors plays a part.
+    has_parts: bool,
+}
+
+impl<'a> Extra<'a> {
+    fn new(announced: AnnouncedExtra<'a>) -> Self {
+        Self { announced, stored: BTreeSet::new(), has_parts: false }
+    }
+
+    /// A tensor of such a layer.
+    fn add(&mut self, tensor: &mut StoredTensor, layer: usize, family: &Family) {
+        if self.announced.count == 0 {
+            return;
+        }
+        self.stored.insert(layer);
+        tensor.part = family.part_of(&tensor.name);
+        self.has_parts |= tensor.part.is_some() || family.fused_of(&tensor.name).is_some();
+    }
+
+    /// How many have parts, or `None` if there are none at all.
+    fn with_parts(self) -> Result<Option<usize>, String> {
+        let Self { announced: AnnouncedExtra { first, count, key }, stored, has_parts } = self;
+        if stored.is_empty() {
+            return Ok(None);
+        }
+        if !stored.iter().copied().eq(first..first + count) {
+            let stored: Vec<String> = stored.iter().map(usize::to_string).collect();
+            return Err(format!(
+                "`{key}` in config.json says {count} layers behind the decoder's {first}, but there \
+                 are tensors of layers {}; they would be numbered from {first} on",
+                stored.join(", ")
+            ));
+        }
+        Ok(Some(if has_parts { count } else { 0 }))
+    }
 }
 
 /// More than any model has; a shape that says more is wrong, and not worth counting out.
@@ -70,8 +120,8 @@ pub(super) fn check_experts(
         }
     }
     let none = BTreeSet::new();
-    for (layer, spec) in spec.layers.iter().enumerate() {
-        let Some(moe) = spec.moe() else { continue };
+    for layer in 0..spec.extra_layers().end {
+        let Some(moe) = spec.moe_of(layer) else { continue };
         let named = named.get(&layer).unwrap_or(&none);
         let gap = named.iter().zip(0..).find(|(e, at)| *e != at).map(|(_, at)| at);
         let rows = router_rows.get(&layer).copied();
@@ -82,15 +132,19 @@ pub(super) fn check_experts(
         let key = expert_count(family, config)?.key.to_owned();
         let rows = rows.map_or_else(|| "is missing".to_owned(), |rows| format!("has {rows} rows"));
         let gap = gap.map_or(String::new(), |gap| format!(" (expert {gap} is missing)"));
-        return Err(Error::Experts {
-            dir: directory.path.clone(),
-            reason: format!(
+        let named = named.len();
+        let reason = match layer < spec.layers.len() {
+            true => format!(
                 "layer {layer}: `{key}` in config.json says {} experts, the router {rows}, and \
-                 there are tensors of {} experts{gap}; the three must agree",
+                 there are tensors of {named} experts{gap}; the three must agree",
                 moe.experts,
-                named.len()
             ),
-        });
+            false => format!(
+                "layer {layer}, behind the decoder's: the router {rows}, and there are tensors of \
+                 {named} experts{gap}; the two must agree"
+            ),
+        };
+        return Err(Error::Experts { dir: directory.path.clone(), reason });
     }
     Ok(())
 }
@@ -139,9 +193,10 @@ pub(super) fn check(
             }
         }
     }
-    let mut extra: BTreeSet<TensorId> = found.keys().copied().collect();
-    for Part { id: part, shape: expected, .. } in spec.parts() {
-        extra.remove(&part);
+    let mut besides: BTreeSet<TensorId> = found.keys().copied().collect();
+    for Part { id: part, shape: expected, .. } in spec.parts().into_iter().chain(spec.extra_parts())
+    {
+        besides.remove(&part);
         let Some(place) = found.get(&part) else {
             let name = family.name_of(part).unwrap_or_else(|| part.to_string());
             return Err(bad(&name, format!("is missing; it is the {part}")));
@@ -164,8 +219,8 @@ pub(super) fn check(
             ));
         }
     }
-    extra.remove(&TensorId::LmHead); // may be stored though it is tied
-    match extra.first() {
+    besides.remove(&TensorId::LmHead); // may be stored though it is tied
+    match besides.first() {
         None => Ok(found),
         Some(part) => Err(bad(
             &layout.tensors[found[part].tensor()].name,

@@ -43,7 +43,8 @@ pub struct Summary {
 #[non_exhaustive]
 pub struct RoleSummary {
     /// `embedding`, `attention`, `router`, `experts`, `shared`, `residual`, `dense`, `norms`,
-    /// `head`, or `other` for tensors carried over unread.
+    /// `head`, `extra` for tensors of layers behind the decoder's, or `other` for tensors carried over
+    /// unread.
     pub role: &'static str,
     /// Number of tensors.
     pub tensors: usize,
@@ -53,7 +54,7 @@ pub struct RoleSummary {
     pub bytes: u64,
 }
 
-const ROLES: [&str; 10] = [
+const ROLES: [&str; 11] = [
     "embedding",
     "attention",
     "router",
@@ -63,6 +64,7 @@ const ROLES: [&str; 10] = [
     "dense",
     "norms",
     "head",
+    "extra",
     "other",
 ];
 
@@ -73,7 +75,7 @@ pub(super) fn summarize(checkpoint: &Checkpoint) -> Summary {
         ROLES.iter().map(|role| RoleSummary { role, tensors: 0, elements: 0, bytes: 0 }).collect();
     for tensor in checkpoint.tensors() {
         *elements_by_dtype.entry(tensor.dtype.to_string()).or_default() += tensor.elements();
-        let role = role_of(tensor);
+        let role = if checkpoint.is_extra(tensor) { "extra" } else { role_of(tensor) };
         if let Some(sum) = roles.iter_mut().find(|sum| sum.role == role) {
             sum.tensors += 1;
             sum.elements += tensor.elements();

@@ -1,5 +1,7 @@
 //! In what form weights are written.
 
+use std::collections::BTreeMap;
+
 use super::{Container, Metadata, Safetensors};
 
 /// In what form weights are written: which container, and how large a file may be.
@@ -15,10 +17,17 @@ pub struct OutputForm<'a> {
     pub max_file_bytes: u64,
     /// As [`WeightRequest::metadata`](crate::WeightRequest::metadata).
     pub metadata: Metadata,
+    /// As [`WeightRequest::own_files`](crate::WeightRequest::own_files).
+    pub own_files: BTreeMap<String, String>,
 }
 
 impl From<u64> for OutputForm<'_> {
     fn from(max_file_bytes: u64) -> Self {
-        Self { container: &Safetensors, max_file_bytes, metadata: Metadata::new() }
+        Self {
+            container: &Safetensors,
+            max_file_bytes,
+            metadata: Metadata::new(),
+            own_files: BTreeMap::new(),
+        }
     }
 }

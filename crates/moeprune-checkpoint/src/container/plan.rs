@@ -1,6 +1,9 @@
 //! Weight files that will be written.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use moeprune_core::Dtype;
 
@@ -30,21 +33,25 @@ pub struct WeightRequest {
     pub max_file_bytes: u64,
     /// Facts to store with them, as [`Contents::metadata`](super::Contents::metadata) has them.
     pub metadata: Metadata,
+    /// Tensors that lie apart, with the name of their file: one beside the others, as large as it
+    /// becomes. A container that keeps everything in one file may pass over this.
+    pub own_files: BTreeMap<String, String>,
 }
 
 impl WeightRequest {
     /// A request without metadata.
     #[must_use]
     pub fn new(tensors: Vec<PlannedTensor>, max_file_bytes: u64) -> Self {
-        Self { tensors, max_file_bytes, metadata: Metadata::new() }
+        Self { tensors, max_file_bytes, metadata: Metadata::new(), own_files: BTreeMap::new() }
     }
 
     /// Checks the tensors' names and sizes, and spreads them over files: of each file the tensors
-    /// and the bytes of their data, end to end.
+    /// and the bytes of their data, end to end. Files with a name of their own come last.
     pub(super) fn groups(self) -> Result<Vec<Group>, Error> {
         let bad = |reason: String| Err(Error::Order { reason });
         let mut names = BTreeSet::new();
         let mut groups: Vec<Group> = Vec::new();
+        let mut own: BTreeMap<String, Group> = BTreeMap::new();
         let limit = self.max_file_bytes;
         for tensor in self.tensors {
             let PlannedTensor { name, dtype, shape } = &tensor;
@@ -55,17 +62,23 @@ impl WeightRequest {
                 return bad(format!("`{name}`: {dtype} {shape:?} has no whole number of bytes"));
             };
             let bytes = bytes as u64;
+            if let Some(file) = self.own_files.get(name) {
+                let group = own.entry(file.clone()).or_insert_with(|| Group::named(file.clone()));
+                group.add(tensor, bytes);
+                continue;
+            }
             match groups.last_mut() {
                 Some(group) if group.end().checked_add(bytes).is_some_and(|sum| sum <= limit) => {
-                    group.ranges.push(group.end()..group.end() + bytes);
-                    group.tensors.push(tensor);
+                    group.add(tensor, bytes);
                 }
-                _ => groups.push(Group {
-                    tensors: vec![tensor],
-                    ranges: std::iter::once(0..bytes).collect(),
-                }),
+                _ => {
+                    let mut group = Group::default();
+                    group.add(tensor, bytes);
+                    groups.push(group);
+                }
             }
         }
+        groups.extend(own.into_values());
         if groups.is_empty() {
             return bad("no tensors were announced".to_owned());
         }
@@ -74,13 +87,26 @@ impl WeightRequest {
 }
 
 /// Tensors that share a file.
+#[derive(Default)]
 pub(super) struct Group {
+    /// The file, if they are to lie apart.
+    pub(super) name: Option<String>,
     pub(super) tensors: Vec<PlannedTensor>,
     /// Their bytes, from the beginning of the data.
     pub(super) ranges: Vec<Range<u64>>,
 }
 
 impl Group {
+    fn named(name: String) -> Self {
+        Self { name: Some(name), ..Self::default() }
+    }
+
+    fn add(&mut self, tensor: PlannedTensor, bytes: u64) {
+        let start = self.end();
+        self.ranges.push(start..start + bytes);
+        self.tensors.push(tensor);
+    }
+
     pub(super) fn end(&self) -> u64 {
         self.ranges.last().map_or(0, |range| range.end)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moeprune_core::{LayerTensor, LinearId};
+use moeprune_core::{ExtraPolicy, LayerTensor, LinearId, NormWeights};
 use serde::Deserialize;
 
 use super::{
@@ -25,6 +25,9 @@ pub(crate) struct Descriptor {
     /// What stands for `{prefix}` in names.
     #[serde(default = "prefix")]
     pub(crate) prefix: String,
+    /// The object of the config that all keys stand in, but those that begin with `/`; absent: its top
+    /// level.
+    pub(crate) config: Option<String>,
     #[serde(default)]
     pub(crate) model: ModelForm,
     #[serde(default)]
@@ -49,11 +52,30 @@ pub(crate) struct ModelForm {
     pub(crate) vocab: Key<usize>,
     pub(crate) max_positions: Key<usize>,
     pub(crate) norm_eps: Key<f64>,
+    pub(crate) norm_weights: NormWeightsForm,
     pub(crate) tied_embeddings: Key<bool>,
     pub(crate) dtype: Key<String>,
     /// Absent: not known, and the model cannot be run.
     pub(crate) activation: Option<Key<String>>,
     pub(crate) tensors: EndNames,
+}
+
+/// How the weights of norms are stored.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum NormWeightsForm {
+    #[default]
+    Plain,
+    MinusOne,
+}
+
+impl From<NormWeightsForm> for NormWeights {
+    fn from(form: NormWeightsForm) -> Self {
+        match form {
+            NormWeightsForm::Plain => Self::Plain,
+            NormWeightsForm::MinusOne => Self::MinusOne,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -117,8 +139,19 @@ pub(crate) struct ExtraForm {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ExtraPolicyForm {
+    Prune,
     Keep,
     Drop,
+}
+
+impl From<ExtraPolicyForm> for ExtraPolicy {
+    fn from(form: ExtraPolicyForm) -> Self {
+        match form {
+            ExtraPolicyForm::Prune => Self::Prune,
+            ExtraPolicyForm::Keep => Self::Keep,
+            ExtraPolicyForm::Drop => Self::Drop,
+        }
+    }
 }
 
 /// A config key with which only some values are implemented.
@@ -143,6 +176,7 @@ impl Default for ModelForm {
             vocab: Key::any_of(&["vocab_size"]),
             max_positions: Key::any_of(&["max_position_embeddings"]),
             norm_eps: Key::any_of(&["rms_norm_eps"]).or(1e-5),
+            norm_weights: NormWeightsForm::default(),
             tied_embeddings: Key::any_of(&["tie_word_embeddings"]).or(false),
             dtype: Key::any_of(&["dtype", "torch_dtype"]),
             activation: None,

@@ -19,7 +19,7 @@ use moeprune_core::{LayerTensor, TensorId};
 
 pub(crate) use self::{
     attention::{Model, opaque_tensor},
-    descriptor::{Descriptor, ExtraPolicyForm, LayersForm, Requirement, TypesForm},
+    descriptor::{Descriptor, LayersForm, Requirement, TypesForm},
     fused::{FusedForm, Slab, SlabLayout},
     key::{Count, Key, Layers, Strings, missing},
 };

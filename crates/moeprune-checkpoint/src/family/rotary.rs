@@ -27,6 +27,10 @@ const ALWAYS: [&str; 7] = [
     "finetuned",
 ];
 
+/// Further keys of YaRN.
+const YARN: [&str; 6] =
+    ["beta_fast", "beta_slow", "truncate", "attention_factor", "mscale", "mscale_all_dim"];
+
 /// How queries and keys turn.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +44,9 @@ pub(crate) struct RotaryForm {
     /// Whether neighbouring dimensions turn together, rather than those half a head apart; absent:
     /// they do not.
     pair: Option<Key<bool>>,
+    /// Keys beside the scaling that change nothing for text.
+    #[serde(default)]
+    ignored: Vec<String>,
 }
 
 /// A number that may be zero.
@@ -69,7 +76,7 @@ impl RotaryForm {
             theta: theta.needed(config)?,
             dims: self.read_dims(config, width)?,
             style: if pair { RotaryStyle::Pair } else { RotaryStyle::Half },
-            scaling: read_scaling(config, max_positions)?,
+            scaling: read_scaling(config, max_positions, &self.ignored)?,
         })
     }
 
@@ -122,10 +129,17 @@ fn scaled<T>(names: &[&str]) -> Key<T> {
     Key { keys: HOLDERS.into_iter().flat_map(key).collect(), default: None }
 }
 
-fn read_scaling(config: &Config, max_positions: usize) -> Result<RotaryScaling, Error> {
+fn read_scaling(
+    config: &Config,
+    max_positions: usize,
+    ignored: &[String],
+) -> Result<RotaryScaling, Error> {
     let number = |name: &str| scaled::<f64>(&[name]);
+    let ignored: Vec<&str> = ignored.iter().map(String::as_str).collect();
     let kinds = scaled::<String>(&["rope_type", "type"]);
     let kind = kinds.optional(config)?;
+    let refuse_others =
+        |known: &[&str]| refuse_others(config, kind.as_deref(), &[known, &ignored].concat());
     let factor = || number("factor").optional(config);
     let original = || {
         let said = number("original_max_position_embeddings").optional(config)?;
@@ -133,7 +147,7 @@ fn read_scaling(config: &Config, max_positions: usize) -> Result<RotaryScaling, 
     };
     match kind.as_deref() {
         None | Some("default") => {
-            refuse_others(config, kind.as_deref(), &[])?;
+            refuse_others(&[])?;
             match factor()? {
                 None | Some(1.0) => Ok(RotaryScaling::None),
                 Some(factor) => Err(config.refuse(format!(
@@ -144,14 +158,14 @@ fn read_scaling(config: &Config, max_positions: usize) -> Result<RotaryScaling, 
             }
         }
         Some("linear") => {
-            refuse_others(config, kind.as_deref(), &[])?;
+            refuse_others(&[])?;
             match number("factor").needed(config)? {
                 1.0 => Ok(RotaryScaling::None),
                 factor => Ok(RotaryScaling::Linear { factor }),
             }
         }
         Some("llama3") => {
-            refuse_others(config, kind.as_deref(), &["low_freq_factor", "high_freq_factor"])?;
+            refuse_others(&["low_freq_factor", "high_freq_factor"])?;
             let (low, high) = (number("low_freq_factor"), number("high_freq_factor"));
             let (low, high) = (low.needed(config)?, high.needed(config)?);
             if low >= high {
@@ -165,6 +179,7 @@ fn read_scaling(config: &Config, max_positions: usize) -> Result<RotaryScaling, 
         Some("yarn") => {
             let original = original()?;
             let factor = factor()?.unwrap_or(max_positions as f64 / original);
+            refuse_others(&YARN)?;
             read_yarn(config, factor, original).map(RotaryScaling::Yarn)
         }
         Some(other) => Err(config.refuse(format!(
@@ -176,9 +191,6 @@ fn read_scaling(config: &Config, max_positions: usize) -> Result<RotaryScaling, 
 }
 
 fn read_yarn(config: &Config, factor: f64, original: f64) -> Result<YarnScaling, Error> {
-    let known =
-        ["beta_fast", "beta_slow", "truncate", "attention_factor", "mscale", "mscale_all_dim"];
-    refuse_others(config, Some("yarn"), &known)?;
     let number = |name: &str| scaled::<f64>(&[name]).optional(config);
     let amount = |name: &str| {
         Ok::<_, Error>(scaled::<Amount>(&[name]).optional(config)?.map(|Amount(value)| value))
@@ -225,7 +237,13 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<RotarySpec, String> {
-        let form = RotaryForm { theta: Some(1e4), partial: Some(1.0), dims: None, pair: None };
+        let form = RotaryForm {
+            theta: Some(1e4),
+            partial: Some(1.0),
+            dims: None,
+            pair: None,
+            ignored: vec!["mrope_interleaved".to_owned()],
+        };
         let config = Config::of_text(Path::new("config.json"), text).expect("is an object");
         form.read(&config, 64, 4096).map_err(|error| error.to_string())
     }
@@ -258,6 +276,7 @@ mod tests {
             r#"{"rope_scaling": {"type": "default"}}"#,
             r#"{"rope_scaling": {"rope_type": "default", "factor": 1.0}}"#,
             r#"{"rope_scaling": {"factor": 1}}"#,
+            r#"{"rope_scaling": {"mrope_interleaved": true}}"#,
             r#"{"rope_scaling": {"type": "linear", "factor": 1.0}}"#,
             r#"{"rope_parameters": {"rope_theta": 10000, "rope_type": "default"}}"#,
             r#"{"rope_theta": 10000, "rope_parameters": {"rope_theta": 10000.0}}"#,

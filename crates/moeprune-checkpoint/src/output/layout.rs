@@ -23,8 +23,8 @@ pub struct OutputLayout {
 pub struct OutputTensor {
     /// Its name, type and shape.
     pub planned: PlannedTensor,
-    /// The layer that its parts are of; `None` outside of the layers, and of a tensor that plays no
-    /// part.
+    /// The layer that its parts are of, of the decoder's or behind them; `None` outside of the layers,
+    /// and of a tensor that plays no part.
     pub layer: Option<usize>,
     /// Its parts in the pruned model: one, all experts of a layer, or none.
     pub parts: Vec<TensorId>,
@@ -34,9 +34,11 @@ pub struct OutputTensor {
 
 impl Checkpoint {
     /// The tensors of a model that has experts of this one less: `pruned` is what it is made of, and
-    /// `index_of` says the index there of expert `1` of layer `0`, or that it is gone.
+    /// `index_of` says the index there of expert `1` of layer `0`, or that it is gone. A model without
+    /// the layers behind the decoder's that this one has lacks all of their tensors.
     ///
-    /// Tensors outside of the layers come first, then layer after layer.
+    /// Tensors outside of the decoder's layers come first, those of layers behind them included, then
+    /// layer after layer.
     ///
     /// # Errors
     /// If `pruned` is no such model.
@@ -46,14 +48,16 @@ impl Checkpoint {
         index_of: &dyn Fn(usize, usize) -> Option<usize>,
     ) -> Result<OutputLayout, Error> {
         let mut of_layers: Vec<Vec<&StoredTensor>> = vec![Vec::new(); pruned.layers.len()];
-        let mut layout = OutputLayout { tensors: Vec::new(), places: BTreeMap::new() };
-        for stored in self.tensors().filter(|stored| !self.is_left_out(stored)) {
+        let mut outside = Vec::new();
+        for stored in self.tensors() {
             match stored.layer().and_then(|layer| of_layers.get_mut(layer)) {
                 Some(of_layer) => of_layer.push(stored),
-                None => layout.add(stored, stored.name.clone(), stored.part, pruned)?,
+                None if pruned.extra.is_none() && self.is_extra(stored) => {}
+                None => outside.push(stored),
             }
         }
-        for stored in of_layers.into_iter().flatten() {
+        let mut layout = OutputLayout { tensors: Vec::new(), places: BTreeMap::new() };
+        for stored in outside.into_iter().chain(of_layers.into_iter().flatten()) {
             match (stored.part, &stored.experts) {
                 (_, Some(_)) => layout.add_experts(stored, pruned)?,
                 (Some(part @ TensorId::Layer(layer, _)), _) if part.expert().is_some() => {
@@ -114,7 +118,7 @@ impl OutputLayout {
     /// A tensor with all experts of a layer.
     fn add_experts(&mut self, stored: &StoredTensor, pruned: &ModelSpec) -> Result<(), Error> {
         let Some(held) = &stored.experts else { return Ok(()) };
-        let kept = pruned.layers.get(held.layer()).and_then(|layer| layer.moe());
+        let kept = pruned.moe_of(held.layer());
         let kept = held.with_experts(kept.map_or(0, |moe| moe.experts));
         let shape = held.experts().shape_with(&stored.shape, kept.experts().experts)?;
         let form = TensorForm { tensor: self.tensors.len(), dtype: stored.dtype, shape: &shape };

@@ -35,6 +35,16 @@ pub(super) struct MayZero {
     pub(super) changed: bool,
 }
 
+impl MayZero {
+    /// The same for one layer: nothing may have become zero behind the decoder's.
+    pub(super) fn in_layer(self, source: &Checkpoint, layer: usize) -> Self {
+        match layer < source.spec().layers.len() {
+            true => self,
+            false => Self { linears: false, routers: false, changed: false },
+        }
+    }
+}
+
 /// What is compared as one.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Item<'a> {
@@ -103,7 +113,10 @@ impl Item<'_> {
 }
 
 pub(super) fn examine(item: Item<'_>, models: Models<'_>) -> Result<Finding, Error> {
-    let Models { pruned, may_zero, .. } = models;
+    let Models { source, pruned, mut may_zero, .. } = models;
+    if let Some(TensorId::Layer(layer, _)) = item.part() {
+        may_zero = may_zero.in_layer(source, layer);
+    }
     let got = match item {
         Item::Part(part) => pruned.read_place(pruned.place_of(part)?)?,
         Item::Tensor(tensor) => pruned.read(tensor)?,

@@ -9,7 +9,7 @@ mod survivors;
 
 use std::{collections::BTreeSet, io, path::Path};
 
-use moeprune_core::{ExtraPolicy, LinearId, Plan, Provenance, SameModel, TensorId};
+use moeprune_core::{ExtraPolicy, FeedForward, LinearId, Plan, Provenance, SameModel, TensorId};
 use moeprune_files::ReadAt;
 use rayon::prelude::*;
 
@@ -37,16 +37,16 @@ use crate::{
 /// | `opens` | config, index and headers agree with each other |
 /// | `report` | `moeprune-report.json` can be read; made only if it cannot |
 /// | `plan` | the plan was made for the source, and its layers fit it |
-/// | `architecture` | nothing but the number of experts differs |
-/// | `config.json` | nothing but the expert count differs, character by character |
+/// | `architecture` | nothing but the number of experts differs, and layers behind the decoder's are there if the plan leaves them |
+/// | `config.json` | nothing but the expert count differs, character by character; the count of layers behind the decoder's is 0 if there are none any more |
 /// | `index` | the announced size is the size of the tensors |
-/// | `tensor set` | it has the source's tensors but those of dropped experts, each of the same type |
+/// | `tensor set` | it has the source's tensors but those of dropped experts and layers, each of the same type; layers behind the decoder's are still in a file of their own |
 /// | `auxiliary files` | tokenizer and other files are those of the source |
 /// | `survivors` | each expert comes from the source or is an average of its experts |
 /// | `embeddings, norms, head` | bit for bit the source's; tensors carried over too |
 /// | `routers` | the survivors' rows, bit for bit, or zero where that is allowed |
 /// | `experts` | the survivors' weights, or zero where that is allowed |
-/// | `attention and dense MLPs` | the source's weights, or zero where that is allowed |
+/// | `attention and dense MLPs` | the source's weights, or zero where that is allowed: nowhere in layers behind the decoder's |
 /// | `finite` | no weight is NaN or infinite |
 /// | `sparsity` | the share of removed and zero weights is what the plan asks for, if it promises that |
 ///
@@ -78,7 +78,7 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
     if let Some(plan) = plan {
         report.add("plan", check_plan(source, plan)?);
     }
-    let architecture = check_architecture(source, &pruned);
+    let architecture = check_architecture(source, &pruned, plan);
     let comparable = architecture.is_ok();
     report.add("architecture", architecture);
     if !comparable {
@@ -127,7 +127,7 @@ fn check_plan(source: &Checkpoint, plan: &Plan) -> Result<Result<String, String>
         )));
     }
     for layer in &plan.layers {
-        let moe = source.spec().layers.get(layer.layer).and_then(|spec| spec.moe());
+        let moe = source.spec().moe_of(layer.layer);
         let experts = moe.map_or(0, |moe| moe.experts);
         let named = layer.survivors.iter().flat_map(|s| s.average_of.iter().chain([&s.source]));
         if layer.experts_before != experts || named.max().is_some_and(|e| *e >= experts) {
@@ -145,18 +145,38 @@ fn check_plan(source: &Checkpoint, plan: &Plan) -> Result<Result<String, String>
     }))
 }
 
-fn check_architecture(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, String> {
+fn check_architecture(
+    source: &Checkpoint,
+    pruned: &Checkpoint,
+    plan: Option<&Plan>,
+) -> Result<String, String> {
     let mut expected = source.spec().clone();
-    expected.extra = expected.extra.filter(|extra| extra.policy != ExtraPolicy::Drop);
-    for (layer, got) in expected.layers.iter_mut().zip(&pruned.spec().layers) {
-        if let (moeprune_core::FeedForward::Moe(moe), Some(got)) =
-            (&mut layer.feed_forward, got.moe())
-        {
-            if got.experts > moe.experts {
-                return Err(format!("{} experts became {}", moe.experts, got.experts));
-            }
-            moe.experts = got.experts;
+    let policy = plan.map(|plan| expected.policy_of(plan));
+    let dropped =
+        policy.map_or(pruned.spec().extra.is_none(), |policy| policy == ExtraPolicy::Drop);
+    if dropped {
+        expected.extra = None;
+    }
+    // Of layers that are kept, the number of experts stays.
+    let end = match policy {
+        Some(ExtraPolicy::Keep) => expected.layers.len(),
+        _ => expected.extra_layers().end,
+    };
+    for layer in 0..end {
+        let Some(FeedForward::Moe(moe)) =
+            expected.layer_mut(layer).map(|layer| &mut layer.feed_forward)
+        else {
+            continue;
+        };
+        let Some(got) = pruned.spec().moe_of(layer) else { continue };
+        if got.experts > moe.experts {
+            return Err(format!("{} experts became {}", moe.experts, got.experts));
         }
+        moe.experts = got.experts;
+    }
+    let (is, shall) = (pruned.spec().extra_layers().len(), expected.extra_layers().len());
+    if is != shall {
+        return Err(format!("it has {is} layers behind the decoder's, expected {shall}"));
     }
     if expected == *pruned.spec() {
         Ok(format!("{} layers of width {}", expected.layers.len(), expected.hidden))
@@ -165,13 +185,11 @@ fn check_architecture(source: &Checkpoint, pruned: &Checkpoint) -> Result<String
     }
 }
 
-fn expert_counts(checkpoint: &Checkpoint) -> Vec<usize> {
-    checkpoint.spec().layers.iter().map(|l| l.moe().map_or(0, |moe| moe.experts)).collect()
-}
-
 fn check_config(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, String> {
-    let kept = expert_counts(pruned);
-    match source.config_with_experts(&kept) {
+    let layers = 0..pruned.spec().layers.len();
+    let kept: Vec<usize> =
+        layers.map(|l| pruned.spec().moe_of(l).map_or(0, |moe| moe.experts)).collect();
+    match source.config_of(pruned.spec()) {
         Ok(expected) if expected == pruned.config_text() => Ok(format!("experts kept: {kept:?}")),
         Ok(expected) => {
             let mut lines = expected.lines().zip(pruned.config_text().lines());
@@ -209,9 +227,16 @@ fn check_tensor_set(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, 
         }
         of_experts += usize::from(expert_of(tensor).is_some() || tensor.experts.is_some());
     }
+    let own_files = source.files_of_extra();
+    let moved = |t: &&StoredTensor| own_files.get(&t.name).is_some_and(|file| *file != t.file);
+    if let Some(moved) = pruned.tensors().find(moved) {
+        let (name, file) = (&moved.name, &moved.file);
+        return Err(format!("`{name}` is in {file} and was in {}", own_files[name]));
+    }
     let have: BTreeSet<&str> = pruned.tensors().map(|t| t.name.as_str()).collect();
+    let dropped = |t: &StoredTensor| pruned.spec().extra.is_none() && source.is_extra(t);
     let lost = |t: &&StoredTensor| {
-        expert_of(t).is_none() && !source.is_left_out(t) && !have.contains(t.name.as_str())
+        expert_of(t).is_none() && !dropped(t) && !have.contains(t.name.as_str())
     };
     match source.tensors().find(lost) {
         Some(lost) => Err(format!("`{}` of the source is missing", lost.name)),

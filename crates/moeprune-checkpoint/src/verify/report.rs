@@ -15,7 +15,7 @@ pub struct VerifyReport {
     /// The checks in the order they were made. Checks that make no sense after one that failed
     /// are missing.
     pub checks: Vec<Check>,
-    /// Exact zeros of each Linear of the pruned model, the routers among them.
+    /// Exact zeros of each Linear of the pruned model's decoder, the routers among them.
     pub linears: Vec<LinearZeros>,
     /// Shares of removed and zero weights, if they could be counted.
     pub sparsity: Option<SparsityReport>,
@@ -96,6 +96,11 @@ impl VerifyReport {
         for (item, finding) in items.iter().zip(findings) {
             let weights: u64 = finding.shape.iter().map(|&dim| dim as u64).product();
             let nonzero = weights - finding.zeros.unwrap_or_default();
+            let behind =
+                |id| matches!(id, TensorId::Layer(l, _) if l >= source.spec().layers.len());
+            if item.part().is_some_and(behind) {
+                continue;
+            }
             let stored_twice =
                 source.spec().tied_embeddings && item.part() == Some(TensorId::LmHead);
             if item.part().is_some() && !stored_twice {

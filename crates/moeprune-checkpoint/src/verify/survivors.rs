@@ -76,15 +76,13 @@ pub(super) fn unplanned(
     Ok(origins)
 }
 
-/// Layers with experts: their index, how many experts they have, and how many in the source.
+/// Layers with experts, of the decoder's and behind them: their index, how many experts they have, and how many in the source.
 fn moe_layers<'a>(
     source: &'a Checkpoint,
     pruned: &'a Checkpoint,
 ) -> impl Iterator<Item = (usize, usize, usize)> + 'a {
-    let experts = |of: &Checkpoint, layer: usize| {
-        of.spec().layers.get(layer).and_then(|l| l.moe()).map(|moe| moe.experts)
-    };
-    (0..pruned.spec().layers.len()).filter_map(move |layer| {
+    let experts = |of: &Checkpoint, layer: usize| of.spec().moe_of(layer).map(|moe| moe.experts);
+    (0..pruned.spec().extra_layers().end).filter_map(move |layer| {
         Some((layer, experts(pruned, layer)?, experts(source, layer).unwrap_or(0)))
     })
 }
@@ -97,9 +95,7 @@ fn found(
     hint: Option<&Provenance>,
     may_zero: MayZero,
 ) -> Result<(Vec<Origin>, Option<String>), Error> {
-    let experts = |of: &Checkpoint| {
-        of.spec().layers.get(layer).and_then(|l| l.moe()).map_or(0, |moe| moe.experts)
-    };
+    let experts = |of: &Checkpoint| of.spec().moe_of(layer).map_or(0, |moe| moe.experts);
     let (after, before) = (experts(pruned), experts(source));
     let Some((kept, clusters)) = hint.and_then(|hint| hint.layer(layer)) else {
         return matched(source, pruned, layer);
@@ -116,6 +112,7 @@ fn found(
                 merged.map_or(Origin::Unknown, Origin::of)
             }
             Some(cluster) if cluster.len() > 1 => {
+                let may_zero = may_zero.in_layer(source, layer);
                 let candidate = Candidate { source, pruned, layer, expert, may_zero };
                 candidate.kept_or_average(from, cluster)?
             }

@@ -233,6 +233,7 @@ pub(crate) fn plan_keeping(source: &Checkpoint, kept: &[usize]) -> Plan {
         recipe: Value::Null,
         unstructured: None,
         layers: layers.collect(),
+        extra: None,
     }
 }
 

@@ -38,10 +38,11 @@ fn open(model: &Model, descriptor: &str) -> Result<Checkpoint, Error> {
 fn it_opens_and_counts_what_is_there() {
     let checkpoint = open(&model(), OPAQUE).expect("opens");
     let spec = checkpoint.spec();
-    assert_eq!((spec.layers.len(), spec.extra.map(|extra| extra.count)), (3, Some(1)));
+    let extra = spec.extra.as_ref().map(|extra| extra.layers.len());
+    assert_eq!((spec.layers.len(), extra), (3, Some(0)), "nothing in layer 3 is known");
     let tensors = |layer: usize| match &spec.layers[layer].attention {
         AttentionSpec::Opaque(tensors) => tensors.len(),
-        AttentionSpec::Grouped(_) | AttentionSpec::Latent(_) => 0,
+        _ => 0,
     };
     assert_eq!([tensors(0), tensors(1), tensors(2)], [5, 6, 5]);
     let router = &spec.layers[0].moe().expect("has experts").router;
@@ -62,24 +63,24 @@ fn it_opens_and_counts_what_is_there() {
     let elements = |role: &str| {
         summary.roles.iter().find(|r| r.role == role).map_or(0, |found| found.elements)
     };
-    assert_eq!(elements("other"), 5);
+    assert_eq!((elements("other"), elements("extra")), (0, 5));
     assert_eq!(elements("attention"), 3 * (64 * 64 * 2 + 32 * 64 * 2 + 16) + 64);
     assert_eq!(elements("router"), 3 * (8 * 64 + 8));
 }
 
 #[test]
-fn extra_layers_are_kept_or_dropped() {
-    let extra = "model.layers.3.anything";
-    for (policy, dropped, count) in [("keep", false, 1), ("drop", true, 0)] {
-        let descriptor = OPAQUE.replace("\"keep\"", &format!("\"{policy}\""));
-        let checkpoint = open(&model(), &descriptor).expect("opens");
-        for tensor in checkpoint.tensors() {
-            assert_eq!(checkpoint.is_left_out(tensor), dropped && tensor.name == extra);
-        }
-        let config = checkpoint.config_with_experts(&[4; 3]).expect("rewrites");
+fn a_config_says_whether_extra_layers_are_there() {
+    let checkpoint = open(&model(), OPAQUE).expect("opens");
+    let extra: Vec<&str> = (checkpoint.tensors().filter(|tensor| checkpoint.is_extra(tensor)))
+        .map(|tensor| tensor.name.as_str())
+        .collect();
+    assert_eq!(extra, ["model.layers.3.anything"]);
+    let check = |pruned: &moeprune_core::ModelSpec, count: usize| {
+        let config = checkpoint.config_of(pruned).expect("rewrites");
         assert!(config.contains(&format!("\"num_nextn_predict_layers\": {count},")), "{config}");
-        assert!(config.contains("\"num_local_experts\": 4"), "{config}");
-    }
+    };
+    check(checkpoint.spec(), 1);
+    check(&moeprune_core::ModelSpec { extra: None, ..checkpoint.spec().clone() }, 0);
 }
 
 #[test]
@@ -109,7 +110,7 @@ fn what_does_not_fit_is_refused() {
     check("query = ", matrix, &["given twice"]);
     check("[attention.tensors]\nquery_norm = ", "query_norm = ", &["`matrices` lists", "[16]"]);
     check("kind = \"sigmoid\"", "kind = \"opaque\"", &["unknown field `renormalize`"]);
-    check("policy = \"keep\"", "policy = \"prune\"", &["prune", "`keep` or `drop`"]);
+    check("policy = \"keep\"", "policy = \"halve\"", &["halve", "`keep`", "`drop`"]);
     let last = OPAQUE.find("[extra]").expect("has one");
     check(&OPAQUE[last..], "", &["model.layers.3.anything", "knows no such part"]);
 }

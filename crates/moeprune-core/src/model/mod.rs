@@ -7,6 +7,7 @@
 mod attention;
 mod expert_groups;
 mod experts;
+mod extra;
 mod mlp;
 mod norm;
 mod opaque;
@@ -17,9 +18,14 @@ mod router;
 use serde::Serialize;
 
 pub use self::{
-    attention::{AttentionBiases, AttentionSpec, GroupedAttention, LatentAttention, QueryKeyNorm},
+    attention::{
+        AttentionBiases, AttentionSpec, DeltaProjections, GatedDeltaNet, GroupedAttention,
+        KimiDeltaAttention, LatentAttention, QueryKeyNorm, ShortConvolution,
+    },
     experts::{MoeInput, MoeSpec, SharedSpec},
+    extra::{ExtraLayers, ExtraPolicy},
     mlp::{Activation, MlpSpec},
+    norm::NormWeights,
     opaque::OpaqueTensor,
     part::{LinearShape, Part},
     rotary::{Llama3Scaling, RotaryScaling, RotarySpec, RotaryStyle, YarnScaling},
@@ -41,11 +47,14 @@ pub struct ModelSpec {
     pub max_positions: usize,
     /// Added to the mean square in every RMS norm.
     pub norm_eps: f64,
+    /// How the weights of norms are stored.
+    pub norm_weights: NormWeights,
     /// Whether the head is the embedding.
     pub tied_embeddings: bool,
     /// The decoder layers in order.
     pub layers: Vec<LayerSpec>,
-    /// Layers behind the decoder's, such as those that predict several tokens at once.
+    /// Layers behind the decoder's, such as those that predict several tokens at once; their numbers
+    /// go on from the decoder's last.
     pub extra: Option<ExtraLayers>,
 }
 
@@ -70,27 +79,6 @@ pub enum FeedForward {
     Dense(MlpSpec),
     /// A mixture of experts.
     Moe(MoeSpec),
-}
-
-/// Layers numbered on from the decoder's last (multi-token prediction).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[expect(clippy::exhaustive_structs, reason = "plain data")]
-pub struct ExtraLayers {
-    /// How many.
-    pub count: usize,
-    /// What pruning does with them.
-    pub policy: ExtraPolicy,
-}
-
-/// What pruning does with extra layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum ExtraPolicy {
-    /// Their tensors are copied as they are, byte for byte.
-    Keep,
-    /// Their tensors are left out, and the config says that there are none.
-    Drop,
 }
 
 impl LayerSpec {
@@ -126,7 +114,8 @@ impl LayerSpec {
 }
 
 impl ModelSpec {
-    /// Every part of the model: embedding, final norm and head, then layer by layer.
+    /// Every part of the decoder: embedding, final norm and head, then layer by layer. Those of the
+    /// layers behind it are its [`extra_parts`](Self::extra_parts).
     #[must_use]
     pub fn parts(&self) -> Vec<Part> {
         let mut parts = self.ends();
@@ -149,10 +138,11 @@ impl ModelSpec {
         parts
     }
 
-    /// Every part of a layer in the order of its [`TensorId`]; none if there is no such layer.
+    /// Every part of a layer, of the decoder's or behind them, in the order of its [`TensorId`]; none
+    /// if there is no such layer.
     #[must_use]
     pub fn layer_parts(&self, layer: usize) -> Vec<Part> {
-        let Some(spec) = self.layers.get(layer) else { return Vec::new() };
+        let Some(spec) = self.layer(layer) else { return Vec::new() };
         let mut parts = spec.trunk_parts(layer, self.hidden);
         parts.extend(spec.expert_parts(layer, self.hidden));
         parts.sort_by_key(|part| part.id);
@@ -165,7 +155,7 @@ impl ModelSpec {
         let TensorId::Layer(layer, _) = id else {
             return self.ends().into_iter().find(|part| part.id == id);
         };
-        let spec = self.layers.get(layer)?;
+        let spec = self.layer(layer)?;
         let parts = match (id.expert(), spec.moe()) {
             (Some(e), Some(moe)) if e < moe.experts => moe.expert_parts(layer, self.hidden, e),
             (Some(_), _) => return None,

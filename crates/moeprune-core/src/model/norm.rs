@@ -1,7 +1,22 @@
 //! The norms of a decoder layer's default block.
 
+use serde::Serialize;
+
 use super::Part;
 use crate::LayerTensor;
+
+/// How the weights of a model's norms are stored: those of layers, of queries and keys, and the last.
+/// Norms within a kind of attention that are not of queries and keys are always plain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "a new kind must be answered for everywhere")]
+pub enum NormWeights {
+    /// As what they multiply by.
+    #[default]
+    Plain,
+    /// As what they multiply by, less one (Qwen3-Next, Gemma).
+    MinusOne,
+}
 
 /// The norm before attention and the one before the feed-forward block, each `[hidden]`.
 pub(super) fn parts(layer: usize, hidden: usize) -> Vec<Part> {

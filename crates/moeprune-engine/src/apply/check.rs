@@ -8,7 +8,7 @@ use moeprune_core::{
 
 use crate::{
     Error, Model,
-    plan::{PLAN_FORMAT, check_clusters, check_survivors},
+    plan::{PLAN_FORMAT, check_clusters, check_extra, check_survivors},
 };
 
 /// Refuses a plan that is not for this model or was edited into nonsense.
@@ -26,6 +26,7 @@ pub(super) fn check_plan(model: &dyn Model, plan: &Plan) -> Result<(), Error> {
         ));
     }
     check_layers(model.spec(), plan)?;
+    check_extra(model.spec(), plan).map_err(Error::Plan)?;
     check_ratios(model.spec(), plan)
 }
 
@@ -35,7 +36,7 @@ fn check_layers(spec: &ModelSpec, plan: &Plan) -> Result<(), Error> {
     let mut last = None;
     for layer in &plan.layers {
         let l = layer.layer;
-        let Some(moe) = spec.layers.get(l).and_then(|s| s.moe()) else {
+        let Some(moe) = spec.moe_of(l) else {
             return bad(format!("layer {l} does not exist or has no experts"));
         };
         if last.is_some_and(|last| last >= l) {

@@ -24,13 +24,14 @@ pub struct KeptExperts<'a> {
 }
 
 impl<'a> KeptExperts<'a> {
-    /// The model after the expert stage of a plan that leaves nothing open.
+    /// The model after the expert stage of a plan that leaves nothing open, without the layers behind the
+    /// decoder's if the plan drops them.
     #[must_use]
     pub fn new(source: &'a dyn Model, plan: &'a Plan) -> Self {
         Self {
             source,
             weights: Finite(source),
-            spec: source.spec().without_experts(&plan.layers),
+            spec: source.spec().after(plan),
             layers: plan.layers.iter().map(|layer| (layer.layer, layer)).collect(),
         }
     }

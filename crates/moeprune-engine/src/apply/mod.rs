@@ -28,6 +28,8 @@ mod writing;
 pub use kept_experts::KeptExperts;
 pub use unwritten::UnwrittenModel;
 
+use std::ops::ControlFlow;
+
 use check::check_plan;
 use layer::{PruneTask, PrunedLayer};
 use layer_job::LayerJob;
@@ -35,13 +37,11 @@ use statistics::Statistics;
 use work::work_of;
 use writing::Output;
 
-use moeprune_core::{
-    CorpusTag, ExtraPolicy, Observation, Plan, SameModel, Sparsity, StatisticsSource,
-};
+use moeprune_core::{CorpusTag, Observation, Plan, SameModel, Sparsity, StatisticsSource};
 
 use crate::{
     Error, Job, Model, Progress, Run, StageClock, WrittenLayer,
-    plan::{choose_survivors_in, stored_otherwise},
+    plan::{choose_survivors_in, note_of_kept, stored_otherwise},
     session::{Pass, Record, RunIdentity},
     walk::{Resumed, Walker},
 };
@@ -149,7 +149,11 @@ pub(crate) fn apply_plan(
         }
     };
     if !walker.session.outside_written() {
-        output.copy_outside_layers()?;
+        let progress = &*walker.progress;
+        output.copy_outside_layers(&mut |_| match progress.should_stop() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        })?;
         output.sync()?;
         walker.session.record(Record::OutsideWritten)?;
     }
@@ -222,13 +226,8 @@ fn note_storage(
             progress.note(&stored_otherwise(what));
         }
     }
-    let extra = model.spec().extra;
-    if let Some(extra) = extra.filter(|extra| extra.policy == ExtraPolicy::Keep) {
-        progress.note(&format!(
-            "note: the {} layers behind the decoder's are copied with all their experts; an engine \
-             that builds them with as many as the config now says cannot load them",
-            extra.count
-        ));
+    if let Some(note) = note_of_kept(model.spec(), plan) {
+        progress.note(&note);
     }
     Ok(())
 }

@@ -37,9 +37,7 @@ impl<'o> Output<'o> {
     ) -> Result<Self, Error> {
         let Run { origin, output: directory, session, .. } = run;
         let origin = *origin;
-        let experts: Vec<usize> =
-            kept.spec().layers.iter().map(|l| l.moe().map_or(0, |m| m.experts)).collect();
-        let config = origin.config_with_experts(&experts)?;
+        let config = origin.config_of(kept.spec())?;
         let layout = origin.output_layout(kept.spec(), &|layer, e| kept.index_of(layer, e))?;
         for (path, why) in directory.copy_auxiliary(origin)?.left_out {
             progress.note(&format!("not copied: {} ({why})", path.display()));
@@ -49,6 +47,9 @@ impl<'o> Output<'o> {
         directory.check_room(writer.planned_bytes())?;
         if session.outside_written() {
             writer.mark_written(None)?;
+            for layer in kept.spec().extra_layers() {
+                writer.mark_written(Some(layer))?;
+            }
         }
         for layer in 0..session.written()?.len() {
             writer.mark_written(Some(layer))?;
@@ -61,9 +62,15 @@ impl<'o> Output<'o> {
         self.writer.layout().of(Some(layer)).map(|tensor| tensor.source_bytes).sum()
     }
 
-    /// Copies embeddings, final norm, head, and tensors that play no known part.
-    pub(super) fn copy_outside_layers(&mut self) -> Result<(), Error> {
-        Ok(self.writer.copy_outside_layers(self.origin)?)
+    /// Copies what is outside of the decoder's layers: embeddings, final norm, head, tensors that play
+    /// no known part, and the layers behind, without the experts that go.
+    pub(super) fn copy_outside_layers(
+        &mut self,
+        watch: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.writer.copy_outside_layers(self.origin)?;
+        let layers = self.kept.spec().extra_layers();
+        layers.into_iter().try_for_each(|layer| self.copy_layer(layer, watch))
     }
 
     /// Writes a layer whose weights stay as they are. What its experts' going does not touch is

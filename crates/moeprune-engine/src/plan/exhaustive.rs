@@ -304,6 +304,7 @@ mod tests {
             recipe: serde_json::Value::Null,
             unstructured: None,
             layers,
+            extra: None,
         }
     }
 

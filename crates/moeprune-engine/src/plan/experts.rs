@@ -1,6 +1,6 @@
 //! The expert stage: which experts of each layer go, decided in the way that a pipeline holds.
 
-use moeprune_core::{LayerBehaviour, LayerPlan, Observation};
+use moeprune_core::{LayerBehaviour, LayerPlan, ModelSpec, Observation, SurvivorReason};
 use moeprune_model::check_runnable;
 
 use super::{
@@ -9,10 +9,10 @@ use super::{
     exhaustive::drop_least_missed,
     expert_layers::{ExpertLayers, Protected},
     grouping::group,
-    ranking::rank,
+    ranking::{rank, without},
     routers,
 };
-use crate::{Calibration, Error, ExpertRequest, ExpertStage, Job, Remedy};
+use crate::{Calibration, Error, ExpertRequest, ExpertStage, Job, KeepList, Remedy};
 
 /// What a plan is made from, beside the model: what the expert stage needs
 /// ([`ExpertStage::needs`]) must be there.
@@ -50,6 +50,11 @@ impl ExpertStage {
             Self::Grouped(grouped) => with_layers(self, job, request, inputs, |job, layers| {
                 group(job.model, layers, grouped, job.progress)
             }),
+            Self::Listed(Some(list)) => listed(list, job.model.spec()),
+            Self::Listed(None) => Err(Error::refused(
+                "a list says which experts stay, and there is none",
+                Remedy::KeepList,
+            )),
             Self::Searched { .. } => match inputs.calibration {
                 Some(_) if groups_of(job.model.spec()).is_some() => Err(Error::Request(
                     "trying all subsets is not implemented for routers that select groups of \
@@ -68,6 +73,15 @@ impl ExpertStage {
             },
         }
     }
+}
+
+/// The plans of the layers of which a list keeps some experts.
+pub(super) fn listed(list: &KeepList, spec: &ModelSpec) -> Result<Vec<LayerPlan>, Error> {
+    let plan = |(layer, dropped): (usize, Vec<usize>)| {
+        let experts = spec.moe_of(layer).map_or(0, |moe| moe.experts);
+        without(layer, experts, dropped, |_| SurvivorReason::Listed)
+    };
+    Ok(list.dropped(spec)?.into_iter().map(plan).collect())
 }
 
 /// Decides by what the layers' experts do, as far as it was observed.

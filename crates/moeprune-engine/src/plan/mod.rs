@@ -5,12 +5,14 @@ mod budget;
 mod exhaustive;
 mod expert_layers;
 mod experts;
+mod extra;
 mod grouping;
 mod ranking;
 mod survivors;
 
 pub use budget::expert_budget;
 pub use experts::PlanInputs;
+pub(crate) use extra::{check_plan as check_extra, note_of_kept};
 pub use survivors::Router;
 pub(crate) use survivors::{check_clusters, check_survivors, choose_survivors_in};
 
@@ -34,6 +36,9 @@ impl Job<'_> {
     /// Decides which experts go and how sparse the rest becomes. A pure function of its arguments:
     /// the same model, observation, request and stages give the same plan.
     ///
+    /// Layers behind the decoder's lose experts by router distance, until they have as many as the
+    /// decoder's layer that keeps most ([`PruneRequest::extra`]).
+    ///
     /// Reads headers and routers, and nothing else unless the expert stage runs the model. Where choosing a cluster's survivor takes reading
     /// experts ([`ExpertSelector::reads_experts`](moeprune_core::ExpertSelector::reads_experts): by
     /// default where a cluster has three or more), the layer's survivors are left open, for
@@ -56,8 +61,15 @@ impl Job<'_> {
         let Job { model, pipeline, .. } = *self;
         note_storage(model, inputs.observation, self.progress)?;
         let begun = Begun::new(model, inputs.observation, request, pipeline)?;
-        let layers = pipeline.experts.plan(self, &request.experts, inputs)?;
+        let mut layers = pipeline.experts.plan(self, &request.experts, inputs)?;
+        let extra = extra::policy(model.spec(), request.extra);
+        if let Some(policy) = extra {
+            layers.extend(extra::plan(model, &layers, policy)?);
+            layers.sort_by_key(|layer| layer.layer);
+        }
         let mut plan = begun.finish(layers, inputs.observation, request, pipeline)?;
+        plan.extra = extra;
+        extra::check_made(model.spec(), &plan)?;
         if let Some(calibration) = inputs.calibration
             && pipeline.experts.needs().calibration
         {
@@ -108,6 +120,7 @@ impl<'a> Begun<'a> {
             recipe: request.recipe.clone(),
             unstructured,
             layers,
+            extra: None,
         })
     }
 }
@@ -145,9 +158,17 @@ pub fn check_request(
     request: &PruneRequest,
     pipeline: &Pipeline,
 ) -> Result<(), Error> {
+    let policy = extra::policy(spec, request.extra);
+    if let ExpertStage::Listed(list) = &pipeline.experts {
+        let layers = list.as_ref().map_or(Ok(Vec::new()), |list| experts::listed(list, spec))?;
+        return unstructured_stage(spec, &layers, request, pipeline).map(|_| ());
+    }
     let Some(budget) = expert_budget(spec, &request.experts)? else {
         return ratio_left(request, pipeline, ParameterCounts::of(spec).linears, 0).map(|_| ());
     };
+    if let ExpertBudget::Uniform { keep } = budget {
+        extra::check_loadable(spec, policy, keep)?;
+    }
     let experts: Vec<usize> =
         spec.layers.iter().filter_map(|l| l.moe()).map(|m| m.experts).collect();
     budget.check(&experts).map_err(Error::stage("expert budget", None))?;

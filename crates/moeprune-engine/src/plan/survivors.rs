@@ -160,7 +160,7 @@ pub(crate) fn check_survivors(plan: &LayerPlan) -> Result<(), String> {
 /// The router weight of a layer.
 #[derive(Debug)]
 pub struct Router {
-    /// Decoder layer.
+    /// Which layer, of the decoder's or behind them.
     pub layer: usize,
     experts: usize,
     hidden: usize,
@@ -179,7 +179,7 @@ impl Router {
             .map_err(Error::stage("reading the router", layer))?;
         Ok(Self {
             layer,
-            experts: spec.layers[layer].moe().map_or(0, |moe| moe.experts),
+            experts: spec.moe_of(layer).map_or(0, |moe| moe.experts),
             hidden: spec.hidden,
             values: tensor.to_f32()?,
         })

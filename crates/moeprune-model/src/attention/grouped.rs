@@ -1,6 +1,7 @@
 //! Grouped-query attention.
 
 use candle_core::Tensor;
+use candle_nn::ops::sigmoid;
 use moeprune_core::{
     AttentionProjection, GroupedAttention, LayerTensor, LinearId, ModelSpec, QueryKeyNorm, TensorId,
 };
@@ -11,6 +12,7 @@ use crate::{
     cache::SequenceCache,
     linear::{Linear, Weights},
     norm::RmsNorm,
+    ops::wide,
     rotary::Rotary,
 };
 
@@ -24,6 +26,8 @@ pub(crate) struct Grouped {
     /// Of queries and of keys, over rows of their widths.
     norms: Option<(RmsNorm, RmsNorm)>,
     clip: Option<f64>,
+    /// Whether a gate of its output follows each head of the queries.
+    output_gate: bool,
 }
 
 impl Grouped {
@@ -37,9 +41,9 @@ impl Grouped {
         let heads = heads(shape)?;
         let id = |p| TensorId::linear(layer, LinearId::Attention(p));
         let (query, kv) = (heads.query_width(), heads.key_width());
-        let fused = [(id(Query), query), (id(Key), kv), (id(Value), kv)];
+        let fused = [(id(Query), shape.query_rows()), (id(Key), kv), (id(Value), kv)];
         let norm = |tensor: LayerTensor, width: usize| {
-            RmsNorm::load(weights, TensorId::Layer(layer, tensor), width, spec.norm_eps)
+            RmsNorm::of_model(weights, TensorId::Layer(layer, tensor), width, spec)
         };
         let norms = match shape.norm {
             None => None,
@@ -64,12 +68,15 @@ impl Grouped {
             rotary: Rotary::new(shape.rotary.as_ref()),
             norms,
             clip: shape.clip,
+            output_gate: shape.output_gate,
         })
     }
 
     pub(super) fn stored(&self, linear: LinearId) -> Result<Option<Tensor>, Error> {
         let LinearId::Attention(projection) = linear else { return Ok(None) };
-        let (query, kv) = (self.heads.query_width(), self.heads.key_width());
+        let kv = self.heads.key_width();
+        let gates = usize::from(self.output_gate) * self.heads.query_width();
+        let query = self.heads.query_width() + gates;
         match projection {
             AttentionProjection::Query => self.query_key_value.stored_rows(0..query),
             AttentionProjection::Key => self.query_key_value.stored_rows(query..query + kv),
@@ -88,10 +95,29 @@ impl Grouped {
         sink: &mut dyn ActivationSink,
     ) -> Result<Tensor, Error> {
         sink.linear_input(LinearId::Attention(AttentionProjection::Query), x)?;
-        let qkv = self.normed(self.query_key_value.forward(x)?)?;
-        let mixed = causal::attend(self.heads, &qkv, lens, caches, &self.rotary)?;
+        let (qkv, gates) = self.without_gates(self.query_key_value.forward(x)?)?;
+        let qkv = self.normed(qkv)?;
+        let mut mixed = causal::attend(self.heads, &qkv, lens, caches, &self.rotary)?;
+        if let Some(gates) = gates {
+            mixed = (mixed * gates)?;
+        }
         sink.linear_input(LinearId::Attention(AttentionProjection::Output), &mixed)?;
         self.output.forward(&mixed)
+    }
+
+    /// Queries, keys and values, and what the output is multiplied by if there are gates.
+    fn without_gates(&self, projected: Tensor) -> Result<(Tensor, Option<Tensor>), Error> {
+        if !self.output_gate {
+            return Ok((projected, None));
+        }
+        let (query, dim) = (self.heads.query_width(), self.heads.dim);
+        let heads = projected.narrow(1, 0, 2 * query)?.contiguous()?;
+        let heads = heads.reshape(((), query / dim, 2 * dim))?;
+        let queries = heads.narrow(2, 0, dim)?.contiguous()?.flatten_from(1)?;
+        let gates = heads.narrow(2, dim, dim)?.contiguous()?.flatten_from(1)?;
+        let gates = sigmoid(&gates.to_dtype(wide(gates.dtype()))?)?.to_dtype(gates.dtype())?;
+        let keys_and_values = projected.narrow(1, 2 * query, 2 * self.heads.key_width())?;
+        Ok((Tensor::cat(&[&queries, &keys_and_values], 1)?, Some(gates)))
     }
 
     /// Norms of queries and keys, and limits of all three.

@@ -1,18 +1,26 @@
-//! Attention, causal: one file per kind of how queries, keys and values come about, and one way from
-//! there on (`causal`).
+//! Attention, causal: one file per kind. Where queries look at keys, there is one way from there on
+//! (`causal`); where a state takes the place of keys and values, too (`delta_rule`).
 
 use candle_core::Tensor;
 use moeprune_core::{AttentionSpec, LinearId, ModelSpec};
 
-use self::{grouped::Grouped, latent::Latent};
+use self::{
+    gated_delta::GatedDelta, grouped::Grouped, kimi_delta::KimiDelta, latent::Latent,
+    short_convolution::ShortConvolution,
+};
 use crate::{ActivationSink, Error, cache::SequenceCache, linear::Weights, runnable};
 
 mod causal;
+mod convolution;
+mod delta_rule;
 mod device;
+mod gated_delta;
 mod grouped;
 mod heads;
 mod host;
+mod kimi_delta;
 mod latent;
+mod short_convolution;
 
 pub use device::DEVICE_QUERIES;
 
@@ -21,6 +29,9 @@ pub use device::DEVICE_QUERIES;
 pub(crate) enum Attention {
     Grouped(Box<Grouped>),
     Latent(Box<Latent>),
+    GatedDelta(Box<GatedDelta>),
+    KimiDelta(Box<KimiDelta>),
+    ShortConvolution(Box<ShortConvolution>),
 }
 
 impl Attention {
@@ -39,6 +50,16 @@ impl Attention {
             AttentionSpec::Latent(shape) => {
                 Ok(Self::Latent(Box::new(Latent::load(weights, layer, spec.hidden, shape)?)))
             }
+            AttentionSpec::GatedDelta(shape) => {
+                Ok(Self::GatedDelta(Box::new(GatedDelta::load(weights, layer, spec, shape)?)))
+            }
+            AttentionSpec::KimiDelta(shape) => {
+                Ok(Self::KimiDelta(Box::new(KimiDelta::load(weights, layer, spec, shape)?)))
+            }
+            AttentionSpec::ShortConvolution(shape) => {
+                let loaded = ShortConvolution::load(weights, layer, spec.hidden, shape)?;
+                Ok(Self::ShortConvolution(Box::new(loaded)))
+            }
             AttentionSpec::Opaque(_) => Err(runnable::opaque_attention(layer)),
         }
     }
@@ -49,6 +70,9 @@ impl Attention {
         match self {
             Self::Grouped(grouped) => grouped.stored(linear),
             Self::Latent(latent) => latent.stored(linear),
+            Self::GatedDelta(delta) => delta.stored(linear),
+            Self::KimiDelta(delta) => delta.stored(linear),
+            Self::ShortConvolution(convolution) => convolution.stored(linear),
         }
     }
 
@@ -64,6 +88,9 @@ impl Attention {
         match self {
             Self::Grouped(grouped) => grouped.forward(x, lens, caches, sink),
             Self::Latent(latent) => latent.forward(x, lens, caches, sink),
+            Self::GatedDelta(delta) => delta.forward(x, lens, caches, sink),
+            Self::KimiDelta(delta) => delta.forward(x, lens, caches, sink),
+            Self::ShortConvolution(convolution) => convolution.forward(x, lens, caches, sink),
         }
     }
 }

@@ -74,7 +74,7 @@ fn specifications_that_make_no_sense() {
     fn attention(spec: &mut ModelSpec) -> &mut GroupedAttention {
         match &mut spec.layers[0].attention {
             AttentionSpec::Grouped(attention) => attention,
-            AttentionSpec::Latent(_) | AttentionSpec::Opaque(_) => unreachable!(),
+            _ => unreachable!(),
         }
     }
     check(&|spec| attention(spec).kv_heads = 3, "must be a multiple");

@@ -28,7 +28,8 @@ pub struct Coverage {
     pub worst: f64,
 }
 
-/// How much of each domain a plan keeps. Nothing of layers whose experts all stay.
+/// How much of each domain a plan keeps. Nothing of layers whose experts all stay, nor of those behind
+/// the decoder's, which no text goes through.
 ///
 /// # Errors
 /// If a domain is of a model with other experts.
@@ -39,7 +40,9 @@ pub fn coverage(plan: &Plan, domains: &[Domain]) -> Result<Vec<Coverage>, Error>
 
 fn of_domain(plan: &Plan, domain: &Domain, total: f64) -> Result<Coverage, Error> {
     let mut shares = Vec::with_capacity(plan.layers.len());
-    for layer in &plan.layers {
+    let observed = domain.observation.layers.len();
+    let is_run = |layer: &&LayerPlan| plan.extra.is_none() || layer.layer < observed;
+    for layer in plan.layers.iter().filter(is_run) {
         let seen = domain.observation.layers.get(layer.layer).and_then(|l| l.routing.as_ref());
         let routing = seen.filter(|routing| routing.experts() == layer.experts_before);
         let Some(RoutingSums { gate_sums, gated_output_norms, .. }) = routing else {

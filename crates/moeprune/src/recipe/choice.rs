@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use moeprune_core::ExtraPolicy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -70,5 +71,23 @@ choice! {
     Statistics {
         Sequential, "sequential", "Inputs that went through the pruned layers before";
         Stored, "stored", "An observation of the unpruned model";
+    }
+}
+choice! {
+    /// What becomes of layers behind the decoder's (multi-token prediction).
+    Mtp {
+        Prune, "prune", "They lose experts until they have as many as the decoder's layers, by router distance";
+        Keep, "keep", "They are copied as they are; refused where engines could not load that";
+        Drop, "drop", "They are left out, and the config says that there are none";
+    }
+}
+
+impl From<Mtp> for ExtraPolicy {
+    fn from(mtp: Mtp) -> Self {
+        match mtp {
+            Mtp::Prune => Self::Prune,
+            Mtp::Keep => Self::Keep,
+            Mtp::Drop => Self::Drop,
+        }
     }
 }

@@ -5,7 +5,7 @@ pub(crate) mod keys;
 mod pattern;
 mod stage_choice;
 
-pub use choice::{Budget, Choice, Domains, IdleExperts, RowRounding, Statistics};
+pub use choice::{Budget, Choice, Domains, IdleExperts, Mtp, RowRounding, Statistics};
 pub use pattern::Pattern;
 pub use stage_choice::{Parameter, StageChoice};
 
@@ -71,7 +71,7 @@ pub struct ExpertRecipe {
     /// How the removed experts are spread over the layers.
     pub budget: Budget,
     /// How it is decided which experts go: [`CLUSTERS`] groups alike experts and keeps one of each
-    /// group; [`EXHAUSTIVE`] tries all subsets; any other name is that of a saliency, by which
+    /// group; [`EXHAUSTIVE`] tries all subsets; [`KEEP_LIST`] says that a list names those that stay; any other name is that of a saliency, by which
     /// experts are ranked.
     pub criterion: StageChoice,
     /// What makes two experts alike, for `stun`.
@@ -84,6 +84,9 @@ pub struct ExpertRecipe {
     pub protect_super_experts: bool,
     /// How several observations are weighed.
     pub domains: Domains,
+    /// What becomes of layers behind the decoder's. Left out: what their family says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtp: Option<Mtp>,
 }
 
 /// The criterion that clusters experts by behaviour, as STUN does.
@@ -91,6 +94,9 @@ pub const CLUSTERS: &str = "stun";
 
 /// The criterion that runs a layer without each subset of its experts.
 pub const EXHAUSTIVE: &str = "exhaustive";
+
+/// The criterion that keeps the experts which a list names.
+pub const KEEP_LIST: &str = "keep-list";
 
 /// Subsets of a layer's experts that [`EXHAUSTIVE`] tries at most, unless the recipe says otherwise.
 pub(crate) const MOST_SUBSETS: i64 = 1000;
@@ -222,9 +228,12 @@ impl Recipe {
         let mut table: toml::Table = toml::from_str(ARCTIC).map_err(bad)?;
         let given: toml::Table = toml::from_str(text).map_err(bad)?;
         let mut known = table.clone();
-        if let Some(toml::Value::Table(weights)) = known.get_mut("weights") {
-            // The one key that has no default.
-            weights.insert("ratio".into(), 0.5.into());
+        // The keys that have no default.
+        for (table, key, value) in [("weights", "ratio", 0.5.into()), ("experts", "mtp", "".into())]
+        {
+            if let Some(toml::Value::Table(table)) = known.get_mut(table) {
+                table.insert(key.into(), value);
+            }
         }
         keys::check(&given, &known, "").map_err(Error::Recipe)?;
         override_table(&mut table, given);
@@ -238,6 +247,15 @@ impl Recipe {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
         Self::from_toml(&text).map_err(|e| Error::Recipe(format!("{}: {e}", path.display())))
+    }
+
+    /// Has the recipe remove the experts that a list does not name, and nothing else unless a total is
+    /// given.
+    pub(crate) fn keep_listed(&mut self, share: Sparsity, total: Option<Sparsity>) {
+        self.experts.criterion = StageChoice::new(KEEP_LIST);
+        self.experts.sparsity = share;
+        self.sparsity = total.unwrap_or(share);
+        self.weights.ratio = None;
     }
 
     /// Whether the unstructured stage is asked for: not when the total is the expert stage's own
@@ -263,6 +281,7 @@ impl Recipe {
         Ok(PruneRequest {
             total: self.sparsity,
             experts: self.experts.request(),
+            extra: self.experts.mtp.map(Into::into),
             weights: match self.weights.ratio {
                 _ if !self.prunes_weights() => WeightTarget::Nothing,
                 Some(ratio) => WeightTarget::Ratio(ratio),

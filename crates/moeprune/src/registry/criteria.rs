@@ -3,7 +3,9 @@
 use super::{Registry, StageInfo};
 use crate::{
     Error, ExpertStage, Recipe,
-    recipe::{CLUSTERS, EXHAUSTIVE, MOST_SUBSETS, Parameter, StageChoice, keys::unknown},
+    recipe::{
+        CLUSTERS, EXHAUSTIVE, KEEP_LIST, MOST_SUBSETS, Parameter, StageChoice, keys::unknown,
+    },
 };
 
 /// A way of choosing experts under a name.
@@ -16,7 +18,7 @@ pub(super) struct Criterion {
 }
 
 /// All of them.
-pub(super) const CRITERIA: [Criterion; 2] = [
+pub(super) const CRITERIA: [Criterion; 3] = [
     Criterion {
         name: CLUSTERS,
         about: "groups alike experts and keeps one of each group",
@@ -34,6 +36,12 @@ pub(super) const CRITERIA: [Criterion; 2] = [
             };
             Ok(ExpertStage::Searched { most_subsets: u64::try_from(most).unwrap_or(0) })
         },
+    },
+    Criterion {
+        name: KEEP_LIST,
+        about: "keeps the experts that a list names (--keep FILE)",
+        parameters: &[],
+        make: |_, _| Ok(ExpertStage::Listed(None)),
     },
 ];
 

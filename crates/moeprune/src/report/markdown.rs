@@ -72,7 +72,8 @@ fn write_layers(report: &Report, text: &mut String) -> fmt::Result {
         "## Layers\n\n| layer | experts | kept | of them averages | unstructured ratio | achieved |\n\
          |---|---|---|---|---|---|"
     )?;
-    for layer in &report.layers {
+    let extra = report.extra.iter().flat_map(|extra| &extra.layers);
+    for layer in report.layers.iter().chain(extra) {
         writeln!(
             text,
             "| {} | {} | {} | {} | {} | {} |",

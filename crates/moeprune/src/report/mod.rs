@@ -1,9 +1,11 @@
 //! What a run did, for people and for machines.
 
+mod extra;
 mod markdown;
 mod search;
 mod serving;
 
+pub use extra::ExtraReport;
 pub use search::{Candidate, SearchReport};
 
 use std::path::Path;
@@ -37,6 +39,9 @@ pub struct Report {
     pub bytes: BytesReport,
     /// One entry a decoder layer.
     pub layers: Vec<LayerReport>,
+    /// What became of the layers behind the decoder's, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extra: Option<ExtraReport>,
     /// Survivors that were tied with another of their cluster; the tie-break chose.
     pub ties: usize,
     /// Experts that no calibration token reached, as source indices.
@@ -120,7 +125,7 @@ pub struct BytesReport {
     pub after: u64,
 }
 
-/// One decoder layer.
+/// One layer, of the decoder's or behind them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[expect(clippy::exhaustive_structs, reason = "a file format")]
 pub struct LayerReport {
@@ -160,7 +165,7 @@ impl LayerReport {
         ratio: Option<Sparsity>,
         zeros: LayerZeros,
     ) -> Self {
-        let experts = spec.layers[layer].moe().map_or(0, |moe| moe.experts);
+        let experts = spec.moe_of(layer).map_or(0, |moe| moe.experts);
         let decided = plan.layers.iter().find(|l| l.layer == layer);
         let (kept, clusters): (Vec<usize>, Vec<Vec<usize>>) = match decided {
             Some(plan) => (
@@ -179,7 +184,7 @@ impl LayerReport {
         Self {
             index: layer,
             experts_before: experts,
-            achieved: (removed + zeros.linears) as f64 / all as f64,
+            achieved: (removed + zeros.linears) as f64 / all.max(1) as f64,
             merged: decided
                 .iter()
                 .flat_map(|plan| &plan.survivors)
@@ -222,6 +227,10 @@ impl Report {
         let tied = |s: &&Survivor| {
             matches!(s.reason, SurvivorReason::MoreTokens | SurvivorReason::LowestIndex)
         };
+        let of_decoder = plan.layers.iter().filter(|l| l.layer < spec.layers.len());
+        let extra = ExtraReport::new(spec, plan);
+        let mut serving = serving::sentences(&layers, plan, bytes);
+        serving.extend(extra.as_ref().map(ExtraReport::sentence));
         Self {
             format: 1,
             tool: plan.tool.clone(),
@@ -240,7 +249,7 @@ impl Report {
                 achieved: achieved(spec, plan, &zeros),
             },
             bytes,
-            ties: plan.layers.iter().flat_map(|l| &l.survivors).filter(tied).count(),
+            ties: of_decoder.flat_map(|l| &l.survivors).filter(tied).count(),
             idle_experts,
             weights_changed: plan.unstructured.as_ref().is_some_and(|asked| asked.reconstructs),
             scored_linears: written.iter().map(|layer| layer.scored).sum(),
@@ -251,8 +260,9 @@ impl Report {
             observation_sha256: plan.observation_sha256.clone(),
             promises: plan.unstructured.as_ref().and_then(|_| plan.promises()),
             recipe: recipe.clone(),
-            serving: serving::sentences(&layers, plan, bytes),
+            serving,
             layers,
+            extra,
         }
     }
 

@@ -76,10 +76,18 @@ impl Container for Safetensors {
 
     fn plan(&self, request: WeightRequest) -> Result<PlannedWeights, Error> {
         let groups = request.groups()?;
-        let count = groups.len();
-        let file = |(i, group)| planned_file(group, i, count);
+        let count = groups.iter().filter(|group| group.name.is_none()).count();
+        let is_whole = groups.len() == 1;
+        let file = |(i, group): (usize, Group)| {
+            let name = match &group.name {
+                _ if is_whole => SINGLE_FILE.to_owned(),
+                Some(own) => own.clone(),
+                None => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
+            };
+            planned_file(group, name)
+        };
         let files = groups.into_iter().enumerate().map(file).collect::<Result<Vec<_>, _>>()?;
-        let index = (count > 1).then(|| planned_index(&files));
+        let index = (!is_whole).then(|| planned_index(&files));
         Ok(PlannedWeights { files, index })
     }
 }
@@ -113,13 +121,9 @@ fn check_names(contents: &Contents) -> Result<(), Error> {
     Ok(())
 }
 
-fn planned_file(group: Group, i: usize, count: usize) -> Result<PlannedFile, Error> {
-    let name = match count {
-        1 => SINGLE_FILE.to_owned(),
-        _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
-    };
+fn planned_file(group: Group, name: String) -> Result<PlannedFile, Error> {
     let data_bytes = group.end();
-    let Group { tensors, mut ranges } = group;
+    let Group { tensors, mut ranges, .. } = group;
     let header = header_bytes(&tensors).map_err(|reason| Error::Order { reason })?;
     let data_start = header.len() as u64;
     for range in &mut ranges {

@@ -30,6 +30,8 @@ pub(crate) struct GroupedForm {
     normed: Option<Key<bool>>,
     /// What queries, keys and values are limited to.
     clip: Option<Key<f64>>,
+    /// Whether the query matrix makes gates of the output too; absent: it does not.
+    output_gate: Option<Key<bool>>,
     tensors: Names,
 }
 
@@ -155,6 +157,7 @@ impl GroupedForm {
             Some(key) => key.optional(config)?,
             None => None,
         };
+        let output_gate = self.output_gate.as_ref().map_or(Ok(false), |key| key.needed(config))?;
         let windows = match &self.window {
             Some(window) => window.read(model)?,
             None => vec![None; model.layers],
@@ -168,6 +171,7 @@ impl GroupedForm {
             biases,
             norm,
             clip,
+            output_gate,
         };
         Ok(windows.into_iter().map(of_layer).collect())
     }

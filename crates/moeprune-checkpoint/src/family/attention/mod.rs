@@ -1,8 +1,12 @@
 //! `[attention]`
 
+mod by_layer;
+mod gated_delta;
 mod grouped;
+mod kimi_delta;
 mod latent;
 mod opaque;
+mod short_convolution;
 mod window;
 
 use moeprune_core::{AttentionSpec, LayerTensor, TensorId};
@@ -10,7 +14,11 @@ use serde::Deserialize;
 
 pub(crate) use self::opaque::opaque_tensor;
 pub(super) use self::opaque::part_name;
-use self::{grouped::GroupedForm, latent::LatentForm, opaque::OpaqueForm};
+use self::{
+    by_layer::ByLayerForm, gated_delta::GatedDeltaForm, grouped::GroupedForm,
+    kimi_delta::KimiDeltaForm, latent::LatentForm, opaque::OpaqueForm,
+    short_convolution::ShortConvolutionForm,
+};
 use super::{
     Slots,
     key::Key,
@@ -24,7 +32,11 @@ use crate::{Error, config::Config, named_tensors::NamedTensors};
 pub(crate) enum AttentionForm {
     Grouped(Box<GroupedForm>),
     Latent(Box<LatentForm>),
+    GatedDelta(Box<GatedDeltaForm>),
+    KimiDelta(Box<KimiDeltaForm>),
+    ShortConvolution(Box<ShortConvolutionForm>),
     Opaque(OpaqueForm),
+    ByLayer(ByLayerForm),
 }
 
 /// What a model's attention is read from.
@@ -38,6 +50,17 @@ pub(crate) struct Model<'a> {
     pub(crate) hidden: usize,
     /// Longest sequence.
     pub(crate) max_positions: usize,
+    /// Which layers have the kind that is read; `None`: all.
+    pub(crate) chosen: Option<&'a [bool]>,
+}
+
+impl Model<'_> {
+    /// The layers that have the kind that is read.
+    fn chosen_layers(self) -> impl Iterator<Item = usize> {
+        let is_chosen =
+            move |layer: &usize| self.chosen.is_none_or(|chosen| chosen.get(*layer) == Some(&true));
+        (0..self.layers).filter(is_chosen)
+    }
 }
 
 impl AttentionForm {
@@ -46,6 +69,10 @@ impl AttentionForm {
         match self {
             Self::Grouped(form) => slots.extend(form.slots()),
             Self::Latent(form) => slots.extend(form.slots()),
+            Self::GatedDelta(form) => slots.extend(form.slots()),
+            Self::KimiDelta(form) => slots.extend(form.slots()),
+            Self::ShortConvolution(form) => slots.extend(form.slots()),
+            Self::ByLayer(form) => form.slots(slots)?,
             Self::Opaque(form) => {
                 for (id, name) in form.tensors()? {
                     slots.push((id, &name.name));
@@ -60,21 +87,48 @@ impl AttentionForm {
         match self {
             Self::Grouped(form) => form.check(),
             Self::Latent(form) => form.check(),
-            Self::Opaque(_) => Ok(()),
+            Self::GatedDelta(form) => form.check(),
+            Self::ShortConvolution(form) => form.check(),
+            Self::KimiDelta(_) | Self::Opaque(_) => Ok(()),
+            Self::ByLayer(form) => form.check(),
         }
     }
 
-    /// The attention of each decoder layer.
+    /// The attention of each decoder layer, as if all were of this kind.
     pub(crate) fn read(&self, model: Model<'_>) -> Result<Vec<AttentionSpec>, Error> {
+        let everywhere = |spec| vec![spec; model.layers];
         match self {
             Self::Grouped(form) => {
                 Ok(form.read(model)?.into_iter().map(AttentionSpec::Grouped).collect())
             }
-            Self::Latent(form) => Ok(vec![AttentionSpec::Latent(form.read(model)?); model.layers]),
+            Self::Latent(form) => Ok(everywhere(AttentionSpec::Latent(form.read(model)?))),
+            Self::GatedDelta(form) => Ok(everywhere(AttentionSpec::GatedDelta(form.read(model)?))),
+            Self::KimiDelta(form) => Ok(everywhere(AttentionSpec::KimiDelta(form.read(model)?))),
+            Self::ShortConvolution(form) => {
+                Ok(everywhere(AttentionSpec::ShortConvolution(form.read(model)?)))
+            }
+            Self::ByLayer(form) => form.read(model),
             Self::Opaque(form) => {
                 let layers = 0..model.layers;
                 layers.map(|layer| form.read(model, layer).map(AttentionSpec::Opaque)).collect()
             }
+        }
+    }
+
+    /// The attention of one layer by its stored tensors alone, of a kind that cannot be run.
+    pub(crate) fn read_opaque(
+        &self,
+        model: Model<'_>,
+        layer: usize,
+    ) -> Result<AttentionSpec, Error> {
+        match self {
+            Self::Opaque(form) => form.read(model, layer).map(AttentionSpec::Opaque),
+            Self::Grouped(_)
+            | Self::Latent(_)
+            | Self::GatedDelta(_)
+            | Self::KimiDelta(_)
+            | Self::ShortConvolution(_)
+            | Self::ByLayer(_) => Ok(AttentionSpec::Opaque(Vec::new())),
         }
     }
 }
@@ -88,7 +142,7 @@ struct Conditional<'a> {
 }
 
 impl<'a> Conditional<'a> {
-    /// Whether all of them are there in all layers. Fails if the config says one thing and the tensors
+    /// Whether all of them are there in all layers of the kind. Fails if the config says one thing and the tensors
     /// another.
     fn are_there(self, model: Model<'_>) -> Result<bool, Error> {
         let named = || {
@@ -98,8 +152,9 @@ impl<'a> Conditional<'a> {
         let Some((first, _)) = named().next() else { return Ok(false) };
         let Some(key) = self.when else { return Ok(true) };
         let is_stored = |layer, id| model.named.shapes.contains_key(&TensorId::Layer(layer, id));
-        let said = key.optional(model.config)?.unwrap_or_else(|| is_stored(0, first));
-        for layer in 0..model.layers {
+        let first_layer = model.chosen_layers().next().unwrap_or(0);
+        let said = key.optional(model.config)?.unwrap_or_else(|| is_stored(first_layer, first));
+        for layer in model.chosen_layers() {
             let Some((id, name)) = named().find(|(id, _)| is_stored(layer, *id) != said) else {
                 continue;
             };

@@ -116,8 +116,9 @@ impl ShardedWriter {
         form: OutputForm<'_>,
         tensors: Vec<PlannedTensor>,
     ) -> Result<Self, Error> {
-        let OutputForm { container, max_file_bytes, metadata } = form;
-        let plan = container.plan(WeightRequest { tensors, max_file_bytes, metadata })?;
+        let OutputForm { container, max_file_bytes, metadata, own_files } = form;
+        let request = WeightRequest { tensors, max_file_bytes, metadata, own_files };
+        let plan = container.plan(request)?;
         let places = places(&plan.files);
         let shard = |plan: PlannedFile| Shard {
             written: plan.ranges.iter().map(|r| Written::nothing_of(r.end - r.start)).collect(),

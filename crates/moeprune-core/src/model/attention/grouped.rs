@@ -28,6 +28,9 @@ pub struct GroupedAttention {
     pub norm: Option<QueryKeyNorm>,
     /// Queries, keys and values are limited to `-clip..=clip`, after the norm and before they turn.
     pub clip: Option<f64>,
+    /// Whether the query matrix also makes a gate of each head, as wide as the head and after it: the
+    /// heads' outputs are multiplied by its logistic function.
+    pub output_gate: bool,
 }
 
 /// Which projections of grouped-query attention have a bias.
@@ -70,6 +73,7 @@ impl GroupedAttention {
             biases: AttentionBiases::default(),
             norm: None,
             clip: None,
+            output_gate: false,
         }
     }
 
@@ -77,6 +81,12 @@ impl GroupedAttention {
     #[must_use]
     pub fn query_width(&self) -> usize {
         self.heads * self.head_dim
+    }
+
+    /// Rows of the query matrix: queries, and gates if there are some.
+    #[must_use]
+    pub fn query_rows(&self) -> usize {
+        if self.output_gate { 2 * self.query_width() } else { self.query_width() }
     }
 
     /// Width of all keys of a token, and of all values.
@@ -91,14 +101,14 @@ impl GroupedAttention {
         let part = |p, rows, cols| Part::linear(layer, LinearId::Attention(p), rows, cols);
         let vector = |tensor, width| Part::of_layer(layer, tensor, vec![width]);
         let mut parts = vec![
-            part(Query, query, hidden),
+            part(Query, self.query_rows(), hidden),
             part(Key, kv, hidden).reading_with(LinearId::Attention(Query)),
             part(Value, kv, hidden).reading_with(LinearId::Attention(Query)),
             part(Output, hidden, query),
         ];
         let bias = |p, width| vector(LayerTensor::Bias(LinearId::Attention(p)), width);
         if self.biases.query_key_value {
-            parts.extend([bias(Query, query), bias(Key, kv), bias(Value, kv)]);
+            parts.extend([bias(Query, self.query_rows()), bias(Key, kv), bias(Value, kv)]);
         }
         if self.biases.output {
             parts.push(bias(Output, hidden));

@@ -1,15 +1,22 @@
 //! Attention.
 
+mod gated_delta;
 mod grouped;
+mod kimi_delta;
 mod latent;
+mod short_convolution;
 
 use serde::Serialize;
 
 pub use self::{
+    gated_delta::{DeltaProjections, GatedDeltaNet},
     grouped::{AttentionBiases, GroupedAttention, QueryKeyNorm},
+    kimi_delta::KimiDeltaAttention,
     latent::LatentAttention,
+    short_convolution::ShortConvolution,
 };
 use super::{OpaqueTensor, Part};
+use crate::LinearId;
 
 /// How the tokens of a layer see each other.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -20,6 +27,12 @@ pub enum AttentionSpec {
     Grouped(GroupedAttention),
     /// Multi-head latent attention.
     Latent(LatentAttention),
+    /// A gated delta net.
+    GatedDelta(GatedDeltaNet),
+    /// Kimi delta attention.
+    KimiDelta(KimiDeltaAttention),
+    /// A short convolution.
+    ShortConvolution(ShortConvolution),
     /// Attention of which only the tensors are known: it can be carried over, not run.
     Opaque(Vec<OpaqueTensor>),
 }
@@ -31,16 +44,21 @@ impl AttentionSpec {
         match self {
             Self::Grouped(_) => "grouped",
             Self::Latent(_) => "latent",
+            Self::GatedDelta(_) => "gated_delta",
+            Self::KimiDelta(_) => "kimi_delta",
+            Self::ShortConvolution(_) => "short_convolution",
             Self::Opaque(_) => "opaque",
         }
     }
 
-    /// Heads of queries; 0 where that is not known.
+    /// Heads of queries whose scores stand beside each other; 0 where that is not known, and where there
+    /// are no scores.
     #[must_use]
     pub fn heads(&self) -> usize {
         match self {
             Self::Grouped(grouped) => grouped.heads,
             Self::Latent(latent) => latent.heads,
+            Self::GatedDelta(_) | Self::KimiDelta(_) | Self::ShortConvolution(_) => 0,
             Self::Opaque(_) => 0,
         }
     }
@@ -51,7 +69,18 @@ impl AttentionSpec {
         match self {
             Self::Grouped(grouped) => grouped.parts(layer, hidden),
             Self::Latent(latent) => latent.parts(layer, hidden),
+            Self::GatedDelta(delta) => delta.parts(layer, hidden),
+            Self::KimiDelta(delta) => delta.parts(layer, hidden),
+            Self::ShortConvolution(convolution) => convolution.parts(layer, hidden),
             Self::Opaque(tensors) => tensors.iter().map(|tensor| tensor.part(layer)).collect(),
         }
     }
+}
+
+/// Matrices that read the layer's input, each with its number of rows; the first is the input site.
+fn sharing_input(layer: usize, hidden: usize, inputs: &[(LinearId, usize)]) -> Vec<Part> {
+    let Some(&(first, _)) = inputs.first() else { return Vec::new() };
+    let part =
+        |&(id, rows): &(LinearId, usize)| Part::linear(layer, id, rows, hidden).reading_with(first);
+    inputs.iter().map(part).collect()
 }

@@ -117,6 +117,7 @@ fn keeping_all(model: &dyn Model) -> Result<Plan, Error> {
         recipe: serde_json::Value::Null,
         unstructured: None,
         layers: Vec::new(),
+        extra: None,
     })
 }
 

@@ -1,0 +1,280 @@
+//! `kind = "by_layer"`
+
+use std::collections::BTreeMap;
+
+use moeprune_core::AttentionSpec;
+use serde::Deserialize;
+
+use super::{AttentionForm, Key, Model};
+use crate::{
+    Error,
+    config::{Config, shown},
+    family::{
+        Slots,
+        key::{Layers, Strings},
+    },
+};
+
+/// Attention of several kinds, one of them in each layer.
+///
+/// What chooses is a list of words in the config, one per layer (`types`), or lists of layers (`layers`);
+/// without either, an interval (`every`).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ByLayerForm {
+    /// A list of words, one per layer; they are keys of `kinds`.
+    types: Option<Key<Strings>>,
+    /// Lists of layers, each under the word for their kind.
+    layers: Option<ListsForm>,
+    every: Option<EveryForm>,
+    /// What a word stands for.
+    kinds: BTreeMap<String, AttentionForm>,
+}
+
+/// Lists of layers, which together name each once.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListsForm {
+    /// The number of the first layer.
+    #[serde(default)]
+    first: usize,
+    of: BTreeMap<String, Key<Layers>>,
+}
+
+/// Layer `l` is of one kind if `(l + 1) % interval == 0`, else of the other.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EveryForm {
+    interval: Key<usize>,
+    kind: String,
+    others: String,
+}
+
+impl ByLayerForm {
+    pub(super) fn slots<'a>(&'a self, slots: &mut Slots<'a>) -> Result<(), Error> {
+        for kind in self.kinds.values() {
+            let mut own = Vec::new();
+            kind.slots(&mut own)?;
+            // Kinds may call the same tensor the same.
+            own.retain(|slot| !slots.contains(slot));
+            slots.append(&mut own);
+        }
+        Ok(())
+    }
+
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let bad = |reason: String| Err(Error::Descriptor { reason });
+        if self.types.is_none() && self.layers.is_none() && self.every.is_none() {
+            return bad("`attention` by layer needs `types`, `layers` or `every`".to_owned());
+        }
+        let of_lists = self.layers.iter().flat_map(|lists| lists.of.keys());
+        let of_interval = self.every.iter().flat_map(|every| [&every.kind, &every.others]);
+        for word in of_lists.chain(of_interval) {
+            if !self.kinds.contains_key(word) {
+                return bad(format!("there is no `attention.kinds.{word}`"));
+            }
+        }
+        for (word, kind) in &self.kinds {
+            if matches!(kind, AttentionForm::ByLayer(_)) {
+                return bad(format!("`attention.kinds.{word}` cannot be `by_layer` itself"));
+            }
+            kind.check()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn read(&self, model: Model<'_>) -> Result<Vec<AttentionSpec>, Error> {
+        let words = self.words(model.config, model.layers)?;
+        let mut specs = vec![None; model.layers];
+        for (word, kind) in &self.kinds {
+            let chosen: Vec<bool> = words.iter().map(|other| other == word).collect();
+            if !chosen.contains(&true) {
+                continue; // its keys may be missing
+            }
+            let of_kind = kind.read(Model { chosen: Some(&chosen), ..model })?;
+            for ((spec, of_kind), chosen) in specs.iter_mut().zip(of_kind).zip(&chosen) {
+                if *chosen {
+                    *spec = Some(of_kind);
+                }
+            }
+        }
+        let known = || self.kinds.keys().map(String::as_str).collect::<Vec<_>>().join("`, `");
+        let missing = |layer: usize| {
+            let word = shown(&words[layer]);
+            let reason =
+                format!("layer {layer} is of type `{word}`, expected one of `{}`", known());
+            model.config.refuse(reason)
+        };
+        let specs = specs.into_iter().enumerate();
+        specs.map(|(layer, spec)| spec.ok_or_else(|| missing(layer))).collect()
+    }
+
+    /// The word for the kind of each layer.
+    fn words(&self, config: &Config, layers: usize) -> Result<Vec<String>, Error> {
+        let by_type = match &self.types {
+            Some(key) => by_type(key, config, layers)?,
+            None => None,
+        };
+        let by_list = match &self.layers {
+            Some(lists) => lists.words(config, layers)?,
+            None => None,
+        };
+        match (by_type, by_list) {
+            (Some(by_type), Some(by_list)) if by_type != by_list => {
+                let (types, lists) = (self.types.as_ref().map(Key::shown), self.layers.as_ref());
+                let (types, lists) =
+                    (types.unwrap_or_default(), lists.map(ListsForm::shown).unwrap_or_default());
+                let reason = format!("`{types}` and `{lists}` name different layers");
+                return Err(config.refuse(reason));
+            }
+            (Some(words), _) | (None, Some(words)) => return Ok(words),
+            (None, None) => {}
+        }
+        let Some(every) = &self.every else {
+            let keys = self.types.iter().map(Key::shown);
+            let keys: Vec<_> = keys.chain(self.layers.iter().map(ListsForm::shown)).collect();
+            let keys = keys.join("` or `");
+            return Err(config.refuse(format!("lacks `{keys}`")));
+        };
+        let interval = every.interval.needed(config)?;
+        let word = |layer: usize| {
+            if (layer + 1).is_multiple_of(interval) { &every.kind } else { &every.others }
+        };
+        Ok((0..layers).map(|layer| word(layer).clone()).collect())
+    }
+}
+
+/// The words of a list, if there is one.
+fn by_type(
+    key: &Key<Strings>,
+    config: &Config,
+    layers: usize,
+) -> Result<Option<Vec<String>>, Error> {
+    let Some(Strings(words)) = key.optional(config)? else { return Ok(None) };
+    if words.len() != layers {
+        let (key, got) = (key.shown(), words.len());
+        let reason = format!("`{key}` has {got} entries, expected one for each of {layers} layers");
+        return Err(config.refuse(reason));
+    }
+    Ok(Some(words))
+}
+
+impl ListsForm {
+    /// The keys as messages name them.
+    fn shown(&self) -> String {
+        self.of.values().map(Key::shown).collect::<Vec<_>>().join("` and `")
+    }
+
+    /// The word for the kind of each layer; `None` if the config has none of the lists.
+    fn words(&self, config: &Config, layers: usize) -> Result<Option<Vec<String>>, Error> {
+        let mut words: Vec<Option<&String>> = vec![None; layers];
+        let mut is_there = false;
+        for (word, key) in &self.of {
+            let Some(Layers(numbers)) = key.optional(config)? else { continue };
+            is_there = true;
+            for number in numbers {
+                let place = number.checked_sub(self.first).and_then(|layer| words.get_mut(layer));
+                match place {
+                    Some(place @ None) => *place = Some(word),
+                    Some(Some(_)) => {
+                        let reason = format!("`{}` has layer {number} again", key.shown());
+                        return Err(config.refuse(reason));
+                    }
+                    None => {
+                        let (key, first) = (key.shown(), self.first);
+                        let reason = format!(
+                            "`{key}` has layer {number}, but the {layers} layers are numbered from \
+                             {first}"
+                        );
+                        return Err(config.refuse(reason));
+                    }
+                }
+            }
+        }
+        if !is_there {
+            return Ok(None);
+        }
+        let missing = |at: usize| {
+            config.refuse(format!("none of `{}` has layer {}", self.shown(), at + self.first))
+        };
+        let words = words.into_iter().enumerate();
+        let words = words.map(|(at, word)| word.cloned().ok_or_else(|| missing(at)));
+        words.collect::<Result<_, _>>().map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const FORM: &str = r#"
+        types = { keys = ["types"] }
+        every = { interval = { keys = ["every"], default = 2 }, kind = "full", others = "other" }
+        layers = { first = 1, of = { full = { keys = ["full"] }, other = { keys = ["other"] } } }
+        kinds = { full = { kind = "opaque" }, other = { kind = "opaque" } }
+    "#;
+
+    fn words(config: &str) -> Result<String, String> {
+        let form: ByLayerForm = toml::from_str(FORM).expect("a form");
+        form.check().expect("is complete");
+        let config = Config::of_text(Path::new("config.json"), config).expect("an object");
+        let words = form.words(&config, 4).map_err(|error| error.to_string())?;
+        Ok(words.join(" "))
+    }
+
+    #[track_caller]
+    fn check(config: &str, expected: &str) {
+        assert_eq!(words(config).as_deref(), Ok(expected), "{config}");
+    }
+
+    #[track_caller]
+    fn check_refused(config: &str, expected: &str) {
+        let message = words(config).expect_err(config);
+        assert!(message.contains(expected), "{message}");
+    }
+
+    #[test]
+    fn what_chooses() {
+        check("{}", "other full other full");
+        check(r#"{"every": 3}"#, "other other full other");
+        check(r#"{"every": 3, "types": ["a", "b", "c", "d"]}"#, "a b c d");
+        check(r#"{"full": [4, 1], "other": [2, 3]}"#, "full other other full");
+        let same =
+            r#"{"full": [1], "other": [2, 3, 4], "types": ["full", "other", "other", "other"]}"#;
+        check(same, "full other other other");
+    }
+
+    #[test]
+    fn what_chooses_nothing() {
+        check_refused(
+            r#"{"types": ["full"]}"#,
+            "`types` has 1 entries, expected one for each of 4",
+        );
+        check_refused(
+            r#"{"full": [0]}"#,
+            "`full` has layer 0, but the 4 layers are numbered from 1",
+        );
+        check_refused(r#"{"full": [5]}"#, "`full` has layer 5");
+        check_refused(r#"{"full": [1, 2], "other": [2]}"#, "`other` has layer 2 again");
+        check_refused(
+            r#"{"full": [1, 2], "other": [4]}"#,
+            "none of `full` and `other` has layer 3",
+        );
+        let other =
+            r#"{"full": [1], "other": [2, 3, 4], "types": ["full", "full", "full", "full"]}"#;
+        check_refused(other, "`types` and `full` and `other` name different layers");
+    }
+
+    #[test]
+    fn incomplete_forms() {
+        let check = |from: &str, to: &str, expected: &str| {
+            let form: ByLayerForm = toml::from_str(&FORM.replace(from, to)).expect("a form");
+            let message = form.check().expect_err(to).to_string();
+            assert!(message.contains(expected), "{message}");
+        };
+        check("kind = \"full\"", "kind = \"none\"", "no `attention.kinds.none`");
+        check("other = { keys", "none = { keys", "no `attention.kinds.none`");
+    }
+}

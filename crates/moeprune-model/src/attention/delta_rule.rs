@@ -1,0 +1,404 @@
+//! The gated delta rule: what a state per head remembers and gives back.
+
+use candle_core::{D, Device, Tensor};
+use rayon::prelude::*;
+
+use crate::{
+    Error,
+    cache::SequenceCache,
+    ops::{is_host, with_slice},
+    product::is_parallel,
+};
+
+/// Added to the sum of squares that queries and keys are divided by the root of.
+const LENGTH_EPS: f64 = 1e-6;
+
+/// Shape of the heads.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DeltaHeads {
+    /// Heads of queries and keys; each serves as many neighbouring value heads.
+    pub(super) key_heads: usize,
+    pub(super) value_heads: usize,
+    pub(super) key_dim: usize,
+    pub(super) value_dim: usize,
+    /// Whether each row of the state fades at a rate of its own.
+    pub(super) by_row: bool,
+}
+
+/// What the rule reads of all tokens, in f32 or wider.
+pub(super) struct DeltaInputs {
+    /// `[tokens, key_heads · key_dim]`, not normalised.
+    pub(super) queries: Tensor,
+    /// `[tokens, key_heads · key_dim]`, not normalised.
+    pub(super) keys: Tensor,
+    /// `[tokens, value_heads · value_dim]`
+    pub(super) values: Tensor,
+    /// What the state is multiplied by, `[tokens, value_heads]`, or per row of it,
+    /// `[tokens, value_heads · key_dim]`.
+    pub(super) decay: Tensor,
+    /// How much of the difference is stored, `[tokens, value_heads]`.
+    pub(super) beta: Tensor,
+}
+
+/// `exp(−exp(log_decay) · softplus(x + bias))`; `x` and the result are `[tokens, heads · width]`,
+/// `log_decay` is `[heads]`, `bias` `[heads · width]`.
+pub(super) fn decay(x: &Tensor, log_decay: &Tensor, bias: &Tensor) -> Result<Tensor, Error> {
+    let (tokens, heads) = (x.dim(0)?, log_decay.dim(0)?);
+    let x = x.to_dtype(bias.dtype())?.broadcast_add(bias)?;
+    let softplus = (x.relu()? + (x.abs()?.neg()?.exp()? + 1.0)?.log()?)?;
+    let rate = log_decay.exp()?.neg()?.reshape((1, heads, 1))?;
+    let exponent = softplus.reshape((tokens, heads, ()))?.broadcast_mul(&rate)?;
+    Ok(exponent.exp()?.reshape(x.shape())?)
+}
+
+impl DeltaHeads {
+    fn rate_width(self) -> usize {
+        if self.by_row { self.key_dim } else { 1 }
+    }
+
+    /// Runs the rule over `lens[i]` tokens of sequence `i`, one sequence after the other; each continues
+    /// the state in its cache. Returns `[tokens, value_heads · value_dim]`.
+    pub(super) fn run(
+        self,
+        inputs: DeltaInputs,
+        lens: &[usize],
+        caches: &mut [SequenceCache],
+    ) -> Result<Tensor, Error> {
+        let queries = self.of_unit_length(&inputs.queries)?;
+        let queries = (queries / (self.key_dim as f64).sqrt())?;
+        let keys = self.of_unit_length(&inputs.keys)?;
+        let inputs = DeltaInputs { queries, keys, ..inputs };
+        if is_host(&inputs.values) {
+            return self.run_on_host(&inputs, lens, caches);
+        }
+        if lens.windows(2).all(|pair| pair[0] == pair[1]) {
+            return self.run_together(&inputs, lens.first().copied().unwrap_or(0), caches);
+        }
+        let mut first = 0;
+        let mut outputs = Vec::with_capacity(lens.len());
+        for (cache, &len) in caches.chunks_mut(1).zip(lens) {
+            outputs.push(self.run_together(&inputs.rows(first, len)?, len, cache)?);
+            first += len;
+        }
+        Ok(Tensor::cat(&outputs, 0)?)
+    }
+
+    /// Each head divided by its length.
+    fn of_unit_length(self, x: &Tensor) -> Result<Tensor, Error> {
+        let heads = x.reshape(((), self.key_heads, self.key_dim))?;
+        let squares = heads.sqr()?.sum_keepdim(D::Minus1)?;
+        let unit = heads.broadcast_div(&(squares + LENGTH_EPS)?.sqrt()?)?;
+        Ok(unit.reshape(x.shape())?)
+    }
+
+    /// The state that a sequence continues, `[value_heads, key_dim, value_dim]`.
+    fn state(self, cache: &mut SequenceCache, like: &Tensor) -> Result<Tensor, Error> {
+        match cache.running.state.take() {
+            Some(state) => Ok(state),
+            None => {
+                let shape = (self.value_heads, self.key_dim, self.value_dim);
+                Ok(Tensor::zeros(shape, like.dtype(), like.device())?)
+            }
+        }
+    }
+}
+
+impl DeltaInputs {
+    fn rows(&self, first: usize, len: usize) -> Result<Self, Error> {
+        Ok(Self {
+            queries: self.queries.narrow(0, first, len)?,
+            keys: self.keys.narrow(0, first, len)?,
+            values: self.values.narrow(0, first, len)?,
+            decay: self.decay.narrow(0, first, len)?,
+            beta: self.beta.narrow(0, first, len)?,
+        })
+    }
+}
+
+/// On slices: a head of a sequence at a time.
+impl DeltaHeads {
+    fn run_on_host(
+        self,
+        inputs: &DeltaInputs,
+        lens: &[usize],
+        caches: &mut [SequenceCache],
+    ) -> Result<Tensor, Error> {
+        let mut states = Vec::with_capacity(lens.len() * self.value_heads);
+        let mut first = 0;
+        for (cache, &len) in caches.iter_mut().zip(lens) {
+            let state = self.state(cache, &inputs.values)?.flatten_all()?.to_vec1::<f32>()?;
+            for (head, state) in state.chunks_exact(self.key_dim * self.value_dim).enumerate() {
+                states.push(HeadRun { head, rows: first..first + len, state: state.to_vec() });
+            }
+            first += len;
+        }
+        let slices = |tensor: &Tensor| Ok::<_, Error>(tensor.flatten_all()?.to_vec1::<f32>()?);
+        let (queries, keys) = (slices(&inputs.queries)?, slices(&inputs.keys)?);
+        let (decay, beta) = (slices(&inputs.decay)?, slices(&inputs.beta)?);
+        let work = 3 * first * self.value_heads * self.key_dim * self.value_dim;
+        let outputs: Vec<Vec<f32>> = with_slice(&inputs.values, |values| {
+            let rows =
+                HostRows { queries: &queries, keys: &keys, values, decay: &decay, beta: &beta };
+            let run = |head: &mut HeadRun| head.run(self, &rows);
+            if is_parallel(work) {
+                states.par_iter_mut().map(run).collect()
+            } else {
+                states.iter_mut().map(run).collect()
+            }
+        })?;
+        let width = self.value_heads * self.value_dim;
+        let mut mixed = vec![0.0; first * width];
+        for (run, output) in states.iter().zip(&outputs) {
+            for (row, output) in run.rows.clone().zip(output.chunks_exact(self.value_dim)) {
+                let start = row * width + run.head * self.value_dim;
+                mixed[start..start + self.value_dim].copy_from_slice(output);
+            }
+        }
+        let shape = (self.value_heads, self.key_dim, self.value_dim);
+        for (cache, heads) in caches.iter_mut().zip(states.chunks_exact(self.value_heads)) {
+            let state = heads.iter().flat_map(|head| &head.state).copied().collect::<Vec<_>>();
+            cache.running.state = Some(Tensor::from_vec(state, shape, &Device::Cpu)?);
+        }
+        Ok(Tensor::from_vec(mixed, (first, width), &Device::Cpu)?)
+    }
+}
+
+/// As [`DeltaInputs`], queries and keys normalised.
+struct HostRows<'a> {
+    queries: &'a [f32],
+    keys: &'a [f32],
+    values: &'a [f32],
+    decay: &'a [f32],
+    beta: &'a [f32],
+}
+
+/// A value head of a sequence.
+struct HeadRun {
+    head: usize,
+    /// Rows of the batch.
+    rows: std::ops::Range<usize>,
+    /// `[key_dim, value_dim]`
+    state: Vec<f32>,
+}
+
+impl HeadRun {
+    /// Returns `[rows, value_dim]`.
+    fn run(&mut self, heads: DeltaHeads, rows: &HostRows<'_>) -> Vec<f32> {
+        let DeltaHeads { key_heads, value_heads, key_dim, value_dim, .. } = heads;
+        let key_head = self.head * key_heads / value_heads;
+        let mut outputs = vec![0.0; self.rows.len() * value_dim];
+        let mut change = vec![0.0; value_dim];
+        for (row, output) in self.rows.clone().zip(outputs.chunks_exact_mut(value_dim)) {
+            let key_at = (row * key_heads + key_head) * key_dim;
+            let (query, key) =
+                (&rows.queries[key_at..][..key_dim], &rows.keys[key_at..][..key_dim]);
+            let at = row * value_heads + self.head;
+            let rates = &rows.decay[at * heads.rate_width()..][..heads.rate_width()];
+            let value = &rows.values[at * value_dim..][..value_dim];
+            change.fill(0.0);
+            for ((state, k), rate) in
+                self.state.chunks_exact_mut(value_dim).zip(key).zip(rates.iter().cycle())
+            {
+                for (s, c) in state.iter_mut().zip(&mut change) {
+                    *s *= rate;
+                    *c += k * *s;
+                }
+            }
+            for (c, v) in change.iter_mut().zip(value) {
+                *c = (v - *c) * rows.beta[at];
+            }
+            for ((state, k), q) in self.state.chunks_exact_mut(value_dim).zip(key).zip(query) {
+                for ((s, c), o) in state.iter_mut().zip(&change).zip(output.iter_mut()) {
+                    *s += k * c;
+                    *o += q * *s;
+                }
+            }
+        }
+        outputs
+    }
+}
+
+/// Through candle's operations: all heads of all sequences, token by token.
+impl DeltaHeads {
+    /// All sequences have `len` tokens.
+    fn run_together(
+        self,
+        inputs: &DeltaInputs,
+        len: usize,
+        caches: &mut [SequenceCache],
+    ) -> Result<Tensor, Error> {
+        let DeltaHeads { value_heads, key_dim, value_dim, .. } = self;
+        let batch = caches.len();
+        if batch == 0 || len == 0 {
+            return Ok(inputs.values.clone());
+        }
+        let all = batch * value_heads;
+        let queries = self.by_token(&inputs.queries, batch, self.key_heads, key_dim)?;
+        let keys = self.by_token(&inputs.keys, batch, self.key_heads, key_dim)?;
+        let values = self.by_token(&inputs.values, batch, value_heads, value_dim)?;
+        let decay = self.by_token(&inputs.decay, batch, value_heads, self.rate_width())?;
+        let beta = self.by_token(&inputs.beta, batch, value_heads, 1)?;
+        let states = caches.iter_mut().map(|cache| self.state(cache, &inputs.values));
+        let states = states.collect::<Result<Vec<_>, Error>>()?;
+        let mut state = Tensor::cat(&states, 0)?;
+        let mut outputs = Vec::with_capacity(len);
+        for t in 0..len {
+            let key = keys.get(t)?;
+            let rates = decay.get(t)?.reshape((all, (), 1))?;
+            state = state.broadcast_mul(&rates)?;
+            let known = key.reshape((all, 1, key_dim))?.matmul(&state)?;
+            let value = values.get(t)?.reshape((all, 1, value_dim))?;
+            let change = (value - known)?.broadcast_mul(&beta.get(t)?.reshape((all, 1, 1))?)?;
+            state = (state + key.reshape((all, key_dim, 1))?.matmul(&change)?)?;
+            outputs.push(queries.get(t)?.reshape((all, 1, key_dim))?.matmul(&state)?);
+        }
+        for (sequence, cache) in caches.iter_mut().enumerate() {
+            let own = state.narrow(0, sequence * value_heads, value_heads)?.force_contiguous()?;
+            cache.running.state = Some(own);
+        }
+        let mixed = Tensor::cat(&outputs, 1)?.reshape((batch, value_heads, len, value_dim))?;
+        Ok(mixed.transpose(1, 2)?.reshape((batch * len, value_heads * value_dim))?)
+    }
+
+    /// From `[batch · len, heads · width]` to `[len, batch · value_heads, width]`.
+    fn by_token(
+        self,
+        x: &Tensor,
+        batch: usize,
+        heads: usize,
+        width: usize,
+    ) -> Result<Tensor, Error> {
+        let each = self.value_heads / heads;
+        let x = x.reshape((batch, (), heads, 1, width))?;
+        let len = x.dim(1)?;
+        let x = x.broadcast_as((batch, len, heads, each, width))?.transpose(0, 1)?;
+        Ok(x.reshape((len, batch * self.value_heads, width))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::*;
+    use crate::ops;
+
+    fn noise(len: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 8_388_608.0 - 1.0
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    fn inputs(heads: DeltaHeads, tokens: usize, dtype: DType) -> DeltaInputs {
+        let tensor = |width: usize, seed: u32| {
+            let values = noise(tokens * width, seed);
+            Tensor::from_vec(values, (tokens, width), &Device::Cpu)
+                .unwrap()
+                .to_dtype(dtype)
+                .unwrap()
+        };
+        DeltaInputs {
+            queries: tensor(heads.key_heads * heads.key_dim, 1),
+            keys: tensor(heads.key_heads * heads.key_dim, 2),
+            values: tensor(heads.value_heads * heads.value_dim, 3),
+            decay: tensor(heads.value_heads * heads.rate_width(), 4).abs().unwrap(),
+            beta: tensor(heads.value_heads, 5).abs().unwrap(),
+        }
+    }
+
+    /// A sequence from the formula: `(1 − β k kᵀ)` written out as a matrix.
+    fn by_definition(heads: DeltaHeads, inputs: &DeltaInputs, head: usize) -> Vec<f64> {
+        let DeltaHeads { key_heads, value_heads, key_dim, value_dim, .. } = heads;
+        let key_head = head / (value_heads / key_heads);
+        let rows = |tensor: &Tensor, at: usize, width: usize| -> Vec<Vec<f64>> {
+            let rows = tensor.to_dtype(DType::F64).unwrap().to_vec2::<f64>().unwrap();
+            rows.iter().map(|row| row[at * width..][..width].to_vec()).collect()
+        };
+        let unit = |row: &[f64]| {
+            let length = (row.iter().map(|v| v * v).sum::<f64>() + 1e-6).sqrt();
+            row.iter().map(|v| v / length).collect::<Vec<_>>()
+        };
+        let (queries, keys) =
+            (rows(&inputs.queries, key_head, key_dim), rows(&inputs.keys, key_head, key_dim));
+        let values = rows(&inputs.values, head, value_dim);
+        let decay = rows(&inputs.decay, head, heads.rate_width());
+        let beta = rows(&inputs.beta, head, 1);
+        let mut state = vec![vec![0.0; value_dim]; key_dim];
+        let mut outputs = Vec::new();
+        for t in 0..values.len() {
+            let (q, k) = (unit(&queries[t]), unit(&keys[t]));
+            let faded = |i: usize, d: usize| state[i][d] * decay[t][i % heads.rate_width()];
+            let next = |i: usize, d: usize| {
+                let kept = |j: usize| f64::from(u8::from(i == j)) - beta[t][0] * k[i] * k[j];
+                let kept: f64 = (0..key_dim).map(|j| kept(j) * faded(j, d)).sum();
+                kept + beta[t][0] * k[i] * values[t][d]
+            };
+            state = (0..key_dim).map(|i| (0..value_dim).map(|d| next(i, d)).collect()).collect();
+            let of = |d: usize| (0..key_dim).map(|i| q[i] * state[i][d]).sum::<f64>();
+            outputs.extend((0..value_dim).map(|d| of(d) / (key_dim as f64).sqrt()));
+        }
+        outputs
+    }
+
+    /// Two sequences, of `calls` tokens per call and of one more in the first.
+    fn check(heads: DeltaHeads, calls: &[usize]) {
+        let total: usize = calls.iter().sum();
+        let lens = [total, total + 1];
+        let width = heads.value_heads * heads.value_dim;
+        for dtype in [DType::F32, DType::F64] {
+            let all = inputs(heads, lens[0] + lens[1], dtype);
+            let mut caches = [SequenceCache::starting_at(0), SequenceCache::starting_at(0)];
+            let mut got = [Vec::new(), Vec::new()];
+            let mut done = [0, 0];
+            for (call, &len) in calls.iter().enumerate() {
+                let now = [len, len + usize::from(call == 0)];
+                let first = all.rows(done[0], now[0]).unwrap();
+                let second = all.rows(lens[0] + done[1], now[1]).unwrap();
+                let both = |get: fn(&DeltaInputs) -> &Tensor| {
+                    Tensor::cat(&[get(&first), get(&second)], 0).unwrap()
+                };
+                let call = DeltaInputs {
+                    queries: both(|inputs| &inputs.queries),
+                    keys: both(|inputs| &inputs.keys),
+                    values: both(|inputs| &inputs.values),
+                    decay: both(|inputs| &inputs.decay),
+                    beta: both(|inputs| &inputs.beta),
+                };
+                let out = ops::to_vec(&heads.run(call, &now, &mut caches).unwrap()).unwrap();
+                got[0].extend_from_slice(&out[..now[0] * width]);
+                got[1].extend_from_slice(&out[now[0] * width..]);
+                done = [done[0] + now[0], done[1] + now[1]];
+            }
+            for (sequence, got) in got.iter().enumerate() {
+                let own = all.rows(sequence * lens[0], lens[sequence]).unwrap();
+                for head in 0..heads.value_heads {
+                    for (i, want) in by_definition(heads, &own, head).iter().enumerate() {
+                        let at = i / heads.value_dim * width
+                            + head * heads.value_dim
+                            + i % heads.value_dim;
+                        assert!((f64::from(got[at]) - want).abs() < 1e-5, "{dtype:?} {head} {i}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn equals_the_definition() {
+        let heads = |key_heads, value_heads, by_row| DeltaHeads {
+            key_heads,
+            value_heads,
+            key_dim: 4,
+            value_dim: 6,
+            by_row,
+        };
+        check(heads(1, 1, false), &[5]);
+        check(heads(2, 4, false), &[7]);
+        check(heads(2, 4, false), &[3, 1, 4]);
+        check(heads(3, 3, true), &[6, 1]);
+        check(heads(1, 2, true), &[1, 1, 1]);
+    }
+}
