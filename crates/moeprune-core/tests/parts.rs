@@ -116,7 +116,7 @@ fn model(experts: usize, shared: usize, residual: bool, dense: bool) -> ModelSpe
         vocab: 11,
         max_positions: 16,
         norm_eps: 1e-5,
-        norm_weights: NormWeights::Plain,
+        norm_weights: NormWeights::Factor,
         tied_embeddings: !residual,
         layers,
         extra: None,
