@@ -10,6 +10,7 @@ mod directories;
 mod families;
 mod fingerprints;
 mod fixture;
+mod kinds;
 mod opaque;
 mod output;
 mod places;

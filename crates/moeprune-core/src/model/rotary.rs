@@ -178,3 +178,66 @@ impl YarnScaling {
         if self.factor <= 1.0 { 1.0 } else { 0.1 * scale * self.factor.ln() + 1.0 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(scaling: RotaryScaling, expected: [f64; 4]) {
+        let got = RotarySpec { scaling, ..RotarySpec::plain(1e4, 8) }.frequencies();
+        assert_eq!(got.len(), 4);
+        for (got, want) in got.iter().zip(expected) {
+            assert!((got - want).abs() < 1e-12, "{got} {want}");
+        }
+    }
+
+    fn yarn(factor: f64, original: f64) -> YarnScaling {
+        YarnScaling {
+            factor,
+            original,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            truncate: true,
+            attention_factor: None,
+            mscale: None,
+            mscale_all_dim: None,
+        }
+    }
+
+    /// Computed from the published formulas by other code.
+    #[test]
+    fn frequencies() {
+        check(RotaryScaling::None, [1.0, 0.1, 0.01, 0.001]);
+        check(RotaryScaling::Linear { factor: 4.0 }, [0.25, 0.025, 0.0025, 0.00025]);
+        let llama = Llama3Scaling { factor: 8.0, low: 1.0, high: 4.0, original: 1024.0 };
+        check(RotaryScaling::Llama3(llama), [1.0, 0.1, 0.003_086_760_967_011_274, 0.000_125]);
+        check(RotaryScaling::Yarn(yarn(40.0, 256.0)), [1.0, 0.05125, 0.00025, 0.000_025]);
+        let exact = YarnScaling { truncate: false, ..yarn(4.0, 256.0) };
+        check(RotaryScaling::Yarn(exact), [1.0, 0.055_398_636_634_604_78, 0.0025, 0.00025]);
+        let steep = YarnScaling { beta_fast: 1.0, ..yarn(32.0, 4096.0) };
+        check(RotaryScaling::Yarn(steep), [1.0, 0.1, 0.01, 0.000_031_25]);
+    }
+
+    #[track_caller]
+    fn check_factors(yarn: YarnScaling, attention: f64, scores: f64) {
+        let scaling = RotaryScaling::Yarn(yarn);
+        assert!((scaling.attention_factor() - attention).abs() < 1e-12, "{scaling:?}");
+        assert!((scaling.latent_score_factor() - scores).abs() < 1e-12, "{scaling:?}");
+    }
+
+    #[test]
+    fn factors_of_yarn() {
+        let (one, share) = (1.368_887_945_411_393_6, 1.260_803_778_405_955_4);
+        let plain = yarn(40.0, 256.0);
+        check_factors(plain, one, 1.0);
+        check_factors(yarn(1.0, 256.0), 1.0, 1.0);
+        check_factors(YarnScaling { attention_factor: Some(1.5), ..plain }, 1.5, 1.0);
+        let both = YarnScaling { mscale: Some(0.707), mscale_all_dim: Some(0.707), ..plain };
+        check_factors(both, 1.0, share * share);
+        check_factors(YarnScaling { mscale: Some(1.0), ..both }, one / share, share * share);
+        // A zero counts as if it were not there.
+        check_factors(YarnScaling { mscale: Some(0.0), ..both }, one, share * share);
+        check_factors(YarnScaling { mscale_all_dim: Some(0.0), ..both }, one, 1.0);
+    }
+}

@@ -1,0 +1,249 @@
+//! Attention, layers and routers as configs of other families say.
+
+use moeprune_core::{AttentionSpec, GroupedAttention, QueryKeyNorm, RotaryStyle, RouterSpec};
+
+use crate::fixture::{Model, check_refused, parity};
+
+/// A copy of a model with one text of its config in place of another.
+#[track_caller]
+fn edited(name: &str, from: &str, to: &str) -> Model {
+    let model = Model::copy_of(name);
+    model.edit_text("config.json", |text| text.replacen(from, to, 1));
+    model
+}
+
+#[track_caller]
+fn check(name: &str, from: &str, to: &str, expected: &[&str]) {
+    check_refused(edited(name, from, to).open(), expected);
+}
+
+#[track_caller]
+fn grouped(model: &Model, layer: usize) -> GroupedAttention {
+    let spec = model.open().unwrap_or_else(|error| panic!("{error}")).spec().clone();
+    match &spec.layers[layer].attention {
+        AttentionSpec::Grouped(attention) => attention.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_there_only_if_the_config_says_so() {
+    let glm = grouped(&Model::copy_of("glm4_moe"), 1);
+    assert_eq!((glm.biases.query_key_value, glm.biases.output), (true, false));
+    assert_eq!(glm.norm, Some(QueryKeyNorm::PerHead));
+    check(
+        "glm4_moe",
+        "\"attention_bias\": true",
+        "\"attention_bias\": false",
+        &["`attention_bias` is false, but there is a `self_attn.q_proj.bias` in layer 0"],
+    );
+    check(
+        "glm4_moe",
+        "\"use_qk_norm\": true",
+        "\"other\": true",
+        &["`use_qk_norm` is not there, which means false", "`self_attn.q_norm.weight` in layer 0"],
+    );
+    check(
+        "qwen3_moe_mixed",
+        "\"attention_bias\": false",
+        "\"attention_bias\": true",
+        &["`attention_bias` is true, but there is no `self_attn.q_proj.bias` in layer 0"],
+    );
+    check(
+        "deepseek_v3",
+        "\"attention_bias\": false",
+        "\"attention_bias\": true",
+        &["`attention_bias` is true, but there is no `self_attn.kv_a_proj_with_mqa.bias`"],
+    );
+    check(
+        "deepseek_v3",
+        "\"q_lora_rank\": 24",
+        "\"q_lora_rank\": null",
+        &["self_attn.q_proj.weight", "is missing"],
+    );
+}
+
+#[test]
+fn heads_of_which_a_part_turns() {
+    let dims = |model: &Model| grouped(model, 0).rotary.expect("turns").dims;
+    let glm = |to: &str| edited("glm4_moe", "\"partial_rotary_factor\": 0.5", to);
+    assert_eq!(dims(&Model::copy_of("glm4_moe")), 12);
+    assert_eq!(dims(&glm("\"partial_rotary_factor\": 0.25")), 6);
+    assert_eq!(dims(&glm("\"factor\": 1.0")), 12);
+    check(
+        "minimax_m2",
+        "\"hidden_act\"",
+        "\"rotary_dim\": 10, \"hidden_act\"",
+        &["`rotary_dim` is 10, but", "is 0.5, which is 12 of 24"],
+    );
+    check(
+        "qwen3_moe_mixed",
+        "\"hidden_act\"",
+        "\"partial_rotary_factor\": 0.5, \"hidden_act\"",
+        &["`partial_rotary_factor", "heads of this family turn as a whole"],
+    );
+}
+
+#[test]
+fn dimensions_that_turn_in_pairs_or_halves() {
+    let style = |model: &Model| match &model.open().expect("opens").spec().layers[0].attention {
+        AttentionSpec::Latent(latent) => latent.rotary.clone().expect("turns").style,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(style(&Model::copy_of("deepseek_v3")), RotaryStyle::Pair);
+    assert_eq!(style(&Model::copy_of("deepseek_v2")), RotaryStyle::Pair);
+    let halves = edited("deepseek_v3", "\"rope_interleave\": true", "\"rope_interleave\": false");
+    assert_eq!(style(&halves), RotaryStyle::Half);
+}
+
+#[test]
+fn windows() {
+    let windows = |model: &Model| [0, 1, 2].map(|layer| grouped(model, layer).sliding_window);
+    let sliding = "\"sliding_window\": 7, \"use_sliding_window\": true, \"was\": null";
+    let qwen3 = Model::copy_of("qwen3_moe_mixed");
+    assert_eq!(windows(&qwen3), [None; 3]);
+    let without = |text: String| {
+        text.replace("\"use_sliding_window\": false", "\"was_not\": false").replacen(
+            "\"sliding_window\": null",
+            sliding,
+            1,
+        )
+    };
+    qwen3.edit_text("config.json", without);
+    assert_eq!(windows(&qwen3), [Some(7); 3]);
+
+    let qwen2 = Model::copy_of("qwen2_moe_mixed");
+    assert_eq!(windows(&qwen2), [None; 3]);
+    qwen2.edit_text("config.json", |text| {
+        text.replace("\"use_sliding_window\": false", "\"use_sliding_window\": true")
+            .replace("\"sliding_window\": 0", "\"sliding_window\": 5")
+            .replacen("\"full_attention\"", "\"sliding_attention\"", 1)
+    });
+    assert_eq!(windows(&qwen2), [Some(5), None, None]);
+    qwen2.edit_text("config.json", |text| text.replace("\"layer_types\"", "\"no_types\""));
+    assert_eq!(windows(&qwen2), [Some(5), None, Some(5)]);
+    qwen2.edit_text("config.json", |text| text.replace("layers\": 28", "layers\": 2"));
+    assert_eq!(windows(&qwen2), [Some(5), None, None]);
+
+    let dots = edited("dots1", "\"sliding_window\": null", "\"sliding_window\": 9");
+    assert_eq!(windows(&dots), [None; 3]);
+    dots.edit_text("config.json", |text| {
+        text.replace("\"layer_types\"", "\"no_types\"").replace("layers\": 62", "layers\": 1")
+    });
+    assert_eq!(windows(&dots), [None, Some(9), Some(9)]);
+}
+
+#[test]
+fn layers_without_experts() {
+    let glm = |from: &str, to: &str| edited("glm4_moe_lite", from, to);
+    let first = "\"first_k_dense_replace\": 1, \"hidden_act\"";
+    glm("\"hidden_act\"", first).open().expect("both say the same");
+    check(
+        "glm4_moe_lite",
+        "\"hidden_act\"",
+        "\"first_k_dense_replace\": 2, \"hidden_act\"",
+        &["`first_k_dense_replace` and the list of layer types name different layers"],
+    );
+    check("glm4_moe_lite", "\"dense\"", "\"thin\"", &["has `thin`, expected `sparse` or `dense`"]);
+    check(
+        "deepseek_v3",
+        "\"hidden_act\"",
+        "\"moe_layer_freq\": 2, \"hidden_act\"",
+        &["`moe_layer_freq` is 2"],
+    );
+}
+
+#[test]
+fn groups_of_experts() {
+    let groups = |model: &Model| match &model.open().expect("opens").spec().layers[1].moe() {
+        Some(moe) => match &moe.router {
+            RouterSpec::Scored(router) => {
+                router.groups.map(|groups| (groups.count, groups.selected))
+            }
+            RouterSpec::Opaque(_) => None,
+        },
+        None => None,
+    };
+    assert_eq!(groups(&Model::copy_of("deepseek_v3")), Some((4, 2)));
+    assert_eq!(groups(&Model::copy_of("moonlight")), None);
+    let greedy = edited("deepseek_v2", "\"group_limited_greedy\"", "\"greedy\"");
+    assert_eq!(groups(&greedy), None);
+    check("deepseek_v3", "\"n_group\": 4", "\"n_group\": 5", &["a multiple of 5"]);
+    check("deepseek_v3", "\"topk_group\": 2", "\"topk_group\": 5", &["there are 4 groups"]);
+    check("deepseek_v3", "\"topk_group\": 2", "\"topk_group\": 1", &["4 experts per token"]);
+    check(
+        "deepseek_v2",
+        "\"group_limited_greedy\"",
+        "\"noaux_tc\"",
+        &["`topk_method` is \"noaux_tc\""],
+    );
+    check(
+        "deepseek_v3",
+        "\"hidden_act\"",
+        "\"scoring_func\": \"softmax\", \"hidden_act\"",
+        &["`scoring_func` is \"softmax\""],
+    );
+}
+
+#[test]
+fn kimi_k2_is_read_as_deepseek_v3() {
+    let kimi = edited("moonlight", "\"deepseek_v3\"", "\"kimi_k2\"");
+    let (kimi, same) = (kimi.open().expect("opens"), Model::copy_of("moonlight"));
+    assert_eq!(kimi.spec(), same.open().expect("opens").spec());
+    assert!(parity("moonlight").exists());
+}
+
+#[test]
+fn attention_by_layer() {
+    let kinds = |name: &str| {
+        let model = Model::copy_of(name);
+        let spec = model.open().unwrap_or_else(|error| panic!("{error}")).spec().clone();
+        spec.layers.iter().map(|layer| layer.attention.kind()).collect::<Vec<_>>()
+    };
+    let delta = "gated_delta";
+    assert_eq!(kinds("qwen3_next"), [delta, delta, delta, "grouped"]);
+    assert_eq!(kinds("kimi_linear"), ["kimi_delta", "kimi_delta", "latent"]);
+    let conv = "short_convolution";
+    assert_eq!(kinds("lfm2_moe"), [conv, conv, "grouped", conv]);
+    let word = &["layer 2 is of type `conv`, expected one of `full_attention`, `linear_attention`"];
+    check(
+        "qwen3_5_moe",
+        "\"linear_attention\",\n      \"full_attention\"",
+        "\"conv\",\n      \"full_attention\"",
+        word,
+    );
+    check(
+        "qwen3_next",
+        "\"linear_attention\",\n    \"full_attention\"",
+        "\"full_attention\",\n    \"full_attention\"",
+        &["layers.2.linear_attn", "a model with this config.json has no such part"],
+    );
+    check("kimi_linear", "\"layer_types\"", "\"other\"", &["lacks `layer_types` or "]);
+    check(
+        "qwen3_next",
+        "\"linear_num_value_heads\": 4",
+        "\"linear_num_value_heads\": 3",
+        &["`linear_num_value_heads` is 3, not a multiple of `linear_num_key_heads`, 2"],
+    );
+    check(
+        "qwen3_next",
+        "\"linear_key_head_dim\": 8",
+        "\"linear_key_head_dim\": 2147483648",
+        &["2 heads of width 2147483648 are too wide"],
+    );
+    check("lfm2_moe", "\"conv_bias\": false", "\"conv_bias\": true", &["`conv_bias` is true, but"]);
+}
+
+#[test]
+fn keys_of_an_object() {
+    check("qwen3_5_moe", "\"text_config\"", "\"other\"", &["lacks the object `text_config`"]);
+    check(
+        "qwen3_5_moe",
+        "  \"tie_word_embeddings\": false,\n  \"transformers",
+        "  \"tie_word_embeddings\": true,\n  \"transformers",
+        &["`tie_word_embeddings` is false but `/tie_word_embeddings` is true"],
+    );
+    let quantized = "\"architectures\"";
+    let with = "\"quantization_config\": {}, \"architectures\"";
+    check("qwen3_5_moe", quantized, with, &["quantized weights cannot be pruned"]);
+}
