@@ -50,7 +50,7 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
         vocab: 256,
         max_positions: 128,
         norm_eps: 1e-5,
-        norm_weights: NormWeights::Plain,
+        norm_weights: NormWeights::Factor,
         tied_embeddings: false,
         layers: vec![layer; 3],
         extra: None,

@@ -65,14 +65,14 @@ pub(crate) struct ModelForm {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum NormWeightsForm {
     #[default]
-    Plain,
+    Factor,
     MinusOne,
 }
 
 impl From<NormWeightsForm> for NormWeights {
     fn from(form: NormWeightsForm) -> Self {
         match form {
-            NormWeightsForm::Plain => Self::Plain,
+            NormWeightsForm::Factor => Self::Factor,
             NormWeightsForm::MinusOne => Self::MinusOne,
         }
     }

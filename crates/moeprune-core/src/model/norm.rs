@@ -13,7 +13,7 @@ use crate::LayerTensor;
 pub enum NormWeights {
     /// As what they multiply by.
     #[default]
-    Plain,
+    Factor,
     /// As what they multiply by, less one (Qwen3-Next, Gemma).
     MinusOne,
 }
