@@ -45,7 +45,7 @@ let feed_forward = FeedForward::Dense(MlpSpec::gated(2));
 let layer = LayerSpec { attention, feed_forward, other: Vec::new() };
 let spec = ModelSpec {
     family: "small".into(), hidden: 2, vocab: 32, max_positions: 4, norm_eps: 1e-5,
-    norm_weights: NormWeights::Plain, tied_embeddings: true, head_bias: false,
+    norm_weights: NormWeights::Factor, tied_embeddings: true, head_bias: false,
     multipliers: Multipliers::default(), layers: vec![layer], extra: None,
 };
 // A forward pass calls the observer; this one is done by hand.

@@ -31,10 +31,10 @@ pub(crate) fn read_spec(
     let layers = form.layers.count.needed(config)?;
     let read = Model { config, named, layers, hidden, max_positions, chosen: None };
     let layers = read_layers(form, read)?;
-    let extra = read_extra(form, read, layers.last())?;
     let known = |layer: &LayerSpec| layer.attention.rotary()?.scaling.longest();
     let longest = layers.iter().filter_map(known).min();
     let biased = model.head_bias.as_ref().map_or(Ok(true), |key| key.needed(config))?;
+    let extra = read_extra(form, read, layers.last())?;
     Ok(ModelSpec {
         family: family.name().to_owned(),
         hidden,

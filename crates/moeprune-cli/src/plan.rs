@@ -83,7 +83,7 @@ pub(crate) fn plan(
     if !domains.is_empty() && !plan.layers.is_empty() {
         print_coverage(&coverage(&plan, &domains)?)?;
     }
-    print_open(&plan)
+    print_open(&plan, checkpoint.spec())
 }
 
 /// Where the model runs while it is planned on calibration text.
@@ -140,13 +140,14 @@ fn print_plan(plan: &Plan, spec: &ModelSpec, output: &Path) -> Result<(), Error>
 }
 
 /// What is left for `apply` to decide.
-fn print_open(plan: &Plan) -> Result<(), Error> {
+fn print_open(plan: &Plan, spec: &ModelSpec) -> Result<(), Error> {
+    let of_decoder = plan.layers.iter().filter(|l| l.layer < spec.layers.len());
     let open = plan.layers.iter().filter(|layer| layer.is_open()).count();
     if open > 0 {
         line!(
             "in {open} of {} layers, which of three or more alike experts stays is decided when \
              the plan is applied; --read-experts decides at once",
-            plan.layers.len()
+            of_decoder.count()
         )?;
     }
     Ok(())

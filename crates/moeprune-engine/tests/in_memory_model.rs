@@ -42,7 +42,7 @@ impl Small {
             vocab: 32,
             max_positions: 16,
             norm_eps: 1e-5,
-            norm_weights: NormWeights::Plain,
+            norm_weights: NormWeights::Factor,
             tied_embeddings: true,
             head_bias: false,
             multipliers: Multipliers::default(),

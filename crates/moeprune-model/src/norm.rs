@@ -33,7 +33,7 @@ impl RmsNorm {
         spec: &ModelSpec,
     ) -> Result<Self, Error> {
         match spec.norm_weights {
-            NormWeights::Plain => Self::load(weights, id, width, spec.norm_eps),
+            NormWeights::Factor => Self::load(weights, id, width, spec.norm_eps),
             NormWeights::MinusOne => {
                 let norm = Self::load_wide(weights, id, width, spec.norm_eps)?;
                 Ok(Self { weight: (norm.weight + 1.0)?, ..norm })

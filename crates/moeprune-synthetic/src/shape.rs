@@ -217,7 +217,7 @@ impl Sizes {
             vocab: self.vocab,
             max_positions: published_number(published, config, "max_position_embeddings")?,
             norm_eps: float("rms_norm_eps")?,
-            norm_weights: NormWeights::Plain,
+            norm_weights: NormWeights::Factor,
             tied_embeddings: false,
             head_bias: false,
             multipliers: Multipliers::default(),

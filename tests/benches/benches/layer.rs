@@ -38,7 +38,7 @@ fn arctic_like() -> ModelSpec {
         vocab: 16,
         max_positions: 4096,
         norm_eps: 1e-5,
-        norm_weights: NormWeights::Plain,
+        norm_weights: NormWeights::Factor,
         tied_embeddings: false,
         head_bias: false,
         multipliers: Multipliers::default(),

@@ -51,7 +51,7 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
         vocab: 256,
         max_positions: 128,
         norm_eps: 1e-5,
-        norm_weights: NormWeights::Plain,
+        norm_weights: NormWeights::Factor,
         tied_embeddings: false,
         head_bias: false,
         multipliers: Multipliers::default(),

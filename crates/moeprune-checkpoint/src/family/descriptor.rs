@@ -69,7 +69,7 @@ pub(crate) struct ModelForm {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum NormWeightsForm {
     #[default]
-    Plain,
+    Factor,
     MinusOne,
     WithBias,
 }
@@ -77,7 +77,7 @@ pub(crate) enum NormWeightsForm {
 impl From<NormWeightsForm> for NormWeights {
     fn from(form: NormWeightsForm) -> Self {
         match form {
-            NormWeightsForm::Plain => Self::Plain,
+            NormWeightsForm::Factor => Self::Factor,
             NormWeightsForm::MinusOne => Self::MinusOne,
             NormWeightsForm::WithBias => Self::WithBias,
         }

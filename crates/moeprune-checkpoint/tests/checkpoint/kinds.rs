@@ -197,6 +197,61 @@ fn kimi_k2_is_read_as_deepseek_v3() {
 }
 
 #[test]
+fn attention_by_layer() {
+    let kinds = |name: &str| {
+        let model = Model::copy_of(name);
+        let spec = model.open().unwrap_or_else(|error| panic!("{error}")).spec().clone();
+        spec.layers.iter().map(|layer| layer.attention.kind()).collect::<Vec<_>>()
+    };
+    let delta = "gated_delta";
+    assert_eq!(kinds("qwen3_next"), [delta, delta, delta, "grouped"]);
+    assert_eq!(kinds("kimi_linear"), ["kimi_delta", "kimi_delta", "latent"]);
+    let conv = "short_convolution";
+    assert_eq!(kinds("lfm2_moe"), [conv, conv, "grouped", conv]);
+    let word = &["layer 2 is of type `conv`, expected one of `full_attention`, `linear_attention`"];
+    check(
+        "qwen3_5_moe",
+        "\"linear_attention\",\n      \"full_attention\"",
+        "\"conv\",\n      \"full_attention\"",
+        word,
+    );
+    check(
+        "qwen3_next",
+        "\"linear_attention\",\n    \"full_attention\"",
+        "\"full_attention\",\n    \"full_attention\"",
+        &["layers.2.linear_attn", "a model with this config.json has no such part"],
+    );
+    check("kimi_linear", "\"layer_types\"", "\"other\"", &["lacks `layer_types` or "]);
+    check(
+        "qwen3_next",
+        "\"linear_num_value_heads\": 4",
+        "\"linear_num_value_heads\": 3",
+        &["`linear_num_value_heads` is 3, not a multiple of `linear_num_key_heads`, 2"],
+    );
+    check(
+        "qwen3_next",
+        "\"linear_key_head_dim\": 8",
+        "\"linear_key_head_dim\": 2147483648",
+        &["2 heads of width 2147483648 are too wide"],
+    );
+    check("lfm2_moe", "\"conv_bias\": false", "\"conv_bias\": true", &["`conv_bias` is true, but"]);
+}
+
+#[test]
+fn keys_of_an_object() {
+    check("qwen3_5_moe", "\"text_config\"", "\"other\"", &["lacks the object `text_config`"]);
+    check(
+        "qwen3_5_moe",
+        "  \"tie_word_embeddings\": false,\n  \"transformers",
+        "  \"tie_word_embeddings\": true,\n  \"transformers",
+        &["`tie_word_embeddings` is false but `/tie_word_embeddings` is true"],
+    );
+    let quantized = "\"architectures\"";
+    let with = "\"quantization_config\": {}, \"architectures\"";
+    check("qwen3_5_moe", quantized, with, &["quantized weights cannot be pruned"]);
+}
+
+#[test]
 fn experts_per_token_as_a_list() {
     let hunyuan = |list: &str| {
         let model = Model::copy_of("hunyuan_v1_moe");

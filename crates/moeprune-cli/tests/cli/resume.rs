@@ -158,6 +158,15 @@ fn killed_single_steps_give_the_same_bytes_when_resumed() {
     kill_and_resume(&scratch, "apply model OUT --plan experts.json", 4);
 }
 
+/// Layers behind the decoder's, in a file of their own, are written with what belongs to no layer.
+#[test]
+fn killed_runs_of_models_with_extra_layers() {
+    let scratch = Scratch::new("glm4_moe");
+    scratch.ok("plan model --sparsity 0.3 --expert-sparsity 0.3 -o experts.json");
+    kill_and_resume(&scratch, "apply model OUT --plan experts.json", 5);
+    assert!(scratch.path("model/mtp.safetensors").exists());
+}
+
 /// A run that is killed again and again makes progress all the same.
 #[test]
 fn a_run_that_never_lives_long_ends_at_last() {

@@ -14,7 +14,7 @@ use crate::LayerTensor;
 pub enum NormWeights {
     /// As what they multiply by.
     #[default]
-    Plain,
+    Factor,
     /// As what they multiply by, less one (Qwen3-Next, Gemma).
     MinusOne,
     /// As what they multiply by, beside a bias: these norms take away the mean first (LayerNorm, Ba et
@@ -26,7 +26,7 @@ pub enum NormWeights {
 /// biases, if they have some.
 pub(super) fn parts(layer: usize, model: &ModelSpec) -> Vec<Part> {
     let norms: &[LayerTensor] = match model.norm_weights {
-        NormWeights::Plain | NormWeights::MinusOne => {
+        NormWeights::Factor | NormWeights::MinusOne => {
             &[LayerTensor::InputNorm, LayerTensor::PostAttentionNorm]
         }
         NormWeights::WithBias => &[

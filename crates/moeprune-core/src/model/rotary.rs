@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn factors_of_yarn() {
-        let (one, share) = (1.368_887_945_411_393_6, 1.260_803_778_405_955_4);
+        let (one, share) = (1.368_887_945_411_393_6, 1.260_803_777_405_855_4);
         let plain = yarn(40.0, 256.0);
         check_factors(plain, one, 1.0);
         check_factors(yarn(1.0, 256.0), 1.0, 1.0);

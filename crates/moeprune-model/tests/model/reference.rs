@@ -94,7 +94,7 @@ fn spec(config: &Value) -> ModelSpec {
         vocab: number("vocab_size"),
         max_positions: number("max_position_embeddings"),
         norm_eps: config["rms_norm_eps"].as_f64().unwrap(),
-        norm_weights: NormWeights::Plain,
+        norm_weights: NormWeights::Factor,
         tied_embeddings: false,
         head_bias: false,
         multipliers: Multipliers::default(),
