@@ -22,8 +22,9 @@ pub(super) fn choose<R: Real>(
         if top > R::LOWEST {
             let is_rival = |z: R| {
                 let size = if z.abs() > top { z.abs() } else { top };
-                // Of two zeros neither is above the other.
-                z > R::LOWEST && !((top - z) / size > reach)
+                // Of two zeros the quotient is no number, and above nothing.
+                let is_far = (top - z) / size > reach;
+                z > R::LOWEST && !is_far
             };
             let mut rivals: Vec<R> = logits.iter().copied().filter(|&z| is_rival(z)).collect();
             let at = first_largest(&rivals);
