@@ -4,8 +4,8 @@
 use candle_core::{DType, Tensor};
 use moeprune_core::{
     AttentionBiases, AttentionSpec, DeltaProjections, Dtype, FeedForward, GatedDeltaNet,
-    GroupedAttention, KimiDeltaAttention, LayerSpec, LayerTensor, MlpSpec, ModelSpec, NormWeights,
-    QueryKeyNorm, ShortConvolution, StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
+    GroupedAttention, KimiDeltaAttention, LayerSpec, MlpSpec, ModelSpec, NormWeights, QueryKeyNorm,
+    ShortConvolution, StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
 };
 use moeprune_model::{Compute, Layer, LayerCache, NoSink};
 
