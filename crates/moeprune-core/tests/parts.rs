@@ -1,11 +1,11 @@
 //! What each kind of part lists.
 
 use moeprune_core::{
-    Activation, AttentionBiases, AttentionSpec, DeltaProjections, FeedForward, GatedDeltaNet,
-    GroupedAttention, KimiDeltaAttention, LatentAttention, LayerSpec, LayerTensor, LinearId,
-    MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, NormWeights, OpaqueRouter, OpaqueTensor,
-    ParameterCounts, Part, PartName, QueryKeyNorm, RouterSpec, Score, ScoredRouter, SharedSpec,
-    ShortConvolution,
+    Activation, AttentionBiases, AttentionSpec, CorrectionBias, DeltaProjections, FeedForward,
+    GatedDeltaNet, GroupedAttention, KimiDeltaAttention, LatentAttention, LayerSpec, LayerTensor,
+    LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers, NormWeights,
+    OpaqueRouter, OpaqueTensor, ParameterCounts, Part, PartName, QueryKeyNorm, RouterSpec, Score,
+    ScoredRouter, SharedSpec, ShortConvolution, SparseMixer,
 };
 use proptest::prelude::*;
 
@@ -79,6 +79,28 @@ fn attention_with_more() {
     let wide = GroupedAttention { norm: Some(QueryKeyNorm::FullWidth), ..more };
     let names = expected("attention.query_norm [12]", "attention.key_norm [6]");
     check(AttentionSpec::Grouped(wide).parts(5, HIDDEN), &names);
+    let sinks = AttentionSpec::Grouped(GroupedAttention { sinks: true, ..grouped() });
+    check(sinks.parts(5, HIDDEN)[4..].to_vec(), &["attention.sinks [4]"]);
+}
+
+#[test]
+fn norms_and_heads_with_biases() {
+    let model = ModelSpec {
+        norm_weights: NormWeights::WithBias,
+        head_bias: true,
+        ..model(2, 0, false, true)
+    };
+    let biases: Vec<String> =
+        model.parts().iter().map(shown).filter(|name| name.contains("bias")).collect();
+    let of_layers = |layer| {
+        ["input", "post-attention"].map(|norm| format!("layer {layer} {norm} norm bias [8]"))
+    };
+    let mut expected = vec!["final norm bias [8]".to_owned(), "head bias [11]".to_owned()];
+    expected.extend((0..model.layers.len()).flat_map(of_layers));
+    assert_eq!(biases, expected);
+    for part in model.parts() {
+        assert_eq!(model.part(part.id), Some(part));
+    }
 }
 
 #[test]
@@ -219,7 +241,7 @@ fn routers() {
     let scored = ScoredRouter {
         score: Score::Sigmoid,
         bias: true,
-        correction_bias: true,
+        correction_bias: CorrectionBias::Vector,
         expert_scale: true,
         ..ScoredRouter::softmax(true)
     };
@@ -232,6 +254,13 @@ fn routers() {
             "scale of the experts [4] by 0",
         ],
     );
+    let row = ScoredRouter { correction_bias: CorrectionBias::Row, ..ScoredRouter::softmax(true) };
+    check(
+        RouterSpec::Scored(row).parts(5, HIDDEN, 4),
+        &["router [4, 8] by 0", "router correction bias [1, 4] by 1"],
+    );
+    let mixer = SparseMixer { jitter: 0.1 };
+    check(RouterSpec::SparseMixer(mixer).parts(5, HIDDEN, 4), &["router [4, 8] by 0"]);
     let id = LayerTensor::Named(named("router.bias"));
     let opaque = OpaqueTensor { id, shape: vec![1, 0], expert_axis: Some(1) };
     check(
@@ -280,6 +309,8 @@ fn model(experts: usize, shared: usize, residual: bool, dense: bool) -> ModelSpe
         norm_eps: 1e-5,
         norm_weights: NormWeights::Factor,
         tied_embeddings: !residual,
+        head_bias: false,
+        multipliers: Multipliers::default(),
         layers,
         extra: None,
     }

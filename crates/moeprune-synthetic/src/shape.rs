@@ -3,7 +3,7 @@
 use moeprune_checkpoint::Family;
 use moeprune_core::{
     AttentionSpec, FeedForward, GroupedAttention, LayerSpec, MlpSpec, ModelSpec, MoeInput, MoeSpec,
-    NormWeights, ParameterCounts, Part, RouterSpec,
+    Multipliers, NormWeights, ParameterCounts, Part, RouterSpec,
 };
 use serde_json::{Map, Value};
 
@@ -219,6 +219,8 @@ impl Sizes {
             norm_eps: float("rms_norm_eps")?,
             norm_weights: NormWeights::Factor,
             tied_embeddings: false,
+            head_bias: false,
+            multipliers: Multipliers::default(),
             layers: vec![layer; self.layers],
             extra: None,
         })

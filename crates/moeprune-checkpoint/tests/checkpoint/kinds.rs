@@ -1,6 +1,9 @@
 //! Attention, layers and routers as configs of other families say.
 
-use moeprune_core::{AttentionSpec, GroupedAttention, QueryKeyNorm, RotaryStyle, RouterSpec};
+use moeprune_core::{
+    Activation, AttentionSpec, ClampedSwiglu, GroupedAttention, MlpSpec, MoeSpec, QueryKeyNorm,
+    RotaryStyle, RouterSpec,
+};
 
 use crate::fixture::{Model, check_refused, parity};
 
@@ -160,7 +163,7 @@ fn groups_of_experts() {
             RouterSpec::Scored(router) => {
                 router.groups.map(|groups| (groups.count, groups.selected))
             }
-            RouterSpec::Opaque(_) => None,
+            RouterSpec::SparseMixer(_) | RouterSpec::Opaque(_) => None,
         },
         None => None,
     };
@@ -246,4 +249,75 @@ fn keys_of_an_object() {
     let quantized = "\"architectures\"";
     let with = "\"quantization_config\": {}, \"architectures\"";
     check("qwen3_5_moe", quantized, with, &["quantized weights cannot be pruned"]);
+}
+
+#[test]
+fn experts_per_token_as_a_list() {
+    let hunyuan = |list: &str| {
+        let model = Model::copy_of("hunyuan_v1_moe");
+        let list = format!("\"moe_topk\": {list}, \"was\": [");
+        model.edit_text("config.json", |text| text.replacen("\"moe_topk\": [", &list, 1));
+        model
+    };
+    let top_k = |model: &Model| {
+        let spec = model.open().unwrap_or_else(|error| panic!("{error}")).spec().clone();
+        spec.layers.iter().filter_map(|layer| layer.moe()).map(|moe| moe.top_k).collect::<Vec<_>>()
+    };
+    assert_eq!(top_k(&hunyuan("[3, 2]")), [3, 2]);
+    assert_eq!(top_k(&hunyuan("4")), [4, 4]);
+    let refused = |list: &str, expected: &str| {
+        check_refused(hunyuan(list).open(), &["`moe_topk`", expected]);
+    };
+    refused("[3]", "has 1 entries, expected one for each of the 2 layers");
+    refused("[3, 11]", "is 11, but layer 1 has 10 experts");
+    refused("[3, 0]", "must be a whole number from 1 to 2147483648, or a list of such numbers");
+}
+
+#[test]
+fn a_range_of_layers_with_experts() {
+    let last = |to: &str| edited("ernie4_5_moe", "\"moe_layer_end_index\": 2", to);
+    last("\"moe_layer_end_index\": -1").open().expect("-1 is the last");
+    last("\"other\": 2").open().expect("the last is the default");
+    check(
+        "ernie4_5_moe",
+        "\"moe_layer_end_index\": 2",
+        "\"moe_layer_end_index\": 1",
+        &["model.layers.2.mlp.gate_proj.weight", "is missing"],
+    );
+    check(
+        "ernie4_5_moe",
+        "\"moe_layer_end_index\": 2",
+        "\"moe_layer_end_index\": -2",
+        &["`moe_layer_end_index` must be the number of a layer, or -1"],
+    );
+    check(
+        "ernie4_5_moe",
+        "\"use_bias\": false",
+        "\"use_bias\": true",
+        &["`use_bias` is true, but there is no `self_attn.q_proj.bias` in layer 0"],
+    );
+}
+
+#[test]
+fn positions_beyond_those_that_are_known() {
+    let phi = Model::copy_of("phimoe");
+    assert_eq!(phi.open().expect("opens").spec().max_positions, 128);
+    phi.edit_text("config.json", |text| {
+        text.replace("embeddings\": 512", "embeddings\": 100")
+            .replace("window\": 512", "window\": 5")
+    });
+    assert_eq!(phi.open().expect("opens").spec().max_positions, 100);
+    assert_eq!(grouped(&phi, 1).sliding_window, Some(5));
+}
+
+#[test]
+fn limits_of_gates() {
+    let clamps = |model: &Model| match &model.open().expect("opens").spec().layers[0].moe() {
+        Some(MoeSpec { expert: MlpSpec { activation, .. }, .. }) => *activation,
+        None => panic!("no experts"),
+    };
+    let expected = |alpha, limit| Activation::ClampedSwiglu(ClampedSwiglu { alpha, limit });
+    assert_eq!(clamps(&Model::copy_of("gpt_oss")), expected(1.702, 7.0));
+    let other = edited("gpt_oss", "\"swiglu_limit\": 7.0", "\"swiglu_limit\": 3.5");
+    assert_eq!(clamps(&other), expected(1.702, 3.5));
 }

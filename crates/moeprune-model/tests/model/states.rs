@@ -4,8 +4,8 @@
 use candle_core::{DType, Tensor};
 use moeprune_core::{
     AttentionBiases, AttentionSpec, DeltaProjections, Dtype, FeedForward, GatedDeltaNet,
-    GroupedAttention, KimiDeltaAttention, LayerSpec, MlpSpec, ModelSpec, NormWeights, QueryKeyNorm,
-    ShortConvolution, StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
+    GroupedAttention, KimiDeltaAttention, LayerSpec, MlpSpec, ModelSpec, Multipliers, NormWeights,
+    QueryKeyNorm, ShortConvolution, StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
 };
 use moeprune_model::{Compute, Layer, LayerCache, NoSink};
 
@@ -40,6 +40,8 @@ impl Noise {
             norm_eps: 1e-5,
             norm_weights: NormWeights::MinusOne,
             tied_embeddings: true,
+            head_bias: false,
+            multipliers: Multipliers::default(),
             layers: vec![LayerSpec { attention, feed_forward, other: Vec::new() }],
             extra: None,
         };
