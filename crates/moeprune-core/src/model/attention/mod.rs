@@ -15,7 +15,7 @@ pub use self::{
     latent::LatentAttention,
     short_convolution::ShortConvolution,
 };
-use super::{OpaqueTensor, Part};
+use super::{OpaqueTensor, Part, RotarySpec};
 use crate::LinearId;
 
 /// How the tokens of a layer see each other.
@@ -60,6 +60,17 @@ impl AttentionSpec {
             Self::Latent(latent) => latent.heads,
             Self::GatedDelta(_) | Self::KimiDelta(_) | Self::ShortConvolution(_) => 0,
             Self::Opaque(_) => 0,
+        }
+    }
+
+    /// How queries and keys turn, if they do.
+    #[must_use]
+    pub fn rotary(&self) -> Option<&RotarySpec> {
+        match self {
+            Self::Grouped(grouped) => grouped.rotary.as_ref(),
+            Self::Latent(latent) => latent.rotary.as_ref(),
+            Self::GatedDelta(_) | Self::KimiDelta(_) | Self::ShortConvolution(_) => None,
+            Self::Opaque(_) => None,
         }
     }
 
