@@ -59,6 +59,31 @@ fn glm4_moe_lite() {
 }
 
 #[test]
+fn gpt_oss() {
+    check_family("gpt_oss");
+}
+
+#[test]
+fn granitemoe() {
+    check_family("granitemoe");
+}
+
+#[test]
+fn hunyuan_v1_moe() {
+    check_family("hunyuan_v1_moe");
+}
+
+#[test]
+fn ernie4_5_moe() {
+    check_family("ernie4_5_moe");
+}
+
+#[test]
+fn qwen3_vl_moe() {
+    check_family("qwen3_vl_moe");
+}
+
+#[test]
 fn qwen3_next() {
     check_family("qwen3_next");
 }
@@ -76,4 +101,9 @@ fn kimi_linear() {
 #[test]
 fn lfm2_moe() {
     check_family("lfm2_moe");
+}
+
+#[test]
+fn phimoe() {
+    check_family("phimoe");
 }

@@ -84,6 +84,8 @@ fn layers_that_keep_a_state() {
         check_layers(&format!("parity/{name}"), DType::F32);
         check_layers(&format!("parity/{name}"), DType::F64);
     }
+    check_layers("parity/qwen3_next", DType::BF16);
+    check_layers("parity/kimi_linear", DType::BF16);
 }
 
 #[test]

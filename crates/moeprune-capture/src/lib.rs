@@ -30,7 +30,7 @@ use moeprune_capture::{
 };
 use moeprune_core::{
     AttentionProjection::Query, AttentionSpec, FeedForward, GroupedAttention, LayerSpec, LinearId,
-    MlpSpec, ModelSpec, NormWeights,
+    MlpSpec, ModelSpec, Multipliers, NormWeights,
 };
 use moeprune_model::ActivationSink;
 
@@ -45,7 +45,8 @@ let feed_forward = FeedForward::Dense(MlpSpec::gated(2));
 let layer = LayerSpec { attention, feed_forward, other: Vec::new() };
 let spec = ModelSpec {
     family: "small".into(), hidden: 2, vocab: 32, max_positions: 4, norm_eps: 1e-5,
-    norm_weights: NormWeights::Plain, tied_embeddings: true, layers: vec![layer], extra: None,
+    norm_weights: NormWeights::Factor, tied_embeddings: true, head_bias: false,
+    multipliers: Multipliers::default(), layers: vec![layer], extra: None,
 };
 // A forward pass calls the observer; this one is done by hand.
 let mut observer = LayerObserver::new(&spec, 0, ObserverOptions::default())?;

@@ -142,7 +142,10 @@ impl Config {
     }
 
     pub(crate) fn refuse(&self, reason: String) -> Error {
-        refuse(&self.path, reason)
+        match &self.within {
+            None => refuse(&self.path, reason),
+            Some(within) => refuse(&self.path, format!("in `{within}`: {reason}")),
+        }
     }
 
     fn at<'a>(&'a self, key: &'a str) -> Result<Option<Found<'a>>, Error> {

@@ -2,15 +2,15 @@
 
 use moeprune_core::{
     Activation, AttentionSpec, ExtraLayers, FeedForward, LayerSpec, LinearId, MlpSpec, ModelSpec,
-    MoeInput, MoeSpec, OpaqueTensor, RouterSpec, SharedSpec, TensorId,
+    MoeInput, MoeSpec, Multipliers, OpaqueTensor, RouterSpec, SharedSpec, TensorId,
 };
 
 use crate::{
     Error, Family,
     config::{Config, Found, same_json, shown},
     family::{
-        Count, Descriptor, Key, Layers, LayersForm, Model, Requirement, Strings, TypesForm,
-        missing, opaque_tensor,
+        Count, Descriptor, Key, Layers, LayersForm, Model, MultipliersForm, PerLayer, Requirement,
+        Strings, TypesForm, missing, opaque_tensor,
     },
     named_tensors::NamedTensors,
 };
@@ -31,17 +31,34 @@ pub(crate) fn read_spec(
     let layers = form.layers.count.needed(config)?;
     let read = Model { config, named, layers, hidden, max_positions, chosen: None };
     let layers = read_layers(form, read)?;
+    let known = |layer: &LayerSpec| layer.attention.rotary()?.scaling.longest();
+    let longest = layers.iter().filter_map(known).min();
+    let biased = model.head_bias.as_ref().map_or(Ok(true), |key| key.needed(config))?;
     let extra = read_extra(form, read, layers.last())?;
     Ok(ModelSpec {
         family: family.name().to_owned(),
         hidden,
         vocab: model.vocab.needed(config)?,
-        max_positions,
+        max_positions: longest.map_or(max_positions, |longest| longest.min(max_positions)),
         norm_eps: model.norm_eps.needed(config)?,
         norm_weights: model.norm_weights.into(),
         tied_embeddings: model.tied_embeddings.needed(config)?,
+        head_bias: biased && model.tensors.head_bias.is_some(),
+        multipliers: read_multipliers(&model.multipliers, config)?,
         layers,
         extra,
+    })
+}
+
+fn read_multipliers(form: &MultipliersForm, config: &Config) -> Result<Multipliers, Error> {
+    let number = |key: &Option<Key<f64>>| match key {
+        Some(key) => key.needed(config),
+        None => Ok(1.0),
+    };
+    Ok(Multipliers {
+        embedding: number(&form.embedding)?,
+        residual: number(&form.residual)?,
+        logits: 1.0 / number(&form.logits_divisor)?,
     })
 }
 
@@ -146,6 +163,10 @@ fn read_layers(form: &Descriptor, model: Model<'_>) -> Result<Vec<LayerSpec>, Er
     let moe_layers = has_experts.iter().filter(|has| **has).count();
     let counts = read_expert_counts(form, config, layers, moe_layers)?;
     let blocks = Blocks::read(form, config, moe_layers < layers)?;
+    blocks
+        .top_k
+        .check(layers)
+        .map_err(|reason| config.refuse(format!("`{}` {reason}", form.router.top_k().shown())))?;
     let attention = form.attention.read(model)?;
     let mut specs = Vec::with_capacity(layers);
     let mut rank = 0;
@@ -208,6 +229,10 @@ fn by_type(form: &TypesForm, config: &Config, layers: usize) -> Result<Option<Ve
 fn by_keys(form: &LayersForm, config: &Config, layers: usize) -> Result<Vec<bool>, Error> {
     let every = form.every.as_ref().map_or(Ok(1), |key| key.needed(config))?;
     let until = form.dense_until.as_ref().map_or(Ok(Count(0)), |key| key.needed(config))?.0;
+    let last = match &form.last {
+        Some(key) => key.optional(config)?,
+        None => None,
+    };
     let list = |key: &Option<Key<Layers>>| match key {
         None => Ok(None),
         Some(key) => key.optional(config).map(|layers| layers.map(|Layers(layers)| layers)),
@@ -216,6 +241,7 @@ fn by_keys(form: &LayersForm, config: &Config, layers: usize) -> Result<Vec<bool
     let has = |l: usize| {
         (l + 1).is_multiple_of(every)
             && l >= until
+            && last.is_none_or(|last| !last.is_before(l))
             && dense.as_ref().is_none_or(|dense| !dense.contains(&l))
             && experts.as_ref().is_none_or(|experts| experts.contains(&l))
     };
@@ -224,7 +250,7 @@ fn by_keys(form: &LayersForm, config: &Config, layers: usize) -> Result<Vec<bool
 
 /// What a layer's feed-forward block may be, but for the number of experts.
 struct Blocks {
-    top_k: usize,
+    top_k: PerLayer,
     router: RouterSpec,
     expert: MlpSpec,
     shared: Vec<Option<SharedSpec>>,
@@ -243,17 +269,18 @@ impl Blocks {
         };
         let input = residual.map_or(form.experts.input, |residual| residual.experts_input).into();
         let residual = residual
-            .map(|form| Ok::<_, Error>(form.tensors.spec(form.inner.needed(config)?, activation)))
+            .map(|form| form.tensors.spec(config, form.inner.needed(config)?, activation))
             .transpose()?;
-        let inner = form.experts.inner.needed(config)?;
         let dense = match &form.dense {
-            Some(form) if dense => Some(form.tensors.spec(form.inner.needed(config)?, activation)),
+            Some(form) if dense => {
+                Some(form.tensors.spec(config, form.inner.needed(config)?, activation)?)
+            }
             _ => None,
         };
         Ok(Self {
+            router: form.router.read(config, top_k.largest() > 1)?,
             top_k,
-            router: form.router.read(config, top_k)?,
-            expert: form.experts.spec(inner, activation),
+            expert: form.experts.spec(config, activation)?,
             shared: (form.shared.iter())
                 .map(|shared| shared.read(config, activation))
                 .collect::<Result<_, _>>()?,
@@ -278,15 +305,15 @@ impl Blocks {
         layer: usize,
         experts: usize,
     ) -> Result<(), Error> {
-        if self.top_k > experts {
+        let top_k = self.top_k.of(layer);
+        if top_k > experts {
             return Err(config.refuse(format!(
-                "`{}` is {}, but layer {layer} has {experts} experts",
-                form.router.top_k().shown(),
-                self.top_k
+                "`{}` is {top_k}, but layer {layer} has {experts} experts",
+                form.router.top_k().shown()
             )));
         }
         let Some(groups) = self.router.groups() else { return Ok(()) };
-        let checked = groups.check_count(experts, self.top_k);
+        let checked = groups.check_count(experts, top_k);
         checked.map_err(|reason| config.refuse(format!("layer {layer}: {reason}")))
     }
 
@@ -303,9 +330,9 @@ impl Blocks {
         });
         Ok(MoeSpec {
             experts,
-            top_k: self.top_k,
+            top_k: self.top_k.of(layer),
             router: form.router.of_layer(&self.router, named, layer)?,
-            expert: self.expert,
+            expert: form.experts.of_layer(self.expert, named, layer),
             shared: shared.collect(),
             residual: self.residual,
             input: self.input,

@@ -81,11 +81,12 @@ pub use error::{Error, StageError};
 pub use fingerprint::{Fingerprint, SameModel};
 pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
 pub use model::{
-    Activation, AttentionBiases, AttentionSpec, DeltaProjections, ExpertGroups, ExtraLayers,
-    ExtraPolicy, FeedForward, GatedDeltaNet, GroupScore, GroupedAttention, KimiDeltaAttention,
-    LatentAttention, LayerSpec, LinearShape, Llama3Scaling, MlpSpec, ModelSpec, MoeInput, MoeSpec,
-    NormWeights, OpaqueRouter, OpaqueTensor, Part, QueryKeyNorm, RotaryScaling, RotarySpec,
-    RotaryStyle, RouterSpec, Score, ScoredRouter, SharedSpec, ShortConvolution, YarnScaling,
+    Activation, AttentionBiases, AttentionSpec, ClampedSwiglu, CorrectionBias, DeltaProjections,
+    ExpertGroups, ExtraLayers, ExtraPolicy, FeedForward, GatedDeltaNet, GroupScore,
+    GroupedAttention, KimiDeltaAttention, LatentAttention, LayerSpec, LinearShape, Llama3Scaling,
+    LongRopeScaling, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers, NormWeights, OpaqueRouter,
+    OpaqueTensor, Part, QueryKeyNorm, RotaryScaling, RotarySpec, RotaryStyle, RouterSpec, Score,
+    ScoredRouter, SharedSpec, ShortConvolution, SparseMixer, YarnScaling,
 };
 #[doc(inline)]
 pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};

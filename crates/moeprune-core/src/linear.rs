@@ -159,6 +159,10 @@ pub enum LayerTensor {
     PostAttentionNorm,
     /// Norm before Arctic's residual MLP, `[hidden]`.
     ResidualNorm,
+    /// What is added after the norm before attention, `[hidden]`.
+    InputNormBias,
+    /// What is added after the norm before the MoE block or the dense MLP, `[hidden]`.
+    PostAttentionNormBias,
     /// The weight of a Linear, `[out, in]`.
     Linear(LinearId),
     /// The bias of a Linear, `[out]`.
@@ -200,6 +204,8 @@ impl fmt::Display for LayerTensor {
             Self::InputNorm => f.write_str("input norm"),
             Self::PostAttentionNorm => f.write_str("post-attention norm"),
             Self::ResidualNorm => f.write_str("residual norm"),
+            Self::InputNormBias => f.write_str("input norm bias"),
+            Self::PostAttentionNormBias => f.write_str("post-attention norm bias"),
             Self::Linear(id) => id.fmt(f),
             Self::Bias(id) => write!(f, "{id} bias"),
             Self::CorrectionBias => f.write_str("router correction bias"),
@@ -220,8 +226,12 @@ pub enum TensorId {
     Layer(usize, LayerTensor),
     /// Norm before the head, `[hidden]`.
     FinalNorm,
+    /// What is added after the norm before the head, `[hidden]`.
+    FinalNormBias,
     /// Output head, `[vocab, hidden]`. Absent when tied to the embeddings.
     LmHead,
+    /// What is added to logits, `[vocab]`.
+    LmHeadBias,
 }
 
 impl TensorId {
@@ -255,7 +265,9 @@ impl fmt::Display for TensorId {
         match self {
             Self::Embedding => f.write_str("embedding"),
             Self::FinalNorm => f.write_str("final norm"),
+            Self::FinalNormBias => f.write_str("final norm bias"),
             Self::LmHead => f.write_str("head"),
+            Self::LmHeadBias => f.write_str("head bias"),
             Self::Layer(l, tensor) => write!(f, "layer {l} {tensor}"),
         }
     }

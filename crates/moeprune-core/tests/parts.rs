@@ -1,10 +1,11 @@
 //! What each kind of part lists.
 
 use moeprune_core::{
-    Activation, AttentionBiases, AttentionSpec, FeedForward, GroupedAttention, LatentAttention,
-    LayerSpec, LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec,
-    NormWeights, OpaqueRouter, OpaqueTensor, ParameterCounts, Part, PartName, QueryKeyNorm,
-    RouterSpec, Score, ScoredRouter, SharedSpec,
+    Activation, AttentionBiases, AttentionSpec, CorrectionBias, DeltaProjections, FeedForward,
+    GatedDeltaNet, GroupedAttention, KimiDeltaAttention, LatentAttention, LayerSpec, LayerTensor,
+    LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers, NormWeights,
+    OpaqueRouter, OpaqueTensor, ParameterCounts, Part, PartName, QueryKeyNorm, RouterSpec, Score,
+    ScoredRouter, SharedSpec, ShortConvolution, SparseMixer,
 };
 use proptest::prelude::*;
 
@@ -78,6 +79,115 @@ fn attention_with_more() {
     let wide = GroupedAttention { norm: Some(QueryKeyNorm::FullWidth), ..more };
     let names = expected("attention.query_norm [12]", "attention.key_norm [6]");
     check(AttentionSpec::Grouped(wide).parts(5, HIDDEN), &names);
+    let sinks = AttentionSpec::Grouped(GroupedAttention { sinks: true, ..grouped() });
+    check(sinks.parts(5, HIDDEN)[4..].to_vec(), &["attention.sinks [4]"]);
+}
+
+#[test]
+fn norms_and_heads_with_biases() {
+    let model = ModelSpec {
+        norm_weights: NormWeights::WithBias,
+        head_bias: true,
+        ..model(2, 0, false, true)
+    };
+    let biases: Vec<String> =
+        model.parts().iter().map(shown).filter(|name| name.contains("bias")).collect();
+    let of_layers = |layer| {
+        ["input", "post-attention"].map(|norm| format!("layer {layer} {norm} norm bias [8]"))
+    };
+    let mut expected = vec!["final norm bias [8]".to_owned(), "head bias [11]".to_owned()];
+    expected.extend((0..model.layers.len()).flat_map(of_layers));
+    assert_eq!(biases, expected);
+    for part in model.parts() {
+        assert_eq!(model.part(part.id), Some(part));
+    }
+}
+
+#[test]
+fn attention_with_a_gate() {
+    let gated = GroupedAttention { output_gate: true, ..grouped() };
+    let biases = AttentionBiases { query_key_value: true, output: false };
+    let parts = AttentionSpec::Grouped(GroupedAttention { biases, ..gated }).parts(5, HIDDEN);
+    check(parts[..1].to_vec(), &["attention.query [24, 8] *"]);
+    check(parts[4..5].to_vec(), &["attention.query bias [24]"]);
+}
+
+#[test]
+fn gated_delta_nets() {
+    let net = |projections| {
+        AttentionSpec::GatedDelta(GatedDeltaNet {
+            key_heads: 2,
+            value_heads: 4,
+            key_dim: 3,
+            value_dim: 5,
+            kernel: 4,
+            projections,
+        })
+    };
+    let rest = [
+        "attention.delta_output [8, 20] *",
+        "attention.convolution [32, 1, 4]",
+        "attention.log_decay [4]",
+        "attention.decay_bias [4]",
+        "attention.output_norm [5]",
+    ];
+    let parts = net(DeltaProjections::ByKeyHead).parts(5, HIDDEN);
+    assert_eq!(parts[1].reads, Some(GatedDeltaNet::QKVZ));
+    let first = ["attention.qkvz [52, 8] *", "attention.ba [8, 8] *"];
+    check(parts, &[&first[..], &rest[..]].concat());
+    let parts = net(DeltaProjections::Apart).parts(5, HIDDEN);
+    assert_eq!(parts[3].reads, Some(GatedDeltaNet::QKV));
+    let first = [
+        "attention.qkv [32, 8] *",
+        "attention.z [20, 8] *",
+        "attention.b [4, 8] *",
+        "attention.a [4, 8] *",
+    ];
+    check(parts, &[&first[..], &rest[..]].concat());
+}
+
+#[test]
+fn kimi_delta_attention() {
+    let delta = KimiDeltaAttention { heads: 2, head_dim: 3, kernel: 4 };
+    let parts = AttentionSpec::KimiDelta(delta).parts(5, HIDDEN);
+    assert_eq!(parts[5].reads, Some(KimiDeltaAttention::QUERY));
+    assert_eq!(parts[6].reads, Some(KimiDeltaAttention::DECAY_B));
+    check(
+        parts,
+        &[
+            "attention.query [6, 8] *",
+            "attention.key [6, 8] *",
+            "attention.value [6, 8] *",
+            "attention.decay_a [3, 8] *",
+            "attention.gate_a [3, 8] *",
+            "attention.beta [2, 8] *",
+            "attention.decay_b [6, 3] *",
+            "attention.gate_b [6, 3] *",
+            "attention.output [8, 6] *",
+            "attention.log_decay [1, 1, 2, 1]",
+            "attention.decay_bias [6]",
+            "attention.output_norm [3]",
+            "attention.query_convolution [6, 1, 4]",
+            "attention.key_convolution [6, 1, 4]",
+            "attention.value_convolution [6, 1, 4]",
+        ],
+    );
+}
+
+#[test]
+fn short_convolutions() {
+    let convolution = ShortConvolution { kernel: 3, biases: true };
+    check(
+        AttentionSpec::ShortConvolution(convolution).parts(5, HIDDEN),
+        &[
+            "attention.convolution_input [24, 8] *",
+            "attention.convolution_output [8, 8] *",
+            "attention.convolution [8, 1, 3]",
+            "attention.convolution_input bias [24]",
+            "attention.convolution_output bias [8]",
+            "attention.convolution_bias [8]",
+        ],
+    );
 }
 
 #[test]
@@ -131,7 +241,7 @@ fn routers() {
     let scored = ScoredRouter {
         score: Score::Sigmoid,
         bias: true,
-        correction_bias: true,
+        correction_bias: CorrectionBias::Vector,
         expert_scale: true,
         ..ScoredRouter::softmax(true)
     };
@@ -144,6 +254,13 @@ fn routers() {
             "scale of the experts [4] by 0",
         ],
     );
+    let row = ScoredRouter { correction_bias: CorrectionBias::Row, ..ScoredRouter::softmax(true) };
+    check(
+        RouterSpec::Scored(row).parts(5, HIDDEN, 4),
+        &["router [4, 8] by 0", "router correction bias [1, 4] by 1"],
+    );
+    let mixer = SparseMixer { jitter: 0.1 };
+    check(RouterSpec::SparseMixer(mixer).parts(5, HIDDEN, 4), &["router [4, 8] by 0"]);
     let id = LayerTensor::Named(named("router.bias"));
     let opaque = OpaqueTensor { id, shape: vec![1, 0], expert_axis: Some(1) };
     check(
@@ -190,8 +307,10 @@ fn model(experts: usize, shared: usize, residual: bool, dense: bool) -> ModelSpe
         vocab: 11,
         max_positions: 16,
         norm_eps: 1e-5,
-        norm_weights: NormWeights::Plain,
+        norm_weights: NormWeights::Factor,
         tied_embeddings: !residual,
+        head_bias: false,
+        multipliers: Multipliers::default(),
         layers,
         extra: None,
     }

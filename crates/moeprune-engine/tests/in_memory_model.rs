@@ -4,8 +4,8 @@
 use moeprune_capture::TokenBlocks;
 use moeprune_core::{
     AttentionSpec, CorpusTag, Dtype, FeedForward, GroupedAttention, LayerSpec, MlpSpec, ModelSpec,
-    MoeInput, MoeSpec, NormWeights, Promises, RouterSpec, SameModel, Sparsity, StageError,
-    StoredWeight, TensorBytes, TensorId, TensorSource,
+    MoeInput, MoeSpec, Multipliers, NormWeights, Promises, RouterSpec, SameModel, Sparsity,
+    StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
 };
 use moeprune_engine::{
     BudgetSpread, Calibration, Error, Execution, ExpertRequest, ExpertStage, Job, KeptExperts,
@@ -42,8 +42,10 @@ impl Small {
             vocab: 32,
             max_positions: 16,
             norm_eps: 1e-5,
-            norm_weights: NormWeights::Plain,
+            norm_weights: NormWeights::Factor,
             tied_embeddings: true,
+            head_bias: false,
+            multipliers: Multipliers::default(),
             layers: vec![layer.clone(), layer],
             extra: None,
         })

@@ -20,6 +20,7 @@ pub struct Embedding {
     table: Tensor,
     vocab: usize,
     dtype: DType,
+    multiplier: f64,
 }
 
 impl Embedding {
@@ -34,7 +35,8 @@ impl Embedding {
     ) -> Result<Self, Error> {
         let weights = Weights { source, compute };
         let table = weights.stored(TensorId::Embedding, &[spec.vocab, spec.hidden])?;
-        Ok(Self { table, vocab: spec.vocab, dtype: compute.dtype() })
+        let multiplier = spec.multipliers.embedding;
+        Ok(Self { table, vocab: spec.vocab, dtype: compute.dtype(), multiplier })
     }
 
     /// The embeddings of `tokens`, `[tokens, hidden]`. A layer wants `[batch, seq, hidden]`:
@@ -47,7 +49,7 @@ impl Embedding {
             return Err(Error::Token { token, vocab: self.vocab });
         }
         let index = Tensor::from_slice(tokens, tokens.len(), self.table.device())?;
-        Ok(self.table.index_select(&index, 0)?.to_dtype(self.dtype)?)
+        ops::scaled(self.table.index_select(&index, 0)?.to_dtype(self.dtype)?, self.multiplier)
     }
 }
 
@@ -56,6 +58,9 @@ impl Embedding {
 pub struct Head {
     norm: RmsNorm,
     output: Linear,
+    /// What is added to logits.
+    bias: Option<Tensor>,
+    multiplier: f64,
     hidden: usize,
     vocab: usize,
 }
@@ -75,6 +80,11 @@ impl Head {
         Ok(Self {
             norm: RmsNorm::of_model(weights, TensorId::FinalNorm, spec.hidden, spec)?,
             output: weights.linear(&[(output, spec.vocab)], spec.hidden)?,
+            bias: match spec.head_bias {
+                true => Some(weights.vector(TensorId::LmHeadBias, spec.vocab)?),
+                false => None,
+            },
+            multiplier: spec.multipliers.logits,
             hidden: spec.hidden,
             vocab: spec.vocab,
         })
@@ -126,6 +136,11 @@ impl Head {
         let normed = self.norm(hidden)?;
         let mut shape = normed.dims().to_vec();
         let logits = self.output.forward(&normed.reshape(((), self.hidden))?)?;
+        let logits = match &self.bias {
+            None => logits,
+            Some(bias) => ops::add_to_rows(&logits, bias)?,
+        };
+        let logits = ops::scaled(logits, self.multiplier)?;
         if let Some(last) = shape.last_mut() {
             *last = self.vocab;
         }

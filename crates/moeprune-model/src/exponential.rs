@@ -43,6 +43,21 @@ pub(crate) fn exponentiate(values: &mut [f32], scale: f32) -> f32 {
     sum(values)
 }
 
+/// As [`exponentiate`]; `sink`, if there is one, is another number of which the sum has the exponential
+/// too. It is not scaled.
+pub(crate) fn exponentiate_beside(values: &mut [f32], scale: f32, sink: Option<f32>) -> f32 {
+    match sink {
+        None => exponentiate(values, scale),
+        Some(sink) => {
+            let max = maximum(values).max(sink / scale);
+            for v in values.iter_mut() {
+                *v = exp((*v - max) * scale);
+            }
+            sum(values) + exp(sink - max * scale)
+        }
+    }
+}
+
 /// Logarithm of the sum of exponentials.
 pub(crate) fn log_sum_exp(values: &[f32]) -> f64 {
     let max = maximum(values);

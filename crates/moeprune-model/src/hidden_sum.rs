@@ -10,7 +10,11 @@ use crate::{
 /// The output of a layer in the making, `[tokens, hidden]`: what the trunk gave, to which each
 /// expert adds its gated output for the tokens routed to it.
 #[derive(Debug)]
-pub struct HiddenSum(Sum);
+pub struct HiddenSum {
+    sum: Sum,
+    /// What the outputs of experts are multiplied by, beside their gates.
+    multiplier: f64,
+}
 
 #[derive(Debug)]
 enum Sum {
@@ -19,17 +23,17 @@ enum Sum {
 }
 
 impl HiddenSum {
-    /// Starts from `hidden`, `[tokens, hidden]`.
-    pub(crate) fn new(hidden: &Tensor) -> Result<Self, Error> {
+    /// Starts from `hidden`, `[tokens, hidden]`, to which outputs are added times `multiplier`.
+    pub(crate) fn new(hidden: &Tensor, multiplier: f64) -> Result<Self, Error> {
         if is_host(hidden) {
             let values = with_slice(hidden, <[f32]>::to_vec)?;
-            return Ok(Self(Sum::Host { values, cols: hidden.dim(1)? }));
+            return Ok(Self { sum: Sum::Host { values, cols: hidden.dim(1)? }, multiplier });
         }
         // A copy: on a device it is added to in place, and others may hold `hidden` too.
-        Ok(Self(Sum::Device(hidden.copy()?)))
+        Ok(Self { sum: Sum::Device(hidden.copy()?), multiplier })
     }
 
-    /// Adds `gates[i] · output[i]` to row `rows[i]`; the rows of one call are distinct. `output`
+    /// Adds `gates[i] · output[i]`, times the model's residual multiplier, to row `rows[i]`; the rows of one call are distinct. `output`
     /// is `[rows, hidden]`, of the type and on the device of the hidden states.
     ///
     /// A token's experts must be added in ascending order for the same bits every time.
@@ -37,7 +41,14 @@ impl HiddenSum {
     /// # Errors
     /// If a tensor operation fails.
     pub fn add(&mut self, rows: &[u32], gates: &[f32], output: &Tensor) -> Result<(), Error> {
-        match &mut self.0 {
+        let scaled: Vec<f32>;
+        let gates = if self.multiplier == 1.0 {
+            gates
+        } else {
+            scaled = gates.iter().map(|gate| gate * self.multiplier as f32).collect();
+            &scaled
+        };
+        match &mut self.sum {
             Sum::Host { values, cols } => with_slice(output, |output| {
                 for ((&row, &gate), value) in rows.iter().zip(gates).zip(output.chunks(*cols)) {
                     let sum = &mut values[row as usize * *cols..][..*cols];
@@ -66,7 +77,7 @@ impl HiddenSum {
     /// # Errors
     /// If a tensor operation fails.
     pub fn into_tensor(self) -> Result<Tensor, Error> {
-        match self.0 {
+        match self.sum {
             Sum::Host { values, cols } => {
                 let rows = values.len() / cols.max(1);
                 Ok(Tensor::from_vec(values, (rows, cols), &Device::Cpu)?)

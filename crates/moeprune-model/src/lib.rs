@@ -68,7 +68,8 @@ fn load_of_first_layer(
 # let layer = LayerSpec { attention, feed_forward: FeedForward::Moe(moe), other: vec![] };
 # let spec = ModelSpec {
 #     family: "example".into(), hidden: 8, vocab: 16, max_positions: 32, norm_eps: 1e-5,
-#     norm_weights: NormWeights::Plain, tied_embeddings: true, layers: vec![layer], extra: None,
+#     norm_weights: NormWeights::Factor, tied_embeddings: true, head_bias: false,
+#     multipliers: Multipliers::default(), layers: vec![layer], extra: None,
 # };
 # let source = Pattern(spec.clone());
 let load = load_of_first_layer(&source, &spec, &[1, 5, 9, 2, 14])?;

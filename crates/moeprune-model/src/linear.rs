@@ -115,10 +115,10 @@ impl<'a> Weights<'a> {
         self.compute.upload(&[self.read_plain(id, shape)?])
     }
 
-    /// A vector as numbers, wherever is computed.
-    pub(crate) fn values(self, id: TensorId, len: usize) -> Result<Vec<f32>, Error> {
-        let mut values = vec![0.0; len];
-        self.read(id, &[len])?
+    /// A tensor as numbers, wherever is computed.
+    pub(crate) fn values(self, id: TensorId, shape: &[usize]) -> Result<Vec<f32>, Error> {
+        let mut values = vec![0.0; shape.iter().product()];
+        self.read(id, shape)?
             .decode(0, &mut values)
             .map_err(|source| Error::Read { tensor: id, source: source.into() })?;
         Ok(values)

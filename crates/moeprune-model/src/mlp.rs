@@ -1,7 +1,7 @@
 //! Gated MLPs: experts, shared ones among them, the residual MLP, dense layers.
 
 use candle_core::Tensor;
-use moeprune_core::{LinearId, MlpProjection, MlpSpec, TensorId};
+use moeprune_core::{Activation, LinearId, MlpProjection, MlpSpec, TensorId};
 
 use crate::{
     ActivationSink, Error,
@@ -9,26 +9,29 @@ use crate::{
     ops,
 };
 
-/// `down(silu(gate · x) ∘ (up · x))`
+/// `down(act(gate · x) ∘ (up · x))`
 #[derive(Debug)]
 pub(crate) struct GatedMlp {
     gate_up: Linear,
     down: Linear,
     hidden: usize,
     inner: usize,
+    activation: Activation,
 }
 
-/// The shape of a SiLU-gated MLP.
+/// The shape of a gated MLP.
 #[derive(Clone, Copy)]
 pub(crate) struct MlpShape {
     hidden: usize,
     inner: usize,
     biases: bool,
+    activation: Activation,
 }
 
 impl MlpShape {
     pub(crate) fn new(hidden: usize, mlp: &MlpSpec) -> Self {
-        Self { hidden, inner: mlp.inner, biases: mlp.biases }
+        let MlpSpec { inner, biases, activation, .. } = *mlp;
+        Self { hidden, inner, biases, activation }
     }
 }
 
@@ -49,6 +52,7 @@ impl GatedMlp {
             down: weights.linear_with(&down, shape.inner, shape.biases)?,
             hidden: shape.hidden,
             inner: shape.inner,
+            activation: shape.activation,
         })
     }
 
@@ -69,7 +73,12 @@ impl GatedMlp {
         sink: &mut dyn ActivationSink,
     ) -> Result<Tensor, Error> {
         sink.linear_input(site(MlpProjection::Gate), x)?;
-        let hidden = ops::gated_silu(&self.gate_up.forward(x)?)?;
+        let gate_up = self.gate_up.forward(x)?;
+        let hidden = match self.activation {
+            Activation::ClampedSwiglu(clamps) => ops::clamped_swiglu(&gate_up, clamps)?,
+            // Loading refuses what is not known.
+            Activation::Silu | Activation::Opaque => ops::gated_silu(&gate_up)?,
+        };
         sink.linear_input(site(MlpProjection::Down), &hidden)?;
         self.down.forward(&hidden)
     }

@@ -1,7 +1,7 @@
-//! RMS norms.
+//! Norms.
 
 use candle_core::Tensor;
-use moeprune_core::{ModelSpec, NormWeights, TensorId};
+use moeprune_core::{LayerTensor, ModelSpec, NormWeights, TensorId};
 
 use crate::{Error, linear::Weights, ops};
 
@@ -11,6 +11,8 @@ pub(crate) struct RmsNorm {
     /// In the type of hidden states, or in a wider one: then the norm is taken in that.
     weight: Tensor,
     eps: f64,
+    /// Of a LayerNorm (Ba et al. 2016), which takes away the mean first.
+    bias: Option<Tensor>,
 }
 
 impl RmsNorm {
@@ -20,7 +22,7 @@ impl RmsNorm {
         hidden: usize,
         eps: f64,
     ) -> Result<Self, Error> {
-        Ok(Self { weight: weights.vector(id, hidden)?, eps })
+        Ok(Self { weight: weights.vector(id, hidden)?, eps, bias: None })
     }
 
     /// With the epsilon of the model, and its weight stored as the model's are.
@@ -31,22 +33,28 @@ impl RmsNorm {
         spec: &ModelSpec,
     ) -> Result<Self, Error> {
         match spec.norm_weights {
-            NormWeights::Plain => Self::load(weights, id, width, spec.norm_eps),
+            NormWeights::Factor => Self::load(weights, id, width, spec.norm_eps),
             NormWeights::MinusOne => {
                 let norm = Self::load_wide(weights, id, width, spec.norm_eps)?;
                 Ok(Self { weight: (norm.weight + 1.0)?, ..norm })
             }
+            NormWeights::WithBias => {
+                let bias = bias_of(id)
+                    .ok_or_else(|| Error::Spec(format!("the {id} is not known to have a bias")))?;
+                let norm = Self::load(weights, id, width, spec.norm_eps)?;
+                Ok(Self { bias: Some(weights.vector(bias, width)?), ..norm })
+            }
         }
     }
 
-    /// In f32 or wider, whatever the type of hidden states.
+    /// In f32 or wider, also where hidden states are narrower.
     pub(crate) fn load_wide(
         weights: Weights<'_>,
         id: TensorId,
         width: usize,
         eps: f64,
     ) -> Result<Self, Error> {
-        Ok(Self { weight: weights.wide(id, &[width])?, eps })
+        Ok(Self { weight: weights.wide(id, &[width])?, eps, bias: None })
     }
 
     /// As [`forward`](Self::forward) for rows that hold several vectors, one after the other.
@@ -56,10 +64,27 @@ impl RmsNorm {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+        if let Some(bias) = &self.bias {
+            return ops::layer_norm(x, &self.weight, bias, self.eps);
+        }
         if x.dtype() == self.weight.dtype() {
             return ops::rms_norm(x, &self.weight, self.eps);
         }
         let normed = ops::rms_norm(&x.to_dtype(self.weight.dtype())?, &self.weight, self.eps)?;
         Ok(normed.to_dtype(x.dtype())?)
+    }
+}
+
+/// The bias of a norm that has one.
+fn bias_of(norm: TensorId) -> Option<TensorId> {
+    match norm {
+        TensorId::FinalNorm => Some(TensorId::FinalNormBias),
+        TensorId::Layer(layer, LayerTensor::InputNorm) => {
+            Some(TensorId::Layer(layer, LayerTensor::InputNormBias))
+        }
+        TensorId::Layer(layer, LayerTensor::PostAttentionNorm) => {
+            Some(TensorId::Layer(layer, LayerTensor::PostAttentionNormBias))
+        }
+        _ => None,
     }
 }

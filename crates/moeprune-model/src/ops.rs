@@ -4,10 +4,11 @@
 //! operations for anything else: another device, or another type on the CPU.
 
 use candle_core::{CpuStorage, D, DType, Device, Storage, Tensor};
+use moeprune_core::ClampedSwiglu;
 
 use crate::{
     Error,
-    exponential::{silu, sum_squares},
+    exponential::{exp, silu, sum_squares},
 };
 
 /// Whether a tensor is handled as a slice.
@@ -95,6 +96,20 @@ pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, 
     Ok(Tensor::from_vec(normed, x.shape(), &Device::Cpu)?)
 }
 
+/// `(x − mean(x)) / sqrt(var(x) + eps) ∘ weight + bias` for each row of `x`, in f32 or wider.
+pub(crate) fn layer_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+) -> Result<Tensor, Error> {
+    let wide_x = x.to_dtype(wide(x.dtype()))?;
+    let centred = wide_x.broadcast_sub(&wide_x.mean_keepdim(D::Minus1)?)?;
+    let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+    let normed = centred.broadcast_div(&(variance + eps)?.sqrt()?)?.to_dtype(x.dtype())?;
+    Ok(normed.broadcast_mul(weight)?.broadcast_add(bias)?)
+}
+
 /// `silu(gate) ∘ up` for rows that hold `gate` and then `up`.
 pub(crate) fn gated_silu(gate_up: &Tensor) -> Result<Tensor, Error> {
     let (rows, both) = gate_up.dims2()?;
@@ -118,6 +133,39 @@ pub(crate) fn gated_silu(gate_up: &Tensor) -> Result<Tensor, Error> {
     Ok(Tensor::from_vec(hidden, (rows, inner), &Device::Cpu)?)
 }
 
+/// `(up' + 1) · gate' · sigmoid(alpha · gate')` for rows that hold `gate` and then `up`, both limited.
+pub(crate) fn clamped_swiglu(gate_up: &Tensor, clamps: ClampedSwiglu) -> Result<Tensor, Error> {
+    let (rows, both) = gate_up.dims2()?;
+    let inner = both / 2;
+    let ClampedSwiglu { alpha, limit } = clamps;
+    if !is_host(gate_up) {
+        let gate = gate_up.narrow(1, 0, inner)?.minimum(limit)?;
+        let up = gate_up.narrow(1, inner, inner)?.clamp(-limit, limit)?;
+        let share = (((&gate * -alpha)?.exp()? + 1.0)?.recip())?;
+        return Ok(((up + 1.0)? * (gate * share)?)?);
+    }
+    let (alpha, limit) = (alpha as f32, limit as f32);
+    let hidden = with_slice(gate_up, |values| {
+        let mut hidden = Vec::with_capacity(rows * inner);
+        for row in values.chunks_exact(both) {
+            let (gate, up) = row.split_at(inner);
+            // What is no number stays none.
+            let at_most = |x: f32| if x > limit { limit } else { x };
+            hidden.extend(gate.iter().zip(up).map(|(&g, &u)| {
+                let (g, u) = (at_most(g), -at_most(-at_most(u)));
+                (u + 1.0) * g / (1.0 + exp(-alpha * g))
+            }));
+        }
+        hidden
+    })?;
+    Ok(Tensor::from_vec(hidden, (rows, inner), &Device::Cpu)?)
+}
+
+/// `factor · x`
+pub(crate) fn scaled(x: Tensor, factor: f64) -> Result<Tensor, Error> {
+    if factor == 1.0 { Ok(x) } else { Ok((x * factor)?) }
+}
+
 /// The rows of `x` with these indices.
 pub(crate) fn gather_rows(x: &Tensor, rows: &[u32]) -> Result<Tensor, Error> {
     if !is_host(x) {
@@ -133,4 +181,41 @@ pub(crate) fn gather_rows(x: &Tensor, rows: &[u32]) -> Result<Tensor, Error> {
         gathered
     })?;
     Ok(Tensor::from_vec(gathered, (rows.len(), cols), &Device::Cpu)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(got: impl Fn(&Tensor) -> Tensor, rows: &[f32], cols: usize, expected: &[f64]) {
+        for dtype in [DType::F32, DType::F64] {
+            let x = Tensor::from_slice(rows, (rows.len() / cols, cols), &Device::Cpu);
+            let got = to_vec(&got(&x.and_then(|x| x.to_dtype(dtype)).unwrap())).unwrap();
+            assert_eq!(got.len(), expected.len());
+            for (got, want) in got.iter().zip(expected) {
+                assert!((f64::from(*got) - want).abs() < 1e-5, "{got} {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn clamped_gates() {
+        let clamps = ClampedSwiglu { alpha: 1.5, limit: 2.0 };
+        let of = |gate: f64, up: f64| (up + 1.0) * gate / (1.0 + (-1.5 * gate).exp());
+        let rows = [1.0, 9.0, -9.0, 0.5, -8.0, 8.0];
+        let expected = [of(1.0, 0.5), of(2.0, -2.0), of(-9.0, 2.0)];
+        check(|x| clamped_swiglu(x, clamps).unwrap(), &rows, 6, &expected);
+    }
+
+    #[test]
+    fn norms_without_the_mean() {
+        let vector = |values: &[f64; 2], like: &Tensor| {
+            Tensor::new(values, &Device::Cpu).and_then(|v| v.to_dtype(like.dtype())).unwrap()
+        };
+        let norm = |x: &Tensor| {
+            layer_norm(x, &vector(&[2.0, 3.0], x), &vector(&[0.5, 0.0], x), 0.0).unwrap()
+        };
+        check(norm, &[1.0, 5.0, 7.0, 7.5], 2, &[-1.5, 3.0, -1.5, 3.0]);
+    }
 }

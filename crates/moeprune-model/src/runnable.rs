@@ -28,7 +28,7 @@ pub(crate) fn check_layer(parts: &LayerSpec, layer: usize) -> Result<(), Error> 
         FeedForward::Dense(mlp) => check_mlp(mlp, "dense MLP", layer)?,
         FeedForward::Moe(moe) => {
             match &moe.router {
-                RouterSpec::Scored(_) => {}
+                RouterSpec::Scored(_) | RouterSpec::SparseMixer(_) => {}
                 RouterSpec::Opaque(_) => return Err(opaque_router(layer)),
             }
             check_mlp(&moe.expert, "expert", layer)?;
@@ -57,11 +57,11 @@ pub(crate) fn opaque_router(layer: usize) -> Error {
     Error::Kind { layer, part: "router", kind: "opaque".to_owned() }
 }
 
-/// Checks that an MLP is SiLU-gated.
+/// Checks that an MLP is gated, with a known activation.
 pub(crate) fn check_mlp(mlp: &MlpSpec, part: &'static str, layer: usize) -> Result<(), Error> {
     let kind = match mlp.activation {
         _ if !mlp.gated => "ungated",
-        Activation::Silu => return Ok(()),
+        Activation::Silu | Activation::ClampedSwiglu(_) => return Ok(()),
         Activation::Opaque => mlp.activation.kind(),
     };
     Err(Error::Kind { layer, part, kind: kind.to_owned() })

@@ -38,10 +38,15 @@ use crate::{
 /// out = h + residual(residual_norm(h)) + shared(n) + experts(n)         n = post_attention_norm(m),
 ///                                                                       m = x (Arctic) or h
 /// ```
+///
+/// What is added to `x` or `h` is multiplied by the model's residual multiplier, which most families do
+/// not have.
 #[derive(Debug)]
 pub struct LayerTrunk {
     hidden: usize,
     max_positions: usize,
+    /// What each block's output is multiplied by.
+    residual_multiplier: f64,
     input_norm: RmsNorm,
     attention: Attention,
     post_attention_norm: Arc<RmsNorm>,
@@ -61,6 +66,7 @@ struct MoeTrunk {
     shared: Vec<SharedExpert>,
     input: MoeInput,
     residual: Option<(RmsNorm, GatedMlp)>,
+    residual_multiplier: f64,
 }
 
 /// What a trunk makes of hidden states.
@@ -135,6 +141,7 @@ impl LayerTrunk {
         Ok(Self {
             hidden: spec.hidden,
             max_positions: spec.max_positions,
+            residual_multiplier: spec.multipliers.residual,
             input_norm: norm(LayerTensor::InputNorm)?,
             attention: Attention::load(weights, layer, spec)?,
             post_attention_norm: Arc::new(norm(LayerTensor::PostAttentionNorm)?),
@@ -200,13 +207,14 @@ impl LayerTrunk {
             let normed = self.input_norm.forward(x)?;
             self.attention.forward(&normed, lens, caches, sink)?
         };
-        let h = ops::add(x, &attended)?;
-        drop(attended);
+        let multiplier = self.residual_multiplier;
+        let h = ops::add(x, &ops::scaled(attended, multiplier)?)?;
         match &self.feed_forward {
             Block::Dense(mlp) => {
                 let normed = self.post_attention_norm.forward(&h)?;
-                let sum = ops::add(&h, &mlp.forward(&normed, LinearId::Dense, sink)?)?;
-                Ok(TrunkOutput { sum: HiddenSum::new(&sum)?, routed: None })
+                let output = mlp.forward(&normed, LinearId::Dense, sink)?;
+                let sum = ops::add(&h, &ops::scaled(output, multiplier)?)?;
+                Ok(TrunkOutput { sum: HiddenSum::new(&sum, multiplier)?, routed: None })
             }
             Block::Moe(moe) => {
                 let (sum, read, normed) = moe.forward(x, h, &self.post_attention_norm, sink)?;
@@ -239,7 +247,8 @@ impl MoeTrunk {
             .map(|(at, shared)| SharedExpert::load(weights, layer, at, spec.hidden, shared))
             .collect::<Result<_, _>>()?;
         let router = Router::load(weights, layer, spec.hidden, moe)?;
-        Ok(Self { router, shared, input: moe.input, residual })
+        let (input, residual_multiplier) = (moe.input, spec.multipliers.residual);
+        Ok(Self { router, shared, input, residual, residual_multiplier })
     }
 
     /// From the layer's input `x` and the state `h` after attention to the layer's output without its
@@ -256,18 +265,20 @@ impl MoeTrunk {
             MoeInput::LayerInput => x.clone(),
             other => return Err(Error::Spec(format!("no experts' input {other:?}"))),
         };
+        let multiplier = self.residual_multiplier;
         let mut sum = match &self.residual {
             Some((norm, mlp)) => {
                 let normed = norm.forward(&h)?;
-                ops::add(&h, &mlp.forward(&normed, LinearId::Residual, sink)?)?
+                let output = mlp.forward(&normed, LinearId::Residual, sink)?;
+                ops::add(&h, &ops::scaled(output, multiplier)?)?
             }
             None => h,
         };
         let normed = norm.forward(&read)?;
         for shared in &self.shared {
-            sum = ops::add(&sum, &shared.forward(&normed, sink)?)?;
+            sum = ops::add(&sum, &ops::scaled(shared.forward(&normed, sink)?, multiplier)?)?;
         }
-        Ok((HiddenSum::new(&sum)?, read, normed))
+        Ok((HiddenSum::new(&sum, multiplier)?, read, normed))
     }
 
     /// A stored weight of it; `None` where it was widened, and for what it does not have.

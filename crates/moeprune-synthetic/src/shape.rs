@@ -3,7 +3,7 @@
 use moeprune_checkpoint::Family;
 use moeprune_core::{
     AttentionSpec, FeedForward, GroupedAttention, LayerSpec, MlpSpec, ModelSpec, MoeInput, MoeSpec,
-    NormWeights, ParameterCounts, Part, RouterSpec,
+    Multipliers, NormWeights, ParameterCounts, Part, RouterSpec,
 };
 use serde_json::{Map, Value};
 
@@ -217,8 +217,10 @@ impl Sizes {
             vocab: self.vocab,
             max_positions: published_number(published, config, "max_position_embeddings")?,
             norm_eps: float("rms_norm_eps")?,
-            norm_weights: NormWeights::Plain,
+            norm_weights: NormWeights::Factor,
             tied_embeddings: false,
+            head_bias: false,
+            multipliers: Multipliers::default(),
             layers: vec![layer; self.layers],
             extra: None,
         })

@@ -8,8 +8,8 @@ use candle_core::{Device, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use moeprune_core::{
     AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerSpec, LayerTensor, LinearId, MlpSpec,
-    ModelSpec, MoeInput, MoeSpec, NormWeights, RouterSpec, StageError, StoredWeight, TensorBytes,
-    TensorId, TensorSource,
+    ModelSpec, MoeInput, MoeSpec, Multipliers, NormWeights, RouterSpec, StageError, StoredWeight,
+    TensorBytes, TensorId, TensorSource,
 };
 use moeprune_model::{Compute, Layer, NoSink};
 
@@ -38,8 +38,10 @@ fn arctic_like() -> ModelSpec {
         vocab: 16,
         max_positions: 4096,
         norm_eps: 1e-5,
-        norm_weights: NormWeights::Plain,
+        norm_weights: NormWeights::Factor,
         tied_embeddings: false,
+        head_bias: false,
+        multipliers: Multipliers::default(),
         layers: vec![layer],
         extra: None,
     }

@@ -8,11 +8,13 @@ use std::{
 
 use candle_core::DType;
 use moeprune::{
-    Execution, FromRecipe as _, Inputs, Job, Pipeline, Recipe, Resume, Run, Silent, apply,
-    checkpoint::verify,
+    Execution, FromRecipe as _, Inputs, Job, OutputPlace, Pipeline, Recipe, Resume, Run, Silent,
+    apply, checkpoint::verify, prune,
 };
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{Dtype, LayerPlan, ModelSpec, Partition, Plan, Survivor, SurvivorReason};
+use moeprune_core::{
+    Dtype, LayerPlan, ModelSpec, Partition, Plan, Sparsity, Survivor, SurvivorReason,
+};
 use moeprune_model::{
     ActivationSink, Compute, Embedding, Error, GenerationOptions, Head, LanguageModel, Layer,
     RoutingChoice,
@@ -36,6 +38,9 @@ const DIALECTS: [&str; 2] = ["config.json", "config.hub.json"];
 /// * `pruned.json`, if there is one: what `config.json` says then, and each tensor's type, shape and
 ///   hash. Layers behind the decoder's last are not in it.
 ///
+/// The default recipe must also run on it: experts go and weights of the others, and the result is
+/// verified, opened and run.
+///
 /// # Panics
 /// With the first difference.
 pub fn check(folder: &Path) {
@@ -44,6 +49,7 @@ pub fn check(folder: &Path) {
         let scratch = tempfile::tempdir().expect("a place for the model");
         let source = in_dialect(folder, dialect, scratch.path());
         check_pruning(folder, &source, dialect, scratch.path());
+        check_default_recipe(&source, scratch.path());
     }
 }
 
@@ -144,6 +150,59 @@ fn check_pruning(folder: &Path, source: &Checkpoint, dialect: &str, scratch: &Pa
     if written.exists() {
         check_written(&pruned, source, dialect, &written);
     }
+}
+
+/// Two fifths of the weights go, of them a part as whole experts: a quarter, or what groups of experts
+/// allow.
+fn check_default_recipe(source: &Checkpoint, scratch: &Path) {
+    let mut recipe = Recipe::arctic();
+    recipe.sparsity = Sparsity::new(0.4).expect("a share");
+    recipe.experts.sparsity = expert_share(source.spec());
+    (recipe.calibration.samples, recipe.calibration.sequence_len) = (8, 32);
+    let pipeline = Pipeline::from_recipe(&recipe).expect("a built-in recipe");
+    let text = scratch.join("tokens.jsonl");
+    fs::write(&text, calibration_text(source.spec().vocab)).expect("can be written");
+    let path = &scratch.join("by_default");
+    let to = OutputPlace { origin: source, path, resume: Resume::No };
+    let (cpu, mut silent) = (Execution::cpu(), Silent);
+    let mut job = Job::new(source, &pipeline, &cpu, &mut silent);
+    prune(&mut job, to, &text, &recipe).unwrap_or_else(|error| panic!("{error}"));
+
+    let verified = verify(path, source, None).expect("the result can be verified");
+    assert!(verified.passed(), "{:?}", verified.failures().collect::<Vec<_>>());
+    let pruned = open(path);
+    let experts = |spec: &ModelSpec| -> usize {
+        spec.layers.iter().filter_map(|layer| layer.moe()).map(|moe| moe.experts).sum()
+    };
+    assert!(experts(pruned.spec()) < experts(source.spec()), "no expert went");
+    let model = LanguageModel::load(&pruned, pruned.spec(), &Compute::cpu()).expect("it loads");
+    let logits = model.logits(&[vec![3, 1, 4, 1, 5]]).expect("it runs");
+    assert!(floats(&logits[0]).iter().all(|logit| logit.is_finite()));
+}
+
+/// A quarter; of experts in groups as many as leave each group the same number.
+fn expert_share(spec: &ModelSpec) -> Sparsity {
+    let moe = spec.layers.iter().find_map(|layer| layer.moe()).expect("a layer with experts");
+    let share = match moe.router.groups() {
+        Some(groups) => groups.count as f64 / moe.experts as f64,
+        None => 0.25,
+    };
+    Sparsity::new(share).expect("a share")
+}
+
+/// Blocks of tokens that look drawn, the same each time.
+fn calibration_text(vocab: usize) -> String {
+    let mut state = 1_u64;
+    let mut draw = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % vocab as u64
+    };
+    let mut line = || {
+        let ids: Vec<u64> = (0..32).map(|_| draw()).collect();
+        format!("{{\"tokens\":{ids:?}}}\n")
+    };
+    (0..8).map(|_| line()).collect()
 }
 
 /// A plan by which the experts go that the reference went without.

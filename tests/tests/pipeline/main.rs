@@ -10,7 +10,6 @@ mod embedded_model;
 mod expert_ratios;
 mod experts_in_pieces;
 mod extra_layers;
-mod families;
 mod fused_experts;
 mod idle_experts;
 mod keep_lists;

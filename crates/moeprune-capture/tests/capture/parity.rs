@@ -7,7 +7,8 @@ use moeprune_capture::{LayerObserver, ObserverOptions};
 use moeprune_core::{
     AttentionProjection, AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerObservation,
     LayerSpec, LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec,
-    NormWeights, RouterSpec, StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
+    Multipliers, NormWeights, RouterSpec, StageError, StoredWeight, TensorBytes, TensorId,
+    TensorSource,
 };
 use moeprune_model::Layer;
 use safetensors::SafeTensors;
@@ -50,8 +51,10 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
         vocab: 256,
         max_positions: 128,
         norm_eps: 1e-5,
-        norm_weights: NormWeights::Plain,
+        norm_weights: NormWeights::Factor,
         tied_embeddings: false,
+        head_bias: false,
+        multipliers: Multipliers::default(),
         layers: vec![layer; 3],
         extra: None,
     }

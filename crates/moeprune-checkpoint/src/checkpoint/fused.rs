@@ -25,10 +25,13 @@ pub(super) fn find(
     let mut found = Vec::with_capacity(named.len());
     for &(at, layer, slab) in &named {
         let Some(moe) = spec.moe_of(layer) else { continue };
-        let is_down = |&&(_, l, s): &&(usize, usize, Slab)| l == layer && s == Slab::Down;
-        let down = named.iter().find(is_down).map(|&(at, ..)| &layout.tensors[at]);
+        let of_layer = |wanted: Slab| {
+            let is_it = |&&(_, l, s): &&(usize, usize, Slab)| l == layer && s == wanted;
+            named.iter().find(is_it).map(|&(at, ..)| &*layout.tensors[at].shape)
+        };
         let kind = Kind { form, moe, hidden: spec.hidden };
-        let experts = kind.experts(&layout.tensors[at], slab, down).map_err(|e| (at, e))?;
+        let transposed = kind.is_transposed(of_layer(Slab::GateUp), of_layer(Slab::Down));
+        let experts = kind.experts(&layout.tensors[at], slab, transposed).map_err(|e| (at, e))?;
         found.push((at, FusedTensor { layer, slab, gated: moe.expert.gated, experts }));
     }
     Ok(found)
@@ -42,21 +45,29 @@ struct Kind<'a> {
 }
 
 impl Kind<'_> {
+    /// Whether matrices are stored `[in, out]`. Where a down matrix is square, gate and up tell.
+    fn is_transposed(&self, gate_up: Option<&[usize]>, down: Option<&[usize]>) -> bool {
+        let (inner, hidden) = (self.moe.expert.inner, self.hidden);
+        let matrices = Slab::GateUp.tensors(0, self.moe.expert.gated).len();
+        let is = |shape: Option<&[usize]>, matrix: [usize; 2]| {
+            shape.is_some_and(|shape| shape.get(1..) == Some(&matrix))
+        };
+        match self.form.layout {
+            SlabLayout::OutIn => false,
+            SlabLayout::InOut => true,
+            SlabLayout::ByDown if hidden == inner => is(gate_up, [hidden, matrices * inner]),
+            SlabLayout::ByDown => is(down, [inner, hidden]),
+        }
+    }
+
     fn experts(
         &self,
         tensor: &StoredTensor,
         slab: Slab,
-        down: Option<&StoredTensor>,
+        transposed: bool,
     ) -> Result<FusedExperts, String> {
         let Self { form, moe, hidden } = *self;
         let inner = moe.expert.inner;
-        let transposed = match form.layout {
-            SlabLayout::OutIn => false,
-            SlabLayout::InOut => true,
-            SlabLayout::ByDown => {
-                down.is_some_and(|down| hidden != inner && down.shape[1..] == [inner, hidden])
-            }
-        };
         let matrices = slab.tensors(0, moe.expert.gated).len();
         let matrix = |rows: usize, cols| {
             let rows = rows * matrices;

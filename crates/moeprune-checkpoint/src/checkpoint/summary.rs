@@ -108,7 +108,7 @@ fn role_of(tensor: &StoredTensor) -> &'static str {
     }
     match tensor.part {
         Some(TensorId::Embedding) => "embedding",
-        Some(TensorId::LmHead) => "head",
+        Some(TensorId::LmHead | TensorId::LmHeadBias) => "head",
         Some(TensorId::Layer(_, part)) => match part {
             LayerTensor::Linear(linear) | LayerTensor::Bias(linear) => match linear {
                 LinearId::Attention(_) => "attention",
@@ -125,7 +125,7 @@ fn role_of(tensor: &StoredTensor) -> &'static str {
             LayerTensor::Named(name) => role_of_named(name),
             _ => "norms",
         },
-        Some(TensorId::FinalNorm) => "norms",
+        Some(TensorId::FinalNorm | TensorId::FinalNormBias) => "norms",
         _ => "other",
     }
 }

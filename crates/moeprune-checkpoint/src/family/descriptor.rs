@@ -9,7 +9,7 @@ use super::{
     Slots,
     attention::{AttentionForm, part_name},
     feed_forward::{DenseForm, ExpertsForm, ResidualForm, SharedForm},
-    key::{Count, Key, Layers, Strings},
+    key::{Count, Key, LastLayer, Layers, Strings},
     name::{NameForm, Named},
     router::RouterForm,
 };
@@ -55,25 +55,31 @@ pub(crate) struct ModelForm {
     pub(crate) norm_weights: NormWeightsForm,
     pub(crate) tied_embeddings: Key<bool>,
     pub(crate) dtype: Key<String>,
+    /// What the outputs of blocks are multiplied by.
+    pub(crate) multipliers: MultipliersForm,
+    /// Whether logits have the bias that is named; absent: they have.
+    pub(crate) head_bias: Option<Key<bool>>,
     /// Absent: not known, and the model cannot be run.
     pub(crate) activation: Option<Key<String>>,
     pub(crate) tensors: EndNames,
 }
 
 /// How the weights of norms are stored.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum NormWeightsForm {
     #[default]
-    Plain,
+    Factor,
     MinusOne,
+    WithBias,
 }
 
 impl From<NormWeightsForm> for NormWeights {
     fn from(form: NormWeightsForm) -> Self {
         match form {
-            NormWeightsForm::Plain => Self::Plain,
+            NormWeightsForm::Factor => Self::Factor,
             NormWeightsForm::MinusOne => Self::MinusOne,
+            NormWeightsForm::WithBias => Self::WithBias,
         }
     }
 }
@@ -84,6 +90,18 @@ pub(crate) struct EndNames {
     pub(crate) embedding: String,
     pub(crate) final_norm: String,
     pub(crate) head: String,
+    pub(crate) head_bias: Option<String>,
+    pub(crate) final_norm_bias: Option<String>,
+}
+
+/// Absent: 1.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct MultipliersForm {
+    pub(crate) embedding: Option<Key<f64>>,
+    pub(crate) residual: Option<Key<f64>>,
+    /// What logits are divided by.
+    pub(crate) logits_divisor: Option<Key<f64>>,
 }
 
 /// How many layers there are, and which of them have experts: those that no key rules out.
@@ -97,6 +115,8 @@ pub(crate) struct LayersForm {
     pub(crate) every: Option<Key<usize>>,
     /// Layers before this one have none.
     pub(crate) dense_until: Option<Key<Count>>,
+    /// The last layer that has some.
+    pub(crate) last: Option<Key<LastLayer>>,
     /// A list of layers that have none.
     pub(crate) dense: Option<Key<Layers>>,
     /// A list of the layers that have experts.
@@ -126,6 +146,8 @@ pub(crate) struct TypesForm {
 pub(crate) struct LayerNames {
     pub(crate) input_norm: String,
     pub(crate) post_attention_norm: String,
+    pub(crate) input_norm_bias: Option<String>,
+    pub(crate) post_attention_norm_bias: Option<String>,
 }
 
 /// Layers numbered on from the decoder's last.
@@ -179,6 +201,8 @@ impl Default for ModelForm {
             norm_weights: NormWeightsForm::default(),
             tied_embeddings: Key::any_of(&["tie_word_embeddings"]).or(false),
             dtype: Key::any_of(&["dtype", "torch_dtype"]),
+            multipliers: MultipliersForm::default(),
+            head_bias: None,
             activation: None,
             tensors: EndNames::default(),
         }
@@ -191,6 +215,8 @@ impl Default for EndNames {
             embedding: "{prefix}embed_tokens.weight".to_owned(),
             final_norm: "{prefix}norm.weight".to_owned(),
             head: "lm_head.weight".to_owned(),
+            head_bias: None,
+            final_norm_bias: None,
         }
     }
 }
@@ -202,6 +228,7 @@ impl Default for LayersForm {
             prefix: "{prefix}layers.{layer}.".to_owned(),
             every: None,
             dense_until: None,
+            last: None,
             dense: None,
             experts: None,
             types: None,
@@ -218,6 +245,8 @@ impl Default for LayerNames {
         Self {
             input_norm: "input_layernorm.weight".to_owned(),
             post_attention_norm: "post_attention_layernorm.weight".to_owned(),
+            input_norm_bias: None,
+            post_attention_norm_bias: None,
         }
     }
 }
@@ -229,6 +258,12 @@ impl Descriptor {
             (LayerTensor::InputNorm, &self.layers.tensors.input_norm),
             (LayerTensor::PostAttentionNorm, &self.layers.tensors.post_attention_norm),
         ];
+        let LayerNames { input_norm_bias, post_attention_norm_bias, .. } = &self.layers.tensors;
+        let biases = [
+            (LayerTensor::InputNormBias, input_norm_bias),
+            (LayerTensor::PostAttentionNormBias, post_attention_norm_bias),
+        ];
+        slots.extend(biases.into_iter().filter_map(|(id, name)| Some((id, name.as_deref()?))));
         self.attention.slots(&mut slots)?;
         self.router.slots(&mut slots)?;
         if let Some(experts) = &self.experts.tensors {
@@ -267,16 +302,26 @@ impl Descriptor {
         if self.model_types.is_empty() {
             return bad("`model_types` is empty");
         }
+        let LayerNames { input_norm_bias, post_attention_norm_bias, .. } = &self.layers.tensors;
+        let biases =
+            [input_norm_bias, post_attention_norm_bias, &self.model.tensors.final_norm_bias];
+        let wanted = self.model.norm_weights == NormWeightsForm::WithBias;
+        if biases.iter().any(|name| name.is_some() != wanted) {
+            return bad("`norm_weights = \"with_bias\"` goes with `input_norm_bias` and \
+                 `post_attention_norm_bias` in `[layers.tensors]` and `final_norm_bias` in \
+                 `[model.tensors]`");
+        }
         if self.experts.count.keys.is_empty() {
             return bad("`experts.count` has no keys; the expert count must stand somewhere");
         }
         if self.experts.count.default.is_some() {
             return bad("`experts.count` cannot have a default: a pruned count is written there");
         }
-        let LayersForm { every, dense_until, dense, experts, types, .. } = &self.layers;
+        let LayersForm { every, dense_until, last, dense, experts, types, .. } = &self.layers;
         let choices = [
             (every.is_some(), "every"),
             (dense_until.is_some(), "dense_until"),
+            (last.is_some(), "last"),
             (dense.is_some(), "dense"),
             (experts.is_some(), "experts"),
             (types.is_some(), "types"),
@@ -287,6 +332,7 @@ impl Descriptor {
             ));
         }
         self.attention.check()?;
+        self.router.check()?;
         self.experts.check()?;
         self.shared.iter().try_for_each(|shared| shared.tensors.check("shared"))?;
         self.residual.iter().try_for_each(|residual| residual.tensors.check("residual"))?;

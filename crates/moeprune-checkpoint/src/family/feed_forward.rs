@@ -1,7 +1,8 @@
 //! `[experts]`, `[[shared]]`, `[residual]` and `[dense]`
 
 use moeprune_core::{
-    Activation, LayerTensor, LinearId, MlpProjection, MlpSpec, MoeInput, SharedSpec, TensorId,
+    Activation, ClampedSwiglu, LayerTensor, LinearId, MlpProjection, MlpSpec, MoeInput, SharedSpec,
+    TensorId,
 };
 use serde::Deserialize;
 
@@ -26,6 +27,17 @@ pub(crate) struct ExpertsForm {
     pub(crate) tensors: Option<MlpNames>,
     /// All experts of a layer in one tensor. With `tensors` too, files may have either.
     pub(crate) fused: Option<FusedForm>,
+    /// Limits of gate and up, where the activation has some.
+    clamped: Option<ClampedForm>,
+}
+
+/// SiLU with limits, and 1 added to up.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClampedForm {
+    /// What the gate is multiplied by within the logistic function.
+    alpha: Key<f64>,
+    limit: Key<f64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -82,6 +94,9 @@ pub(crate) struct DenseForm {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MlpNames {
+    /// Whether the biases that are named are there; absent: they are. Experts may lack them all the
+    /// same: newer code stores none.
+    biases: Option<Key<bool>>,
     gate: Option<String>,
     up: String,
     down: String,
@@ -123,9 +138,15 @@ impl MlpNames {
     }
 
     /// What an MLP of these tensors is.
-    pub(crate) fn spec(&self, inner: usize, activation: Activation) -> MlpSpec {
-        let (gated, biases) = (self.gate.is_some(), self.up_bias.is_some());
-        MlpSpec { inner, gated, biases, activation }
+    pub(crate) fn spec(
+        &self,
+        config: &Config,
+        inner: usize,
+        activation: Activation,
+    ) -> Result<MlpSpec, Error> {
+        let said = self.biases.as_ref().map_or(Ok(true), |key| key.needed(config))?;
+        let (gated, biases) = (self.gate.is_some(), self.up_bias.is_some() && said);
+        Ok(MlpSpec { inner, gated, biases, activation })
     }
 }
 
@@ -150,13 +171,30 @@ impl ExpertsForm {
         Ok(())
     }
 
+    /// What each expert of a layer is, with the tensors that are stored.
+    pub(crate) fn of_layer(&self, read: MlpSpec, named: &NamedTensors, layer: usize) -> MlpSpec {
+        let up = LinearId::Expert(0, MlpProjection::Up);
+        let up = TensorId::Layer(layer, LayerTensor::Bias(up));
+        let may_lack = self.tensors.as_ref().is_some_and(|tensors| tensors.biases.is_some());
+        let biases = read.biases && (!may_lack || named.shapes.contains_key(&up));
+        MlpSpec { biases, ..read }
+    }
+
     /// What each expert is.
-    pub(crate) fn spec(&self, inner: usize, activation: Activation) -> MlpSpec {
+    pub(crate) fn spec(&self, config: &Config, activation: Activation) -> Result<MlpSpec, Error> {
+        let inner = self.inner.needed(config)?;
+        let activation = match (&self.clamped, activation) {
+            (Some(form), Activation::Silu) => Activation::ClampedSwiglu(ClampedSwiglu {
+                alpha: form.alpha.needed(config)?,
+                limit: form.limit.needed(config)?,
+            }),
+            _ => activation,
+        };
         match (&self.tensors, &self.fused) {
-            (Some(tensors), _) => tensors.spec(inner, activation),
+            (Some(tensors), _) => tensors.spec(config, inner, activation),
             (None, fused) => {
                 let biases = fused.as_ref().is_some_and(|fused| fused.gate_up_bias.is_some());
-                MlpSpec { biases, activation, ..MlpSpec::gated(inner) }
+                Ok(MlpSpec { biases, activation, ..MlpSpec::gated(inner) })
             }
         }
     }
@@ -180,7 +218,7 @@ impl SharedForm {
         let wide = inner.checked_mul(times).filter(|wide| *wide <= 1 << 31).ok_or_else(|| {
             config.refuse(format!("{times} shared experts of width {inner} are too wide"))
         })?;
-        let mlp = self.tensors.spec(wide, activation);
+        let mlp = self.tensors.spec(config, wide, activation)?;
         Ok(Some(SharedSpec { mlp, gate: self.gate.is_some() }))
     }
 

@@ -30,6 +30,75 @@ impl ConfigValue for Count {
     }
 }
 
+/// A number for all layers, or one for each.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum PerLayer {
+    Same(usize),
+    List(Vec<usize>),
+}
+
+impl ConfigValue for PerLayer {
+    const EXPECTED: &'static str = "a whole number from 1 to 2147483648, or a list of such numbers";
+
+    fn from_json(text: &str) -> Option<Self> {
+        if let Some(same) = usize::from_json(text) {
+            return Some(Self::Same(same));
+        }
+        let list: Vec<u64> = serde_json::from_str(text).ok()?;
+        let number = |number: u64| usize::from_json(&number.to_string());
+        list.into_iter().map(number).collect::<Option<_>>().map(Self::List)
+    }
+}
+
+impl PerLayer {
+    /// The number of a layer; of layers behind the list's end that of its last.
+    pub(crate) fn of(&self, layer: usize) -> usize {
+        match self {
+            Self::Same(number) => *number,
+            Self::List(list) => list.get(layer).or_else(|| list.last()).copied().unwrap_or_default(),
+        }
+    }
+
+    /// Checks that a list has a number for each of so many layers.
+    pub(crate) fn check(&self, layers: usize) -> Result<(), String> {
+        match self {
+            Self::List(list) if list.len() != layers => Err(format!(
+                "has {} entries, expected one for each of the {layers} layers",
+                list.len()
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn largest(&self) -> usize {
+        match self {
+            Self::Same(number) => *number,
+            Self::List(list) => list.iter().copied().max().unwrap_or_default(),
+        }
+    }
+}
+
+/// A layer's number; −1 is the last one's.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct LastLayer(i64);
+
+impl ConfigValue for LastLayer {
+    const EXPECTED: &'static str = "the number of a layer, or -1";
+
+    fn from_json(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok().filter(|last: &i64| *last >= -1).map(Self)
+    }
+}
+
+impl LastLayer {
+    /// Whether a layer comes after it.
+    pub(crate) fn is_before(self, layer: usize) -> bool {
+        usize::try_from(self.0).is_ok_and(|last| layer > last)
+    }
+}
+
 /// Numbers of layers.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(transparent)]

@@ -19,9 +19,9 @@ use moeprune_core::{LayerTensor, TensorId};
 
 pub(crate) use self::{
     attention::{Model, opaque_tensor},
-    descriptor::{Descriptor, LayersForm, Requirement, TypesForm},
+    descriptor::{Descriptor, LayersForm, MultipliersForm, Requirement, TypesForm},
     fused::{FusedForm, Slab, SlabLayout},
-    key::{Count, Key, Layers, Strings, missing},
+    key::{Count, Key, Layers, PerLayer, Strings, missing},
 };
 use self::{
     built_in::BUILT_IN,
@@ -76,7 +76,9 @@ pub struct Family {
 enum Slot {
     Embedding,
     FinalNorm,
+    FinalNormBias,
     Head,
+    HeadBias,
     Layer(LayerTensor),
 }
 
@@ -99,6 +101,8 @@ impl Family {
             (Slot::FinalNorm, full(&ends.final_norm)),
             (Slot::Head, full(&ends.head)),
         ];
+        slots.extend(ends.head_bias.iter().map(|name| (Slot::HeadBias, full(name))));
+        slots.extend(ends.final_norm_bias.iter().map(|name| (Slot::FinalNormBias, full(name))));
         for (tensor, name) in descriptor.layer_slots()? {
             slots.push((Slot::Layer(tensor), of_layer(name)));
             let same = descriptor.layers.aliases.iter().filter(|(_, of)| *of == name);
@@ -152,7 +156,9 @@ impl Family {
         let (slot, indices) = match id {
             TensorId::Embedding => (Slot::Embedding, Indices::default()),
             TensorId::FinalNorm => (Slot::FinalNorm, Indices::default()),
+            TensorId::FinalNormBias => (Slot::FinalNormBias, Indices::default()),
             TensorId::LmHead => (Slot::Head, Indices::default()),
+            TensorId::LmHeadBias => (Slot::HeadBias, Indices::default()),
             TensorId::Layer(layer, tensor) => {
                 let indices = Indices { layer: Some(layer), expert: tensor.expert() };
                 (Slot::Layer(tensor.with_expert(0)), indices)
@@ -171,7 +177,9 @@ impl Family {
             Some(match *slot {
                 Slot::Embedding => TensorId::Embedding,
                 Slot::FinalNorm => TensorId::FinalNorm,
+                Slot::FinalNormBias => TensorId::FinalNormBias,
                 Slot::Head => TensorId::LmHead,
+                Slot::HeadBias => TensorId::LmHeadBias,
                 Slot::Layer(tensor) => {
                     let expert = indices.expert.unwrap_or_default();
                     TensorId::Layer(indices.layer?, tensor.with_expert(expert))

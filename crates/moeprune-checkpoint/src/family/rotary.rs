@@ -4,7 +4,9 @@
 //! are scaled, `rope_scaling` with a `type`; transformers 5 writes all of it into `rope_parameters`
 //! with a `rope_type`. Both are read, mixed too; what they say twice they must say alike.
 
-use moeprune_core::{Llama3Scaling, RotaryScaling, RotarySpec, RotaryStyle, YarnScaling};
+use moeprune_core::{
+    Llama3Scaling, LongRopeScaling, RotaryScaling, RotarySpec, RotaryStyle, YarnScaling,
+};
 use serde::Deserialize;
 
 use super::key::Key;
@@ -32,7 +34,7 @@ const YARN: [&str; 6] =
     ["beta_fast", "beta_slow", "truncate", "attention_factor", "mscale", "mscale_all_dim"];
 
 /// How queries and keys turn.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RotaryForm {
     /// The base where the config has none; absent: it must have one.
@@ -44,7 +46,7 @@ pub(crate) struct RotaryForm {
     /// Whether neighbouring dimensions turn together, rather than those half a head apart; absent:
     /// they do not.
     pair: Option<Key<bool>>,
-    /// Keys beside the scaling that change nothing for text.
+    /// Keys beside the scaling's that change nothing in text.
     #[serde(default)]
     ignored: Vec<String>,
 }
@@ -62,6 +64,19 @@ impl ConfigValue for Amount {
     }
 }
 
+/// Positive numbers.
+#[derive(Debug, Clone)]
+struct Numbers(Vec<f64>);
+
+impl ConfigValue for Numbers {
+    const EXPECTED: &'static str = "a list of positive numbers";
+
+    fn from_json(text: &str) -> Option<Self> {
+        let values: Vec<f64> = serde_json::from_str(text).ok()?;
+        values.iter().all(|value| value.is_finite() && *value > 0.0).then_some(Self(values))
+    }
+}
+
 impl RotaryForm {
     /// For heads of which `width` dimensions may turn.
     pub(crate) fn read(
@@ -72,11 +87,13 @@ impl RotaryForm {
     ) -> Result<RotarySpec, Error> {
         let theta = Key { default: self.theta, ..everywhere("rope_theta") };
         let pair = self.pair.as_ref().map_or(Ok(false), |key| key.needed(config))?;
+        let dims = self.read_dims(config, width)?;
+        let scaling = Scaling { config, ignored: &self.ignored, max_positions }.read(dims)?;
         Ok(RotarySpec {
             theta: theta.needed(config)?,
-            dims: self.read_dims(config, width)?,
+            dims,
             style: if pair { RotaryStyle::Pair } else { RotaryStyle::Half },
-            scaling: read_scaling(config, max_positions, &self.ignored)?,
+            scaling,
         })
     }
 
@@ -129,98 +146,137 @@ fn scaled<T>(names: &[&str]) -> Key<T> {
     Key { keys: HOLDERS.into_iter().flat_map(key).collect(), default: None }
 }
 
-fn read_scaling(
-    config: &Config,
+/// What a config says of the scaling of angles.
+#[derive(Clone, Copy)]
+struct Scaling<'a> {
+    config: &'a Config,
+    /// Keys that change nothing.
+    ignored: &'a [String],
     max_positions: usize,
-    ignored: &[String],
-) -> Result<RotaryScaling, Error> {
-    let number = |name: &str| scaled::<f64>(&[name]);
-    let ignored: Vec<&str> = ignored.iter().map(String::as_str).collect();
-    let kinds = scaled::<String>(&["rope_type", "type"]);
-    let kind = kinds.optional(config)?;
-    let refuse_others =
-        |known: &[&str]| refuse_others(config, kind.as_deref(), &[known, &ignored].concat());
-    let factor = || number("factor").optional(config);
-    let original = || {
-        let said = number("original_max_position_embeddings").optional(config)?;
-        Ok::<_, Error>(said.unwrap_or(max_positions as f64))
-    };
-    match kind.as_deref() {
-        None | Some("default") => {
-            refuse_others(&[])?;
-            match factor()? {
-                None | Some(1.0) => Ok(RotaryScaling::None),
-                Some(factor) => Err(config.refuse(format!(
-                    "`{}` is {factor}, but {}; which is meant?",
-                    number("factor").shown(),
-                    of_kind(kind.as_deref())
-                ))),
-            }
-        }
-        Some("linear") => {
-            refuse_others(&[])?;
-            match number("factor").needed(config)? {
-                1.0 => Ok(RotaryScaling::None),
-                factor => Ok(RotaryScaling::Linear { factor }),
-            }
-        }
-        Some("llama3") => {
-            refuse_others(&["low_freq_factor", "high_freq_factor"])?;
-            let (low, high) = (number("low_freq_factor"), number("high_freq_factor"));
-            let (low, high) = (low.needed(config)?, high.needed(config)?);
-            if low >= high {
-                let reason =
-                    format!("`low_freq_factor` is {low}, not below `high_freq_factor`, {high}");
-                return Err(config.refuse(reason));
-            }
-            let factor = number("factor").needed(config)?;
-            Ok(RotaryScaling::Llama3(Llama3Scaling { factor, low, high, original: original()? }))
-        }
-        Some("yarn") => {
-            let original = original()?;
-            let factor = factor()?.unwrap_or(max_positions as f64 / original);
-            refuse_others(&YARN)?;
-            read_yarn(config, factor, original).map(RotaryScaling::Yarn)
-        }
-        Some(other) => Err(config.refuse(format!(
-            "`{}` is `{}`; of scaled rotary embeddings linear, llama3 and yarn are implemented",
-            kinds.found(config)?.unwrap_or_default(),
-            shown(other)
-        ))),
-    }
 }
 
-fn read_yarn(config: &Config, factor: f64, original: f64) -> Result<YarnScaling, Error> {
-    let number = |name: &str| scaled::<f64>(&[name]).optional(config);
-    let amount = |name: &str| {
-        Ok::<_, Error>(scaled::<Amount>(&[name]).optional(config)?.map(|Amount(value)| value))
-    };
-    Ok(YarnScaling {
-        factor,
-        original,
-        beta_fast: number("beta_fast")?.unwrap_or(32.0),
-        beta_slow: number("beta_slow")?.unwrap_or(1.0),
-        truncate: scaled::<bool>(&["truncate"]).optional(config)?.unwrap_or(true),
-        attention_factor: number("attention_factor")?,
-        mscale: amount("mscale")?,
-        mscale_all_dim: amount("mscale_all_dim")?,
-    })
-}
-
-/// Refuses keys that a scaling of this kind does not have: nothing here knows what they change.
-fn refuse_others(config: &Config, kind: Option<&str>, known: &[&str]) -> Result<(), Error> {
-    for holder in HOLDERS {
-        for key in config.members_of(holder)? {
-            if !ALWAYS.contains(&&*key) && !known.contains(&&*key) {
-                return Err(config.refuse(format!(
-                    "`{holder}.{key}` is not known where {}; it may change the angles, which would \
-                     go unnoticed",
-                    of_kind(kind)
-                )));
+impl Scaling<'_> {
+    fn read(self, dims: usize) -> Result<RotaryScaling, Error> {
+        let Self { config, max_positions, .. } = self;
+        let kinds = scaled::<String>(&["rope_type", "type"]);
+        let kind = kinds.optional(config)?;
+        let number = |name: &str| scaled::<f64>(&[name]);
+        let original = || {
+            let said = number("original_max_position_embeddings").optional(config)?;
+            Ok::<_, Error>(said.unwrap_or(max_positions as f64))
+        };
+        match kind.as_deref() {
+            None | Some("default") => {
+                self.refuse_others(kind.as_deref(), &[])?;
+                match number("factor").optional(config)? {
+                    None | Some(1.0) => Ok(RotaryScaling::None),
+                    Some(factor) => Err(config.refuse(format!(
+                        "`{}` is {factor}, but {}; which is meant?",
+                        number("factor").shown(),
+                        of_kind(kind.as_deref())
+                    ))),
+                }
             }
+            Some("linear") => {
+                self.refuse_others(kind.as_deref(), &[])?;
+                match number("factor").needed(config)? {
+                    1.0 => Ok(RotaryScaling::None),
+                    factor => Ok(RotaryScaling::Linear { factor }),
+                }
+            }
+            Some("llama3") => self.read_llama3(original()?).map(RotaryScaling::Llama3),
+            Some("yarn") => {
+                let original = original()?;
+                let factor = number("factor").optional(config)?;
+                let factor = factor.unwrap_or(max_positions as f64 / original);
+                self.read_yarn(factor, original).map(RotaryScaling::Yarn)
+            }
+            // With `alpha` the other numbers are left over from the form they were copied from.
+            Some("dynamic") if number("alpha").found(config)?.is_some() => {
+                let left_over =
+                    ["alpha", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"];
+                self.refuse_others(kind.as_deref(), &left_over)?;
+                Ok(RotaryScaling::NtkAlpha { alpha: number("alpha").needed(config)? })
+            }
+            Some("longrope") => self.read_longrope(dims).map(RotaryScaling::LongRope),
+            Some(other) => Err(config.refuse(format!(
+                "`{}` is `{}`; of scaled rotary embeddings linear, llama3, yarn, longrope and dynamic \
+                 with `alpha` are implemented",
+                kinds.found(config)?.unwrap_or_default(),
+                shown(other)
+            ))),
         }
     }
-    Ok(())
+
+    fn read_llama3(self, original: f64) -> Result<Llama3Scaling, Error> {
+        let config = self.config;
+        self.refuse_others(Some("llama3"), &["low_freq_factor", "high_freq_factor"])?;
+        let number = |name: &str| scaled::<f64>(&[name]).needed(config);
+        let (low, high) = (number("low_freq_factor")?, number("high_freq_factor")?);
+        if low >= high {
+            let reason =
+                format!("`low_freq_factor` is {low}, not below `high_freq_factor`, {high}");
+            return Err(config.refuse(reason));
+        }
+        Ok(Llama3Scaling { factor: number("factor")?, low, high, original })
+    }
+
+    fn read_yarn(self, factor: f64, original: f64) -> Result<YarnScaling, Error> {
+        let config = self.config;
+        self.refuse_others(Some("yarn"), &YARN)?;
+        let number = |name: &str| scaled::<f64>(&[name]).optional(config);
+        let amount = |name: &str| {
+            Ok::<_, Error>(scaled::<Amount>(&[name]).optional(config)?.map(|Amount(value)| value))
+        };
+        Ok(YarnScaling {
+            factor,
+            original,
+            beta_fast: number("beta_fast")?.unwrap_or(32.0),
+            beta_slow: number("beta_slow")?.unwrap_or(1.0),
+            truncate: scaled::<bool>(&["truncate"]).optional(config)?.unwrap_or(true),
+            attention_factor: number("attention_factor")?,
+            mscale: amount("mscale")?,
+            mscale_all_dim: amount("mscale_all_dim")?,
+        })
+    }
+
+    /// The factors and the multiplier of short sequences.
+    fn read_longrope(self, dims: usize) -> Result<LongRopeScaling, Error> {
+        let config = self.config;
+        let known = ["short_factor", "long_factor", "short_mscale", "long_mscale"];
+        self.refuse_others(Some("longrope"), &known)?;
+        let Numbers(factors) = scaled::<Numbers>(&["short_factor"]).needed(config)?;
+        if factors.len() != dims / 2 {
+            return Err(config.refuse(format!(
+                "`short_factor` has {} numbers, expected one for each of the {} pairs of dimensions \
+                 that turn",
+                factors.len(),
+                dims / 2
+            )));
+        }
+        let mut original = everywhere::<usize>("original_max_position_embeddings");
+        original.default = Some(self.max_positions);
+        let magnitude = scaled::<f64>(&["short_mscale"]).needed(config)?;
+        Ok(LongRopeScaling { factors, magnitude, original: original.needed(config)? })
+    }
+
+    /// Refuses keys that a scaling of this kind does not have: nothing here knows what they change.
+    fn refuse_others(self, kind: Option<&str>, known: &[&str]) -> Result<(), Error> {
+        let Self { config, ignored, .. } = self;
+        for holder in HOLDERS {
+            for key in config.members_of(holder)? {
+                let is_known = ALWAYS.contains(&&*key) || known.contains(&&*key);
+                if !is_known && !ignored.contains(&key) {
+                    return Err(config.refuse(format!(
+                        "`{holder}.{key}` is not known where {}; it may change the angles, which \
+                         would go unnoticed",
+                        of_kind(kind)
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 fn of_kind(kind: Option<&str>) -> String {
@@ -240,9 +296,8 @@ mod tests {
         let form = RotaryForm {
             theta: Some(1e4),
             partial: Some(1.0),
-            dims: None,
-            pair: None,
             ignored: vec!["mrope_interleaved".to_owned()],
+            ..RotaryForm::default()
         };
         let config = Config::of_text(Path::new("config.json"), text).expect("is an object");
         form.read(&config, 64, 4096).map_err(|error| error.to_string())
@@ -307,6 +362,10 @@ mod tests {
                 "high_freq_factor": 4}}"#,
             with(RotaryScaling::Llama3(llama)),
         );
+        check(
+            r#"{"rope_scaling": {"type": "dynamic", "alpha": 9, "factor": 1.0, "mscale": 1.0}}"#,
+            with(RotaryScaling::NtkAlpha { alpha: 9.0 }),
+        );
         let yarn = YarnScaling {
             factor: 4.0,
             original: 1024.0,
@@ -340,10 +399,14 @@ mod tests {
     #[test]
     fn what_is_not_known_is_refused() {
         check_refused(
-            r#"{"rope_scaling": {"type": "dynamic", "alpha": 9}}"#,
+            r#"{"rope_scaling": {"type": "dynamic", "factor": 9}}"#,
             "`rope_scaling.type` is `dynamic`",
         );
-        check_refused(r#"{"rope_parameters": {"rope_type": "longrope"}}"#, "`longrope`");
+        check_refused(r#"{"rope_parameters": {"rope_type": "axial"}}"#, "`axial`");
+        check_refused(
+            r#"{"rope_scaling": {"type": "longrope", "short_factor": [1, 2], "short_mscale": 1}}"#,
+            "`short_factor` has 2 numbers, expected one for each of the 32 pairs",
+        );
         check_refused(r#"{"rope_scaling": {"factor": 2}}"#, "there is no `rope_type`");
         check_refused(r#"{"rope_scaling": {"type": "default", "factor": 2}}"#, "which is meant");
         check_refused(r#"{"rope_scaling": {"type": "linear"}}"#, "lacks `rope_scaling.factor`");

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use moeprune_core::{
-    ExpertGroups, GroupScore, LayerTensor, LinearId, OpaqueRouter, OpaqueTensor, RouterSpec, Score,
-    ScoredRouter, TensorId,
+    CorrectionBias, ExpertGroups, GroupScore, LayerTensor, LinearId, OpaqueRouter, OpaqueTensor,
+    RouterSpec, Score, ScoredRouter, SparseMixer, TensorId,
 };
 use serde::Deserialize;
 
 use super::{
     Slots,
     attention::part_name,
-    key::Key,
+    key::{Key, PerLayer},
     name::{NameForm, Named, SharedNameForm},
 };
 use crate::{Error, config::Config, named_tensors::NamedTensors};
@@ -23,6 +23,7 @@ pub(crate) enum RouterForm {
     Softmax(ScoredForm),
     Sigmoid(ScoredForm),
     SqrtSoftplus(ScoredForm),
+    SparseMixer(SparseMixerForm),
     Opaque(OpaqueForm),
 }
 
@@ -30,11 +31,13 @@ pub(crate) enum RouterForm {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ScoredForm {
     #[serde(default = "top_k")]
-    top_k: Key<usize>,
+    top_k: Key<PerLayer>,
     renormalize: Renormalize,
     /// What is added to the sum that they are divided by.
     #[serde(default)]
     epsilon: f64,
+    /// What that sum is taken to be at least; absent: 0.
+    least_sum: Option<Key<f64>>,
     /// What the weights are multiplied by; absent: 1.
     scale: Option<Key<f64>>,
     /// Groups of experts; absent: none.
@@ -77,9 +80,25 @@ struct ScoredNames {
     /// Added to the logits.
     bias: Option<Named<NameForm>>,
     /// Added to the scores before experts are selected.
-    correction_bias: Option<Named<NameForm>>,
+    correction_bias: Option<Named<SharedNameForm>>,
     /// What the weight of each expert is multiplied by.
     expert_scale: Option<Named<NameForm>>,
+}
+
+/// One expert after the other.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SparseMixerForm {
+    #[serde(default = "top_k")]
+    top_k: Key<PerLayer>,
+    jitter: Key<f64>,
+    tensors: SparseMixerNames,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SparseMixerNames {
+    weight: String,
 }
 
 /// A router that is cut, not run.
@@ -87,7 +106,7 @@ struct ScoredNames {
 #[serde(deny_unknown_fields)]
 pub(crate) struct OpaqueForm {
     #[serde(default = "top_k")]
-    top_k: Key<usize>,
+    top_k: Key<PerLayer>,
     tensors: OpaqueNames,
 }
 
@@ -110,14 +129,15 @@ enum Renormalize {
     Config(Key<bool>),
 }
 
-fn top_k() -> Key<usize> {
+fn top_k() -> Key<PerLayer> {
     Key::any_of(&["num_experts_per_tok"])
 }
 
 impl RouterForm {
-    pub(crate) fn top_k(&self) -> &Key<usize> {
+    pub(crate) fn top_k(&self) -> &Key<PerLayer> {
         match self {
             Self::Softmax(form) | Self::Sigmoid(form) | Self::SqrtSoftplus(form) => &form.top_k,
+            Self::SparseMixer(form) => &form.top_k,
             Self::Opaque(form) => &form.top_k,
         }
     }
@@ -128,8 +148,9 @@ impl RouterForm {
         match self {
             Self::Softmax(form) | Self::Sigmoid(form) | Self::SqrtSoftplus(form) => {
                 slots.push((weight, &form.tensors.weight));
-                slots.extend(form.vectors().map(|(id, name)| (id, &*name.name)));
+                slots.extend(form.vectors().map(|(id, name, _)| (id, name)));
             }
+            Self::SparseMixer(form) => slots.push((weight, &form.tensors.weight)),
             Self::Opaque(form) => {
                 slots.push((weight, &form.tensors.weight));
                 for (key, Named(name)) in &form.tensors.other {
@@ -140,12 +161,24 @@ impl RouterForm {
         Ok(())
     }
 
-    /// What the config says about the routers of all layers.
-    pub(crate) fn read(&self, config: &Config, top_k: usize) -> Result<RouterSpec, Error> {
+    /// Checks what types cannot.
+    pub(super) fn check(&self) -> Result<(), Error> {
         match self {
-            Self::Softmax(form) => form.read(config, top_k, Score::Softmax),
-            Self::Sigmoid(form) => form.read(config, top_k, Score::Sigmoid),
-            Self::SqrtSoftplus(form) => form.read(config, top_k, Score::SqrtSoftplus),
+            Self::Softmax(form) | Self::Sigmoid(form) | Self::SqrtSoftplus(form) => form.check(),
+            Self::SparseMixer(_) | Self::Opaque(_) => Ok(()),
+        }
+    }
+
+    /// What the config says about the routers of all layers; `several`: whether a token has more than one
+    /// expert.
+    pub(crate) fn read(&self, config: &Config, several: bool) -> Result<RouterSpec, Error> {
+        match self {
+            Self::Softmax(form) => form.read(config, several, Score::Softmax),
+            Self::Sigmoid(form) => form.read(config, several, Score::Sigmoid),
+            Self::SqrtSoftplus(form) => form.read(config, several, Score::SqrtSoftplus),
+            Self::SparseMixer(form) => {
+                Ok(RouterSpec::SparseMixer(SparseMixer { jitter: form.jitter.needed(config)? }))
+            }
             Self::Opaque(_) => Ok(RouterSpec::Opaque(OpaqueRouter::default())),
         }
     }
@@ -166,51 +199,83 @@ impl RouterForm {
             ) => {
                 let has = |wanted| {
                     form.vectors()
-                        .any(|(id, name)| id == wanted && (!name.optional || is_stored(id)))
+                        .any(|(id, _, optional)| id == wanted && (!optional || is_stored(id)))
                 };
+                let correction = |Named(name): &Named<SharedNameForm>| match name.expert_axis {
+                    Some(1) => CorrectionBias::Row,
+                    _ => CorrectionBias::Vector,
+                };
+                let correction = form.tensors.correction_bias.as_ref().map(correction);
                 Ok(RouterSpec::Scored(ScoredRouter {
                     bias: has(LayerTensor::Bias(LinearId::Router)),
-                    correction_bias: has(LayerTensor::CorrectionBias),
+                    correction_bias: correction
+                        .filter(|_| has(LayerTensor::CorrectionBias))
+                        .unwrap_or_default(),
                     expert_scale: has(LayerTensor::ExpertScale),
                     ..*router
                 }))
             }
-            (_, RouterSpec::Opaque(_)) => Ok(read.clone()),
+            (Self::SparseMixer(_), _) | (_, RouterSpec::Opaque(_) | RouterSpec::SparseMixer(_)) => {
+                Ok(read.clone())
+            }
         }
     }
 }
 
 impl ScoredForm {
-    fn vectors(&self) -> impl Iterator<Item = (LayerTensor, &NameForm)> {
+    /// The vectors that are named, and whether a layer may lack them.
+    fn vectors(&self) -> impl Iterator<Item = (LayerTensor, &str, bool)> {
+        fn plain(name: &Option<Named<NameForm>>) -> Option<(&str, bool)> {
+            name.as_ref().map(|Named(name)| (name.name.as_str(), name.optional))
+        }
+        let ScoredNames { bias, correction_bias, expert_scale, .. } = &self.tensors;
+        let correction =
+            correction_bias.as_ref().map(|Named(name)| (name.name.as_str(), name.optional));
         [
-            (LayerTensor::Bias(LinearId::Router), &self.tensors.bias),
-            (LayerTensor::CorrectionBias, &self.tensors.correction_bias),
-            (LayerTensor::ExpertScale, &self.tensors.expert_scale),
+            (LayerTensor::Bias(LinearId::Router), plain(bias)),
+            (LayerTensor::CorrectionBias, correction),
+            (LayerTensor::ExpertScale, plain(expert_scale)),
         ]
         .into_iter()
-        .filter_map(|(id, name)| name.as_ref().map(|Named(name)| (id, name)))
+        .filter_map(|(id, name)| name.map(|(name, optional)| (id, name, optional)))
     }
 
-    fn read(&self, config: &Config, top_k: usize, score: Score) -> Result<RouterSpec, Error> {
+    /// Checks that the experts lie along an axis that is known.
+    fn check(&self) -> Result<(), Error> {
+        match &self.tensors.correction_bias {
+            Some(Named(SharedNameForm { expert_axis: Some(axis @ 2..), .. })) => {
+                let reason = format!(
+                    "`router.tensors.correction_bias` has its experts along axis {axis}; it may be \
+                     `[experts]`, axis 0, or `[1, experts]`, axis 1"
+                );
+                Err(Error::Descriptor { reason })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn read(&self, config: &Config, several: bool, score: Score) -> Result<RouterSpec, Error> {
         let renormalize = match &self.renormalize {
             Renormalize::Always => true,
             Renormalize::Never => false,
-            Renormalize::WhenSeveral => top_k > 1,
+            Renormalize::WhenSeveral => several,
             Renormalize::Config(key) => key.needed(config)?,
         };
         let groups = match &self.groups {
             Some(groups) => groups.read(config)?,
             None => None,
         };
-        let scale = match &self.scale {
-            Some(key) => key.optional(config)?.unwrap_or(1.0),
-            None => 1.0,
+        let number = |key: &Option<Key<f64>>, absent: f64| match key {
+            Some(key) => Ok::<_, Error>(key.optional(config)?.unwrap_or(absent)),
+            None => Ok(absent),
         };
+        let (scale, least_sum) = (number(&self.scale, 1.0)?, number(&self.least_sum, 0.0)?);
         Ok(RouterSpec::Scored(ScoredRouter {
             score,
             groups,
             scale,
             epsilon: self.epsilon,
+            least_sum,
             ..ScoredRouter::softmax(renormalize)
         }))
     }

@@ -118,8 +118,8 @@ fn absurd_numbers_allocate_nothing() {
 fn unknown_family() {
     check(
         "\"model_type\": \"mixtral\"",
-        "\"model_type\": \"gpt_oss\"",
-        &["`gpt_oss` is not a known family (arctic, deepseek_v2, ", "family descriptor in TOML"],
+        "\"model_type\": \"jetmoe\"",
+        &["`jetmoe` is not a known family (arctic, deepseek_v2, ", "family descriptor in TOML"],
     );
 }
 
@@ -132,8 +132,8 @@ fn what_is_not_implemented_is_refused() {
     );
     check(
         "\"rope_type\": \"default\"",
-        "\"rope_type\": \"longrope\"",
-        &["`rope_parameters.rope_type` is `longrope`"],
+        "\"rope_type\": \"proportional\"",
+        &["`rope_parameters.rope_type` is `proportional`"],
     );
     check(
         "\"use_cache\": true",

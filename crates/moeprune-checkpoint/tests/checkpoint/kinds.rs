@@ -1,6 +1,9 @@
 //! Attention, layers and routers as configs of other families say.
 
-use moeprune_core::{AttentionSpec, GroupedAttention, QueryKeyNorm, RotaryStyle, RouterSpec};
+use moeprune_core::{
+    Activation, AttentionSpec, ClampedSwiglu, GroupedAttention, MlpSpec, MoeSpec, QueryKeyNorm,
+    RotaryStyle, RouterSpec,
+};
 
 use crate::fixture::{Model, check_refused, parity};
 
@@ -160,7 +163,7 @@ fn groups_of_experts() {
             RouterSpec::Scored(router) => {
                 router.groups.map(|groups| (groups.count, groups.selected))
             }
-            RouterSpec::Opaque(_) => None,
+            RouterSpec::SparseMixer(_) | RouterSpec::Opaque(_) => None,
         },
         None => None,
     };
@@ -191,4 +194,130 @@ fn kimi_k2_is_read_as_deepseek_v3() {
     let (kimi, same) = (kimi.open().expect("opens"), Model::copy_of("moonlight"));
     assert_eq!(kimi.spec(), same.open().expect("opens").spec());
     assert!(parity("moonlight").exists());
+}
+
+#[test]
+fn attention_by_layer() {
+    let kinds = |name: &str| {
+        let model = Model::copy_of(name);
+        let spec = model.open().unwrap_or_else(|error| panic!("{error}")).spec().clone();
+        spec.layers.iter().map(|layer| layer.attention.kind()).collect::<Vec<_>>()
+    };
+    let delta = "gated_delta";
+    assert_eq!(kinds("qwen3_next"), [delta, delta, delta, "grouped"]);
+    assert_eq!(kinds("kimi_linear"), ["kimi_delta", "kimi_delta", "latent"]);
+    let conv = "short_convolution";
+    assert_eq!(kinds("lfm2_moe"), [conv, conv, "grouped", conv]);
+    let word = &["layer 2 is of type `conv`, expected one of `full_attention`, `linear_attention`"];
+    check(
+        "qwen3_5_moe",
+        "\"linear_attention\",\n      \"full_attention\"",
+        "\"conv\",\n      \"full_attention\"",
+        word,
+    );
+    check(
+        "qwen3_next",
+        "\"linear_attention\",\n    \"full_attention\"",
+        "\"full_attention\",\n    \"full_attention\"",
+        &["layers.2.self_attn.q_proj.weight", "is missing"],
+    );
+    check("kimi_linear", "\"layer_types\"", "\"other\"", &["lacks `layer_types` or "]);
+    check(
+        "qwen3_next",
+        "\"linear_num_value_heads\": 4",
+        "\"linear_num_value_heads\": 3",
+        &["`linear_num_value_heads` is 3, not a multiple of `linear_num_key_heads`, 2"],
+    );
+    check(
+        "qwen3_next",
+        "\"linear_key_head_dim\": 8",
+        "\"linear_key_head_dim\": 2147483648",
+        &["2 heads of width 2147483648 are too wide"],
+    );
+    check("lfm2_moe", "\"conv_bias\": false", "\"conv_bias\": true", &["`conv_bias` is true, but"]);
+}
+
+#[test]
+fn keys_of_an_object() {
+    check("qwen3_5_moe", "\"text_config\"", "\"other\"", &["lacks the object `text_config`"]);
+    check(
+        "qwen3_5_moe",
+        "  \"tie_word_embeddings\": false,\n  \"transformers",
+        "  \"tie_word_embeddings\": true,\n  \"transformers",
+        &["`tie_word_embeddings` is false but `/tie_word_embeddings` is true"],
+    );
+    let quantized = "\"architectures\"";
+    let with = "\"quantization_config\": {}, \"architectures\"";
+    check("qwen3_5_moe", quantized, with, &["quantized weights cannot be pruned"]);
+}
+
+#[test]
+fn experts_per_token_as_a_list() {
+    let hunyuan = |list: &str| {
+        let model = Model::copy_of("hunyuan_v1_moe");
+        let list = format!("\"moe_topk\": {list}, \"was\": [");
+        model.edit_text("config.json", |text| text.replacen("\"moe_topk\": [", &list, 1));
+        model
+    };
+    let top_k = |model: &Model| {
+        let spec = model.open().unwrap_or_else(|error| panic!("{error}")).spec().clone();
+        spec.layers.iter().filter_map(|layer| layer.moe()).map(|moe| moe.top_k).collect::<Vec<_>>()
+    };
+    assert_eq!(top_k(&hunyuan("[3, 2]")), [3, 2]);
+    assert_eq!(top_k(&hunyuan("4")), [4, 4]);
+    let refused = |list: &str, expected: &str| {
+        check_refused(hunyuan(list).open(), &["`moe_topk`", expected]);
+    };
+    refused("[3]", "has 1 entries, expected one for each of the 2 layers");
+    refused("[3, 11]", "is 11, but layer 1 has 10 experts");
+    refused("[3, 0]", "must be a whole number from 1 to 2147483648, or a list of such numbers");
+}
+
+#[test]
+fn a_range_of_layers_with_experts() {
+    let last = |to: &str| edited("ernie4_5_moe", "\"moe_layer_end_index\": 2", to);
+    last("\"moe_layer_end_index\": -1").open().expect("-1 is the last");
+    last("\"other\": 2").open().expect("the last is the default");
+    check(
+        "ernie4_5_moe",
+        "\"moe_layer_end_index\": 2",
+        "\"moe_layer_end_index\": 1",
+        &["model.layers.2.mlp.gate_proj.weight", "is missing"],
+    );
+    check(
+        "ernie4_5_moe",
+        "\"moe_layer_end_index\": 2",
+        "\"moe_layer_end_index\": -2",
+        &["`moe_layer_end_index` must be the number of a layer, or -1"],
+    );
+    check(
+        "ernie4_5_moe",
+        "\"use_bias\": false",
+        "\"use_bias\": true",
+        &["`use_bias` is true, but there is no `self_attn.q_proj.bias` in layer 0"],
+    );
+}
+
+#[test]
+fn positions_beyond_those_that_are_known() {
+    let phi = Model::copy_of("phimoe");
+    assert_eq!(phi.open().expect("opens").spec().max_positions, 128);
+    phi.edit_text("config.json", |text| {
+        text.replace("embeddings\": 512", "embeddings\": 100")
+            .replace("window\": 512", "window\": 5")
+    });
+    assert_eq!(phi.open().expect("opens").spec().max_positions, 100);
+    assert_eq!(grouped(&phi, 1).sliding_window, Some(5));
+}
+
+#[test]
+fn limits_of_gates() {
+    let clamps = |model: &Model| match &model.open().expect("opens").spec().layers[0].moe() {
+        Some(MoeSpec { expert: MlpSpec { activation, .. }, .. }) => *activation,
+        None => panic!("no experts"),
+    };
+    let expected = |alpha, limit| Activation::ClampedSwiglu(ClampedSwiglu { alpha, limit });
+    assert_eq!(clamps(&Model::copy_of("gpt_oss")), expected(1.702, 7.0));
+    let other = edited("gpt_oss", "\"swiglu_limit\": 7.0", "\"swiglu_limit\": 3.5");
+    assert_eq!(clamps(&other), expected(1.702, 3.5));
 }

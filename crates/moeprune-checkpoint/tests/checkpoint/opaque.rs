@@ -2,8 +2,8 @@
 
 use moeprune_checkpoint::{Checkpoint, Error, Family};
 use moeprune_core::{
-    AttentionSpec, LayerTensor, LinearId, ParameterCounts, RouterSpec, Score, ScoredRouter,
-    TensorId,
+    AttentionSpec, CorrectionBias, LayerTensor, LinearId, ParameterCounts, RouterSpec, Score,
+    ScoredRouter, TensorId,
 };
 
 use crate::fixture::{Model, RawTensor, check_refused, parity};
@@ -48,7 +48,7 @@ fn it_opens_and_counts_what_is_there() {
     let router = &spec.layers[0].moe().expect("has experts").router;
     let expected = ScoredRouter {
         score: Score::Sigmoid,
-        correction_bias: true,
+        correction_bias: CorrectionBias::Vector,
         ..ScoredRouter::softmax(true)
     };
     assert_eq!(*router, RouterSpec::Scored(expected));

@@ -26,7 +26,7 @@ pub struct MoeSpec {
 }
 
 /// An expert that every token goes through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct SharedSpec {
     /// The expert.

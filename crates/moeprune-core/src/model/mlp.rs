@@ -6,14 +6,27 @@ use super::Part;
 use crate::{LayerTensor, LinearId, MlpProjection};
 
 /// Activation function of an MLP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(clippy::exhaustive_enums, reason = "a new kind must be answered for everywhere")]
 pub enum Activation {
     /// `x · sigmoid(x)`
     Silu,
+    /// SiLU with limits, gate and up together.
+    ClampedSwiglu(ClampedSwiglu),
     /// One that the descriptor does not name: it cannot be run.
     Opaque,
+}
+
+/// `(up' + 1) · gate' · sigmoid(alpha · gate')` (gpt-oss), with `gate' = min(gate, limit)` and `up'` the up
+/// value between `−limit` and `limit`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct ClampedSwiglu {
+    /// What the gate is multiplied by within the logistic function.
+    pub alpha: f64,
+    /// The largest gate, and the largest magnitude of up.
+    pub limit: f64,
 }
 
 impl Activation {
@@ -22,13 +35,14 @@ impl Activation {
     pub fn kind(self) -> &'static str {
         match self {
             Self::Silu => "silu",
+            Self::ClampedSwiglu(_) => "clamped_swiglu",
             Self::Opaque => "opaque",
         }
     }
 }
 
 /// `down(act(gate · x) ∘ (up · x))`, or without a gate `down(act(up · x))`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct MlpSpec {
     /// Inner width.

@@ -9,6 +9,7 @@ mod expert_groups;
 mod experts;
 mod extra;
 mod mlp;
+mod multipliers;
 mod norm;
 mod opaque;
 mod part;
@@ -24,12 +25,16 @@ pub use self::{
     },
     experts::{MoeInput, MoeSpec, SharedSpec},
     extra::{ExtraLayers, ExtraPolicy},
-    mlp::{Activation, MlpSpec},
+    mlp::{Activation, ClampedSwiglu, MlpSpec},
+    multipliers::Multipliers,
     norm::NormWeights,
     opaque::OpaqueTensor,
     part::{LinearShape, Part},
-    rotary::{Llama3Scaling, RotaryScaling, RotarySpec, RotaryStyle, YarnScaling},
-    router::{ExpertGroups, GroupScore, OpaqueRouter, RouterSpec, Score, ScoredRouter},
+    rotary::{Llama3Scaling, LongRopeScaling, RotaryScaling, RotarySpec, RotaryStyle, YarnScaling},
+    router::{
+        CorrectionBias, ExpertGroups, GroupScore, OpaqueRouter, RouterSpec, Score, ScoredRouter,
+        SparseMixer,
+    },
 };
 use crate::{LinearId, TensorId};
 
@@ -43,7 +48,8 @@ pub struct ModelSpec {
     pub hidden: usize,
     /// Rows of the embedding.
     pub vocab: usize,
-    /// Longest sequence the model was made for, in tokens.
+    /// Longest sequence the model was made for, in tokens, or the longest for which the angles of its
+    /// rotary positions are known.
     pub max_positions: usize,
     /// Added to the mean square in every RMS norm.
     pub norm_eps: f64,
@@ -51,6 +57,10 @@ pub struct ModelSpec {
     pub norm_weights: NormWeights,
     /// Whether the head is the embedding.
     pub tied_embeddings: bool,
+    /// Whether logits have a bias, `[vocab]`.
+    pub head_bias: bool,
+    /// What the outputs of blocks are multiplied by.
+    pub multipliers: Multipliers,
     /// The decoder layers in order.
     pub layers: Vec<LayerSpec>,
     /// Layers behind the decoder's, such as those that predict several tokens at once; their numbers
@@ -92,10 +102,10 @@ impl LayerSpec {
     }
 
     /// Everything of the layer but its experts: norms, then attention, router and MLPs, then what
-    /// is no Linear. `layer` is its number, `hidden` the width of the residual stream.
-    #[must_use]
-    pub fn trunk_parts(&self, layer: usize, hidden: usize) -> Vec<Part> {
-        let mut parts = norm::parts(layer, hidden);
+    /// is no Linear. `layer` is its number in `model`.
+    fn trunk_parts(&self, layer: usize, model: &ModelSpec) -> Vec<Part> {
+        let hidden = model.hidden;
+        let mut parts = norm::parts(layer, model);
         parts.extend(self.attention.parts(layer, hidden));
         match &self.feed_forward {
             FeedForward::Dense(mlp) => parts.extend(mlp.parts(layer, hidden, LinearId::Dense)),
@@ -132,8 +142,14 @@ impl ModelSpec {
             Part::whole(TensorId::Embedding, table()),
             Part::whole(TensorId::FinalNorm, vec![self.hidden]),
         ];
+        if self.norm_weights == NormWeights::WithBias {
+            parts.push(Part::whole(TensorId::FinalNormBias, vec![self.hidden]));
+        }
         if !self.tied_embeddings {
             parts.push(Part::whole(TensorId::LmHead, table()));
+        }
+        if self.head_bias {
+            parts.push(Part::whole(TensorId::LmHeadBias, vec![self.vocab]));
         }
         parts
     }
@@ -143,7 +159,7 @@ impl ModelSpec {
     #[must_use]
     pub fn layer_parts(&self, layer: usize) -> Vec<Part> {
         let Some(spec) = self.layer(layer) else { return Vec::new() };
-        let mut parts = spec.trunk_parts(layer, self.hidden);
+        let mut parts = spec.trunk_parts(layer, self);
         parts.extend(spec.expert_parts(layer, self.hidden));
         parts.sort_by_key(|part| part.id);
         parts
@@ -159,7 +175,7 @@ impl ModelSpec {
         let parts = match (id.expert(), spec.moe()) {
             (Some(e), Some(moe)) if e < moe.experts => moe.expert_parts(layer, self.hidden, e),
             (Some(_), _) => return None,
-            (None, _) => spec.trunk_parts(layer, self.hidden),
+            (None, _) => spec.trunk_parts(layer, self),
         };
         parts.into_iter().find(|part| part.id == id)
     }

@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
-use super::Part;
+use super::{ModelSpec, Part};
 use crate::LayerTensor;
 
-/// How the weights of a model's norms are stored: those of layers, of queries and keys, and the last.
+/// What a model's norms are and how their weights are stored: those of layers, of queries and keys, and
+/// the last.
 /// Norms within a kind of attention that are not of queries and keys are always plain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -13,16 +14,29 @@ use crate::LayerTensor;
 pub enum NormWeights {
     /// As what they multiply by.
     #[default]
-    Plain,
+    Factor,
     /// As what they multiply by, less one (Qwen3-Next, Gemma).
     MinusOne,
+    /// As what they multiply by, beside a bias: these norms take away the mean first (LayerNorm, Ba et
+    /// al. 2016). Norms of queries and keys and Arctic's residual norm are not known to be such.
+    WithBias,
 }
 
-/// The norm before attention and the one before the feed-forward block, each `[hidden]`.
-pub(super) fn parts(layer: usize, hidden: usize) -> Vec<Part> {
-    [LayerTensor::InputNorm, LayerTensor::PostAttentionNorm]
-        .map(|norm| Part::of_layer(layer, norm, vec![hidden]))
-        .into()
+/// The norm before attention and the one before the feed-forward block, each `[hidden]`, and their
+/// biases, if they have some.
+pub(super) fn parts(layer: usize, model: &ModelSpec) -> Vec<Part> {
+    let norms: &[LayerTensor] = match model.norm_weights {
+        NormWeights::Factor | NormWeights::MinusOne => {
+            &[LayerTensor::InputNorm, LayerTensor::PostAttentionNorm]
+        }
+        NormWeights::WithBias => &[
+            LayerTensor::InputNorm,
+            LayerTensor::PostAttentionNorm,
+            LayerTensor::InputNormBias,
+            LayerTensor::PostAttentionNormBias,
+        ],
+    };
+    norms.iter().map(|norm| Part::of_layer(layer, *norm, vec![model.hidden])).collect()
 }
 
 /// The norm before the MLP beside the experts, `[hidden]`.

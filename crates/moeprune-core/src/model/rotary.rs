@@ -29,7 +29,7 @@ pub enum RotaryStyle {
 }
 
 /// How angles were changed for longer sequences than a model was first trained on.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(clippy::exhaustive_enums, reason = "a new kind must be answered for everywhere")]
 pub enum RotaryScaling {
@@ -44,6 +44,13 @@ pub enum RotaryScaling {
     Llama3(Llama3Scaling),
     /// By wavelength, as YaRN does.
     Yarn(YarnScaling),
+    /// By a larger base, `theta · alpha^(dims / (dims − 2))` (Hunyuan).
+    NtkAlpha {
+        /// What the base grows with.
+        alpha: f64,
+    },
+    /// By a factor for each pair (LongRoPE).
+    LongRope(LongRopeScaling),
 }
 
 /// Angles whose wavelength is above `original / low` positions are divided by `factor`, those below
@@ -84,6 +91,19 @@ pub struct YarnScaling {
     pub mscale_all_dim: Option<f64>,
 }
 
+/// LongRoPE (Ding et al. 2024, arXiv 2402.13753) up to the length of the first training: each angle is
+/// divided by its factor. Longer sequences have other factors, which are not kept here.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct LongRopeScaling {
+    /// What the angle of each pair is divided by, `[dims / 2]`.
+    pub factors: Vec<f64>,
+    /// What cosines and sines are multiplied by.
+    pub magnitude: f64,
+    /// Positions of the first training, beyond which these factors do not hold.
+    pub original: usize,
+}
+
 impl RotarySpec {
     /// Half style and unscaled, over `dims` dimensions.
     #[must_use]
@@ -94,8 +114,10 @@ impl RotarySpec {
     /// The angle per position of each pair, `[dims / 2]`.
     #[must_use]
     pub fn frequencies(&self) -> Vec<f64> {
-        let plain = |i: usize| self.theta.powf(-2.0 * i as f64 / self.dims as f64);
-        let plain = (0..self.dims / 2).map(plain);
+        let dims = self.dims as f64;
+        let of_base =
+            |base: f64| (0..self.dims / 2).map(move |i| base.powf(-2.0 * i as f64 / dims));
+        let plain = of_base(self.theta);
         match &self.scaling {
             RotaryScaling::None => plain.collect(),
             RotaryScaling::Linear { factor } => plain.map(|f| f / factor).collect(),
@@ -103,6 +125,12 @@ impl RotarySpec {
             RotaryScaling::Yarn(yarn) => {
                 let slow = yarn.slow_share(self.theta, self.dims);
                 plain.zip(slow).map(|(f, s)| f * (1.0 - s) + f / yarn.factor * s).collect()
+            }
+            RotaryScaling::NtkAlpha { alpha } => {
+                of_base(self.theta * alpha.powf(dims / (dims - 2.0))).collect()
+            }
+            RotaryScaling::LongRope(long) => {
+                plain.zip(&long.factors).map(|(f, factor)| f / factor).collect()
             }
         }
     }
@@ -114,7 +142,8 @@ impl RotaryScaling {
     pub fn attention_factor(&self) -> f64 {
         match self {
             Self::Yarn(yarn) => yarn.attention_factor(),
-            Self::None | Self::Linear { .. } | Self::Llama3(_) => 1.0,
+            Self::LongRope(long) => long.magnitude,
+            Self::None | Self::Linear { .. } | Self::Llama3(_) | Self::NtkAlpha { .. } => 1.0,
         }
     }
 
@@ -126,7 +155,24 @@ impl RotaryScaling {
                 let all = yarn.mscale_all_dim.filter(|all| *all != 0.0);
                 all.map_or(1.0, |all| yarn.magnitude(all).powi(2))
             }
-            Self::None | Self::Linear { .. } | Self::Llama3(_) => 1.0,
+            Self::None
+            | Self::Linear { .. }
+            | Self::Llama3(_)
+            | Self::NtkAlpha { .. }
+            | Self::LongRope(_) => 1.0,
+        }
+    }
+
+    /// The longest sequence for which the angles are as they are here; `None`: there is no such limit.
+    #[must_use]
+    pub fn longest(&self) -> Option<usize> {
+        match self {
+            Self::LongRope(long) => Some(long.original),
+            Self::None
+            | Self::Linear { .. }
+            | Self::Llama3(_)
+            | Self::Yarn(_)
+            | Self::NtkAlpha { .. } => None,
         }
     }
 }

@@ -12,6 +12,8 @@ use crate::{LayerTensor, LinearId};
 pub enum RouterSpec {
     /// Score, select, weight.
     Scored(ScoredRouter),
+    /// One expert after the other, each against the rivals that come near it (PhiMoE).
+    SparseMixer(SparseMixer),
     /// A router of which only the tensors are known: it can be cut, not run.
     Opaque(OpaqueRouter),
 }
@@ -25,18 +27,46 @@ pub struct ScoredRouter {
     pub score: Score,
     /// Whether a bias is added to the logits.
     pub bias: bool,
-    /// Whether a bias is added to the scores before experts are selected.
-    pub correction_bias: bool,
+    /// What is added to the scores before experts are selected.
+    pub correction_bias: CorrectionBias,
     /// Groups of experts of which the best are selected first.
     pub groups: Option<ExpertGroups>,
     /// Whether the scores of the selected are divided by their sum.
     pub renormalize: bool,
     /// What is added to that sum first.
     pub epsilon: f64,
+    /// What is divided by at least.
+    pub least_sum: f64,
     /// What the weights are multiplied by.
     pub scale: f64,
     /// Whether the weight of each expert is multiplied by a stored number.
     pub expert_scale: bool,
+}
+
+/// A bias of the scores of experts, for the selection only, as it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "a new kind must be answered for everywhere")]
+pub enum CorrectionBias {
+    /// There is none.
+    #[default]
+    None,
+    /// `[experts]`
+    Vector,
+    /// `[1, experts]`
+    Row,
+}
+
+/// SparseMixer (Liu et al. 2023, arXiv 2310.00811) as it runs outside of training, on the logits `z`.
+///
+/// The largest logit `m` wins; rivals are those with `(m − z) / max(|z|, m) ≤ 2 · jitter`; its weight is
+/// its share in a softmax over itself and its rivals. For the next expert the same is done without
+/// those that have won. Weights do not sum to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct SparseMixer {
+    /// Half of how far below the largest a rival may be, relative to it.
+    pub jitter: f64,
 }
 
 /// From logits to scores.
@@ -98,6 +128,7 @@ impl RouterSpec {
             Self::Scored(ScoredRouter { score: Score::Softmax, .. }) => "softmax",
             Self::Scored(ScoredRouter { score: Score::Sigmoid, .. }) => "sigmoid",
             Self::Scored(ScoredRouter { score: Score::SqrtSoftplus, .. }) => "sqrt_softplus",
+            Self::SparseMixer(_) => "sparse_mixer",
             Self::Opaque(_) => "opaque",
         }
     }
@@ -107,7 +138,7 @@ impl RouterSpec {
     pub fn groups(&self) -> Option<ExpertGroups> {
         match self {
             Self::Scored(router) => router.groups.filter(|groups| groups.count > 1),
-            Self::Opaque(_) => None,
+            Self::SparseMixer(_) | Self::Opaque(_) => None,
         }
     }
 
@@ -118,15 +149,19 @@ impl RouterSpec {
         let mut parts = vec![weight];
         match self {
             Self::Scored(router) => {
-                let vectors = [
-                    (router.bias, LayerTensor::Bias(LinearId::Router)),
-                    (router.correction_bias, LayerTensor::CorrectionBias),
-                    (router.expert_scale, LayerTensor::ExpertScale),
-                ];
-                for (_, tensor) in vectors.into_iter().filter(|(is_there, _)| *is_there) {
-                    parts.push(Part::of_layer(layer, tensor, vec![experts]).by_expert(0));
-                }
+                let vector = |tensor| Part::of_layer(layer, tensor, vec![experts]).by_expert(0);
+                parts.extend(router.bias.then(|| vector(LayerTensor::Bias(LinearId::Router))));
+                let correction = LayerTensor::CorrectionBias;
+                parts.extend(match router.correction_bias {
+                    CorrectionBias::None => None,
+                    CorrectionBias::Vector => Some(vector(correction)),
+                    CorrectionBias::Row => {
+                        Some(Part::of_layer(layer, correction, vec![1, experts]).by_expert(1))
+                    }
+                });
+                parts.extend(router.expert_scale.then(|| vector(LayerTensor::ExpertScale)));
             }
+            Self::SparseMixer(_) => {}
             Self::Opaque(router) => {
                 parts.extend(router.tensors.iter().map(|tensor| {
                     let part = tensor.part(layer);
@@ -145,10 +180,11 @@ impl ScoredRouter {
         Self {
             score: Score::Softmax,
             bias: false,
-            correction_bias: false,
+            correction_bias: CorrectionBias::None,
             groups: None,
             renormalize,
             epsilon: 0.0,
+            least_sum: 0.0,
             scale: 1.0,
             expert_scale: false,
         }

@@ -14,7 +14,7 @@ use crate::{
 /// other, `[tokens, row_width]`; each continues what its cache holds, and is added to it. Returns
 /// `[tokens, output_width]`. Queries and keys are turned here.
 pub(super) fn attend(
-    heads: Heads,
+    heads: Heads<'_>,
     qkv: &Tensor,
     lens: &[usize],
     caches: &mut [SequenceCache],
@@ -27,6 +27,33 @@ pub(super) fn attend(
     }
     let mixed = ops::with_slice(qkv, |qkv| host::attend(heads, qkv, lens, caches, &table))?;
     Ok(Tensor::from_vec(mixed, (qkv.dim(0)?, heads.output_width()), &Device::Cpu)?)
+}
+
+/// Turns the queries and keys of such rows, whose sequences stand where their caches end.
+pub(super) fn turn(
+    heads: Heads<'_>,
+    qkv: &Tensor,
+    lens: &[usize],
+    caches: &[SequenceCache],
+    rotary: &Rotary,
+) -> Result<Tensor, Error> {
+    let (mut first, mut rows) = (0, Vec::with_capacity(lens.len()));
+    for (cache, &len) in caches.iter().zip(lens) {
+        let table = rotary.table(cache.next() + len);
+        let own = qkv.narrow(0, first, len)?;
+        let turned = |start: usize, width: usize| {
+            let by_head =
+                own.narrow(1, start, width)?.reshape((1, len, width / heads.dim, heads.dim))?;
+            let by_head = by_head.transpose(1, 2)?.contiguous()?;
+            let turned = device::turned(&by_head, &table, cache.next())?;
+            Ok::<_, Error>(turned.transpose(1, 2)?.reshape((len, width))?)
+        };
+        let (query, key) = (heads.query_width(), heads.key_width());
+        let values = own.narrow(1, query + key, heads.value_width())?;
+        rows.push(Tensor::cat(&[turned(0, query)?, turned(query, key)?, values], 1)?);
+        first += len;
+    }
+    Ok(Tensor::cat(&rows, 0)?)
 }
 
 #[cfg(test)]
@@ -46,7 +73,7 @@ mod tests {
     }
 
     /// One query head at a time, from the formula, in f64.
-    fn by_definition(heads: Heads, qkv: &[f32], rotary: &Rotary, first: usize) -> Vec<f64> {
+    fn by_definition(heads: Heads<'_>, qkv: &[f32], rotary: &Rotary, first: usize) -> Vec<f64> {
         let tokens = qkv.len() / heads.row_width();
         let table = rotary.table(first + tokens);
         let row = |t: usize, offset: usize| &qkv[t * heads.row_width() + offset..];
@@ -68,7 +95,8 @@ mod tests {
                     (heads.factor * dot / (heads.dim as f64).sqrt()).exp()
                 };
                 let scores: Vec<f64> = seen.clone().map(score).collect();
-                let total: f64 = scores.iter().sum();
+                let sink = heads.sinks.map_or(0.0, |sinks| f64::from(sinks[h]).exp());
+                let total: f64 = scores.iter().sum::<f64>() + sink;
                 let mut mixed = vec![0.0; heads.value_dim];
                 for (s, p) in seen.zip(scores) {
                     let value = row(s, values + kv * heads.value_dim);
@@ -83,11 +111,12 @@ mod tests {
     }
 
     fn check(kv_heads: usize, group: usize, window: Option<usize>, tokens: usize, calls: &[usize]) {
-        let heads = Heads { kv_heads, group, dim: 8, value_dim: 8, window, factor: 1.0 };
+        let heads =
+            Heads { kv_heads, group, dim: 8, value_dim: 8, window, factor: 1.0, sinks: None };
         check_heads(heads, &RotarySpec::plain(100.0, 8), tokens, calls);
     }
 
-    fn check_heads(heads: Heads, rotary: &RotarySpec, tokens: usize, calls: &[usize]) {
+    fn check_heads(heads: Heads<'_>, rotary: &RotarySpec, tokens: usize, calls: &[usize]) {
         let rotary = Rotary::new(Some(rotary));
         let qkv = noise(tokens * heads.row_width());
         let first = 3;
@@ -139,9 +168,55 @@ mod tests {
         let plain = RotarySpec::plain(100.0, 4);
         let pairs = RotarySpec { style: RotaryStyle::Pair, ..RotarySpec::plain(100.0, 6) };
         for (value_dim, factor) in [(5, 1.0), (11, 1.7)] {
-            let heads = Heads { kv_heads: 3, group: 1, dim: 8, value_dim, window: None, factor };
+            let heads = Heads {
+                kv_heads: 3,
+                group: 1,
+                dim: 8,
+                value_dim,
+                window: None,
+                factor,
+                sinks: None,
+            };
             check_heads(heads, &plain, 9, &[9]);
             check_heads(heads, &pairs, 80, &[70, 1, 9]);
+        }
+    }
+
+    #[test]
+    fn equals_the_definition_with_sinks() {
+        let sinks = [0.5, -2.0, 3.0, 40.0];
+        for window in [None, Some(3)] {
+            let (sinks, factor) = (Some(&sinks[..]), 0.7);
+            let heads =
+                Heads { kv_heads: 2, group: 2, dim: 8, value_dim: 8, window, factor, sinks };
+            check_heads(heads, &RotarySpec::plain(100.0, 8), 9, &[9]);
+            check_heads(heads, &RotarySpec::plain(100.0, 8), 80, &[70, 1, 9]);
+        }
+    }
+
+    #[test]
+    fn turned_before_is_turned_within() {
+        let heads = Heads {
+            kv_heads: 2,
+            group: 2,
+            dim: 8,
+            value_dim: 8,
+            window: None,
+            factor: 1.0,
+            sinks: None,
+        };
+        let (rotary, still) = (Rotary::new(Some(&RotarySpec::plain(100.0, 6))), Rotary::new(None));
+        let qkv = noise(7 * heads.row_width());
+        for dtype in [DType::F32, DType::F64] {
+            let qkv = Tensor::from_slice(&qkv, (7, heads.row_width()), &Device::Cpu).unwrap();
+            let qkv = qkv.to_dtype(dtype).unwrap();
+            let caches = || [SequenceCache::starting_at(0), SequenceCache::starting_at(5)];
+            let within = attend(heads, &qkv, &[4, 3], &mut caches(), &rotary).unwrap();
+            let turned = turn(heads, &qkv, &[4, 3], &caches(), &rotary).unwrap();
+            let before = attend(heads, &turned, &[4, 3], &mut caches(), &still).unwrap();
+            let (within, before) = (ops::to_vec(&within).unwrap(), ops::to_vec(&before).unwrap());
+            let far = within.iter().zip(&before).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(far < 1e-5, "{far}");
         }
     }
 

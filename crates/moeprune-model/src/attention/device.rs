@@ -21,7 +21,7 @@ pub const DEVICE_QUERIES: usize = 512;
 
 /// As the host's: `qkv` is `[tokens, row_width]`; returns `[tokens, output_width]`.
 pub(super) fn attend(
-    heads: Heads,
+    heads: Heads<'_>,
     qkv: &Tensor,
     lens: &[usize],
     caches: &mut [SequenceCache],
@@ -37,7 +37,7 @@ pub(super) fn attend(
 }
 
 fn attend_one(
-    heads: Heads,
+    heads: Heads<'_>,
     qkv: &Tensor,
     cache: &mut SequenceCache,
     table: &RotaryTable,
@@ -83,7 +83,7 @@ fn attend_one(
 
 /// Heads `[1, heads, tokens, dim]` with their first dimensions turned; the first token stands at position
 /// `start`.
-fn turned(heads: &Tensor, table: &RotaryTable, start: usize) -> Result<Tensor, Error> {
+pub(super) fn turned(heads: &Tensor, table: &RotaryTable, start: usize) -> Result<Tensor, Error> {
     let (dims, dim, len) = (table.dims(), heads.dim(3)?, heads.dim(2)?);
     if dims == 0 {
         return Ok(heads.clone());
@@ -105,10 +105,10 @@ fn turned(heads: &Tensor, table: &RotaryTable, start: usize) -> Result<Tensor, E
 
 /// Softmax of the scores of `count` queries, `[kv_heads, group · count, keys]`, over the keys that
 /// each sees. The first query stands at key `first` of these.
-fn shares(heads: Heads, scores: Tensor, count: usize, first: usize) -> Result<Tensor, Error> {
+fn shares(heads: Heads<'_>, scores: Tensor, count: usize, first: usize) -> Result<Tensor, Error> {
     let (scale, dtype) = (heads.factor / (heads.dim as f64).sqrt(), scores.dtype());
     #[cfg(feature = "cuda")]
-    if scores.device().is_cuda() {
+    if scores.device().is_cuda() && heads.sinks.is_none() {
         crate::cuda::masked_softmax(&scores, count, first, heads.window, scale)?;
         return Ok(scores);
     }
@@ -121,13 +121,21 @@ fn shares(heads: Heads, scores: Tensor, count: usize, first: usize) -> Result<Te
             .broadcast_add(&mask.to_dtype(scores.dtype())?)?
             .reshape((heads.kv_heads, heads.group * count, keys))?;
     }
-    Ok(softmax_last_dim(&scores)?.to_dtype(dtype)?)
+    let Some(sinks) = heads.sinks else {
+        return Ok(softmax_last_dim(&scores)?.to_dtype(dtype)?);
+    };
+    let sinks = Tensor::from_slice(sinks, (heads.kv_heads, heads.group, 1), scores.device())?;
+    let sinks = sinks.to_dtype(scores.dtype())?;
+    let sinks = sinks.broadcast_as((heads.kv_heads, heads.group, count))?;
+    let sinks = sinks.reshape((heads.kv_heads, heads.group * count, 1))?;
+    let shares = softmax_last_dim(&Tensor::cat(&[&scores, &sinks], 2)?)?;
+    Ok(shares.narrow(2, 0, keys)?.contiguous()?.to_dtype(dtype)?)
 }
 
 /// `[count, keys]`: 0 where a query sees a key, minus infinity where not. The first query stands at
 /// key `first`.
 fn hidden_keys(
-    heads: Heads,
+    heads: Heads<'_>,
     first: usize,
     count: usize,
     keys: usize,

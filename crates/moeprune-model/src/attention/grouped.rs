@@ -21,10 +21,14 @@ use crate::{
 pub(crate) struct Grouped {
     query_key_value: Linear,
     output: Linear,
-    heads: Heads,
+    heads: Heads<'static>,
+    /// The score of each query head's sink.
+    sinks: Option<Vec<f32>>,
     rotary: Rotary,
     /// Of queries and of keys, over rows of their widths.
     norms: Option<(RmsNorm, RmsNorm)>,
+    /// Whether queries and keys turn before their norms.
+    turns_first: bool,
     clip: Option<f64>,
     /// Whether a gate of its output follows each head of the queries.
     output_gate: bool,
@@ -49,7 +53,9 @@ impl Grouped {
             None => None,
             Some(norm_of) => {
                 let (of_queries, of_keys) = match norm_of {
-                    QueryKeyNorm::PerHead => (heads.dim, heads.dim),
+                    QueryKeyNorm::PerHead | QueryKeyNorm::PerHeadAfterRotary => {
+                        (heads.dim, heads.dim)
+                    }
                     QueryKeyNorm::FullWidth => (query, kv),
                 };
                 let of_queries = norm(GroupedAttention::QUERY_NORM, of_queries)?;
@@ -57,6 +63,11 @@ impl Grouped {
             }
         };
         let output = [(id(Output), spec.hidden)];
+        let sinks = TensorId::Layer(layer, GroupedAttention::SINKS);
+        let sinks = match shape.sinks {
+            true => Some(weights.values(sinks, &[shape.heads])?),
+            false => None,
+        };
         Ok(Self {
             query_key_value: weights.linear_with(
                 &fused,
@@ -65,8 +76,10 @@ impl Grouped {
             )?,
             output: weights.linear_with(&output, query, shape.biases.output)?,
             heads,
+            sinks,
             rotary: Rotary::new(shape.rotary.as_ref()),
             norms,
+            turns_first: shape.norm == Some(QueryKeyNorm::PerHeadAfterRotary),
             clip: shape.clip,
             output_gate: shape.output_gate,
         })
@@ -95,9 +108,15 @@ impl Grouped {
         sink: &mut dyn ActivationSink,
     ) -> Result<Tensor, Error> {
         sink.linear_input(LinearId::Attention(AttentionProjection::Query), x)?;
+        let heads = Heads { sinks: self.sinks.as_deref(), ..self.heads };
         let (qkv, gates) = self.without_gates(self.query_key_value.forward(x)?)?;
-        let qkv = self.normed(qkv)?;
-        let mut mixed = causal::attend(self.heads, &qkv, lens, caches, &self.rotary)?;
+        let mut mixed = if self.turns_first {
+            let turned = causal::turn(heads, &qkv, lens, caches, &self.rotary)?;
+            let still = Rotary::new(None);
+            causal::attend(heads, &self.normed(turned)?, lens, caches, &still)?
+        } else {
+            causal::attend(heads, &self.normed(qkv)?, lens, caches, &self.rotary)?
+        };
         if let Some(gates) = gates {
             mixed = (mixed * gates)?;
         }
@@ -138,7 +157,7 @@ impl Grouped {
     }
 }
 
-fn heads(shape: &GroupedAttention) -> Result<Heads, Error> {
+fn heads(shape: &GroupedAttention) -> Result<Heads<'static>, Error> {
     let (heads, kv_heads, dim) = (shape.heads, shape.kv_heads, shape.head_dim);
     let turning = shape.rotary.as_ref().map_or(0, |rotary| rotary.dims);
     if kv_heads == 0
@@ -159,5 +178,6 @@ fn heads(shape: &GroupedAttention) -> Result<Heads, Error> {
         return Err(Error::Spec("a sliding window of 0 sees nothing".into()));
     }
     let (group, window) = (heads / kv_heads, shape.sliding_window);
-    Ok(Heads { kv_heads, group, dim, value_dim: dim, window, factor: 1.0 })
+    let factor = shape.scale.map_or(1.0, |scale| scale * (dim as f64).sqrt());
+    Ok(Heads { kv_heads, group, dim, value_dim: dim, window, factor, sinks: None })
 }

@@ -2,7 +2,7 @@
 
 /// The shape of attention: `softmax(q · kᵀ · factor / sqrt(dim)) · v` for each query head, causal.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Heads {
+pub(super) struct Heads<'a> {
     pub(super) kv_heads: usize,
     /// Query heads to a key-value head.
     pub(super) group: usize,
@@ -14,9 +14,11 @@ pub(super) struct Heads {
     pub(super) window: Option<usize>,
     /// What scores are multiplied by, beside `1 / sqrt(dim)`.
     pub(super) factor: f64,
+    /// One more score of each query head's softmax, whose share no value gets.
+    pub(super) sinks: Option<&'a [f32]>,
 }
 
-impl Heads {
+impl Heads<'_> {
     pub(super) fn query_width(self) -> usize {
         self.kv_heads * self.group * self.dim
     }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::heads::Heads;
 use crate::{
     cache::{HeadCache, SequenceCache, Store},
-    exponential::exponentiate,
+    exponential::exponentiate_beside,
     product::{Rows, is_parallel, product_here},
     rotary::RotaryTable,
 };
@@ -26,7 +26,7 @@ struct Task {
 
 /// `qkv` is `[tokens, row_width]`; returns `[tokens, output_width]`. Caches grow by `lens`.
 pub(super) fn attend(
-    heads: Heads,
+    heads: Heads<'_>,
     qkv: &[f32],
     lens: &[usize],
     caches: &mut [SequenceCache],
@@ -66,7 +66,7 @@ pub(super) fn attend(
 }
 
 /// Adds the keys and values of a sequence's new tokens to its cache.
-fn append(heads: Heads, qkv: &[f32], cache: &mut SequenceCache, table: &RotaryTable) {
+fn append(heads: Heads<'_>, qkv: &[f32], cache: &mut SequenceCache, table: &RotaryTable) {
     let (position, len, new) = (cache.next(), cache.len, qkv.len() / heads.row_width());
     if !matches!(cache.store, Store::Host(_)) {
         cache.store = Store::Host((0..heads.kv_heads).map(|_| HeadCache::default()).collect());
@@ -90,7 +90,7 @@ fn append(heads: Heads, qkv: &[f32], cache: &mut SequenceCache, table: &RotaryTa
 
 /// The outputs of a block: for each of its rows the group's heads, `group · value_dim`.
 fn block(
-    heads: Heads,
+    heads: Heads<'_>,
     qkv: &[f32],
     task: &Task,
     cache: &SequenceCache,
@@ -120,7 +120,8 @@ fn block(
         let (first, end) = (heads.first_visible(at) - keys.start, at + 1 - keys.start);
         row[..first].fill(0.0);
         row[end..].fill(0.0);
-        totals.push(exponentiate(&mut row[first..end], scale));
+        let sink = heads.sinks.map(|sinks| sinks[task.kv_head * group + r % group]);
+        totals.push(exponentiate_beside(&mut row[first..end], scale, sink));
     }
     let values = &store.values[keys.start * value_dim..keys.end * value_dim];
     let values = Rows::dense(values, value_dim);

@@ -21,7 +21,7 @@ pub(crate) struct Latent {
     kv_norm: RmsNorm,
     kv_b: Linear,
     output: Linear,
-    heads: Heads,
+    heads: Heads<'static>,
     rotary: Rotary,
 }
 
@@ -128,7 +128,7 @@ impl Latent {
     }
 }
 
-fn heads(shape: &LatentAttention) -> Result<Heads, Error> {
+fn heads(shape: &LatentAttention) -> Result<Heads<'static>, Error> {
     let turning = shape.rotary.as_ref().map_or(0, |rotary| rotary.dims);
     let widths = [shape.heads, shape.nope_dim, shape.rope_dim, shape.value_dim, shape.kv_rank];
     if widths.contains(&0) || shape.query_rank == Some(0) {
@@ -147,5 +147,6 @@ fn heads(shape: &LatentAttention) -> Result<Heads, Error> {
         value_dim: shape.value_dim,
         window: None,
         factor: shape.score_factor(),
+        sinks: None,
     })
 }

@@ -3,6 +3,7 @@
 mod gating;
 mod real;
 mod rule;
+mod sparse_mixer;
 
 use rayon::prelude::*;
 

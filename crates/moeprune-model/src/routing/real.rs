@@ -4,7 +4,7 @@ use std::{
     cmp::Ordering,
     fmt::Debug,
     iter::Sum,
-    ops::{Add, AddAssign, DivAssign, Mul, MulAssign},
+    ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Sub},
 };
 
 use crate::exponential::exponentiate;
@@ -18,7 +18,9 @@ pub(crate) trait Real:
     + AddAssign
     + Mul<Output = Self>
     + MulAssign
+    + Div<Output = Self>
     + DivAssign
+    + Sub<Output = Self>
     + Sum
     + Send
     + Sync
@@ -38,6 +40,8 @@ pub(crate) trait Real:
     fn softplus(self) -> Self;
 
     fn sqrt(self) -> Self;
+
+    fn abs(self) -> Self;
 
     /// A total order.
     fn compare(self, other: Self) -> Ordering;
@@ -64,6 +68,10 @@ impl Real for f32 {
 
     fn sqrt(self) -> Self {
         self.sqrt()
+    }
+
+    fn abs(self) -> Self {
+        self.abs()
     }
 
     fn compare(self, other: Self) -> Ordering {
@@ -98,7 +106,21 @@ impl Real for f64 {
         self.sqrt()
     }
 
+    fn abs(self) -> Self {
+        self.abs()
+    }
+
     fn compare(self, other: Self) -> Ordering {
         self.total_cmp(&other)
     }
+}
+
+pub(super) fn first_largest<R: Real>(values: &[R]) -> usize {
+    let mut best = 0;
+    for (place, value) in values.iter().enumerate() {
+        if *value > values[best] {
+            best = place;
+        }
+    }
+    best
 }

@@ -1,11 +1,14 @@
 //! How the experts of one token are chosen.
 
 use moeprune_core::{
-    ExpertGroups, GroupScore, LayerTensor, LinearId, MoeSpec, RouterSpec, Score, ScoredRouter,
-    TensorId,
+    CorrectionBias, ExpertGroups, GroupScore, LayerTensor, LinearId, MoeSpec, RouterSpec, Score,
+    ScoredRouter, SparseMixer, TensorId,
 };
 
-use super::real::Real;
+use super::{
+    real::{Real, first_largest},
+    sparse_mixer,
+};
 use crate::{Error, linear::Weights, runnable};
 
 /// A router's rule with the vectors it needs, computed in `R`.
@@ -14,7 +17,7 @@ pub(crate) struct Rule<R> {
     pub(crate) experts: usize,
     /// Experts of a token; groups, if there are some, have as many.
     pub(crate) top_k: usize,
-    pub(crate) router: ScoredRouter,
+    pub(crate) router: Choice,
     /// Added to the logits.
     pub(crate) bias: Option<Vec<R>>,
     /// Added to the scores, for the selection.
@@ -23,33 +26,56 @@ pub(crate) struct Rule<R> {
     pub(crate) expert_scale: Option<Vec<R>>,
 }
 
+/// The kinds of routers that can be run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Choice {
+    Scored(ScoredRouter),
+    SparseMixer(SparseMixer),
+}
+
 impl Rule<f32> {
     /// The rule of layer `layer`, whose block of experts is `moe`, with its vectors.
     pub(crate) fn load(weights: Weights<'_>, layer: usize, moe: &MoeSpec) -> Result<Self, Error> {
-        let RouterSpec::Scored(router) = &moe.router else {
-            return Err(runnable::opaque_router(layer));
-        };
         if moe.experts == 0 || moe.top_k == 0 {
             return Err(Error::Spec(format!(
                 "layer {layer}: {} experts, {} for each token; both must be at least 1",
                 moe.experts, moe.top_k
             )));
         }
+        let (experts, top_k) = (moe.experts, moe.top_k);
+        let plain = |router| Self {
+            experts,
+            top_k,
+            router,
+            bias: None,
+            correction: None,
+            expert_scale: None,
+        };
+        let router = match &moe.router {
+            RouterSpec::Scored(router) => router,
+            RouterSpec::SparseMixer(mixer) => return Ok(plain(Choice::SparseMixer(*mixer))),
+            RouterSpec::Opaque(_) => return Err(runnable::opaque_router(layer)),
+        };
         if let Some(groups) = router.groups {
-            let checked = groups.check_count(moe.experts, moe.top_k);
+            let checked = groups.check_count(experts, top_k);
             checked.map_err(|reason| Error::Spec(format!("layer {layer}: {reason}")))?;
         }
+        let stored = |tensor, shape: &[usize]| {
+            weights.values(TensorId::Layer(layer, tensor), shape).map(Some)
+        };
         let vector = |is_there: bool, tensor| match is_there {
-            true => weights.values(TensorId::Layer(layer, tensor), moe.experts).map(Some),
+            true => stored(tensor, &[experts]),
             false => Ok(None),
         };
         Ok(Self {
-            experts: moe.experts,
-            top_k: moe.top_k,
-            router: *router,
             bias: vector(router.bias, LayerTensor::Bias(LinearId::Router))?,
-            correction: vector(router.correction_bias, LayerTensor::CorrectionBias)?,
+            correction: match router.correction_bias {
+                CorrectionBias::None => None,
+                CorrectionBias::Vector => stored(LayerTensor::CorrectionBias, &[experts])?,
+                CorrectionBias::Row => stored(LayerTensor::CorrectionBias, &[1, experts])?,
+            },
             expert_scale: vector(router.expert_scale, LayerTensor::ExpertScale)?,
+            ..plain(Choice::Scored(*router))
         })
     }
 }
@@ -58,6 +84,7 @@ impl<R: Real> Rule<R> {
     /// Without vectors.
     #[cfg(test)]
     pub(crate) fn new(experts: usize, top_k: usize, router: ScoredRouter) -> Self {
+        let router = Choice::Scored(router);
         Self { experts, top_k, router, bias: None, correction: None, expert_scale: None }
     }
 
@@ -72,27 +99,32 @@ impl<R: Real> Rule<R> {
         weights: &mut [R],
     ) {
         leave_out(logits, gone);
-        let renormalize = self.router.renormalize;
-        if self.router == ScoredRouter::softmax(renormalize) {
-            choose_by_softmax(logits, indices, weights, renormalize);
-        } else {
-            self.choose_by_steps(logits, gone, indices, weights);
+        match &self.router {
+            Choice::Scored(router) if *router == ScoredRouter::softmax(router.renormalize) => {
+                choose_by_softmax(logits, indices, weights, router.renormalize);
+            }
+            Choice::Scored(router) => {
+                self.choose_by_steps(router, logits, gone, (indices, weights))
+            }
+            Choice::SparseMixer(mixer) => {
+                sparse_mixer::choose(mixer, logits, indices, weights);
+            }
         }
     }
 
     fn choose_by_steps(
         &self,
+        router: &ScoredRouter,
         scores: &mut [R],
         gone: &[bool],
-        indices: &mut [u32],
-        weights: &mut [R],
+        (indices, weights): (&mut [u32], &mut [R]),
     ) {
         add(scores, self.bias.as_deref());
-        score(scores, self.router.score);
+        score(scores, router.score);
         let mut candidates = scores.to_vec();
         add(&mut candidates, self.correction.as_deref());
         leave_out(&mut candidates, gone);
-        if let Some(groups) = self.router.groups {
+        if let Some(groups) = router.groups {
             leave_out_groups(scores, &mut candidates, groups);
         }
         for (index, weight) in indices.iter_mut().zip(&mut *weights) {
@@ -100,11 +132,13 @@ impl<R: Real> Rule<R> {
             (*index, *weight) = (best as u32, scores[best]);
             candidates[best] = R::LOWEST;
         }
-        if self.router.renormalize {
-            let total = weights.iter().copied().sum::<R>() + R::of(self.router.epsilon);
+        if router.renormalize {
+            let total = weights.iter().copied().sum::<R>() + R::of(router.epsilon);
+            let least = R::of(router.least_sum);
+            let total = if total < least { least } else { total };
             weights.iter_mut().for_each(|weight| *weight /= total);
         }
-        let scale = R::of(self.router.scale);
+        let scale = R::of(router.scale);
         for (weight, &index) in weights.iter_mut().zip(&*indices) {
             *weight *= scale;
             if let Some(own) = &self.expert_scale {
@@ -193,16 +227,6 @@ fn leave_out_groups<R: Real>(scores: &mut [R], candidates: &mut [R], groups: Exp
     }
 }
 
-fn first_largest<R: Real>(values: &[R]) -> usize {
-    let mut best = 0;
-    for (place, value) in values.iter().enumerate() {
-        if *value > values[best] {
-            best = place;
-        }
-    }
-    best
-}
-
 /// The largest weight first, the lower index first among equals.
 fn sort<R: Real>(indices: &mut [u32], weights: &mut [R]) {
     let mut pairs: Vec<(u32, R)> = indices.iter().copied().zip(weights.iter().copied()).collect();
@@ -219,10 +243,11 @@ mod tests {
     const SIGMOID: ScoredRouter = ScoredRouter {
         score: Score::Sigmoid,
         bias: false,
-        correction_bias: false,
+        correction_bias: CorrectionBias::None,
         groups: None,
         renormalize: false,
         epsilon: 0.0,
+        least_sum: 0.0,
         scale: 1.0,
         expert_scale: false,
     };

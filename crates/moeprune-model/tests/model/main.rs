@@ -6,3 +6,4 @@ mod parity;
 mod reference;
 mod refusals;
 mod sink;
+mod states;

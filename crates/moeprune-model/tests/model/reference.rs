@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use candle_core::{DType, Device, Tensor};
 use moeprune_core::{
     AttentionProjection, AttentionSpec, Dtype, FeedForward, GroupedAttention, LayerSpec,
-    LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, NormWeights,
-    RouterSpec, StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
+    LayerTensor, LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers,
+    NormWeights, RouterSpec, StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -94,8 +94,10 @@ fn spec(config: &Value) -> ModelSpec {
         vocab: number("vocab_size"),
         max_positions: number("max_position_embeddings"),
         norm_eps: config["rms_norm_eps"].as_f64().unwrap(),
-        norm_weights: NormWeights::Plain,
+        norm_weights: NormWeights::Factor,
         tied_embeddings: false,
+        head_bias: false,
+        multipliers: Multipliers::default(),
         layers: (0..number("num_hidden_layers"))
             .map(|l| LayerSpec {
                 attention: AttentionSpec::Grouped(attention.clone()),

@@ -30,6 +30,8 @@ pub(crate) struct GroupedForm {
     normed: Option<Key<bool>>,
     /// What queries, keys and values are limited to.
     clip: Option<Key<f64>>,
+    /// What scores are multiplied by; absent: 1 / sqrt(head_dim).
+    scale: Option<Key<f64>>,
     /// Whether the query matrix makes gates of the output too; absent: it does not.
     output_gate: Option<Key<bool>>,
     tensors: Names,
@@ -39,6 +41,7 @@ pub(crate) struct GroupedForm {
 #[serde(rename_all = "snake_case")]
 enum NormForm {
     PerHead,
+    PerHeadAfterRotary,
     FullWidth,
 }
 
@@ -55,6 +58,7 @@ struct Names {
     output_bias: Option<String>,
     query_norm: Option<String>,
     key_norm: Option<String>,
+    sinks: Option<String>,
 }
 
 pub(super) fn heads() -> Key<usize> {
@@ -106,7 +110,7 @@ impl GroupedForm {
         let matrices =
             matrices.map(|(p, name)| (LayerTensor::Linear(LinearId::Attention(p)), name.as_str()));
         let vectors = names.input_biases().into_iter().chain(names.output_bias());
-        let vectors = vectors.chain(names.norms());
+        let vectors = vectors.chain(names.norms()).chain([(GroupedAttention::SINKS, &names.sinks)]);
         matrices.into_iter().chain(vectors.filter_map(|(id, name)| Some((id, name.as_deref()?))))
     }
 
@@ -150,13 +154,15 @@ impl GroupedForm {
         let is_normed = of_tensors(&self.normed, &self.tensors.norms())?;
         let norm = self.norm.filter(|_| is_normed).map(|norm| match norm {
             NormForm::PerHead => QueryKeyNorm::PerHead,
+            NormForm::PerHeadAfterRotary => QueryKeyNorm::PerHeadAfterRotary,
             NormForm::FullWidth => QueryKeyNorm::FullWidth,
         });
         let rotary = Some(self.rotary.read(config, head_dim, model.max_positions)?);
-        let clip = match &self.clip {
-            Some(key) => key.optional(config)?,
-            None => None,
+        let number = |key: &Option<Key<f64>>| match key {
+            Some(key) => key.optional(config),
+            None => Ok(None),
         };
+        let (clip, scale) = (number(&self.clip)?, number(&self.scale)?);
         let output_gate = self.output_gate.as_ref().map_or(Ok(false), |key| key.needed(config))?;
         let windows = match &self.window {
             Some(window) => window.read(model)?,
@@ -166,11 +172,13 @@ impl GroupedForm {
             heads,
             kv_heads,
             head_dim,
+            scale,
             rotary: rotary.clone(),
             sliding_window,
             biases,
             norm,
             clip,
+            sinks: self.tensors.sinks.is_some(),
             output_gate,
         };
         Ok(windows.into_iter().map(of_layer).collect())

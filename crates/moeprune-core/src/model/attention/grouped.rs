@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Grouped-query attention (Ainslie et al. 2023): query heads share key and value heads in equal
-/// groups. Scores are `query · key / sqrt(head_dim)`.
+/// groups. Scores are `query · key · scale`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct GroupedAttention {
@@ -18,16 +18,21 @@ pub struct GroupedAttention {
     pub kv_heads: usize,
     /// Width of one head.
     pub head_dim: usize,
+    /// What scores are multiplied by; `None`: `1 / sqrt(head_dim)`.
+    pub scale: Option<f64>,
     /// How queries and keys turn with the position; `None`: not at all.
     pub rotary: Option<RotarySpec>,
     /// Attention looks at most this many positions back, when set.
     pub sliding_window: Option<usize>,
     /// Which projections have a bias.
     pub biases: AttentionBiases,
-    /// RMS norms of queries and keys, before they turn.
+    /// RMS norms of queries and keys.
     pub norm: Option<QueryKeyNorm>,
     /// Queries, keys and values are limited to `-clip..=clip`, after the norm and before they turn.
     pub clip: Option<f64>,
+    /// Whether each query head has a sink: one more score of the softmax, `[heads]`, whose share no value
+    /// gets (gpt-oss).
+    pub sinks: bool,
     /// Whether the query matrix also makes a gate of each head, as wide as the head and after it: the
     /// heads' outputs are multiplied by its logistic function.
     pub output_gate: bool,
@@ -43,14 +48,16 @@ pub struct AttentionBiases {
     pub output: bool,
 }
 
-/// What a norm of queries and keys is taken over.
+/// What a norm of queries and keys is taken over, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(clippy::exhaustive_enums, reason = "a new kind must be answered for everywhere")]
 pub enum QueryKeyNorm {
-    /// Each head on its own; all of them share one weight, `[head_dim]`.
+    /// Each head on its own, before it turns; all of them share one weight, `[head_dim]`.
     PerHead,
-    /// All heads of a token together, `[heads · head_dim]`.
+    /// The same after it turned.
+    PerHeadAfterRotary,
+    /// All heads of a token together, before they turn, `[heads · head_dim]`.
     FullWidth,
 }
 
@@ -61,6 +68,9 @@ impl GroupedAttention {
     /// The weight of the norm of keys.
     pub const KEY_NORM: LayerTensor = LayerTensor::Named(PartName::constant("attention.key_norm"));
 
+    /// The scores of the sinks.
+    pub const SINKS: LayerTensor = LayerTensor::Named(PartName::constant("attention.sinks"));
+
     /// With plain rotary positions over whole heads of base `theta`, and nothing else.
     #[must_use]
     pub fn new(heads: usize, kv_heads: usize, head_dim: usize, theta: f64) -> Self {
@@ -68,11 +78,13 @@ impl GroupedAttention {
             heads,
             kv_heads,
             head_dim,
+            scale: None,
             rotary: Some(RotarySpec::plain(theta, head_dim)),
             sliding_window: None,
             biases: AttentionBiases::default(),
             norm: None,
             clip: None,
+            sinks: false,
             output_gate: false,
         }
     }
@@ -115,11 +127,16 @@ impl GroupedAttention {
         }
         if let Some(norm) = self.norm {
             let (of_queries, of_keys) = match norm {
-                QueryKeyNorm::PerHead => (self.head_dim, self.head_dim),
+                QueryKeyNorm::PerHead | QueryKeyNorm::PerHeadAfterRotary => {
+                    (self.head_dim, self.head_dim)
+                }
                 QueryKeyNorm::FullWidth => (query, kv),
             };
             parts.push(vector(Self::QUERY_NORM, of_queries));
             parts.push(vector(Self::KEY_NORM, of_keys));
+        }
+        if self.sinks {
+            parts.push(vector(Self::SINKS, self.heads));
         }
         parts
     }

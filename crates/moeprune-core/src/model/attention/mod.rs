@@ -15,8 +15,8 @@ pub use self::{
     latent::LatentAttention,
     short_convolution::ShortConvolution,
 };
-use super::{OpaqueTensor, Part};
-use crate::LinearId;
+use super::{OpaqueTensor, Part, RotarySpec};
+use crate::{AttentionProjection, LinearId};
 
 /// How the tokens of a layer see each other.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -60,6 +60,30 @@ impl AttentionSpec {
             Self::Latent(latent) => latent.heads,
             Self::GatedDelta(_) | Self::KimiDelta(_) | Self::ShortConvolution(_) => 0,
             Self::Opaque(_) => 0,
+        }
+    }
+
+    /// The Linear whose outputs are added to the residual stream; `None` where that is not known.
+    #[must_use]
+    pub fn output(&self) -> Option<LinearId> {
+        match self {
+            Self::Grouped(_) => Some(LinearId::Attention(AttentionProjection::Output)),
+            Self::Latent(_) => Some(LatentAttention::OUTPUT),
+            Self::GatedDelta(_) => Some(GatedDeltaNet::OUTPUT),
+            Self::KimiDelta(_) => Some(KimiDeltaAttention::OUTPUT),
+            Self::ShortConvolution(_) => Some(ShortConvolution::OUTPUT),
+            Self::Opaque(_) => None,
+        }
+    }
+
+    /// How queries and keys turn, if they do.
+    #[must_use]
+    pub fn rotary(&self) -> Option<&RotarySpec> {
+        match self {
+            Self::Grouped(grouped) => grouped.rotary.as_ref(),
+            Self::Latent(latent) => latent.rotary.as_ref(),
+            Self::GatedDelta(_) | Self::KimiDelta(_) | Self::ShortConvolution(_) => None,
+            Self::Opaque(_) => None,
         }
     }
 
