@@ -209,7 +209,7 @@ fn blocks_longer_than_the_model_allows_are_noted() {
     let scratch = Scratch::new("arctic");
     for command in [
         "observe model --calibration tokens.jsonl --samples 2 --seq-len 4096 -o obs",
-        "plan model --calibration tokens.jsonl --samples 2 --seq-len 4096 -o plan.json",
+        "plan model --criterion exhaustive --calibration tokens.jsonl --samples 2 --seq-len 4096 -o plan.json",
         "prune model out --calibration tokens.jsonl --samples 2 --seq-len 4096",
         "eval model --task perplexity --data tokens.jsonl --seq-len 4096",
     ] {
