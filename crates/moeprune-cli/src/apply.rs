@@ -12,7 +12,10 @@ use crate::{
     prune::print_report,
     terminal::Terminal,
 };
-use moeprune::{Calibration, Error, Inputs, Job, Recipe, Registry, Run, blend, read_plan};
+use moeprune::{
+    Calibration, Error, Inputs, Job, Progress as _, Recipe, Registry, Run, blend, read_plan,
+    shortened,
+};
 
 /// Options of `apply`.
 #[derive(Debug, Args)]
@@ -65,7 +68,10 @@ pub(crate) fn apply(
     args.sampling.apply(&mut recipe);
     let calibration = match &args.calibration {
         None => None,
-        Some(path) => Some(Calibration::read(path, &checkpoint, &recipe)?),
+        Some(path) => {
+            shortened(&checkpoint, &recipe).iter().for_each(|note| terminal.note(note));
+            Some(Calibration::read(path, &checkpoint, &recipe)?)
+        }
     };
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let observation = blend(&domains)?;

@@ -10,7 +10,10 @@ use crate::{
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, ResumeArgs},
     terminal::Terminal,
 };
-use moeprune::{Calibration, Error, FromRecipe, Job, ObservationPlace, Pipeline, Recipe};
+use moeprune::{
+    Calibration, Error, FromRecipe, Job, ObservationPlace, Pipeline, Progress as _, Recipe,
+    shortened,
+};
 
 /// Options of `observe`.
 #[derive(Debug, Args)]
@@ -60,6 +63,7 @@ pub(crate) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(),
     let mut recipe = Recipe::arctic();
     args.sampling.apply(&mut recipe);
     recipe.check()?;
+    shortened(&checkpoint, &recipe).iter().for_each(|note| terminal.note(note));
     let mut calibration = Calibration::read(&args.calibration, &checkpoint, &recipe)?;
     if let Some(domain) = &args.domain {
         calibration.tag.name.clone_from(domain);

@@ -14,7 +14,7 @@ use crate::{
 };
 use moeprune::{
     Calibration, Domain, Error, Execution, Job, Pipeline, PlanInputs, Recipe, Registry, blend,
-    coverage, plan_domains,
+    coverage, plan_domains, shortened,
 };
 
 /// Options of `plan`.
@@ -106,6 +106,7 @@ fn decide(
     domains: Vec<Domain>,
 ) -> Result<(Plan, Vec<Domain>), Error> {
     let Some(path) = &args.calibration else { return plan_domains(job, &domains, recipe) };
+    shortened(job.model, recipe).iter().for_each(|note| job.progress.note(note));
     let calibration = Calibration::read(path, job.model, recipe)?;
     crate::interrupt::listen();
     let observation = blend(&domains)?;

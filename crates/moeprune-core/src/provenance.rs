@@ -29,7 +29,16 @@ pub struct Provenance {
     pub weights_changed: bool,
     /// What the unstructured stage promised; missing in reports of version 0.1.0.
     promises: Option<Promises>,
+    sparsity: RequestedSparsity,
     recipe: Value,
+}
+
+/// What was asked for in shares of weights.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+struct RequestedSparsity {
+    /// Of the decoder Linears, removed experts included.
+    requested: Option<f64>,
 }
 
 /// Which model was pruned.
@@ -79,6 +88,13 @@ impl Provenance {
     #[must_use]
     pub fn promises(&self) -> Option<Promises> {
         self.promises.or_else(|| Promises::of_recipe(&self.recipe))
+    }
+
+    /// The share of the decoder Linears that was asked for, removed experts included; `None` unless
+    /// the report says that weights were zeroed.
+    #[must_use]
+    pub fn total_sparsity(&self) -> Option<f64> {
+        self.sparsity.requested.filter(|_| self.layers.iter().any(|layer| layer.ratio.is_some()))
     }
 
     /// How the expert that comes from `source` was averaged, if the report says that it was.

@@ -25,6 +25,24 @@ impl Sampling for SamplingOptions {
     }
 }
 
+/// The note about blocks that are shorter than asked for, because the model takes no longer ones.
+#[must_use]
+pub fn shortened(model: &dyn Model, sampling: &impl Sampling) -> Option<String> {
+    let most = model.spec().max_positions;
+    note_of_length(sampling.options(usize::MAX).sequence_len, most)
+}
+
+/// The note about blocks of `asked` tokens for a model that takes at most `most`; none if they fit.
+#[must_use]
+pub fn note_of_length(asked: usize, most: usize) -> Option<String> {
+    (asked > most).then(|| {
+        format!(
+            "note: blocks have {most} tokens, not the {asked} that were asked for: the model has no \
+             more positions"
+        )
+    })
+}
+
 /// Blocks of tokens, and where they came from.
 #[derive(Debug)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]

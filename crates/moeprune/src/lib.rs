@@ -77,6 +77,7 @@ pub use moeprune_engine::{
     Calibration, ComputeType, DeviceChoice, Execution, ExpertStage, Grouped, Inputs, Job, KeepList,
     LayerKey, MemoryNeed, Model, ObservationPlace, PLAN_FORMAT, Pipeline, PlanInputs, Progress,
     Remedy, Resume, Run, Scored, Silent, Stage, WeightStage, available_memory, load_tokenizer,
+    shortened,
 };
 pub use plan_file::read_plan;
 pub use planning::{check_request, plan};

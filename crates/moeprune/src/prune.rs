@@ -37,6 +37,7 @@ pub fn prune<'r>(
     moeprune_model::check_runnable(model.spec())?;
     let run = Run::claim(to.path, to.origin, to.resume)?;
     let report = run.complete(|run| {
+        moeprune_engine::shortened(model, recipe).iter().for_each(|note| job.progress.note(note));
         let calibration = Calibration::read(calibration, model, recipe)?;
         run.end_step("reading calibration text");
         let applied = job.prune(run, &calibration, &request)?;

@@ -89,6 +89,11 @@ fn what_would_run_it_says_what_is_missing_before_any_work() {
     let check = |error: &dyn std::error::Error| assert_eq!(error.to_string(), expected);
 
     check(&Calibration::read(&text, &source, &recipe).map(drop).unwrap_err());
+    let zeroing = crate::scratch::recipe(0.5, 0.25);
+    let by_inputs = Pipeline::from_recipe(&zeroing).unwrap();
+    let mut quiet = Silent;
+    let mut job = Job::new(&source, &by_inputs, &execution, &mut quiet);
+    check(&plan(&mut job, &zeroing, None).map(drop).unwrap_err());
     let plain = Checkpoint::open(&crate::scratch::asset("parity/mixtral")).unwrap();
     let calibration = Calibration::read(&text, &plain, &recipe).unwrap();
     check(&observe(&source, &calibration).map(drop).unwrap_err());

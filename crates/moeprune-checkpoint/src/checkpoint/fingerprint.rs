@@ -1,6 +1,6 @@
 //! Hashes that tell models apart without reading their experts.
 
-use moeprune_core::{Fingerprint, LinearId, ModelSpec, TensorBytes, TensorId};
+use moeprune_core::{Fingerprint, LinearId, ModelSpec, MoeSpec, RouterSpec, TensorBytes, TensorId};
 use sha2::{Digest, Sha256};
 
 use super::layout::Layout;
@@ -37,6 +37,10 @@ impl Fields {
 /// The model part: every part's name and shape, and the values of the routers as f32, in the order
 /// of the layers. The storage part: names and element types in the order of the names, and the
 /// routers as they are stored.
+///
+/// Softmax over all experts and the two best, weighted by their shares, is what a router does of
+/// which nothing else is hashed. Of any other, the model part has its rule, the number of experts that
+/// it selects, and the values of its other tensors; the storage part has their bytes.
 pub(super) fn compute<'a>(
     layout: &Layout,
     spec: &ModelSpec,
@@ -52,12 +56,42 @@ pub(super) fn compute<'a>(
         storage.push(tensor.name.as_bytes());
         storage.push(tensor.dtype.to_string().as_bytes());
     }
-    for (layer, _) in spec.layers.iter().enumerate().filter(|(_, layer)| layer.moe().is_some()) {
-        let router = read(TensorId::linear(layer, LinearId::Router))?;
-        let mut values = Vec::with_capacity(4 * router.elements());
-        values.extend(router.to_f32()?.iter().flat_map(|value| value.to_le_bytes()));
+    let mut push = |id: TensorId, model: &mut Fields| {
+        let tensor = read(id)?;
+        let mut values = Vec::with_capacity(4 * tensor.elements());
+        values.extend(tensor.to_f32()?.iter().flat_map(|value| value.to_le_bytes()));
         model.push(&values);
-        storage.push(router.bytes());
+        storage.push(tensor.bytes());
+        Ok::<_, Error>(())
+    };
+    for (layer, moe) in spec.layers.iter().enumerate().filter_map(|(l, of)| Some((l, of.moe()?))) {
+        push(TensorId::linear(layer, LinearId::Router), &mut model)?;
+        if moe.top_k == 2 && moe.router == RouterSpec::softmax(true) {
+            continue;
+        }
+        model.push(&rule(moe)?);
+        for id in shared_by_experts(spec, layer) {
+            model.push(id.to_string().as_bytes());
+            push(id, &mut model)?;
+        }
     }
     Ok(Fingerprint { model: model.finish(), storage: storage.finish() })
+}
+
+/// How many experts a token gets and how they are chosen, as JSON.
+fn rule(moe: &MoeSpec) -> Result<Vec<u8>, Error> {
+    let rule = serde_json::json!({ "top_k": moe.top_k, "router": moe.router });
+    serde_json::to_vec(&rule).map_err(|e| Error::Weight {
+        operation: "fingerprint",
+        reason: format!("the rule of a router cannot be written as JSON: {e}"),
+    })
+}
+
+/// The tensors of a layer with one entry per expert, beside the router's weight.
+fn shared_by_experts(spec: &ModelSpec, layer: usize) -> impl Iterator<Item = TensorId> {
+    let parts = spec.parts().into_iter().filter(move |part| {
+        let of_layer = matches!(part.id, TensorId::Layer(l, _) if l == layer);
+        of_layer && part.expert_axis.is_some() && part.id.expert().is_none()
+    });
+    parts.map(|part| part.id).filter(move |id| *id != TensorId::linear(layer, LinearId::Router))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use moeprune_core::{LayerTensor, LinearId, ModelSpec, Part, TensorId};
+use moeprune_core::{Dtype, LayerTensor, LinearId, ModelSpec, Part, TensorId};
 
 use super::{StoredTensor, fused, layout::Layout};
 use crate::{
@@ -183,6 +183,9 @@ pub(super) fn check(
     for tensor in &layout.tensors {
         let places = match (tensor.part, &tensor.experts) {
             (Some(part), _) => vec![(part, Place::separate(tensor.form())?)],
+            (None, Some(_)) if !tensor.dtype.is_weight() => {
+                return Err(bad(&tensor.name, unsupported(tensor.dtype)));
+            }
             (None, Some(experts)) => experts.places(tensor.form())?,
             (None, None) => continue,
         };
@@ -198,7 +201,7 @@ pub(super) fn check(
     {
         besides.remove(&part);
         let Some(place) = found.get(&part) else {
-            let name = family.name_of(part).unwrap_or_else(|| part.to_string());
+            let name = name_of_missing(layout, family, part);
             return Err(bad(&name, format!("is missing; it is the {part}")));
         };
         let StoredTensor { name, dtype, file, .. } = &layout.tensors[place.tensor()];
@@ -210,13 +213,7 @@ pub(super) fn check(
             ));
         }
         if !dtype.is_weight() {
-            return Err(bad(
-                name,
-                format!(
-                    "is stored as {dtype}; only F32, F16 and BF16 can be pruned, so start from a \
-                     checkpoint in one of these"
-                ),
-            ));
+            return Err(bad(name, unsupported(*dtype)));
         }
     }
     besides.remove(&TensorId::LmHead); // may be stored though it is tied
@@ -227,6 +224,28 @@ pub(super) fn check(
             format!("is the {part}, but a model with this config.json has no such part"),
         )),
     }
+}
+
+/// What is said of a tensor whose element type is no floating point.
+fn unsupported(dtype: Dtype) -> String {
+    format!(
+        "is stored as {dtype}; only F32, F16 and BF16 can be pruned, so start from a checkpoint in \
+         one of these"
+    )
+}
+
+/// The name of the tensor that a missing part would be in: one of all experts, if the layer has others
+/// such.
+fn name_of_missing(layout: &Layout, family: &Family, part: TensorId) -> String {
+    let fuses = |layer| {
+        let layers = layout.tensors.iter().filter_map(|t| family.fused_of(&t.name));
+        layers.into_iter().any(|(of, _)| of == layer)
+    };
+    let fused = match part {
+        TensorId::Layer(layer, _) if fuses(layer) => family.fused_name_of(part),
+        _ => None,
+    };
+    fused.or_else(|| family.name_of(part)).unwrap_or_else(|| part.to_string())
 }
 
 /// A tensor of a decoder layer that no template names would silently be left out of the forward

@@ -194,6 +194,15 @@ impl Family {
         self.fused.iter().find_map(|(slab, template)| Some((template.indices(name)?.layer?, *slab)))
     }
 
+    /// The name of the tensor that holds a part of every expert of a layer, if the family fuses it.
+    pub(crate) fn fused_name_of(&self, id: TensorId) -> Option<String> {
+        let TensorId::Layer(layer, tensor) = id else { return None };
+        let (_, template) = self.fused.iter().find(|(slab, _)| {
+            tensor.expert().is_some_and(|expert| slab.tensors(expert, true).contains(&tensor))
+        })?;
+        Some(template.name(Indices { layer: Some(layer), expert: None }))
+    }
+
     /// The name of the same tensor of another expert; of a tensor that is no expert's, its own.
     pub(crate) fn name_with_expert(&self, name: &str, expert: usize) -> String {
         let renamed = self.templates.iter().find_map(|(_, template)| {

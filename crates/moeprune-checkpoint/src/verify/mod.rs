@@ -48,7 +48,7 @@ use crate::{
 /// | `experts` | the survivors' weights, or zero where that is allowed |
 /// | `attention and dense MLPs` | the source's weights, or zero where that is allowed: nowhere in layers behind the decoder's |
 /// | `finite` | no weight is NaN or infinite |
-/// | `sparsity` | the share of removed and zero weights is what the plan asks for, if it promises that |
+/// | `sparsity` | the share of removed and zero weights is what the plan, or else the report, asks for, if it promises that |
 ///
 /// No total is promised where the ratio itself was given, layers keep an unweighted mean, or idle
 /// experts are left dense; the shares are reported all the same. Otherwise it may be missed by what
@@ -113,8 +113,16 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
         .collect::<Result<Vec<_>, Error>>()?;
     add_findings(&mut report, &items, &findings, changed);
     report.count_zeros(source, &items, &findings, promises.rounding);
-    report.add_sparsity(plan, promises.total);
+    report.add_sparsity(total_asked(plan, hint.as_ref()), promises.total);
     Ok(report)
+}
+
+/// The share of the decoder Linears that the plan asks for, or else the report.
+fn total_asked(plan: Option<&Plan>, hint: Option<&Provenance>) -> Option<f64> {
+    match plan {
+        Some(plan) => plan.unstructured.as_ref().map(|asked| asked.total_sparsity),
+        None => hint.and_then(Provenance::total_sparsity),
+    }
 }
 
 fn check_plan(source: &Checkpoint, plan: &Plan) -> Result<Result<String, String>, Error> {

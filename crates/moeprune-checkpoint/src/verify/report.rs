@@ -1,8 +1,6 @@
 //! What a verification found.
 
-use moeprune_core::{
-    LinearId, OpenTotal, ParameterCounts, Plan, RowRounding, TensorId, TotalPromise,
-};
+use moeprune_core::{LinearId, OpenTotal, ParameterCounts, RowRounding, TensorId, TotalPromise};
 use serde::Serialize;
 
 use super::compare::{Finding, Item};
@@ -131,14 +129,13 @@ impl VerifyReport {
         });
     }
 
-    /// Compares the share over the decoder Linears with what a plan asks for.
-    pub(super) fn add_sparsity(&mut self, plan: Option<&Plan>, promised: TotalPromise) {
+    /// Compares the share over the decoder Linears with what the plan or the report asks for.
+    pub(super) fn add_sparsity(&mut self, asked: Option<f64>, promised: TotalPromise) {
         let Some(got) = self.sparsity else { return };
         let found = format!(
             "{:.4} of the experts, {:.4} of the decoder Linears, {:.4} of all parameters",
             got.experts, got.linears, got.all
         );
-        let asked = plan.and_then(|p| Some(p.unstructured.as_ref()?.total_sparsity));
         let result = match asked.map(|asked| (asked, promised)) {
             None => Ok(found),
             Some((_, TotalPromise::Open(why))) => {
@@ -147,7 +144,7 @@ impl VerifyReport {
             Some((asked, TotalPromise::Within(tolerance)))
                 if (got.linears - asked).abs() > got.rounding + tolerance =>
             {
-                Err(format!("{found}; the plan asks for {asked:.4} of the decoder Linears"))
+                Err(format!("{found}; but {asked:.4} of the decoder Linears was asked for"))
             }
             Some((asked, TotalPromise::Within(_))) => {
                 Ok(format!("{found}; {asked:.4} of the decoder Linears was asked for"))

@@ -54,6 +54,37 @@ fn another_model() {
 }
 
 #[test]
+fn routers_are_more_than_their_weights() {
+    let check = |name: &str, from: &str, to: &str| {
+        let text = match name {
+            "mixtral" => include_str!("../../families/mixtral.toml"),
+            _ => include_str!("../../families/deepseek_v3.toml"),
+        };
+        assert!(text.contains(from), "{from}");
+        let family = Family::from_toml(&text.replace(from, to)).expect("parses");
+        let plain = Checkpoint::open(&parity(name)).expect("opens");
+        let other = Checkpoint::open_with(&parity(name), Some(family)).expect("opens");
+        assert_eq!(other.is_of(&of(&plain).to_string()).expect("reads"), SameModel::No, "{to}");
+    };
+    check("mixtral", "renormalize = \"always\"", "renormalize = \"never\"");
+    let top_k = "top_k = { keys = [\"num_experts_per_tok\"] }";
+    check("mixtral", top_k, "top_k = { keys = [\"no_such\"], default = 3 }");
+    let share = "keys = [\"norm_topk_prob\"], default = true";
+    check("deepseek_v3", share, "keys = [\"no_such\"], default = false");
+
+    let model = Model::copy_of("deepseek_v3");
+    let plain = of(&model.open().expect("opens"));
+    model.edit_tensors("model.safetensors", |tensors| {
+        let name = "e_score_correction_bias";
+        let bias = tensors.iter_mut().find(|t| t.name.ends_with(name)).expect("is there");
+        bias.bytes[0] ^= 1;
+    });
+    let changed = of(&model.open().expect("opens"));
+    assert_ne!(changed.model, plain.model);
+    assert_ne!(changed.storage, plain.storage);
+}
+
+#[test]
 fn shards_do_not_matter() {
     let sharded = Checkpoint::open(&parity("mixtral_sharded")).expect("opens");
     assert_eq!(of(&sharded), mixtral());

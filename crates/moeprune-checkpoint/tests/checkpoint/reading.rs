@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use moeprune_checkpoint::{Access, Checkpoint, FileIdentity};
 use moeprune_core::{AttentionProjection, LinearId, MlpProjection, TensorId, TensorSource};
 
-use crate::fixture::{Model, PARITY, check_refused, parity};
+use crate::fixture::{Model, PARITY, RawTensor, check_refused, parity};
 
 #[test]
 fn every_tensor_is_what_the_public_reader_reads() {
@@ -147,4 +147,27 @@ fn files_can_be_told_from_changed_ones() {
 
     let single = Model::copy_of("mixtral").open().expect("opens");
     check_refused(single.file_identities(), &["cannot inspect", "config.json"]);
+}
+
+/// Of a layer in tensors of all experts, messages name such a tensor.
+#[test]
+fn fused_tensors_that_are_missing_or_of_another_type() {
+    let check = |edit: &dyn Fn(&mut Vec<RawTensor>), expected: &[&str]| {
+        let model = Model::copy_of("mixtral_fused");
+        model.edit_tensors("model.safetensors", edit);
+        check_refused(model.open(), expected);
+    };
+    let name = "model.layers.1.mlp.experts.gate_up_proj";
+    let named = format!("`{name}`");
+    check(&|tensors| tensors.retain(|t| t.name != name), &[&named, "is missing"]);
+    for (dtype, per_byte) in [("U8", 1), ("F4", 2)] {
+        let change = |tensors: &mut Vec<RawTensor>| {
+            let fused = tensors.iter_mut().find(|t| t.name == name).expect("is there");
+            dtype.clone_into(&mut fused.dtype);
+            let elements: usize = fused.shape.iter().product();
+            fused.bytes.truncate(elements / per_byte);
+        };
+        let stored = format!("is stored as {dtype}; only F32, F16 and BF16 can be pruned");
+        check(&change, &[&named, &stored]);
+    }
 }

@@ -49,7 +49,7 @@ fn zeroed_weights_are_counted_and_allowed_if_planned() {
         plan.unstructured = unstructured(sparsity.linears + 0.1);
         check_fails(
             &verify(&p.out, &p.source, Some(&plan)).expect("verifies"),
-            &[("sparsity", "the plan asks for")],
+            &[("sparsity", "of the decoder Linears was asked for")],
         );
         check_fails(
             &verify(&p.out, &p.source, Some(&p.plan)).expect("verifies"),
@@ -70,7 +70,7 @@ fn totals_that_a_recipe_does_not_promise() {
         plan.recipe = json!({ "weights": weights });
         let report = verify(&p.out, &p.source, Some(&plan)).expect("verifies");
         match expected {
-            None => check_fails(&report, &[("sparsity", "the plan asks for 0.99")]),
+            None => check_fails(&report, &[("sparsity", "but 0.99")]),
             Some(expected) => {
                 check_passes(&report);
                 let detail = &report.checks.last().expect("the last").detail;
@@ -107,7 +107,7 @@ fn a_total_may_be_missed_by_what_rounding_takes() {
         for sign in [1.0, -1.0] {
             check_passes(&counted(weights, got + sign * (0.00049 + rounding)));
             let missed = counted(weights, got + sign * (0.00051 + rounding));
-            check_fails(&missed, &[("sparsity", "the plan asks for")]);
+            check_fails(&missed, &[("sparsity", "of the decoder Linears was asked for")]);
         }
     }
 }

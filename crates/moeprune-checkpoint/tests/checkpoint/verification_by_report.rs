@@ -123,6 +123,29 @@ fn pruned_routers_hold_zeros_and_nothing_else_new() {
 }
 
 #[test]
+fn the_total_of_a_report_is_held() {
+    let p = prune("mixtral", |_| (), zeroed);
+    let mut asked = report(&p, Some(0.3), &json!({}));
+    let total = verify_with(&p, &asked).sparsity.expect("counted").linears;
+    asked["sparsity"] = json!({"requested": total});
+    check_passes(&verify_with(&p, &asked));
+    let out = Model { dir: p.out.clone(), root: tempfile::tempdir().expect("unused") };
+    out.edit_tensors("model.safetensors", |tensors| {
+        let name = "model.layers.1.block_sparse_moe.experts.2.w1.weight";
+        tensors.iter_mut().find(|t| t.name == name).expect("is there").bytes.fill(0);
+    });
+    check_fails(&verify_with(&p, &asked), &[("sparsity", "of the decoder Linears was asked for")]);
+    let mut given = asked.clone();
+    given["recipe"]["weights"]["ratio"] = json!(0.3);
+    check_passes(&verify_with(&p, &given));
+    // Weights were zeroed in no layer: the total that a recipe names is of no stage that ran.
+    let p = prune("mixtral", |_| (), as_it_is);
+    let mut experts_only = report(&p, None, &json!({}));
+    experts_only["sparsity"] = asked["sparsity"].clone();
+    check_passes(&verify_with(&p, &experts_only));
+}
+
+#[test]
 fn reports_that_are_wrong() {
     let p = prune("mixtral", |_| (), as_it_is);
     let check = |pointer: &str, value: Value, expected: &[(&str, &str)]| {

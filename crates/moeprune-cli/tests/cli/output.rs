@@ -203,3 +203,18 @@ fn unknown_tasks_are_answered_with_the_known_ones() {
     assert_eq!(ran.code, 2);
     assert!(ran.stderr.contains("gsm8k_cot"), "{}", ran.stderr);
 }
+
+#[test]
+fn blocks_longer_than_the_model_allows_are_noted() {
+    let scratch = Scratch::new("arctic");
+    for command in [
+        "observe model --calibration tokens.jsonl --samples 2 --seq-len 4096 -o obs",
+        "plan model --criterion exhaustive --calibration tokens.jsonl --samples 2 --seq-len 4096 -o plan.json",
+        "prune model out --calibration tokens.jsonl --samples 2 --seq-len 4096",
+        "eval model --task perplexity --data tokens.jsonl --seq-len 4096",
+    ] {
+        let ran = scratch.run(command);
+        let expected = "note: blocks have 128 tokens, not the 4096 that were asked for";
+        assert!(ran.stderr.contains(expected), "{command}: {}", ran.stderr);
+    }
+}

@@ -226,6 +226,16 @@ fn what_changed_is_named() {
     check(&format!("{prune} --resume"), "the calibration file's SHA-256 was");
     fs::write(scratch.path("tokens.jsonl"), tokens).unwrap();
 
+    let family = include_str!("../../../moeprune-checkpoint/families/arctic.toml");
+    let other =
+        family.replace("[\"rms_norm_eps\"], default = 0.00001", "[\"no\"], default = 0.001");
+    assert_ne!(other, family);
+    fs::write(scratch.path("other.toml"), other).unwrap();
+    check(
+        &format!("{prune} --resume --family other.toml"),
+        "what config.json and the family descriptor say (SHA-256) was",
+    );
+
     let shard = scratch.path("model/model.safetensors");
     let kept = scratch.path("model.safetensors.kept");
     fs::rename(&shard, &kept).unwrap();
@@ -233,6 +243,22 @@ fn what_changed_is_named() {
     check(&format!("{prune} --resume"), "model.safetensors was written to since");
     fs::rename(&kept, &shard).unwrap();
     scratch.ok(&format!("{prune} --resume"));
+}
+
+#[test]
+fn state_that_cannot_be_read_says_what_to_delete() {
+    let scratch = Scratch::new("arctic");
+    killed(&scratch, 1);
+    let state = scratch.path(".out.moeprune-partial/state/observed-0000.safetensors");
+    let bytes = fs::read(&state).unwrap();
+    fs::write(&state, &bytes[..bytes.len() / 2]).unwrap();
+    let ran = scratch.run(&format!("prune model out {CALIBRATION} --resume"));
+    assert_eq!(ran.code, 1);
+    for expected in
+        ["observed-0000", "delete the unfinished folder", ".out.moeprune-partial to start"]
+    {
+        assert!(ran.stderr.contains(expected), "{expected}: {}", ran.stderr);
+    }
 }
 
 #[test]

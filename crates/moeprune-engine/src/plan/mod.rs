@@ -20,8 +20,9 @@ use std::collections::BTreeSet;
 
 use moeprune_core::{
     ExpertBudget, LayerPlan, LinearId, ModelSpec, Observation, ParameterCounts, Plan, SameModel,
-    Sparsity, UnstructuredPlan, unstructured_ratio,
+    Sparsity, StatisticsSource, UnstructuredPlan, unstructured_ratio,
 };
+use moeprune_model::check_runnable;
 
 use crate::{
     Error, ExpertStage, Job, Model, Pipeline, Progress, PruneRequest, Remedy, TOOL, WeightTarget,
@@ -264,6 +265,12 @@ fn unstructured_stage(
     let before = ParameterCounts::of(spec).linears;
     let after = ParameterCounts::of(&spec.without_experts(layers)).linears;
     let ratio = ratio_left(request, pipeline, before, before - after)?;
+    let walks = request.promises.statistics == StatisticsSource::Sequential
+        && pipeline.weights.needs().inputs;
+    if ratio.is_some() && walks {
+        // What only the forward pass can give is not planned for a model that cannot be run.
+        check_runnable(spec)?;
+    }
     let fixed = pipeline.weights.pattern().fixed_ratio().is_some();
     let implied =
         |ratio: Sparsity| 1.0 - (after as f64 / before.max(1) as f64) * (1.0 - ratio.value());

@@ -19,6 +19,11 @@ pub struct RunIdentity {
     pub(crate) tool: String,
     /// Hash over the model's names, shapes and routers.
     pub(crate) model: String,
+    /// SHA-256 of the model's specification: everything that config.json and the family descriptor
+    /// say, constants that no tensor holds among them. A journal without it is of an earlier version
+    /// and is not resumed.
+    #[serde(default)]
+    pub(crate) spec: Option<String>,
     /// The model's files, their sizes and times: a hash of 1 TB would take longer than the run.
     pub(crate) files: Vec<FileIdentity>,
     /// The resolved recipe.
@@ -44,7 +49,11 @@ impl RunIdentity {
     /// # Errors
     /// If the model's files cannot be read.
     pub fn new(command: &str, model: &dyn Model) -> Result<Self, Error> {
+        let spec = serde_json::to_vec(model.spec()).map_err(|e| {
+            Error::Request(format!("the model's specification cannot be written as JSON: {e}"))
+        })?;
         Ok(Self {
+            spec: Some(format!("{:x}", Sha256::digest(spec))),
             command: command.to_owned(),
             tool: TOOL.to_owned(),
             model: model.fingerprint()?,
@@ -108,6 +117,8 @@ impl RunIdentity {
         changed("the device", &self.device, &other.device);
         let none = || "none".to_owned();
         let text = |hash: &Option<String>| hash.clone().unwrap_or_else(none);
+        let said = "what config.json and the family descriptor say (SHA-256)";
+        changed(said, &text(&self.spec), &text(&other.spec));
         changed("the plan", &text(&self.plan), &text(&other.plan));
         changed("the observation", &text(&self.observation), &text(&other.observation));
         let (was, is) = (&self.calibration, &other.calibration);
@@ -298,6 +309,10 @@ mod tests {
         check(
             |run| run.recipe["weights"]["ratio"] = 0.5.into(),
             &["the recipe's weights.ratio was absent, and is 0.5 now"],
+        );
+        check(
+            |run| run.spec = Some("c3".into()),
+            &["what config.json and the family descriptor say (SHA-256) was none, and is c3 now"],
         );
         check(|run| run.plan = Some("a1".into()), &["the plan was none, and is a1 now"]);
         let tag = CorpusTag {

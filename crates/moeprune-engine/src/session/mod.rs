@@ -168,7 +168,11 @@ impl Session {
             return Err(Error::Resume("a run without a place has no state".to_owned()));
         };
         let path = observed(&place.state, layer);
-        let mut layers = read_observation(&path)?.layers;
+        let unreadable = |e| {
+            let folder = folder(&place.state);
+            Error::Resume(format!("{e}; delete the unfinished folder {folder} to start over"))
+        };
+        let mut layers = read_observation(&path).map_err(unreadable)?.layers;
         match (layers.pop(), layers.is_empty()) {
             (Some(layer), true) => Ok(layer),
             _ => Err(Error::Resume(format!("{} is not of one layer", path.display()))),

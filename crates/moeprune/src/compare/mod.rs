@@ -17,7 +17,8 @@ use moeprune_core::{
 use moeprune_eval::load_documents;
 
 use moeprune_engine::{
-    Execution, Job, KeptExperts, Pipeline, Progress, TOOL, UnwrittenModel, tokenizer_for,
+    Execution, Job, KeptExperts, Pipeline, Progress, TOOL, UnwrittenModel, note_of_length,
+    tokenizer_for,
 };
 
 use crate::{
@@ -72,6 +73,9 @@ impl Study<'_> {
         measures: &Measures<'_>,
     ) -> Result<Comparison, Error> {
         let Study { checkpoint, registry, execution, .. } = *self;
+        let most = checkpoint.spec().max_positions;
+        let shortened = measures.sequence_len.and_then(|asked| note_of_length(asked, most));
+        shortened.iter().for_each(|note| self.progress.note(note));
         let text = Text::read(checkpoint, measures)?;
         let measured = Measured { measures, text: text.as_ref() };
         let mut cuts = Vec::with_capacity(1 + variants.len());

@@ -7,7 +7,7 @@ use std::path::Path;
 use moeprune_capture::{open_calibration, token_blocks_in_order};
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{ModelSpec, TensorSource};
-use moeprune_engine::{Finite, tokenizer_for};
+use moeprune_engine::{Finite, note_of_length, tokenizer_for};
 use moeprune_eval::{
     BoxError, EvaluateOptions, Nll, PerplexityReport, load_documents, perplexity, score_each,
     task_by_name,
@@ -180,6 +180,8 @@ fn text_perplexity(
     let file = open_calibration(what.data)?;
     let tokenizer = tokenizer_for(&file, checkpoint)?;
     let length = what.sequence_len.unwrap_or(2048).min(spec.max_positions);
+    let asked = what.sequence_len.and_then(|asked| note_of_length(asked, spec.max_positions));
+    asked.iter().for_each(|note| progress.note(note));
     let blocks = token_blocks_in_order(&file, tokenizer.as_ref(), spec.vocab, length)?;
     let mut blocks: Vec<&[u32]> = blocks.blocks().iter().map(Vec::as_slice).collect();
     blocks.truncate(what.limit.unwrap_or(usize::MAX));
