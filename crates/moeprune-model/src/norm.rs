@@ -47,7 +47,7 @@ impl RmsNorm {
         }
     }
 
-    /// In f32 or wider, whatever the type of hidden states.
+    /// In f32 or wider, for any type of hidden states.
     pub(crate) fn load_wide(
         weights: Weights<'_>,
         id: TensorId,

@@ -199,7 +199,7 @@ pub(super) fn check(
         besides.remove(&part);
         let Some(place) = found.get(&part) else {
             let name = family.name_of(part).unwrap_or_else(|| part.to_string());
-            return Err(bad(&name, format!("is missing; it is the {part}")));
+            return Err(bad(&name, format!("is missing; expected as `{part}`")));
         };
         let StoredTensor { name, dtype, file, .. } = &layout.tensors[place.tensor()];
         let shape = place.shape();

@@ -209,7 +209,7 @@ impl Family {
         self.carried.iter().any(|template| template.indices(name).is_some())
     }
 
-    /// The decoder layer whose name prefix a tensor has, whatever follows.
+    /// The decoder layer whose name prefix a tensor has, with any rest.
     pub(crate) fn layer_of(&self, name: &str) -> Option<usize> {
         let rest = name.strip_prefix(&self.layer_prefix)?;
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
