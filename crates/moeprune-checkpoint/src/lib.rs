@@ -99,7 +99,7 @@ pub use self::{
         PlannedIndex, PlannedTensor, PlannedWeights, Safetensors, WeightFile, WeightRequest,
     },
     error::Error,
-    family::Family,
+    family::{ExpertStorage, Family, FamilyFacts},
     output::{
         CopiedFiles, OutputDirectory, OutputLayout, OutputTensor, PartWriter, RangeCopy,
         ShardedWriter, WrittenCheckpoint,

@@ -7,6 +7,7 @@
 mod attention;
 mod built_in;
 mod descriptor;
+mod facts;
 mod feed_forward;
 mod fused;
 mod key;
@@ -17,6 +18,7 @@ mod template;
 
 use moeprune_core::{LayerTensor, TensorId};
 
+pub use self::facts::{ExpertStorage, FamilyFacts};
 pub(crate) use self::{
     attention::{Model, opaque_tensor},
     descriptor::{Descriptor, LayersForm, MultipliersForm, Requirement, TypesForm},

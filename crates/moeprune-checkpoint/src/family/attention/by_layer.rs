@@ -1,6 +1,6 @@
 //! `kind = "by_layer"`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use moeprune_core::AttentionSpec;
 use serde::Deserialize;
@@ -51,6 +51,12 @@ struct EveryForm {
 }
 
 impl ByLayerForm {
+    /// The kinds as descriptors name them, each once, ascending.
+    pub(super) fn attention_kinds(&self) -> Vec<&'static str> {
+        let kinds: BTreeSet<_> = self.kinds.values().flat_map(AttentionForm::kinds).collect();
+        kinds.into_iter().collect()
+    }
+
     pub(super) fn slots<'a>(&'a self, slots: &mut Slots<'a>) -> Result<(), Error> {
         for kind in self.kinds.values() {
             let mut own = Vec::new();
