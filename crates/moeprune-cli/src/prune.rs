@@ -32,7 +32,8 @@ pub struct PruneArgs {
     pub model: PathBuf,
     /// Directory to write; must not exist
     pub out: PathBuf,
-    /// Calibration text: plain, JSON lines ({"text"}, {"question","answer"}, {"tokens"}), gzipped or not
+    /// Calibration text: plain, JSON lines ({"text"}, {"question","answer"}, {"tokens"}), gzipped or not;
+    /// needed unless --keep is given without --sparsity
     #[arg(long, value_name = "FILE", required_unless_present = "keep")]
     pub calibration: Option<PathBuf>,
     /// Write the report here too

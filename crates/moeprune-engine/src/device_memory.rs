@@ -2,10 +2,7 @@
 
 use candle_core::DType;
 use moeprune_capture::DEVICE_EXPERT_ROWS;
-use moeprune_core::{
-    AttentionProjection::Query, CorpusTag, LinearId, LinearShape, MlpProjection::Gate, ModelSpec,
-    Part,
-};
+use moeprune_core::{CorpusTag, LinearId, LinearShape, MlpProjection::Gate, ModelSpec, Part};
 use moeprune_model::DEVICE_QUERIES;
 
 use crate::{MemoryNeed, Model, Remedy};
@@ -127,7 +124,8 @@ fn heads(spec: &ModelSpec) -> u64 {
 /// How much a token becomes in the widest layer, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Widths {
-    /// What attention makes of a token's hidden state: query, key and value together.
+    /// What attention makes of a token's hidden state before its output: query, key and value
+    /// together, and what these are made of.
     attention: u64,
     /// Half of what a gated MLP of the trunk makes of it.
     inner: u64,
@@ -153,11 +151,12 @@ impl Widths {
 
     fn of_layer(spec: &ModelSpec, layer: usize) -> Self {
         let mut widths = Self::default();
+        let output = spec.layers[layer].attention.output();
         let parts = spec.layer_parts(layer);
-        for LinearShape { id, rows, reads, .. } in parts.iter().filter_map(Part::linear_shape) {
+        for LinearShape { id, rows, .. } in parts.iter().filter_map(Part::linear_shape) {
             let rows = rows as u64;
             match id {
-                LinearId::Attention(_) if reads == LinearId::Attention(Query) => {
+                LinearId::Attention(_) | LinearId::Named(_) if Some(id) != output => {
                     widths.attention += rows;
                 }
                 LinearId::Router => widths.experts = widths.experts.max(rows),
@@ -230,6 +229,23 @@ mod tests {
             let checkpoint = Checkpoint::open(&assets.join(model)).unwrap();
             let spec = checkpoint.spec();
             assert_eq!(Widths::of(spec), by_hand(spec), "{model}");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_attention_counts() {
+        let check = |model: &str, layer: usize, attention: u64| {
+            let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/parity");
+            let checkpoint = Checkpoint::open(&assets.join(model)).unwrap();
+            assert_eq!(Widths::of_layer(checkpoint.spec(), layer).attention, attention, "{model}");
+        };
+        // q_a, q_b, kv_a and kv_b: 24, 96, 24 and 112 rows.
+        check("deepseek_v3", 1, 24 + 96 + 24 + 112);
+        // Layers without scores have widths too.
+        for (model, layer) in [("qwen3_next", 0), ("kimi_linear", 0), ("lfm2_moe", 0)] {
+            let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/parity");
+            let checkpoint = Checkpoint::open(&assets.join(model)).unwrap();
+            assert!(Widths::of_layer(checkpoint.spec(), layer).attention > 0, "{model}");
         }
     }
 

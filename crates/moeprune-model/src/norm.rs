@@ -47,7 +47,7 @@ impl RmsNorm {
         }
     }
 
-    /// In f32 or wider, for any type of hidden states.
+    /// In f32 or wider, also where hidden states are narrower.
     pub(crate) fn load_wide(
         weights: Weights<'_>,
         id: TensorId,

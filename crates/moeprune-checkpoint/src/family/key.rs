@@ -56,7 +56,7 @@ impl PerLayer {
     pub(crate) fn of(&self, layer: usize) -> usize {
         match self {
             Self::Same(number) => *number,
-            Self::List(list) => list.get(layer).or(list.last()).copied().unwrap_or_default(),
+            Self::List(list) => list.get(layer).or_else(|| list.last()).copied().unwrap_or_default(),
         }
     }
 

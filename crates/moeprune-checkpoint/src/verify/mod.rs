@@ -153,7 +153,7 @@ fn check_architecture(
     let mut expected = source.spec().clone();
     let policy = plan.map(|plan| expected.policy_of(plan));
     let dropped =
-        policy.map_or(pruned.spec().extra.is_none(), |policy| policy == ExtraPolicy::Drop);
+        policy.map_or_else(|| pruned.spec().extra.is_none(), |policy| policy == ExtraPolicy::Drop);
     if dropped {
         expected.extra = None;
     }

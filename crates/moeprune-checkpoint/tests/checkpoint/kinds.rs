@@ -219,7 +219,7 @@ fn attention_by_layer() {
         "qwen3_next",
         "\"linear_attention\",\n    \"full_attention\"",
         "\"full_attention\",\n    \"full_attention\"",
-        &["layers.2.linear_attn", "a model with this config.json has no such part"],
+        &["layers.2.self_attn.q_proj.weight", "is missing"],
     );
     check("kimi_linear", "\"layer_types\"", "\"other\"", &["lacks `layer_types` or "]);
     check(

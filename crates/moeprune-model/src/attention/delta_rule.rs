@@ -227,7 +227,7 @@ impl DeltaHeads {
         len: usize,
         caches: &mut [SequenceCache],
     ) -> Result<Tensor, Error> {
-        let DeltaHeads { value_heads, key_dim, value_dim, .. } = self;
+        let Self { value_heads, key_dim, value_dim, .. } = self;
         let batch = caches.len();
         if batch == 0 || len == 0 {
             return Ok(inputs.values.clone());

@@ -240,14 +240,7 @@ impl Report {
                 stored_otherwise,
                 parameters: ParameterCounts::of(spec),
             },
-            sparsity: SparsityReport {
-                requested: plan
-                    .unstructured
-                    .as_ref()
-                    .map_or_else(|| recipe.sparsity.value(), |asked| asked.total_sparsity),
-                requested_experts: recipe.experts.sparsity.value(),
-                achieved: achieved(spec, plan, &zeros),
-            },
+            sparsity: SparsityReport::new(spec, recipe, plan, &zeros),
             bytes,
             ties: of_decoder.flat_map(|l| &l.survivors).filter(tied).count(),
             idle_experts,
@@ -292,6 +285,19 @@ impl Report {
         serde_json::to_string_pretty(self)
             .map(|json| json + "\n")
             .map_err(|e| Error::Request(format!("the report cannot be written as JSON: {e}")))
+    }
+}
+
+impl SparsityReport {
+    fn new(spec: &ModelSpec, recipe: &Recipe, plan: &Plan, zeros: &[LayerZeros]) -> Self {
+        Self {
+            requested: plan
+                .unstructured
+                .as_ref()
+                .map_or_else(|| recipe.sparsity.value(), |asked| asked.total_sparsity),
+            requested_experts: recipe.experts.sparsity.value(),
+            achieved: achieved(spec, plan, zeros),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ pub use self::{
     short_convolution::ShortConvolution,
 };
 use super::{OpaqueTensor, Part, RotarySpec};
-use crate::LinearId;
+use crate::{AttentionProjection, LinearId};
 
 /// How the tokens of a layer see each other.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -60,6 +60,19 @@ impl AttentionSpec {
             Self::Latent(latent) => latent.heads,
             Self::GatedDelta(_) | Self::KimiDelta(_) | Self::ShortConvolution(_) => 0,
             Self::Opaque(_) => 0,
+        }
+    }
+
+    /// The Linear whose outputs are added to the residual stream; `None` where that is not known.
+    #[must_use]
+    pub fn output(&self) -> Option<LinearId> {
+        match self {
+            Self::Grouped(_) => Some(LinearId::Attention(AttentionProjection::Output)),
+            Self::Latent(_) => Some(LatentAttention::OUTPUT),
+            Self::GatedDelta(_) => Some(GatedDeltaNet::OUTPUT),
+            Self::KimiDelta(_) => Some(KimiDeltaAttention::OUTPUT),
+            Self::ShortConvolution(_) => Some(ShortConvolution::OUTPUT),
+            Self::Opaque(_) => None,
         }
     }
 
