@@ -167,7 +167,7 @@ fn allocators() {
         caught(|| conformance::allocator::check(stage), message);
     }
     let short = |layers: &[LayerProfile], s| vec![s; layers.len() - 1];
-    check(&Stage::new(short), "one ratio a layer");
+    check(&Stage::new(short), "one ratio per layer");
     let tenth_less = |layers: &[LayerProfile], s| vec![s * 0.9; layers.len()];
     check(&Stage::new(tenth_less), "the layers make");
     conformance::allocator::check_without_total(&Stage::new(tenth_less));

@@ -193,7 +193,7 @@ fn a_clustering_that_ignores_the_budget() {
 #[test]
 fn a_clustering_that_loses_a_layer() {
     let lose = |layers: &[DistanceMatrix], _: &ExpertBudget| keep_first(&layers[1..], 1);
-    clustering(lose, "one partition a layer", "one partition a layer");
+    clustering(lose, "one partition per layer", "one partition per layer");
 }
 
 #[test]

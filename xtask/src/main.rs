@@ -17,6 +17,7 @@ mod build_cost;
 mod check_cuda;
 mod delegate;
 mod embedded;
+mod families;
 #[cfg(target_os = "linux")]
 mod gpu_bundle;
 #[cfg(target_os = "linux")]
@@ -64,6 +65,7 @@ enum Command {
     /// Run a command on an emulated CUDA driver with the workspace's kernels in it
     #[command(disable_help_flag = true)]
     EmulateCuda(delegate::Arguments),
+    Families(families::Arguments),
     PruneArctic(Box<prune_arctic::PruneArcticArgs>),
     ReadmeResults(readme_results::ReadmeResultsArgs),
     Results(results::ResultsArgs),
@@ -115,6 +117,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         #[cfg(target_os = "linux")]
         Command::GpuBundle(arguments) => gpu_bundle::run(&arguments),
         Command::EmulateCuda(arguments) => delegate::run(delegate::EMULATE_CUDA, &arguments),
+        Command::Families(arguments) => families::run(&arguments),
         Command::PruneArctic(arguments) => prune_arctic::run(&arguments),
         Command::ReadmeResults(arguments) => readme_results::run(&arguments),
         Command::Results(arguments) => results::run(&arguments),

@@ -64,7 +64,7 @@ assert!(verify(&out, &source, None)?.passed());
 
 *On-disk names rule.* Libraries rename and fuse tensors in memory from one version to the next; the
 files of a model stay as they are. A pruned checkpoint has the names, types and config spelling of
-its source, so whatever loads the one loads the other.
+its source, so any program that loads the one loads the other.
 
 *Everything is refused that two readers could understand differently*: repeated keys, holes and
 overlaps between tensors, files that an index does not agree with, tensors of a decoder layer that
@@ -99,7 +99,7 @@ pub use self::{
         PlannedIndex, PlannedTensor, PlannedWeights, Safetensors, WeightFile, WeightRequest,
     },
     error::Error,
-    family::Family,
+    family::{ExpertStorage, Family, FamilyFacts},
     output::{
         CopiedFiles, OutputDirectory, OutputLayout, OutputTensor, PartWriter, RangeCopy,
         ShardedWriter, WrittenCheckpoint,

@@ -209,8 +209,7 @@ fn by_type(form: &TypesForm, config: &Config, layers: usize) -> Result<Option<Ve
     let keys = form.list.shown();
     if types.len() != layers {
         let got = types.len();
-        let reason =
-            format!("`{keys}` has {got} entries, expected one for each of {layers} layers");
+        let reason = format!("`{keys}` has length {got}, expected {layers}, one entry per layer");
         return Err(config.refuse(reason));
     }
     let has = |kind: &String| match kind {
@@ -382,7 +381,7 @@ fn read_expert_counts(
     } else if counts.len() == moe_layers {
         Ok(ExpertCounts::MoeLayers(counts))
     } else {
-        wrong(&format!("expected one count for each of the {layers} layers"))
+        wrong(&format!("expected one count per layer, {layers} in all"))
     }
 }
 

@@ -82,7 +82,7 @@ fn on(signal: i32) {
         return;
     }
     let how = match RESUMABLE.load(Ordering::Relaxed) {
-        true => "; if a layer was finished, the same command with --resume goes on after it",
+        true => "; if a layer was finished, the same command with --resume continues after it",
         false => "",
     };
     tell(format!("stopped at once{how}"));

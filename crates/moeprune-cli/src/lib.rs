@@ -1,7 +1,7 @@
 /*!
 The command line: `moeprune` and, with the same options, `cargo xtask prune-arctic`.
 
-One file a command. A command parses its options, calls the library and prints what it returned;
+One file per command. A command parses its options, calls the library and prints what it returned;
 it decides nothing itself. Standard output carries results, standard error progress and errors.
 Exit codes: 0 done, 1 failed (a result that could not be written is a failure), 2 wrong usage, 130
 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP. Files are written through

@@ -321,7 +321,7 @@ impl DeviceArgs {
 #[derive(Debug, Clone, Copy, Default, Args)]
 #[non_exhaustive]
 pub struct ResumeArgs {
-    /// Go on where an interrupted run of the same command stopped, if there is one
+    /// Resume an interrupted run of the same command, if there is one
     #[arg(long)]
     pub resume: bool,
 }

@@ -37,7 +37,7 @@ one sorted list and the lowest are taken, as many as experts must go. That is ex
 breaks ties by rule (height, then layer, then expert) where a threshold takes all or none.
 
 The linkage is written here and not taken from `kodama` (which `linfa-hierarchical` wraps),
-because that follows chains of nearest neighbours: among equally near pairs it merges whichever
+because that follows chains of nearest neighbours: among equally near pairs it merges the one that
 its chain meets first, and complete linkage then ends in other clusters. Co-activation counts are
 small integers, so ties are common. With no ties the two agree, and the tests hold this crate
 against it.

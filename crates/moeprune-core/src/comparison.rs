@@ -21,13 +21,13 @@ pub struct Comparison {
     pub model: String,
     /// The family of models it belongs to.
     pub family: String,
-    /// The corpora the model was observed on, in words.
+    /// The corpora the model was observed on, as text.
     pub observed: Vec<String>,
     /// The task whose accuracy was measured, if one was.
     pub task: Option<String>,
     /// What the task's documents, or the text of the perplexity, are.
     pub data: Option<String>,
-    /// How many documents were asked.
+    /// How many documents were evaluated.
     pub documents: Option<u64>,
     /// Which of the task's metrics the accuracy is.
     pub metric: Option<String>,

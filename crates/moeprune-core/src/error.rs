@@ -27,7 +27,7 @@ pub enum Error {
         removed: u64,
         /// Parameters that may still be zeroed.
         prunable: u64,
-        /// What would be possible, in words.
+        /// What would be possible, as text.
         feasible: String,
     },
     /// A distance that is not a number or infinite.

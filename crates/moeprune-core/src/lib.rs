@@ -27,7 +27,7 @@ own that depends on this one and on no other stage.
 
 # Example
 
-A similarity of one's own, usable wherever a built-in one is:
+A custom similarity, usable wherever a built-in one is:
 
 ```
 use moeprune_core::{DistanceMatrix, ExpertSimilarity, LayerBehaviour, StageError};

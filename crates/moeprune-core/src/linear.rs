@@ -216,7 +216,7 @@ impl fmt::Display for LayerTensor {
     }
 }
 
-/// A tensor of the model by its part, whatever a family calls it on disk.
+/// A tensor of the model by its part, independent of its name on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum TensorId {

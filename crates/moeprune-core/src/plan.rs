@@ -26,7 +26,7 @@ pub struct Plan {
     pub recipe: serde_json::Value,
     /// What is asked of the unstructured stage; `None` when only experts go.
     pub unstructured: Option<UnstructuredPlan>,
-    /// One entry a layer with experts, ascending. Numbers above the decoder's last are those of the
+    /// One entry per layer with experts, ascending. Numbers above the decoder's last are those of the
     /// layers behind it, which have an entry only where they lose experts.
     pub layers: Vec<LayerPlan>,
     /// What becomes of the layers behind the decoder's. Missing for models without such layers, and in
@@ -93,7 +93,7 @@ pub struct LayerPlan {
     pub experts_before: usize,
     /// Experts grouped by behaviour, as indices in the source model.
     pub clusters: Partition,
-    /// One entry a cluster that is not dropped, ascending by [`Survivor::source`]: the order of the
+    /// One entry per cluster that is not dropped, ascending by [`Survivor::source`]: the order of the
     /// experts in the pruned model. Empty: they are chosen when the plan is applied, because that takes reading
     /// experts.
     pub survivors: Vec<Survivor>,

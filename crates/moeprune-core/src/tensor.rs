@@ -81,7 +81,7 @@ impl<'a> TensorBytes<'a> {
     }
 }
 
-/// A row-major matrix of `f32` that somebody else owns.
+/// A borrowed row-major matrix of `f32`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MatrixView<'a> {
     rows: usize,

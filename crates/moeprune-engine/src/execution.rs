@@ -172,7 +172,7 @@ impl Execution {
         self.kernels.as_ref()
     }
 
-    /// The device and the type in words, for example `cuda:0 bf16`.
+    /// The device and the type as text, for example `cuda:0 bf16`.
     #[must_use]
     pub fn name(&self) -> String {
         let dtype = self.compute.dtype().as_str();

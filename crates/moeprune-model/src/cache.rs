@@ -75,7 +75,7 @@ impl SequenceCache {
 pub(crate) enum Store {
     #[default]
     Empty,
-    /// One entry a key-value head.
+    /// One entry per key-value head.
     Host(Vec<HeadCache>),
     /// Keys and values, each `[1, kv_heads, positions, width]`.
     Device(Tensor, Tensor),

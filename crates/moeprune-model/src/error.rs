@@ -136,10 +136,10 @@ pub enum Error {
         /// Position in it.
         position: usize,
     },
-    /// An activation sink refused what it was shown.
+    /// An activation sink refused what it received.
     #[error("activation sink: {0}")]
     Sink(#[source] StageError),
-    /// Whoever was handed experts one by one gave up.
+    /// The callback that receives experts one by one stopped.
     #[error("cancelled by the caller")]
     Cancelled,
     /// A tensor operation failed.

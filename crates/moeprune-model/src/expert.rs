@@ -90,7 +90,7 @@ fn moe(spec: &ModelSpec, layer: usize) -> Result<&MoeSpec, Error> {
 /// Reads the experts `experts` of a layer in the given order, each while the one before it is in
 /// use, and hands them to `visit`: at most two are held.
 ///
-/// `source` is asked from another thread.
+/// `source` is called from another thread.
 ///
 /// # Errors
 /// The first error of a read (at its place in the order) or of `visit`; no expert is visited
@@ -140,7 +140,7 @@ pub fn for_each_uploaded_expert<E: From<Error>>(
                 give.send(Ok(expert)).map_err(|_| Error::Cancelled)
             });
             if let Err(error) = handed_over {
-                // Nobody is there to be told of a cancellation.
+                // After a cancellation the receiver is gone.
                 drop(give.send(Err(error)));
             }
         });

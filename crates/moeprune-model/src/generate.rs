@@ -96,7 +96,7 @@ struct Batch<'a> {
     options: &'a GenerationOptions,
     stop_check: &'a mut dyn FnMut(usize, &[u32]) -> bool,
     active: Vec<Active>,
-    /// One a layer, each with the sequences of `active` in order.
+    /// One per layer, each with the sequences of `active` in order.
     caches: Vec<LayerCache>,
     results: &'a mut [Vec<u32>],
 }

@@ -7,7 +7,7 @@ use crate::{
     ops::{is_host, with_slice},
 };
 
-/// The output of a layer in the making, `[tokens, hidden]`: what the trunk gave, to which each
+/// The unfinished output of a layer, `[tokens, hidden]`: the trunk's output, to which each
 /// expert adds its gated output for the tokens routed to it.
 #[derive(Debug)]
 pub struct HiddenSum {

@@ -47,7 +47,7 @@ impl LanguageModel {
         self.max_positions
     }
 
-    /// The logits of every position, `[len, vocab]` a sequence; lengths may differ.
+    /// The logits of every position, `[len, vocab]` per sequence; lengths may differ.
     ///
     /// # Errors
     /// If a sequence is empty or too long, a token is outside the vocabulary, or logits are not
@@ -79,7 +79,7 @@ impl LanguageModel {
         self.head.negative_log_likelihood(&hidden, block, 0)
     }
 
-    /// Empty caches of `batch` sequences, one a layer.
+    /// Empty caches of `batch` sequences, one per layer.
     pub(crate) fn caches(&self, batch: usize) -> Vec<LayerCache> {
         self.layers.iter().map(|_| LayerCache::new(batch)).collect()
     }

@@ -81,7 +81,7 @@ assert_eq!(load.iter().sum::<u64>(), 5 * 2); // each of five tokens goes through
 
 **Sequences do not influence each other.** Batches are not padded: tokens of all sequences stand in
 one matrix, and attention goes sequence by sequence. On the CPU the matrix products give a row the
-same bits whatever other rows there are, experts are added in ascending order, and nothing depends
+same bits beside any other rows, experts are added in ascending order, and nothing depends
 on the number of threads. So a score does not change with the batch size, and two runs agree.
 
 **A layer can be run without holding it.** [`LayerTrunk`] is a layer without its experts: it is run

@@ -5,7 +5,7 @@ use moeprune_core::LinearId;
 
 use crate::Error;
 
-/// Is shown the activations of a layer while it runs.
+/// Receives the activations of a layer while it runs.
 ///
 /// [`Layer::forward`](crate::Layer::forward) calls it from one thread, in the order
 /// in which the layer computes: attention, then Arctic's residual MLP or the dense one, then the
@@ -37,30 +37,30 @@ pub trait ActivationSink {
     /// The input of a Linear, `[tokens, features]`.
     ///
     /// `site` is an [input site](moeprune_core::LinearShape::reads): Linears that read the same vector are
-    /// shown once. Sites of an expert get only the tokens routed to it, and are not called when
+    /// passed once. Sites of an expert get only the tokens routed to it, and are not called when
     /// there are none.
     ///
     /// # Errors
-    /// Whatever makes the sink give up.
+    /// Any error of the sink; it ends the forward pass.
     fn linear_input(&mut self, site: LinearId, input: &Tensor) -> Result<(), Error> {
         let _ = (site, input);
         Ok(())
     }
 
-    /// What the router chose, once a layer with experts and call.
+    /// What the router chose, once per layer with experts and call.
     ///
     /// # Errors
-    /// Whatever makes the sink give up.
+    /// Any error of the sink; it ends the forward pass.
     fn routing(&mut self, choice: &RoutingChoice<'_>) -> Result<(), Error> {
         let _ = choice;
         Ok(())
     }
 
     /// The output of an expert for the tokens routed to it, `[tokens, hidden]`, before it is
-    /// multiplied by `gates`, one a token.
+    /// multiplied by `gates`, one per token.
     ///
     /// # Errors
-    /// Whatever makes the sink give up.
+    /// Any error of the sink; it ends the forward pass.
     fn expert_output(
         &mut self,
         expert: usize,

@@ -25,7 +25,7 @@ use crate::{
 /// Everything of a decoder layer but its routed experts: attention, norms, router, shared experts, and the
 /// residual MLP or the dense one.
 ///
-/// For whoever cannot hold a layer's experts together: the trunk is run over all blocks first and
+/// For callers that cannot hold a layer's experts together: the trunk is run over all blocks first and
 /// says which tokens each expert gets; then experts are loaded one after the other
 /// ([`for_each_expert`](crate::for_each_expert)), and each adds what it makes of its tokens. The
 /// result has the bits that [`Layer`](crate::Layer) gives.
@@ -150,8 +150,8 @@ impl LayerTrunk {
     }
 
     /// Runs the trunk on whole sequences, `[batch, seq, hidden]`, whose tokens see only each
-    /// other. Rows of what it gives are the tokens, sequence after sequence. `sink` is shown all
-    /// but what experts read and put out.
+    /// other. Rows of what it gives are the tokens, sequence after sequence. `sink` receives all
+    /// but the inputs and outputs of experts.
     ///
     /// # Errors
     /// If the shape does not fit, sequences are longer than the model's positions, the router is

@@ -94,7 +94,7 @@ impl Study<'_> {
         let mut trial =
             Trial { study, observation: &observation, held_out: &held_out, tried: Vec::new() };
         let mut best = recipe.clone();
-        // Masks come from the observation here, whatever the recipe has the run do.
+        // Masks come from the observation here, also where the recipe's run would not take them from it.
         best.weights.statistics = crate::recipe::Statistics::Stored;
         // A reconstruction needs more than an observation; the scorer that stands in for it ranks
         // splits in its stead.

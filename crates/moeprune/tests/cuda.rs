@@ -25,8 +25,8 @@ fn device(dtype: ComputeType, micro_batch: usize) -> Option<Execution> {
     }
 }
 
-/// Cargo names the crate's folder when it runs tests too; on a machine without the sources, whoever
-/// runs them does.
+/// Cargo names the crate's folder when it runs tests too; on a machine without the sources, the
+/// program that runs them does.
 fn checkpoint(name: &str) -> Checkpoint {
     let crate_folder = std::env::var_os("CARGO_MANIFEST_DIR");
     let crate_folder = crate_folder.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());

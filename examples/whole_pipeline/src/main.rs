@@ -24,7 +24,7 @@ fn main() -> Result<()> {
     let mut recipe = Recipe::arctic();
     recipe.calibration.samples = 16;
 
-    // How it is pruned. Any field of the pipeline can be one's own implementation of the trait.
+    // How it is pruned. Any field of the pipeline can be a custom implementation of the trait.
     let scored =
         Scored { scorer: Stage::new(Box::new(Magnitude)), ..Scored::from_recipe(&recipe)? };
     let pipeline =

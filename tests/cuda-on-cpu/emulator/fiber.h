@@ -11,7 +11,7 @@ class Fiber {
     Fiber(const Fiber &) = delete;
     // From the scheduler: runs the fiber until it pauses.
     void resume();
-    // From a fiber: goes back to whoever resumed it.
+    // From a fiber: goes back to the caller that resumed it.
     static void pause();
 
   private:

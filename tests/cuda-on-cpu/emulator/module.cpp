@@ -115,7 +115,7 @@ Function *find_function(Module &module, const char *name) {
         const auto &sizes = function->entry.parameter_sizes;
         bool same = sizes.size() == kernel->second.parameters;
         for (size_t i = 0; same && i < sizes.size(); ++i) same = sizes[i] == kernel->second.parameter_sizes[i];
-        if (!same) fail("kernel %s: the parameters of its PTX are not those of its source; compile the PTX anew", name);
+        if (!same) fail("kernel %s: the parameters of its PTX are not those of its source; compile the PTX again", name);
     }
     return (module.functions[name] = std::move(function)).get();
 }

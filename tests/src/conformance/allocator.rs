@@ -7,7 +7,7 @@ use super::{for_all, pure};
 
 /// Holds an allocator to its contract:
 ///
-/// * there is one ratio a layer;
+/// * there is one ratio per layer;
 /// * their mean, weighted by the layers' prunable weights, is the requested ratio, up to rounding;
 /// * it gives the same ratios each time, from any thread;
 /// * it makes do with what it asks for: outliers if there is a threshold, else nothing;
@@ -42,7 +42,7 @@ fn check_any(allocator: &dyn SparsityAllocator, total: bool) {
                 Sparsity::new(share).map_err(|error| TestCaseError::fail(error.to_string()))?;
             let ratios = pure(|| allocate(allocator, &layers, ratio))?
                 .map_err(|error| TestCaseError::fail(format!("refused {ratio}: {error}")))?;
-            prop_assert_eq!(ratios.len(), layers.len(), "one ratio a layer");
+            prop_assert_eq!(ratios.len(), layers.len(), "one ratio per layer");
             let mean = weighted_mean(&layers, &ratios);
             let exact = (mean - share).abs() < 1e-9;
             prop_assert!(exact || !total, "asked for {}, the layers make {}", share, mean);

@@ -8,7 +8,7 @@ use super::{for_all, pure};
 /// Holds a clustering to its contract under uniform budgets:
 ///
 /// * every layer is left with exactly as many clusters as requested, from one to all its experts;
-/// * there is one partition a layer, in order, of that layer's experts;
+/// * there is one partition per layer, in order, of that layer's experts;
 /// * it gives the same partitions each time, from any thread;
 /// * ties and negative distances are met like any others.
 ///
@@ -60,7 +60,7 @@ fn run(
     let cluster = || clustering.cluster(layers, budget).map_err(|error| error.to_string());
     let partitions = pure(cluster)?
         .map_err(|error| TestCaseError::fail(format!("refused {budget:?}: {error}")))?;
-    prop_assert_eq!(partitions.len(), layers.len(), "one partition a layer");
+    prop_assert_eq!(partitions.len(), layers.len(), "one partition per layer");
     for (layer, (partition, n)) in partitions.iter().zip(sizes(layers)).enumerate() {
         prop_assert_eq!(partition.experts(), n, "experts of layer {}", layer);
     }

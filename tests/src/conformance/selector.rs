@@ -80,7 +80,7 @@ fn check_survivors(partition: &Partition, survivors: &[Survivor]) -> Result<(), 
 #[derive(Debug)]
 struct Layer {
     partition: Partition,
-    /// One row an expert: its parameters, and its router row too.
+    /// One row per expert: its parameters, and its router row too.
     rows: Vec<f32>,
     tokens: Vec<u64>,
 }

@@ -18,7 +18,7 @@ use super::{for_all, pure};
 pub fn check(similarity: &dyn ExpertSimilarity) {
     for_all(&layers(), |layer| {
         let distances = pure(|| layer.distances(similarity, true))?.map_err(TestCaseError::fail)?;
-        prop_assert_eq!(distances.len(), layer.experts, "one row and column an expert");
+        prop_assert_eq!(distances.len(), layer.experts, "one row and column per expert");
         layer.reversed().check_reversed(similarity, &distances)?;
         let without = layer.distances(similarity, false);
         prop_assert_eq!(

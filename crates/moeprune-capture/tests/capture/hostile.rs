@@ -1,4 +1,4 @@
-//! Observation files that someone broke, by accident or not.
+//! Broken observation files, by accident or not.
 
 use std::fs;
 

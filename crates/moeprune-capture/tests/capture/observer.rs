@@ -47,7 +47,7 @@ fn calls_are_blocks_with_tokens() {
     assert_eq!(moments.sum_squares, [18.0; 64]);
     let idle = seen.inputs.get(&Expert(4, Down)).unwrap();
     assert_eq!((idle.tokens, idle.calls, idle.sum_squares.len()), (0, 0, 96));
-    // Attention, its output, the router, and two sites an expert.
+    // Attention, its output, the router, and two sites per expert.
     assert_eq!(seen.inputs.len(), 3 + 2 * 8);
 }
 

@@ -202,7 +202,7 @@ pub(super) fn check(
         besides.remove(&part);
         let Some(place) = found.get(&part) else {
             let name = name_of_missing(layout, family, part);
-            return Err(bad(&name, format!("is missing; it is the {part}")));
+            return Err(bad(&name, format!("is missing; expected as `{part}`")));
         };
         let StoredTensor { name, dtype, file, .. } = &layout.tensors[place.tensor()];
         let shape = place.shape();

@@ -65,10 +65,9 @@ impl PerLayer {
     /// Checks that a list has a number for each of so many layers.
     pub(crate) fn check(&self, layers: usize) -> Result<(), String> {
         match self {
-            Self::List(list) if list.len() != layers => Err(format!(
-                "has {} entries, expected one for each of the {layers} layers",
-                list.len()
-            )),
+            Self::List(list) if list.len() != layers => {
+                Err(format!("has length {}, expected {layers}, one entry per layer", list.len()))
+            }
             _ => Ok(()),
         }
     }

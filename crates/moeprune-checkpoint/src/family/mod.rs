@@ -7,6 +7,7 @@
 mod attention;
 mod built_in;
 mod descriptor;
+mod facts;
 mod feed_forward;
 mod fused;
 mod key;
@@ -17,6 +18,7 @@ mod template;
 
 use moeprune_core::{LayerTensor, TensorId};
 
+pub use self::facts::{ExpertStorage, FamilyFacts};
 pub(crate) use self::{
     attention::{Model, opaque_tensor},
     descriptor::{Descriptor, LayersForm, MultipliersForm, Requirement, TypesForm},
@@ -218,7 +220,7 @@ impl Family {
         self.carried.iter().any(|template| template.indices(name).is_some())
     }
 
-    /// The decoder layer whose name prefix a tensor has, whatever follows.
+    /// The decoder layer whose name prefix a tensor has, with any rest.
     pub(crate) fn layer_of(&self, name: &str) -> Option<usize> {
         let rest = name.strip_prefix(&self.layer_prefix)?;
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();

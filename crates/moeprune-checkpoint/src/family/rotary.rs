@@ -18,7 +18,7 @@ use crate::{
 /// Objects of a config in which a scaling may stand.
 const HOLDERS: [&str; 2] = ["rope_scaling", "rope_parameters"];
 
-/// Keys that are read whatever the scaling, or that change nothing.
+/// Keys that are read for every scaling, or that change nothing.
 const ALWAYS: [&str; 7] = [
     "type",
     "rope_type",

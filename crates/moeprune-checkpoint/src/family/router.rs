@@ -134,6 +134,27 @@ fn top_k() -> Key<PerLayer> {
 }
 
 impl RouterForm {
+    /// The kind as descriptors name it.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Softmax(_) => "softmax",
+            Self::Sigmoid(_) => "sigmoid",
+            Self::SqrtSoftplus(_) => "sqrt_softplus",
+            Self::SparseMixer(_) => "sparse_mixer",
+            Self::Opaque(_) => "opaque",
+        }
+    }
+
+    /// Whether experts may be selected by groups.
+    pub(super) fn has_groups(&self) -> bool {
+        match self {
+            Self::Softmax(form) | Self::Sigmoid(form) | Self::SqrtSoftplus(form) => {
+                form.groups.is_some()
+            }
+            Self::SparseMixer(_) | Self::Opaque(_) => false,
+        }
+    }
+
     pub(crate) fn top_k(&self) -> &Key<PerLayer> {
         match self {
             Self::Softmax(form) | Self::Sigmoid(form) | Self::SqrtSoftplus(form) => &form.top_k,

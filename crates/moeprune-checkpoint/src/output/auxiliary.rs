@@ -21,7 +21,7 @@ pub struct CopiedFiles {
     pub left_out: Vec<(PathBuf, String)>,
 }
 
-/// Endings of files that hold the weights of the unpruned model, in whatever format.
+/// Endings of files that hold the weights of the unpruned model, in any format.
 const WEIGHTS: [&str; 11] = [
     "safetensors",
     "safetensors.index.json",

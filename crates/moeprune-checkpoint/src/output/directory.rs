@@ -1,4 +1,4 @@
-//! A checkpoint directory in the making.
+//! An unfinished checkpoint directory.
 
 use std::{
     fs,
@@ -11,11 +11,11 @@ use moeprune_files::{PartialOutput, write_and_rename};
 use super::auxiliary::{self, CopiedFiles};
 use crate::{Checkpoint, Error, checkpoint::CONFIG_FILE};
 
-/// A checkpoint directory in the making: a [`PartialOutput`] whose content is a directory.
+/// An unfinished checkpoint directory: a [`PartialOutput`] whose content is a directory.
 ///
 /// Files are written into a hidden sibling of the final place.
 /// [`publish`](Self::publish) makes them durable and renames their directory, so a directory that
-/// bears the asked name is complete. Dropped unpublished, everything is removed, unless
+/// has the final name is complete. Dropped unpublished, everything is removed, unless
 /// [`set_keep`](Self::set_keep) says otherwise.
 #[derive(Debug)]
 pub struct OutputDirectory {
@@ -60,7 +60,7 @@ impl OutputDirectory {
         &self.content
     }
 
-    /// A directory for whatever is needed to resume. It is not published.
+    /// A directory for what resuming needs. It is not published.
     #[must_use]
     pub fn state(&self) -> &Path {
         self.partial.state()
@@ -73,7 +73,7 @@ impl OutputDirectory {
         self.partial.is_leftover()
     }
 
-    /// Deletes what is there, to start anew.
+    /// Deletes what is there, to start again from nothing.
     ///
     /// # Errors
     /// If something cannot be deleted.

@@ -226,7 +226,7 @@ fn check_tensor_set(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, 
         let Some(origin) = source.by_name(&tensor.name) else {
             return Err(format!("`{}` is not in the source", tensor.name));
         };
-        // An expert is compared with the one it comes from, which may bear another number.
+        // An expert is compared with the one it comes from, which may have another number.
         if expert_of(tensor).is_none() && origin.dtype != tensor.dtype {
             return Err(format!(
                 "`{}` was {} and became {}",

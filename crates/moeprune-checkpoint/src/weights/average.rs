@@ -76,7 +76,7 @@ pub fn weighted_average_of<'a, E: From<Error>>(
     if total == 0.0 {
         return Err(refused("all weights of an average are zero".to_owned()).into());
     }
-    // Shares keep the sums in the range of the weights, whatever the counts.
+    // Shares keep the sums in the range of the weights, for any counts.
     let shares: Vec<f32> = weights.iter().map(|&w| (w as f64 / total) as f32).collect();
     mean_of(&shares, 1.0, member)
 }

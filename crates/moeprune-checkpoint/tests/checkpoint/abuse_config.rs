@@ -181,7 +181,7 @@ fn expert_count_against_tensors_and_router() {
     check(
         "\"num_local_experts\": 8",
         "\"num_local_experts\": [8, 8]",
-        &["expected one count for each of the 3 layers, got [8, 8]"],
+        &["expected one count per layer, 3 in all, got [8, 8]"],
     );
     check(
         "\"num_local_experts\": 8",
@@ -212,7 +212,10 @@ fn expert_count_against_tensors_and_router() {
     );
     check_tensors(
         |tensors| tensors.retain(|t| t.name != router),
-        &["model.layers.1.block_sparse_moe.gate.weight", "is missing; it is the layer 1 router"],
+        &[
+            "model.layers.1.block_sparse_moe.gate.weight",
+            "is missing; expected as `layer 1 router`",
+        ],
     );
 }
 
@@ -242,7 +245,7 @@ fn add(name: &'static str) -> impl Fn(&mut Vec<RawTensor>) {
 fn parts_that_are_missing_or_misshapen() {
     check_tensors(
         rename("model.norm.weight", "model.final_norm.weight"),
-        &["`model.norm.weight`", "is missing; it is the final norm"],
+        &["`model.norm.weight`", "is missing; expected as `final norm`"],
     );
     check_tensors(
         |tensors| tensors.retain(|t| !t.name.contains("1.block_sparse_moe.experts.5.w2")),

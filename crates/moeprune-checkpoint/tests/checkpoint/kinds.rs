@@ -268,7 +268,7 @@ fn experts_per_token_as_a_list() {
     let refused = |list: &str, expected: &str| {
         check_refused(hunyuan(list).open(), &["`moe_topk`", expected]);
     };
-    refused("[3]", "has 1 entries, expected one for each of the 2 layers");
+    refused("[3]", "has length 1, expected 2, one entry per layer");
     refused("[3, 11]", "is 11, but layer 1 has 10 experts");
     refused("[3, 0]", "must be a whole number from 1 to 2147483648, or a list of such numbers");
 }

@@ -7,8 +7,8 @@ use crate::{
     resume::contents,
 };
 
-/// Wherever the disk becomes full, the error says so, nothing bears the asked name, and with more
-/// room the run goes on to the same bytes.
+/// Wherever the disk becomes full, the error says so, nothing has the final name, and with more
+/// room the resumed run writes the same bytes.
 #[test]
 fn a_full_disk_is_a_clear_error_and_no_end() {
     let scratch = Scratch::new("arctic");

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{Sparsity, StageError};
 
-/// Splits one unstructured ratio into a ratio a layer.
+/// Splits one unstructured ratio into one ratio per layer.
 ///
 /// Called once, before anything is masked. The caller guarantees at least one layer, and
 /// [`LayerProfile::outlier_percent`] in every layer when
@@ -29,7 +29,7 @@ use crate::{Sparsity, StageError};
     note = "implement `SparsityAllocator::allocate`: one ratio for each layer"
 )]
 pub trait SparsityAllocator: fmt::Debug + Send + Sync {
-    /// One ratio a layer.
+    /// One ratio per layer.
     ///
     /// # Errors
     /// If the ratio cannot be split so.

@@ -8,7 +8,7 @@ use crate::{DistanceMatrix, Partition, StageError};
 ///
 /// Called once for all layers, because a global budget weighs one layer's distances against
 /// another's. The caller guarantees a feasible budget (see [`ExpertBudget::check`]). The
-/// implementer returns one [`Partition`] a layer, in order, of that layer's experts.
+/// implementer returns one [`Partition`] per layer, in order, of that layer's experts.
 ///
 /// ```
 /// use moeprune_core::{DistanceMatrix, ExpertBudget, ExpertClustering, Partition, StageError};
@@ -35,10 +35,10 @@ use crate::{DistanceMatrix, Partition, StageError};
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an expert clustering",
-    note = "implement `ExpertClustering::cluster`: one partition a layer, as many clusters as the budget says"
+    note = "implement `ExpertClustering::cluster`: one partition per layer, as many clusters as the budget says"
 )]
 pub trait ExpertClustering: fmt::Debug + Send + Sync {
-    /// One partition a layer.
+    /// One partition per layer.
     ///
     /// # Errors
     /// If no clustering of this kind meets the budget.

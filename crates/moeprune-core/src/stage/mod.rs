@@ -4,7 +4,7 @@ The stage traits: the seams of the pipeline.
 Every trait has one required method, is object-safe, takes borrowed views and returns a
 `Result`. The pipeline holds them as `Box<dyn Trait>` and may call them from several threads,
 hence `Send + Sync`. An implementation must be a pure function of its fields and its arguments:
-the same input gives the same output, whatever the number of threads, and a seed is a field.
+the same input gives the same output, for any number of threads, and a seed is a field.
 */
 
 mod allocator;

@@ -7,7 +7,7 @@ use crate::Sparsity;
 /// Chooses the weights of a row that are zeroed, from their scores.
 ///
 /// Called once per row, from several threads. The caller guarantees that scores are finite and not negative (minus
-/// zero counts as zero), that both slices have one entry a column, that `quota` is not above their
+/// zero counts as zero), that both slices have one entry per column, that `quota` is not above their
 /// length, and that `mask` arrives all `false`.
 ///
 /// An implementer sets `mask[j]` where weight `j` is to be zeroed, as a pure function of the
@@ -44,8 +44,8 @@ pub trait MaskPattern: fmt::Debug + Send + Sync {
     /// Marks the weights of one row that are zeroed.
     fn mask_row(&self, scores: &[f32], quota: usize, mask: &mut [bool]);
 
-    /// `Some` when the pattern alone decides how many weights go: the share it takes, whatever
-    /// ratio is asked for. The quota is then ignored.
+    /// `Some` when the pattern alone decides how many weights go: the share it takes, at any
+    /// requested ratio. The quota is then ignored.
     fn fixed_ratio(&self) -> Option<Sparsity> {
         None
     }

@@ -7,14 +7,14 @@ use crate::{Error, LinearView, MaskPattern, Sparsity, StageError};
 /// Which inputs of a Linear came together: the sum of `x xᵀ` over the tokens that reached it.
 ///
 /// Up to a factor, this is the second derivative of the squared error of a Linear's output by one
-/// row of its weights, the same for every row: its Hessian. Plain data that whoever runs the model
-/// adds up; a `WeightReconstructor` checks what it relies on.
+/// row of its weights, the same for every row: its Hessian. Plain data, added up by the code that
+/// runs the model; a `WeightReconstructor` checks what it relies on.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::exhaustive_structs, reason = "plain data, summed up outside of this crate")]
 pub struct InputHessian {
     /// Tokens (terms of the sum).
     pub tokens: u64,
-    /// Forward calls, one a calibration block, in which at least one token arrived.
+    /// Forward calls, one per calibration block, in which at least one token arrived.
     pub calls: u64,
     /// Inputs of the Linear, its columns.
     pub features: usize,
@@ -71,7 +71,7 @@ impl InputHessian {
 ///     InputHessian, LinearView, MaskPattern, Sparsity, StageError, WeightReconstructor,
 /// };
 ///
-/// /// The last inputs go, whatever the weights, and the first makes up for what they were on
+/// /// The last inputs go, for any weights, and the first makes up for what they were on
 /// /// average.
 /// #[derive(Debug)]
 /// struct IntoFirst;

@@ -6,10 +6,10 @@ use crate::{LayerBehaviour, StageError};
 
 /// How much each expert of a layer matters: the least salient go first.
 ///
-/// Called once a layer while a plan is made, from several threads. The caller guarantees that
-/// `layer.router` has one row an expert, and that `layer.routing` is there if
+/// Called once per layer while a plan is made, from several threads. The caller guarantees that
+/// `layer.router` has one row per expert, and that `layer.routing` is there if
 /// [`needs_observation`](Self::needs_observation) says so. The implementer returns one finite
-/// number an expert, not negative, as a pure function of the layer; what unit it has is of no
+/// number per expert, not negative, as a pure function of the layer; what unit it has is of no
 /// account, as only numbers of one layer are compared, or, under a global budget, their shares of
 /// the layer's sum.
 ///
@@ -37,7 +37,7 @@ use crate::{LayerBehaviour, StageError};
             one that matters more"
 )]
 pub trait ExpertSaliency: fmt::Debug + Send + Sync {
-    /// One number an expert, larger for one that matters more.
+    /// One number per expert, larger for one that matters more.
     ///
     /// # Errors
     /// If the layer lacks what the saliency needs.

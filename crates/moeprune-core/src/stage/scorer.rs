@@ -53,7 +53,7 @@ pub trait BoundScorer: Send + Sync {
     /// columns. Scores must be finite and not negative for finite weights.
     fn score_row(&self, weights: &[f32], scores: &mut [f32]);
 
-    /// `Some` when the score of a weight is `|w| · factor`, one `f32` product, with one factor a
+    /// `Some` when the score of a weight is `|w| · factor`, one `f32` product, with one factor per
     /// column and the same in every row.
     ///
     /// Rows are then decoded, scored and checked in one go and [`score_row`](Self::score_row) is

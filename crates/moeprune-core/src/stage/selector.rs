@@ -6,7 +6,7 @@ use crate::{MatrixView, Partition, StageError, Survivor};
 
 /// Decides for each cluster of a layer which expert stands for it, or that they are averaged.
 ///
-/// Called once a layer: while a plan is made, if that takes no reading of weights, otherwise when
+/// Called once per layer: while a plan is made, if that takes no reading of weights, otherwise when
 /// the plan is applied. The caller guarantees that the partition covers the layer's experts. The
 /// implementer returns one [`Survivor`] a cluster, ascending by [`Survivor::source`], each from its
 /// cluster.

@@ -6,8 +6,8 @@ use crate::{DistanceMatrix, MatrixView, RoutingSums, StageError};
 
 /// How far apart the experts of a layer behave: small means one could stand in for the other.
 ///
-/// Called once a layer while a plan is made, from several threads. The caller guarantees that
-/// `layer.router` has one row an expert and finite values. The implementer returns a distance for
+/// Called once per layer while a plan is made, from several threads. The caller guarantees that
+/// `layer.router` has one row per expert and finite values. The implementer returns a distance for
 /// every pair; a missing observation it needs is an error that says so.
 ///
 /// See the [crate's example](crate#example).

@@ -4,7 +4,7 @@ use crate::{StageError, TensorBytes, TensorId, encoding::StoredWeight};
 
 /// Reads weights by the part they play.
 ///
-/// Called by the forward pass and by whatever looks at weights; from several threads. An
+/// Called by the forward pass and by any code that reads weights; from several threads. An
 /// implementation reads only what is needed, so a model of any size can stand behind it. It
 /// must return the same bytes each time.
 #[diagnostic::on_unimplemented(

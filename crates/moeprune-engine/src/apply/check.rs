@@ -90,7 +90,9 @@ fn check_ratios(spec: &ModelSpec, plan: &Plan) -> Result<(), Error> {
         Sparsity::new(asked.ratio)?;
         let (layers, ratios) = (spec.layers.len(), asked.layer_ratios.len());
         if ratios != 0 && ratios != layers {
-            return bad(format!("layer_ratios has {ratios} entries for {layers} layers"));
+            return bad(format!(
+                "layer_ratios has length {ratios}, expected {layers}, one entry per layer"
+            ));
         }
         let mut seen = BTreeSet::new();
         for &ExpertRatio { layer, expert, ratio } in &asked.expert_ratios {

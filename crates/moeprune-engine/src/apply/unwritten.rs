@@ -21,7 +21,7 @@ use crate::{Error, Job, session::Session, walk::Walker};
 #[derive(Debug)]
 pub struct UnwrittenModel<'a> {
     layer_job: LayerJob<'a>,
-    /// One a layer; `None` if no weight is zeroed.
+    /// One per layer; `None` if no weight is zeroed.
     ratios: Option<Vec<Sparsity>>,
     /// Under the expert indices of the pruned model; empty without statistics.
     stored: Vec<LayerObservation>,

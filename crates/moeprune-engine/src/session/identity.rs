@@ -102,7 +102,7 @@ impl RunIdentity {
         self
     }
 
-    /// What is different in `other`, in words; nothing if a run may be continued with it.
+    /// What is different in `other`, as text; empty if a run may be continued with it.
     pub(crate) fn changes(&self, other: &Self) -> Vec<String> {
         type Field = fn(&CorpusTag) -> String;
         let mut changes = Vec::new();

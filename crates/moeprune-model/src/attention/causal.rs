@@ -1,4 +1,4 @@
-//! From queries, keys and values to what attention gives, whatever they were made of.
+//! From queries, keys and values to the output of attention, for every kind that has them.
 
 use candle_core::{Device, Tensor};
 

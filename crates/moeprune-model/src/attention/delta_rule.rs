@@ -21,7 +21,7 @@ pub(super) struct DeltaHeads {
     pub(super) value_heads: usize,
     pub(super) key_dim: usize,
     pub(super) value_dim: usize,
-    /// Whether each row of the state fades at a rate of its own.
+    /// Whether each row of the state has its own decay.
     pub(super) by_row: bool,
 }
 

@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Heads<'a> {
     pub(super) kv_heads: usize,
-    /// Query heads to a key-value head.
+    /// Query heads per key-value head.
     pub(super) group: usize,
     /// Width of a head of queries and keys.
     pub(super) dim: usize,
@@ -36,7 +36,7 @@ impl Heads<'_> {
         self.query_width() + self.key_width() + self.value_width()
     }
 
-    /// Width of what the query heads put out together.
+    /// Width of the outputs of all query heads together.
     pub(super) fn output_width(self) -> usize {
         self.kv_heads * self.group * self.value_dim
     }

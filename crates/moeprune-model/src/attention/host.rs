@@ -11,7 +11,7 @@ use crate::{
     rotary::RotaryTable,
 };
 
-/// Queries scored together: bounds the scores held to this many rows a query head.
+/// Queries scored together: bounds the scores held to this many rows per query head.
 const BLOCK: usize = 64;
 
 /// Queries of one block and key-value head.

@@ -13,8 +13,8 @@ use moeprune_core::{
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-/// Cargo names the crate's folder when it runs tests too; on a machine without the sources, whoever
-/// runs them does.
+/// Cargo names the crate's folder when it runs tests too; on a machine without the sources, the
+/// program that runs them does.
 fn folder(name: &str) -> PathBuf {
     let crate_folder = std::env::var_os("CARGO_MANIFEST_DIR");
     let crate_folder = crate_folder.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());

@@ -1,4 +1,4 @@
-//! What a sink is shown.
+//! What a sink receives.
 
 use std::collections::BTreeMap;
 
@@ -21,12 +21,12 @@ struct Record {
 impl ActivationSink for Record {
     fn linear_input(&mut self, site: LinearId, input: &Tensor) -> Result<(), Error> {
         self.order.push(site);
-        assert!(self.inputs.insert(site, input.clone()).is_none(), "{site} was shown twice");
+        assert!(self.inputs.insert(site, input.clone()).is_none(), "{site} was passed twice");
         Ok(())
     }
 
     fn routing(&mut self, choice: &RoutingChoice<'_>) -> Result<(), Error> {
-        assert!(self.indices.is_empty(), "routing was shown twice");
+        assert!(self.indices.is_empty(), "routing was passed twice");
         self.indices = choice.indices.to_vec();
         self.weights = choice.weights.to_vec();
         self.shape = (choice.experts, choice.tokens, choice.top_k);
@@ -101,7 +101,7 @@ fn check_moe(name: &str, l: usize, before_router: &[LinearId], dtype: DType) {
         let gate_input = &record.inputs[&LinearId::Expert(expert, MlpProjection::Gate)];
         assert_eq!(floats(gate_input), rows);
 
-        // The output is the down projection of what it was shown to read.
+        // The output is the down projection of the input that was passed.
         let down = TensorId::linear(l, LinearId::Expert(expert, MlpProjection::Down));
         let weight = model.tensor(down).unwrap();
         let inner = weight.shape()[1];

@@ -61,7 +61,7 @@ impl OnDevice {
             return Ok(None);
         };
         let factors = stream.clone_htod(factors).tried("take the factors of the columns")?;
-        let bad = stream.alloc_zeros(scoring.linear.rows).tried("make room for a word a row")?;
+        let bad = stream.alloc_zeros(scoring.linear.rows).tried("make room for a word per row")?;
         Ok(Some(Self { factors, bad, rows, cols }))
     }
 

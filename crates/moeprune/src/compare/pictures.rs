@@ -7,7 +7,7 @@ use moeprune_engine::{expert_budget, routers};
 
 use crate::{Error, Recipe, Registry};
 
-/// Distances and groups by a recipe's similarity and clustering, whatever its criterion, and how
+/// Distances and groups by a recipe's similarity and clustering, for any criterion, and how
 /// many tokens each expert got.
 pub(super) fn of(
     checkpoint: &Checkpoint,

@@ -54,7 +54,7 @@ pub enum Score {
 }
 
 impl Score {
-    /// The result as JSON: `task`, `n`, one key a metric with its mean and one with its standard
+    /// The result as JSON: `task`, `n`, one key per metric with its mean and one with its standard
     /// error, and every answer; for perplexity `tokens`, `nll` and `perplexity`.
     ///
     /// # Errors

@@ -259,7 +259,7 @@ impl Recipe {
     }
 
     /// Whether the unstructured stage is asked for: not when the total is the expert stage's own
-    /// share. The total is then whatever removing whole experts gives. A pattern that fixes the ratio
+    /// share. The total is then what removing whole experts gives. A pattern that fixes the ratio
     /// always asks for it.
     #[must_use]
     pub fn prunes_weights(&self) -> bool {

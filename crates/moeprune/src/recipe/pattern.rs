@@ -13,7 +13,7 @@ pub enum Pattern {
     /// The lowest of each output row.
     #[default]
     Row,
-    /// The `n` lowest of every `m` neighbours, whatever ratio is asked for.
+    /// The `n` lowest of every `m` neighbours, at any requested ratio.
     NOfM(NOfM),
 }
 

@@ -37,7 +37,7 @@ pub struct Report {
     pub sparsity: SparsityReport,
     /// Size of the weights on disk.
     pub bytes: BytesReport,
-    /// One entry a decoder layer.
+    /// One entry per decoder layer.
     pub layers: Vec<LayerReport>,
     /// What became of the layers behind the decoder's, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]

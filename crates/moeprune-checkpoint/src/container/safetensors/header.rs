@@ -196,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    /// Whatever is accepted here, the format's own implementation accepts and reads the same.
+    /// All that is accepted here, the format's own implementation accepts and reads the same.
     fn agrees_with_the_crate(json: &[u8], data_bytes: usize) {
         let Ok(tensors) = parse_header(json, data_bytes as u64) else { return };
         let mut file = (json.len() as u64).to_le_bytes().to_vec();

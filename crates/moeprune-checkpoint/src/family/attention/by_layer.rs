@@ -1,6 +1,6 @@
 //! `kind = "by_layer"`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use moeprune_core::AttentionSpec;
 use serde::Deserialize;
@@ -51,6 +51,12 @@ struct EveryForm {
 }
 
 impl ByLayerForm {
+    /// The kinds as descriptors name them, each once, ascending.
+    pub(super) fn attention_kinds(&self) -> Vec<&'static str> {
+        let kinds: BTreeSet<_> = self.kinds.values().flat_map(AttentionForm::kinds).collect();
+        kinds.into_iter().collect()
+    }
+
     pub(super) fn slots<'a>(&'a self, slots: &mut Slots<'a>) -> Result<(), Error> {
         for kind in self.kinds.values() {
             let mut own = Vec::new();
@@ -153,7 +159,7 @@ fn by_type(
     let Some(Strings(words)) = key.optional(config)? else { return Ok(None) };
     if words.len() != layers {
         let (key, got) = (key.shown(), words.len());
-        let reason = format!("`{key}` has {got} entries, expected one for each of {layers} layers");
+        let reason = format!("`{key}` has length {got}, expected {layers}, one entry per layer");
         return Err(config.refuse(reason));
     }
     Ok(Some(words))
@@ -183,7 +189,7 @@ impl ListsForm {
                     None => {
                         let (key, first) = (key.shown(), self.first);
                         let reason = format!(
-                            "`{key}` has layer {number}, but the {layers} layers are numbered from \
+                            "`{key}` has layer {number}, but layers are numbered from \
                              {first}"
                         );
                         return Err(config.refuse(reason));
@@ -250,12 +256,9 @@ mod tests {
     fn what_chooses_nothing() {
         check_refused(
             r#"{"types": ["full"]}"#,
-            "`types` has 1 entries, expected one for each of 4",
+            "`types` has length 1, expected 4, one entry per layer",
         );
-        check_refused(
-            r#"{"full": [0]}"#,
-            "`full` has layer 0, but the 4 layers are numbered from 1",
-        );
+        check_refused(r#"{"full": [0]}"#, "`full` has layer 0, but layers are numbered from 1");
         check_refused(r#"{"full": [5]}"#, "`full` has layer 5");
         check_refused(r#"{"full": [1, 2], "other": [2]}"#, "`other` has layer 2 again");
         check_refused(

@@ -64,6 +64,19 @@ impl Model<'_> {
 }
 
 impl AttentionForm {
+    /// The kinds as descriptors name them, each once.
+    pub(super) fn kinds(&self) -> Vec<&'static str> {
+        match self {
+            Self::Grouped(_) => vec!["grouped"],
+            Self::Latent(_) => vec!["latent"],
+            Self::GatedDelta(_) => vec!["gated_delta"],
+            Self::KimiDelta(_) => vec!["kimi_delta"],
+            Self::ShortConvolution(_) => vec!["short_convolution"],
+            Self::Opaque(_) => vec!["opaque"],
+            Self::ByLayer(form) => form.attention_kinds(),
+        }
+    }
+
     /// The names of its tensors.
     pub(super) fn slots<'a>(&'a self, slots: &mut Slots<'a>) -> Result<(), Error> {
         match self {

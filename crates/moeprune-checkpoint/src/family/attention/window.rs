@@ -39,7 +39,7 @@ impl WindowForm {
                 if types.len() != layers {
                     let got = types.len();
                     return Err(config.refuse(format!(
-                        "`{keys}` has {got} entries, expected one for each of the {layers} layers"
+                        "`{keys}` has length {got}, expected {layers}, one entry per layer"
                     )));
                 }
                 let slides = |kind: &String| match kind.as_str() {

@@ -34,7 +34,7 @@ impl ShardedWriter {
     }
 
     /// Makes a file with its header and its final length, under another name first: a file that
-    /// bears its name can be resumed, whenever the process or the machine stopped.
+    /// has its final name can be resumed, whenever the process or the machine stopped.
     fn begin_file(&mut self, s: usize) -> Result<File, Error> {
         let plan = &self.shards[s].plan;
         let path = self.dir.join(&plan.name);

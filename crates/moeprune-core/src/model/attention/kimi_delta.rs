@@ -5,9 +5,9 @@ use serde::Serialize;
 use crate::{AttentionProjection, LayerTensor, LinearId, PartName, model::Part};
 
 /// Kimi delta attention (Kimi Linear, arXiv 2510.26692): a gated delta net
-/// ([`GatedDeltaNet`](super::GatedDeltaNet)) whose state fades at a rate of its own per row.
+/// ([`GatedDeltaNet`](super::GatedDeltaNet)) whose state decays at its own rate per row.
 ///
-/// Queries, keys and values have as many heads and are as wide, and each has a convolution of its own.
+/// Queries, keys and values have as many heads and are as wide, and each has its own convolution.
 /// With `x` the layer's input after its norm:
 ///
 /// ```text

@@ -1,0 +1,72 @@
+//! `docs/families.md` as text. `tests/tests/docs_families.rs` has this file too.
+
+use moeprune::{
+    checkpoint::{ExpertStorage, Family, FamilyFacts},
+    core::ExtraPolicy,
+};
+
+const HEAD: &str = "\
+# Families
+
+Built-in model families, from their descriptors (`crates/moeprune-checkpoint/families`). This file is
+made by `cargo xtask families --write`; do not edit it.
+
+* **runs**: `yes`, or `cut only` where a model can be planned by router distance, applied and verified, but not run.
+* **attention**, **router**: kinds, as descriptors name them. Several kinds of attention: layers differ.
+* **groups**: whether the router may select groups of experts first, so that groups lose equally many.
+* **experts in files**: a tensor for each matrix of each expert (`separate`), or all experts of a layer in one (`fused`).
+* **besides**: what else there may be beside the routed experts.
+* **MTP**: what pruning does with layers for multi-token prediction unless `--mtp` says otherwise; `-` if the descriptor has none.
+
+| family | `model_type` | runs | attention | router | groups | experts in files | besides | MTP |
+|---|---|---|---|---|---|---|---|---|
+";
+
+/// The whole file.
+pub(crate) fn page() -> String {
+    let rows: String = Family::builtins().iter().map(row).collect();
+    format!("{HEAD}{rows}")
+}
+
+fn row(family: &Family) -> String {
+    let facts = family.facts();
+    format!(
+        "| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
+        family.name(),
+        listed(family.model_types()),
+        if facts.runs() { "yes" } else { "cut only" },
+        listed(&facts.attention),
+        facts.router,
+        if facts.groups { "yes" } else { "-" },
+        match facts.storage {
+            ExpertStorage::Separate => "separate",
+            ExpertStorage::Fused => "fused",
+            ExpertStorage::Either => "separate or fused",
+        },
+        besides(&facts),
+        extra(facts.extra),
+    )
+}
+
+fn listed<T: AsRef<str>>(words: &[T]) -> String {
+    words.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
+}
+
+fn extra(policy: Option<ExtraPolicy>) -> &'static str {
+    match policy {
+        None => "-",
+        Some(ExtraPolicy::Prune) => "prune",
+        Some(ExtraPolicy::Keep) => "keep",
+        Some(ExtraPolicy::Drop) => "drop",
+    }
+}
+
+fn besides(facts: &FamilyFacts) -> String {
+    let all = [
+        (facts.shared, "shared experts"),
+        (facts.dense, "dense layers"),
+        (facts.residual, "residual MLP"),
+    ];
+    let there: Vec<&str> = all.into_iter().filter_map(|(is, what)| is.then_some(what)).collect();
+    if there.is_empty() { "-".into() } else { there.join(", ") }
+}
