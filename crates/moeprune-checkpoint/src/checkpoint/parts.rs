@@ -238,8 +238,8 @@ fn unsupported(dtype: Dtype) -> String {
 /// such.
 fn name_of_missing(layout: &Layout, family: &Family, part: TensorId) -> String {
     let fuses = |layer| {
-        let layers = layout.tensors.iter().filter_map(|t| family.fused_of(&t.name));
-        layers.into_iter().any(|(of, _)| of == layer)
+        let mut layers = layout.tensors.iter().filter_map(|t| family.fused_of(&t.name));
+        layers.any(|(of, _)| of == layer)
     };
     let fused = match part {
         TensorId::Layer(layer, _) if fuses(layer) => family.fused_name_of(part),
