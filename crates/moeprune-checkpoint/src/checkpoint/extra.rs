@@ -5,6 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Checkpoint, StoredTensor};
 
 impl Checkpoint {
+    /// Tensors of experts that the family gives no part, by their names: they are carried over with as
+    /// many experts as they have (`mtp.layers.0.mlp.experts.0.up_proj.weight`, say).
+    pub fn carried_experts(&self) -> impl Iterator<Item = &StoredTensor> {
+        let is_carried = |tensor: &&StoredTensor| {
+            tensor.part.is_none() && tensor.experts.is_none() && tensor.name.contains(".experts.")
+        };
+        self.tensors().filter(is_carried)
+    }
+
     /// Whether a tensor belongs to a layer behind the decoder's, whether it plays a part there or is
     /// carried over.
     #[must_use]

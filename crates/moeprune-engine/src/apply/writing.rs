@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::ControlFlow, sync::mpsc, thread};
 
 use moeprune_checkpoint::{Checkpoint, PartWriter, count_zeros};
-use moeprune_core::{LayerTensor, LinearId, TensorBytes, TensorId, TensorSource};
+use moeprune_core::{LayerTensor, LinearId, ModelSpec, TensorBytes, TensorId, TensorSource};
 
 use super::{
     KeptExperts,
@@ -42,6 +42,7 @@ impl<'o> Output<'o> {
         for (path, why) in directory.copy_auxiliary(origin)?.left_out {
             progress.note(&format!("not copied: {} ({why})", path.display()));
         }
+        note_carried(origin, kept, progress);
         directory.write_config(&config)?;
         let mut writer = PartWriter::resume(directory.path(), origin.output_form(), layout)?;
         directory.check_room(writer.planned_bytes())?;
@@ -243,6 +244,25 @@ impl<'o> Output<'o> {
         self.writer.copy(portion, self.origin, &mut |_| {})?;
         portion.clear();
         if watch(bytes).is_break() { Err(Error::Stopped) } else { Ok(()) }
+    }
+}
+
+/// Says that experts of layers that are no part keep their number while others go.
+fn note_carried(origin: &Checkpoint, kept: &KeptExperts<'_>, progress: &mut dyn Progress) {
+    let experts = |spec: &ModelSpec| -> usize {
+        spec.layers.iter().filter_map(|layer| layer.moe()).map(|moe| moe.experts).sum()
+    };
+    let carried = origin.carried_experts().count();
+    if let Some(first) = origin.carried_experts().next()
+        && experts(kept.spec()) < experts(origin.spec())
+    {
+        progress.note(&format!(
+            "note: {carried} tensors of experts outside of the decoder's layers (`{}`, for example) \
+             are carried over with their number of experts, which config.json no longer says; an \
+             engine that builds these layers (multi-token prediction) from it cannot load them, so \
+             run without",
+            first.name
+        ));
     }
 }
 
