@@ -24,7 +24,7 @@ pub struct Plan {
     pub corpora: Vec<CorpusTag>,
     /// The resolved recipe: every stage's name and parameters, and the seeds.
     pub recipe: serde_json::Value,
-    /// What is asked of the unstructured stage; `None` when only experts go.
+    /// The request to the unstructured stage; `None` when only experts go.
     pub unstructured: Option<UnstructuredPlan>,
     /// One entry per layer with experts, ascending. Numbers above the decoder's last are those of the
     /// layers behind it, which have an entry only where they lose experts.

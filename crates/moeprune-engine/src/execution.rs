@@ -8,7 +8,7 @@ use moeprune_model::Compute;
 
 use crate::{Error, MemoryNeed, Model, Progress, Remedy, device_memory::DeviceNeed};
 
-/// Which device is asked for: `auto`, `cpu`, `cuda` or `cuda:N`.
+/// The device to run on: `auto`, `cpu`, `cuda` or `cuda:N`.
 ///
 /// ```
 /// use moeprune_engine::DeviceChoice;

@@ -15,7 +15,7 @@ each, and this crate runs them over a model:
 | all of it | [`Job::prune`] |
 
 A [`Job`] works on any [`Model`]; writing takes the [`Checkpoint`](moeprune_checkpoint::Checkpoint)
-besides, from which files are copied that stay as they are. What is asked for is a [`PruneRequest`]. Where it runs is an [`Execution`]; a [`Run`] or a session keeps
+besides, from which files are copied that stay as they are. The request is a [`PruneRequest`]. Where it runs is an [`Execution`]; a [`Run`] or a session keeps
 what is done, so that a process that was killed can be resumed.
 
 # Why it is so

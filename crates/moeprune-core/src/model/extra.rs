@@ -15,7 +15,7 @@ use super::{LayerSpec, ModelSpec, MoeSpec, Part};
 pub struct ExtraLayers {
     /// The layers in order. Empty: they are stored, and nothing in them is known as a part.
     pub layers: Vec<LayerSpec>,
-    /// What pruning does with them unless something else is asked for.
+    /// What pruning does with them unless a request says otherwise.
     pub policy: ExtraPolicy,
 }
 

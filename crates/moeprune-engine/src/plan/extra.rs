@@ -13,7 +13,7 @@ use moeprune_similarity::RouterDistance;
 use super::{Router, blocks::Blocks};
 use crate::{Error, Model, Remedy};
 
-/// What becomes of the layers behind the decoder's when `asked` is asked for; `None` if the model has
+/// What becomes of the layers behind the decoder's under the request `asked`; `None` if the model has
 /// none. Where there are no experts to prune, they are kept.
 pub(super) fn policy(spec: &ModelSpec, asked: Option<ExtraPolicy>) -> Option<ExtraPolicy> {
     let extra = spec.extra.as_ref()?;

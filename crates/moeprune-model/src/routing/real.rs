@@ -1,29 +1,14 @@
 //! What routing is computed in.
 
-use std::{
-    cmp::Ordering,
-    fmt::Debug,
-    iter::Sum,
-    ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Sub},
-};
+use std::{fmt::Debug, iter::Sum};
+
+use num_traits::{Float, NumAssignOps, float::TotalOrder};
 
 use crate::exponential::exponentiate;
 
 /// f32, in which models route, or f64, to compare choices.
 pub(crate) trait Real:
-    Copy
-    + Debug
-    + PartialOrd
-    + Add<Output = Self>
-    + AddAssign
-    + Mul<Output = Self>
-    + MulAssign
-    + Div<Output = Self>
-    + DivAssign
-    + Sub<Output = Self>
-    + Sum
-    + Send
-    + Sync
+    Float + NumAssignOps + TotalOrder + Sum + Debug + Send + Sync
 {
     const LOWEST: Self;
 
@@ -34,17 +19,14 @@ pub(crate) trait Real:
     fn exponentiate(logits: &mut [Self]) -> Self;
 
     /// `1 / (1 + exp(−z))`
-    fn sigmoid(self) -> Self;
+    fn sigmoid(self) -> Self {
+        Self::one() / (Self::one() + (-self).exp())
+    }
 
     /// `ln(1 + exp(z))`, which for large `z` is `z`.
-    fn softplus(self) -> Self;
-
-    fn sqrt(self) -> Self;
-
-    fn abs(self) -> Self;
-
-    /// A total order.
-    fn compare(self, other: Self) -> Ordering;
+    fn softplus(self) -> Self {
+        self.max(Self::zero()) + (-self.abs()).exp().ln_1p()
+    }
 }
 
 impl Real for f32 {
@@ -56,26 +38,6 @@ impl Real for f32 {
 
     fn exponentiate(logits: &mut [Self]) -> Self {
         exponentiate(logits, 1.0)
-    }
-
-    fn sigmoid(self) -> Self {
-        1.0 / (1.0 + (-self).exp())
-    }
-
-    fn softplus(self) -> Self {
-        self.max(0.0) + (-self.abs()).exp().ln_1p()
-    }
-
-    fn sqrt(self) -> Self {
-        self.sqrt()
-    }
-
-    fn abs(self) -> Self {
-        self.abs()
-    }
-
-    fn compare(self, other: Self) -> Ordering {
-        self.total_cmp(&other)
     }
 }
 
@@ -92,26 +54,6 @@ impl Real for f64 {
             *logit = (*logit - largest).exp();
         }
         logits.iter().copied().sum()
-    }
-
-    fn sigmoid(self) -> Self {
-        1.0 / (1.0 + (-self).exp())
-    }
-
-    fn softplus(self) -> Self {
-        self.max(0.0) + (-self.abs()).exp().ln_1p()
-    }
-
-    fn sqrt(self) -> Self {
-        self.sqrt()
-    }
-
-    fn abs(self) -> Self {
-        self.abs()
-    }
-
-    fn compare(self, other: Self) -> Ordering {
-        self.total_cmp(&other)
     }
 }
 

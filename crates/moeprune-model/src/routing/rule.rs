@@ -230,7 +230,7 @@ fn leave_out_groups<R: Real>(scores: &mut [R], candidates: &mut [R], groups: Exp
 /// The largest weight first, the lower index first among equals.
 fn sort<R: Real>(indices: &mut [u32], weights: &mut [R]) {
     let mut pairs: Vec<(u32, R)> = indices.iter().copied().zip(weights.iter().copied()).collect();
-    pairs.sort_by(|a, b| b.1.compare(a.1).then(a.0.cmp(&b.0)));
+    pairs.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     for ((index, weight), pair) in indices.iter_mut().zip(weights).zip(pairs) {
         (*index, *weight) = pair;
     }

@@ -35,7 +35,7 @@ pub(super) fn choose<R: Real>(
         logits[best] = R::LOWEST;
     }
     let mut pairs: Vec<(u32, R)> = indices.iter().copied().zip(weights.iter().copied()).collect();
-    pairs.sort_by(|a, b| b.1.compare(a.1));
+    pairs.sort_by(|a, b| b.1.total_cmp(&a.1));
     for ((index, weight), pair) in indices.iter_mut().zip(weights).zip(pairs) {
         (*index, *weight) = pair;
     }

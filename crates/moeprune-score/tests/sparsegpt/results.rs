@@ -162,7 +162,7 @@ fn hessians_that_say_too_little() {
         let pruned = half(&SparseGpt::default(), tensor.clone(), &linear, hessian).unwrap();
         assert_eq!(pruned, expected);
     }
-    // Of fewer tokens than columns, when that is asked for: damping makes do.
+    // Of fewer tokens than columns, when a recipe allows it: damping makes do.
     let pruned = half(&REFERENCE, tensor.clone(), &linear, Some(&few)).unwrap();
     assert!(!pruned.fallback);
     // Called directly, without a fallback.

@@ -258,7 +258,7 @@ impl Recipe {
         self.weights.ratio = None;
     }
 
-    /// Whether the unstructured stage is asked for: not when the total is the expert stage's own
+    /// Whether the unstructured stage runs: not when the total is the expert stage's own
     /// share. The total is then what removing whole experts gives. A pattern that fixes the ratio
     /// always asks for it.
     #[must_use]
