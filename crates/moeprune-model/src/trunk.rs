@@ -16,8 +16,8 @@ use crate::{
     norm::RmsNorm,
     ops,
     positions::check_length,
-    router::Router,
     routed::Routed,
+    router::Router,
     runnable,
     shared::SharedExpert,
 };
@@ -78,7 +78,6 @@ pub struct TrunkOutput {
     /// Which experts each token goes through; `None` in a layer without experts.
     pub routed: Option<Routed>,
 }
-
 
 impl LayerTrunk {
     /// Reads the trunk of layer `layer` of a model to where it will run.

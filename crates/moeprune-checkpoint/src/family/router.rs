@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use moeprune_core::{
-    CorrectionBias, ExpertGroups, GateSide, GroupScore, LayerTensor, LinearId, OpaqueRouter, OpaqueTensor,
-    RouterSpec, Score, ScoredRouter, SparseMixer, TensorId,
+    CorrectionBias, ExpertGroups, GateSide, GroupScore, LayerTensor, LinearId, OpaqueRouter,
+    OpaqueTensor, RouterSpec, Score, ScoredRouter, SparseMixer, TensorId,
 };
 use serde::Deserialize;
 

@@ -1,8 +1,8 @@
 //! Attention, layers and routers as configs of other families say.
 
 use moeprune_core::{
-    Activation, AttentionSpec, ClampedSwiglu, GroupedAttention, MlpSpec, MoeSpec, QueryKeyNorm, Reach,
-    RotaryStyle, RouterSpec,
+    Activation, AttentionSpec, ClampedSwiglu, GroupedAttention, MlpSpec, MoeSpec, QueryKeyNorm,
+    Reach, RotaryStyle, RouterSpec,
 };
 
 use crate::fixture::{Model, check_refused, parity};

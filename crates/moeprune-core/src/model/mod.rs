@@ -33,8 +33,8 @@ pub use self::{
     part::{LinearShape, Part},
     rotary::{Llama3Scaling, LongRopeScaling, RotaryScaling, RotarySpec, RotaryStyle, YarnScaling},
     router::{
-        CorrectionBias, ExpertGroups, GateSide, GroupScore, OpaqueRouter, RouterSpec, Score, ScoredRouter,
-        SparseMixer,
+        CorrectionBias, ExpertGroups, GateSide, GroupScore, OpaqueRouter, RouterSpec, Score,
+        ScoredRouter, SparseMixer,
     },
 };
 use crate::{LinearId, TensorId};

@@ -206,8 +206,7 @@ mod tests {
         let sinks = [0.5, -2.0, 3.0, 40.0];
         for reach in [Reach::Everything, Reach::Window(3), Reach::Chunk(4)] {
             let (sinks, factor) = (Some(&sinks[..]), 0.7);
-            let heads =
-                Heads { kv_heads: 2, group: 2, dim: 8, value_dim: 8, reach, factor, sinks };
+            let heads = Heads { kv_heads: 2, group: 2, dim: 8, value_dim: 8, reach, factor, sinks };
             check_heads(heads, &RotarySpec::plain(100.0, 8), 9, &[9]);
             check_heads(heads, &RotarySpec::plain(100.0, 8), 80, &[70, 1, 9]);
         }

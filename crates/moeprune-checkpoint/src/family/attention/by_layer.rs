@@ -82,7 +82,9 @@ impl ByLayerForm {
         let bad = |reason: String| Err(Error::Descriptor { reason });
         let lists = [self.types.is_some(), self.layers.is_some(), self.switches.is_some()];
         if !lists.contains(&true) && self.every.is_none() {
-            return bad("`attention` by layer needs `types`, `layers`, `switches` or `every`".to_owned());
+            return bad(
+                "`attention` by layer needs `types`, `layers`, `switches` or `every`".to_owned()
+            );
         }
         let of_lists = self.layers.iter().flat_map(|lists| lists.of.keys());
         let of_interval = self.every.iter().flat_map(|every| [&every.kind, &every.others]);
@@ -186,7 +188,8 @@ impl SwitchesForm {
         }
         if list.len() != layers {
             let (key, got) = (self.list.shown(), list.len());
-            let reason = format!("`{key}` has length {got}, expected {layers}, one entry per layer");
+            let reason =
+                format!("`{key}` has length {got}, expected {layers}, one entry per layer");
             return Err(config.refuse(reason));
         }
         let word = |is_set: bool| if is_set { self.set.clone() } else { self.unset.clone() };
