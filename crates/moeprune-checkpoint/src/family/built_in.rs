@@ -14,6 +14,7 @@ pub(super) const BUILT_IN: [&str; 22] = [
     include_str!("../../families/hunyuan_v1_moe.toml"),
     include_str!("../../families/kimi_linear.toml"),
     include_str!("../../families/lfm2_moe.toml"),
+    include_str!("../../families/llama4.toml"),
     include_str!("../../families/minimax_m2.toml"),
     include_str!("../../families/mixtral.toml"),
     include_str!("../../families/olmoe.toml"),

@@ -21,7 +21,8 @@ use serde::Serialize;
 pub use self::{
     attention::{
         AttentionBiases, AttentionSpec, DeltaProjections, GatedDeltaNet, GroupedAttention,
-        KimiDeltaAttention, LatentAttention, QueryKeyNorm, ShortConvolution,
+        KimiDeltaAttention, LatentAttention, QueryKeyNorm, QueryTemperature, Reach,
+        ShortConvolution,
     },
     experts::{MoeInput, MoeSpec, SharedSpec},
     extra::{ExtraLayers, ExtraPolicy},
@@ -32,8 +33,8 @@ pub use self::{
     part::{LinearShape, Part},
     rotary::{Llama3Scaling, LongRopeScaling, RotaryScaling, RotarySpec, RotaryStyle, YarnScaling},
     router::{
-        CorrectionBias, ExpertGroups, GroupScore, OpaqueRouter, RouterSpec, Score, ScoredRouter,
-        SparseMixer,
+        CorrectionBias, ExpertGroups, GateSide, GroupScore, OpaqueRouter, RouterSpec, Score,
+        ScoredRouter, SparseMixer,
     },
 };
 use crate::{LayerTensor, LinearId, TensorId};
