@@ -170,7 +170,8 @@ fn killed_runs_of_models_with_extra_layers() {
 /// So are those with names of their own, whose experts may be stored otherwise than the decoder's.
 #[test]
 fn killed_runs_of_models_whose_extra_layers_have_a_prefix() {
-    for (model, mtp) in [("qwen3_next", "prune"), ("qwen3_5_moe", "prune"), ("qwen3_next", "drop")] {
+    for (model, mtp) in [("qwen3_next", "prune"), ("qwen3_5_moe", "prune"), ("qwen3_next", "drop")]
+    {
         let scratch = Scratch::new(model);
         let share = "--sparsity 0.25 --expert-sparsity 0.25";
         scratch.ok(&format!("plan model {share} --mtp {mtp} -o experts.json"));
