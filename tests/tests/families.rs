@@ -150,3 +150,8 @@ fn lfm2_moe() {
 fn phimoe() {
     check_family("phimoe");
 }
+
+#[test]
+fn llama4() {
+    check_family("llama4");
+}

@@ -180,12 +180,15 @@ fn by_keys(form: &LayersForm, config: &Config, layers: usize) -> Result<Vec<bool
         Some(key) => key.optional(config).map(|layers| layers.map(|Layers(layers)| layers)),
     };
     let (dense, experts) = (list(&form.dense)?, list(&form.experts)?);
+    let listed = |l: usize| match &experts {
+        Some(experts) => experts.contains(&l),
+        None => (l + 1).is_multiple_of(every),
+    };
     let has = |l: usize| {
-        (l + 1).is_multiple_of(every)
+        listed(l)
             && l >= until
             && last.is_none_or(|last| !last.is_before(l))
             && dense.as_ref().is_none_or(|dense| !dense.contains(&l))
-            && experts.as_ref().is_none_or(|experts| experts.contains(&l))
     };
     Ok((0..layers).map(has).collect())
 }

@@ -121,7 +121,7 @@ pub(crate) struct LayersForm {
     pub(crate) last: Option<Key<LastLayer>>,
     /// A list of layers that have none.
     pub(crate) dense: Option<Key<Layers>>,
-    /// A list of the layers that have experts.
+    /// A list of the layers that have experts; where it is there, `every` does not count.
     pub(crate) experts: Option<Key<Layers>>,
     /// A list of one word per layer. Where it is there, no other key is needed.
     pub(crate) types: Option<TypesForm>,
