@@ -398,7 +398,7 @@ mod tests {
             let error = Engine::from_toml(&FILE.replace(from, to)).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         };
-        check("\"unknown\" }\n    ", "\"yes\" }\n    ", "has no source");
+        check("loads = \"unknown\"", "loads = \"yes\"", "has no source");
         check("source = \"code\"", "source = \"other\"", "no [sources.other]");
         check("2026-11", "November", "YYYY-MM-DD");
         check("answer = \"no\", source = \"code\"", "answer = \"unknown\"", "nothing refers to");
