@@ -14,6 +14,7 @@ mod fused_experts;
 mod idle_experts;
 mod keep_lists;
 mod opaque_family;
+mod prefixed_extra_layers;
 mod reference_masks;
 mod reference_sparsegpt;
 mod refusals;

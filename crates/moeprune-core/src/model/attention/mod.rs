@@ -10,7 +10,7 @@ use serde::Serialize;
 
 pub use self::{
     gated_delta::{DeltaProjections, GatedDeltaNet},
-    grouped::{AttentionBiases, GroupedAttention, QueryKeyNorm},
+    grouped::{AttentionBiases, GroupedAttention, QueryKeyNorm, QueryTemperature, Reach},
     kimi_delta::KimiDeltaAttention,
     latent::LatentAttention,
     short_convolution::ShortConvolution,
