@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use moeprune_engine::StageReport;
 use moeprune_engine::{Applied, Error as EngineError, LayerZeros};
 
-use crate::{Error, Recipe};
+use crate::{Error, Recipe, serving::Cut};
 
 /// The report of a run: `moeprune-report.json` beside the weights, and as text
 /// `moeprune-report.md`.
@@ -235,7 +235,8 @@ impl Report {
         };
         let of_decoder = plan.layers.iter().filter(|l| l.layer < spec.layers.len());
         let extra = ExtraReport::new(spec, plan);
-        let mut serving = serving::sentences(&layers, plan, bytes);
+        let cut = Cut::of(checkpoint, &spec.after(plan));
+        let mut serving = serving::sentences(&layers, plan, bytes, &cut);
         serving.extend(extra.as_ref().map(ExtraReport::sentence));
         Self {
             format: 1,
