@@ -107,3 +107,8 @@ fn lfm2_moe() {
 fn phimoe() {
     check_family("phimoe");
 }
+
+#[test]
+fn nemotron_h() {
+    check_family("nemotron_h");
+}

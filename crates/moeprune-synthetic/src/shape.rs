@@ -200,6 +200,7 @@ impl Sizes {
             shared: Vec::new(),
             residual: beside.then(|| MlpSpec::gated(hidden)),
             input: if beside { MoeInput::LayerInput } else { MoeInput::AfterAttention },
+            latent: None,
         };
         let layer = LayerSpec {
             attention: AttentionSpec::Grouped(GroupedAttention::new(

@@ -1,7 +1,7 @@
 //! The folder `families` of this crate.
 
 /// Every file of the folder.
-pub(super) const BUILT_IN: [&str; 21] = [
+pub(super) const BUILT_IN: [&str; 22] = [
     include_str!("../../families/arctic.toml"),
     include_str!("../../families/deepseek_v2.toml"),
     include_str!("../../families/deepseek_v3.toml"),
@@ -16,6 +16,7 @@ pub(super) const BUILT_IN: [&str; 21] = [
     include_str!("../../families/lfm2_moe.toml"),
     include_str!("../../families/minimax_m2.toml"),
     include_str!("../../families/mixtral.toml"),
+    include_str!("../../families/nemotron_h.toml"),
     include_str!("../../families/olmoe.toml"),
     include_str!("../../families/phimoe.toml"),
     include_str!("../../families/qwen2_moe.toml"),

@@ -11,6 +11,7 @@ mod facts;
 mod feed_forward;
 mod fused;
 mod key;
+mod mixers;
 mod name;
 mod rotary;
 mod router;
@@ -24,6 +25,7 @@ pub(crate) use self::{
     descriptor::{Descriptor, LayersForm, MultipliersForm, Requirement, TypesForm},
     fused::{FusedForm, Slab, SlabLayout},
     key::{Count, Key, Layers, PerLayer, Strings, missing},
+    mixers::Mixer,
 };
 use self::{
     built_in::BUILT_IN,

@@ -102,14 +102,16 @@ impl WholeLayer {
         let TrunkOutput { mut sum, routed } = self.trunk.forward(state, &mut input)?;
         let mut outputs = Vec::with_capacity(self.experts.len());
         if let (Some(routed), Some(read)) = (&routed, &input.0) {
+            let tokens = u32::try_from(read.dim(0)?).unwrap_or(u32::MAX);
+            let read = routed.input(&(0..tokens).collect::<Vec<_>>())?;
             for expert in &self.experts {
-                let output = expert.forward(read, &mut moeprune_model::NoSink)?;
+                let output = expert.forward(&read, &mut moeprune_model::NoSink)?;
                 let (rows, gates) = routed.tokens(expert.index());
                 if !rows.is_empty() {
                     let index = Tensor::from_slice(rows, rows.len(), output.device())?;
                     sum.add(rows, gates, &output.index_select(&index, 0)?)?;
                 }
-                outputs.push(on_host(&output)?);
+                outputs.push(on_host(&self.trunk.in_hidden_width(&output)?)?);
             }
         }
         if let (Some(losses), Some(read)) = (losses, &input.0) {
@@ -169,7 +171,7 @@ fn subsets(n: usize, r: usize) -> Vec<Vec<usize>> {
     }
 }
 
-/// Keeps what the router reads, which is what experts read.
+/// Keeps what the router reads.
 #[derive(Default)]
 struct RouterInput(Option<Tensor>);
 

@@ -68,10 +68,20 @@ impl ByLayerForm {
         Ok(())
     }
 
-    pub(super) fn check(&self) -> Result<(), Error> {
+    /// The words of its kinds, ascending.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = &String> {
+        self.kinds.keys()
+    }
+
+    pub(super) fn check(&self, by_mixers: bool) -> Result<(), Error> {
         let bad = |reason: String| Err(Error::Descriptor { reason });
-        if self.types.is_none() && self.layers.is_none() && self.every.is_none() {
-            return bad("`attention` by layer needs `types`, `layers` or `every`".to_owned());
+        let chosen_here = self.types.is_some() || self.layers.is_some() || self.every.is_some();
+        if chosen_here == by_mixers {
+            return bad(
+                "`attention` by layer needs `types`, `layers` or `every`, or in their place \
+                 `[layers.mixers]`"
+                    .to_owned(),
+            );
         }
         let of_lists = self.layers.iter().flat_map(|lists| lists.of.keys());
         let of_interval = self.every.iter().flat_map(|every| [&every.kind, &every.others]);
@@ -84,16 +94,21 @@ impl ByLayerForm {
             if matches!(kind, AttentionForm::ByLayer(_)) {
                 return bad(format!("`attention.kinds.{word}` cannot be `by_layer` itself"));
             }
-            kind.check()?;
+            kind.check(false)?;
         }
         Ok(())
     }
 
     pub(super) fn read(&self, model: Model<'_>) -> Result<Vec<AttentionSpec>, Error> {
-        let words = self.words(model.config, model.layers)?;
-        let mut specs = vec![None; model.layers];
+        let words: Vec<Option<String>> = match model.mixers {
+            Some(mixers) => mixers.iter().map(|m| m.attention().map(str::to_owned)).collect(),
+            None => self.words(model.config, model.layers)?.into_iter().map(Some).collect(),
+        };
+        let without = words.iter().map(|word| word.is_none().then_some(AttentionSpec::None));
+        let mut specs: Vec<_> = without.collect();
         for (word, kind) in &self.kinds {
-            let chosen: Vec<bool> = words.iter().map(|other| other == word).collect();
+            let chosen: Vec<bool> =
+                words.iter().map(|other| other.as_ref() == Some(word)).collect();
             if !chosen.contains(&true) {
                 continue; // its keys may be missing
             }
@@ -106,7 +121,7 @@ impl ByLayerForm {
         }
         let known = || self.kinds.keys().map(String::as_str).collect::<Vec<_>>().join("`, `");
         let missing = |layer: usize| {
-            let word = shown(&words[layer]);
+            let word = words[layer].as_deref().map(shown).unwrap_or_default();
             let reason =
                 format!("layer {layer} is of type `{word}`, expected one of `{}`", known());
             model.config.refuse(reason)

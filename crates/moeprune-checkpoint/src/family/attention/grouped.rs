@@ -20,7 +20,8 @@ pub(crate) struct GroupedForm {
     /// Absent from the config: hidden / heads.
     #[serde(default = "head_dim")]
     head_dim: Key<usize>,
-    rotary: RotaryForm,
+    /// Absent: nothing turns.
+    rotary: Option<RotaryForm>,
     window: Option<WindowForm>,
     /// Whether the biases that are named are there; absent: they are.
     biases: Option<Key<bool>>,
@@ -157,7 +158,10 @@ impl GroupedForm {
             NormForm::PerHeadAfterRotary => QueryKeyNorm::PerHeadAfterRotary,
             NormForm::FullWidth => QueryKeyNorm::FullWidth,
         });
-        let rotary = Some(self.rotary.read(config, head_dim, model.max_positions)?);
+        let rotary = match &self.rotary {
+            Some(form) => Some(form.read(config, head_dim, model.max_positions)?),
+            None => None,
+        };
         let number = |key: &Option<Key<f64>>| match key {
             Some(key) => key.optional(config),
             None => Ok(None),
