@@ -120,3 +120,54 @@ impl MixersForm {
         keys.collect::<Vec<_>>().join(between)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const FORM: &str = r#"
+        list = { keys = ["list"] }
+        pattern = { keys = ["pattern"] }
+        experts = ["moe", "E"]
+        dense = ["mlp", "-"]
+        attention = { full = ["attention", "*"], mamba = ["mamba", "M"] }
+    "#;
+
+    fn mixers(config: &str) -> Result<String, String> {
+        let form: MixersForm = toml::from_str(FORM).expect("a form");
+        form.check().expect("is complete");
+        let config = Config::of_text(Path::new("config.json"), config).expect("an object");
+        let mixers = form.read(&config).map_err(|error| error.to_string())?;
+        let short = |mixer: &Mixer| match mixer {
+            Mixer::Experts => "experts".to_owned(),
+            Mixer::Dense => "dense".to_owned(),
+            Mixer::Attention(kind) => kind.clone(),
+        };
+        Ok(mixers.iter().map(short).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn what_a_layer_has() {
+        let check = |config: &str, expected: &str| {
+            assert_eq!(mixers(config).as_deref(), Ok(expected), "{config}");
+        };
+        check(r#"{"pattern": "ME*-"}"#, "mamba experts full dense");
+        check(r#"{"list": ["mamba", "moe", "mlp", "attention"]}"#, "mamba experts dense full");
+        check(r#"{"list": ["mamba", "moe"], "pattern": "ME"}"#, "mamba experts");
+        check(r#"{"pattern": ""}"#, "");
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let check = |config: &str, expected: &str| {
+            let message = mixers(config).expect_err(config);
+            assert!(message.contains(expected), "{message}");
+        };
+        check("{}", "lacks `list` or `pattern`");
+        check(r#"{"pattern": "M|E"}"#, "layer 1 is `|`, expected one of `attention`, `*`, `mamba`");
+        check(r#"{"list": ["moe"], "pattern": "M"}"#, "`list` and `pattern` say different things");
+        check(r#"{"list": "moe"}"#, "`list` must be a list of strings");
+    }
+}

@@ -239,7 +239,7 @@ mod tests {
 
     fn words(config: &str) -> Result<String, String> {
         let form: ByLayerForm = toml::from_str(FORM).expect("a form");
-        form.check().expect("is complete");
+        form.check(false).expect("is complete");
         let config = Config::of_text(Path::new("config.json"), config).expect("an object");
         let words = form.words(&config, 4).map_err(|error| error.to_string())?;
         Ok(words.join(" "))
@@ -289,7 +289,7 @@ mod tests {
     fn incomplete_forms() {
         let check = |from: &str, to: &str, expected: &str| {
             let form: ByLayerForm = toml::from_str(&FORM.replace(from, to)).expect("a form");
-            let message = form.check().expect_err(to).to_string();
+            let message = form.check(false).expect_err(to).to_string();
             assert!(message.contains(expected), "{message}");
         };
         check("kind = \"full\"", "kind = \"none\"", "no `attention.kinds.none`");
