@@ -82,11 +82,12 @@ pub use fingerprint::{Fingerprint, SameModel};
 pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
 pub use model::{
     Activation, AttentionBiases, AttentionSpec, ClampedSwiglu, CorrectionBias, DeltaProjections,
-    ExpertGroups, ExtraLayers, ExtraPolicy, FeedForward, GatedDeltaNet, GroupScore,
+    ExpertGroups, ExtraLayers, ExtraPolicy, FeedForward, GateSide, GatedDeltaNet, GroupScore,
     GroupedAttention, KimiDeltaAttention, LatentAttention, LayerSpec, LinearShape, Llama3Scaling,
     LongRopeScaling, Mamba2, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers, NormWeights,
-    OpaqueRouter, OpaqueTensor, Part, QueryKeyNorm, RotaryScaling, RotarySpec, RotaryStyle,
-    RouterSpec, Score, ScoredRouter, SharedSpec, ShortConvolution, SparseMixer, YarnScaling,
+    OpaqueRouter, OpaqueTensor, Part, QueryKeyNorm, QueryTemperature, Reach, RotaryScaling,
+    RotarySpec, RotaryStyle, RouterSpec, Score, ScoredRouter, SharedSpec, ShortConvolution,
+    SparseMixer, YarnScaling,
 };
 #[doc(inline)]
 pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};

@@ -17,8 +17,8 @@ use crate::{
     norm::RmsNorm,
     ops,
     positions::check_length,
+    routed::Routed,
     router::Router,
-    routing::ExpertTokens,
     runnable,
     shared::SharedExpert,
 };
@@ -78,41 +78,6 @@ pub struct TrunkOutput {
     pub sum: HiddenSum,
     /// Which experts each token goes through; `None` in a layer without experts.
     pub routed: Option<Routed>,
-}
-
-/// Tokens on their way to the experts of a layer.
-#[derive(Debug)]
-pub struct Routed {
-    read: Tensor,
-    /// What that still goes through.
-    norm: Option<Arc<RmsNorm>>,
-    by_expert: ExpertTokens,
-}
-
-impl Routed {
-    /// The rows (tokens of the call, ascending) that go to `expert`, and their gate weights.
-    #[must_use]
-    pub fn tokens(&self, expert: usize) -> (&[u32], &[f32]) {
-        self.by_expert.of(expert)
-    }
-
-    /// What an expert reads for these rows, `[rows, width]`: normalised, and in the latent width of a block that
-    /// has such.
-    ///
-    /// # Errors
-    /// If a tensor operation fails.
-    pub fn input(&self, rows: &[u32]) -> Result<Tensor, Error> {
-        let read = ops::gather_rows(&self.read, rows)?;
-        match &self.norm {
-            Some(norm) => norm.forward(&read),
-            None => Ok(read),
-        }
-    }
-
-    /// Experts that get tokens, ascending.
-    pub(crate) fn busy(&self) -> impl Iterator<Item = usize> + '_ {
-        self.by_expert.iter().map(|(expert, ..)| expert)
-    }
 }
 
 impl LayerTrunk {
@@ -326,11 +291,12 @@ impl MoeTrunk {
         }
         let sum = HiddenSum::new(&sum, multiplier)?;
         let by_expert = self.router.route(&normed, sink)?;
+        let side = self.router.gate_side();
         match &self.latent {
-            None => Ok((sum, Routed { read, norm: Some(Arc::clone(norm)), by_expert })),
+            None => Ok((sum, Routed::new(read, Some(Arc::clone(norm)), by_expert, side))),
             Some(latent) => {
                 let read = latent.enter(&normed, sink)?;
-                Ok((latent.leave_from(sum, &read)?, Routed { read, norm: None, by_expert }))
+                Ok((latent.leave_from(sum, &read)?, Routed::new(read, None, by_expert, side)))
             }
         }
     }

@@ -15,6 +15,7 @@ mod idle_experts;
 mod keep_lists;
 mod one_mixer;
 mod opaque_family;
+mod prefixed_extra_layers;
 mod reference_masks;
 mod reference_sparsegpt;
 mod refusals;

@@ -21,7 +21,8 @@ use serde::Serialize;
 pub use self::{
     attention::{
         AttentionBiases, AttentionSpec, DeltaProjections, GatedDeltaNet, GroupedAttention,
-        KimiDeltaAttention, LatentAttention, Mamba2, QueryKeyNorm, ShortConvolution,
+        KimiDeltaAttention, LatentAttention, Mamba2, QueryKeyNorm, QueryTemperature, Reach,
+        ShortConvolution,
     },
     experts::{MoeInput, MoeSpec, SharedSpec},
     extra::{ExtraLayers, ExtraPolicy},
@@ -32,11 +33,11 @@ pub use self::{
     part::{LinearShape, Part},
     rotary::{Llama3Scaling, LongRopeScaling, RotaryScaling, RotarySpec, RotaryStyle, YarnScaling},
     router::{
-        CorrectionBias, ExpertGroups, GroupScore, OpaqueRouter, RouterSpec, Score, ScoredRouter,
-        SparseMixer,
+        CorrectionBias, ExpertGroups, GateSide, GroupScore, OpaqueRouter, RouterSpec, Score,
+        ScoredRouter, SparseMixer,
     },
 };
-use crate::{LinearId, TensorId};
+use crate::{LayerTensor, LinearId, TensorId};
 
 /// A decoder-only transformer with mixture-of-experts layers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -189,6 +190,16 @@ impl ModelSpec {
             (None, _) => spec.trunk_parts(layer, self),
         };
         parts.into_iter().find(|part| part.id == id)
+    }
+
+    /// The tensors, each `[hidden]`, that a layer's router has its input multiplied by after it was
+    /// normalised; none if the layer has no experts.
+    #[must_use]
+    pub fn router_scales(&self, layer: usize) -> Vec<TensorId> {
+        match self.moe_of(layer) {
+            Some(_) => vec![TensorId::Layer(layer, LayerTensor::PostAttentionNorm)],
+            None => Vec::new(),
+        }
     }
 
     /// Every Linear of a layer in the order of [`LinearId`], the router among them; none if there

@@ -5,7 +5,7 @@ use candle_nn::{
     ops::softmax_last_dim,
     rotary_emb::{rope, rope_i},
 };
-use moeprune_core::RotaryStyle;
+use moeprune_core::{Reach, RotaryStyle};
 
 use super::heads::Heads;
 use crate::{
@@ -66,13 +66,13 @@ fn attend_one(
     let mut mixed = Vec::with_capacity(len.div_ceil(DEVICE_QUERIES));
     for first in (0..len).step_by(DEVICE_QUERIES) {
         let count = DEVICE_QUERIES.min(len - first);
-        let seen = heads.first_visible(before + first)..before + first + count;
+        let seen = heads.first_visible(cache.first, before + first)..before + first + count;
         let rows = heads.group * count;
         let query = query.narrow(2, first, count)?.reshape((heads.kv_heads, rows, heads.dim))?;
         let keys = key.narrow(1, seen.start, seen.len())?;
         let scores = query.matmul(&keys.t()?)?;
-        let place = before + first - seen.start;
-        let weights = shares(heads, scores, count, place)?;
+        let of_keys = Keys { origin: cache.first + seen.start, first: before + first - seen.start };
+        let weights = shares(heads, scores, count, of_keys)?;
         let values = value.narrow(1, seen.start, seen.len())?;
         let some = weights.matmul(&values)?;
         mixed.push(some.reshape((heads.kv_heads * heads.group, count, heads.value_dim))?);
@@ -103,19 +103,35 @@ pub(super) fn turned(heads: &Tensor, table: &RotaryTable, start: usize) -> Resul
     Ok(Tensor::cat(&[&first, &heads.narrow(3, dims, dim - dims)?], 3)?)
 }
 
+/// Where keys stand.
+#[derive(Clone, Copy)]
+struct Keys {
+    /// Position of the first of them.
+    origin: usize,
+    /// The key at which the first query stands.
+    first: usize,
+}
+
 /// Softmax of the scores of `count` queries, `[kv_heads, group · count, keys]`, over the keys that
-/// each sees. The first query stands at key `first` of these.
-fn shares(heads: Heads<'_>, scores: Tensor, count: usize, first: usize) -> Result<Tensor, Error> {
+/// each sees.
+fn shares(heads: Heads<'_>, scores: Tensor, count: usize, at: Keys) -> Result<Tensor, Error> {
     let (scale, dtype) = (heads.factor / (heads.dim as f64).sqrt(), scores.dtype());
     #[cfg(feature = "cuda")]
     if scores.device().is_cuda() && heads.sinks.is_none() {
-        crate::cuda::masked_softmax(&scores, count, first, heads.window, scale)?;
-        return Ok(scores);
+        let window = match heads.reach {
+            Reach::Everything => Some(None),
+            Reach::Window(window) => Some(Some(window)),
+            Reach::Chunk(_) => None,
+        };
+        if let Some(window) = window {
+            crate::cuda::masked_softmax(&scores, count, at.first, window, scale)?;
+            return Ok(scores);
+        }
     }
     let keys = scores.dim(2)?;
     let mut scores = (scores.to_dtype(wide(dtype))? * scale)?;
-    if count > 1 || heads.window.is_some() {
-        let mask = hidden_keys(heads, first, count, keys, scores.device())?;
+    if count > 1 || heads.reach != Reach::Everything {
+        let mask = hidden_keys(heads, at, count, keys, scores.device())?;
         scores = scores
             .reshape((heads.kv_heads, heads.group, count, keys))?
             .broadcast_add(&mask.to_dtype(scores.dtype())?)?
@@ -132,18 +148,18 @@ fn shares(heads: Heads<'_>, scores: Tensor, count: usize, first: usize) -> Resul
     Ok(shares.narrow(2, 0, keys)?.contiguous()?.to_dtype(dtype)?)
 }
 
-/// `[count, keys]`: 0 where a query sees a key, minus infinity where not. The first query stands at
-/// key `first`.
+/// `[count, keys]`: 0 where a query sees a key, minus infinity where not.
 fn hidden_keys(
     heads: Heads<'_>,
-    first: usize,
+    at: Keys,
     count: usize,
     keys: usize,
     device: &Device,
 ) -> Result<Tensor, Error> {
     let mut mask = vec![f32::NEG_INFINITY; count * keys];
     for (t, row) in mask.chunks_exact_mut(keys).enumerate() {
-        row[heads.first_visible(first + t)..=first + t].fill(0.0);
+        let query = at.first + t;
+        row[heads.first_visible(at.origin, query)..=query].fill(0.0);
     }
     Ok(Tensor::from_vec(mask, (count, keys), device)?)
 }
