@@ -85,10 +85,10 @@ pub use model::{
     Activation, AttentionBiases, AttentionSpec, ClampedSwiglu, CorrectionBias, DeltaProjections,
     ExpertGroups, ExtraLayers, ExtraPolicy, FeedForward, GateSide, GatedDeltaNet, GroupScore,
     GroupedAttention, KimiDeltaAttention, LatentAttention, LayerSpec, LinearShape, Llama3Scaling,
-    LongRopeScaling, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers, NormWeights, OpaqueRouter,
-    OpaqueTensor, Part, QueryKeyNorm, QueryTemperature, Reach, RotaryScaling, RotarySpec,
-    RotaryStyle, RouterSpec, Score, ScoredRouter, SharedSpec, ShortConvolution, SparseMixer,
-    YarnScaling,
+    LongRopeScaling, Mamba2, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers, NormWeights,
+    OpaqueRouter, OpaqueTensor, Part, QueryKeyNorm, QueryTemperature, Reach, RotaryScaling,
+    RotarySpec, RotaryStyle, RouterSpec, Score, ScoredRouter, SharedSpec, ShortConvolution,
+    SparseMixer, YarnScaling,
 };
 #[doc(inline)]
 pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};
