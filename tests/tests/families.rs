@@ -59,6 +59,16 @@ fn glm4_moe_lite() {
 }
 
 #[test]
+fn glm_moe_dsa() {
+    check_family("glm_moe_dsa");
+}
+
+#[test]
+fn deepseek_v32() {
+    check_family("deepseek_v32");
+}
+
+#[test]
 fn gpt_oss() {
     check_family("gpt_oss");
 }

@@ -1,8 +1,9 @@
 //! From a family, a config and the tensors' names to the facts about a model.
 
 use moeprune_core::{
-    Activation, AttentionSpec, ExtraLayers, FeedForward, LayerSpec, LinearId, MlpSpec, ModelSpec,
-    MoeInput, MoeSpec, Multipliers, OpaqueTensor, RouterSpec, SharedSpec, TensorId,
+    Activation, AttentionSpec, ExtraLayers, FeedForward, LatentAttention, LayerSpec,
+    LightningIndexer, LinearId, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers, OpaqueTensor,
+    RouterSpec, SharedSpec, TensorId,
 };
 
 use crate::{
@@ -130,11 +131,26 @@ fn read_extra(
         };
         let attention = match &last.attention {
             AttentionSpec::Opaque(_) => form.attention.read_opaque(model, layer)?,
+            AttentionSpec::Latent(latent) => {
+                AttentionSpec::Latent(with_stored_indexer(latent, named, layer))
+            }
             known => known.clone(),
         };
         layers.push(LayerSpec { attention, feed_forward, other: other_of(form, named, layer)? });
     }
     Ok(Some(ExtraLayers { layers, policy: extra.policy.into() }))
+}
+
+/// The same, with an indexer if that layer has one: it is not one of those that the config lists.
+fn with_stored_indexer(
+    latent: &LatentAttention,
+    named: &NamedTensors,
+    layer: usize,
+) -> LatentAttention {
+    let key = TensorId::Layer(layer, LightningIndexer::KEY);
+    let shared = !named.shapes.contains_key(&key);
+    let indexer = latent.indexer.clone().map(|indexer| LightningIndexer { shared, ..indexer });
+    LatentAttention { indexer, ..latent.clone() }
 }
 
 /// The tensors of a layer that no other table names.

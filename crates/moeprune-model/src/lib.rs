@@ -129,6 +129,7 @@ mod rotary;
 mod router;
 mod routing;
 mod runnable;
+mod selected_keys;
 mod shared;
 mod sink;
 mod trunk;

@@ -21,7 +21,7 @@ use serde::Serialize;
 pub use self::{
     attention::{
         AttentionBiases, AttentionSpec, DeltaProjections, GatedDeltaNet, GroupedAttention,
-        KimiDeltaAttention, LatentAttention, QueryKeyNorm, ShortConvolution,
+        KimiDeltaAttention, LatentAttention, LightningIndexer, QueryKeyNorm, ShortConvolution,
     },
     experts::{MoeInput, MoeSpec, SharedSpec},
     extra::{ExtraLayers, ExtraPolicy},

@@ -1,5 +1,7 @@
 //! Attention through candle's operations, for devices and for types other than f32.
 
+use std::ops::Range;
+
 use candle_core::{Device, Tensor};
 use candle_nn::{
     ops::softmax_last_dim,
@@ -13,6 +15,7 @@ use crate::{
     cache::{SequenceCache, Store},
     ops::wide,
     rotary::RotaryTable,
+    selected_keys::SelectedKeys,
 };
 
 /// Queries of a sequence whose scores exist at once on a device; keys that none of them sees are left
@@ -71,8 +74,13 @@ fn attend_one(
         let query = query.narrow(2, first, count)?.reshape((heads.kv_heads, rows, heads.dim))?;
         let keys = key.narrow(1, seen.start, seen.len())?;
         let scores = query.matmul(&keys.t()?)?;
-        let place = before + first - seen.start;
-        let weights = shares(heads, scores, count, place)?;
+        let queries = Queries {
+            count,
+            first: before + first,
+            seen: seen.clone(),
+            selected: cache.selected.as_deref(),
+        };
+        let weights = shares(heads, scores, &queries)?;
         let values = value.narrow(1, seen.start, seen.len())?;
         let some = weights.matmul(&values)?;
         mixed.push(some.reshape((heads.kv_heads * heads.group, count, heads.value_dim))?);
@@ -103,19 +111,31 @@ pub(super) fn turned(heads: &Tensor, table: &RotaryTable, start: usize) -> Resul
     Ok(Tensor::cat(&[&first, &heads.narrow(3, dims, dim - dims)?], 3)?)
 }
 
-/// Softmax of the scores of `count` queries, `[kv_heads, group · count, keys]`, over the keys that
-/// each sees. The first query stands at key `first` of these.
-fn shares(heads: Heads<'_>, scores: Tensor, count: usize, first: usize) -> Result<Tensor, Error> {
+/// Queries that are scored together.
+struct Queries<'a> {
+    count: usize,
+    /// The key at which the first of them stands.
+    first: usize,
+    /// The keys that are scored.
+    seen: Range<usize>,
+    /// Which of them each query sees; `None`: all that the heads' shape allows.
+    selected: Option<&'a SelectedKeys>,
+}
+
+/// Softmax of the scores of queries, `[kv_heads, group · count, keys]`, over the keys that each sees.
+fn shares(heads: Heads<'_>, scores: Tensor, queries: &Queries<'_>) -> Result<Tensor, Error> {
+    let count = queries.count;
     let (scale, dtype) = (heads.factor / (heads.dim as f64).sqrt(), scores.dtype());
     #[cfg(feature = "cuda")]
-    if scores.device().is_cuda() && heads.sinks.is_none() {
-        crate::cuda::masked_softmax(&scores, count, first, heads.window, scale)?;
+    if scores.device().is_cuda() && heads.sinks.is_none() && queries.selected.is_none() {
+        let place = queries.first - queries.seen.start;
+        crate::cuda::masked_softmax(&scores, count, place, heads.window, scale)?;
         return Ok(scores);
     }
     let keys = scores.dim(2)?;
     let mut scores = (scores.to_dtype(wide(dtype))? * scale)?;
-    if count > 1 || heads.window.is_some() {
-        let mask = hidden_keys(heads, first, count, keys, scores.device())?;
+    if count > 1 || heads.window.is_some() || queries.selected.is_some() {
+        let mask = hidden_keys(heads, queries, scores.device())?;
         scores = scores
             .reshape((heads.kv_heads, heads.group, count, keys))?
             .broadcast_add(&mask.to_dtype(scores.dtype())?)?
@@ -132,18 +152,17 @@ fn shares(heads: Heads<'_>, scores: Tensor, count: usize, first: usize) -> Resul
     Ok(shares.narrow(2, 0, keys)?.contiguous()?.to_dtype(dtype)?)
 }
 
-/// `[count, keys]`: 0 where a query sees a key, minus infinity where not. The first query stands at
-/// key `first`.
-fn hidden_keys(
-    heads: Heads<'_>,
-    first: usize,
-    count: usize,
-    keys: usize,
-    device: &Device,
-) -> Result<Tensor, Error> {
+/// `[count, keys]`: 0 where a query sees a key, minus infinity where not.
+fn hidden_keys(heads: Heads<'_>, queries: &Queries<'_>, device: &Device) -> Result<Tensor, Error> {
+    let Queries { count, first, ref seen, selected } = *queries;
+    let keys = seen.len();
     let mut mask = vec![f32::NEG_INFINITY; count * keys];
     for (t, row) in mask.chunks_exact_mut(keys).enumerate() {
-        row[heads.first_visible(first + t)..=first + t].fill(0.0);
+        let query = first + t;
+        row[heads.first_visible(query) - seen.start..=query - seen.start].fill(0.0);
+        if let Some(selected) = selected {
+            selected.hide(query, seen.clone(), row, f32::NEG_INFINITY);
+        }
     }
     Ok(Tensor::from_vec(mask, (count, keys), device)?)
 }

@@ -3,6 +3,7 @@
 mod by_layer;
 mod gated_delta;
 mod grouped;
+mod indexer;
 mod kimi_delta;
 mod latent;
 mod opaque;
@@ -114,7 +115,9 @@ impl AttentionForm {
             Self::Grouped(form) => {
                 Ok(form.read(model)?.into_iter().map(AttentionSpec::Grouped).collect())
             }
-            Self::Latent(form) => Ok(everywhere(AttentionSpec::Latent(form.read(model)?))),
+            Self::Latent(form) => {
+                Ok(form.read(model)?.into_iter().map(AttentionSpec::Latent).collect())
+            }
             Self::GatedDelta(form) => Ok(everywhere(AttentionSpec::GatedDelta(form.read(model)?))),
             Self::KimiDelta(form) => Ok(everywhere(AttentionSpec::KimiDelta(form.read(model)?))),
             Self::ShortConvolution(form) => {

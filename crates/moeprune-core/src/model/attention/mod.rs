@@ -4,6 +4,7 @@ mod gated_delta;
 mod grouped;
 mod kimi_delta;
 mod latent;
+mod lightning_indexer;
 mod short_convolution;
 
 use serde::Serialize;
@@ -13,6 +14,7 @@ pub use self::{
     grouped::{AttentionBiases, GroupedAttention, QueryKeyNorm},
     kimi_delta::KimiDeltaAttention,
     latent::LatentAttention,
+    lightning_indexer::LightningIndexer,
     short_convolution::ShortConvolution,
 };
 use super::{OpaqueTensor, Part, RotarySpec};
