@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use moeprune_tests::conformance::family::check;
+use moeprune_tests::conformance::family::{check, check_cut};
 
 fn check_family(name: &str) {
     check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/parity").join(name));
@@ -71,6 +71,11 @@ fn deepseek_v32() {
 #[test]
 fn gpt_oss() {
     check_family("gpt_oss");
+}
+
+#[test]
+fn gpt_oss_as_released() {
+    check_cut(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/parity/gpt_oss_mxfp4"));
 }
 
 #[test]

@@ -322,6 +322,7 @@ fn model(experts: usize, shared: usize, residual: bool, dense: bool) -> ModelSpe
         top_k: 1,
         router: RouterSpec::softmax(true),
         expert: MlpSpec::gated(6),
+        opaque: Vec::new(),
         shared: vec![SharedSpec { mlp: MlpSpec::gated(5), gate: true }; shared],
         residual: residual.then(|| MlpSpec::gated(HIDDEN)),
         input: MoeInput::AfterAttention,

@@ -197,6 +197,7 @@ impl Sizes {
             top_k: self.top_k,
             router: RouterSpec::softmax(true),
             expert: MlpSpec::gated(inner),
+            opaque: Vec::new(),
             shared: Vec::new(),
             residual: beside.then(|| MlpSpec::gated(hidden)),
             input: if beside { MoeInput::LayerInput } else { MoeInput::AfterAttention },

@@ -17,7 +17,7 @@ use moeprune_core::{
 };
 use moeprune_model::{
     ActivationSink, Compute, Embedding, Error, GenerationOptions, Head, LanguageModel, Layer,
-    RoutingChoice,
+    RoutingChoice, check_runnable,
 };
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -50,6 +50,22 @@ pub fn check(folder: &Path) {
         let source = in_dialect(folder, dialect, scratch.path());
         check_pruning(folder, &source, dialect, scratch.path());
         check_default_recipe(&source, scratch.path());
+    }
+}
+
+/// Holds files of a family that can be cut and not run to what is beside them, as [`check`] does: the
+/// experts that `ref.safetensors` names go, and `pruned.json` says what is left.
+///
+/// # Panics
+/// With the first difference.
+pub fn check_cut(folder: &Path) {
+    for dialect in DIALECTS {
+        let scratch = tempfile::tempdir().expect("a place for the model");
+        let source = in_dialect(folder, dialect, scratch.path());
+        assert!(source.summary().parameters.all > 0, "it can be inspected");
+        let error = check_runnable(source.spec()).expect_err("it cannot be run");
+        assert!(error.to_string().contains("cannot be run"), "{error}");
+        cut(folder, &source, dialect, scratch.path());
     }
 }
 
@@ -130,6 +146,15 @@ fn check_forward(source: &Checkpoint, expected: &Expected, compute: &Compute) {
 }
 
 fn check_pruning(folder: &Path, source: &Checkpoint, dialect: &str, scratch: &Path) {
+    let (expected, pruned) = (Expected::read(folder), cut(folder, source, dialect, scratch));
+    let model = LanguageModel::load(&pruned, pruned.spec(), &Compute::cpu()).expect("it runs");
+    let logits = model.logits(&expected.token_rows("input_ids")).expect("it runs");
+    let logits: Vec<f32> = logits.iter().flat_map(floats).collect();
+    assert_close("pruned.logits", &logits, &expected);
+}
+
+/// The model without the experts that the reference went without.
+fn cut(folder: &Path, source: &Checkpoint, dialect: &str, scratch: &Path) -> Checkpoint {
     let expected = Expected::read(folder);
     let plan = plan_that_keeps(source, &expected);
     let out = scratch.join("out");
@@ -142,14 +167,11 @@ fn check_pruning(folder: &Path, source: &Checkpoint, dialect: &str, scratch: &Pa
     let pruned = open(&out);
     let report = verify(&out, source, Some(&plan)).expect("the result can be verified");
     assert!(report.passed(), "{:?}", report.failures().collect::<Vec<_>>());
-    let model = LanguageModel::load(&pruned, pruned.spec(), &Compute::cpu()).expect("it runs");
-    let logits = model.logits(&expected.token_rows("input_ids")).expect("it runs");
-    let logits: Vec<f32> = logits.iter().flat_map(floats).collect();
-    assert_close("pruned.logits", &logits, &expected);
     let written = folder.join("pruned.json");
     if written.exists() {
         check_written(&pruned, source, dialect, &written);
     }
+    pruned
 }
 
 /// Two fifths of the weights go, of them a part as whole experts: a quarter, or what groups of experts
@@ -287,6 +309,7 @@ fn torch_name(dtype: Dtype) -> &'static str {
         Dtype::BF16 => "bfloat16",
         Dtype::F16 => "float16",
         Dtype::F32 => "float32",
+        Dtype::U8 => "uint8",
         other => panic!("{other} is no type of the references"),
     }
 }

@@ -13,6 +13,7 @@ mod extra_layers;
 mod fused_experts;
 mod idle_experts;
 mod keep_lists;
+mod opaque_experts;
 mod opaque_family;
 mod reference_masks;
 mod reference_sparsegpt;

@@ -8,6 +8,7 @@ use super::{StoredTensor, fused, layout::Layout};
 use crate::{
     Error, Family,
     config::Config,
+    family::Slab,
     model_directory::ModelDirectory,
     named_tensors::NamedTensors,
     place::Place,
@@ -24,7 +25,7 @@ pub(super) fn assign(
 ) -> Result<NamedTensors, Error> {
     let mut layers = BTreeSet::new();
     let mut extra = announced.map(Extra::new);
-    let mut shapes = BTreeMap::new();
+    let (mut shapes, mut opaque) = (BTreeMap::new(), BTreeMap::new());
     for tensor in &mut layout.tensors {
         let layer = family.layer_of(&tensor.name);
         if let Some((layer, extra)) = layer.zip(extra.as_mut())
@@ -42,6 +43,9 @@ pub(super) fn assign(
             layers.extend(layer);
         }
         shapes.extend(tensor.part.map(|part| (part, tensor.shape.clone())));
+        if let Some((layer, Slab::Opaque(part))) = family.fused_of(&tensor.name) {
+            opaque.insert((layer, part), tensor.shape.get(1..).unwrap_or_default().to_vec());
+        }
     }
     let bad = |reason: String| Error::Weights { dir: directory.path.clone(), reason };
     let missing = layers.iter().zip(0..).find(|(layer, at)| *layer != at);
@@ -51,7 +55,7 @@ pub(super) fn assign(
         )));
     }
     let extra = extra.map_or(Ok(None), |extra| extra.with_parts().map_err(bad))?;
-    Ok(NamedTensors { layers: layers.len(), extra, shapes })
+    Ok(NamedTensors { layers: layers.len(), extra, shapes, opaque })
 }
 
 /// Layers behind the decoder's, as they are stored.
@@ -183,7 +187,7 @@ pub(super) fn check(
     for tensor in &layout.tensors {
         let places = match (tensor.part, &tensor.experts) {
             (Some(part), _) => vec![(part, Place::separate(tensor.form())?)],
-            (None, Some(_)) if !tensor.dtype.is_weight() => {
+            (None, Some(experts)) if !experts.is_opaque() && !tensor.dtype.is_weight() => {
                 return Err(bad(&tensor.name, unsupported(tensor.dtype)));
             }
             (None, Some(experts)) => experts.places(tensor.form())?,
@@ -212,7 +216,8 @@ pub(super) fn check(
                 format!("is {shape:?} in {file}, but config.json asks for {expected:?}"),
             ));
         }
-        if !dtype.is_weight() {
+        let decoded = !matches!(part, TensorId::Layer(_, LayerTensor::OfExpert(..)));
+        if decoded && !dtype.is_weight() {
             return Err(bad(name, unsupported(*dtype)));
         }
     }

@@ -269,6 +269,9 @@ impl Descriptor {
         if let Some(experts) = &self.experts.tensors {
             experts.slots(&mut slots, |p| LinearId::Expert(0, p));
         }
+        if let Some(opaque) = &self.experts.opaque {
+            slots.extend(opaque.slots()?);
+        }
         for (at, shared) in self.shared.iter().enumerate() {
             shared.tensors.slots(&mut slots, |p| LinearId::Shared(at, p));
             let gate = shared.gate.as_ref().map(|Named(gate)| &*gate.name);

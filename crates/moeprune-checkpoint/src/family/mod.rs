@@ -12,6 +12,7 @@ mod feed_forward;
 mod fused;
 mod key;
 mod name;
+mod opaque_experts;
 mod rotary;
 mod router;
 mod template;
@@ -112,7 +113,7 @@ impl Family {
         }
         let templates = parse_slots(slots)?;
         let mut fused = Vec::new();
-        for (slab, name) in descriptor.experts.fused.iter().flat_map(FusedForm::names) {
+        for (slab, name) in descriptor.experts.slabs()? {
             let template = Template::parse(&of_layer(name))?;
             template.check(true, false)?;
             fused.push((slab, template));

@@ -180,6 +180,26 @@ impl ModelSpec {
         parts.into_iter().find(|part| part.id == id)
     }
 
+    /// The same model with the matrices of all experts in place of what is stored of them in a form that
+    /// is not decoded ([`MoeSpec::opaque`]): what the model is, however it is stored.
+    #[must_use]
+    pub fn decoded(&self) -> Self {
+        let mut decoded = self.clone();
+        let behind = decoded.extra.iter_mut().flat_map(|extra| &mut extra.layers);
+        for layer in decoded.layers.iter_mut().chain(behind) {
+            if let FeedForward::Moe(moe) = &mut layer.feed_forward {
+                moe.opaque.clear();
+            }
+        }
+        decoded
+    }
+
+    /// Whether what is stored of a decoder layer's experts is not decoded.
+    #[must_use]
+    pub fn has_opaque_experts(&self) -> bool {
+        self.layers.iter().filter_map(LayerSpec::moe).any(|moe| !moe.opaque.is_empty())
+    }
+
     /// Every Linear of a layer in the order of [`LinearId`], the router among them; none if there
     /// is no such layer.
     #[must_use]
