@@ -218,7 +218,7 @@ impl LayerRun {
         let mut inputs = Vec::with_capacity(call.len());
         for part in call {
             if let Some(routed) = &self.batches[part.batch].routed {
-                inputs.push(routed.input(&routed.tokens(index).0[part.rows.clone()])?);
+                inputs.push(routed.input(index, part.rows.clone())?);
             }
         }
         let input = match &inputs[..] {

@@ -1,11 +1,13 @@
 //! From a family, a config and the tensors' names to the facts about a model.
 
+mod extra;
+
 use moeprune_core::{
-    Activation, AttentionSpec, ExtraLayers, FeedForward, LatentAttention, LayerSpec,
-    LightningIndexer, LinearId, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers, OpaqueTensor,
-    RouterSpec, SharedSpec, TensorId,
+    Activation, FeedForward, LayerSpec, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers,
+    OpaqueTensor, RouterSpec, SharedSpec,
 };
 
+pub(crate) use self::extra::{AnnouncedExtra, announced_extra};
 use crate::{
     Error, Family,
     config::{Config, Found, same_json, shown},
@@ -39,7 +41,7 @@ pub(crate) fn read_spec(
     let known = |layer: &LayerSpec| layer.attention.rotary()?.scaling.longest();
     let longest = layers.iter().filter_map(known).min();
     let biased = model.head_bias.as_ref().map_or(Ok(true), |key| key.needed(config))?;
-    let extra = read_extra(form, read, layers.last())?;
+    let extra = extra::read(form, read, &layers)?;
     Ok(ModelSpec {
         family: family.name().to_owned(),
         hidden,
@@ -67,32 +69,6 @@ fn read_multipliers(form: &MultipliersForm, config: &Config) -> Result<Multiplie
     })
 }
 
-/// The layers behind the decoder's that a config announces.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AnnouncedExtra<'a> {
-    /// The number of the first.
-    pub(crate) first: usize,
-    /// How many there are.
-    pub(crate) count: usize,
-    /// The key that says so.
-    pub(crate) key: &'a str,
-}
-
-/// What the config says of extra layers; `None` if the family has none.
-pub(crate) fn announced_extra<'a>(
-    family: &'a Family,
-    config: &'a Config,
-) -> Result<Option<AnnouncedExtra<'a>>, Error> {
-    let form = family.descriptor();
-    let Some(extra) = &form.extra else { return Ok(None) };
-    let (first, count) = (form.layers.count.needed(config)?, extra.count.needed(config)?.0);
-    let key = match config.find(&extra.count.keys)? {
-        Some(found) => found.key,
-        None => extra.count.keys.first().map_or("", String::as_str),
-    };
-    Ok(Some(AnnouncedExtra { first, count, key }))
-}
-
 /// The storage type the config declares, as it spells it.
 pub(crate) fn declared_dtype(family: &Family, config: &Config) -> Result<Option<String>, Error> {
     family.descriptor().model.dtype.optional(config)
@@ -106,55 +82,6 @@ pub(crate) fn expert_count<'a>(family: &'a Family, config: &'a Config) -> Result
 fn count_of<'a>(form: &'a Descriptor, config: &'a Config) -> Result<Found<'a>, Error> {
     let keys = &form.experts.count.keys;
     config.find(keys)?.ok_or_else(|| missing(config, keys))
-}
-
-/// The layers behind the decoder's that are stored. Their attention is of the kind of the last
-/// decoder layer's; they have experts if they have a router, as many as its rows.
-fn read_extra(
-    form: &Descriptor,
-    model: Model<'_>,
-    last: Option<&LayerSpec>,
-) -> Result<Option<ExtraLayers>, Error> {
-    let Model { config, named, layers: first, .. } = model;
-    let (Some(extra), Some(stored), Some(last)) = (&form.extra, named.extra, last) else {
-        return Ok(None);
-    };
-    let router = |layer| TensorId::linear(layer, LinearId::Router);
-    let rows = |layer| named.shapes.get(&router(layer)).map(|shape| shape.first().copied());
-    let numbers = first..first + stored;
-    let blocks = Blocks::read(form, config, numbers.clone().any(|layer| rows(layer).is_none()))?;
-    let mut layers = Vec::with_capacity(stored);
-    for layer in numbers {
-        let feed_forward = match rows(layer) {
-            Some(rows) => {
-                let experts = rows.unwrap_or_default();
-                blocks.check_choice(form, config, layer, experts)?;
-                FeedForward::Moe(blocks.moe(form, named, layer, experts)?)
-            }
-            None => FeedForward::Dense(blocks.dense_of(config, layer)?),
-        };
-        let attention = match &last.attention {
-            AttentionSpec::Opaque(_) => form.attention.read_opaque(model, layer)?,
-            AttentionSpec::Latent(latent) => {
-                AttentionSpec::Latent(with_stored_indexer(latent, named, layer))
-            }
-            known => known.clone(),
-        };
-        layers.push(LayerSpec { attention, feed_forward, other: other_of(form, named, layer)? });
-    }
-    Ok(Some(ExtraLayers { layers, policy: extra.policy.into() }))
-}
-
-/// The same, with an indexer if that layer has one: it is not one of those that the config lists.
-fn with_stored_indexer(
-    latent: &LatentAttention,
-    named: &NamedTensors,
-    layer: usize,
-) -> LatentAttention {
-    let key = TensorId::Layer(layer, LightningIndexer::KEY);
-    let shared = !named.shapes.contains_key(&key);
-    let indexer = latent.indexer.clone().map(|indexer| LightningIndexer { shared, ..indexer });
-    LatentAttention { indexer, ..latent.clone() }
 }
 
 /// The tensors of a layer that no other table names.
@@ -257,12 +184,15 @@ fn by_keys(form: &LayersForm, config: &Config, layers: usize) -> Result<Vec<bool
         Some(key) => key.optional(config).map(|layers| layers.map(|Layers(layers)| layers)),
     };
     let (dense, experts) = (list(&form.dense)?, list(&form.experts)?);
+    let listed = |l: usize| match &experts {
+        Some(experts) => experts.contains(&l),
+        None => (l + 1).is_multiple_of(every),
+    };
     let has = |l: usize| {
-        (l + 1).is_multiple_of(every)
+        listed(l)
             && l >= until
             && last.is_none_or(|last| !last.is_before(l))
             && dense.as_ref().is_none_or(|dense| !dense.contains(&l))
-            && experts.as_ref().is_none_or(|experts| experts.contains(&l))
     };
     Ok((0..layers).map(has).collect())
 }

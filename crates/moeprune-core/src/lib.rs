@@ -82,12 +82,12 @@ pub use fingerprint::{Fingerprint, SameModel};
 pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
 pub use model::{
     Activation, AttentionBiases, AttentionSpec, ClampedSwiglu, CorrectionBias, DeltaProjections,
-    ExpertGroups, ExtraLayers, ExtraPolicy, FeedForward, GatedDeltaNet, GroupScore,
+    ExpertGroups, ExtraLayers, ExtraPolicy, FeedForward, GateSide, GatedDeltaNet, GroupScore,
     GroupedAttention, KimiDeltaAttention, LatentAttention, LayerSpec, LightningIndexer,
     LinearShape, Llama3Scaling, LongRopeScaling, MlpSpec, ModelSpec, MoeInput, MoeSpec,
-    Multipliers, NormWeights, OpaqueRouter, OpaqueTensor, Part, QueryKeyNorm, RotaryScaling,
-    RotarySpec, RotaryStyle, RouterSpec, Score, ScoredRouter, SharedSpec, ShortConvolution,
-    SparseMixer, YarnScaling,
+    Multipliers, NormWeights, OpaqueRouter, OpaqueTensor, Part, QueryKeyNorm, QueryTemperature,
+    Reach, RotaryScaling, RotarySpec, RotaryStyle, RouterSpec, Score, ScoredRouter, SharedSpec,
+    ShortConvolution, SparseMixer, YarnScaling,
 };
 #[doc(inline)]
 pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};

@@ -45,7 +45,8 @@ impl Layer {
         if let Some(routed) = routed {
             for e in routed.busy() {
                 let (rows, gates) = routed.tokens(e);
-                let output = self.experts[e].forward(&routed.input(rows)?, sink)?;
+                let input = routed.input(e, 0..rows.len())?;
+                let output = self.experts[e].forward(&input, sink)?;
                 sink.expert_output(e, &output, gates)?;
                 sum.add(rows, gates, &output)?;
             }

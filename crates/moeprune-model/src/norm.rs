@@ -66,6 +66,13 @@ impl RmsNorm {
         Ok(Self { weight: weights.wide(id, &[width])?, eps, bias: None })
     }
 
+    /// Without a weight.
+    pub(crate) fn unweighted(weights: Weights<'_>, width: usize, eps: f64) -> Result<Self, Error> {
+        let compute = weights.compute;
+        let weight = Tensor::ones(width, compute.dtype(), compute.device())?;
+        Ok(Self { weight, eps, bias: None })
+    }
+
     /// As [`forward`](Self::forward) for rows that hold several vectors, one after the other.
     pub(crate) fn forward_in_pieces(&self, x: &Tensor) -> Result<Tensor, Error> {
         let normed = self.forward(&x.contiguous()?.reshape(((), self.weight.dim(0)?))?)?;

@@ -1,7 +1,7 @@
 //! From the activations of a layer to the experts of each token.
 
 use candle_core::{DType, Tensor};
-use moeprune_core::{LinearId, MoeSpec, TensorId};
+use moeprune_core::{GateSide, LinearId, MoeSpec, TensorId};
 
 use crate::{
     ActivationSink, Error,
@@ -16,6 +16,7 @@ pub(crate) struct Router {
     layer: usize,
     weight: Linear,
     rule: Rule<f32>,
+    side: GateSide,
 }
 
 impl Router {
@@ -27,7 +28,8 @@ impl Router {
     ) -> Result<Self, Error> {
         let rule = Rule::load(weights, layer, spec)?;
         let id = [(TensorId::linear(layer, LinearId::Router), spec.experts)];
-        Ok(Self { layer, weight: weights.linear(&id, hidden)?, rule })
+        let side = spec.router.gate_side();
+        Ok(Self { layer, weight: weights.linear(&id, hidden)?, rule, side })
     }
 
     /// `x` is `[tokens, hidden]`.
@@ -43,6 +45,11 @@ impl Router {
         let routes = Routes::choose(logits, &self.rule, self.layer)?;
         sink.routing(&routes.choice())?;
         Ok(routes.by_expert())
+    }
+
+    /// What of an expert the weights multiply.
+    pub(crate) fn gate_side(&self) -> GateSide {
+        self.side
     }
 
     /// Its stored weight; `None` where it was widened.

@@ -57,7 +57,8 @@ pub trait ActivationSink {
     }
 
     /// The output of an expert for the tokens routed to it, `[tokens, hidden]`, before it is
-    /// multiplied by `gates`, one per token.
+    /// multiplied by `gates`, one per token: the router's weights, or 1 where those multiply what the
+    /// expert reads ([`GateSide`](moeprune_core::GateSide)).
     ///
     /// # Errors
     /// Any error of the sink; it ends the forward pass.

@@ -16,8 +16,8 @@ use crate::{
     norm::RmsNorm,
     ops,
     positions::check_length,
+    routed::Routed,
     router::Router,
-    routing::ExpertTokens,
     runnable,
     shared::SharedExpert,
 };
@@ -77,35 +77,6 @@ pub struct TrunkOutput {
     pub sum: HiddenSum,
     /// Which experts each token goes through; `None` in a layer without experts.
     pub routed: Option<Routed>,
-}
-
-/// Tokens on their way to the experts of a layer.
-#[derive(Debug)]
-pub struct Routed {
-    read: Tensor,
-    norm: Arc<RmsNorm>,
-    by_expert: ExpertTokens,
-}
-
-impl Routed {
-    /// The rows (tokens of the call, ascending) that go to `expert`, and their gate weights.
-    #[must_use]
-    pub fn tokens(&self, expert: usize) -> (&[u32], &[f32]) {
-        self.by_expert.of(expert)
-    }
-
-    /// What an expert reads for these rows, `[rows, hidden]`, normalised.
-    ///
-    /// # Errors
-    /// If a tensor operation fails.
-    pub fn input(&self, rows: &[u32]) -> Result<Tensor, Error> {
-        self.norm.forward(&ops::gather_rows(&self.read, rows)?)
-    }
-
-    /// Experts that get tokens, ascending.
-    pub(crate) fn busy(&self) -> impl Iterator<Item = usize> + '_ {
-        self.by_expert.iter().map(|(expert, ..)| expert)
-    }
 }
 
 impl LayerTrunk {
@@ -225,7 +196,8 @@ impl LayerTrunk {
                 let (sum, read, normed) = moe.forward(x, h, &self.post_attention_norm, sink)?;
                 let by_expert = moe.router.route(&normed, sink)?;
                 let norm = Arc::clone(&self.post_attention_norm);
-                Ok(TrunkOutput { sum, routed: Some(Routed { read, norm, by_expert }) })
+                let routed = Routed::new(read, norm, by_expert, moe.router.gate_side());
+                Ok(TrunkOutput { sum, routed: Some(routed) })
             }
         }
     }

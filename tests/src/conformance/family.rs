@@ -17,7 +17,7 @@ use moeprune_core::{
 };
 use moeprune_model::{
     ActivationSink, Compute, Embedding, Error, GenerationOptions, Head, LanguageModel, Layer,
-    RoutingChoice, check_runnable,
+    LayerCache, RoutingChoice, check_runnable,
 };
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -122,11 +122,19 @@ fn check_forward(source: &Checkpoint, expected: &Expected, compute: &Compute) {
     let embedding = Embedding::load(source, spec, compute).expect("the embedding is read");
     let hidden = embedding.embed(&ids.concat()).expect("tokens are known");
     let mut hidden = hidden.reshape(shape).expect("has that shape");
+    // In layers that see keys which the one before them selected.
+    let mut before = LayerCache::new(shape.0);
     for layer in 0..spec.layers.len() {
         assert_close(&format!("hidden.{layer}"), &floats(&hidden), expected);
         let mut chosen = Chosen::default();
         let loaded = Layer::load(source, spec, layer, compute).unwrap_or_else(|e| panic!("{e}"));
-        hidden = loaded.forward(&hidden, 0, None, &mut chosen).expect("the layer runs");
+        let mut cache = LayerCache::new(shape.0);
+        if loaded.takes_over_keys() {
+            cache.see_the_keys_of(&before).expect("as many sequences");
+        }
+        let kept = (spec.longest_streamed() < spec.max_positions).then_some(&mut cache);
+        hidden = loaded.forward(&hidden, 0, kept, &mut chosen).expect("the layer runs");
+        before = cache;
         let experts = expected.integers(&format!("router.{layer}.idx")).unwrap_or_default();
         assert_eq!(chosen.0, experts, "experts chosen in layer {layer}");
     }

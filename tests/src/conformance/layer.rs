@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use candle_core::{DType, Tensor};
-use moeprune_core::{LayerSpec, LinearId, LinearShape, ModelSpec};
+use moeprune_core::{GateSide, LayerSpec, LinearId, LinearShape, ModelSpec};
 use moeprune_model::{ActivationSink, Error, NoSink, RoutingChoice};
 
 /// What rounding may change of the largest value, in bf16.
@@ -224,7 +224,11 @@ impl Calls<'_> {
             assert!(found.insert(*expert), "the output of expert {expert} comes twice");
             let routed = self.gates_of(*expert);
             assert!(!routed.is_empty(), "expert {expert} has an output and no tokens");
-            assert_eq!(gates, &routed, "weights of expert {expert}");
+            let of_outputs = match self.layer.moe().map(|moe| moe.router.gate_side()) {
+                Some(GateSide::Input) => vec![1.0; routed.len()],
+                Some(GateSide::Output) | None => routed.clone(),
+            };
+            assert_eq!(gates, &of_outputs, "weights of expert {expert}");
             assert_eq!(output.dims(), [routed.len(), width], "shape of expert {expert}'s output");
         }
         for expert in 0..self.layer.moe().map_or(0, |moe| moe.experts) {

@@ -31,7 +31,7 @@ features:
 | `layer.{l}.routing.counts` | U64 `[n]` | 1, for each expert chosen |
 | `layer.{l}.routing.coactivation` | U64 `[n, n]` | 1, for each pair of experts chosen together |
 | `layer.{l}.routing.gate_sums` | F64 `[n]` | the gate weight |
-| `layer.{l}.routing.gated_output_norms` | F64 `[n]` | gate weight × L2 norm of the expert's output |
+| `layer.{l}.routing.gated_output_norms` | F64 `[n]` | gate weight × L2 norm of the expert's output; where the gate multiplies the expert's input, the norm alone |
 | `layer.{l}.routing.output_norms` | F64 `[n]` | the L2 norm of the expert's output |
 | `layer.{l}.routing.output_peaks` | F64 `[n]` | (a maximum: the largest magnitude in any output of the expert) |
 | `layer.{l}.routing.output_sums` | F64 `[n, h]` | the expert's output, `h` values |

@@ -8,3 +8,4 @@ mod parity;
 mod reference;
 mod sampling;
 mod streaming;
+mod weighed_inputs;

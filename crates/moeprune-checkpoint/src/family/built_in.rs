@@ -1,7 +1,7 @@
 //! The folder `families` of this crate.
 
 /// Every file of the folder.
-pub(super) const BUILT_IN: [&str; 23] = [
+pub(super) const BUILT_IN: [&str; 25] = [
     include_str!("../../families/arctic.toml"),
     include_str!("../../families/deepseek_v2.toml"),
     include_str!("../../families/deepseek_v3.toml"),
@@ -16,12 +16,14 @@ pub(super) const BUILT_IN: [&str; 23] = [
     include_str!("../../families/hunyuan_v1_moe.toml"),
     include_str!("../../families/kimi_linear.toml"),
     include_str!("../../families/lfm2_moe.toml"),
+    include_str!("../../families/llama4.toml"),
     include_str!("../../families/minimax_m2.toml"),
     include_str!("../../families/mixtral.toml"),
     include_str!("../../families/olmoe.toml"),
     include_str!("../../families/phimoe.toml"),
     include_str!("../../families/qwen2_moe.toml"),
     include_str!("../../families/qwen3_5_moe.toml"),
+    include_str!("../../families/qwen3_5_moe_text.toml"),
     include_str!("../../families/qwen3_moe.toml"),
     include_str!("../../families/qwen3_next.toml"),
     include_str!("../../families/qwen3_vl_moe.toml"),

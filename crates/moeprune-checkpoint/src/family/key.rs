@@ -30,6 +30,35 @@ impl ConfigValue for Count {
     }
 }
 
+/// True or false, which some files say as a number, 0 for false.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Switch(pub(crate) bool);
+
+impl ConfigValue for Switch {
+    const EXPECTED: &'static str = "true, false or a number";
+
+    fn from_json(text: &str) -> Option<Self> {
+        let number = || f64::from_json(text).map(|_| true);
+        bool::from_json(text).or_else(|| if text == "0" { Some(false) } else { number() }).map(Self)
+    }
+}
+
+/// True or false for each layer, as 1 or 0.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Switches(pub(crate) Vec<bool>);
+
+impl ConfigValue for Switches {
+    const EXPECTED: &'static str = "a list of 0 and 1";
+
+    fn from_json(text: &str) -> Option<Self> {
+        let numbers: Vec<u8> = serde_json::from_str(text).ok()?;
+        let is_set = |number: u8| (number < 2).then_some(number == 1);
+        numbers.into_iter().map(is_set).collect::<Option<_>>().map(Self)
+    }
+}
+
 /// A number for all layers, or one for each.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
@@ -123,6 +152,21 @@ impl ConfigValue for Strings {
 
     fn from_json(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok().map(Self)
+    }
+}
+
+/// A word with a letter per layer, or a list with an entry per layer, of which the length counts.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Sequence(pub(crate) usize);
+
+impl ConfigValue for Sequence {
+    const EXPECTED: &'static str = "a string with a letter per layer, or a list of strings";
+
+    fn from_json(text: &str) -> Option<Self> {
+        let word = || serde_json::from_str(text).map(|word: String| word.chars().count());
+        let list = serde_json::from_str(text).map(|list: Vec<String>| list.len());
+        list.or_else(|_| word()).ok().map(Self)
     }
 }
 

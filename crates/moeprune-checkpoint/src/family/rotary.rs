@@ -213,9 +213,8 @@ impl Scaling<'_> {
         self.refuse_others(Some("llama3"), &["low_freq_factor", "high_freq_factor"])?;
         let number = |name: &str| scaled::<f64>(&[name]).needed(config);
         let (low, high) = (number("low_freq_factor")?, number("high_freq_factor")?);
-        if low >= high {
-            let reason =
-                format!("`low_freq_factor` is {low}, not below `high_freq_factor`, {high}");
+        if low > high {
+            let reason = format!("`low_freq_factor` is {low}, above `high_freq_factor`, {high}");
             return Err(config.refuse(reason));
         }
         Ok(Llama3Scaling { factor: number("factor")?, low, high, original })
@@ -429,8 +428,8 @@ mod tests {
         );
         check_refused(
             r#"{"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4,
-                "high_freq_factor": 4}}"#,
-            "not below",
+                "high_freq_factor": 3}}"#,
+            "`low_freq_factor` is 4, above",
         );
     }
 }

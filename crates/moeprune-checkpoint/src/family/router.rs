@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use moeprune_core::{
-    CorrectionBias, ExpertGroups, GroupScore, LayerTensor, LinearId, OpaqueRouter, OpaqueTensor,
-    RouterSpec, Score, ScoredRouter, SparseMixer, TensorId,
+    CorrectionBias, ExpertGroups, GateSide, GroupScore, LayerTensor, LinearId, OpaqueRouter,
+    OpaqueTensor, RouterSpec, Score, ScoredRouter, SparseMixer, TensorId,
 };
 use serde::Deserialize;
 
@@ -42,6 +42,12 @@ pub(crate) struct ScoredForm {
     scale: Option<Key<f64>>,
     /// Groups of experts; absent: none.
     groups: Option<GroupsForm>,
+    /// Whether experts are selected by their logits, and scored after that.
+    #[serde(default)]
+    selects_logits: bool,
+    /// What the weights multiply.
+    #[serde(default)]
+    gates: GateSideForm,
     tensors: ScoredNames,
 }
 
@@ -56,6 +62,24 @@ struct GroupsForm {
     score: GroupScoreForm,
     /// Whether they count; absent: they do.
     when: Option<Condition>,
+}
+
+/// What of an expert its weight multiplies.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum GateSideForm {
+    #[default]
+    Output,
+    Input,
+}
+
+impl From<GateSideForm> for GateSide {
+    fn from(form: GateSideForm) -> Self {
+        match form {
+            GateSideForm::Output => Self::Output,
+            GateSideForm::Input => Self::Input,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -297,6 +321,8 @@ impl ScoredForm {
             scale,
             epsilon: self.epsilon,
             least_sum,
+            selects_logits: self.selects_logits,
+            gates: self.gates.into(),
             ..ScoredRouter::softmax(renormalize)
         }))
     }

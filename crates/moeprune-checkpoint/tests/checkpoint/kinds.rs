@@ -2,7 +2,7 @@
 
 use moeprune_core::{
     Activation, AttentionSpec, ClampedSwiglu, GroupedAttention, MlpSpec, MoeSpec, QueryKeyNorm,
-    RotaryStyle, RouterSpec,
+    Reach, RotaryStyle, RouterSpec,
 };
 
 use crate::fixture::{Model, check_refused, parity};
@@ -101,10 +101,10 @@ fn dimensions_that_turn_in_pairs_or_halves() {
 
 #[test]
 fn windows() {
-    let windows = |model: &Model| [0, 1, 2].map(|layer| grouped(model, layer).sliding_window);
+    let windows = |model: &Model| [0, 1, 2].map(|layer| grouped(model, layer).reach);
     let sliding = "\"sliding_window\": 7, \"use_sliding_window\": true, \"was\": null";
     let qwen3 = Model::copy_of("qwen3_moe_mixed");
-    assert_eq!(windows(&qwen3), [None; 3]);
+    assert_eq!(windows(&qwen3), [Reach::Everything; 3]);
     let without = |text: String| {
         text.replace("\"use_sliding_window\": false", "\"was_not\": false").replacen(
             "\"sliding_window\": null",
@@ -113,27 +113,27 @@ fn windows() {
         )
     };
     qwen3.edit_text("config.json", without);
-    assert_eq!(windows(&qwen3), [Some(7); 3]);
+    assert_eq!(windows(&qwen3), [Reach::Window(7); 3]);
 
     let qwen2 = Model::copy_of("qwen2_moe_mixed");
-    assert_eq!(windows(&qwen2), [None; 3]);
+    assert_eq!(windows(&qwen2), [Reach::Everything; 3]);
     qwen2.edit_text("config.json", |text| {
         text.replace("\"use_sliding_window\": false", "\"use_sliding_window\": true")
             .replace("\"sliding_window\": 0", "\"sliding_window\": 5")
             .replacen("\"full_attention\"", "\"sliding_attention\"", 1)
     });
-    assert_eq!(windows(&qwen2), [Some(5), None, None]);
+    assert_eq!(windows(&qwen2), [Reach::Window(5), Reach::Everything, Reach::Everything]);
     qwen2.edit_text("config.json", |text| text.replace("\"layer_types\"", "\"no_types\""));
-    assert_eq!(windows(&qwen2), [Some(5), None, Some(5)]);
+    assert_eq!(windows(&qwen2), [Reach::Window(5), Reach::Everything, Reach::Window(5)]);
     qwen2.edit_text("config.json", |text| text.replace("layers\": 28", "layers\": 2"));
-    assert_eq!(windows(&qwen2), [Some(5), None, None]);
+    assert_eq!(windows(&qwen2), [Reach::Window(5), Reach::Everything, Reach::Everything]);
 
     let dots = edited("dots1", "\"sliding_window\": null", "\"sliding_window\": 9");
-    assert_eq!(windows(&dots), [None; 3]);
+    assert_eq!(windows(&dots), [Reach::Everything; 3]);
     dots.edit_text("config.json", |text| {
         text.replace("\"layer_types\"", "\"no_types\"").replace("layers\": 62", "layers\": 1")
     });
-    assert_eq!(windows(&dots), [None, Some(9), Some(9)]);
+    assert_eq!(windows(&dots), [Reach::Everything, Reach::Window(9), Reach::Window(9)]);
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn positions_beyond_those_that_are_known() {
             .replace("window\": 512", "window\": 5")
     });
     assert_eq!(phi.open().expect("opens").spec().max_positions, 100);
-    assert_eq!(grouped(&phi, 1).sliding_window, Some(5));
+    assert_eq!(grouped(&phi, 1).reach, Reach::Window(5));
 }
 
 #[test]

@@ -167,6 +167,18 @@ fn killed_runs_of_models_with_extra_layers() {
     assert!(scratch.path("model/mtp.safetensors").exists());
 }
 
+/// So are those with names of their own, whose experts may be stored otherwise than the decoder's.
+#[test]
+fn killed_runs_of_models_whose_extra_layers_have_a_prefix() {
+    for (model, mtp) in [("qwen3_next", "prune"), ("qwen3_5_moe", "prune"), ("qwen3_next", "drop")]
+    {
+        let scratch = Scratch::new(model);
+        let share = "--sparsity 0.25 --expert-sparsity 0.25";
+        scratch.ok(&format!("plan model {share} --mtp {mtp} -o experts.json"));
+        kill_and_resume(&scratch, "apply model OUT --plan experts.json", 6);
+    }
+}
+
 /// A run that is killed again and again makes progress all the same.
 #[test]
 fn a_run_that_never_lives_long_ends_at_last() {

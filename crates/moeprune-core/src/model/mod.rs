@@ -21,7 +21,8 @@ use serde::Serialize;
 pub use self::{
     attention::{
         AttentionBiases, AttentionSpec, DeltaProjections, GatedDeltaNet, GroupedAttention,
-        KimiDeltaAttention, LatentAttention, LightningIndexer, QueryKeyNorm, ShortConvolution,
+        KimiDeltaAttention, LatentAttention, LightningIndexer, QueryKeyNorm, QueryTemperature,
+        Reach, ShortConvolution,
     },
     experts::{MoeInput, MoeSpec, SharedSpec},
     extra::{ExtraLayers, ExtraPolicy},
@@ -32,11 +33,11 @@ pub use self::{
     part::{LinearShape, Part},
     rotary::{Llama3Scaling, LongRopeScaling, RotaryScaling, RotarySpec, RotaryStyle, YarnScaling},
     router::{
-        CorrectionBias, ExpertGroups, GroupScore, OpaqueRouter, RouterSpec, Score, ScoredRouter,
-        SparseMixer,
+        CorrectionBias, ExpertGroups, GateSide, GroupScore, OpaqueRouter, RouterSpec, Score,
+        ScoredRouter, SparseMixer,
     },
 };
-use crate::{LinearId, TensorId};
+use crate::{LayerTensor, LinearId, TensorId};
 
 /// A decoder-only transformer with mixture-of-experts layers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -198,6 +199,29 @@ impl ModelSpec {
     #[must_use]
     pub fn has_opaque_experts(&self) -> bool {
         self.layers.iter().filter_map(LayerSpec::moe).any(|moe| !moe.opaque.is_empty())
+    }
+
+    /// The tensors, each `[hidden]`, that a layer's router has its input multiplied by after it was
+    /// normalised; none if the layer has no experts.
+    #[must_use]
+    pub fn router_scales(&self, layer: usize) -> Vec<TensorId> {
+        match self.moe_of(layer) {
+            Some(_) => vec![TensorId::Layer(layer, LayerTensor::PostAttentionNorm)],
+            None => Vec::new(),
+        }
+    }
+
+    /// Longest sequence that can be run where layers hand on hidden states and nothing else: the model's
+    /// positions, or as many as an indexer selects if a layer takes over what another one selected.
+    /// Up to that length all keys are selected.
+    #[must_use]
+    pub fn longest_streamed(&self) -> usize {
+        let taken_over = self.layers.iter().filter_map(|layer| match &layer.attention {
+            AttentionSpec::Latent(latent) => latent.indexer.as_ref(),
+            _ => None,
+        });
+        let selected = taken_over.filter(|indexer| indexer.shared).map(|indexer| indexer.top_k);
+        selected.fold(self.max_positions, usize::min)
     }
 
     /// Every Linear of a layer in the order of [`LinearId`], the router among them; none if there

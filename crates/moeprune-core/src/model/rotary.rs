@@ -54,7 +54,7 @@ pub enum RotaryScaling {
 }
 
 /// Angles whose wavelength is above `original / low` positions are divided by `factor`, those below
-/// `original / high` stay, those between are blended.
+/// `original / high` stay, those between are blended. Where `low` is `high` there are none between.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct Llama3Scaling {
@@ -62,7 +62,7 @@ pub struct Llama3Scaling {
     pub factor: f64,
     /// Turns within the original length below which an angle is slow.
     pub low: f64,
-    /// Turns above which it is fast; above `low`.
+    /// Turns above which it is fast; at least `low`.
     pub high: f64,
     /// Positions of the first training.
     pub original: f64,
@@ -180,10 +180,10 @@ impl RotaryScaling {
 impl Llama3Scaling {
     fn scaled(&self, frequency: f64) -> f64 {
         let wavelength = std::f64::consts::TAU / frequency;
-        if wavelength < self.original / self.high {
-            frequency
-        } else if wavelength > self.original / self.low {
+        if wavelength > self.original / self.low {
             frequency / self.factor
+        } else if wavelength < self.original / self.high || self.low == self.high {
+            frequency
         } else {
             let fast = (self.original / wavelength - self.low) / (self.high - self.low);
             (1.0 - fast) * frequency / self.factor + fast * frequency
@@ -259,6 +259,8 @@ mod tests {
         let llama = Llama3Scaling { factor: 8.0, low: 1.0, high: 4.0, original: 1024.0 };
         check(RotaryScaling::Llama3(llama), [1.0, 0.1, 0.003_086_760_967_011_274, 0.000_125]);
         check(RotaryScaling::Yarn(yarn(40.0, 256.0)), [1.0, 0.05125, 0.00025, 0.000_025]);
+        let sharp = Llama3Scaling { high: 1.0, ..llama };
+        check(RotaryScaling::Llama3(sharp), [1.0, 0.1, 0.01, 0.000_125]);
         let exact = YarnScaling { truncate: false, ..yarn(4.0, 256.0) };
         check(RotaryScaling::Yarn(exact), [1.0, 0.055_398_636_634_604_78, 0.0025, 0.00025]);
         let steep = YarnScaling { beta_fast: 1.0, ..yarn(32.0, 4096.0) };

@@ -41,6 +41,35 @@ pub struct ScoredRouter {
     pub scale: f64,
     /// Whether the weight of each expert is multiplied by a stored number.
     pub expert_scale: bool,
+    /// Whether experts are selected by their logits, and not by their scores: what rounding makes equal
+    /// of large logits stays apart.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub selects_logits: bool,
+    /// What the weights multiply.
+    #[serde(skip_serializing_if = "GateSide::is_output")]
+    pub gates: GateSide,
+}
+
+/// What of an expert `f` its weight `w` multiplies, for a token `x`.
+///
+/// It decides what the expert's Linears read, and what the norm of an output is worth: an expert whose
+/// input is multiplied gives `f(w · x)`, and that counts in full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "a new kind must be answered for everywhere")]
+pub enum GateSide {
+    /// Its output: `w · f(x)`.
+    #[default]
+    Output,
+    /// Its input: `f(w · x)` (Llama 4).
+    Input,
+}
+
+impl GateSide {
+    /// Whether outputs are multiplied, as most routers do.
+    fn is_output(&self) -> bool {
+        *self == Self::Output
+    }
 }
 
 /// A bias of the scores of experts, for the selection only, as it is stored.
@@ -133,6 +162,15 @@ impl RouterSpec {
         }
     }
 
+    /// What of an expert its weight multiplies.
+    #[must_use]
+    pub fn gate_side(&self) -> GateSide {
+        match self {
+            Self::Scored(router) => router.gates,
+            Self::SparseMixer(_) | Self::Opaque(_) => GateSide::Output,
+        }
+    }
+
     /// Groups of experts, if tokens are routed by them.
     #[must_use]
     pub fn groups(&self) -> Option<ExpertGroups> {
@@ -187,6 +225,8 @@ impl ScoredRouter {
             least_sum: 0.0,
             scale: 1.0,
             expert_scale: false,
+            selects_logits: false,
+            gates: GateSide::Output,
         }
     }
 }

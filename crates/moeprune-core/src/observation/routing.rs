@@ -17,7 +17,8 @@ pub struct RoutingSums {
     pub coactivation: Vec<u64>,
     /// Sum of the gate weights each expert was given.
     pub gate_sums: Vec<f64>,
-    /// Sum of gate weight × L2 norm of the expert's output.
+    /// Sum of gate weight × L2 norm of the expert's output; of routers that weigh what experts read
+    /// ([`GateSide::Input`](crate::GateSide)) of the norm alone, in which the weight is already.
     pub gated_output_norms: Vec<f64>,
     /// Sum of the L2 norm of the expert's output, before the gate.
     pub output_norms: Vec<f64>,

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use moeprune_core::{
-    ExpertBudget, LayerPlan, LinearId, ModelSpec, MoeSpec, SurvivorReason, TensorSource,
+    ExpertBudget, GateSide, LayerPlan, LinearId, ModelSpec, MoeSpec, SurvivorReason, TensorSource,
 };
 use moeprune_model::{
     ActivationSink, Error as ModelError, Expert, ExpertTensors, Gating, LayerTrunk, TrunkOutput,
@@ -29,6 +29,7 @@ pub(crate) fn drop_least_missed(
 ) -> Result<Vec<LayerPlan>, Error> {
     let Job { model, execution, .. } = *job;
     let Some(budget) = expert_budget(model.spec(), request)? else { return Ok(Vec::new()) };
+    check_gates(model.spec())?;
     let keep = keep_of(budget)?;
     let (spec, source) = (model.spec(), &Finite(model));
     let blocks = &calibration.blocks;
@@ -70,6 +71,22 @@ pub(crate) fn drop_least_missed(
     Ok(plans)
 }
 
+/// Refuses routers of which what an expert makes of a token depends on its weight: here each output is
+/// computed once and weighed as each subset would.
+fn check_gates(spec: &ModelSpec) -> Result<(), Error> {
+    let weighs_inputs = |(layer, moe): (usize, &MoeSpec)| {
+        (moe.router.gate_side() == GateSide::Input).then_some(layer)
+    };
+    let moe_layers = spec.layers.iter().enumerate().filter_map(|(l, of)| Some((l, of.moe()?)));
+    match moe_layers.filter_map(weighs_inputs).next() {
+        None => Ok(()),
+        Some(layer) => Err(Error::Request(format!(
+            "trying all subsets is not implemented for routers that multiply what experts read, as in \
+             layer {layer}; choose experts by a criterion or by clusters"
+        ))),
+    }
+}
+
 /// A layer with all its experts in memory.
 struct WholeLayer {
     trunk: LayerTrunk,
@@ -101,9 +118,11 @@ impl WholeLayer {
         let mut input = RouterInput::default();
         let TrunkOutput { mut sum, routed } = self.trunk.forward(state, &mut input)?;
         let mut outputs = Vec::with_capacity(self.experts.len());
-        if let (Some(routed), Some(read)) = (&routed, &input.0) {
+        if let Some(routed) = &routed {
+            let all: Vec<u32> = (0..(batch * len) as u32).collect();
+            let read = routed.normed(&all)?;
             for expert in &self.experts {
-                let output = expert.forward(read, &mut moeprune_model::NoSink)?;
+                let output = expert.forward(&read, &mut moeprune_model::NoSink)?;
                 let (rows, gates) = routed.tokens(expert.index());
                 if !rows.is_empty() {
                     let index = Tensor::from_slice(rows, rows.len(), output.device())?;
@@ -169,7 +188,7 @@ fn subsets(n: usize, r: usize) -> Vec<Vec<usize>> {
     }
 }
 
-/// Keeps what the router reads, which is what experts read.
+/// Keeps what the router reads.
 #[derive(Default)]
 struct RouterInput(Option<Tensor>);
 

@@ -1,6 +1,7 @@
 //! From queries, keys and values to the output of attention, for every kind that has them.
 
 use candle_core::{Device, Tensor};
+use moeprune_core::QueryTemperature;
 
 use super::{device, heads::Heads, host};
 use crate::{
@@ -56,10 +57,28 @@ pub(super) fn turn(
     Ok(Tensor::cat(&rows, 0)?)
 }
 
+/// The same rows with queries multiplied as their positions say.
+pub(super) fn warmed(
+    heads: Heads<'_>,
+    qkv: &Tensor,
+    lens: &[usize],
+    caches: &[SequenceCache],
+    temperature: &QueryTemperature,
+) -> Result<Tensor, Error> {
+    let positions = |(cache, &len): (&SequenceCache, &usize)| cache.next()..cache.next() + len;
+    let positions = caches.iter().zip(lens).flat_map(positions);
+    let factors: Vec<f64> = positions.map(|position| temperature.at(position)).collect();
+    let factors = Tensor::from_vec(factors, (qkv.dim(0)?, 1), qkv.device())?;
+    let query = heads.query_width();
+    let queries = qkv.narrow(1, 0, query)?.broadcast_mul(&factors.to_dtype(qkv.dtype())?)?;
+    let rest = qkv.narrow(1, query, heads.row_width() - query)?;
+    Ok(Tensor::cat(&[&queries, &rest], 1)?)
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::DType;
-    use moeprune_core::{RotarySpec, RotaryStyle};
+    use moeprune_core::{Reach, RotarySpec, RotaryStyle};
 
     use super::*;
 
@@ -88,7 +107,7 @@ mod tests {
             for h in 0..heads.kv_heads * heads.group {
                 let kv = h / heads.group;
                 let query = head(t, h * heads.dim);
-                let seen = heads.first_visible(t)..t + 1;
+                let seen = heads.first_visible(first, t)..t + 1;
                 let score = |s: usize| {
                     let key = head(s, heads.query_width() + kv * heads.dim);
                     let dot: f64 = query.iter().zip(&key).map(|(q, k)| q * k).sum();
@@ -110,9 +129,9 @@ mod tests {
         out
     }
 
-    fn check(kv_heads: usize, group: usize, window: Option<usize>, tokens: usize, calls: &[usize]) {
+    fn check(kv_heads: usize, group: usize, reach: Reach, tokens: usize, calls: &[usize]) {
         let heads =
-            Heads { kv_heads, group, dim: 8, value_dim: 8, window, factor: 1.0, sinks: None };
+            Heads { kv_heads, group, dim: 8, value_dim: 8, reach, factor: 1.0, sinks: None };
         check_heads(heads, &RotarySpec::plain(100.0, 8), tokens, calls);
     }
 
@@ -147,20 +166,20 @@ mod tests {
 
     #[test]
     fn equals_the_definition() {
-        check(1, 1, None, 1, &[1]);
-        check(1, 1, None, 5, &[5]);
-        check(2, 3, None, 7, &[7]);
+        check(1, 1, Reach::Everything, 1, &[1]);
+        check(1, 1, Reach::Everything, 5, &[5]);
+        check(2, 3, Reach::Everything, 7, &[7]);
         // More than one block of queries.
-        check(2, 2, None, 150, &[150]);
+        check(2, 2, Reach::Everything, 150, &[150]);
         // On devices too, and the last one not full.
-        check(1, 2, None, 1100, &[1100]);
+        check(1, 2, Reach::Everything, 1100, &[1100]);
     }
 
     #[test]
     fn equals_the_definition_with_a_cache() {
-        check(2, 2, None, 6, &[1, 1, 1, 1, 1, 1]);
-        check(1, 4, None, 100, &[90, 1, 9]);
-        check(3, 1, None, 9, &[4, 5]);
+        check(2, 2, Reach::Everything, 6, &[1, 1, 1, 1, 1, 1]);
+        check(1, 4, Reach::Everything, 100, &[90, 1, 9]);
+        check(3, 1, Reach::Everything, 9, &[4, 5]);
     }
 
     #[test]
@@ -173,7 +192,7 @@ mod tests {
                 group: 1,
                 dim: 8,
                 value_dim,
-                window: None,
+                reach: Reach::Everything,
                 factor,
                 sinks: None,
             };
@@ -185,10 +204,9 @@ mod tests {
     #[test]
     fn equals_the_definition_with_sinks() {
         let sinks = [0.5, -2.0, 3.0, 40.0];
-        for window in [None, Some(3)] {
+        for reach in [Reach::Everything, Reach::Window(3), Reach::Chunk(4)] {
             let (sinks, factor) = (Some(&sinks[..]), 0.7);
-            let heads =
-                Heads { kv_heads: 2, group: 2, dim: 8, value_dim: 8, window, factor, sinks };
+            let heads = Heads { kv_heads: 2, group: 2, dim: 8, value_dim: 8, reach, factor, sinks };
             check_heads(heads, &RotarySpec::plain(100.0, 8), 9, &[9]);
             check_heads(heads, &RotarySpec::plain(100.0, 8), 80, &[70, 1, 9]);
         }
@@ -201,7 +219,7 @@ mod tests {
             group: 2,
             dim: 8,
             value_dim: 8,
-            window: None,
+            reach: Reach::Everything,
             factor: 1.0,
             sinks: None,
         };
@@ -222,10 +240,30 @@ mod tests {
 
     #[test]
     fn equals_the_definition_with_a_window() {
-        check(2, 2, Some(1), 5, &[5]);
-        check(2, 2, Some(3), 150, &[150]);
-        check(1, 2, Some(70), 150, &[100, 1, 49]);
-        check(2, 1, Some(300), 1100, &[700, 400]);
-        check(1, 2, Some(1000), 20, &[20]);
+        check(2, 2, Reach::Window(1), 5, &[5]);
+        check(2, 2, Reach::Window(3), 150, &[150]);
+        check(1, 2, Reach::Window(70), 150, &[100, 1, 49]);
+        check(2, 1, Reach::Window(300), 1100, &[700, 400]);
+        check(1, 2, Reach::Window(1000), 20, &[20]);
+    }
+
+    /// Chunks are of positions: the first token stands at position 3.
+    #[test]
+    fn equals_the_definition_with_chunks() {
+        check(2, 2, Reach::Chunk(1), 5, &[5]);
+        check(2, 2, Reach::Chunk(4), 11, &[11]);
+        check(1, 2, Reach::Chunk(4), 11, &[2, 1, 1, 5, 1, 1]);
+        check(2, 1, Reach::Chunk(100), 1100, &[700, 1, 399]);
+        let heads = Heads {
+            kv_heads: 1,
+            group: 1,
+            dim: 2,
+            value_dim: 2,
+            reach: Reach::Chunk(4),
+            factor: 1.0,
+            sinks: None,
+        };
+        let seen: Vec<_> = (0..7).map(|query| heads.first_visible(3, query)).collect();
+        assert_eq!(seen, [0, 1, 1, 1, 1, 5, 5]);
     }
 }

@@ -7,7 +7,7 @@ use candle_nn::{
     ops::softmax_last_dim,
     rotary_emb::{rope, rope_i},
 };
-use moeprune_core::RotaryStyle;
+use moeprune_core::{Reach, RotaryStyle};
 
 use super::heads::Heads;
 use crate::{
@@ -69,7 +69,7 @@ fn attend_one(
     let mut mixed = Vec::with_capacity(len.div_ceil(DEVICE_QUERIES));
     for first in (0..len).step_by(DEVICE_QUERIES) {
         let count = DEVICE_QUERIES.min(len - first);
-        let seen = heads.first_visible(before + first)..before + first + count;
+        let seen = heads.first_visible(cache.first, before + first)..before + first + count;
         let rows = heads.group * count;
         let query = query.narrow(2, first, count)?.reshape((heads.kv_heads, rows, heads.dim))?;
         let keys = key.narrow(1, seen.start, seen.len())?;
@@ -78,6 +78,7 @@ fn attend_one(
             count,
             first: before + first,
             seen: seen.clone(),
+            origin: cache.first,
             selected: cache.selected.as_deref(),
         };
         let weights = shares(heads, scores, &queries)?;
@@ -118,7 +119,9 @@ struct Queries<'a> {
     first: usize,
     /// The keys that are scored.
     seen: Range<usize>,
-    /// Which of them each query sees; `None`: all that the heads' shape allows.
+    /// Position of key 0.
+    origin: usize,
+    /// Which of the keys each query sees; `None`: all that the heads' shape allows.
     selected: Option<&'a SelectedKeys>,
 }
 
@@ -128,13 +131,20 @@ fn shares(heads: Heads<'_>, scores: Tensor, queries: &Queries<'_>) -> Result<Ten
     let (scale, dtype) = (heads.factor / (heads.dim as f64).sqrt(), scores.dtype());
     #[cfg(feature = "cuda")]
     if scores.device().is_cuda() && heads.sinks.is_none() && queries.selected.is_none() {
-        let place = queries.first - queries.seen.start;
-        crate::cuda::masked_softmax(&scores, count, place, heads.window, scale)?;
-        return Ok(scores);
+        let window = match heads.reach {
+            Reach::Everything => Some(None),
+            Reach::Window(window) => Some(Some(window)),
+            Reach::Chunk(_) => None,
+        };
+        if let Some(window) = window {
+            let place = queries.first - queries.seen.start;
+            crate::cuda::masked_softmax(&scores, count, place, window, scale)?;
+            return Ok(scores);
+        }
     }
     let keys = scores.dim(2)?;
     let mut scores = (scores.to_dtype(wide(dtype))? * scale)?;
-    if count > 1 || heads.window.is_some() || queries.selected.is_some() {
+    if count > 1 || heads.reach != Reach::Everything || queries.selected.is_some() {
         let mask = hidden_keys(heads, queries, scores.device())?;
         scores = scores
             .reshape((heads.kv_heads, heads.group, count, keys))?
@@ -154,12 +164,13 @@ fn shares(heads: Heads<'_>, scores: Tensor, queries: &Queries<'_>) -> Result<Ten
 
 /// `[count, keys]`: 0 where a query sees a key, minus infinity where not.
 fn hidden_keys(heads: Heads<'_>, queries: &Queries<'_>, device: &Device) -> Result<Tensor, Error> {
-    let Queries { count, first, ref seen, selected } = *queries;
+    let Queries { count, first, ref seen, origin, selected } = *queries;
     let keys = seen.len();
     let mut mask = vec![f32::NEG_INFINITY; count * keys];
     for (t, row) in mask.chunks_exact_mut(keys).enumerate() {
         let query = first + t;
-        row[heads.first_visible(query) - seen.start..=query - seen.start].fill(0.0);
+        let visible = heads.first_visible(origin, query) - seen.start;
+        row[visible..=query - seen.start].fill(0.0);
         if let Some(selected) = selected {
             selected.hide(query, seen.clone(), row, f32::NEG_INFINITY);
         }

@@ -3,7 +3,8 @@
 use candle_core::Tensor;
 use candle_nn::ops::sigmoid;
 use moeprune_core::{
-    AttentionProjection, GroupedAttention, LayerTensor, LinearId, ModelSpec, QueryKeyNorm, TensorId,
+    AttentionProjection, GroupedAttention, LayerTensor, LinearId, ModelSpec, QueryKeyNorm,
+    QueryTemperature, Reach, TensorId,
 };
 
 use super::{causal, heads::Heads};
@@ -29,6 +30,7 @@ pub(crate) struct Grouped {
     norms: Option<(RmsNorm, RmsNorm)>,
     /// Whether queries and keys turn before their norms.
     turns_first: bool,
+    temperature: Option<QueryTemperature>,
     clip: Option<f64>,
     /// Whether a gate of its output follows each head of the queries.
     output_gate: bool,
@@ -52,14 +54,20 @@ impl Grouped {
         let norms = match shape.norm {
             None => None,
             Some(norm_of) => {
-                let (of_queries, of_keys) = match norm_of {
-                    QueryKeyNorm::PerHead | QueryKeyNorm::PerHeadAfterRotary => {
-                        (heads.dim, heads.dim)
-                    }
-                    QueryKeyNorm::FullWidth => (query, kv),
+                let both = |of_queries: usize, of_keys: usize| {
+                    let of_queries = norm(GroupedAttention::QUERY_NORM, of_queries)?;
+                    Ok::<_, Error>((of_queries, norm(GroupedAttention::KEY_NORM, of_keys)?))
                 };
-                let of_queries = norm(GroupedAttention::QUERY_NORM, of_queries)?;
-                Some((of_queries, norm(GroupedAttention::KEY_NORM, of_keys)?))
+                Some(match norm_of {
+                    QueryKeyNorm::PerHead | QueryKeyNorm::PerHeadAfterRotary => {
+                        both(heads.dim, heads.dim)?
+                    }
+                    QueryKeyNorm::FullWidth => both(query, kv)?,
+                    QueryKeyNorm::UnweightedAfterRotary => {
+                        let plain = || RmsNorm::unweighted(weights, heads.dim, spec.norm_eps);
+                        (plain()?, plain()?)
+                    }
+                })
             }
         };
         let output = [(id(Output), spec.hidden)];
@@ -79,7 +87,11 @@ impl Grouped {
             sinks,
             rotary: Rotary::new(shape.rotary.as_ref()),
             norms,
-            turns_first: shape.norm == Some(QueryKeyNorm::PerHeadAfterRotary),
+            turns_first: matches!(
+                shape.norm,
+                Some(QueryKeyNorm::PerHeadAfterRotary | QueryKeyNorm::UnweightedAfterRotary)
+            ),
+            temperature: shape.temperature,
             clip: shape.clip,
             output_gate: shape.output_gate,
         })
@@ -110,13 +122,17 @@ impl Grouped {
         sink.linear_input(LinearId::Attention(AttentionProjection::Query), x)?;
         let heads = Heads { sinks: self.sinks.as_deref(), ..self.heads };
         let (qkv, gates) = self.without_gates(self.query_key_value.forward(x)?)?;
-        let mut mixed = if self.turns_first {
-            let turned = causal::turn(heads, &qkv, lens, caches, &self.rotary)?;
-            let still = Rotary::new(None);
-            causal::attend(heads, &self.normed(turned)?, lens, caches, &still)?
+        let still = Rotary::new(None);
+        let (qkv, rotary) = if self.turns_first {
+            (self.normed(causal::turn(heads, &qkv, lens, caches, &self.rotary)?)?, &still)
         } else {
-            causal::attend(heads, &self.normed(qkv)?, lens, caches, &self.rotary)?
+            (self.normed(qkv)?, &self.rotary)
         };
+        let qkv = match &self.temperature {
+            None => qkv,
+            Some(temperature) => causal::warmed(heads, &qkv, lens, caches, temperature)?,
+        };
+        let mut mixed = causal::attend(heads, &qkv, lens, caches, rotary)?;
         if let Some(gates) = gates {
             mixed = (mixed * gates)?;
         }
@@ -174,10 +190,10 @@ fn heads(shape: &GroupedAttention) -> Result<Heads<'static>, Error> {
     if turning > dim {
         return Err(Error::Spec(format!("{turning} dimensions turn in heads of width {dim}")));
     }
-    if shape.sliding_window == Some(0) {
-        return Err(Error::Spec("a sliding window of 0 sees nothing".into()));
+    if matches!(shape.reach, Reach::Window(0) | Reach::Chunk(0)) {
+        return Err(Error::Spec("a sliding window or a chunk of 0 sees nothing".into()));
     }
-    let (group, window) = (heads / kv_heads, shape.sliding_window);
+    let (group, reach) = (heads / kv_heads, shape.reach);
     let factor = shape.scale.map_or(1.0, |scale| scale * (dim as f64).sqrt());
-    Ok(Heads { kv_heads, group, dim, value_dim: dim, window, factor, sinks: None })
+    Ok(Heads { kv_heads, group, dim, value_dim: dim, reach, factor, sinks: None })
 }

@@ -1,5 +1,7 @@
 //! The shape of attention once there are queries, keys and values.
 
+use moeprune_core::Reach;
+
 /// The shape of attention: `softmax(q · kᵀ · factor / sqrt(dim)) · v` for each query head, causal.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Heads<'a> {
@@ -10,8 +12,8 @@ pub(super) struct Heads<'a> {
     pub(super) dim: usize,
     /// Width of a head of values.
     pub(super) value_dim: usize,
-    /// A query sees this many positions, its own the last of them.
-    pub(super) window: Option<usize>,
+    /// How far back a query looks.
+    pub(super) reach: Reach,
     /// What scores are multiplied by, beside `1 / sqrt(dim)`.
     pub(super) factor: f64,
     /// One more score of each query head's softmax, whose share no value gets.
@@ -41,8 +43,12 @@ impl Heads<'_> {
         self.kv_heads * self.group * self.value_dim
     }
 
-    /// First key that the query at key index `query` sees.
-    pub(super) fn first_visible(self, query: usize) -> usize {
-        self.window.map_or(0, |window| (query + 1).saturating_sub(window))
+    /// First key that the query at key index `query` sees, if key 0 stands at position `origin`.
+    pub(super) fn first_visible(self, origin: usize, query: usize) -> usize {
+        match self.reach {
+            Reach::Everything => 0,
+            Reach::Window(window) => (query + 1).saturating_sub(window),
+            Reach::Chunk(chunk) => query.saturating_sub((origin + query) % chunk),
+        }
     }
 }

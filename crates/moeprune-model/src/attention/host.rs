@@ -108,7 +108,7 @@ fn block(
             table.rotate(cache.first + task.seen + t, head, turned);
         }
     }
-    let keys = heads.first_visible(task.seen)..task.seen + queries;
+    let keys = heads.first_visible(cache.first, task.seen)..task.seen + queries;
     let all = keys.len();
     let visible_keys = Rows { values: &store.keys[keys.start..], stride: store.capacity };
     let rows = queries * group;
@@ -117,7 +117,8 @@ fn block(
     let mut totals = Vec::with_capacity(rows);
     for (r, row) in scores.chunks_exact_mut(all).enumerate() {
         let at = task.seen + r / group;
-        let (first, end) = (heads.first_visible(at) - keys.start, at + 1 - keys.start);
+        let first = heads.first_visible(cache.first, at) - keys.start;
+        let end = at + 1 - keys.start;
         row[..first].fill(0.0);
         row[end..].fill(0.0);
         let sink = heads.sinks.map(|sinks| sinks[task.kv_head * group + r % group]);

@@ -1,7 +1,7 @@
 //! Multi-head latent attention.
 
 use candle_core::Tensor;
-use moeprune_core::{LatentAttention, LayerTensor, LinearId, TensorId};
+use moeprune_core::{LatentAttention, LayerTensor, LinearId, Reach, TensorId};
 
 use super::{
     causal,
@@ -172,7 +172,7 @@ fn heads(shape: &LatentAttention) -> Result<Heads<'static>, Error> {
         group: 1,
         dim: shape.head_dim(),
         value_dim: shape.value_dim,
-        window: None,
+        reach: Reach::Everything,
         factor: shape.score_factor(),
         sinks: None,
     })

@@ -98,6 +98,11 @@ impl ExpertTokens {
         }
     }
 
+    /// The largest number of tokens that an expert has.
+    pub(crate) fn most(&self) -> usize {
+        self.starts.windows(2).map(|range| range[1] - range[0]).max().unwrap_or(0)
+    }
+
     /// Experts with at least one token, ascending: index, tokens, gates.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &[u32], &[f32])> {
         self.starts.windows(2).enumerate().filter(|(_, range)| range[0] < range[1]).map(

@@ -120,8 +120,9 @@ impl<R: Real> Rule<R> {
         (indices, weights): (&mut [u32], &mut [R]),
     ) {
         add(scores, self.bias.as_deref());
+        let logits = if router.selects_logits { Some(scores.to_vec()) } else { None };
         score(scores, router.score);
-        let mut candidates = scores.to_vec();
+        let mut candidates = logits.unwrap_or_else(|| scores.to_vec());
         add(&mut candidates, self.correction.as_deref());
         leave_out(&mut candidates, gone);
         if let Some(groups) = router.groups {
@@ -238,6 +239,8 @@ fn sort<R: Real>(indices: &mut [u32], weights: &mut [R]) {
 
 #[cfg(test)]
 mod tests {
+    use moeprune_core::GateSide;
+
     use super::*;
 
     const SIGMOID: ScoredRouter = ScoredRouter {
@@ -250,6 +253,8 @@ mod tests {
         least_sum: 0.0,
         scale: 1.0,
         expert_scale: false,
+        selects_logits: false,
+        gates: GateSide::Output,
     };
 
     /// Logits of these probabilities under the logistic function.
@@ -295,6 +300,14 @@ mod tests {
         check(&own, logits(&SCORES), &[(0, 5.0), (4, 0.6)]);
         let softmax = ScoredRouter { scale: 3.0, ..ScoredRouter::softmax(false) };
         check(&Rule::<f32>::new(2, 1, softmax), vec![0.0, 2.0_f32.ln()], &[(1, 2.0)]);
+    }
+
+    #[test]
+    fn logits_choose_where_scores_are_equal() {
+        let late = ScoredRouter { selects_logits: true, ..SIGMOID };
+        check(&rule(1, SIGMOID), vec![30.0, 0.0, 40.0, 0.0, 50.0, 0.0], &[(0, 1.0)]);
+        check(&rule(1, late), vec![30.0, 0.0, 40.0, 0.0, 50.0, 0.0], &[(4, 1.0)]);
+        check(&rule(2, late), logits(&SCORES), &[(4, 0.6), (0, 0.5)]);
     }
 
     #[test]

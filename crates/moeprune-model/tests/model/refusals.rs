@@ -84,7 +84,7 @@ fn specifications_that_make_no_sense() {
         &|spec| attention(spec).rotary = Some(RotarySpec::plain(1e4, 5)),
         "the width that turns even",
     );
-    check(&|spec| attention(spec).sliding_window = Some(0), "sliding window");
+    check(&|spec| attention(spec).reach = moeprune_core::Reach::Window(0), "sliding window");
     check(&|spec| spec.layers.clear(), "no layer 0 in a model of 0");
     let moe = |spec: &mut ModelSpec, experts, top_k| {
         if let FeedForward::Moe(moe) = &mut spec.layers[0].feed_forward {

@@ -11,14 +11,14 @@ use crate::{
     config::{Config, shown},
     family::{
         Slots,
-        key::{Layers, Strings},
+        key::{Layers, Strings, Switches},
     },
 };
 
 /// Attention of several kinds, one of them in each layer.
 ///
-/// What chooses is a list of words in the config, one per layer (`types`), or lists of layers (`layers`);
-/// without either, an interval (`every`).
+/// What chooses is a list of words in the config, one per layer (`types`), lists of layers (`layers`), or
+/// a list of 0 and 1 (`switches`); without any of them, an interval (`every`).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ByLayerForm {
@@ -26,6 +26,7 @@ pub(crate) struct ByLayerForm {
     types: Option<Key<Strings>>,
     /// Lists of layers, each under the word for their kind.
     layers: Option<ListsForm>,
+    switches: Option<SwitchesForm>,
     every: Option<EveryForm>,
     /// What a word stands for.
     kinds: BTreeMap<String, AttentionForm>,
@@ -39,6 +40,15 @@ struct ListsForm {
     #[serde(default)]
     first: usize,
     of: BTreeMap<String, Key<Layers>>,
+}
+
+/// A list with 1 for layers of one kind and 0 for those of the other; an empty one says nothing.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SwitchesForm {
+    list: Key<Switches>,
+    set: String,
+    unset: String,
 }
 
 /// Layer `l` is of one kind if `(l + 1) % interval == 0`, else of the other.
@@ -70,12 +80,16 @@ impl ByLayerForm {
 
     pub(super) fn check(&self) -> Result<(), Error> {
         let bad = |reason: String| Err(Error::Descriptor { reason });
-        if self.types.is_none() && self.layers.is_none() && self.every.is_none() {
-            return bad("`attention` by layer needs `types`, `layers` or `every`".to_owned());
+        let lists = [self.types.is_some(), self.layers.is_some(), self.switches.is_some()];
+        if !lists.contains(&true) && self.every.is_none() {
+            return bad(
+                "`attention` by layer needs `types`, `layers`, `switches` or `every`".to_owned()
+            );
         }
         let of_lists = self.layers.iter().flat_map(|lists| lists.of.keys());
         let of_interval = self.every.iter().flat_map(|every| [&every.kind, &every.others]);
-        for word in of_lists.chain(of_interval) {
+        let of_switches = self.switches.iter().flat_map(|form| [&form.set, &form.unset]);
+        for word in of_lists.chain(of_switches).chain(of_interval) {
             if !self.kinds.contains_key(word) {
                 return bad(format!("there is no `attention.kinds.{word}`"));
             }
@@ -115,30 +129,54 @@ impl ByLayerForm {
         specs.map(|(layer, spec)| spec.ok_or_else(|| missing(layer))).collect()
     }
 
+    /// The kind that a word stands for.
+    pub(super) fn kind(&self, word: &str) -> Option<&AttentionForm> {
+        self.kinds.get(word)
+    }
+
+    /// The attention of a layer behind the decoder's: as of the decoder's first layer of the same kind.
+    pub(super) fn read_extra(
+        &self,
+        word: &str,
+        model: Model<'_>,
+        layer: usize,
+    ) -> Result<AttentionSpec, Error> {
+        let missing =
+            || model.config.refuse(format!("`attention.kinds.{word}` is in no layer's attention"));
+        let kind = self.kind(word).ok_or_else(missing)?;
+        let words = self.words(model.config, model.layers)?;
+        let chosen: Vec<bool> = words.iter().map(|other| other == word).collect();
+        let first = chosen.iter().position(|chosen| *chosen).unwrap_or_default();
+        match kind.read(Model { chosen: Some(&chosen), ..model })?.into_iter().nth(first) {
+            None | Some(AttentionSpec::Opaque(_)) => kind.read_extra(None, model, &[], layer),
+            Some(known) => Ok(known),
+        }
+    }
+
     /// The word for the kind of each layer.
     fn words(&self, config: &Config, layers: usize) -> Result<Vec<String>, Error> {
-        let by_type = match &self.types {
-            Some(key) => by_type(key, config, layers)?,
-            None => None,
-        };
-        let by_list = match &self.layers {
-            Some(lists) => lists.words(config, layers)?,
-            None => None,
-        };
-        match (by_type, by_list) {
-            (Some(by_type), Some(by_list)) if by_type != by_list => {
-                let (types, lists) = (self.types.as_ref().map(Key::shown), self.layers.as_ref());
-                let (types, lists) =
-                    (types.unwrap_or_default(), lists.map(ListsForm::shown).unwrap_or_default());
-                let reason = format!("`{types}` and `{lists}` name different layers");
-                return Err(config.refuse(reason));
-            }
-            (Some(words), _) | (None, Some(words)) => return Ok(words),
-            (None, None) => {}
+        let mut said: Vec<(String, Vec<String>)> = Vec::new();
+        if let Some(key) = &self.types {
+            said.extend(by_type(key, config, layers)?.map(|words| (key.shown(), words)));
+        }
+        if let Some(lists) = &self.layers {
+            said.extend(lists.words(config, layers)?.map(|words| (lists.shown(), words)));
+        }
+        if let Some(form) = &self.switches {
+            said.extend(form.words(config, layers)?.map(|words| (form.list.shown(), words)));
+        }
+        if let Some((first, words)) = said.first() {
+            let Some((other, _)) = said.iter().find(|(_, others)| others != words) else {
+                return Ok(words.clone());
+            };
+            let reason = format!("`{first}` and `{other}` name different layers");
+            return Err(config.refuse(reason));
         }
         let Some(every) = &self.every else {
             let keys = self.types.iter().map(Key::shown);
-            let keys: Vec<_> = keys.chain(self.layers.iter().map(ListsForm::shown)).collect();
+            let keys = keys.chain(self.layers.iter().map(ListsForm::shown));
+            let keys = keys.chain(self.switches.iter().map(|form| form.list.shown()));
+            let keys: Vec<_> = keys.collect();
             let keys = keys.join("` or `");
             return Err(config.refuse(format!("lacks `{keys}`")));
         };
@@ -163,6 +201,24 @@ fn by_type(
         return Err(config.refuse(reason));
     }
     Ok(Some(words))
+}
+
+impl SwitchesForm {
+    /// The word for the kind of each layer; `None` if the config has no such list.
+    fn words(&self, config: &Config, layers: usize) -> Result<Option<Vec<String>>, Error> {
+        let Some(Switches(list)) = self.list.optional(config)? else { return Ok(None) };
+        if list.is_empty() {
+            return Ok(None);
+        }
+        if list.len() != layers {
+            let (key, got) = (self.list.shown(), list.len());
+            let reason =
+                format!("`{key}` has length {got}, expected {layers}, one entry per layer");
+            return Err(config.refuse(reason));
+        }
+        let word = |is_set: bool| if is_set { self.set.clone() } else { self.unset.clone() };
+        Ok(Some(list.into_iter().map(word).collect()))
+    }
 }
 
 impl ListsForm {

@@ -2,11 +2,16 @@
 
 use moeprune_core::{
     AttentionBiases, AttentionProjection, GroupedAttention, LayerTensor, LinearId, QueryKeyNorm,
+    QueryTemperature, Reach,
 };
 use serde::Deserialize;
 
 use super::{Conditional, Key, Model, window::WindowForm};
-use crate::{Error, family::rotary::RotaryForm};
+use crate::{
+    Error,
+    config::Config,
+    family::{key::Switch, rotary::RotaryForm},
+};
 
 /// Grouped-query attention.
 #[derive(Debug, Clone, Deserialize)]
@@ -20,8 +25,13 @@ pub(crate) struct GroupedForm {
     /// Absent from the config: hidden / heads.
     #[serde(default = "head_dim")]
     head_dim: Key<usize>,
-    rotary: RotaryForm,
+    /// How queries and keys turn; absent: not at all.
+    rotary: Option<RotaryForm>,
     window: Option<WindowForm>,
+    /// Positions of a chunk, within which a query looks; absent: it looks beyond.
+    chunk: Option<Key<usize>>,
+    /// How queries grow with the position; absent: not at all.
+    temperature: Option<TemperatureForm>,
     /// Whether the biases that are named are there; absent: they are.
     biases: Option<Key<bool>>,
     /// What the norms of queries and keys are taken over, if they are named.
@@ -37,12 +47,24 @@ pub(crate) struct GroupedForm {
     tensors: Names,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum NormForm {
     PerHead,
     PerHeadAfterRotary,
+    /// Has no tensors.
+    UnweightedAfterRotary,
     FullWidth,
+}
+
+/// Queries are multiplied by `1 + scale · ln(1 + floor((position + 1) / floor))`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TemperatureForm {
+    /// Whether they are.
+    when: Key<Switch>,
+    scale: Key<f64>,
+    floor: Key<f64>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -124,8 +146,12 @@ impl GroupedForm {
                 "`attention.tensors` must name a bias for query, key and value or for none",
             );
         }
+        if self.window.is_some() && self.chunk.is_some() {
+            return bad("`attention` has a window or chunks, not both");
+        }
         match (given(&self.tensors.norms()), self.norm) {
-            (0, None) | (2, Some(_)) => Ok(()),
+            (0, None | Some(NormForm::UnweightedAfterRotary)) => Ok(()),
+            (2, Some(norm)) if norm != NormForm::UnweightedAfterRotary => Ok(()),
             _ => bad(
                 "`attention.norm` is needed where query_norm and key_norm are named, and both are",
             ),
@@ -151,37 +177,51 @@ impl GroupedForm {
             query_key_value: of_tensors(&self.biases, &self.tensors.input_biases())?,
             output: of_tensors(&self.biases, &self.tensors.output_bias())?,
         };
-        let is_normed = of_tensors(&self.normed, &self.tensors.norms())?;
+        let is_normed = match (self.norm, &self.normed) {
+            (Some(NormForm::UnweightedAfterRotary), Some(key)) => key.needed(config)?,
+            (Some(NormForm::UnweightedAfterRotary), None) => true,
+            _ => of_tensors(&self.normed, &self.tensors.norms())?,
+        };
         let norm = self.norm.filter(|_| is_normed).map(|norm| match norm {
             NormForm::PerHead => QueryKeyNorm::PerHead,
             NormForm::PerHeadAfterRotary => QueryKeyNorm::PerHeadAfterRotary,
+            NormForm::UnweightedAfterRotary => QueryKeyNorm::UnweightedAfterRotary,
             NormForm::FullWidth => QueryKeyNorm::FullWidth,
         });
-        let rotary = Some(self.rotary.read(config, head_dim, model.max_positions)?);
+        let rotary = match &self.rotary {
+            Some(rotary) => Some(rotary.read(config, head_dim, model.max_positions)?),
+            None => None,
+        };
+        let temperature = match &self.temperature {
+            Some(temperature) => temperature.read(config)?,
+            None => None,
+        };
         let number = |key: &Option<Key<f64>>| match key {
             Some(key) => key.optional(config),
             None => Ok(None),
         };
         let (clip, scale) = (number(&self.clip)?, number(&self.scale)?);
         let output_gate = self.output_gate.as_ref().map_or(Ok(false), |key| key.needed(config))?;
-        let windows = match &self.window {
-            Some(window) => window.read(model)?,
-            None => vec![None; model.layers],
+        let reaches = match (&self.window, &self.chunk) {
+            (Some(window), _) => window.read(model)?,
+            (None, Some(chunk)) => vec![Reach::Chunk(chunk.needed(config)?); model.layers],
+            (None, None) => vec![Reach::Everything; model.layers],
         };
-        let of_layer = |sliding_window| GroupedAttention {
+        let of_layer = |reach| GroupedAttention {
             heads,
             kv_heads,
             head_dim,
             scale,
             rotary: rotary.clone(),
-            sliding_window,
+            reach,
+            temperature,
             biases,
             norm,
             clip,
             sinks: self.tensors.sinks.is_some(),
             output_gate,
         };
-        Ok(windows.into_iter().map(of_layer).collect())
+        Ok(reaches.into_iter().map(of_layer).collect())
     }
 
     fn read_head_dim(&self, model: Model<'_>, heads: usize) -> Result<usize, Error> {
@@ -195,5 +235,15 @@ impl GroupedForm {
                 self.head_dim.shown()
             ))),
         }
+    }
+}
+
+impl TemperatureForm {
+    fn read(&self, config: &Config) -> Result<Option<QueryTemperature>, Error> {
+        if !self.when.needed(config)?.0 {
+            return Ok(None);
+        }
+        let (scale, floor) = (self.scale.needed(config)?, self.floor.needed(config)?);
+        Ok(Some(QueryTemperature { scale, floor }))
     }
 }

@@ -1,6 +1,8 @@
 //! `[attention.indexer]`
 
-use moeprune_core::{LayerTensor, LightningIndexer, RotarySpec, RotaryStyle};
+use moeprune_core::{
+    LatentAttention, LayerTensor, LightningIndexer, RotarySpec, RotaryStyle, TensorId,
+};
 use serde::Deserialize;
 
 use super::{Key, Model};
@@ -8,6 +10,7 @@ use crate::{
     Error,
     config::{Config, shown},
     family::key::{Count, Strings},
+    named_tensors::NamedTensors,
 };
 
 /// What selects the keys that a query of latent attention sees.
@@ -109,6 +112,19 @@ impl IndexerForm {
             .map(|shared| LightningIndexer { shared, ..indexer.clone() })
             .collect())
     }
+}
+
+/// The attention of a layer behind the decoder's: the config's list is not of such layers, so it has an
+/// indexer if one is stored.
+pub(super) fn of_extra(
+    latent: &LatentAttention,
+    named: &NamedTensors,
+    layer: usize,
+) -> LatentAttention {
+    let key = TensorId::Layer(layer, LightningIndexer::KEY);
+    let shared = !named.shapes.contains_key(&key);
+    let indexer = latent.indexer.clone().map(|indexer| LightningIndexer { shared, ..indexer });
+    LatentAttention { indexer, ..latent.clone() }
 }
 
 impl SharedForm {

@@ -1,5 +1,6 @@
 //! `[attention.window]`
 
+use moeprune_core::Reach;
 use serde::Deserialize;
 
 use super::{Key, Model};
@@ -25,8 +26,8 @@ pub(super) struct WindowForm {
 }
 
 impl WindowForm {
-    /// The window of each decoder layer.
-    pub(super) fn read(&self, model: Model<'_>) -> Result<Vec<Option<usize>>, Error> {
+    /// How far back each decoder layer looks.
+    pub(super) fn read(&self, model: Model<'_>) -> Result<Vec<Reach>, Error> {
         let Model { config, layers, .. } = model;
         let counts = self.when.as_ref().map_or(Ok(true), |key| key.needed(config))?;
         let types = match &self.types {
@@ -69,8 +70,9 @@ impl WindowForm {
             Some(0) if slides.contains(&true) => {
                 return Err(config.refuse(format!("`{}` is 0 and sees nothing", self.size.shown())));
             }
-            window => window,
+            window => window.map_or(Reach::Everything, Reach::Window),
         };
-        Ok(slides.into_iter().map(|slides| window.filter(|_| slides)).collect())
+        let reach = |slides: bool| if slides { window } else { Reach::Everything };
+        Ok(slides.into_iter().map(reach).collect())
     }
 }

@@ -22,8 +22,11 @@ pub struct GroupedAttention {
     pub scale: Option<f64>,
     /// How queries and keys turn with the position; `None`: not at all.
     pub rotary: Option<RotarySpec>,
-    /// Attention looks at most this many positions back, when set.
-    pub sliding_window: Option<usize>,
+    /// How far back a query looks.
+    pub reach: Reach,
+    /// How queries grow with the position; `None`: not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<QueryTemperature>,
     /// Which projections have a bias.
     pub biases: AttentionBiases,
     /// RMS norms of queries and keys.
@@ -36,6 +39,39 @@ pub struct GroupedAttention {
     /// Whether the query matrix also makes a gate of each head, as wide as the head and after it: the
     /// heads' outputs are multiplied by its logistic function.
     pub output_gate: bool,
+}
+
+/// How far back a query looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "a new kind must be answered for everywhere")]
+pub enum Reach {
+    /// To the first position.
+    #[default]
+    Everything,
+    /// Over this many positions, its own the last of them.
+    Window(usize),
+    /// To the first position of its chunk, if positions are cut into chunks of this many (Llama 4).
+    Chunk(usize),
+}
+
+/// Queries are multiplied by `1 + scale · ln(1 + floor((position + 1) / floor))` (Nakanishi 2025, arXiv
+/// 2501.19399; Llama 4 in layers without rotary positions).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct QueryTemperature {
+    /// What the logarithm is multiplied by.
+    pub scale: f64,
+    /// Positions up to which queries stay as they are.
+    pub floor: f64,
+}
+
+impl QueryTemperature {
+    /// What the query at a position is multiplied by.
+    #[must_use]
+    pub fn at(&self, position: usize) -> f64 {
+        1.0 + self.scale * ((position as f64 + 1.0) / self.floor).floor().ln_1p()
+    }
 }
 
 /// Which projections of grouped-query attention have a bias.
@@ -57,6 +93,8 @@ pub enum QueryKeyNorm {
     PerHead,
     /// The same after it turned.
     PerHeadAfterRotary,
+    /// The same with no weight (Llama 4).
+    UnweightedAfterRotary,
     /// All heads of a token together, before they turn, `[heads · head_dim]`.
     FullWidth,
 }
@@ -80,7 +118,8 @@ impl GroupedAttention {
             head_dim,
             scale: None,
             rotary: Some(RotarySpec::plain(theta, head_dim)),
-            sliding_window: None,
+            reach: Reach::Everything,
+            temperature: None,
             biases: AttentionBiases::default(),
             norm: None,
             clip: None,
@@ -125,13 +164,14 @@ impl GroupedAttention {
         if self.biases.output {
             parts.push(bias(Output, hidden));
         }
-        if let Some(norm) = self.norm {
-            let (of_queries, of_keys) = match norm {
-                QueryKeyNorm::PerHead | QueryKeyNorm::PerHeadAfterRotary => {
-                    (self.head_dim, self.head_dim)
-                }
-                QueryKeyNorm::FullWidth => (query, kv),
-            };
+        let norms = match self.norm {
+            None | Some(QueryKeyNorm::UnweightedAfterRotary) => None,
+            Some(QueryKeyNorm::PerHead | QueryKeyNorm::PerHeadAfterRotary) => {
+                Some((self.head_dim, self.head_dim))
+            }
+            Some(QueryKeyNorm::FullWidth) => Some((query, kv)),
+        };
+        if let Some((of_queries, of_keys)) = norms {
             parts.push(vector(Self::QUERY_NORM, of_queries));
             parts.push(vector(Self::KEY_NORM, of_keys));
         }

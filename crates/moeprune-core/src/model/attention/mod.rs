@@ -11,7 +11,7 @@ use serde::Serialize;
 
 pub use self::{
     gated_delta::{DeltaProjections, GatedDeltaNet},
-    grouped::{AttentionBiases, GroupedAttention, QueryKeyNorm},
+    grouped::{AttentionBiases, GroupedAttention, QueryKeyNorm, QueryTemperature, Reach},
     kimi_delta::KimiDeltaAttention,
     latent::LatentAttention,
     lightning_indexer::LightningIndexer,

@@ -1,0 +1,78 @@
+//! Tokens on their way to the experts of a layer.
+
+use std::{ops::Range, sync::Arc};
+
+use candle_core::Tensor;
+use moeprune_core::GateSide;
+
+use crate::{Error, norm::RmsNorm, ops, routing::ExpertTokens};
+
+/// Tokens on their way to the experts of a layer.
+#[derive(Debug)]
+pub struct Routed {
+    read: Tensor,
+    norm: Arc<RmsNorm>,
+    by_expert: ExpertTokens,
+    side: GateSide,
+    /// What outputs are multiplied by where inputs already are.
+    ones: Vec<f32>,
+}
+
+impl Routed {
+    /// Experts read `read`, `[tokens, hidden]`, through `norm`.
+    pub(crate) fn new(
+        read: Tensor,
+        norm: Arc<RmsNorm>,
+        by_expert: ExpertTokens,
+        side: GateSide,
+    ) -> Self {
+        let ones = match side {
+            GateSide::Output => Vec::new(),
+            GateSide::Input => vec![1.0; by_expert.most()],
+        };
+        Self { read, norm, by_expert, side, ones }
+    }
+
+    /// The rows (tokens of the call, ascending) that go to `expert`, and what its outputs are multiplied
+    /// by: their gate weights, or 1 where those multiply what the expert reads
+    /// ([`GateSide::Input`]).
+    #[must_use]
+    pub fn tokens(&self, expert: usize) -> (&[u32], &[f32]) {
+        let (rows, gates) = self.by_expert.of(expert);
+        match self.side {
+            GateSide::Output => (rows, gates),
+            GateSide::Input => (rows, &self.ones[..rows.len()]),
+        }
+    }
+
+    /// What an expert reads for some of its tokens, counted within these, `[tokens, hidden]`: normalised,
+    /// and multiplied by their gate weights if the router does that.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn input(&self, expert: usize, places: Range<usize>) -> Result<Tensor, Error> {
+        let (rows, gates) = self.by_expert.of(expert);
+        let normed = self.normed(&rows[places.clone()])?;
+        match self.side {
+            GateSide::Output => Ok(normed),
+            GateSide::Input => {
+                let gates = &gates[places];
+                let gates = Tensor::from_slice(gates, (gates.len(), 1), normed.device())?;
+                Ok(normed.broadcast_mul(&gates.to_dtype(normed.dtype())?)?)
+            }
+        }
+    }
+
+    /// What experts read for these rows before any gate, `[rows, hidden]`, normalised.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn normed(&self, rows: &[u32]) -> Result<Tensor, Error> {
+        self.norm.forward(&ops::gather_rows(&self.read, rows)?)
+    }
+
+    /// Experts that get tokens, ascending.
+    pub(crate) fn busy(&self) -> impl Iterator<Item = usize> + '_ {
+        self.by_expert.iter().map(|(expert, ..)| expert)
+    }
+}
