@@ -1,7 +1,7 @@
 //! The folder `families` of this crate.
 
 /// Every file of the folder.
-pub(super) const BUILT_IN: [&str; 25] = [
+pub(super) const BUILT_IN: &[&str] = &[
     include_str!("../../families/arctic.toml"),
     include_str!("../../families/deepseek_v2.toml"),
     include_str!("../../families/deepseek_v3.toml"),

@@ -107,7 +107,7 @@ impl Family {
     #[must_use]
     pub fn builtins() -> Vec<Self> {
         let parse = |text| Self::from_toml(text).expect("built-in descriptors are tested");
-        BUILT_IN.into_iter().map(parse).collect()
+        BUILT_IN.iter().map(|text| parse(text)).collect()
     }
 
     /// Name of the family.
