@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 use moeprune::{
     Calibration,
     checkpoint::{Checkpoint, verify},
+    engine::shortened,
 };
 use moeprune_model::{
     Compute, Embedding, GenerationOptions, LanguageModel, Layer, LayerCache, NoSink,
@@ -16,9 +17,9 @@ use crate::scratch::{copy, recipe, run, tokens};
 const SOURCE: &str = "model.layers.0.self_attn.";
 const TARGET: &str = "model.layers.1.self_attn.";
 
-/// GLM-5 whose layer 0 adds nothing and whose layer 1 reads what layer 0 reads, with the same indexer:
-/// both select the same keys. If `shared`, layer 1 has no indexer.
-fn model(directory: &Path, shared: bool, top_k: usize) -> Checkpoint {
+/// GLM-5 whose layer 1 has layer 0's indexer, or if `shared` none. Where layer 0 `adds` nothing, both read
+/// the same and select the same keys.
+fn model(directory: &Path, shared: bool, top_k: usize, adds: bool) -> Checkpoint {
     let model = copy("parity/glm_moe_dsa", directory);
     let path = model.join("model.safetensors");
     let bytes = fs::read(&path).unwrap();
@@ -35,7 +36,7 @@ fn model(directory: &Path, shared: bool, top_k: usize) -> Checkpoint {
             None => name.replace("layers.1.input_layernorm", "layers.0.input_layernorm"),
         };
         let ends = ["layers.0.self_attn.o_proj.weight", "layers.0.mlp.down_proj.weight"];
-        let view = match ends.iter().any(|end| name.ends_with(end)) {
+        let view = match !adds && ends.iter().any(|end| name.ends_with(end)) {
             true => {
                 let (shape, len) = (view.shape().to_vec(), view.data().len());
                 TensorView::new(view.dtype(), shape, &zeros[..len]).unwrap()
@@ -84,10 +85,10 @@ fn outcome(source: &Checkpoint) -> (Vec<Vec<f32>>, Vec<u32>) {
 #[test]
 fn what_is_taken_over_is_what_would_be_selected() {
     let places = [(); 3].map(|()| tempfile::tempdir().unwrap());
-    let own = outcome(&model(places[0].path(), false, 6));
-    let shared = outcome(&model(places[1].path(), true, 6));
+    let own = outcome(&model(places[0].path(), false, 6, false));
+    let shared = outcome(&model(places[1].path(), true, 6, false));
     assert!(own == shared, "another choice");
-    let all = outcome(&model(places[2].path(), true, 64));
+    let all = outcome(&model(places[2].path(), true, 64, false));
     assert_ne!(all.0[0], shared.0[0], "the choice does not matter");
     assert_eq!(all.0[2], shared.0[2], "five keys are all selected");
 }
@@ -95,7 +96,7 @@ fn what_is_taken_over_is_what_would_be_selected() {
 #[test]
 fn layer_by_layer_it_is_handed_on_or_missed() {
     let scratch = tempfile::tempdir().unwrap();
-    let source = model(scratch.path(), true, 6);
+    let source = model(scratch.path(), true, 6, true);
     let (spec, compute) = (source.spec(), Compute::cpu());
     assert_eq!(spec.longest_streamed(), 6);
     let embedding = Embedding::load(&source, spec, &compute).unwrap();
@@ -126,7 +127,7 @@ fn layer_by_layer_it_is_handed_on_or_missed() {
 #[test]
 fn blocks_are_as_long_as_needs_no_choice() {
     let scratch = tempfile::tempdir().unwrap();
-    let source = model(scratch.path(), true, 6);
+    let source = model(scratch.path(), true, 6, true);
     let (text, recipe) = (tokens(scratch.path(), 8, 64, 128), recipe(0.4, 0.2));
     let note = shortened(&source, &recipe).unwrap();
     assert!(note.contains("blocks have 6 tokens, not the 64 that were asked for"), "{note}");
