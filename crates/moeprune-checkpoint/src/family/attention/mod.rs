@@ -36,7 +36,7 @@ pub(crate) enum AttentionForm {
     KimiDelta(Box<KimiDeltaForm>),
     ShortConvolution(Box<ShortConvolutionForm>),
     Opaque(OpaqueForm),
-    ByLayer(ByLayerForm),
+    ByLayer(Box<ByLayerForm>),
 }
 
 /// What a model's attention is read from.
