@@ -16,6 +16,9 @@ use crate::scratch::{asset, copy, observe, recipe, tokens};
 
 const NAME: &str = "parity/gpt_oss_mxfp4";
 
+/// Tensors of a file and their names.
+type Tensors<'a> = Vec<(String, TensorView<'a>)>;
+
 /// Two layers of six experts, two of which are selected for each token.
 fn model() -> Checkpoint {
     Checkpoint::open(&asset(NAME)).unwrap()
@@ -175,13 +178,13 @@ fn the_config_says_that_they_are_such() {
 
 #[test]
 fn what_is_missing_or_misshapen_is_named() {
-    let check = |change: &dyn Fn(&mut Vec<(String, TensorView<'_>)>), expected: &[&str]| {
+    let check = |change: &dyn Fn(&mut Tensors<'_>), expected: &[&str]| {
         let scratch = tempfile::tempdir().unwrap();
         let model = copy(NAME, scratch.path());
         let path = model.join("model.safetensors");
         let bytes = fs::read(&path).unwrap();
         let stored = SafeTensors::deserialize(&bytes).unwrap();
-        let mut tensors: Vec<(String, TensorView<'_>)> = stored.tensors().into_iter().collect();
+        let mut tensors: Tensors<'_> = stored.tensors().into_iter().collect();
         change(&mut tensors);
         fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
         let message = Checkpoint::open(&model).map(drop).unwrap_err().to_string();
@@ -190,7 +193,7 @@ fn what_is_missing_or_misshapen_is_named() {
     const SCALES: &str = "model.layers.1.mlp.experts.down_proj_scales";
     check(&|tensors| tensors.retain(|(name, _)| name != SCALES), &[SCALES, "is missing"]);
     static OF_FIVE: [u8; 5 * 64] = [0; 5 * 64];
-    let fewer = |tensors: &mut Vec<(String, TensorView<'_>)>| {
+    let fewer = |tensors: &mut Tensors<'_>| {
         tensors.retain(|(name, _)| name != SCALES);
         let view = TensorView::new(Dtype::U8, vec![5, 64, 1], &OF_FIVE);
         tensors.push((SCALES.to_owned(), view.unwrap()));
@@ -206,7 +209,7 @@ fn a_tensor_for_each_expert() {
     let path = model.join("model.safetensors");
     let bytes = fs::read(&path).unwrap();
     let stored = SafeTensors::deserialize(&bytes).unwrap();
-    let mut tensors: Vec<(String, TensorView<'_>)> = Vec::new();
+    let mut tensors: Tensors<'_> = Vec::new();
     for (name, view) in stored.tensors() {
         let Some((layer, what)) = name.split_once("experts.").filter(|_| view.dtype() == Dtype::U8)
         else {
