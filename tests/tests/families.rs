@@ -112,3 +112,8 @@ fn phimoe() {
 fn llama4() {
     check_family("llama4");
 }
+
+#[test]
+fn gemma4() {
+    check_family("gemma4");
+}

@@ -1,8 +1,9 @@
 //! From a family, a config and the tensors' names to the facts about a model.
 
 use moeprune_core::{
-    Activation, AttentionSpec, ExtraLayers, FeedForward, LayerSpec, LinearId, MlpSpec, ModelSpec,
-    MoeInput, MoeSpec, Multipliers, OpaqueTensor, RouterSpec, SharedSpec, TensorId,
+    Activation, AttentionSpec, ExtraLayers, FeedForward, LayerNorms, LayerSpec, LinearId, MlpSpec,
+    ModelSpec, MoeInput, MoeSpec, Multipliers, OpaqueTensor, RouterSpec, SandwichNorms, SharedSpec,
+    TensorId,
 };
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     config::{Config, Found, same_json, shown},
     family::{
         Count, Descriptor, Key, Layers, LayersForm, Model, MultipliersForm, PerLayer, Requirement,
-        Strings, TypesForm, missing, opaque_tensor,
+        SandwichForm, Strings, TypesForm, missing, opaque_tensor,
     },
     named_tensors::NamedTensors,
 };
@@ -44,19 +45,28 @@ pub(crate) fn read_spec(
         norm_weights: model.norm_weights.into(),
         tied_embeddings: model.tied_embeddings.needed(config)?,
         head_bias: biased && model.tensors.head_bias.is_some(),
-        multipliers: read_multipliers(&model.multipliers, config)?,
+        multipliers: read_multipliers(&model.multipliers, config, hidden)?,
+        logit_cap: match &model.logit_cap {
+            Some(key) => key.optional(config)?,
+            None => None,
+        },
         layers,
         extra,
     })
 }
 
-fn read_multipliers(form: &MultipliersForm, config: &Config) -> Result<Multipliers, Error> {
+fn read_multipliers(
+    form: &MultipliersForm,
+    config: &Config,
+    hidden: usize,
+) -> Result<Multipliers, Error> {
     let number = |key: &Option<Key<f64>>| match key {
         Some(key) => key.needed(config),
         None => Ok(1.0),
     };
+    let by_width = if form.embedding_by_width { (hidden as f64).sqrt() } else { 1.0 };
     Ok(Multipliers {
-        embedding: number(&form.embedding)?,
+        embedding: number(&form.embedding)? * by_width,
         residual: number(&form.residual)?,
         logits: 1.0 / number(&form.logits_divisor)?,
     })
@@ -132,9 +142,18 @@ fn read_extra(
             AttentionSpec::Opaque(_) => form.attention.read_opaque(model, layer)?,
             known => known.clone(),
         };
-        layers.push(LayerSpec { attention, feed_forward, other: other_of(form, named, layer)? });
+        let (norms, other) = (norms_of(&form.layers), other_of(form, named, layer)?);
+        layers.push(LayerSpec { attention, feed_forward, norms, other });
     }
     Ok(Some(ExtraLayers { layers, policy: extra.policy.into() }))
+}
+
+/// Which norms stand around the blocks of each layer.
+fn norms_of(form: &LayersForm) -> LayerNorms {
+    let around = |sandwich: &SandwichForm| {
+        LayerNorms::Around(SandwichNorms { output_scale: sandwich.output_scale.is_some() })
+    };
+    form.sandwich.as_ref().map_or(LayerNorms::Before, around)
 }
 
 /// The tensors of a layer that no other table names.
@@ -179,7 +198,8 @@ fn read_layers(form: &Descriptor, model: Model<'_>) -> Result<Vec<LayerSpec>, Er
         } else {
             FeedForward::Dense(blocks.dense_of(config, layer)?)
         };
-        specs.push(LayerSpec { attention, feed_forward, other: other_of(form, named, layer)? });
+        let (norms, other) = (norms_of(&form.layers), other_of(form, named, layer)?);
+        specs.push(LayerSpec { attention, feed_forward, norms, other });
     }
     Ok(specs)
 }
@@ -393,8 +413,9 @@ fn read_activation(form: &Descriptor, config: &Config) -> Result<Activation, Err
     let name = key.needed(config)?;
     match name.as_str() {
         "silu" | "swish" => Ok(Activation::Silu),
+        "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
         other => Err(config.refuse(format!(
-            "`{}` is `{}`; only silu is implemented",
+            "`{}` is `{}`; only silu and gelu_pytorch_tanh are implemented",
             key.shown(),
             shown(other)
         ))),

@@ -292,11 +292,7 @@ fn model(experts: usize, shared: usize, residual: bool, dense: bool) -> ModelSpe
         residual: residual.then(|| MlpSpec::gated(HIDDEN)),
         input: MoeInput::AfterAttention,
     };
-    let layer = |feed_forward| LayerSpec {
-        attention: AttentionSpec::Grouped(grouped()),
-        feed_forward,
-        other: Vec::new(),
-    };
+    let layer = |feed_forward| LayerSpec::new(AttentionSpec::Grouped(grouped()), feed_forward);
     let mut layers = vec![layer(FeedForward::Moe(moe))];
     if dense {
         layers.push(layer(FeedForward::Dense(MlpSpec::gated(9))));
@@ -311,6 +307,7 @@ fn model(experts: usize, shared: usize, residual: bool, dense: bool) -> ModelSpe
         tied_embeddings: !residual,
         head_bias: false,
         multipliers: Multipliers::default(),
+        logit_cap: None,
         layers,
         extra: None,
     }

@@ -5,15 +5,18 @@ use candle_core::{Device, Tensor};
 use crate::{
     Error,
     ops::{is_host, with_slice},
+    sandwich::AfterExperts,
 };
 
 /// The unfinished output of a layer, `[tokens, hidden]`: the trunk's output, to which each
-/// expert adds its gated output for the tokens routed to it.
+/// expert adds its gated output for the tokens routed to it. In layers with norms after their blocks it
+/// is the experts' part alone, which is normed and added to the rest in the end.
 #[derive(Debug)]
 pub struct HiddenSum {
     sum: Sum,
     /// What the outputs of experts are multiplied by, beside their gates.
     multiplier: f64,
+    after: Option<AfterExperts>,
 }
 
 #[derive(Debug)]
@@ -27,10 +30,16 @@ impl HiddenSum {
     pub(crate) fn new(hidden: &Tensor, multiplier: f64) -> Result<Self, Error> {
         if is_host(hidden) {
             let values = with_slice(hidden, <[f32]>::to_vec)?;
-            return Ok(Self { sum: Sum::Host { values, cols: hidden.dim(1)? }, multiplier });
+            let sum = Sum::Host { values, cols: hidden.dim(1)? };
+            return Ok(Self { sum, multiplier, after: None });
         }
         // A copy: on a device it is added to in place, and others may hold `hidden` too.
-        Ok(Self { sum: Sum::Device(hidden.copy()?), multiplier })
+        Ok(Self { sum: Sum::Device(hidden.copy()?), multiplier, after: None })
+    }
+
+    /// Starts from `start`, what the experts' sum begins with, and goes through `after` in the end.
+    pub(crate) fn normed_after(start: &Tensor, after: AfterExperts) -> Result<Self, Error> {
+        Ok(Self { after: Some(after), ..Self::new(start, 1.0)? })
     }
 
     /// Adds `gates[i] · output[i]`, times the model's residual multiplier, to row `rows[i]`; the rows of one call are distinct. `output`
@@ -77,12 +86,16 @@ impl HiddenSum {
     /// # Errors
     /// If a tensor operation fails.
     pub fn into_tensor(self) -> Result<Tensor, Error> {
-        match self.sum {
+        let sum = match self.sum {
             Sum::Host { values, cols } => {
                 let rows = values.len() / cols.max(1);
-                Ok(Tensor::from_vec(values, (rows, cols), &Device::Cpu)?)
+                Tensor::from_vec(values, (rows, cols), &Device::Cpu)?
             }
-            Sum::Device(sum) => Ok(sum),
+            Sum::Device(sum) => sum,
+        };
+        match self.after {
+            None => Ok(sum),
+            Some(after) => after.finish(&sum),
         }
     }
 }

@@ -76,6 +76,7 @@ impl GatedMlp {
         let gate_up = self.gate_up.forward(x)?;
         let hidden = match self.activation {
             Activation::ClampedSwiglu(clamps) => ops::clamped_swiglu(&gate_up, clamps)?,
+            Activation::GeluTanh => ops::gated_gelu_tanh(&gate_up)?,
             // Loading refuses what is not known.
             Activation::Silu | Activation::Opaque => ops::gated_silu(&gate_up)?,
         };

@@ -61,7 +61,7 @@ pub(crate) fn opaque_router(layer: usize) -> Error {
 pub(crate) fn check_mlp(mlp: &MlpSpec, part: &'static str, layer: usize) -> Result<(), Error> {
     let kind = match mlp.activation {
         _ if !mlp.gated => "ungated",
-        Activation::Silu | Activation::ClampedSwiglu(_) => return Ok(()),
+        Activation::Silu | Activation::GeluTanh | Activation::ClampedSwiglu(_) => return Ok(()),
         Activation::Opaque => mlp.activation.kind(),
     };
     Err(Error::Kind { layer, part, kind: kind.to_owned() })

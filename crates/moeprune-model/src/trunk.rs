@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use moeprune_core::{
-    FeedForward, LayerTensor, LinearId, ModelSpec, MoeInput, MoeSpec, TensorId, TensorSource,
+    FeedForward, LayerNorms, LayerTensor, LinearId, ModelSpec, MoeInput, MoeSpec, TensorId,
+    TensorSource,
 };
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
     routed::Routed,
     router::Router,
     runnable,
+    sandwich::Sandwich,
     shared::SharedExpert,
 };
 
@@ -40,7 +42,7 @@ use crate::{
 /// ```
 ///
 /// What is added to `x` or `h` is multiplied by the model's residual multiplier, which most families do
-/// not have.
+/// not have. Some families norm what blocks make too ([`SandwichNorms`](moeprune_core::SandwichNorms)).
 #[derive(Debug)]
 pub struct LayerTrunk {
     hidden: usize,
@@ -50,6 +52,8 @@ pub struct LayerTrunk {
     input_norm: RmsNorm,
     attention: Attention,
     post_attention_norm: Arc<RmsNorm>,
+    /// The norms after blocks.
+    sandwich: Option<Sandwich>,
     feed_forward: Block,
 }
 
@@ -109,6 +113,11 @@ impl LayerTrunk {
             }
             other => return Err(Error::Spec(format!("layer {layer}: no feed-forward {other:?}"))),
         };
+        let beside = parts.moe().is_some_and(|moe| moe.residual.is_some());
+        let sandwich = match parts.norms {
+            LayerNorms::Before => None,
+            LayerNorms::Around(norms) => Some(Sandwich::load(weights, layer, spec, norms, beside)?),
+        };
         Ok(Self {
             hidden: spec.hidden,
             max_positions: spec.max_positions,
@@ -116,6 +125,7 @@ impl LayerTrunk {
             input_norm: norm(LayerTensor::InputNorm)?,
             attention: Attention::load(weights, layer, spec)?,
             post_attention_norm: Arc::new(norm(LayerTensor::PostAttentionNorm)?),
+            sandwich,
             feed_forward,
         })
     }
@@ -176,7 +186,11 @@ impl LayerTrunk {
         check_length(longest.unwrap_or(0), self.max_positions)?;
         let attended = {
             let normed = self.input_norm.forward(x)?;
-            self.attention.forward(&normed, lens, caches, sink)?
+            let attended = self.attention.forward(&normed, lens, caches, sink)?;
+            match &self.sandwich {
+                None => attended,
+                Some(sandwich) => sandwich.attention(&attended)?,
+            }
         };
         let multiplier = self.residual_multiplier;
         let h = ops::add(x, &ops::scaled(attended, multiplier)?)?;
@@ -184,12 +198,17 @@ impl LayerTrunk {
             Block::Dense(mlp) => {
                 let normed = self.post_attention_norm.forward(&h)?;
                 let output = mlp.forward(&normed, LinearId::Dense, sink)?;
-                let sum = ops::add(&h, &ops::scaled(output, multiplier)?)?;
+                let sum = match &self.sandwich {
+                    None => ops::add(&h, &ops::scaled(output, multiplier)?)?,
+                    Some(sandwich) => sandwich.dense(&h, &output, multiplier)?,
+                };
                 Ok(TrunkOutput { sum: HiddenSum::new(&sum, multiplier)?, routed: None })
             }
             Block::Moe(moe) => {
-                let (sum, read, normed) = moe.forward(x, h, &self.post_attention_norm, sink)?;
-                let by_expert = moe.router.route(&normed, sink)?;
+                let read = moe.read(x, &h)?;
+                let normed = self.post_attention_norm.forward(&read)?;
+                let sum = moe.forward(h, &normed, self.sandwich.as_ref(), sink)?;
+                let by_expert = moe.router.route(&read, &normed, sink)?;
                 let norm = Arc::clone(&self.post_attention_norm);
                 let routed = Routed::new(read, norm, by_expert, moe.router.gate_side());
                 Ok(TrunkOutput { sum, routed: Some(routed) })
@@ -218,39 +237,59 @@ impl MoeTrunk {
         let shared = shared
             .map(|(at, shared)| SharedExpert::load(weights, layer, at, spec.hidden, shared))
             .collect::<Result<_, _>>()?;
-        let router = Router::load(weights, layer, spec.hidden, moe)?;
+        let router = Router::load(weights, layer, spec, moe)?;
         let (input, residual_multiplier) = (moe.input, spec.multipliers.residual);
         Ok(Self { router, shared, input, residual, residual_multiplier })
     }
 
-    /// From the layer's input `x` and the state `h` after attention to the layer's output without its
-    /// routed experts, what those read, and the same normed.
+    /// What the experts read before their norm, of the layer's input `x` and the state `h` after
+    /// attention.
+    fn read(&self, x: &Tensor, h: &Tensor) -> Result<Tensor, Error> {
+        match self.input {
+            MoeInput::AfterAttention => Ok(h.clone()),
+            MoeInput::LayerInput => Ok(x.clone()),
+            other => Err(Error::Spec(format!("no experts' input {other:?}"))),
+        }
+    }
+
+    /// From the state `h` after attention and what the experts read to the layer's output without its
+    /// routed experts.
     fn forward(
         &self,
-        x: &Tensor,
         h: Tensor,
-        norm: &RmsNorm,
+        normed: &Tensor,
+        sandwich: Option<&Sandwich>,
         sink: &mut dyn ActivationSink,
-    ) -> Result<(HiddenSum, Tensor, Tensor), Error> {
-        let read = match self.input {
-            MoeInput::AfterAttention => h.clone(),
-            MoeInput::LayerInput => x.clone(),
-            other => return Err(Error::Spec(format!("no experts' input {other:?}"))),
-        };
+    ) -> Result<HiddenSum, Error> {
         let multiplier = self.residual_multiplier;
-        let mut sum = match &self.residual {
-            Some((norm, mlp)) => {
-                let normed = norm.forward(&h)?;
-                let output = mlp.forward(&normed, LinearId::Residual, sink)?;
-                ops::add(&h, &ops::scaled(output, multiplier)?)?
-            }
-            None => h,
+        let residual = match &self.residual {
+            Some((norm, mlp)) => Some(mlp.forward(&norm.forward(&h)?, LinearId::Residual, sink)?),
+            None => None,
         };
-        let normed = norm.forward(&read)?;
+        let Some(sandwich) = sandwich else {
+            let sum = match residual {
+                Some(output) => ops::add(&h, &ops::scaled(output, multiplier)?)?,
+                None => h,
+            };
+            let sum = self.with_shared(sum, normed, multiplier, sink)?;
+            return HiddenSum::new(&sum, multiplier);
+        };
+        let sum = self.with_shared(h.zeros_like()?, normed, 1.0, sink)?;
+        HiddenSum::normed_after(&sum, sandwich.after_experts(h, residual, multiplier)?)
+    }
+
+    /// Adds what shared experts make.
+    fn with_shared(
+        &self,
+        mut sum: Tensor,
+        normed: &Tensor,
+        multiplier: f64,
+        sink: &mut dyn ActivationSink,
+    ) -> Result<Tensor, Error> {
         for shared in &self.shared {
-            sum = ops::add(&sum, &ops::scaled(shared.forward(&normed, sink)?, multiplier)?)?;
+            sum = ops::add(&sum, &ops::scaled(shared.forward(normed, sink)?, multiplier)?)?;
         }
-        Ok((HiddenSum::new(&sum, multiplier)?, read, normed))
+        Ok(sum)
     }
 
     /// A stored weight of it; `None` where it was widened, and for what it does not have.

@@ -201,16 +201,15 @@ impl Sizes {
             residual: beside.then(|| MlpSpec::gated(hidden)),
             input: if beside { MoeInput::LayerInput } else { MoeInput::AfterAttention },
         };
-        let layer = LayerSpec {
-            attention: AttentionSpec::Grouped(GroupedAttention::new(
+        let layer = LayerSpec::new(
+            AttentionSpec::Grouped(GroupedAttention::new(
                 heads,
                 kv_heads,
                 hidden / heads,
                 float("rope_theta")?,
             )),
-            feed_forward: FeedForward::Moe(moe),
-            other: Vec::new(),
-        };
+            FeedForward::Moe(moe),
+        );
         Ok(ModelSpec {
             family: published.family().to_owned(),
             hidden,
@@ -221,6 +220,7 @@ impl Sizes {
             tied_embeddings: false,
             head_bias: false,
             multipliers: Multipliers::default(),
+            logit_cap: None,
             layers: vec![layer; self.layers],
             extra: None,
         })

@@ -1,12 +1,13 @@
 //! The folder `families` of this crate.
 
 /// Every file of the folder.
-pub(super) const BUILT_IN: [&str; 22] = [
+pub(super) const BUILT_IN: [&str; 23] = [
     include_str!("../../families/arctic.toml"),
     include_str!("../../families/deepseek_v2.toml"),
     include_str!("../../families/deepseek_v3.toml"),
     include_str!("../../families/dots1.toml"),
     include_str!("../../families/ernie4_5_moe.toml"),
+    include_str!("../../families/gemma4.toml"),
     include_str!("../../families/glm4_moe.toml"),
     include_str!("../../families/glm4_moe_lite.toml"),
     include_str!("../../families/gpt_oss.toml"),

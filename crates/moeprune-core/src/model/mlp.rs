@@ -12,6 +12,8 @@ use crate::{LayerTensor, LinearId, MlpProjection};
 pub enum Activation {
     /// `x · sigmoid(x)`
     Silu,
+    /// GELU by its approximation with tanh, `x / 2 · (1 + tanh(sqrt(2 / π) · (x + 0.044715 x³)))`.
+    GeluTanh,
     /// SiLU with limits, gate and up together.
     ClampedSwiglu(ClampedSwiglu),
     /// One that the descriptor does not name: it cannot be run.
@@ -35,6 +37,7 @@ impl Activation {
     pub fn kind(self) -> &'static str {
         match self {
             Self::Silu => "silu",
+            Self::GeluTanh => "gelu_pytorch_tanh",
             Self::ClampedSwiglu(_) => "clamped_swiglu",
             Self::Opaque => "opaque",
         }

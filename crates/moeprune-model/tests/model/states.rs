@@ -42,7 +42,8 @@ impl Noise {
             tied_embeddings: true,
             head_bias: false,
             multipliers: Multipliers::default(),
-            layers: vec![LayerSpec { attention, feed_forward, other: Vec::new() }],
+            logit_cap: None,
+            layers: vec![LayerSpec::new(attention, feed_forward)],
             extra: None,
         };
         Self { spec, given: Vec::new() }

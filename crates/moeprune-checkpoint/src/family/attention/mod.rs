@@ -6,6 +6,7 @@ mod grouped;
 mod kimi_delta;
 mod latent;
 mod opaque;
+mod own_widths;
 mod short_convolution;
 mod window;
 
