@@ -48,8 +48,9 @@ pub(crate) struct RotaryForm {
     pair: Option<Key<bool>>,
     /// The one object of the config in which all of this stands, where layers differ.
     within: Option<String>,
-    /// The kind of the scaling where the config says none; absent: there is no scaling.
-    scaling: Option<String>,
+    /// Whether angles may be proportional to the share of a head that turns.
+    #[serde(default)]
+    proportional: bool,
     /// Keys beside the scaling's that change nothing in text.
     #[serde(default)]
     ignored: Vec<String>,
@@ -92,8 +93,10 @@ impl RotaryForm {
         let places = Places::of(self.within.as_deref());
         let theta = Key { default: self.theta, ..places.everywhere("rope_theta") };
         let pair = self.pair.as_ref().map_or(Ok(false), |key| key.needed(config))?;
-        let scaling = Scaling { config, form: self, places: &places, max_positions };
-        if scaling.kind()?.as_deref() == Some("proportional") {
+        let ignored = &self.ignored;
+        let scaling = Scaling { config, ignored, places: &places, max_positions };
+        let kind = scaling.kinds().optional(config)?;
+        if self.proportional && kind.as_deref() == Some("proportional") {
             return self.read_proportional(scaling, theta.needed(config)?, width);
         }
         let dims = self.read_dims(config, width)?;
@@ -169,7 +172,8 @@ impl RotaryForm {
 #[derive(Clone, Copy)]
 struct Scaling<'a> {
     config: &'a Config,
-    form: &'a RotaryForm,
+    /// Keys that change nothing.
+    ignored: &'a [String],
     places: &'a Places,
     max_positions: usize,
 }
@@ -179,16 +183,10 @@ impl Scaling<'_> {
         self.places.scaled(&["rope_type", "type"])
     }
 
-    /// How angles are scaled, if the config or else the descriptor says so.
-    fn kind(self) -> Result<Option<String>, Error> {
-        let said = self.kinds().optional(self.config)?;
-        Ok(said.or_else(|| self.form.scaling.clone()))
-    }
-
     fn read(self, dims: usize) -> Result<RotaryScaling, Error> {
         let Self { config, max_positions, .. } = self;
         let kinds = self.kinds();
-        let kind = self.kind()?;
+        let kind = kinds.optional(config)?;
         let number = |name: &str| self.places.scaled::<f64>(&[name]);
         let original = || {
             let said = number("original_max_position_embeddings").optional(config)?;
@@ -292,7 +290,7 @@ impl Scaling<'_> {
 
     /// Refuses keys that a scaling of this kind does not have: nothing here knows what they change.
     fn refuse_others(self, kind: Option<&str>, known: &[&str]) -> Result<(), Error> {
-        let Self { config, form: RotaryForm { ignored, .. }, .. } = self;
+        let Self { config, ignored, .. } = self;
         for holder in &self.places.holders {
             for key in config.members_of(holder)? {
                 let is_known = ALWAYS.contains(&&*key) || known.contains(&&*key);

@@ -180,12 +180,12 @@ impl GroupedAttention {
         let mut parts = vec![
             part(Query, self.query_rows(), hidden),
             part(Key, kv, hidden).reading_with(LinearId::Attention(Query)),
-            part(Output, hidden, query),
         ];
         let has_values = self.values == ValueSource::Own;
         if has_values {
             parts.push(part(Value, kv, hidden).reading_with(LinearId::Attention(Query)));
         }
+        parts.push(part(Output, hidden, query));
         let bias = |p, width| vector(LayerTensor::Bias(LinearId::Attention(p)), width);
         if self.biases.query_key_value {
             parts.extend([bias(Query, self.query_rows()), bias(Key, kv)]);
