@@ -15,7 +15,10 @@ mod similarity {
     #[test]
     fn router_distance() {
         check(&RouterDistance::default());
-        check(&RouterDistance { normalization: RouterNormalization::FrobeniusNorm });
+        check(&RouterDistance {
+            normalization: RouterNormalization::FrobeniusNorm,
+            ..RouterDistance::default()
+        });
     }
 
     #[test]

@@ -1,11 +1,20 @@
 //! Families against values that public code computed.
 
-use std::path::Path;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use moeprune_tests::conformance::family::check;
+use safetensors::SafeTensors;
+use serde_json::{Map, Value};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/parity").join(name)
+}
 
 fn check_family(name: &str) {
-    check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/parity").join(name));
+    check(&fixture(name));
 }
 
 #[test]
@@ -91,6 +100,40 @@ fn qwen3_next() {
 #[test]
 fn qwen3_5_moe() {
     check_family("qwen3_5_moe");
+}
+
+/// The text model of `qwen3_5_moe` in files of its own: without the vision tower, and everything a level
+/// higher.
+#[test]
+fn qwen3_5_moe_text() {
+    let (from, to) = (fixture("qwen3_5_moe"), tempfile::tempdir().expect("a place"));
+    let object = |file: &str| -> Map<String, Value> {
+        let bytes = fs::read(from.join(file)).expect("can be read");
+        serde_json::from_slice(&bytes).expect("an object")
+    };
+    let write = |file: &str, bytes: Vec<u8>| {
+        fs::write(to.path().join(file), bytes).expect("can be written");
+    };
+    for file in ["config.json", "config.hub.json"] {
+        write(file, object(file)["text_config"].to_string().into());
+    }
+    let renamed = |name: &str| name.replacen("model.language_model.", "model.", 1);
+    let mut pruned = object("pruned.json");
+    for (_, value) in &mut pruned {
+        let members = value.as_object().into_iter().flatten();
+        let is_left = |(name, _): &(&String, _)| !name.starts_with("model.visual.");
+        let members = members.filter(is_left);
+        let members = members.map(|(key, value)| (key.replace("text_config.", ""), value));
+        *value = members.map(|(key, value)| (renamed(&key), value.clone())).collect();
+    }
+    write("pruned.json", Value::from(pruned).to_string().into());
+    let bytes = fs::read(from.join("model.safetensors")).expect("can be read");
+    let tensors = SafeTensors::deserialize(&bytes).expect("safetensors").tensors().into_iter();
+    let tensors = tensors.filter(|(name, _)| !name.starts_with("model.visual."));
+    let tensors = tensors.map(|(name, view)| (renamed(&name), view));
+    write("model.safetensors", safetensors::serialize(tensors, None).expect("can be written"));
+    fs::copy(from.join("ref.safetensors"), to.path().join("ref.safetensors")).expect("copies");
+    check(to.path());
 }
 
 #[test]

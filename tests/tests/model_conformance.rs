@@ -55,7 +55,7 @@ fn check(
                     continue;
                 }
                 let expert = Expert::load(source, spec, index, e, compute)?;
-                let output = expert.forward(&routed.input(rows)?, sink)?;
+                let output = expert.forward(&routed.input(e, 0..rows.len())?, sink)?;
                 sink.expert_output(e, &output, gates)?;
                 sum.add(rows, gates, &output)?;
             }

@@ -33,7 +33,7 @@ fn similarity_and_linkage_together() {
             coactivation: coact.concat(),
             ..RoutingSums::new(n, 2)
         });
-        let layer = LayerBehaviour { layer: 0, router, routing: routing.as_ref() };
+        let layer = LayerBehaviour { routing: routing.as_ref(), ..LayerBehaviour::new(0, router) };
         let normalization = if case.division_by_norm {
             RouterNormalization::FrobeniusNorm
         } else {
@@ -42,7 +42,7 @@ fn similarity_and_linkage_together() {
         let similarity: &dyn ExpertSimilarity = if routing.is_some() {
             &CoActivation::default()
         } else {
-            &RouterDistance { normalization }
+            &RouterDistance { normalization, ..RouterDistance::default() }
         };
         let distances = similarity.distances(&layer).unwrap();
         let threshold = case.threshold.unwrap_or(f64::INFINITY);

@@ -1,11 +1,13 @@
 //! From a family, a config and the tensors' names to the facts about a model.
 
+mod extra;
+
 use moeprune_core::{
-    Activation, AttentionSpec, ExtraLayers, FeedForward, LayerNorms, LayerSpec, LinearId, MlpSpec,
-    ModelSpec, MoeInput, MoeSpec, Multipliers, OpaqueTensor, RouterSpec, SandwichNorms, SharedSpec,
-    TensorId,
+    Activation, FeedForward, LayerNorms, LayerSpec, MlpSpec, ModelSpec, MoeInput, MoeSpec,
+    Multipliers, OpaqueTensor, RouterSpec, SandwichNorms, SharedSpec,
 };
 
+pub(crate) use self::extra::{AnnouncedExtra, announced_extra};
 use crate::{
     Error, Family,
     config::{Config, Found, same_json, shown},
@@ -35,7 +37,7 @@ pub(crate) fn read_spec(
     let known = |layer: &LayerSpec| layer.attention.rotary()?.scaling.longest();
     let longest = layers.iter().filter_map(known).min();
     let biased = model.head_bias.as_ref().map_or(Ok(true), |key| key.needed(config))?;
-    let extra = read_extra(form, read, layers.last())?;
+    let extra = extra::read(form, read, &layers)?;
     Ok(ModelSpec {
         family: family.name().to_owned(),
         hidden,
@@ -72,32 +74,6 @@ fn read_multipliers(
     })
 }
 
-/// The layers behind the decoder's that a config announces.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AnnouncedExtra<'a> {
-    /// The number of the first.
-    pub(crate) first: usize,
-    /// How many there are.
-    pub(crate) count: usize,
-    /// The key that says so.
-    pub(crate) key: &'a str,
-}
-
-/// What the config says of extra layers; `None` if the family has none.
-pub(crate) fn announced_extra<'a>(
-    family: &'a Family,
-    config: &'a Config,
-) -> Result<Option<AnnouncedExtra<'a>>, Error> {
-    let form = family.descriptor();
-    let Some(extra) = &form.extra else { return Ok(None) };
-    let (first, count) = (form.layers.count.needed(config)?, extra.count.needed(config)?.0);
-    let key = match config.find(&extra.count.keys)? {
-        Some(found) => found.key,
-        None => extra.count.keys.first().map_or("", String::as_str),
-    };
-    Ok(Some(AnnouncedExtra { first, count, key }))
-}
-
 /// The storage type the config declares, as it spells it.
 pub(crate) fn declared_dtype(family: &Family, config: &Config) -> Result<Option<String>, Error> {
     family.descriptor().model.dtype.optional(config)
@@ -111,41 +87,6 @@ pub(crate) fn expert_count<'a>(family: &'a Family, config: &'a Config) -> Result
 fn count_of<'a>(form: &'a Descriptor, config: &'a Config) -> Result<Found<'a>, Error> {
     let keys = &form.experts.count.keys;
     config.find(keys)?.ok_or_else(|| missing(config, keys))
-}
-
-/// The layers behind the decoder's that are stored. Their attention is of the kind of the last
-/// decoder layer's; they have experts if they have a router, as many as its rows.
-fn read_extra(
-    form: &Descriptor,
-    model: Model<'_>,
-    last: Option<&LayerSpec>,
-) -> Result<Option<ExtraLayers>, Error> {
-    let Model { config, named, layers: first, .. } = model;
-    let (Some(extra), Some(stored), Some(last)) = (&form.extra, named.extra, last) else {
-        return Ok(None);
-    };
-    let router = |layer| TensorId::linear(layer, LinearId::Router);
-    let rows = |layer| named.shapes.get(&router(layer)).map(|shape| shape.first().copied());
-    let numbers = first..first + stored;
-    let blocks = Blocks::read(form, config, numbers.clone().any(|layer| rows(layer).is_none()))?;
-    let mut layers = Vec::with_capacity(stored);
-    for layer in numbers {
-        let feed_forward = match rows(layer) {
-            Some(rows) => {
-                let experts = rows.unwrap_or_default();
-                blocks.check_choice(form, config, layer, experts)?;
-                FeedForward::Moe(blocks.moe(form, named, layer, experts)?)
-            }
-            None => FeedForward::Dense(blocks.dense_of(config, layer)?),
-        };
-        let attention = match &last.attention {
-            AttentionSpec::Opaque(_) => form.attention.read_opaque(model, layer)?,
-            known => known.clone(),
-        };
-        let (norms, other) = (norms_of(&form.layers), other_of(form, named, layer)?);
-        layers.push(LayerSpec { attention, feed_forward, norms, other });
-    }
-    Ok(Some(ExtraLayers { layers, policy: extra.policy.into() }))
 }
 
 /// Which norms stand around the blocks of each layer.

@@ -1,10 +1,10 @@
 //! From the activations of a layer to the experts of each token.
 
 use candle_core::{DType, Tensor};
-use moeprune_core::{GateSide, LinearId, ModelSpec, MoeSpec, RouterInput, TensorId};
+use moeprune_core::{GateSide, LinearId, ModelSpec, MoeSpec, RouterInput, TensorId, TensorSource};
 
 use crate::{
-    ActivationSink, Error,
+    ActivationSink, Compute, Error,
     linear::{Linear, Weights},
     norm::RmsNorm,
     ops,
@@ -13,7 +13,7 @@ use crate::{
 
 /// The router of a layer.
 #[derive(Debug)]
-pub(crate) struct Router {
+pub struct Router {
     layer: usize,
     /// Of what it reads, if that is not what experts read.
     norm: Option<RmsNorm>,
@@ -23,6 +23,31 @@ pub(crate) struct Router {
 }
 
 impl Router {
+    /// Reads the router of layer `layer` of a model, and nothing else, to where it will run.
+    ///
+    /// # Errors
+    /// [`Error::Read`] and [`Error::Shape`] name the tensor; [`Error::Spec`] if the layer has no router
+    /// that can be run.
+    pub fn read(
+        source: &dyn TensorSource,
+        spec: &ModelSpec,
+        layer: usize,
+        compute: &Compute,
+    ) -> Result<Self, Error> {
+        let moe = spec.layers.get(layer).and_then(|parts| parts.moe());
+        let moe = moe.ok_or_else(|| Error::Spec(format!("layer {layer} has no router")))?;
+        Self::load(Weights { source, compute }, layer, spec, moe)
+    }
+
+    /// The sum of the weights of all tokens' experts, for what the router reads, `[tokens, hidden]`: what
+    /// a sink receives as the input of [`LinearId::Router`].
+    ///
+    /// # Errors
+    /// If a tensor operation fails or a logit is not finite.
+    pub fn mass(&self, x: &Tensor) -> Result<f64, Error> {
+        Ok(self.routes(x)?.choice().weights.iter().map(|&weight| f64::from(weight)).sum())
+    }
+
     pub(crate) fn load(
         weights: Weights<'_>,
         layer: usize,
@@ -57,12 +82,16 @@ impl Router {
         };
         let x = own.as_ref().unwrap_or(normed);
         sink.linear_input(LinearId::Router, x)?;
+        let routes = self.routes(x)?;
+        sink.routing(&routes.choice())?;
+        Ok(routes.by_expert())
+    }
+
+    fn routes(&self, x: &Tensor) -> Result<Routes, Error> {
         // Half-precision logits can tie or swap where f32 ones do not.
         let logits = self.weight.forward(&x.to_dtype(ops::wide(x.dtype()))?)?;
         let logits = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        let routes = Routes::choose(logits, &self.rule, self.layer)?;
-        sink.routing(&routes.choice())?;
-        Ok(routes.by_expert())
+        Routes::choose(logits, &self.rule, self.layer)
     }
 
     /// What of an expert the weights multiply.

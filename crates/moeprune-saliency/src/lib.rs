@@ -33,7 +33,7 @@ let routing = RoutingSums {
     ..RoutingSums::new(2, 1)
 };
 let router = MatrixView::new(2, 1, &[0.0, 0.0])?;
-let layer = LayerBehaviour { layer: 0, router, routing: Some(&routing) };
+let layer = LayerBehaviour { routing: Some(&routing), ..LayerBehaviour::new(0, router) };
 assert_eq!(Frequency.saliency(&layer)?, [8.0, 2.0]);
 assert_eq!(Reap.saliency(&layer)?, [0.5, 3.0]);
 # Ok::<(), moeprune_core::StageError>(())

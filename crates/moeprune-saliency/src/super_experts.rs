@@ -37,7 +37,7 @@ impl Default for SuperExperts {
 ///
 /// let routing = RoutingSums { output_peaks: vec![1.0, 900.0, 2.0], ..RoutingSums::new(3, 1) };
 /// let router = MatrixView::new(3, 1, &[0.0; 3])?;
-/// let layer = LayerBehaviour { layer: 0, router, routing: Some(&routing) };
+/// let layer = LayerBehaviour { routing: Some(&routing), ..LayerBehaviour::new(0, router) };
 /// assert_eq!(super_experts(&[layer], SuperExperts::default())?, [[1]]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

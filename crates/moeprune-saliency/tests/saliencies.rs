@@ -22,7 +22,8 @@ fn routing() -> RoutingSums {
 
 fn saliency(of: &dyn ExpertSaliency, routing: Option<&RoutingSums>) -> Result<Vec<f64>, String> {
     let router = MatrixView::new(3, 1, &[0.0; 3]).unwrap();
-    of.saliency(&LayerBehaviour { layer: 2, router, routing }).map_err(|e| e.to_string())
+    of.saliency(&LayerBehaviour { routing, ..LayerBehaviour::new(2, router) })
+        .map_err(|e| e.to_string())
 }
 
 #[track_caller]
@@ -59,7 +60,7 @@ fn what_is_missing_is_said() {
 fn draws_depend_on_seed_and_layer_alone() {
     let draw = |seed, layer| {
         let router = MatrixView::new(3, 1, &[0.0; 3]).unwrap();
-        Random { seed }.saliency(&LayerBehaviour { layer, router, routing: None }).unwrap()
+        Random { seed }.saliency(&LayerBehaviour::new(layer, router)).unwrap()
     };
     assert!(!Random::default().needs_observation());
     assert_eq!(draw(7, 1), draw(7, 1));
@@ -80,7 +81,7 @@ fn supers(peaks: &[&[f64]], rule: SuperExperts) -> Result<Vec<Vec<usize>>, Error
         .map(|(layer, routing)| {
             let n = routing.experts();
             let router = MatrixView::new(n, 1, &zeros[..n]).unwrap();
-            LayerBehaviour { layer, router, routing: Some(routing) }
+            LayerBehaviour { routing: Some(routing), ..LayerBehaviour::new(layer, router) }
         })
         .collect();
     super_experts(&layers, rule)

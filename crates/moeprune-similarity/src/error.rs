@@ -68,6 +68,12 @@ pub enum Error {
     /// The router is all zeros, so that nothing can be measured relative to it.
     #[error("the router is all zeros and cannot be normalised; use the plain router distance")]
     ZeroRouter,
+    /// The weights of the norm before the router are needed and not given.
+    #[error(
+        "the weights of the norm before the router are not known; use the router distance without \
+         `input_scale`"
+    )]
+    NoInputScale,
     /// A weight of a mix that is negative, infinite or not a number.
     #[error("{name} must be finite and at least 0, got {value}")]
     Weight {

@@ -23,7 +23,7 @@ use moeprune_core::{ExpertSimilarity, LayerBehaviour, MatrixView};
 use moeprune_similarity::RouterDistance;
 
 let router = MatrixView::new(3, 2, &[0.0, 0.0, 3.0, 4.0, 0.0, 1.0])?;
-let layer = LayerBehaviour { layer: 0, router, routing: None };
+let layer = LayerBehaviour::new(0, router);
 let distances = RouterDistance::default().distances(&layer)?;
 assert_eq!(distances.at(0, 1), 5.0);
 assert_eq!(distances.at(0, 2), 1.0);

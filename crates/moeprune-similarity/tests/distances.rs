@@ -27,7 +27,7 @@ fn distances(
 ) -> Result<Vec<f64>, String> {
     let cols = router.len().checked_div(experts).unwrap_or(0);
     let router = MatrixView::new(experts, cols, router).unwrap();
-    let layer = LayerBehaviour { layer: 0, router, routing };
+    let layer = LayerBehaviour { routing, ..LayerBehaviour::new(0, router) };
     similarity
         .distances(&layer)
         .map(|d| d.pairs().map(|(_, _, d)| d).collect())
@@ -59,7 +59,10 @@ fn router_rows() {
 fn router_rows_over_frobenius_norm() {
     let f = 89f64.sqrt();
     let normalization = RouterNormalization::FrobeniusNorm;
-    check(RouterDistance { normalization }, [5.0 / f, 8.0 / f, 5.0 / f]);
+    check(
+        RouterDistance { normalization, ..RouterDistance::default() },
+        [5.0 / f, 8.0 / f, 5.0 / f],
+    );
 }
 
 #[test]
@@ -129,7 +132,10 @@ fn refusals_say_what_to_do() {
     for bad in [-1.0, f64::NAN, f64::INFINITY] {
         fails(Mixed { router_weight: bad, ..Mixed::default() }, None, "router_weight must be");
     }
-    let scaled = RouterDistance { normalization: RouterNormalization::FrobeniusNorm };
+    let scaled = RouterDistance {
+        normalization: RouterNormalization::FrobeniusNorm,
+        ..RouterDistance::default()
+    };
     assert!(distances(&scaled, &[0.0; 6], 3, None).unwrap_err().contains("all zeros"));
     assert!(distances(&RouterDistance::default(), &[f32::NAN; 6], 3, None).is_err());
 }
@@ -147,7 +153,12 @@ fn layers_of_no_and_one_expert() {
         let routing = RoutingSums::new(n, 1);
         let router = vec![0.0; 2 * n];
         for normalization in [RouterNormalization::None, RouterNormalization::FrobeniusNorm] {
-            let got = distances(&RouterDistance { normalization }, &router, n, None);
+            let got = distances(
+                &RouterDistance { normalization, ..RouterDistance::default() },
+                &router,
+                n,
+                None,
+            );
             assert_eq!(got.unwrap(), [0.0; 0]);
         }
         let got = distances(&Mixed::default(), &router, n, Some(&routing));
@@ -170,7 +181,7 @@ proptest! {
     fn router_distance_is_a_metric(rows in prop::collection::vec(-4i8..4, 4 * 3)) {
         let rows: Vec<f32> = rows.into_iter().map(f32::from).collect();
         let router = MatrixView::new(4, 3, &rows).unwrap();
-        let layer = LayerBehaviour { layer: 0, router, routing: None };
+        let layer = LayerBehaviour::new(0, router);
         let d = RouterDistance::default().distances(&layer).unwrap();
         for i in 0..4 {
             for j in 0..4 {
@@ -224,11 +235,41 @@ fn mean_outputs_are_compared() {
         ..RoutingSums::new(3, 1)
     };
     let router = MatrixView::new(3, 1, &[0.0; 3]).unwrap();
-    let of = |routing| OutputDistance.distances(&LayerBehaviour { layer: 0, router, routing });
+    let of = |routing| {
+        OutputDistance.distances(&LayerBehaviour { routing, ..LayerBehaviour::new(0, router) })
+    };
     let distances = of(Some(&routing)).unwrap();
     assert_eq!((distances.at(0, 1), distances.at(0, 2)), (4.0, 1.0));
     assert!(OutputDistance.needs_observation());
     let none = RoutingSums { output_sums: Vec::new(), ..routing.clone() };
     assert_eq!(of(Some(&none)).unwrap_err().to_string(), Error::NoOutputs.to_string());
     assert_eq!(of(None).unwrap_err().to_string(), Error::NoObservation.to_string());
+}
+
+/// What the router computes with: rows times the scale of its input, and its bias.
+#[test]
+fn bias_and_input_scale_are_folded_into_the_rows() {
+    #[track_caller]
+    fn check(bias: bool, input_scale: bool, expected: f64) {
+        let router = MatrixView::new(2, 2, &[1.0, 2.0, 4.0, 2.0]).unwrap();
+        let layer = LayerBehaviour {
+            router_bias: Some(&[0.5, 4.5]),
+            router_scale: Some(&[0.5, 100.0]),
+            ..LayerBehaviour::new(0, router)
+        };
+        let of = RouterDistance { bias, input_scale, ..RouterDistance::default() };
+        assert_eq!(of.distances(&layer).unwrap().at(0, 1), expected);
+    }
+    check(false, false, 3.0);
+    check(true, false, 5.0);
+    check(false, true, 1.5);
+    check(true, true, (1.5_f64 * 1.5 + 16.0).sqrt());
+}
+
+#[test]
+fn an_input_scale_that_is_not_known_is_an_error() {
+    let of = RouterDistance { input_scale: true, ..RouterDistance::default() };
+    fails(of, None, "norm before the router");
+    let of = RouterDistance { bias: true, ..RouterDistance::default() };
+    assert!(distances(&of, &ROUTER, 3, None).is_ok(), "a router without a bias");
 }

@@ -6,10 +6,10 @@ use std::{
     path::Path,
 };
 
-use serde_json::Value;
-
 use crate::{
-    Error, Shape, shards,
+    Error, Shape,
+    shape::config_text,
+    shards,
     write::{self, Source, Step},
 };
 
@@ -36,12 +36,10 @@ impl Default for Options {
 }
 
 /// Bytes that the weights of a checkpoint take on a disk.
-///
-/// # Errors
-/// [`Error::BuiltIn`] if a part of the model has no name.
-pub fn disk_bytes(shape: &Shape, options: &Options) -> Result<u64, Error> {
-    let shards = shards::plan(shape.tensors()?, options.max_shard_bytes);
-    Ok(source(shape, options).disk_bytes(&shards))
+#[must_use]
+pub fn disk_bytes(shape: &Shape, options: &Options) -> u64 {
+    let shards = shards::plan(shape.tensors.clone(), options.max_shard_bytes);
+    source(shape, options).disk_bytes(&shards)
 }
 
 /// Writes `shape` with random weights to the folder `out`, whose parents are created. Returns the
@@ -63,7 +61,7 @@ pub fn write_checkpoint(
     if out.symlink_metadata().is_ok() {
         return exists();
     }
-    let shards = shards::plan(shape.tensors()?, options.max_shard_bytes);
+    let shards = shards::plan(shape.tensors.clone(), options.max_shard_bytes);
     let source = source(shape, options);
     let parent =
         out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
@@ -78,9 +76,9 @@ pub fn write_checkpoint(
         let path = partial.path().join(name);
         fs::write(&path, text).map_err(Error::io("write", &path))
     };
-    write_text("config.json", format!("{:#}\n", Value::Object(shape.config.clone())))?;
+    write_text("config.json", config_text(&shape.config))?;
     if let Some(index) = shards::index(&shards) {
-        write_text("model.safetensors.index.json", index)?;
+        write_text(shards::INDEX, index)?;
     }
     write::write(partial.path(), &shards, source, progress)?;
     if out.symlink_metadata().is_ok() {
@@ -93,9 +91,10 @@ pub fn write_checkpoint(
 }
 
 fn source(shape: &Shape, options: &Options) -> Source {
-    let experts = shape.spec().layers.iter().filter_map(|l| l.moe()).map(|moe| moe.experts).max();
+    let spec = shape.spec();
+    let experts = spec.layers.iter().filter_map(|l| l.moe()).map(|moe| moe.experts).max();
     let &Options { seed, sparse, .. } = options;
-    Source { seed, experts: experts.unwrap_or_default(), sparse }
+    Source { seed, experts: experts.unwrap_or_default(), norms: spec.norm_weights, sparse }
 }
 
 fn check_room(dir: &Path, needed: u64) -> Result<(), Error> {
@@ -140,7 +139,7 @@ mod tests {
             let checkpoint = Checkpoint::open(&dir.path().join("out")).unwrap();
             assert_eq!(checkpoint.spec(), shape.spec());
             let options = Options { max_shard_bytes: 100_000, ..Options::default() };
-            assert_eq!(checkpoint.weight_bytes(), disk_bytes(&shape, &options).unwrap());
+            assert_eq!(checkpoint.weight_bytes(), disk_bytes(&shape, &options));
             assert!(checkpoint.weight_bytes() > shape.weight_bytes());
             assert!(checkpoint.max_shard_bytes() <= 100_000);
         }
@@ -186,7 +185,7 @@ mod tests {
         let options = Options { max_shard_bytes: u64::MAX, sparse: true, ..Options::default() };
         let holes = dir.path().join("holes");
         write_checkpoint(&holes, &shape, &options, &mut |_| {}).unwrap();
-        assert!(disk_bytes(&shape, &options).unwrap() < shape.weight_bytes() / 10);
+        assert!(disk_bytes(&shape, &options) < shape.weight_bytes() / 10);
         let [whole, holes] =
             [dir.path().join("out"), holes].map(|dir| Checkpoint::open(&dir).unwrap());
         assert_eq!(whole.weight_bytes(), holes.weight_bytes());

@@ -9,24 +9,34 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// No model has the name.
+    #[error("no model called {name} is known; these are: {}", crate::Published::ALL.iter().map(|m| m.name()).collect::<Vec<_>>().join(", "))]
+    Unknown {
+        /// The name given.
+        name: String,
+    },
     /// A width cannot be divided.
     #[error(
-        "scale {scale} does not divide the width {hidden}, the inner width {inner} and heads of \
-         {head} into whole heads of at least {narrowest}; these do: {works}"
+        "scale {scale} does not divide the widths of {model} into whole ones, and its heads into heads of \
+         at least {narrowest}; these do: {works}"
     )]
     Scale {
         /// The value given.
         scale: usize,
-        /// Width of the published hidden state.
-        hidden: usize,
-        /// Width between the products of a published expert.
-        inner: usize,
-        /// Width of a published head.
-        head: usize,
+        /// The published model.
+        model: &'static str,
         /// Width of the narrowest head.
         narrowest: usize,
         /// The scales that are possible.
         works: String,
+    },
+    /// The family has no model of such sizes.
+    #[error("{model} cannot be reduced so: {problem}; choose other numbers of layers or experts")]
+    Reduced {
+        /// The published model.
+        model: &'static str,
+        /// What a reader of the reduced model says.
+        problem: String,
     },
     /// Too few of something.
     #[error("{got} {what}: there must be at least {least}, {because}")]
@@ -78,7 +88,7 @@ pub enum Error {
     /// What is built in about a published model is not as it should be: a bug.
     #[error("what is built in about {model} is damaged ({problem}); please report it")]
     BuiltIn {
-        /// Name of the model's family.
+        /// Name of the model.
         model: &'static str,
         /// What is wrong.
         problem: String,

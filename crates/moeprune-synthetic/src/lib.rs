@@ -37,15 +37,22 @@ may be larger than memory, and with holes in place of most weights larger than t
 mod calibration;
 mod checkpoint;
 mod error;
+mod form;
+mod headers;
+mod published;
 mod random;
+mod reduction;
 mod shape;
 mod shaped_tensor;
 mod shards;
+mod size;
 mod weights;
 mod write;
 
 pub use calibration::{write_calibration, write_calibration_to};
 pub use checkpoint::{Options, disk_bytes, write_checkpoint};
 pub use error::Error;
-pub use shape::{Published, Reduction, Shape};
+pub use published::Published;
+pub use reduction::Reduction;
+pub use shape::Shape;
 pub use write::Step;

@@ -13,6 +13,11 @@ impl Stream {
         Self(name.bytes().fold(mix(seed.wrapping_add(STEP)), absorb))
     }
 
+    /// A stream for a row.
+    pub(crate) fn row(self, row: usize) -> Self {
+        Self(mix(self.0 ^ mix(row as u64 + 1)))
+    }
+
     #[inline(always)]
     pub(crate) fn word(self, place: u64) -> u64 {
         mix(self.0.wrapping_add(place.wrapping_mul(STEP)))

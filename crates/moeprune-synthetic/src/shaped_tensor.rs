@@ -1,32 +1,51 @@
 //! One tensor of a shape.
 
-use moeprune_core::{LayerTensor, LinearId, TensorId};
+use moeprune_checkpoint::FusedTensor;
+use moeprune_core::{Dtype, LayerTensor, LinearId, TensorId};
 
-/// Bytes of an element: all tensors are bf16.
-pub(crate) const ELEMENT: usize = 2;
-
-/// A tensor that a shape asks for.
+/// A tensor that a published model has, by name.
 #[derive(Debug, Clone)]
-pub(crate) struct ShapedTensor {
+pub(crate) struct NamedTensor {
     pub(crate) name: String,
-    pub(crate) part: TensorId,
+    pub(crate) dtype: Dtype,
     pub(crate) shape: Vec<usize>,
 }
 
-impl ShapedTensor {
+impl NamedTensor {
     pub(crate) fn elements(&self) -> u64 {
         self.shape.iter().map(|&dim| dim as u64).product()
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.elements() * ELEMENT as u64
+        self.elements() * self.dtype.bits() as u64 / 8
     }
+}
 
-    pub(crate) fn is_norm(&self) -> bool {
-        self.shape.len() == 1
+/// A tensor that a shape asks for.
+#[derive(Debug, Clone)]
+pub(crate) struct ShapedTensor {
+    pub(crate) named: NamedTensor,
+    pub(crate) role: Role,
+}
+
+/// What a tensor is of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// A part of it.
+    Part(TensorId),
+    /// All experts of a layer.
+    Experts(FusedTensor),
+    /// Nothing that pruning knows: a vision tower.
+    Carried,
+}
+
+impl ShapedTensor {
+    pub(crate) fn is_vector(&self) -> bool {
+        self.named.shape.len() == 1
     }
 
     pub(crate) fn is_router(&self) -> bool {
-        matches!(self.part, TensorId::Layer(_, LayerTensor::Linear(LinearId::Router)))
+        let router = LayerTensor::Linear(LinearId::Router);
+        matches!(self.role, Role::Part(TensorId::Layer(_, tensor)) if tensor == router)
     }
 }

@@ -6,6 +6,9 @@ use serde_json::{Map, Value, json};
 
 use crate::shaped_tensor::ShapedTensor;
 
+/// The file that says which tensor is in which of several.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
+
 /// One file to be written.
 #[derive(Debug)]
 pub(crate) struct OutputShard {
@@ -34,7 +37,7 @@ impl OutputShard {
 pub(crate) fn plan(tensors: Vec<ShapedTensor>, limit: u64) -> Vec<OutputShard> {
     let mut groups: Vec<(Vec<ShapedTensor>, u64)> = Vec::new();
     for tensor in tensors {
-        let bytes = tensor.bytes();
+        let bytes = tensor.named.bytes();
         match groups.last_mut() {
             Some((group, sum)) if *sum + bytes <= limit => {
                 *sum += bytes;
@@ -53,7 +56,7 @@ pub(crate) fn plan(tensors: Vec<ShapedTensor>, limit: u64) -> Vec<OutputShard> {
         let mut offset = header.len() as u64;
         let place = |tensor| {
             let placed = PlacedTensor { tensor, offset };
-            offset += placed.tensor.bytes();
+            offset += placed.tensor.named.bytes();
             placed
         };
         let tensors = tensors.into_iter().map(place).collect();
@@ -69,7 +72,7 @@ pub(crate) fn index(shards: &[OutputShard]) -> Option<String> {
     }
     let mut weight_map = BTreeMap::new();
     for shard in shards {
-        weight_map.extend(shard.tensors.iter().map(|t| (&t.tensor.name, &shard.file)));
+        weight_map.extend(shard.tensors.iter().map(|t| (&t.tensor.named.name, &shard.file)));
     }
     let total: u64 = shards.iter().map(|s| s.data_bytes).sum();
     let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
@@ -81,11 +84,12 @@ fn header(tensors: &[ShapedTensor]) -> Vec<u8> {
     let mut entries = Map::new();
     entries.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
     let mut start = 0;
-    for tensor in tensors {
-        let end = start + tensor.bytes();
+    for ShapedTensor { named, .. } in tensors {
+        let end = start + named.bytes();
+        let dtype = named.dtype.to_string();
         let entry: Value =
-            json!({ "dtype": "BF16", "shape": tensor.shape, "data_offsets": [start, end] });
-        entries.insert(tensor.name.clone(), entry);
+            json!({ "dtype": dtype, "shape": named.shape, "data_offsets": [start, end] });
+        entries.insert(named.name.clone(), entry);
         start = end;
     }
     let mut text = Value::Object(entries).to_string().into_bytes();

@@ -1,11 +1,15 @@
 //! Random weights with what pruning looks for in real ones: outliers, and experts that repeat each
 //! other.
 
-use moeprune_core::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
+use moeprune_checkpoint::FusedTensor;
+use moeprune_core::{
+    AttentionProjection, LayerTensor, LinearId, MlpProjection, NormWeights, TensorId,
+};
 
 use crate::{
     random::{NormalTable, Stream},
-    shaped_tensor::{ELEMENT, ShapedTensor},
+    shaped_tensor::{Role, ShapedTensor},
+    write::Source,
 };
 
 /// Elements that come from one stream at a time.
@@ -27,6 +31,8 @@ const ROUTER_NOISE: f32 = 0.2;
 #[derive(Debug)]
 pub(crate) struct Weights {
     cols: usize,
+    /// Bytes of an element.
+    element: usize,
     /// What this tensor has for itself.
     own: Stream,
     /// What it shares with near copies: one stream, or one for each row.
@@ -49,44 +55,65 @@ enum OwnPart {
 }
 
 impl Weights {
-    /// The recipe of a tensor of a model with so many experts in each layer.
-    pub(crate) fn new(tensor: &ShapedTensor, seed: u64, experts: usize) -> Self {
-        let own = Stream::new(seed, &tensor.name);
-        let (&cols, rows) = match tensor.shape.as_slice() {
-            [rows, cols] => (cols, *rows),
-            shape => (shape.last().unwrap_or(&1), 1),
-        };
-        let plain = |mean: f32, deviation: f32| Self {
-            cols,
-            own,
-            common: vec![own],
-            own_part: OwnPart::Nothing,
-            mean,
-            deviation: vec![deviation; cols.next_multiple_of(SPAN)],
-            row_factor: Vec::new(),
-        };
-        match tensor.part {
-            TensorId::Embedding => plain(0.0, 0.5),
-            TensorId::Layer(layer, LayerTensor::Linear(id)) => match id {
-                LinearId::Router => plain(0.0, 0.02).with_rows_of_kin(seed, layer, experts),
+    /// The recipe of a tensor.
+    pub(crate) fn new(tensor: &ShapedTensor, source: Source) -> Self {
+        let Source { seed, experts, norms, .. } = source;
+        let plain = Self::plain(tensor, seed);
+        let (own, rows) = (plain.own, tensor.named.shape.first().copied().unwrap_or(1));
+        match &tensor.role {
+            Role::Part(TensorId::Embedding) => plain.with(0.0, 0.5),
+            Role::Part(TensorId::Layer(layer, LayerTensor::Linear(id))) => match *id {
+                LinearId::Router => plain.with(0.0, 0.02).with_rows_of_kin(seed, *layer, experts),
                 LinearId::Expert(expert, projection) => {
-                    let kin = Kin::new(seed, layer, experts).group(expert);
+                    let kin = Kin::new(seed, *layer, experts).group(expert);
                     let common = Stream::new(seed, &format!("{layer} kin {kin} {projection:?}"));
-                    // Quiet and loud experts, by a quarter either way.
-                    let loudness = 0.75 + 0.5 * common.uniform(u64::MAX) as f32;
-                    let mut weights = plain(0.0, deviation_of(id) * loudness);
+                    let mut weights = plain.with(0.0, deviation_of(*id) * loudness(common));
                     weights.common = vec![common];
                     weights.own_part = OwnPart::Spans;
                     weights.with_outliers(common, rows)
                 }
-                _ => plain(0.0, deviation_of(id)).with_outliers(own, rows),
+                _ => plain.with(0.0, deviation_of(*id)).with_outliers(own, rows),
             },
-            TensorId::LmHead => plain(0.0, 0.02),
-            _ => plain(1.0, 0.05).with_loud_entries(seed),
+            Role::Experts(fused) => {
+                plain.with(0.0, 0.015).with_slabs_of_kin(seed, fused, &tensor.named.shape)
+            }
+            Role::Part(
+                TensorId::LmHead
+                | TensorId::Layer(
+                    _,
+                    LayerTensor::Bias(_) | LayerTensor::CorrectionBias | LayerTensor::SharedGate(_),
+                ),
+            )
+            | Role::Carried => plain.with(0.0, 0.02),
+            Role::Part(_) if norms == NormWeights::MinusOne && tensor.is_vector() => {
+                plain.with(0.0, 0.05).with_loud_entries(seed)
+            }
+            Role::Part(_) => plain.with(1.0, 0.05).with_loud_entries(seed),
         }
     }
 
-    /// Writes one row as bf16, little-endian. `out` has the size of a row.
+    fn plain(tensor: &ShapedTensor, seed: u64) -> Self {
+        let own = Stream::new(seed, &tensor.named.name);
+        let cols = tensor.named.shape.last().copied().unwrap_or(1);
+        Self {
+            cols,
+            element: tensor.named.dtype.bits() / 8,
+            own,
+            common: vec![own],
+            own_part: OwnPart::Nothing,
+            mean: 0.0,
+            deviation: vec![0.0; cols.next_multiple_of(SPAN)],
+            row_factor: Vec::new(),
+        }
+    }
+
+    fn with(mut self, mean: f32, deviation: f32) -> Self {
+        self.mean = mean;
+        self.deviation.fill(deviation);
+        self
+    }
+
+    /// Writes one row as bf16 or f32, little-endian. `out` has the size of a row.
     pub(crate) fn fill(&self, row: usize, table: &NormalTable, out: &mut [u8]) {
         let words = (self.deviation.len() / PER_WORD) as u64;
         let (common, common_row) = match self.common.as_slice() {
@@ -95,7 +122,8 @@ impl Weights {
         };
         let factor = self.row_factor.get(row).copied().unwrap_or(1.0);
         let (mut place, mut common_place) = (row as u64 * words, common_row as u64 * words);
-        for (out, deviation) in out.chunks_mut(ELEMENT * SPAN).zip(self.deviation.chunks(SPAN)) {
+        let element = self.element;
+        for (out, deviation) in out.chunks_mut(element * SPAN).zip(self.deviation.chunks(SPAN)) {
             let mut values = [0.0; SPAN];
             match self.own_part {
                 OwnPart::Spans if !place_is_shared(self.own, place) => {
@@ -110,21 +138,25 @@ impl Weights {
                     *value += share * noise;
                 }
             }
-            let mut bytes = [0; ELEMENT * SPAN];
-            for ((bytes, value), deviation) in
-                bytes.chunks_exact_mut(ELEMENT).zip(values).zip(deviation)
-            {
-                let value = self.mean + value * (deviation * factor);
-                bytes.copy_from_slice(&to_bf16(value).to_le_bytes());
+            for (value, deviation) in values.iter_mut().zip(deviation) {
+                *value = self.mean + *value * (deviation * factor);
             }
-            out.copy_from_slice(&bytes[..out.len()]);
+            if element == 2 {
+                for (out, value) in out.chunks_exact_mut(2).zip(values) {
+                    out.copy_from_slice(&to_bf16(value).to_le_bytes());
+                }
+            } else {
+                for (out, value) in out.chunks_exact_mut(4).zip(values) {
+                    out.copy_from_slice(&value.to_le_bytes());
+                }
+            }
             place += (SPAN / PER_WORD) as u64;
             common_place += (SPAN / PER_WORD) as u64;
         }
     }
 
     pub(crate) fn row_bytes(&self) -> usize {
-        self.cols * ELEMENT
+        self.cols * self.element
     }
 
     /// A few columns and rows with weights several times as large.
@@ -164,6 +196,28 @@ impl Weights {
         self.own_part = OwnPart::Noise(ROUTER_NOISE);
         self
     }
+
+    /// Slabs of near copies are alike, row by row of the stored tensor.
+    fn with_slabs_of_kin(mut self, seed: u64, fused: &FusedTensor, shape: &[usize]) -> Self {
+        let (experts, layer) = (fused.experts().experts, fused.layer());
+        let kin = Kin::new(seed, layer, experts);
+        let kind = fused.parts(0).first().map(ToString::to_string).unwrap_or_default();
+        let rows: usize = shape[..shape.len().saturating_sub(1)].iter().product();
+        let each = (rows / experts.max(1)).max(1);
+        let stream = |expert| Stream::new(seed, &format!("{kind} kin {}", kin.group(expert)));
+        let groups: Vec<Stream> = (0..experts).map(stream).collect();
+        let row = |row: usize| groups[(row / each).min(experts - 1)].row(row % each);
+        self.common = (0..rows).map(row).collect();
+        self.row_factor =
+            (0..rows).map(|row| loudness(groups[(row / each).min(experts - 1)])).collect();
+        self.own_part = OwnPart::Spans;
+        self
+    }
+}
+
+/// Quiet and loud experts, by a quarter either way.
+fn loudness(common: Stream) -> f32 {
+    0.75 + 0.5 * common.uniform(u64::MAX) as f32
 }
 
 /// Which experts of a layer are near copies of each other: half of them, in small groups.

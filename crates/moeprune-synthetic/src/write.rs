@@ -12,12 +12,12 @@ use std::{
     },
 };
 
+use moeprune_core::NormWeights;
 use rayon::prelude::*;
 
 use crate::{
     Error,
     random::NormalTable,
-    shaped_tensor::ShapedTensor,
     shards::{OutputShard, PlacedTensor},
     weights::Weights,
 };
@@ -53,6 +53,8 @@ pub(crate) struct Source {
     pub(crate) seed: u64,
     /// In each layer.
     pub(crate) experts: usize,
+    /// How the weights of norms are stored.
+    pub(crate) norms: NormWeights,
     /// Only routers and norms are written.
     pub(crate) sparse: bool,
 }
@@ -67,8 +69,8 @@ impl Source {
     fn data_bytes(self, shards: &[OutputShard]) -> u64 {
         let tensors = shards.iter().flat_map(|s| &s.tensors).map(|placed| &placed.tensor);
         tensors
-            .filter(|t| !self.sparse || t.is_norm() || t.is_router())
-            .map(ShapedTensor::bytes)
+            .filter(|t| !self.sparse || t.is_vector() || t.is_router())
+            .map(|t| t.named.bytes())
             .sum()
     }
 }
@@ -131,11 +133,11 @@ impl Work<'_> {
 
     fn tensor(&self, placed: &PlacedTensor, name: &str, file: &File) -> io::Result<()> {
         let tensor = &placed.tensor;
-        if self.source.sparse && !tensor.is_norm() && !tensor.is_router() {
+        if self.source.sparse && !tensor.is_vector() && !tensor.is_router() {
             return Ok(());
         }
-        let weights = Weights::new(tensor, self.source.seed, self.source.experts);
-        let rows = tensor.bytes() as usize / weights.row_bytes();
+        let weights = Weights::new(tensor, self.source);
+        let rows = tensor.named.bytes() as usize / weights.row_bytes();
         chunks(&weights, rows, placed.offset).into_par_iter().try_for_each_init(
             Vec::new,
             |buffer, chunk| {

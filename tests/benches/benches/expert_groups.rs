@@ -49,7 +49,7 @@ impl Router {
 
     fn behaviour(&self) -> LayerBehaviour<'_> {
         let router = MatrixView::new(self.experts, HIDDEN, &self.weights).expect("a matrix");
-        LayerBehaviour { layer: 0, router, routing: Some(&self.routing) }
+        LayerBehaviour { routing: Some(&self.routing), ..LayerBehaviour::new(0, router) }
     }
 
     fn distances(&self) -> DistanceMatrix {

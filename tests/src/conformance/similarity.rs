@@ -67,7 +67,7 @@ impl Layer {
         let router = MatrixView::new(self.experts, hidden, &self.router)
             .map_err(|error| error.to_string())?;
         let routing = observed.then_some(&self.routing);
-        Ok(LayerBehaviour { layer: 3, router, routing })
+        Ok(LayerBehaviour { routing, ..LayerBehaviour::new(3, router) })
     }
 
     /// The same layer, its experts numbered from the other end.

@@ -245,21 +245,3 @@ fn counts_that_disagree() {
     // Carried over, as nothing says what they are.
     check(one, "\"num_nextn_predict_layers\": 0", None);
 }
-
-/// Layers that a descriptor does not name keep all of their experts, which is said where others go.
-#[test]
-fn experts_that_are_carried_over_are_named() {
-    let check = |share: f64, expected: bool| {
-        let scratch = tempfile::tempdir().unwrap();
-        let source = open("qwen3_next", scratch.path());
-        let made = planned(&source, &asking(share, None)).unwrap();
-        let (pipeline, cpu, mut notes) = (Pipeline::arctic(), Execution::cpu(), Notes(Vec::new()));
-        let mut job = Job::new(&source, &pipeline, &cpu, &mut notes);
-        let run = Run::claim(&scratch.path().join("out"), &source, Resume::No).unwrap();
-        apply(&mut job, run, &made, Inputs::None).unwrap();
-        let said = notes.0.iter().any(|note| note.contains("`mtp.layers.0.mlp.experts.0."));
-        assert_eq!(said, expected, "{:?}", notes.0);
-    };
-    check(0.3, true);
-    check(0.0, false);
-}

@@ -3,7 +3,10 @@
 use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Result, ensure};
-use clap::{Args, ValueEnum};
+use clap::{
+    Args,
+    builder::{PossibleValue, PossibleValuesParser},
+};
 use moeprune_cli::{Terminal, bytes, seconds};
 use moeprune_files::{OutputKind, RunFiles};
 use moeprune_synthetic::{
@@ -12,29 +15,20 @@ use moeprune_synthetic::{
 
 use crate::synthesis::show;
 
-/// Which model's form.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Family {
-    /// Snowflake Arctic
-    Arctic,
-    /// Mixtral-8x7B
-    Mixtral,
-}
-
 /// Write a checkpoint of a published model's names and shapes with random weights
 ///
 /// Without options that reduce it, the model has its true size: 957 GB for Arctic. The weights
 /// depend on the seed and on nothing else: not on threads, shards or the size of the disk.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  cargo xtask make-checkpoint --family arctic --layers 2 --experts 32 --scale 4 /tmp/arctic-small
-  cargo xtask make-checkpoint --family mixtral --scale 8 /tmp/mixtral-small \\
+  cargo xtask make-checkpoint --model arctic --layers 2 --experts 32 --scale 4 /tmp/arctic-small
+  cargo xtask make-checkpoint --model mixtral-8x7b --scale 8 /tmp/mixtral-small \\
       --calibration /tmp/mixtral-small.jsonl --samples 16 --seq-len 128
-  cargo xtask make-checkpoint --family arctic --sparse /tmp/arctic-headers")]
+  cargo xtask make-checkpoint --model kimi-k2 --sparse /tmp/kimi-headers")]
 pub(crate) struct MakeCheckpointArgs {
     /// Which model's form
-    #[arg(long, value_enum, value_name = "FAMILY")]
-    family: Family,
+    #[arg(long, alias = "family", value_name = "MODEL", value_parser = models())]
+    model: String,
     /// Directory to write; must not exist
     out: PathBuf,
     /// Decoder layers [default: as published]
@@ -73,6 +67,15 @@ pub(crate) struct MakeCheckpointArgs {
     quiet: bool,
 }
 
+/// The models that are known, each with what it is.
+fn models() -> PossibleValuesParser {
+    let value = |model: &Published| {
+        let alias = (*model == Published::Mixtral).then_some("mixtral");
+        PossibleValue::new(model.name()).help(model.about()).aliases(alias)
+    };
+    Published::ALL.iter().map(value).collect::<Vec<_>>().into()
+}
+
 pub(crate) fn run(args: &MakeCheckpointArgs) -> Result<()> {
     let there = args.out.symlink_metadata().is_ok();
     ensure!(!there, "{} exists; remove it or choose another name", args.out.display());
@@ -84,10 +87,7 @@ pub(crate) fn run(args: &MakeCheckpointArgs) -> Result<()> {
     let &MakeCheckpointArgs {
         layers, experts, vocab, scale, seed, sparse, max_shard_bytes, ..
     } = args;
-    let published = match args.family {
-        Family::Arctic => Published::Arctic,
-        Family::Mixtral => Published::Mixtral,
-    };
+    let published: Published = args.model.parse()?;
     let shape = Shape::new(published, &Reduction { layers, experts, vocab, scale })?;
     let options = Options { seed, max_shard_bytes, sparse };
     let mut terminal = Terminal::new(args.quiet);
@@ -98,7 +98,7 @@ pub(crate) fn run(args: &MakeCheckpointArgs) -> Result<()> {
         let vocab = shape.spec().vocab;
         calibration.write(|file| write_calibration_to(file, samples, seq_len, vocab, seed))?;
     }
-    let written = disk_bytes(&shape, &options)?;
+    let written = disk_bytes(&shape, &options);
     let time = began.elapsed().as_secs_f64();
     line!(
         "wrote {} ({} bytes) of weights{} in {} file{} to {} in {}, {}/s",

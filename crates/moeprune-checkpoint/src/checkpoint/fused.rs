@@ -4,21 +4,20 @@ use moeprune_core::{ModelSpec, MoeSpec};
 
 use super::{StoredTensor, fused_tensor::FusedTensor, layout::Layout};
 use crate::{
-    Family,
-    family::{FusedForm, Slab, SlabLayout},
+    family::{FusedForm, Names, Slab, SlabLayout},
     place::FusedExperts,
 };
 
 /// Finds the tensors that hold experts, and how they hold them: `(tensor, what)`.
 pub(super) fn find(
     layout: &Layout,
-    family: &Family,
+    names: &Names,
     spec: &ModelSpec,
 ) -> Result<Vec<(usize, FusedTensor)>, (usize, String)> {
-    let Some(form) = &family.descriptor().experts.fused else { return Ok(Vec::new()) };
+    let Some(form) = &names.family().descriptor().experts.fused else { return Ok(Vec::new()) };
     let named: Vec<(usize, usize, Slab)> = (layout.tensors.iter().enumerate())
         .filter_map(|(at, tensor)| {
-            let (layer, slab) = family.fused_of(&tensor.name)?;
+            let (layer, slab) = names.fused_of(&tensor.name)?;
             Some((at, layer, slab))
         })
         .collect();
@@ -94,7 +93,7 @@ impl Kind<'_> {
 }
 
 /// The number of experts that a tensor of this name has, if it holds all of a layer.
-pub(super) fn experts_in(family: &Family, tensor: &StoredTensor) -> Option<(usize, usize)> {
-    let (layer, _) = family.fused_of(&tensor.name)?;
+pub(super) fn experts_in(names: &Names, tensor: &StoredTensor) -> Option<(usize, usize)> {
+    let (layer, _) = names.fused_of(&tensor.name)?;
     Some((layer, tensor.shape.first().copied().unwrap_or_default()))
 }

@@ -36,6 +36,7 @@ use crate::{
     Error, Family,
     config::Config,
     container::{OutputForm, WeightFile},
+    family::Names,
     model_directory::ModelDirectory,
     place::Place,
     spec,
@@ -54,7 +55,7 @@ pub(crate) const CONFIG_FILE: &str = "config.json";
 pub struct Checkpoint {
     directory: ModelDirectory,
     config: Config,
-    family: Family,
+    names: Names,
     spec: ModelSpec,
     layout: Layout,
     /// Where each part is.
@@ -118,21 +119,23 @@ impl Checkpoint {
             Some(family) => family,
             None => builtin_family(&config)?,
         };
-        let config = config.within(family.descriptor().config.as_deref())?;
+        let config =
+            config.within(family.descriptor().config.as_deref().filter(|key| !key.is_empty()))?;
         let mut layout = Layout::open(&directory)?;
         let extra = spec::announced_extra(&family, &config)?;
-        let named = parts::assign(&mut layout, &family, extra, &directory)?;
+        let names = Names::new(family.clone(), extra.map(|extra| extra.first));
+        let named = parts::assign(&mut layout, &names, extra, &directory)?;
         let spec = spec::read_spec(&family, &config, &named)?;
-        parts::check_experts(&layout, &family, &spec, &directory, &config)?;
-        parts::assign_experts(&mut layout, &family, &spec, &directory)?;
-        let by_part = parts::check(&layout, &family, &spec, &directory)?;
+        parts::check_experts(&layout, &names, &spec, &directory, &config)?;
+        parts::assign_experts(&mut layout, &names, &spec, &directory)?;
+        let by_part = parts::check(&layout, &names, &spec, &directory)?;
         let by_name = layout.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
         let declared_dtype = spec::declared_dtype(&family, &config)?;
         let fingerprint = OnceLock::new();
         Ok(Self {
             directory,
             config,
-            family,
+            names,
             spec,
             layout,
             by_part,
@@ -151,7 +154,7 @@ impl Checkpoint {
     /// The family whose descriptor was used.
     #[must_use]
     pub fn family(&self) -> &Family {
-        &self.family
+        self.names.family()
     }
 
     /// The directory as it was given, or what messages call the files.
@@ -209,7 +212,7 @@ impl Checkpoint {
     /// [`Error::NoSuchPart`] if the model has no such part.
     pub fn place_of(&self, id: TensorId) -> Result<&Place, Error> {
         self.by_part.get(&id).ok_or_else(|| {
-            let reason = match self.family.name_of(id) {
+            let reason = match self.names.name_of(id) {
                 Some(name) => Cow::Owned(format!("there is no `{name}`")),
                 None => Cow::Borrowed("its family has no name for it"),
             };
@@ -241,9 +244,9 @@ impl Checkpoint {
         if let Some(place) = self.by_part.get(&id) {
             return Ok(self.tensor_at(place).name.clone());
         }
-        self.family.name_of(id).ok_or_else(|| Error::NoSuchPart {
+        self.names.name_of(id).ok_or_else(|| Error::NoSuchPart {
             part: id.to_string(),
-            reason: format!("the family `{}` has no name for it", self.family.name()),
+            reason: format!("the family `{}` has no name for it", self.family().name()),
         })
     }
 

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use moeprune_core::{Dtype, LayerTensor, LinearId, ModelSpec, Part, TensorId};
 
-use super::{StoredTensor, fused, layout::Layout};
+use super::{StoredTensor, extra::assign_extra, fused, layout::Layout};
 use crate::{
-    Error, Family,
+    Error,
     config::Config,
+    family::Names,
     model_directory::ModelDirectory,
     named_tensors::NamedTensors,
     place::Place,
@@ -18,81 +19,34 @@ use crate::{
 /// behind the decoder's ([`Extra`]) has parts if the config counts them, and is carried over if not.
 pub(super) fn assign(
     layout: &mut Layout,
-    family: &Family,
+    names: &Names,
     announced: Option<AnnouncedExtra<'_>>,
     directory: &ModelDirectory,
 ) -> Result<NamedTensors, Error> {
-    let mut layers = BTreeSet::new();
-    let mut extra = announced.map(Extra::new);
-    let mut shapes = BTreeMap::new();
-    for tensor in &mut layout.tensors {
-        let layer = family.layer_of(&tensor.name);
-        if let Some((layer, extra)) = layer.zip(extra.as_mut())
-            && layer >= extra.announced.first
-        {
-            extra.add(tensor, layer, family);
-        } else {
-            tensor.part = family.part_of(&tensor.name);
-            let known = tensor.part.is_some()
-                || family.is_carried(&tensor.name)
-                || family.fused_of(&tensor.name).is_some();
-            if !known {
-                refuse_unknown_in_layer(tensor, family, directory)?;
-            }
-            layers.extend(layer);
-        }
-        shapes.extend(tensor.part.map(|part| (part, tensor.shape.clone())));
-    }
     let bad = |reason: String| Error::Weights { dir: directory.path.clone(), reason };
+    let mut layers = BTreeSet::new();
+    for tensor in &mut layout.tensors {
+        if names.extra_layer_of(&tensor.name).is_some() {
+            continue;
+        }
+        tensor.part = names.part_of(&tensor.name);
+        let known = tensor.part.is_some()
+            || names.is_carried(&tensor.name)
+            || names.fused_of(&tensor.name).is_some();
+        if !known {
+            refuse_unknown_in_layer(tensor, names, directory)?;
+        }
+        layers.extend(names.decoder_layer_of(&tensor.name));
+    }
     let missing = layers.iter().zip(0..).find(|(layer, at)| *layer != at);
     if let Some((next, missing)) = missing {
         return Err(bad(format!(
             "the weight files have tensors of decoder layer {next} but none of layer {missing}"
         )));
     }
-    let extra = extra.map_or(Ok(None), |extra| extra.with_parts().map_err(bad))?;
-    Ok(NamedTensors { layers: layers.len(), extra, shapes })
-}
-
-/// Layers behind the decoder's, as they are stored.
-struct Extra<'a> {
-    announced: AnnouncedExtra<'a>,
-    stored: BTreeSet<usize>,
-    /// Whether one of their tensors plays a part.
-    has_parts: bool,
-}
-
-impl<'a> Extra<'a> {
-    fn new(announced: AnnouncedExtra<'a>) -> Self {
-        Self { announced, stored: BTreeSet::new(), has_parts: false }
-    }
-
-    /// A tensor of such a layer.
-    fn add(&mut self, tensor: &mut StoredTensor, layer: usize, family: &Family) {
-        if self.announced.count == 0 {
-            return;
-        }
-        self.stored.insert(layer);
-        tensor.part = family.part_of(&tensor.name);
-        self.has_parts |= tensor.part.is_some() || family.fused_of(&tensor.name).is_some();
-    }
-
-    /// How many have parts, or `None` if there are none at all.
-    fn with_parts(self) -> Result<Option<usize>, String> {
-        let Self { announced: AnnouncedExtra { first, count, key }, stored, has_parts } = self;
-        if stored.is_empty() {
-            return Ok(None);
-        }
-        if !stored.iter().copied().eq(first..first + count) {
-            let stored: Vec<String> = stored.iter().map(usize::to_string).collect();
-            return Err(format!(
-                "`{key}` in config.json says {count} layers behind the decoder's {first}, but there \
-                 are tensors of layers {}; they would be numbered from {first} on",
-                stored.join(", ")
-            ));
-        }
-        Ok(Some(if has_parts { count } else { 0 }))
-    }
+    let extra = announced.map_or(Ok(None), |extra| assign_extra(layout, names, extra));
+    let shapes = layout.tensors.iter().filter_map(|t| Some((t.part?, t.shape.clone()))).collect();
+    Ok(NamedTensors { layers: layers.len(), extra: extra.map_err(bad)?, shapes })
 }
 
 /// More than any model has; a shape that says more is wrong, and not worth counting out.
@@ -101,7 +55,7 @@ const MOST_EXPERTS: usize = 1 << 16;
 /// Checks that config, routers and tensor names agree about the number of experts.
 pub(super) fn check_experts(
     layout: &Layout,
-    family: &Family,
+    names: &Names,
     spec: &ModelSpec,
     directory: &ModelDirectory,
     config: &Config,
@@ -109,7 +63,7 @@ pub(super) fn check_experts(
     let mut named: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
     let mut router_rows = BTreeMap::new();
     for tensor in &layout.tensors {
-        if let Some((layer, experts)) = fused::experts_in(family, tensor) {
+        if let Some((layer, experts)) = fused::experts_in(names, tensor) {
             named.entry(layer).or_default().extend(0..experts.min(MOST_EXPERTS));
         }
         let Some(TensorId::Layer(layer, part)) = tensor.part else { continue };
@@ -129,7 +83,7 @@ pub(super) fn check_experts(
         if agree && rows.is_none_or(|rows| rows == moe.experts) {
             continue;
         }
-        let key = expert_count(family, config)?.key.to_owned();
+        let key = expert_count(names.family(), config)?.key.to_owned();
         let rows = rows.map_or_else(|| "is missing".to_owned(), |rows| format!("has {rows} rows"));
         let gap = gap.map_or(String::new(), |gap| format!(" (expert {gap} is missing)"));
         let named = named.len();
@@ -152,11 +106,11 @@ pub(super) fn check_experts(
 /// Finds the tensors that hold all experts of a layer.
 pub(super) fn assign_experts(
     layout: &mut Layout,
-    family: &Family,
+    names: &Names,
     spec: &ModelSpec,
     directory: &ModelDirectory,
 ) -> Result<(), Error> {
-    let found = fused::find(layout, family, spec).map_err(|(at, reason)| Error::Tensor {
+    let found = fused::find(layout, names, spec).map_err(|(at, reason)| Error::Tensor {
         dir: directory.path.clone(),
         name: layout.tensors[at].name.clone(),
         reason,
@@ -171,7 +125,7 @@ pub(super) fn assign_experts(
 /// that there is no part besides. Returns where each part is.
 pub(super) fn check(
     layout: &Layout,
-    family: &Family,
+    names: &Names,
     spec: &ModelSpec,
     directory: &ModelDirectory,
 ) -> Result<BTreeMap<TensorId, Place>, Error> {
@@ -201,7 +155,7 @@ pub(super) fn check(
     {
         besides.remove(&part);
         let Some(place) = found.get(&part) else {
-            let name = name_of_missing(layout, family, part);
+            let name = name_of_missing(layout, names, part);
             return Err(bad(&name, format!("is missing; expected as `{part}`")));
         };
         let StoredTensor { name, dtype, file, .. } = &layout.tensors[place.tensor()];
@@ -236,26 +190,26 @@ fn unsupported(dtype: Dtype) -> String {
 
 /// The name of the tensor that a missing part would be in: one of all experts, if the layer has others
 /// such.
-fn name_of_missing(layout: &Layout, family: &Family, part: TensorId) -> String {
+fn name_of_missing(layout: &Layout, names: &Names, part: TensorId) -> String {
     let fuses = |layer| {
-        let mut layers = layout.tensors.iter().filter_map(|t| family.fused_of(&t.name));
+        let mut layers = layout.tensors.iter().filter_map(|t| names.fused_of(&t.name));
         layers.any(|(of, _)| of == layer)
     };
     let fused = match part {
-        TensorId::Layer(layer, _) if fuses(layer) => family.fused_name_of(part),
+        TensorId::Layer(layer, _) if fuses(layer) => names.fused_name_of(part),
         _ => None,
     };
-    fused.or_else(|| family.name_of(part)).unwrap_or_else(|| part.to_string())
+    fused.or_else(|| names.name_of(part)).unwrap_or_else(|| part.to_string())
 }
 
 /// A tensor of a decoder layer that no template names would silently be left out of the forward
 /// pass, and one that belongs to an expert would not be renumbered with it.
 fn refuse_unknown_in_layer(
     tensor: &StoredTensor,
-    family: &Family,
+    names: &Names,
     directory: &ModelDirectory,
 ) -> Result<(), Error> {
-    let Some(layer) = family.layer_of(&tensor.name) else { return Ok(()) };
+    let Some(layer) = names.decoder_layer_of(&tensor.name) else { return Ok(()) };
     Err(Error::Tensor {
         dir: directory.path.clone(),
         name: tensor.name.clone(),
@@ -263,7 +217,7 @@ fn refuse_unknown_in_layer(
             "belongs to decoder layer {layer}, but the family `{}` knows no such part; if the \
              forward pass does not need it, list it under `layers.carried` in a family \
              descriptor of your own",
-            family.name()
+            names.family().name()
         ),
     })
 }

@@ -53,7 +53,7 @@ impl Checkpoint {
             Some(_) => format!("{kept_per_layer:?}"),
             None => return Ok(self.config.text().to_owned()),
         };
-        let form = self.family.descriptor();
+        let form = self.family().descriptor();
         let mut changes = vec![(&*form.experts.count.keys, &*value)];
         if let Some(extra) = form.extra.as_ref().filter(|_| drops_extra) {
             changes.push((&extra.count.keys, "0"));

@@ -1,7 +1,7 @@
 //! The folder `families` of this crate.
 
 /// Every file of the folder.
-pub(super) const BUILT_IN: [&str; 23] = [
+pub(super) const BUILT_IN: &[&str] = &[
     include_str!("../../families/arctic.toml"),
     include_str!("../../families/deepseek_v2.toml"),
     include_str!("../../families/deepseek_v3.toml"),
@@ -22,6 +22,7 @@ pub(super) const BUILT_IN: [&str; 23] = [
     include_str!("../../families/phimoe.toml"),
     include_str!("../../families/qwen2_moe.toml"),
     include_str!("../../families/qwen3_5_moe.toml"),
+    include_str!("../../families/qwen3_5_moe_text.toml"),
     include_str!("../../families/qwen3_moe.toml"),
     include_str!("../../families/qwen3_next.toml"),
     include_str!("../../families/qwen3_vl_moe.toml"),

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use moeprune_core::{ExtraPolicy, LayerTensor, LinearId, NormWeights, SandwichNorms};
+use moeprune_core::{LayerTensor, LinearId, NormWeights, SandwichNorms, TensorId};
 use serde::Deserialize;
 
 use super::{
     Slots,
     attention::{AttentionForm, part_name},
+    extra::ExtraForm,
     feed_forward::{DenseForm, ExpertsForm, ResidualForm, SharedForm},
     key::{Count, Key, LastLayer, Layers, Strings},
     name::{NameForm, Named},
     router::RouterForm,
+    template::Template,
 };
 use crate::Error;
 
@@ -25,8 +27,8 @@ pub(crate) struct Descriptor {
     /// What stands for `{prefix}` in names.
     #[serde(default = "prefix")]
     pub(crate) prefix: String,
-    /// The object of the config that all keys stand in, but those that begin with `/`; absent: its top
-    /// level.
+    /// The object of the config that all keys stand in, but those that begin with `/`; absent or empty:
+    /// its top level.
     pub(crate) config: Option<String>,
     #[serde(default)]
     pub(crate) model: ModelForm,
@@ -183,32 +185,6 @@ impl SandwichForm {
     }
 }
 
-/// Layers numbered on from the decoder's last.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ExtraForm {
-    pub(crate) count: Key<Count>,
-    pub(crate) policy: ExtraPolicyForm,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum ExtraPolicyForm {
-    Prune,
-    Keep,
-    Drop,
-}
-
-impl From<ExtraPolicyForm> for ExtraPolicy {
-    fn from(form: ExtraPolicyForm) -> Self {
-        match form {
-            ExtraPolicyForm::Prune => Self::Prune,
-            ExtraPolicyForm::Keep => Self::Keep,
-            ExtraPolicyForm::Drop => Self::Drop,
-        }
-    }
-}
-
 /// A config key with which only some values are implemented.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -323,6 +299,32 @@ impl Descriptor {
         Ok(slots)
     }
 
+    /// The tensors outside of the layers and their names.
+    pub(super) fn ends(&self) -> Result<Vec<(TensorId, String)>, Error> {
+        let EndNames { embedding, final_norm, head, head_bias, final_norm_bias } =
+            &self.model.tensors;
+        let named = [
+            (TensorId::Embedding, Some(embedding)),
+            (TensorId::FinalNorm, Some(final_norm)),
+            (TensorId::LmHead, Some(head)),
+            (TensorId::LmHeadBias, head_bias.as_ref()),
+            (TensorId::FinalNormBias, final_norm_bias.as_ref()),
+        ];
+        let mut ends: Vec<(TensorId, String)> = Vec::new();
+        for (id, name) in named {
+            let Some(name) = name.map(|name| name.replace("{prefix}", &self.prefix)) else {
+                continue;
+            };
+            Template::parse(&name)?.check(false, false)?;
+            if ends.iter().any(|(_, other)| *other == name) {
+                let reason = format!("template `{name}` is given twice");
+                return Err(Error::Descriptor { reason });
+            }
+            ends.push((id, name));
+        }
+        Ok(ends)
+    }
+
     /// The tensors of `[layers.other]`.
     pub(crate) fn other(&self) -> Result<Vec<(LayerTensor, &NameForm)>, Error> {
         let mut other = Vec::with_capacity(self.layers.other.len());
@@ -376,6 +378,7 @@ impl Descriptor {
             ));
         }
         self.attention.check()?;
+        self.extra.iter().try_for_each(|extra| extra.check(&self.attention))?;
         self.router.check()?;
         self.experts.check()?;
         self.shared.iter().try_for_each(|shared| shared.tensors.check("shared"))?;

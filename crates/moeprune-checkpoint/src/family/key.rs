@@ -155,6 +155,21 @@ impl ConfigValue for Strings {
     }
 }
 
+/// A word with a letter per layer, or a list with an entry per layer, of which the length counts.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Sequence(pub(crate) usize);
+
+impl ConfigValue for Sequence {
+    const EXPECTED: &'static str = "a string with a letter per layer, or a list of strings";
+
+    fn from_json(text: &str) -> Option<Self> {
+        let word = || serde_json::from_str(text).map(|word: String| word.chars().count());
+        let list = serde_json::from_str(text).map(|list: Vec<String>| list.len());
+        list.or_else(|_| word()).ok().map(Self)
+    }
+}
+
 impl<T> Key<T> {
     /// Under one of these keys, or nowhere.
     pub(crate) fn any_of(keys: &[&str]) -> Self {

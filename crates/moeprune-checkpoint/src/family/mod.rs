@@ -7,11 +7,15 @@
 mod attention;
 mod built_in;
 mod descriptor;
+mod extends;
+mod extra;
 mod facts;
 mod feed_forward;
 mod fused;
 mod key;
+mod layer_templates;
 mod name;
+mod names;
 mod rotary;
 mod router;
 mod template;
@@ -23,12 +27,10 @@ pub(crate) use self::{
     attention::{Model, opaque_tensor},
     descriptor::{Descriptor, LayersForm, MultipliersForm, Requirement, SandwichForm, TypesForm},
     fused::{FusedForm, Slab, SlabLayout},
-    key::{Count, Key, Layers, PerLayer, Strings, missing},
+    key::{Count, Key, Layers, PerLayer, Sequence, Strings, missing},
+    names::Names,
 };
-use self::{
-    built_in::BUILT_IN,
-    template::{Indices, Template},
-};
+use self::{built_in::BUILT_IN, layer_templates::LayerTemplates};
 use crate::Error;
 
 /// Tensors of a layer, and what they are called after the layer's prefix.
@@ -58,30 +60,18 @@ type Slots<'a> = Vec<(LayerTensor, &'a str)>;
 /// `opaque` only tensors are named, and such a model can be pruned and not run.
 /// Names of a layer's tensors are given without what all of them begin with (`layers.prefix`), and
 /// hold `{expert}` where there is one tensor for each expert. `{prefix}` stands for the key
-/// `prefix`. Tensors of a decoder layer that no template names are refused when a model is opened,
+/// `prefix`. `extends` names a built-in descriptor of which only what is given is different. Tensors of
+/// a decoder layer that no template names are refused when a model is opened,
 /// since the forward pass would silently be without them; `layers.carried` lists those it does not
 /// need.
 #[derive(Debug, Clone)]
 pub struct Family {
     descriptor: Descriptor,
-    /// Every template of the descriptor; of one slot, other names after the descriptor's.
-    templates: Vec<(Slot, Template)>,
-    /// Of tensors that hold all experts of a layer.
-    fused: Vec<(Slab, Template)>,
-    carried: Vec<Template>,
-    /// What the name of each tensor of a decoder layer begins with, up to the layer's number.
-    layer_prefix: String,
-}
-
-/// A part whose layer and expert are still open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Slot {
-    Embedding,
-    FinalNorm,
-    FinalNormBias,
-    Head,
-    HeadBias,
-    Layer(LayerTensor),
+    /// The names of parts outside of the layers.
+    ends: Vec<(TensorId, String)>,
+    decoder: LayerTemplates,
+    /// Of layers behind the decoder's that have a prefix of their own.
+    extra: Option<LayerTemplates>,
 }
 
 impl Family {
@@ -91,40 +81,19 @@ impl Family {
     /// [`Error::Descriptor`] if it is not TOML, has a key that is not known, lacks one that is
     /// needed, or has a template without the placeholders its part needs.
     pub fn from_toml(text: &str) -> Result<Self, Error> {
-        let descriptor: Descriptor =
-            toml::from_str(text).map_err(|e| Error::Descriptor { reason: e.to_string() })?;
+        let descriptor: Result<Descriptor, _> = match extends::resolve(text)? {
+            Some(tables) => tables.try_into(),
+            None => toml::from_str(text),
+        };
+        let descriptor = descriptor.map_err(|e| Error::Descriptor { reason: e.to_string() })?;
         descriptor.check()?;
-        let full = |name: &str| name.replace("{prefix}", &descriptor.prefix);
-        let layer_prefix = full(&descriptor.layers.prefix);
-        let of_layer = |name: &str| format!("{layer_prefix}{}", full(name));
-        let ends = &descriptor.model.tensors;
-        let mut slots = vec![
-            (Slot::Embedding, full(&ends.embedding)),
-            (Slot::FinalNorm, full(&ends.final_norm)),
-            (Slot::Head, full(&ends.head)),
-        ];
-        slots.extend(ends.head_bias.iter().map(|name| (Slot::HeadBias, full(name))));
-        slots.extend(ends.final_norm_bias.iter().map(|name| (Slot::FinalNormBias, full(name))));
-        for (tensor, name) in descriptor.layer_slots()? {
-            slots.push((Slot::Layer(tensor), of_layer(name)));
-            let same = descriptor.layers.aliases.iter().filter(|(_, of)| *of == name);
-            slots.extend(same.map(|(alias, _)| (Slot::Layer(tensor), of_layer(alias))));
-        }
-        let templates = parse_slots(slots)?;
-        let mut fused = Vec::new();
-        for (slab, name) in descriptor.experts.fused.iter().flat_map(FusedForm::names) {
-            let template = Template::parse(&of_layer(name))?;
-            template.check(true, false)?;
-            fused.push((slab, template));
-        }
-        let mut carried = Vec::new();
-        for name in &descriptor.layers.carried {
-            let template = Template::parse(&of_layer(name))?;
-            template.check(true, false)?;
-            carried.push(template);
-        }
-        let layer_prefix = layer_prefix.split("{layer}").next().unwrap_or_default().to_owned();
-        Ok(Self { descriptor, templates, fused, carried, layer_prefix })
+        let prefix = descriptor.extra.as_ref().and_then(|extra| extra.prefix.as_deref());
+        Ok(Self {
+            ends: descriptor.ends()?,
+            decoder: LayerTemplates::new(&descriptor, &descriptor.layers.prefix)?,
+            extra: prefix.map(|prefix| LayerTemplates::new(&descriptor, prefix)).transpose()?,
+            descriptor,
+        })
     }
 
     /// The built-in family for a `model_type` of `config.json`.
@@ -137,7 +106,7 @@ impl Family {
     #[must_use]
     pub fn builtins() -> Vec<Self> {
         let parse = |text| Self::from_toml(text).expect("built-in descriptors are tested");
-        BUILT_IN.into_iter().map(parse).collect()
+        BUILT_IN.iter().map(|text| parse(text)).collect()
     }
 
     /// Name of the family.
@@ -152,101 +121,29 @@ impl Family {
         &self.descriptor.model_types
     }
 
-    /// The name on disk of a part; `None` if the family has no such part.
+    /// The name on disk of a part; `None` if the family has no such part. Layers are numbered on from
+    /// the decoder's last, those behind it that have a prefix of their own too:
+    /// [`Checkpoint::name_of`](crate::Checkpoint::name_of) knows where they begin.
     #[must_use]
     pub fn name_of(&self, id: TensorId) -> Option<String> {
-        let (slot, indices) = match id {
-            TensorId::Embedding => (Slot::Embedding, Indices::default()),
-            TensorId::FinalNorm => (Slot::FinalNorm, Indices::default()),
-            TensorId::FinalNormBias => (Slot::FinalNormBias, Indices::default()),
-            TensorId::LmHead => (Slot::Head, Indices::default()),
-            TensorId::LmHeadBias => (Slot::HeadBias, Indices::default()),
-            TensorId::Layer(layer, tensor) => {
-                let indices = Indices { layer: Some(layer), expert: tensor.expert() };
-                (Slot::Layer(tensor.with_expert(0)), indices)
-            }
-            _ => return None,
-        };
-        let (_, template) = self.templates.iter().find(|(s, _)| *s == slot)?;
-        Some(template.name(indices))
+        match id {
+            TensorId::Layer(layer, tensor) => self.decoder.name_of(layer, tensor),
+            end => self.ends.iter().find(|(id, _)| *id == end).map(|(_, name)| name.clone()),
+        }
     }
 
-    /// The part that a tensor of this name plays; `None` if no template gives such a name.
+    /// The part that a tensor of this name plays; `None` if no template gives such a name. Layers are
+    /// as for [`name_of`](Self::name_of).
     #[must_use]
     pub fn part_of(&self, name: &str) -> Option<TensorId> {
-        self.templates.iter().find_map(|(slot, template)| {
-            let indices = template.indices(name)?;
-            Some(match *slot {
-                Slot::Embedding => TensorId::Embedding,
-                Slot::FinalNorm => TensorId::FinalNorm,
-                Slot::FinalNormBias => TensorId::FinalNormBias,
-                Slot::Head => TensorId::LmHead,
-                Slot::HeadBias => TensorId::LmHeadBias,
-                Slot::Layer(tensor) => {
-                    let expert = indices.expert.unwrap_or_default();
-                    TensorId::Layer(indices.layer?, tensor.with_expert(expert))
-                }
-            })
+        let end = self.ends.iter().find(|(_, end)| end == name).map(|(id, _)| *id);
+        end.or_else(|| {
+            let (layer, tensor) = self.decoder.part_of(name)?;
+            Some(TensorId::Layer(layer, tensor))
         })
-    }
-
-    /// The layer whose experts a tensor of this name holds, and what it holds of each; `None` if no
-    /// template of such tensors gives the name.
-    pub(crate) fn fused_of(&self, name: &str) -> Option<(usize, Slab)> {
-        self.fused.iter().find_map(|(slab, template)| Some((template.indices(name)?.layer?, *slab)))
-    }
-
-    /// The name of the tensor that holds a part of every expert of a layer, if the family fuses it.
-    pub(crate) fn fused_name_of(&self, id: TensorId) -> Option<String> {
-        let TensorId::Layer(layer, tensor) = id else { return None };
-        let (_, template) = self.fused.iter().find(|(slab, _)| {
-            tensor.expert().is_some_and(|expert| slab.tensors(expert, true).contains(&tensor))
-        })?;
-        Some(template.name(Indices { layer: Some(layer), expert: None }))
-    }
-
-    /// The name of the same tensor of another expert; of a tensor that is no expert's, its own.
-    pub(crate) fn name_with_expert(&self, name: &str, expert: usize) -> String {
-        let renamed = self.templates.iter().find_map(|(_, template)| {
-            let indices = template.indices(name)?;
-            indices.expert?;
-            Some(template.name(Indices { expert: Some(expert), ..indices }))
-        });
-        renamed.unwrap_or_else(|| name.to_owned())
-    }
-
-    /// Whether a name that plays no part belongs to a decoder layer and may be carried over.
-    pub(crate) fn is_carried(&self, name: &str) -> bool {
-        self.carried.iter().any(|template| template.indices(name).is_some())
-    }
-
-    /// The decoder layer whose name prefix a tensor has, with any rest.
-    pub(crate) fn layer_of(&self, name: &str) -> Option<usize> {
-        let rest = name.strip_prefix(&self.layer_prefix)?;
-        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        rest[..digits].parse().ok()
     }
 
     pub(crate) fn descriptor(&self) -> &Descriptor {
         &self.descriptor
     }
-}
-
-/// The names of single parts, each with the placeholders that its part needs.
-fn parse_slots(slots: Vec<(Slot, String)>) -> Result<Vec<(Slot, Template)>, Error> {
-    let mut templates: Vec<(Slot, Template)> = Vec::new();
-    for (slot, text) in slots {
-        let template = Template::parse(&text)?;
-        let (layer, expert) = match slot {
-            Slot::Layer(tensor) => (true, tensor.expert().is_some()),
-            _ => (false, false),
-        };
-        template.check(layer, expert)?;
-        if templates.iter().any(|(_, other)| *other == template) {
-            let reason = format!("template `{text}` is given twice");
-            return Err(Error::Descriptor { reason });
-        }
-        templates.push((slot, template));
-    }
-    Ok(templates)
 }

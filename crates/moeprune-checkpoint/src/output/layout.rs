@@ -63,7 +63,7 @@ impl Checkpoint {
                 (Some(part @ TensorId::Layer(layer, _)), _) if part.expert().is_some() => {
                     let source = part.expert().unwrap_or_default();
                     let Some(index) = index_of(layer, source) else { continue };
-                    let name = self.family().name_with_expert(&stored.name, index);
+                    let name = self.name_with_expert(&stored.name, index);
                     layout.add(stored, name, Some(part.with_expert(index)), pruned)?;
                 }
                 (part, _) => layout.add(stored, stored.name.clone(), part, pruned)?,

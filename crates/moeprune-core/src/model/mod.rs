@@ -39,7 +39,7 @@ pub use self::{
     },
     sandwich::{LayerNorms, SandwichNorms},
 };
-use crate::{LinearId, TensorId};
+use crate::{LayerTensor, LinearId, TensorId};
 
 /// A decoder-only transformer with mixture-of-experts layers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -197,6 +197,16 @@ impl ModelSpec {
             (None, _) => spec.trunk_parts(layer, self),
         };
         parts.into_iter().find(|part| part.id == id)
+    }
+
+    /// The tensors, each `[hidden]`, that a layer's router has its input multiplied by after it was
+    /// normalised; none if the layer has no experts.
+    #[must_use]
+    pub fn router_scales(&self, layer: usize) -> Vec<TensorId> {
+        match self.moe_of(layer) {
+            Some(_) => vec![TensorId::Layer(layer, LayerTensor::PostAttentionNorm)],
+            None => Vec::new(),
+        }
     }
 
     /// Every Linear of a layer in the order of [`LinearId`], the router among them; none if there

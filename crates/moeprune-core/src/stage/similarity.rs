@@ -7,7 +7,7 @@ use crate::{DistanceMatrix, MatrixView, RoutingSums, StageError};
 /// How far apart the experts of a layer behave: small means one could stand in for the other.
 ///
 /// Called once per layer while a plan is made, from several threads. The caller guarantees that
-/// `layer.router` has one row per expert and finite values. The implementer returns a distance for
+/// `layer.router` has one row per expert and finite values, and that bias and scale fit it. The implementer returns a distance for
 /// every pair; a missing observation it needs is an error that says so.
 ///
 /// See the [crate's example](crate#example).
@@ -38,11 +38,22 @@ pub struct LayerBehaviour<'a> {
     pub layer: usize,
     /// Router weight `[experts, hidden]`; row `i` belongs to expert `i`.
     pub router: MatrixView<'a>,
+    /// Added to the experts' logits, one value per expert; `None` if the router has no bias.
+    pub router_bias: Option<&'a [f32]>,
+    /// What each feature of the normalised hidden state is multiplied by before the router reads it,
+    /// `[hidden]`: the weights of the norm. `None` if they are not known; then rows are as stored.
+    pub router_scale: Option<&'a [f32]>,
     /// What the router chose on calibration text, when an observation is there.
     pub routing: Option<&'a RoutingSums>,
 }
 
-impl LayerBehaviour<'_> {
+impl<'a> LayerBehaviour<'a> {
+    /// A layer of which the router's rows alone are known.
+    #[must_use]
+    pub fn new(layer: usize, router: MatrixView<'a>) -> Self {
+        Self { layer, router, router_bias: None, router_scale: None, routing: None }
+    }
+
     /// Number of experts.
     #[must_use]
     pub fn experts(&self) -> usize {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::mpsc, thread};
 
-use moeprune_checkpoint::{Checkpoint, PartWriter, count_zeros};
+use moeprune_checkpoint::{Checkpoint, PartWriter, StoredTensor, count_zeros};
 use moeprune_core::{LayerTensor, LinearId, ModelSpec, TensorBytes, TensorId, TensorSource};
 
 use super::{
@@ -252,15 +252,18 @@ fn note_carried(origin: &Checkpoint, kept: &KeptExperts<'_>, progress: &mut dyn 
     let experts = |spec: &ModelSpec| -> usize {
         spec.layers.iter().filter_map(|layer| layer.moe()).map(|moe| moe.experts).sum()
     };
-    let carried = origin.carried_experts().count();
-    if let Some(first) = origin.carried_experts().next()
+    let drops_extra = kept.spec().extra.is_none();
+    let is_carried = |tensor: &&StoredTensor| !(drops_extra && origin.is_extra(tensor));
+    let carried: Vec<&StoredTensor> = origin.carried_experts().filter(is_carried).collect();
+    if let Some(first) = carried.first()
         && experts(kept.spec()) < experts(origin.spec())
     {
         progress.note(&format!(
-            "note: {carried} tensors of experts outside of the decoder's layers (`{}`, for example) \
-             are carried over with their number of experts, which config.json no longer says; an \
+            "note: {} tensors of experts outside of the decoder's layers (`{}`, for example) are \
+             carried over with their number of experts, which config.json no longer says; an \
              engine that builds these layers (multi-token prediction) from it cannot load them, so \
              run without",
+            carried.len(),
             first.name
         ));
     }

@@ -104,11 +104,8 @@ fn with_layers(
     let behaviours = routers
         .iter()
         .map(|router| {
-            Ok(LayerBehaviour {
-                layer: router.layer,
-                router: router.view()?,
-                routing: observation.and_then(|o| o.layers[router.layer].routing.as_ref()),
-            })
+            let routing = observation.and_then(|o| o.layers[router.layer].routing.as_ref());
+            Ok(LayerBehaviour { routing, ..router.behaviour()? })
         })
         .collect::<Result<Vec<_>, Error>>()?;
     let protected = if protect { Protected::find(&behaviours)? } else { Protected::none() };

@@ -5,8 +5,8 @@
 
 use moeprune_cluster::Agglomerative;
 use moeprune_core::{
-    ExpertBudget, ExpertClustering, ExpertSimilarity, ExtraPolicy, LayerBehaviour, LayerPlan,
-    MatrixView, ModelSpec, MoeSpec, Partition, Plan, Survivor, SurvivorReason,
+    ExpertBudget, ExpertClustering, ExpertSimilarity, ExtraPolicy, LayerPlan, MatrixView,
+    ModelSpec, MoeSpec, Partition, Plan, Survivor, SurvivorReason,
 };
 use moeprune_similarity::RouterDistance;
 
@@ -53,7 +53,7 @@ fn cut(model: &dyn Model, layer: usize, moe: &MoeSpec, keep: usize) -> Result<La
         return Err(Error::refused(problem, Remedy::DropExtra));
     }
     let router = Router::read(model, layer)?;
-    let behaviour = LayerBehaviour { layer, router: router.view()?, routing: None };
+    let behaviour = router.behaviour()?;
     let distances = RouterDistance::default()
         .distances(&behaviour)
         .map_err(Error::stage("similarity", layer))?;

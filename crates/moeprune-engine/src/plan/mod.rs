@@ -8,12 +8,13 @@ mod experts;
 mod extra;
 mod grouping;
 mod ranking;
+mod router;
 mod survivors;
 
 pub use budget::expert_budget;
 pub use experts::PlanInputs;
 pub(crate) use extra::{check_plan as check_extra, note_of_kept};
-pub use survivors::Router;
+pub use router::Router;
 pub(crate) use survivors::{check_clusters, check_survivors, choose_survivors_in};
 
 use std::collections::BTreeSet;
@@ -40,7 +41,8 @@ impl Job<'_> {
     /// Layers behind the decoder's lose experts by router distance, until they have as many as the
     /// decoder's layer that keeps most ([`PruneRequest::extra`]).
     ///
-    /// Reads headers and routers, and nothing else unless the expert stage runs the model. Where choosing a cluster's survivor takes reading
+    /// Reads headers, routers and the norms before them, and nothing else unless the expert stage runs
+    /// the model. Where choosing a cluster's survivor takes reading
     /// experts ([`ExpertSelector::reads_experts`](moeprune_core::ExpertSelector::reads_experts): by
     /// default where a cluster has three or more), the layer's survivors are left open, for
     /// [`choose_survivors`](Self::choose_survivors) or [`apply`](Self::apply).

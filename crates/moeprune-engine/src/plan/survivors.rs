@@ -2,9 +2,10 @@
 
 use moeprune_core::{
     ClusteredLayer, ExpertSelector, ExpertWeights, LayerPlan, LinearId, MatrixView, MlpProjection,
-    Plan, StageError, Survivor, TensorId, TensorSource,
+    Plan, StageError, Survivor, TensorId,
 };
 
+use super::router::Router;
 use crate::{
     Error, Grouped, Job, Model,
     finite::Finite,
@@ -155,48 +156,6 @@ pub(crate) fn check_survivors(plan: &LayerPlan) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// The router weight of a layer.
-#[derive(Debug)]
-pub struct Router {
-    /// Which layer, of the decoder's or behind them.
-    pub layer: usize,
-    experts: usize,
-    hidden: usize,
-    values: Vec<f32>,
-}
-
-impl Router {
-    /// Reads the router of a layer.
-    ///
-    /// # Errors
-    /// If it cannot be read or is not finite.
-    pub fn read(model: &dyn Model, layer: usize) -> Result<Self, Error> {
-        let (spec, weights) = (model.spec(), Finite(model));
-        let tensor = weights
-            .tensor(TensorId::linear(layer, LinearId::Router))
-            .map_err(Error::stage("reading the router", layer))?;
-        Ok(Self {
-            layer,
-            experts: spec.moe_of(layer).map_or(0, |moe| moe.experts),
-            hidden: spec.hidden,
-            values: tensor.to_f32()?,
-        })
-    }
-
-    /// `[experts, hidden]`, row-major.
-    pub(crate) fn values(&self) -> &[f32] {
-        &self.values
-    }
-
-    /// `[experts, hidden]`
-    ///
-    /// # Errors
-    /// If the tensor has another shape.
-    pub fn view(&self) -> Result<MatrixView<'_>, Error> {
-        Ok(MatrixView::new(self.experts, self.hidden, &self.values)?)
-    }
 }
 
 /// The experts of a layer as the model stores them.

@@ -20,11 +20,8 @@ pub(super) fn of(
     let behaviours = routers
         .iter()
         .map(|router| {
-            Ok(LayerBehaviour {
-                layer: router.layer,
-                router: router.view()?,
-                routing: observation.and_then(|o| o.layers.get(router.layer)?.routing.as_ref()),
-            })
+            let routing = observation.and_then(|o| o.layers.get(router.layer)?.routing.as_ref());
+            Ok(LayerBehaviour { routing, ..router.behaviour()? })
         })
         .collect::<Result<Vec<_>, Error>>()?;
     let seen = observation.is_some() || !grouped.similarity.needs_observation();

@@ -64,7 +64,7 @@ impl Registry {
         self.add_similarity(
             "router",
             "distance between router rows",
-            |RouterParameters { normalized }| Ok(Box::new(router(normalized))),
+            |parameters: RouterParameters| Ok(Box::new(router(parameters))),
         );
         self.add_similarity(
             "coactivation",
@@ -199,13 +199,12 @@ fn in_range(key: &str, value: f64, fits: bool, range: &str) -> Result<(), StageE
     if fits { Ok(()) } else { Err(format!("{key} is {value}; it must be {range}").into()) }
 }
 
-fn router(normalized: bool) -> RouterDistance {
-    RouterDistance {
-        normalization: match normalized {
-            true => RouterNormalization::FrobeniusNorm,
-            false => RouterNormalization::None,
-        },
-    }
+fn router(RouterParameters { normalized, bias, input_scale }: RouterParameters) -> RouterDistance {
+    let normalization = match normalized {
+        true => RouterNormalization::FrobeniusNorm,
+        false => RouterNormalization::None,
+    };
+    RouterDistance { normalization, bias, input_scale }
 }
 
 fn coactivation(scaling: Scaling) -> CoActivation {
@@ -247,7 +246,11 @@ word!(Scaling { Counts, LayerMean, Cosine, Jaccard });
 
 parameters!(EanParameters { over: Over = Over::Sum });
 parameters!(SeedParameters { seed: u64 = 0 });
-parameters!(RouterParameters { normalized: bool = false });
+parameters!(RouterParameters {
+    normalized: bool = false,
+    bias: bool = false,
+    input_scale: bool = false,
+});
 parameters!(CoActivationParameters { scaling: Scaling = Scaling::LayerMean });
 parameters!(MixedParameters {
     router_weight: f64 = 1.0,

@@ -47,8 +47,8 @@ impl ExtraReport {
             ),
             ExtraPolicy::Drop => {
                 "The layers for multi-token prediction, behind the decoder's, were left \
-                 out, and config.json says that there are none: engines cannot use them for \
-                 speculative decoding."
+                 out, and config.json, where it counts them, says that there are none: engines cannot \
+                 use them for speculative decoding."
                     .to_owned()
             }
         }

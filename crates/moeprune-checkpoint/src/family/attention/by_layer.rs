@@ -129,6 +129,30 @@ impl ByLayerForm {
         specs.map(|(layer, spec)| spec.ok_or_else(|| missing(layer))).collect()
     }
 
+    /// The kind that a word stands for.
+    pub(super) fn kind(&self, word: &str) -> Option<&AttentionForm> {
+        self.kinds.get(word)
+    }
+
+    /// The attention of a layer behind the decoder's: as of the decoder's first layer of the same kind.
+    pub(super) fn read_extra(
+        &self,
+        word: &str,
+        model: Model<'_>,
+        layer: usize,
+    ) -> Result<AttentionSpec, Error> {
+        let missing =
+            || model.config.refuse(format!("`attention.kinds.{word}` is in no layer's attention"));
+        let kind = self.kind(word).ok_or_else(missing)?;
+        let words = self.words(model.config, model.layers)?;
+        let chosen: Vec<bool> = words.iter().map(|other| other == word).collect();
+        let first = chosen.iter().position(|chosen| *chosen).unwrap_or_default();
+        match kind.read(Model { chosen: Some(&chosen), ..model })?.into_iter().nth(first) {
+            None | Some(AttentionSpec::Opaque(_)) => kind.read_extra(None, model, &[], layer),
+            Some(known) => Ok(known),
+        }
+    }
+
     /// The word for the kind of each layer.
     fn words(&self, config: &Config, layers: usize) -> Result<Vec<String>, Error> {
         let mut said: Vec<(String, Vec<String>)> = Vec::new();

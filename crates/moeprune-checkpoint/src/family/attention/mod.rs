@@ -10,7 +10,7 @@ mod own_widths;
 mod short_convolution;
 mod window;
 
-use moeprune_core::{AttentionSpec, LayerTensor, TensorId};
+use moeprune_core::{AttentionSpec, LayerSpec, LayerTensor, TensorId};
 use serde::Deserialize;
 
 pub(crate) use self::opaque::opaque_tensor;
@@ -129,20 +129,27 @@ impl AttentionForm {
         }
     }
 
-    /// The attention of one layer by its stored tensors alone, of a kind that cannot be run.
-    pub(crate) fn read_opaque(
+    /// Whether layers may differ and `word` stands for one of the kinds.
+    pub(super) fn has_kind(&self, word: &str) -> bool {
+        matches!(self, Self::ByLayer(form) if form.kind(word).is_some())
+    }
+
+    /// The attention of a layer behind the decoder's: of the kind that `word` stands for, or else as of
+    /// the decoder's last layer.
+    pub(crate) fn read_extra(
         &self,
+        word: Option<&str>,
         model: Model<'_>,
+        decoder: &[LayerSpec],
         layer: usize,
     ) -> Result<AttentionSpec, Error> {
-        match self {
-            Self::Opaque(form) => form.read(model, layer).map(AttentionSpec::Opaque),
-            Self::Grouped(_)
-            | Self::Latent(_)
-            | Self::GatedDelta(_)
-            | Self::KimiDelta(_)
-            | Self::ShortConvolution(_)
-            | Self::ByLayer(_) => Ok(AttentionSpec::Opaque(Vec::new())),
+        match (self, word) {
+            (Self::Opaque(form), _) => form.read(model, layer).map(AttentionSpec::Opaque),
+            (Self::ByLayer(form), Some(word)) => form.read_extra(word, model, layer),
+            _ => Ok(match decoder.last().map(|last| &last.attention) {
+                None | Some(AttentionSpec::Opaque(_)) => AttentionSpec::Opaque(Vec::new()),
+                Some(known) => known.clone(),
+            }),
         }
     }
 }

@@ -1,0 +1,106 @@
+//! What the tensors of layers are called: of the decoder's, or of those behind them.
+
+use moeprune_core::LayerTensor;
+
+use super::{
+    descriptor::Descriptor,
+    fused::{FusedForm, Slab},
+    template::{Indices, Template},
+};
+use crate::Error;
+
+/// The names of all tensors of a layer whose number is still open.
+#[derive(Debug, Clone)]
+pub(super) struct LayerTemplates {
+    /// What every name begins with, up to the layer's number.
+    prefix: String,
+    /// Of single tensors; of one tensor, other names after the descriptor's.
+    tensors: Vec<(LayerTensor, Template)>,
+    /// Of tensors that hold all experts of a layer.
+    fused: Vec<(Slab, Template)>,
+    /// Of tensors that play no part.
+    carried: Vec<Template>,
+}
+
+impl LayerTemplates {
+    /// The names that a descriptor gives, each after `prefix`.
+    pub(super) fn new(descriptor: &Descriptor, prefix: &str) -> Result<Self, Error> {
+        let full = |name: &str| name.replace("{prefix}", &descriptor.prefix);
+        let prefix = full(prefix);
+        let parse = |name: &str, expert: bool| {
+            let template = Template::parse(&format!("{prefix}{}", full(name)))?;
+            template.check(true, expert).map(|()| template)
+        };
+        let aliases = &descriptor.layers.aliases;
+        let mut tensors: Vec<(LayerTensor, Template)> = Vec::new();
+        for (tensor, name) in descriptor.layer_slots()? {
+            let same = aliases.iter().filter(|(_, of)| *of == name).map(|(alias, _)| &**alias);
+            for name in [name].into_iter().chain(same) {
+                let template = parse(name, tensor.expert().is_some())?;
+                if tensors.iter().any(|(_, other)| *other == template) {
+                    let reason = format!("template `{prefix}{}` is given twice", full(name));
+                    return Err(Error::Descriptor { reason });
+                }
+                tensors.push((tensor, template));
+            }
+        }
+        let fused = descriptor.experts.fused.iter().flat_map(FusedForm::names);
+        let fused = fused.map(|(slab, name)| Ok((slab, parse(name, false)?)));
+        let carried = descriptor.layers.carried.iter().map(|name| parse(name, false));
+        Ok(Self {
+            fused: fused.collect::<Result<_, Error>>()?,
+            carried: carried.collect::<Result<_, Error>>()?,
+            tensors,
+            prefix: prefix.split("{layer}").next().unwrap_or_default().to_owned(),
+        })
+    }
+
+    /// The name of a tensor of a layer.
+    pub(super) fn name_of(&self, layer: usize, tensor: LayerTensor) -> Option<String> {
+        let any = tensor.with_expert(0);
+        let (_, template) = self.tensors.iter().find(|(other, _)| *other == any)?;
+        Some(template.name(Indices { layer: Some(layer), expert: tensor.expert() }))
+    }
+
+    /// The layer and the tensor that a name is of.
+    pub(super) fn part_of(&self, name: &str) -> Option<(usize, LayerTensor)> {
+        self.tensors.iter().find_map(|(tensor, template)| {
+            let Indices { layer, expert } = template.indices(name)?;
+            Some((layer?, tensor.with_expert(expert.unwrap_or_default())))
+        })
+    }
+
+    /// The layer whose experts a tensor of this name holds, and what it holds of each.
+    pub(super) fn fused_of(&self, name: &str) -> Option<(usize, Slab)> {
+        self.fused.iter().find_map(|(slab, template)| Some((template.indices(name)?.layer?, *slab)))
+    }
+
+    /// The name of the tensor that holds a part of every expert of a layer, if there can be one.
+    pub(super) fn fused_name_of(&self, layer: usize, tensor: LayerTensor) -> Option<String> {
+        let (_, template) = self.fused.iter().find(|(slab, _)| {
+            tensor.expert().is_some_and(|expert| slab.tensors(expert, true).contains(&tensor))
+        })?;
+        Some(template.name(Indices { layer: Some(layer), expert: None }))
+    }
+
+    /// The name of the same tensor of another expert; `None` of a name that is no expert's.
+    pub(super) fn name_with_expert(&self, name: &str, expert: usize) -> Option<String> {
+        self.tensors.iter().find_map(|(_, template)| {
+            let indices = template.indices(name)?;
+            indices.expert?;
+            Some(template.name(Indices { expert: Some(expert), ..indices }))
+        })
+    }
+
+    /// Whether a name that plays no part may be carried over.
+    pub(super) fn is_carried(&self, name: &str) -> bool {
+        self.carried.iter().any(|template| template.indices(name).is_some())
+    }
+
+    /// The layer whose name prefix a tensor has, with any rest.
+    pub(super) fn layer_of(&self, name: &str) -> Option<usize> {
+        let rest = name.strip_prefix(&self.prefix)?;
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        rest[..digits].parse().ok()
+    }
+}

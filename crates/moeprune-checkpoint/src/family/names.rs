@@ -1,0 +1,121 @@
+//! The names of one model's tensors.
+
+use moeprune_core::TensorId;
+
+use super::{Family, Slab, layer_templates::LayerTemplates};
+
+/// The names of a family in a model with so many decoder layers, behind which others are numbered on,
+/// whatever number is in their names.
+#[derive(Debug, Clone)]
+pub(crate) struct Names {
+    family: Family,
+    /// Decoder layers; `None` where nothing is known behind them.
+    decoder: Option<usize>,
+}
+
+impl Names {
+    /// The names of a model whose layers behind the decoder's begin with `first`.
+    pub(crate) fn new(family: Family, first: Option<usize>) -> Self {
+        Self { family, decoder: first }
+    }
+
+    pub(crate) fn family(&self) -> &Family {
+        &self.family
+    }
+
+    /// The name on disk of a part; `None` if the family has no such part.
+    pub(crate) fn name_of(&self, id: TensorId) -> Option<String> {
+        let TensorId::Layer(layer, tensor) = id else { return self.family.name_of(id) };
+        let (templates, number) = self.templates_of(layer);
+        templates.name_of(number, tensor)
+    }
+
+    /// The part that a tensor of this name plays; `None` if no template gives such a name.
+    pub(crate) fn part_of(&self, name: &str) -> Option<TensorId> {
+        self.family.part_of(name).or_else(|| {
+            let (layer, tensor) = self.behind()?.part_of(name)?;
+            Some(TensorId::Layer(self.numbered_on(layer)?, tensor))
+        })
+    }
+
+    /// The layer whose experts a tensor of this name holds, and what it holds of each; `None` if no
+    /// template of such tensors gives the name.
+    pub(crate) fn fused_of(&self, name: &str) -> Option<(usize, Slab)> {
+        self.family.decoder.fused_of(name).or_else(|| {
+            let (layer, slab) = self.behind()?.fused_of(name)?;
+            Some((self.numbered_on(layer)?, slab))
+        })
+    }
+
+    /// The name of the tensor that holds a part of every expert of a layer, if the family fuses it.
+    pub(crate) fn fused_name_of(&self, id: TensorId) -> Option<String> {
+        let TensorId::Layer(layer, tensor) = id else { return None };
+        let (templates, number) = self.templates_of(layer);
+        templates.fused_name_of(number, tensor)
+    }
+
+    /// The name of the same tensor of another expert; of a tensor that is no expert's, its own.
+    pub(crate) fn name_with_expert(&self, name: &str, expert: usize) -> String {
+        let renamed = self.family.decoder.name_with_expert(name, expert);
+        let renamed = renamed.or_else(|| self.behind()?.name_with_expert(name, expert));
+        renamed.unwrap_or_else(|| name.to_owned())
+    }
+
+    /// Whether a name that plays no part belongs to a decoder layer and may be carried over.
+    pub(crate) fn is_carried(&self, name: &str) -> bool {
+        self.family.decoder.is_carried(name)
+    }
+
+    /// The decoder layer whose name prefix a tensor has, with any rest.
+    pub(crate) fn decoder_layer_of(&self, name: &str) -> Option<usize> {
+        let layer = self.family.decoder.layer_of(name)?;
+        let behind = self.behind().is_none() && self.decoder.is_some_and(|first| layer >= first);
+        (!behind).then_some(layer)
+    }
+
+    /// The layer behind the decoder's whose name prefix a tensor has, with any rest.
+    pub(crate) fn extra_layer_of(&self, name: &str) -> Option<usize> {
+        match self.behind() {
+            Some(templates) => self.numbered_on(templates.layer_of(name)?),
+            None => {
+                let layer = self.family.decoder.layer_of(name)?;
+                self.decoder.is_some_and(|first| layer >= first).then_some(layer)
+            }
+        }
+    }
+
+    /// Whether a tensor that plays no part belongs to the layers behind the decoder's, in one of them or
+    /// beside them.
+    pub(crate) fn is_of_extra(&self, name: &str) -> bool {
+        let form = self.family.descriptor.extra.iter();
+        let begin = form.flat_map(|extra| &extra.besides);
+        let begins = |begin: &String| {
+            name.starts_with(&begin.replace("{prefix}", &self.family.descriptor.prefix))
+        };
+        self.extra_layer_of(name).is_some() || begin.into_iter().any(begins)
+    }
+
+    /// The number of the first layer behind the decoder's in names.
+    pub(crate) fn first_number(&self) -> usize {
+        if self.behind().is_some() { 0 } else { self.decoder.unwrap_or_default() }
+    }
+
+    /// The names of layers that have a prefix of their own.
+    fn behind(&self) -> Option<&LayerTemplates> {
+        self.family.extra.as_ref().filter(|_| self.decoder.is_some())
+    }
+
+    /// The number here of a layer whose names have another.
+    fn numbered_on(&self, in_names: usize) -> Option<usize> {
+        self.decoder?.checked_add(in_names)
+    }
+
+    /// The names of a layer, and its number in them.
+    fn templates_of(&self, layer: usize) -> (&LayerTemplates, usize) {
+        let number = self.decoder.and_then(|first| layer.checked_sub(first));
+        match self.behind().zip(number) {
+            Some((templates, number)) => (templates, number),
+            None => (&self.family.decoder, layer),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Layers behind the decoder's: how many there are, and what they are made of.
+
+use moeprune_core::{ExtraLayers, FeedForward, LayerSpec, LinearId, TensorId};
+
+use super::{Blocks, norms_of, other_of};
+use crate::{
+    Error, Family,
+    config::Config,
+    family::{Count, Descriptor, Model, Sequence},
+};
+
+/// The layers behind the decoder's that a config announces.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AnnouncedExtra<'a> {
+    /// The number of the first.
+    pub(crate) first: usize,
+    /// How many there are; `None`: as many as are stored.
+    pub(crate) count: Option<usize>,
+    /// The key that says so.
+    pub(crate) key: &'a str,
+}
+
+/// What the config says of extra layers; `None` if the family has none.
+///
+/// Those with a prefix of their own are known by it, so that a config may leave their number out, or say
+/// that there are none.
+pub(crate) fn announced_extra<'a>(
+    family: &'a Family,
+    config: &'a Config,
+) -> Result<Option<AnnouncedExtra<'a>>, Error> {
+    let form = family.descriptor();
+    let Some(extra) = &form.extra else { return Ok(None) };
+    let first = form.layers.count.needed(config)?;
+    let key = match config.find(&extra.count.keys)? {
+        Some(found) => found.key,
+        None => extra.count.keys.first().map_or("", String::as_str),
+    };
+    let count = match (&extra.prefix, extra.count.optional(config)?) {
+        (Some(_), None | Some(Count(0))) => {
+            return Ok(Some(AnnouncedExtra { first, count: None, key }));
+        }
+        (_, Some(Count(count))) => count,
+        (None, None) => extra.count.needed(config)?.0,
+    };
+    let sequence = match &extra.sequence {
+        Some(sequence) => sequence.optional(config)?,
+        None => None,
+    };
+    let Sequence(each) = sequence.unwrap_or(Sequence(1));
+    let Some(count) = count.checked_mul(each) else {
+        return Err(config.refuse(format!("`{key}` is {count}, and each has {each} layers")));
+    };
+    Ok(Some(AnnouncedExtra { first, count: Some(count), key }))
+}
+
+/// The layers behind the decoder's that are stored. They have experts if they have a router, as many as
+/// its rows.
+pub(super) fn read(
+    form: &Descriptor,
+    model: Model<'_>,
+    decoder: &[LayerSpec],
+) -> Result<Option<ExtraLayers>, Error> {
+    let Model { config, named, layers: first, .. } = model;
+    let (Some(extra), Some(stored)) = (&form.extra, named.extra) else { return Ok(None) };
+    let router = |layer| TensorId::linear(layer, LinearId::Router);
+    let rows = |layer| named.shapes.get(&router(layer)).map(|shape| shape.first().copied());
+    let numbers = first..first + stored;
+    let blocks = Blocks::read(form, config, numbers.clone().any(|layer| rows(layer).is_none()))?;
+    let mut layers = Vec::with_capacity(stored);
+    for layer in numbers {
+        let feed_forward = match rows(layer) {
+            Some(rows) => {
+                let experts = rows.unwrap_or_default();
+                blocks.check_choice(form, config, layer, experts)?;
+                FeedForward::Moe(blocks.moe(form, named, layer, experts)?)
+            }
+            None => FeedForward::Dense(blocks.dense_of(config, layer)?),
+        };
+        let attention =
+            form.attention.read_extra(extra.attention.as_deref(), model, decoder, layer)?;
+        let (norms, other) = (norms_of(&form.layers), other_of(form, named, layer)?);
+        layers.push(LayerSpec { attention, feed_forward, norms, other });
+    }
+    Ok(Some(ExtraLayers { layers, policy: extra.policy.into() }))
+}
