@@ -45,7 +45,8 @@ impl Default for ObserverOptions {
 #[derive(Debug, Clone)]
 pub struct LayerObserver {
     layer: usize,
-    hidden: usize,
+    /// Width of what an expert writes.
+    width: usize,
     routing: Option<RoutingSums>,
     inputs: Option<BTreeMap<LinearId, Site>>,
     /// The input site of each Linear of the layer.
@@ -73,6 +74,7 @@ impl LayerObserver {
         let layers = spec.layers.len();
         let this = spec.layers.get(layer).ok_or(Error::NoSuchLayer { layer, layers })?;
         let routing = this.moe().filter(|_| options.routing);
+        let width = this.moe().map_or(spec.hidden, |moe| moe.expert_width(spec.hidden));
         let linears = spec.linears(layer);
         let inputs = options.inputs.then(|| {
             let new = |l: &LinearShape| Site { moments: InputMoments::new(l.cols), block: 0 };
@@ -80,9 +82,8 @@ impl LayerObserver {
         });
         Ok(Self {
             layer,
-            hidden: spec.hidden,
-            routing: routing
-                .map(|moe| RoutingSums::with_outputs(moe.experts, moe.top_k, spec.hidden)),
+            width,
+            routing: routing.map(|moe| RoutingSums::with_outputs(moe.experts, moe.top_k, width)),
             inputs,
             reads: linears.iter().map(|linear| (linear.id, linear.reads)).collect(),
             hessians: options.hessians.then(Hessians::default),
@@ -251,19 +252,19 @@ impl LayerObserver {
     }
 
     fn add_output(&mut self, expert: usize, output: &Tensor, gates: &[f32]) -> Result<(), Error> {
-        let (layer, hidden) = (self.layer, self.hidden);
+        let (layer, width) = (self.layer, self.width);
         let Some(sums) = &mut self.routing else { return Ok(()) };
         let what = || format!("output of expert {expert}");
         if expert >= sums.experts() {
             let expected = format!("an expert below {}", sums.experts());
             return Err(report(layer, what(), expected, expert));
         }
-        let tokens = tokens_of(layer, output, hidden, what)?;
+        let tokens = tokens_of(layer, output, width, what)?;
         if gates.len() != tokens {
             return Err(report(layer, what(), format!("{tokens} gates"), gates.len()));
         }
         let outputs = OutputSums {
-            sums: &mut sums.output_sums[expert * hidden..(expert + 1) * hidden],
+            sums: &mut sums.output_sums[expert * width..(expert + 1) * width],
             peak: &mut sums.output_peaks[expert],
         };
         let norms = add_outputs(output, outputs).map_err(|source| Error::Values {

@@ -85,7 +85,7 @@ pub use model::{
     Activation, AttentionBiases, AttentionSpec, ClampedSwiglu, CorrectionBias, DeltaProjections,
     ExpertGroups, ExtraLayers, ExtraPolicy, FeedForward, GateSide, GatedDeltaNet, GroupScore,
     GroupedAttention, KimiDeltaAttention, LatentAttention, LayerNorms, LayerSpec, LinearShape,
-    Llama3Scaling, LongRopeScaling, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers,
+    Llama3Scaling, LongRopeScaling, Mamba2, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers,
     NormWeights, OpaqueRouter, OpaqueTensor, Part, QueryKeyNorm, QueryTemperature, Reach,
     RotaryScaling, RotarySpec, RotaryStyle, RouterInput, RouterSpec, SandwichNorms, Score,
     ScoredRouter, SharedSpec, ShortConvolution, SparseMixer, ValueSource, YarnScaling,

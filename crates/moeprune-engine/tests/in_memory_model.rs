@@ -31,6 +31,7 @@ impl Small {
             router: RouterSpec::softmax(true),
             expert: MlpSpec::gated(12),
             input: MoeInput::AfterAttention,
+            latent: None,
             residual: None,
             shared: Vec::new(),
         };

@@ -176,6 +176,17 @@ pub(crate) fn clamped_swiglu(gate_up: &Tensor, clamps: ClampedSwiglu) -> Result<
     Ok(Tensor::from_vec(hidden, (rows, inner), &Device::Cpu)?)
 }
 
+/// `max(x, 0)²`
+pub(crate) fn relu_squared(x: &Tensor) -> Result<Tensor, Error> {
+    if !is_host(x) {
+        return Ok(x.relu()?.sqr()?);
+    }
+    // What is no number stays none.
+    let square = |&x: &f32| if x < 0.0 { 0.0 } else { x * x };
+    let squares = with_slice(x, |x| x.iter().map(square).collect::<Vec<_>>())?;
+    Ok(Tensor::from_vec(squares, x.shape(), &Device::Cpu)?)
+}
+
 /// `factor · x`
 pub(crate) fn scaled(x: Tensor, factor: f64) -> Result<Tensor, Error> {
     if factor == 1.0 { Ok(x) } else { Ok((x * factor)?) }
@@ -243,6 +254,11 @@ mod tests {
     fn caps() {
         let expected = [2.0 * 0.5_f64.tanh(), 2.0, -2.0 * 0.05_f64.tanh()];
         check(|x| capped(x, 2.0).unwrap(), &[1.0, 100.0, -0.1], 3, &expected);
+    }
+
+    #[test]
+    fn squares_of_what_is_positive() {
+        check(|x| relu_squared(x).unwrap(), &[1.5, -2.0, 0.0, 3.0], 2, &[2.25, 0.0, 0.0, 9.0]);
     }
 
     #[test]

@@ -11,9 +11,10 @@ use moeprune_core::{
 use crate::{
     ActivationSink, Compute, Error, HiddenSum,
     attention::Attention,
-    cache::SequenceCache,
+    cache::{self, SequenceCache},
+    latent::Latent,
     linear::Weights,
-    mlp::{GatedMlp, MlpShape},
+    mlp::Mlp,
     norm::RmsNorm,
     ops,
     positions::check_length,
@@ -37,6 +38,7 @@ use crate::{
 /// ```text
 /// h   = x + attention(input_norm(x))
 /// out = h + dense(post_attention_norm(h))                               a layer without experts
+/// out = x + dense(input_norm(x))                                        one without attention too
 /// out = h + residual(residual_norm(h)) + shared(n) + experts(n)         n = post_attention_norm(m),
 ///                                                                       m = x (Arctic) or h
 /// ```
@@ -49,17 +51,15 @@ pub struct LayerTrunk {
     max_positions: usize,
     /// What each block's output is multiplied by.
     residual_multiplier: f64,
-    input_norm: RmsNorm,
-    attention: Attention,
-    post_attention_norm: Arc<RmsNorm>,
+    attention: Option<(RmsNorm, Attention)>,
+    feed_forward: Option<(Arc<RmsNorm>, Block)>,
     /// The norms after blocks.
     sandwich: Option<Sandwich>,
-    feed_forward: Block,
 }
 
 #[derive(Debug)]
 enum Block {
-    Dense(GatedMlp),
+    Dense(Mlp),
     Moe(Box<MoeTrunk>),
 }
 
@@ -68,8 +68,9 @@ enum Block {
 struct MoeTrunk {
     router: Router,
     shared: Vec<SharedExpert>,
+    latent: Option<Latent>,
     input: MoeInput,
-    residual: Option<(RmsNorm, GatedMlp)>,
+    residual: Option<(RmsNorm, Mlp)>,
     residual_multiplier: f64,
 }
 
@@ -103,14 +104,15 @@ impl LayerTrunk {
         let norm =
             |tensor| RmsNorm::of_model(weights, TensorId::Layer(layer, tensor), spec.hidden, spec);
         runnable::check_layer(parts, layer)?;
-        let feed_forward = match &parts.feed_forward {
+        let block = match &parts.feed_forward {
             FeedForward::Dense(mlp) => {
-                let shape = MlpShape::new(spec.hidden, mlp);
-                Block::Dense(GatedMlp::load(weights, layer, LinearId::Dense, shape)?)
+                let dense = Mlp::load(weights, layer, LinearId::Dense, spec.hidden, mlp)?;
+                Some(Block::Dense(dense))
             }
             FeedForward::Moe(moe) => {
-                Block::Moe(Box::new(MoeTrunk::load(weights, layer, spec, moe)?))
+                Some(Block::Moe(Box::new(MoeTrunk::load(weights, layer, spec, moe)?)))
             }
+            FeedForward::None => None,
             other => return Err(Error::Spec(format!("layer {layer}: no feed-forward {other:?}"))),
         };
         let beside = parts.moe().is_some_and(|moe| moe.residual.is_some());
@@ -118,15 +120,22 @@ impl LayerTrunk {
             LayerNorms::Before => None,
             LayerNorms::Around(norms) => Some(Sandwich::load(weights, layer, spec, norms, beside)?),
         };
+        let attention = Attention::load(weights, layer, spec)?;
+        let before_block = match attention {
+            Some(_) => LayerTensor::PostAttentionNorm,
+            None => LayerTensor::InputNorm,
+        };
         Ok(Self {
             hidden: spec.hidden,
             max_positions: spec.max_positions,
             residual_multiplier: spec.multipliers.residual,
-            input_norm: norm(LayerTensor::InputNorm)?,
-            attention: Attention::load(weights, layer, spec)?,
-            post_attention_norm: Arc::new(norm(LayerTensor::PostAttentionNorm)?),
+            attention: attention
+                .map(|attention| Ok::<_, Error>((norm(LayerTensor::InputNorm)?, attention)))
+                .transpose()?,
+            feed_forward: block
+                .map(|block| Ok::<_, Error>((Arc::new(norm(before_block)?), block)))
+                .transpose()?,
             sandwich,
-            feed_forward,
         })
     }
 
@@ -155,13 +164,40 @@ impl LayerTrunk {
     /// # Errors
     /// If a tensor operation fails.
     pub fn weight(&self, linear: LinearId) -> Result<Option<Tensor>, Error> {
-        match (linear, &self.feed_forward) {
-            (LinearId::Dense(projection), Block::Dense(mlp)) => mlp.stored(projection),
-            (_, Block::Moe(moe)) => match moe.stored(linear)? {
-                Some(weight) => Ok(Some(weight)),
-                None => self.attention.stored(linear),
+        let in_block = match (linear, &self.feed_forward) {
+            (LinearId::Dense(projection), Some((_, Block::Dense(mlp)))) => {
+                mlp.stored(projection)?
+            }
+            (_, Some((_, Block::Moe(moe)))) => moe.stored(linear)?,
+            _ => None,
+        };
+        match (in_block, &self.attention) {
+            (None, Some((_, attention))) => attention.stored(linear),
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// Has what the routed experts of a latent width add up to leave that width by this trunk's Linear:
+    /// `sum` may have begun with the same layer when that had other weights.
+    pub fn take_over(&self, sum: &mut HiddenSum) {
+        if let Some((_, Block::Moe(moe))) = &self.feed_forward
+            && let Some(latent) = &moe.latent
+        {
+            sum.leave_by(latent.output());
+        }
+    }
+
+    /// An expert's output, `[tokens, width]`, in the width of the hidden states.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn in_hidden_width(&self, output: &Tensor) -> Result<Tensor, Error> {
+        match &self.feed_forward {
+            Some((_, Block::Moe(moe))) => match &moe.latent {
+                Some(latent) => latent.output().forward(output),
+                None => Ok(output.clone()),
             },
-            _ => self.attention.stored(linear),
+            _ => Ok(output.clone()),
         }
     }
 
@@ -184,33 +220,36 @@ impl LayerTrunk {
     ) -> Result<TrunkOutput, Error> {
         let longest = caches.iter().zip(lens).map(|(cache, len)| cache.next() + len).max();
         check_length(longest.unwrap_or(0), self.max_positions)?;
-        let attended = {
-            let normed = self.input_norm.forward(x)?;
-            let attended = self.attention.forward(&normed, lens, caches, sink)?;
-            match &self.sandwich {
-                None => attended,
-                Some(sandwich) => sandwich.attention(&attended)?,
+        let (multiplier, sandwich) = (self.residual_multiplier, self.sandwich.as_ref());
+        let h = match &self.attention {
+            Some((norm, attention)) => {
+                let attended = attention.forward(&norm.forward(x)?, lens, caches, sink)?;
+                let attended = match sandwich {
+                    None => attended,
+                    Some(sandwich) => sandwich.attention(&attended)?,
+                };
+                ops::add(x, &ops::scaled(attended, multiplier)?)?
+            }
+            None => {
+                cache::advance(caches, lens);
+                x.clone()
             }
         };
-        let multiplier = self.residual_multiplier;
-        let h = ops::add(x, &ops::scaled(attended, multiplier)?)?;
         match &self.feed_forward {
-            Block::Dense(mlp) => {
-                let normed = self.post_attention_norm.forward(&h)?;
-                let output = mlp.forward(&normed, LinearId::Dense, sink)?;
-                let sum = match &self.sandwich {
+            None => Ok(TrunkOutput { sum: HiddenSum::new(&h, multiplier)?, routed: None }),
+            Some((norm, Block::Dense(mlp))) => {
+                let output = mlp.forward(&norm.forward(&h)?, LinearId::Dense, sink)?;
+                let sum = match sandwich {
                     None => ops::add(&h, &ops::scaled(output, multiplier)?)?,
                     Some(sandwich) => sandwich.dense(&h, &output, multiplier)?,
                 };
                 Ok(TrunkOutput { sum: HiddenSum::new(&sum, multiplier)?, routed: None })
             }
-            Block::Moe(moe) => {
+            Some((norm, Block::Moe(moe))) => {
                 let read = moe.read(x, &h)?;
-                let normed = self.post_attention_norm.forward(&read)?;
-                let sum = moe.forward(h, &normed, self.sandwich.as_ref(), sink)?;
-                let by_expert = moe.router.route(&read, &normed, sink)?;
-                let norm = Arc::clone(&self.post_attention_norm);
-                let routed = Routed::new(read, norm, by_expert, moe.router.gate_side());
+                let normed = norm.forward(&read)?;
+                let sum = moe.forward(h, &normed, sandwich, sink)?;
+                let (sum, routed) = moe.route(sum, (read, normed), norm, sink)?;
                 Ok(TrunkOutput { sum, routed: Some(routed) })
             }
         }
@@ -228,8 +267,8 @@ impl MoeTrunk {
             Some(mlp) => {
                 let norm = TensorId::Layer(layer, LayerTensor::ResidualNorm);
                 let norm = RmsNorm::of_model(weights, norm, spec.hidden, spec)?;
-                let shape = MlpShape::new(spec.hidden, mlp);
-                Some((norm, GatedMlp::load(weights, layer, LinearId::Residual, shape)?))
+                let mlp = Mlp::load(weights, layer, LinearId::Residual, spec.hidden, mlp)?;
+                Some((norm, mlp))
             }
             None => None,
         };
@@ -239,7 +278,8 @@ impl MoeTrunk {
             .collect::<Result<_, _>>()?;
         let router = Router::load(weights, layer, spec, moe)?;
         let (input, residual_multiplier) = (moe.input, spec.multipliers.residual);
-        Ok(Self { router, shared, input, residual, residual_multiplier })
+        let latent = Latent::load(weights, layer, spec.hidden, moe)?;
+        Ok(Self { router, shared, latent, input, residual, residual_multiplier })
     }
 
     /// What the experts read before their norm, of the layer's input `x` and the state `h` after
@@ -292,6 +332,26 @@ impl MoeTrunk {
         Ok(sum)
     }
 
+    /// The tokens on their way to the routed experts, whose outputs are added to `sum`; `read` is what
+    /// experts read before their norm and after it.
+    fn route(
+        &self,
+        sum: HiddenSum,
+        (read, normed): (Tensor, Tensor),
+        norm: &Arc<RmsNorm>,
+        sink: &mut dyn ActivationSink,
+    ) -> Result<(HiddenSum, Routed), Error> {
+        let by_expert = self.router.route(&read, &normed, sink)?;
+        let side = self.router.gate_side();
+        match &self.latent {
+            None => Ok((sum, Routed::new(read, Some(Arc::clone(norm)), by_expert, side))),
+            Some(latent) => {
+                let read = latent.enter(&normed, sink)?;
+                Ok((latent.leave_from(sum, &read)?, Routed::new(read, None, by_expert, side)))
+            }
+        }
+    }
+
     /// A stored weight of it; `None` where it was widened, and for what it does not have.
     fn stored(&self, linear: LinearId) -> Result<Option<Tensor>, Error> {
         match (linear, &self.residual) {
@@ -299,6 +359,9 @@ impl MoeTrunk {
             (LinearId::Residual(projection), Some((_, mlp))) => mlp.stored(projection),
             (LinearId::Shared(at, _), _) => {
                 self.shared.get(at).map_or(Ok(None), |shared| shared.stored(linear))
+            }
+            (MoeSpec::TO_LATENT | MoeSpec::FROM_LATENT, _) => {
+                self.latent.as_ref().map_or(Ok(None), |latent| latent.stored(linear))
             }
             _ => Ok(None),
         }

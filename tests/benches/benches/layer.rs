@@ -26,6 +26,7 @@ fn arctic_like() -> ModelSpec {
         shared: Vec::new(),
         residual: Some(MlpSpec::gated(hidden)),
         input: MoeInput::LayerInput,
+        latent: None,
     };
     let layer = LayerSpec::new(
         AttentionSpec::Grouped(GroupedAttention::new(7, 1, 128, 1e6)),

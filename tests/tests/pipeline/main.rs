@@ -13,6 +13,7 @@ mod extra_layers;
 mod fused_experts;
 mod idle_experts;
 mod keep_lists;
+mod one_mixer;
 mod opaque_family;
 mod prefixed_extra_layers;
 mod reference_masks;

@@ -38,6 +38,7 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
         expert: MlpSpec::gated(if arctic { 48 } else { 96 }),
         shared: Vec::new(),
         input: if arctic { MoeInput::LayerInput } else { MoeInput::AfterAttention },
+        latent: None,
         residual: arctic.then(|| MlpSpec::gated(64)),
     };
     let layer = LayerSpec::new(

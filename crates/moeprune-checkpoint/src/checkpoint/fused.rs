@@ -28,7 +28,7 @@ pub(super) fn find(
             let is_it = |&&(_, l, s): &&(usize, usize, Slab)| l == layer && s == wanted;
             named.iter().find(is_it).map(|&(at, ..)| &*layout.tensors[at].shape)
         };
-        let kind = Kind { form, moe, hidden: spec.hidden };
+        let kind = Kind { form, moe, hidden: moe.expert_width(spec.hidden) };
         let transposed = kind.is_transposed(of_layer(Slab::GateUp), of_layer(Slab::Down));
         let experts = kind.experts(&layout.tensors[at], slab, transposed).map_err(|e| (at, e))?;
         found.push((at, FusedTensor { layer, slab, gated: moe.expert.gated, experts }));
@@ -40,6 +40,7 @@ pub(super) fn find(
 struct Kind<'a> {
     form: &'a FusedForm,
     moe: &'a MoeSpec,
+    /// Width of what they read and write.
     hidden: usize,
 }
 

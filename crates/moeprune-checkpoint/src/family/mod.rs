@@ -14,6 +14,7 @@ mod feed_forward;
 mod fused;
 mod key;
 mod layer_templates;
+mod mixers;
 mod name;
 mod names;
 mod rotary;
@@ -28,6 +29,7 @@ pub(crate) use self::{
     descriptor::{Descriptor, LayersForm, MultipliersForm, Requirement, SandwichForm, TypesForm},
     fused::{FusedForm, Slab, SlabLayout},
     key::{Count, Key, Layers, PerLayer, Sequence, Strings, missing},
+    mixers::Mixer,
     names::Names,
 };
 use self::{built_in::BUILT_IN, layer_templates::LayerTemplates};

@@ -12,6 +12,7 @@ mod families;
 mod fingerprints;
 mod fixture;
 mod kinds;
+mod one_mixer;
 mod opaque;
 mod output;
 mod places;

@@ -14,6 +14,8 @@ pub enum Activation {
     Silu,
     /// GELU by its approximation with tanh, `x / 2 · (1 + tanh(sqrt(2 / π) · (x + 0.044715 x³)))`.
     GeluTanh,
+    /// `max(x, 0)²`
+    ReluSquared,
     /// SiLU with limits, gate and up together.
     ClampedSwiglu(ClampedSwiglu),
     /// One that the descriptor does not name: it cannot be run.
@@ -38,6 +40,7 @@ impl Activation {
         match self {
             Self::Silu => "silu",
             Self::GeluTanh => "gelu_pytorch_tanh",
+            Self::ReluSquared => "relu2",
             Self::ClampedSwiglu(_) => "clamped_swiglu",
             Self::Opaque => "opaque",
         }

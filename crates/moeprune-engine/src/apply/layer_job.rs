@@ -2,13 +2,16 @@
 
 use moeprune_capture::{LayerObserver, ObserverOptions, TokenBlocks};
 use moeprune_core::{
-    ExpertRatio, InputHessian, LinearId, LinearShape, LinearView, Promises, Sparsity, TensorId,
-    TensorSource,
+    ExpertRatio, InputHessian, LinearId, LinearShape, LinearView, MoeSpec, Promises, Sparsity,
+    TensorId, TensorSource,
 };
 use moeprune_model::Router;
 
 use super::{KeptExperts, in_place::MaskRequest, statistics::InputStatistics, worker::Supply};
 use crate::{Error, Execution, Pipeline, finite::Finite, walk::Route};
+
+/// The Linear of a trunk that reads what the experts add up to: it comes after them, all others before.
+pub(super) const AFTER_EXPERTS: LinearId = MoeSpec::FROM_LATENT;
 
 /// What is pruned, how, and where.
 #[derive(Debug, Clone, Copy)]

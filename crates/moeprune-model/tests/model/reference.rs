@@ -79,6 +79,7 @@ fn spec(config: &Value) -> ModelSpec {
             expert: MlpSpec::gated(number("intermediate_size")),
             shared: Vec::new(),
             input: if arctic { MoeInput::LayerInput } else { MoeInput::AfterAttention },
+            latent: None,
             residual: arctic.then(|| MlpSpec::gated(number("hidden_size"))),
         })
     };
