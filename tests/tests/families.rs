@@ -175,3 +175,8 @@ fn nemotron_h() {
 fn llama4() {
     check_family("llama4");
 }
+
+#[test]
+fn gemma4() {
+    check_family("gemma4");
+}

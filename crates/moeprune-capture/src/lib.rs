@@ -42,11 +42,11 @@ assert_eq!(blocks.tokens(), 8);
 
 let attention = AttentionSpec::Grouped(GroupedAttention::new(1, 1, 2, 1e4));
 let feed_forward = FeedForward::Dense(MlpSpec::gated(2));
-let layer = LayerSpec { attention, feed_forward, other: Vec::new() };
+let layer = LayerSpec::new(attention, feed_forward);
 let spec = ModelSpec {
     family: "small".into(), hidden: 2, vocab: 32, max_positions: 4, norm_eps: 1e-5,
     norm_weights: NormWeights::Factor, tied_embeddings: true, head_bias: false,
-    multipliers: Multipliers::default(), layers: vec![layer], extra: None,
+    multipliers: Multipliers::default(), logit_cap: None, layers: vec![layer], extra: None,
 };
 // A forward pass calls the observer; this one is done by hand.
 let mut observer = LayerObserver::new(&spec, 0, ObserverOptions::default())?;

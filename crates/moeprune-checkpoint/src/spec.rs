@@ -3,8 +3,8 @@
 mod extra;
 
 use moeprune_core::{
-    Activation, FeedForward, LayerSpec, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers,
-    OpaqueTensor, RouterSpec, SharedSpec,
+    Activation, FeedForward, LayerNorms, LayerSpec, MlpSpec, ModelSpec, MoeInput, MoeSpec,
+    Multipliers, OpaqueTensor, RouterSpec, SandwichNorms, SharedSpec,
 };
 
 pub(crate) use self::extra::{AnnouncedExtra, announced_extra};
@@ -13,7 +13,7 @@ use crate::{
     config::{Config, Found, same_json, shown},
     family::{
         Count, Descriptor, Key, Layers, LayersForm, Mixer, Model, MultipliersForm, PerLayer,
-        Requirement, Strings, TypesForm, missing, opaque_tensor,
+        Requirement, SandwichForm, Strings, TypesForm, missing, opaque_tensor,
     },
     named_tensors::NamedTensors,
 };
@@ -60,7 +60,11 @@ pub(crate) fn read_spec(
         norm_weights: model.norm_weights.into(),
         tied_embeddings: model.tied_embeddings.needed(config)?,
         head_bias: biased && model.tensors.head_bias.is_some(),
-        multipliers: read_multipliers(&model.multipliers, config)?,
+        multipliers: read_multipliers(&model.multipliers, config, hidden)?,
+        logit_cap: match &model.logit_cap {
+            Some(key) => key.optional(config)?,
+            None => None,
+        },
         layers,
         extra,
     })
@@ -80,13 +84,18 @@ fn count_layers(form: &LayersForm, config: &Config) -> Result<usize, Error> {
     }
 }
 
-fn read_multipliers(form: &MultipliersForm, config: &Config) -> Result<Multipliers, Error> {
+fn read_multipliers(
+    form: &MultipliersForm,
+    config: &Config,
+    hidden: usize,
+) -> Result<Multipliers, Error> {
     let number = |key: &Option<Key<f64>>| match key {
         Some(key) => key.needed(config),
         None => Ok(1.0),
     };
+    let by_width = if form.embedding_by_width { (hidden as f64).sqrt() } else { 1.0 };
     Ok(Multipliers {
-        embedding: number(&form.embedding)?,
+        embedding: number(&form.embedding)? * by_width,
         residual: number(&form.residual)?,
         logits: 1.0 / number(&form.logits_divisor)?,
     })
@@ -105,6 +114,14 @@ pub(crate) fn expert_count<'a>(family: &'a Family, config: &'a Config) -> Result
 fn count_of<'a>(form: &'a Descriptor, config: &'a Config) -> Result<Found<'a>, Error> {
     let keys = &form.experts.count.keys;
     config.find(keys)?.ok_or_else(|| missing(config, keys))
+}
+
+/// Which norms stand around the blocks of each layer.
+fn norms_of(form: &LayersForm) -> LayerNorms {
+    let around = |sandwich: &SandwichForm| {
+        LayerNorms::Around(SandwichNorms { output_scale: sandwich.output_scale.is_some() })
+    };
+    form.sandwich.as_ref().map_or(LayerNorms::Before, around)
 }
 
 /// The tensors of a layer that no other table names.
@@ -158,7 +175,8 @@ fn read_layers(form: &Descriptor, model: Model<'_>) -> Result<Vec<LayerSpec>, Er
         } else {
             FeedForward::None
         };
-        specs.push(LayerSpec { attention, feed_forward, other: other_of(form, named, layer)? });
+        let (norms, other) = (norms_of(&form.layers), other_of(form, named, layer)?);
+        specs.push(LayerSpec { attention, feed_forward, norms, other });
     }
     Ok(specs)
 }
@@ -379,11 +397,15 @@ fn read_activation(form: &Descriptor, config: &Config) -> Result<Activation, Err
     let name = key.needed(config)?;
     match name.as_str() {
         "silu" | "swish" => Ok(Activation::Silu),
+        "gelu_pytorch_tanh" if form.experts.is_gated() => Ok(Activation::GeluTanh),
         "relu2" if !form.experts.is_gated() => Ok(Activation::ReluSquared),
         other => {
-            let known = if form.experts.is_gated() { "silu is" } else { "silu and relu2 are" };
+            let known = match form.experts.is_gated() {
+                true => "silu and gelu_pytorch_tanh",
+                false => "silu and relu2",
+            };
             let (key, got) = (key.shown(), shown(other));
-            Err(config.refuse(format!("`{key}` is `{got}`; only {known} implemented")))
+            Err(config.refuse(format!("`{key}` is `{got}`; only {known} are implemented")))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How much memory a run will need, from shapes alone.
 
-use moeprune_core::{MoeInput, TensorId};
+use moeprune_core::{LayerNorms, LayerSpec, MoeInput, TensorId};
 
 use crate::Model;
 
@@ -35,7 +35,13 @@ impl MemoryNeed {
             .iter()
             .filter_map(|layer| layer.moe())
             .any(|moe| moe.input == MoeInput::AfterAttention);
-        let copies = if pruning && after_attention { 3 } else { 2 };
+        // What the MLP beside the experts makes waits for them where their sum is normed.
+        let waits = |layer: &LayerSpec| {
+            layer.norms != LayerNorms::Before
+                && layer.moe().is_some_and(|moe| moe.residual.is_some())
+        };
+        let waiting = u64::from(spec.layers.iter().any(waits));
+        let copies = if pruning && after_attention { 3 } else { 2 } + waiting;
         let mut trunks = vec![0; spec.layers.len()];
         let mut experts = std::collections::BTreeMap::new();
         let mut layers = vec![0; spec.layers.len()];

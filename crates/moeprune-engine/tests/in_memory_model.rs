@@ -37,7 +37,7 @@ impl Small {
             shared: Vec::new(),
         };
         let feed_forward = FeedForward::Moe(moe);
-        let layer = LayerSpec { attention, feed_forward, other: Vec::new() };
+        let layer = LayerSpec::new(attention, feed_forward);
         Self(ModelSpec {
             family: "small".into(),
             hidden: 8,
@@ -48,6 +48,7 @@ impl Small {
             tied_embeddings: true,
             head_bias: false,
             multipliers: Multipliers::default(),
+            logit_cap: None,
             layers: vec![layer.clone(), layer],
             extra: None,
         })

@@ -61,6 +61,8 @@ pub struct Head {
     /// What is added to logits.
     bias: Option<Tensor>,
     multiplier: f64,
+    /// Logits become `cap · tanh(logits / cap)`.
+    cap: Option<f64>,
     hidden: usize,
     vocab: usize,
 }
@@ -85,6 +87,7 @@ impl Head {
                 false => None,
             },
             multiplier: spec.multipliers.logits,
+            cap: spec.logit_cap,
             hidden: spec.hidden,
             vocab: spec.vocab,
         })
@@ -141,6 +144,10 @@ impl Head {
             Some(bias) => ops::add_to_rows(&logits, bias)?,
         };
         let logits = ops::scaled(logits, self.multiplier)?;
+        let logits = match self.cap {
+            None => logits,
+            Some(cap) => ops::capped(&logits, cap)?,
+        };
         if let Some(last) = shape.last_mut() {
             *last = self.vocab;
         }

@@ -33,6 +33,12 @@ pub(crate) fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
+/// `x / 2 · (1 + tanh(u))` with `u = sqrt(2 / π) · (x + 0.044715 x³)`, which is `x · sigmoid(2 u)`.
+pub(crate) fn gelu_tanh(x: f32) -> f32 {
+    const TWICE: f32 = 1.595_769_1; // 2 · sqrt(2 / π)
+    x / (1.0 + exp(-TWICE * (x + 0.044_715 * x * x * x)))
+}
+
 /// Replaces each `x` by `e^(scale · (x − max))` and returns their sum: a softmax without the
 /// division. `scale` is positive.
 pub(crate) fn exponentiate(values: &mut [f32], scale: f32) -> f32 {
@@ -132,6 +138,16 @@ mod tests {
             let wide = f64::from(x);
             let want = wide / (1.0 + (-wide).exp());
             assert!((f64::from(silu(x)) - want).abs() <= 1e-6 * want.abs().max(1e-3), "{x}");
+        }
+    }
+
+    #[test]
+    fn gelu_is_close_and_has_its_limits() {
+        for x in [-1e6_f32, -100.0, -5.0, -1.0, -1e-3, 0.0, 0.5, 3.0, 50.0, 1e6] {
+            let wide = f64::from(x);
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (wide + 0.044_715 * wide.powi(3));
+            let want = wide / 2.0 * (1.0 + inner.tanh());
+            assert!((f64::from(gelu_tanh(x)) - want).abs() <= 1e-6 * want.abs().max(1e-1), "{x}");
         }
     }
 

@@ -9,10 +9,12 @@ use crate::{
     ActivationSink, Error,
     linear::Linear,
     ops::{self, is_host, with_slice},
+    sandwich::AfterExperts,
 };
 
 /// The unfinished output of a layer, `[tokens, hidden]`: the trunk's output, to which each
-/// expert adds its gated output for the tokens routed to it.
+/// expert adds its gated output for the tokens routed to it. In layers with norms after their blocks it
+/// is the experts' part alone, which is normed and added to the rest in the end.
 ///
 /// Experts of a latent width add to a sum of that width, which goes through one more Linear in the end.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub struct HiddenSum {
     latent: Option<LatentSum>,
     /// What the outputs of experts are multiplied by, beside their gates.
     multiplier: f64,
+    /// What the sum goes through in the end.
+    after: Option<AfterExperts>,
 }
 
 #[derive(Debug)]
@@ -41,7 +45,12 @@ struct LatentSum {
 impl HiddenSum {
     /// Starts from `hidden`, `[tokens, hidden]`, to which outputs are added times `multiplier`.
     pub(crate) fn new(hidden: &Tensor, multiplier: f64) -> Result<Self, Error> {
-        Ok(Self { sum: Some(Sum::new(hidden)?), latent: None, multiplier })
+        Ok(Self { sum: Some(Sum::new(hidden)?), latent: None, multiplier, after: None })
+    }
+
+    /// Starts from `start`, what the experts' sum begins with, and goes through `after` in the end.
+    pub(crate) fn normed_after(start: &Tensor, after: AfterExperts) -> Result<Self, Error> {
+        Ok(Self { after: Some(after), ..Self::new(start, 1.0)? })
     }
 
     /// The same, to which outputs of experts are added by way of `output`, in the shape and type of
@@ -55,7 +64,8 @@ impl HiddenSum {
     #[must_use]
     pub fn statistics_alone(self) -> Option<Self> {
         let latent = self.latent?;
-        Some(Self { sum: None, latent: Some(latent), multiplier: self.multiplier })
+        let multiplier = self.multiplier;
+        Some(Self { sum: None, latent: Some(latent), multiplier, after: None })
     }
 
     /// Adds `gates[i] · output[i]`, times the model's residual multiplier, to row `rows[i]`; the rows of one call are distinct. `output`
@@ -111,10 +121,14 @@ impl HiddenSum {
             }
             None => None,
         };
-        match (sum, added) {
-            (Some(sum), Some(added)) => ops::add(&sum, &added),
-            (Some(only), None) | (None, Some(only)) => Ok(only),
-            (None, None) => Err(Error::Spec("a layer's output was not kept".to_owned())),
+        let sum = match (sum, added) {
+            (Some(sum), Some(added)) => ops::add(&sum, &added)?,
+            (Some(only), None) | (None, Some(only)) => only,
+            (None, None) => return Err(Error::Spec("a layer's output was not kept".to_owned())),
+        };
+        match self.after {
+            None => Ok(sum),
+            Some(after) => after.finish(&sum),
         }
     }
 }

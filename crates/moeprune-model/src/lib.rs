@@ -66,11 +66,11 @@ fn load_of_first_layer(
 #     latent: None,
 # };
 # let attention = AttentionSpec::Grouped(GroupedAttention::new(2, 1, 4, 1e4));
-# let layer = LayerSpec { attention, feed_forward: FeedForward::Moe(moe), other: vec![] };
+# let layer = LayerSpec::new(attention, FeedForward::Moe(moe));
 # let spec = ModelSpec {
 #     family: "example".into(), hidden: 8, vocab: 16, max_positions: 32, norm_eps: 1e-5,
 #     norm_weights: NormWeights::Factor, tied_embeddings: true, head_bias: false,
-#     multipliers: Multipliers::default(), layers: vec![layer], extra: None,
+#     multipliers: Multipliers::default(), logit_cap: None, layers: vec![layer], extra: None,
 # };
 # let source = Pattern(spec.clone());
 let load = load_of_first_layer(&source, &spec, &[1, 5, 9, 2, 14])?;
@@ -132,6 +132,7 @@ mod routed;
 mod router;
 mod routing;
 mod runnable;
+mod sandwich;
 mod selected_keys;
 mod shared;
 mod sink;

@@ -72,6 +72,7 @@ impl Mlp {
         let hidden = match self.spec.activation {
             Activation::ClampedSwiglu(clamps) => ops::clamped_swiglu(&made, clamps)?,
             Activation::ReluSquared => ops::relu_squared(&made)?,
+            Activation::GeluTanh => ops::gated_gelu_tanh(&made)?,
             // Loading refuses what is not known.
             Activation::Silu | Activation::Opaque => ops::gated_silu(&made)?,
         };

@@ -66,6 +66,11 @@ impl RmsNorm {
         Ok(Self { weight: weights.wide(id, &[width])?, eps, bias: None })
     }
 
+    /// The same with its output multiplied by `factor`.
+    pub(crate) fn times(self, factor: f64) -> Result<Self, Error> {
+        Ok(Self { weight: (self.weight * factor)?, ..self })
+    }
+
     /// Without a weight.
     pub(crate) fn unweighted(weights: Weights<'_>, width: usize, eps: f64) -> Result<Self, Error> {
         let compute = weights.compute;

@@ -8,7 +8,7 @@ use moeprune_core::ClampedSwiglu;
 
 use crate::{
     Error,
-    exponential::{exp, silu, sum_squares},
+    exponential::{exp, gelu_tanh, silu, sum_squares},
 };
 
 /// Whether a tensor is handled as a slice.
@@ -112,21 +112,36 @@ pub(crate) fn layer_norm(
 
 /// `silu(gate) ∘ up` for rows that hold `gate` and then `up`.
 pub(crate) fn gated_silu(gate_up: &Tensor) -> Result<Tensor, Error> {
-    let (rows, both) = gate_up.dims2()?;
-    let inner = both / 2;
     #[cfg(feature = "cuda")]
     if gate_up.device().is_cuda() {
         return crate::cuda::gated_silu(gate_up);
     }
     if !is_host(gate_up) {
+        let inner = gate_up.dim(1)? / 2;
         let gate = gate_up.narrow(1, 0, inner)?.silu()?;
         return Ok((gate * gate_up.narrow(1, inner, inner)?)?);
     }
+    gated_on_host(gate_up, silu)
+}
+
+/// `gelu(gate) ∘ up`, by the approximation with tanh, for rows that hold `gate` and then `up`.
+pub(crate) fn gated_gelu_tanh(gate_up: &Tensor) -> Result<Tensor, Error> {
+    if is_host(gate_up) {
+        return gated_on_host(gate_up, gelu_tanh);
+    }
+    let inner = gate_up.dim(1)? / 2;
+    let gate = gate_up.narrow(1, 0, inner)?.gelu()?;
+    Ok((gate * gate_up.narrow(1, inner, inner)?)?)
+}
+
+fn gated_on_host(gate_up: &Tensor, activation: impl Fn(f32) -> f32) -> Result<Tensor, Error> {
+    let (rows, both) = gate_up.dims2()?;
+    let inner = both / 2;
     let hidden = with_slice(gate_up, |values| {
         let mut hidden = Vec::with_capacity(rows * inner);
         for row in values.chunks_exact(both) {
             let (gate, up) = row.split_at(inner);
-            hidden.extend(gate.iter().zip(up).map(|(g, u)| silu(*g) * u));
+            hidden.extend(gate.iter().zip(up).map(|(g, u)| activation(*g) * u));
         }
         hidden
     })?;
@@ -177,6 +192,11 @@ pub(crate) fn scaled(x: Tensor, factor: f64) -> Result<Tensor, Error> {
     if factor == 1.0 { Ok(x) } else { Ok((x * factor)?) }
 }
 
+/// `cap · tanh(x / cap)`
+pub(crate) fn capped(x: &Tensor, cap: f64) -> Result<Tensor, Error> {
+    Ok(((x / cap)?.tanh()? * cap)?)
+}
+
 /// The rows of `x` with these indices.
 pub(crate) fn gather_rows(x: &Tensor, rows: &[u32]) -> Result<Tensor, Error> {
     if !is_host(x) {
@@ -217,6 +237,23 @@ mod tests {
         let rows = [1.0, 9.0, -9.0, 0.5, -8.0, 8.0];
         let expected = [of(1.0, 0.5), of(2.0, -2.0), of(-9.0, 2.0)];
         check(|x| clamped_swiglu(x, clamps).unwrap(), &rows, 6, &expected);
+    }
+
+    #[test]
+    fn gates_by_gelu() {
+        let of = |gate: f64, up: f64| {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (gate + 0.044_715 * gate.powi(3));
+            gate / 2.0 * (1.0 + inner.tanh()) * up
+        };
+        let rows = [1.0, -2.0, 3.0, 0.5, -0.3, 7.0];
+        let expected = [of(1.0, 0.5), of(-2.0, -0.3), of(3.0, 7.0)];
+        check(|x| gated_gelu_tanh(x).unwrap(), &rows, 6, &expected);
+    }
+
+    #[test]
+    fn caps() {
+        let expected = [2.0 * 0.5_f64.tanh(), 2.0, -2.0 * 0.05_f64.tanh()];
+        check(|x| capped(x, 2.0).unwrap(), &[1.0, 100.0, -0.1], 3, &expected);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! From the activations of a layer to the experts of each token.
 
 use candle_core::{DType, Tensor};
-use moeprune_core::{GateSide, LinearId, ModelSpec, MoeSpec, TensorId, TensorSource};
+use moeprune_core::{GateSide, LinearId, ModelSpec, MoeSpec, RouterInput, TensorId, TensorSource};
 
 use crate::{
     ActivationSink, Compute, Error,
     linear::{Linear, Weights},
+    norm::RmsNorm,
     ops,
     routing::{ExpertTokens, Routes, Rule},
 };
@@ -14,6 +15,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Router {
     layer: usize,
+    /// Of what it reads, if that is not what experts read.
+    norm: Option<RmsNorm>,
     weight: Linear,
     rule: Rule<f32>,
     side: GateSide,
@@ -33,7 +36,7 @@ impl Router {
     ) -> Result<Self, Error> {
         let moe = spec.layers.get(layer).and_then(|parts| parts.moe());
         let moe = moe.ok_or_else(|| Error::Spec(format!("layer {layer} has no router")))?;
-        Self::load(Weights { source, compute }, layer, spec.hidden, moe)
+        Self::load(Weights { source, compute }, layer, spec, moe)
     }
 
     /// The sum of the weights of all tokens' experts, for what the router reads, `[tokens, hidden]`: what
@@ -48,21 +51,36 @@ impl Router {
     pub(crate) fn load(
         weights: Weights<'_>,
         layer: usize,
-        hidden: usize,
-        spec: &MoeSpec,
+        spec: &ModelSpec,
+        moe: &MoeSpec,
     ) -> Result<Self, Error> {
-        let rule = Rule::load(weights, layer, spec)?;
-        let id = [(TensorId::linear(layer, LinearId::Router), spec.experts)];
-        let side = spec.router.gate_side();
-        Ok(Self { layer, weight: weights.linear(&id, hidden)?, rule, side })
+        let rule = Rule::load(weights, layer, moe)?;
+        let id = [(TensorId::linear(layer, LinearId::Router), moe.experts)];
+        let norm = match moe.router.input() {
+            RouterInput::Experts => None,
+            RouterInput::ScaledStream => {
+                let scale = TensorId::Layer(layer, RouterInput::SCALE);
+                let factor = 1.0 / (spec.hidden as f64).sqrt();
+                let norm = RmsNorm::load_wide(weights, scale, spec.hidden, spec.norm_eps)?;
+                Some(norm.times(factor)?)
+            }
+        };
+        let (weight, side) = (weights.linear(&id, spec.hidden)?, moe.router.gate_side());
+        Ok(Self { layer, norm, weight, rule, side })
     }
 
-    /// `x` is `[tokens, hidden]`.
+    /// `read` is what experts read, `[tokens, hidden]`, and `normed` the same after their norm.
     pub(crate) fn route(
         &self,
-        x: &Tensor,
+        read: &Tensor,
+        normed: &Tensor,
         sink: &mut dyn ActivationSink,
     ) -> Result<ExpertTokens, Error> {
+        let own = match &self.norm {
+            Some(norm) => Some(norm.forward(read)?),
+            None => None,
+        };
+        let x = own.as_ref().unwrap_or(normed);
         sink.linear_input(LinearId::Router, x)?;
         let routes = self.routes(x)?;
         sink.routing(&routes.choice())?;

@@ -66,7 +66,7 @@ pub(crate) fn opaque_router(layer: usize) -> Error {
 /// Checks that an MLP has a known activation, and a gate if that needs one and none if not.
 pub(crate) fn check_mlp(mlp: &MlpSpec, part: &'static str, layer: usize) -> Result<(), Error> {
     let kind = match (mlp.activation, mlp.gated) {
-        (Activation::Silu | Activation::ClampedSwiglu(_), true)
+        (Activation::Silu | Activation::GeluTanh | Activation::ClampedSwiglu(_), true)
         | (Activation::ReluSquared, false) => return Ok(()),
         (Activation::Opaque, _) => mlp.activation.kind().to_owned(),
         (activation, true) => format!("gated {}", activation.kind()),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use moeprune_core::{
-    FeedForward, LayerTensor, LinearId, ModelSpec, MoeInput, MoeSpec, TensorId, TensorSource,
+    FeedForward, LayerNorms, LayerTensor, LinearId, ModelSpec, MoeInput, MoeSpec, TensorId,
+    TensorSource,
 };
 
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
     routed::Routed,
     router::Router,
     runnable,
+    sandwich::Sandwich,
     shared::SharedExpert,
 };
 
@@ -42,7 +44,7 @@ use crate::{
 /// ```
 ///
 /// What is added to `x` or `h` is multiplied by the model's residual multiplier, which most families do
-/// not have.
+/// not have. Some families norm what blocks make too ([`SandwichNorms`](moeprune_core::SandwichNorms)).
 #[derive(Debug)]
 pub struct LayerTrunk {
     hidden: usize,
@@ -51,6 +53,8 @@ pub struct LayerTrunk {
     residual_multiplier: f64,
     attention: Option<(RmsNorm, Attention)>,
     feed_forward: Option<(Arc<RmsNorm>, Block)>,
+    /// The norms after blocks.
+    sandwich: Option<Sandwich>,
 }
 
 #[derive(Debug)]
@@ -111,6 +115,11 @@ impl LayerTrunk {
             FeedForward::None => None,
             other => return Err(Error::Spec(format!("layer {layer}: no feed-forward {other:?}"))),
         };
+        let beside = parts.moe().is_some_and(|moe| moe.residual.is_some());
+        let sandwich = match parts.norms {
+            LayerNorms::Before => None,
+            LayerNorms::Around(norms) => Some(Sandwich::load(weights, layer, spec, norms, beside)?),
+        };
         let attention = Attention::load(weights, layer, spec)?;
         let before_block = match attention {
             Some(_) => LayerTensor::PostAttentionNorm,
@@ -126,6 +135,7 @@ impl LayerTrunk {
             feed_forward: block
                 .map(|block| Ok::<_, Error>((Arc::new(norm(before_block)?), block)))
                 .transpose()?,
+            sandwich,
         })
     }
 
@@ -215,10 +225,14 @@ impl LayerTrunk {
     ) -> Result<TrunkOutput, Error> {
         let longest = caches.iter().zip(lens).map(|(cache, len)| cache.next() + len).max();
         check_length(longest.unwrap_or(0), self.max_positions)?;
-        let multiplier = self.residual_multiplier;
+        let (multiplier, sandwich) = (self.residual_multiplier, self.sandwich.as_ref());
         let h = match &self.attention {
             Some((norm, attention)) => {
                 let attended = attention.forward(&norm.forward(x)?, lens, caches, sink)?;
+                let attended = match sandwich {
+                    None => attended,
+                    Some(sandwich) => sandwich.attention(&attended)?,
+                };
                 ops::add(x, &ops::scaled(attended, multiplier)?)?
             }
             None => {
@@ -230,11 +244,17 @@ impl LayerTrunk {
             None => Ok(TrunkOutput { sum: HiddenSum::new(&h, multiplier)?, routed: None }),
             Some((norm, Block::Dense(mlp))) => {
                 let output = mlp.forward(&norm.forward(&h)?, LinearId::Dense, sink)?;
-                let sum = ops::add(&h, &ops::scaled(output, multiplier)?)?;
+                let sum = match sandwich {
+                    None => ops::add(&h, &ops::scaled(output, multiplier)?)?,
+                    Some(sandwich) => sandwich.dense(&h, &output, multiplier)?,
+                };
                 Ok(TrunkOutput { sum: HiddenSum::new(&sum, multiplier)?, routed: None })
             }
             Some((norm, Block::Moe(moe))) => {
-                let (sum, routed) = moe.forward(x, h, norm, sink)?;
+                let read = moe.read(x, &h)?;
+                let normed = norm.forward(&read)?;
+                let sum = moe.forward(h, &normed, sandwich, sink)?;
+                let (sum, routed) = moe.route(sum, (read, normed), norm, sink)?;
                 Ok(TrunkOutput { sum, routed: Some(routed) })
             }
         }
@@ -261,41 +281,72 @@ impl MoeTrunk {
         let shared = shared
             .map(|(at, shared)| SharedExpert::load(weights, layer, at, spec.hidden, shared))
             .collect::<Result<_, _>>()?;
-        let router = Router::load(weights, layer, spec.hidden, moe)?;
+        let router = Router::load(weights, layer, spec, moe)?;
         let (input, residual_multiplier) = (moe.input, spec.multipliers.residual);
         let latent = Latent::load(weights, layer, spec.hidden, moe)?;
         Ok(Self { router, shared, latent, input, residual, residual_multiplier })
     }
 
-    /// From the layer's input `x` and the state `h` after attention to the layer's output without its
-    /// routed experts, and the tokens on their way to those.
+    /// What the experts read before their norm, of the layer's input `x` and the state `h` after
+    /// attention.
+    fn read(&self, x: &Tensor, h: &Tensor) -> Result<Tensor, Error> {
+        match self.input {
+            MoeInput::AfterAttention => Ok(h.clone()),
+            MoeInput::LayerInput => Ok(x.clone()),
+            other => Err(Error::Spec(format!("no experts' input {other:?}"))),
+        }
+    }
+
+    /// From the state `h` after attention and what the experts read to the layer's output without its
+    /// routed experts.
     fn forward(
         &self,
-        x: &Tensor,
         h: Tensor,
+        normed: &Tensor,
+        sandwich: Option<&Sandwich>,
+        sink: &mut dyn ActivationSink,
+    ) -> Result<HiddenSum, Error> {
+        let multiplier = self.residual_multiplier;
+        let residual = match &self.residual {
+            Some((norm, mlp)) => Some(mlp.forward(&norm.forward(&h)?, LinearId::Residual, sink)?),
+            None => None,
+        };
+        let Some(sandwich) = sandwich else {
+            let sum = match residual {
+                Some(output) => ops::add(&h, &ops::scaled(output, multiplier)?)?,
+                None => h,
+            };
+            let sum = self.with_shared(sum, normed, multiplier, sink)?;
+            return HiddenSum::new(&sum, multiplier);
+        };
+        let sum = self.with_shared(h.zeros_like()?, normed, 1.0, sink)?;
+        HiddenSum::normed_after(&sum, sandwich.after_experts(h, residual, multiplier)?)
+    }
+
+    /// Adds what shared experts make.
+    fn with_shared(
+        &self,
+        mut sum: Tensor,
+        normed: &Tensor,
+        multiplier: f64,
+        sink: &mut dyn ActivationSink,
+    ) -> Result<Tensor, Error> {
+        for shared in &self.shared {
+            sum = ops::add(&sum, &ops::scaled(shared.forward(normed, sink)?, multiplier)?)?;
+        }
+        Ok(sum)
+    }
+
+    /// The tokens on their way to the routed experts, whose outputs are added to `sum`; `read` is what
+    /// experts read before their norm and after it.
+    fn route(
+        &self,
+        sum: HiddenSum,
+        (read, normed): (Tensor, Tensor),
         norm: &Arc<RmsNorm>,
         sink: &mut dyn ActivationSink,
     ) -> Result<(HiddenSum, Routed), Error> {
-        let read = match self.input {
-            MoeInput::AfterAttention => h.clone(),
-            MoeInput::LayerInput => x.clone(),
-            other => return Err(Error::Spec(format!("no experts' input {other:?}"))),
-        };
-        let multiplier = self.residual_multiplier;
-        let mut sum = match &self.residual {
-            Some((norm, mlp)) => {
-                let normed = norm.forward(&h)?;
-                let output = mlp.forward(&normed, LinearId::Residual, sink)?;
-                ops::add(&h, &ops::scaled(output, multiplier)?)?
-            }
-            None => h,
-        };
-        let normed = norm.forward(&read)?;
-        for shared in &self.shared {
-            sum = ops::add(&sum, &ops::scaled(shared.forward(&normed, sink)?, multiplier)?)?;
-        }
-        let sum = HiddenSum::new(&sum, multiplier)?;
-        let by_expert = self.router.route(&normed, sink)?;
+        let by_expert = self.router.route(&read, &normed, sink)?;
         let side = self.router.gate_side();
         match &self.latent {
             None => Ok((sum, Routed::new(read, Some(Arc::clone(norm)), by_expert, side))),

@@ -29,11 +29,10 @@ fn arctic_like() -> ModelSpec {
         input: MoeInput::LayerInput,
         latent: None,
     };
-    let layer = LayerSpec {
-        attention: AttentionSpec::Grouped(GroupedAttention::new(7, 1, 128, 1e6)),
-        feed_forward: FeedForward::Moe(moe),
-        other: Vec::new(),
-    };
+    let layer = LayerSpec::new(
+        AttentionSpec::Grouped(GroupedAttention::new(7, 1, 128, 1e6)),
+        FeedForward::Moe(moe),
+    );
     ModelSpec {
         family: "arctic".into(),
         hidden,
@@ -44,6 +43,7 @@ fn arctic_like() -> ModelSpec {
         tied_embeddings: false,
         head_bias: false,
         multipliers: Multipliers::default(),
+        logit_cap: None,
         layers: vec![layer],
         extra: None,
     }

@@ -42,11 +42,10 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
         latent: None,
         residual: arctic.then(|| MlpSpec::gated(64)),
     };
-    let layer = LayerSpec {
-        attention: AttentionSpec::Grouped(GroupedAttention::new(4, 2, 16, 1e6)),
-        feed_forward: FeedForward::Moe(moe),
-        other: Vec::new(),
-    };
+    let layer = LayerSpec::new(
+        AttentionSpec::Grouped(GroupedAttention::new(4, 2, 16, 1e6)),
+        FeedForward::Moe(moe),
+    );
     ModelSpec {
         family: family.folder().into(),
         hidden: 64,
@@ -57,6 +56,7 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
         tied_embeddings: false,
         head_bias: false,
         multipliers: Multipliers::default(),
+        logit_cap: None,
         layers: vec![layer; 3],
         extra: None,
     }

@@ -8,6 +8,7 @@ pub(super) const BUILT_IN: &[&str] = &[
     include_str!("../../families/deepseek_v32.toml"),
     include_str!("../../families/dots1.toml"),
     include_str!("../../families/ernie4_5_moe.toml"),
+    include_str!("../../families/gemma4.toml"),
     include_str!("../../families/glm4_moe.toml"),
     include_str!("../../families/glm4_moe_lite.toml"),
     include_str!("../../families/glm_moe_dsa.toml"),

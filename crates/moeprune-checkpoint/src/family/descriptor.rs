@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moeprune_core::{LayerTensor, LinearId, NormWeights, TensorId};
+use moeprune_core::{LayerTensor, LinearId, NormWeights, SandwichNorms, TensorId};
 use serde::Deserialize;
 
 use super::{
@@ -60,6 +60,8 @@ pub(crate) struct ModelForm {
     pub(crate) dtype: Key<String>,
     /// What the outputs of blocks are multiplied by.
     pub(crate) multipliers: MultipliersForm,
+    /// Logits become `cap · tanh(logits / cap)`; absent here or in the config: they stay.
+    pub(crate) logit_cap: Option<Key<f64>>,
     /// Whether logits have the bias that is named; absent: they have.
     pub(crate) head_bias: Option<Key<bool>>,
     /// Absent: not known, and the model cannot be run.
@@ -102,6 +104,8 @@ pub(crate) struct EndNames {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct MultipliersForm {
     pub(crate) embedding: Option<Key<f64>>,
+    /// Whether embeddings are multiplied by the root of the residual stream's width.
+    pub(crate) embedding_by_width: bool,
     pub(crate) residual: Option<Key<f64>>,
     /// What logits are divided by.
     pub(crate) logits_divisor: Option<Key<f64>>,
@@ -131,6 +135,8 @@ pub(crate) struct LayersForm {
     /// Tensors of a layer that the forward pass does not need and that count as nothing.
     pub(crate) carried: Vec<String>,
     pub(crate) tensors: LayerNames,
+    /// The norms after blocks, if there are some.
+    pub(crate) sandwich: Option<SandwichForm>,
     /// Other names of tensors, each with the name that stands in the descriptor for the same.
     pub(crate) aliases: BTreeMap<String, String>,
     /// Tensors of a layer that are part of the model and that no other table names.
@@ -153,6 +159,33 @@ pub(crate) struct LayerNames {
     pub(crate) post_attention_norm: String,
     pub(crate) input_norm_bias: Option<String>,
     pub(crate) post_attention_norm_bias: Option<String>,
+}
+
+/// Norms after the blocks of a layer.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SandwichForm {
+    attention_output: String,
+    feed_forward_output: String,
+    /// Named where an MLP stands beside the experts.
+    residual_output: Option<String>,
+    experts_output: Option<String>,
+    /// What the layer's output is multiplied by, `[1]`.
+    pub(crate) output_scale: Option<String>,
+}
+
+impl SandwichForm {
+    fn slots(&self) -> impl Iterator<Item = (LayerTensor, &str)> {
+        [
+            (SandwichNorms::ATTENTION_OUTPUT, Some(&self.attention_output)),
+            (SandwichNorms::FEED_FORWARD_OUTPUT, Some(&self.feed_forward_output)),
+            (SandwichNorms::RESIDUAL_OUTPUT, self.residual_output.as_ref()),
+            (SandwichNorms::EXPERTS_OUTPUT, self.experts_output.as_ref()),
+            (SandwichNorms::OUTPUT_SCALE, self.output_scale.as_ref()),
+        ]
+        .into_iter()
+        .filter_map(|(id, name)| Some((id, name?.as_str())))
+    }
 }
 
 /// A config key with which only some values are implemented.
@@ -181,6 +214,7 @@ impl Default for ModelForm {
             tied_embeddings: Key::any_of(&["tie_word_embeddings"]).or(false),
             dtype: Key::any_of(&["dtype", "torch_dtype"]),
             multipliers: MultipliersForm::default(),
+            logit_cap: None,
             head_bias: None,
             activation: None,
             tensors: EndNames::default(),
@@ -214,6 +248,7 @@ impl Default for LayersForm {
             mixers: None,
             carried: Vec::new(),
             tensors: LayerNames::default(),
+            sandwich: None,
             aliases: BTreeMap::new(),
             other: BTreeMap::new(),
         }
@@ -244,6 +279,7 @@ impl Descriptor {
             (LayerTensor::PostAttentionNormBias, post_attention_norm_bias),
         ];
         slots.extend(biases.into_iter().filter_map(|(id, name)| Some((id, name.as_deref()?))));
+        slots.extend(self.layers.sandwich.iter().flat_map(SandwichForm::slots));
         self.attention.slots(&mut slots)?;
         self.router.slots(&mut slots)?;
         self.experts.slots(&mut slots);
@@ -317,6 +353,14 @@ impl Descriptor {
             return bad("`norm_weights = \"with_bias\"` goes with `input_norm_bias` and \
                  `post_attention_norm_bias` in `[layers.tensors]` and `final_norm_bias` in \
                  `[model.tensors]`");
+        }
+        if let Some(SandwichForm { residual_output, experts_output, .. }) = &self.layers.sandwich
+            && [residual_output, experts_output]
+                .iter()
+                .any(|name| name.is_some() != self.residual.is_some())
+        {
+            return bad("`residual_output` and `experts_output` in `[layers.sandwich]` go with \
+                 `[residual]`");
         }
         if self.experts.count.keys.is_empty() {
             return bad("`experts.count` has no keys; the expert count must stand somewhere");

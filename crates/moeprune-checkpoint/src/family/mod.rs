@@ -27,7 +27,7 @@ use moeprune_core::{LayerTensor, TensorId};
 pub use self::facts::{ExpertStorage, FamilyFacts};
 pub(crate) use self::{
     attention::{Model, opaque_tensor},
-    descriptor::{Descriptor, LayersForm, MultipliersForm, Requirement, TypesForm},
+    descriptor::{Descriptor, LayersForm, MultipliersForm, Requirement, SandwichForm, TypesForm},
     fused::{FusedForm, Slab, SlabLayout},
     key::{Count, Key, Layers, PerLayer, Sequence, Strings, missing},
     mixers::Mixer,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use moeprune_core::{
     CorrectionBias, ExpertGroups, GateSide, GroupScore, LayerTensor, LinearId, OpaqueRouter,
-    OpaqueTensor, RouterSpec, Score, ScoredRouter, SparseMixer, TensorId,
+    OpaqueTensor, RouterInput, RouterSpec, Score, ScoredRouter, SparseMixer, TensorId,
 };
 use serde::Deserialize;
 
@@ -42,6 +42,9 @@ pub(crate) struct ScoredForm {
     scale: Option<Key<f64>>,
     /// Groups of experts; absent: none.
     groups: Option<GroupsForm>,
+    /// What it reads.
+    #[serde(default)]
+    input: RouterInputForm,
     /// Whether experts are selected by their logits, and scored after that.
     #[serde(default)]
     selects_logits: bool,
@@ -62,6 +65,24 @@ struct GroupsForm {
     score: GroupScoreForm,
     /// Whether they count; absent: they do.
     when: Option<Condition>,
+}
+
+/// What a router reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum RouterInputForm {
+    #[default]
+    Experts,
+    ScaledStream,
+}
+
+impl From<RouterInputForm> for RouterInput {
+    fn from(form: RouterInputForm) -> Self {
+        match form {
+            RouterInputForm::Experts => Self::Experts,
+            RouterInputForm::ScaledStream => Self::ScaledStream,
+        }
+    }
 }
 
 /// What of an expert its weight multiplies.
@@ -107,6 +128,8 @@ struct ScoredNames {
     correction_bias: Option<Named<SharedNameForm>>,
     /// What the weight of each expert is multiplied by.
     expert_scale: Option<Named<NameForm>>,
+    /// What the input is multiplied by, `[hidden]`, if it is `scaled_stream`.
+    input_scale: Option<String>,
 }
 
 /// One expert after the other.
@@ -194,6 +217,8 @@ impl RouterForm {
             Self::Softmax(form) | Self::Sigmoid(form) | Self::SqrtSoftplus(form) => {
                 slots.push((weight, &form.tensors.weight));
                 slots.extend(form.vectors().map(|(id, name, _)| (id, name)));
+                let scale = form.tensors.input_scale.as_ref();
+                slots.extend(scale.map(|name| (RouterInput::SCALE, name.as_str())));
             }
             Self::SparseMixer(form) => slots.push((weight, &form.tensors.weight)),
             Self::Opaque(form) => {
@@ -287,6 +312,13 @@ impl ScoredForm {
 
     /// Checks that the experts lie along an axis that is known.
     fn check(&self) -> Result<(), Error> {
+        let wanted = self.input == RouterInputForm::ScaledStream;
+        if self.tensors.input_scale.is_some() != wanted {
+            let reason = "`router.input = \"scaled_stream\"` goes with `input_scale` in \
+                          `[router.tensors]`"
+                .to_owned();
+            return Err(Error::Descriptor { reason });
+        }
         match &self.tensors.correction_bias {
             Some(Named(SharedNameForm { expert_axis: Some(axis @ 2..), .. })) => {
                 let reason = format!(
@@ -321,6 +353,7 @@ impl ScoredForm {
             scale,
             epsilon: self.epsilon,
             least_sum,
+            input: self.input.into(),
             selects_logits: self.selects_logits,
             gates: self.gates.into(),
             ..ScoredRouter::softmax(renormalize)

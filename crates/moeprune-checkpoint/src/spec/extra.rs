@@ -4,7 +4,7 @@ use moeprune_core::{
     AttentionSpec, ExtraLayers, FeedForward, LayerSpec, LinearId, MlpProjection, TensorId,
 };
 
-use super::{Blocks, count_layers, other_of};
+use super::{Blocks, count_layers, norms_of, other_of};
 use crate::{
     Error, Family,
     config::Config,
@@ -91,7 +91,8 @@ pub(super) fn read(
             (Some(_), kind) => form.attention.read_extra(kind, model, decoder, layer)?,
             (None, _) => form.attention.read_extra(kind, model, decoder, layer)?,
         };
-        layers.push(LayerSpec { attention, feed_forward, other: other_of(form, named, layer)? });
+        let (norms, other) = (norms_of(&form.layers), other_of(form, named, layer)?);
+        layers.push(LayerSpec { attention, feed_forward, norms, other });
     }
     Ok(Some(ExtraLayers { layers, policy: extra.policy.into() }))
 }

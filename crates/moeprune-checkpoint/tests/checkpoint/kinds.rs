@@ -2,7 +2,7 @@
 
 use moeprune_core::{
     Activation, AttentionSpec, ClampedSwiglu, GroupedAttention, MlpSpec, MoeSpec, QueryKeyNorm,
-    Reach, RotaryStyle, RouterSpec,
+    QueryTemperature, Reach, RotaryScaling, RotaryStyle, RouterSpec, ValueSource,
 };
 
 use crate::fixture::{Model, check_refused, parity};
@@ -320,4 +320,121 @@ fn limits_of_gates() {
     assert_eq!(clamps(&Model::copy_of("gpt_oss")), expected(1.702, 7.0));
     let other = edited("gpt_oss", "\"swiglu_limit\": 7.0", "\"swiglu_limit\": 3.5");
     assert_eq!(clamps(&other), expected(1.702, 3.5));
+}
+
+#[test]
+fn layers_that_turn_by_switches_or_interval() {
+    let turns = |model: &Model| {
+        [0, 1, 2, 3].map(|layer| {
+            let GroupedAttention { rotary, norm, reach, temperature, .. } = grouped(model, layer);
+            let turns = rotary.is_some();
+            let expected = if turns { Reach::Chunk(8) } else { Reach::Everything };
+            assert_eq!((reach, norm.is_some(), temperature.is_some()), (expected, turns, !turns));
+            turns
+        })
+    };
+    let llama = Model::copy_of("llama4");
+    assert_eq!(turns(&llama), [true, true, true, false]);
+    let edit = |from: &str, to: &str| {
+        llama.edit_text("config.json", |text| text.replacen(from, to, 1));
+        turns(&llama)
+    };
+    assert_eq!(edit("\"layer_types\"", "\"was_types\""), [true, true, true, false]);
+    let list = "\"no_rope_layers\": [\n      1,\n      1,\n      1,\n      0\n    ]";
+    assert_eq!(edit(list, "\"no_rope_layers\": [0, 1, 0, 1]"), [false, true, false, true]);
+    // An empty list says nothing.
+    let empty = "\"no_rope_layers\": []";
+    assert_eq!(edit("\"no_rope_layers\": [0, 1, 0, 1]", empty), [true, true, true, false]);
+    let interval = "\"no_rope_layer_interval\": 2";
+    assert_eq!(edit("\"no_rope_layer_interval\": 4", interval), [true, false, true, false]);
+    check(
+        "llama4",
+        list,
+        "\"no_rope_layers\": [1, 1, 0, 0]",
+        &["`layer_types` and `no_rope_layers` name different layers"],
+    );
+    check("llama4", list, "\"no_rope_layers\": [1, 1]", &["has length 2, expected 4"]);
+    check("llama4", list, "\"no_rope_layers\": [1, 1, 1, 2]", &["a list of 0 and 1"]);
+}
+
+#[test]
+fn temperatures_and_norms_that_may_be_off() {
+    let of = |from: &str, to: &str, layer| grouped(&edited("llama4", from, to), layer);
+    for on in ["4", "1.0"] {
+        let to = format!("\"attn_temperature_tuning\": {on}");
+        let tuned = of("\"attn_temperature_tuning\": true", &to, 3).temperature;
+        assert_eq!(tuned, Some(QueryTemperature { scale: 0.1, floor: 4.0 }), "{on}");
+    }
+    for off in ["false", "0"] {
+        let to = format!("\"attn_temperature_tuning\": {off}");
+        assert_eq!(of("\"attn_temperature_tuning\": true", &to, 3).temperature, None, "{off}");
+    }
+    assert_eq!(of("\"use_qk_norm\": true", "\"use_qk_norm\": false", 0).norm, None);
+}
+
+#[test]
+fn layers_with_experts_by_a_list_or_an_interval() {
+    let experts = |model: &Model| {
+        let spec = model.open().unwrap_or_else(|error| panic!("{error}")).spec().clone();
+        spec.layers.iter().map(|layer| layer.moe().is_some()).collect::<Vec<_>>()
+    };
+    // The list alone counts.
+    let listed = edited("llama4", "layer_step\": 2", "layer_step\": 1");
+    assert_eq!(experts(&listed), [false, true, false, true]);
+    assert_eq!(experts(&edited("llama4", "\"moe_layers\"", "\"was\"")), [false, true, false, true]);
+}
+
+/// The layer of Gemma's that has widths of its own, in both dialects.
+#[test]
+fn widths_of_single_layers() {
+    let widths = |attention: GroupedAttention| (attention.kv_heads, attention.head_dim);
+    let gemma = Model::copy_of("gemma4");
+    assert_eq!([0, 2].map(|layer| widths(grouped(&gemma, layer))), [(2, 16), (1, 32)]);
+    let hub = std::fs::read(parity("gemma4").join("config.hub.json")).expect("reads");
+    std::fs::write(gemma.path("config.json"), hub).expect("writes");
+    let of_last = grouped(&gemma, 2);
+    assert_eq!(of_last.values, ValueSource::Keys);
+    assert_eq!(
+        of_last.rotary.as_ref().map(|rotary| (rotary.dims, rotary.scaling.clone())),
+        Some((32, RotaryScaling::Proportional { pairs: 4, factor: 1.0 }))
+    );
+    assert_eq!(widths(of_last), (1, 32));
+    gemma.edit_text("config.json", |text| {
+        text.replace("\"attention_k_eq_v\": true", "\"attention_k_eq_v\": false")
+    });
+    check_refused(gemma.open(), &["layers.2.self_attn.k_proj.weight", "asks for [64, 64]"]);
+    check(
+        "gemma4",
+        "\"num_key_value_heads\": 1\n",
+        "\"num_key_value_heads\": 1, \"sliding_window\": 3\n",
+        &["`per_layer_config.2.sliding_window` is not known"],
+    );
+}
+
+#[test]
+fn what_gemma_may_not_ask_for() {
+    let cases = [
+        (
+            "num_kv_shared_layers\": 0",
+            "num_kv_shared_layers\": 1",
+            "keys and values that layers share",
+        ),
+        ("per_layer_input\": 0", "per_layer_input\": 8", "embeddings of each layer"),
+        ("bidirectional_attention\": null", "bidirectional_attention\": \"all\"", "only causal"),
+        ("enable_moe_block\": true", "enable_moe_block\": false", "no experts to prune"),
+        ("\"rope_type\": \"proportional\"", "\"rope_type\": \"ntk\"", "turn as a whole"),
+        (
+            "\"rope_type\": \"default\"",
+            "\"other\": 1",
+            "`rope_parameters.sliding_attention.other` is not known",
+        ),
+        (
+            "\"hidden_activation\": \"gelu_pytorch_tanh\"",
+            "\"hidden_activation\": \"gelu\"",
+            "only silu and gelu_pytorch_tanh",
+        ),
+    ];
+    for (from, to, expected) in cases {
+        check("gemma4", from, to, &[expected]);
+    }
 }

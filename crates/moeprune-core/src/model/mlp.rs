@@ -12,6 +12,8 @@ use crate::{LayerTensor, LinearId, MlpProjection};
 pub enum Activation {
     /// `x · sigmoid(x)`
     Silu,
+    /// GELU by its approximation with tanh, `x / 2 · (1 + tanh(sqrt(2 / π) · (x + 0.044715 x³)))`.
+    GeluTanh,
     /// `max(x, 0)²`
     ReluSquared,
     /// SiLU with limits, gate and up together.
@@ -37,6 +39,7 @@ impl Activation {
     pub fn kind(self) -> &'static str {
         match self {
             Self::Silu => "silu",
+            Self::GeluTanh => "gelu_pytorch_tanh",
             Self::ReluSquared => "relu2",
             Self::ClampedSwiglu(_) => "clamped_swiglu",
             Self::Opaque => "opaque",

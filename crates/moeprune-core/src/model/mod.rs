@@ -15,6 +15,7 @@ mod opaque;
 mod part;
 mod rotary;
 mod router;
+mod sandwich;
 
 use serde::Serialize;
 
@@ -22,7 +23,7 @@ pub use self::{
     attention::{
         AttentionBiases, AttentionSpec, DeltaProjections, GatedDeltaNet, GroupedAttention,
         KimiDeltaAttention, LatentAttention, LightningIndexer, Mamba2, QueryKeyNorm,
-        QueryTemperature, Reach, ShortConvolution,
+        QueryTemperature, Reach, ShortConvolution, ValueSource,
     },
     experts::{MoeInput, MoeSpec, SharedSpec},
     extra::{ExtraLayers, ExtraPolicy},
@@ -33,9 +34,10 @@ pub use self::{
     part::{LinearShape, Part},
     rotary::{Llama3Scaling, LongRopeScaling, RotaryScaling, RotarySpec, RotaryStyle, YarnScaling},
     router::{
-        CorrectionBias, ExpertGroups, GateSide, GroupScore, OpaqueRouter, RouterSpec, Score,
-        ScoredRouter, SparseMixer,
+        CorrectionBias, ExpertGroups, GateSide, GroupScore, OpaqueRouter, RouterInput, RouterSpec,
+        Score, ScoredRouter, SparseMixer,
     },
+    sandwich::{LayerNorms, SandwichNorms},
 };
 use crate::{LayerTensor, LinearId, TensorId};
 
@@ -62,6 +64,9 @@ pub struct ModelSpec {
     pub head_bias: bool,
     /// What the outputs of blocks are multiplied by.
     pub multipliers: Multipliers,
+    /// Logits become `cap · tanh(logits / cap)`; `None`: they stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logit_cap: Option<f64>,
     /// The decoder layers in order.
     pub layers: Vec<LayerSpec>,
     /// Layers behind the decoder's, such as those that predict several tokens at once; their numbers
@@ -79,6 +84,9 @@ pub struct LayerSpec {
     pub attention: AttentionSpec,
     /// What follows attention.
     pub feed_forward: FeedForward,
+    /// Which norms stand around the two.
+    #[serde(skip_serializing_if = "LayerNorms::is_before")]
+    pub norms: LayerNorms,
     /// Tensors that belong to none of the two and that no norm of the default block is.
     pub other: Vec<OpaqueTensor>,
 }
@@ -97,6 +105,12 @@ pub enum FeedForward {
 }
 
 impl LayerSpec {
+    /// With norms before both blocks and no other tensors.
+    #[must_use]
+    pub fn new(attention: AttentionSpec, feed_forward: FeedForward) -> Self {
+        Self { attention, feed_forward, norms: LayerNorms::Before, other: Vec::new() }
+    }
+
     /// The MoE block, if the layer has one.
     #[must_use]
     pub fn moe(&self) -> Option<&MoeSpec> {
@@ -117,6 +131,10 @@ impl LayerSpec {
     fn trunk_parts(&self, layer: usize, model: &ModelSpec) -> Vec<Part> {
         let hidden = model.hidden;
         let mut parts = norm::parts(layer, model, self.has_two_blocks());
+        if let LayerNorms::Around(norms) = self.norms {
+            let beside = self.moe().is_some_and(|moe| moe.residual.is_some());
+            parts.extend(norms.parts(layer, hidden, beside));
+        }
         parts.extend(self.attention.parts(layer, hidden));
         match &self.feed_forward {
             FeedForward::Dense(mlp) => parts.extend(mlp.parts(layer, hidden, LinearId::Dense)),
@@ -216,12 +234,14 @@ impl ModelSpec {
     /// normalised; none if the layer has no experts.
     #[must_use]
     pub fn router_scales(&self, layer: usize) -> Vec<TensorId> {
-        let Some(parts) = self.layer(layer) else { return Vec::new() };
-        let norm = match parts.attention {
-            AttentionSpec::None => LayerTensor::InputNorm,
-            _ => LayerTensor::PostAttentionNorm,
+        let Some(spec) = self.layer(layer) else { return Vec::new() };
+        let Some(moe) = spec.moe() else { return Vec::new() };
+        let scale = match moe.router.input() {
+            RouterInput::ScaledStream => RouterInput::SCALE,
+            RouterInput::Experts if spec.has_two_blocks() => LayerTensor::PostAttentionNorm,
+            RouterInput::Experts => LayerTensor::InputNorm,
         };
-        parts.moe().map(|_| TensorId::Layer(layer, norm)).into_iter().collect()
+        vec![TensorId::Layer(layer, scale)]
     }
 
     /// Longest sequence that can be run where layers hand on hidden states and nothing else: the model's

@@ -51,6 +51,14 @@ pub enum RotaryScaling {
     },
     /// By a factor for each pair (LongRoPE).
     LongRope(LongRopeScaling),
+    /// Of the pairs only the first turn, by the angles they have among all; those are divided by `factor`
+    /// (Gemma 4 in full layers).
+    Proportional {
+        /// Pairs that turn.
+        pairs: usize,
+        /// What their angles are divided by.
+        factor: f64,
+    },
 }
 
 /// Angles whose wavelength is above `original / low` positions are divided by `factor`, those below
@@ -132,6 +140,10 @@ impl RotarySpec {
             RotaryScaling::LongRope(long) => {
                 plain.zip(&long.factors).map(|(f, factor)| f / factor).collect()
             }
+            RotaryScaling::Proportional { pairs, factor } => {
+                let turning = |(i, f)| if i < *pairs { f / factor } else { 0.0 };
+                plain.enumerate().map(turning).collect()
+            }
         }
     }
 }
@@ -143,7 +155,11 @@ impl RotaryScaling {
         match self {
             Self::Yarn(yarn) => yarn.attention_factor(),
             Self::LongRope(long) => long.magnitude,
-            Self::None | Self::Linear { .. } | Self::Llama3(_) | Self::NtkAlpha { .. } => 1.0,
+            Self::None
+            | Self::Linear { .. }
+            | Self::Llama3(_)
+            | Self::NtkAlpha { .. }
+            | Self::Proportional { .. } => 1.0,
         }
     }
 
@@ -159,7 +175,8 @@ impl RotaryScaling {
             | Self::Linear { .. }
             | Self::Llama3(_)
             | Self::NtkAlpha { .. }
-            | Self::LongRope(_) => 1.0,
+            | Self::LongRope(_)
+            | Self::Proportional { .. } => 1.0,
         }
     }
 
@@ -172,7 +189,8 @@ impl RotaryScaling {
             | Self::Linear { .. }
             | Self::Llama3(_)
             | Self::Yarn(_)
-            | Self::NtkAlpha { .. } => None,
+            | Self::NtkAlpha { .. }
+            | Self::Proportional { .. } => None,
         }
     }
 }
@@ -259,6 +277,8 @@ mod tests {
         let llama = Llama3Scaling { factor: 8.0, low: 1.0, high: 4.0, original: 1024.0 };
         check(RotaryScaling::Llama3(llama), [1.0, 0.1, 0.003_086_760_967_011_274, 0.000_125]);
         check(RotaryScaling::Yarn(yarn(40.0, 256.0)), [1.0, 0.05125, 0.00025, 0.000_025]);
+        let part = RotaryScaling::Proportional { pairs: 2, factor: 2.0 };
+        check(part, [0.5, 0.05, 0.0, 0.0]);
         let sharp = Llama3Scaling { high: 1.0, ..llama };
         check(RotaryScaling::Llama3(sharp), [1.0, 0.1, 0.01, 0.000_125]);
         let exact = YarnScaling { truncate: false, ..yarn(4.0, 256.0) };

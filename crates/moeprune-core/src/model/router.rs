@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{OpaqueTensor, Part};
-use crate::{LayerTensor, LinearId};
+use crate::{LayerTensor, LinearId, PartName};
 
 /// How the experts of a token are chosen. Its weight is `[experts, hidden]` in every kind.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -34,6 +34,9 @@ impl RouterSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct ScoredRouter {
+    /// What it reads.
+    #[serde(skip_serializing_if = "RouterInput::is_experts")]
+    pub input: RouterInput,
     /// From logits to scores.
     pub score: Score,
     /// Whether a bias is added to the logits.
@@ -59,6 +62,29 @@ pub struct ScoredRouter {
     /// What the weights multiply.
     #[serde(skip_serializing_if = "GateSide::is_output")]
     pub gates: GateSide,
+}
+
+/// What a router reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "a new kind must be answered for everywhere")]
+pub enum RouterInput {
+    /// What the experts read, through their norm.
+    #[default]
+    Experts,
+    /// The same before that norm, through one of the router's own: RMS without a weight, then times
+    /// [`SCALE`](Self::SCALE) and `1 / sqrt(hidden)` (Gemma 4).
+    ScaledStream,
+}
+
+impl RouterInput {
+    /// What the router's input is multiplied by, `[hidden]`.
+    pub const SCALE: LayerTensor = LayerTensor::Named(PartName::constant("router.input_scale"));
+
+    /// Whether router and experts read the same, as in most families.
+    fn is_experts(&self) -> bool {
+        *self == Self::Experts
+    }
 }
 
 /// What of an expert `f` its weight `w` multiplies, for a token `x`.
@@ -173,6 +199,15 @@ impl RouterSpec {
         }
     }
 
+    /// What it reads.
+    #[must_use]
+    pub fn input(&self) -> RouterInput {
+        match self {
+            Self::Scored(router) => router.input,
+            Self::SparseMixer(_) | Self::Opaque(_) => RouterInput::Experts,
+        }
+    }
+
     /// What of an expert its weight multiplies.
     #[must_use]
     pub fn gate_side(&self) -> GateSide {
@@ -209,6 +244,9 @@ impl RouterSpec {
                     }
                 });
                 parts.extend(router.expert_scale.then(|| vector(LayerTensor::ExpertScale)));
+                if router.input == RouterInput::ScaledStream {
+                    parts.push(Part::of_layer(layer, RouterInput::SCALE, vec![hidden]));
+                }
             }
             Self::SparseMixer(_) => {}
             Self::Opaque(router) => {
@@ -227,6 +265,7 @@ impl ScoredRouter {
     #[must_use]
     pub fn softmax(renormalize: bool) -> Self {
         Self {
+            input: RouterInput::Experts,
             score: Score::Softmax,
             bias: false,
             correction_bias: CorrectionBias::None,

@@ -1,7 +1,8 @@
 //! The router of a layer, read.
 
 use moeprune_core::{
-    LayerBehaviour, LayerTensor, LinearId, MatrixView, NormWeights, TensorId, TensorSource as _,
+    LayerBehaviour, LayerTensor, LinearId, MatrixView, NormWeights, RouterInput, TensorId,
+    TensorSource as _,
 };
 
 use crate::{Error, Model, finite::Finite};
@@ -32,7 +33,9 @@ impl Router {
         let bias = TensorId::Layer(layer, LayerTensor::Bias(LinearId::Router));
         let mut scale = vec![1.0; spec.hidden];
         for id in spec.router_scales(layer) {
-            let less = if spec.norm_weights == NormWeights::MinusOne { 1.0 } else { 0.0 };
+            let is_norm = id != TensorId::Layer(layer, RouterInput::SCALE);
+            let lacks_one = is_norm && spec.norm_weights == NormWeights::MinusOne;
+            let less = if lacks_one { 1.0 } else { 0.0 };
             for (scale, weight) in scale.iter_mut().zip(read(id)?) {
                 *scale *= weight + less;
             }

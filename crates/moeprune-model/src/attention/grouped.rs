@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use candle_nn::ops::sigmoid;
 use moeprune_core::{
     AttentionProjection, GroupedAttention, LayerTensor, LinearId, ModelSpec, QueryKeyNorm,
-    QueryTemperature, Reach, TensorId,
+    QueryTemperature, Reach, TensorId, ValueSource,
 };
 
 use super::{causal, heads::Heads};
@@ -31,6 +31,8 @@ pub(crate) struct Grouped {
     /// Whether queries and keys turn before their norms.
     turns_first: bool,
     temperature: Option<QueryTemperature>,
+    values: ValueSource,
+    value_norm: Option<RmsNorm>,
     clip: Option<f64>,
     /// Whether a gate of its output follows each head of the queries.
     output_gate: bool,
@@ -47,7 +49,10 @@ impl Grouped {
         let heads = heads(shape)?;
         let id = |p| TensorId::linear(layer, LinearId::Attention(p));
         let (query, kv) = (heads.query_width(), heads.key_width());
-        let fused = [(id(Query), shape.query_rows()), (id(Key), kv), (id(Value), kv)];
+        let mut fused = vec![(id(Query), shape.query_rows()), (id(Key), kv)];
+        if shape.values == ValueSource::Own {
+            fused.push((id(Value), kv));
+        }
         let norm = |tensor: LayerTensor, width: usize| {
             RmsNorm::of_model(weights, TensorId::Layer(layer, tensor), width, spec)
         };
@@ -92,6 +97,11 @@ impl Grouped {
                 Some(QueryKeyNorm::PerHeadAfterRotary | QueryKeyNorm::UnweightedAfterRotary)
             ),
             temperature: shape.temperature,
+            values: shape.values,
+            value_norm: match shape.value_norm {
+                true => Some(RmsNorm::unweighted(weights, shape.head_dim, spec.norm_eps)?),
+                false => None,
+            },
             clip: shape.clip,
             output_gate: shape.output_gate,
         })
@@ -105,6 +115,7 @@ impl Grouped {
         match projection {
             AttentionProjection::Query => self.query_key_value.stored_rows(0..query),
             AttentionProjection::Key => self.query_key_value.stored_rows(query..query + kv),
+            AttentionProjection::Value if self.values == ValueSource::Keys => Ok(None),
             AttentionProjection::Value => {
                 self.query_key_value.stored_rows(query + kv..query + 2 * kv)
             }
@@ -121,7 +132,16 @@ impl Grouped {
     ) -> Result<Tensor, Error> {
         sink.linear_input(LinearId::Attention(AttentionProjection::Query), x)?;
         let heads = Heads { sinks: self.sinks.as_deref(), ..self.heads };
-        let (qkv, gates) = self.without_gates(self.query_key_value.forward(x)?)?;
+        let projected = self.query_key_value.forward(x)?;
+        let projected = match self.values {
+            ValueSource::Own => projected,
+            ValueSource::Keys => {
+                let kv = heads.key_width();
+                let keys = projected.narrow(1, projected.dim(1)? - kv, kv)?;
+                Tensor::cat(&[&projected, &keys], 1)?
+            }
+        };
+        let (qkv, gates) = self.without_gates(projected)?;
         let still = Rotary::new(None);
         let (qkv, rotary) = if self.turns_first {
             (self.normed(causal::turn(heads, &qkv, lens, caches, &self.rotary)?)?, &still)
@@ -155,7 +175,7 @@ impl Grouped {
         Ok((Tensor::cat(&[&queries, &keys_and_values], 1)?, Some(gates)))
     }
 
-    /// Norms of queries and keys, and limits of all three.
+    /// Norms of queries, keys and values, and limits of all three.
     fn normed(&self, qkv: Tensor) -> Result<Tensor, Error> {
         let qkv = match &self.norms {
             None => qkv,
@@ -164,6 +184,15 @@ impl Grouped {
                 let queries = of_queries.forward_in_pieces(&qkv.narrow(1, 0, query)?)?;
                 let keys = of_keys.forward_in_pieces(&qkv.narrow(1, query, kv)?)?;
                 Tensor::cat(&[&queries, &keys, &qkv.narrow(1, query + kv, kv)?], 1)?
+            }
+        };
+        let qkv = match &self.value_norm {
+            None => qkv,
+            Some(norm) => {
+                let before = self.heads.query_width() + self.heads.key_width();
+                let values = qkv.narrow(1, before, self.heads.value_width())?;
+                let values = norm.forward_in_pieces(&values)?;
+                Tensor::cat(&[&qkv.narrow(1, 0, before)?, &values], 1)?
             }
         };
         match self.clip {

@@ -239,11 +239,12 @@ fn sort<R: Real>(indices: &mut [u32], weights: &mut [R]) {
 
 #[cfg(test)]
 mod tests {
-    use moeprune_core::GateSide;
+    use moeprune_core::{GateSide, RouterInput};
 
     use super::*;
 
     const SIGMOID: ScoredRouter = ScoredRouter {
+        input: RouterInput::Experts,
         score: Score::Sigmoid,
         bias: false,
         correction_bias: CorrectionBias::None,

@@ -119,11 +119,10 @@ fn mamba_equals_its_definition() {
             convolution_bias: true,
             biases: false,
         };
-        let model = Noise::of_layer(LayerSpec {
-            attention: AttentionSpec::Mamba2(shape.clone()),
-            feed_forward: FeedForward::None,
-            other: Vec::new(),
-        });
+        let model = Noise::of_layer(LayerSpec::new(
+            AttentionSpec::Mamba2(shape.clone()),
+            FeedForward::None,
+        ));
         check(&model, |read| mamba_of(&model, &shape, read));
     }
 }
@@ -186,11 +185,8 @@ fn experts_without_gates_equal_their_definition() {
             opaque: Vec::new(),
             latent,
         };
-        let model = Noise::of_layer(LayerSpec {
-            attention: AttentionSpec::None,
-            feed_forward: FeedForward::Moe(moe.clone()),
-            other: Vec::new(),
-        });
+        let model =
+            Noise::of_layer(LayerSpec::new(AttentionSpec::None, FeedForward::Moe(moe.clone())));
         check(&model, |read| read.iter().map(|x| moe_of(&model, &moe, x)).collect());
     }
 }

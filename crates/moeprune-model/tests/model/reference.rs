@@ -100,12 +100,9 @@ fn spec(config: &Value) -> ModelSpec {
         tied_embeddings: false,
         head_bias: false,
         multipliers: Multipliers::default(),
+        logit_cap: None,
         layers: (0..number("num_hidden_layers"))
-            .map(|l| LayerSpec {
-                attention: AttentionSpec::Grouped(attention.clone()),
-                feed_forward: layer(l),
-                other: Vec::new(),
-            })
+            .map(|l| LayerSpec::new(AttentionSpec::Grouped(attention.clone()), layer(l)))
             .collect(),
         extra: None,
     }

@@ -33,7 +33,7 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<f32> {
 impl Noise {
     fn new(attention: AttentionSpec) -> Self {
         let feed_forward = FeedForward::Dense(MlpSpec::gated(5));
-        Self::of_layer(LayerSpec { attention, feed_forward, other: Vec::new() })
+        Self::of_layer(LayerSpec::new(attention, feed_forward))
     }
 
     pub(crate) fn of_layer(layer: LayerSpec) -> Self {
@@ -47,6 +47,7 @@ impl Noise {
             tied_embeddings: true,
             head_bias: false,
             multipliers: Multipliers::default(),
+            logit_cap: None,
             layers: vec![layer],
             extra: None,
         };

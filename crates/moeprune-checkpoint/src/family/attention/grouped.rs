@@ -2,11 +2,15 @@
 
 use moeprune_core::{
     AttentionBiases, AttentionProjection, GroupedAttention, LayerTensor, LinearId, QueryKeyNorm,
-    QueryTemperature, Reach,
+    QueryTemperature, Reach, ValueSource,
 };
 use serde::Deserialize;
 
-use super::{Conditional, Key, Model, window::WindowForm};
+use super::{
+    Conditional, Key, Model,
+    own_widths::{OwnWidthsForm, Widths},
+    window::WindowForm,
+};
 use crate::{
     Error,
     config::Config,
@@ -27,6 +31,8 @@ pub(crate) struct GroupedForm {
     head_dim: Key<usize>,
     /// How queries and keys turn; absent: not at all.
     rotary: Option<RotaryForm>,
+    /// Widths that some layers have of their own.
+    own: Option<OwnWidthsForm>,
     window: Option<WindowForm>,
     /// Positions of a chunk, within which a query looks; absent: it looks beyond.
     chunk: Option<Key<usize>>,
@@ -38,6 +44,11 @@ pub(crate) struct GroupedForm {
     norm: Option<NormForm>,
     /// Whether they are there; absent: they are.
     normed: Option<Key<bool>>,
+    /// Whether values are what keys are before their norm; absent: they have a matrix.
+    values_are_keys: Option<Key<bool>>,
+    /// Whether values go through a norm without a weight.
+    #[serde(default)]
+    value_norm: bool,
     /// What queries, keys and values are limited to.
     clip: Option<Key<f64>>,
     /// What scores are multiplied by; absent: 1 / sqrt(head_dim).
@@ -162,14 +173,7 @@ impl GroupedForm {
         let config = model.config;
         let heads = self.heads.needed(config)?;
         let kv_heads = self.kv_heads.optional(config)?.unwrap_or(heads);
-        if heads % kv_heads != 0 {
-            return Err(config.refuse(format!(
-                "`{}` is {heads}, not a multiple of `{}`, {kv_heads}",
-                self.heads.shown(),
-                self.kv_heads.shown()
-            )));
-        }
-        let head_dim = self.read_head_dim(model, heads)?;
+        let common = Widths { kv_heads, head_dim: self.read_head_dim(model, heads)? };
         let of_tensors = |when: &Option<Key<bool>>, tensors: &[(LayerTensor, &Option<String>)]| {
             Conditional { when: when.as_ref(), tensors }.are_there(model)
         };
@@ -188,10 +192,6 @@ impl GroupedForm {
             NormForm::UnweightedAfterRotary => QueryKeyNorm::UnweightedAfterRotary,
             NormForm::FullWidth => QueryKeyNorm::FullWidth,
         });
-        let rotary = match &self.rotary {
-            Some(rotary) => Some(rotary.read(config, head_dim, model.max_positions)?),
-            None => None,
-        };
         let temperature = match &self.temperature {
             Some(temperature) => temperature.read(config)?,
             None => None,
@@ -207,21 +207,44 @@ impl GroupedForm {
             (None, Some(chunk)) => vec![Reach::Chunk(chunk.needed(config)?); model.layers],
             (None, None) => vec![Reach::Everything; model.layers],
         };
-        let of_layer = |reach| GroupedAttention {
-            heads,
-            kv_heads,
-            head_dim,
-            scale,
-            rotary: rotary.clone(),
-            reach,
-            temperature,
-            biases,
-            norm,
-            clip,
-            sinks: self.tensors.sinks.is_some(),
-            output_gate,
+        let values_are_keys = self.values_are_keys.as_ref();
+        let values = match values_are_keys.map_or(Ok(false), |key| key.needed(config))? {
+            true => ValueSource::Keys,
+            false => ValueSource::Own,
         };
-        Ok(reaches.into_iter().map(of_layer).collect())
+        let mut attention = Vec::with_capacity(model.layers);
+        for (layer, reach) in reaches.into_iter().enumerate() {
+            let Widths { kv_heads, head_dim } = match &self.own {
+                Some(own) => own.of_layer(config, layer, common)?,
+                None => common,
+            };
+            if heads % kv_heads != 0 {
+                return Err(config.refuse(format!(
+                    "`{}` is {heads}, not a multiple of `{}`, {kv_heads}",
+                    self.heads.shown(),
+                    self.kv_heads.shown()
+                )));
+            }
+            let rotary = self.rotary.as_ref();
+            let rotary = rotary.map(|form| form.read(config, head_dim, model.max_positions));
+            attention.push(GroupedAttention {
+                heads,
+                kv_heads,
+                head_dim,
+                scale,
+                rotary: rotary.transpose()?,
+                reach,
+                temperature,
+                biases,
+                norm,
+                values,
+                value_norm: self.value_norm,
+                clip,
+                sinks: self.tensors.sinks.is_some(),
+                output_gate,
+            });
+        }
+        Ok(attention)
     }
 
     fn read_head_dim(&self, model: Model<'_>, heads: usize) -> Result<usize, Error> {

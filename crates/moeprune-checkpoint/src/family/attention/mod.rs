@@ -8,6 +8,7 @@ mod kimi_delta;
 mod latent;
 mod mamba2;
 mod opaque;
+mod own_widths;
 mod short_convolution;
 mod window;
 

@@ -31,6 +31,12 @@ pub struct GroupedAttention {
     pub biases: AttentionBiases,
     /// RMS norms of queries and keys.
     pub norm: Option<QueryKeyNorm>,
+    /// What values are made from.
+    #[serde(skip_serializing_if = "ValueSource::is_own")]
+    pub values: ValueSource,
+    /// Whether each head of the values goes through an RMS norm without a weight (Gemma 4).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub value_norm: bool,
     /// Queries, keys and values are limited to `-clip..=clip`, after the norm and before they turn.
     pub clip: Option<f64>,
     /// Whether each query head has a sink: one more score of the softmax, `[heads]`, whose share no value
@@ -71,6 +77,24 @@ impl QueryTemperature {
     #[must_use]
     pub fn at(&self, position: usize) -> f64 {
         1.0 + self.scale * ((position as f64 + 1.0) / self.floor).floor().ln_1p()
+    }
+}
+
+/// What the values of grouped-query attention are made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "a new kind must be answered for everywhere")]
+pub enum ValueSource {
+    /// The layer's input, by a matrix of their own.
+    #[default]
+    Own,
+    /// They are what the keys are before their norm and before they turn (Gemma 4 in full layers).
+    Keys,
+}
+
+impl ValueSource {
+    fn is_own(&self) -> bool {
+        *self == Self::Own
     }
 }
 
@@ -122,6 +146,8 @@ impl GroupedAttention {
             temperature: None,
             biases: AttentionBiases::default(),
             norm: None,
+            values: ValueSource::Own,
+            value_norm: false,
             clip: None,
             sinks: false,
             output_gate: false,
@@ -154,12 +180,16 @@ impl GroupedAttention {
         let mut parts = vec![
             part(Query, self.query_rows(), hidden),
             part(Key, kv, hidden).reading_with(LinearId::Attention(Query)),
-            part(Value, kv, hidden).reading_with(LinearId::Attention(Query)),
-            part(Output, hidden, query),
         ];
+        let has_values = self.values == ValueSource::Own;
+        if has_values {
+            parts.push(part(Value, kv, hidden).reading_with(LinearId::Attention(Query)));
+        }
+        parts.push(part(Output, hidden, query));
         let bias = |p, width| vector(LayerTensor::Bias(LinearId::Attention(p)), width);
         if self.biases.query_key_value {
-            parts.extend([bias(Query, self.query_rows()), bias(Key, kv), bias(Value, kv)]);
+            parts.extend([bias(Query, self.query_rows()), bias(Key, kv)]);
+            parts.extend(has_values.then(|| bias(Value, kv)));
         }
         if self.biases.output {
             parts.push(bias(Output, hidden));

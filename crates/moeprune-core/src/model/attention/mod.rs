@@ -12,7 +12,9 @@ use serde::Serialize;
 
 pub use self::{
     gated_delta::{DeltaProjections, GatedDeltaNet},
-    grouped::{AttentionBiases, GroupedAttention, QueryKeyNorm, QueryTemperature, Reach},
+    grouped::{
+        AttentionBiases, GroupedAttention, QueryKeyNorm, QueryTemperature, Reach, ValueSource,
+    },
     kimi_delta::KimiDeltaAttention,
     latent::LatentAttention,
     lightning_indexer::LightningIndexer,

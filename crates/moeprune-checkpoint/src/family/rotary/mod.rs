@@ -4,19 +4,19 @@
 //! are scaled, `rope_scaling` with a `type`; transformers 5 writes all of it into `rope_parameters`
 //! with a `rope_type`. Both are read, mixed too; what they say twice they must say alike.
 
+mod places;
+
 use moeprune_core::{
     Llama3Scaling, LongRopeScaling, RotaryScaling, RotarySpec, RotaryStyle, YarnScaling,
 };
 use serde::Deserialize;
 
+use self::places::Places;
 use super::key::Key;
 use crate::{
     Error,
     config::{Config, ConfigValue, shown},
 };
-
-/// Objects of a config in which a scaling may stand.
-const HOLDERS: [&str; 2] = ["rope_scaling", "rope_parameters"];
 
 /// Keys that are read for every scaling, or that change nothing.
 const ALWAYS: [&str; 7] = [
@@ -46,6 +46,11 @@ pub(crate) struct RotaryForm {
     /// Whether neighbouring dimensions turn together, rather than those half a head apart; absent:
     /// they do not.
     pair: Option<Key<bool>>,
+    /// The one object of the config in which all of this stands, where layers differ.
+    within: Option<String>,
+    /// Whether angles may be proportional to the share of a head that turns.
+    #[serde(default)]
+    proportional: bool,
     /// Keys beside the scaling's that change nothing in text.
     #[serde(default)]
     ignored: Vec<String>,
@@ -85,10 +90,17 @@ impl RotaryForm {
         width: usize,
         max_positions: usize,
     ) -> Result<RotarySpec, Error> {
-        let theta = Key { default: self.theta, ..everywhere("rope_theta") };
+        let places = Places::of(self.within.as_deref());
+        let theta = Key { default: self.theta, ..places.everywhere("rope_theta") };
         let pair = self.pair.as_ref().map_or(Ok(false), |key| key.needed(config))?;
+        let ignored = &self.ignored;
+        let scaling = Scaling { config, ignored, places: &places, max_positions };
+        let kind = scaling.kinds().optional(config)?;
+        if self.proportional && kind.as_deref() == Some("proportional") {
+            return self.read_proportional(scaling, theta.needed(config)?, width);
+        }
         let dims = self.read_dims(config, width)?;
-        let scaling = Scaling { config, ignored: &self.ignored, max_positions }.read(dims)?;
+        let scaling = scaling.read(dims)?;
         Ok(RotarySpec {
             theta: theta.needed(config)?,
             dims,
@@ -97,8 +109,31 @@ impl RotaryForm {
         })
     }
 
+    /// The share that turns is one of the pairs that the whole head has.
+    fn read_proportional(
+        &self,
+        scaling: Scaling<'_>,
+        theta: f64,
+        width: usize,
+    ) -> Result<RotarySpec, Error> {
+        let Scaling { config, places, .. } = scaling;
+        scaling.refuse_others(Some("proportional"), &[])?;
+        let key = places.everywhere::<f64>("partial_rotary_factor");
+        let share = key.optional(config)?.or(self.partial).unwrap_or(1.0);
+        if share > 1.0 || !width.is_multiple_of(2) {
+            return Err(config.refuse(format!(
+                "`{}` is {share} of heads of width {width}; expected at most 1, of an even width",
+                key.shown()
+            )));
+        }
+        let pairs = (share * width as f64 / 2.0).floor() as usize;
+        let factor = places.scaled::<f64>(&["factor"]).optional(config)?.unwrap_or(1.0);
+        let scaling = RotaryScaling::Proportional { pairs, factor };
+        Ok(RotarySpec { scaling, ..RotarySpec::plain(theta, width) })
+    }
+
     fn read_dims(&self, config: &Config, width: usize) -> Result<usize, Error> {
-        let key = everywhere::<f64>("partial_rotary_factor");
+        let key = Places::of(self.within.as_deref()).everywhere::<f64>("partial_rotary_factor");
         let share = key.optional(config)?;
         if let (None, Some(share)) = (self.partial, share.filter(|share| *share != 1.0)) {
             return Err(config.refuse(format!(
@@ -133,34 +168,26 @@ impl RotaryForm {
     }
 }
 
-/// A key that stands alone or in one of the objects.
-fn everywhere<T>(name: &str) -> Key<T> {
-    let mut key = scaled(&[name]);
-    key.keys.insert(0, name.to_owned());
-    key
-}
-
-/// A key of one of the objects.
-fn scaled<T>(names: &[&str]) -> Key<T> {
-    let key = |holder| names.iter().map(move |name| format!("{holder}.{name}"));
-    Key { keys: HOLDERS.into_iter().flat_map(key).collect(), default: None }
-}
-
 /// What a config says of the scaling of angles.
 #[derive(Clone, Copy)]
 struct Scaling<'a> {
     config: &'a Config,
     /// Keys that change nothing.
     ignored: &'a [String],
+    places: &'a Places,
     max_positions: usize,
 }
 
 impl Scaling<'_> {
+    fn kinds(self) -> Key<String> {
+        self.places.scaled(&["rope_type", "type"])
+    }
+
     fn read(self, dims: usize) -> Result<RotaryScaling, Error> {
         let Self { config, max_positions, .. } = self;
-        let kinds = scaled::<String>(&["rope_type", "type"]);
+        let kinds = self.kinds();
         let kind = kinds.optional(config)?;
-        let number = |name: &str| scaled::<f64>(&[name]);
+        let number = |name: &str| self.places.scaled::<f64>(&[name]);
         let original = || {
             let said = number("original_max_position_embeddings").optional(config)?;
             Ok::<_, Error>(said.unwrap_or(max_positions as f64))
@@ -211,7 +238,7 @@ impl Scaling<'_> {
     fn read_llama3(self, original: f64) -> Result<Llama3Scaling, Error> {
         let config = self.config;
         self.refuse_others(Some("llama3"), &["low_freq_factor", "high_freq_factor"])?;
-        let number = |name: &str| scaled::<f64>(&[name]).needed(config);
+        let number = |name: &str| self.places.scaled::<f64>(&[name]).needed(config);
         let (low, high) = (number("low_freq_factor")?, number("high_freq_factor")?);
         if low > high {
             let reason = format!("`low_freq_factor` is {low}, above `high_freq_factor`, {high}");
@@ -223,16 +250,18 @@ impl Scaling<'_> {
     fn read_yarn(self, factor: f64, original: f64) -> Result<YarnScaling, Error> {
         let config = self.config;
         self.refuse_others(Some("yarn"), &YARN)?;
-        let number = |name: &str| scaled::<f64>(&[name]).optional(config);
+        let number = |name: &str| self.places.scaled::<f64>(&[name]).optional(config);
         let amount = |name: &str| {
-            Ok::<_, Error>(scaled::<Amount>(&[name]).optional(config)?.map(|Amount(value)| value))
+            Ok::<_, Error>(
+                self.places.scaled::<Amount>(&[name]).optional(config)?.map(|Amount(value)| value),
+            )
         };
         Ok(YarnScaling {
             factor,
             original,
             beta_fast: number("beta_fast")?.unwrap_or(32.0),
             beta_slow: number("beta_slow")?.unwrap_or(1.0),
-            truncate: scaled::<bool>(&["truncate"]).optional(config)?.unwrap_or(true),
+            truncate: self.places.scaled::<bool>(&["truncate"]).optional(config)?.unwrap_or(true),
             attention_factor: number("attention_factor")?,
             mscale: amount("mscale")?,
             mscale_all_dim: amount("mscale_all_dim")?,
@@ -244,7 +273,7 @@ impl Scaling<'_> {
         let config = self.config;
         let known = ["short_factor", "long_factor", "short_mscale", "long_mscale"];
         self.refuse_others(Some("longrope"), &known)?;
-        let Numbers(factors) = scaled::<Numbers>(&["short_factor"]).needed(config)?;
+        let Numbers(factors) = self.places.scaled::<Numbers>(&["short_factor"]).needed(config)?;
         if factors.len() != dims / 2 {
             return Err(config.refuse(format!(
                 "`short_factor` has {} numbers, expected one for each of the {} pairs of dimensions \
@@ -253,16 +282,16 @@ impl Scaling<'_> {
                 dims / 2
             )));
         }
-        let mut original = everywhere::<usize>("original_max_position_embeddings");
+        let mut original = self.places.everywhere::<usize>("original_max_position_embeddings");
         original.default = Some(self.max_positions);
-        let magnitude = scaled::<f64>(&["short_mscale"]).needed(config)?;
+        let magnitude = self.places.scaled::<f64>(&["short_mscale"]).needed(config)?;
         Ok(LongRopeScaling { factors, magnitude, original: original.needed(config)? })
     }
 
     /// Refuses keys that a scaling of this kind does not have: nothing here knows what they change.
     fn refuse_others(self, kind: Option<&str>, known: &[&str]) -> Result<(), Error> {
         let Self { config, ignored, .. } = self;
-        for holder in HOLDERS {
+        for holder in &self.places.holders {
             for key in config.members_of(holder)? {
                 let is_known = ALWAYS.contains(&&*key) || known.contains(&&*key);
                 if !is_known && !ignored.contains(&key) {
