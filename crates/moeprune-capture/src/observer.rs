@@ -1,18 +1,20 @@
 //! Filling an observation while a layer runs.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use candle_core::Tensor;
 use moeprune_core::{
-    InputHessian, InputMoments, LayerObservation, LinearId, LinearShape, ModelSpec, RoutingSums,
+    InputHessian, InputMoments, LayerObservation, LinearId, LinearShape, ModelSpec, RoutedMass,
+    RoutingSums,
     observation::{Shape, Statistics as _, Values},
 };
-use moeprune_model::{ActivationSink, RoutingChoice};
+use moeprune_model::{ActivationSink, Router, RoutingChoice};
 
 use crate::{
     Error,
     activations::{OutputSums, add_column_squares, add_outputs},
     hessians::Hessians,
+    mass::MassSums,
     sums_check::{Flaw, check_routing},
 };
 
@@ -50,6 +52,7 @@ pub struct LayerObserver {
     /// The input site of each Linear of the layer.
     reads: BTreeMap<LinearId, LinearId>,
     hessians: Option<Hessians>,
+    mass: Option<MassSums>,
     /// The blocks that the current activations are of, counted from 1, ascending.
     blocks: Vec<u64>,
 }
@@ -84,8 +87,21 @@ impl LayerObserver {
             inputs,
             reads: linears.iter().map(|linear| (linear.id, linear.reads)).collect(),
             hessians: options.hessians.then(Hessians::default),
+            mass: None,
             blocks: vec![0],
         })
+    }
+
+    /// Also sums what share of the softmax a layer without some of its experts routes, and what share its
+    /// router with all of them, `unpruned`, would have routed on the same inputs.
+    pub fn compare_mass(&mut self, unpruned: Router) {
+        self.mass = Some(MassSums::new(Arc::new(unpruned)));
+    }
+
+    /// That mass per token, so far; `None` if it is not compared, or no token came.
+    #[must_use]
+    pub fn routed_mass(&self) -> Option<RoutedMass> {
+        self.mass.as_ref().and_then(MassSums::means)
     }
 
     /// Says that another calibration block begins. A Linear's calls are the blocks that reached
@@ -270,10 +286,18 @@ impl ActivationSink for LayerObserver {
         site: LinearId,
         input: &Tensor,
     ) -> Result<(), moeprune_model::Error> {
+        if site == LinearId::Router
+            && let Some(mass) = &mut self.mass
+        {
+            mass.add_input(input)?;
+        }
         self.add_input(site, input).map_err(refuse)
     }
 
     fn routing(&mut self, choice: &RoutingChoice<'_>) -> Result<(), moeprune_model::Error> {
+        if let Some(mass) = &mut self.mass {
+            mass.add_choice(choice);
+        }
         self.add_routing(choice).map_err(refuse)
     }
 

@@ -68,6 +68,7 @@ mod partition;
 mod plan;
 mod promise;
 mod provenance;
+mod routed_mass;
 mod sparsity;
 pub mod stage;
 mod tensor;
@@ -98,6 +99,7 @@ pub use promise::{IdleExperts, OpenTotal, Promises, RowRounding, StatisticsSourc
 pub use provenance::{
     ExtraProvenance, LayerProvenance, Provenance, REPORT_FILE, REPORT_TEXT_FILE, SourceModel,
 };
+pub use routed_mass::RoutedMass;
 pub use sparsity::Sparsity;
 #[doc(inline)]
 pub use stage::{

@@ -146,6 +146,7 @@ pub use hidden_sum::HiddenSum;
 pub use language_model::LanguageModel;
 pub use layer::Layer;
 pub use routed::Routed;
+pub use router::Router;
 pub use routing::Gating;
 pub use runnable::check_runnable;
 pub use sink::{ActivationSink, NoSink, RoutingChoice};

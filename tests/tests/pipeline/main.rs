@@ -19,5 +19,6 @@ mod prefixed_extra_layers;
 mod reference_masks;
 mod reference_sparsegpt;
 mod refusals;
+mod routed_mass;
 mod scratch;
 mod timed_steps;

@@ -41,8 +41,8 @@ fn model(latent: Option<usize>, directory: &Path) -> PathBuf {
         }
     }
     // What leads there and back are rows of other matrices.
-    for layer in [1, 4] {
-        let prefix = format!("backbone.layers.{layer}.mixer");
+    for layer in ["backbone.layers.1", "backbone.layers.4", "mtp.layers.1"] {
+        let prefix = format!("{layer}.mixer");
         let some = tensors.tensor("backbone.embeddings.weight").unwrap();
         let rows = some.data()[..2 * latent * 64].to_vec();
         changed

@@ -7,6 +7,7 @@ mod abuse_output;
 mod any_order;
 mod config_rewriting;
 mod directories;
+mod extra_layers;
 mod families;
 mod fingerprints;
 mod fixture;

@@ -112,6 +112,15 @@ impl LayerSpec {
         self.attention != AttentionSpec::None && self.feed_forward != FeedForward::None
     }
 
+    /// The norm before the feed-forward block, if there is such a block.
+    #[must_use]
+    pub fn feed_forward_norm(&self) -> LayerTensor {
+        match self.attention {
+            AttentionSpec::None => LayerTensor::InputNorm,
+            _ => LayerTensor::PostAttentionNorm,
+        }
+    }
+
     /// Everything of the layer but its experts: norms, then attention, router and MLPs, then what
     /// is no Linear. `layer` is its number in `model`.
     fn trunk_parts(&self, layer: usize, model: &ModelSpec) -> Vec<Part> {
@@ -196,10 +205,8 @@ impl ModelSpec {
     /// normalised; none if the layer has no experts.
     #[must_use]
     pub fn router_scales(&self, layer: usize) -> Vec<TensorId> {
-        match self.moe_of(layer) {
-            Some(_) => vec![TensorId::Layer(layer, LayerTensor::PostAttentionNorm)],
-            None => Vec::new(),
-        }
+        let spec = self.layer(layer).filter(|spec| spec.moe().is_some());
+        spec.map(|spec| TensorId::Layer(layer, spec.feed_forward_norm())).into_iter().collect()
     }
 
     /// Every Linear of a layer in the order of [`LinearId`], the router among them; none if there

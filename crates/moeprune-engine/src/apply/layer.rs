@@ -11,7 +11,8 @@ use std::{collections::BTreeMap, ops::ControlFlow};
 use candle_core::Tensor;
 use moeprune_capture::{LayerObserver, LayerRun, Watch};
 use moeprune_core::{
-    IdleExperts, LayerObservation, LinearId, LinearShape, MlpProjection, Sparsity, TensorBytes,
+    IdleExperts, LayerObservation, LinearId, LinearShape, MlpProjection, RoutedMass, Sparsity,
+    TensorBytes,
 };
 
 use super::{
@@ -42,7 +43,12 @@ pub(super) fn prune_layer<'a, W: Worker<'a>>(
 ) -> Result<PrunedLayer, Error> {
     let AtLayer { layer, hidden, watch, .. } = at;
     let layer = *layer;
-    let observer = layer_job.observer(layer, layer_job.pipeline.weights.needs().hessians)?;
+    let mut observer = layer_job.observer(layer, layer_job.pipeline.weights.needs().hessians)?;
+    if hidden.is_some()
+        && let Some(router) = layer_job.router_with_other_mass(layer)?
+    {
+        observer.compare_mass(router);
+    }
     let done = PrunedLayer::default();
     let (dense, pruned) = (None, None);
     let mut work = Pruning { worker, layer_job, layer, task, observer, dense, pruned, done };
@@ -99,6 +105,7 @@ impl<'a, W: Worker<'a>> Pruning<'_, W> {
         if let Some(hidden) = hidden.as_deref() {
             let pass = TrunkPass::Watch(hidden, &mut self.observer);
             self.dense = Some(worker.run_trunk(layer, &trunk, pass, watch)?);
+            self.done.mass = self.observer.routed_mass();
         }
         let mut masked = layer_job.prunable(layer);
         masked.retain(|shape| shape.id.expert().is_none() && shape.id != AFTER_EXPERTS);
@@ -197,6 +204,8 @@ pub(super) struct PrunedLayer {
     pub(super) idle: Vec<usize>,
     /// Linears that too few tokens reached to make up for the weights that go: they were scored.
     pub(super) scored: u64,
+    /// What the layer's experts weigh together, where that changes with the experts.
+    pub(super) mass: Option<RoutedMass>,
 }
 
 impl PrunedLayer {
