@@ -84,11 +84,11 @@ pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, Tens
 pub use model::{
     Activation, AttentionBiases, AttentionSpec, ClampedSwiglu, CorrectionBias, DeltaProjections,
     ExpertGroups, ExtraLayers, ExtraPolicy, FeedForward, GateSide, GatedDeltaNet, GroupScore,
-    GroupedAttention, KimiDeltaAttention, LatentAttention, LayerSpec, LinearShape, Llama3Scaling,
-    LongRopeScaling, Mamba2, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers, NormWeights,
-    OpaqueRouter, OpaqueTensor, Part, QueryKeyNorm, QueryTemperature, Reach, RotaryScaling,
-    RotarySpec, RotaryStyle, RouterSpec, Score, ScoredRouter, SharedSpec, ShortConvolution,
-    SparseMixer, YarnScaling,
+    GroupedAttention, KimiDeltaAttention, LatentAttention, LayerSpec, LightningIndexer,
+    LinearShape, Llama3Scaling, LongRopeScaling, Mamba2, MlpSpec, ModelSpec, MoeInput, MoeSpec,
+    Multipliers, NormWeights, OpaqueRouter, OpaqueTensor, Part, QueryKeyNorm, QueryTemperature,
+    Reach, RotaryScaling, RotarySpec, RotaryStyle, RouterSpec, Score, ScoredRouter, SharedSpec,
+    ShortConvolution, SparseMixer, YarnScaling,
 };
 #[doc(inline)]
 pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};

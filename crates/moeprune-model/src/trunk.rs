@@ -187,6 +187,11 @@ impl LayerTrunk {
         }
     }
 
+    /// Whether it sees the keys that a layer before it selected.
+    pub(crate) fn takes_over_keys(&self) -> bool {
+        self.attention.as_ref().is_some_and(|(_, attention)| attention.takes_over_keys())
+    }
+
     /// Batch and length of hidden states.
     pub(crate) fn batch_of(&self, hidden: &Tensor) -> Result<(usize, usize), Error> {
         match *hidden.dims() {

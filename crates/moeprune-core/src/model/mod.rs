@@ -21,8 +21,8 @@ use serde::Serialize;
 pub use self::{
     attention::{
         AttentionBiases, AttentionSpec, DeltaProjections, GatedDeltaNet, GroupedAttention,
-        KimiDeltaAttention, LatentAttention, Mamba2, QueryKeyNorm, QueryTemperature, Reach,
-        ShortConvolution,
+        KimiDeltaAttention, LatentAttention, LightningIndexer, Mamba2, QueryKeyNorm,
+        QueryTemperature, Reach, ShortConvolution,
     },
     experts::{MoeInput, MoeSpec, SharedSpec},
     extra::{ExtraLayers, ExtraPolicy},
@@ -201,12 +201,45 @@ impl ModelSpec {
         parts.into_iter().find(|part| part.id == id)
     }
 
+    /// The same model with the matrices of all experts in place of what is stored of them in a form that
+    /// is not decoded ([`MoeSpec::opaque`]): what the model is, however it is stored.
+    #[must_use]
+    pub fn decoded(&self) -> Self {
+        let mut decoded = self.clone();
+        let behind = decoded.extra.iter_mut().flat_map(|extra| &mut extra.layers);
+        for layer in decoded.layers.iter_mut().chain(behind) {
+            if let FeedForward::Moe(moe) = &mut layer.feed_forward {
+                moe.opaque.clear();
+            }
+        }
+        decoded
+    }
+
+    /// Whether what is stored of a decoder layer's experts is not decoded.
+    #[must_use]
+    pub fn has_opaque_experts(&self) -> bool {
+        self.layers.iter().filter_map(LayerSpec::moe).any(|moe| !moe.opaque.is_empty())
+    }
+
     /// The tensors, each `[hidden]`, that a layer's router has its input multiplied by after it was
     /// normalised; none if the layer has no experts.
     #[must_use]
     pub fn router_scales(&self, layer: usize) -> Vec<TensorId> {
         let spec = self.layer(layer).filter(|spec| spec.moe().is_some());
         spec.map(|spec| TensorId::Layer(layer, spec.feed_forward_norm())).into_iter().collect()
+    }
+
+    /// Longest sequence that can be run where layers hand on hidden states and nothing else: the model's
+    /// positions, or as many as an indexer selects if a layer takes over what another one selected.
+    /// Up to that length all keys are selected.
+    #[must_use]
+    pub fn longest_streamed(&self) -> usize {
+        let taken_over = self.layers.iter().filter_map(|layer| match &layer.attention {
+            AttentionSpec::Latent(latent) => latent.indexer.as_ref(),
+            _ => None,
+        });
+        let selected = taken_over.filter(|indexer| indexer.shared).map(|indexer| indexer.top_k);
+        selected.fold(self.max_positions, usize::min)
     }
 
     /// Every Linear of a layer in the order of [`LinearId`], the router among them; none if there
