@@ -121,10 +121,6 @@ impl LayerTrunk {
             LayerNorms::Around(norms) => Some(Sandwich::load(weights, layer, spec, norms, beside)?),
         };
         let attention = Attention::load(weights, layer, spec)?;
-        let before_block = match attention {
-            Some(_) => LayerTensor::PostAttentionNorm,
-            None => LayerTensor::InputNorm,
-        };
         Ok(Self {
             hidden: spec.hidden,
             max_positions: spec.max_positions,
@@ -133,7 +129,7 @@ impl LayerTrunk {
                 .map(|attention| Ok::<_, Error>((norm(LayerTensor::InputNorm)?, attention)))
                 .transpose()?,
             feed_forward: block
-                .map(|block| Ok::<_, Error>((Arc::new(norm(before_block)?), block)))
+                .map(|block| Ok::<_, Error>((Arc::new(norm(parts.feed_forward_norm())?), block)))
                 .transpose()?,
             sandwich,
         })

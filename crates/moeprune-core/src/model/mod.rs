@@ -126,6 +126,15 @@ impl LayerSpec {
         self.attention != AttentionSpec::None && self.feed_forward != FeedForward::None
     }
 
+    /// The norm before the feed-forward block, if there is such a block.
+    #[must_use]
+    pub fn feed_forward_norm(&self) -> LayerTensor {
+        match self.attention {
+            AttentionSpec::None => LayerTensor::InputNorm,
+            _ => LayerTensor::PostAttentionNorm,
+        }
+    }
+
     /// Everything of the layer but its experts: norms, then attention, router and MLPs, then what
     /// is no Linear. `layer` is its number in `model`.
     fn trunk_parts(&self, layer: usize, model: &ModelSpec) -> Vec<Part> {
@@ -238,8 +247,7 @@ impl ModelSpec {
         let Some(moe) = spec.moe() else { return Vec::new() };
         let scale = match moe.router.input() {
             RouterInput::ScaledStream => RouterInput::SCALE,
-            RouterInput::Experts if spec.has_two_blocks() => LayerTensor::PostAttentionNorm,
-            RouterInput::Experts => LayerTensor::InputNorm,
+            RouterInput::Experts => spec.feed_forward_norm(),
         };
         vec![TensorId::Layer(layer, scale)]
     }
