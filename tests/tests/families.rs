@@ -167,6 +167,11 @@ fn phimoe() {
 }
 
 #[test]
+fn nemotron_h() {
+    check_family("nemotron_h");
+}
+
+#[test]
 fn llama4() {
     check_family("llama4");
 }

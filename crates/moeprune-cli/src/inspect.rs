@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 use moeprune_checkpoint::Summary;
+use serde::Serialize;
 
 use crate::{
     options::FamilyArgs,
+    rates::{RateArgs, said},
     table::{bytes, percent, table},
 };
-use moeprune::Error;
+use moeprune::{Error, Estimate, Estimates, FromRecipe as _, Pipeline, Recipe, serving::Serving};
 
 /// Options of `inspect`.
 #[derive(Debug, Args)]
@@ -21,16 +23,58 @@ pub(crate) struct InspectArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    rates: RateArgs,
+    #[command(flatten)]
     family: FamilyArgs,
 }
 
+/// What is printed as JSON.
+#[derive(Debug, Serialize)]
+struct Inspected {
+    #[serde(flatten)]
+    summary: Summary,
+    serving: Serving,
+    estimates: Estimates,
+}
+
 pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Error> {
-    let summary = args.family.open(&args.model)?.summary();
+    let checkpoint = args.family.open(&args.model)?;
+    let recipe = Recipe::arctic();
+    let pipeline = Pipeline::from_recipe(&recipe)?;
+    let inspected = Inspected {
+        summary: checkpoint.summary(),
+        serving: Serving::of(&checkpoint),
+        estimates: Estimates::of(&checkpoint, &recipe, &pipeline, args.rates.rates())?,
+    };
     if args.json {
-        line!("{}", crate::print::json(&summary)?)
-    } else {
-        crate::print::print(&render(&summary))
+        return line!("{}", crate::print::json(&inspected)?);
     }
+    let Inspected { summary, serving, estimates } = &inspected;
+    let parts = [render(summary), crate::serving::render(serving), render_estimates(estimates)];
+    crate::print::print(&parts.join("\n"))
+}
+
+fn render_estimates(estimates: &Estimates) -> String {
+    let row = |name: &str, estimate: &Option<Estimate>| {
+        let estimate = estimate.as_ref()?;
+        let (memory, disk) = (bytes(estimate.memory_bytes), bytes(estimate.disk_bytes));
+        Some(vec![name.to_owned(), memory, disk, estimate.time()])
+    };
+    let rows: Vec<Vec<String>> = [
+        row("observe", &estimates.observe),
+        row("prune, default recipe", &estimates.prune),
+        row("apply, experts only", &estimates.apply_experts),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let header = ["about", "memory at most", "disk", "time"];
+    let Estimates { samples, sequence_len, rates, .. } = estimates;
+    format!(
+        "{}for {samples} calibration blocks of {sequence_len} tokens on the CPU, at {}\n",
+        table(&header, &rows),
+        said(*rates)
+    )
 }
 
 fn render(summary: &Summary) -> String {

@@ -26,8 +26,10 @@ mod options;
 mod plan;
 mod print;
 mod prune;
+mod rates;
 mod recipe;
 mod remedy;
+mod serving;
 mod table;
 mod terminal;
 mod verify;
@@ -40,6 +42,7 @@ pub use options::{
 };
 pub use print::{json, parse, print};
 pub use prune::{PruneArgs, print_report, prune, search_if_asked};
+pub use rates::RateArgs;
 pub use remedy::explain;
 pub use table::{bytes, percent, seconds, table};
 pub use terminal::Terminal;

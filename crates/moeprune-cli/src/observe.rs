@@ -8,11 +8,12 @@ use moeprune_files::{OutputKind, PartialOutput};
 
 use crate::{
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, ResumeArgs},
+    rates::RateArgs,
     terminal::Terminal,
 };
 use moeprune::{
-    Calibration, Error, FromRecipe, Job, ObservationPlace, Pipeline, Progress as _, Recipe,
-    shortened,
+    Calibration, Error, Estimate, FromRecipe, Job, ObservationPlace, Pipeline, Progress as _,
+    Recipe, Work, shortened,
 };
 
 /// Options of `observe`.
@@ -41,6 +42,8 @@ pub(crate) struct ObserveArgs {
     #[command(flatten)]
     resume: ResumeArgs,
     #[command(flatten)]
+    rates: RateArgs,
+    #[command(flatten)]
     family: FamilyArgs,
 }
 
@@ -68,6 +71,9 @@ pub(crate) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(),
     if let Some(domain) = &args.domain {
         calibration.tag.name.clone_from(domain);
     }
+    let work = Work::observing(&checkpoint);
+    let estimate = Estimate::of(&checkpoint, work, calibration.tag.tokens(), args.rates.rates());
+    terminal.note(&args.rates.note(&estimate, &execution));
     let mut job = Job {
         model: &checkpoint,
         pipeline: &Pipeline::from_recipe(&recipe)?,

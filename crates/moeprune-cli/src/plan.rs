@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{ExtraPolicy, ModelSpec, Plan};
 use moeprune_files::OutputKind;
 
@@ -10,11 +11,14 @@ use crate::{
     blend::{WeighedFile, print_coverage},
     keep::KeepArgs,
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs},
+    table::bytes,
     terminal::Terminal,
 };
 use moeprune::{
     Calibration, Domain, Error, Execution, Job, Pipeline, PlanInputs, Recipe, Registry, blend,
-    coverage, plan_domains, shortened,
+    coverage, plan_domains,
+    serving::{Cut, GroupRule},
+    shortened,
 };
 
 /// Options of `plan`.
@@ -83,7 +87,21 @@ pub(crate) fn plan(
     if !domains.is_empty() && !plan.layers.is_empty() {
         print_coverage(&coverage(&plan, &domains)?)?;
     }
-    print_open(&plan, checkpoint.spec())
+    print_open(&plan, checkpoint.spec())?;
+    print_serving(&Cut::of(&checkpoint, &checkpoint.spec().after(&plan)), &checkpoint)
+}
+
+/// What the result is good for.
+fn print_serving(cut: &Cut, checkpoint: &Checkpoint) -> Result<(), Error> {
+    let (before, after) = (bytes(checkpoint.weight_bytes()), bytes(cut.weight_bytes));
+    line!("weights on disk and in memory: {before} → about {after}")?;
+    if let Some(groups) = GroupRule::of(checkpoint.spec()) {
+        line!("{}", groups.sentence())?;
+    }
+    for sentence in cut.sentences() {
+        line!("{sentence}")?;
+    }
+    Ok(())
 }
 
 /// Where the model runs while it is planned on calibration text.

@@ -7,11 +7,13 @@ use clap::Args;
 use crate::{
     keep::KeepArgs,
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs},
+    rates::RateArgs,
     table::{bytes, percent, seconds, table},
     terminal::Terminal,
 };
 use moeprune::{
-    Calibration, Error, Job, OutputPlace, Recipe, Registry, Report, Run, SearchedRecipe, Study,
+    Calibration, Error, Estimates, Job, OutputPlace, Recipe, Registry, Report, Run, SearchedRecipe,
+    Study, check_request,
     search::{Search, SearchReport},
 };
 use moeprune_files::{Destination, OutputKind};
@@ -54,6 +56,9 @@ pub struct PruneArgs {
     /// Whether an interrupted run is continued.
     #[command(flatten)]
     pub resume: ResumeArgs,
+    /// How fast the machine is taken to be.
+    #[command(flatten)]
+    pub rates: RateArgs,
     /// How the model is read.
     #[command(flatten)]
     pub family: FamilyArgs,
@@ -80,6 +85,7 @@ pub fn prune(
     let (mut recipe, searched) = search(args, &mut study, recipe)?;
     let pipeline = &args.keep.pipeline(registry, checkpoint, &mut recipe, &args.recipe)?;
     let mut job = Job { model: checkpoint, pipeline, execution, progress: terminal };
+    note_estimate(args, &mut job, &recipe)?;
     let to = OutputPlace { origin: checkpoint, path: &args.out, resume: args.resume.into() };
     let report = match &args.calibration {
         None => moeprune::prune_listed(&mut job, to, &recipe)?,
@@ -90,6 +96,19 @@ pub fn prune(
     };
     print_report(&report, &args.out, json.as_ref())?;
     Ok(report)
+}
+
+/// Says what the run will take, unless it will be refused.
+fn note_estimate(args: &PruneArgs, job: &mut Job<'_>, recipe: &Recipe) -> Result<(), Error> {
+    if check_request(job.model.spec(), recipe, job.pipeline).is_err() {
+        return Ok(());
+    }
+    let estimates = Estimates::of(job.model, recipe, job.pipeline, args.rates.rates())?;
+    let whole = if args.calibration.is_some() { estimates.prune } else { estimates.apply_experts };
+    if let Some(estimate) = whole {
+        job.progress.note(&args.rates.note(&estimate, job.execution));
+    }
+    Ok(())
 }
 
 /// The recipe with what was asked to be searched for.

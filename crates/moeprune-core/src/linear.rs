@@ -20,7 +20,8 @@ pub enum AttentionProjection {
     Output,
 }
 
-/// One of the three matrices of a gated MLP: `down(act(gate · x) ∘ (up · x))`.
+/// One of the three matrices of a gated MLP, `down(act(gate · x) ∘ (up · x))`; one without a gate,
+/// `down(act(up · x))`, has the other two.
 ///
 /// Mixtral and Arctic call them `w1` (gate), `w3` (up) and `w2` (down).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,7 +29,7 @@ pub enum AttentionProjection {
 pub enum MlpProjection {
     /// `[inner, hidden]`, goes through the activation.
     Gate,
-    /// `[inner, hidden]`, multiplies it.
+    /// `[inner, hidden]`, multiplies it; without a gate it goes through the activation itself.
     Up,
     /// `[hidden, inner]`
     Down,
@@ -128,7 +129,7 @@ impl FromStr for LinearId {
             ["dense", p] => Self::Dense(mlp(p)?),
             ["shared", s, p] => Self::Shared(s.parse().map_err(|_| unknown())?, mlp(p)?),
             ["expert", e, p] => Self::Expert(e.parse().map_err(|_| unknown())?, mlp(p)?),
-            ["attention" | "router" | "other", ..] => {
+            ["attention" | "router" | "experts" | "other", ..] => {
                 Self::Named(PartName::parse(s).map_err(|_| unknown())?)
             }
             _ => return Err(unknown()),
@@ -153,9 +154,9 @@ impl From<LinearId> for String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum LayerTensor {
-    /// Norm before attention, `[hidden]`.
+    /// Norm of the layer's input, before attention or what else is the layer's first block, `[hidden]`.
     InputNorm,
-    /// Norm before the MoE block or the dense MLP, `[hidden]`.
+    /// Norm before the MoE block or the dense MLP that follows attention, `[hidden]`.
     PostAttentionNorm,
     /// Norm before Arctic's residual MLP, `[hidden]`.
     ResidualNorm,

@@ -172,6 +172,12 @@ impl Execution {
         self.kernels.as_ref()
     }
 
+    /// Whether the model runs on the CPU.
+    #[must_use]
+    pub fn is_on_cpu(&self) -> bool {
+        self.compute.device().is_cpu()
+    }
+
     /// The device and the type as text, for example `cuda:0 bf16`.
     #[must_use]
     pub fn name(&self) -> String {

@@ -29,6 +29,7 @@ mod calibration;
 mod clock;
 mod device_memory;
 mod error;
+mod estimate;
 mod execution;
 mod finite;
 mod job;
@@ -58,6 +59,7 @@ pub use calibration::{
 };
 pub use clock::{StageClock, StageReport};
 pub use error::Error;
+pub use estimate::{Estimate, Rates, Work, active_parameters};
 pub use execution::{ComputeType, DeviceChoice, Execution};
 pub use finite::Finite;
 pub use job::Job;

@@ -32,6 +32,7 @@ impl Small {
             expert: MlpSpec::gated(12),
             opaque: Vec::new(),
             input: MoeInput::AfterAttention,
+            latent: None,
             residual: None,
             shared: Vec::new(),
         };

@@ -51,6 +51,7 @@ impl Layer {
                 sum.add(rows, gates, &output)?;
             }
         }
+        sum.show(sink)?;
         sum.into_tensor()
     }
 }

@@ -43,6 +43,7 @@ here under short names: [`core`], [`checkpoint`], [`model`], [`capture`], [`simi
 pub mod compare;
 mod domains;
 mod error;
+mod estimates;
 pub mod evaluation;
 mod keep_list;
 mod plan_file;
@@ -52,6 +53,7 @@ pub mod recipe;
 pub mod registry;
 pub mod report;
 pub mod search;
+pub mod serving;
 mod study;
 
 pub use moeprune_capture as capture;
@@ -69,15 +71,16 @@ pub use moeprune_similarity as similarity;
 
 pub use domains::{Coverage, Domain, blend, coverage, plan_domains};
 pub use error::Error;
+pub use estimates::Estimates;
 pub use evaluation::{Evaluation, evaluate};
 pub use keep_list::read_keep_list;
 #[cfg(target_os = "linux")]
 pub use moeprune_engine::timed;
 pub use moeprune_engine::{
-    Calibration, ComputeType, DeviceChoice, Execution, ExpertStage, Grouped, Inputs, Job, KeepList,
-    LayerKey, MemoryNeed, Model, ObservationPlace, PLAN_FORMAT, Pipeline, PlanInputs, Progress,
-    Remedy, Resume, Run, Scored, Silent, Stage, WeightStage, available_memory, load_tokenizer,
-    shortened,
+    Calibration, ComputeType, DeviceChoice, Estimate, Execution, ExpertStage, Grouped, Inputs, Job,
+    KeepList, LayerKey, MemoryNeed, Model, ObservationPlace, PLAN_FORMAT, Pipeline, PlanInputs,
+    Progress, Rates, Remedy, Resume, Run, Scored, Silent, Stage, WeightStage, Work,
+    available_memory, load_tokenizer, shortened,
 };
 pub use plan_file::read_plan;
 pub use planning::{check_request, plan};

@@ -27,6 +27,7 @@ fn arctic_like() -> ModelSpec {
         shared: Vec::new(),
         residual: Some(MlpSpec::gated(hidden)),
         input: MoeInput::LayerInput,
+        latent: None,
     };
     let layer = LayerSpec {
         attention: AttentionSpec::Grouped(GroupedAttention::new(7, 1, 128, 1e6)),

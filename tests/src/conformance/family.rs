@@ -23,6 +23,8 @@ use safetensors::SafeTensors;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::extra_layers;
+
 /// How far values may be from the reference's, which is computed in f32.
 const TOLERANCE: f32 = 1e-4;
 
@@ -39,7 +41,8 @@ const DIALECTS: [&str; 2] = ["config.json", "config.hub.json"];
 ///   hash. Layers behind the decoder's last are not in it.
 ///
 /// The default recipe must also run on it: experts go and weights of the others, and the result is
-/// verified, opened and run.
+/// verified, opened and run. Layers behind the decoder's last must be pruned, kept and dropped
+/// ([`extra_layers::check`]).
 ///
 /// # Panics
 /// With the first difference.
@@ -50,6 +53,7 @@ pub fn check(folder: &Path) {
         let source = in_dialect(folder, dialect, scratch.path());
         check_pruning(folder, &source, dialect, scratch.path());
         check_default_recipe(&source, scratch.path());
+        extra_layers::check(&source, expert_share(source.spec()), scratch.path());
     }
 }
 

@@ -39,6 +39,7 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
         opaque: Vec::new(),
         shared: Vec::new(),
         input: if arctic { MoeInput::LayerInput } else { MoeInput::AfterAttention },
+        latent: None,
         residual: arctic.then(|| MlpSpec::gated(64)),
     };
     let layer = LayerSpec {

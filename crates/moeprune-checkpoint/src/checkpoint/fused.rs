@@ -34,7 +34,7 @@ pub(super) fn find(
             let is_it = |&&(_, l, s): &&(usize, usize, Slab)| l == layer && s == wanted;
             named.iter().find(is_it).map(|&(at, ..)| &*layout.tensors[at].shape)
         };
-        let kind = Kind { form, moe, hidden: spec.hidden };
+        let kind = Kind { form, moe, hidden: moe.expert_width(spec.hidden) };
         let transposed = kind.is_transposed(of_layer(Slab::GateUp), of_layer(Slab::Down));
         let experts = kind.experts(tensor, slab, transposed).map_err(|e| (at, e))?;
         found.push((at, FusedTensor { layer, slab, gated: moe.expert.gated, experts }));
@@ -56,6 +56,7 @@ fn opaque(moe: &MoeSpec, tensor: &StoredTensor) -> Result<FusedExperts, String> 
 struct Kind<'a> {
     form: &'a FusedForm,
     moe: &'a MoeSpec,
+    /// Width of what they read and write.
     hidden: usize,
 }
 

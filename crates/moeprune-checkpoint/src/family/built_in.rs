@@ -19,6 +19,7 @@ pub(super) const BUILT_IN: &[&str] = &[
     include_str!("../../families/llama4.toml"),
     include_str!("../../families/minimax_m2.toml"),
     include_str!("../../families/mixtral.toml"),
+    include_str!("../../families/nemotron_h.toml"),
     include_str!("../../families/olmoe.toml"),
     include_str!("../../families/phimoe.toml"),
     include_str!("../../families/qwen2_moe.toml"),

@@ -1,8 +1,8 @@
 //! `[experts]`, `[[shared]]`, `[residual]` and `[dense]`
 
 use moeprune_core::{
-    Activation, ClampedSwiglu, LayerTensor, LinearId, MlpProjection, MlpSpec, MoeInput, SharedSpec,
-    TensorId,
+    Activation, ClampedSwiglu, LayerTensor, LinearId, MlpProjection, MlpSpec, MoeInput, MoeSpec,
+    SharedSpec, TensorId,
 };
 use serde::Deserialize;
 
@@ -32,6 +32,20 @@ pub(crate) struct ExpertsForm {
     pub(crate) opaque: Option<OpaqueExpertsForm>,
     /// Limits of gate and up, where the activation has some.
     clamped: Option<ClampedForm>,
+    /// What experts of a width of their own read and write is made by; absent: they are as wide as the residual stream.
+    latent: Option<LatentForm>,
+}
+
+/// Matrices between the residual stream and the width of the routed experts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LatentForm {
+    /// Absent from the config: there are no such matrices.
+    width: Key<usize>,
+    /// `[width, hidden]`
+    to: String,
+    /// `[hidden, width]`
+    from: String,
 }
 
 /// SiLU with limits, and 1 added to up.
@@ -154,9 +168,36 @@ impl MlpNames {
 }
 
 impl ExpertsForm {
+    /// The names of its tensors, but those that hold all experts of a layer.
+    pub(super) fn slots<'a>(&'a self, slots: &mut Slots<'a>) {
+        if let Some(tensors) = &self.tensors {
+            tensors.slots(slots, |p| LinearId::Expert(0, p));
+        }
+        if let Some(LatentForm { to, from, .. }) = &self.latent {
+            slots.push((LayerTensor::Linear(MoeSpec::TO_LATENT), to));
+            slots.push((LayerTensor::Linear(MoeSpec::FROM_LATENT), from));
+        }
+    }
+
+    /// Width of what the experts read and write, if it is one of their own.
+    pub(crate) fn latent(&self, config: &Config) -> Result<Option<usize>, Error> {
+        self.latent.as_ref().map_or(Ok(None), |latent| latent.width.optional(config))
+    }
+
+    /// Whether each has a gate.
+    pub(crate) fn is_gated(&self) -> bool {
+        match (&self.tensors, &self.fused) {
+            (Some(tensors), _) => tensors.gate.is_some(),
+            (None, fused) => fused.as_ref().is_none_or(FusedForm::is_gated),
+        }
+    }
+
     /// Checks that one form is given, and that two describe the same MLP.
     pub(super) fn check(&self) -> Result<(), Error> {
         let bad = |reason: &str| Err(Error::Descriptor { reason: reason.to_owned() });
+        if self.fused.as_ref().is_some_and(|fused| fused.gate_up.is_some() == fused.up.is_some()) {
+            return bad("`experts.fused` must name either `gate_up` or `up`");
+        }
         let Some(fused) = &self.fused else {
             return match &self.tensors {
                 Some(tensors) => tensors.check("experts"),
@@ -169,6 +210,9 @@ impl ExpertsForm {
         }
         let Some(tensors) = &self.tensors else { return Ok(()) };
         tensors.check("experts")?;
+        if fused.is_gated() != tensors.gate.is_some() {
+            return bad("`experts.tensors` and `experts.fused` must agree about gates");
+        }
         if fused.gate_up_bias.is_some() != tensors.up_bias.is_some() {
             return bad("`experts.tensors` and `experts.fused` must agree about biases");
         }
@@ -208,7 +252,7 @@ impl ExpertsForm {
             (Some(tensors), _) => tensors.spec(config, inner, activation),
             (None, fused) => {
                 let biases = fused.as_ref().is_some_and(|fused| fused.gate_up_bias.is_some());
-                Ok(MlpSpec { biases, activation, ..MlpSpec::gated(inner) })
+                Ok(MlpSpec { inner, gated: self.is_gated(), biases, activation })
             }
         }
     }

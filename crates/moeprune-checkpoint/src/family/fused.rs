@@ -12,8 +12,10 @@ pub(crate) struct FusedForm {
     /// Whether rows of gate and up take turns, and do not follow each other.
     #[serde(default)]
     pub(crate) interleaved: bool,
-    /// Gate and up in one slab; of experts without a gate, up alone.
-    pub(crate) gate_up: String,
+    /// Gate and up in one slab.
+    pub(crate) gate_up: Option<String>,
+    /// Up, of experts without a gate.
+    pub(crate) up: Option<String>,
     pub(crate) down: String,
     pub(crate) gate_up_bias: Option<String>,
     pub(crate) down_bias: Option<String>,
@@ -44,10 +46,15 @@ pub(crate) enum Slab {
 }
 
 impl FusedForm {
+    /// Whether each expert has a gate.
+    pub(super) fn is_gated(&self) -> bool {
+        self.gate_up.is_some()
+    }
+
     /// The names of its tensors, after the layer's prefix.
     pub(super) fn names(&self) -> impl Iterator<Item = (Slab, &str)> {
         [
-            (Slab::GateUp, Some(&self.gate_up)),
+            (Slab::GateUp, self.gate_up.as_ref().or(self.up.as_ref())),
             (Slab::Down, Some(&self.down)),
             (Slab::GateUpBias, self.gate_up_bias.as_ref()),
             (Slab::DownBias, self.down_bias.as_ref()),

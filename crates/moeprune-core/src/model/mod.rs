@@ -21,8 +21,8 @@ use serde::Serialize;
 pub use self::{
     attention::{
         AttentionBiases, AttentionSpec, DeltaProjections, GatedDeltaNet, GroupedAttention,
-        KimiDeltaAttention, LatentAttention, LightningIndexer, QueryKeyNorm, QueryTemperature,
-        Reach, ShortConvolution,
+        KimiDeltaAttention, LatentAttention, LightningIndexer, Mamba2, QueryKeyNorm,
+        QueryTemperature, Reach, ShortConvolution,
     },
     experts::{MoeInput, MoeSpec, SharedSpec},
     extra::{ExtraLayers, ExtraPolicy},
@@ -69,7 +69,9 @@ pub struct ModelSpec {
     pub extra: Option<ExtraLayers>,
 }
 
-/// One decoder layer.
+/// One decoder layer: attention, a feed-forward block, or both. Each adds to the residual stream what it makes of that
+/// stream after a norm: the first block of a layer reads through the input norm, a second
+/// through the post-attention norm.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct LayerSpec {
@@ -86,10 +88,12 @@ pub struct LayerSpec {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FeedForward {
-    /// One MLP, read through the post-attention norm.
+    /// One MLP.
     Dense(MlpSpec),
     /// A mixture of experts.
     Moe(MoeSpec),
+    /// The layer has none.
+    None,
 }
 
 impl LayerSpec {
@@ -98,19 +102,26 @@ impl LayerSpec {
     pub fn moe(&self) -> Option<&MoeSpec> {
         match &self.feed_forward {
             FeedForward::Moe(moe) => Some(moe),
-            FeedForward::Dense(_) => None,
+            FeedForward::Dense(_) | FeedForward::None => None,
         }
+    }
+
+    /// Whether the layer has both attention and a feed-forward block, and so two norms.
+    #[must_use]
+    pub fn has_two_blocks(&self) -> bool {
+        self.attention != AttentionSpec::None && self.feed_forward != FeedForward::None
     }
 
     /// Everything of the layer but its experts: norms, then attention, router and MLPs, then what
     /// is no Linear. `layer` is its number in `model`.
     fn trunk_parts(&self, layer: usize, model: &ModelSpec) -> Vec<Part> {
         let hidden = model.hidden;
-        let mut parts = norm::parts(layer, model);
+        let mut parts = norm::parts(layer, model, self.has_two_blocks());
         parts.extend(self.attention.parts(layer, hidden));
         match &self.feed_forward {
             FeedForward::Dense(mlp) => parts.extend(mlp.parts(layer, hidden, LinearId::Dense)),
             FeedForward::Moe(moe) => parts.extend(moe.trunk_parts(layer, hidden)),
+            FeedForward::None => {}
         }
         parts.extend(self.other.iter().map(|tensor| tensor.part(layer)));
         parts.sort_by_key(|part| part.id);

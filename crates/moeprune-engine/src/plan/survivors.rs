@@ -184,7 +184,7 @@ struct StoredExperts<'a> {
     weights: Finite<'a>,
     layer: usize,
     experts: usize,
-    /// Parameters of each projection, in the order of [`MlpProjection::ALL`].
+    /// Parameters of each projection, in the order of [`MlpProjection::ALL`]; 0 of one that there is not.
     projections: Vec<usize>,
 }
 

@@ -80,6 +80,7 @@ fn spec(config: &Value) -> ModelSpec {
             opaque: Vec::new(),
             shared: Vec::new(),
             input: if arctic { MoeInput::LayerInput } else { MoeInput::AfterAttention },
+            latent: None,
             residual: arctic.then(|| MlpSpec::gated(number("hidden_size"))),
         })
     };

@@ -3,9 +3,16 @@
 use moeprune_core::Plan;
 
 use super::{BytesReport, LayerReport};
+use crate::serving::Cut;
 
-/// Every sentence follows from the plan and the bytes; none is a promise of speed.
-pub(super) fn sentences(layers: &[LayerReport], plan: &Plan, bytes: BytesReport) -> Vec<String> {
+/// Every sentence follows from the plan, the bytes and what is known of engines; none is a promise of
+/// speed.
+pub(super) fn sentences(
+    layers: &[LayerReport],
+    plan: &Plan,
+    bytes: BytesReport,
+    cut: &Cut,
+) -> Vec<String> {
     let mut sentences = Vec::new();
     let saved = 100.0 * (1.0 - bytes.after as f64 / bytes.before.max(1) as f64);
     if plan.layers.is_empty() {
@@ -30,17 +37,13 @@ pub(super) fn sentences(layers: &[LayerReport], plan: &Plan, bytes: BytesReport)
     let mut counts: Vec<usize> =
         layers.iter().filter(|l| l.experts_before > 0).map(|l| l.kept.len()).collect();
     counts.dedup();
-    match counts[..] {
-        [] | [_] => sentences.push(
-            "Every layer has the same number of experts: engines that load the original load this."
-                .into(),
-        ),
-        _ => sentences.push(
+    if counts.len() > 1 {
+        sentences.push(
             "Layers have different numbers of experts and the expert count in config.json is a \
-             list: transformers, vLLM and SGLang read a single number and refuse it. Use --budget \
-             uniform for those."
+             list. Use --budget uniform for engines that read a single number."
                 .into(),
-        ),
+        );
     }
+    sentences.extend(cut.sentences());
     sentences
 }

@@ -1,0 +1,62 @@
+//! How fast the machine is, for estimates of time.
+
+use clap::Args;
+use moeprune::{Estimate, Execution, Rates};
+
+use crate::table::bytes;
+
+/// How fast the machine is.
+#[derive(Debug, Clone, Copy, Default, Args)]
+#[command(next_help_heading = "Estimate")]
+#[non_exhaustive]
+pub struct RateArgs {
+    /// What the disk reads and writes [default: 1.4], for the estimate of time
+    #[arg(long, value_name = "GB/s", value_parser = rate)]
+    pub disk_rate: Option<f64>,
+    /// What matrix products do [default: 200, two CPU cores with AVX-512], for the estimate of time
+    #[arg(long, value_name = "GFLOP/s", value_parser = rate)]
+    pub compute_rate: Option<f64>,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
+        _ => Err(format!("`{text}` is not a positive number")),
+    }
+}
+
+impl RateArgs {
+    /// The rates, with defaults for what is not given.
+    #[must_use]
+    pub fn rates(&self) -> Rates {
+        let default = Rates::default();
+        let given = |rate: Option<f64>, default: f64| rate.map_or(default, |rate| rate * 1e9);
+        Rates {
+            disk: given(self.disk_rate, default.disk),
+            compute: given(self.compute_rate, default.compute),
+        }
+    }
+
+    /// The note before a run about what it takes besides memory, of which a run says more itself. There is no
+    /// usual rate of a device, so there is no time without one that was given.
+    #[must_use]
+    pub fn note(&self, estimate: &Estimate, execution: &Execution) -> String {
+        let disk = bytes(estimate.disk_bytes);
+        if !execution.is_on_cpu() && self.compute_rate.is_none() {
+            return format!(
+                "takes about {disk} of disk; --compute-rate GFLOP/s of the device has the time estimated"
+            );
+        }
+        let rates = said(self.rates());
+        format!("takes about {disk} of disk and {} at {rates}", estimate.time())
+    }
+}
+
+/// Rates in the units of the options.
+pub(crate) fn said(rates: Rates) -> String {
+    format!(
+        "{} GB/s and {} GFLOP/s (--disk-rate, --compute-rate)",
+        rates.disk / 1e9,
+        rates.compute / 1e9
+    )
+}

@@ -1,0 +1,69 @@
+/*!
+What a cut is good for when it is served, said before anything is run: which engines load the result, over how
+many devices it divides, how many bytes it takes, and what its router and its layers for multi-token prediction
+ask of the number of experts.
+
+What engines load is data: a file per engine in the folder `engines` of this crate, each answer with its source and
+its date ([`Engine`]). Where no source was found the answer is "unknown".
+
+```no_run
+use moeprune::{checkpoint::Checkpoint, serving::Serving};
+
+let model = Checkpoint::open(std::path::Path::new("mixtral-8x7b"))?;
+for cut in Serving::of(&model).cuts {
+    println!("{:?} experts, {} bytes, {:?}", cut.experts, cut.weight_bytes, cut.parallel.experts);
+}
+# Ok::<(), moeprune::checkpoint::Error>(())
+```
+*/
+
+mod cut;
+mod engine;
+mod parallel;
+mod rules;
+mod sentences;
+mod verdict;
+
+pub use cut::{Cut, Impossible};
+pub use engine::{
+    Answer, CountRules, Engine, EngineContainer, EngineError, ExtraHandling, FamilyAnswer,
+    KernelRule, Multiple, Source, YesNo,
+};
+pub use parallel::Parallel;
+pub use rules::{ExtraRule, GroupRule};
+pub use verdict::Verdict;
+
+use moeprune_checkpoint::Checkpoint;
+use moeprune_core::ModelSpec;
+use serde::Serialize;
+
+/// What a model and the usual cuts of it are for serving.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Serving {
+    /// The model as it is, then without a quarter and a half of its experts, if those can be made.
+    pub cuts: Vec<Cut>,
+    /// Those of the usual cuts that cannot be made.
+    pub impossible: Vec<Impossible>,
+    /// What the router asks, if it selects groups.
+    pub groups: Option<GroupRule>,
+    /// What becomes of layers for multi-token prediction, if there are any.
+    pub extra: Option<ExtraRule>,
+}
+
+impl Serving {
+    /// Of an open model, from headers alone.
+    #[must_use]
+    pub fn of(checkpoint: &Checkpoint) -> Self {
+        let spec = checkpoint.spec();
+        let mut cuts = vec![Cut::of(checkpoint, spec)];
+        let (usual, impossible) = Cut::usual(checkpoint);
+        cuts.extend(usual);
+        Self { cuts, impossible, groups: GroupRule::of(spec), extra: ExtraRule::of(spec) }
+    }
+}
+
+/// Experts of each decoder layer that has any.
+fn experts_of(spec: &ModelSpec) -> Vec<usize> {
+    spec.layers.iter().filter_map(|layer| layer.moe()).map(|moe| moe.experts).collect()
+}

@@ -1,0 +1,55 @@
+//! A cut as plain sentences: what `plan` prints and reports hold.
+
+use super::{Cut, EngineContainer, Verdict, YesNo, parallel::listed};
+
+impl Cut {
+    /// Which engines load it, and over how many devices it divides evenly.
+    #[must_use]
+    pub fn sentences(&self) -> Vec<String> {
+        let mut sentences = Vec::new();
+        let of = |answer: YesNo| self.engines.iter().filter(move |v| v.loads == answer);
+        let loads: Vec<String> = of(YesNo::Yes).map(name).collect();
+        if !loads.is_empty() {
+            sentences.push(format!("Engines that load it: {}.", loads.join(", ")));
+        }
+        let not: Vec<String> = of(YesNo::No).map(with_notes).collect();
+        if !not.is_empty() {
+            sentences.push(format!("Engines that do not: {}.", not.join("; ")));
+        }
+        let unknown: Vec<String> = of(YesNo::Unknown).map(with_notes).collect();
+        if !unknown.is_empty() {
+            sentences.push(format!("Not known of {}.", unknown.join("; ")));
+        }
+        if !self.experts.is_empty() {
+            sentences.push(self.devices());
+        }
+        sentences
+    }
+
+    fn devices(&self) -> String {
+        let experts = match self.experts[..] {
+            [count] => format!("{count} experts per layer divide"),
+            _ => "The experts of every layer divide".into(),
+        };
+        format!(
+            "{experts} evenly over these usual numbers of devices: {} (expert parallel); widths and \
+             heads over {} (tensor parallel).",
+            listed(&self.parallel.experts),
+            listed(&self.parallel.tensors)
+        )
+    }
+}
+
+fn name(verdict: &Verdict) -> String {
+    match verdict.container {
+        EngineContainer::Safetensors => format!("{} {}", verdict.engine, verdict.version),
+        EngineContainer::Gguf => {
+            format!("{} {} once converted to GGUF", verdict.engine, verdict.version)
+        }
+    }
+}
+
+fn with_notes(verdict: &Verdict) -> String {
+    let name = format!("{} {}", verdict.engine, verdict.version);
+    if verdict.notes.is_empty() { name } else { format!("{name} ({})", verdict.notes.join("; ")) }
+}

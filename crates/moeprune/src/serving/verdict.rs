@@ -1,0 +1,89 @@
+//! Whether an engine loads a model that was cut.
+
+use moeprune_core::ModelSpec;
+use serde::Serialize;
+
+use super::engine::{Answer, Engine, EngineContainer, FamilyAnswer, YesNo};
+
+/// What one engine makes of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Verdict {
+    /// The engine.
+    pub engine: String,
+    /// The version that was looked at.
+    pub version: String,
+    /// Whether it loads the model with these numbers of experts.
+    pub loads: YesNo,
+    /// Files that it loads.
+    pub container: EngineContainer,
+    /// Why not, or what there is besides; empty if there is nothing.
+    pub notes: Vec<String>,
+    /// Where the answer about the family comes from, `what (date)`.
+    pub source: Option<String>,
+}
+
+impl Verdict {
+    /// Of `engine` about a model with the experts that `spec` says.
+    #[must_use]
+    pub fn of(engine: &Engine, spec: &ModelSpec) -> Self {
+        let counts = super::experts_of(spec);
+        let most = counts.iter().copied().max().unwrap_or(0);
+        let family = engine.families.get(&spec.family);
+        let mut loads = family.map_or(YesNo::Unknown, |family| family.loads.answer);
+        let mut notes: Vec<String> = family.map(family_note).unwrap_or_default();
+        if loads != YesNo::No {
+            let rules = &engine.counts;
+            if counts.iter().any(|&count| count != most) {
+                loads = uneven(loads, &rules.per_layer, &mut notes);
+            }
+            if let Some((limit, _)) = rules.at_most.as_ref().filter(|(limit, _)| most > *limit) {
+                loads = YesNo::No;
+                notes.push(format!("it takes at most {limit} experts"));
+            }
+            notes.extend(kernel_notes(engine, &counts));
+        }
+        let source = family.and_then(|family| family.loads.source.as_ref());
+        Self {
+            engine: engine.name.clone(),
+            version: engine.version.clone(),
+            loads,
+            container: engine.container,
+            notes,
+            source: source.map(|source| format!("{} ({})", source.what, source.date)),
+        }
+    }
+}
+
+fn family_note(family: &FamilyAnswer) -> Vec<String> {
+    let until = family.until.as_ref().map(|version| format!("up to {version} only"));
+    until.into_iter().chain(family.loads.says.clone()).collect()
+}
+
+/// Layers have different numbers of experts.
+fn uneven(loads: YesNo, rule: &Answer<YesNo>, notes: &mut Vec<String>) -> YesNo {
+    let says = || rule.says.clone().unwrap_or_default();
+    match rule.answer {
+        YesNo::Yes => loads,
+        YesNo::No => {
+            notes.push(format!("layers have different numbers of experts: {}", says()));
+            YesNo::No
+        }
+        YesNo::Unknown => {
+            notes.push("layers have different numbers of experts".into());
+            YesNo::Unknown
+        }
+    }
+}
+
+/// Kernels that cannot be used for these numbers.
+fn kernel_notes(engine: &Engine, counts: &[usize]) -> Vec<String> {
+    let cannot = |&&count: &&usize, kernel: &super::engine::KernelRule| {
+        kernel.at_most.is_some_and(|most| count > most) || count % kernel.multiple_of != 0
+    };
+    let unused = engine.kernels.iter().filter_map(|kernel| {
+        let count = counts.iter().find(|count| cannot(count, kernel))?;
+        Some(format!("{} does not take {count} experts: {}", kernel.name, kernel.says))
+    });
+    unused.collect()
+}
