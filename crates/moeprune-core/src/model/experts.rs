@@ -91,8 +91,8 @@ impl MoeSpec {
     /// The tensors of one routed expert.
     #[must_use]
     pub fn expert_parts(&self, layer: usize, hidden: usize, expert: usize) -> Vec<Part> {
-        let width = self.expert_width(hidden);
-        let mut parts = self.expert.parts(layer, width, |p| LinearId::Expert(expert, p));
+        let mut parts =
+            self.expert.parts(layer, self.expert_width(hidden), |p| LinearId::Expert(expert, p));
         if !self.opaque.is_empty() {
             parts.retain(|part| !matches!(part.id, TensorId::Layer(_, LayerTensor::Linear(_))));
             parts.extend(self.opaque.iter().map(|tensor| {

@@ -180,10 +180,10 @@ fn experts_without_gates_equal_their_definition() {
             top_k: 2,
             router: RouterSpec::Scored(router),
             expert: mlp(7),
-            opaque: Vec::new(),
             shared: vec![SharedSpec { mlp: mlp(8), gate: false }],
             residual: None,
             input: MoeInput::AfterAttention,
+            opaque: Vec::new(),
             latent,
         };
         let model = Noise::of_layer(LayerSpec {

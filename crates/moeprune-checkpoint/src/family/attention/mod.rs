@@ -40,7 +40,7 @@ pub(crate) enum AttentionForm {
     ShortConvolution(Box<ShortConvolutionForm>),
     Mamba2(Box<Mamba2Form>),
     Opaque(OpaqueForm),
-    ByLayer(ByLayerForm),
+    ByLayer(Box<ByLayerForm>),
 }
 
 /// What a model's attention is read from.
