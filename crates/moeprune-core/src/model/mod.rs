@@ -216,10 +216,12 @@ impl ModelSpec {
     /// normalised; none if the layer has no experts.
     #[must_use]
     pub fn router_scales(&self, layer: usize) -> Vec<TensorId> {
-        match self.moe_of(layer) {
-            Some(_) => vec![TensorId::Layer(layer, LayerTensor::PostAttentionNorm)],
-            None => Vec::new(),
-        }
+        let Some(parts) = self.layer(layer) else { return Vec::new() };
+        let norm = match parts.attention {
+            AttentionSpec::None => LayerTensor::InputNorm,
+            _ => LayerTensor::PostAttentionNorm,
+        };
+        parts.moe().map(|_| TensorId::Layer(layer, norm)).into_iter().collect()
     }
 
     /// Longest sequence that can be run where layers hand on hidden states and nothing else: the model's
