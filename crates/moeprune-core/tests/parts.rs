@@ -3,10 +3,10 @@
 use moeprune_core::{
     Activation, AttentionBiases, AttentionSpec, CorrectionBias, DeltaProjections, FeedForward,
     GateSide, GatedDeltaNet, GroupedAttention, KimiDeltaAttention, LatentAttention, LayerNorms,
-    LayerSpec, LayerTensor, LightningIndexer, LinearId, Mamba2, MlpProjection, MlpSpec, ModelSpec,
-    MoeInput, MoeSpec, Multipliers, NormWeights, OpaqueRouter, OpaqueTensor, ParameterCounts, Part,
-    PartName, QueryKeyNorm, QueryTemperature, RouterInput, RouterSpec, SandwichNorms, Score,
-    ScoredRouter, SharedSpec, ShortConvolution, SparseMixer, ValueSource,
+    LayerSpec, LayerTensor, LinearId, Mamba2, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec,
+    Multipliers, NormWeights, OpaqueRouter, OpaqueTensor, ParameterCounts, Part, PartName,
+    QueryKeyNorm, QueryTemperature, RouterInput, RouterSpec, SandwichNorms, Score, ScoredRouter,
+    SharedSpec, ShortConvolution, SparseMixer, ValueSource,
 };
 use proptest::prelude::*;
 
@@ -314,39 +314,6 @@ fn latent_attention() {
             "attention.kv_norm [5]",
             "attention.kv_b [18, 5] *",
             "attention.output [8, 12] *",
-        ],
-    );
-}
-
-#[test]
-fn an_indexer_stays_as_it_is() {
-    let latent = LatentAttention {
-        heads: 2,
-        query_rank: Some(7),
-        kv_rank: 5,
-        nope_dim: 3,
-        rope_dim: 4,
-        value_dim: 6,
-        rotary: None,
-        biases: false,
-        indexer: None,
-    };
-    let indexer = LightningIndexer { heads: 3, dim: 6, top_k: 2, rotary: None, shared: false };
-    let parts = |indexer| {
-        let latent = LatentAttention { indexer, ..latent.clone() };
-        AttentionSpec::Latent(latent).parts(5, HIDDEN)
-    };
-    let without = parts(None);
-    let shared = LightningIndexer { shared: true, ..indexer.clone() };
-    assert_eq!(parts(Some(shared)), without);
-    check(
-        parts(Some(indexer)).split_off(without.len()),
-        &[
-            "attention.indexer_query [18, 7]",
-            "attention.indexer_key [6, 8]",
-            "attention.indexer_weights [3, 8]",
-            "attention.indexer_key_norm [6]",
-            "attention.indexer_key_norm_bias [6]",
         ],
     );
 }

@@ -168,7 +168,8 @@ impl VerifyReport {
 fn undecoded_weights(spec: &ModelSpec) -> u64 {
     let of_layer = |layer: &LayerSpec| {
         let Some(moe) = layer.moe().filter(|moe| !moe.opaque.is_empty()) else { return 0 };
-        let parts = moe.expert.parts(0, spec.hidden, |p| LinearId::Expert(0, p));
+        let width = moe.expert_width(spec.hidden);
+        let parts = moe.expert.parts(0, width, |p| LinearId::Expert(0, p));
         let each: u64 = parts.iter().filter(|part| part.prunable).map(Part::parameters).sum();
         each * moe.experts as u64
     };
