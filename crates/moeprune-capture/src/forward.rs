@@ -40,6 +40,7 @@ impl StoredLayer<'_> {
         for_each_loaded_expert(*self, &busy, |expert| {
             run.expert(expert.index(), &expert, Some(&mut observer), watch)
         })?;
+        run.show_sums(&mut observer)?;
         Ok((observer.finish()?, run.finish()?))
     }
 }

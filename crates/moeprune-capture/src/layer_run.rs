@@ -70,8 +70,9 @@ pub struct LayerRun {
 #[derive(Debug)]
 struct MicroBatch {
     first_block: usize,
+    blocks: usize,
     sequence_len: usize,
-    /// `None` if only statistics are wanted.
+    /// `None` if only statistics are wanted, and its own would be none.
     sum: Option<HiddenSum>,
     routed: Option<Routed>,
 }
@@ -135,8 +136,8 @@ impl LayerRun {
                 }
             };
             let TrunkOutput { sum, routed } = out.map_err(|e| forward_error(layer, e))?;
-            let sum = self.outputs.then_some(sum);
-            self.batches.push(MicroBatch { first_block, sequence_len, sum, routed });
+            let sum = if self.outputs { Some(sum) } else { sum.statistics_alone() };
+            self.batches.push(MicroBatch { first_block, blocks, sequence_len, sum, routed });
             first_block += blocks;
             stop_if_asked(watch, blocks * sequence_len)?;
         }
@@ -168,6 +169,28 @@ impl LayerRun {
         Ok(())
     }
 
+    /// Shows an observer what the sums of the experts' outputs go through, in layers whose experts have a
+    /// latent width. All experts must have run.
+    ///
+    /// # Errors
+    /// If the observer fails.
+    pub fn show_sums(&self, observer: &mut LayerObserver) -> Result<(), Error> {
+        for MicroBatch { first_block, blocks, sum, .. } in &self.batches {
+            let Some(sum) = sum else { continue };
+            observer.at_blocks(*first_block..first_block + blocks);
+            sum.show(observer).map_err(|error| forward_error(self.layer, error))?;
+        }
+        Ok(())
+    }
+
+    /// Has these sums leave the latent width by another version of the layer's trunk than the one that
+    /// ran.
+    pub fn take_over(&mut self, trunk: &LayerTrunk) {
+        for sum in self.batches.iter_mut().filter_map(|batch| batch.sum.as_mut()) {
+            trunk.take_over(sum);
+        }
+    }
+
     /// The layer's outputs, one tensor `[blocks, tokens, hidden]` for each micro-batch; none of a
     /// run that only watched.
     ///
@@ -179,6 +202,9 @@ impl LayerRun {
             let (tokens, width) = rows.dims2()?;
             Ok(rows.reshape((tokens / len.max(1), len, width))?)
         };
+        if !self.outputs {
+            return Ok(Vec::new());
+        }
         let batches = self.batches.into_iter();
         let sums = batches.filter_map(|batch| Some((batch.sum?, batch.sequence_len)));
         Ok(sums.map(|(sum, len)| tensor(sum, len)).collect::<Result<_, _>>()?)

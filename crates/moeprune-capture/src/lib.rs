@@ -80,6 +80,7 @@ mod expert_stream;
 mod forward;
 mod hessians;
 mod layer_run;
+mod mass;
 pub mod observation_file;
 mod observer;
 mod random;

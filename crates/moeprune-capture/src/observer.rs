@@ -1,18 +1,20 @@
 //! Filling an observation while a layer runs.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use candle_core::Tensor;
 use moeprune_core::{
-    InputHessian, InputMoments, LayerObservation, LinearId, LinearShape, ModelSpec, RoutingSums,
+    InputHessian, InputMoments, LayerObservation, LinearId, LinearShape, ModelSpec, RoutedMass,
+    RoutingSums,
     observation::{Shape, Statistics as _, Values},
 };
-use moeprune_model::{ActivationSink, RoutingChoice};
+use moeprune_model::{ActivationSink, Router, RoutingChoice};
 
 use crate::{
     Error,
     activations::{OutputSums, add_column_squares, add_outputs},
     hessians::Hessians,
+    mass::MassSums,
     sums_check::{Flaw, check_routing},
 };
 
@@ -43,12 +45,14 @@ impl Default for ObserverOptions {
 #[derive(Debug, Clone)]
 pub struct LayerObserver {
     layer: usize,
-    hidden: usize,
+    /// Width of what an expert writes.
+    width: usize,
     routing: Option<RoutingSums>,
     inputs: Option<BTreeMap<LinearId, Site>>,
     /// The input site of each Linear of the layer.
     reads: BTreeMap<LinearId, LinearId>,
     hessians: Option<Hessians>,
+    mass: Option<MassSums>,
     /// The blocks that the current activations are of, counted from 1, ascending.
     blocks: Vec<u64>,
 }
@@ -70,6 +74,7 @@ impl LayerObserver {
         let layers = spec.layers.len();
         let this = spec.layers.get(layer).ok_or(Error::NoSuchLayer { layer, layers })?;
         let routing = this.moe().filter(|_| options.routing);
+        let width = this.moe().map_or(spec.hidden, |moe| moe.expert_width(spec.hidden));
         let linears = spec.linears(layer);
         let inputs = options.inputs.then(|| {
             let new = |l: &LinearShape| Site { moments: InputMoments::new(l.cols), block: 0 };
@@ -77,14 +82,26 @@ impl LayerObserver {
         });
         Ok(Self {
             layer,
-            hidden: spec.hidden,
-            routing: routing
-                .map(|moe| RoutingSums::with_outputs(moe.experts, moe.top_k, spec.hidden)),
+            width,
+            routing: routing.map(|moe| RoutingSums::with_outputs(moe.experts, moe.top_k, width)),
             inputs,
             reads: linears.iter().map(|linear| (linear.id, linear.reads)).collect(),
             hessians: options.hessians.then(Hessians::default),
+            mass: None,
             blocks: vec![0],
         })
+    }
+
+    /// Also sums what share of the softmax a layer without some of its experts routes, and what share its
+    /// router with all of them, `unpruned`, would have routed on the same inputs.
+    pub fn compare_mass(&mut self, unpruned: Router) {
+        self.mass = Some(MassSums::new(Arc::new(unpruned)));
+    }
+
+    /// That mass per token, so far; `None` if it is not compared, or no token came.
+    #[must_use]
+    pub fn routed_mass(&self) -> Option<RoutedMass> {
+        self.mass.as_ref().and_then(MassSums::means)
     }
 
     /// Says that another calibration block begins. A Linear's calls are the blocks that reached
@@ -235,19 +252,19 @@ impl LayerObserver {
     }
 
     fn add_output(&mut self, expert: usize, output: &Tensor, gates: &[f32]) -> Result<(), Error> {
-        let (layer, hidden) = (self.layer, self.hidden);
+        let (layer, width) = (self.layer, self.width);
         let Some(sums) = &mut self.routing else { return Ok(()) };
         let what = || format!("output of expert {expert}");
         if expert >= sums.experts() {
             let expected = format!("an expert below {}", sums.experts());
             return Err(report(layer, what(), expected, expert));
         }
-        let tokens = tokens_of(layer, output, hidden, what)?;
+        let tokens = tokens_of(layer, output, width, what)?;
         if gates.len() != tokens {
             return Err(report(layer, what(), format!("{tokens} gates"), gates.len()));
         }
         let outputs = OutputSums {
-            sums: &mut sums.output_sums[expert * hidden..(expert + 1) * hidden],
+            sums: &mut sums.output_sums[expert * width..(expert + 1) * width],
             peak: &mut sums.output_peaks[expert],
         };
         let norms = add_outputs(output, outputs).map_err(|source| Error::Values {
@@ -269,10 +286,18 @@ impl ActivationSink for LayerObserver {
         site: LinearId,
         input: &Tensor,
     ) -> Result<(), moeprune_model::Error> {
+        if site == LinearId::Router
+            && let Some(mass) = &mut self.mass
+        {
+            mass.add_input(input)?;
+        }
         self.add_input(site, input).map_err(refuse)
     }
 
     fn routing(&mut self, choice: &RoutingChoice<'_>) -> Result<(), moeprune_model::Error> {
+        if let Some(mass) = &mut self.mass {
+            mass.add_choice(choice);
+        }
         self.add_routing(choice).map_err(refuse)
     }
 

@@ -25,6 +25,8 @@ const MAX_INTEGER: u64 = 1 << 31;
 pub(crate) struct Config {
     path: PathBuf,
     text: String,
+    /// The text, byte for byte as long, in which infinite numbers are JSON ([`with_json_numbers`]).
+    json: String,
     within: Option<String>,
 }
 
@@ -65,8 +67,10 @@ impl Config {
 
     /// A config with this text, of which messages say that it is in `path`.
     pub(crate) fn of_text(path: &Path, text: impl Into<String>) -> Result<Self, Error> {
-        let config = Self { path: path.to_owned(), text: text.into(), within: None };
-        config.members(&config.text)?;
+        let text = text.into();
+        let json = with_json_numbers(&text);
+        let config = Self { path: path.to_owned(), text, json, within: None };
+        config.members(&config.json)?;
         Ok(config)
     }
 
@@ -149,7 +153,7 @@ impl Config {
     }
 
     fn at<'a>(&'a self, key: &'a str) -> Result<Option<Found<'a>>, Error> {
-        let mut text = self.text.as_str();
+        let mut text = self.json.as_str();
         let (within, key_within) = match key.strip_prefix('/') {
             Some(of_top) => (None, of_top),
             None => (self.within.as_deref(), key),
@@ -167,13 +171,37 @@ impl Config {
             return Ok(None);
         }
         // A borrowed raw value is a part of the text it was parsed from.
-        let start = text.as_ptr() as usize - self.text.as_ptr() as usize;
+        let start = text.as_ptr() as usize - self.json.as_ptr() as usize;
         Ok(Some(Found { key, text, span: start..start + text.len() }))
     }
 
     fn members<'a>(&self, text: &'a str) -> Result<Members<&'a RawValue>, Error> {
         serde_json::from_str(text).map_err(|e| self.refuse(format!("is not a JSON object: {e}")))
     }
+}
+
+/// The text with `Infinity`, which Python writes outside of what JSON knows, as a number of as many
+/// characters that is too large for any type.
+fn with_json_numbers(text: &str) -> String {
+    const WORD: &str = "Infinity";
+    const NUMBER: &str = "1.0e9999";
+    let mut json = String::with_capacity(text.len());
+    let (mut in_string, mut escaped, mut skip) = (false, false, 0);
+    for (at, c) in text.char_indices() {
+        if skip > 0 {
+            skip -= 1;
+            continue;
+        }
+        if !in_string && text[at..].starts_with(WORD) {
+            json.push_str(NUMBER);
+            skip = WORD.len() - 1;
+            continue;
+        }
+        in_string ^= c == '"' && !escaped;
+        escaped = in_string && c == '\\' && !escaped;
+        json.push(c);
+    }
+    json
 }
 
 fn refuse(path: &Path, reason: String) -> Error {
@@ -250,5 +278,54 @@ pub(crate) fn same_json(a: &str, b: &str) -> bool {
         let parse = |text| serde_json::from_str::<T>(text).ok();
         parse(a).is_some_and(|a| parse(b) == Some(a))
     }
-    a == b || same::<f64>(a, b) || same::<String>(a, b) || same::<Vec<u64>>(a, b)
+    a == b
+        || same::<f64>(a, b)
+        || same::<String>(a, b)
+        || same::<Vec<u64>>(a, b)
+        || same::<Vec<AnyFloat>>(a, b)
+}
+
+/// A number that may be infinite: too large for its type, or `{"__float__": "Infinity"}`.
+#[derive(PartialEq)]
+struct AnyFloat(f64);
+
+impl<'de> serde::Deserialize<'de> for AnyFloat {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Spelled {
+            #[serde(rename = "__float__")]
+            float: String,
+        }
+        let text = <&RawValue>::deserialize(deserializer)?.get();
+        let spelled = || serde_json::from_str::<Spelled>(text).ok()?.float.parse().ok();
+        let value = text.parse().ok().or_else(spelled);
+        value.map(Self).ok_or_else(|| serde::de::Error::custom("no number"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn infinite_numbers() {
+        let check = |text: &str, expected: &str| {
+            assert_eq!(with_json_numbers(text), expected);
+            assert_eq!(text.len(), expected.len());
+        };
+        check(r#"{"a": [0.0, Infinity]}"#, r#"{"a": [0.0, 1.0e9999]}"#);
+        check(r#"{"a": -Infinity}"#, r#"{"a": -1.0e9999}"#);
+        check(r#"{"Infinity": "an \" Infinity"}"#, r#"{"Infinity": "an \" Infinity"}"#);
+        check(r#"{"a\\": Infinity, "ä": 1}"#, r#"{"a\\": 1.0e9999, "ä": 1}"#);
+    }
+
+    #[test]
+    fn values_that_are_the_same() {
+        let check = |a: &str, b: &str, expected: bool| assert_eq!(same_json(a, b), expected);
+        check("1e-5", "0.00001", true);
+        check("[0.0, 1.0e9999]", r#"[0, {"__float__": "Infinity"}]"#, true);
+        check("[0.0, 1.0e9999]", "[0.0, 100.0]", false);
+        check("[0.0, 1.0e9999]", r#"[0.0, {"__float__": "-Infinity"}]"#, false);
+    }
 }

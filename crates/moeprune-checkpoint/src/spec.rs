@@ -12,8 +12,8 @@ use crate::{
     Error, Family,
     config::{Config, Found, same_json, shown},
     family::{
-        Count, Descriptor, Key, Layers, LayersForm, Model, MultipliersForm, PerLayer, Requirement,
-        Strings, TypesForm, missing, opaque_tensor,
+        Count, Descriptor, Key, Layers, LayersForm, Mixer, Model, MultipliersForm, PerLayer,
+        Requirement, Strings, TypesForm, missing, opaque_tensor,
     },
     named_tensors::NamedTensors,
 };
@@ -25,14 +25,27 @@ pub(crate) fn read_spec(
     named: &NamedTensors,
 ) -> Result<ModelSpec, Error> {
     let form = family.descriptor();
-    for requirement in &form.require {
+    let opaque = match &form.experts.opaque {
+        Some(opaque) => opaque.check(config, named)?,
+        None => None,
+    };
+    for requirement in form.require.iter().filter(|r| opaque != Some(&*r.key)) {
         check_requirement(config, requirement)?;
     }
     let model = &form.model;
     let hidden = model.hidden.needed(config)?;
     let max_positions = model.max_positions.needed(config)?;
-    let layers = form.layers.count.needed(config)?;
-    let read = Model { config, named, layers, hidden, max_positions, chosen: None };
+    let mixers = form.layers.mixers.as_ref().map(|mixers| mixers.read(config)).transpose()?;
+    let layers = count_layers(&form.layers, config)?;
+    let read = Model {
+        config,
+        named,
+        layers,
+        hidden,
+        max_positions,
+        chosen: None,
+        mixers: mixers.as_deref(),
+    };
     let layers = read_layers(form, read)?;
     let known = |layer: &LayerSpec| layer.attention.rotary()?.scaling.longest();
     let longest = layers.iter().filter_map(known).min();
@@ -51,6 +64,20 @@ pub(crate) fn read_spec(
         layers,
         extra,
     })
+}
+
+/// How many layers the decoder has. Where the config says what each is, it need not say so again.
+fn count_layers(form: &LayersForm, config: &Config) -> Result<usize, Error> {
+    let Some(mixers) = &form.mixers else { return form.count.needed(config) };
+    let listed = mixers.read(config)?.len();
+    match form.count.optional(config)? {
+        Some(count) if count != listed => {
+            let key = form.count.shown();
+            Err(config
+                .refuse(format!("`{key}` is {count}, but mixers of {listed} layers are listed")))
+        }
+        _ => Ok(listed),
+    }
 }
 
 fn read_multipliers(form: &MultipliersForm, config: &Config) -> Result<Multipliers, Error> {
@@ -102,10 +129,17 @@ fn read_layers(form: &Descriptor, model: Model<'_>) -> Result<Vec<LayerSpec>, Er
             named.layers
         )));
     }
-    let has_experts = with_experts(&form.layers, config, layers)?;
+    let has_experts = match model.mixers {
+        Some(mixers) => mixers.iter().map(|mixer| *mixer == Mixer::Experts).collect(),
+        None => with_experts(&form.layers, config, layers)?,
+    };
     let moe_layers = has_experts.iter().filter(|has| **has).count();
     let counts = read_expert_counts(form, config, layers, moe_layers)?;
-    let blocks = Blocks::read(form, config, moe_layers < layers)?;
+    let has_dense = match model.mixers {
+        Some(mixers) => mixers.contains(&Mixer::Dense),
+        None => moe_layers < layers,
+    };
+    let blocks = Blocks::read(form, config, has_dense)?;
     blocks
         .top_k
         .check(layers)
@@ -119,8 +153,10 @@ fn read_layers(form: &Descriptor, model: Model<'_>) -> Result<Vec<LayerSpec>, Er
             rank += 1;
             blocks.check_choice(form, config, layer, experts)?;
             FeedForward::Moe(blocks.moe(form, named, layer, experts)?)
-        } else {
+        } else if model.mixers.is_none_or(|mixers| mixers.get(layer) == Some(&Mixer::Dense)) {
             FeedForward::Dense(blocks.dense_of(config, layer)?)
+        } else {
+            FeedForward::None
         };
         specs.push(LayerSpec { attention, feed_forward, other: other_of(form, named, layer)? });
     }
@@ -202,6 +238,7 @@ struct Blocks {
     residual: Option<MlpSpec>,
     dense: Option<MlpSpec>,
     input: MoeInput,
+    latent: Option<usize>,
 }
 
 impl Blocks {
@@ -232,6 +269,7 @@ impl Blocks {
             residual,
             dense,
             input,
+            latent: form.experts.latent(config)?,
         })
     }
 
@@ -278,9 +316,14 @@ impl Blocks {
             top_k: self.top_k.of(layer),
             router: form.router.of_layer(&self.router, named, layer)?,
             expert: form.experts.of_layer(self.expert, named, layer),
+            opaque: match &form.experts.opaque {
+                Some(opaque) => opaque.of_layer(named, layer)?,
+                None => Vec::new(),
+            },
             shared: shared.collect(),
             residual: self.residual,
             input: self.input,
+            latent: self.latent,
         })
     }
 }
@@ -336,11 +379,12 @@ fn read_activation(form: &Descriptor, config: &Config) -> Result<Activation, Err
     let name = key.needed(config)?;
     match name.as_str() {
         "silu" | "swish" => Ok(Activation::Silu),
-        other => Err(config.refuse(format!(
-            "`{}` is `{}`; only silu is implemented",
-            key.shown(),
-            shown(other)
-        ))),
+        "relu2" if !form.experts.is_gated() => Ok(Activation::ReluSquared),
+        other => {
+            let known = if form.experts.is_gated() { "silu is" } else { "silu and relu2 are" };
+            let (key, got) = (key.shown(), shown(other));
+            Err(config.refuse(format!("`{key}` is `{got}`; only {known} implemented")))
+        }
     }
 }
 

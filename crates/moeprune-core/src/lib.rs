@@ -68,6 +68,7 @@ mod partition;
 mod plan;
 mod promise;
 mod provenance;
+mod routed_mass;
 mod sparsity;
 pub mod stage;
 mod tensor;
@@ -83,11 +84,11 @@ pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, Tens
 pub use model::{
     Activation, AttentionBiases, AttentionSpec, ClampedSwiglu, CorrectionBias, DeltaProjections,
     ExpertGroups, ExtraLayers, ExtraPolicy, FeedForward, GateSide, GatedDeltaNet, GroupScore,
-    GroupedAttention, KimiDeltaAttention, LatentAttention, LayerSpec, LinearShape, Llama3Scaling,
-    LongRopeScaling, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers, NormWeights, OpaqueRouter,
-    OpaqueTensor, Part, QueryKeyNorm, QueryTemperature, Reach, RotaryScaling, RotarySpec,
-    RotaryStyle, RouterSpec, Score, ScoredRouter, SharedSpec, ShortConvolution, SparseMixer,
-    YarnScaling,
+    GroupedAttention, KimiDeltaAttention, LatentAttention, LayerSpec, LightningIndexer,
+    LinearShape, Llama3Scaling, LongRopeScaling, Mamba2, MlpSpec, ModelSpec, MoeInput, MoeSpec,
+    Multipliers, NormWeights, OpaqueRouter, OpaqueTensor, Part, QueryKeyNorm, QueryTemperature,
+    Reach, RotaryScaling, RotarySpec, RotaryStyle, RouterSpec, Score, ScoredRouter, SharedSpec,
+    ShortConvolution, SparseMixer, YarnScaling,
 };
 #[doc(inline)]
 pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};
@@ -98,6 +99,7 @@ pub use promise::{IdleExperts, OpenTotal, Promises, RowRounding, StatisticsSourc
 pub use provenance::{
     ExtraProvenance, LayerProvenance, Provenance, REPORT_FILE, REPORT_TEXT_FILE, SourceModel,
 };
+pub use routed_mass::RoutedMass;
 pub use sparsity::Sparsity;
 #[doc(inline)]
 pub use stage::{

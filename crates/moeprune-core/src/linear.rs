@@ -20,7 +20,8 @@ pub enum AttentionProjection {
     Output,
 }
 
-/// One of the three matrices of a gated MLP: `down(act(gate · x) ∘ (up · x))`.
+/// One of the three matrices of a gated MLP, `down(act(gate · x) ∘ (up · x))`; one without a gate,
+/// `down(act(up · x))`, has the other two.
 ///
 /// Mixtral and Arctic call them `w1` (gate), `w3` (up) and `w2` (down).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,7 +29,7 @@ pub enum AttentionProjection {
 pub enum MlpProjection {
     /// `[inner, hidden]`, goes through the activation.
     Gate,
-    /// `[inner, hidden]`, multiplies it.
+    /// `[inner, hidden]`, multiplies it; without a gate it goes through the activation itself.
     Up,
     /// `[hidden, inner]`
     Down,
@@ -128,7 +129,7 @@ impl FromStr for LinearId {
             ["dense", p] => Self::Dense(mlp(p)?),
             ["shared", s, p] => Self::Shared(s.parse().map_err(|_| unknown())?, mlp(p)?),
             ["expert", e, p] => Self::Expert(e.parse().map_err(|_| unknown())?, mlp(p)?),
-            ["attention" | "router" | "other", ..] => {
+            ["attention" | "router" | "experts" | "other", ..] => {
                 Self::Named(PartName::parse(s).map_err(|_| unknown())?)
             }
             _ => return Err(unknown()),
@@ -153,9 +154,9 @@ impl From<LinearId> for String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum LayerTensor {
-    /// Norm before attention, `[hidden]`.
+    /// Norm of the layer's input, before attention or what else is the layer's first block, `[hidden]`.
     InputNorm,
-    /// Norm before the MoE block or the dense MLP, `[hidden]`.
+    /// Norm before the MoE block or the dense MLP that follows attention, `[hidden]`.
     PostAttentionNorm,
     /// Norm before Arctic's residual MLP, `[hidden]`.
     ResidualNorm,
@@ -175,6 +176,8 @@ pub enum LayerTensor {
     SharedGate(usize),
     /// A tensor that one kind of part has alone, or one of a kind that cannot be run.
     Named(PartName),
+    /// What is stored of a routed expert in a form that is not decoded.
+    OfExpert(usize, PartName),
 }
 
 impl LayerTensor {
@@ -183,6 +186,7 @@ impl LayerTensor {
     pub fn expert(self) -> Option<usize> {
         match self {
             Self::Linear(linear) | Self::Bias(linear) => linear.expert(),
+            Self::OfExpert(expert, _) => Some(expert),
             _ => None,
         }
     }
@@ -193,6 +197,7 @@ impl LayerTensor {
         match self {
             Self::Linear(linear) => Self::Linear(linear.with_expert(expert)),
             Self::Bias(linear) => Self::Bias(linear.with_expert(expert)),
+            Self::OfExpert(_, name) => Self::OfExpert(expert, name),
             other => other,
         }
     }
@@ -212,6 +217,7 @@ impl fmt::Display for LayerTensor {
             Self::ExpertScale => f.write_str("scale of the experts"),
             Self::SharedGate(shared) => write!(f, "gate of shared expert {shared}"),
             Self::Named(name) => name.fmt(f),
+            Self::OfExpert(expert, name) => write!(f, "{name} of expert {expert}"),
         }
     }
 }

@@ -3,9 +3,9 @@
 use moeprune_core::{
     Activation, AttentionBiases, AttentionSpec, CorrectionBias, DeltaProjections, FeedForward,
     GatedDeltaNet, GroupedAttention, KimiDeltaAttention, LatentAttention, LayerSpec, LayerTensor,
-    LinearId, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers, NormWeights,
-    OpaqueRouter, OpaqueTensor, ParameterCounts, Part, PartName, QueryKeyNorm, RouterSpec, Score,
-    ScoredRouter, SharedSpec, ShortConvolution, SparseMixer,
+    LightningIndexer, LinearId, Mamba2, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec,
+    Multipliers, NormWeights, OpaqueRouter, OpaqueTensor, ParameterCounts, Part, PartName,
+    QueryKeyNorm, RouterSpec, Score, ScoredRouter, SharedSpec, ShortConvolution, SparseMixer,
 };
 use proptest::prelude::*;
 
@@ -191,6 +191,87 @@ fn short_convolutions() {
 }
 
 #[test]
+fn mamba() {
+    let mamba = Mamba2 {
+        heads: 6,
+        head_dim: 2,
+        groups: 3,
+        state: 5,
+        kernel: 4,
+        least_step: 0.0,
+        convolution_bias: true,
+        biases: true,
+    };
+    check(
+        AttentionSpec::Mamba2(mamba).parts(5, HIDDEN),
+        &[
+            "attention.mamba_input [60, 8] *",
+            "attention.mamba_output [8, 12] *",
+            "attention.convolution [42, 1, 4]",
+            "attention.log_decay [6]",
+            "attention.step_bias [6]",
+            "attention.skip [6]",
+            "attention.output_norm [12]",
+            "attention.convolution_bias [42]",
+            "attention.mamba_input bias [60]",
+            "attention.mamba_output bias [8]",
+        ],
+    );
+}
+
+/// A layer with one block has one norm.
+#[test]
+fn layers_with_one_block() {
+    let check_layer = |change: &dyn Fn(&mut LayerSpec), bias: bool, expected: &[&str]| {
+        let mut model = model(1, 0, false, true);
+        change(&mut model.layers[1]);
+        if bias {
+            model.norm_weights = NormWeights::WithBias;
+        }
+        let parts: Vec<String> = model.layer_parts(1).iter().map(shown).collect();
+        let parts: Vec<&str> = parts.iter().map(|part| &part["layer 1 ".len()..]).collect();
+        assert_eq!(parts, expected);
+    };
+    check_layer(
+        &|layer| layer.attention = AttentionSpec::None,
+        true,
+        &[
+            "input norm [8]",
+            "input norm bias [8]",
+            "dense.gate [9, 8] *",
+            "dense.up [9, 8] *",
+            "dense.down [8, 9] *",
+        ],
+    );
+    check_layer(
+        &|layer| layer.feed_forward = FeedForward::None,
+        false,
+        &[
+            "input norm [8]",
+            "attention.query [12, 8] *",
+            "attention.key [6, 8] *",
+            "attention.value [6, 8] *",
+            "attention.output [8, 12] *",
+        ],
+    );
+}
+
+#[test]
+fn experts_of_a_latent_width() {
+    let mut model = model(2, 0, false, false);
+    let FeedForward::Moe(moe) = &mut model.layers[0].feed_forward else { panic!("has experts") };
+    (moe.latent, moe.expert.gated) = (Some(3), false);
+    check(
+        moe.trunk_parts(5, HIDDEN),
+        &["router [2, 8] by 0", "experts.to_latent [3, 8] *", "experts.from_latent [8, 3] *"],
+    );
+    check(moe.expert_parts(5, HIDDEN, 1), &["expert.1.up [6, 3] *", "expert.1.down [3, 6] *"]);
+    for linear in [MoeSpec::TO_LATENT, MoeSpec::FROM_LATENT] {
+        assert_eq!(linear.to_string().parse::<LinearId>().unwrap(), linear);
+    }
+}
+
+#[test]
 fn latent_attention() {
     let latent = LatentAttention {
         heads: 2,
@@ -201,6 +282,7 @@ fn latent_attention() {
         value_dim: 6,
         rotary: None,
         biases: true,
+        indexer: None,
     };
     let parts = AttentionSpec::Latent(latent.clone()).parts(5, HIDDEN);
     let reads = parts.iter().find(|part| shown(part).starts_with("attention.kv_a ")).unwrap().reads;
@@ -231,6 +313,39 @@ fn latent_attention() {
             "attention.kv_norm [5]",
             "attention.kv_b [18, 5] *",
             "attention.output [8, 12] *",
+        ],
+    );
+}
+
+#[test]
+fn an_indexer_stays_as_it_is() {
+    let latent = LatentAttention {
+        heads: 2,
+        query_rank: Some(7),
+        kv_rank: 5,
+        nope_dim: 3,
+        rope_dim: 4,
+        value_dim: 6,
+        rotary: None,
+        biases: false,
+        indexer: None,
+    };
+    let indexer = LightningIndexer { heads: 3, dim: 6, top_k: 2, rotary: None, shared: false };
+    let parts = |indexer| {
+        let latent = LatentAttention { indexer, ..latent.clone() };
+        AttentionSpec::Latent(latent).parts(5, HIDDEN)
+    };
+    let without = parts(None);
+    let shared = LightningIndexer { shared: true, ..indexer.clone() };
+    assert_eq!(parts(Some(shared)), without);
+    check(
+        parts(Some(indexer)).split_off(without.len()),
+        &[
+            "attention.indexer_query [18, 7]",
+            "attention.indexer_key [6, 8]",
+            "attention.indexer_weights [3, 8]",
+            "attention.indexer_key_norm [6]",
+            "attention.indexer_key_norm_bias [6]",
         ],
     );
 }
@@ -288,9 +403,11 @@ fn model(experts: usize, shared: usize, residual: bool, dense: bool) -> ModelSpe
         top_k: 1,
         router: RouterSpec::softmax(true),
         expert: MlpSpec::gated(6),
+        opaque: Vec::new(),
         shared: vec![SharedSpec { mlp: MlpSpec::gated(5), gate: true }; shared],
         residual: residual.then(|| MlpSpec::gated(HIDDEN)),
         input: MoeInput::AfterAttention,
+        latent: None,
     };
     let layer = |feed_forward| LayerSpec {
         attention: AttentionSpec::Grouped(grouped()),

@@ -2,7 +2,9 @@
 
 use candle_core::DType;
 use moeprune_capture::DEVICE_EXPERT_ROWS;
-use moeprune_core::{CorpusTag, LinearId, LinearShape, MlpProjection::Gate, ModelSpec, Part};
+use moeprune_core::{
+    CorpusTag, LinearId, LinearShape, MlpProjection::Up, ModelSpec, MoeSpec, Part,
+};
 use moeprune_model::DEVICE_QUERIES;
 
 use crate::{MemoryNeed, Model, Remedy};
@@ -100,11 +102,11 @@ impl DeviceNeed {
 /// Activations of `blocks` sequences of `length` tokens in a layer's trunk, `size` bytes each.
 fn trunk_activations(spec: &ModelSpec, size: u64, blocks: u64, length: u64) -> u64 {
     let hidden = spec.hidden as u64;
-    let Widths { attention, inner, experts, .. } = Widths::of(spec);
+    let Widths { attention, inner, experts, latent, .. } = Widths::of(spec);
     // The residual stream, what was normed and what is added; queries, keys and values as they
     // come, turned and by head; an MLP's two halves and their product. In f32 what the router reads
     // and gives.
-    let token = size * (6 * hidden + 3 * attention + 4 * inner) + 4 * (hidden + experts);
+    let token = size * (6 * hidden + 3 * attention + 4 * inner + latent) + 4 * (hidden + experts);
     // Scores of a few queries of one sequence, and the values they weigh.
     let scores = heads(spec) * (DEVICE_QUERIES as u64).min(length) * length * 2 * size;
     blocks * length * token + scores
@@ -133,6 +135,8 @@ struct Widths {
     expert: u64,
     /// What the router makes of it.
     experts: u64,
+    /// What leads to experts of a latent width and away from them makes of it.
+    latent: u64,
 }
 
 impl Widths {
@@ -140,11 +144,12 @@ impl Widths {
     fn of(spec: &ModelSpec) -> Self {
         let mut widest = Self::default();
         for layer in 0..spec.layers.len() {
-            let Self { attention, inner, expert, experts } = Self::of_layer(spec, layer);
+            let Self { attention, inner, expert, experts, latent } = Self::of_layer(spec, layer);
             widest.attention = widest.attention.max(attention);
             widest.inner = widest.inner.max(inner);
             widest.expert = widest.expert.max(expert);
             widest.experts = widest.experts.max(experts);
+            widest.latent = widest.latent.max(latent);
         }
         widest
     }
@@ -156,12 +161,13 @@ impl Widths {
         for LinearShape { id, rows, .. } in parts.iter().filter_map(Part::linear_shape) {
             let rows = rows as u64;
             match id {
+                MoeSpec::TO_LATENT | MoeSpec::FROM_LATENT => widths.latent += rows,
                 LinearId::Attention(_) | LinearId::Named(_) if Some(id) != output => {
                     widths.attention += rows;
                 }
                 LinearId::Router => widths.experts = widths.experts.max(rows),
-                LinearId::Expert(_, Gate) => widths.expert = widths.expert.max(rows),
-                LinearId::Residual(Gate) | LinearId::Dense(Gate) | LinearId::Shared(_, Gate) => {
+                LinearId::Expert(_, Up) => widths.expert = widths.expert.max(rows),
+                LinearId::Residual(Up) | LinearId::Dense(Up) | LinearId::Shared(_, Up) => {
                     widths.inner = widths.inner.max(rows);
                 }
                 _ => {}
@@ -213,6 +219,7 @@ mod tests {
             inner: moe.residual.map_or(0, |mlp| mlp.inner as u64),
             expert: moe.expert.inner as u64,
             experts: moe.experts as u64,
+            latent: 0,
         };
         for layer in &spec.layers {
             if let FeedForward::Dense(mlp) = &layer.feed_forward {

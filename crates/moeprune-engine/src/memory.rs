@@ -51,7 +51,7 @@ impl MemoryNeed {
             }
         }
         Self {
-            hidden_states: copies * tokens * spec.hidden as u64 * 4,
+            hidden_states: tokens * 4 * (copies * spec.hidden as u64).max(latent(model, pruning)),
             copies,
             trunk: trunks.into_iter().max().unwrap_or(0),
             expert: experts.into_values().max().unwrap_or(0),
@@ -88,6 +88,15 @@ impl MemoryNeed {
         }
         line
     }
+}
+
+/// What a token is in numbers where experts have a latent width: the layer's output, and in that width what
+/// they read and what they add up to, in each run of the layer.
+fn latent(model: &dyn Model, pruning: bool) -> u64 {
+    let spec = model.spec();
+    let layers = spec.layers.iter().filter_map(|layer| layer.moe()?.latent);
+    let runs = if pruning { 2 } else { 1 };
+    layers.map(|latent| (spec.hidden + runs * 2 * latent) as u64).max().unwrap_or(0)
 }
 
 /// What the system would give a new process; `None` where it does not tell.

@@ -8,12 +8,7 @@ use moeprune_core::{
     TensorBytes, TensorId, TensorSource,
 };
 
-use crate::{
-    ActivationSink, Compute, Error,
-    linear::Weights,
-    mlp::{GatedMlp, MlpShape},
-    runnable,
-};
+use crate::{ActivationSink, Compute, Error, linear::Weights, mlp::Mlp, runnable};
 
 /// The stored tensors of one expert: its weights, and its biases if it has any.
 ///
@@ -152,7 +147,7 @@ pub fn for_each_uploaded_expert<E: From<Error>>(
 #[derive(Debug)]
 pub struct Expert {
     index: usize,
-    mlp: GatedMlp,
+    mlp: Mlp,
 }
 
 impl Expert {
@@ -170,19 +165,26 @@ impl Expert {
     ) -> Result<Self, Error> {
         let moe = moe(spec, layer)?;
         runnable::check_mlp(&moe.expert, "expert", layer)?;
-        let shape = MlpShape::new(spec.hidden, &moe.expert);
         let weights = Weights { source, compute };
-        let mlp = GatedMlp::load(weights, layer, |p| LinearId::Expert(expert, p), shape)?;
+        let (site, width) = (|p| LinearId::Expert(expert, p), moe.expert_width(spec.hidden));
+        let mlp = Mlp::load(weights, layer, site, width, &moe.expert)?;
         Ok(Self { index: expert, mlp })
     }
 
-    /// `[tokens, hidden]` to the same, before the gate. Shows both inputs to `sink`; the output
+    /// `[tokens, width]` to the same, before the gate; `width` is that of the hidden states, or the latent one
+    /// of a block that has such. Shows both inputs to `sink`; the output
     /// is not shown.
     ///
     /// # Errors
     /// If a tensor operation or the sink fails.
     pub fn forward(&self, input: &Tensor, sink: &mut dyn ActivationSink) -> Result<Tensor, Error> {
         self.mlp.forward(input, |p| LinearId::Expert(self.index, p), sink)
+    }
+
+    /// The matrices it has.
+    #[must_use]
+    pub fn projections(&self) -> &'static [MlpProjection] {
+        self.mlp.projections()
     }
 
     /// Which expert of its layer it is.
@@ -192,7 +194,8 @@ impl Expert {
     }
 
     /// A stored weight, `[rows, cols]`, sharing memory with what runs: zeroing weights in it
-    /// changes the expert. `None` on the CPU in f32, where weights are widened when they are read.
+    /// changes the expert. `None` on the CPU in f32, where weights are widened when they are read, and for
+    /// a matrix that it does not have.
     ///
     /// # Errors
     /// If a tensor operation fails.

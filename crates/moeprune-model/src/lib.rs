@@ -62,7 +62,8 @@ fn load_of_first_layer(
 # }
 # let moe = MoeSpec {
 #     experts: 4, top_k: 2, router: RouterSpec::softmax(true), expert: MlpSpec::gated(6),
-#     shared: vec![], residual: None, input: MoeInput::AfterAttention,
+#     shared: vec![], residual: None, opaque: vec![], input: MoeInput::AfterAttention,
+#     latent: None,
 # };
 # let attention = AttentionSpec::Grouped(GroupedAttention::new(2, 1, 4, 1e4));
 # let layer = LayerSpec { attention, feed_forward: FeedForward::Moe(moe), other: vec![] };
@@ -118,6 +119,7 @@ mod exponential;
 mod generate;
 mod hidden_sum;
 mod language_model;
+mod latent;
 mod layer;
 mod linear;
 mod mlp;
@@ -130,6 +132,7 @@ mod routed;
 mod router;
 mod routing;
 mod runnable;
+mod selected_keys;
 mod shared;
 mod sink;
 mod trunk;
@@ -145,6 +148,7 @@ pub use hidden_sum::HiddenSum;
 pub use language_model::LanguageModel;
 pub use layer::Layer;
 pub use routed::Routed;
+pub use router::Router;
 pub use routing::Gating;
 pub use runnable::check_runnable;
 pub use sink::{ActivationSink, NoSink, RoutingChoice};

@@ -1,4 +1,4 @@
-//! Gated MLPs: experts, shared ones among them, the residual MLP, dense layers.
+//! MLPs: experts, shared ones among them, the residual MLP, dense layers.
 
 use candle_core::Tensor;
 use moeprune_core::{Activation, LinearId, MlpProjection, MlpSpec, TensorId};
@@ -9,58 +9,53 @@ use crate::{
     ops,
 };
 
-/// `down(act(gate · x) ∘ (up · x))`
+/// `down(act(gate · x) ∘ (up · x))`, or without a gate `down(act(up · x))`
 #[derive(Debug)]
-pub(crate) struct GatedMlp {
-    gate_up: Linear,
+pub(crate) struct Mlp {
+    /// Gate and up, or up alone.
+    inputs: Linear,
     down: Linear,
     hidden: usize,
-    inner: usize,
-    activation: Activation,
+    spec: MlpSpec,
 }
 
-/// The shape of a gated MLP.
-#[derive(Clone, Copy)]
-pub(crate) struct MlpShape {
-    hidden: usize,
-    inner: usize,
-    biases: bool,
-    activation: Activation,
-}
-
-impl MlpShape {
-    pub(crate) fn new(hidden: usize, mlp: &MlpSpec) -> Self {
-        let MlpSpec { inner, biases, activation, .. } = *mlp;
-        Self { hidden, inner, biases, activation }
-    }
-}
-
-impl GatedMlp {
-    /// Reads the three weights `site` names, and their biases if there are some.
+impl Mlp {
+    /// Reads the weights `site` names, and their biases if there are some. Input and output are `hidden`
+    /// wide.
     pub(crate) fn load(
         weights: Weights<'_>,
         layer: usize,
         site: impl Fn(MlpProjection) -> LinearId,
-        shape: MlpShape,
+        hidden: usize,
+        spec: &MlpSpec,
     ) -> Result<Self, Error> {
-        let id = |p| TensorId::linear(layer, site(p));
-        let gate_up =
-            [(id(MlpProjection::Gate), shape.inner), (id(MlpProjection::Up), shape.inner)];
-        let down = [(id(MlpProjection::Down), shape.hidden)];
+        let part = |p| (TensorId::linear(layer, site(p)), spec.inner);
+        let inputs = match spec.gated {
+            true => vec![part(MlpProjection::Gate), part(MlpProjection::Up)],
+            false => vec![part(MlpProjection::Up)],
+        };
+        let down = [(TensorId::linear(layer, site(MlpProjection::Down)), hidden)];
         Ok(Self {
-            gate_up: weights.linear_with(&gate_up, shape.hidden, shape.biases)?,
-            down: weights.linear_with(&down, shape.inner, shape.biases)?,
-            hidden: shape.hidden,
-            inner: shape.inner,
-            activation: shape.activation,
+            inputs: weights.linear_with(&inputs, hidden, spec.biases)?,
+            down: weights.linear_with(&down, spec.inner, spec.biases)?,
+            hidden,
+            spec: *spec,
         })
     }
 
-    /// A stored weight, sharing the memory of the one that runs; `None` where it was widened.
+    /// The matrices it has.
+    pub(crate) fn projections(&self) -> &'static [MlpProjection] {
+        self.spec.projections()
+    }
+
+    /// A stored weight, sharing the memory of the one that runs; `None` where it was widened, and for a
+    /// matrix that it does not have.
     pub(crate) fn stored(&self, projection: MlpProjection) -> Result<Option<Tensor>, Error> {
+        let MlpSpec { inner, gated, .. } = self.spec;
         match projection {
-            MlpProjection::Gate => self.gate_up.stored_rows(0..self.inner),
-            MlpProjection::Up => self.gate_up.stored_rows(self.inner..2 * self.inner),
+            MlpProjection::Gate if !gated => Ok(None),
+            MlpProjection::Up if gated => self.inputs.stored_rows(inner..2 * inner),
+            MlpProjection::Gate | MlpProjection::Up => self.inputs.stored_rows(0..inner),
             MlpProjection::Down => self.down.stored_rows(0..self.hidden),
         }
     }
@@ -72,12 +67,13 @@ impl GatedMlp {
         site: impl Fn(MlpProjection) -> LinearId,
         sink: &mut dyn ActivationSink,
     ) -> Result<Tensor, Error> {
-        sink.linear_input(site(MlpProjection::Gate), x)?;
-        let gate_up = self.gate_up.forward(x)?;
-        let hidden = match self.activation {
-            Activation::ClampedSwiglu(clamps) => ops::clamped_swiglu(&gate_up, clamps)?,
+        sink.linear_input(site(self.spec.input()), x)?;
+        let made = self.inputs.forward(x)?;
+        let hidden = match self.spec.activation {
+            Activation::ClampedSwiglu(clamps) => ops::clamped_swiglu(&made, clamps)?,
+            Activation::ReluSquared => ops::relu_squared(&made)?,
             // Loading refuses what is not known.
-            Activation::Silu | Activation::Opaque => ops::gated_silu(&gate_up)?,
+            Activation::Silu | Activation::Opaque => ops::gated_silu(&made)?,
         };
         sink.linear_input(site(MlpProjection::Down), &hidden)?;
         self.down.forward(&hidden)

@@ -161,6 +161,17 @@ pub(crate) fn clamped_swiglu(gate_up: &Tensor, clamps: ClampedSwiglu) -> Result<
     Ok(Tensor::from_vec(hidden, (rows, inner), &Device::Cpu)?)
 }
 
+/// `max(x, 0)²`
+pub(crate) fn relu_squared(x: &Tensor) -> Result<Tensor, Error> {
+    if !is_host(x) {
+        return Ok(x.relu()?.sqr()?);
+    }
+    // What is no number stays none.
+    let square = |&x: &f32| if x < 0.0 { 0.0 } else { x * x };
+    let squares = with_slice(x, |x| x.iter().map(square).collect::<Vec<_>>())?;
+    Ok(Tensor::from_vec(squares, x.shape(), &Device::Cpu)?)
+}
+
 /// `factor · x`
 pub(crate) fn scaled(x: Tensor, factor: f64) -> Result<Tensor, Error> {
     if factor == 1.0 { Ok(x) } else { Ok((x * factor)?) }
@@ -206,6 +217,11 @@ mod tests {
         let rows = [1.0, 9.0, -9.0, 0.5, -8.0, 8.0];
         let expected = [of(1.0, 0.5), of(2.0, -2.0), of(-9.0, 2.0)];
         check(|x| clamped_swiglu(x, clamps).unwrap(), &rows, 6, &expected);
+    }
+
+    #[test]
+    fn squares_of_what_is_positive() {
+        check(|x| relu_squared(x).unwrap(), &[1.5, -2.0, 0.0, 3.0], 2, &[2.25, 0.0, 0.0, 9.0]);
     }
 
     #[test]

@@ -11,7 +11,8 @@ use crate::{Error, norm::RmsNorm, ops, routing::ExpertTokens};
 #[derive(Debug)]
 pub struct Routed {
     read: Tensor,
-    norm: Arc<RmsNorm>,
+    /// What that still goes through.
+    norm: Option<Arc<RmsNorm>>,
     by_expert: ExpertTokens,
     side: GateSide,
     /// What outputs are multiplied by where inputs already are.
@@ -19,10 +20,10 @@ pub struct Routed {
 }
 
 impl Routed {
-    /// Experts read `read`, `[tokens, hidden]`, through `norm`.
+    /// Experts read `read`, `[tokens, width]`, through `norm` if there is one.
     pub(crate) fn new(
         read: Tensor,
-        norm: Arc<RmsNorm>,
+        norm: Option<Arc<RmsNorm>>,
         by_expert: ExpertTokens,
         side: GateSide,
     ) -> Self {
@@ -45,8 +46,8 @@ impl Routed {
         }
     }
 
-    /// What an expert reads for some of its tokens, counted within these, `[tokens, hidden]`: normalised,
-    /// and multiplied by their gate weights if the router does that.
+    /// What an expert reads for some of its tokens, counted within these, `[tokens, width]`: normalised, in
+    /// the latent width of a block that has such, and multiplied by their gate weights if the router does that.
     ///
     /// # Errors
     /// If a tensor operation fails.
@@ -63,12 +64,16 @@ impl Routed {
         }
     }
 
-    /// What experts read for these rows before any gate, `[rows, hidden]`, normalised.
+    /// The same for these rows and any expert, before any gate, `[rows, width]`.
     ///
     /// # Errors
     /// If a tensor operation fails.
     pub fn normed(&self, rows: &[u32]) -> Result<Tensor, Error> {
-        self.norm.forward(&ops::gather_rows(&self.read, rows)?)
+        let read = ops::gather_rows(&self.read, rows)?;
+        match &self.norm {
+            Some(norm) => norm.forward(&read),
+            None => Ok(read),
+        }
     }
 
     /// Experts that get tokens, ascending.

@@ -1,10 +1,10 @@
 //! From the activations of a layer to the experts of each token.
 
 use candle_core::{DType, Tensor};
-use moeprune_core::{GateSide, LinearId, MoeSpec, TensorId};
+use moeprune_core::{GateSide, LinearId, ModelSpec, MoeSpec, TensorId, TensorSource};
 
 use crate::{
-    ActivationSink, Error,
+    ActivationSink, Compute, Error,
     linear::{Linear, Weights},
     ops,
     routing::{ExpertTokens, Routes, Rule},
@@ -12,7 +12,7 @@ use crate::{
 
 /// The router of a layer.
 #[derive(Debug)]
-pub(crate) struct Router {
+pub struct Router {
     layer: usize,
     weight: Linear,
     rule: Rule<f32>,
@@ -20,6 +20,31 @@ pub(crate) struct Router {
 }
 
 impl Router {
+    /// Reads the router of layer `layer` of a model, and nothing else, to where it will run.
+    ///
+    /// # Errors
+    /// [`Error::Read`] and [`Error::Shape`] name the tensor; [`Error::Spec`] if the layer has no router
+    /// that can be run.
+    pub fn read(
+        source: &dyn TensorSource,
+        spec: &ModelSpec,
+        layer: usize,
+        compute: &Compute,
+    ) -> Result<Self, Error> {
+        let moe = spec.layers.get(layer).and_then(|parts| parts.moe());
+        let moe = moe.ok_or_else(|| Error::Spec(format!("layer {layer} has no router")))?;
+        Self::load(Weights { source, compute }, layer, spec.hidden, moe)
+    }
+
+    /// The sum of the weights of all tokens' experts, for what the router reads, `[tokens, hidden]`: what
+    /// a sink receives as the input of [`LinearId::Router`].
+    ///
+    /// # Errors
+    /// If a tensor operation fails or a logit is not finite.
+    pub fn mass(&self, x: &Tensor) -> Result<f64, Error> {
+        Ok(self.routes(x)?.choice().weights.iter().map(|&weight| f64::from(weight)).sum())
+    }
+
     pub(crate) fn load(
         weights: Weights<'_>,
         layer: usize,
@@ -39,12 +64,16 @@ impl Router {
         sink: &mut dyn ActivationSink,
     ) -> Result<ExpertTokens, Error> {
         sink.linear_input(LinearId::Router, x)?;
+        let routes = self.routes(x)?;
+        sink.routing(&routes.choice())?;
+        Ok(routes.by_expert())
+    }
+
+    fn routes(&self, x: &Tensor) -> Result<Routes, Error> {
         // Half-precision logits can tie or swap where f32 ones do not.
         let logits = self.weight.forward(&x.to_dtype(ops::wide(x.dtype()))?)?;
         let logits = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        let routes = Routes::choose(logits, &self.rule, self.layer)?;
-        sink.routing(&routes.choice())?;
-        Ok(routes.by_expert())
+        Routes::choose(logits, &self.rule, self.layer)
     }
 
     /// What of an expert the weights multiply.

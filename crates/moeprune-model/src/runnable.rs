@@ -21,7 +21,9 @@ pub(crate) fn check_layer(parts: &LayerSpec, layer: usize) -> Result<(), Error> 
         | AttentionSpec::Latent(_)
         | AttentionSpec::GatedDelta(_)
         | AttentionSpec::KimiDelta(_)
-        | AttentionSpec::ShortConvolution(_) => {}
+        | AttentionSpec::ShortConvolution(_)
+        | AttentionSpec::Mamba2(_)
+        | AttentionSpec::None => {}
         AttentionSpec::Opaque(_) => return Err(opaque_attention(layer)),
     }
     match &parts.feed_forward {
@@ -31,6 +33,9 @@ pub(crate) fn check_layer(parts: &LayerSpec, layer: usize) -> Result<(), Error> 
                 RouterSpec::Scored(_) | RouterSpec::SparseMixer(_) => {}
                 RouterSpec::Opaque(_) => return Err(opaque_router(layer)),
             }
+            if !moe.opaque.is_empty() {
+                return Err(Error::Kind { layer, part: "experts", kind: "opaque".to_owned() });
+            }
             check_mlp(&moe.expert, "expert", layer)?;
             if let Some(mlp) = &moe.residual {
                 check_mlp(mlp, "residual MLP", layer)?;
@@ -39,6 +44,7 @@ pub(crate) fn check_layer(parts: &LayerSpec, layer: usize) -> Result<(), Error> 
                 .iter()
                 .try_for_each(|shared| check_mlp(&shared.mlp, "shared expert", layer))?;
         }
+        FeedForward::None => {}
         other => return Err(Error::Spec(format!("layer {layer}: no feed-forward {other:?}"))),
     }
     match parts.other.first() {
@@ -57,12 +63,14 @@ pub(crate) fn opaque_router(layer: usize) -> Error {
     Error::Kind { layer, part: "router", kind: "opaque".to_owned() }
 }
 
-/// Checks that an MLP is gated, with a known activation.
+/// Checks that an MLP has a known activation, and a gate if that needs one and none if not.
 pub(crate) fn check_mlp(mlp: &MlpSpec, part: &'static str, layer: usize) -> Result<(), Error> {
-    let kind = match mlp.activation {
-        _ if !mlp.gated => "ungated",
-        Activation::Silu | Activation::ClampedSwiglu(_) => return Ok(()),
-        Activation::Opaque => mlp.activation.kind(),
+    let kind = match (mlp.activation, mlp.gated) {
+        (Activation::Silu | Activation::ClampedSwiglu(_), true)
+        | (Activation::ReluSquared, false) => return Ok(()),
+        (Activation::Opaque, _) => mlp.activation.kind().to_owned(),
+        (activation, true) => format!("gated {}", activation.kind()),
+        (activation, false) => format!("ungated {}", activation.kind()),
     };
-    Err(Error::Kind { layer, part, kind: kind.to_owned() })
+    Err(Error::Kind { layer, part, kind })
 }

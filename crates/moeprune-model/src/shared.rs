@@ -6,7 +6,7 @@ use moeprune_core::{LayerTensor, LinearId, SharedSpec, TensorId};
 use crate::{
     ActivationSink, Error,
     linear::{Linear, Weights},
-    mlp::{GatedMlp, MlpShape},
+    mlp::Mlp,
     ops,
 };
 
@@ -15,7 +15,7 @@ use crate::{
 pub(crate) struct SharedExpert {
     /// Its place among them.
     at: usize,
-    mlp: GatedMlp,
+    mlp: Mlp,
     gate: Option<Linear>,
 }
 
@@ -27,8 +27,7 @@ impl SharedExpert {
         hidden: usize,
         spec: &SharedSpec,
     ) -> Result<Self, Error> {
-        let shape = MlpShape::new(hidden, &spec.mlp);
-        let mlp = GatedMlp::load(weights, layer, |p| LinearId::Shared(at, p), shape)?;
+        let mlp = Mlp::load(weights, layer, |p| LinearId::Shared(at, p), hidden, &spec.mlp)?;
         let gate = TensorId::Layer(layer, LayerTensor::SharedGate(at));
         let gate = if spec.gate { Some(weights.linear(&[(gate, 1)], hidden)?) } else { None };
         Ok(Self { at, mlp, gate })

@@ -10,9 +10,10 @@ use moeprune_core::{
 use crate::{
     ActivationSink, Compute, Error, HiddenSum,
     attention::Attention,
-    cache::SequenceCache,
+    cache::{self, SequenceCache},
+    latent::Latent,
     linear::Weights,
-    mlp::{GatedMlp, MlpShape},
+    mlp::Mlp,
     norm::RmsNorm,
     ops,
     positions::check_length,
@@ -35,6 +36,7 @@ use crate::{
 /// ```text
 /// h   = x + attention(input_norm(x))
 /// out = h + dense(post_attention_norm(h))                               a layer without experts
+/// out = x + dense(input_norm(x))                                        one without attention too
 /// out = h + residual(residual_norm(h)) + shared(n) + experts(n)         n = post_attention_norm(m),
 ///                                                                       m = x (Arctic) or h
 /// ```
@@ -47,15 +49,13 @@ pub struct LayerTrunk {
     max_positions: usize,
     /// What each block's output is multiplied by.
     residual_multiplier: f64,
-    input_norm: RmsNorm,
-    attention: Attention,
-    post_attention_norm: Arc<RmsNorm>,
-    feed_forward: Block,
+    attention: Option<(RmsNorm, Attention)>,
+    feed_forward: Option<(Arc<RmsNorm>, Block)>,
 }
 
 #[derive(Debug)]
 enum Block {
-    Dense(GatedMlp),
+    Dense(Mlp),
     Moe(Box<MoeTrunk>),
 }
 
@@ -64,8 +64,9 @@ enum Block {
 struct MoeTrunk {
     router: Router,
     shared: Vec<SharedExpert>,
+    latent: Option<Latent>,
     input: MoeInput,
-    residual: Option<(RmsNorm, GatedMlp)>,
+    residual: Option<(RmsNorm, Mlp)>,
     residual_multiplier: f64,
 }
 
@@ -99,24 +100,32 @@ impl LayerTrunk {
         let norm =
             |tensor| RmsNorm::of_model(weights, TensorId::Layer(layer, tensor), spec.hidden, spec);
         runnable::check_layer(parts, layer)?;
-        let feed_forward = match &parts.feed_forward {
+        let block = match &parts.feed_forward {
             FeedForward::Dense(mlp) => {
-                let shape = MlpShape::new(spec.hidden, mlp);
-                Block::Dense(GatedMlp::load(weights, layer, LinearId::Dense, shape)?)
+                let dense = Mlp::load(weights, layer, LinearId::Dense, spec.hidden, mlp)?;
+                Some(Block::Dense(dense))
             }
             FeedForward::Moe(moe) => {
-                Block::Moe(Box::new(MoeTrunk::load(weights, layer, spec, moe)?))
+                Some(Block::Moe(Box::new(MoeTrunk::load(weights, layer, spec, moe)?)))
             }
+            FeedForward::None => None,
             other => return Err(Error::Spec(format!("layer {layer}: no feed-forward {other:?}"))),
+        };
+        let attention = Attention::load(weights, layer, spec)?;
+        let before_block = match attention {
+            Some(_) => LayerTensor::PostAttentionNorm,
+            None => LayerTensor::InputNorm,
         };
         Ok(Self {
             hidden: spec.hidden,
             max_positions: spec.max_positions,
             residual_multiplier: spec.multipliers.residual,
-            input_norm: norm(LayerTensor::InputNorm)?,
-            attention: Attention::load(weights, layer, spec)?,
-            post_attention_norm: Arc::new(norm(LayerTensor::PostAttentionNorm)?),
-            feed_forward,
+            attention: attention
+                .map(|attention| Ok::<_, Error>((norm(LayerTensor::InputNorm)?, attention)))
+                .transpose()?,
+            feed_forward: block
+                .map(|block| Ok::<_, Error>((Arc::new(norm(before_block)?), block)))
+                .transpose()?,
         })
     }
 
@@ -145,14 +154,46 @@ impl LayerTrunk {
     /// # Errors
     /// If a tensor operation fails.
     pub fn weight(&self, linear: LinearId) -> Result<Option<Tensor>, Error> {
-        match (linear, &self.feed_forward) {
-            (LinearId::Dense(projection), Block::Dense(mlp)) => mlp.stored(projection),
-            (_, Block::Moe(moe)) => match moe.stored(linear)? {
-                Some(weight) => Ok(Some(weight)),
-                None => self.attention.stored(linear),
-            },
-            _ => self.attention.stored(linear),
+        let in_block = match (linear, &self.feed_forward) {
+            (LinearId::Dense(projection), Some((_, Block::Dense(mlp)))) => {
+                mlp.stored(projection)?
+            }
+            (_, Some((_, Block::Moe(moe)))) => moe.stored(linear)?,
+            _ => None,
+        };
+        match (in_block, &self.attention) {
+            (None, Some((_, attention))) => attention.stored(linear),
+            (found, _) => Ok(found),
         }
+    }
+
+    /// Has what the routed experts of a latent width add up to leave that width by this trunk's Linear:
+    /// `sum` may have begun with the same layer when that had other weights.
+    pub fn take_over(&self, sum: &mut HiddenSum) {
+        if let Some((_, Block::Moe(moe))) = &self.feed_forward
+            && let Some(latent) = &moe.latent
+        {
+            sum.leave_by(latent.output());
+        }
+    }
+
+    /// An expert's output, `[tokens, width]`, in the width of the hidden states.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn in_hidden_width(&self, output: &Tensor) -> Result<Tensor, Error> {
+        match &self.feed_forward {
+            Some((_, Block::Moe(moe))) => match &moe.latent {
+                Some(latent) => latent.output().forward(output),
+                None => Ok(output.clone()),
+            },
+            _ => Ok(output.clone()),
+        }
+    }
+
+    /// Whether it sees the keys that a layer before it selected.
+    pub(crate) fn takes_over_keys(&self) -> bool {
+        self.attention.as_ref().is_some_and(|(_, attention)| attention.takes_over_keys())
     }
 
     /// Batch and length of hidden states.
@@ -174,24 +215,26 @@ impl LayerTrunk {
     ) -> Result<TrunkOutput, Error> {
         let longest = caches.iter().zip(lens).map(|(cache, len)| cache.next() + len).max();
         check_length(longest.unwrap_or(0), self.max_positions)?;
-        let attended = {
-            let normed = self.input_norm.forward(x)?;
-            self.attention.forward(&normed, lens, caches, sink)?
-        };
         let multiplier = self.residual_multiplier;
-        let h = ops::add(x, &ops::scaled(attended, multiplier)?)?;
+        let h = match &self.attention {
+            Some((norm, attention)) => {
+                let attended = attention.forward(&norm.forward(x)?, lens, caches, sink)?;
+                ops::add(x, &ops::scaled(attended, multiplier)?)?
+            }
+            None => {
+                cache::advance(caches, lens);
+                x.clone()
+            }
+        };
         match &self.feed_forward {
-            Block::Dense(mlp) => {
-                let normed = self.post_attention_norm.forward(&h)?;
-                let output = mlp.forward(&normed, LinearId::Dense, sink)?;
+            None => Ok(TrunkOutput { sum: HiddenSum::new(&h, multiplier)?, routed: None }),
+            Some((norm, Block::Dense(mlp))) => {
+                let output = mlp.forward(&norm.forward(&h)?, LinearId::Dense, sink)?;
                 let sum = ops::add(&h, &ops::scaled(output, multiplier)?)?;
                 Ok(TrunkOutput { sum: HiddenSum::new(&sum, multiplier)?, routed: None })
             }
-            Block::Moe(moe) => {
-                let (sum, read, normed) = moe.forward(x, h, &self.post_attention_norm, sink)?;
-                let by_expert = moe.router.route(&normed, sink)?;
-                let norm = Arc::clone(&self.post_attention_norm);
-                let routed = Routed::new(read, norm, by_expert, moe.router.gate_side());
+            Some((norm, Block::Moe(moe))) => {
+                let (sum, routed) = moe.forward(x, h, norm, sink)?;
                 Ok(TrunkOutput { sum, routed: Some(routed) })
             }
         }
@@ -209,8 +252,8 @@ impl MoeTrunk {
             Some(mlp) => {
                 let norm = TensorId::Layer(layer, LayerTensor::ResidualNorm);
                 let norm = RmsNorm::of_model(weights, norm, spec.hidden, spec)?;
-                let shape = MlpShape::new(spec.hidden, mlp);
-                Some((norm, GatedMlp::load(weights, layer, LinearId::Residual, shape)?))
+                let mlp = Mlp::load(weights, layer, LinearId::Residual, spec.hidden, mlp)?;
+                Some((norm, mlp))
             }
             None => None,
         };
@@ -220,18 +263,19 @@ impl MoeTrunk {
             .collect::<Result<_, _>>()?;
         let router = Router::load(weights, layer, spec.hidden, moe)?;
         let (input, residual_multiplier) = (moe.input, spec.multipliers.residual);
-        Ok(Self { router, shared, input, residual, residual_multiplier })
+        let latent = Latent::load(weights, layer, spec.hidden, moe)?;
+        Ok(Self { router, shared, latent, input, residual, residual_multiplier })
     }
 
     /// From the layer's input `x` and the state `h` after attention to the layer's output without its
-    /// routed experts, what those read, and the same normed.
+    /// routed experts, and the tokens on their way to those.
     fn forward(
         &self,
         x: &Tensor,
         h: Tensor,
-        norm: &RmsNorm,
+        norm: &Arc<RmsNorm>,
         sink: &mut dyn ActivationSink,
-    ) -> Result<(HiddenSum, Tensor, Tensor), Error> {
+    ) -> Result<(HiddenSum, Routed), Error> {
         let read = match self.input {
             MoeInput::AfterAttention => h.clone(),
             MoeInput::LayerInput => x.clone(),
@@ -250,7 +294,16 @@ impl MoeTrunk {
         for shared in &self.shared {
             sum = ops::add(&sum, &ops::scaled(shared.forward(&normed, sink)?, multiplier)?)?;
         }
-        Ok((HiddenSum::new(&sum, multiplier)?, read, normed))
+        let sum = HiddenSum::new(&sum, multiplier)?;
+        let by_expert = self.router.route(&normed, sink)?;
+        let side = self.router.gate_side();
+        match &self.latent {
+            None => Ok((sum, Routed::new(read, Some(Arc::clone(norm)), by_expert, side))),
+            Some(latent) => {
+                let read = latent.enter(&normed, sink)?;
+                Ok((latent.leave_from(sum, &read)?, Routed::new(read, None, by_expert, side)))
+            }
+        }
     }
 
     /// A stored weight of it; `None` where it was widened, and for what it does not have.
@@ -260,6 +313,9 @@ impl MoeTrunk {
             (LinearId::Residual(projection), Some((_, mlp))) => mlp.stored(projection),
             (LinearId::Shared(at, _), _) => {
                 self.shared.get(at).map_or(Ok(None), |shared| shared.stored(linear))
+            }
+            (MoeSpec::TO_LATENT | MoeSpec::FROM_LATENT, _) => {
+                self.latent.as_ref().map_or(Ok(None), |latent| latent.stored(linear))
             }
             _ => Ok(None),
         }

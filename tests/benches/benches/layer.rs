@@ -23,9 +23,11 @@ fn arctic_like() -> ModelSpec {
         top_k: TOP_K,
         router: RouterSpec::softmax(true),
         expert: MlpSpec::gated(608),
+        opaque: Vec::new(),
         shared: Vec::new(),
         residual: Some(MlpSpec::gated(hidden)),
         input: MoeInput::LayerInput,
+        latent: None,
     };
     let layer = LayerSpec {
         attention: AttentionSpec::Grouped(GroupedAttention::new(7, 1, 128, 1e6)),

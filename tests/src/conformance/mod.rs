@@ -35,6 +35,7 @@ conformance::similarity::check(&AllAlike);
 | [`container`] | [`Container`](moeprune_checkpoint::Container) |
 | [`layer`] | [`Layer::forward`](moeprune_model::Layer::forward), and what it owes an [`ActivationSink`](moeprune_model::ActivationSink) |
 | [`family`] | a family's descriptor, and the code of its kinds, to values that public code computed |
+| [`extra_layers`] | layers behind the decoder's, pruned, kept and dropped |
 | [`activation_sink`] | [`ActivationSink`](moeprune_model::ActivationSink) |
 | [`generator`] | [`Generator`](moeprune_eval::Generator) |
 
@@ -55,6 +56,7 @@ pub mod allocator;
 pub mod clustering;
 pub mod container;
 pub mod encoding;
+pub mod extra_layers;
 pub mod family;
 pub mod files;
 pub mod generator;

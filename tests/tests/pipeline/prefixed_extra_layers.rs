@@ -14,10 +14,10 @@ use safetensors::{SafeTensors, tensor::TensorView};
 
 use crate::scratch::{copy, recipe};
 
-/// Tensors by name: shape and bytes, with the element type between.
+/// Tensors by name: element type, shape and bytes.
 type Tensors = BTreeMap<String, (safetensors::Dtype, Vec<usize>, Vec<u8>)>;
 
-/// Before and after a change.
+/// The config that the publisher wrote.
 const HUB: &str = "config.hub.json";
 
 fn read(path: &Path) -> Tensors {
@@ -162,6 +162,35 @@ fn kept_only_where_no_expert_goes() {
     let made = planned(&source, 0.0, Some(Mtp::Keep)).unwrap();
     let (pruned, ..) = applied(&source, &made, &scratch.path().join("out"));
     assert_eq!(extra(&source), extra(&pruned));
+}
+
+#[test]
+fn verification_looks_into_them() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (source, out) =
+        (edited("qwen3_5_moe", HUB, scratch.path(), |_| ()), scratch.path().join("out"));
+    let made = planned(&source, 0.25, None).unwrap();
+    drop(applied(&source, &made, &out));
+    let path = out.join("model.safetensors");
+    let written = read(&path);
+    let check = |name: &str, expected: &str| {
+        let mut damaged = written.clone();
+        damaged.get_mut(&format!("mtp.{name}.weight")).unwrap().2[0] ^= 1;
+        write(&path, &damaged);
+        let report = verify(&out, &source, Some(&made)).unwrap();
+        let failures: Vec<&str> = report.failures().map(|check| &*check.name).collect();
+        assert_eq!(failures, [expected], "{name}");
+    };
+    check("layers.0.mlp.gate", "routers");
+    check("layers.0.mlp.experts.5.up_proj", "experts");
+    check("layers.0.self_attn.o_proj", "attention and dense MLPs");
+    check("layers.0.self_attn.q_norm", "embeddings, norms, head");
+    check("fc", "embeddings, norms, head");
+    let mut damaged = written.clone();
+    damaged.remove("mtp.fc.weight");
+    write(&path, &damaged);
+    let report = verify(&out, &source, Some(&made)).unwrap();
+    assert_eq!(report.failures().next().unwrap().name, "tensor set");
 }
 
 /// Without experts there is nothing to prune.

@@ -36,8 +36,10 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
         top_k: 2,
         router: RouterSpec::softmax(true),
         expert: MlpSpec::gated(if arctic { 48 } else { 96 }),
+        opaque: Vec::new(),
         shared: Vec::new(),
         input: if arctic { MoeInput::LayerInput } else { MoeInput::AfterAttention },
+        latent: None,
         residual: arctic.then(|| MlpSpec::gated(64)),
     };
     let layer = LayerSpec {

@@ -11,6 +11,7 @@ use super::{
     extra::ExtraForm,
     feed_forward::{DenseForm, ExpertsForm, ResidualForm, SharedForm},
     key::{Count, Key, LastLayer, Layers, Strings},
+    mixers::MixersForm,
     name::{NameForm, Named},
     router::RouterForm,
     template::Template,
@@ -125,6 +126,8 @@ pub(crate) struct LayersForm {
     pub(crate) experts: Option<Key<Layers>>,
     /// A list of one word per layer. Where it is there, no other key is needed.
     pub(crate) types: Option<TypesForm>,
+    /// Layers have one block only. No other key says which have experts then.
+    pub(crate) mixers: Option<MixersForm>,
     /// Tensors of a layer that the forward pass does not need and that count as nothing.
     pub(crate) carried: Vec<String>,
     pub(crate) tensors: LayerNames,
@@ -208,6 +211,7 @@ impl Default for LayersForm {
             dense: None,
             experts: None,
             types: None,
+            mixers: None,
             carried: Vec::new(),
             tensors: LayerNames::default(),
             aliases: BTreeMap::new(),
@@ -242,8 +246,9 @@ impl Descriptor {
         slots.extend(biases.into_iter().filter_map(|(id, name)| Some((id, name.as_deref()?))));
         self.attention.slots(&mut slots)?;
         self.router.slots(&mut slots)?;
-        if let Some(experts) = &self.experts.tensors {
-            experts.slots(&mut slots, |p| LinearId::Expert(0, p));
+        self.experts.slots(&mut slots);
+        if let Some(opaque) = &self.experts.opaque {
+            slots.extend(opaque.slots()?);
         }
         for (at, shared) in self.shared.iter().enumerate() {
             shared.tensors.slots(&mut slots, |p| LinearId::Shared(at, p));
@@ -319,7 +324,8 @@ impl Descriptor {
         if self.experts.count.default.is_some() {
             return bad("`experts.count` cannot have a default: a pruned count is written there");
         }
-        let LayersForm { every, dense_until, last, dense, experts, types, .. } = &self.layers;
+        let LayersForm { every, dense_until, last, dense, experts, types, mixers, .. } =
+            &self.layers;
         let choices = [
             (every.is_some(), "every"),
             (dense_until.is_some(), "dense_until"),
@@ -328,12 +334,24 @@ impl Descriptor {
             (experts.is_some(), "experts"),
             (types.is_some(), "types"),
         ];
+        if let Some((_, key)) = choices.iter().find(|(given, _)| *given && mixers.is_some()) {
+            return bad(&format!("`layers.{key}` and `layers.mixers` exclude each other"));
+        }
         if let Some((_, key)) = choices.iter().find(|(given, _)| *given && self.dense.is_none()) {
             return bad(&format!(
                 "`layers.{key}` makes layers without experts, so `[dense]` is needed"
             ));
         }
-        self.attention.check()?;
+        if let Some(mixers) = mixers {
+            mixers.check()?;
+            if !self.attention.has_exactly_the_kinds(mixers.kinds()) {
+                return bad("`layers.mixers.attention` must name the kinds of `attention.kinds`");
+            }
+            if mixers.have_dense() && self.dense.is_none() {
+                return bad("`layers.mixers.dense` makes dense layers, so `[dense]` is needed");
+            }
+        }
+        self.attention.check(mixers.is_some())?;
         self.extra.iter().try_for_each(|extra| extra.check(&self.attention))?;
         self.router.check()?;
         self.experts.check()?;

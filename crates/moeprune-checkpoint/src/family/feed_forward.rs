@@ -1,16 +1,17 @@
 //! `[experts]`, `[[shared]]`, `[residual]` and `[dense]`
 
 use moeprune_core::{
-    Activation, ClampedSwiglu, LayerTensor, LinearId, MlpProjection, MlpSpec, MoeInput, SharedSpec,
-    TensorId,
+    Activation, ClampedSwiglu, LayerTensor, LinearId, MlpProjection, MlpSpec, MoeInput, MoeSpec,
+    SharedSpec, TensorId,
 };
 use serde::Deserialize;
 
 use super::{
     Slots,
-    fused::FusedForm,
+    fused::{FusedForm, Slab},
     key::{Count, Key},
     name::{NameForm, Named},
+    opaque_experts::OpaqueExpertsForm,
 };
 use crate::{Error, config::Config, named_tensors::NamedTensors};
 
@@ -27,8 +28,24 @@ pub(crate) struct ExpertsForm {
     pub(crate) tensors: Option<MlpNames>,
     /// All experts of a layer in one tensor. With `tensors` too, files may have either.
     pub(crate) fused: Option<FusedForm>,
+    /// What files may have in place of the matrices.
+    pub(crate) opaque: Option<OpaqueExpertsForm>,
     /// Limits of gate and up, where the activation has some.
     clamped: Option<ClampedForm>,
+    /// What experts of a width of their own read and write is made by; absent: they are as wide as the residual stream.
+    latent: Option<LatentForm>,
+}
+
+/// Matrices between the residual stream and the width of the routed experts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LatentForm {
+    /// Absent from the config: there are no such matrices.
+    width: Key<usize>,
+    /// `[width, hidden]`
+    to: String,
+    /// `[hidden, width]`
+    from: String,
 }
 
 /// SiLU with limits, and 1 added to up.
@@ -151,12 +168,40 @@ impl MlpNames {
 }
 
 impl ExpertsForm {
+    /// The names of its tensors, but those that hold all experts of a layer.
+    pub(super) fn slots<'a>(&'a self, slots: &mut Slots<'a>) {
+        if let Some(tensors) = &self.tensors {
+            tensors.slots(slots, |p| LinearId::Expert(0, p));
+        }
+        if let Some(LatentForm { to, from, .. }) = &self.latent {
+            slots.push((LayerTensor::Linear(MoeSpec::TO_LATENT), to));
+            slots.push((LayerTensor::Linear(MoeSpec::FROM_LATENT), from));
+        }
+    }
+
+    /// Width of what the experts read and write, if it is one of their own.
+    pub(crate) fn latent(&self, config: &Config) -> Result<Option<usize>, Error> {
+        self.latent.as_ref().map_or(Ok(None), |latent| latent.width.optional(config))
+    }
+
+    /// Whether each has a gate.
+    pub(crate) fn is_gated(&self) -> bool {
+        match (&self.tensors, &self.fused) {
+            (Some(tensors), _) => tensors.gate.is_some(),
+            (None, fused) => fused.as_ref().is_none_or(FusedForm::is_gated),
+        }
+    }
+
     /// Checks that one form is given, and that two describe the same MLP.
     pub(super) fn check(&self) -> Result<(), Error> {
         let bad = |reason: &str| Err(Error::Descriptor { reason: reason.to_owned() });
+        if self.fused.as_ref().is_some_and(|fused| fused.gate_up.is_some() == fused.up.is_some()) {
+            return bad("`experts.fused` must name either `gate_up` or `up`");
+        }
         let Some(fused) = &self.fused else {
             return match &self.tensors {
                 Some(tensors) => tensors.check("experts"),
+                None if self.opaque.is_some() => Ok(()),
                 None => bad("`experts` needs `tensors`, `fused`, or both"),
             };
         };
@@ -165,10 +210,23 @@ impl ExpertsForm {
         }
         let Some(tensors) = &self.tensors else { return Ok(()) };
         tensors.check("experts")?;
+        if fused.is_gated() != tensors.gate.is_some() {
+            return bad("`experts.tensors` and `experts.fused` must agree about gates");
+        }
         if fused.gate_up_bias.is_some() != tensors.up_bias.is_some() {
             return bad("`experts.tensors` and `experts.fused` must agree about biases");
         }
         Ok(())
+    }
+
+    /// The tensors that hold all experts of a layer, and their names after the layer's prefix.
+    pub(super) fn slabs(&self) -> Result<Vec<(Slab, &str)>, Error> {
+        let mut slabs: Vec<_> = self.fused.iter().flat_map(FusedForm::names).collect();
+        if let Some(opaque) = &self.opaque {
+            let named = opaque.fused()?.into_iter();
+            slabs.extend(named.map(|(part, name)| (Slab::Opaque(part), name)));
+        }
+        Ok(slabs)
     }
 
     /// What each expert of a layer is, with the tensors that are stored.
@@ -194,7 +252,7 @@ impl ExpertsForm {
             (Some(tensors), _) => tensors.spec(config, inner, activation),
             (None, fused) => {
                 let biases = fused.as_ref().is_some_and(|fused| fused.gate_up_bias.is_some());
-                Ok(MlpSpec { biases, activation, ..MlpSpec::gated(inner) })
+                Ok(MlpSpec { inner, gated: self.is_gated(), biases, activation })
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `[experts.fused]`
 
-use moeprune_core::{LayerTensor, LinearId, MlpProjection};
+use moeprune_core::{LayerTensor, LinearId, MlpProjection, PartName};
 use serde::Deserialize;
 
 /// All experts of a layer in one tensor for each kind of matrix.
@@ -12,8 +12,10 @@ pub(crate) struct FusedForm {
     /// Whether rows of gate and up take turns, and do not follow each other.
     #[serde(default)]
     pub(crate) interleaved: bool,
-    /// Gate and up in one slab; of experts without a gate, up alone.
-    pub(crate) gate_up: String,
+    /// Gate and up in one slab.
+    pub(crate) gate_up: Option<String>,
+    /// Up, of experts without a gate.
+    pub(crate) up: Option<String>,
     pub(crate) down: String,
     pub(crate) gate_up_bias: Option<String>,
     pub(crate) down_bias: Option<String>,
@@ -39,13 +41,20 @@ pub(crate) enum Slab {
     Down,
     GateUpBias,
     DownBias,
+    /// Something in a form that is not decoded.
+    Opaque(PartName),
 }
 
 impl FusedForm {
+    /// Whether each expert has a gate.
+    pub(super) fn is_gated(&self) -> bool {
+        self.gate_up.is_some()
+    }
+
     /// The names of its tensors, after the layer's prefix.
     pub(super) fn names(&self) -> impl Iterator<Item = (Slab, &str)> {
         [
-            (Slab::GateUp, Some(&self.gate_up)),
+            (Slab::GateUp, self.gate_up.as_ref().or(self.up.as_ref())),
             (Slab::Down, Some(&self.down)),
             (Slab::GateUpBias, self.gate_up_bias.as_ref()),
             (Slab::DownBias, self.down_bias.as_ref()),
@@ -60,6 +69,7 @@ impl Slab {
     pub(crate) fn tensors(self, expert: usize, gated: bool) -> Vec<LayerTensor> {
         use MlpProjection::{Down, Gate, Up};
         let projections: &[MlpProjection] = match self {
+            Self::Opaque(name) => return vec![LayerTensor::OfExpert(expert, name)],
             Self::GateUp | Self::GateUpBias if gated => &[Gate, Up],
             Self::GateUp | Self::GateUpBias => &[Up],
             Self::Down | Self::DownBias => &[Down],
@@ -67,8 +77,8 @@ impl Slab {
         let tensor = |&projection: &MlpProjection| {
             let id = LinearId::Expert(expert, projection);
             match self {
-                Self::GateUp | Self::Down => LayerTensor::Linear(id),
                 Self::GateUpBias | Self::DownBias => LayerTensor::Bias(id),
+                _ => LayerTensor::Linear(id),
             }
         };
         projections.iter().map(tensor).collect()

@@ -14,8 +14,10 @@ mod feed_forward;
 mod fused;
 mod key;
 mod layer_templates;
+mod mixers;
 mod name;
 mod names;
+mod opaque_experts;
 mod rotary;
 mod router;
 mod template;
@@ -28,6 +30,7 @@ pub(crate) use self::{
     descriptor::{Descriptor, LayersForm, MultipliersForm, Requirement, TypesForm},
     fused::{FusedForm, Slab, SlabLayout},
     key::{Count, Key, Layers, PerLayer, Sequence, Strings, missing},
+    mixers::Mixer,
     names::Names,
 };
 use self::{built_in::BUILT_IN, layer_templates::LayerTemplates};

@@ -1,8 +1,10 @@
 //! Layers behind the decoder's: how many there are, and what they are made of.
 
-use moeprune_core::{ExtraLayers, FeedForward, LayerSpec, LinearId, TensorId};
+use moeprune_core::{
+    AttentionSpec, ExtraLayers, FeedForward, LayerSpec, LinearId, MlpProjection, TensorId,
+};
 
-use super::{Blocks, other_of};
+use super::{Blocks, count_layers, other_of};
 use crate::{
     Error, Family,
     config::Config,
@@ -30,7 +32,7 @@ pub(crate) fn announced_extra<'a>(
 ) -> Result<Option<AnnouncedExtra<'a>>, Error> {
     let form = family.descriptor();
     let Some(extra) = &form.extra else { return Ok(None) };
-    let first = form.layers.count.needed(config)?;
+    let first = count_layers(&form.layers, config)?;
     let key = match config.find(&extra.count.keys)? {
         Some(found) => found.key,
         None => extra.count.keys.first().map_or("", String::as_str),
@@ -65,7 +67,13 @@ pub(super) fn read(
     let router = |layer| TensorId::linear(layer, LinearId::Router);
     let rows = |layer| named.shapes.get(&router(layer)).map(|shape| shape.first().copied());
     let numbers = first..first + stored;
-    let blocks = Blocks::read(form, config, numbers.clone().any(|layer| rows(layer).is_none()))?;
+    // Of layers with one mixer, what is stored says which.
+    let has_dense = |layer| {
+        let up = TensorId::linear(layer, LinearId::Dense(MlpProjection::Up));
+        model.mixers.is_none() || named.shapes.contains_key(&up)
+    };
+    let is_dense = |layer| rows(layer).is_none() && has_dense(layer);
+    let blocks = Blocks::read(form, config, numbers.clone().any(is_dense))?;
     let mut layers = Vec::with_capacity(stored);
     for layer in numbers {
         let feed_forward = match rows(layer) {
@@ -74,10 +82,15 @@ pub(super) fn read(
                 blocks.check_choice(form, config, layer, experts)?;
                 FeedForward::Moe(blocks.moe(form, named, layer, experts)?)
             }
-            None => FeedForward::Dense(blocks.dense_of(config, layer)?),
+            None if is_dense(layer) => FeedForward::Dense(blocks.dense_of(config, layer)?),
+            None => FeedForward::None,
         };
-        let attention =
-            form.attention.read_extra(extra.attention.as_deref(), model, decoder, layer)?;
+        let kind = extra.attention.as_deref();
+        let attention = match (model.mixers, form.attention.stored_kind(named, layer)?) {
+            (Some(_), None) => AttentionSpec::None,
+            (Some(_), kind) => form.attention.read_extra(kind, model, decoder, layer)?,
+            (None, _) => form.attention.read_extra(kind, model, decoder, layer)?,
+        };
         layers.push(LayerSpec { attention, feed_forward, other: other_of(form, named, layer)? });
     }
     Ok(Some(ExtraLayers { layers, policy: extra.policy.into() }))

@@ -78,10 +78,17 @@ pub(crate) fn wait_for_records(scratch: &Scratch, child: &mut Child, done: usize
     }
 }
 
+/// How many decoder layers the model has, as its config says.
+fn layers_of(scratch: &Scratch) -> String {
+    let config = fs::read_to_string(scratch.path("model/config.json")).unwrap();
+    let (_, count) = config.split_once("\"num_hidden_layers\": ").unwrap();
+    count.chars().take_while(char::is_ascii_digit).collect()
+}
+
 /// Kills a run of `arguments` after each number of finished steps, a random while later, and
 /// continues it. Returns what was done last when it was killed.
 fn kill_and_resume(scratch: &Scratch, arguments: &str, steps: usize) -> Vec<String> {
-    let whole = scratch.path("whole");
+    let (whole, layers) = (scratch.path("whole"), layers_of(scratch));
     scratch.ok(&arguments.replace("OUT", "whole"));
     let (arguments, out) = (arguments.replace("OUT", "out"), scratch.path("out"));
     let mut random = 0x9e37_79b9_u64;
@@ -106,7 +113,7 @@ fn kill_and_resume(scratch: &Scratch, arguments: &str, steps: usize) -> Vec<Stri
             // No finished layer is done again.
             let written = done.iter().filter(|kind| *kind == "written").count();
             if written > 0 {
-                let note = format!("{written} of 3 layers are done already");
+                let note = format!("{written} of {layers} layers are done already");
                 assert!(again.stderr.contains(&note), "{note}: {}", again.stderr);
             }
         }

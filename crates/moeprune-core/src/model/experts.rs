@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::{MlpSpec, Part, RouterSpec, norm};
-use crate::{LayerTensor, LinearId};
+use super::{MlpSpec, OpaqueTensor, Part, RouterSpec, norm};
+use crate::{LayerTensor, LinearId, PartName, TensorId};
 
 /// A mixture-of-experts block.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -17,12 +17,21 @@ pub struct MoeSpec {
     pub router: RouterSpec,
     /// What each routed expert is.
     pub expert: MlpSpec,
+    /// What is stored of each routed expert in place of its matrices, in a form that is not decoded,
+    /// as [`LayerTensor::OfExpert`] of expert 0. Such experts go and stay as they are, and nothing else.
+    /// Empty: the matrices are stored.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub opaque: Vec<OpaqueTensor>,
     /// Experts that every token goes through.
     pub shared: Vec<SharedSpec>,
     /// The dense MLP that runs beside the experts (Arctic), if there is one.
     pub residual: Option<MlpSpec>,
     /// Which hidden state the block reads.
     pub input: MoeInput,
+    /// Width of what the routed experts read and write, if it is another than that of the residual
+    /// stream ([`MoeSpec::TO_LATENT`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latent: Option<usize>,
 }
 
 /// An expert that every token goes through.
@@ -47,6 +56,17 @@ pub enum MoeInput {
 }
 
 impl MoeSpec {
+    /// What the routed experts read is made by, `[latent, hidden]`.
+    pub const TO_LATENT: LinearId = LinearId::Named(PartName::constant("experts.to_latent"));
+    /// What the sum of the routed experts' outputs goes through, `[hidden, latent]`.
+    pub const FROM_LATENT: LinearId = LinearId::Named(PartName::constant("experts.from_latent"));
+
+    /// Width of what a routed expert reads and writes, in a model that is `hidden` wide.
+    #[must_use]
+    pub fn expert_width(&self, hidden: usize) -> usize {
+        self.latent.unwrap_or(hidden)
+    }
+
     /// Everything of the block but its routed experts.
     #[must_use]
     pub fn trunk_parts(&self, layer: usize, hidden: usize) -> Vec<Part> {
@@ -61,12 +81,25 @@ impl MoeSpec {
                 parts.push(Part::of_layer(layer, LayerTensor::SharedGate(i), vec![1, hidden]));
             }
         }
+        if let Some(latent) = self.latent {
+            parts.push(Part::linear(layer, Self::TO_LATENT, latent, hidden));
+            parts.push(Part::linear(layer, Self::FROM_LATENT, hidden, latent));
+        }
         parts
     }
 
     /// The tensors of one routed expert.
     #[must_use]
     pub fn expert_parts(&self, layer: usize, hidden: usize, expert: usize) -> Vec<Part> {
-        self.expert.parts(layer, hidden, |p| LinearId::Expert(expert, p))
+        let mut parts =
+            self.expert.parts(layer, self.expert_width(hidden), |p| LinearId::Expert(expert, p));
+        if !self.opaque.is_empty() {
+            parts.retain(|part| !matches!(part.id, TensorId::Layer(_, LayerTensor::Linear(_))));
+            parts.extend(self.opaque.iter().map(|tensor| {
+                let part = tensor.part(layer);
+                Part { id: part.id.with_expert(expert), ..part }
+            }));
+        }
+        parts
     }
 }

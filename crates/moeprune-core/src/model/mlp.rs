@@ -12,6 +12,8 @@ use crate::{LayerTensor, LinearId, MlpProjection};
 pub enum Activation {
     /// `x · sigmoid(x)`
     Silu,
+    /// `max(x, 0)²`
+    ReluSquared,
     /// SiLU with limits, gate and up together.
     ClampedSwiglu(ClampedSwiglu),
     /// One that the descriptor does not name: it cannot be run.
@@ -35,6 +37,7 @@ impl Activation {
     pub fn kind(self) -> &'static str {
         match self {
             Self::Silu => "silu",
+            Self::ReluSquared => "relu2",
             Self::ClampedSwiglu(_) => "clamped_swiglu",
             Self::Opaque => "opaque",
         }

@@ -21,8 +21,8 @@ use serde::Serialize;
 pub use self::{
     attention::{
         AttentionBiases, AttentionSpec, DeltaProjections, GatedDeltaNet, GroupedAttention,
-        KimiDeltaAttention, LatentAttention, QueryKeyNorm, QueryTemperature, Reach,
-        ShortConvolution,
+        KimiDeltaAttention, LatentAttention, LightningIndexer, Mamba2, QueryKeyNorm,
+        QueryTemperature, Reach, ShortConvolution,
     },
     experts::{MoeInput, MoeSpec, SharedSpec},
     extra::{ExtraLayers, ExtraPolicy},
@@ -69,7 +69,9 @@ pub struct ModelSpec {
     pub extra: Option<ExtraLayers>,
 }
 
-/// One decoder layer.
+/// One decoder layer: attention, a feed-forward block, or both. Each adds to the residual stream what it makes of that
+/// stream after a norm: the first block of a layer reads through the input norm, a second
+/// through the post-attention norm.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct LayerSpec {
@@ -86,10 +88,12 @@ pub struct LayerSpec {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FeedForward {
-    /// One MLP, read through the post-attention norm.
+    /// One MLP.
     Dense(MlpSpec),
     /// A mixture of experts.
     Moe(MoeSpec),
+    /// The layer has none.
+    None,
 }
 
 impl LayerSpec {
@@ -98,19 +102,26 @@ impl LayerSpec {
     pub fn moe(&self) -> Option<&MoeSpec> {
         match &self.feed_forward {
             FeedForward::Moe(moe) => Some(moe),
-            FeedForward::Dense(_) => None,
+            FeedForward::Dense(_) | FeedForward::None => None,
         }
+    }
+
+    /// Whether the layer has both attention and a feed-forward block, and so two norms.
+    #[must_use]
+    pub fn has_two_blocks(&self) -> bool {
+        self.attention != AttentionSpec::None && self.feed_forward != FeedForward::None
     }
 
     /// Everything of the layer but its experts: norms, then attention, router and MLPs, then what
     /// is no Linear. `layer` is its number in `model`.
     fn trunk_parts(&self, layer: usize, model: &ModelSpec) -> Vec<Part> {
         let hidden = model.hidden;
-        let mut parts = norm::parts(layer, model);
+        let mut parts = norm::parts(layer, model, self.has_two_blocks());
         parts.extend(self.attention.parts(layer, hidden));
         match &self.feed_forward {
             FeedForward::Dense(mlp) => parts.extend(mlp.parts(layer, hidden, LinearId::Dense)),
             FeedForward::Moe(moe) => parts.extend(moe.trunk_parts(layer, hidden)),
+            FeedForward::None => {}
         }
         parts.extend(self.other.iter().map(|tensor| tensor.part(layer)));
         parts.sort_by_key(|part| part.id);
@@ -181,6 +192,26 @@ impl ModelSpec {
         parts.into_iter().find(|part| part.id == id)
     }
 
+    /// The same model with the matrices of all experts in place of what is stored of them in a form that
+    /// is not decoded ([`MoeSpec::opaque`]): what the model is, however it is stored.
+    #[must_use]
+    pub fn decoded(&self) -> Self {
+        let mut decoded = self.clone();
+        let behind = decoded.extra.iter_mut().flat_map(|extra| &mut extra.layers);
+        for layer in decoded.layers.iter_mut().chain(behind) {
+            if let FeedForward::Moe(moe) = &mut layer.feed_forward {
+                moe.opaque.clear();
+            }
+        }
+        decoded
+    }
+
+    /// Whether what is stored of a decoder layer's experts is not decoded.
+    #[must_use]
+    pub fn has_opaque_experts(&self) -> bool {
+        self.layers.iter().filter_map(LayerSpec::moe).any(|moe| !moe.opaque.is_empty())
+    }
+
     /// The tensors, each `[hidden]`, that a layer's router has its input multiplied by after it was
     /// normalised; none if the layer has no experts.
     #[must_use]
@@ -189,6 +220,19 @@ impl ModelSpec {
             Some(_) => vec![TensorId::Layer(layer, LayerTensor::PostAttentionNorm)],
             None => Vec::new(),
         }
+    }
+
+    /// Longest sequence that can be run where layers hand on hidden states and nothing else: the model's
+    /// positions, or as many as an indexer selects if a layer takes over what another one selected.
+    /// Up to that length all keys are selected.
+    #[must_use]
+    pub fn longest_streamed(&self) -> usize {
+        let taken_over = self.layers.iter().filter_map(|layer| match &layer.attention {
+            AttentionSpec::Latent(latent) => latent.indexer.as_ref(),
+            _ => None,
+        });
+        let selected = taken_over.filter(|indexer| indexer.shared).map(|indexer| indexer.top_k);
+        selected.fold(self.max_positions, usize::min)
     }
 
     /// Every Linear of a layer in the order of [`LinearId`], the router among them; none if there

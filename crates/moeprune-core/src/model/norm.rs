@@ -22,21 +22,20 @@ pub enum NormWeights {
     WithBias,
 }
 
-/// The norm before attention and the one before the feed-forward block, each `[hidden]`, and their
-/// biases, if they have some.
-pub(super) fn parts(layer: usize, model: &ModelSpec) -> Vec<Part> {
-    let norms: &[LayerTensor] = match model.norm_weights {
-        NormWeights::Factor | NormWeights::MinusOne => {
-            &[LayerTensor::InputNorm, LayerTensor::PostAttentionNorm]
+/// The norm of a layer's input and, of a layer with two blocks, the one before the second, each `[hidden]`,
+/// and their biases, if they have some.
+pub(super) fn parts(layer: usize, model: &ModelSpec, two_blocks: bool) -> Vec<Part> {
+    let mut norms = vec![LayerTensor::InputNorm];
+    if two_blocks {
+        norms.push(LayerTensor::PostAttentionNorm);
+    }
+    if model.norm_weights == NormWeights::WithBias {
+        norms.push(LayerTensor::InputNormBias);
+        if two_blocks {
+            norms.push(LayerTensor::PostAttentionNormBias);
         }
-        NormWeights::WithBias => &[
-            LayerTensor::InputNorm,
-            LayerTensor::PostAttentionNorm,
-            LayerTensor::InputNormBias,
-            LayerTensor::PostAttentionNormBias,
-        ],
-    };
-    norms.iter().map(|norm| Part::of_layer(layer, *norm, vec![model.hidden])).collect()
+    }
+    norms.into_iter().map(|norm| Part::of_layer(layer, norm, vec![model.hidden])).collect()
 }
 
 /// The norm before the MLP beside the experts, `[hidden]`.

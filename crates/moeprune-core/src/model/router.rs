@@ -18,6 +18,17 @@ pub enum RouterSpec {
     Opaque(OpaqueRouter),
 }
 
+impl RouterSpec {
+    /// Whether the weights of a token's experts have the same sum whatever the experts are.
+    #[must_use]
+    pub fn keeps_mass(&self) -> bool {
+        match self {
+            Self::Scored(router) => router.renormalize && !router.expert_scale,
+            Self::SparseMixer(_) | Self::Opaque(_) => false,
+        }
+    }
+}
+
 /// A router in four steps: score all experts; add the correction bias, for the selection only;
 /// select the `top_k` highest, among the best groups if there are groups; weight them by their scores.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

@@ -48,6 +48,11 @@ impl<'a> KeptExperts<'a> {
         &self.spec
     }
 
+    /// Whether a layer loses experts.
+    pub(crate) fn loses_experts(&self, layer: usize) -> bool {
+        self.layers.get(&layer).is_some_and(|plan| plan.survivors.len() < plan.experts_before)
+    }
+
     /// The expert `index` of the pruned model; `None` in a layer whose experts all stay.
     pub(crate) fn survivor(&self, layer: usize, index: usize) -> Option<&'a Survivor> {
         self.layers.get(&layer).and_then(|plan| plan.survivors.get(index))

@@ -11,12 +11,13 @@ use std::{collections::BTreeMap, ops::ControlFlow};
 use candle_core::Tensor;
 use moeprune_capture::{LayerObserver, LayerRun, Watch};
 use moeprune_core::{
-    IdleExperts, LayerObservation, LinearId, MlpProjection, Sparsity, TensorBytes,
+    IdleExperts, LayerObservation, LinearId, LinearShape, MlpProjection, RoutedMass, Sparsity,
+    TensorBytes,
 };
 
 use super::{
     in_place::MaskRequest,
-    layer_job::{LayerJob, view},
+    layer_job::{AFTER_EXPERTS, LayerJob, view},
     statistics::InputStatistics,
     worker::{TrunkPass, Worker},
     writing::Output,
@@ -42,7 +43,12 @@ pub(super) fn prune_layer<'a, W: Worker<'a>>(
 ) -> Result<PrunedLayer, Error> {
     let AtLayer { layer, hidden, watch, .. } = at;
     let layer = *layer;
-    let observer = layer_job.observer(layer, layer_job.pipeline.weights.needs().hessians)?;
+    let mut observer = layer_job.observer(layer, layer_job.pipeline.weights.needs().hessians)?;
+    if hidden.is_some()
+        && let Some(router) = layer_job.router_with_other_mass(layer)?
+    {
+        observer.compare_mass(router);
+    }
     let done = PrunedLayer::default();
     let (dense, pruned) = (None, None);
     let mut work = Pruning { worker, layer_job, layer, task, observer, dense, pruned, done };
@@ -63,6 +69,11 @@ pub(super) fn prune_layer<'a, W: Worker<'a>>(
             Ok(())
         })
     })?;
+    let last = work.after_experts(watch)?;
+    let written = last.values().map(|linear| linear.bytes().len()).sum::<usize>() as u64;
+    if written > 0 {
+        worker.write(written, &mut || output.put_linears(layer, &last))?;
+    }
     **hidden = work.pruned.map(LayerRun::finish).transpose()?;
     Ok(work.done)
 }
@@ -89,21 +100,17 @@ impl<'a, W: Worker<'a>> Pruning<'_, W> {
         hidden: &mut Option<Vec<Tensor>>,
         watch: Watch<'_>,
     ) -> Result<BTreeMap<LinearId, TensorBytes<'static>>, Error> {
-        let Self { worker, layer_job, layer, task, .. } = *self;
+        let Self { worker, layer_job, layer, .. } = *self;
         let mut trunk = worker.load_trunk(layer)?;
         if let Some(hidden) = hidden.as_deref() {
             let pass = TrunkPass::Watch(hidden, &mut self.observer);
             self.dense = Some(worker.run_trunk(layer, &trunk, pass, watch)?);
+            self.done.mass = self.observer.routed_mass();
         }
         let mut masked = layer_job.prunable(layer);
-        masked.retain(|shape| shape.id.expert().is_none());
+        masked.retain(|shape| shape.id.expert().is_none() && shape.id != AFTER_EXPERTS);
         for &shape in &masked {
-            let hessian = self.observer.hessian_of(shape.id)?;
-            let moments = InputStatistics::of_layer(&self.dense, &self.observer, task.stored);
-            let linear = view(layer, shape, &moments)?;
-            let masking = layer_job.masking(linear, hessian, task.ratio);
-            self.done.count(&masking);
-            worker.mask_trunk(&mut trunk, &masking)?;
+            self.mask_linear(&mut trunk, shape)?;
             stop_if_asked(watch)?;
         }
         self.observer.forget_hessians(None);
@@ -112,6 +119,40 @@ impl<'a, W: Worker<'a>> Pruning<'_, W> {
             self.pruned = Some(worker.run_trunk(layer, &trunk, pass, watch)?);
         }
         worker.finish_trunk(trunk, &masked)
+    }
+
+    /// Zeroes weights of a Linear of the trunk.
+    fn mask_linear(&mut self, trunk: &mut W::Trunk, shape: LinearShape) -> Result<(), Error> {
+        let Self { worker, layer_job, layer, task, .. } = *self;
+        let hessian = self.observer.hessian_of(shape.id)?;
+        let moments = InputStatistics::of_layer(&self.dense, &self.observer, task.stored);
+        let linear = view(layer, shape, &moments)?;
+        let masking = layer_job.masking(linear, hessian, task.ratio);
+        self.done.count(&masking);
+        worker.mask_trunk(trunk, &masking)
+    }
+
+    /// Zeroes weights of the Linear that reads what all experts add up to, and has the layer end with it.
+    /// Returns it; nothing of a layer without such.
+    fn after_experts(
+        &mut self,
+        watch: Watch<'_>,
+    ) -> Result<BTreeMap<LinearId, TensorBytes<'static>>, Error> {
+        let Self { worker, layer_job, layer, .. } = *self;
+        let Some(shape) = layer_job.shape_of(layer, AFTER_EXPERTS) else {
+            return Ok(BTreeMap::new());
+        };
+        if let Some(dense) = &self.dense {
+            dense.show_sums(&mut self.observer)?;
+        }
+        let mut trunk = worker.load_trunk(layer)?;
+        self.mask_linear(&mut trunk, shape)?;
+        self.observer.forget_hessians(None);
+        if let Some(pruned) = &mut self.pruned {
+            pruned.take_over(&*worker.ready_trunk(&trunk)?);
+        }
+        stop_if_asked(watch)?;
+        worker.finish_trunk(trunk, &[shape])
     }
 
     /// Runs an expert on its tokens, zeroes weights of it, and runs it again.
@@ -163,6 +204,8 @@ pub(super) struct PrunedLayer {
     pub(super) idle: Vec<usize>,
     /// Linears that too few tokens reached to make up for the weights that go: they were scored.
     pub(super) scored: u64,
+    /// What the layer's experts weigh together, where that changes with the experts.
+    pub(super) mass: Option<RoutedMass>,
 }
 
 impl PrunedLayer {

@@ -2,12 +2,16 @@
 
 use moeprune_capture::{LayerObserver, ObserverOptions, TokenBlocks};
 use moeprune_core::{
-    ExpertRatio, InputHessian, LinearId, LinearShape, LinearView, Promises, Sparsity, TensorId,
-    TensorSource,
+    ExpertRatio, InputHessian, LinearId, LinearShape, LinearView, MoeSpec, Promises, Sparsity,
+    TensorId, TensorSource,
 };
+use moeprune_model::Router;
 
 use super::{KeptExperts, in_place::MaskRequest, statistics::InputStatistics, worker::Supply};
-use crate::{Error, Execution, Pipeline, walk::Route};
+use crate::{Error, Execution, Pipeline, finite::Finite, walk::Route};
+
+/// The Linear of a trunk that reads what the experts add up to: it comes after them, all others before.
+pub(super) const AFTER_EXPERTS: LinearId = MoeSpec::FROM_LATENT;
 
 /// What is pruned, how, and where.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +68,19 @@ impl<'a> LayerJob<'a> {
     pub(super) fn observer(&self, layer: usize, hessians: bool) -> Result<LayerObserver, Error> {
         let options = ObserverOptions { routing: false, inputs: true, hessians };
         Ok(LayerObserver::new(self.kept.spec(), layer, options)?)
+    }
+
+    /// The router of a layer before it loses experts, if the weights of a token's experts then have
+    /// another sum.
+    pub(super) fn router_with_other_mass(&self, layer: usize) -> Result<Option<Router>, Error> {
+        let source = self.kept.source();
+        let moe = source.spec().layers[layer].moe();
+        let changes = moe.is_some_and(|moe| !moe.router.keeps_mass());
+        if !changes || !self.kept.loses_experts(layer) {
+            return Ok(None);
+        }
+        let (weights, compute) = (Finite(source), self.execution.compute());
+        Ok(Some(Router::read(&weights, source.spec(), layer, compute)?))
     }
 
     /// The ratio of a Linear, given its layer's.

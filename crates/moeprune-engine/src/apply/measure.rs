@@ -12,7 +12,7 @@ use moeprune_score::ScoreSum;
 
 use super::{
     layer::{stop_if_asked, watch_bytes},
-    layer_job::{LayerJob, view},
+    layer_job::{AFTER_EXPERTS, LayerJob, view},
     statistics::InputStatistics,
     worker::{TrunkPass, Worker},
 };
@@ -47,6 +47,7 @@ pub(super) fn measure_layer<'a, W: Worker<'a>>(
         }
         Ok(())
     })?;
+    work.add_after_experts(&held, &mut sums)?;
     let mut sum = ScoreSum::default();
     for shape in &layer_job.prunable(layer) {
         sum += sums.get(&shape.id).copied().unwrap_or_default();
@@ -102,9 +103,21 @@ impl<'a, W: Worker<'a>> Measuring<'_, W> {
             let pass = TrunkPass::Advance(hidden, Some(&mut self.observer));
             self.run = Some(worker.run_trunk(layer, held, pass, watch)?);
         }
-        for &shape in &self.trunk {
+        for &shape in self.trunk.iter().filter(|shape| shape.id != AFTER_EXPERTS) {
             sums.insert(shape.id, self.score_sum(shape, &worker.trunk_weight(held, shape.id)?)?);
             stop_if_asked(watch)?;
+        }
+        Ok(())
+    }
+
+    /// Adds up the scores of the Linear that reads what all experts add up to, if there is one.
+    fn add_after_experts(&mut self, held: &W::Trunk, sums: &mut Sums) -> Result<(), Error> {
+        if let Some(run) = &self.run {
+            run.show_sums(&mut self.observer)?;
+        }
+        for &shape in self.trunk.iter().filter(|shape| shape.id == AFTER_EXPERTS) {
+            let weight = self.worker.trunk_weight(held, shape.id)?;
+            sums.insert(shape.id, self.score_sum(shape, &weight)?);
         }
         Ok(())
     }

@@ -187,7 +187,7 @@ fn write_layers(
     let resumed = Some(Resumed { pass: Pass::Prune, done });
     walker.walk(&route, resumed, |mut at| {
         let layer = at.layer;
-        let PrunedLayer { idle, scored } = match ratios {
+        let PrunedLayer { idle, scored, mass } = match ratios {
             None => {
                 output.copy_layer(layer, at.watch)?;
                 PrunedLayer::default()
@@ -200,7 +200,7 @@ fn write_layers(
         };
         output.sync()?;
         let zeros = output.take_zeros();
-        Ok(Some(Record::Written { layer, zeros, idle, scored }))
+        Ok(Some(Record::Written { layer, zeros, idle, scored, mass }))
     })?;
     Ok(())
 }

@@ -7,6 +7,7 @@ use moeprune_core::{LayerTensor, LinearId, ModelSpec, TensorBytes, TensorId, Ten
 
 use super::{
     KeptExperts,
+    layer_job::AFTER_EXPERTS,
     worker::{Holds, Worker},
 };
 use crate::{Error, Progress, Run, session::LayerZeros};
@@ -91,8 +92,8 @@ impl<'o> Output<'o> {
         self.copy(&copied, watch)
     }
 
-    /// Writes everything of a layer but its experts' weights: the zeroed Linears, and the rest as it
-    /// is.
+    /// Writes everything of a layer but its experts' weights and the Linear after them: the zeroed Linears,
+    /// and the rest as it is.
     pub(super) fn put_trunk(
         &mut self,
         layer: usize,
@@ -105,7 +106,7 @@ impl<'o> Output<'o> {
                 _ => None,
             };
             match (linear, self.kept.stored_as(part)) {
-                (Some(linear), _) if linear.expert().is_some() => {}
+                (Some(linear), _) if linear.expert().is_some() || linear == AFTER_EXPERTS => {}
                 (Some(linear), _) => match masked.get(&linear) {
                     Some(tensor) => self.put_linear(layer, linear, tensor)?,
                     None => {
@@ -118,6 +119,15 @@ impl<'o> Output<'o> {
             }
         }
         self.copy(&copied, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// Writes Linears that were zeroed.
+    pub(super) fn put_linears(
+        &mut self,
+        layer: usize,
+        masked: &BTreeMap<LinearId, TensorBytes<'static>>,
+    ) -> Result<(), Error> {
+        masked.iter().try_for_each(|(&linear, tensor)| self.put_linear(layer, linear, tensor))
     }
 
     /// Runs `work` and writes what it hands over meanwhile, on another thread; what is on a device

@@ -128,7 +128,7 @@ impl WholeLayer {
                     let index = Tensor::from_slice(rows, rows.len(), output.device())?;
                     sum.add(rows, gates, &output.index_select(&index, 0)?)?;
                 }
-                outputs.push(on_host(&output)?);
+                outputs.push(on_host(&self.trunk.in_hidden_width(&output)?)?);
             }
         }
         if let (Some(losses), Some(read)) = (losses, &input.0) {

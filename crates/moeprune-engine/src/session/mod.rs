@@ -28,7 +28,7 @@ use std::{
 
 use candle_core::Tensor;
 use moeprune_capture::{read_observation, write_observation};
-use moeprune_core::{LayerObservation, LayerPlan, Observation};
+use moeprune_core::{LayerObservation, LayerPlan, Observation, RoutedMass};
 
 use crate::Error;
 
@@ -215,8 +215,9 @@ impl Session {
     /// Zeros and idle experts of each layer written.
     pub(crate) fn written(&self) -> Result<Vec<WrittenLayer>, Error> {
         in_order(self.records().iter().filter_map(|record| match record {
-            Record::Written { layer, zeros, idle, scored } => {
-                let written = WrittenLayer { zeros: *zeros, idle: idle.clone(), scored: *scored };
+            Record::Written { layer, zeros, idle, scored, mass } => {
+                let (zeros, scored, mass) = (*zeros, *scored, *mass);
+                let written = WrittenLayer { zeros, idle: idle.clone(), scored, mass };
                 Some((*layer, written))
             }
             _ => None,
@@ -234,6 +235,9 @@ pub struct WrittenLayer {
     pub idle: Vec<usize>,
     /// Linears that too few tokens reached for a reconstruction.
     pub scored: u64,
+    /// What a token's experts weigh together, before experts went and after; `None` where that stays,
+    /// and if the layer was not run.
+    pub mass: Option<RoutedMass>,
 }
 
 /// Layers come one after the other, from the first.

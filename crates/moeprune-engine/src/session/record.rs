@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use moeprune_core::LayerPlan;
+use moeprune_core::{LayerPlan, RoutedMass};
 use serde::{Deserialize, Serialize};
 
 use super::RunIdentity;
@@ -52,6 +52,9 @@ pub(crate) enum Record {
         /// Linears that were scored, as too few tokens reached them for a reconstruction.
         #[serde(default)]
         scored: u64,
+        /// What a token's experts weigh together, where that changes with the experts.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mass: Option<RoutedMass>,
     },
 }
 

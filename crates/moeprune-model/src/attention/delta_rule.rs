@@ -3,6 +3,7 @@
 use candle_core::{D, Device, Tensor};
 use rayon::prelude::*;
 
+use super::softplus;
 use crate::{
     Error,
     cache::SequenceCache,
@@ -45,9 +46,8 @@ pub(super) struct DeltaInputs {
 pub(super) fn decay(x: &Tensor, log_decay: &Tensor, bias: &Tensor) -> Result<Tensor, Error> {
     let (tokens, heads) = (x.dim(0)?, log_decay.dim(0)?);
     let x = x.to_dtype(bias.dtype())?.broadcast_add(bias)?;
-    let softplus = (x.relu()? + (x.abs()?.neg()?.exp()? + 1.0)?.log()?)?;
     let rate = log_decay.exp()?.neg()?.reshape((1, heads, 1))?;
-    let exponent = softplus.reshape((tokens, heads, ()))?.broadcast_mul(&rate)?;
+    let exponent = softplus(&x)?.reshape((tokens, heads, ()))?.broadcast_mul(&rate)?;
     Ok(exponent.exp()?.reshape(x.shape())?)
 }
 

@@ -6,7 +6,7 @@ use moeprune_core::{AttentionSpec, LinearId, ModelSpec};
 
 use self::{
     gated_delta::GatedDelta, grouped::Grouped, kimi_delta::KimiDelta, latent::Latent,
-    short_convolution::ShortConvolution,
+    mamba2::Mamba2, short_convolution::ShortConvolution,
 };
 use crate::{ActivationSink, Error, cache::SequenceCache, linear::Weights, runnable};
 
@@ -20,6 +20,9 @@ mod heads;
 mod host;
 mod kimi_delta;
 mod latent;
+mod lightning_indexer;
+mod mamba2;
+mod selective_state;
 mod short_convolution;
 
 pub use device::DEVICE_QUERIES;
@@ -32,36 +35,42 @@ pub(crate) enum Attention {
     GatedDelta(Box<GatedDelta>),
     KimiDelta(Box<KimiDelta>),
     ShortConvolution(Box<ShortConvolution>),
+    Mamba2(Box<Mamba2>),
 }
 
 impl Attention {
+    /// Reads the attention of a layer; `None` if it has none.
     pub(crate) fn load(
         weights: Weights<'_>,
         layer: usize,
         spec: &ModelSpec,
-    ) -> Result<Self, Error> {
+    ) -> Result<Option<Self>, Error> {
         let Some(parts) = spec.layers.get(layer) else {
             return Err(Error::Spec(format!("no layer {layer}")));
         };
-        match &parts.attention {
+        Ok(Some(match &parts.attention {
             AttentionSpec::Grouped(shape) => {
-                Ok(Self::Grouped(Box::new(Grouped::load(weights, layer, spec, shape)?)))
+                Self::Grouped(Box::new(Grouped::load(weights, layer, spec, shape)?))
             }
             AttentionSpec::Latent(shape) => {
-                Ok(Self::Latent(Box::new(Latent::load(weights, layer, spec.hidden, shape)?)))
+                Self::Latent(Box::new(Latent::load(weights, layer, spec.hidden, shape)?))
             }
             AttentionSpec::GatedDelta(shape) => {
-                Ok(Self::GatedDelta(Box::new(GatedDelta::load(weights, layer, spec, shape)?)))
+                Self::GatedDelta(Box::new(GatedDelta::load(weights, layer, spec, shape)?))
             }
             AttentionSpec::KimiDelta(shape) => {
-                Ok(Self::KimiDelta(Box::new(KimiDelta::load(weights, layer, spec, shape)?)))
+                Self::KimiDelta(Box::new(KimiDelta::load(weights, layer, spec, shape)?))
             }
             AttentionSpec::ShortConvolution(shape) => {
                 let loaded = ShortConvolution::load(weights, layer, spec.hidden, shape)?;
-                Ok(Self::ShortConvolution(Box::new(loaded)))
+                Self::ShortConvolution(Box::new(loaded))
             }
-            AttentionSpec::Opaque(_) => Err(runnable::opaque_attention(layer)),
-        }
+            AttentionSpec::Mamba2(shape) => {
+                Self::Mamba2(Box::new(Mamba2::load(weights, layer, spec, shape)?))
+            }
+            AttentionSpec::None => return Ok(None),
+            AttentionSpec::Opaque(_) => return Err(runnable::opaque_attention(layer)),
+        }))
     }
 
     /// A stored weight, sharing the memory of the one that runs; `None` where it was widened, and for
@@ -73,7 +82,13 @@ impl Attention {
             Self::GatedDelta(delta) => delta.stored(linear),
             Self::KimiDelta(delta) => delta.stored(linear),
             Self::ShortConvolution(convolution) => convolution.stored(linear),
+            Self::Mamba2(mamba) => mamba.stored(linear),
         }
+    }
+
+    /// Whether it sees the keys that a layer before it selected.
+    pub(crate) fn takes_over_keys(&self) -> bool {
+        matches!(self, Self::Latent(latent) if latent.takes_over_keys())
     }
 
     /// `x` holds `lens[i]` tokens of sequence `i`, one sequence after the other,
@@ -91,6 +106,12 @@ impl Attention {
             Self::GatedDelta(delta) => delta.forward(x, lens, caches, sink),
             Self::KimiDelta(delta) => delta.forward(x, lens, caches, sink),
             Self::ShortConvolution(convolution) => convolution.forward(x, lens, caches, sink),
+            Self::Mamba2(mamba) => mamba.forward(x, lens, caches, sink),
         }
     }
+}
+
+/// `ln(1 + exp(x))`
+fn softplus(x: &Tensor) -> Result<Tensor, Error> {
+    Ok((x.relu()? + (x.abs()?.neg()?.exp()? + 1.0)?.log()?)?)
 }

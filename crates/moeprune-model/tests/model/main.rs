@@ -2,6 +2,7 @@
 
 mod forward;
 mod generation;
+mod one_mixer;
 mod parity;
 mod reference;
 mod refusals;

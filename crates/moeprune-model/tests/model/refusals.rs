@@ -192,10 +192,14 @@ fn kinds_that_cannot_be_run() {
         &|layer| moe(layer).router = RouterSpec::Opaque(OpaqueRouter::default()),
         "router kind `opaque`",
     );
-    check(&|layer| moe(layer).expert.gated = false, "expert kind `ungated`");
+    check(&|layer| moe(layer).expert.gated = false, "expert kind `ungated silu`");
+    check(
+        &|layer| moe(layer).expert.activation = Activation::ReluSquared,
+        "expert kind `gated relu2`",
+    );
     check(&|layer| moe(layer).expert.activation = Activation::Opaque, "expert kind `opaque`");
     let ungated = MlpSpec { gated: false, ..MlpSpec::gated(4) };
     let shared = SharedSpec { mlp: ungated, gate: false };
-    check(&|layer| moe(layer).shared.push(shared), "shared expert kind `ungated`");
+    check(&|layer| moe(layer).shared.push(shared), "shared expert kind `ungated silu`");
     assert!(check_runnable(&Checkpoint::open("mixtral").spec).is_ok());
 }

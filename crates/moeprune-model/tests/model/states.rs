@@ -4,22 +4,23 @@
 use candle_core::{DType, Tensor};
 use moeprune_core::{
     AttentionBiases, AttentionSpec, DeltaProjections, Dtype, FeedForward, GatedDeltaNet,
-    GroupedAttention, KimiDeltaAttention, LayerSpec, MlpSpec, ModelSpec, Multipliers, NormWeights,
-    QueryKeyNorm, ShortConvolution, StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
+    GroupedAttention, KimiDeltaAttention, LayerSpec, Mamba2, MlpSpec, ModelSpec, Multipliers,
+    NormWeights, QueryKeyNorm, ShortConvolution, StageError, StoredWeight, TensorBytes, TensorId,
+    TensorSource,
 };
 use moeprune_model::{Compute, Layer, LayerCache, NoSink};
 
-const HIDDEN: usize = 6;
-const BATCH: usize = 2;
-const LEN: usize = 7;
+pub(crate) const HIDDEN: usize = 6;
+pub(crate) const BATCH: usize = 2;
+pub(crate) const LEN: usize = 7;
 
 /// A model whose weights are noise, but for those that are given.
-struct Noise {
-    spec: ModelSpec,
+pub(crate) struct Noise {
+    pub(crate) spec: ModelSpec,
     given: Vec<(TensorId, Vec<f32>)>,
 }
 
-fn noise(seed: u64, len: usize) -> Vec<f32> {
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<f32> {
     let mut state = seed | 1;
     let mut next = || {
         state =
@@ -32,6 +33,10 @@ fn noise(seed: u64, len: usize) -> Vec<f32> {
 impl Noise {
     fn new(attention: AttentionSpec) -> Self {
         let feed_forward = FeedForward::Dense(MlpSpec::gated(5));
+        Self::of_layer(LayerSpec { attention, feed_forward, other: Vec::new() })
+    }
+
+    pub(crate) fn of_layer(layer: LayerSpec) -> Self {
         let spec = ModelSpec {
             family: "noise".to_owned(),
             hidden: HIDDEN,
@@ -42,13 +47,13 @@ impl Noise {
             tied_embeddings: true,
             head_bias: false,
             multipliers: Multipliers::default(),
-            layers: vec![LayerSpec { attention, feed_forward, other: Vec::new() }],
+            layers: vec![layer],
             extra: None,
         };
         Self { spec, given: Vec::new() }
     }
 
-    fn values(&self, id: TensorId) -> Vec<f32> {
+    pub(crate) fn values(&self, id: TensorId) -> Vec<f32> {
         if let Some((_, values)) = self.given.iter().find(|(given, _)| *given == id) {
             return values.clone();
         }
@@ -59,7 +64,8 @@ impl Noise {
         noise(seed, part.shape.iter().product())
     }
 
-    fn run(&self, dtype: DType, by_token: bool) -> Vec<f32> {
+    /// The layer's outputs for the first noise.
+    pub(crate) fn run(&self, dtype: DType, by_token: bool) -> Vec<f32> {
         let layer = Layer::load(self, &self.spec, 0, &Compute::cpu_in(dtype)).expect("loads");
         let shape = (BATCH, LEN, HIDDEN);
         let x = Tensor::from_vec(noise(1, BATCH * LEN * HIDDEN), shape, &candle_core::Device::Cpu);
@@ -84,7 +90,7 @@ impl TensorSource for Noise {
     }
 }
 
-fn assert_close(what: &str, got: &[f32], want: &[f32]) {
+pub(crate) fn assert_close(what: &str, got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len());
     let off = got.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(off < 1e-4, "{what}: off by {off}");
@@ -156,6 +162,24 @@ fn kimi_delta_attention() {
 fn short_convolutions() {
     for (kernel, biases) in [(1, false), (3, true), (10, true)] {
         check(AttentionSpec::ShortConvolution(ShortConvolution { kernel, biases }));
+    }
+}
+
+#[test]
+fn mamba() {
+    for (heads, groups, kernel) in [(1, 1, 1), (4, 2, 3), (6, 3, 9)] {
+        let shape = Mamba2 {
+            heads,
+            head_dim: 3,
+            groups,
+            state: 5,
+            kernel,
+            least_step: 0.0,
+            convolution_bias: kernel > 1,
+            biases: kernel > 3,
+        };
+        check(AttentionSpec::Mamba2(shape.clone()));
+        check(AttentionSpec::Mamba2(Mamba2 { least_step: 0.7, ..shape }));
     }
 }
 

@@ -15,6 +15,7 @@ pub(super) fn render(report: &Report) -> String {
 fn write(report: &Report, text: &mut String) -> fmt::Result {
     write_totals(report, text)?;
     write_layers(report, text)?;
+    write_mass(report, text)?;
     write_exceptions(report, text)?;
     if let Some(search) = &report.search {
         write_search(search, text)?;
@@ -84,6 +85,25 @@ fn write_layers(report: &Report, text: &mut String) -> fmt::Result {
             layer.ratio.map_or_else(|| "-".into(), percent),
             percent(layer.achieved)
         )?;
+    }
+    Ok(())
+}
+
+/// Layers whose experts weigh more, or less, now that there are fewer of them.
+fn write_mass(report: &Report, text: &mut String) -> fmt::Result {
+    let masses = report.layers.iter().filter_map(|layer| Some((layer.index, layer.routed_mass?)));
+    let mut masses = masses.peekable();
+    if masses.peek().is_none() {
+        return Ok(());
+    }
+    writeln!(
+        text,
+        "\n## Routed mass\n\nThe router does not divide the weights of a token's experts by their sum, so \
+         that it changes when experts go. Mean over the calibration text, of all experts and of those \
+         that stay, on the same inputs:\n\n| layer | before | after |\n|---|---|---|"
+    )?;
+    for (layer, mass) in masses {
+        writeln!(text, "| {layer} | {:.4} | {:.4} |", mass.before, mass.after)?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
     CorpusTag, ModelSpec, ParameterCounts, Plan, Promises, REPORT_FILE, REPORT_TEXT_FILE,
-    SameModel, Sparsity, Survivor, SurvivorReason,
+    RoutedMass, SameModel, Sparsity, Survivor, SurvivorReason,
 };
 use serde::{Deserialize, Serialize};
 
@@ -145,6 +145,10 @@ pub struct LayerReport {
     pub ratio: Option<f64>,
     /// Removed and zero weights over the layer's original Linears.
     pub achieved: f64,
+    /// What a token's experts weigh together, before experts went and after, on the calibration text.
+    /// Absent where that stays as it is, and of a layer that was not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routed_mass: Option<RoutedMass>,
 }
 
 /// An expert that no calibration token reached.
@@ -174,7 +178,7 @@ impl LayerReport {
             ),
             None => ((0..experts).collect(), (0..experts).map(|e| vec![e]).collect()),
         };
-        let counted = spec.linears(layer).into_iter().filter(|l| l.prunable);
+        let counted = spec.decoded().linears(layer).into_iter().filter(|l| l.prunable);
         let (all, expert) = counted.fold((0, 0), |(all, expert), linear| {
             let parameters = linear.parameters();
             (all + parameters, expert + if linear.id.expert().is_some() { parameters } else { 0 })
@@ -195,6 +199,7 @@ impl LayerReport {
             kept,
             clusters,
             ratio: ratio.map(Sparsity::value),
+            routed_mass: None,
         }
     }
 }
@@ -208,11 +213,12 @@ impl Report {
         let stored_otherwise = matches!(same, Ok(SameModel::StoredOtherwise))
             .then(|| moeprune_engine::stored_otherwise("plan"));
         let zeros: Vec<LayerZeros> = written.iter().map(|layer| layer.zeros).collect();
-        let layers: Vec<LayerReport> = zeros
+        let layers: Vec<LayerReport> = written
             .iter()
             .enumerate()
-            .map(|(l, zeros)| {
-                LayerReport::new(spec, plan, l, ratios.as_ref().map(|r| r[l]), *zeros)
+            .map(|(l, written)| LayerReport {
+                routed_mass: written.mass,
+                ..LayerReport::new(spec, plan, l, ratios.as_ref().map(|r| r[l]), written.zeros)
             })
             .collect();
         let bytes = BytesReport { before: checkpoint.weight_bytes(), after: *bytes_written };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use moeprune_core::AttentionSpec;
+use moeprune_core::{AttentionSpec, TensorId};
 use serde::Deserialize;
 
 use super::{AttentionForm, Key, Model};
@@ -13,6 +13,7 @@ use crate::{
         Slots,
         key::{Layers, Strings, Switches},
     },
+    named_tensors::NamedTensors,
 };
 
 /// Attention of several kinds, one of them in each layer.
@@ -78,12 +79,20 @@ impl ByLayerForm {
         Ok(())
     }
 
-    pub(super) fn check(&self) -> Result<(), Error> {
+    /// The words of its kinds, ascending.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = &String> {
+        self.kinds.keys()
+    }
+
+    pub(super) fn check(&self, by_mixers: bool) -> Result<(), Error> {
         let bad = |reason: String| Err(Error::Descriptor { reason });
         let lists = [self.types.is_some(), self.layers.is_some(), self.switches.is_some()];
-        if !lists.contains(&true) && self.every.is_none() {
+        let chosen_here = lists.contains(&true) || self.every.is_some();
+        if chosen_here == by_mixers {
             return bad(
-                "`attention` by layer needs `types`, `layers`, `switches` or `every`".to_owned()
+                "`attention` by layer needs `types`, `layers`, `switches` or `every`, or in their \
+                 place `[layers.mixers]`"
+                    .to_owned(),
             );
         }
         let of_lists = self.layers.iter().flat_map(|lists| lists.of.keys());
@@ -98,16 +107,18 @@ impl ByLayerForm {
             if matches!(kind, AttentionForm::ByLayer(_)) {
                 return bad(format!("`attention.kinds.{word}` cannot be `by_layer` itself"));
             }
-            kind.check()?;
+            kind.check(false)?;
         }
         Ok(())
     }
 
     pub(super) fn read(&self, model: Model<'_>) -> Result<Vec<AttentionSpec>, Error> {
-        let words = self.words(model.config, model.layers)?;
-        let mut specs = vec![None; model.layers];
+        let words = self.kinds_of_layers(model)?;
+        let without = words.iter().map(|word| word.is_none().then_some(AttentionSpec::None));
+        let mut specs: Vec<_> = without.collect();
         for (word, kind) in &self.kinds {
-            let chosen: Vec<bool> = words.iter().map(|other| other == word).collect();
+            let chosen: Vec<bool> =
+                words.iter().map(|other| other.as_ref() == Some(word)).collect();
             if !chosen.contains(&true) {
                 continue; // its keys may be missing
             }
@@ -120,7 +131,7 @@ impl ByLayerForm {
         }
         let known = || self.kinds.keys().map(String::as_str).collect::<Vec<_>>().join("`, `");
         let missing = |layer: usize| {
-            let word = shown(&words[layer]);
+            let word = words[layer].as_deref().map(shown).unwrap_or_default();
             let reason =
                 format!("layer {layer} is of type `{word}`, expected one of `{}`", known());
             model.config.refuse(reason)
@@ -144,12 +155,37 @@ impl ByLayerForm {
         let missing =
             || model.config.refuse(format!("`attention.kinds.{word}` is in no layer's attention"));
         let kind = self.kind(word).ok_or_else(missing)?;
-        let words = self.words(model.config, model.layers)?;
-        let chosen: Vec<bool> = words.iter().map(|other| other == word).collect();
+        let words = self.kinds_of_layers(model)?;
+        let chosen: Vec<bool> = words.iter().map(|other| other.as_deref() == Some(word)).collect();
         let first = chosen.iter().position(|chosen| *chosen).unwrap_or_default();
         match kind.read(Model { chosen: Some(&chosen), ..model })?.into_iter().nth(first) {
             None | Some(AttentionSpec::Opaque(_)) => kind.read_extra(None, model, &[], layer),
             Some(known) => Ok(known),
+        }
+    }
+
+    /// The key of the kind of which a layer stores tensors.
+    pub(super) fn stored_kind(
+        &self,
+        named: &NamedTensors,
+        layer: usize,
+    ) -> Result<Option<&str>, Error> {
+        for (word, kind) in &self.kinds {
+            let mut slots = Vec::new();
+            kind.slots(&mut slots)?;
+            let is_stored = |id| named.shapes.contains_key(&TensorId::Layer(layer, id));
+            if slots.into_iter().any(|(id, _)| is_stored(id)) {
+                return Ok(Some(word));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The key of the kind of each layer; `None` where there is no attention.
+    fn kinds_of_layers(&self, model: Model<'_>) -> Result<Vec<Option<String>>, Error> {
+        match model.mixers {
+            Some(mixers) => Ok(mixers.iter().map(|m| m.attention().map(str::to_owned)).collect()),
+            None => Ok(self.words(model.config, model.layers)?.into_iter().map(Some).collect()),
         }
     }
 
@@ -280,7 +316,7 @@ mod tests {
 
     fn words(config: &str) -> Result<String, String> {
         let form: ByLayerForm = toml::from_str(FORM).expect("a form");
-        form.check().expect("is complete");
+        form.check(false).expect("is complete");
         let config = Config::of_text(Path::new("config.json"), config).expect("an object");
         let words = form.words(&config, 4).map_err(|error| error.to_string())?;
         Ok(words.join(" "))
@@ -330,7 +366,7 @@ mod tests {
     fn incomplete_forms() {
         let check = |from: &str, to: &str, expected: &str| {
             let form: ByLayerForm = toml::from_str(&FORM.replace(from, to)).expect("a form");
-            let message = form.check().expect_err(to).to_string();
+            let message = form.check(false).expect_err(to).to_string();
             assert!(message.contains(expected), "{message}");
         };
         check("kind = \"full\"", "kind = \"none\"", "no `attention.kinds.none`");

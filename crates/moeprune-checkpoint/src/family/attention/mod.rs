@@ -3,8 +3,10 @@
 mod by_layer;
 mod gated_delta;
 mod grouped;
+mod indexer;
 mod kimi_delta;
 mod latent;
+mod mamba2;
 mod opaque;
 mod short_convolution;
 mod window;
@@ -16,12 +18,13 @@ pub(crate) use self::opaque::opaque_tensor;
 pub(super) use self::opaque::part_name;
 use self::{
     by_layer::ByLayerForm, gated_delta::GatedDeltaForm, grouped::GroupedForm,
-    kimi_delta::KimiDeltaForm, latent::LatentForm, opaque::OpaqueForm,
+    kimi_delta::KimiDeltaForm, latent::LatentForm, mamba2::Mamba2Form, opaque::OpaqueForm,
     short_convolution::ShortConvolutionForm,
 };
 use super::{
     Slots,
     key::Key,
+    mixers::Mixer,
     name::{NameForm, Named},
 };
 use crate::{Error, config::Config, named_tensors::NamedTensors};
@@ -35,8 +38,9 @@ pub(crate) enum AttentionForm {
     GatedDelta(Box<GatedDeltaForm>),
     KimiDelta(Box<KimiDeltaForm>),
     ShortConvolution(Box<ShortConvolutionForm>),
+    Mamba2(Box<Mamba2Form>),
     Opaque(OpaqueForm),
-    ByLayer(ByLayerForm),
+    ByLayer(Box<ByLayerForm>),
 }
 
 /// What a model's attention is read from.
@@ -52,6 +56,8 @@ pub(crate) struct Model<'a> {
     pub(crate) max_positions: usize,
     /// Which layers have the kind that is read; `None`: all.
     pub(crate) chosen: Option<&'a [bool]>,
+    /// The only mixer of each layer, of a family whose layers have one.
+    pub(crate) mixers: Option<&'a [Mixer]>,
 }
 
 impl Model<'_> {
@@ -72,6 +78,7 @@ impl AttentionForm {
             Self::GatedDelta(_) => vec!["gated_delta"],
             Self::KimiDelta(_) => vec!["kimi_delta"],
             Self::ShortConvolution(_) => vec!["short_convolution"],
+            Self::Mamba2(_) => vec!["mamba2"],
             Self::Opaque(_) => vec!["opaque"],
             Self::ByLayer(form) => form.attention_kinds(),
         }
@@ -85,6 +92,7 @@ impl AttentionForm {
             Self::GatedDelta(form) => slots.extend(form.slots()),
             Self::KimiDelta(form) => slots.extend(form.slots()),
             Self::ShortConvolution(form) => slots.extend(form.slots()),
+            Self::Mamba2(form) => slots.extend(form.slots()),
             Self::ByLayer(form) => form.slots(slots)?,
             Self::Opaque(form) => {
                 for (id, name) in form.tensors()? {
@@ -95,15 +103,25 @@ impl AttentionForm {
         Ok(())
     }
 
+    /// Whether layers differ in attention and these are all kinds of it.
+    pub(super) fn has_exactly_the_kinds<'a>(
+        &self,
+        kinds: impl Iterator<Item = &'a String>,
+    ) -> bool {
+        matches!(self, Self::ByLayer(form) if form.kinds().eq(kinds))
+    }
+
     /// Checks what types cannot: tensors that go together are named together.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    /// `by_mixers`: whether the layers' only mixers say which has what.
+    pub(super) fn check(&self, by_mixers: bool) -> Result<(), Error> {
         match self {
             Self::Grouped(form) => form.check(),
             Self::Latent(form) => form.check(),
             Self::GatedDelta(form) => form.check(),
             Self::ShortConvolution(form) => form.check(),
+            Self::Mamba2(form) => form.check(),
             Self::KimiDelta(_) | Self::Opaque(_) => Ok(()),
-            Self::ByLayer(form) => form.check(),
+            Self::ByLayer(form) => form.check(by_mixers),
         }
     }
 
@@ -114,12 +132,15 @@ impl AttentionForm {
             Self::Grouped(form) => {
                 Ok(form.read(model)?.into_iter().map(AttentionSpec::Grouped).collect())
             }
-            Self::Latent(form) => Ok(everywhere(AttentionSpec::Latent(form.read(model)?))),
+            Self::Latent(form) => {
+                Ok(form.read(model)?.into_iter().map(AttentionSpec::Latent).collect())
+            }
             Self::GatedDelta(form) => Ok(everywhere(AttentionSpec::GatedDelta(form.read(model)?))),
             Self::KimiDelta(form) => Ok(everywhere(AttentionSpec::KimiDelta(form.read(model)?))),
             Self::ShortConvolution(form) => {
                 Ok(everywhere(AttentionSpec::ShortConvolution(form.read(model)?)))
             }
+            Self::Mamba2(form) => Ok(everywhere(AttentionSpec::Mamba2(form.read(model)?))),
             Self::ByLayer(form) => form.read(model),
             Self::Opaque(form) => {
                 let layers = 0..model.layers;
@@ -131,6 +152,18 @@ impl AttentionForm {
     /// Whether layers may differ and `word` stands for one of the kinds.
     pub(super) fn has_kind(&self, word: &str) -> bool {
         matches!(self, Self::ByLayer(form) if form.kind(word).is_some())
+    }
+
+    /// Where layers differ, the key of the kind of which a layer stores tensors.
+    pub(crate) fn stored_kind(
+        &self,
+        named: &NamedTensors,
+        layer: usize,
+    ) -> Result<Option<&str>, Error> {
+        match self {
+            Self::ByLayer(form) => form.stored_kind(named, layer),
+            _ => Ok(None),
+        }
     }
 
     /// The attention of a layer behind the decoder's: of the kind that `word` stands for, or else as of
@@ -147,6 +180,9 @@ impl AttentionForm {
             (Self::ByLayer(form), Some(word)) => form.read_extra(word, model, layer),
             _ => Ok(match decoder.last().map(|last| &last.attention) {
                 None | Some(AttentionSpec::Opaque(_)) => AttentionSpec::Opaque(Vec::new()),
+                Some(AttentionSpec::Latent(latent)) => {
+                    AttentionSpec::Latent(indexer::of_extra(latent, model.named, layer))
+                }
                 Some(known) => known.clone(),
             }),
         }

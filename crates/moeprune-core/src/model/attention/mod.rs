@@ -4,6 +4,8 @@ mod gated_delta;
 mod grouped;
 mod kimi_delta;
 mod latent;
+mod lightning_indexer;
+mod mamba2;
 mod short_convolution;
 
 use serde::Serialize;
@@ -13,6 +15,8 @@ pub use self::{
     grouped::{AttentionBiases, GroupedAttention, QueryKeyNorm, QueryTemperature, Reach},
     kimi_delta::KimiDeltaAttention,
     latent::LatentAttention,
+    lightning_indexer::LightningIndexer,
+    mamba2::Mamba2,
     short_convolution::ShortConvolution,
 };
 use super::{OpaqueTensor, Part, RotarySpec};
@@ -33,6 +37,10 @@ pub enum AttentionSpec {
     KimiDelta(KimiDeltaAttention),
     /// A short convolution.
     ShortConvolution(ShortConvolution),
+    /// Mamba-2.
+    Mamba2(Mamba2),
+    /// The layer has none: its tokens do not see each other.
+    None,
     /// Attention of which only the tensors are known: it can be carried over, not run.
     Opaque(Vec<OpaqueTensor>),
 }
@@ -47,6 +55,8 @@ impl AttentionSpec {
             Self::GatedDelta(_) => "gated_delta",
             Self::KimiDelta(_) => "kimi_delta",
             Self::ShortConvolution(_) => "short_convolution",
+            Self::Mamba2(_) => "mamba2",
+            Self::None => "none",
             Self::Opaque(_) => "opaque",
         }
     }
@@ -58,7 +68,11 @@ impl AttentionSpec {
         match self {
             Self::Grouped(grouped) => grouped.heads,
             Self::Latent(latent) => latent.heads,
-            Self::GatedDelta(_) | Self::KimiDelta(_) | Self::ShortConvolution(_) => 0,
+            Self::GatedDelta(_)
+            | Self::KimiDelta(_)
+            | Self::ShortConvolution(_)
+            | Self::Mamba2(_)
+            | Self::None => 0,
             Self::Opaque(_) => 0,
         }
     }
@@ -72,7 +86,8 @@ impl AttentionSpec {
             Self::GatedDelta(_) => Some(GatedDeltaNet::OUTPUT),
             Self::KimiDelta(_) => Some(KimiDeltaAttention::OUTPUT),
             Self::ShortConvolution(_) => Some(ShortConvolution::OUTPUT),
-            Self::Opaque(_) => None,
+            Self::Mamba2(_) => Some(Mamba2::OUTPUT),
+            Self::None | Self::Opaque(_) => None,
         }
     }
 
@@ -82,7 +97,11 @@ impl AttentionSpec {
         match self {
             Self::Grouped(grouped) => grouped.rotary.as_ref(),
             Self::Latent(latent) => latent.rotary.as_ref(),
-            Self::GatedDelta(_) | Self::KimiDelta(_) | Self::ShortConvolution(_) => None,
+            Self::GatedDelta(_)
+            | Self::KimiDelta(_)
+            | Self::ShortConvolution(_)
+            | Self::Mamba2(_)
+            | Self::None => None,
             Self::Opaque(_) => None,
         }
     }
@@ -96,6 +115,8 @@ impl AttentionSpec {
             Self::GatedDelta(delta) => delta.parts(layer, hidden),
             Self::KimiDelta(delta) => delta.parts(layer, hidden),
             Self::ShortConvolution(convolution) => convolution.parts(layer, hidden),
+            Self::Mamba2(mamba) => mamba.parts(layer, hidden),
+            Self::None => Vec::new(),
             Self::Opaque(tensors) => tensors.iter().map(|tensor| tensor.part(layer)).collect(),
         }
     }

@@ -133,8 +133,9 @@ impl<'a> Worker<'a> for DeviceWorker<'a> {
         &self,
         expert: Self::Expert,
     ) -> Result<Vec<(MlpProjection, Self::Finished)>, Error> {
-        let finish = |projection| Ok((projection, on_device(expert.weight(projection)?)?));
-        MlpProjection::ALL.into_iter().map(finish).collect()
+        let finish =
+            |&projection: &MlpProjection| Ok((projection, on_device(expert.weight(projection)?)?));
+        expert.projections().iter().map(finish).collect()
     }
 
     fn fetch(&self, finished: Self::Finished) -> Result<TensorBytes<'a>, Error> {
