@@ -46,6 +46,7 @@ fn widths(spec: &ModelSpec) -> Vec<usize> {
         let parts = spec.layer_parts(number);
         let shapes = parts.iter().filter_map(Part::linear_shape);
         widths.extend(shapes.filter(|shape| is_down(shape.id)).map(|shape| shape.cols));
+        widths.extend(layer.moe().map(|moe| moe.expert.inner));
         widths.push(layer.attention.heads());
     }
     widths.retain(|&width| width > 0);
@@ -55,8 +56,7 @@ fn widths(spec: &ModelSpec) -> Vec<usize> {
 fn is_down(id: LinearId) -> bool {
     matches!(
         id,
-        LinearId::Expert(0, MlpProjection::Down)
-            | LinearId::Dense(MlpProjection::Down)
+        LinearId::Dense(MlpProjection::Down)
             | LinearId::Shared(_, MlpProjection::Down)
             | LinearId::Residual(MlpProjection::Down)
     )
