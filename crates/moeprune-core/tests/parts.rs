@@ -6,7 +6,7 @@ use moeprune_core::{
     LayerTensor, LinearId, Mamba2, MlpProjection, MlpSpec, ModelSpec, MoeInput, MoeSpec,
     Multipliers, NormWeights, OpaqueRouter, OpaqueTensor, ParameterCounts, Part, PartName,
     QueryKeyNorm, RouterSpec, SandwichNorms, Score, ScoredRouter, SharedSpec, ShortConvolution,
-    SparseMixer, ValueSource,
+    SparseMixer,
 };
 use proptest::prelude::*;
 
@@ -348,20 +348,6 @@ fn routers() {
     check(
         RouterSpec::Opaque(OpaqueRouter { tensors: vec![opaque] }).parts(5, HIDDEN, 4),
         &["router [4, 8] by 0", "router.bias [1, 4] by 1"],
-    );
-}
-
-#[test]
-fn what_needs_no_tensor() {
-    let from_keys = GroupedAttention {
-        norm: Some(QueryKeyNorm::UnweightedAfterRotary),
-        values: ValueSource::Keys,
-        value_norm: true,
-        ..grouped()
-    };
-    check(
-        AttentionSpec::Grouped(from_keys).parts(5, HIDDEN),
-        &["attention.query [12, 8] *", "attention.key [6, 8] *", "attention.output [8, 12] *"],
     );
 }
 

@@ -1,6 +1,9 @@
 //! What rules of routers and of attention say.
 
-use moeprune_core::{GateSide, QueryTemperature, RouterInput, RouterSpec, ScoredRouter};
+use moeprune_core::{
+    AttentionSpec, GateSide, GroupedAttention, QueryKeyNorm, QueryTemperature, RouterInput,
+    RouterSpec, ScoredRouter, ValueSource,
+};
 
 /// What is as in most families is not said, so that hashes of rules stay what they were.
 #[test]
@@ -36,4 +39,17 @@ fn queries_grow_with_the_position() {
     assert_eq!([at(0), at(2)], [1.0, 1.0]);
     assert_eq!([at(3), at(6)], [1.0 + 0.5 * 2.0_f64.ln(); 2]);
     assert!((at(11) - (1.0 + 0.5 * 4.0_f64.ln())).abs() < 1e-12);
+}
+
+#[test]
+fn what_needs_no_tensor() {
+    let from_keys = AttentionSpec::Grouped(GroupedAttention {
+        norm: Some(QueryKeyNorm::UnweightedAfterRotary),
+        values: ValueSource::Keys,
+        value_norm: true,
+        ..GroupedAttention::new(4, 2, 3, 1e4)
+    });
+    let parts: Vec<_> = from_keys.parts(5, 8).iter().map(|part| part.id.to_string()).collect();
+    let names = ["query", "key", "output"].map(|name| format!("layer 5 attention.{name}"));
+    assert_eq!(parts, names);
 }
