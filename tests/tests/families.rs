@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use moeprune_tests::conformance::family::check;
+use moeprune_tests::conformance::family::{check, check_cut};
 use safetensors::SafeTensors;
 use serde_json::{Map, Value};
 
@@ -68,8 +68,23 @@ fn glm4_moe_lite() {
 }
 
 #[test]
+fn glm_moe_dsa() {
+    check_family("glm_moe_dsa");
+}
+
+#[test]
+fn deepseek_v32() {
+    check_family("deepseek_v32");
+}
+
+#[test]
 fn gpt_oss() {
     check_family("gpt_oss");
+}
+
+#[test]
+fn gpt_oss_as_released() {
+    check_cut(&fixture("gpt_oss_mxfp4"));
 }
 
 #[test]

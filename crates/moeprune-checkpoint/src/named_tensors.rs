@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moeprune_core::TensorId;
+use moeprune_core::{PartName, TensorId};
 
 /// What the tensors' names say, against which the config is held before anything is sized by it.
 #[derive(Debug, Clone)]
@@ -14,4 +14,7 @@ pub(crate) struct NamedTensors {
     pub(crate) extra: Option<usize>,
     /// Shapes as they are stored, by part.
     pub(crate) shapes: BTreeMap<TensorId, Vec<usize>>,
+    /// What tensors that hold all experts of a layer hold of each in a form that is not decoded: shapes,
+    /// by layer and name.
+    pub(crate) opaque: BTreeMap<(usize, PartName), Vec<usize>>,
 }

@@ -25,7 +25,11 @@ pub(crate) fn read_spec(
     named: &NamedTensors,
 ) -> Result<ModelSpec, Error> {
     let form = family.descriptor();
-    for requirement in &form.require {
+    let opaque = match &form.experts.opaque {
+        Some(opaque) => opaque.check(config, named)?,
+        None => None,
+    };
+    for requirement in form.require.iter().filter(|r| opaque != Some(&*r.key)) {
         check_requirement(config, requirement)?;
     }
     let model = &form.model;
@@ -330,6 +334,10 @@ impl Blocks {
             top_k: self.top_k.of(layer),
             router: form.router.of_layer(&self.router, named, layer)?,
             expert: form.experts.of_layer(self.expert, named, layer),
+            opaque: match &form.experts.opaque {
+                Some(opaque) => opaque.of_layer(named, layer)?,
+                None => Vec::new(),
+            },
             shared: shared.collect(),
             residual: self.residual,
             input: self.input,

@@ -91,7 +91,7 @@ fn notes(serving: &Serving, number: usize) -> Vec<String> {
     for verdict in serving.cuts.iter().map(|cut| &cut.engines[number]) {
         let converted = verdict.container == EngineContainer::Gguf && verdict.loads != YesNo::No;
         let said = converted.then(|| "once converted to GGUF".to_owned());
-        for note in said.iter().chain(&verdict.notes) {
+        for note in said.iter().chain(&verdict.notes).chain(&verdict.rules) {
             let line = format!("{}: {note}", verdict.engine);
             if !lines.contains(&line) {
                 lines.push(line);

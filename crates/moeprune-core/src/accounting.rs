@@ -18,11 +18,12 @@ pub struct ParameterCounts {
 }
 
 impl ParameterCounts {
-    /// Counts a model from its specification.
+    /// Counts a model from its specification. Experts in a form that is not decoded count as the
+    /// matrices that they stand for.
     #[must_use]
     pub fn of(spec: &ModelSpec) -> Self {
         let mut counts = Self::default();
-        for part in spec.parts() {
+        for part in spec.decoded().parts() {
             let parameters = part.parameters();
             counts.all += parameters;
             if part.prunable {

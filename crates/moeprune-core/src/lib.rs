@@ -84,10 +84,10 @@ pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, Tens
 pub use model::{
     Activation, AttentionBiases, AttentionSpec, ClampedSwiglu, CorrectionBias, DeltaProjections,
     ExpertGroups, ExtraLayers, ExtraPolicy, FeedForward, GateSide, GatedDeltaNet, GroupScore,
-    GroupedAttention, KimiDeltaAttention, LatentAttention, LayerNorms, LayerSpec, LinearShape,
-    Llama3Scaling, LongRopeScaling, Mamba2, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers,
-    NormWeights, OpaqueRouter, OpaqueTensor, Part, QueryKeyNorm, QueryTemperature, Reach,
-    RotaryScaling, RotarySpec, RotaryStyle, RouterInput, RouterSpec, SandwichNorms, Score,
+    GroupedAttention, KimiDeltaAttention, LatentAttention, LayerNorms, LayerSpec, LightningIndexer,
+    LinearShape, Llama3Scaling, LongRopeScaling, Mamba2, MlpSpec, ModelSpec, MoeInput, MoeSpec,
+    Multipliers, NormWeights, OpaqueRouter, OpaqueTensor, Part, QueryKeyNorm, QueryTemperature,
+    Reach, RotaryScaling, RotarySpec, RotaryStyle, RouterInput, RouterSpec, SandwichNorms, Score,
     ScoredRouter, SharedSpec, ShortConvolution, SparseMixer, ValueSource, YarnScaling,
 };
 #[doc(inline)]

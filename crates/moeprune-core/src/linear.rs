@@ -176,6 +176,8 @@ pub enum LayerTensor {
     SharedGate(usize),
     /// A tensor that one kind of part has alone, or one of a kind that cannot be run.
     Named(PartName),
+    /// What is stored of a routed expert in a form that is not decoded.
+    OfExpert(usize, PartName),
 }
 
 impl LayerTensor {
@@ -184,6 +186,7 @@ impl LayerTensor {
     pub fn expert(self) -> Option<usize> {
         match self {
             Self::Linear(linear) | Self::Bias(linear) => linear.expert(),
+            Self::OfExpert(expert, _) => Some(expert),
             _ => None,
         }
     }
@@ -194,6 +197,7 @@ impl LayerTensor {
         match self {
             Self::Linear(linear) => Self::Linear(linear.with_expert(expert)),
             Self::Bias(linear) => Self::Bias(linear.with_expert(expert)),
+            Self::OfExpert(_, name) => Self::OfExpert(expert, name),
             other => other,
         }
     }
@@ -213,6 +217,7 @@ impl fmt::Display for LayerTensor {
             Self::ExpertScale => f.write_str("scale of the experts"),
             Self::SharedGate(shared) => write!(f, "gate of shared expert {shared}"),
             Self::Named(name) => name.fmt(f),
+            Self::OfExpert(expert, name) => write!(f, "{name} of expert {expert}"),
         }
     }
 }

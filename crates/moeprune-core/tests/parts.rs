@@ -283,6 +283,7 @@ fn latent_attention() {
         value_dim: 6,
         rotary: None,
         biases: true,
+        indexer: None,
     };
     let parts = AttentionSpec::Latent(latent.clone()).parts(5, HIDDEN);
     let reads = parts.iter().find(|part| shown(part).starts_with("attention.kv_a ")).unwrap().reads;
@@ -385,6 +386,7 @@ fn model(experts: usize, shared: usize, residual: bool, dense: bool) -> ModelSpe
         top_k: 1,
         router: RouterSpec::softmax(true),
         expert: MlpSpec::gated(6),
+        opaque: Vec::new(),
         shared: vec![SharedSpec { mlp: MlpSpec::gated(5), gate: true }; shared],
         residual: residual.then(|| MlpSpec::gated(HIDDEN)),
         input: MoeInput::AfterAttention,

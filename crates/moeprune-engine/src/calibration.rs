@@ -6,7 +6,7 @@ use moeprune_capture::{
     CalibrationFile, CalibrationFormat, SamplingOptions, TokenBlocks, open_calibration,
     token_blocks,
 };
-use moeprune_core::CorpusTag;
+use moeprune_core::{CorpusTag, ModelSpec};
 use moeprune_model::check_runnable;
 use tokenizers::Tokenizer;
 
@@ -14,7 +14,7 @@ use crate::{Error, Model, load_tokenizer};
 
 /// What says which part of a text is drawn.
 pub trait Sampling {
-    /// The options for a model that takes at most `max_positions` tokens.
+    /// The options for a model that is run on at most `max_positions` tokens.
     #[must_use]
     fn options(&self, max_positions: usize) -> SamplingOptions;
 }
@@ -25,11 +25,27 @@ impl Sampling for SamplingOptions {
     }
 }
 
-/// The note about blocks that are shorter than asked for, because the model takes no longer ones.
+/// The note about blocks that are shorter than asked for, because the model takes no longer ones layer by
+/// layer.
 #[must_use]
 pub fn shortened(model: &dyn Model, sampling: &impl Sampling) -> Option<String> {
-    let most = model.spec().max_positions;
-    note_of_length(sampling.options(usize::MAX).sequence_len, most)
+    note_of_streamed_length(sampling.options(usize::MAX).sequence_len, model.spec())
+}
+
+/// The note about blocks of `asked` tokens that are run layer by layer; none if they fit.
+#[must_use]
+pub fn note_of_streamed_length(asked: usize, spec: &ModelSpec) -> Option<String> {
+    let (most, positions) = (spec.longest_streamed(), spec.max_positions);
+    if most == positions {
+        return note_of_length(asked, positions);
+    }
+    (asked > most).then(|| {
+        format!(
+            "note: blocks have {most} tokens, not the {asked} that were asked for: in longer ones layers \
+             see keys that a layer before them selected, which is not handed on where a model is run \
+             layer by layer"
+        )
+    })
 }
 
 /// The note about blocks of `asked` tokens for a model that takes at most `most`; none if they fit.
@@ -64,7 +80,7 @@ impl Calibration {
         check_runnable(spec)?;
         let file = open_calibration(path)?;
         let tokenizer = tokenizer_for(&file, model)?;
-        let options = sampling.options(spec.max_positions);
+        let options = sampling.options(spec.longest_streamed());
         let blocks = token_blocks(&file, tokenizer.as_ref(), spec.vocab, &options)?;
         let tag = file.tag(&blocks)?;
         Ok(Self { blocks, tag })

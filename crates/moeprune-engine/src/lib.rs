@@ -54,7 +54,9 @@ mod walk;
 #[cfg(target_os = "linux")]
 pub use apply::timed;
 pub use apply::{Applied, Inputs, KeptExperts, UnwrittenModel};
-pub use calibration::{Calibration, Sampling, note_of_length, shortened, tokenizer_for};
+pub use calibration::{
+    Calibration, Sampling, note_of_length, note_of_streamed_length, shortened, tokenizer_for,
+};
 pub use clock::{StageClock, StageReport};
 pub use error::Error;
 pub use estimate::{Estimate, Rates, Work, active_parameters};

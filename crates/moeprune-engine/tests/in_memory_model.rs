@@ -30,6 +30,7 @@ impl Small {
             top_k: 2,
             router: RouterSpec::softmax(true),
             expert: MlpSpec::gated(12),
+            opaque: Vec::new(),
             input: MoeInput::AfterAttention,
             latent: None,
             residual: None,

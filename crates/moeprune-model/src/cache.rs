@@ -1,6 +1,10 @@
 //! What a layer keeps of positions already seen: keys and values, or a state that does not grow.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
+
+use crate::{Error, selected_keys::SelectedKeys};
 
 /// Keys and values of one layer, for the sequences of a batch; or the state that a layer keeps in place
 /// of them.
@@ -31,6 +35,21 @@ impl LayerCache {
         self.sequences.get(index).map(|sequence| sequence.len)
     }
 
+    /// Takes over which keys the tokens of the last call see, from the cache of the layer before. To be
+    /// called before each call of a layer that takes over what another one selected.
+    ///
+    /// # Errors
+    /// [`Error::CacheBatch`] if the other cache has another number of sequences.
+    pub fn see_the_keys_of(&mut self, before: &Self) -> Result<(), Error> {
+        if before.batch() != self.batch() {
+            return Err(Error::CacheBatch { cached: self.batch(), batch: before.batch() });
+        }
+        for (own, before) in self.sequences.iter_mut().zip(&before.sequences) {
+            own.selected.clone_from(&before.selected);
+        }
+        Ok(())
+    }
+
     /// Appends the sequences of another batch.
     pub(crate) fn extend(&mut self, other: Self) {
         self.sequences.extend(other.sequences);
@@ -57,12 +76,18 @@ pub(crate) struct SequenceCache {
     pub(crate) store: Store,
     /// In layers that keep a state in place of keys and values.
     pub(crate) running: Running,
+    /// Keys of the indexer, `[positions, dim]`, in layers that have one.
+    pub(crate) indexer_keys: Option<Tensor>,
+    /// The keys that the tokens of the last call see; `None`: all at or before them.
+    pub(crate) selected: Option<Arc<SelectedKeys>>,
+    /// Whether no call continues what it holds.
+    pub(crate) ends: bool,
 }
 
 impl SequenceCache {
     /// For a pass without a cache.
     pub(crate) fn starting_at(first: usize) -> Self {
-        Self { first, ..Self::default() }
+        Self { first, ends: true, ..Self::default() }
     }
 
     /// Position of the next token.

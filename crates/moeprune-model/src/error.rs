@@ -59,6 +59,20 @@ pub enum Error {
         /// Its kind.
         kind: String,
     },
+    /// More keys than a selection holds, in a layer that takes over another one's.
+    #[error(
+        "layer {layer} sees the keys that the layer before it selected (indexer kind `shared`), which \
+         only a model that is in memory as a whole hands on: run sequences of at most {top_k} tokens, \
+         which need no selection, not of {keys}"
+    )]
+    NoSelection {
+        /// Decoder layer.
+        layer: usize,
+        /// Keys that are selected.
+        top_k: usize,
+        /// Keys that there are.
+        keys: usize,
+    },
     /// A hidden state that is not `[batch, seq, hidden]`.
     #[error("hidden state has shape {got:?}, expected [batch, seq, {hidden}]")]
     HiddenShape {

@@ -98,8 +98,13 @@ impl LanguageModel {
         let tokens: Vec<u32> = sequences.iter().flat_map(|s| s.as_ref()).copied().collect();
         let mut hidden = self.embedding.embed(&tokens)?;
         let sink: &mut dyn ActivationSink = &mut NoSink;
+        let mut before: Option<&LayerCache> = None;
         for (layer, cache) in self.layers.iter().zip(caches) {
+            if let Some(before) = before.filter(|_| layer.takes_over_keys()) {
+                cache.see_the_keys_of(before)?;
+            }
             hidden = layer.forward_ragged(&hidden, &lens, &mut cache.sequences, sink)?;
+            before = Some(cache);
         }
         Ok(hidden)
     }

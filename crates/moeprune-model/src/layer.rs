@@ -57,6 +57,13 @@ impl Layer {
 }
 
 impl Layer {
+    /// Whether its tokens see the keys that the layer before it selected: the caller hands them on with
+    /// [`LayerCache::see_the_keys_of`] before each call.
+    #[must_use]
+    pub fn takes_over_keys(&self) -> bool {
+        self.trunk.takes_over_keys()
+    }
+
     /// Runs the layer on `hidden`, `[batch, seq, hidden]`, and returns the same shape.
     ///
     /// `start` is the position of the first token of every sequence. With a cache it must be the

@@ -62,7 +62,8 @@ fn load_of_first_layer(
 # }
 # let moe = MoeSpec {
 #     experts: 4, top_k: 2, router: RouterSpec::softmax(true), expert: MlpSpec::gated(6),
-#     shared: vec![], residual: None, input: MoeInput::AfterAttention, latent: None,
+#     shared: vec![], residual: None, opaque: vec![], input: MoeInput::AfterAttention,
+#     latent: None,
 # };
 # let attention = AttentionSpec::Grouped(GroupedAttention::new(2, 1, 4, 1e4));
 # let layer = LayerSpec::new(attention, FeedForward::Moe(moe));
@@ -132,6 +133,7 @@ mod router;
 mod routing;
 mod runnable;
 mod sandwich;
+mod selected_keys;
 mod shared;
 mod sink;
 mod trunk;

@@ -25,6 +25,16 @@ impl RmsNorm {
         Ok(Self { weight: weights.vector(id, hidden)?, eps, bias: None })
     }
 
+    /// The same as a LayerNorm with this bias.
+    pub(crate) fn with_bias(
+        self,
+        weights: Weights<'_>,
+        bias: TensorId,
+        width: usize,
+    ) -> Result<Self, Error> {
+        Ok(Self { bias: Some(weights.vector(bias, width)?), ..self })
+    }
+
     /// With the epsilon of the model, and its weight stored as the model's are.
     pub(crate) fn of_model(
         weights: Weights<'_>,
@@ -41,8 +51,7 @@ impl RmsNorm {
             NormWeights::WithBias => {
                 let bias = bias_of(id)
                     .ok_or_else(|| Error::Spec(format!("the {id} is not known to have a bias")))?;
-                let norm = Self::load(weights, id, width, spec.norm_eps)?;
-                Ok(Self { bias: Some(weights.vector(bias, width)?), ..norm })
+                Self::load(weights, id, width, spec.norm_eps)?.with_bias(weights, bias, width)
             }
         }
     }

@@ -33,6 +33,9 @@ pub(crate) fn check_layer(parts: &LayerSpec, layer: usize) -> Result<(), Error> 
                 RouterSpec::Scored(_) | RouterSpec::SparseMixer(_) => {}
                 RouterSpec::Opaque(_) => return Err(opaque_router(layer)),
             }
+            if !moe.opaque.is_empty() {
+                return Err(Error::Kind { layer, part: "experts", kind: "opaque".to_owned() });
+            }
             check_mlp(&moe.expert, "expert", layer)?;
             if let Some(mlp) = &moe.residual {
                 check_mlp(mlp, "residual MLP", layer)?;

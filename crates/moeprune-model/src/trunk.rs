@@ -121,10 +121,6 @@ impl LayerTrunk {
             LayerNorms::Around(norms) => Some(Sandwich::load(weights, layer, spec, norms, beside)?),
         };
         let attention = Attention::load(weights, layer, spec)?;
-        let before_block = match attention {
-            Some(_) => LayerTensor::PostAttentionNorm,
-            None => LayerTensor::InputNorm,
-        };
         Ok(Self {
             hidden: spec.hidden,
             max_positions: spec.max_positions,
@@ -133,7 +129,7 @@ impl LayerTrunk {
                 .map(|attention| Ok::<_, Error>((norm(LayerTensor::InputNorm)?, attention)))
                 .transpose()?,
             feed_forward: block
-                .map(|block| Ok::<_, Error>((Arc::new(norm(before_block)?), block)))
+                .map(|block| Ok::<_, Error>((Arc::new(norm(parts.feed_forward_norm())?), block)))
                 .transpose()?,
             sandwich,
         })
@@ -199,6 +195,11 @@ impl LayerTrunk {
             },
             _ => Ok(output.clone()),
         }
+    }
+
+    /// Whether it sees the keys that a layer before it selected.
+    pub(crate) fn takes_over_keys(&self) -> bool {
+        self.attention.as_ref().is_some_and(|(_, attention)| attention.takes_over_keys())
     }
 
     /// Batch and length of hidden states.

@@ -124,7 +124,13 @@ fn usual_cuts() {
 /// What is promised of bytes is what is written, up to headers and padding.
 #[test]
 fn bytes_are_those_of_the_parts_that_stay() {
-    for model in ["nano", "parity/mixtral_fused", "parity/gpt_oss", "parity/deepseek_v3"] {
+    for model in [
+        "nano",
+        "parity/mixtral_fused",
+        "parity/gpt_oss",
+        "parity/gpt_oss_mxfp4",
+        "parity/deepseek_v3",
+    ] {
         let checkpoint = open(model);
         let serving = Serving::of(&checkpoint);
         let (whole, cut) = (&serving.cuts[0], &serving.cuts[1]);

@@ -23,6 +23,7 @@ fn arctic_like() -> ModelSpec {
         top_k: TOP_K,
         router: RouterSpec::softmax(true),
         expert: MlpSpec::gated(608),
+        opaque: Vec::new(),
         shared: Vec::new(),
         residual: Some(MlpSpec::gated(hidden)),
         input: MoeInput::LayerInput,

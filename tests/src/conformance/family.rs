@@ -17,7 +17,7 @@ use moeprune_core::{
 };
 use moeprune_model::{
     ActivationSink, Compute, Embedding, Error, GenerationOptions, Head, LanguageModel, Layer,
-    RoutingChoice,
+    LayerCache, RoutingChoice, check_runnable,
 };
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -54,6 +54,22 @@ pub fn check(folder: &Path) {
         check_pruning(folder, &source, dialect, scratch.path());
         check_default_recipe(&source, scratch.path());
         extra_layers::check(&source, expert_share(source.spec()), scratch.path());
+    }
+}
+
+/// Holds files of a family that can be cut and not run to what is beside them, as [`check`] does: the
+/// experts that `ref.safetensors` names go, and `pruned.json` says what is left.
+///
+/// # Panics
+/// With the first difference.
+pub fn check_cut(folder: &Path) {
+    for dialect in DIALECTS {
+        let scratch = tempfile::tempdir().expect("a place for the model");
+        let source = in_dialect(folder, dialect, scratch.path());
+        assert!(source.summary().parameters.all > 0, "it can be inspected");
+        let error = check_runnable(source.spec()).expect_err("it cannot be run");
+        assert!(error.to_string().contains("cannot be run"), "{error}");
+        cut(folder, &source, dialect, scratch.path());
     }
 }
 
@@ -110,11 +126,19 @@ fn check_forward(source: &Checkpoint, expected: &Expected, compute: &Compute) {
     let embedding = Embedding::load(source, spec, compute).expect("the embedding is read");
     let hidden = embedding.embed(&ids.concat()).expect("tokens are known");
     let mut hidden = hidden.reshape(shape).expect("has that shape");
+    // In layers that see keys which the one before them selected.
+    let mut before = LayerCache::new(shape.0);
     for layer in 0..spec.layers.len() {
         assert_close(&format!("hidden.{layer}"), &floats(&hidden), expected);
         let mut chosen = Chosen::default();
         let loaded = Layer::load(source, spec, layer, compute).unwrap_or_else(|e| panic!("{e}"));
-        hidden = loaded.forward(&hidden, 0, None, &mut chosen).expect("the layer runs");
+        let mut cache = LayerCache::new(shape.0);
+        if loaded.takes_over_keys() {
+            cache.see_the_keys_of(&before).expect("as many sequences");
+        }
+        let kept = (spec.longest_streamed() < spec.max_positions).then_some(&mut cache);
+        hidden = loaded.forward(&hidden, 0, kept, &mut chosen).expect("the layer runs");
+        before = cache;
         let experts = expected.integers(&format!("router.{layer}.idx")).unwrap_or_default();
         assert_eq!(chosen.0, experts, "experts chosen in layer {layer}");
     }
@@ -134,6 +158,15 @@ fn check_forward(source: &Checkpoint, expected: &Expected, compute: &Compute) {
 }
 
 fn check_pruning(folder: &Path, source: &Checkpoint, dialect: &str, scratch: &Path) {
+    let (expected, pruned) = (Expected::read(folder), cut(folder, source, dialect, scratch));
+    let model = LanguageModel::load(&pruned, pruned.spec(), &Compute::cpu()).expect("it runs");
+    let logits = model.logits(&expected.token_rows("input_ids")).expect("it runs");
+    let logits: Vec<f32> = logits.iter().flat_map(floats).collect();
+    assert_close("pruned.logits", &logits, &expected);
+}
+
+/// The model without the experts that the reference went without.
+fn cut(folder: &Path, source: &Checkpoint, dialect: &str, scratch: &Path) -> Checkpoint {
     let expected = Expected::read(folder);
     let plan = plan_that_keeps(source, &expected);
     let out = scratch.join("out");
@@ -146,14 +179,11 @@ fn check_pruning(folder: &Path, source: &Checkpoint, dialect: &str, scratch: &Pa
     let pruned = open(&out);
     let report = verify(&out, source, Some(&plan)).expect("the result can be verified");
     assert!(report.passed(), "{:?}", report.failures().collect::<Vec<_>>());
-    let model = LanguageModel::load(&pruned, pruned.spec(), &Compute::cpu()).expect("it runs");
-    let logits = model.logits(&expected.token_rows("input_ids")).expect("it runs");
-    let logits: Vec<f32> = logits.iter().flat_map(floats).collect();
-    assert_close("pruned.logits", &logits, &expected);
     let written = folder.join("pruned.json");
     if written.exists() {
         check_written(&pruned, source, dialect, &written);
     }
+    pruned
 }
 
 /// Two fifths of the weights go, of them a part as whole experts: a quarter, or what groups of experts
@@ -291,6 +321,7 @@ fn torch_name(dtype: Dtype) -> &'static str {
         Dtype::BF16 => "bfloat16",
         Dtype::F16 => "float16",
         Dtype::F32 => "float32",
+        Dtype::U8 => "uint8",
         other => panic!("{other} is no type of the references"),
     }
 }

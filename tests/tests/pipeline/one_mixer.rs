@@ -11,7 +11,10 @@ use candle_core::{DType, Tensor};
 use moeprune::{
     Calibration, Execution, Recipe,
     checkpoint::{Checkpoint, verify},
-    core::{LinearId, LinearShape, MoeSpec, TensorId, TensorSource as _},
+    core::{
+        AttentionSpec, FeedForward, LinearId, LinearShape, MoeSpec, TensorId, TensorSource as _,
+    },
+    recipe::Mtp,
 };
 use moeprune_model::{ActivationSink, Compute, Embedding, Error, Layer, NoSink};
 use safetensors::{SafeTensors, tensor::TensorView};
@@ -38,8 +41,8 @@ fn model(latent: Option<usize>, directory: &Path) -> PathBuf {
         }
     }
     // What leads there and back are rows of other matrices.
-    for layer in [1, 4] {
-        let prefix = format!("backbone.layers.{layer}.mixer");
+    for layer in ["backbone.layers.1", "backbone.layers.4", "mtp.layers.1"] {
+        let prefix = format!("{layer}.mixer");
         let some = tensors.tensor("backbone.embeddings.weight").unwrap();
         let rows = some.data()[..2 * latent * 64].to_vec();
         changed
@@ -166,5 +169,74 @@ fn sums_of_a_latent_width() {
         assert_eq!(inputs[&MoeSpec::FROM_LATENT].sum_squares.len(), 24);
         let routing = observation.layers[layer].routing.as_ref().unwrap();
         assert_eq!(routing.output_sums.len(), 10 * 24);
+    }
+}
+
+/// Of the two layers behind the decoder's the first has attention and the second experts; only the config
+/// that the publisher wrote counts them.
+#[test]
+fn layers_behind_the_decoders() {
+    let check = |config: &str, mtp: Option<Mtp>| {
+        let scratch = tempfile::tempdir().unwrap();
+        let model = model(None, scratch.path());
+        if config != "config.json" {
+            fs::rename(model.join(config), model.join("config.json")).unwrap();
+        }
+        let source = Checkpoint::open(&model).unwrap();
+        let extra = source.spec().extra.as_ref().expect("has such layers");
+        let [first, second] = extra.layers.as_slice() else { panic!("{extra:?}") };
+        assert_eq!((first.attention.kind(), &first.feed_forward), ("grouped", &FeedForward::None));
+        assert_eq!((&second.attention, second.moe().is_some()), (&AttentionSpec::None, true));
+
+        let mut recipe = recipe(0.2, 0.2);
+        recipe.experts.mtp = mtp;
+        let (text, out) = (tokens(scratch.path(), 8, 64, 128), scratch.path().join("out"));
+        run_on(&Execution::cpu(), &model, &out, &text, &recipe).unwrap();
+        let pruned = Checkpoint::open(&out).unwrap();
+        let verified = verify(&out, &source, None).unwrap();
+        assert!(verified.passed(), "{:?}", verified.failures().collect::<Vec<_>>());
+        let of_mtp = |model: &Checkpoint| {
+            let names = model.tensors().map(|tensor| tensor.name.clone());
+            names.filter(|name| name.starts_with("mtp.")).count()
+        };
+        match mtp {
+            Some(Mtp::Drop) => assert_eq!(of_mtp(&pruned), 0),
+            _ => {
+                assert_eq!(pruned.spec().moe_of(7).unwrap().experts, 8);
+                assert_eq!(of_mtp(&pruned), of_mtp(&source) - 2 * 2);
+            }
+        }
+    };
+    for config in ["config.json", "config.hub.json"] {
+        check(config, None);
+        check(config, Some(Mtp::Drop));
+    }
+}
+
+/// Stages that read experts in other ways than the default ones do.
+#[test]
+fn other_stages() {
+    let check = |change: &dyn Fn(&mut Recipe), experts: f64| {
+        let scratch = tempfile::tempdir().unwrap();
+        let (model, out) = (model(Some(24), scratch.path()), scratch.path().join("out"));
+        let text = tokens(scratch.path(), 8, 32, 128);
+        let mut recipe = recipe(0.4, experts);
+        recipe.calibration.sequence_len = 32;
+        change(&mut recipe);
+        run_on(&Execution::cpu(), &model, &out, &text, &recipe).unwrap();
+        let source = Checkpoint::open(&model).unwrap();
+        let verified = verify(&out, &source, None).unwrap();
+        assert!(verified.passed(), "{:?}", verified.failures().collect::<Vec<_>>());
+    };
+    check(&|recipe| recipe.weights.scorer = "sparsegpt:least_tokens=1".parse().unwrap(), 0.2);
+    check(&|recipe| recipe.experts.criterion = "exhaustive".parse().unwrap(), 0.2);
+    check(&|recipe| recipe.experts.criterion = "reap".parse().unwrap(), 0.2);
+    for survivor in ["nearest", "weighted-average", "average"] {
+        let merged = |recipe: &mut Recipe| {
+            recipe.experts.criterion = "stun".parse().unwrap();
+            recipe.experts.similarity = "outputs".parse().unwrap();
+            recipe.experts.survivor = survivor.parse().unwrap();
+        };
+        check(&merged, 0.5);
     }
 }

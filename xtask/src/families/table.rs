@@ -3,6 +3,7 @@
 use moeprune::{
     checkpoint::{ExpertStorage, Family, FamilyFacts},
     core::ExtraPolicy,
+    serving::{Engine, EngineContainer, FamilyAnswer, YesNo},
 };
 
 const HEAD: &str = "\
@@ -22,10 +23,45 @@ made by `cargo xtask families --write`; do not edit it.
 |---|---|---|---|---|---|---|---|---|
 ";
 
+const ENGINES_HEAD: &str = "
+## Engines
+
+Which engines load a family, from `crates/moeprune/engines`, where each answer has its source and its date. `unknown`: no source was
+found. Most answers were read off the engine's own list of models, and not tried.
+
+";
+
 /// The whole file.
 pub(crate) fn page() -> String {
     let rows: String = Family::builtins().iter().map(row).collect();
-    format!("{HEAD}{rows}")
+    format!("{HEAD}{rows}{ENGINES_HEAD}{}", engines(&Engine::built_in()))
+}
+
+/// A row per family, a column per engine.
+fn engines(engines: &[Engine]) -> String {
+    let name = |engine: &Engine| match engine.container {
+        EngineContainer::Safetensors => format!("{} {}", engine.name, engine.version),
+        EngineContainer::Gguf => format!("{} {}, converted to GGUF", engine.name, engine.version),
+    };
+    let head: String = engines.iter().map(|engine| format!(" {} |", name(engine))).collect();
+    let rule = "---|".repeat(engines.len() + 1);
+    let mut text = format!("| family |{head}\n|{rule}\n");
+    for family in Family::builtins() {
+        let cell = |engine: &Engine| loads(engine.families.get(family.name()));
+        let cells: String = engines.iter().map(|engine| format!(" {} |", cell(engine))).collect();
+        text += &format!("| {} |{cells}\n", family.name());
+    }
+    text
+}
+
+fn loads(answer: Option<&FamilyAnswer>) -> String {
+    let Some(FamilyAnswer { loads, until, .. }) = answer else { return "unknown".into() };
+    match (loads.answer, until) {
+        (YesNo::Yes, _) => "yes".into(),
+        (YesNo::No, None) => "no".into(),
+        (YesNo::No, Some(version)) => format!("up to {version}"),
+        (YesNo::Unknown, _) => "unknown".into(),
+    }
 }
 
 fn row(family: &Family) -> String {

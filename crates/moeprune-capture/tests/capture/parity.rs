@@ -36,6 +36,7 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
         top_k: 2,
         router: RouterSpec::softmax(true),
         expert: MlpSpec::gated(if arctic { 48 } else { 96 }),
+        opaque: Vec::new(),
         shared: Vec::new(),
         input: if arctic { MoeInput::LayerInput } else { MoeInput::AfterAttention },
         latent: None,

@@ -36,7 +36,7 @@ impl Fields {
     }
 }
 
-/// The model part: every part's name and shape, and the values of the routers as f32, in the order
+/// The model part: every part's name and shape, the matrices of experts whatever is stored of them, and the values of the routers as f32, in the order
 /// of the layers. The storage part: names and element types in the order of the names, and the
 /// routers as they are stored.
 ///
@@ -49,7 +49,7 @@ pub(super) fn compute<'a>(
     read: &dyn Fn(TensorId) -> Result<TensorBytes<'a>, Error>,
 ) -> Result<Fingerprint, Error> {
     let mut model = Fields::new("moeprune model 1");
-    for part in spec.parts() {
+    for part in spec.decoded().parts() {
         model.push(part.id.to_string().as_bytes());
         model.push_shape(&part.shape);
     }

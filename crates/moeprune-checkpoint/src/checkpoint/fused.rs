@@ -14,7 +14,7 @@ pub(super) fn find(
     names: &Names,
     spec: &ModelSpec,
 ) -> Result<Vec<(usize, FusedTensor)>, (usize, String)> {
-    let Some(form) = &names.family().descriptor().experts.fused else { return Ok(Vec::new()) };
+    let form = names.family().descriptor().experts.fused.as_ref();
     let named: Vec<(usize, usize, Slab)> = (layout.tensors.iter().enumerate())
         .filter_map(|(at, tensor)| {
             let (layer, slab) = names.fused_of(&tensor.name)?;
@@ -24,16 +24,32 @@ pub(super) fn find(
     let mut found = Vec::with_capacity(named.len());
     for &(at, layer, slab) in &named {
         let Some(moe) = spec.moe_of(layer) else { continue };
+        let tensor = &layout.tensors[at];
+        let Some(form) = form.filter(|_| !matches!(slab, Slab::Opaque(_))) else {
+            let experts = opaque(moe, tensor).map_err(|e| (at, e))?;
+            found.push((at, FusedTensor { layer, slab, gated: moe.expert.gated, experts }));
+            continue;
+        };
         let of_layer = |wanted: Slab| {
             let is_it = |&&(_, l, s): &&(usize, usize, Slab)| l == layer && s == wanted;
             named.iter().find(is_it).map(|&(at, ..)| &*layout.tensors[at].shape)
         };
         let kind = Kind { form, moe, hidden: moe.expert_width(spec.hidden) };
         let transposed = kind.is_transposed(of_layer(Slab::GateUp), of_layer(Slab::Down));
-        let experts = kind.experts(&layout.tensors[at], slab, transposed).map_err(|e| (at, e))?;
+        let experts = kind.experts(tensor, slab, transposed).map_err(|e| (at, e))?;
         found.push((at, FusedTensor { layer, slab, gated: moe.expert.gated, experts }));
     }
     Ok(found)
+}
+
+/// How a tensor holds something of each expert in a form that is not decoded.
+fn opaque(moe: &MoeSpec, tensor: &StoredTensor) -> Result<FusedExperts, String> {
+    let experts = moe.experts;
+    if tensor.shape.first() != Some(&experts) {
+        let (got, file) = (&tensor.shape, &tensor.file);
+        return Err(format!("is {got:?} in {file}, expected {experts} experts"));
+    }
+    Ok(FusedExperts { experts, matrices: 1, transposed: false, interleaved: false })
 }
 
 /// The experts of a layer, and how their family fuses them.
@@ -78,6 +94,7 @@ impl Kind<'_> {
             Slab::Down => matrix(hidden, inner),
             Slab::GateUpBias => vec![moe.experts, inner * matrices],
             Slab::DownBias => vec![moe.experts, hidden],
+            Slab::Opaque(_) => return opaque(moe, tensor),
         };
         if tensor.shape != expected {
             let (got, file) = (&tensor.shape, &tensor.file);

@@ -37,6 +37,11 @@ impl FusedTensor {
         Self { experts: FusedExperts { experts, ..self.experts }, ..self.clone() }
     }
 
+    /// Whether what it holds is not decoded.
+    pub(crate) fn is_opaque(&self) -> bool {
+        matches!(self.slab, Slab::Opaque(_))
+    }
+
     /// The parts of an expert that are in the tensor, in their order there.
     #[must_use]
     pub fn parts(&self, expert: usize) -> Vec<TensorId> {
@@ -49,7 +54,11 @@ impl FusedTensor {
         let mut places = Vec::new();
         for expert in 0..self.experts.experts {
             for (matrix, part) in self.parts(expert).into_iter().enumerate() {
-                places.push((part, self.experts.place(form, expert, matrix)?));
+                let place = match self.slab {
+                    Slab::Opaque(_) => self.experts.slab_place(form, expert)?,
+                    _ => self.experts.place(form, expert, matrix)?,
+                };
+                places.push((part, place));
             }
         }
         Ok(places)

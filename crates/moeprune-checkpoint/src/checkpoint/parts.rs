@@ -8,7 +8,7 @@ use super::{StoredTensor, extra::assign_extra, fused, layout::Layout};
 use crate::{
     Error,
     config::Config,
-    family::Names,
+    family::{Names, Slab},
     model_directory::ModelDirectory,
     named_tensors::NamedTensors,
     place::Place,
@@ -46,7 +46,12 @@ pub(super) fn assign(
     }
     let extra = announced.map_or(Ok(None), |extra| assign_extra(layout, names, extra));
     let shapes = layout.tensors.iter().filter_map(|t| Some((t.part?, t.shape.clone()))).collect();
-    Ok(NamedTensors { layers: layers.len(), extra: extra.map_err(bad)?, shapes })
+    let opaque = layout.tensors.iter().filter_map(|tensor| match names.fused_of(&tensor.name)? {
+        (layer, Slab::Opaque(part)) => Some(((layer, part), tensor.shape.get(1..)?.to_vec())),
+        _ => None,
+    });
+    let opaque = opaque.collect();
+    Ok(NamedTensors { layers: layers.len(), extra: extra.map_err(bad)?, shapes, opaque })
 }
 
 /// More than any model has; a shape that says more is wrong, and not worth counting out.
@@ -137,7 +142,7 @@ pub(super) fn check(
     for tensor in &layout.tensors {
         let places = match (tensor.part, &tensor.experts) {
             (Some(part), _) => vec![(part, Place::separate(tensor.form())?)],
-            (None, Some(_)) if !tensor.dtype.is_weight() => {
+            (None, Some(experts)) if !experts.is_opaque() && !tensor.dtype.is_weight() => {
                 return Err(bad(&tensor.name, unsupported(tensor.dtype)));
             }
             (None, Some(experts)) => experts.places(tensor.form())?,
@@ -166,7 +171,8 @@ pub(super) fn check(
                 format!("is {shape:?} in {file}, but config.json asks for {expected:?}"),
             ));
         }
-        if !dtype.is_weight() {
+        let decoded = !matches!(part, TensorId::Layer(_, LayerTensor::OfExpert(..)));
+        if decoded && !dtype.is_weight() {
             return Err(bad(name, unsupported(*dtype)));
         }
     }

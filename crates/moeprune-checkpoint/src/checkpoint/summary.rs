@@ -135,6 +135,7 @@ fn role_of_named(name: PartName) -> &'static str {
     match name.as_str().split('.').next() {
         Some("attention") => "attention",
         Some("router") => "router",
+        Some("experts") => "latent",
         _ => "other",
     }
 }

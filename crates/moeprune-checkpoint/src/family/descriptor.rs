@@ -294,6 +294,9 @@ impl Descriptor {
         self.attention.slots(&mut slots)?;
         self.router.slots(&mut slots)?;
         self.experts.slots(&mut slots);
+        if let Some(opaque) = &self.experts.opaque {
+            slots.extend(opaque.slots()?);
+        }
         for (at, shared) in self.shared.iter().enumerate() {
             shared.tensors.slots(&mut slots, |p| LinearId::Shared(at, p));
             let gate = shared.gate.as_ref().map(|Named(gate)| &*gate.name);

@@ -8,9 +8,10 @@ use serde::Deserialize;
 
 use super::{
     Slots,
-    fused::FusedForm,
+    fused::{FusedForm, Slab},
     key::{Count, Key},
     name::{NameForm, Named},
+    opaque_experts::OpaqueExpertsForm,
 };
 use crate::{Error, config::Config, named_tensors::NamedTensors};
 
@@ -27,6 +28,8 @@ pub(crate) struct ExpertsForm {
     pub(crate) tensors: Option<MlpNames>,
     /// All experts of a layer in one tensor. With `tensors` too, files may have either.
     pub(crate) fused: Option<FusedForm>,
+    /// What files may have in place of the matrices.
+    pub(crate) opaque: Option<OpaqueExpertsForm>,
     /// Limits of gate and up, where the activation has some.
     clamped: Option<ClampedForm>,
     /// What experts of a width of their own read and write is made by; absent: they are as wide as the residual stream.
@@ -198,6 +201,7 @@ impl ExpertsForm {
         let Some(fused) = &self.fused else {
             return match &self.tensors {
                 Some(tensors) => tensors.check("experts"),
+                None if self.opaque.is_some() => Ok(()),
                 None => bad("`experts` needs `tensors`, `fused`, or both"),
             };
         };
@@ -213,6 +217,16 @@ impl ExpertsForm {
             return bad("`experts.tensors` and `experts.fused` must agree about biases");
         }
         Ok(())
+    }
+
+    /// The tensors that hold all experts of a layer, and their names after the layer's prefix.
+    pub(super) fn slabs(&self) -> Result<Vec<(Slab, &str)>, Error> {
+        let mut slabs: Vec<_> = self.fused.iter().flat_map(FusedForm::names).collect();
+        if let Some(opaque) = &self.opaque {
+            let named = opaque.fused()?.into_iter();
+            slabs.extend(named.map(|(part, name)| (Slab::Opaque(part), name)));
+        }
+        Ok(slabs)
     }
 
     /// What each expert of a layer is, with the tensors that are stored.

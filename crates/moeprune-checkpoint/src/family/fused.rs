@@ -1,6 +1,6 @@
 //! `[experts.fused]`
 
-use moeprune_core::{LayerTensor, LinearId, MlpProjection};
+use moeprune_core::{LayerTensor, LinearId, MlpProjection, PartName};
 use serde::Deserialize;
 
 /// All experts of a layer in one tensor for each kind of matrix.
@@ -41,6 +41,8 @@ pub(crate) enum Slab {
     Down,
     GateUpBias,
     DownBias,
+    /// Something in a form that is not decoded.
+    Opaque(PartName),
 }
 
 impl FusedForm {
@@ -67,6 +69,7 @@ impl Slab {
     pub(crate) fn tensors(self, expert: usize, gated: bool) -> Vec<LayerTensor> {
         use MlpProjection::{Down, Gate, Up};
         let projections: &[MlpProjection] = match self {
+            Self::Opaque(name) => return vec![LayerTensor::OfExpert(expert, name)],
             Self::GateUp | Self::GateUpBias if gated => &[Gate, Up],
             Self::GateUp | Self::GateUpBias => &[Up],
             Self::Down | Self::DownBias => &[Down],
@@ -74,8 +77,8 @@ impl Slab {
         let tensor = |&projection: &MlpProjection| {
             let id = LinearId::Expert(expert, projection);
             match self {
-                Self::GateUp | Self::Down => LayerTensor::Linear(id),
                 Self::GateUpBias | Self::DownBias => LayerTensor::Bias(id),
+                _ => LayerTensor::Linear(id),
             }
         };
         projections.iter().map(tensor).collect()

@@ -4,7 +4,7 @@ use moeprune_core::LayerTensor;
 
 use super::{
     descriptor::Descriptor,
-    fused::{FusedForm, Slab},
+    fused::Slab,
     template::{Indices, Template},
 };
 use crate::Error;
@@ -44,7 +44,7 @@ impl LayerTemplates {
                 tensors.push((tensor, template));
             }
         }
-        let fused = descriptor.experts.fused.iter().flat_map(FusedForm::names);
+        let fused = descriptor.experts.slabs()?.into_iter();
         let fused = fused.map(|(slab, name)| Ok((slab, parse(name, false)?)));
         let carried = descriptor.layers.carried.iter().map(|name| parse(name, false));
         Ok(Self {

@@ -17,6 +17,7 @@ mod layer_templates;
 mod mixers;
 mod name;
 mod names;
+mod opaque_experts;
 mod rotary;
 mod router;
 mod template;

@@ -82,6 +82,16 @@ impl FusedExperts {
         Ok(Place { lines: Some(lines), ..place })
     }
 
+    /// Where the slab of an expert is, as it is stored.
+    ///
+    /// # Errors
+    /// If there is no such expert, or the tensor's shape cannot hold them.
+    pub fn slab_place(&self, tensor: TensorForm<'_>, expert: usize) -> Result<Place, Error> {
+        let TensorForm { tensor: index, dtype, shape } = tensor;
+        let (shape, bytes) = (self.slab_shape(shape)?, self.slab_bytes(tensor, expert)?);
+        Ok(Place { tensor: index, dtype, shape, bytes, lines: None })
+    }
+
     /// The bytes of an expert's slab in the tensor: what is copied where an expert stays as it is.
     ///
     /// # Errors

@@ -112,7 +112,7 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
         .map(|&item| compare::examine(item, models))
         .collect::<Result<Vec<_>, Error>>()?;
     add_findings(&mut report, &items, &findings, changed);
-    report.count_zeros(source, &items, &findings, promises.rounding);
+    report.count_zeros((source, &pruned), &items, &findings, promises.rounding);
     report.add_sparsity(total_asked(plan, hint.as_ref()), promises.total);
     Ok(report)
 }

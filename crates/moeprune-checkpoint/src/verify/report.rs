@@ -1,6 +1,9 @@
 //! What a verification found.
 
-use moeprune_core::{LinearId, OpenTotal, ParameterCounts, RowRounding, TensorId, TotalPromise};
+use moeprune_core::{
+    LayerSpec, LayerTensor, LinearId, ModelSpec, OpenTotal, ParameterCounts, Part, RowRounding,
+    TensorId, TotalPromise,
+};
 use serde::Serialize;
 
 use super::compare::{Finding, Item};
@@ -83,11 +86,12 @@ impl VerifyReport {
 
     pub(super) fn count_zeros(
         &mut self,
-        source: &Checkpoint,
+        models: (&Checkpoint, &Checkpoint),
         items: &[Item<'_>],
         findings: &[Finding],
         rounding: RowRounding,
     ) {
+        let (source, pruned) = models;
         let rows_round_down = rounding == RowRounding::Floor;
         let counts = ParameterCounts::of(source.spec());
         let (mut experts, mut linears, mut all, mut rounded) = (0_u64, 0_u64, 0_u64, 0_u64);
@@ -101,7 +105,9 @@ impl VerifyReport {
             }
             let stored_twice =
                 source.spec().tied_embeddings && item.part() == Some(TensorId::LmHead);
-            if item.part().is_some() && !stored_twice {
+            let undecoded =
+                matches!(item.part(), Some(TensorId::Layer(_, LayerTensor::OfExpert(..))));
+            if item.part().is_some() && !stored_twice && !undecoded {
                 all += nonzero;
             }
             let (Some((layer, linear)), Some(zeros)) = (item.linear(), finding.zeros) else {
@@ -119,6 +125,10 @@ impl VerifyReport {
                 experts += nonzero;
             }
         }
+        let undecoded = undecoded_weights(pruned.spec());
+        experts += undecoded;
+        linears += undecoded;
+        all += undecoded;
         self.linears.sort_by_key(|l| (l.layer, l.linear));
         let share = |left: u64, of: u64| if of == 0 { 0.0 } else { 1.0 - left as f64 / of as f64 };
         self.sparsity = Some(SparsityReport {
@@ -152,6 +162,18 @@ impl VerifyReport {
         };
         self.add("sparsity", result);
     }
+}
+
+/// Weights of the experts of decoder layers whose stored form is not decoded.
+fn undecoded_weights(spec: &ModelSpec) -> u64 {
+    let of_layer = |layer: &LayerSpec| {
+        let Some(moe) = layer.moe().filter(|moe| !moe.opaque.is_empty()) else { return 0 };
+        let width = moe.expert_width(spec.hidden);
+        let parts = moe.expert.parts(0, width, |p| LinearId::Expert(0, p));
+        let each: u64 = parts.iter().filter(|part| part.prunable).map(Part::parameters).sum();
+        each * moe.experts as u64
+    };
+    spec.layers.iter().map(of_layer).sum()
 }
 
 /// Which choice makes the outcome differ from the total that a plan names.

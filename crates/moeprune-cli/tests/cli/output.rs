@@ -109,6 +109,30 @@ fn prune_reports_what_it_did() {
 }
 
 #[test]
+fn cost_and_serving_are_said_before_a_run() {
+    let scratch = Scratch::new("mixtral");
+    let rates = "--disk-rate 2 --compute-rate 100";
+    for command in [
+        format!("observe model {CALIBRATION} -o model.obs {rates}"),
+        format!("prune model out {CALIBRATION} {rates}"),
+    ] {
+        let ran = scratch.ok(&command);
+        let expected = "of disk and 1 s at 2 GB/s and 100 GFLOP/s";
+        assert!(ran.stderr.contains(expected), "{command}: {}", ran.stderr);
+    }
+    let ran = scratch.ok("plan model --expert-sparsity 0.25 --sparsity 0.25 -o plan.json");
+    for expected in [
+        "weights on disk and in memory: ",
+        "Engines that load it: transformers",
+        "once converted to GGUF.",
+        "6 experts per layer divide evenly over these usual numbers of devices: 2 (expert parallel)",
+    ] {
+        assert!(ran.stdout.contains(expected), "{expected}: {}", ran.stdout);
+    }
+    assert_eq!(scratch.run("inspect model --disk-rate 0").code, 2);
+}
+
+#[test]
 fn four_verbs_in_a_row_do_what_prune_does() {
     let scratch = Scratch::new("arctic");
     scratch.ok(&format!("observe model {CALIBRATION} -o seen.obs.safetensors"));

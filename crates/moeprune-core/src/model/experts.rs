@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::{MlpSpec, Part, RouterSpec, norm};
-use crate::{LayerTensor, LinearId, PartName};
+use super::{MlpSpec, OpaqueTensor, Part, RouterSpec, norm};
+use crate::{LayerTensor, LinearId, PartName, TensorId};
 
 /// A mixture-of-experts block.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -17,6 +17,11 @@ pub struct MoeSpec {
     pub router: RouterSpec,
     /// What each routed expert is.
     pub expert: MlpSpec,
+    /// What is stored of each routed expert in place of its matrices, in a form that is not decoded,
+    /// as [`LayerTensor::OfExpert`] of expert 0. Such experts go and stay as they are, and nothing else.
+    /// Empty: the matrices are stored.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub opaque: Vec<OpaqueTensor>,
     /// Experts that every token goes through.
     pub shared: Vec<SharedSpec>,
     /// The dense MLP that runs beside the experts (Arctic), if there is one.
@@ -86,6 +91,15 @@ impl MoeSpec {
     /// The tensors of one routed expert.
     #[must_use]
     pub fn expert_parts(&self, layer: usize, hidden: usize, expert: usize) -> Vec<Part> {
-        self.expert.parts(layer, self.expert_width(hidden), |p| LinearId::Expert(expert, p))
+        let mut parts =
+            self.expert.parts(layer, self.expert_width(hidden), |p| LinearId::Expert(expert, p));
+        if !self.opaque.is_empty() {
+            parts.retain(|part| !matches!(part.id, TensorId::Layer(_, LayerTensor::Linear(_))));
+            parts.extend(self.opaque.iter().map(|tensor| {
+                let part = tensor.part(layer);
+                Part { id: part.id.with_expert(expert), ..part }
+            }));
+        }
+        parts
     }
 }

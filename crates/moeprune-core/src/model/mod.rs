@@ -22,8 +22,8 @@ use serde::Serialize;
 pub use self::{
     attention::{
         AttentionBiases, AttentionSpec, DeltaProjections, GatedDeltaNet, GroupedAttention,
-        KimiDeltaAttention, LatentAttention, Mamba2, QueryKeyNorm, QueryTemperature, Reach,
-        ShortConvolution, ValueSource,
+        KimiDeltaAttention, LatentAttention, LightningIndexer, Mamba2, QueryKeyNorm,
+        QueryTemperature, Reach, ShortConvolution, ValueSource,
     },
     experts::{MoeInput, MoeSpec, SharedSpec},
     extra::{ExtraLayers, ExtraPolicy},
@@ -126,6 +126,15 @@ impl LayerSpec {
         self.attention != AttentionSpec::None && self.feed_forward != FeedForward::None
     }
 
+    /// The norm before the feed-forward block, if there is such a block.
+    #[must_use]
+    pub fn feed_forward_norm(&self) -> LayerTensor {
+        match self.attention {
+            AttentionSpec::None => LayerTensor::InputNorm,
+            _ => LayerTensor::PostAttentionNorm,
+        }
+    }
+
     /// Everything of the layer but its experts: norms, then attention, router and MLPs, then what
     /// is no Linear. `layer` is its number in `model`.
     fn trunk_parts(&self, layer: usize, model: &ModelSpec) -> Vec<Part> {
@@ -210,6 +219,26 @@ impl ModelSpec {
         parts.into_iter().find(|part| part.id == id)
     }
 
+    /// The same model with the matrices of all experts in place of what is stored of them in a form that
+    /// is not decoded ([`MoeSpec::opaque`]): what the model is, however it is stored.
+    #[must_use]
+    pub fn decoded(&self) -> Self {
+        let mut decoded = self.clone();
+        let behind = decoded.extra.iter_mut().flat_map(|extra| &mut extra.layers);
+        for layer in decoded.layers.iter_mut().chain(behind) {
+            if let FeedForward::Moe(moe) = &mut layer.feed_forward {
+                moe.opaque.clear();
+            }
+        }
+        decoded
+    }
+
+    /// Whether what is stored of a decoder layer's experts is not decoded.
+    #[must_use]
+    pub fn has_opaque_experts(&self) -> bool {
+        self.layers.iter().filter_map(LayerSpec::moe).any(|moe| !moe.opaque.is_empty())
+    }
+
     /// The tensors, each `[hidden]`, that a layer's router has its input multiplied by after it was
     /// normalised; none if the layer has no experts.
     #[must_use]
@@ -218,10 +247,22 @@ impl ModelSpec {
         let Some(moe) = spec.moe() else { return Vec::new() };
         let scale = match moe.router.input() {
             RouterInput::ScaledStream => RouterInput::SCALE,
-            RouterInput::Experts if spec.has_two_blocks() => LayerTensor::PostAttentionNorm,
-            RouterInput::Experts => LayerTensor::InputNorm,
+            RouterInput::Experts => spec.feed_forward_norm(),
         };
         vec![TensorId::Layer(layer, scale)]
+    }
+
+    /// Longest sequence that can be run where layers hand on hidden states and nothing else: the model's
+    /// positions, or as many as an indexer selects if a layer takes over what another one selected.
+    /// Up to that length all keys are selected.
+    #[must_use]
+    pub fn longest_streamed(&self) -> usize {
+        let taken_over = self.layers.iter().filter_map(|layer| match &layer.attention {
+            AttentionSpec::Latent(latent) => latent.indexer.as_ref(),
+            _ => None,
+        });
+        let selected = taken_over.filter(|indexer| indexer.shared).map(|indexer| indexer.top_k);
+        selected.fold(self.max_positions, usize::min)
     }
 
     /// Every Linear of a layer in the order of [`LinearId`], the router among them; none if there

@@ -6,6 +6,8 @@ use moeprune_core::{
     ExpertGroups, ExpertRatio, LayerPlan, ModelSpec, MoeSpec, Plan, SameModel, Sparsity,
 };
 
+use moeprune_model::check_runnable;
+
 use crate::{
     Error, Model,
     plan::{PLAN_FORMAT, check_clusters, check_extra, check_survivors},
@@ -27,7 +29,27 @@ pub(super) fn check_plan(model: &dyn Model, plan: &Plan) -> Result<(), Error> {
     }
     check_layers(model.spec(), plan)?;
     check_extra(model.spec(), plan).map_err(Error::Plan)?;
+    check_opaque(model.spec(), plan)?;
     check_ratios(model.spec(), plan)
+}
+
+/// Experts that are not decoded can only go.
+fn check_opaque(spec: &ModelSpec, plan: &Plan) -> Result<(), Error> {
+    if plan.unstructured.is_some() && spec.has_opaque_experts() {
+        check_runnable(spec)?;
+    }
+    for layer in &plan.layers {
+        let opaque = spec.moe_of(layer.layer).is_some_and(|moe| !moe.opaque.is_empty());
+        let average = layer.survivors.iter().find(|survivor| !survivor.average_of.is_empty());
+        if let Some(average) = average.filter(|_| opaque) {
+            return Err(Error::Plan(format!(
+                "layer {}: expert {} is the average of {:?}, but what is stored of experts is not \
+                 decoded, so they cannot be averaged; select one of each cluster",
+                layer.layer, average.source, average.average_of
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Every layer exists once, and has experts, clusters and survivors as the plan says.

@@ -220,7 +220,7 @@ fn ratio_left(
 
 /// Refuses an observation that is not of this model.
 pub(crate) fn check_observation(observation: &Observation, model: &dyn Model) -> Result<(), Error> {
-    let spec = model.spec();
+    let spec = &model.spec().decoded();
     if model.is_of(&observation.model_fingerprint)? == SameModel::No {
         return Err(Error::Request(format!(
             "the observation is of another model (fingerprint {}, this model's is {}); observe \
@@ -269,8 +269,9 @@ fn unstructured_stage(
     let ratio = ratio_left(request, pipeline, before, before - after)?;
     let walks = request.promises.statistics == StatisticsSource::Sequential
         && pipeline.weights.needs().inputs;
-    if ratio.is_some() && walks {
-        // What only the forward pass can give is not planned for a model that cannot be run.
+    if ratio.is_some() && (walks || spec.has_opaque_experts()) {
+        // What only the forward pass can give is not planned for a model that cannot be run, nor zeros
+        // in weights that are not decoded.
         check_runnable(spec)?;
     }
     let fixed = pipeline.weights.pattern().fixed_ratio().is_some();

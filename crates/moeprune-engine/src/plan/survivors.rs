@@ -77,8 +77,11 @@ pub(crate) fn select(
     let tokens = (!open.tokens.is_empty()).then_some(open.tokens.as_slice());
     let clustered = ClusteredLayer { layer, partition: &open.clusters, router, tokens };
     let stored = StoredExperts::new(model, layer, open.experts_before);
+    let rows = RouterRows(router);
+    let opaque = model.spec().moe_of(layer).is_some_and(|moe| !moe.opaque.is_empty());
+    let experts: &dyn ExpertWeights = if opaque { &rows } else { &stored };
     let survivors =
-        selector.select(&clustered, &stored).map_err(Error::stage("selection", layer))?;
+        selector.select(&clustered, experts).map_err(Error::stage("selection", layer))?;
     let plan = LayerPlan { survivors, tokens: Vec::new(), ..open };
     match check_survivors(&plan) {
         Ok(()) => Ok(plan),
@@ -156,6 +159,24 @@ pub(crate) fn check_survivors(plan: &LayerPlan) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Stands in for the experts of a layer of which only bytes are known: of each its row of the router.
+struct RouterRows<'a>(MatrixView<'a>);
+
+impl ExpertWeights for RouterRows<'_> {
+    fn parameters(&self) -> usize {
+        self.0.cols()
+    }
+
+    fn read(&self, expert: usize, start: usize, out: &mut [f32]) -> Result<(), StageError> {
+        if expert >= self.0.rows() {
+            return Err(format!("expert {expert} of {} does not exist", self.0.rows()).into());
+        }
+        let row = self.0.row(expert).get(start..).and_then(|row| row.get(..out.len()));
+        out.copy_from_slice(row.ok_or("a row of the router is shorter")?);
+        Ok(())
+    }
 }
 
 /// The experts of a layer as the model stores them.

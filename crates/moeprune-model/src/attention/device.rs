@@ -1,5 +1,7 @@
 //! Attention through candle's operations, for devices and for types other than f32.
 
+use std::ops::Range;
+
 use candle_core::{Device, Tensor};
 use candle_nn::{
     ops::softmax_last_dim,
@@ -13,6 +15,7 @@ use crate::{
     cache::{SequenceCache, Store},
     ops::wide,
     rotary::RotaryTable,
+    selected_keys::SelectedKeys,
 };
 
 /// Queries of a sequence whose scores exist at once on a device; keys that none of them sees are left
@@ -71,8 +74,14 @@ fn attend_one(
         let query = query.narrow(2, first, count)?.reshape((heads.kv_heads, rows, heads.dim))?;
         let keys = key.narrow(1, seen.start, seen.len())?;
         let scores = query.matmul(&keys.t()?)?;
-        let of_keys = Keys { origin: cache.first + seen.start, first: before + first - seen.start };
-        let weights = shares(heads, scores, count, of_keys)?;
+        let queries = Queries {
+            count,
+            first: before + first,
+            seen: seen.clone(),
+            origin: cache.first,
+            selected: cache.selected.as_deref(),
+        };
+        let weights = shares(heads, scores, &queries)?;
         let values = value.narrow(1, seen.start, seen.len())?;
         let some = weights.matmul(&values)?;
         mixed.push(some.reshape((heads.kv_heads * heads.group, count, heads.value_dim))?);
@@ -103,35 +112,40 @@ pub(super) fn turned(heads: &Tensor, table: &RotaryTable, start: usize) -> Resul
     Ok(Tensor::cat(&[&first, &heads.narrow(3, dims, dim - dims)?], 3)?)
 }
 
-/// Where keys stand.
-#[derive(Clone, Copy)]
-struct Keys {
-    /// Position of the first of them.
-    origin: usize,
-    /// The key at which the first query stands.
+/// Queries that are scored together.
+struct Queries<'a> {
+    count: usize,
+    /// The key at which the first of them stands.
     first: usize,
+    /// The keys that are scored.
+    seen: Range<usize>,
+    /// Position of key 0.
+    origin: usize,
+    /// Which of the keys each query sees; `None`: all that the heads' shape allows.
+    selected: Option<&'a SelectedKeys>,
 }
 
-/// Softmax of the scores of `count` queries, `[kv_heads, group · count, keys]`, over the keys that
-/// each sees.
-fn shares(heads: Heads<'_>, scores: Tensor, count: usize, at: Keys) -> Result<Tensor, Error> {
+/// Softmax of the scores of queries, `[kv_heads, group · count, keys]`, over the keys that each sees.
+fn shares(heads: Heads<'_>, scores: Tensor, queries: &Queries<'_>) -> Result<Tensor, Error> {
+    let count = queries.count;
     let (scale, dtype) = (heads.factor / (heads.dim as f64).sqrt(), scores.dtype());
     #[cfg(feature = "cuda")]
-    if scores.device().is_cuda() && heads.sinks.is_none() {
+    if scores.device().is_cuda() && heads.sinks.is_none() && queries.selected.is_none() {
         let window = match heads.reach {
             Reach::Everything => Some(None),
             Reach::Window(window) => Some(Some(window)),
             Reach::Chunk(_) => None,
         };
         if let Some(window) = window {
-            crate::cuda::masked_softmax(&scores, count, at.first, window, scale)?;
+            let place = queries.first - queries.seen.start;
+            crate::cuda::masked_softmax(&scores, count, place, window, scale)?;
             return Ok(scores);
         }
     }
     let keys = scores.dim(2)?;
     let mut scores = (scores.to_dtype(wide(dtype))? * scale)?;
-    if count > 1 || heads.reach != Reach::Everything {
-        let mask = hidden_keys(heads, at, count, keys, scores.device())?;
+    if count > 1 || heads.reach != Reach::Everything || queries.selected.is_some() {
+        let mask = hidden_keys(heads, queries, scores.device())?;
         scores = scores
             .reshape((heads.kv_heads, heads.group, count, keys))?
             .broadcast_add(&mask.to_dtype(scores.dtype())?)?
@@ -149,17 +163,17 @@ fn shares(heads: Heads<'_>, scores: Tensor, count: usize, at: Keys) -> Result<Te
 }
 
 /// `[count, keys]`: 0 where a query sees a key, minus infinity where not.
-fn hidden_keys(
-    heads: Heads<'_>,
-    at: Keys,
-    count: usize,
-    keys: usize,
-    device: &Device,
-) -> Result<Tensor, Error> {
+fn hidden_keys(heads: Heads<'_>, queries: &Queries<'_>, device: &Device) -> Result<Tensor, Error> {
+    let Queries { count, first, ref seen, origin, selected } = *queries;
+    let keys = seen.len();
     let mut mask = vec![f32::NEG_INFINITY; count * keys];
     for (t, row) in mask.chunks_exact_mut(keys).enumerate() {
-        let query = at.first + t;
-        row[heads.first_visible(at.origin, query)..=query].fill(0.0);
+        let query = first + t;
+        let visible = heads.first_visible(origin, query) - seen.start;
+        row[visible..=query - seen.start].fill(0.0);
+        if let Some(selected) = selected {
+            selected.hide(query, seen.clone(), row, f32::NEG_INFINITY);
+        }
     }
     Ok(Tensor::from_vec(mask, (count, keys), device)?)
 }

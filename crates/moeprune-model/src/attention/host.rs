@@ -122,7 +122,15 @@ fn block(
         row[..first].fill(0.0);
         row[end..].fill(0.0);
         let sink = heads.sinks.map(|sinks| sinks[task.kv_head * group + r % group]);
-        totals.push(exponentiate_beside(&mut row[first..end], scale, sink));
+        let hide = |row: &mut [f32], value: f32| {
+            if let Some(selected) = &cache.selected {
+                selected.hide(at, keys.start + first..at + 1, row, value);
+            }
+        };
+        let visible = &mut row[first..end];
+        hide(visible, f32::NEG_INFINITY);
+        totals.push(exponentiate_beside(visible, scale, sink));
+        hide(visible, 0.0);
     }
     let values = &store.values[keys.start * value_dim..keys.end * value_dim];
     let values = Rows::dense(values, value_dim);

@@ -3,7 +3,11 @@
 use candle_core::Tensor;
 use moeprune_core::{LatentAttention, LayerTensor, LinearId, Reach, TensorId};
 
-use super::{causal, heads::Heads};
+use super::{
+    causal,
+    heads::Heads,
+    lightning_indexer::{Indexer, KeySelection},
+};
 use crate::{
     ActivationSink, Error,
     cache::SequenceCache,
@@ -20,6 +24,7 @@ pub(crate) struct Latent {
     kv_a: Linear,
     kv_norm: RmsNorm,
     kv_b: Linear,
+    selection: KeySelection,
     output: Linear,
     heads: Heads<'static>,
     rotary: Rotary,
@@ -57,8 +62,21 @@ impl Latent {
         };
         let (latent, values) = (shape.kv_rank + shape.rope_dim, shape.heads * shape.value_dim);
         let keys_and_values = shape.heads * shape.nope_dim + values;
+        let selection = match (&shape.indexer, shape.query_rank) {
+            (None, _) => KeySelection::All,
+            (Some(indexer), _) if indexer.shared => {
+                KeySelection::TakenOver { layer, top_k: indexer.top_k }
+            }
+            (Some(indexer), Some(rank)) => {
+                KeySelection::Own(Box::new(Indexer::load(weights, layer, (hidden, rank), indexer)?))
+            }
+            (Some(_), None) => {
+                return Err(Error::Spec("an indexer without a latent of queries".into()));
+            }
+        };
         Ok(Self {
             query,
+            selection,
             kv_a: linear(LatentAttention::KV_A, latent, hidden, shape.biases)?,
             kv_norm: norm(LatentAttention::KV_NORM, shape.kv_rank)?,
             kv_b: linear(LatentAttention::KV_B, keys_and_values, shape.kv_rank, false)?,
@@ -81,6 +99,11 @@ impl Latent {
         }
     }
 
+    /// Whether it sees the keys that a layer before it selected.
+    pub(super) fn takes_over_keys(&self) -> bool {
+        matches!(self.selection, KeySelection::TakenOver { .. })
+    }
+
     pub(super) fn forward(
         &self,
         x: &Tensor,
@@ -90,10 +113,14 @@ impl Latent {
     ) -> Result<Tensor, Error> {
         sink.linear_input(self.shape.input(), x)?;
         let queries = match &self.query {
-            Query::Direct(query) => query.forward(x)?,
+            Query::Direct(query) => {
+                self.selection.select(x, None, lens, caches)?;
+                query.forward(x)?
+            }
             Query::Latent { down, norm, up } => {
                 let latent = norm.forward(&down.forward(x)?)?;
                 sink.linear_input(LatentAttention::Q_B, &latent)?;
+                self.selection.select(x, Some(&latent), lens, caches)?;
                 up.forward(&latent)?
             }
         };

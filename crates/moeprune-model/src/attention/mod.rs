@@ -20,6 +20,7 @@ mod heads;
 mod host;
 mod kimi_delta;
 mod latent;
+mod lightning_indexer;
 mod mamba2;
 mod selective_state;
 mod short_convolution;
@@ -83,6 +84,11 @@ impl Attention {
             Self::ShortConvolution(convolution) => convolution.stored(linear),
             Self::Mamba2(mamba) => mamba.stored(linear),
         }
+    }
+
+    /// Whether it sees the keys that a layer before it selected.
+    pub(crate) fn takes_over_keys(&self) -> bool {
+        matches!(self, Self::Latent(latent) if latent.takes_over_keys())
     }
 
     /// `x` holds `lens[i]` tokens of sequence `i`, one sequence after the other,

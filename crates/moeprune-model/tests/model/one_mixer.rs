@@ -182,6 +182,7 @@ fn experts_without_gates_equal_their_definition() {
             shared: vec![SharedSpec { mlp: mlp(8), gate: false }],
             residual: None,
             input: MoeInput::AfterAttention,
+            opaque: Vec::new(),
             latent,
         };
         let model =

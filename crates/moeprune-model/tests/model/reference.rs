@@ -77,6 +77,7 @@ fn spec(config: &Value) -> ModelSpec {
             top_k: number("num_experts_per_tok"),
             router: RouterSpec::softmax(true),
             expert: MlpSpec::gated(number("intermediate_size")),
+            opaque: Vec::new(),
             shared: Vec::new(),
             input: if arctic { MoeInput::LayerInput } else { MoeInput::AfterAttention },
             latent: None,

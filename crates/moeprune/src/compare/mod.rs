@@ -17,7 +17,7 @@ use moeprune_core::{
 use moeprune_eval::load_documents;
 
 use moeprune_engine::{
-    Execution, Job, KeptExperts, Pipeline, Progress, TOOL, UnwrittenModel, note_of_length,
+    Execution, Job, KeptExperts, Pipeline, Progress, TOOL, UnwrittenModel, note_of_streamed_length,
     tokenizer_for,
 };
 
@@ -73,8 +73,9 @@ impl Study<'_> {
         measures: &Measures<'_>,
     ) -> Result<Comparison, Error> {
         let Study { checkpoint, registry, execution, .. } = *self;
-        let most = checkpoint.spec().max_positions;
-        let shortened = measures.sequence_len.and_then(|asked| note_of_length(asked, most));
+        let spec = checkpoint.spec();
+        let shortened =
+            measures.sequence_len.and_then(|asked| note_of_streamed_length(asked, spec));
         shortened.iter().for_each(|note| self.progress.note(note));
         let text = Text::read(checkpoint, measures)?;
         let measured = Measured { measures, text: text.as_ref() };
@@ -317,7 +318,7 @@ impl Text {
         let spec = checkpoint.spec();
         let file = open_calibration(path)?;
         let tokenizer = tokenizer_for(&file, checkpoint)?;
-        let length = measures.sequence_len.unwrap_or(2048).min(spec.max_positions);
+        let length = measures.sequence_len.unwrap_or(2048).min(spec.longest_streamed());
         let blocks = token_blocks_in_order(&file, tokenizer.as_ref(), spec.vocab, length)?;
         let (blocks, _) = blocks.split_at(measures.text_blocks.unwrap_or(usize::MAX));
         Ok(Some(Self { blocks }))

@@ -178,7 +178,7 @@ impl LayerReport {
             ),
             None => ((0..experts).collect(), (0..experts).map(|e| vec![e]).collect()),
         };
-        let counted = spec.linears(layer).into_iter().filter(|l| l.prunable);
+        let counted = spec.decoded().linears(layer).into_iter().filter(|l| l.prunable);
         let (all, expert) = counted.fold((0, 0), |(all, expert), linear| {
             let parameters = linear.parameters();
             (all + parameters, expert + if linear.id.expert().is_some() { parameters } else { 0 })

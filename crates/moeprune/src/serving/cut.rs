@@ -5,7 +5,7 @@ use moeprune_core::{ExpertBudget, ExtraPolicy, FeedForward, ModelSpec, Sparsity,
 use moeprune_engine::{BudgetSpread, ExpertRequest, Model as _, expert_budget};
 use serde::Serialize;
 
-use super::{Parallel, Verdict, engine::Engine};
+use super::{Parallel, Verdict, engine::Engine, experts::experts_of};
 
 /// Shares of the experts that people usually remove.
 const USUAL: [f64; 2] = [0.25, 0.5];
@@ -41,9 +41,9 @@ impl Cut {
     /// behind the decoder's.
     #[must_use]
     pub fn of(checkpoint: &Checkpoint, after: &ModelSpec) -> Self {
-        let all = |spec: &ModelSpec| super::experts_of(spec).iter().sum::<usize>();
+        let all = |spec: &ModelSpec| experts_of(spec).iter().sum::<usize>();
         let before = all(checkpoint.spec());
-        let mut experts = super::experts_of(after);
+        let mut experts = experts_of(after);
         if experts.iter().all(|count| Some(count) == experts.first()) {
             experts.truncate(1);
         }

@@ -19,6 +19,7 @@ for cut in Serving::of(&model).cuts {
 
 mod cut;
 mod engine;
+mod experts;
 mod parallel;
 mod rules;
 mod sentences;
@@ -34,7 +35,6 @@ pub use rules::{ExtraRule, GroupRule};
 pub use verdict::Verdict;
 
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::ModelSpec;
 use serde::Serialize;
 
 /// What a model and the usual cuts of it are for serving.
@@ -61,9 +61,4 @@ impl Serving {
         cuts.extend(usual);
         Self { cuts, impossible, groups: GroupRule::of(spec), extra: ExtraRule::of(spec) }
     }
-}
-
-/// Experts of each decoder layer that has any.
-fn experts_of(spec: &ModelSpec) -> Vec<usize> {
-    spec.layers.iter().filter_map(|layer| layer.moe()).map(|moe| moe.experts).collect()
 }

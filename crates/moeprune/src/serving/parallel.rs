@@ -3,6 +3,8 @@
 use moeprune_core::{LinearId, MlpProjection, ModelSpec, Part};
 use serde::Serialize;
 
+use super::experts::experts_of;
+
 /// Usual numbers of devices that experts are spread over.
 const EXPERT_PARALLEL: [usize; 5] = [2, 4, 8, 16, 32];
 
@@ -24,7 +26,7 @@ impl Parallel {
     /// Of a model with the experts that `spec` says.
     #[must_use]
     pub fn of(spec: &ModelSpec) -> Self {
-        let counts = super::experts_of(spec);
+        let counts = experts_of(spec);
         let splits = widths(spec);
         let divides = |size: usize, numbers: &[usize]| {
             !numbers.is_empty() && numbers.iter().all(|number| number % size == 0)
@@ -44,6 +46,7 @@ fn widths(spec: &ModelSpec) -> Vec<usize> {
         let parts = spec.layer_parts(number);
         let shapes = parts.iter().filter_map(Part::linear_shape);
         widths.extend(shapes.filter(|shape| is_down(shape.id)).map(|shape| shape.cols));
+        widths.extend(layer.moe().map(|moe| moe.expert.inner));
         widths.push(layer.attention.heads());
     }
     widths.retain(|&width| width > 0);
@@ -53,8 +56,7 @@ fn widths(spec: &ModelSpec) -> Vec<usize> {
 fn is_down(id: LinearId) -> bool {
     matches!(
         id,
-        LinearId::Expert(0, MlpProjection::Down)
-            | LinearId::Dense(MlpProjection::Down)
+        LinearId::Dense(MlpProjection::Down)
             | LinearId::Shared(_, MlpProjection::Down)
             | LinearId::Residual(MlpProjection::Down)
     )

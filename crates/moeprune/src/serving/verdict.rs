@@ -3,7 +3,11 @@
 use moeprune_core::ModelSpec;
 use serde::Serialize;
 
-use super::engine::{Answer, Engine, EngineContainer, FamilyAnswer, YesNo};
+use super::{
+    GroupRule,
+    engine::{Answer, Engine, EngineContainer, FamilyAnswer, KernelRule, YesNo},
+    experts::experts_of,
+};
 
 /// What one engine makes of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -19,6 +23,9 @@ pub struct Verdict {
     pub container: EngineContainer,
     /// Why not, or what there is besides; empty if there is nothing.
     pub notes: Vec<String>,
+    /// What it asks of the number of experts and makes of layers for multi-token prediction, where that
+    /// matters to this model; empty if it does not load the model.
+    pub rules: Vec<String>,
     /// Where the answer about the family comes from, `what (date)`.
     pub source: Option<String>,
 }
@@ -27,7 +34,7 @@ impl Verdict {
     /// Of `engine` about a model with the experts that `spec` says.
     #[must_use]
     pub fn of(engine: &Engine, spec: &ModelSpec) -> Self {
-        let counts = super::experts_of(spec);
+        let counts = experts_of(spec);
         let most = counts.iter().copied().max().unwrap_or(0);
         let family = engine.families.get(&spec.family);
         let mut loads = family.map_or(YesNo::Unknown, |family| family.loads.answer);
@@ -50,9 +57,22 @@ impl Verdict {
             loads,
             container: engine.container,
             notes,
+            rules: if loads == YesNo::No { Vec::new() } else { rules(engine, spec) },
             source: source.map(|source| format!("{} ({})", source.what, source.date)),
         }
     }
+}
+
+/// What the engine says of what the model has.
+fn rules(engine: &Engine, spec: &ModelSpec) -> Vec<String> {
+    let rules = &engine.counts;
+    let has_groups = GroupRule::of(spec).is_some();
+    let said = [
+        (true, &rules.expert_parallel.says),
+        (has_groups, &rules.groups.says),
+        (spec.extra.is_some(), &rules.extra_layers.says),
+    ];
+    said.into_iter().filter(|(matters, _)| *matters).filter_map(|(_, says)| says.clone()).collect()
 }
 
 fn family_note(family: &FamilyAnswer) -> Vec<String> {
@@ -78,7 +98,7 @@ fn uneven(loads: YesNo, rule: &Answer<YesNo>, notes: &mut Vec<String>) -> YesNo 
 
 /// Kernels that cannot be used for these numbers.
 fn kernel_notes(engine: &Engine, counts: &[usize]) -> Vec<String> {
-    let cannot = |&&count: &&usize, kernel: &super::engine::KernelRule| {
+    let cannot = |&&count: &&usize, kernel: &KernelRule| {
         kernel.at_most.is_some_and(|most| count > most) || count % kernel.multiple_of != 0
     };
     let unused = engine.kernels.iter().filter_map(|kernel| {

@@ -3,7 +3,7 @@
 use moeprune_core::{LatentAttention, LayerTensor};
 use serde::Deserialize;
 
-use super::{Conditional, Key, Model, grouped::heads};
+use super::{Conditional, Key, Model, grouped::heads, indexer::IndexerForm};
 use crate::{Error, family::rotary::RotaryForm};
 
 /// Multi-head latent attention.
@@ -27,6 +27,8 @@ pub(crate) struct LatentForm {
     rotary: Option<RotaryForm>,
     /// Whether the biases that are named are there; absent: they are.
     biases: Option<Key<bool>>,
+    /// Absent: queries see all keys at or before them.
+    indexer: Option<IndexerForm>,
     tensors: Names,
 }
 
@@ -88,7 +90,8 @@ impl LatentForm {
             (LayerTensor::Bias(LatentAttention::OUTPUT), &names.output_bias),
         ];
         let some = some.into_iter().filter_map(|(id, name)| Some((id, name.as_deref()?)));
-        always.into_iter().chain(some)
+        let indexer = self.indexer.iter().flat_map(IndexerForm::slots);
+        always.into_iter().chain(some).chain(indexer)
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {
@@ -112,7 +115,24 @@ impl LatentForm {
         }
     }
 
-    pub(super) fn read(&self, model: Model<'_>) -> Result<LatentAttention, Error> {
+    /// The attention of each decoder layer, as if all were of this kind.
+    pub(super) fn read(&self, model: Model<'_>) -> Result<Vec<LatentAttention>, Error> {
+        let latent = self.read_same(model)?;
+        let Some(form) = &self.indexer else { return Ok(vec![latent; model.layers]) };
+        if latent.query_rank.is_none() {
+            let reason = format!(
+                "lacks `{}`: the indexer of keys reads the queries' latent",
+                self.query_rank.shown()
+            );
+            return Err(model.config.refuse(reason));
+        }
+        let indexers = form.read(model, latent.rotary.as_ref())?;
+        let with = |indexer| LatentAttention { indexer: Some(indexer), ..latent.clone() };
+        Ok(indexers.into_iter().map(with).collect())
+    }
+
+    /// What is the same in all layers.
+    fn read_same(&self, model: Model<'_>) -> Result<LatentAttention, Error> {
         let config = model.config;
         let query_rank = self.query_rank.optional(config)?;
         let rope_dim = self.rope_dim.needed(config)?;
@@ -136,6 +156,7 @@ impl LatentForm {
             value_dim: self.value_dim.needed(config)?,
             rotary,
             biases: Conditional { when: self.biases.as_ref(), tensors: biases }.are_there(model)?,
+            indexer: None,
         })
     }
 }

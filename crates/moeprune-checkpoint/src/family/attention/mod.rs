@@ -3,6 +3,7 @@
 mod by_layer;
 mod gated_delta;
 mod grouped;
+mod indexer;
 mod kimi_delta;
 mod latent;
 mod mamba2;
@@ -40,7 +41,7 @@ pub(crate) enum AttentionForm {
     ShortConvolution(Box<ShortConvolutionForm>),
     Mamba2(Box<Mamba2Form>),
     Opaque(OpaqueForm),
-    ByLayer(ByLayerForm),
+    ByLayer(Box<ByLayerForm>),
 }
 
 /// What a model's attention is read from.
@@ -132,7 +133,9 @@ impl AttentionForm {
             Self::Grouped(form) => {
                 Ok(form.read(model)?.into_iter().map(AttentionSpec::Grouped).collect())
             }
-            Self::Latent(form) => Ok(everywhere(AttentionSpec::Latent(form.read(model)?))),
+            Self::Latent(form) => {
+                Ok(form.read(model)?.into_iter().map(AttentionSpec::Latent).collect())
+            }
             Self::GatedDelta(form) => Ok(everywhere(AttentionSpec::GatedDelta(form.read(model)?))),
             Self::KimiDelta(form) => Ok(everywhere(AttentionSpec::KimiDelta(form.read(model)?))),
             Self::ShortConvolution(form) => {
@@ -178,6 +181,9 @@ impl AttentionForm {
             (Self::ByLayer(form), Some(word)) => form.read_extra(word, model, layer),
             _ => Ok(match decoder.last().map(|last| &last.attention) {
                 None | Some(AttentionSpec::Opaque(_)) => AttentionSpec::Opaque(Vec::new()),
+                Some(AttentionSpec::Latent(latent)) => {
+                    AttentionSpec::Latent(indexer::of_extra(latent, model.named, layer))
+                }
                 Some(known) => known.clone(),
             }),
         }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::LightningIndexer;
 use crate::{
     AttentionProjection, LayerTensor, LinearId, PartName,
     model::{Part, RotarySpec},
@@ -40,6 +41,10 @@ pub struct LatentAttention {
     pub rotary: Option<RotarySpec>,
     /// Whether `q_a`, `kv_a` and the output have a bias.
     pub biases: bool,
+    /// What selects the keys that a query sees; `None`: it sees all at or before it. Needs a latent of
+    /// the queries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub indexer: Option<LightningIndexer>,
 }
 
 impl LatentAttention {
@@ -111,6 +116,9 @@ impl LatentAttention {
         if self.biases {
             parts.extend(self.query_rank.map(|rank| bias(Self::Q_A, rank)));
             parts.extend([bias(Self::KV_A, latent), bias(Self::OUTPUT, hidden)]);
+        }
+        if let (Some(indexer), Some(rank)) = (&self.indexer, self.query_rank) {
+            parts.extend(indexer.parts(layer, hidden, rank));
         }
         parts
     }

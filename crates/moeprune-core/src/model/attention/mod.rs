@@ -4,6 +4,7 @@ mod gated_delta;
 mod grouped;
 mod kimi_delta;
 mod latent;
+mod lightning_indexer;
 mod mamba2;
 mod short_convolution;
 
@@ -16,6 +17,7 @@ pub use self::{
     },
     kimi_delta::KimiDeltaAttention,
     latent::LatentAttention,
+    lightning_indexer::LightningIndexer,
     mamba2::Mamba2,
     short_convolution::ShortConvolution,
 };
