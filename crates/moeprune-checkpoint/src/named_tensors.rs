@@ -9,6 +9,9 @@ use moeprune_core::{PartName, TensorId};
 pub(crate) struct NamedTensors {
     /// Highest decoder layer named, plus one.
     pub(crate) layers: usize,
+    /// If no layer is named, a tensor that is stored, and the name that was expected which is most like
+    /// it.
+    pub(crate) stranger: Option<(String, String)>,
     /// Layers behind the decoder's that have parts; `None` if none is stored, or the config does not
     /// count them.
     pub(crate) extra: Option<usize>,

@@ -4,7 +4,7 @@ mod extra;
 
 use moeprune_core::{
     Activation, FeedForward, LayerNorms, LayerSpec, MlpSpec, ModelSpec, MoeInput, MoeSpec,
-    Multipliers, OpaqueTensor, RouterSpec, SandwichNorms, SharedSpec,
+    Multipliers, OpaqueTensor, RouterSpec, SandwichNorms, SharedSpec, TensorId,
 };
 
 pub(crate) use self::extra::{AnnouncedExtra, announced_extra};
@@ -12,11 +12,20 @@ use crate::{
     Error, Family,
     config::{Config, Found, same_json, shown},
     family::{
-        Count, Descriptor, Key, Layers, LayersForm, Mixer, Model, MultipliersForm, PerLayer,
-        Requirement, SandwichForm, Strings, TypesForm, missing, opaque_tensor,
+        Count, Descriptor, Key, Layers, LayersForm, Mixer, Model, MultipliersForm,
+        OpaqueExpertsForm, PerLayer, Requirement, SandwichForm, Strings, TypesForm, missing,
+        opaque_tensor,
     },
     named_tensors::NamedTensors,
 };
+
+/// Refuses a config that asks for what is not implemented, as far as it can be seen without the tensors.
+pub(crate) fn check_requirements(family: &Family, config: &Config) -> Result<(), Error> {
+    let form = family.descriptor();
+    let stored = form.experts.opaque.as_ref().map(OpaqueExpertsForm::key);
+    let others = form.require.iter().filter(|requirement| stored != Some(&*requirement.key));
+    others.into_iter().try_for_each(|requirement| check_requirement(config, requirement))
+}
 
 /// Reads everything the config says about the model.
 pub(crate) fn read_spec(
@@ -29,7 +38,8 @@ pub(crate) fn read_spec(
         Some(opaque) => opaque.check(config, named)?,
         None => None,
     };
-    for requirement in form.require.iter().filter(|r| opaque != Some(&*r.key)) {
+    let stored = form.experts.opaque.as_ref().map(OpaqueExpertsForm::key);
+    for requirement in form.require.iter().filter(|r| stored == Some(&*r.key) && opaque != stored) {
         check_requirement(config, requirement)?;
     }
     let model = &form.model;
@@ -58,7 +68,9 @@ pub(crate) fn read_spec(
         max_positions: longest.map_or(max_positions, |longest| longest.min(max_positions)),
         norm_eps: model.norm_eps.needed(config)?,
         norm_weights: model.norm_weights.into(),
-        tied_embeddings: model.tied_embeddings.needed(config)?,
+        // A head that is stored is the head, whatever the config says of the embedding.
+        tied_embeddings: model.tied_embeddings.needed(config)?
+            && !named.shapes.contains_key(&TensorId::LmHead),
         head_bias: biased && model.tensors.head_bias.is_some(),
         multipliers: read_multipliers(&model.multipliers, config, hidden)?,
         logit_cap: match &model.logit_cap {
@@ -141,9 +153,14 @@ fn read_layers(form: &Descriptor, model: Model<'_>) -> Result<Vec<LayerSpec>, Er
     let Model { config, named, layers, .. } = model;
     if layers != named.layers {
         return Err(config.refuse(format!(
-            "`{}` is {layers}, but the tensors are those of {} decoder layers",
+            "`{}` is {layers}, but the tensors are those of {} decoder layers{}",
             form.layers.count.shown(),
-            named.layers
+            named.layers,
+            match &named.stranger {
+                Some((stored, expected)) =>
+                    format!("; there is `{stored}` where `{expected}` was expected"),
+                None => String::new(),
+            }
         )));
     }
     let has_experts = match model.mixers {

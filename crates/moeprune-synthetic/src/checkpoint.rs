@@ -10,7 +10,8 @@ use crate::{
     Error, Shape,
     shape::config_text,
     shards,
-    write::{self, Source, Step},
+    source::Source,
+    write::{self, Step},
 };
 
 /// Room left free on the disk.

@@ -46,6 +46,7 @@ mod shape;
 mod shaped_tensor;
 mod shards;
 mod size;
+mod source;
 mod weights;
 mod write;
 

@@ -9,7 +9,7 @@ use moeprune_core::{
 use crate::{
     random::{NormalTable, Stream},
     shaped_tensor::{Role, ShapedTensor},
-    write::Source,
+    source::Source,
 };
 
 /// Elements that come from one stream at a time.

@@ -12,13 +12,13 @@ use std::{
     },
 };
 
-use moeprune_core::NormWeights;
 use rayon::prelude::*;
 
 use crate::{
     Error,
     random::NormalTable,
     shards::{OutputShard, PlacedTensor},
+    source::Source,
     weights::Weights,
 };
 
@@ -45,34 +45,6 @@ pub enum Step<'a> {
         /// Files in all.
         total: usize,
     },
-}
-
-/// What the weights depend on.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Source {
-    pub(crate) seed: u64,
-    /// In each layer.
-    pub(crate) experts: usize,
-    /// How the weights of norms are stored.
-    pub(crate) norms: NormWeights,
-    /// Only routers and norms are written.
-    pub(crate) sparse: bool,
-}
-
-impl Source {
-    /// Bytes that take room on a disk.
-    pub(crate) fn disk_bytes(self, shards: &[OutputShard]) -> u64 {
-        let headers: u64 = shards.iter().map(|s| s.header.len() as u64).sum();
-        headers + self.data_bytes(shards)
-    }
-
-    fn data_bytes(self, shards: &[OutputShard]) -> u64 {
-        let tensors = shards.iter().flat_map(|s| &s.tensors).map(|placed| &placed.tensor);
-        tensors
-            .filter(|t| !self.sparse || t.is_vector() || t.is_router())
-            .map(|t| t.named.bytes())
-            .sum()
-    }
 }
 
 /// Some rows of a tensor.

@@ -121,6 +121,7 @@ impl Checkpoint {
         };
         let config =
             config.within(family.descriptor().config.as_deref().filter(|key| !key.is_empty()))?;
+        spec::check_requirements(&family, &config)?;
         let mut layout = Layout::open(&directory)?;
         let extra = spec::announced_extra(&family, &config)?;
         let names = Names::new(family.clone(), extra.map(|extra| extra.first));

@@ -51,7 +51,18 @@ pub(super) fn assign(
         _ => None,
     });
     let opaque = opaque.collect();
-    Ok(NamedTensors { layers: layers.len(), extra: extra.map_err(bad)?, shapes, opaque })
+    let stranger = if layers.is_empty() { stranger(layout, names) } else { None };
+    let extra = extra.map_err(bad)?;
+    Ok(NamedTensors { layers: layers.len(), stranger, extra, shapes, opaque })
+}
+
+/// Of tensors of which none is a decoder layer's, the one that is most like the first that was expected,
+/// and what that is called.
+fn stranger(layout: &Layout, names: &Names) -> Option<(String, String)> {
+    let expected = names.name_of(TensorId::Layer(0, LayerTensor::InputNorm))?;
+    let stored = layout.tensors.iter().map(|tensor| &tensor.name);
+    let nearest = stored.min_by_key(|name| strsim::levenshtein(name, &expected))?;
+    Some((nearest.clone(), expected))
 }
 
 /// More than any model has; a shape that says more is wrong, and not worth counting out.
@@ -216,14 +227,16 @@ fn refuse_unknown_in_layer(
     directory: &ModelDirectory,
 ) -> Result<(), Error> {
     let Some(layer) = names.decoder_layer_of(&tensor.name) else { return Ok(()) };
+    let nearest = names.nearest(&tensor.name).map(|name| format!(" (the nearest is `{name}`)"));
     Err(Error::Tensor {
         dir: directory.path.clone(),
         name: tensor.name.clone(),
         reason: format!(
-            "belongs to decoder layer {layer}, but the family `{}` knows no such part; if the \
+            "belongs to decoder layer {layer}, but the family `{}` knows no such part{}; if the \
              forward pass does not need it, list it under `layers.carried` in a family \
              descriptor of your own",
-            names.family().name()
+            names.family().name(),
+            nearest.unwrap_or_default()
         ),
     })
 }

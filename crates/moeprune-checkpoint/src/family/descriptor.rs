@@ -175,6 +175,17 @@ pub(crate) struct SandwichForm {
 }
 
 impl SandwichForm {
+    /// `beside`: whether an MLP stands beside the experts.
+    fn check(&self, beside: bool) -> Result<(), Error> {
+        let named = [self.residual_output.is_some(), self.experts_output.is_some()];
+        if named == [beside; 2] {
+            return Ok(());
+        }
+        let reason = "`residual_output` and `experts_output` in `[layers.sandwich]` go with \
+                      `[residual]`";
+        Err(Error::Descriptor { reason: reason.to_owned() })
+    }
+
     fn slots(&self) -> impl Iterator<Item = (LayerTensor, &str)> {
         [
             (SandwichNorms::ATTENTION_OUTPUT, Some(&self.attention_output)),
@@ -354,14 +365,7 @@ impl Descriptor {
                  `post_attention_norm_bias` in `[layers.tensors]` and `final_norm_bias` in \
                  `[model.tensors]`");
         }
-        if let Some(SandwichForm { residual_output, experts_output, .. }) = &self.layers.sandwich
-            && [residual_output, experts_output]
-                .iter()
-                .any(|name| name.is_some() != self.residual.is_some())
-        {
-            return bad("`residual_output` and `experts_output` in `[layers.sandwich]` go with \
-                 `[residual]`");
-        }
+        self.layers.sandwich.iter().try_for_each(|form| form.check(self.residual.is_some()))?;
         if self.experts.count.keys.is_empty() {
             return bad("`experts.count` has no keys; the expert count must stand somewhere");
         }

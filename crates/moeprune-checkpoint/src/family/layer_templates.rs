@@ -92,6 +92,17 @@ impl LayerTemplates {
         })
     }
 
+    /// The name that is most like one that is not known, of the same layer and expert.
+    pub(super) fn nearest(&self, name: &str, layer: usize) -> Option<String> {
+        let number = |part: &str| part.parse().ok();
+        let expert = name.split('.').filter_map(number).nth(1).unwrap_or_default();
+        let indices = Indices { layer: Some(layer), expert: Some(expert) };
+        let templates = self.tensors.iter().map(|(_, template)| template);
+        let names = templates.chain(self.fused.iter().map(|(_, template)| template));
+        let names: Vec<String> = names.map(|template| template.name(indices)).collect();
+        names.into_iter().min_by_key(|known| strsim::levenshtein(known, name))
+    }
+
     /// Whether a name that plays no part may be carried over.
     pub(super) fn is_carried(&self, name: &str) -> bool {
         self.carried.iter().any(|template| template.indices(name).is_some())

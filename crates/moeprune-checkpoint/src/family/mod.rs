@@ -32,6 +32,7 @@ pub(crate) use self::{
     key::{Count, Key, Layers, PerLayer, Sequence, Strings, missing},
     mixers::Mixer,
     names::Names,
+    opaque_experts::OpaqueExpertsForm,
 };
 use self::{built_in::BUILT_IN, layer_templates::LayerTemplates};
 use crate::Error;

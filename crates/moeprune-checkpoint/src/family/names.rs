@@ -61,6 +61,11 @@ impl Names {
         renamed.unwrap_or_else(|| name.to_owned())
     }
 
+    /// The name of a decoder layer's tensor that is most like one that is not known.
+    pub(crate) fn nearest(&self, name: &str) -> Option<String> {
+        self.family.decoder.nearest(name, self.decoder_layer_of(name)?)
+    }
+
     /// Whether a name that plays no part belongs to a decoder layer and may be carried over.
     pub(crate) fn is_carried(&self, name: &str) -> bool {
         self.family.decoder.is_carried(name)

@@ -49,6 +49,11 @@ impl OpaqueExpertsForm {
         named.map(|(key, name)| Ok((part_name("experts", key)?, name.as_str()))).collect()
     }
 
+    /// The config's key that says so.
+    pub(crate) fn key(&self) -> &str {
+        &self.said.key
+    }
+
     /// Checks that config and files agree whether experts are stored so. Returns the config's key that
     /// says so, if they are.
     pub(crate) fn check(

@@ -53,28 +53,7 @@ impl Grouped {
         if shape.values == ValueSource::Own {
             fused.push((id(Value), kv));
         }
-        let norm = |tensor: LayerTensor, width: usize| {
-            RmsNorm::of_model(weights, TensorId::Layer(layer, tensor), width, spec)
-        };
-        let norms = match shape.norm {
-            None => None,
-            Some(norm_of) => {
-                let both = |of_queries: usize, of_keys: usize| {
-                    let of_queries = norm(GroupedAttention::QUERY_NORM, of_queries)?;
-                    Ok::<_, Error>((of_queries, norm(GroupedAttention::KEY_NORM, of_keys)?))
-                };
-                Some(match norm_of {
-                    QueryKeyNorm::PerHead | QueryKeyNorm::PerHeadAfterRotary => {
-                        both(heads.dim, heads.dim)?
-                    }
-                    QueryKeyNorm::FullWidth => both(query, kv)?,
-                    QueryKeyNorm::UnweightedAfterRotary => {
-                        let plain = || RmsNorm::unweighted(weights, heads.dim, spec.norm_eps);
-                        (plain()?, plain()?)
-                    }
-                })
-            }
-        };
+        let norms = norms(weights, layer, spec, shape)?;
         let output = [(id(Output), spec.hidden)];
         let sinks = TensorId::Layer(layer, GroupedAttention::SINKS);
         let sinks = match shape.sinks {
@@ -200,6 +179,31 @@ impl Grouped {
             Some(clip) => Ok(qkv.clamp(-clip, clip)?),
         }
     }
+}
+
+/// The norms of queries and of keys, if there are some.
+fn norms(
+    weights: Weights<'_>,
+    layer: usize,
+    spec: &ModelSpec,
+    shape: &GroupedAttention,
+) -> Result<Option<(RmsNorm, RmsNorm)>, Error> {
+    let norm = |tensor: LayerTensor, width: usize| {
+        RmsNorm::of_model(weights, TensorId::Layer(layer, tensor), width, spec)
+    };
+    let widths = match shape.norm {
+        None => return Ok(None),
+        Some(QueryKeyNorm::UnweightedAfterRotary) => {
+            let plain = || RmsNorm::unweighted(weights, shape.head_dim, spec.norm_eps);
+            return Ok(Some((plain()?, plain()?)));
+        }
+        Some(QueryKeyNorm::PerHead | QueryKeyNorm::PerHeadAfterRotary) => {
+            (shape.head_dim, shape.head_dim)
+        }
+        Some(QueryKeyNorm::FullWidth) => (shape.query_width(), shape.kv_width()),
+    };
+    let of_queries = norm(GroupedAttention::QUERY_NORM, widths.0)?;
+    Ok(Some((of_queries, norm(GroupedAttention::KEY_NORM, widths.1)?)))
 }
 
 fn heads(shape: &GroupedAttention) -> Result<Heads<'static>, Error> {

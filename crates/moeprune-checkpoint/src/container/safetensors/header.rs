@@ -39,6 +39,9 @@ pub(super) struct HeaderTensor {
     pub(super) range: Range<u64>,
 }
 
+/// What a pointer begins with that git-lfs leaves in the place of a file.
+const GIT_LFS: [u8; LENGTH as usize] = *b"version ";
+
 /// Reads the header at the beginning of a file, and nothing after it: where the data starts, and
 /// the tensors in the order of their data.
 pub(super) fn read_header(file: &WeightFile) -> Result<(u64, Vec<HeaderTensor>), Error> {
@@ -51,6 +54,11 @@ pub(super) fn read_header(file: &WeightFile) -> Result<(u64, Vec<HeaderTensor>),
     }
     let mut length = [0; LENGTH as usize];
     length.copy_from_slice(&file.read(0..LENGTH)?);
+    if length == GIT_LFS {
+        return Err(bad(
+            "is a git-lfs pointer and not the file itself; fetch it with `git lfs pull`".to_owned(),
+        ));
+    }
     let length = u64::from_le_bytes(length);
     if length > MAX_HEADER {
         return Err(bad(format!(

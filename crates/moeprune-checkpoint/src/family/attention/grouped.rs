@@ -181,17 +181,7 @@ impl GroupedForm {
             query_key_value: of_tensors(&self.biases, &self.tensors.input_biases())?,
             output: of_tensors(&self.biases, &self.tensors.output_bias())?,
         };
-        let is_normed = match (self.norm, &self.normed) {
-            (Some(NormForm::UnweightedAfterRotary), Some(key)) => key.needed(config)?,
-            (Some(NormForm::UnweightedAfterRotary), None) => true,
-            _ => of_tensors(&self.normed, &self.tensors.norms())?,
-        };
-        let norm = self.norm.filter(|_| is_normed).map(|norm| match norm {
-            NormForm::PerHead => QueryKeyNorm::PerHead,
-            NormForm::PerHeadAfterRotary => QueryKeyNorm::PerHeadAfterRotary,
-            NormForm::UnweightedAfterRotary => QueryKeyNorm::UnweightedAfterRotary,
-            NormForm::FullWidth => QueryKeyNorm::FullWidth,
-        });
+        let norm = self.read_norm(model)?;
         let temperature = match &self.temperature {
             Some(temperature) => temperature.read(config)?,
             None => None,
@@ -202,11 +192,7 @@ impl GroupedForm {
         };
         let (clip, scale) = (number(&self.clip)?, number(&self.scale)?);
         let output_gate = self.output_gate.as_ref().map_or(Ok(false), |key| key.needed(config))?;
-        let reaches = match (&self.window, &self.chunk) {
-            (Some(window), _) => window.read(model)?,
-            (None, Some(chunk)) => vec![Reach::Chunk(chunk.needed(config)?); model.layers],
-            (None, None) => vec![Reach::Everything; model.layers],
-        };
+        let reaches = self.read_reaches(model)?;
         let values_are_keys = self.values_are_keys.as_ref();
         let values = match values_are_keys.map_or(Ok(false), |key| key.needed(config))? {
             true => ValueSource::Keys,
@@ -214,17 +200,7 @@ impl GroupedForm {
         };
         let mut attention = Vec::with_capacity(model.layers);
         for (layer, reach) in reaches.into_iter().enumerate() {
-            let Widths { kv_heads, head_dim } = match &self.own {
-                Some(own) => own.of_layer(config, layer, common)?,
-                None => common,
-            };
-            if heads % kv_heads != 0 {
-                return Err(config.refuse(format!(
-                    "`{}` is {heads}, not a multiple of `{}`, {kv_heads}",
-                    self.heads.shown(),
-                    self.kv_heads.shown()
-                )));
-            }
+            let Widths { kv_heads, head_dim } = self.read_widths(config, layer, heads, common)?;
             let rotary = self.rotary.as_ref();
             let rotary = rotary.map(|form| form.read(config, head_dim, model.max_positions));
             attention.push(GroupedAttention {
@@ -245,6 +221,58 @@ impl GroupedForm {
             });
         }
         Ok(attention)
+    }
+
+    fn read_norm(&self, model: Model<'_>) -> Result<Option<QueryKeyNorm>, Error> {
+        let is_normed = match (self.norm, &self.normed) {
+            (Some(NormForm::UnweightedAfterRotary), Some(key)) => key.needed(model.config)?,
+            (Some(NormForm::UnweightedAfterRotary), None) => true,
+            (_, normed) => {
+                let norms = &self.tensors.norms();
+                Conditional { when: normed.as_ref(), tensors: norms }.are_there(model)?
+            }
+        };
+        Ok(self.norm.filter(|_| is_normed).map(|norm| match norm {
+            NormForm::PerHead => QueryKeyNorm::PerHead,
+            NormForm::PerHeadAfterRotary => QueryKeyNorm::PerHeadAfterRotary,
+            NormForm::UnweightedAfterRotary => QueryKeyNorm::UnweightedAfterRotary,
+            NormForm::FullWidth => QueryKeyNorm::FullWidth,
+        }))
+    }
+
+    /// How far back each decoder layer looks.
+    fn read_reaches(&self, model: Model<'_>) -> Result<Vec<Reach>, Error> {
+        match (&self.window, &self.chunk) {
+            (Some(window), _) => window.read(model),
+            (None, Some(chunk)) => {
+                Ok(vec![Reach::Chunk(chunk.needed(model.config)?); model.layers])
+            }
+            (None, None) => Ok(vec![Reach::Everything; model.layers]),
+        }
+    }
+
+    /// The widths of a layer with so many query heads; `common`: those of layers that have none of their
+    /// own.
+    fn read_widths(
+        &self,
+        config: &Config,
+        layer: usize,
+        heads: usize,
+        common: Widths,
+    ) -> Result<Widths, Error> {
+        let widths = match &self.own {
+            Some(own) => own.of_layer(config, layer, common)?,
+            None => common,
+        };
+        if heads.is_multiple_of(widths.kv_heads) {
+            return Ok(widths);
+        }
+        Err(config.refuse(format!(
+            "`{}` is {heads}, not a multiple of `{}`, {}",
+            self.heads.shown(),
+            self.kv_heads.shown(),
+            widths.kv_heads
+        )))
     }
 
     fn read_head_dim(&self, model: Model<'_>, heads: usize) -> Result<usize, Error> {
