@@ -46,6 +46,7 @@ mod error;
 mod mixed;
 mod outputs;
 mod router;
+mod squares;
 
 pub use coactivation::{CoActivation, CoActivationScaling};
 pub use error::Error;

@@ -3,9 +3,8 @@
 use std::borrow::Cow;
 
 use moeprune_core::{DistanceMatrix, ExpertSimilarity, LayerBehaviour, StageError};
-use multiversion::multiversion;
 
-use crate::Error;
+use crate::{Error, squares::squared_distances};
 
 /// Euclidean distance between the experts' router rows, `‖g_i − g_j‖₂`, in f64.
 ///
@@ -56,9 +55,8 @@ impl ExpertSimilarity for RouterDistance {
                 norm
             }
         };
-        let squares: Vec<Vec<f64>> =
-            (0..experts).map(|i| squared_distances(&rows[i], &rows[i + 1..])).collect();
-        Ok(DistanceMatrix::from_fn(experts, |i, j| squares[i][j - i - 1].sqrt() / scale)?)
+        let squares = squared_distances(&rows);
+        Ok(DistanceMatrix::from_fn(experts, |i, j| squares[i * experts + j].sqrt() / scale)?)
     }
 }
 
@@ -81,49 +79,4 @@ impl RouterDistance {
         }
         Ok(row)
     }
-}
-
-/// `Σ (a_k − b_k)²` for each row `b`.
-fn squared_distances(a: &[f32], rows: &[Cow<'_, [f32]>]) -> Vec<f64> {
-    let (blocks, rest) = rows.as_chunks::<ROWS>();
-    let mut squares = Vec::with_capacity(rows.len());
-    for block in blocks {
-        squares.extend(four(a, block.each_ref().map(|row| &**row)));
-    }
-    for row in rest {
-        squares.push(four(a, [row; ROWS])[0]);
-    }
-    squares
-}
-
-/// Rows that are compared with one at a time, so that no sum waits for its own additions.
-const ROWS: usize = 4;
-/// A sum is of so many sums, which a wide instruction adds to at once.
-const LANES: usize = 8;
-
-/// `Σ (a_k − b_k)²`, summed in eight lanes that are added up at the end: the same bits with each
-/// instruction set.
-#[multiversion(targets("x86_64+avx2+avx512f+avx512vl+avx512dq", "x86_64+avx2"))]
-fn four(a: &[f32], rows: [&[f32]; ROWS]) -> [f64; ROWS] {
-    let square = |a: f32, b: f32| {
-        let difference = f64::from(a) - f64::from(b);
-        difference * difference
-    };
-    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
-    let chunks = rows.map(|row| &row.as_chunks::<LANES>().0[..a_chunks.len()]);
-    let mut lanes = [[0.0; LANES]; ROWS];
-    for (at, a) in a_chunks.iter().enumerate() {
-        for (lanes, chunks) in lanes.iter_mut().zip(chunks) {
-            for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(&chunks[at]) {
-                *lane += square(a, b);
-            }
-        }
-    }
-    let mut sums = [0.0; ROWS];
-    for ((sum, lanes), row) in sums.iter_mut().zip(lanes).zip(rows) {
-        let rest = a_rest.iter().zip(&row[a.len() - a_rest.len()..]);
-        let rest: f64 = rest.map(|(&a, &b)| square(a, b)).sum();
-        *sum = lanes.iter().sum::<f64>() + rest;
-    }
-    sums
 }
