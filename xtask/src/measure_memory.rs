@@ -1,6 +1,7 @@
 //! `cargo xtask measure-memory`: whether a run stays within the memory its shapes allow.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -142,21 +143,25 @@ impl Bound {
         // A layer's input and output; and, where experts read what attention made of the input,
         // that too, while the layer is both measured and run.
         let copies = if after_attention && verb != Verb::Observe { 3 } else { 2 };
-        let mut dense = vec![0; spec.layers.len()];
-        let mut experts = std::collections::BTreeMap::new();
+        // By layer, those behind the decoder's included; of an expert, one for all of a layer.
+        let (mut dense, mut experts) = (BTreeMap::new(), BTreeMap::new());
         for tensor in checkpoint.tensors() {
-            match tensor.part {
-                Some(TensorId::Layer(l, LayerTensor::Linear(LinearId::Expert(e, _)))) => {
+            match (tensor.part, &tensor.experts) {
+                (_, Some(fused)) => {
+                    let each = tensor.bytes / fused.experts().experts.max(1) as u64;
+                    *experts.entry((fused.layer(), 0)).or_default() += each;
+                }
+                (Some(TensorId::Layer(l, LayerTensor::Linear(LinearId::Expert(e, _)))), _) => {
                     *experts.entry((l, e)).or_default() += tensor.bytes;
                 }
-                Some(TensorId::Layer(l, _)) => dense[l] += tensor.bytes,
+                (Some(TensorId::Layer(l, _)), _) => *dense.entry(l).or_default() += tensor.bytes,
                 _ => {}
             }
         }
         Self {
             activations: (samples * seq_len * spec.hidden) as u64 * F32,
             copies,
-            dense: dense.into_iter().max().unwrap_or_default(),
+            dense: dense.into_values().max().unwrap_or_default(),
             expert: experts.into_values().max().unwrap_or_default(),
         }
     }

@@ -31,7 +31,9 @@ pub enum Error {
         works: String,
     },
     /// The family has no model of such sizes.
-    #[error("{model} cannot be reduced so: {problem}; choose other numbers of layers or experts")]
+    #[error(
+        "{model} cannot be reduced so: {problem}; choose another scale or other numbers of layers or experts"
+    )]
     Reduced {
         /// The published model.
         model: &'static str,

@@ -67,6 +67,7 @@ struct GroupForm {
 #[derive(Debug, Clone, Copy, Deserialize)]
 enum DtypeForm {
     F32,
+    U8,
 }
 
 impl Form {
@@ -99,6 +100,7 @@ impl Form {
         for group in &self.tensors {
             let dtype = match group.dtype {
                 Some(DtypeForm::F32) => Dtype::F32,
+                Some(DtypeForm::U8) => Dtype::U8,
                 None => Dtype::BF16,
             };
             for (name, sizes) in &group.names {

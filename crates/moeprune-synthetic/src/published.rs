@@ -52,7 +52,8 @@ published! {
     DeepSeekV3 "deepseek-v3" "DeepSeek-V3 in bf16: 61 layers, 58 with 256 experts, 671 billion parameters.",
     KimiK2 "kimi-k2" "Kimi-K2 in bf16: 61 layers, 60 with 384 experts, 1.03 trillion parameters.",
     MiniMaxM2 "minimax-m2" "MiniMax-M2 in bf16: 62 layers of 256 experts, 229 billion parameters.",
-    GptOss120b "gpt-oss-120b" "gpt-oss-120b in bf16: 36 layers of 128 experts, fused and interleaved.",
+    GptOss120b "gpt-oss-120b" "gpt-oss-120b as released: 36 layers of 128 experts in MXFP4.",
+    GptOss120bBf16 "gpt-oss-120b-bf16" "gpt-oss-120b in bf16: 117 billion parameters, experts fused and interleaved.",
 }
 
 impl Published {

@@ -36,7 +36,8 @@ impl Shape {
     pub fn new(published: Published, reduction: &Reduction) -> Result<Self, Error> {
         let mut form = published.form()?;
         reduction.apply(published, &mut form)?;
-        let mut tensors = form.tensors().map_err(|problem| published.damaged(problem))?;
+        let reduced = |problem| Error::Reduced { model: published.name(), problem };
+        let mut tensors = form.tensors().map_err(reduced)?;
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         let carried = |named| ShapedTensor { named, role: Role::Carried };
         let mut tensors: Vec<ShapedTensor> = tensors.into_iter().map(carried).collect();
@@ -45,8 +46,7 @@ impl Shape {
         let shards = shards::plan(tensors.clone(), u64::MAX);
         let files = Headers::new(published.name(), config_text(&form.config), &shards);
         let opened = Checkpoint::open_files(Arc::new(files), None);
-        let opened = opened
-            .map_err(|e| Error::Reduced { model: published.name(), problem: e.to_string() })?;
+        let opened = opened.map_err(|e| reduced(e.to_string()))?;
         let roles: BTreeMap<&str, Role> =
             opened.tensors().map(|t| (&*t.name, role_of(t))).collect();
         for tensor in &mut tensors {
@@ -134,7 +134,7 @@ mod tests {
         check(Published::Glm45Air, 110_468_824_832);
         check(Published::DeepSeekV3, 684_489_845_504);
         check(Published::KimiK2, 1_026_408_232_448);
-        check(Published::GptOss120b, 116_829_156_672);
+        check(Published::GptOss120bBf16, 116_829_156_672);
     }
 
     #[test]
@@ -143,7 +143,8 @@ mod tests {
             let shape = published(model);
             let counts = ParameterCounts::of(&shape.spec);
             let linears = elements(&shape, |t| is_linear(t) && !t.is_router());
-            if shape.spec.extra.is_none() {
+            // Bytes that are not decoded are no weights yet.
+            if shape.spec.extra.is_none() && !shape.spec.has_opaque_experts() {
                 assert_eq!(linears, counts.linears, "{model}");
                 let parts = elements(&shape, |t| t.role != Role::Carried);
                 assert_eq!(parts, counts.all, "{model}");
@@ -197,7 +198,7 @@ mod tests {
     fn every_model_can_be_small() {
         for &model in Published::ALL {
             let reduction =
-                Reduction { layers: Some(5), experts: Some(24), vocab: Some(64), scale: 16 };
+                Reduction { layers: Some(5), experts: Some(24), vocab: Some(64), scale: 2 };
             let shape = Shape::new(model, &reduction).unwrap();
             assert_eq!(shape.spec.layers.len(), 5, "{model}");
             assert_eq!(shape.spec.layers[4].moe().unwrap().experts, 24, "{model}");

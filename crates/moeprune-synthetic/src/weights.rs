@@ -3,7 +3,7 @@
 
 use moeprune_checkpoint::FusedTensor;
 use moeprune_core::{
-    AttentionProjection, LayerTensor, LinearId, MlpProjection, NormWeights, TensorId,
+    AttentionProjection, Dtype, LayerTensor, LinearId, MlpProjection, NormWeights, TensorId,
 };
 
 use crate::{
@@ -74,6 +74,14 @@ impl Weights {
                 }
                 _ => plain.with(0.0, deviation_of(*id)).with_outliers(own, rows),
             },
+            // What is stored of matrices that are not decoded: scales are powers of two, 127 is one.
+            Role::Experts(_) if tensor.named.dtype == Dtype::U8 => {
+                if tensor.named.name.ends_with("_scales") {
+                    plain.with(120.0, 1.0)
+                } else {
+                    plain.with(128.0, 64.0)
+                }
+            }
             Role::Experts(fused) => {
                 plain.with(0.0, 0.015).with_slabs_of_kin(seed, fused, &tensor.named.shape)
             }
@@ -113,7 +121,7 @@ impl Weights {
         self
     }
 
-    /// Writes one row as bf16 or f32, little-endian. `out` has the size of a row.
+    /// Writes one row as bf16, f32 or bytes, little-endian. `out` has the size of a row.
     pub(crate) fn fill(&self, row: usize, table: &NormalTable, out: &mut [u8]) {
         let words = (self.deviation.len() / PER_WORD) as u64;
         let (common, common_row) = match self.common.as_slice() {
@@ -141,13 +149,17 @@ impl Weights {
             for (value, deviation) in values.iter_mut().zip(deviation) {
                 *value = self.mean + *value * (deviation * factor);
             }
-            if element == 2 {
-                for (out, value) in out.chunks_exact_mut(2).zip(values) {
-                    out.copy_from_slice(&to_bf16(value).to_le_bytes());
+            match element {
+                1 => out.iter_mut().zip(values).for_each(|(out, value)| *out = value as u8),
+                2 => {
+                    for (out, value) in out.chunks_exact_mut(2).zip(values) {
+                        out.copy_from_slice(&to_bf16(value).to_le_bytes());
+                    }
                 }
-            } else {
-                for (out, value) in out.chunks_exact_mut(4).zip(values) {
-                    out.copy_from_slice(&value.to_le_bytes());
+                _ => {
+                    for (out, value) in out.chunks_exact_mut(4).zip(values) {
+                        out.copy_from_slice(&value.to_le_bytes());
+                    }
                 }
             }
             place += (SPAN / PER_WORD) as u64;

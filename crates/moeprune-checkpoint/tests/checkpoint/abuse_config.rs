@@ -286,6 +286,50 @@ fn unknown_tensors_of_a_layer_are_refused() {
 }
 
 #[test]
+fn the_nearest_part_is_named() {
+    fn check(name: &'static str, nearest: &str) {
+        check_tensors(add(name), &[name, &format!("the nearest is `{nearest}`")]);
+    }
+    check(
+        "model.layers.0.block_sparse_moe.experts.3.w1.weight_scale_inv",
+        "model.layers.0.block_sparse_moe.experts.3.w1.weight",
+    );
+    check("model.layers.2.self_attn.q_prj.weight", "model.layers.2.self_attn.q_proj.weight");
+    check(
+        "model.layers.1.block_sparse_moe.router.weight",
+        "model.layers.1.block_sparse_moe.gate.weight",
+    );
+}
+
+#[test]
+fn names_under_another_prefix() {
+    check_tensors(
+        |tensors| {
+            for tensor in tensors {
+                tensor.name = format!("base_model.{}", tensor.name);
+            }
+        },
+        &[
+            "those of 0 decoder layers",
+            "`base_model.model.layers.0.input_layernorm.weight` where \
+             `model.layers.0.input_layernorm.weight` was expected",
+        ],
+    );
+}
+
+#[test]
+fn quantization_is_named_before_what_it_stores() {
+    let model = Model::copy_of("mixtral");
+    model.edit_text("config.json", |text| {
+        text.replacen('{', "{\"quantization_config\": {\"quant_method\": \"fp8\"},", 1)
+    });
+    model.edit_tensors(FILE, add("model.layers.0.block_sparse_moe.experts.3.w1.weight_scale_inv"));
+    let message = model.open().expect_err("is quantized").to_string();
+    assert!(message.contains("`quantization_config`"), "{message}");
+    assert!(message.contains("start from the bf16"), "{message}");
+}
+
+#[test]
 fn unknown_tensors_elsewhere_are_carried_over() {
     let model = Model::copy_of("mixtral");
     model.edit_tensors(FILE, add("vision.patch.weight"));

@@ -438,3 +438,9 @@ fn a_file_of_nothing_is_no_model() {
     check_refused(model.open(), &["num_hidden_layers", "those of 0 decoder layers"]);
     assert!(matches!(model.open(), Err(Error::Config { .. })));
 }
+
+#[test]
+fn a_pointer_of_git_lfs() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 7\n";
+    check_bytes(pointer.as_bytes(), false, &[SHARD, "git-lfs pointer", "git lfs pull"]);
+}

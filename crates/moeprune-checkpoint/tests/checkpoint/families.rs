@@ -120,9 +120,11 @@ fn counts_by_layer() {
 fn the_head_may_be_the_embedding() {
     let model = Model::copy_of("mixtral");
     model.edit_text("config.json", |t| t.replace("embeddings\": false", "embeddings\": true"));
-    assert!(model.open().expect("stored all the same").spec().tied_embeddings);
+    let stored = model.open().expect("opens");
+    assert!(!stored.spec().tied_embeddings, "a head that is stored is the head");
     model.edit_tensors("model.safetensors", |t| t.retain(|t| t.name != "lm_head.weight"));
     let checkpoint = model.open().expect("opens");
+    assert!(checkpoint.spec().tied_embeddings);
     let error = moeprune_core::TensorSource::tensor(&checkpoint, TensorId::LmHead);
     let message = error.expect_err("is not stored").to_string();
     assert!(message.contains("no head: there is no `lm_head.weight`"), "{message}");
