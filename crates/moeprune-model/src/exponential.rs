@@ -35,7 +35,7 @@ pub(crate) fn silu(x: f32) -> f32 {
 
 /// `x / 2 · (1 + tanh(u))` with `u = sqrt(2 / π) · (x + 0.044715 x³)`, which is `x · sigmoid(2 u)`.
 pub(crate) fn gelu_tanh(x: f32) -> f32 {
-    const TWICE: f32 = 1.595_769_1; // 2 · sqrt(2 / π)
+    const TWICE: f32 = 1.595_769; // 2 · sqrt(2 / π)
     x / (1.0 + exp(-TWICE * (x + 0.044_715 * x * x * x)))
 }
 
