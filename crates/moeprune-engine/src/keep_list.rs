@@ -166,8 +166,9 @@ fn check_kept(moe: &MoeSpec, kept: &[usize]) -> Result<(), String> {
     }
     if kept.len() < moe.top_k {
         return Err(format!(
-            "keeps {} experts, but every token is routed to {}; keep at least that many",
+            "keeps {} {}, but every token is routed to {}; keep at least that many",
             kept.len(),
+            if kept.len() == 1 { "expert" } else { "experts" },
             moe.top_k
         ));
     }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Gives each tensor its part by name, and finds the layers that are named. What is stored of layers
-/// behind the decoder's ([`Extra`]) has parts if the config counts them, and is carried over if not.
+/// behind the decoder's has parts if whole layers are stored, and is carried over if not.
 pub(super) fn assign(
     layout: &mut Layout,
     names: &Names,

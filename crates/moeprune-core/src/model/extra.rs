@@ -13,8 +13,10 @@ use super::{LayerSpec, ModelSpec, MoeSpec, Part};
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct ExtraLayers {
-    /// The layers in order. Empty: they are stored, and nothing in them is known as a part.
+    /// The layers in order. Empty: nothing in them is known as a part, or they are not stored.
     pub layers: Vec<LayerSpec>,
+    /// Whether any tensor of them is stored. If not, the config alone counts them.
+    pub is_stored: bool,
     /// What pruning does with them unless a request says otherwise.
     pub policy: ExtraPolicy,
 }

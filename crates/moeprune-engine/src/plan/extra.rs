@@ -14,10 +14,14 @@ use super::{Router, blocks::Blocks};
 use crate::{Error, Model, Remedy};
 
 /// What becomes of the layers behind the decoder's under the request `asked`; `None` if the model has
-/// none. Where there are no experts to prune, they are kept.
+/// none. Where there are no experts to prune, they are kept. Of layers that the config counts and that
+/// are not stored, that count can be dropped.
 pub(super) fn policy(spec: &ModelSpec, asked: Option<ExtraPolicy>) -> Option<ExtraPolicy> {
     let extra = spec.extra.as_ref()?;
     let policy = asked.unwrap_or(extra.policy);
+    if !extra.is_stored && policy != ExtraPolicy::Drop {
+        return None;
+    }
     let prunes = policy == ExtraPolicy::Prune && spec.extra_moe().next().is_none();
     Some(if prunes { ExtraPolicy::Keep } else { policy })
 }
@@ -121,6 +125,26 @@ pub(super) fn check_loadable(
     })
 }
 
+/// Refuses layers behind the decoder's that a keep-list has lose experts, and that are not to be pruned.
+pub(super) fn check_listed(
+    spec: &ModelSpec,
+    policy: Option<ExtraPolicy>,
+    layers: &[LayerPlan],
+) -> Result<(), Error> {
+    let becomes = match policy {
+        Some(ExtraPolicy::Drop) => "dropped",
+        Some(ExtraPolicy::Keep) => "kept as it is",
+        Some(ExtraPolicy::Prune) | None => return Ok(()),
+    };
+    let named = layers.iter().find(|entry| entry.layer >= spec.layers.len());
+    named.map_or(Ok(()), |LayerPlan { layer, .. }| {
+        Err(Error::Request(format!(
+            "the keep-list: layer {layer} is behind the decoder's and is to be {becomes}; leave it out \
+             of the list"
+        )))
+    })
+}
+
 fn not_loadable(layer: usize, experts: usize, keep: usize) -> String {
     format!(
         "layer {layer}, behind the decoder's, would have {experts} experts and the others {keep}, but \
@@ -162,7 +186,17 @@ pub(crate) fn check_plan(spec: &ModelSpec, plan: &Plan) -> Result<(), String> {
 pub(crate) fn note_of_kept(spec: &ModelSpec, plan: &Plan) -> Option<String> {
     let extra = spec.extra.as_ref()?;
     let keep = most_kept(&spec.without_experts(&plan.layers));
-    if spec.policy_of(plan) != ExtraPolicy::Keep || keep == most_kept(spec) {
+    if spec.policy_of(plan) != ExtraPolicy::Keep {
+        return None;
+    }
+    if !extra.is_stored {
+        return Some(
+            "note: config.json counts layers behind the decoder's that are not stored, and still does; \
+             dropped, it counts none"
+                .to_owned(),
+        );
+    }
+    if keep == most_kept(spec) {
         return None;
     }
     if extra.layers.is_empty() {

@@ -11,22 +11,45 @@ use super::LayerReport;
 pub struct ExtraReport {
     /// What was done with them.
     pub policy: ExtraPolicy,
+    /// Whether any tensor of them was stored. If not, the config alone counted them.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub is_stored: bool,
     /// One entry per layer that is left and whose tensors are known.
     pub layers: Vec<LayerReport>,
+}
+
+/// What a report says that does not say it.
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_yes(is_stored: &bool) -> bool {
+    *is_stored
 }
 
 impl ExtraReport {
     /// `None` of a model without such layers.
     pub(super) fn new(spec: &ModelSpec, plan: &Plan) -> Option<Self> {
-        spec.extra.as_ref()?;
+        let is_stored = spec.extra.as_ref()?.is_stored;
         let policy = spec.policy_of(plan);
         let left = spec.after(plan).extra_layers();
         let layers = left.map(|l| LayerReport::new(spec, plan, l, None, Default::default()));
-        Some(Self { policy, layers: layers.collect() })
+        Some(Self { policy, is_stored, layers: layers.collect() })
     }
 
     /// The same as a sentence.
     pub(super) fn sentence(&self) -> String {
+        if !self.is_stored {
+            let counts = match self.policy {
+                ExtraPolicy::Drop => "no longer counts",
+                ExtraPolicy::Prune | ExtraPolicy::Keep => "still counts",
+            };
+            return format!(
+                "The layers for multi-token prediction that config.json counted are not stored; it \
+                 {counts} them."
+            );
+        }
         let each = |layer: &LayerReport| {
             let (index, before, kept) = (layer.index, layer.experts_before, layer.kept.len());
             match before {
@@ -37,6 +60,12 @@ impl ExtraReport {
         let each: Vec<String> = self.layers.iter().map(each).collect();
         let each = if each.is_empty() { String::new() } else { format!(": {}", each.join(", ")) };
         match self.policy {
+            ExtraPolicy::Prune if self.layers.iter().all(|l| l.kept.len() == l.experts_before) => {
+                format!(
+                    "The layers for multi-token prediction, behind the decoder's, lost no experts, since \
+                     a decoder layer keeps as many as they have{each}."
+                )
+            }
             ExtraPolicy::Prune => format!(
                 "The layers for multi-token prediction, behind the decoder's, lost experts with it, by \
                  router distance or a keep-list{each}. How well they still predict was not measured."
