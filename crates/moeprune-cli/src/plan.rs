@@ -140,8 +140,8 @@ fn print_plan(plan: &Plan, spec: &ModelSpec, output: &Path) -> Result<(), Error>
     let (kept, before) = (experts(&spec.after(plan)), experts(spec));
     for layer in plan.layers.iter().filter(|l| l.layer >= spec.layers.len()) {
         line!(
-            "layer {}, for multi-token prediction, keeps {} of {} experts",
-            layer.layer,
+            "{}, for multi-token prediction, keeps {} of {} experts",
+            spec.layer_name(layer.layer),
             layer.experts_after(),
             layer.experts_before
         )?;

@@ -70,8 +70,9 @@ impl KeepList {
     pub fn dropped(&self, spec: &ModelSpec) -> Result<Vec<(usize, Vec<usize>)>, Error> {
         let (mut all, mut most_kept) = (Vec::new(), 0);
         for (layer, kept) in self.by_number(spec)? {
-            let wrong =
-                |problem: String| Error::Request(format!("the keep-list: layer {layer} {problem}"));
+            let wrong = |problem: String| {
+                Error::Request(format!("the keep-list: {} {problem}", spec.layer_name(layer)))
+            };
             let moe = spec.moe_of(layer).ok_or_else(|| wrong(no_experts(spec, layer)))?;
             check_kept(moe, kept).map_err(wrong)?;
             let goes = |expert: &usize| kept.binary_search(expert).is_err();

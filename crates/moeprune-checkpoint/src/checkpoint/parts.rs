@@ -110,8 +110,9 @@ pub(super) fn check_experts(
                 moe.experts,
             ),
             false => format!(
-                "layer {layer}, behind the decoder's: the router {rows}, and there are tensors of \
-                 {named} experts{gap}; the two must agree"
+                "{}, behind the decoder's: the router {rows}, and there are tensors of {named} \
+                 experts{gap}; the two must agree",
+                spec.layer_name(layer)
             ),
         };
         return Err(Error::Experts { dir: directory.path.clone(), reason });

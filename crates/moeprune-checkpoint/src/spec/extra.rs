@@ -65,7 +65,7 @@ pub(super) fn read(
     let policy = extra.policy.into();
     let StoredExtra::Layers(stored) = stored else {
         let is_stored = stored == StoredExtra::Unknown;
-        return Ok(Some(ExtraLayers { layers: Vec::new(), is_stored, policy }));
+        return Ok(Some(ExtraLayers { layers: Vec::new(), names: Vec::new(), is_stored, policy }));
     };
     let router = |layer| TensorId::linear(layer, LinearId::Router);
     let rows = |layer| named.shapes.get(&router(layer)).map(|shape| shape.first().copied());
@@ -97,5 +97,12 @@ pub(super) fn read(
         let (norms, other) = (norms_of(&form.layers), other_of(form, named, layer)?);
         layers.push(LayerSpec { attention, feed_forward, norms, other });
     }
-    Ok(Some(ExtraLayers { layers, is_stored: true, policy }))
+    let prefix = extra.prefix.iter().map(|prefix| prefix.replace("{prefix}", &form.prefix));
+    let name = |(prefix, layer): (&String, usize)| {
+        prefix.replace("{layer}", &layer.to_string()).trim_end_matches('.').to_owned()
+    };
+    let names = prefix.flat_map(|prefix| {
+        (0..stored).map(move |layer| name((&prefix, layer))).collect::<Vec<String>>()
+    });
+    Ok(Some(ExtraLayers { layers, names: names.collect(), is_stored: true, policy }))
 }

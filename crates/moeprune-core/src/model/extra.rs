@@ -15,6 +15,9 @@ use super::{LayerSpec, ModelSpec, MoeSpec, Part};
 pub struct ExtraLayers {
     /// The layers in order. Empty: nothing in them is known as a part, or they are not stored.
     pub layers: Vec<LayerSpec>,
+    /// What the names of each layer's tensors begin with (`mtp.layers.0`), where that is not as of the
+    /// decoder's layers; empty otherwise.
+    pub names: Vec<String>,
     /// Whether any tensor of them is stored. If not, the config alone counts them.
     pub is_stored: bool,
     /// What pruning does with them unless a request says otherwise.
@@ -41,6 +44,16 @@ impl ModelSpec {
         match layer.checked_sub(self.layers.len()) {
             None => self.layers.get(layer),
             Some(behind) => self.extra.as_ref()?.layers.get(behind),
+        }
+    }
+
+    /// What messages call a layer: `layer 4`, or `layer 4 (mtp.layers.0)` where it has a name of its own.
+    #[must_use]
+    pub fn layer_name(&self, layer: usize) -> String {
+        let name = layer.checked_sub(self.layers.len());
+        match name.and_then(|behind| self.extra.as_ref()?.names.get(behind)) {
+            Some(name) => format!("layer {layer} ({name})"),
+            None => format!("layer {layer}"),
         }
     }
 

@@ -120,3 +120,29 @@ pub(crate) fn contract(
         problem: format!("expected {expected} experts, got {got}"),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use moeprune_core::GroupScore;
+
+    use super::*;
+
+    #[test]
+    fn groups_keep_the_nearest_number_that_can_be_routed() {
+        // Groups of 3 or 6 experts that keep at least 2.
+        let groups = ExpertGroups { count: 4, selected: 2, score: GroupScore::TopTwo };
+        let check = |experts: usize, share: f64, expected: usize| {
+            let size = experts / groups.count;
+            let nearest = experts - groups.count * (size as f64 * share).round() as usize;
+            assert_eq!(allowed(groups, nearest, experts, share, 4), expected, "{experts} {share}");
+        };
+        check(12, 0.3, 8);
+        check(12, 0.5, 8);
+        check(12, 0.6, 8);
+        check(12, 0.7, 4); // refused: neither number of the two fits
+        check(12, 0.2, 8);
+        check(24, 0.75, 8);
+        check(24, 0.8, 8);
+        check(24, 0.58, 12);
+    }
+}

@@ -14,6 +14,9 @@ pub struct ExtraReport {
     /// Whether any tensor of them was stored. If not, the config alone counted them.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub is_stored: bool,
+    /// What the names of each layer's tensors begin with, where that is not as of the decoder's layers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
     /// One entry per layer that is left and whose tensors are known.
     pub layers: Vec<LayerReport>,
 }
@@ -31,11 +34,12 @@ fn is_yes(is_stored: &bool) -> bool {
 impl ExtraReport {
     /// `None` of a model without such layers.
     pub(super) fn new(spec: &ModelSpec, plan: &Plan) -> Option<Self> {
-        let is_stored = spec.extra.as_ref()?.is_stored;
+        let extra = spec.extra.as_ref()?;
+        let (names, is_stored) = (extra.names.clone(), extra.is_stored);
         let policy = spec.policy_of(plan);
         let left = spec.after(plan).extra_layers();
         let layers = left.map(|l| LayerReport::new(spec, plan, l, None, Default::default()));
-        Some(Self { policy, is_stored, layers: layers.collect() })
+        Some(Self { policy, is_stored, names, layers: layers.collect() })
     }
 
     /// The same as a sentence.
@@ -50,14 +54,18 @@ impl ExtraReport {
                  {counts} them."
             );
         }
-        let each = |layer: &LayerReport| {
-            let (index, before, kept) = (layer.index, layer.experts_before, layer.kept.len());
+        let each = |(at, layer): (usize, &LayerReport)| {
+            let (before, kept) = (layer.experts_before, layer.kept.len());
+            let name = match self.names.get(at) {
+                Some(name) => format!("layer {} ({name})", layer.index),
+                None => format!("layer {}", layer.index),
+            };
             match before {
-                0 => format!("layer {index} has no experts"),
-                _ => format!("layer {index} keeps {kept} of {before} experts"),
+                0 => format!("{name} has no experts"),
+                _ => format!("{name} keeps {kept} of {before} experts"),
             }
         };
-        let each: Vec<String> = self.layers.iter().map(each).collect();
+        let each: Vec<String> = self.layers.iter().enumerate().map(each).collect();
         let each = if each.is_empty() { String::new() } else { format!(": {}", each.join(", ")) };
         match self.policy {
             ExtraPolicy::Prune if self.layers.iter().all(|l| l.kept.len() == l.experts_before) => {
