@@ -165,6 +165,7 @@ pub fn check_request(
     let policy = extra::policy(spec, request.extra);
     if let ExpertStage::Listed(list) = &pipeline.experts {
         let layers = list.as_ref().map_or(Ok(Vec::new()), |list| experts::listed(list, spec))?;
+        extra::check_listed(spec, policy, &layers)?;
         return unstructured_stage(spec, &layers, request, pipeline).map(|_| ());
     }
     let Some(budget) = expert_budget(spec, &request.experts)? else {
