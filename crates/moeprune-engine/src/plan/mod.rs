@@ -23,6 +23,7 @@ use moeprune_core::{
     ExpertBudget, LayerPlan, LinearId, ModelSpec, Observation, ParameterCounts, Plan, SameModel,
     Sparsity, StatisticsSource, UnstructuredPlan, unstructured_ratio,
 };
+use rayon::prelude::*;
 
 use crate::{
     Error, ExpertStage, Job, Model, Pipeline, Progress, PruneRequest, Remedy, TOOL, WeightTarget,
@@ -163,6 +164,7 @@ pub fn check_request(
     let policy = extra::policy(spec, request.extra);
     if let ExpertStage::Listed(list) = &pipeline.experts {
         let layers = list.as_ref().map_or(Ok(Vec::new()), |list| experts::listed(list, spec))?;
+        extra::check_listed(spec, policy, &layers)?;
         return unstructured_stage(spec, &layers, request, pipeline).map(|_| ());
     }
     let Some(budget) = expert_budget(spec, &request.experts)? else {
@@ -292,8 +294,7 @@ fn unstructured_stage(
 /// If one cannot be read or is not finite.
 pub fn routers(model: &dyn Model) -> Result<Vec<Router>, Error> {
     let layers = model.spec().layers.iter().enumerate();
-    layers
-        .filter(|(_, spec)| spec.moe().is_some())
-        .map(|(layer, _)| Router::read(model, layer))
-        .collect()
+    let layers = layers.filter(|(_, spec)| spec.moe().is_some()).map(|(layer, _)| layer);
+    let layers: Vec<usize> = layers.collect();
+    layers.into_par_iter().map(|layer| Router::read(model, layer)).collect()
 }
