@@ -65,7 +65,13 @@ impl Cut {
         let (mut cuts, mut impossible) = (Vec::new(), Vec::new());
         for share in USUAL {
             match keeping(checkpoint.spec(), share) {
-                Ok(Some(after)) => cuts.push(Self::of(checkpoint, &after)),
+                Ok(Some(after)) => {
+                    let cut = Self::of(checkpoint, &after);
+                    // Few groups leave few numbers of experts: two shares may come to the same.
+                    if cuts.last() != Some(&cut) {
+                        cuts.push(cut);
+                    }
+                }
                 Ok(None) => {}
                 Err(because) => impossible.push(Impossible { removed: share, because }),
             }
