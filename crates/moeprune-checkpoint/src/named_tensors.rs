@@ -12,12 +12,22 @@ pub(crate) struct NamedTensors {
     /// If no layer is named, a tensor that is stored, and the name that was expected which is most like
     /// it.
     pub(crate) stranger: Option<(String, String)>,
-    /// Layers behind the decoder's that have parts; `None` if none is stored, or the config does not
-    /// count them.
-    pub(crate) extra: Option<usize>,
+    /// Layers behind the decoder's; `None` if none is stored and the config counts none.
+    pub(crate) extra: Option<StoredExtra>,
     /// Shapes as they are stored, by part.
     pub(crate) shapes: BTreeMap<TensorId, Vec<usize>>,
     /// What tensors that hold all experts of a layer hold of each in a form that is not decoded: shapes,
     /// by layer and name.
     pub(crate) opaque: BTreeMap<(usize, PartName), Vec<usize>>,
+}
+
+/// What is stored of layers behind the decoder's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StoredExtra {
+    /// So many layers whose tensors have parts.
+    Layers(usize),
+    /// Tensors of which nothing is known.
+    Unknown,
+    /// Nothing, though the config counts some.
+    Nothing,
 }

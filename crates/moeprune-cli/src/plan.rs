@@ -17,7 +17,7 @@ use crate::{
 use moeprune::{
     Calibration, Domain, Error, Execution, Job, Pipeline, PlanInputs, Recipe, Registry, blend,
     coverage, plan_domains,
-    serving::{Cut, GroupRule},
+    serving::{Cut, GroupRule, unnamed_extra},
     shortened,
 };
 
@@ -98,7 +98,7 @@ fn print_serving(cut: &Cut, checkpoint: &Checkpoint) -> Result<(), Error> {
     if let Some(groups) = GroupRule::of(checkpoint.spec()) {
         line!("{}", groups.sentence())?;
     }
-    for sentence in cut.sentences() {
+    for sentence in cut.sentences().into_iter().chain(unnamed_extra(checkpoint)) {
         line!("{sentence}")?;
     }
     Ok(())
@@ -134,13 +134,14 @@ fn decide(
 
 /// What goes.
 fn print_plan(plan: &Plan, spec: &ModelSpec, output: &Path) -> Result<(), Error> {
-    let of_decoder = || plan.layers.iter().filter(|l| l.layer < spec.layers.len());
-    let kept: usize = of_decoder().map(|l| l.experts_after()).sum();
-    let before: usize = of_decoder().map(|l| l.experts_before).sum();
+    let experts = |spec: &ModelSpec| -> usize {
+        spec.layers.iter().filter_map(|layer| layer.moe()).map(|moe| moe.experts).sum()
+    };
+    let (kept, before) = (experts(&spec.after(plan)), experts(spec));
     for layer in plan.layers.iter().filter(|l| l.layer >= spec.layers.len()) {
         line!(
-            "layer {}, for multi-token prediction, keeps {} of {} experts",
-            layer.layer,
+            "{}, for multi-token prediction, keeps {} of {} experts",
+            spec.layer_name(layer.layer),
             layer.experts_after(),
             layer.experts_before
         )?;
@@ -155,7 +156,11 @@ fn print_plan(plan: &Plan, spec: &ModelSpec, output: &Path) -> Result<(), Error>
             crate::table::percent(asked.ratio),
             output.display()
         ),
+    }?;
+    if plan.layers.is_empty() && plan.unstructured.is_none() {
+        line!("warning: the plan removes no expert and zeroes no weight")?;
     }
+    Ok(())
 }
 
 /// What is left for `apply` to decide.

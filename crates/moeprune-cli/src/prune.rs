@@ -192,20 +192,20 @@ pub fn print_report(report: &Report, out: &Path, json: Option<&Destination>) -> 
 }
 
 fn print_table(report: &Report, out: &Path) -> Result<(), Error> {
-    let (asked, got) = (&report.sparsity, report.sparsity.achieved);
+    let ((asked, asked_experts), got) = (report.asked(), report.sparsity.achieved);
     let before: usize = report.layers.iter().map(|l| l.experts_before).sum();
     let kept: usize = report.layers.iter().map(|l| l.kept.len()).sum();
     let rows = vec![
         vec![
             "decoder Linears removed or zero".into(),
-            percent(asked.requested),
+            asked.map_or_else(String::new, percent),
             percent(got.linears),
         ],
         vec!["  of the experts' weights".into(), String::new(), percent(got.experts)],
         vec!["  of all parameters".into(), String::new(), percent(got.all)],
         vec![
             "experts removed".into(),
-            percent(asked.requested_experts),
+            asked_experts.map_or_else(|| "keep-list".into(), percent),
             format!("{} of {before}", before - kept),
         ],
         vec![
@@ -216,7 +216,11 @@ fn print_table(report: &Report, out: &Path) -> Result<(), Error> {
         vec!["time".into(), String::new(), seconds(report.stages.iter().map(|s| s.seconds).sum())],
     ];
     line!("\n{}", table(&["", "asked", "achieved"], &rows))?;
-    if !report.recipe.prunes_weights() {
+    if report.recipe.keeps_listed() && !report.recipe.prunes_weights() {
+        line!(
+            "Only the experts that the keep-list leaves out were removed; no weight was zeroed."
+        )?;
+    } else if !report.recipe.prunes_weights() {
         line!(
             "Both shares are the same, so only whole experts were removed and no weight was zeroed."
         )?;

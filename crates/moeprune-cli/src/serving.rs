@@ -15,6 +15,7 @@ pub(crate) fn render(serving: &Serving) -> String {
         .iter()
         .map(|groups| groups.sentence())
         .chain(serving.extra.iter().map(|extra| extra.sentence()))
+        .chain(serving.unnamed.iter().cloned())
     {
         text += &(sentence + "\n");
     }

@@ -70,8 +70,9 @@ impl KeepList {
     pub fn dropped(&self, spec: &ModelSpec) -> Result<Vec<(usize, Vec<usize>)>, Error> {
         let (mut all, mut most_kept) = (Vec::new(), 0);
         for (layer, kept) in self.by_number(spec)? {
-            let wrong =
-                |problem: String| Error::Request(format!("the keep-list: layer {layer} {problem}"));
+            let wrong = |problem: String| {
+                Error::Request(format!("the keep-list: {} {problem}", spec.layer_name(layer)))
+            };
             let moe = spec.moe_of(layer).ok_or_else(|| wrong(no_experts(spec, layer)))?;
             check_kept(moe, kept).map_err(wrong)?;
             let goes = |expert: &usize| kept.binary_search(expert).is_err();
@@ -166,8 +167,9 @@ fn check_kept(moe: &MoeSpec, kept: &[usize]) -> Result<(), String> {
     }
     if kept.len() < moe.top_k {
         return Err(format!(
-            "keeps {} experts, but every token is routed to {}; keep at least that many",
+            "keeps {} {}, but every token is routed to {}; keep at least that many",
             kept.len(),
+            if kept.len() == 1 { "expert" } else { "experts" },
             moe.top_k
         ));
     }

@@ -14,7 +14,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{Error as _, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::Value;
+use serde_json::{Value, error::Category};
 
 use crate::{Error, Recipe, Registry, read_plan};
 
@@ -36,12 +36,25 @@ pub fn read_keep_list(path: &Path, spec: &ModelSpec) -> Result<KeepList, Error> 
     if text.len() as u64 > LONGEST {
         return Err(bad(format!("is longer than {LONGEST} bytes; not a keep-list")));
     }
-    match serde_json::from_str(&text) {
-        Ok(Form::List(list)) => Ok(list),
-        Ok(Form::Plan) => of_plan(&read_plan(path)?, spec).map_err(bad),
-        Err(e) => Err(bad(format!("is no keep-list: {e}"))),
+    match parse(&text).map_err(bad)? {
+        Form::List(list) => Ok(list),
+        Form::Plan => of_plan(&read_plan(path)?, spec).map_err(bad),
     }
 }
+
+/// What the text of a file holds.
+fn parse(text: &str) -> Result<Form, String> {
+    serde_json::from_str(text).map_err(|e| match e.classify() {
+        Category::Data if text.trim_start().starts_with(['{', '[']) => {
+            format!("is no keep-list: {e}")
+        }
+        Category::Data => format!("is no keep-list: it must hold {FORMS}"),
+        Category::Syntax | Category::Eof | Category::Io => format!("is not JSON: {e}"),
+    })
+}
+
+/// What a keep-list may be.
+const FORMS: &str = "lists of experts by layer, one list for all layers, or a plan";
 
 /// Thousands of experts in hundreds of layers fit.
 const LONGEST: u64 = 100_000_000;
@@ -117,13 +130,13 @@ impl<'de> Visitor<'de> for FormVisitor {
     type Value = Form;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("lists of experts by layer, one list for all layers, or a plan")
+        f.write_str(FORMS)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Form, A::Error> {
         let mut kept = Vec::new();
         while let Some(expert) = seq.next_element()? {
-            kept.push(expert);
+            kept.push(index(&expert).map_err(A::Error::custom)?);
         }
         Ok(Form::List(KeepList::EveryLayer(kept)))
     }
@@ -138,9 +151,8 @@ impl<'de> Visitor<'de> for FormVisitor {
             }
             let key: LayerKey = name.parse().map_err(A::Error::custom)?;
             let value: Value = map.next_value()?;
-            let kept = serde_json::from_value(value).map_err(|e| {
-                A::Error::custom(format!("layer `{name}`: expected a list of experts: {e}"))
-            })?;
+            let kept = experts(&value)
+                .map_err(|problem| A::Error::custom(format!("layer `{name}`: {problem}")))?;
             match lists.entry(key) {
                 Entry::Vacant(free) => free.insert(kept),
                 Entry::Occupied(_) => {
@@ -152,6 +164,19 @@ impl<'de> Visitor<'de> for FormVisitor {
     }
 }
 
+/// The experts of a layer.
+fn experts(value: &Value) -> Result<Vec<usize>, String> {
+    let list = value.as_array();
+    let list = list.ok_or_else(|| format!("it must be a list of experts, not {value}"))?;
+    list.iter().map(index).collect()
+}
+
+/// The number of an expert.
+fn index(value: &Value) -> Result<usize, String> {
+    let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
+    number.ok_or_else(|| format!("experts are whole numbers from 0, and {value} is none"))
+}
+
 /// Keys that a plan may begin with.
 const OF_PLANS: [&str; 4] = ["format", "tool", "model_fingerprint", "layers"];
 
@@ -160,10 +185,10 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: &str) {
-        let got = match serde_json::from_str(text) {
+        let got = match parse(text) {
             Ok(Form::List(list)) => serde_json::to_string(&list).unwrap(),
             Ok(Form::Plan) => "a plan".to_owned(),
-            Err(e) => e.to_string(),
+            Err(problem) => problem.trim_start_matches("is no keep-list: ").to_owned(),
         };
         assert!(got.starts_with(expected), "{got}");
     }
@@ -176,9 +201,13 @@ mod tests {
         check(r#"{"3": [0], "3": [1]}"#, "layer `3` is named twice");
         check(r#"{"03": [0]}"#, "`03` names no layer; write its number");
         check(r#"{"mtp": [0]}"#, "`mtp` names no layer");
-        check(r#"{"3": [-1]}"#, "layer `3`: expected a list of experts: invalid value");
-        check(r#"{"3": 4}"#, "layer `3`: expected a list of experts: invalid type");
-        check("3", "invalid type: integer `3`, expected lists of experts by layer");
-        check("[0, 0.5]", "invalid type: floating point");
+        let number = "experts are whole numbers from 0, and";
+        check(r#"{"3": [-1]}"#, &format!("layer `3`: {number} -1 is none"));
+        check(r#"{"3": 4}"#, "layer `3`: it must be a list of experts, not 4");
+        check(r#"{"3": null}"#, "layer `3`: it must be a list of experts, not null");
+        check("3", "it must hold lists of experts by layer, one list");
+        check("[0, 0.5]", &format!("{number} 0.5 is none"));
+        check("[0, [1]]", &format!("{number} [1] is none"));
+        check("[0", "is not JSON: EOF while parsing a list at line 1");
     }
 }

@@ -232,7 +232,7 @@ fn counts_that_disagree() {
         let text = fs::read_to_string(&config).unwrap();
         fs::write(&config, text.replace(from, to)).unwrap();
         match (Checkpoint::open(&scratch.path().join("model")), expected) {
-            (Ok(model), None) => assert!(model.spec().extra.is_none()),
+            (Ok(model), None) => assert_eq!(model.spec().extra_layers(), MTP..MTP + 1),
             (Err(error), Some(expected)) => {
                 assert!(error.to_string().contains(expected), "{error}")
             }
@@ -242,6 +242,58 @@ fn counts_that_disagree() {
     let one = "\"num_nextn_predict_layers\": 1";
     let two = "\"num_nextn_predict_layers\": 2";
     check(one, two, Some("`num_nextn_predict_layers` in config.json says 2 layers"));
-    // Carried over, as nothing says what they are.
+    // They are there all the same.
     check(one, "\"num_nextn_predict_layers\": 0", None);
+}
+
+/// Layers that are stored are known although no key of the config counts them, and none is added.
+#[test]
+fn layers_that_the_config_does_not_count() {
+    for (name, mtp) in [
+        ("glm4_moe_lite", None),
+        ("glm_moe_dsa", Some(Mtp::Prune)),
+        ("glm4_moe_lite", Some(Mtp::Drop)),
+        ("glm_moe_dsa", Some(Mtp::Drop)),
+    ] {
+        let scratch = tempfile::tempdir().unwrap();
+        let model = copy(&format!("parity/{name}"), scratch.path());
+        fs::remove_file(model.join("ref.safetensors")).unwrap();
+        let (source, out) = (Checkpoint::open(&model).unwrap(), scratch.path().join("out"));
+        let made = planned(&source, &asking(0.3, mtp)).unwrap();
+        let report = applied(&source, &made, &out).unwrap();
+        let pruned = Checkpoint::open(&out).unwrap();
+        let is_left = mtp != Some(Mtp::Drop);
+        let kept = pruned.spec().moe_of(2).map(|moe| moe.experts).filter(|_| is_left);
+        assert_eq!(pruned.spec().moe_of(MTP).map(|moe| moe.experts), kept, "{name} {mtp:?}");
+        assert_eq!(pruned.spec().extra.is_some(), is_left, "{name} {mtp:?}");
+        assert!(!pruned.config_text().contains("nextn"), "{name} {mtp:?}");
+        assert_eq!(report.extra.unwrap().layers.len(), usize::from(is_left));
+        assert!(verify(&out, &source, Some(&made)).unwrap().passed(), "{name} {mtp:?}");
+        let keep = planned(&source, &asking(0.3, Some(Mtp::Keep))).unwrap_err().to_string();
+        assert!(keep.contains("layer 3, behind the decoder's, would have"), "{keep}");
+    }
+}
+
+/// Layers that the config counts and that are not stored: `drop` has it count none.
+#[test]
+fn layers_that_are_not_stored() {
+    for (mtp, count) in
+        [(None, 1), (Some(Mtp::Prune), 1), (Some(Mtp::Keep), 1), (Some(Mtp::Drop), 0)]
+    {
+        let scratch = tempfile::tempdir().unwrap();
+        let model = copy("parity/moonlight", scratch.path());
+        let config = model.join("config.json");
+        let key = |count: usize| format!("\"num_nextn_predict_layers\": {count}");
+        let text = fs::read_to_string(&config).unwrap().replace(&key(0), &key(1));
+        fs::write(&config, &text).unwrap();
+        fs::remove_file(model.join("ref.safetensors")).unwrap();
+        let (source, out) = (Checkpoint::open(&model).unwrap(), scratch.path().join("out"));
+        let made = planned(&source, &asking(0.3, mtp)).unwrap();
+        let report = applied(&source, &made, &out).unwrap();
+        let pruned = Checkpoint::open(&out).unwrap();
+        assert!(pruned.config_text().contains(&key(count)), "{mtp:?}");
+        assert!(verify(&out, &source, Some(&made)).unwrap().passed(), "{mtp:?}");
+        let says = if count == 0 { "it no longer counts them" } else { "it still counts them" };
+        assert!(report.serving.iter().any(|sentence| sentence.contains(says)), "{mtp:?}");
+    }
 }

@@ -130,8 +130,9 @@ fn lists_that_do_not_fit_are_refused() {
         "layer 3 is behind the decoder's and keeps 12",
     );
     let named = lists(&format!(", \"3\": {FIRST:?}"));
-    check(&named, Some(Mtp::Drop), "such layers are to be dropped");
+    check(&named, Some(Mtp::Drop), "is to be dropped; leave it out of the list");
+    check(&named, Some(Mtp::Keep), "is to be kept as it is; leave it out of the list");
     check(&lists(""), Some(Mtp::Keep), "would have 12 experts and the others 8");
-    check("{\"1\": [0", None, "is no keep-list");
+    check("{\"1\": [0", None, "is not JSON");
     check("{\"format\": 1}", None, "is not a plan");
 }

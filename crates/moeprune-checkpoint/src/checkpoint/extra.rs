@@ -1,9 +1,14 @@
 //! Layers behind the decoder's, as they are stored.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use moeprune_core::{LayerTensor, LinearId, MlpProjection, TensorId};
 
 use super::{Checkpoint, StoredTensor, layout::Layout};
-use crate::{family::Names, spec::AnnouncedExtra};
+use crate::{container, family::Names, named_tensors::StoredExtra, spec::AnnouncedExtra};
 
 impl Checkpoint {
     /// Tensors of experts outside of all layers that are known, by their names: they are carried over
@@ -43,6 +48,32 @@ impl Checkpoint {
             .collect()
     }
 
+    /// Weight files beside the model's that hold tensors of layers behind the decoder's which no index
+    /// names, and how many: a pruned model is without them. Only headers are read, and files that are
+    /// not safetensors are passed over.
+    #[must_use]
+    pub fn unnamed_extra(&self) -> Vec<(String, usize)> {
+        let files = self.files();
+        let Ok(entries) = files.list(Path::new("")) else { return Vec::new() };
+        let is_unnamed = |name: &String| {
+            self.by_name(name).is_none() && (self.names.is_of_extra(name) || name.contains("mtp"))
+        };
+        let mut found = Vec::new();
+        for file in entries.into_iter().filter_map(|entry| entry.name.into_string().ok()) {
+            let is_weights = file.ends_with(".safetensors") && !file.starts_with('.');
+            if !is_weights || self.shard_files().any(|shard| shard == file) {
+                continue;
+            }
+            let Ok(names) = container::names_in(files, &file) else { continue };
+            match names.iter().filter(|name| is_unnamed(name)).count() {
+                0 => {}
+                count => found.push((file, count)),
+            }
+        }
+        found.sort();
+        found
+    }
+
     /// The name of the same tensor of another expert; of a tensor that is no expert's, its own.
     pub(crate) fn name_with_expert(&self, name: &str, expert: usize) -> String {
         self.names.name_with_expert(name, expert)
@@ -54,19 +85,17 @@ fn is_unknown_expert(tensor: &StoredTensor) -> bool {
     tensor.part.is_none() && tensor.name.contains(".experts.")
 }
 
-/// Gives tensors of layers behind the decoder's their parts, if the config counts them, and says how
-/// many layers have some: 0 if they are stored and nothing is known in them, `None` if there are none.
+/// Gives tensors of layers behind the decoder's their parts, and says what is stored of them; `None` if
+/// nothing is and the config counts none.
 ///
 /// Where a family does not know how their experts are stored, they have no parts at all, since a router
-/// cannot lose rows without them.
+/// cannot lose rows without them. Nor have they where the config counts none and one of them is no whole
+/// layer: these are tensors that some other program left there.
 pub(super) fn assign_extra(
     layout: &mut Layout,
     names: &Names,
     announced: AnnouncedExtra<'_>,
-) -> Result<Option<usize>, String> {
-    if announced.count == Some(0) {
-        return Ok(None);
-    }
+) -> Result<Option<StoredExtra>, String> {
     let (mut stored, mut is_known, mut is_unknown) = (BTreeSet::new(), false, false);
     let mut tensors: Vec<&mut StoredTensor> = Vec::new();
     for tensor in &mut layout.tensors {
@@ -79,13 +108,31 @@ pub(super) fn assign_extra(
         tensors.push(tensor);
     }
     if stored.is_empty() {
-        return Ok(None);
+        let any = layout.tensors.iter().any(|tensor| names.is_of_extra(&tensor.name));
+        let what = if any { StoredExtra::Unknown } else { StoredExtra::Nothing };
+        return Ok(announced.count.map(|_| what));
     }
     check_numbers(&stored, names, announced)?;
-    if is_unknown {
+    let is_partial = announced.count.is_none() && names.numbers_extra_on();
+    let is_partial = is_partial && stored.iter().any(|&layer| !is_whole(layer, &tensors));
+    if !is_known || is_unknown || is_partial {
         tensors.into_iter().for_each(|tensor| tensor.part = None);
+        return Ok(Some(StoredExtra::Unknown));
     }
-    Ok(Some(if is_known && !is_unknown { stored.len() } else { 0 }))
+    Ok(Some(StoredExtra::Layers(stored.len())))
+}
+
+/// Whether tensors of a layer have the parts that any layer has: the norm of its input, and a router or
+/// a dense MLP.
+fn is_whole(layer: usize, tensors: &[&mut StoredTensor]) -> bool {
+    let has = |parts: &[LayerTensor]| {
+        let is_one = |part: &LayerTensor| {
+            tensors.iter().any(|tensor| tensor.part == Some(TensorId::Layer(layer, *part)))
+        };
+        parts.iter().any(is_one)
+    };
+    let up = LinearId::Dense(MlpProjection::Up);
+    has(&[LayerTensor::InputNorm]) && has(&[LinearId::Router, up].map(LayerTensor::Linear))
 }
 
 /// Checks that the layers that are stored are those that the config counts.

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Gives each tensor its part by name, and finds the layers that are named. What is stored of layers
-/// behind the decoder's ([`Extra`]) has parts if the config counts them, and is carried over if not.
+/// behind the decoder's has parts if whole layers are stored, and is carried over if not.
 pub(super) fn assign(
     layout: &mut Layout,
     names: &Names,
@@ -118,8 +118,9 @@ pub(super) fn check_experts(
                 moe.experts,
             ),
             false => format!(
-                "layer {layer}, behind the decoder's: the router {rows}, and there are tensors of \
-                 {named} experts{gap}; the two must agree"
+                "{}, behind the decoder's: the router {rows}, and there are tensors of {named} \
+                 experts{gap}; the two must agree",
+                spec.layer_name(layer)
             ),
         };
         return Err(Error::Experts { dir: directory.path.clone(), reason });

@@ -66,8 +66,9 @@ impl Checkpoint {
 fn check_kept(layer: usize, moe: &MoeSpec, kept: usize) -> Result<(), String> {
     if kept < moe.top_k {
         return Err(format!(
-            "layer {layer} would keep {kept} experts, but each token is routed to {}; \
+            "layer {layer} would keep {kept} {}, but each token is routed to {}; \
              keep at least that many",
+            if kept == 1 { "expert" } else { "experts" },
             moe.top_k
         ));
     }

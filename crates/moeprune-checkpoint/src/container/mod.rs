@@ -11,6 +11,7 @@ use moeprune_core::Dtype;
 use moeprune_files::Files;
 use serde_json::Value;
 
+pub(crate) use self::safetensors::{INDEX_FILE, names_in};
 pub use self::{
     output_form::OutputForm,
     plan::{PlannedFile, PlannedIndex, PlannedTensor, PlannedWeights, WeightRequest},
@@ -152,7 +153,7 @@ pub(crate) fn find(files: &dyn Files) -> Result<&'static dyn Container, Error> {
         reason: format!(
             "has neither {} nor {}; only {} weights are read",
             safetensors::SINGLE_FILE,
-            safetensors::INDEX_FILE,
+            INDEX_FILE,
             names.join(" and ")
         ),
     })

@@ -70,7 +70,9 @@ type Slots<'a> = Vec<(LayerTensor, &'a str)>;
 /// `opaque` only tensors are named, and such a model can be pruned and not run.
 /// Names of a layer's tensors are given without what all of them begin with (`layers.prefix`), and
 /// hold `{expert}` where there is one tensor for each expert. `{prefix}` stands for the key
-/// `prefix`. `extends` names a built-in descriptor of which only what is given is different. Tensors of
+/// `prefix`. Experts in tensors of their own may also lie in one tensor per layer, as transformers 5 keeps
+/// them: `mlp.experts.gate_up_proj` where `[experts.tensors]` names `mlp.experts.{expert}.…`;
+/// `[experts.fused]` says where that is otherwise. `extends` names a built-in descriptor of which only what is given is different. Tensors of
 /// a decoder layer that no template names are refused when a model is opened,
 /// since the forward pass would silently be without them; `layers.carried` lists those it does not
 /// need.
@@ -97,7 +99,8 @@ impl Family {
             Some(tables) => tables.clone().try_into(),
             None => toml::from_str(text),
         };
-        let descriptor = descriptor.map_err(|e| Error::Descriptor { reason: e.to_string() })?;
+        let mut descriptor = descriptor.map_err(|e| Error::Descriptor { reason: e.to_string() })?;
+        descriptor.experts = descriptor.experts.with_fused();
         descriptor.check()?;
         let reads = match &extended {
             Some(tables) => ReadKeys::of(tables),

@@ -100,6 +100,11 @@ impl Names {
         self.extra_layer_of(name).is_some() || begin.into_iter().any(begins)
     }
 
+    /// Whether layers behind the decoder's have names as its own have.
+    pub(crate) fn numbers_extra_on(&self) -> bool {
+        self.behind().is_none()
+    }
+
     /// The number of the first layer behind the decoder's in names.
     pub(crate) fn first_number(&self) -> usize {
         if self.behind().is_some() { 0 } else { self.decoder.unwrap_or_default() }

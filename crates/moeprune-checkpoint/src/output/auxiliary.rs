@@ -9,7 +9,7 @@ use std::{
 use moeprune_core::{REPORT_FILE, REPORT_TEXT_FILE};
 use moeprune_files::{FileEntry, FileKind, ReadAt};
 
-use crate::{Checkpoint, Error, checkpoint::CONFIG_FILE};
+use crate::{Checkpoint, Error, checkpoint::CONFIG_FILE, container::INDEX_FILE};
 
 /// What was copied, and what was not.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -88,6 +88,15 @@ pub(crate) fn pieces(bytes: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
 pub(crate) fn auxiliary_files(source: &Checkpoint) -> Result<CopiedFiles, Error> {
     let mut files = CopiedFiles::default();
     list(source, Path::new(""), &mut files)?;
+    for (file, count) in source.unnamed_extra() {
+        let of_file = files.left_out.iter_mut().find(|(path, _)| *path == Path::new(&file));
+        if let Some((_, why)) = of_file {
+            *why = format!(
+                "it holds {count} tensors for multi-token prediction that no index names, so that the \
+                 result is without them; name them in {INDEX_FILE} to keep them"
+            );
+        }
+    }
     Ok(files)
 }
 

@@ -9,6 +9,7 @@ use crate::{
     Error, Family,
     config::Config,
     family::{Count, Descriptor, Model, Sequence},
+    named_tensors::StoredExtra,
 };
 
 /// The layers behind the decoder's that a config announces.
@@ -16,7 +17,7 @@ use crate::{
 pub(crate) struct AnnouncedExtra<'a> {
     /// The number of the first.
     pub(crate) first: usize,
-    /// How many there are; `None`: as many as are stored.
+    /// How many there are; `None`: as many as are stored, as the config counts none.
     pub(crate) count: Option<usize>,
     /// The key that says so.
     pub(crate) key: &'a str,
@@ -24,8 +25,8 @@ pub(crate) struct AnnouncedExtra<'a> {
 
 /// What the config says of extra layers; `None` if the family has none.
 ///
-/// Those with a prefix of their own are known by it, so that a config may leave their number out, or say
-/// that there are none.
+/// A config may leave their number out, or say that there are none: what is stored says how many there
+/// are then.
 pub(crate) fn announced_extra<'a>(
     family: &'a Family,
     config: &'a Config,
@@ -37,12 +38,9 @@ pub(crate) fn announced_extra<'a>(
         Some(found) => found.key,
         None => extra.count.keys.first().map_or("", String::as_str),
     };
-    let count = match (&extra.prefix, extra.count.optional(config)?) {
-        (Some(_), None | Some(Count(0))) => {
-            return Ok(Some(AnnouncedExtra { first, count: None, key }));
-        }
-        (_, Some(Count(count))) => count,
-        (None, None) => extra.count.needed(config)?.0,
+    let count = match extra.count.optional(config)? {
+        None | Some(Count(0)) => return Ok(Some(AnnouncedExtra { first, count: None, key })),
+        Some(Count(count)) => count,
     };
     let sequence = match &extra.sequence {
         Some(sequence) => sequence.optional(config)?,
@@ -64,6 +62,11 @@ pub(super) fn read(
 ) -> Result<Option<ExtraLayers>, Error> {
     let Model { config, named, layers: first, .. } = model;
     let (Some(extra), Some(stored)) = (&form.extra, named.extra) else { return Ok(None) };
+    let policy = extra.policy.into();
+    let StoredExtra::Layers(stored) = stored else {
+        let is_stored = stored == StoredExtra::Unknown;
+        return Ok(Some(ExtraLayers { layers: Vec::new(), names: Vec::new(), is_stored, policy }));
+    };
     let router = |layer| TensorId::linear(layer, LinearId::Router);
     let rows = |layer| named.shapes.get(&router(layer)).map(|shape| shape.first().copied());
     let numbers = first..first + stored;
@@ -94,5 +97,12 @@ pub(super) fn read(
         let (norms, other) = (norms_of(&form.layers), other_of(form, named, layer)?);
         layers.push(LayerSpec { attention, feed_forward, norms, other });
     }
-    Ok(Some(ExtraLayers { layers, policy: extra.policy.into() }))
+    let prefix = extra.prefix.iter().map(|prefix| prefix.replace("{prefix}", &form.prefix));
+    let name = |(prefix, layer): (&String, usize)| {
+        prefix.replace("{layer}", &layer.to_string()).trim_end_matches('.').to_owned()
+    };
+    let names = prefix.flat_map(|prefix| {
+        (0..stored).map(move |layer| name((&prefix, layer))).collect::<Vec<String>>()
+    });
+    Ok(Some(ExtraLayers { layers, names: names.collect(), is_stored: true, policy }))
 }

@@ -88,6 +88,14 @@ impl Item<'_> {
         }
     }
 
+    /// The tensor that it is in.
+    pub(super) fn tensor(self, pruned: &Checkpoint) -> Option<&StoredTensor> {
+        match self {
+            Self::Part(part) => Some(pruned.tensor_at(pruned.place_of(part).ok()?)),
+            Self::Tensor(tensor) => pruned.by_name(&tensor.name),
+        }
+    }
+
     /// The layer and the Linear whose weight it is.
     pub(super) fn linear(self) -> Option<(usize, LinearId)> {
         match self {

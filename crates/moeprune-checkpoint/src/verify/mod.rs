@@ -111,7 +111,7 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
         .par_iter()
         .map(|&item| compare::examine(item, models))
         .collect::<Result<Vec<_>, Error>>()?;
-    add_findings(&mut report, &items, &findings, changed);
+    add_findings(&mut report, &pruned, (&items, &findings), changed);
     report.count_zeros((source, &pruned), &items, &findings, promises.rounding);
     report.add_sparsity(total_asked(plan, hint.as_ref()), promises.total);
     Ok(report)
@@ -291,10 +291,15 @@ fn same_bytes(a: &dyn ReadAt, b: &dyn ReadAt) -> io::Result<bool> {
 /// One check for each role of tensors, and one for all that weights are finite.
 fn add_findings(
     report: &mut VerifyReport,
-    items: &[Item<'_>],
-    findings: &[Finding],
+    pruned: &Checkpoint,
+    (items, findings): (&[Item<'_>], &[Finding]),
     changed: bool,
 ) {
+    // A tensor may hold many parts.
+    let tensors = |items: &mut dyn Iterator<Item = Item<'_>>| {
+        let names = items.filter_map(|item| Some(item.tensor(pruned)?.name.as_str()));
+        names.collect::<BTreeSet<&str>>().len()
+    };
     let role = |item: Item<'_>| match item.linear() {
         None => "embeddings, norms, head",
         Some((_, LinearId::Router)) => "routers",
@@ -303,10 +308,11 @@ fn add_findings(
     };
     for name in ["embeddings, norms, head", "routers", "experts", "attention and dense MLPs"] {
         let of_role = || items.iter().zip(findings).filter(|(item, _)| role(**item) == name);
-        let mut different = of_role().filter_map(|(_, finding)| finding.difference.as_deref());
+        let different = || of_role().filter(|(_, finding)| finding.difference.is_some());
         let zeroed: u64 = of_role().map(|(_, finding)| finding.zeroed).sum();
-        let count = of_role().count();
-        let result = match different.next() {
+        let count = tensors(&mut of_role().map(|(item, _)| *item));
+        let first = different().find_map(|(_, finding)| finding.difference.as_deref());
+        let result = match first {
             None if zeroed == 0 => Ok(format!("{count} tensors, bit for bit")),
             None if changed => Ok(format!(
                 "{count} tensors, {zeroed} weights zeroed and others changed to make up for them, \
@@ -314,7 +320,7 @@ fn add_findings(
             )),
             None => Ok(format!("{count} tensors, {zeroed} weights zeroed")),
             Some(first) => {
-                let bad = 1 + different.count();
+                let bad = tensors(&mut different().map(|(item, _)| *item));
                 Err(format!("{bad} of {count} tensors are wrong; first: {first}"))
             }
         };
@@ -324,7 +330,7 @@ fn add_findings(
     report.add(
         "finite",
         match infinite.next() {
-            None => Ok(format!("{} tensors", items.len())),
+            None => Ok(format!("{} tensors", tensors(&mut items.iter().copied()))),
             Some(first) => Err(first),
         },
     );

@@ -69,7 +69,7 @@ fn impossible_counts() {
     let source = Model::copy_of("mixtral").open().expect("opens");
     let rewrite = |kept: &[usize]| source.config_with_experts(kept);
     check_refused(rewrite(&[6, 6]), &["2 expert counts for 3 decoder layers"]);
-    check_refused(rewrite(&[6, 1, 6]), &["layer 1 would keep 1 experts", "routed to 2"]);
+    check_refused(rewrite(&[6, 1, 6]), &["layer 1 would keep 1 expert,", "routed to 2"]);
     check_refused(rewrite(&[6, 6, 0]), &["layer 2 would keep 0 experts"]);
     check_refused(rewrite(&[9, 8, 8]), &["layer 0 has 8 experts and cannot keep 9"]);
 }

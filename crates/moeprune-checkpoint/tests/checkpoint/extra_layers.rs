@@ -97,6 +97,42 @@ fn what_a_config_counts() {
     );
 }
 
+/// Layers that no key counts are known by their parts; what is no whole layer plays no part.
+#[test]
+fn layers_that_no_key_counts() {
+    let check = |goes: &str, expected: usize| {
+        let model = Model::copy_of("glm4_moe_lite");
+        model.edit_tensors("model.safetensors", |tensors| {
+            tensors.retain(|tensor| goes.is_empty() || !tensor.name.starts_with(goes));
+        });
+        let checkpoint = model.open().expect("opens");
+        assert_eq!(checkpoint.spec().extra_layers().len(), expected, "{goes}");
+        assert!(checkpoint.spec().extra.as_ref().expect("some are stored").is_stored);
+        assert!(checkpoint.tensors().any(|tensor| checkpoint.is_extra(tensor)), "{goes}");
+    };
+    check("", 1);
+    check("model.layers.3.mlp.", 0);
+    check("model.layers.3.input_layernorm.", 0);
+    check("model.layers.3.mlp.gate.", 0);
+}
+
+/// A file of weights beside the model's of which no index speaks.
+#[test]
+fn files_that_no_index_names() {
+    let model = Model::copy_of("qwen3_next");
+    let of_mtp = |tensor: &RawTensor| tensor.name.starts_with("mtp.");
+    std::fs::copy(model.dir.join("model.safetensors"), model.dir.join("mtp.safetensors"))
+        .expect("is copied");
+    let unnamed = |model: &Model| model.open().expect("opens").unnamed_extra();
+    assert_eq!(unnamed(&model), []);
+    model.edit_tensors("model.safetensors", |tensors| tensors.retain(|t| !of_mtp(t)));
+    assert_eq!(unnamed(&model), [("mtp.safetensors".to_owned(), 41)]);
+    model.edit_tensors("mtp.safetensors", |tensors| tensors.retain(|t| !of_mtp(t)));
+    assert_eq!(unnamed(&model), []);
+    std::fs::write(model.dir.join("mtp.safetensors"), "damaged").expect("is written");
+    assert_eq!(unnamed(&model), []);
+}
+
 #[test]
 fn forms_that_are_refused() {
     let check = |from: &str, to: &str, expected: &str| {

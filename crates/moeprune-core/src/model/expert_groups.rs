@@ -27,10 +27,13 @@ impl ExpertGroups {
             ));
         }
         if experts / count < least {
+            let too_few = match experts / count {
+                1 => "1 expert per group is too few".to_owned(),
+                each => format!("{each} experts per group are too few"),
+            };
             return Err(format!(
-                "{} experts per group are too few, as {} of its {count} groups are selected for \
-                 {top_k} experts per token; keep at least {least} per group, {} in all",
-                experts / count,
+                "{too_few}, as {} of its {count} groups are selected for {top_k} experts per token; \
+                 keep at least {least} per group, {} in all",
                 self.selected,
                 least * count
             ));

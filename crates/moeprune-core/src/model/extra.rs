@@ -13,8 +13,13 @@ use super::{LayerSpec, ModelSpec, MoeSpec, Part};
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct ExtraLayers {
-    /// The layers in order. Empty: they are stored, and nothing in them is known as a part.
+    /// The layers in order. Empty: nothing in them is known as a part, or they are not stored.
     pub layers: Vec<LayerSpec>,
+    /// What the names of each layer's tensors begin with (`mtp.layers.0`), where that is not as of the
+    /// decoder's layers; empty otherwise.
+    pub names: Vec<String>,
+    /// Whether any tensor of them is stored. If not, the config alone counts them.
+    pub is_stored: bool,
     /// What pruning does with them unless a request says otherwise.
     pub policy: ExtraPolicy,
 }
@@ -39,6 +44,16 @@ impl ModelSpec {
         match layer.checked_sub(self.layers.len()) {
             None => self.layers.get(layer),
             Some(behind) => self.extra.as_ref()?.layers.get(behind),
+        }
+    }
+
+    /// What messages call a layer: `layer 4`, or `layer 4 (mtp.layers.0)` where it has a name of its own.
+    #[must_use]
+    pub fn layer_name(&self, layer: usize) -> String {
+        let name = layer.checked_sub(self.layers.len());
+        match name.and_then(|behind| self.extra.as_ref()?.names.get(behind)) {
+            Some(name) => format!("layer {layer} ({name})"),
+            None => format!("layer {layer}"),
         }
     }
 

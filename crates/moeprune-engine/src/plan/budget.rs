@@ -36,7 +36,10 @@ pub fn expert_budget(
                     Remedy::Spread(BudgetSpread::Global),
                 ));
             }
-            let keep = left(experts);
+            let keep = match groups {
+                Some(groups) => allowed(groups, left(experts), experts, share, top_k),
+                None => left(experts),
+            };
             if keep < top_k {
                 return Err(too_few(request, experts, top_k, || {
                     format!("leaves {keep} in a layer, but every token is routed to {top_k}")
@@ -44,7 +47,9 @@ pub fn expert_budget(
             }
             if let Some(problem) = groups.and_then(|groups| groups.check_count(keep, top_k).err()) {
                 let remedy = Remedy::FewerExperts { at_most: None };
-                return Err(Error::refused(problem.to_string(), remedy));
+                let first = spec.layers.iter().position(|layer| layer.moe().is_some());
+                let problem = format!("layer {}: {problem}", first.unwrap_or_default());
+                return Err(Error::refused(problem, remedy));
             }
             Ok(Some(ExpertBudget::Uniform { keep }))
         }
@@ -64,6 +69,22 @@ pub fn expert_budget(
             Ok(Some(ExpertBudget::Global { keep, min_per_layer: top_k }))
         }
     }
+}
+
+/// How many of `experts` experts stay: the `nearest` to the share that goes, or, where these groups refuse
+/// it and the share lies between two numbers, the other one.
+fn allowed(
+    groups: ExpertGroups,
+    nearest: usize,
+    experts: usize,
+    share: f64,
+    top_k: usize,
+) -> usize {
+    let size = experts / groups.count;
+    let fewest_gone = (size as f64 * share).floor() as usize;
+    let more = groups.count * (size - fewest_gone);
+    let fits = |keep: usize| groups.check_count(keep, top_k).is_ok();
+    if !fits(nearest) && fewest_gone > 0 && fits(more) { more } else { nearest }
 }
 
 /// Of `experts` experts, fewer are left than the `least`.
@@ -98,4 +119,30 @@ pub(crate) fn contract(
         layer,
         problem: format!("expected {expected} experts, got {got}"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use moeprune_core::GroupScore;
+
+    use super::*;
+
+    #[test]
+    fn groups_keep_the_nearest_number_that_can_be_routed() {
+        // Groups of 3 or 6 experts that keep at least 2.
+        let groups = ExpertGroups { count: 4, selected: 2, score: GroupScore::TopTwo };
+        let check = |experts: usize, share: f64, expected: usize| {
+            let size = experts / groups.count;
+            let nearest = experts - groups.count * (size as f64 * share).round() as usize;
+            assert_eq!(allowed(groups, nearest, experts, share, 4), expected, "{experts} {share}");
+        };
+        check(12, 0.3, 8);
+        check(12, 0.5, 8);
+        check(12, 0.6, 8);
+        check(12, 0.7, 4); // refused: neither number of the two fits
+        check(12, 0.2, 8);
+        check(24, 0.75, 8);
+        check(24, 0.8, 8);
+        check(24, 0.58, 12);
+    }
 }

@@ -14,10 +14,14 @@ use super::{Router, blocks::Blocks};
 use crate::{Error, Model, Remedy};
 
 /// What becomes of the layers behind the decoder's under the request `asked`; `None` if the model has
-/// none. Where there are no experts to prune, they are kept.
+/// none. Where there are no experts to prune, they are kept. Of layers that the config counts and that
+/// are not stored, that count can be dropped.
 pub(super) fn policy(spec: &ModelSpec, asked: Option<ExtraPolicy>) -> Option<ExtraPolicy> {
     let extra = spec.extra.as_ref()?;
     let policy = asked.unwrap_or(extra.policy);
+    if !extra.is_stored && policy != ExtraPolicy::Drop {
+        return None;
+    }
     let prunes = policy == ExtraPolicy::Prune && spec.extra_moe().next().is_none();
     Some(if prunes { ExtraPolicy::Keep } else { policy })
 }
@@ -47,9 +51,10 @@ fn most_kept(spec: &ModelSpec) -> usize {
 
 /// The plan of a layer that keeps so many experts, by router distance within the router's groups.
 fn cut(model: &dyn Model, layer: usize, moe: &MoeSpec, keep: usize) -> Result<LayerPlan, Error> {
+    let spec = model.spec();
     let groups = moe.router.groups();
     if let Some(problem) = groups.and_then(|groups| groups.check_count(keep, moe.top_k).err()) {
-        let problem = format!("layer {layer}, behind the decoder's: {problem}");
+        let problem = format!("{}, behind the decoder's: {problem}", spec.layer_name(layer));
         return Err(Error::refused(problem, Remedy::DropExtra));
     }
     let router = Router::read(model, layer)?;
@@ -117,13 +122,36 @@ pub(super) fn check_loadable(
     }
     let too_many = spec.extra_moe().find(|(_, moe)| moe.experts > keep);
     too_many.map_or(Ok(()), |(layer, moe)| {
-        Err(Error::refused(not_loadable(layer, moe.experts, keep), Remedy::PruneOrDropExtra))
+        Err(Error::refused(
+            not_loadable(&spec.layer_name(layer), moe.experts, keep),
+            Remedy::PruneOrDropExtra,
+        ))
     })
 }
 
-fn not_loadable(layer: usize, experts: usize, keep: usize) -> String {
+/// Refuses layers behind the decoder's that a keep-list has lose experts, and that are not to be pruned.
+pub(super) fn check_listed(
+    spec: &ModelSpec,
+    policy: Option<ExtraPolicy>,
+    layers: &[LayerPlan],
+) -> Result<(), Error> {
+    let becomes = match policy {
+        Some(ExtraPolicy::Drop) => "dropped",
+        Some(ExtraPolicy::Keep) => "kept as it is",
+        Some(ExtraPolicy::Prune) | None => return Ok(()),
+    };
+    let named = layers.iter().find(|entry| entry.layer >= spec.layers.len());
+    named.map_or(Ok(()), |LayerPlan { layer, .. }| {
+        Err(Error::Request(format!(
+            "the keep-list: {} is behind the decoder's and is to be {becomes}; leave it out of the list",
+            spec.layer_name(*layer)
+        )))
+    })
+}
+
+fn not_loadable(layer: &str, experts: usize, keep: usize) -> String {
     format!(
-        "layer {layer}, behind the decoder's, would have {experts} experts and the others {keep}, but \
+        "{layer}, behind the decoder's, would have {experts} experts and the others {keep}, but \
          engines build all of them with the one number in config.json"
     )
 }
@@ -140,8 +168,8 @@ pub(crate) fn check_plan(spec: &ModelSpec, plan: &Plan) -> Result<(), String> {
     let entry = plan.layers.iter().find(|entry| entry.layer >= spec.layers.len());
     if let Some(entry) = entry.filter(|_| policy != ExtraPolicy::Prune) {
         return Err(format!(
-            "layer {} is behind the decoder's and would lose experts, but such layers are to be {}",
-            entry.layer,
+            "{} is behind the decoder's and would lose experts, but such layers are to be {}",
+            spec.layer_name(entry.layer),
             if policy == ExtraPolicy::Drop { "dropped" } else { "kept" }
         ));
     }
@@ -155,14 +183,26 @@ pub(crate) fn check_plan(spec: &ModelSpec, plan: &Plan) -> Result<(), String> {
         moe.experts > keep || moe.experts < keep && is_planned(layer)
     };
     let wrong = after.extra_moe().find(wrong);
-    wrong.map_or(Ok(()), |(layer, moe)| Err(not_loadable(layer, moe.experts, keep)))
+    wrong.map_or(Ok(()), |(layer, moe)| {
+        Err(not_loadable(&spec.layer_name(layer), moe.experts, keep))
+    })
 }
 
 /// What is to be said of layers behind the decoder's that a plan keeps while experts of the decoder go.
 pub(crate) fn note_of_kept(spec: &ModelSpec, plan: &Plan) -> Option<String> {
     let extra = spec.extra.as_ref()?;
     let keep = most_kept(&spec.without_experts(&plan.layers));
-    if spec.policy_of(plan) != ExtraPolicy::Keep || keep == most_kept(spec) {
+    if spec.policy_of(plan) != ExtraPolicy::Keep {
+        return None;
+    }
+    if !extra.is_stored {
+        return Some(
+            "note: config.json counts layers behind the decoder's that are not stored, and still does; \
+             dropped, it counts none"
+                .to_owned(),
+        );
+    }
+    if keep == most_kept(spec) {
         return None;
     }
     if extra.layers.is_empty() {
@@ -174,8 +214,9 @@ pub(crate) fn note_of_kept(spec: &ModelSpec, plan: &Plan) -> Option<String> {
     }
     let (layer, moe) = spec.extra_moe().find(|(_, moe)| moe.experts > keep)?;
     Some(format!(
-        "note: layer {layer}, behind the decoder's, is copied with all its {} experts; an engine that \
+        "note: {}, behind the decoder's, is copied with all its {} experts; an engine that \
          builds it with as many as the config now says cannot load it",
+        spec.layer_name(layer),
         moe.experts
     ))
 }

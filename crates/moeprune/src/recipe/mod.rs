@@ -258,6 +258,13 @@ impl Recipe {
         self.weights.ratio = None;
     }
 
+    /// Whether a list names the experts that stay. The share of experts is then what the list removes,
+    /// and not what was asked for.
+    #[must_use]
+    pub fn keeps_listed(&self) -> bool {
+        self.experts.criterion.name == KEEP_LIST
+    }
+
     /// Whether the unstructured stage runs: not when the total is the expert stage's own
     /// share. The total is then what removing whole experts gives. A pattern that fixes the ratio
     /// always asks for it.

@@ -37,10 +37,11 @@ fn write_totals(report: &Report, text: &mut String) -> fmt::Result {
     let Report { sparsity, bytes, layers, .. } = report;
     writeln!(text, "| | requested | achieved |\n|---|---|---|")?;
     let got = sparsity.achieved;
+    let (requested, requested_experts) = report.asked();
     writeln!(
         text,
         "| decoder Linears, removed and zero | {} | {} |",
-        percent(sparsity.requested),
+        requested.map_or_else(String::new, percent),
         percent(got.linears)
     )?;
     writeln!(text, "| experts' weights, removed and zero | | {} |", percent(got.experts))?;
@@ -51,7 +52,7 @@ fn write_totals(report: &Report, text: &mut String) -> fmt::Result {
     writeln!(
         text,
         "| experts removed | {} | {} |\n",
-        percent(sparsity.requested_experts),
+        requested_experts.map_or_else(|| "as the keep-list says".to_owned(), percent),
         percent(removed)
     )?;
     writeln!(

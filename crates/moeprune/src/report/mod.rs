@@ -20,7 +20,10 @@ use serde::{Deserialize, Serialize};
 pub use moeprune_engine::StageReport;
 use moeprune_engine::{Applied, Error as EngineError, LayerZeros};
 
-use crate::{Error, Recipe, serving::Cut};
+use crate::{
+    Error, Recipe,
+    serving::{Cut, unnamed_extra},
+};
 
 /// The report of a run: `moeprune-report.json` beside the weights, and as text
 /// `moeprune-report.md`.
@@ -236,8 +239,9 @@ impl Report {
         let of_decoder = plan.layers.iter().filter(|l| l.layer < spec.layers.len());
         let extra = ExtraReport::new(spec, plan);
         let cut = Cut::of(checkpoint, &spec.after(plan));
-        let mut serving = serving::sentences(&layers, plan, bytes, &cut);
+        let mut serving = serving::sentences(&layers, plan, bytes, &cut, recipe.keeps_listed());
         serving.extend(extra.as_ref().map(ExtraReport::sentence));
+        serving.extend(unnamed_extra(checkpoint));
         Self {
             format: 1,
             tool: plan.tool.clone(),
@@ -264,6 +268,16 @@ impl Report {
             layers,
             extra,
         }
+    }
+
+    /// The shares that were asked for, of decoder Linears and of experts. A list of experts asks for
+    /// none, and may come with the first.
+    #[must_use]
+    pub fn asked(&self) -> (Option<f64>, Option<f64>) {
+        let (total, experts) = (self.sparsity.requested, self.sparsity.requested_experts);
+        let is_listed = self.recipe.keeps_listed();
+        let has_total = !is_listed || self.recipe.prunes_weights();
+        (has_total.then_some(total), (!is_listed).then_some(experts))
     }
 
     /// Writes `moeprune-report.json` and `moeprune-report.md` into `directory`.

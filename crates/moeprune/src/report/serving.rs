@@ -12,6 +12,7 @@ pub(super) fn sentences(
     plan: &Plan,
     bytes: BytesReport,
     cut: &Cut,
+    is_listed: bool,
 ) -> Vec<String> {
     let mut sentences = Vec::new();
     let saved = 100.0 * (1.0 - bytes.after as f64 / bytes.before.max(1) as f64);
@@ -38,11 +39,16 @@ pub(super) fn sentences(
         layers.iter().filter(|l| l.experts_before > 0).map(|l| l.kept.len()).collect();
     counts.dedup();
     if counts.len() > 1 {
-        sentences.push(
-            "Layers have different numbers of experts and the expert count in config.json is a \
-             list. Use --budget uniform for engines that read a single number."
-                .into(),
-        );
+        let remedy = match is_listed {
+            true => {
+                "Engines that read a single number need a keep-list with as many for each layer."
+            }
+            false => "Use --budget uniform for engines that read a single number.",
+        };
+        sentences.push(format!(
+            "Layers have different numbers of experts and the expert count in config.json is a list. \
+             {remedy}"
+        ));
     }
     sentences.extend(cut.sentences());
     sentences

@@ -31,7 +31,7 @@ pub use engine::{
     KernelRule, Multiple, Source, YesNo,
 };
 pub use parallel::Parallel;
-pub use rules::{ExtraRule, GroupRule};
+pub use rules::{ExtraRule, GroupRule, unnamed_extra};
 pub use verdict::Verdict;
 
 use moeprune_checkpoint::Checkpoint;
@@ -49,6 +49,9 @@ pub struct Serving {
     pub groups: Option<GroupRule>,
     /// What becomes of layers for multi-token prediction, if there are any.
     pub extra: Option<ExtraRule>,
+    /// Weights beside the model's that engines and a cut leave out, in sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unnamed: Vec<String>,
 }
 
 impl Serving {
@@ -59,6 +62,7 @@ impl Serving {
         let mut cuts = vec![Cut::of(checkpoint, spec)];
         let (usual, impossible) = Cut::usual(checkpoint);
         cuts.extend(usual);
-        Self { cuts, impossible, groups: GroupRule::of(spec), extra: ExtraRule::of(spec) }
+        let unnamed = unnamed_extra(checkpoint);
+        Self { cuts, impossible, groups: GroupRule::of(spec), extra: ExtraRule::of(spec), unnamed }
     }
 }

@@ -1,5 +1,6 @@
 //! What a model's router and its layers behind the decoder's ask of a cut.
 
+use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{ExtraPolicy, ModelSpec};
 use serde::Serialize;
 
@@ -24,6 +25,8 @@ pub struct ExtraRule {
     pub experts: Vec<usize>,
     /// What a cut does with them unless it is asked for something else.
     pub policy: ExtraPolicy,
+    /// Whether any tensor of them is stored. If not, the config alone counts them.
+    pub is_stored: bool,
 }
 
 impl GroupRule {
@@ -53,12 +56,18 @@ impl ExtraRule {
     pub fn of(spec: &ModelSpec) -> Option<Self> {
         let extra = spec.extra.as_ref()?;
         let experts = extra.layers.iter().map(|layer| layer.moe().map_or(0, |moe| moe.experts));
-        Some(Self { experts: experts.collect(), policy: extra.policy })
+        let (policy, is_stored) = (extra.policy, extra.is_stored);
+        Some(Self { experts: experts.collect(), policy, is_stored })
     }
 
     /// The same as a sentence.
     #[must_use]
     pub fn sentence(&self) -> String {
+        if !self.is_stored {
+            return "config.json counts layers for multi-token prediction that are not stored, which \
+                    engines may then miss; --mtp drop makes it count none."
+                .to_owned();
+        }
         let has_experts = self.experts.iter().any(|&experts| experts > 0);
         let what = match self.policy {
             ExtraPolicy::Prune if has_experts => {
@@ -74,4 +83,16 @@ impl ExtraRule {
         };
         format!("Layers for multi-token prediction{number} {what}; --mtp says otherwise.")
     }
+}
+
+/// What is to be said of files that hold tensors for multi-token prediction and that no index names.
+#[must_use]
+pub fn unnamed_extra(checkpoint: &Checkpoint) -> Vec<String> {
+    let sentence = |(file, count): (String, usize)| {
+        format!(
+            "{file} holds {count} tensors for multi-token prediction that no index names: they are not \
+             part of a pruned model. To keep them, name them in model.safetensors.index.json first."
+        )
+    };
+    checkpoint.unnamed_extra().into_iter().map(sentence).collect()
 }

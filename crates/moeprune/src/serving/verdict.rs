@@ -67,10 +67,11 @@ impl Verdict {
 fn rules(engine: &Engine, spec: &ModelSpec) -> Vec<String> {
     let rules = &engine.counts;
     let has_groups = GroupRule::of(spec).is_some();
+    let has_extra = spec.extra.as_ref().is_some_and(|extra| extra.is_stored);
     let said = [
         (true, &rules.expert_parallel.says),
         (has_groups, &rules.groups.says),
-        (spec.extra.is_some(), &rules.extra_layers.says),
+        (has_extra, &rules.extra_layers.says),
     ];
     said.into_iter().filter(|(matters, _)| *matters).filter_map(|(_, says)| says.clone()).collect()
 }

@@ -92,6 +92,13 @@ impl Container for Safetensors {
     }
 }
 
+/// The names of the tensors in a file, from its header; none if there is no such file.
+pub(crate) fn names_in(files: &dyn Files, name: &str) -> Result<Vec<String>, Error> {
+    let Some(file) = WeightFile::open(files, name)? else { return Ok(Vec::new()) };
+    let (_, tensors) = read_header(&file)?;
+    Ok(tensors.into_iter().map(|tensor| tensor.name).collect())
+}
+
 fn has(files: &dyn Files, name: &str) -> Result<bool, Error> {
     files.has(Path::new(name)).map_err(Error::in_files(files))
 }
