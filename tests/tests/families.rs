@@ -23,6 +23,11 @@ fn qwen3_moe() {
 }
 
 #[test]
+fn qwen3_moe_with_fused_experts() {
+    check_family("qwen3_moe_fused");
+}
+
+#[test]
 fn qwen2_moe() {
     check_family("qwen2_moe_mixed");
 }

@@ -29,7 +29,7 @@ const F32: u64 = 4;
 /// Run moeprune on a model and hold its peak memory against the bound from the model's shapes
 ///
 /// Anonymous memory: the calibration activations (f32, as many copies as are needed at a time), one
-/// layer as stored without its experts, eight experts as stored, and 300 MB. Resident memory, with
+/// layer without its experts in f32 (while pruning as stored too), eight experts as stored, and 300 MB. Resident memory, with
 /// the pages of mapped files: twice that. Exits with 1 if a bound is broken.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -154,7 +154,11 @@ impl Bound {
                 (Some(TensorId::Layer(l, LayerTensor::Linear(LinearId::Expert(e, _)))), _) => {
                     *experts.entry((l, e)).or_default() += tensor.bytes;
                 }
-                (Some(TensorId::Layer(l, _)), _) => *dense.entry(l).or_default() += tensor.bytes,
+                (Some(TensorId::Layer(l, _)), _) => {
+                    // As it runs, and the zeroed weights beside it.
+                    let zeroed = if verb == Verb::Observe { 0 } else { tensor.bytes };
+                    *dense.entry(l).or_default() += F32 * tensor.elements() + zeroed;
+                }
                 _ => {}
             }
         }
@@ -173,7 +177,7 @@ impl Bound {
     fn print(self) -> Result<()> {
         let Self { activations, copies, dense, expert } = self;
         line!(
-            "bound: {copies} × {} of activations + {} of a layer without experts + {EXPERTS} × {} \
+            "bound: {copies} × {} of activations + {} of a layer without experts as it runs + {EXPERTS} × {} \
              of an expert + {}",
             bytes(activations),
             bytes(dense),

@@ -127,6 +127,18 @@ impl Config {
         Ok(members.filter(|(_, value)| value.get() != "null").map(|(key, _)| key).collect())
     }
 
+    /// The keys of the object that keys are looked up in which are not null.
+    pub(crate) fn keys(&self) -> Result<Vec<String>, Error> {
+        match &self.within {
+            Some(within) => self.members_of(&format!("/{within}")),
+            None => {
+                let members = self.members(&self.json)?.0.into_iter();
+                let stated = members.filter(|(_, value)| value.get() != "null");
+                Ok(stated.map(|(key, _)| key).collect())
+            }
+        }
+    }
+
     /// The text with the values under keys that are there replaced, for each list of keys by its
     /// value; everything else stays as it was written.
     pub(crate) fn replaced(&self, changes: &[(&[String], &str)]) -> Result<String, Error> {

@@ -1,31 +1,27 @@
 //! From a family, a config and the tensors' names to the facts about a model.
 
 mod extra;
+mod requirements;
 
 use moeprune_core::{
-    Activation, FeedForward, LayerNorms, LayerSpec, MlpSpec, ModelSpec, MoeInput, MoeSpec,
-    Multipliers, OpaqueTensor, RouterSpec, SandwichNorms, SharedSpec, TensorId,
+    FeedForward, LayerNorms, LayerSpec, MlpSpec, ModelSpec, MoeInput, MoeSpec, Multipliers,
+    OpaqueTensor, RouterSpec, SandwichNorms, SharedSpec, TensorId,
 };
 
-pub(crate) use self::extra::{AnnouncedExtra, announced_extra};
+use self::requirements::{check_positions, check_requirement, read_activation};
+pub(crate) use self::{
+    extra::{AnnouncedExtra, announced_extra},
+    requirements::check_requirements,
+};
 use crate::{
     Error, Family,
-    config::{Config, Found, same_json, shown},
+    config::{Config, Found, shown},
     family::{
         Count, Descriptor, Key, Layers, LayersForm, Mixer, Model, MultipliersForm,
-        OpaqueExpertsForm, PerLayer, Requirement, SandwichForm, Strings, TypesForm, missing,
-        opaque_tensor,
+        OpaqueExpertsForm, PerLayer, SandwichForm, Strings, TypesForm, missing, opaque_tensor,
     },
     named_tensors::NamedTensors,
 };
-
-/// Refuses a config that asks for what is not implemented, as far as it can be seen without the tensors.
-pub(crate) fn check_requirements(family: &Family, config: &Config) -> Result<(), Error> {
-    let form = family.descriptor();
-    let stored = form.experts.opaque.as_ref().map(OpaqueExpertsForm::key);
-    let others = form.require.iter().filter(|requirement| stored != Some(&*requirement.key));
-    others.into_iter().try_for_each(|requirement| check_requirement(config, requirement))
-}
 
 /// Reads everything the config says about the model.
 pub(crate) fn read_spec(
@@ -57,6 +53,7 @@ pub(crate) fn read_spec(
         mixers: mixers.as_deref(),
     };
     let layers = read_layers(form, read)?;
+    check_positions(family.reads(), config, &layers)?;
     let known = |layer: &LayerSpec| layer.attention.rotary()?.scaling.longest();
     let longest = layers.iter().filter_map(known).min();
     let biased = model.head_bias.as_ref().map_or(Ok(true), |key| key.needed(config))?;
@@ -168,6 +165,9 @@ fn read_layers(form: &Descriptor, model: Model<'_>) -> Result<Vec<LayerSpec>, Er
         None => with_experts(&form.layers, config, layers)?,
     };
     let moe_layers = has_experts.iter().filter(|has| **has).count();
+    if moe_layers == 0 {
+        return Err(config.refuse(no_experts(form, layers)));
+    }
     let counts = read_expert_counts(form, config, layers, moe_layers)?;
     let has_dense = match model.mixers {
         Some(mixers) => mixers.contains(&Mixer::Dense),
@@ -196,6 +196,12 @@ fn read_layers(form: &Descriptor, model: Model<'_>) -> Result<Vec<LayerSpec>, Er
         specs.push(LayerSpec { attention, feed_forward, norms, other });
     }
     Ok(specs)
+}
+
+fn no_experts(form: &Descriptor, layers: usize) -> String {
+    let keys = form.layers.mixers.as_ref().map(|mixers| mixers.shown("` or `"));
+    let by = keys.map_or(String::new(), |keys| format!(" by `{keys}`"));
+    format!("none of the {layers} layers has experts{by}, so there is nothing to prune")
 }
 
 /// Which layers have experts.
@@ -407,32 +413,4 @@ fn read_expert_counts(
     } else {
         wrong(&format!("expected one count per layer, {layers} in all"))
     }
-}
-
-fn read_activation(form: &Descriptor, config: &Config) -> Result<Activation, Error> {
-    let Some(key) = &form.model.activation else { return Ok(Activation::Opaque) };
-    let name = key.needed(config)?;
-    match name.as_str() {
-        "silu" | "swish" => Ok(Activation::Silu),
-        "gelu_pytorch_tanh" if form.experts.is_gated() => Ok(Activation::GeluTanh),
-        "relu2" if !form.experts.is_gated() => Ok(Activation::ReluSquared),
-        other => {
-            let known = match form.experts.is_gated() {
-                true => "silu and gelu_pytorch_tanh",
-                false => "silu and relu2",
-            };
-            let (key, got) = (key.shown(), shown(other));
-            Err(config.refuse(format!("`{key}` is `{got}`; only {known} are implemented")))
-        }
-    }
-}
-
-fn check_requirement(config: &Config, requirement: &Requirement) -> Result<(), Error> {
-    let Some(found) = config.find(std::slice::from_ref(&requirement.key))? else { return Ok(()) };
-    let allowed =
-        |a: &toml::Value| serde_json::to_string(a).is_ok_and(|a| same_json(&a, found.text));
-    if requirement.allowed.iter().any(allowed) {
-        return Ok(());
-    }
-    Err(config.refuse(format!("`{}` is {}: {}", found.key, shown(found.text), requirement.because)))
 }

@@ -19,6 +19,8 @@ pub struct MemoryNeed {
     pub copies: u64,
     /// The largest layer without its experts, as stored.
     pub trunk: u64,
+    /// The same as the CPU runs it: in f32, and while pruning its zeroed weights beside it.
+    pub running_trunk: u64,
     /// The largest expert, as stored.
     pub expert: u64,
     /// The largest layer's experts, as stored. They are not held together on the host.
@@ -43,6 +45,7 @@ impl MemoryNeed {
         let waiting = u64::from(spec.layers.iter().any(waits));
         let copies = if pruning && after_attention { 3 } else { 2 } + waiting;
         let mut trunks = vec![0; spec.layers.len()];
+        let mut running = vec![0; spec.layers.len()];
         let mut experts = std::collections::BTreeMap::new();
         let mut layers = vec![0; spec.layers.len()];
         for part in spec.parts() {
@@ -53,23 +56,27 @@ impl MemoryNeed {
                     *experts.entry((layer, expert)).or_insert(0) += bytes;
                     layers[layer] += bytes;
                 }
-                None => trunks[layer] += bytes,
+                None => {
+                    trunks[layer] += bytes;
+                    running[layer] += 4 * part.parameters() + if pruning { bytes } else { 0 };
+                }
             }
         }
         Self {
             hidden_states: tokens * 4 * (copies * spec.hidden as u64).max(latent(model, pruning)),
             copies,
             trunk: trunks.into_iter().max().unwrap_or(0),
+            running_trunk: running.into_iter().max().unwrap_or(0),
             expert: experts.into_values().max().unwrap_or(0),
             layer_experts: layers.into_iter().max().unwrap_or(0),
         }
     }
 
-    /// Hidden states, a trunk, eight experts (being read, widened, run, zeroed and written), and
+    /// Hidden states, a trunk that runs, eight experts (being read, widened, run, zeroed and written), and
     /// 300 MB for everything else.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.hidden_states + self.trunk + 8 * self.expert + 300_000_000
+        self.hidden_states + self.running_trunk + 8 * self.expert + 300_000_000
     }
 
     /// One line for the user, with advice if the machine has less.

@@ -11,6 +11,7 @@ mod expert_ratios;
 mod experts_in_pieces;
 mod extra_layers;
 mod fused_experts;
+mod fused_in_place_of_separate;
 mod idle_experts;
 mod keep_lists;
 mod one_mixer;

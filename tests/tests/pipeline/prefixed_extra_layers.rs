@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use moeprune::{
     Execution, FromRecipe as _, Inputs, Job, Pipeline, Registry, Report, Resume, Run, Silent,
     apply,
-    checkpoint::{Checkpoint, Family, verify},
+    checkpoint::{Checkpoint, verify},
     core::{ExtraPolicy, Plan},
     plan, read_keep_list,
     recipe::Mtp,
@@ -370,17 +370,13 @@ fn numbers_that_disagree() {
 /// Layers that are numbered on from the decoder's last may have their experts in one tensor too.
 #[test]
 fn fused_experts_of_layers_that_are_numbered_on() {
-    let text = include_str!("../../../crates/moeprune-checkpoint/families/deepseek_v3.toml");
-    let fused = "[experts.fused]\ngate_up = \"mlp.experts.gate_up_proj\"\n\
-                 down = \"mlp.experts.down_proj\"\n\n[[shared]]";
-    let family = Family::from_toml(&text.replacen("[[shared]]", fused, 1)).unwrap();
     let scratch = tempfile::tempdir().unwrap();
     let model = scratch.path().join("model");
     drop(edited("deepseek_v3", HUB, scratch.path(), |_| ()));
     let mut tensors = read(&model.join("model.safetensors"));
     fuse(&mut tensors, "model.layers.3.mlp.experts", 12);
     write(&model.join("model.safetensors"), &tensors);
-    let source = Checkpoint::open_with(&model, Some(family)).unwrap();
+    let source = Checkpoint::open(&model).unwrap();
     let made = planned(&source, 0.34, None).unwrap();
     let (pruned, ..) = applied(&source, &made, &scratch.path().join("out"));
     assert_eq!(shape(&pruned, "model.layers.3.mlp.experts.down_proj"), [8, 64, 16]);

@@ -1,6 +1,9 @@
 //! Which tensor plays which part, and whether every part is there in its shape.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use moeprune_core::{Dtype, LayerTensor, LinearId, ModelSpec, Part, TensorId};
 
@@ -57,11 +60,16 @@ pub(super) fn assign(
 }
 
 /// Of tensors of which none is a decoder layer's, the one that is most like the first that was expected,
-/// and what that is called.
+/// and what that is called. Names that end alike are more alike than any that do not.
 fn stranger(layout: &Layout, names: &Names) -> Option<(String, String)> {
     let expected = names.name_of(TensorId::Layer(0, LayerTensor::InputNorm))?;
     let stored = layout.tensors.iter().map(|tensor| &tensor.name);
-    let nearest = stored.min_by_key(|name| strsim::levenshtein(name, &expected))?;
+    let same_end = |name: &str| {
+        let pairs = name.rsplit('.').zip(expected.rsplit('.'));
+        pairs.take_while(|(stored, expected)| stored == expected).count()
+    };
+    let nearest = stored
+        .min_by_key(|name| (Reverse(same_end(name)), strsim::levenshtein(name, &expected)))?;
     Some((nearest.clone(), expected))
 }
 

@@ -207,6 +207,8 @@ pub(crate) struct Requirement {
     /// Values that are, besides absent and null.
     #[serde(default)]
     pub(crate) allowed: Vec<toml::Value>,
+    /// Values that each entry may have, of a list.
+    pub(crate) each: Option<Vec<toml::Value>>,
     pub(crate) because: String,
 }
 

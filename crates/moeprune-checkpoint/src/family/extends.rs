@@ -23,7 +23,7 @@ pub(super) fn resolve(text: &str) -> Result<Option<Table>, Error> {
     Err(Error::Descriptor { reason })
 }
 
-fn parse(text: &str) -> Result<Table, Error> {
+pub(super) fn parse(text: &str) -> Result<Table, Error> {
     toml::from_str(text).map_err(|e| Error::Descriptor { reason: e.to_string() })
 }
 

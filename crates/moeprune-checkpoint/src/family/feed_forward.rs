@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{
     Slots,
-    fused::{FusedForm, Slab},
+    fused::{FusedForm, Slab, SlabLayout},
     key::{Count, Key},
     name::{NameForm, Named},
     opaque_experts::OpaqueExpertsForm,
@@ -26,7 +26,8 @@ pub(crate) struct ExpertsForm {
     pub(crate) input: MoeInputForm,
     /// A tensor for each matrix of each expert.
     pub(crate) tensors: Option<MlpNames>,
-    /// All experts of a layer in one tensor. With `tensors` too, files may have either.
+    /// All experts of a layer in one tensor. With `tensors` too, files may have either. Absent beside
+    /// `tensors`: as transformers 5 keeps them, at the same place ([`MlpNames::fused`]).
     pub(crate) fused: Option<FusedForm>,
     /// What files may have in place of the matrices.
     pub(crate) opaque: Option<OpaqueExpertsForm>,
@@ -154,6 +155,27 @@ impl MlpNames {
         Err(Error::Descriptor { reason })
     }
 
+    /// How transformers 5 keeps experts that are stored apart: what is before the expert's number, then
+    /// `gate_up_proj` (`up_proj` of experts without a gate) and `down_proj`, `[experts, out, in]`.
+    /// `None` if matrices of an expert begin differently.
+    fn fused(&self) -> Option<FusedForm> {
+        let (stem, _) = self.up.split_once("{expert}")?;
+        let named = |name: &str| format!("{stem}{name}");
+        let has_gate = self.gate.is_some();
+        let bias = if has_gate { "gate_up_proj_bias" } else { "up_proj_bias" };
+        let has_bias = self.up_bias.is_some();
+        let begin_so = self.gate.iter().chain([&self.down]).all(|name| name.starts_with(stem));
+        begin_so.then(|| FusedForm {
+            layout: SlabLayout::OutIn,
+            interleaved: false,
+            gate_up: has_gate.then(|| named("gate_up_proj")),
+            up: (!has_gate).then(|| named("up_proj")),
+            down: named("down_proj"),
+            gate_up_bias: has_bias.then(|| named(bias)),
+            down_bias: has_bias.then(|| named("down_proj_bias")),
+        })
+    }
+
     /// What an MLP of these tensors is.
     pub(crate) fn spec(
         &self,
@@ -168,6 +190,12 @@ impl MlpNames {
 }
 
 impl ExpertsForm {
+    /// The same with the fused form that files of separate experts may have in their place.
+    pub(super) fn with_fused(self) -> Self {
+        let fused = self.fused.or_else(|| self.tensors.as_ref()?.fused());
+        Self { fused, ..self }
+    }
+
     /// The names of its tensors, but those that hold all experts of a layer.
     pub(super) fn slots<'a>(&'a self, slots: &mut Slots<'a>) {
         if let Some(tensors) = &self.tensors {

@@ -32,10 +32,13 @@ impl LayerTemplates {
             template.check(true, expert).map(|()| template)
         };
         let aliases = &descriptor.layers.aliases;
+        let called = |name| {
+            let same = aliases.iter().filter(move |(_, of)| *of == name);
+            [name].into_iter().chain(same.map(|(alias, _)| &**alias))
+        };
         let mut tensors: Vec<(LayerTensor, Template)> = Vec::new();
         for (tensor, name) in descriptor.layer_slots()? {
-            let same = aliases.iter().filter(|(_, of)| *of == name).map(|(alias, _)| &**alias);
-            for name in [name].into_iter().chain(same) {
+            for name in called(name) {
                 let template = parse(name, tensor.expert().is_some())?;
                 if tensors.iter().any(|(_, other)| *other == template) {
                     let reason = format!("template `{prefix}{}` is given twice", full(name));
@@ -45,6 +48,7 @@ impl LayerTemplates {
             }
         }
         let fused = descriptor.experts.slabs()?.into_iter();
+        let fused = fused.flat_map(|(slab, name)| called(name).map(move |name| (slab, name)));
         let fused = fused.map(|(slab, name)| Ok((slab, parse(name, false)?)));
         let carried = descriptor.layers.carried.iter().map(|name| parse(name, false));
         Ok(Self {

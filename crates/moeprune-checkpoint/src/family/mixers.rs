@@ -115,7 +115,7 @@ impl MixersForm {
     }
 
     /// The keys as messages name them.
-    fn shown(&self, between: &str) -> String {
+    pub(crate) fn shown(&self, between: &str) -> String {
         let keys = self.list.iter().map(Key::shown).chain(self.pattern.iter().map(Key::shown));
         keys.collect::<Vec<_>>().join(between)
     }

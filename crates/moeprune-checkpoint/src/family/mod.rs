@@ -12,12 +12,14 @@ mod extra;
 mod facts;
 mod feed_forward;
 mod fused;
+mod implied;
 mod key;
 mod layer_templates;
 mod mixers;
 mod name;
 mod names;
 mod opaque_experts;
+mod reads;
 mod rotary;
 mod router;
 mod template;
@@ -29,10 +31,12 @@ pub(crate) use self::{
     attention::{Model, opaque_tensor},
     descriptor::{Descriptor, LayersForm, MultipliersForm, Requirement, SandwichForm, TypesForm},
     fused::{FusedForm, Slab, SlabLayout},
+    implied::{Fact, KEYS as FACT_KEYS},
     key::{Count, Key, Layers, PerLayer, Sequence, Strings, missing},
     mixers::Mixer,
     names::Names,
     opaque_experts::OpaqueExpertsForm,
+    reads::ReadKeys,
 };
 use self::{built_in::BUILT_IN, layer_templates::LayerTemplates};
 use crate::Error;
@@ -59,18 +63,23 @@ type Slots<'a> = Vec<(LayerTensor, &'a str)>;
 /// misspelt one is noticed. A config key is `{ keys = [aliases], default = value }`: the first
 /// alias that is there counts, a dot descends into an object (`rope_parameters.rope_theta`), and
 /// aliases that contradict each other are an error. `[[require]]` names config keys that must be
-/// absent, null or one of `allowed`, because nothing here implements what else they could ask for.
+/// absent, null or one of `allowed`, or a list of which each entry is one of `each`, because nothing here
+/// implements what else they could ask for. Keys that the descriptor does not name are refused too where they
+/// ask for another activation, score, choice or norm than the family has, or begin with `rope_` or `rotary_`.
 /// Attention and router have a `kind`, which decides what else their tables hold; of the kind
 /// `opaque` only tensors are named, and such a model can be pruned and not run.
 /// Names of a layer's tensors are given without what all of them begin with (`layers.prefix`), and
 /// hold `{expert}` where there is one tensor for each expert. `{prefix}` stands for the key
-/// `prefix`. `extends` names a built-in descriptor of which only what is given is different. Tensors of
+/// `prefix`. Experts in tensors of their own may also lie in one tensor per layer, as transformers 5 keeps
+/// them: `mlp.experts.gate_up_proj` where `[experts.tensors]` names `mlp.experts.{expert}.…`;
+/// `[experts.fused]` says where that is otherwise. `extends` names a built-in descriptor of which only what is given is different. Tensors of
 /// a decoder layer that no template names are refused when a model is opened,
 /// since the forward pass would silently be without them; `layers.carried` lists those it does not
 /// need.
 #[derive(Debug, Clone)]
 pub struct Family {
     descriptor: Descriptor,
+    reads: ReadKeys,
     /// The names of parts outside of the layers.
     ends: Vec<(TensorId, String)>,
     decoder: LayerTemplates,
@@ -85,18 +94,25 @@ impl Family {
     /// [`Error::Descriptor`] if it is not TOML, has a key that is not known, lacks one that is
     /// needed, or has a template without the placeholders its part needs.
     pub fn from_toml(text: &str) -> Result<Self, Error> {
-        let descriptor: Result<Descriptor, _> = match extends::resolve(text)? {
-            Some(tables) => tables.try_into(),
+        let extended = extends::resolve(text)?;
+        let descriptor: Result<Descriptor, _> = match &extended {
+            Some(tables) => tables.clone().try_into(),
             None => toml::from_str(text),
         };
-        let descriptor = descriptor.map_err(|e| Error::Descriptor { reason: e.to_string() })?;
+        let mut descriptor = descriptor.map_err(|e| Error::Descriptor { reason: e.to_string() })?;
+        descriptor.experts = descriptor.experts.with_fused();
         descriptor.check()?;
+        let reads = match &extended {
+            Some(tables) => ReadKeys::of(tables),
+            None => ReadKeys::of(&extends::parse(text)?),
+        };
         let prefix = descriptor.extra.as_ref().and_then(|extra| extra.prefix.as_deref());
         Ok(Self {
             ends: descriptor.ends()?,
             decoder: LayerTemplates::new(&descriptor, &descriptor.layers.prefix)?,
             extra: prefix.map(|prefix| LayerTemplates::new(&descriptor, prefix)).transpose()?,
             descriptor,
+            reads,
         })
     }
 
@@ -145,6 +161,10 @@ impl Family {
             let (layer, tensor) = self.decoder.part_of(name)?;
             Some(TensorId::Layer(layer, tensor))
         })
+    }
+
+    pub(crate) fn reads(&self) -> &ReadKeys {
+        &self.reads
     }
 
     pub(crate) fn descriptor(&self) -> &Descriptor {

@@ -192,6 +192,48 @@ impl RouterForm {
         }
     }
 
+    /// The words by which configs name how it scores; `None` if it is not known.
+    pub(super) fn score_words(&self) -> Option<Vec<&'static str>> {
+        match self {
+            Self::Softmax(_) => Some(vec!["softmax"]),
+            Self::Sigmoid(_) => Some(vec!["sigmoid"]),
+            Self::SqrtSoftplus(_) => Some(vec!["sqrtsoftplus"]),
+            Self::SparseMixer(_) => Some(vec!["sparsemixer"]),
+            Self::Opaque(_) => None,
+        }
+    }
+
+    /// The words by which configs name how it chooses by the scores; `None` if that is not known.
+    pub(super) fn choice_words(&self) -> Option<Vec<&'static str>> {
+        match self {
+            Self::Softmax(form) | Self::Sigmoid(form) | Self::SqrtSoftplus(form) => {
+                match (&form.tensors.correction_bias, &form.groups) {
+                    (Some(_), _) => Some(vec!["noauxtc"]),
+                    (None, None) => Some(vec!["greedy", "topk"]),
+                    (None, Some(_)) => None,
+                }
+            }
+            Self::SparseMixer(_) => Some(vec!["sparsemixer"]),
+            Self::Opaque(_) => None,
+        }
+    }
+
+    /// Whether the weights of chosen experts are divided by their sum; `None` if the config says so, or
+    /// it is not known.
+    pub(super) fn renormalizes(&self) -> Option<bool> {
+        match self {
+            Self::Softmax(form) | Self::Sigmoid(form) | Self::SqrtSoftplus(form) => {
+                match form.renormalize {
+                    Renormalize::Always | Renormalize::WhenSeveral => Some(true),
+                    Renormalize::Never => Some(false),
+                    Renormalize::Config(_) => None,
+                }
+            }
+            Self::SparseMixer(_) => Some(false),
+            Self::Opaque(_) => None,
+        }
+    }
+
     /// Whether experts may be selected by groups.
     pub(super) fn has_groups(&self) -> bool {
         match self {

@@ -422,7 +422,7 @@ fn what_gemma_may_not_ask_for() {
         ("per_layer_input\": 0", "per_layer_input\": 8", "embeddings of each layer"),
         ("bidirectional_attention\": null", "bidirectional_attention\": \"all\"", "only causal"),
         ("enable_moe_block\": true", "enable_moe_block\": false", "no experts to prune"),
-        ("\"rope_type\": \"proportional\"", "\"rope_type\": \"ntk\"", "turn as a whole"),
+        ("\"rope_type\": \"proportional\"", "\"rope_type\": \"ntk\"", "is `ntk`"),
         (
             "\"rope_type\": \"default\"",
             "\"other\": 1",

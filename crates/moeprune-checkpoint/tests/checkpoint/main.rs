@@ -20,6 +20,7 @@ mod pruned;
 mod reading;
 mod resuming;
 mod summaries;
+mod unread_keys;
 mod verification;
 mod verification_by_report;
 mod weights;

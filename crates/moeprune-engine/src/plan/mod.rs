@@ -24,6 +24,7 @@ use moeprune_core::{
     Sparsity, StatisticsSource, UnstructuredPlan, unstructured_ratio,
 };
 use moeprune_model::check_runnable;
+use rayon::prelude::*;
 
 use crate::{
     Error, ExpertStage, Job, Model, Pipeline, Progress, PruneRequest, Remedy, TOOL, WeightTarget,
@@ -294,8 +295,7 @@ fn unstructured_stage(
 /// If one cannot be read or is not finite.
 pub fn routers(model: &dyn Model) -> Result<Vec<Router>, Error> {
     let layers = model.spec().layers.iter().enumerate();
-    layers
-        .filter(|(_, spec)| spec.moe().is_some())
-        .map(|(layer, _)| Router::read(model, layer))
-        .collect()
+    let layers = layers.filter(|(_, spec)| spec.moe().is_some()).map(|(layer, _)| layer);
+    let layers: Vec<usize> = layers.collect();
+    layers.into_par_iter().map(|layer| Router::read(model, layer)).collect()
 }

@@ -59,6 +59,10 @@ struct EveryForm {
     interval: Key<usize>,
     kind: String,
     others: String,
+    /// Whether it counts only where nothing else chooses, whatever it is; absent: what it says must be
+    /// what is chosen.
+    #[serde(default)]
+    yields: bool,
 }
 
 impl ByLayerForm {
@@ -201,6 +205,12 @@ impl ByLayerForm {
         if let Some(form) = &self.switches {
             said.extend(form.words(config, layers)?.map(|words| (form.list.shown(), words)));
         }
+        if let Some(every) = &self.every
+            && let (false, Some(found)) =
+                (every.yields || said.is_empty(), every.interval.found(config)?)
+        {
+            said.push((found.to_owned(), every.words(config, layers)?));
+        }
         if let Some((first, words)) = said.first() {
             let Some((other, _)) = said.iter().find(|(_, others)| others != words) else {
                 return Ok(words.clone());
@@ -216,9 +226,16 @@ impl ByLayerForm {
             let keys = keys.join("` or `");
             return Err(config.refuse(format!("lacks `{keys}`")));
         };
-        let interval = every.interval.needed(config)?;
+        every.words(config, layers)
+    }
+}
+
+impl EveryForm {
+    /// The word for the kind of each layer.
+    fn words(&self, config: &Config, layers: usize) -> Result<Vec<String>, Error> {
+        let interval = self.interval.needed(config)?;
         let word = |layer: usize| {
-            if (layer + 1).is_multiple_of(interval) { &every.kind } else { &every.others }
+            if (layer + 1).is_multiple_of(interval) { &self.kind } else { &self.others }
         };
         Ok((0..layers).map(|layer| word(layer).clone()).collect())
     }
@@ -337,7 +354,9 @@ mod tests {
     fn what_chooses() {
         check("{}", "other full other full");
         check(r#"{"every": 3}"#, "other other full other");
-        check(r#"{"every": 3, "types": ["a", "b", "c", "d"]}"#, "a b c d");
+        check(r#"{"types": ["a", "b", "c", "d"]}"#, "a b c d");
+        let same = r#"{"every": 3, "types": ["other", "other", "full", "other"]}"#;
+        check(same, "other other full other");
         check(r#"{"full": [4, 1], "other": [2, 3]}"#, "full other other full");
         let same =
             r#"{"full": [1], "other": [2, 3, 4], "types": ["full", "other", "other", "other"]}"#;
@@ -360,6 +379,8 @@ mod tests {
         let other =
             r#"{"full": [1], "other": [2, 3, 4], "types": ["full", "full", "full", "full"]}"#;
         check_refused(other, "`types` and `full` and `other` name different layers");
+        let other = r#"{"every": 2, "types": ["other", "other", "full", "other"]}"#;
+        check_refused(other, "`types` and `every` name different layers");
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(super) struct IndexerForm {
     /// apart. They turn by the attention's angles.
     pair: Key<bool>,
     shared: SharedForm,
-    /// A list of one word per layer that must be this one for all: the config may say there too how
+    /// A list of one word per layer that must be one of these for all: the config may say there too how
     /// layers see keys.
     types: Option<TypesForm>,
     tensors: Names,
@@ -44,12 +44,13 @@ struct SharedForm {
     from: Key<Count>,
 }
 
-/// A list of words that all must be the same.
+/// A list of words, all of which must be among those that are known.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TypesForm {
     list: Key<Strings>,
-    only: String,
+    /// Words that mean the same.
+    only: Vec<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -172,13 +173,13 @@ fn bad_word(config: &Config, key: &str, word: &str) -> Error {
 impl TypesForm {
     fn check(&self, config: &Config) -> Result<(), Error> {
         let Some(Strings(types)) = self.list.optional(config)? else { return Ok(()) };
-        match types.iter().find(|word| **word != self.only) {
+        match types.iter().find(|word| !self.only.contains(word)) {
             None => Ok(()),
             Some(other) => Err(config.refuse(format!(
                 "`{}` has `{}`; only `{}` is implemented for this family",
                 self.list.shown(),
                 shown(other),
-                self.only
+                self.only.join("` or `")
             ))),
         }
     }

@@ -29,6 +29,9 @@ const ALWAYS: [&str; 7] = [
     "finetuned",
 ];
 
+/// Kinds of scaling, beside `dynamic`.
+const KINDS: [&str; 5] = ["default", "linear", "llama3", "yarn", "longrope"];
+
 /// Further keys of YaRN.
 const YARN: [&str; 6] =
     ["beta_fast", "beta_slow", "truncate", "attention_factor", "mscale", "mscale_all_dim"];
@@ -99,6 +102,7 @@ impl RotaryForm {
         if self.proportional && kind.as_deref() == Some("proportional") {
             return self.read_proportional(scaling, theta.needed(config)?, width);
         }
+        scaling.check_kind(kind.as_deref())?;
         let dims = self.read_dims(config, width)?;
         let scaling = scaling.read(dims)?;
         Ok(RotarySpec {
@@ -185,8 +189,7 @@ impl Scaling<'_> {
 
     fn read(self, dims: usize) -> Result<RotaryScaling, Error> {
         let Self { config, max_positions, .. } = self;
-        let kinds = self.kinds();
-        let kind = kinds.optional(config)?;
+        let kind = self.kinds().optional(config)?;
         let number = |name: &str| self.places.scaled::<f64>(&[name]);
         let original = || {
             let said = number("original_max_position_embeddings").optional(config)?;
@@ -220,19 +223,32 @@ impl Scaling<'_> {
             }
             // With `alpha` the other numbers are left over from the form they were copied from.
             Some("dynamic") if number("alpha").found(config)?.is_some() => {
-                let left_over =
-                    ["alpha", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"];
+                let left_over = ["alpha", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"];
                 self.refuse_others(kind.as_deref(), &left_over)?;
                 Ok(RotaryScaling::NtkAlpha { alpha: number("alpha").needed(config)? })
             }
             Some("longrope") => self.read_longrope(dims).map(RotaryScaling::LongRope),
-            Some(other) => Err(config.refuse(format!(
-                "`{}` is `{}`; of scaled rotary embeddings linear, llama3, yarn, longrope and dynamic \
-                 with `alpha` are implemented",
-                kinds.found(config)?.unwrap_or_default(),
-                shown(other)
-            ))),
+            Some(other) => Err(self.unknown(other)?),
         }
+    }
+
+    /// Refuses a kind that is not known, before what else is said with it.
+    fn check_kind(self, kind: Option<&str>) -> Result<(), Error> {
+        let known = match kind {
+            Some("dynamic") => self.places.scaled::<f64>(&["alpha"]).found(self.config)?.is_some(),
+            Some(kind) => KINDS.contains(&kind),
+            None => true,
+        };
+        if known { Ok(()) } else { Err(self.unknown(kind.unwrap_or_default())?) }
+    }
+
+    fn unknown(self, kind: &str) -> Result<Error, Error> {
+        Ok(self.config.refuse(format!(
+            "`{}` is `{}`; of scaled rotary embeddings linear, llama3, yarn, longrope and dynamic with \
+             `alpha` are implemented",
+            self.kinds().found(self.config)?.unwrap_or_default(),
+            shown(kind)
+        )))
     }
 
     fn read_llama3(self, original: f64) -> Result<Llama3Scaling, Error> {
