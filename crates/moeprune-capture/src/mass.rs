@@ -35,7 +35,7 @@ impl MassSums {
     /// The means; `None` if no token came.
     pub(crate) fn means(&self) -> Option<RoutedMass> {
         let tokens = self.tokens as f64;
-        let mass = RoutedMass { before: self.before / tokens, after: self.after / tokens };
+        let mass = RoutedMass { before: self.before / tokens, after: Some(self.after / tokens) };
         (self.tokens > 0).then_some(mass)
     }
 }

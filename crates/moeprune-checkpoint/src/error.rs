@@ -28,8 +28,9 @@ pub enum Error {
     /// `model_type` names no known family.
     #[error(
         "{}: model_type `{model_type}` is not a known family ({known}); to use it anyway, write a \
-         family descriptor in TOML (`families/mixtral.toml` is an example) and pass it with the \
-         model",
+         family descriptor in TOML and pass it with the model (`--family FILE`); \
+         docs/model-support.md in moeprune's repository says how, and the built-in ones are in \
+         crates/moeprune-checkpoint/families there",
         path.display()
     )]
     UnknownFamily {

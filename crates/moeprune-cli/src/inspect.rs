@@ -77,11 +77,27 @@ fn render_estimates(estimates: &Estimates) -> String {
     )
 }
 
+/// How many experts layers have: `256 in 58 of 61 layers`.
+fn experts(per_layer: &[usize]) -> String {
+    if let [first, rest @ ..] = per_layer
+        && rest.iter().all(|count| count == first)
+    {
+        return format!("{first} in each");
+    }
+    let mut counts: Vec<(usize, usize)> = Vec::new();
+    for &count in per_layer.iter().filter(|&&count| count > 0) {
+        match counts.iter_mut().find(|(known, _)| *known == count) {
+            Some((_, layers)) => *layers += 1,
+            None => counts.push((count, 1)),
+        }
+    }
+    let all = per_layer.len();
+    let each: Vec<String> = counts.iter().map(|(n, layers)| format!("{n} in {layers}")).collect();
+    format!("{} of {all} layers", each.join(", "))
+}
+
 fn render(summary: &Summary) -> String {
-    let experts = match summary.experts_per_layer.as_slice() {
-        [first, rest @ ..] if rest.iter().all(|n| n == first) => format!("{first} in each"),
-        counts => format!("{counts:?}"),
-    };
+    let experts = experts(&summary.experts_per_layer);
     let dtypes: Vec<&str> = summary.elements_by_dtype.keys().map(String::as_str).collect();
     let mut text = format!(
         "family    {}\nlayers    {}\nexperts   {experts}, top-{}\nhidden    {}\ndtype     {}\n\

@@ -62,6 +62,11 @@ fn in_options(remedy: Remedy) -> String {
             .into(),
         Remedy::PruneOrDropExtra => "use --mtp prune, or --mtp drop to leave it out".into(),
         Remedy::DropExtra => "use --mtp drop to leave it out".into(),
+        Remedy::WholeExperts => {
+            "remove whole experts only: `moeprune plan` with --sparsity equal to \
+                                 --expert-sparsity and then `moeprune apply`, or --keep FILE"
+                .into()
+        }
         Remedy::KeepList => "pass it with --keep FILE".into(),
         Remedy::Calibration => "pass --calibration FILE".into(),
         Remedy::Observation => "run `moeprune observe` first and pass --observation FILE".into(),

@@ -46,8 +46,12 @@ fn attention() {
     );
     let matrix = LayerTensor::Linear(LinearId::Named(named("attention.kv_a")));
     let norm = LayerTensor::Named(named("attention.kv_norm"));
-    let tensor =
-        |id, shape: &[usize]| OpaqueTensor { id, shape: shape.to_vec(), expert_axis: None };
+    let tensor = |id, shape: &[usize]| OpaqueTensor {
+        id,
+        shape: shape.to_vec(),
+        expert_axis: None,
+        form: None,
+    };
     check(
         AttentionSpec::Opaque(vec![tensor(matrix, &[7, 8]), tensor(norm, &[7])]).parts(5, HIDDEN),
         &["attention.kv_a [7, 8] *", "attention.kv_norm [7]"],
@@ -345,7 +349,7 @@ fn routers() {
     let mixer = SparseMixer { jitter: 0.1 };
     check(RouterSpec::SparseMixer(mixer).parts(5, HIDDEN, 4), &["router [4, 8] by 0"]);
     let id = LayerTensor::Named(named("router.bias"));
-    let opaque = OpaqueTensor { id, shape: vec![1, 0], expert_axis: Some(1) };
+    let opaque = OpaqueTensor { id, shape: vec![1, 0], expert_axis: Some(1), form: None };
     check(
         RouterSpec::Opaque(OpaqueRouter { tensors: vec![opaque] }).parts(5, HIDDEN, 4),
         &["router [4, 8] by 0", "router.bias [1, 4] by 1"],

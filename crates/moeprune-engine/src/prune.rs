@@ -49,6 +49,6 @@ impl Job<'_> {
             Some(observation) if stored => Inputs::Observation(observation),
             _ => Inputs::Calibration(calibration),
         };
-        apply_plan(job, run, plan, inputs)
+        apply_plan(job, run, plan, inputs, observation.as_ref())
     }
 }

@@ -28,6 +28,8 @@ pub enum Remedy {
     PruneOrDropExtra,
     /// Dropping layers behind the decoder's.
     DropExtra,
+    /// Removing whole experts only, with nothing that is run.
+    WholeExperts,
     /// A list of the experts that stay.
     KeepList,
     /// Calibration text.
@@ -83,6 +85,10 @@ impl fmt::Display for Remedy {
                 f.write_str("have the layers behind the decoder's pruned or dropped")
             }
             Self::DropExtra => f.write_str("have the layers behind the decoder's dropped"),
+            Self::WholeExperts => f.write_str(
+                "remove whole experts only: plan the same share of experts and in total, or by a list, \
+                 and apply that",
+            ),
             Self::KeepList => f.write_str("give the list"),
             Self::Calibration => f.write_str("give calibration text"),
             Self::Observation => f.write_str("observe the model first and give its observation"),

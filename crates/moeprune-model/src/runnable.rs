@@ -33,8 +33,10 @@ pub(crate) fn check_layer(parts: &LayerSpec, layer: usize) -> Result<(), Error> 
                 RouterSpec::Scored(_) | RouterSpec::SparseMixer(_) => {}
                 RouterSpec::Opaque(_) => return Err(opaque_router(layer)),
             }
-            if !moe.opaque.is_empty() {
-                return Err(Error::Kind { layer, part: "experts", kind: "opaque".to_owned() });
+            if let Some(stored) = moe.opaque.first() {
+                let form = stored.form.as_deref().map(str::to_uppercase);
+                let form = form.unwrap_or_else(|| stored.id.to_string());
+                return Err(Error::Undecoded { layer, form });
             }
             check_mlp(&moe.expert, "expert", layer)?;
             if let Some(mlp) = &moe.residual {

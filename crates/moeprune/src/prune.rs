@@ -34,7 +34,7 @@ pub fn prune<'r>(
     let (model, pipeline) = (job.model, job.pipeline);
     let request = recipe.request(pipeline)?;
     moeprune_engine::check_request(model.spec(), &request, pipeline)?;
-    moeprune_model::check_runnable(model.spec())?;
+    moeprune_engine::check_runs(model.spec())?;
     let run = Run::claim(to.path, to.origin, to.resume)?;
     let report = run.complete(|run| {
         moeprune_engine::shortened(model, recipe).iter().for_each(|note| job.progress.note(note));

@@ -7,7 +7,7 @@ use moeprune::{
     checkpoint::{Checkpoint, Family},
     core::{ModelSpec, Sparsity},
     recipe::Statistics,
-    serving::{Engine, EngineContainer, Multiple, Serving, Verdict, YesNo},
+    serving::{Declared, Engine, EngineContainer, Multiple, Serving, Verdict, YesNo},
 };
 
 fn assets() -> PathBuf {
@@ -71,8 +71,9 @@ fn with_experts(counts: &[usize]) -> ModelSpec {
 
 #[test]
 fn verdicts_go_by_the_numbers_of_experts() {
+    let plain = Declared::of_type("mixtral");
     let check = |name: &str, counts: &[usize], loads: YesNo, note: &str| {
-        let verdict = Verdict::of(&engine(name), &with_experts(counts));
+        let verdict = Verdict::of(&engine(name), &with_experts(counts), &plain);
         assert_eq!(verdict.loads, loads, "{name} {counts:?}");
         let notes = verdict.notes.join("; ");
         assert!(notes.contains(note) && notes.is_empty() == note.is_empty(), "{notes}");
@@ -80,7 +81,7 @@ fn verdicts_go_by_the_numbers_of_experts() {
     check("transformers", &[8, 8], YesNo::Yes, "");
     check("transformers", &[8, 6], YesNo::No, "different numbers of experts");
     check("vLLM", &[8, 8], YesNo::Yes, "");
-    check("vLLM", &[6, 6], YesNo::Yes, "FP8 blocks does not take 6 experts: a multiple of 4");
+    check("vLLM", &[6, 6], YesNo::Yes, "");
     check("vLLM", &[1000, 1000], YesNo::Yes, "the Triton kernel does not take 1000 experts");
     check("vLLM", &[8, 4], YesNo::No, "one number for all layers");
     check("llama.cpp", &[1024], YesNo::Yes, "");
@@ -88,8 +89,49 @@ fn verdicts_go_by_the_numbers_of_experts() {
     let mut unheard_of = with_experts(&[8]);
     unheard_of.family = "unheard_of".into();
     for engine in Engine::built_in() {
-        assert_eq!(Verdict::of(&engine, &unheard_of).loads, YesNo::Unknown);
+        assert_eq!(Verdict::of(&engine, &unheard_of, &plain).loads, YesNo::Unknown);
     }
+}
+
+/// Kernels for one form of weights matter to models in that form alone.
+#[test]
+fn verdicts_go_by_the_form_of_weights() {
+    let check = |quant_method: &str, expected: bool| {
+        let declared = Declared::of_type("mixtral").with_weights(quant_method);
+        let notes =
+            Verdict::of(&engine("vLLM"), &with_experts(&[6, 6]), &declared).notes.join("; ");
+        let said = notes.contains("FP8 blocks does not take 6 experts: a multiple of 4");
+        assert_eq!(said, expected, "{quant_method}: {notes}");
+    };
+    check("fp8", true);
+    check("mxfp4", false);
+}
+
+#[test]
+fn verdicts_go_by_model_type_where_it_differs_from_its_family() {
+    let spec = open("parity/deepseek_v3").spec().clone();
+    let check = |name: &str, model_type: &str, loads: YesNo, note: &str| {
+        let verdict = Verdict::of(&engine(name), &spec, &Declared::of_type(model_type));
+        let notes = verdict.notes.join("; ");
+        assert_eq!((verdict.loads, notes.contains(note)), (loads, true), "{name}: {notes}");
+        assert_eq!(notes.contains("kimi"), !note.is_empty(), "{name}: {notes}");
+    };
+    check("transformers", "kimi_k2", YesNo::No, "kimi_k2 is not a type of transformers");
+    check("transformers", "deepseek_v3", YesNo::Yes, "");
+    check("vLLM", "kimi_k2", YesNo::Yes, "");
+}
+
+#[test]
+fn sentences_stand_alone() {
+    let mut cut = Serving::of(&open("nano")).cuts.remove(0);
+    let check = |cut: &moeprune::serving::Cut, expected: &str| {
+        let sentences = cut.sentences();
+        assert!(sentences[0].starts_with(expected), "{sentences:?}");
+    };
+    cut.engines.iter_mut().for_each(|verdict| verdict.loads = YesNo::No);
+    check(&cut, "Engines that do not load it: transformers ");
+    cut.engines.iter_mut().for_each(|verdict| verdict.loads = YesNo::Unknown);
+    check(&cut, "Whether these engines load it is not known: transformers ");
 }
 
 #[test]
@@ -113,10 +155,9 @@ fn usual_cuts() {
         ],
     );
     assert_eq!((nano.groups, nano.extra), (None, None));
-    // Four groups of three experts: those that can go are one of each.
+    // Four groups of three experts: those that can go are one of each, whether a quarter or a half is asked for.
     let grouped = check("parity/deepseek_v3", &[(12, &[2, 4], &[2, 4]), (8, &[2, 4, 8], &[2, 4])]);
-    assert_eq!(grouped.impossible.len(), 1);
-    assert!(grouped.impossible[0].because.contains("at least 2 per group"));
+    assert!(grouped.impossible.is_empty());
     assert!(grouped.groups.unwrap().sentence().contains("a multiple of 4 experts, at least 8"));
     assert!(grouped.extra.unwrap().sentence().contains("lose experts with the decoder"));
 }

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use moeprune::{
     Calibration, Error, Evaluation, Execution, FromRecipe as _, Inputs, Job, OutputPlace, Pipeline,
-    Recipe, Registry, Resume, Run, Silent, apply,
+    Recipe, Registry, Remedy, Resume, Run, Silent, apply,
     checkpoint::{Checkpoint, Family, verify},
     core::{ParameterCounts, Plan},
     evaluate, plan, prune, prune_listed, read_keep_list,
@@ -101,9 +101,13 @@ fn they_count_as_the_matrices_that_they_stand_for() {
 fn what_would_run_or_decode_them_says_what_is_missing() {
     let scratch = tempfile::tempdir().unwrap();
     let (source, execution) = (model(), Execution::cpu());
-    let expected = "experts kind `opaque` of layer 0 cannot be run; the model can be inspected, \
-                    planned by router distance or a keep-list, applied and verified";
+    let expected = "experts of layer 0 are stored as MXFP4, which is not decoded yet, so that the model \
+                    cannot be run; start from its bf16 form to run it, or cut whole experts of this \
+                    one, by router distance or a keep-list";
     let check = |error: &dyn std::error::Error| assert_eq!(error.to_string(), expected);
+    let check_with_way_out = |error: &dyn std::error::Error| {
+        assert_eq!(error.to_string(), format!("{expected}; {}", Remedy::WholeExperts));
+    };
 
     let text = tokens(scratch.path(), 8, 64, 128);
     let some = recipe(0.25, 0.25);
@@ -116,7 +120,7 @@ fn what_would_run_or_decode_them_says_what_is_missing() {
     let mut silent = Silent;
     let mut job = Job::new(&source, &pipeline, &execution, &mut silent);
     let to = OutputPlace { origin: &source, path: &out, resume: Resume::No };
-    check(&prune(&mut job, to, &text, &some).map(drop).unwrap_err());
+    check_with_way_out(&prune(&mut job, to, &text, &some).map(drop).unwrap_err());
     let what = Evaluation {
         task: "perplexity",
         data: &text,
@@ -129,9 +133,9 @@ fn what_would_run_or_decode_them_says_what_is_missing() {
     check(&evaluate(&source, &what, &execution, &mut Silent).map(drop).unwrap_err());
     // Nor are weights zeroed, by inputs or without.
     let mut zeroing = recipe(0.5, 0.25);
-    check(&made(&source, &zeroing).map(drop).unwrap_err());
+    check_with_way_out(&made(&source, &zeroing).map(drop).unwrap_err());
     zeroing.weights.scorer = StageChoice::new("magnitude");
-    check(&made(&source, &zeroing).map(drop).unwrap_err());
+    check_with_way_out(&made(&source, &zeroing).map(drop).unwrap_err());
     assert!(!out.exists());
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use moeprune::{
     Calibration, Evaluation, Execution, FromRecipe as _, Inputs, Job, OutputPlace, Pipeline,
-    Resume, Run, Silent, apply,
+    Remedy, Resume, Run, Silent, apply,
     checkpoint::{Checkpoint, Family, verify},
     evaluate, plan, prune,
 };
@@ -87,13 +87,16 @@ fn what_would_run_it_says_what_is_missing_before_any_work() {
     let expected = "attention kind `opaque` of layer 0 cannot be run; the model can be inspected, \
                     planned by router distance or a keep-list, applied and verified";
     let check = |error: &dyn std::error::Error| assert_eq!(error.to_string(), expected);
+    let check_with_way_out = |error: &dyn std::error::Error| {
+        assert_eq!(error.to_string(), format!("{expected}; {}", Remedy::WholeExperts));
+    };
 
     check(&Calibration::read(&text, &source, &recipe).map(drop).unwrap_err());
     let zeroing = crate::scratch::recipe(0.5, 0.25);
     let by_inputs = Pipeline::from_recipe(&zeroing).unwrap();
     let mut quiet = Silent;
     let mut job = Job::new(&source, &by_inputs, &execution, &mut quiet);
-    check(&plan(&mut job, &zeroing, None).map(drop).unwrap_err());
+    check_with_way_out(&plan(&mut job, &zeroing, None).map(drop).unwrap_err());
     let plain = Checkpoint::open(&crate::scratch::asset("parity/mixtral")).unwrap();
     let calibration = Calibration::read(&text, &plain, &recipe).unwrap();
     check(&observe(&source, &calibration).map(drop).unwrap_err());
@@ -101,7 +104,7 @@ fn what_would_run_it_says_what_is_missing_before_any_work() {
     let to = OutputPlace { origin: &source, path: &out, resume: Resume::No };
     let mut silent = Silent;
     let mut job = Job::new(&source, &pipeline, &execution, &mut silent);
-    check(&prune(&mut job, to, &text, &recipe).map(drop).unwrap_err());
+    check_with_way_out(&prune(&mut job, to, &text, &recipe).map(drop).unwrap_err());
     assert!(!out.exists());
     let what = Evaluation {
         task: "perplexity",

@@ -101,6 +101,7 @@ impl OpaqueExpertsForm {
             id: LayerTensor::OfExpert(0, part),
             shape: stored(part).cloned().unwrap_or_default(),
             expert_axis: None,
+            form: Some(self.said.value.clone()),
         };
         Ok(names.into_iter().map(tensor).collect())
     }

@@ -449,7 +449,7 @@ impl OpaqueForm {
                 };
                 *dim = 0;
             }
-            tensors.push(OpaqueTensor { id, shape, expert_axis: name.expert_axis });
+            tensors.push(OpaqueTensor { id, shape, expert_axis: name.expert_axis, form: None });
         }
         Ok(OpaqueRouter { tensors })
     }

@@ -119,7 +119,7 @@ fn unknown_family() {
     check(
         "\"model_type\": \"mixtral\"",
         "\"model_type\": \"jetmoe\"",
-        &["`jetmoe` is not a known family (arctic, deepseek_v2, ", "family descriptor in TOML"],
+        &["`jetmoe` is not a known family (arctic, deepseek_v2, ", "(`--family FILE`)"],
     );
 }
 

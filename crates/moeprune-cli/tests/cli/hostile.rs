@@ -37,6 +37,20 @@ fn edit_weights(edit: impl FnOnce(&mut Vec<u8>)) -> impl FnOnce(&Scratch) {
 }
 
 #[test]
+fn what_cannot_be_run_can_be_cut() {
+    let way_out = "--sparsity equal to --expert-sparsity";
+    check("gpt_oss_mxfp4", |_| (), "", &["stored as MXFP4, which is not decoded yet", way_out]);
+    let scratch = Scratch::new("gpt_oss_mxfp4");
+    let ran = scratch.run("plan model -o plan.json");
+    assert_eq!(ran.code, 1, "{}", ran.stdout);
+    for part in ["stored as MXFP4", way_out, "--keep FILE"] {
+        assert!(ran.stderr.contains(part), "{}", ran.stderr);
+    }
+    let ran = scratch.run("plan model -o plan.json --sparsity 0.25 --expert-sparsity 0.25");
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+}
+
+#[test]
 fn missing_shard() {
     let damage =
         |s: &Scratch| fs::remove_file(s.path("model/model-00003-of-00005.safetensors")).unwrap();

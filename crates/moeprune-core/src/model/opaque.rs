@@ -16,6 +16,9 @@ pub struct OpaqueTensor {
     pub shape: Vec<usize>,
     /// As [`Part::expert_axis`].
     pub expert_axis: Option<usize>,
+    /// What the config calls the form that it is stored in, where that is not decoded: `mxfp4`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub form: Option<String>,
 }
 
 fn shown<S: Serializer>(id: &LayerTensor, serializer: S) -> Result<S::Ok, S::Error> {

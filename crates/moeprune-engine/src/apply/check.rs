@@ -6,8 +6,6 @@ use moeprune_core::{
     ExpertGroups, ExpertRatio, LayerPlan, ModelSpec, MoeSpec, Plan, SameModel, Sparsity,
 };
 
-use moeprune_model::check_runnable;
-
 use crate::{
     Error, Model,
     plan::{PLAN_FORMAT, check_clusters, check_extra, check_survivors},
@@ -36,7 +34,7 @@ pub(super) fn check_plan(model: &dyn Model, plan: &Plan) -> Result<(), Error> {
 /// Experts that are not decoded can only go.
 fn check_opaque(spec: &ModelSpec, plan: &Plan) -> Result<(), Error> {
     if plan.unstructured.is_some() && spec.has_opaque_experts() {
-        check_runnable(spec)?;
+        crate::runs::check_runs(spec)?;
     }
     for layer in &plan.layers {
         let opaque = spec.moe_of(layer.layer).is_some_and(|moe| !moe.opaque.is_empty());

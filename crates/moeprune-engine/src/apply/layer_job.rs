@@ -2,8 +2,8 @@
 
 use moeprune_capture::{LayerObserver, ObserverOptions, TokenBlocks};
 use moeprune_core::{
-    ExpertRatio, InputHessian, LinearId, LinearShape, LinearView, MoeSpec, Promises, Sparsity,
-    TensorId, TensorSource,
+    ExpertRatio, InputHessian, LinearId, LinearShape, LinearView, MoeSpec, Observation, Promises,
+    RoutedMass, Sparsity, TensorId, TensorSource,
 };
 use moeprune_model::Router;
 
@@ -22,6 +22,8 @@ pub(super) struct LayerJob<'a> {
     pub(super) execution: &'a Execution,
     /// Experts that have a ratio of their own.
     pub(super) expert_ratios: &'a [ExpertRatio],
+    /// What was seen of the unpruned model, if that is there.
+    pub(super) observed: Option<&'a Observation>,
 }
 
 impl<'a> LayerJob<'a> {
@@ -74,13 +76,24 @@ impl<'a> LayerJob<'a> {
     /// another sum.
     pub(super) fn router_with_other_mass(&self, layer: usize) -> Result<Option<Router>, Error> {
         let source = self.kept.source();
-        let moe = source.spec().layers[layer].moe();
-        let changes = moe.is_some_and(|moe| !moe.router.keeps_mass());
-        if !changes || !self.kept.loses_experts(layer) {
+        if !self.changes_mass(layer) {
             return Ok(None);
         }
         let (weights, compute) = (Finite(source), self.execution.compute());
         Ok(Some(Router::read(&weights, source.spec(), layer, compute)?))
+    }
+
+    fn changes_mass(&self, layer: usize) -> bool {
+        let moe = self.kept.source().spec().layers[layer].moe();
+        moe.is_some_and(|moe| !moe.router.keeps_mass()) && self.kept.loses_experts(layer)
+    }
+
+    /// What the experts of a token weigh together before experts go, where that changes and was observed.
+    pub(super) fn observed_mass(&self, layer: usize) -> Option<RoutedMass> {
+        let routing = self.observed?.layers.get(layer)?.routing.as_ref()?;
+        let is_known = self.changes_mass(layer) && routing.tokens > 0;
+        let mean = routing.gate_sums.iter().sum::<f64>() / routing.tokens as f64;
+        is_known.then_some(RoutedMass { before: mean, after: None })
     }
 
     /// The ratio of a Linear, given its layer's.

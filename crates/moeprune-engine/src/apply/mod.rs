@@ -41,7 +41,7 @@ use moeprune_core::{CorpusTag, Observation, Plan, SameModel, Sparsity, Statistic
 
 use crate::{
     Error, Job, Model, Progress, Run, StageClock, WrittenLayer,
-    plan::{choose_survivors_in, note_of_kept, stored_otherwise},
+    plan::{check_observation, choose_survivors_in, note_of_kept, stored_otherwise},
     session::{Pass, Record, RunIdentity},
     walk::{Resumed, Walker},
 };
@@ -111,7 +111,13 @@ impl Job<'_> {
         let job = &mut self.on(execution);
         let plan = choose_survivors_in(job, &mut run.session, plan)?;
         run.end_step("choosing survivors");
-        apply_plan(job, run, plan, inputs)
+        let observed = match inputs {
+            Inputs::Observation(seen) => {
+                Some(seen).filter(|_| check_observation(seen, model).is_ok())
+            }
+            _ => None,
+        };
+        apply_plan(job, run, plan, inputs, observed)
     }
 }
 
@@ -121,6 +127,7 @@ pub(crate) fn apply_plan(
     run: &mut Run<'_>,
     plan: Plan,
     inputs: Inputs<'_>,
+    observed: Option<&Observation>,
 ) -> Result<Applied, Error> {
     let Job { model, pipeline, execution, .. } = *job;
     let progress = &mut *job.progress;
@@ -139,7 +146,8 @@ pub(crate) fn apply_plan(
     let promises = plan.promises().unwrap_or_default();
     let expert_ratios =
         plan.unstructured.as_ref().map_or(&[][..], |asked| asked.expert_ratios.as_slice());
-    let layer_job = LayerJob { kept: &kept, promises, pipeline, execution, expert_ratios };
+    let layer_job =
+        LayerJob { kept: &kept, promises, pipeline, execution, expert_ratios, observed };
     let ratios = match &plan.unstructured {
         None => None,
         Some(asked) => {
@@ -198,6 +206,7 @@ fn write_layers(
                 work_on_layer.prune(layer_job, &mut at, output, task)?
             }
         };
+        let mass = mass.or_else(|| layer_job.observed_mass(layer));
         output.sync()?;
         let zeros = output.take_zeros();
         Ok(Some(Record::Written { layer, zeros, idle, scored, mass }))

@@ -43,7 +43,8 @@ impl<'a> UnwrittenModel<'a> {
         let promises = plan.promises().unwrap_or_default();
         let expert_ratios =
             plan.unstructured.as_ref().map_or(&[][..], |asked| asked.expert_ratios.as_slice());
-        let layer_job = LayerJob { kept, promises, pipeline, execution, expert_ratios };
+        let layer_job =
+            LayerJob { kept, promises, pipeline, execution, expert_ratios, observed: None };
         let Some(asked) = &plan.unstructured else {
             return Ok(Self { layer_job, ratios: None, stored: Vec::new() });
         };

@@ -23,7 +23,6 @@ use moeprune_core::{
     ExpertBudget, LayerPlan, LinearId, ModelSpec, Observation, ParameterCounts, Plan, SameModel,
     Sparsity, StatisticsSource, UnstructuredPlan, unstructured_ratio,
 };
-use moeprune_model::check_runnable;
 use rayon::prelude::*;
 
 use crate::{
@@ -274,7 +273,7 @@ fn unstructured_stage(
     if ratio.is_some() && (walks || spec.has_opaque_experts()) {
         // What only the forward pass can give is not planned for a model that cannot be run, nor zeros
         // in weights that are not decoded.
-        check_runnable(spec)?;
+        crate::runs::check_runs(spec)?;
     }
     let fixed = pipeline.weights.pattern().fixed_ratio().is_some();
     let implied =

@@ -93,18 +93,31 @@ fn write_layers(report: &Report, text: &mut String) -> fmt::Result {
 /// Layers whose experts weigh more, or less, now that there are fewer of them.
 fn write_mass(report: &Report, text: &mut String) -> fmt::Result {
     let masses = report.layers.iter().filter_map(|layer| Some((layer.index, layer.routed_mass?)));
-    let mut masses = masses.peekable();
-    if masses.peek().is_none() {
+    let masses: Vec<_> = masses.collect();
+    if masses.is_empty() && report.mass_unmeasured.is_none() {
         return Ok(());
     }
     writeln!(
         text,
-        "\n## Routed mass\n\nThe router does not divide the weights of a token's experts by their sum, so \
-         that it changes when experts go. Mean over the calibration text, of all experts and of those \
-         that stay, on the same inputs:\n\n| layer | before | after |\n|---|---|---|"
+        "\n## Routed mass\n\nThe weights with which a token's experts are added up have another sum for \
+         other experts (the router does not divide them by their sum, or multiplies them by a scale per \
+         expert after that), so that it changes when experts go."
+    )?;
+    if let Some(why) = &report.mass_unmeasured {
+        writeln!(text, "\n{why}")?;
+    }
+    if masses.is_empty() {
+        return Ok(());
+    }
+    let of = if report.mass_unmeasured.is_none() { ", on the same inputs" } else { "" };
+    writeln!(
+        text,
+        "\nMean over the calibration text, of all experts and of those that stay{of}:\n\n\
+         | layer | before | after |\n|---|---|---|"
     )?;
     for (layer, mass) in masses {
-        writeln!(text, "| {layer} | {:.4} | {:.4} |", mass.before, mass.after)?;
+        let after = mass.after.map_or_else(|| "not measured".into(), |after| format!("{after:.4}"));
+        writeln!(text, "| {layer} | {:.4} | {after} |", mass.before)?;
     }
     Ok(())
 }

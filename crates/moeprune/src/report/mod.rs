@@ -2,6 +2,7 @@
 
 mod extra;
 mod markdown;
+mod mass;
 mod search;
 mod serving;
 
@@ -74,6 +75,10 @@ pub struct Report {
     pub promises: Option<Promises>,
     /// The resolved recipe with its seeds.
     pub recipe: Recipe,
+    /// Why what a token's experts weigh together is not known of layers where it changes, before experts
+    /// went or after, and what would measure it. Absent if it is known, and where it stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mass_unmeasured: Option<String>,
     /// What the result saves when it is served, and what it does not, in plain sentences.
     pub serving: Vec<String>,
 }
@@ -149,7 +154,8 @@ pub struct LayerReport {
     /// Removed and zero weights over the layer's original Linears.
     pub achieved: f64,
     /// What a token's experts weigh together, before experts went and after, on the calibration text.
-    /// Absent where that stays as it is, and of a layer that was not run.
+    /// Absent where that stays as it is, and of a layer that was neither run nor observed
+    /// ([`Report::mass_unmeasured`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routed_mass: Option<RoutedMass>,
 }
@@ -264,6 +270,7 @@ impl Report {
             observation_sha256: plan.observation_sha256.clone(),
             promises: plan.unstructured.as_ref().and_then(|_| plan.promises()),
             recipe: recipe.clone(),
+            mass_unmeasured: mass::unmeasured(spec, &layers),
             serving,
             layers,
             extra,

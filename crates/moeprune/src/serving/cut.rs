@@ -5,7 +5,7 @@ use moeprune_core::{ExpertBudget, ExtraPolicy, FeedForward, ModelSpec, Sparsity,
 use moeprune_engine::{BudgetSpread, ExpertRequest, Model as _, expert_budget};
 use serde::Serialize;
 
-use super::{Parallel, Verdict, engine::Engine, experts::experts_of};
+use super::{Declared, Parallel, Verdict, engine::Engine, experts::experts_of};
 
 /// Shares of the experts that people usually remove.
 const USUAL: [f64; 2] = [0.25, 0.5];
@@ -48,7 +48,9 @@ impl Cut {
             experts.truncate(1);
         }
         let removed = (before - all(after).min(before)) as f64 / before.max(1) as f64;
-        let verdicts = Engine::built_in().iter().map(|engine| Verdict::of(engine, after)).collect();
+        let declared = Declared::of(checkpoint);
+        let verdict = |engine| Verdict::of(engine, after, &declared);
+        let verdicts = Engine::built_in().iter().map(verdict).collect();
         Self {
             removed,
             experts,
@@ -63,7 +65,13 @@ impl Cut {
         let (mut cuts, mut impossible) = (Vec::new(), Vec::new());
         for share in USUAL {
             match keeping(checkpoint.spec(), share) {
-                Ok(Some(after)) => cuts.push(Self::of(checkpoint, &after)),
+                Ok(Some(after)) => {
+                    let cut = Self::of(checkpoint, &after);
+                    // Few groups leave few numbers of experts: two shares may come to the same.
+                    if cuts.last() != Some(&cut) {
+                        cuts.push(cut);
+                    }
+                }
                 Ok(None) => {}
                 Err(because) => impossible.push(Impossible { removed: share, because }),
             }

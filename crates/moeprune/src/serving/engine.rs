@@ -28,6 +28,8 @@ pub struct Engine {
     pub kernels: Vec<KernelRule>,
     /// Whether it loads a family, by the family's name.
     pub families: BTreeMap<String, FamilyAnswer>,
+    /// The same by `model_type` of config.json, of types that it does not treat as their family.
+    pub model_types: BTreeMap<String, FamilyAnswer>,
 }
 
 /// Files of weights that an engine loads.
@@ -129,6 +131,9 @@ pub struct KernelRule {
     pub at_most: Option<usize>,
     /// What the number must be a multiple of; 1 if of nothing.
     pub multiple_of: usize,
+    /// The form of weights that it is for, as `quantization_config.quant_method` of config.json says;
+    /// `None`: any.
+    pub weights: Option<String>,
     /// The same in words.
     pub says: String,
     /// Where it comes from.
@@ -213,6 +218,8 @@ struct EngineFile {
     kernels: Vec<KernelTable>,
     sources: BTreeMap<String, Source>,
     families: BTreeMap<String, FamilyTable>,
+    #[serde(default)]
+    model_types: BTreeMap<String, FamilyTable>,
 }
 
 #[derive(Deserialize)]
@@ -247,6 +254,7 @@ struct KernelTable {
     at_most: Option<usize>,
     #[serde(default = "one")]
     multiple_of: usize,
+    weights: Option<String>,
     says: String,
     source: String,
 }
@@ -285,25 +293,18 @@ impl EngineFile {
             extra_layers: sources.answer(extra_layers, ExtraHandling::Unknown)?,
         };
         let mut kernels = Vec::new();
-        for KernelTable { name, at_most, multiple_of, says, source } in self.kernels {
+        for KernelTable { name, at_most, multiple_of, weights, says, source } in self.kernels {
             if multiple_of == 0 {
                 return Err(format!("{name}: a number cannot be a multiple of 0"));
             }
             let source = sources.named(&source)?;
-            kernels.push(KernelRule { name, at_most, multiple_of, says, source });
+            kernels.push(KernelRule { name, at_most, multiple_of, weights, says, source });
         }
-        let mut families = BTreeMap::new();
-        for (family, FamilyTable { loads, until, says, source }) in self.families {
-            if until.is_some() && loads != YesNo::No {
-                return Err(format!("{family}: `until` is for what is loaded no longer"));
-            }
-            let table = AnswerTable { answer: loads, says, source };
-            let loads = sources.answer(table, YesNo::Unknown)?;
-            families.insert(family, FamilyAnswer { loads, until });
-        }
+        let families = sources.families(self.families)?;
+        let model_types = sources.families(self.model_types)?;
         sources.check_used()?;
         let Self { name, version, container, .. } = self;
-        Ok(Engine { name, version, container, counts, kernels, families })
+        Ok(Engine { name, version, container, counts, kernels, families, model_types })
     }
 }
 
@@ -325,6 +326,22 @@ impl Sources {
         }
         let source = source.map(|key| self.named(&key)).transpose()?;
         Ok(Answer { answer, says, source })
+    }
+
+    fn families(
+        &mut self,
+        tables: BTreeMap<String, FamilyTable>,
+    ) -> Result<BTreeMap<String, FamilyAnswer>, String> {
+        let mut answers = BTreeMap::new();
+        for (name, FamilyTable { loads, until, says, source }) in tables {
+            if until.is_some() && loads != YesNo::No {
+                return Err(format!("{name}: `until` is for what is loaded no longer"));
+            }
+            let table = AnswerTable { answer: loads, says, source };
+            let loads = self.answer(table, YesNo::Unknown)?;
+            answers.insert(name, FamilyAnswer { loads, until });
+        }
+        Ok(answers)
     }
 
     fn check_dates(&self) -> Result<(), String> {

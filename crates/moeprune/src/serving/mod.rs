@@ -18,6 +18,7 @@ for cut in Serving::of(&model).cuts {
 */
 
 mod cut;
+mod declared;
 mod engine;
 mod experts;
 mod parallel;
@@ -26,6 +27,7 @@ mod sentences;
 mod verdict;
 
 pub use cut::{Cut, Impossible};
+pub use declared::{Declared, QuantizationConfig};
 pub use engine::{
     Answer, CountRules, Engine, EngineContainer, EngineError, ExtraHandling, FamilyAnswer,
     KernelRule, Multiple, Source, YesNo,

@@ -14,11 +14,14 @@ impl Cut {
         }
         let not: Vec<String> = of(YesNo::No).map(with_notes).collect();
         if !not.is_empty() {
-            sentences.push(format!("Engines that do not: {}.", not.join("; ")));
+            sentences.push(format!("Engines that do not load it: {}.", not.join("; ")));
         }
         let unknown: Vec<String> = of(YesNo::Unknown).map(with_notes).collect();
         if !unknown.is_empty() {
-            sentences.push(format!("Not known of {}.", unknown.join("; ")));
+            sentences.push(format!(
+                "Whether these engines load it is not known: {}.",
+                unknown.join("; ")
+            ));
         }
         if !self.experts.is_empty() {
             sentences.push(self.devices());

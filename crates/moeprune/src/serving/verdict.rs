@@ -4,7 +4,7 @@ use moeprune_core::ModelSpec;
 use serde::Serialize;
 
 use super::{
-    GroupRule,
+    Declared, GroupRule,
     engine::{Answer, Engine, EngineContainer, FamilyAnswer, KernelRule, YesNo},
     experts::experts_of,
 };
@@ -31,12 +31,13 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Of `engine` about a model with the experts that `spec` says.
+    /// Of `engine` about a model with the experts that `spec` says, and a config that says `declared`.
     #[must_use]
-    pub fn of(engine: &Engine, spec: &ModelSpec) -> Self {
+    pub fn of(engine: &Engine, spec: &ModelSpec, declared: &Declared) -> Self {
         let counts = experts_of(spec);
         let most = counts.iter().copied().max().unwrap_or(0);
-        let family = engine.families.get(&spec.family);
+        let of_type = declared.model_type.as_ref().and_then(|of| engine.model_types.get(of));
+        let family = of_type.or_else(|| engine.families.get(&spec.family));
         let mut loads = family.map_or(YesNo::Unknown, |family| family.loads.answer);
         let mut notes: Vec<String> = family.map(family_note).unwrap_or_default();
         if loads != YesNo::No {
@@ -48,7 +49,7 @@ impl Verdict {
                 loads = YesNo::No;
                 notes.push(format!("it takes at most {limit} experts"));
             }
-            notes.extend(kernel_notes(engine, &counts));
+            notes.extend(kernel_notes(engine, &counts, declared.form()));
         }
         let source = family.and_then(|family| family.loads.source.as_ref());
         Self {
@@ -98,11 +99,14 @@ fn uneven(loads: YesNo, rule: &Answer<YesNo>, notes: &mut Vec<String>) -> YesNo 
 }
 
 /// Kernels that cannot be used for these numbers.
-fn kernel_notes(engine: &Engine, counts: &[usize]) -> Vec<String> {
+fn kernel_notes(engine: &Engine, counts: &[usize], form: Option<&str>) -> Vec<String> {
     let cannot = |&&count: &&usize, kernel: &KernelRule| {
         kernel.at_most.is_some_and(|most| count > most) || count % kernel.multiple_of != 0
     };
-    let unused = engine.kernels.iter().filter_map(|kernel| {
+    let is_for = |kernel: &&KernelRule| {
+        kernel.weights.as_deref().is_none_or(|weights| form == Some(weights))
+    };
+    let unused = engine.kernels.iter().filter(is_for).filter_map(|kernel| {
         let count = counts.iter().find(|count| cannot(count, kernel))?;
         Some(format!("{} does not take {count} experts: {}", kernel.name, kernel.says))
     });

@@ -63,7 +63,7 @@ pub(crate) fn opaque_tensor(
         );
         return Err(Error::Descriptor { reason });
     }
-    Ok(Some(OpaqueTensor { id, shape, expert_axis: None }))
+    Ok(Some(OpaqueTensor { id, shape, expert_axis: None, form: None }))
 }
 
 /// The name of a tensor that is only known by its key in a table.

@@ -163,9 +163,10 @@ impl RotaryForm {
             (None, share) => by_share(share.or(self.partial).unwrap_or(1.0)),
         };
         if dims == 0 || dims > width || !dims.is_multiple_of(2) {
+            let most = width - width % 2;
             return Err(config.refuse(format!(
-                "{dims} of {width} dimensions of a head would turn; expected an even number, at \
-                 most {width}"
+                "{dims} of {width} dimensions of a head would turn, in pairs; expected an even number \
+                 from 2 to {most}"
             )));
         }
         Ok(dims)
@@ -392,6 +393,11 @@ mod tests {
         check(r#"{"rope_parameters": {"partial_rotary_factor": 0.25}}"#, plain(1e4, 16));
         check_refused(r#"{"partial_rotary_factor": 0.4}"#, "25 of 64 dimensions");
         check_refused(r#"{"partial_rotary_factor": 1.5}"#, "96 of 64 dimensions");
+        let config = Config::of_text(Path::new("config.json"), "{}").expect("is an object");
+        let odd = RotaryForm { partial: Some(1.0), theta: Some(1e4), ..RotaryForm::default() };
+        let message = odd.read(&config, 7, 4096).expect_err("is odd").to_string();
+        assert!(message.contains("7 of 7 dimensions of a head would turn, in pairs"), "{message}");
+        assert!(message.contains("expected an even number from 2 to 6"), "{message}");
     }
 
     #[test]

@@ -80,7 +80,8 @@ pub fn time_parts(
     let plan = keeping_all(model)?;
     let kept = &KeptExperts::new(model, &plan);
     let promises = Promises::default();
-    let layer_job = LayerJob { kept, promises, pipeline, execution, expert_ratios: &[] };
+    let layer_job =
+        LayerJob { kept, promises, pipeline, execution, expert_ratios: &[], observed: None };
     let mut output = Output::open(&run, kept, progress)?;
     let device = execution.compute().device();
     let meter = &Meter::new(device);

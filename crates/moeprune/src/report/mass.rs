@@ -1,0 +1,29 @@
+//! What is said where a routed mass was not measured.
+
+use moeprune_core::ModelSpec;
+
+use super::LayerReport;
+
+/// Why the mass of layers that lost experts is not known, and what would measure it; `None` if it is
+/// known wherever it changes.
+pub(super) fn unmeasured(spec: &ModelSpec, layers: &[LayerReport]) -> Option<String> {
+    let changes = |layer: &&LayerReport| {
+        let moe = spec.moe_of(layer.index).filter(|_| layer.kept.len() < layer.experts_before);
+        moe.is_some_and(|moe| !moe.router.keeps_mass())
+    };
+    let unknown = |layer: &&LayerReport| layer.routed_mass.and_then(|mass| mass.after).is_none();
+    let open: Vec<&LayerReport> = layers.iter().filter(changes).filter(unknown).collect();
+    let first = open.first()?;
+    let known = "of the unpruned model it is known from its observation";
+    let before = match first.routed_mass {
+        Some(_) => format!("; {known}"),
+        None => ", nor was the model observed".to_owned(),
+    };
+    Some(format!(
+        "What a token's experts weigh together changes in {} layers that lost experts, and was not measured \
+         with those that stay, since the pruned model was not run{before}. To measure it, run `moeprune \
+         observe` on the pruned model with the same calibration text: in the observation it is the sum of \
+         gate_sums over tokens, per layer.",
+        open.len()
+    ))
+}
