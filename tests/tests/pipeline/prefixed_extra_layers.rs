@@ -157,7 +157,8 @@ fn kept_only_where_no_expert_goes() {
     let scratch = tempfile::tempdir().unwrap();
     let source = edited("qwen3_next", HUB, scratch.path(), |_| ());
     let error = planned(&source, 0.25, Some(Mtp::Keep)).unwrap_err().to_string();
-    let expected = "layer 4, behind the decoder's, would have 8 experts and the others 6";
+    let expected =
+        "layer 4 (mtp.layers.0), behind the decoder's, would have 8 experts and the others 6";
     assert!(error.starts_with(expected), "{error}");
     let made = planned(&source, 0.0, Some(Mtp::Keep)).unwrap();
     let (pruned, ..) = applied(&source, &made, &scratch.path().join("out"));
@@ -205,7 +206,10 @@ fn dense_layers_are_kept() {
         let (pruned, report, _) = applied(&source, &made, &scratch.path().join("out"));
         assert_eq!(extra(&source), extra(&pruned));
         let said = report.serving.join(" ");
-        assert!(said.contains("copied as they are: layer 3 has no experts"), "{said}");
+        assert!(
+            said.contains("copied as they are: layer 3 (model.mtp_block.0) has no experts"),
+            "{said}"
+        );
     }
 }
 

@@ -1,6 +1,6 @@
 //! How many experts stay, and whether a stage kept to it.
 
-use moeprune_core::{ExpertBudget, ExpertGroups, ModelSpec};
+use moeprune_core::{ExpertBudget, ExpertGroups, ModelSpec, MoeSpec};
 
 use crate::{BudgetSpread, Error, ExpertRequest, Remedy};
 
@@ -13,62 +13,70 @@ pub fn expert_budget(
     spec: &ModelSpec,
     request: &ExpertRequest,
 ) -> Result<Option<ExpertBudget>, Error> {
-    let share = request.share.value();
     let moe: Vec<_> = spec.layers.iter().filter_map(|l| l.moe()).collect();
-    let (Some(experts), Some(top_k)) =
-        (moe.iter().map(|m| m.experts).min(), moe.iter().map(|m| m.top_k).max())
-    else {
-        return Ok(None);
-    };
-    if share == 0.0 {
-        return Ok(None);
-    }
+    let top_k = moe.iter().map(|m| m.top_k).max();
+    let Some(top_k) = top_k.filter(|_| request.share.value() > 0.0) else { return Ok(None) };
     let groups = groups_of(spec);
-    let blocks = groups.map_or(1, |groups| groups.count);
-    // Each group loses the same number.
-    let left = |n: usize| n - blocks * ((n / blocks) as f64 * share).round() as usize;
-    match request.spread {
-        BudgetSpread::Uniform => {
-            if moe.iter().any(|m| m.experts != experts) {
-                return Err(Error::refused(
-                    "the layers have different numbers of experts, so they cannot all keep the \
-                     same number",
-                    Remedy::Spread(BudgetSpread::Global),
-                ));
-            }
-            let keep = match groups {
-                Some(groups) => allowed(groups, left(experts), experts, share, top_k),
-                None => left(experts),
-            };
-            if keep < top_k {
-                return Err(too_few(request, experts, top_k, || {
-                    format!("leaves {keep} in a layer, but every token is routed to {top_k}")
-                }));
-            }
-            if let Some(problem) = groups.and_then(|groups| groups.check_count(keep, top_k).err()) {
-                let remedy = Remedy::FewerExperts { at_most: None };
-                let first = spec.layers.iter().position(|layer| layer.moe().is_some());
-                let problem = format!("layer {}: {problem}", first.unwrap_or_default());
-                return Err(Error::refused(problem, remedy));
-            }
-            Ok(Some(ExpertBudget::Uniform { keep }))
+    let budget = match request.spread {
+        BudgetSpread::Uniform => uniform(spec, request, &moe, top_k)?,
+        BudgetSpread::Global if groups.is_some() => {
+            return Err(Error::refused(
+                "the router selects groups of experts, which must all be equally large, so layers \
+                 cannot keep any number",
+                Remedy::Spread(BudgetSpread::Uniform),
+            ));
         }
-        BudgetSpread::Global if groups.is_some() => Err(Error::refused(
-            "the router selects groups of experts, which must all be equally large, so layers \
-             cannot keep any number",
-            Remedy::Spread(BudgetSpread::Uniform),
-        )),
         BudgetSpread::Global => {
             let total: usize = moe.iter().map(|m| m.experts).sum();
-            let (keep, layers) = (left(total), moe.len());
+            let (keep, layers) = (left(total, 1, request), moe.len());
             if keep < layers * top_k {
                 return Err(too_few(request, total, layers * top_k, || {
                     format!("leaves {keep} over {layers} layers, but every layer needs {top_k}")
                 }));
             }
-            Ok(Some(ExpertBudget::Global { keep, min_per_layer: top_k }))
+            ExpertBudget::Global { keep, min_per_layer: top_k }
         }
+    };
+    Ok(Some(budget))
+}
+
+/// The same number in each layer.
+fn uniform(
+    spec: &ModelSpec,
+    request: &ExpertRequest,
+    moe: &[&MoeSpec],
+    top_k: usize,
+) -> Result<ExpertBudget, Error> {
+    let experts = moe.iter().map(|m| m.experts).min().unwrap_or_default();
+    if moe.iter().any(|m| m.experts != experts) {
+        return Err(Error::refused(
+            "the layers have different numbers of experts, so they cannot all keep the same number",
+            Remedy::Spread(BudgetSpread::Global),
+        ));
     }
+    let groups = groups_of(spec);
+    let nearest = left(experts, groups.map_or(1, |groups| groups.count), request);
+    let keep = match groups {
+        Some(groups) => allowed(groups, nearest, experts, request.share.value(), top_k),
+        None => nearest,
+    };
+    if keep < top_k {
+        return Err(too_few(request, experts, top_k, || {
+            format!("leaves {keep} in a layer, but every token is routed to {top_k}")
+        }));
+    }
+    if let Some(problem) = groups.and_then(|groups| groups.check_count(keep, top_k).err()) {
+        let remedy = Remedy::FewerExperts { at_most: None };
+        let first = spec.layers.iter().position(|layer| layer.moe().is_some());
+        let problem = format!("layer {}: {problem}", first.unwrap_or_default());
+        return Err(Error::refused(problem, remedy));
+    }
+    Ok(ExpertBudget::Uniform { keep })
+}
+
+/// How many of `experts` stay if each of the groups loses the same number.
+fn left(experts: usize, groups: usize, request: &ExpertRequest) -> usize {
+    experts - groups * ((experts / groups) as f64 * request.share.value()).round() as usize
 }
 
 /// How many of `experts` experts stay: the `nearest` to the share that goes, or, where these groups refuse
