@@ -75,7 +75,11 @@ fn check_experts_only(model: &str, changes: bool) {
         let got = layer.routed_mass;
         assert_eq!(got.is_some(), lost && changes, "{model}");
         let before = got.map(|mass| (mass.before, mass.after));
-        assert_eq!(before, got.and(mass(&seen, layer.index)).map(|mass| (mass, None)), "{model}");
+        assert_eq!(
+            before,
+            got.and_then(|_| mass(&seen, layer.index)).map(|mass| (mass, None)),
+            "{model}"
+        );
     }
 }
 
