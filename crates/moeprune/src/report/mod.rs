@@ -19,7 +19,7 @@ use moeprune_core::{
 use serde::{Deserialize, Serialize};
 
 pub use moeprune_engine::StageReport;
-use moeprune_engine::{Applied, Error as EngineError, LayerZeros};
+use moeprune_engine::{Applied, Error as EngineError, LayerZeros, WrittenLayer};
 
 use crate::{
     Error, Recipe,
@@ -213,6 +213,14 @@ impl LayerReport {
     }
 }
 
+impl LayerReport {
+    /// The experts that no token reached.
+    fn idle(&self, written: &WrittenLayer) -> Vec<IdleExpert> {
+        let idle = |&e: &usize| IdleExpert { layer: self.index, expert: self.kept[e] };
+        written.idle.iter().map(idle).collect()
+    }
+}
+
 impl Report {
     /// The report of what was done to `checkpoint`, by the recipe that was followed.
     pub(crate) fn new(checkpoint: &Checkpoint, recipe: &Recipe, applied: Applied) -> Self {
@@ -231,14 +239,8 @@ impl Report {
             })
             .collect();
         let bytes = BytesReport { before: checkpoint.weight_bytes(), after: *bytes_written };
-        let idle_experts = written
-            .iter()
-            .zip(&layers)
-            .flat_map(|(written, layer)| {
-                let idle = |&e: &usize| IdleExpert { layer: layer.index, expert: layer.kept[e] };
-                written.idle.iter().map(idle)
-            })
-            .collect();
+        let idle = written.iter().zip(&layers).flat_map(|(written, layer)| layer.idle(written));
+        let idle_experts = idle.collect();
         let tied = |s: &&Survivor| {
             matches!(s.reason, SurvivorReason::MoreTokens | SurvivorReason::LowestIndex)
         };
