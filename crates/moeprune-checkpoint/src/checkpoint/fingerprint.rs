@@ -92,10 +92,9 @@ fn rule(moe: &MoeSpec) -> Result<Vec<u8>, Error> {
 /// The tensors of a layer that its experts share and that decide who is chosen, beside the router's weight:
 /// those with one entry per expert, and what a router's own input is multiplied by.
 fn shared_by_experts(spec: &ModelSpec, layer: usize) -> impl Iterator<Item = TensorId> {
-    let parts = spec.parts().into_iter().filter(move |part| {
-        let of_layer = matches!(part.id, TensorId::Layer(l, _) if l == layer);
+    let parts = spec.layer_parts(layer).into_iter().filter(move |part| {
         let by_expert = part.expert_axis.is_some() && part.id.expert().is_none();
-        of_layer && (by_expert || part.id == TensorId::Layer(layer, RouterInput::SCALE))
+        by_expert || part.id == TensorId::Layer(layer, RouterInput::SCALE)
     });
     parts.map(|part| part.id).filter(move |id| *id != TensorId::linear(layer, LinearId::Router))
 }
