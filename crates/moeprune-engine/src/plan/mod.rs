@@ -17,7 +17,7 @@ pub(crate) use extra::{check_plan as check_extra, note_of_kept};
 pub use router::Router;
 pub(crate) use survivors::{check_clusters, check_survivors, choose_survivors_in};
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, thread};
 
 use moeprune_core::{
     ExpertBudget, LayerPlan, LinearId, ModelSpec, Observation, ParameterCounts, Plan, SameModel,
@@ -64,7 +64,11 @@ impl Job<'_> {
         let Job { model, pipeline, .. } = *self;
         note_storage(model, inputs.observation, self.progress)?;
         let begun = Begun::new(model, inputs.observation, request, pipeline)?;
-        let mut layers = pipeline.experts.plan(self, &request.experts, inputs)?;
+        let mut layers = thread::scope(|scope| {
+            // The plan holds it, and so it is there in the end; hashing takes as long as deciding.
+            scope.spawn(|| model.fingerprint());
+            pipeline.experts.plan(self, &request.experts, inputs)
+        })?;
         let extra = extra::policy(model.spec(), request.extra);
         if let Some(policy) = extra {
             layers.extend(extra::plan(model, &layers, policy)?);
@@ -86,7 +90,7 @@ impl Job<'_> {
 /// A plan that is about to be made.
 struct Begun<'a> {
     spec: &'a ModelSpec,
-    fingerprint: String,
+    model: &'a dyn Model,
 }
 
 impl<'a> Begun<'a> {
@@ -98,12 +102,11 @@ impl<'a> Begun<'a> {
         pipeline: &Pipeline,
     ) -> Result<Self, Error> {
         let spec = model.spec();
-        let fingerprint = model.fingerprint()?;
         check_request(spec, request, pipeline)?;
         if let Some(observation) = observation {
             check_observation(observation, model)?;
         }
-        Ok(Self { spec, fingerprint })
+        Ok(Self { model, spec })
     }
 
     fn finish(
@@ -117,7 +120,7 @@ impl<'a> Begun<'a> {
         Ok(Plan {
             format: PLAN_FORMAT,
             tool: TOOL.to_owned(),
-            model_fingerprint: self.fingerprint,
+            model_fingerprint: self.model.fingerprint()?,
             observation_sha256: observation.map(moeprune_capture::observation_sha256),
             corpora: observation.map(|o| o.corpora.clone()).unwrap_or_default(),
             recipe: request.recipe.clone(),
