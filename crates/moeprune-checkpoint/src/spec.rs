@@ -65,7 +65,7 @@ pub(crate) fn read_spec(
         max_positions: longest.map_or(max_positions, |longest| longest.min(max_positions)),
         norm_eps: model.norm_eps.needed(config)?,
         norm_weights: model.norm_weights.into(),
-        // A head that is stored is the head, whatever the config says of the embedding.
+        // A head that is stored is the head, even if the config calls the embeddings tied.
         tied_embeddings: model.tied_embeddings.needed(config)?
             && !named.shapes.contains_key(&TensorId::LmHead),
         head_bias: biased && model.tensors.head_bias.is_some(),

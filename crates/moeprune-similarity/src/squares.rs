@@ -71,7 +71,7 @@ fn tile(rows: [&[f32]; ROWS], others: [&[f32]; OTHERS]) -> [[f64; OTHERS]; ROWS]
 mod tests {
     use super::*;
 
-    /// Each pair is where it belongs, whatever does not fill a tile or the lanes.
+    /// Each pair is where it belongs, also where rows do not fill a tile, or numbers the lanes.
     #[test]
     fn all_pairs() {
         for (n, width) in [(0, 3), (1, 3), (2, 8), (5, 1), (7, 19), (9, 0), (12, 16)] {

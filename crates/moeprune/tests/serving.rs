@@ -155,7 +155,7 @@ fn usual_cuts() {
         ],
     );
     assert_eq!((nano.groups, nano.extra), (None, None));
-    // Four groups of three experts: those that can go are one of each, whether a quarter or a half is asked for.
+    // Four groups of three experts: those that can go are one of each, for a share of a quarter and for one of a half.
     let grouped = check("parity/deepseek_v3", &[(12, &[2, 4], &[2, 4]), (8, &[2, 4, 8], &[2, 4])]);
     assert!(grouped.impossible.is_empty());
     assert!(grouped.groups.unwrap().sentence().contains("a multiple of 4 experts, at least 8"));

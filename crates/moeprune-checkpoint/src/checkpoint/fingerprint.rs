@@ -36,7 +36,7 @@ impl Fields {
     }
 }
 
-/// The model part: every part's name and shape, the matrices of experts whatever is stored of them, and the values of the routers as f32, in the order
+/// The model part: every part's name and shape, experts as matrices in any form of storage, and the values of the routers as f32, in the order
 /// of the layers. The storage part: names and element types in the order of the names, and the
 /// routers as they are stored.
 ///

@@ -5,7 +5,7 @@ use moeprune_core::TensorId;
 use super::{Family, Slab, layer_templates::LayerTemplates};
 
 /// The names of a family in a model with so many decoder layers, behind which others are numbered on,
-/// whatever number is in their names.
+/// independently of the number in their names.
 #[derive(Debug, Clone)]
 pub(crate) struct Names {
     family: Family,

@@ -8,7 +8,7 @@ use crate::fixture::{Model, RawTensor, check_refused};
 const QWEN3_NEXT: &str = include_str!("../../families/qwen3_next.toml");
 const MIXTRAL: &str = include_str!("../../families/mixtral.toml");
 
-/// Qwen3-Next, whose layer behind the decoder's is there as often as is asked for.
+/// Qwen3-Next with several copies of its layer behind the decoder's.
 fn model(layers: usize) -> Model {
     let model = Model::copy_of("qwen3_next");
     model.edit_tensors("model.safetensors", |tensors| {
@@ -44,7 +44,7 @@ fn names_go_to_their_parts_and_back() {
     assert_eq!(beside, names.map(|name| format!("{name}.weight")));
 }
 
-/// Whatever the decoder's last layer is, those behind it have the kind that the descriptor names.
+/// For any kind of the decoder's last layer, those behind it have the kind that the descriptor names.
 #[test]
 fn their_attention_is_of_one_kind() {
     let model = model(1);

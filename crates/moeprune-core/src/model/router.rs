@@ -19,7 +19,7 @@ pub enum RouterSpec {
 }
 
 impl RouterSpec {
-    /// Whether the weights of a token's experts have the same sum whatever the experts are.
+    /// Whether the weights of a token's experts have the same sum for any choice of experts.
     #[must_use]
     pub fn keeps_mass(&self) -> bool {
         match self {

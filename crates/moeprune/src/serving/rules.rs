@@ -23,7 +23,7 @@ pub struct ExtraRule {
     /// Experts of each layer whose tensors are known; 0 of one without. Empty: nothing in the layers is
     /// known.
     pub experts: Vec<usize>,
-    /// What a cut does with them unless it is asked for something else.
+    /// What a cut does with them by default.
     pub policy: ExtraPolicy,
     /// Whether any tensor of them is stored. If not, the config alone counts them.
     pub is_stored: bool,

@@ -59,7 +59,7 @@ struct EveryForm {
     interval: Key<usize>,
     kind: String,
     others: String,
-    /// Whether it counts only where nothing else chooses, whatever it is; absent: what it says must be
+    /// Whether it counts only where nothing else chooses; absent: what it says must be
     /// what is chosen.
     #[serde(default)]
     yields: bool,
