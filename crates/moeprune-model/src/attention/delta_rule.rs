@@ -1,14 +1,17 @@
 //! The gated delta rule: what a state per head remembers and gives back.
 
-use candle_core::{D, Device, Tensor};
-use rayon::prelude::*;
+use std::ops::Range;
 
-use super::softplus;
+use candle_core::{D, Tensor};
+
+use super::{
+    head_states::{HeadRun, HeadStates, in_equal_lengths},
+    softplus,
+};
 use crate::{
     Error,
     cache::SequenceCache,
     ops::{is_host, with_slice},
-    product::is_parallel,
 };
 
 /// Added to the sum of squares that queries and keys are divided by the root of.
@@ -71,16 +74,13 @@ impl DeltaHeads {
         if is_host(&inputs.values) {
             return self.run_on_host(&inputs, lens, caches);
         }
-        if lens.windows(2).all(|pair| pair[0] == pair[1]) {
-            return self.run_together(&inputs, lens.first().copied().unwrap_or(0), caches);
-        }
-        let mut first = 0;
-        let mut outputs = Vec::with_capacity(lens.len());
-        for (cache, &len) in caches.chunks_mut(1).zip(lens) {
-            outputs.push(self.run_together(&inputs.rows(first, len)?, len, cache)?);
-            first += len;
-        }
-        Ok(Tensor::cat(&outputs, 0)?)
+        in_equal_lengths(lens, caches, &|rows, len, caches| {
+            self.run_together(&inputs.rows(rows)?, len, caches)
+        })
+    }
+
+    fn states(self) -> HeadStates {
+        HeadStates { heads: self.value_heads, rows: self.key_dim, cols: self.value_dim }
     }
 
     /// Each head divided by its length.
@@ -90,27 +90,17 @@ impl DeltaHeads {
         let unit = heads.broadcast_div(&(squares + LENGTH_EPS)?.sqrt()?)?;
         Ok(unit.reshape(x.shape())?)
     }
-
-    /// The state that a sequence continues, `[value_heads, key_dim, value_dim]`.
-    fn state(self, cache: &mut SequenceCache, like: &Tensor) -> Result<Tensor, Error> {
-        match cache.running.state.take() {
-            Some(state) => Ok(state),
-            None => {
-                let shape = (self.value_heads, self.key_dim, self.value_dim);
-                Ok(Tensor::zeros(shape, like.dtype(), like.device())?)
-            }
-        }
-    }
 }
 
 impl DeltaInputs {
-    fn rows(&self, first: usize, len: usize) -> Result<Self, Error> {
+    fn rows(&self, rows: Range<usize>) -> Result<Self, Error> {
+        let of = |x: &Tensor| x.narrow(0, rows.start, rows.len());
         Ok(Self {
-            queries: self.queries.narrow(0, first, len)?,
-            keys: self.keys.narrow(0, first, len)?,
-            values: self.values.narrow(0, first, len)?,
-            decay: self.decay.narrow(0, first, len)?,
-            beta: self.beta.narrow(0, first, len)?,
+            queries: of(&self.queries)?,
+            keys: of(&self.keys)?,
+            values: of(&self.values)?,
+            decay: of(&self.decay)?,
+            beta: of(&self.beta)?,
         })
     }
 }
@@ -123,43 +113,52 @@ impl DeltaHeads {
         lens: &[usize],
         caches: &mut [SequenceCache],
     ) -> Result<Tensor, Error> {
-        let mut states = Vec::with_capacity(lens.len() * self.value_heads);
-        let mut first = 0;
-        for (cache, &len) in caches.iter_mut().zip(lens) {
-            let state = self.state(cache, &inputs.values)?.flatten_all()?.to_vec1::<f32>()?;
-            for (head, state) in state.chunks_exact(self.key_dim * self.value_dim).enumerate() {
-                states.push(HeadRun { head, rows: first..first + len, state: state.to_vec() });
-            }
-            first += len;
-        }
         let slices = |tensor: &Tensor| Ok::<_, Error>(tensor.flatten_all()?.to_vec1::<f32>()?);
         let (queries, keys) = (slices(&inputs.queries)?, slices(&inputs.keys)?);
         let (decay, beta) = (slices(&inputs.decay)?, slices(&inputs.beta)?);
-        let work = 3 * first * self.value_heads * self.key_dim * self.value_dim;
-        let outputs: Vec<Vec<f32>> = with_slice(&inputs.values, |values| {
+        let tokens: usize = lens.iter().sum();
+        let work = 3 * tokens * self.value_heads * self.key_dim * self.value_dim;
+        with_slice(&inputs.values, |values| {
             let rows =
                 HostRows { queries: &queries, keys: &keys, values, decay: &decay, beta: &beta };
-            let run = |head: &mut HeadRun| head.run(self, &rows);
-            if is_parallel(work) {
-                states.par_iter_mut().map(run).collect()
-            } else {
-                states.iter_mut().map(run).collect()
+            let run = |head: &mut HeadRun| self.run_head(head, &rows);
+            self.states().run_each(lens, caches, (self.value_dim, work), &run)
+        })?
+    }
+
+    /// Returns `[tokens, value_dim]`.
+    fn run_head(self, run: &mut HeadRun, rows: &HostRows<'_>) -> Vec<f32> {
+        let DeltaHeads { key_heads, value_heads, key_dim, value_dim, .. } = self;
+        let key_head = run.head * key_heads / value_heads;
+        let mut outputs = vec![0.0; run.rows.len() * value_dim];
+        let mut change = vec![0.0; value_dim];
+        for (row, output) in run.rows.clone().zip(outputs.chunks_exact_mut(value_dim)) {
+            let key_at = (row * key_heads + key_head) * key_dim;
+            let (query, key) =
+                (&rows.queries[key_at..][..key_dim], &rows.keys[key_at..][..key_dim]);
+            let at = row * value_heads + run.head;
+            let rates = &rows.decay[at * self.rate_width()..][..self.rate_width()];
+            let value = &rows.values[at * value_dim..][..value_dim];
+            change.fill(0.0);
+            for ((state, k), rate) in
+                run.state.chunks_exact_mut(value_dim).zip(key).zip(rates.iter().cycle())
+            {
+                for (s, c) in state.iter_mut().zip(&mut change) {
+                    *s *= rate;
+                    *c += k * *s;
+                }
             }
-        })?;
-        let width = self.value_heads * self.value_dim;
-        let mut mixed = vec![0.0; first * width];
-        for (run, output) in states.iter().zip(&outputs) {
-            for (row, output) in run.rows.clone().zip(output.chunks_exact(self.value_dim)) {
-                let start = row * width + run.head * self.value_dim;
-                mixed[start..start + self.value_dim].copy_from_slice(output);
+            for (c, v) in change.iter_mut().zip(value) {
+                *c = (v - *c) * rows.beta[at];
+            }
+            for ((state, k), q) in run.state.chunks_exact_mut(value_dim).zip(key).zip(query) {
+                for ((s, c), o) in state.iter_mut().zip(&change).zip(output.iter_mut()) {
+                    *s += k * c;
+                    *o += q * *s;
+                }
             }
         }
-        let shape = (self.value_heads, self.key_dim, self.value_dim);
-        for (cache, heads) in caches.iter_mut().zip(states.chunks_exact(self.value_heads)) {
-            let state = heads.iter().flat_map(|head| &head.state).copied().collect::<Vec<_>>();
-            cache.running.state = Some(Tensor::from_vec(state, shape, &Device::Cpu)?);
-        }
-        Ok(Tensor::from_vec(mixed, (first, width), &Device::Cpu)?)
+        outputs
     }
 }
 
@@ -170,52 +169,6 @@ struct HostRows<'a> {
     values: &'a [f32],
     decay: &'a [f32],
     beta: &'a [f32],
-}
-
-/// A value head of a sequence.
-struct HeadRun {
-    head: usize,
-    /// Rows of the batch.
-    rows: std::ops::Range<usize>,
-    /// `[key_dim, value_dim]`
-    state: Vec<f32>,
-}
-
-impl HeadRun {
-    /// Returns `[rows, value_dim]`.
-    fn run(&mut self, heads: DeltaHeads, rows: &HostRows<'_>) -> Vec<f32> {
-        let DeltaHeads { key_heads, value_heads, key_dim, value_dim, .. } = heads;
-        let key_head = self.head * key_heads / value_heads;
-        let mut outputs = vec![0.0; self.rows.len() * value_dim];
-        let mut change = vec![0.0; value_dim];
-        for (row, output) in self.rows.clone().zip(outputs.chunks_exact_mut(value_dim)) {
-            let key_at = (row * key_heads + key_head) * key_dim;
-            let (query, key) =
-                (&rows.queries[key_at..][..key_dim], &rows.keys[key_at..][..key_dim]);
-            let at = row * value_heads + self.head;
-            let rates = &rows.decay[at * heads.rate_width()..][..heads.rate_width()];
-            let value = &rows.values[at * value_dim..][..value_dim];
-            change.fill(0.0);
-            for ((state, k), rate) in
-                self.state.chunks_exact_mut(value_dim).zip(key).zip(rates.iter().cycle())
-            {
-                for (s, c) in state.iter_mut().zip(&mut change) {
-                    *s *= rate;
-                    *c += k * *s;
-                }
-            }
-            for (c, v) in change.iter_mut().zip(value) {
-                *c = (v - *c) * rows.beta[at];
-            }
-            for ((state, k), q) in self.state.chunks_exact_mut(value_dim).zip(key).zip(query) {
-                for ((s, c), o) in state.iter_mut().zip(&change).zip(output.iter_mut()) {
-                    *s += k * c;
-                    *o += q * *s;
-                }
-            }
-        }
-        outputs
-    }
 }
 
 /// Through candle's operations: all heads of all sequences, token by token.
@@ -232,15 +185,13 @@ impl DeltaHeads {
         if batch == 0 || len == 0 {
             return Ok(inputs.values.clone());
         }
-        let all = batch * value_heads;
-        let queries = self.by_token(&inputs.queries, batch, self.key_heads, key_dim)?;
-        let keys = self.by_token(&inputs.keys, batch, self.key_heads, key_dim)?;
-        let values = self.by_token(&inputs.values, batch, value_heads, value_dim)?;
-        let decay = self.by_token(&inputs.decay, batch, value_heads, self.rate_width())?;
-        let beta = self.by_token(&inputs.beta, batch, value_heads, 1)?;
-        let states = caches.iter_mut().map(|cache| self.state(cache, &inputs.values));
-        let states = states.collect::<Result<Vec<_>, Error>>()?;
-        let mut state = Tensor::cat(&states, 0)?;
+        let (states, all) = (self.states(), batch * value_heads);
+        let queries = states.by_token(&inputs.queries, batch, self.key_heads, key_dim)?;
+        let keys = states.by_token(&inputs.keys, batch, self.key_heads, key_dim)?;
+        let values = states.by_token(&inputs.values, batch, value_heads, value_dim)?;
+        let decay = states.by_token(&inputs.decay, batch, value_heads, self.rate_width())?;
+        let beta = states.by_token(&inputs.beta, batch, value_heads, 1)?;
+        let mut state = states.begin_all(caches, &inputs.values)?;
         let mut outputs = Vec::with_capacity(len);
         for t in 0..len {
             let key = keys.get(t)?;
@@ -252,33 +203,15 @@ impl DeltaHeads {
             state = (state + key.reshape((all, key_dim, 1))?.matmul(&change)?)?;
             outputs.push(queries.get(t)?.reshape((all, 1, key_dim))?.matmul(&state)?);
         }
-        for (sequence, cache) in caches.iter_mut().enumerate() {
-            let own = state.narrow(0, sequence * value_heads, value_heads)?.force_contiguous()?;
-            cache.running.state = Some(own);
-        }
+        states.keep_all(&state, caches)?;
         let mixed = Tensor::cat(&outputs, 1)?.reshape((batch, value_heads, len, value_dim))?;
         Ok(mixed.transpose(1, 2)?.reshape((batch * len, value_heads * value_dim))?)
-    }
-
-    /// From `[batch · len, heads · width]` to `[len, batch · value_heads, width]`.
-    fn by_token(
-        self,
-        x: &Tensor,
-        batch: usize,
-        heads: usize,
-        width: usize,
-    ) -> Result<Tensor, Error> {
-        let each = self.value_heads / heads;
-        let x = x.reshape((batch, (), heads, 1, width))?;
-        let len = x.dim(1)?;
-        let x = x.broadcast_as((batch, len, heads, each, width))?.transpose(0, 1)?;
-        Ok(x.reshape((len, batch * self.value_heads, width))?)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::DType;
+    use candle_core::{DType, Device};
 
     use super::*;
     use crate::ops;
@@ -355,8 +288,8 @@ mod tests {
             let mut done = [0, 0];
             for (call, &len) in calls.iter().enumerate() {
                 let now = [len, len + usize::from(call == 0)];
-                let first = all.rows(done[0], now[0]).unwrap();
-                let second = all.rows(lens[0] + done[1], now[1]).unwrap();
+                let first = all.rows(done[0]..done[0] + now[0]).unwrap();
+                let second = all.rows(lens[0] + done[1]..lens[0] + done[1] + now[1]).unwrap();
                 let both = |get: fn(&DeltaInputs) -> &Tensor| {
                     Tensor::cat(&[get(&first), get(&second)], 0).unwrap()
                 };
@@ -373,7 +306,8 @@ mod tests {
                 done = [done[0] + now[0], done[1] + now[1]];
             }
             for (sequence, got) in got.iter().enumerate() {
-                let own = all.rows(sequence * lens[0], lens[sequence]).unwrap();
+                let first = sequence * lens[0];
+                let own = all.rows(first..first + lens[sequence]).unwrap();
                 for head in 0..heads.value_heads {
                     for (i, want) in by_definition(heads, &own, head).iter().enumerate() {
                         let at = i / heads.value_dim * width

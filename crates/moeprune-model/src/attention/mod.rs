@@ -16,6 +16,7 @@ mod delta_rule;
 mod device;
 mod gated_delta;
 mod grouped;
+mod head_states;
 mod heads;
 mod host;
 mod kimi_delta;

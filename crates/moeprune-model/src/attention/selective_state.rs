@@ -1,13 +1,14 @@
 //! The selective state space of Mamba-2: what a matrix per head remembers and gives back.
 
-use candle_core::{Device, Tensor};
-use rayon::prelude::*;
+use std::ops::Range;
 
+use candle_core::Tensor;
+
+use super::head_states::{HeadRun, HeadStates, in_equal_lengths};
 use crate::{
     Error,
     cache::SequenceCache,
     ops::{is_host, with_slice},
-    product::is_parallel,
 };
 
 /// Shape of the heads.
@@ -48,38 +49,25 @@ impl StateHeads {
         if is_host(&inputs.values) {
             return self.run_on_host(&inputs, lens, caches);
         }
-        if lens.windows(2).all(|pair| pair[0] == pair[1]) {
-            return self.run_together(&inputs, lens.first().copied().unwrap_or(0), caches);
-        }
-        let mut first = 0;
-        let mut outputs = Vec::with_capacity(lens.len());
-        for (cache, &len) in caches.chunks_mut(1).zip(lens) {
-            outputs.push(self.run_together(&inputs.rows(first, len)?, len, cache)?);
-            first += len;
-        }
-        Ok(Tensor::cat(&outputs, 0)?)
+        in_equal_lengths(lens, caches, &|rows, len, caches| {
+            self.run_together(&inputs.rows(rows)?, len, caches)
+        })
     }
 
-    /// The state that a sequence continues.
-    fn state_of(self, cache: &mut SequenceCache, like: &Tensor) -> Result<Tensor, Error> {
-        match cache.running.state.take() {
-            Some(state) => Ok(state),
-            None => {
-                let shape = (self.heads, self.head_dim, self.state);
-                Ok(Tensor::zeros(shape, like.dtype(), like.device())?)
-            }
-        }
+    fn states(self) -> HeadStates {
+        HeadStates { heads: self.heads, rows: self.head_dim, cols: self.state }
     }
 }
 
 impl StateInputs {
-    fn rows(&self, first: usize, len: usize) -> Result<Self, Error> {
+    fn rows(&self, rows: Range<usize>) -> Result<Self, Error> {
+        let of = |x: &Tensor| x.narrow(0, rows.start, rows.len());
         Ok(Self {
-            values: self.values.narrow(0, first, len)?,
-            keys: self.keys.narrow(0, first, len)?,
-            queries: self.queries.narrow(0, first, len)?,
-            decay: self.decay.narrow(0, first, len)?,
-            steps: self.steps.narrow(0, first, len)?,
+            values: of(&self.values)?,
+            keys: of(&self.keys)?,
+            queries: of(&self.queries)?,
+            decay: of(&self.decay)?,
+            steps: of(&self.steps)?,
         })
     }
 }
@@ -92,44 +80,35 @@ impl StateHeads {
         lens: &[usize],
         caches: &mut [SequenceCache],
     ) -> Result<Tensor, Error> {
-        let Self { heads, head_dim, state, .. } = self;
-        let mut runs = Vec::with_capacity(lens.len() * heads);
-        let mut first = 0;
-        for (cache, &len) in caches.iter_mut().zip(lens) {
-            let all = self.state_of(cache, &inputs.values)?.flatten_all()?.to_vec1::<f32>()?;
-            for (head, own) in all.chunks_exact(head_dim * state).enumerate() {
-                runs.push(HeadRun { head, rows: first..first + len, state: own.to_vec() });
-            }
-            first += len;
-        }
         let slices = |tensor: &Tensor| Ok::<_, Error>(tensor.flatten_all()?.to_vec1::<f32>()?);
         let (keys, queries) = (slices(&inputs.keys)?, slices(&inputs.queries)?);
         let (decay, steps) = (slices(&inputs.decay)?, slices(&inputs.steps)?);
-        let work = 2 * first * heads * head_dim * state;
-        let outputs: Vec<Vec<f32>> = with_slice(&inputs.values, |values| {
+        let work = 2 * lens.iter().sum::<usize>() * self.heads * self.head_dim * self.state;
+        with_slice(&inputs.values, |values| {
             let rows =
                 HostRows { values, keys: &keys, queries: &queries, decay: &decay, steps: &steps };
-            let run = |head: &mut HeadRun| head.run(self, &rows);
-            if is_parallel(work) {
-                runs.par_iter_mut().map(run).collect()
-            } else {
-                runs.iter_mut().map(run).collect()
-            }
-        })?;
-        let width = heads * head_dim;
-        let mut mixed = vec![0.0; first * width];
-        for (run, output) in runs.iter().zip(&outputs) {
-            for (row, output) in run.rows.clone().zip(output.chunks_exact(head_dim)) {
-                let start = row * width + run.head * head_dim;
-                mixed[start..start + head_dim].copy_from_slice(output);
+            let run = |head: &mut HeadRun| self.run_head(head, &rows);
+            self.states().run_each(lens, caches, (self.head_dim, work), &run)
+        })?
+    }
+
+    /// Returns `[tokens, head_dim]`.
+    fn run_head(self, run: &mut HeadRun, rows: &HostRows<'_>) -> Vec<f32> {
+        let Self { heads, groups, head_dim, state } = self;
+        let group = run.head * groups / heads;
+        let mut outputs = vec![0.0; run.rows.len() * head_dim];
+        for (row, output) in run.rows.clone().zip(outputs.chunks_exact_mut(head_dim)) {
+            let of_group = (row * groups + group) * state;
+            let (key, query) =
+                (&rows.keys[of_group..][..state], &rows.queries[of_group..][..state]);
+            let at = row * heads + run.head;
+            let (decay, step) = (rows.decay[at], rows.steps[at]);
+            let value = &rows.values[at * head_dim..][..head_dim];
+            for ((memory, v), o) in run.state.chunks_exact_mut(state).zip(value).zip(output) {
+                *o = remember(memory, decay, step * v, (key, query));
             }
         }
-        for (cache, own) in caches.iter_mut().zip(runs.chunks_exact(heads)) {
-            let all = own.iter().flat_map(|run| &run.state).copied().collect::<Vec<_>>();
-            let shape = (heads, head_dim, state);
-            cache.running.state = Some(Tensor::from_vec(all, shape, &Device::Cpu)?);
-        }
-        Ok(Tensor::from_vec(mixed, (first, width), &Device::Cpu)?)
+        outputs
     }
 }
 
@@ -140,36 +119,6 @@ struct HostRows<'a> {
     queries: &'a [f32],
     decay: &'a [f32],
     steps: &'a [f32],
-}
-
-/// A head of a sequence.
-struct HeadRun {
-    head: usize,
-    /// Rows of the batch.
-    rows: std::ops::Range<usize>,
-    /// `[head_dim, state]`
-    state: Vec<f32>,
-}
-
-impl HeadRun {
-    /// Returns `[rows, head_dim]`.
-    fn run(&mut self, shape: StateHeads, rows: &HostRows<'_>) -> Vec<f32> {
-        let StateHeads { heads, groups, head_dim, state } = shape;
-        let group = self.head * groups / heads;
-        let mut outputs = vec![0.0; self.rows.len() * head_dim];
-        for (row, output) in self.rows.clone().zip(outputs.chunks_exact_mut(head_dim)) {
-            let of_group = (row * groups + group) * state;
-            let (key, query) =
-                (&rows.keys[of_group..][..state], &rows.queries[of_group..][..state]);
-            let at = row * heads + self.head;
-            let (decay, step) = (rows.decay[at], rows.steps[at]);
-            let value = &rows.values[at * head_dim..][..head_dim];
-            for ((memory, v), o) in self.state.chunks_exact_mut(state).zip(value).zip(output) {
-                *o = remember(memory, decay, step * v, (key, query));
-            }
-        }
-        outputs
-    }
 }
 
 /// `memory ← memory · decay + added · key`; returns `memory · query`, summed in an order that a vector unit
@@ -201,15 +150,14 @@ impl StateHeads {
         if batch == 0 || len == 0 {
             return Ok(inputs.values.clone());
         }
-        let all = batch * heads;
-        let values = self.by_token(&inputs.values, batch, heads, head_dim)?;
-        let keys = self.by_token(&inputs.keys, batch, groups, state)?;
-        let queries = self.by_token(&inputs.queries, batch, groups, state)?;
-        let decay = self.by_token(&inputs.decay, batch, heads, 1)?;
-        let steps = self.by_token(&inputs.steps, batch, heads, 1)?;
+        let (states, all) = (self.states(), batch * heads);
+        let values = states.by_token(&inputs.values, batch, heads, head_dim)?;
+        let keys = states.by_token(&inputs.keys, batch, groups, state)?;
+        let queries = states.by_token(&inputs.queries, batch, groups, state)?;
+        let decay = states.by_token(&inputs.decay, batch, heads, 1)?;
+        let steps = states.by_token(&inputs.steps, batch, heads, 1)?;
         let values = values.broadcast_mul(&steps)?;
-        let states = caches.iter_mut().map(|cache| self.state_of(cache, &inputs.values));
-        let mut memory = Tensor::cat(&states.collect::<Result<Vec<_>, Error>>()?, 0)?;
+        let mut memory = states.begin_all(caches, &inputs.values)?;
         let mut outputs = Vec::with_capacity(len);
         for t in 0..len {
             let value = values.get(t)?.reshape((all, head_dim, 1))?;
@@ -217,20 +165,8 @@ impl StateHeads {
             memory = (memory.broadcast_mul(&decay.get(t)?.reshape((all, 1, 1))?)? + added)?;
             outputs.push(memory.matmul(&queries.get(t)?.reshape((all, state, 1))?)?);
         }
-        for (sequence, cache) in caches.iter_mut().enumerate() {
-            let own = memory.narrow(0, sequence * heads, heads)?.force_contiguous()?;
-            cache.running.state = Some(own);
-        }
+        states.keep_all(&memory, caches)?;
         let mixed = Tensor::cat(&outputs, 2)?.reshape((batch, heads, head_dim, len))?;
         Ok(mixed.permute((0, 3, 1, 2))?.reshape((batch * len, heads * head_dim))?)
-    }
-
-    /// From `[batch · len, of · width]`, `of` being heads or groups, to `[len, batch · heads, width]`.
-    fn by_token(self, x: &Tensor, batch: usize, of: usize, width: usize) -> Result<Tensor, Error> {
-        let each = self.heads / of;
-        let x = x.reshape((batch, (), of, 1, width))?;
-        let len = x.dim(1)?;
-        let x = x.broadcast_as((batch, len, of, each, width))?.transpose(0, 1)?;
-        Ok(x.reshape((len, batch * self.heads, width))?)
     }
 }
