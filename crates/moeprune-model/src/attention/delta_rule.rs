@@ -128,7 +128,7 @@ impl DeltaHeads {
 
     /// Returns `[tokens, value_dim]`.
     fn run_head(self, run: &mut HeadRun, rows: &HostRows<'_>) -> Vec<f32> {
-        let DeltaHeads { key_heads, value_heads, key_dim, value_dim, .. } = self;
+        let Self { key_heads, value_heads, key_dim, value_dim, .. } = self;
         let key_head = run.head * key_heads / value_heads;
         let mut outputs = vec![0.0; run.rows.len() * value_dim];
         let mut change = vec![0.0; value_dim];

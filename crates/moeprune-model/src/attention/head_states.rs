@@ -123,7 +123,7 @@ impl HeadStates {
 pub(super) fn in_equal_lengths(
     lens: &[usize],
     caches: &mut [SequenceCache],
-    run: &dyn Fn(Range<usize>, usize, &mut [SequenceCache]) -> Result<Tensor, Error>,
+    run: &impl Fn(Range<usize>, usize, &mut [SequenceCache]) -> Result<Tensor, Error>,
 ) -> Result<Tensor, Error> {
     if lens.windows(2).all(|pair| pair[0] == pair[1]) {
         return run(0..lens.iter().sum(), lens.first().copied().unwrap_or(0), caches);
