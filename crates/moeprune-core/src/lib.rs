@@ -68,6 +68,7 @@ mod partition;
 mod plan;
 mod promise;
 mod provenance;
+pub mod repair;
 mod routed_mass;
 mod sparsity;
 pub mod stage;
@@ -99,13 +100,14 @@ pub use promise::{IdleExperts, OpenTotal, Promises, RowRounding, StatisticsSourc
 pub use provenance::{
     ExtraProvenance, LayerProvenance, Provenance, REPORT_FILE, REPORT_TEXT_FILE, SourceModel,
 };
+pub use repair::LayerRepair;
 pub use routed_mass::RoutedMass;
 pub use sparsity::Sparsity;
 #[doc(inline)]
 pub use stage::{
-    BoundScorer, ClusteredLayer, ExpertBudget, ExpertClustering, ExpertSaliency, ExpertSelector,
-    ExpertSimilarity, ExpertWeights, InputHessian, KnownPattern, LayerBehaviour, LayerProfile,
-    LinearView, MaskPattern, SparsityAllocator, TensorSink, TensorSource, WeightReconstructor,
-    WeightScorer,
+    BoundScorer, ClusteredLayer, ExpertBudget, ExpertClustering, ExpertRepair, ExpertSaliency,
+    ExpertSelector, ExpertSimilarity, ExpertWeights, InputHessian, KnownPattern, LayerBehaviour,
+    LayerProfile, LayerToRepair, LinearView, MaskPattern, RepairStore, SparsityAllocator,
+    SurvivingExpert, TensorSink, TensorSource, WeightReconstructor, WeightScorer,
 };
 pub use tensor::{MatrixView, TensorBytes};

@@ -26,6 +26,10 @@ pub struct Plan {
     pub recipe: serde_json::Value,
     /// The request to the unstructured stage; `None` when only experts go.
     pub unstructured: Option<UnstructuredPlan>,
+    /// Whether the experts that stay are changed to make up for those that go: their down projections, and
+    /// the biases of these, in layers that lose experts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repairs: bool,
     /// One entry per layer with experts, ascending. Numbers above the decoder's last are those of the
     /// layers behind it, which have an entry only where they lose experts.
     pub layers: Vec<LayerPlan>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use moeprune_core::{
-    ExpertClustering, ExpertSaliency, ExpertSelector, ExpertSimilarity, MaskPattern,
+    ExpertClustering, ExpertRepair, ExpertSaliency, ExpertSelector, ExpertSimilarity, MaskPattern,
     SparsityAllocator, WeightReconstructor, WeightScorer,
 };
 use moeprune_score::Rounding;
@@ -22,6 +22,7 @@ use crate::{KeepList, Stage};
 ///
 /// let magnitude = |experts| Pipeline {
 ///     experts,
+///     repair: None,
 ///     weights: WeightStage::Scored(Scored {
 ///         scorer: Stage::new(Box::new(Magnitude)),
 ///         pattern: Stage::new(Box::new(PerRow)),
@@ -38,6 +39,8 @@ use crate::{KeepList, Stage};
 pub struct Pipeline {
     /// Which experts go.
     pub experts: ExpertStage,
+    /// How the experts that stay make up for those that go; `None`: they stay as they are.
+    pub repair: Option<Stage<dyn ExpertRepair>>,
     /// Which weights go of what is left.
     pub weights: WeightStage,
     /// How the ratio is split over the layers.
@@ -62,6 +65,9 @@ impl Pipeline {
             }
             ExpertStage::Searched { most_subsets } => add("subsets", Some(json!(most_subsets))),
             ExpertStage::Listed(list) => add("keep-list", Some(json!(list))),
+        }
+        if let Some(repair) = &self.repair {
+            add("repair", repair.identity().cloned());
         }
         if let WeightStage::Reconstructed { method, .. } = &self.weights {
             add("reconstruction", method.identity().cloned());

@@ -101,6 +101,7 @@ fn calibration() -> Calibration {
 fn pipeline(experts: ExpertStage) -> Pipeline {
     Pipeline {
         experts,
+        repair: None,
         weights: WeightStage::Scored(Scored {
             scorer: Stage::new(Box::new(Wanda::default())),
             pattern: Stage::new(Box::new(PerRow)),

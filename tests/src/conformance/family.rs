@@ -265,6 +265,7 @@ fn plan_that_keeps(source: &Checkpoint, expected: &Expected) -> Plan {
         corpora: Vec::new(),
         recipe: serde_json::to_value(Recipe::arctic()).expect("a recipe is JSON"),
         unstructured: None,
+        repairs: false,
         layers,
         extra: None,
     }

@@ -232,6 +232,7 @@ pub(crate) fn plan_keeping(source: &Checkpoint, kept: &[usize]) -> Plan {
         corpora: Vec::new(),
         recipe: Value::Null,
         unstructured: None,
+        repairs: false,
         layers: layers.collect(),
         extra: None,
     }

@@ -304,6 +304,7 @@ mod tests {
     fn searching() -> Pipeline {
         Pipeline {
             experts: ExpertStage::Searched { most_subsets: 1000 },
+            repair: None,
             weights: WeightStage::Scored(Scored {
                 scorer: Stage::new(Box::new(Magnitude)),
                 pattern: Stage::new(Box::new(PerRow)),
@@ -322,6 +323,7 @@ mod tests {
             corpora: Vec::new(),
             recipe: serde_json::Value::Null,
             unstructured: None,
+            repairs: false,
             layers,
             extra: None,
         }

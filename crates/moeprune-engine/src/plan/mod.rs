@@ -125,6 +125,7 @@ impl<'a> Begun<'a> {
             corpora: observation.map(|o| o.corpora.clone()).unwrap_or_default(),
             recipe: request.recipe.clone(),
             unstructured,
+            repairs: false,
             layers,
             extra: None,
         })

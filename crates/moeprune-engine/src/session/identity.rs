@@ -271,6 +271,7 @@ mod tests {
     fn with(scorer: Stage<dyn WeightScorer>) -> RunIdentity {
         let pipeline = Pipeline {
             experts: ExpertStage::Searched { most_subsets: 1 },
+            repair: None,
             weights: WeightStage::Scored(Scored {
                 scorer,
                 pattern: Stage::identified(Box::new(PerRow), "row".into()),

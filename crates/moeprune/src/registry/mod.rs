@@ -174,6 +174,7 @@ impl Registry {
                     self.saliencies.make("experts.criterion", &experts.criterion)?,
                 ),
             },
+            repair: None,
             weights: match self.reconstructors.has(&weights.scorer.name) {
                 false => WeightStage::Scored(self.scored(&recipe)?),
                 true => WeightStage::Reconstructed {

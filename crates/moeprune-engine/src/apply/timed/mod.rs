@@ -117,6 +117,7 @@ fn keeping_all(model: &dyn Model) -> Result<Plan, Error> {
         corpora: Vec::new(),
         recipe: serde_json::Value::Null,
         unstructured: None,
+        repairs: false,
         layers: Vec::new(),
         extra: None,
     })

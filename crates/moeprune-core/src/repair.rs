@@ -1,0 +1,127 @@
+//! What a repair of a layer's experts did.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{CorpusTag, LayerToRepair};
+
+/// What a repair did to one layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::exhaustive_structs, reason = "plain data of a report")]
+pub struct LayerRepair {
+    /// Decoder layer.
+    pub layer: usize,
+    /// The weighted square of what is missing, summed over fitted tokens: before the repair and after
+    /// each sweep over the experts.
+    pub errors: Vec<f64>,
+    /// The same over held-out tokens, before and after; `None` if none were held out.
+    pub held_out: Option<HeldOutError>,
+    /// Whether the whole layer would have got worse on held-out tokens, and kept its weights.
+    pub reverted: bool,
+    /// One entry per surviving expert.
+    pub experts: Vec<RepairedExpert>,
+}
+
+/// The error on tokens that nothing was fitted to.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::exhaustive_structs, reason = "plain data of a report")]
+pub struct HeldOutError {
+    /// With the weights as they were.
+    pub before: f64,
+    /// With those that the layer has now.
+    pub after: f64,
+}
+
+/// What became of one surviving expert.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::exhaustive_structs, reason = "plain data of a report")]
+pub struct RepairedExpert {
+    /// Its index in the pruned layer.
+    pub expert: usize,
+    /// What was done to it.
+    pub outcome: ExpertOutcome,
+    /// The ridge it was refitted with; 0 if it was not.
+    pub ridge: f64,
+    /// The largest weight now over the largest before.
+    pub growth: f64,
+}
+
+/// What was done to a surviving expert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ExpertOutcome {
+    /// Its weights are new.
+    Refitted,
+    /// No fitted token reaches it, so it is as it was.
+    NoTokens,
+    /// Its new weights made held-out tokens worse, so it has its old ones.
+    Reverted,
+}
+
+impl RepairedExpert {
+    /// An expert with new weights.
+    #[must_use]
+    pub fn refitted(expert: usize, ridge: f64, growth: f64) -> Self {
+        Self { expert, outcome: ExpertOutcome::Refitted, ridge, growth }
+    }
+
+    /// An expert with its old weights.
+    #[must_use]
+    pub fn unchanged(expert: usize, outcome: ExpertOutcome) -> Self {
+        Self { expert, outcome, ridge: 0.0, growth: 1.0 }
+    }
+}
+
+impl LayerRepair {
+    /// Of a layer without held-out tokens, or whose error on these was not taken.
+    #[must_use]
+    pub fn new(layer: &LayerToRepair<'_>, errors: Vec<f64>, experts: Vec<RepairedExpert>) -> Self {
+        Self { layer: layer.layer, errors, held_out: None, reverted: false, experts }
+    }
+}
+
+/// What a repair did to a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::exhaustive_structs, reason = "plain data of a report")]
+pub struct ModelRepair {
+    /// The texts that it was fitted to, or measured on.
+    pub texts: Vec<RepairText>,
+    /// One entry per layer that lost experts.
+    pub layers: Vec<RepairedLayer>,
+}
+
+/// A text that a repair was fitted to, or measured on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::exhaustive_structs, reason = "plain data of a report")]
+pub struct RepairText {
+    /// The file, and how blocks were drawn from it: those that are fitted and those that are held out.
+    pub corpus: CorpusTag,
+    /// Blocks that weights were fitted to; none of a text on which the repair was only measured.
+    pub fitted: usize,
+    /// Blocks that were kept apart.
+    pub held_out: usize,
+}
+
+/// What a repair did to one layer, and what that means for each text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::exhaustive_structs, reason = "plain data of a report")]
+pub struct RepairedLayer {
+    /// What was done.
+    pub repair: LayerRepair,
+    /// The weighted square of what the layer's experts wrote before some were dropped, summed over
+    /// fitted tokens: what [`LayerRepair::errors`] are shares of.
+    pub output: f64,
+    /// Fitted tokens that surviving experts receive, per column of their down projections.
+    pub tokens_per_column: f64,
+    /// Fitted tokens that each surviving expert receives.
+    pub tokens: Vec<u64>,
+    /// The error on held-out tokens of each text, as a share of what the experts wrote there before; `None`
+    /// of a text without any.
+    pub held_out: Vec<Option<HeldOutError>>,
+}
