@@ -117,6 +117,9 @@ impl<'a> Begun<'a> {
         pipeline: &Pipeline,
     ) -> Result<Plan, Error> {
         let unstructured = unstructured_stage(self.spec, &layers, request, pipeline)?;
+        let of_decoder = layers.iter().filter(|plan| plan.layer < self.spec.layers.len());
+        let mut lose = of_decoder.filter(|plan| plan.experts_after() < plan.experts_before);
+        let repairs = pipeline.repair.is_some() && lose.next().is_some();
         Ok(Plan {
             format: PLAN_FORMAT,
             tool: TOOL.to_owned(),
@@ -125,7 +128,7 @@ impl<'a> Begun<'a> {
             corpora: observation.map(|o| o.corpora.clone()).unwrap_or_default(),
             recipe: request.recipe.clone(),
             unstructured,
-            repairs: false,
+            repairs,
             layers,
             extra: None,
         })
