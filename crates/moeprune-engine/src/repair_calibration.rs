@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use moeprune_capture::{SamplingOptions, TokenBlocks, open_calibration, token_blocks};
-use moeprune_core::CorpusTag;
+use moeprune_core::{CorpusTag, repair::RepairText};
 use moeprune_model::check_runnable;
 
 use crate::{Calibration, Error, Model, Sampling, tokenizer_for};
@@ -57,7 +57,7 @@ impl RepairCalibration {
         model: &dyn Model,
         sampling: &impl Sampling,
         others: &[OtherText<'_>],
-    ) -> Result<(Calibration, Self), Error> {
+    ) -> Result<Calibration, Error> {
         let spec = model.spec();
         check_runnable(spec)?;
         let options = sampling.options(spec.longest_streamed());
@@ -72,15 +72,26 @@ impl RepairCalibration {
         let calibration = repair.calibration().ok_or_else(|| {
             Error::Request("a calibration needs at least one block: raise --samples".into())
         })?;
-        Ok((calibration, repair))
+        Ok(Calibration { repair: Some(repair), ..calibration })
     }
 
     /// A repair that is fitted to a calibration alone, with nothing held out.
     #[must_use]
     pub fn of(calibration: &Calibration) -> Self {
-        let Calibration { blocks, tag } = calibration;
+        let Calibration { blocks, tag, .. } = calibration;
         let fitted = Some(blocks.clone());
         Self { texts: vec![RepairBlocks { tag: tag.clone(), fitted, held_out: None }] }
+    }
+
+    /// What a report says of the texts.
+    #[must_use]
+    pub fn summary(&self) -> Vec<RepairText> {
+        let text = |text: &RepairBlocks| RepairText {
+            corpus: text.tag.clone(),
+            fitted: count(text.fitted.as_ref()),
+            held_out: count(text.held_out.as_ref()),
+        };
+        self.texts.iter().map(text).collect()
     }
 
     /// Blocks that weights are fitted to, of all texts.
@@ -113,7 +124,7 @@ impl RepairCalibration {
         let RepairBlocks { tag, fitted, .. } = self.texts.first()?;
         let blocks = fitted.clone()?;
         let tag = CorpusTag { samples: blocks.blocks().len() as u64, ..tag.clone() };
-        Some(Calibration { blocks, tag })
+        Some(Calibration { blocks, tag, repair: None })
     }
 }
 

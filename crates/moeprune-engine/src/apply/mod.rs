@@ -37,7 +37,9 @@ use statistics::Statistics;
 use work::work_of;
 use writing::Output;
 
-use moeprune_core::{CorpusTag, Observation, Plan, SameModel, Sparsity, StatisticsSource};
+use moeprune_core::{
+    CorpusTag, Observation, Plan, SameModel, Sparsity, StatisticsSource, repair::ModelRepair,
+};
 
 use crate::{
     Error, Job, Model, Progress, Run, StageClock, WrittenLayer,
@@ -70,6 +72,8 @@ pub struct Applied {
     pub layers: Vec<WrittenLayer>,
     /// Bytes of all shards.
     pub bytes_written: u64,
+    /// What the repair of the experts that stay did, if they were repaired.
+    pub repair: Option<ModelRepair>,
     /// Where the statistics came from, if any were used.
     pub statistics: Option<StatisticsSource>,
     /// The texts that the plan and the statistics are of.
@@ -171,7 +175,8 @@ pub(crate) fn apply_plan(
     let (layers, statistics) = (session.written()?, statistics.source());
     let (device, clock) = (execution.name(), clock.clone());
     drop(kept);
-    Ok(Applied { plan, ratios, layers, bytes_written, statistics, corpora, device, clock })
+    let repair = None;
+    Ok(Applied { plan, ratios, layers, bytes_written, repair, statistics, corpora, device, clock })
 }
 
 /// Writes all layers that are not written yet, each noted in the journal when it is durable.

@@ -117,9 +117,6 @@ impl<'a> Begun<'a> {
         pipeline: &Pipeline,
     ) -> Result<Plan, Error> {
         let unstructured = unstructured_stage(self.spec, &layers, request, pipeline)?;
-        let of_decoder = layers.iter().filter(|plan| plan.layer < self.spec.layers.len());
-        let mut lose = of_decoder.filter(|plan| plan.experts_after() < plan.experts_before);
-        let repairs = pipeline.repair.is_some() && lose.next().is_some();
         Ok(Plan {
             format: PLAN_FORMAT,
             tool: TOOL.to_owned(),
@@ -128,11 +125,17 @@ impl<'a> Begun<'a> {
             corpora: observation.map(|o| o.corpora.clone()).unwrap_or_default(),
             recipe: request.recipe.clone(),
             unstructured,
-            repairs,
+            repairs: pipeline.repair.is_some() && loses_experts(self.spec, &layers),
             layers,
             extra: None,
         })
     }
+}
+
+/// Whether a layer of the decoder's loses experts, so that those that stay can make up for them.
+fn loses_experts(spec: &ModelSpec, layers: &[LayerPlan]) -> bool {
+    let loses = |plan: &LayerPlan| plan.experts_after() < plan.experts_before;
+    layers.iter().any(|plan| plan.layer < spec.layers.len() && loses(plan))
 }
 
 /// Notes an observation of the same model in other files.
