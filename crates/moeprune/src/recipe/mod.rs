@@ -104,6 +104,9 @@ pub const KEEP_LIST: &str = "keep-list";
 /// The repair that leaves the experts that stay as they are.
 pub const NO_REPAIR: &str = "none";
 
+/// The repair that fits down projections to what is missing.
+pub const REFIT: &str = "refit";
+
 /// Of plans and reports from before there were repairs.
 fn no_repair() -> StageChoice {
     NO_REPAIR.into()

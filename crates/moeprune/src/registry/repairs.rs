@@ -13,6 +13,11 @@ use crate::{
 const KEY: &str = "repair";
 
 impl Registry {
+    /// Whether there is a repair of this name.
+    pub(crate) fn has_repair(&self, name: &str) -> bool {
+        self.repairs.has(name)
+    }
+
     /// Fills in parameters that were left out.
     pub(super) fn resolve_repair(&self, repair: &mut StageChoice) -> Result<(), Error> {
         if repair.name != NO_REPAIR {
