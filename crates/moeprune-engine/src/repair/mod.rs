@@ -25,6 +25,7 @@ mod scratch;
 mod store;
 mod streams;
 mod texts;
+mod unwritten;
 
 pub use cost::{Holding, RepairCost};
 pub(crate) use parts::RepairedParts;
