@@ -26,6 +26,7 @@ mod scratch;
 mod store;
 mod streams;
 mod texts;
+mod unwritten;
 
 pub use cost::{Holding, RepairCost};
 pub use estimate::RepairEstimate;
