@@ -36,7 +36,7 @@ pub fn prune<'r>(
     let texts = calibration.into();
     let request = recipe.request(pipeline)?;
     moeprune_engine::check_request(model.spec(), &request, pipeline)?;
-    check_repair(model.spec(), recipe, true)?;
+    check_repair(model, recipe, true)?;
     texts.check(recipe)?;
     moeprune_engine::check_runs(model.spec())?;
     let run = Run::claim(to.path, to.origin, to.resume)?;
@@ -70,7 +70,7 @@ pub fn prune_listed(
             "zeroing weights too takes calibration text: pass --calibration FILE".into(),
         ));
     }
-    check_repair(job.model.spec(), recipe, false)?;
+    check_repair(job.model, recipe, false)?;
     let plan = crate::plan(job, recipe, None)?;
     apply(job, Run::claim(to.path, to.origin, to.resume)?, &plan, Inputs::None)
 }
