@@ -6,7 +6,10 @@ use crate::{Error, StoredLayer, observer::forward_error};
 
 /// Reads the experts `experts` of a layer and hands each, loaded, to `visit`. The next one is read,
 /// and brought to a device if they run on one, while one is in use.
-pub(crate) fn for_each_loaded_expert(
+///
+/// # Errors
+/// If one cannot be read or loaded, or what `visit` returns; no expert is visited after it.
+pub fn for_each_loaded_expert(
     stored: StoredLayer<'_>,
     experts: &[usize],
     mut visit: impl FnMut(Expert) -> Result<(), Error>,
