@@ -8,12 +8,12 @@ use crate::{Error, StoredLayer, observer::forward_error};
 /// and brought to a device if they run on one, while one is in use.
 ///
 /// # Errors
-/// If one cannot be read or loaded, or what `visit` returns; no expert is visited after it.
-pub fn for_each_loaded_expert(
+/// If an expert cannot be read, or what `visit` returns.
+pub fn for_each_loaded_expert<E: From<Error> + From<moeprune_model::Error>>(
     stored: StoredLayer<'_>,
     experts: &[usize],
-    mut visit: impl FnMut(Expert) -> Result<(), Error>,
-) -> Result<(), Error> {
+    mut visit: impl FnMut(Expert) -> Result<(), E>,
+) -> Result<(), E> {
     let StoredLayer { source, spec, layer, compute } = stored;
     if compute.holds_stored() {
         return for_each_uploaded_expert(source, spec, compute, layer, experts, visit);

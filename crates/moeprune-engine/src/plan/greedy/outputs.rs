@@ -93,7 +93,7 @@ pub(super) fn run(
         let mut piece = Piece::new(&looks, &tokens[range.clone()], range.start, spec.hidden);
         let busy = |e: &usize| number == 0 && run.tokens(*e) > 0 || !piece.of_expert[*e].is_empty();
         let experts: Vec<usize> = (0..experts).filter(busy).collect();
-        for_each_loaded_expert(stored, &experts, |expert| {
+        for_each_loaded_expert(stored, &experts, |expert| -> Result<(), CaptureError> {
             if number == 0 {
                 run.expert(expert.index(), &expert, None, watch)?;
             }

@@ -48,7 +48,7 @@ fn calibration(spec: &ModelSpec) -> Calibration {
         seed: 0,
         repeated: 1,
     };
-    Calibration { blocks, tag }
+    Calibration { blocks, tag, repair: None }
 }
 
 /// How experts are chosen in a test.
