@@ -91,6 +91,11 @@ impl Work {
         if calibrated && (share > Sparsity::ZERO && !listed || stored) {
             work = Self::observing(model);
         }
+        if matches!(pipeline.experts, ExpertStage::Greedy { .. }) && share > Sparsity::ZERO {
+            // Its own pass. What all experts make of a few tokens is left out.
+            work.passes += 1;
+            work.read += model.weight_bytes();
+        }
         let kept = bytes_left(model, share);
         work.read += kept;
         work.written = kept;
