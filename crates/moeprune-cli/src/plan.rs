@@ -16,7 +16,7 @@ use crate::{
 };
 use moeprune::{
     Calibration, Domain, Error, Execution, Job, Pipeline, PlanInputs, Recipe, Registry, blend,
-    coverage, plan_domains,
+    check_repair, coverage, plan_domains,
     serving::{Cut, GroupRule, unnamed_extra},
     shortened,
 };
@@ -69,6 +69,7 @@ pub(crate) fn plan(
     args.recipe.check_no_search()?;
     let mut recipe = args.recipe.resolve(registry, &args.sampling)?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
+    check_repair(checkpoint.spec(), &recipe, true)?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let pipeline = args.keep.pipeline(registry, &checkpoint, &mut recipe, &args.recipe)?;
     let execution = match &args.calibration {

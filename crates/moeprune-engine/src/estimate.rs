@@ -3,7 +3,7 @@
 use moeprune_core::{ModelSpec, Part, Sparsity, StatisticsSource};
 use serde::Serialize;
 
-use crate::{ExpertStage, MemoryNeed, Model, Pipeline, PruneRequest, WeightTarget};
+use crate::{Execution, ExpertStage, MemoryNeed, Model, Pipeline, PruneRequest, WeightTarget};
 
 /// How fast a machine is, for an estimate.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -49,6 +49,18 @@ pub struct Estimate {
     pub seconds: f64,
     /// What that is for.
     pub work: Work,
+}
+
+impl Rates {
+    /// What a device and the disk beside it are taken to do: on the CPU the default; 200 TFLOP/s on a
+    /// GPU.
+    #[must_use]
+    pub fn of(execution: &Execution) -> Self {
+        match execution.is_on_cpu() {
+            true => Self::default(),
+            false => Self { compute: 200e12, ..Self::default() },
+        }
+    }
 }
 
 impl Work {

@@ -68,8 +68,8 @@ to less, to compare times.
 matrix is never zeroed entirely, and a Linear that no calibration token reached is pruned by
 magnitude at the same ratio, and reported as [`PrunedMatrix::fallback`].
 
-*Products of matrices are not written here.* SparseGPT spends its time in them; they are those of the
-crate `gemm`, in pieces that do not depend on the number of threads. It chooses its instructions
+*Products of matrices are not written here.* SparseGPT spends its time in them; they are those of
+[`moeprune_linalg`], in pieces that do not depend on the number of threads. It chooses its instructions
 itself, and its bits depend on which.
 
 *On a GPU too.* With the feature `cuda`, the module `cuda` does the same on matrices in the memory of
@@ -85,7 +85,6 @@ mod error;
 mod input;
 mod magnitude;
 mod mask;
-mod matmul;
 mod n_of_m;
 mod outliers;
 mod owl;

@@ -41,6 +41,7 @@ here under short names: [`core`], [`checkpoint`], [`model`], [`capture`], [`simi
 */
 
 pub mod compare;
+mod default_repair;
 mod domains;
 mod error;
 mod estimates;
@@ -69,6 +70,7 @@ pub use moeprune_score as score;
 pub use moeprune_select as select;
 pub use moeprune_similarity as similarity;
 
+pub use default_repair::{check_repair, repair_by_default};
 pub use domains::{Coverage, Domain, blend, coverage, plan_domains};
 pub use error::Error;
 pub use estimates::Estimates;
@@ -78,13 +80,13 @@ pub use keep_list::read_keep_list;
 pub use moeprune_engine::timed;
 pub use moeprune_engine::{
     Calibration, ComputeType, DeviceChoice, Estimate, Execution, ExpertStage, Grouped, Inputs, Job,
-    KeepList, LayerKey, MemoryNeed, Model, ObservationPlace, PLAN_FORMAT, Pipeline, PlanInputs,
-    Progress, Rates, Remedy, Resume, Run, Scored, Silent, Stage, WeightStage, Work,
+    KeepList, LayerKey, MemoryNeed, Model, ObservationPlace, OtherText, PLAN_FORMAT, Pipeline,
+    PlanInputs, Progress, Rates, Remedy, Resume, Run, Scored, Silent, Stage, WeightStage, Work,
     available_memory, load_tokenizer, shortened,
 };
 pub use plan_file::read_plan;
 pub use planning::{check_request, plan};
-pub use prune::{OutputPlace, SearchedRecipe, apply, prune, prune_listed};
+pub use prune::{CalibrationTexts, OutputPlace, SearchedRecipe, apply, prune, prune_listed};
 pub use recipe::Recipe;
 pub use registry::{FromRecipe, Registry};
 pub use report::Report;

@@ -161,7 +161,7 @@ fn split(calibration: &Calibration) -> Result<(Calibration, TokenBlocks), Error>
     }
     let (observed, held_out) = calibration.blocks.clone().split_at(blocks - apart);
     let tag = CorpusTag { samples: (blocks - apart) as u64, ..calibration.tag.clone() };
-    Ok((Calibration { blocks: observed, tag }, held_out))
+    Ok((Calibration { blocks: observed, tag, repair: None }, held_out))
 }
 
 /// The recipe's own criterion, and those that are tried beside it.

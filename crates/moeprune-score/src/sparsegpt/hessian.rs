@@ -1,9 +1,9 @@
 //! A Hessian as `SparseGpt` needs it: checked, scaled, damped and factored.
 
 use moeprune_core::{InputHessian, LinearView};
+use moeprune_linalg::inverse_factor;
 use rayon::prelude::*;
 
-use super::factor::inverse_factor;
 use crate::Error;
 
 /// How often the damping is raised, ten times each, before the Hessian is given up.

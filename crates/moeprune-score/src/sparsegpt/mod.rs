@@ -1,7 +1,6 @@
 //! Weights that go are made up for by those that stay.
 
 mod choose;
-mod factor;
 mod hessian;
 mod sweep;
 
@@ -10,11 +9,11 @@ use std::ops::Range;
 use moeprune_core::{
     InputHessian, KnownPattern, LinearView, MaskPattern, Sparsity, StageError, WeightReconstructor,
 };
+use moeprune_linalg::{Matrix, Update, multiply};
 use rayon::prelude::*;
 
 use crate::{
     Error, NOfM, Rounding,
-    matmul::{Matrix, multiply},
     simd::Level,
     smallest::mark_smallest,
     sparsegpt::{
@@ -271,7 +270,7 @@ impl Run<'_> {
                     let errors = Matrix::rows(&buffers.errors, width, count, PIECE).transposed();
                     let factors =
                         Matrix::rows(&upper[block.start * cols + block.end..], width, right, cols);
-                    multiply(&mut rows[block.end..], cols, 1.0, -1.0, errors, factors);
+                    multiply(&mut rows[block.end..], cols, Update::Subtract, errors, factors);
                 }
                 zeroed
             })

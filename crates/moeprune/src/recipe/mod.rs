@@ -51,6 +51,9 @@ pub struct Recipe {
     /// Total share of the original decoder Linears' weights that is removed or zero.
     #[schemars(with = "f64", range(min = 0.0, max = 0.999_999))]
     pub sparsity: Sparsity,
+    /// How the experts that stay make up for those that go; [`NO_REPAIR`]: they keep their weights.
+    #[serde(default = "no_repair")]
+    pub repair: StageChoice,
     /// The expert stage.
     pub experts: ExpertRecipe,
     /// The unstructured stage.
@@ -97,6 +100,17 @@ pub const EXHAUSTIVE: &str = "exhaustive";
 
 /// The criterion that keeps the experts which a list names.
 pub const KEEP_LIST: &str = "keep-list";
+
+/// The repair that leaves the experts that stay as they are.
+pub const NO_REPAIR: &str = "none";
+
+/// The repair that fits down projections to what is missing.
+pub const REFIT: &str = "refit";
+
+/// Of plans and reports from before there were repairs.
+fn no_repair() -> StageChoice {
+    NO_REPAIR.into()
+}
 
 /// Subsets of a layer's experts that [`EXHAUSTIVE`] tries at most, unless the recipe says otherwise.
 pub(crate) const MOST_SUBSETS: i64 = 1000;
@@ -256,6 +270,12 @@ impl Recipe {
         self.experts.sparsity = share;
         self.sparsity = total.unwrap_or(share);
         self.weights.ratio = None;
+    }
+
+    /// Whether the experts that stay are changed to make up for those that go.
+    #[must_use]
+    pub fn repairs(&self) -> bool {
+        self.repair.name != NO_REPAIR
     }
 
     /// Whether a list names the experts that stay. The share of experts is then what the list removes,

@@ -1,0 +1,177 @@
+//! One sweep over a layer's experts after the other.
+
+use moeprune_core::repair::{ExpertOutcome, RepairedExpert};
+use moeprune_linalg::Real;
+use rayon::prelude::*;
+
+use crate::{
+    Error, Layer, Refit, Ridge,
+    expert::Expert,
+    residual,
+    ridge::{Evidence, Ridges, Spread},
+    support::Rows,
+    system,
+};
+
+/// Sweeps after which the ridge is estimated.
+const ESTIMATES: usize = 2;
+
+/// What is known of a layer's experts between two sweeps.
+pub(crate) struct Sweeps<'a> {
+    refit: &'a Refit,
+    ridges: Ridges,
+    experts: Vec<State>,
+}
+
+/// Of one expert.
+#[derive(Debug, Clone, Copy)]
+struct State {
+    spread: Spread,
+    /// Effective parameters per output, in the last sweep.
+    effective: f64,
+    /// The squares of all changes so far.
+    change: f64,
+    /// The largest weight now over the largest before.
+    growth: f64,
+}
+
+impl State {
+    /// Whether any fitted token says something about the expert.
+    fn is_fitted(&self) -> bool {
+        self.spread.trace > 0.0
+    }
+}
+
+impl<'a> Sweeps<'a> {
+    /// Before the first sweep: the Gram matrices are summed up.
+    pub(crate) fn new<T: Real>(refit: &'a Refit, layer: &Layer<'_, T>) -> Result<Self, Error> {
+        let mut experts = Vec::with_capacity(layer.experts.len());
+        for index in 0..layer.experts.len() {
+            let expert = Expert::new(layer, index);
+            let (tokens, features) = (expert.fitted, expert.features);
+            let empty = tokens == 0 || features == 0 || layer.width == 0;
+            let trace = if empty { 0.0 } else { system::keep_gram(&expert, layer.token_weights)? };
+            let spread = Spread { tokens, features, trace };
+            experts.push(State { spread, effective: 0.0, change: 0.0, growth: 1.0 });
+        }
+        let spreads: Vec<Spread> = experts.iter().map(|state| state.spread).collect();
+        Ok(Self { refit, ridges: Ridges::new(refit.ridge, &spreads), experts })
+    }
+
+    /// Refits each expert once; `sweep` counts from 0.
+    pub(crate) fn run<T: Real>(
+        &mut self,
+        layer: &mut Layer<'_, T>,
+        sweep: usize,
+    ) -> Result<(), Error> {
+        let settled = self.refit.ridge != Ridge::Automatic || sweep >= ESTIMATES;
+        let keep = settled && sweep + 1 < self.refit.sweeps;
+        for index in 0..self.experts.len() {
+            if self.experts[index].is_fitted() {
+                self.refit_expert(layer, index, keep)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn refit_expert<T: Real>(
+        &mut self,
+        layer: &mut Layer<'_, T>,
+        index: usize,
+        keep: bool,
+    ) -> Result<(), Error> {
+        let expert = Expert::new(layer, index).hold()?;
+        let (old, original) = (expert.weights()?, expert.original_weights()?);
+        let missing = expert.missing(layer.residual, layer.token_weights)?;
+        let (change, effective) = if self.refit.keep_zeros {
+            self.solve_rows(layer, &expert, [&old, &original], &missing)?
+        } else {
+            self.solve(layer, &expert, [&old, &original], missing, keep)?
+        };
+        let new = old.par_iter().zip(&change).map(|(w, x)| T::from_f64(w.to_f64() + x)).collect();
+        drop(change);
+        let new = expert.replace(new)?;
+        let delta: Vec<T> = new.par_iter().zip(&old).map(|(&new, &old)| new - old).collect();
+        residual::subtract(layer.residual, &expert, &delta)?;
+
+        let squares = new.iter().zip(&original).map(|(a, b)| (a.to_f64() - b.to_f64()).powi(2));
+        let state = &mut self.experts[index];
+        state.change = squares.sum();
+        state.effective = effective;
+        state.growth = growth(&new, &original);
+        Ok(())
+    }
+
+    /// The change of all weights, and the effective parameters per output.
+    fn solve<T: Real>(
+        &mut self,
+        layer: &Layer<'_, T>,
+        expert: &Expert<'_, T>,
+        [old, original]: [&[T]; 2],
+        mut missing: Vec<f64>,
+        keep: bool,
+    ) -> Result<(Vec<f64>, f64), Error> {
+        let inverse = system::inverse(expert, layer.token_weights, &mut self.ridges, keep)?;
+        let ridge = self.ridges.now[expert.index];
+        missing.par_iter_mut().zip(old).zip(original).for_each(|((x, w), original)| {
+            *x -= ridge * (w.to_f64() - original.to_f64());
+        });
+        inverse.apply(&mut missing);
+        Ok((missing, expert.features as f64 - ridge * inverse.trace()))
+    }
+
+    /// The same where zeros stay.
+    fn solve_rows<T: Real>(
+        &mut self,
+        layer: &Layer<'_, T>,
+        expert: &Expert<'_, T>,
+        [weights, original]: [&[T]; 2],
+        missing: &[f64],
+    ) -> Result<(Vec<f64>, f64), Error> {
+        let gram = system::gram(expert, layer.token_weights)?;
+        let rows = Rows { gram: &gram, features: expert.features, original, weights, missing };
+        let solved = system::with_ridge(expert, &mut self.ridges, |ridge| Ok(rows.solve(ridge)));
+        let (change, effective) = solved?;
+        Ok((change, effective / expert.width as f64))
+    }
+
+    /// Sets the ridge of the sweeps to come by what sweep `sweep` left missing, if it was one of the first.
+    pub(crate) fn estimate_ridge<T: Real>(
+        &mut self,
+        layer: &Layer<'_, T>,
+        sweep: usize,
+        error: f64,
+    ) {
+        if self.refit.ridge != Ridge::Automatic || sweep >= ESTIMATES {
+            return;
+        }
+        self.ridges.estimate(&Evidence {
+            error,
+            tokens: layer.fitted,
+            width: layer.width,
+            effective: self.experts.iter().map(|state| state.effective).sum(),
+            change: self.experts.iter().map(|state| state.change).sum(),
+        });
+    }
+
+    /// What became of the experts, if nothing is taken back.
+    pub(crate) fn outcomes(&self) -> Vec<RepairedExpert> {
+        let experts = self.experts.iter().zip(&self.ridges.now).enumerate();
+        experts
+            .map(|(index, (state, &ridge))| {
+                if state.is_fitted() {
+                    RepairedExpert::refitted(index, ridge, state.growth)
+                } else {
+                    RepairedExpert::unchanged(index, ExpertOutcome::NoTokens)
+                }
+            })
+            .collect()
+    }
+}
+
+/// The largest of `new` over the largest of `old`.
+fn growth<T: Real>(new: &[T], old: &[T]) -> f64 {
+    let largest = |weights: &[T]| weights.iter().map(|w| w.to_f64().abs()).fold(0.0, f64::max);
+    let (new, old) = (largest(new), largest(old));
+    if new == old { 1.0 } else { new / old.max(f64::from(f32::MIN_POSITIVE)) }
+}
