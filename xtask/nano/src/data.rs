@@ -29,23 +29,15 @@ pub fn files(corpus: &Corpus) -> Result<[(&'static str, String); 3]> {
 }
 
 /// The name and content of each file of the folder `kinds`: calibration and held-out text of one
-/// kind of problems, and calibration text that is of one kind but for every eighth document.
+/// kind of problems.
 pub fn kinds(corpus: &Corpus) -> Vec<(String, String)> {
-    let documents = |kind| {
-        let problems = corpus.of_kind(&corpus.calibration, kind);
-        let whole = problems.chunks_exact(DOCUMENT).map(|own| line(&document(own)));
-        whole.collect::<Vec<String>>()
-    };
-    let (earning, having) = (documents(Kind::Earning), documents(Kind::Having));
-    let eighth = having.iter().step_by(8);
-    let mixed = earning.chunks_exact(7).zip(eighth).map(|(seven, one)| seven.concat() + one).collect();
-    let held_out = |kind| document(&corpus.of_kind(&corpus.held_out, kind)) + "\n";
-    let mut files = vec![("mostly-earning.jsonl".to_owned(), mixed)];
-    for (name, calibration, kind) in
-        [("earning", earning, Kind::Earning), ("having", having, Kind::Having)]
-    {
-        files.push((format!("{name}.jsonl"), calibration.concat()));
-        files.push((format!("{name}-heldout.txt"), held_out(kind)));
+    let mut files = Vec::new();
+    for (name, kind) in [("earning", Kind::Earning), ("having", Kind::Having)] {
+        let calibration = corpus.of_kind(&corpus.calibration, kind);
+        let documents = calibration.chunks_exact(DOCUMENT).map(|own| line(&document(own)));
+        files.push((format!("{name}.jsonl"), documents.collect()));
+        let held_out = corpus.of_kind(&corpus.held_out, kind);
+        files.push((format!("{name}-heldout.txt"), document(&held_out) + "\n"));
     }
     files
 }

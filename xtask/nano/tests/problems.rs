@@ -1,10 +1,9 @@
 //! The generated problems: right arithmetic, separate sets, the same for the same seed.
 
 use nano::corpus::Corpus;
-use nano::data::kinds;
 use nano::problem::{Problem, final_number};
 use nano::story::Kind;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 #[test]
 fn every_annotation_is_right_and_the_last_is_the_answer() {
@@ -110,12 +109,4 @@ fn kinds_of_problems_have_nothing_in_common() {
         assert!(earning.len().min(having.len()) * 3 > set.len());
         assert!(earning.iter().all(|problem| !having.contains(problem)));
     }
-}
-
-#[test]
-fn an_eighth_of_mixed_documents_is_of_the_other_kind() {
-    let files: HashMap<String, String> = kinds(&Corpus::new(1)).into_iter().collect();
-    let (mixed, other) = (&files["mostly-earning.jsonl"], &files["having.jsonl"]);
-    let all = mixed.lines().count();
-    assert_eq!(mixed.lines().filter(|line| other.contains(line)).count(), all / 8);
 }

@@ -9,11 +9,13 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use moeprune::{
-    Evaluation, Execution, FromRecipe, Job, OutputPlace, Pipeline, Resume, Silent,
+    CalibrationTexts, Evaluation, Execution, FromRecipe, Job, OtherText, OutputPlace, Pipeline,
+    Resume, Silent,
     checkpoint::Checkpoint,
     evaluate,
     evaluation::{PERPLEXITY, Score},
     prune,
+    report::RepairSummary,
 };
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +33,8 @@ pub(super) struct Measured {
     pub(super) nats: BTreeMap<String, f64>,
     /// Share of the decoder Linears' weights that went or is zero.
     pub(super) achieved: f64,
+    /// What the repair did, if there was one.
+    pub(super) repair: Option<RepairSummary>,
     /// Of pruning and measuring.
     pub(super) seconds: f64,
 }
@@ -57,7 +61,8 @@ impl Bench<'_> {
     pub(super) fn measure(&self, cell: &Cell) -> Result<Measured> {
         let began = Instant::now();
         if cell.is_unpruned() {
-            return self.score(&self.source, &Text::all(), 0.0, began);
+            let texts = [Text::All, Text::Earning, Text::Having];
+            return self.score(&self.source, &texts, began);
         }
         self.clear()?;
         let recipe = cell.recipe()?;
@@ -69,15 +74,22 @@ impl Bench<'_> {
             execution: &Execution::cpu(),
             progress: &mut Silent,
         };
-        let report = prune(&mut job, to, &self.calibration(cell.text), &recipe)?;
+        let (text, other) = (self.calibration(cell.text), self.calibration(Text::Having));
+        let fitted = cell.blocks / 8;
+        let others = match cell.text {
+            Text::EarningWithHaving => &[OtherText { path: &other, fitted }][..],
+            _ => &[],
+        };
+        let report = prune(&mut job, to, CalibrationTexts { text: &text, others }, &recipe)?;
         let texts = match cell.text {
             Text::All => vec![Text::All],
             _ => vec![Text::Earning, Text::Having],
         };
         let pruned = Checkpoint::open(&self.scratch)?;
-        let measured = self.score(&pruned, &texts, report.sparsity.achieved.linears, began);
+        let measured = self.score(&pruned, &texts, began)?;
         self.clear()?;
-        measured
+        let repair = report.repair.map(|repair| repair.summary);
+        Ok(Measured { achieved: report.sparsity.achieved.linears, repair, ..measured })
     }
 
     fn clear(&self) -> Result<()> {
@@ -89,7 +101,8 @@ impl Bench<'_> {
     fn calibration(&self, text: Text) -> PathBuf {
         match text {
             Text::All => embedded::calibration(),
-            kind => self.kinds.join(format!("{}.jsonl", kind.name())),
+            Text::Earning | Text::EarningWithHaving => self.kinds.join("earning.jsonl"),
+            Text::Having => self.kinds.join("having.jsonl"),
         }
     }
 
@@ -100,13 +113,7 @@ impl Bench<'_> {
         }
     }
 
-    fn score(
-        &self,
-        model: &Checkpoint,
-        texts: &[Text],
-        achieved: f64,
-        began: Instant,
-    ) -> Result<Measured> {
+    fn score(&self, model: &Checkpoint, texts: &[Text], began: Instant) -> Result<Measured> {
         let answers = self.evaluate(model, "gsm8k_zeroshot", &embedded::test_set())?;
         let Score::Answers(answers) = answers else { bail!("questions have no answers") };
         let strict = answers.metrics["strict-match"];
@@ -120,7 +127,8 @@ impl Bench<'_> {
             accuracy: strict.mean,
             stderr: strict.stderr.unwrap_or(0.0),
             nats,
-            achieved,
+            achieved: 0.0,
+            repair: None,
             seconds: began.elapsed().as_secs_f64(),
         })
     }
@@ -136,12 +144,5 @@ impl Bench<'_> {
             sequence_len: None,
         };
         Ok(evaluate(model, &what, &Execution::cpu(), &mut Silent)?)
-    }
-}
-
-impl Text {
-    /// What an unpruned model is measured on.
-    fn all() -> [Self; 3] {
-        [Self::All, Self::Earning, Self::Having]
     }
 }
