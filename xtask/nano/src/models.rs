@@ -48,7 +48,7 @@ impl Name {
                 rate: 2e-3,
             },
             Self::ArcticScratch => {
-                Settings { config: Config::nano(), origin: Origin::Random, steps: 3600, rate: 3e-3 }
+                Settings { config: Config::nano(), origin: Origin::Random, steps: 1600, rate: 3e-3 }
             }
             Self::SigmoidShared => Settings {
                 config: Config::sigmoid_shared(),
