@@ -6,11 +6,14 @@ use crate::{Error, StoredLayer, observer::forward_error};
 
 /// Reads the experts `experts` of a layer and hands each, loaded, to `visit`. The next one is read,
 /// and brought to a device if they run on one, while one is in use.
-pub(crate) fn for_each_loaded_expert(
+///
+/// # Errors
+/// If an expert cannot be read, or what `visit` returns.
+pub fn for_each_loaded_expert<E: From<Error> + From<moeprune_model::Error>>(
     stored: StoredLayer<'_>,
     experts: &[usize],
-    mut visit: impl FnMut(Expert) -> Result<(), Error>,
-) -> Result<(), Error> {
+    mut visit: impl FnMut(Expert) -> Result<(), E>,
+) -> Result<(), E> {
     let StoredLayer { source, spec, layer, compute } = stored;
     if compute.holds_stored() {
         return for_each_uploaded_expert(source, spec, compute, layer, experts, visit);

@@ -91,6 +91,7 @@ mod sums_check;
 pub use calibration_file::{CalibrationFile, CalibrationFormat, open_calibration};
 pub use document::{CalibrationSource, Content, Document, Documents};
 pub use error::Error;
+pub use expert_stream::for_each_loaded_expert;
 pub use forward::{embed_blocks, passes};
 pub use layer_run::{DEVICE_EXPERT_ROWS, LayerRun, Watch, expert_rows};
 #[doc(inline)]

@@ -77,6 +77,13 @@ impl TokenBlocks {
         Ok(Self { blocks, sequence_len, seed: 0, origin: BlockOrigin::Given })
     }
 
+    /// These blocks and then those of `others`, which may have other lengths.
+    #[must_use]
+    pub fn followed_by<'a>(mut self, others: impl IntoIterator<Item = &'a Self>) -> Self {
+        others.into_iter().for_each(|other| self.blocks.extend_from_slice(&other.blocks));
+        self
+    }
+
     /// The blocks. All have [`sequence_len`](Self::sequence_len) tokens, but that the last may be
     /// shorter when the text was cut [in order](token_blocks_in_order).
     #[must_use]

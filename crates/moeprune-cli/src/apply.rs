@@ -10,11 +10,12 @@ use crate::{
     blend::WeighedFile,
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, ResumeArgs},
     prune::print_report,
+    repair::{RepairArgs, check_as_planned},
     terminal::Terminal,
 };
 use moeprune::{
-    Calibration, Error, Inputs, Job, Progress as _, Recipe, Registry, Run, blend, read_plan,
-    shortened,
+    CalibrationTexts, Error, Inputs, Job, Progress as _, Recipe, Registry, Run, blend, read_plan,
+    recipe::StageChoice, shortened,
 };
 
 /// Options of `apply`.
@@ -38,6 +39,11 @@ pub(crate) struct ApplyArgs {
     /// Write the report here too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// How the experts that stay make up for those that go: refused unless the plan says the same
+    #[arg(long, value_name = "REPAIR", value_parser = str::parse::<StageChoice>)]
+    repair: Option<StageChoice>,
+    #[command(flatten)]
+    repair_texts: RepairArgs,
     #[command(flatten)]
     sampling: CalibrationArgs,
     #[command(flatten)]
@@ -56,6 +62,7 @@ pub(crate) fn apply(
     let mut files = args.family.files(&args.model);
     files.reads_all(args.observations.iter().map(|file| &file.path));
     files.reads_all([&args.plan].into_iter().chain(&args.calibration));
+    files.reads_all(args.repair_texts.paths());
     files.makes(&args.out);
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
     crate::interrupt::listen_resumable();
@@ -65,12 +72,14 @@ pub(crate) fn apply(
     let plan = read_plan(&args.plan)?;
     let mut recipe = Recipe::deserialize(&plan.recipe)
         .map_err(|e| Error::Plan(format!("{}: its recipe: {e}", args.plan.display())))?;
+    check_as_planned(args.repair.as_ref(), &recipe, registry)?;
     args.sampling.apply(&mut recipe);
     let calibration = match &args.calibration {
         None => None,
         Some(path) => {
             shortened(&checkpoint, &recipe).iter().for_each(|note| terminal.note(note));
-            Some(Calibration::read(path, &checkpoint, &recipe)?)
+            let others = &args.repair_texts.others(&recipe);
+            Some(CalibrationTexts { text: path, others }.read(&checkpoint, &recipe)?)
         }
     };
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;

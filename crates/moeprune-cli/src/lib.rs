@@ -29,6 +29,7 @@ mod prune;
 mod rates;
 mod recipe;
 mod remedy;
+mod repair;
 mod serving;
 mod table;
 mod terminal;
@@ -44,6 +45,7 @@ pub use print::{json, parse, print};
 pub use prune::{PruneArgs, print_report, prune, search_if_asked};
 pub use rates::RateArgs;
 pub use remedy::explain;
+pub use repair::{RepairArgs, RepairText};
 pub use table::{bytes, percent, seconds, table};
 pub use terminal::Terminal;
 

@@ -116,7 +116,8 @@ pub struct RecipeArgs {
     #[arg(long, value_name = "BUDGET", value_parser = choice::<Budget>())]
     pub budget: Option<Budget>,
     /// How it is decided which experts go: stun groups alike ones; frequency, gate, ean, reap, peak
-    /// and random rank them; exhaustive tries all subsets [default: stun]
+    /// and random rank them; reconstruction drops what a layer misses least, one after the other;
+    /// exhaustive tries all subsets [default: stun]
     #[arg(long, value_name = "CRITERION", value_parser = str::parse::<StageChoice>)]
     pub criterion: Option<StageChoice>,
     /// What makes two experts alike: router, coactivation, mixed, outputs [default: router]
@@ -138,6 +139,10 @@ pub struct RecipeArgs {
     /// What becomes of layers for multi-token prediction (MTP) [default: prune, where they have experts]
     #[arg(long, value_name = "WHAT", value_parser = choice::<Mtp>())]
     pub mtp: Option<Mtp>,
+    /// How the experts that stay make up for those that go: refit fits their down projections to what
+    /// is missing; or none [default: none]
+    #[arg(long, value_name = "REPAIR", value_parser = str::parse::<StageChoice>)]
+    pub repair: Option<StageChoice>,
     /// How weights are scored: wanda, magnitude, sparsegpt [default: wanda]
     #[arg(long, value_name = "SCORER", value_parser = str::parse::<StageChoice>)]
     pub scorer: Option<StageChoice>,
@@ -236,12 +241,13 @@ impl RecipeArgs {
 
     /// What experts and weights are chosen by, and which of them there are to choose from.
     fn set_stages(&self, recipe: &mut Recipe) -> Result<(), Error> {
-        let (experts, weights) = (&mut recipe.experts, &mut recipe.weights);
+        let Recipe { experts, repair, weights, .. } = recipe;
         experts.budget = self.budget.unwrap_or(experts.budget);
         experts.domains = self.domains.unwrap_or(experts.domains);
         experts.mtp = self.mtp.or(experts.mtp);
         experts.protect_super_experts |= self.protect_super_experts;
         for (stage, given) in [
+            (repair, &self.repair),
             (&mut experts.criterion, &self.criterion),
             (&mut experts.similarity, &self.similarity),
             (&mut experts.clustering, &self.clustering),

@@ -8,12 +8,14 @@ use crate::{
     keep::KeepArgs,
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs},
     rates::RateArgs,
+    repair::RepairArgs,
     table::{bytes, percent, seconds, table},
     terminal::Terminal,
 };
 use moeprune::{
-    Calibration, Error, Estimates, Job, OutputPlace, Recipe, Registry, Report, Run, SearchedRecipe,
-    Study, check_request,
+    Calibration, CalibrationTexts, Error, Estimates, Job, OutputPlace, Progress as _, Recipe,
+    Registry, Report, Run, SearchedRecipe, Study, check_request,
+    checkpoint::Checkpoint,
     search::{Search, SearchReport},
 };
 use moeprune_files::{Destination, OutputKind};
@@ -50,6 +52,9 @@ pub struct PruneArgs {
     /// Which part of the calibration text is used.
     #[command(flatten)]
     pub sampling: CalibrationArgs,
+    /// What a repair is fitted to beside that.
+    #[command(flatten)]
+    pub repair: RepairArgs,
     /// Where the model runs.
     #[command(flatten)]
     pub device: DeviceArgs,
@@ -75,12 +80,14 @@ pub fn prune(
 ) -> Result<Report, Error> {
     let mut files = args.family.files(&args.model);
     files.reads_all(args.calibration.iter().chain(&args.recipe.recipe).chain(&args.keep.keep));
+    files.reads_all(args.repair.paths());
     files.makes(&args.out);
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
     crate::interrupt::listen_resumable();
-    let recipe = args.recipe.resolve(registry, &args.sampling)?;
+    let mut recipe = args.recipe.resolve(registry, &args.sampling)?;
     let execution = &args.device.open()?;
     let checkpoint = &args.family.open_to_stream(&args.model)?;
+    repair_by_default(args, &mut recipe, checkpoint, registry, terminal);
     let mut study = Study { checkpoint, registry, execution, progress: terminal };
     let (mut recipe, searched) = search(args, &mut study, recipe)?;
     let pipeline = &args.keep.pipeline(registry, checkpoint, &mut recipe, &args.recipe)?;
@@ -89,13 +96,30 @@ pub fn prune(
     let to = OutputPlace { origin: checkpoint, path: &args.out, resume: args.resume.into() };
     let report = match &args.calibration {
         None => moeprune::prune_listed(&mut job, to, &recipe)?,
-        Some(calibration) => {
+        Some(text) => {
+            let texts = CalibrationTexts { text, others: &args.repair.others(&recipe) };
             let recipe = SearchedRecipe { recipe: &recipe, searched };
-            moeprune::prune(&mut job, to, calibration, recipe)?
+            moeprune::prune(&mut job, to, texts, recipe)?
         }
     };
     print_report(&report, &args.out, json.as_ref())?;
     Ok(report)
+}
+
+/// Has the experts that stay repaired, unless what was asked for says whether they are or they cannot be.
+fn repair_by_default(
+    args: &PruneArgs,
+    recipe: &mut Recipe,
+    checkpoint: &Checkpoint,
+    registry: &Registry,
+    terminal: &mut Terminal,
+) {
+    if args.recipe.repair.is_some() || args.recipe.recipe.is_some() {
+        return;
+    }
+    let text = args.calibration.is_some();
+    let note = moeprune::repair_by_default(recipe, checkpoint, registry, text);
+    note.iter().for_each(|note| terminal.note(note));
 }
 
 /// Says what the run will take, unless it will be refused.

@@ -45,7 +45,11 @@ pub(crate) fn recipe(args: &RecipeCommand, registry: &Registry) -> Result<(), Er
         }
         What::Stages => {
             for (part, key, stages) in registry.stages() {
-                let section = if part == "ExpertRecipe" { "experts" } else { "weights" };
+                let section = match part {
+                    "ExpertRecipe" => "experts.",
+                    "WeightRecipe" => "weights.",
+                    _ => "",
+                };
                 let rows: Vec<Vec<String>> = stages
                     .iter()
                     .map(|stage| {
@@ -54,7 +58,7 @@ pub(crate) fn recipe(args: &RecipeCommand, registry: &Registry) -> Result<(), Er
                         vec![format!("{}  {}", stage.name, stage.about), parameters.join(",")]
                     })
                     .collect();
-                line!("{}", table(&[&format!("{section}.{key}"), "parameters"], &rows))?;
+                line!("{}", table(&[&format!("{section}{key}"), "parameters"], &rows))?;
             }
         }
         What::Check { recipe } => {

@@ -68,6 +68,7 @@ fn in_options(remedy: Remedy) -> String {
                 .into()
         }
         Remedy::KeepList => "pass it with --keep FILE".into(),
+        Remedy::NoRepair => "pass --repair none".into(),
         Remedy::Calibration => "pass --calibration FILE".into(),
         Remedy::Observation => "run `moeprune observe` first and pass --observation FILE".into(),
         Remedy::Statistics => {

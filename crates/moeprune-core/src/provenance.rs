@@ -1,6 +1,6 @@
 //! What the report beside a pruned model says about where it comes from.
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
 use crate::{Promises, Survivor};
@@ -27,6 +27,8 @@ pub struct Provenance {
     pub extra: ExtraProvenance,
     /// Whether weights that stayed were changed to make up for those that went.
     pub weights_changed: bool,
+    /// What the repair of the experts that stay did, if there was one.
+    repair: Option<IgnoredAny>,
     /// What the unstructured stage promised; missing in reports of version 0.1.0.
     promises: Option<Promises>,
     sparsity: RequestedSparsity,
@@ -82,6 +84,12 @@ impl Provenance {
     #[must_use]
     pub fn may_zero(&self) -> bool {
         self.layers.is_empty() || self.layers.iter().any(|layer| layer.ratio.is_some())
+    }
+
+    /// Whether experts that stay were changed to make up for those that went, as far as the report says.
+    #[must_use]
+    pub fn repairs(&self) -> bool {
+        self.repair.is_some()
     }
 
     /// What the unstructured stage promised, as far as the report says.

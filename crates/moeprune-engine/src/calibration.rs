@@ -10,7 +10,7 @@ use moeprune_core::{CorpusTag, ModelSpec};
 use moeprune_model::check_runnable;
 use tokenizers::Tokenizer;
 
-use crate::{Error, Model, load_tokenizer};
+use crate::{Error, Model, RepairCalibration, load_tokenizer};
 
 /// What says which part of a text is drawn.
 pub trait Sampling {
@@ -67,9 +67,18 @@ pub struct Calibration {
     pub blocks: TokenBlocks,
     /// The file they were drawn from, and how.
     pub tag: CorpusTag,
+    /// What a repair is fitted to and measured on beside the blocks; `None`: to the blocks, and on
+    /// nothing.
+    pub repair: Option<RepairCalibration>,
 }
 
 impl Calibration {
+    /// What a repair is fitted to and measured on.
+    #[must_use]
+    pub fn for_repair(&self) -> RepairCalibration {
+        self.repair.clone().unwrap_or_else(|| RepairCalibration::of(self))
+    }
+
     /// Draws the blocks that are asked for from a text, JSON-lines or token file.
     ///
     /// # Errors
@@ -83,7 +92,7 @@ impl Calibration {
         let options = sampling.options(spec.longest_streamed());
         let blocks = token_blocks(&file, tokenizer.as_ref(), spec.vocab, &options)?;
         let tag = file.tag(&blocks)?;
-        Ok(Self { blocks, tag })
+        Ok(Self { blocks, tag, repair: None })
     }
 }
 

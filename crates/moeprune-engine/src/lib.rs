@@ -42,6 +42,7 @@ mod plan;
 mod progress;
 mod prune;
 mod remedy;
+mod repair;
 mod request;
 mod run;
 mod runs;
@@ -74,6 +75,7 @@ pub use plan::{
 };
 pub use progress::{Progress, Silent};
 pub use remedy::Remedy;
+pub use repair::{Holding, OtherText, RepairBlocks, RepairCalibration, RepairCost, RepairEstimate};
 pub use request::{BudgetSpread, ExpertRequest, PruneRequest, WeightTarget};
 pub use run::Run;
 pub use runs::check_runs;

@@ -91,7 +91,7 @@ pub(crate) fn observe_in(
 ) -> Result<Observation, Error> {
     let Job { model, execution, .. } = *job;
     let (spec, source) = (model.spec(), &Finite(model));
-    let Calibration { blocks, tag } = calibration;
+    let Calibration { blocks, tag, .. } = calibration;
     let layers = spec.layers.len();
     let done = session.observed()?;
     let mut seen = Vec::with_capacity(layers);

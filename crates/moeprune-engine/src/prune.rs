@@ -24,10 +24,13 @@ impl Job<'_> {
     ) -> Result<Applied, Error> {
         let Job { model, pipeline, .. } = *self;
         let execution = &self.for_blocks(calibration, true)?;
-        let identity = RunIdentity::new("prune", model)?
+        let mut identity = RunIdentity::new("prune", model)?
             .with_recipe(&request.recipe, pipeline)
             .with_calibration(&calibration.tag)
             .with_execution(execution);
+        if pipeline.repair.is_some() {
+            identity = identity.with_repair(&calibration.for_repair());
+        }
         run.begin(model, &identity)?;
         let job = &mut self.on(execution);
         let stored = request.promises.statistics == StatisticsSource::Stored;

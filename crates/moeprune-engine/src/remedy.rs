@@ -32,6 +32,8 @@ pub enum Remedy {
     WholeExperts,
     /// A list of the experts that stay.
     KeepList,
+    /// Leaving the repair out.
+    NoRepair,
     /// Calibration text.
     Calibration,
     /// An observation of the model.
@@ -90,6 +92,7 @@ impl fmt::Display for Remedy {
                  and apply that",
             ),
             Self::KeepList => f.write_str("give the list"),
+            Self::NoRepair => f.write_str("leave the repair out"),
             Self::Calibration => f.write_str("give calibration text"),
             Self::Observation => f.write_str("observe the model first and give its observation"),
             Self::Statistics => f.write_str(

@@ -95,7 +95,7 @@ fn calibration() -> Calibration {
         seed: 0,
         repeated: 1,
     };
-    Calibration { blocks, tag }
+    Calibration { blocks, tag, repair: None }
 }
 
 fn pipeline(experts: ExpertStage) -> Pipeline {

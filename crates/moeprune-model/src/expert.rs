@@ -181,6 +181,14 @@ impl Expert {
         self.mlp.forward(input, |p| LinearId::Expert(self.index, p), sink)
     }
 
+    /// `[tokens, width]` to `[tokens, inner]`: what its down projection reads.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn hidden(&self, input: &Tensor) -> Result<Tensor, Error> {
+        self.mlp.hidden(input)
+    }
+
     /// The matrices it has.
     #[must_use]
     pub fn projections(&self) -> &'static [MlpProjection] {

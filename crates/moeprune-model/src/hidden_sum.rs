@@ -107,6 +107,28 @@ impl HiddenSum {
         }
     }
 
+    /// What the hidden states, `[tokens, hidden]`, are if no expert adds anything more.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn so_far(&self) -> Result<Tensor, Error> {
+        let copy = |sum: &Sum| -> Result<Sum, Error> {
+            Ok(match sum {
+                Sum::Host { values, cols } => Sum::Host { values: values.clone(), cols: *cols },
+                Sum::Device(sum) => Sum::Device(sum.clone()),
+            })
+        };
+        let latent = match &self.latent {
+            None => None,
+            Some(LatentSum { sum, output }) => {
+                Some(LatentSum { sum: copy(sum)?, output: Arc::clone(output) })
+            }
+        };
+        let sum = self.sum.as_ref().map(copy).transpose()?;
+        let (multiplier, after) = (self.multiplier, self.after.clone());
+        Self { sum, latent, multiplier, after }.into_tensor()
+    }
+
     /// The hidden states, `[tokens, hidden]`; of [statistics alone](Self::statistics_alone) what experts
     /// add to them.
     ///

@@ -60,6 +60,18 @@ impl Mlp {
         }
     }
 
+    /// `[tokens, hidden]` to `[tokens, inner]`: what the down projection reads.
+    pub(crate) fn hidden(&self, x: &Tensor) -> Result<Tensor, Error> {
+        let made = self.inputs.forward(x)?;
+        match self.spec.activation {
+            Activation::ClampedSwiglu(clamps) => ops::clamped_swiglu(&made, clamps),
+            Activation::ReluSquared => ops::relu_squared(&made),
+            Activation::GeluTanh => ops::gated_gelu_tanh(&made),
+            // Loading refuses what is not known.
+            Activation::Silu | Activation::Opaque => ops::gated_silu(&made),
+        }
+    }
+
     /// `[tokens, hidden]` to the same; shows both inputs to `sink`.
     pub(crate) fn forward(
         &self,
@@ -68,14 +80,7 @@ impl Mlp {
         sink: &mut dyn ActivationSink,
     ) -> Result<Tensor, Error> {
         sink.linear_input(site(self.spec.input()), x)?;
-        let made = self.inputs.forward(x)?;
-        let hidden = match self.spec.activation {
-            Activation::ClampedSwiglu(clamps) => ops::clamped_swiglu(&made, clamps)?,
-            Activation::ReluSquared => ops::relu_squared(&made)?,
-            Activation::GeluTanh => ops::gated_gelu_tanh(&made)?,
-            // Loading refuses what is not known.
-            Activation::Silu | Activation::Opaque => ops::gated_silu(&made)?,
-        };
+        let hidden = self.hidden(x)?;
         sink.linear_input(site(MlpProjection::Down), &hidden)?;
         self.down.forward(&hidden)
     }

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use candle_core::Tensor;
 use moeprune_core::GateSide;
 
-use crate::{Error, norm::RmsNorm, ops, routing::ExpertTokens};
+use crate::{Error, Router, norm::RmsNorm, ops, routing::ExpertTokens};
 
 /// Tokens on their way to the experts of a layer.
 #[derive(Debug)]
@@ -32,6 +32,30 @@ impl Routed {
             GateSide::Input => vec![1.0; by_expert.most()],
         };
         Self { read, norm, by_expert, side, ones }
+    }
+
+    /// The same tokens, sent on their way by another router that reads `read`, `[tokens, hidden]`: what a sink
+    /// received as the input of [`LinearId::Router`](moeprune_core::LinearId).
+    ///
+    /// # Errors
+    /// If a tensor operation fails or a logit is not finite.
+    pub fn under(&self, router: &Router, read: &Tensor) -> Result<Self, Error> {
+        let by_expert = router.by_expert(read)?;
+        let norm = self.norm.as_ref().map(Arc::clone);
+        Ok(Self::new(self.read.clone(), norm, by_expert, router.gate_side()))
+    }
+
+    /// What of an expert the gate weights multiply.
+    #[must_use]
+    pub fn gate_side(&self) -> GateSide {
+        self.side
+    }
+
+    /// The rows that go to `expert` and the router's weights for them, before or after the
+    /// expert.
+    #[must_use]
+    pub fn gates(&self, expert: usize) -> (&[u32], &[f32]) {
+        self.by_expert.of(expert)
     }
 
     /// The rows (tokens of the call, ascending) that go to `expert`, and what its outputs are multiplied

@@ -87,6 +87,11 @@ impl Router {
         Ok(routes.by_expert())
     }
 
+    /// The experts of each token, for what the router reads.
+    pub(crate) fn by_expert(&self, x: &Tensor) -> Result<ExpertTokens, Error> {
+        Ok(self.routes(x)?.by_expert())
+    }
+
     fn routes(&self, x: &Tensor) -> Result<Routes, Error> {
         // Half-precision logits can tie or swap where f32 ones do not.
         let logits = self.weight.forward(&x.to_dtype(ops::wide(x.dtype()))?)?;

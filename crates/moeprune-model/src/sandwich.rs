@@ -18,7 +18,7 @@ pub(crate) struct Sandwich {
 }
 
 /// What the experts' sum still goes through before it is the layer's output.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct AfterExperts {
     /// The state after attention.
     stream: Tensor,

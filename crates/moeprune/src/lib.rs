@@ -37,10 +37,11 @@ assert!((report.sparsity.achieved.linears - 0.4).abs() < 5e-4);
 
 Each crate underneath can be used alone, and none of them knows of another. They are re-exported
 here under short names: [`core`], [`checkpoint`], [`model`], [`capture`], [`similarity`],
-[`saliency`], [`cluster`], [`select`], [`score`], [`eval`].
+[`saliency`], [`cluster`], [`select`], [`repair`], [`score`], [`eval`].
 */
 
 pub mod compare;
+mod default_repair;
 mod domains;
 mod error;
 mod estimates;
@@ -64,11 +65,13 @@ pub use moeprune_engine as engine;
 pub use moeprune_eval as eval;
 pub use moeprune_files as files;
 pub use moeprune_model as model;
+pub use moeprune_repair as repair;
 pub use moeprune_saliency as saliency;
 pub use moeprune_score as score;
 pub use moeprune_select as select;
 pub use moeprune_similarity as similarity;
 
+pub use default_repair::{check_repair, repair_by_default};
 pub use domains::{Coverage, Domain, blend, coverage, plan_domains};
 pub use error::Error;
 pub use estimates::Estimates;
@@ -78,13 +81,13 @@ pub use keep_list::read_keep_list;
 pub use moeprune_engine::timed;
 pub use moeprune_engine::{
     Calibration, ComputeType, DeviceChoice, Estimate, Execution, ExpertStage, Grouped, Inputs, Job,
-    KeepList, LayerKey, MemoryNeed, Model, ObservationPlace, PLAN_FORMAT, Pipeline, PlanInputs,
-    Progress, Rates, Remedy, Resume, Run, Scored, Silent, Stage, WeightStage, Work,
+    KeepList, LayerKey, MemoryNeed, Model, ObservationPlace, OtherText, PLAN_FORMAT, Pipeline,
+    PlanInputs, Progress, Rates, Remedy, Resume, Run, Scored, Silent, Stage, WeightStage, Work,
     available_memory, load_tokenizer, shortened,
 };
 pub use plan_file::read_plan;
 pub use planning::{check_request, plan};
-pub use prune::{OutputPlace, SearchedRecipe, apply, prune, prune_listed};
+pub use prune::{CalibrationTexts, OutputPlace, SearchedRecipe, apply, prune, prune_listed};
 pub use recipe::Recipe;
 pub use registry::{FromRecipe, Registry};
 pub use report::Report;

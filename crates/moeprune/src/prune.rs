@@ -1,14 +1,15 @@
 //! The whole job in one call: observe, plan, apply.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::Plan;
 use moeprune_engine::{
-    Applied, Calibration, Error as EngineError, Inputs, Job, Progress, Resume, Run,
+    Applied, Calibration, Error as EngineError, Inputs, Job, Model, OtherText, Progress,
+    RepairCalibration, Resume, Run,
 };
 
-use crate::{Error, Recipe, Report, recipe::CalibrationRecipe, report::SearchReport};
+use crate::{Error, Recipe, Report, check_repair, recipe::CalibrationRecipe, report::SearchReport};
 
 /// Prunes a model: observes it on the calibration text, plans, and
 /// applies the plan with statistics from the same text.
@@ -27,18 +28,21 @@ use crate::{Error, Recipe, Report, recipe::CalibrationRecipe, report::SearchRepo
 pub fn prune<'r>(
     job: &mut Job<'_>,
     to: OutputPlace<'_>,
-    calibration: &Path,
+    calibration: impl Into<CalibrationTexts<'r>>,
     recipe: impl Into<SearchedRecipe<'r>>,
 ) -> Result<Report, Error> {
     let SearchedRecipe { recipe, searched } = recipe.into();
     let (model, pipeline) = (job.model, job.pipeline);
+    let texts = calibration.into();
     let request = recipe.request(pipeline)?;
     moeprune_engine::check_request(model.spec(), &request, pipeline)?;
+    check_repair(model, recipe, true)?;
+    texts.check(recipe)?;
     moeprune_engine::check_runs(model.spec())?;
     let run = Run::claim(to.path, to.origin, to.resume)?;
     let report = run.complete(|run| {
         moeprune_engine::shortened(model, recipe).iter().for_each(|note| job.progress.note(note));
-        let calibration = Calibration::read(calibration, model, recipe)?;
+        let calibration = texts.read(model, recipe)?;
         run.end_step("reading calibration text");
         let applied = job.prune(run, &calibration, &request)?;
         let recipe = followed(recipe, &applied, Some(&calibration));
@@ -66,8 +70,59 @@ pub fn prune_listed(
             "zeroing weights too takes calibration text: pass --calibration FILE".into(),
         ));
     }
+    check_repair(job.model, recipe, false)?;
     let plan = crate::plan(job, recipe, None)?;
     apply(job, Run::claim(to.path, to.origin, to.resume)?, &plan, Inputs::None)
+}
+
+/// Calibration text, and other texts that a repair of the experts that stay is fitted to or measured on.
+/// A path is calibration text alone.
+#[derive(Debug, Clone, Copy)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct CalibrationTexts<'a> {
+    /// Calibration text.
+    pub text: &'a Path,
+    /// Texts for a repair.
+    pub others: &'a [OtherText<'a>],
+}
+
+impl<'a> From<&'a Path> for CalibrationTexts<'a> {
+    fn from(text: &'a Path) -> Self {
+        Self { text, others: &[] }
+    }
+}
+
+impl<'a> From<&'a PathBuf> for CalibrationTexts<'a> {
+    fn from(text: &'a PathBuf) -> Self {
+        Self { text, others: &[] }
+    }
+}
+
+impl CalibrationTexts<'_> {
+    /// Draws the blocks that a recipe asks for, and those that its repair needs beside them.
+    ///
+    /// # Errors
+    /// As [`Calibration::read`], of any of the texts, and if there are texts for a repair that the recipe
+    /// does not ask for.
+    pub fn read(self, model: &dyn Model, recipe: &Recipe) -> Result<Calibration, EngineError> {
+        self.check(recipe).map_err(|e| EngineError::Request(e.to_string()))?;
+        if !recipe.repairs() {
+            return Calibration::read(self.text, model, recipe);
+        }
+        RepairCalibration::read(self.text, model, recipe, self.others)
+    }
+
+    /// Refuses texts for a repair that a recipe does not ask for.
+    fn check(self, recipe: &Recipe) -> Result<(), Error> {
+        if self.others.is_empty() || recipe.repairs() {
+            return Ok(());
+        }
+        Err(Error::Request(
+            "there are texts for a repair of the experts that stay, and none is asked for; leave them \
+             out, or use repair = \"refit\""
+                .into(),
+        ))
+    }
 }
 
 /// Where a pruned checkpoint is written, and what is done about an interrupted run to the same place.

@@ -54,6 +54,9 @@ impl Candidate<'_> {
     fn has_weights_of(self, origin: &Origin) -> Result<bool, Error> {
         let parts = self.pruned.spec().layer_parts(self.layer);
         for part in parts.iter().filter(|part| part.id.expert() == Some(self.expert)) {
+            if self.may_zero.repairs.may_change(self.source, self.pruned, part.id) {
+                continue;
+            }
             let got = self.pruned.read_place(self.pruned.place_of(part.id)?)?;
             let may_zero = self.may_zero.linears && part.prunable;
             let expected = expected_expert(self.source, part.id, origin)?;

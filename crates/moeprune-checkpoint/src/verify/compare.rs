@@ -5,7 +5,10 @@ use moeprune_core::{
     encoding::{self, Comparison},
 };
 
-use super::origin::{Average, Origin, Origins};
+use super::{
+    origin::{Average, Origin, Origins},
+    repaired::Repairs,
+};
 use crate::{
     Checkpoint, Error, StoredTensor, average_of, check_finite, count_zeros, join_along,
     select_along, weighted_average_of, weights::position,
@@ -19,12 +22,14 @@ pub(super) struct Finding {
     pub(super) difference: Option<String>,
     /// Weights that are zero here and were not in the source.
     pub(super) zeroed: u64,
+    /// Whether its weights are new, to make up for experts that went.
+    pub(super) repaired: bool,
     /// Exact zeros in a Linear.
     pub(super) zeros: Option<u64>,
     pub(super) not_finite: Option<String>,
 }
 
-/// Where weights of the source may have become zero.
+/// Where weights of the source may have become zero, or others.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MayZero {
     /// In the Linears of decoder layers.
@@ -33,6 +38,8 @@ pub(super) struct MayZero {
     pub(super) routers: bool,
     /// Whether the other weights of such a tensor were changed to make up for it.
     pub(super) changed: bool,
+    /// Which parts were changed before that.
+    pub(super) repairs: Repairs,
 }
 
 impl MayZero {
@@ -40,7 +47,7 @@ impl MayZero {
     pub(super) fn in_layer(self, source: &Checkpoint, layer: usize) -> Self {
         match layer < source.spec().layers.len() {
             true => self,
-            false => Self { linears: false, routers: false, changed: false },
+            false => Self { linears: false, routers: false, changed: false, ..self },
         }
     }
 }
@@ -147,6 +154,13 @@ pub(super) fn examine(item: Item<'_>, models: Models<'_>) -> Result<Finding, Err
         None => {
             finding.difference = Some(format!("`{name}` matches nothing of the source"));
         }
+        Some(expected) if may_change(item, models) => match became_zero(&got, &expected) {
+            Ok(zeroed) => {
+                finding.repaired = got.bytes() != expected.bytes();
+                finding.zeroed = if maskable { zeroed } else { 0 };
+            }
+            Err(what) => finding.difference = Some(format!("`{name}` {what}")),
+        },
         Some(expected) if maskable && may_zero.changed => match became_zero(&got, &expected) {
             Ok(zeroed) => finding.zeroed = zeroed,
             Err(what) => finding.difference = Some(format!("`{name}` {what}")),
@@ -157,6 +171,12 @@ pub(super) fn examine(item: Item<'_>, models: Models<'_>) -> Result<Finding, Err
         },
     }
     Ok(finding)
+}
+
+/// Whether its weights may be any because experts were repaired.
+fn may_change(item: Item<'_>, models: Models<'_>) -> bool {
+    let Models { source, pruned, may_zero, .. } = models;
+    item.part().is_some_and(|part| may_zero.repairs.may_change(source, pruned, part))
 }
 
 /// What it must be before weights are zeroed; `None` if the source has nothing like it.

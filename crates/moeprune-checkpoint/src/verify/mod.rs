@@ -4,6 +4,7 @@ mod candidate;
 mod compare;
 mod hint;
 mod origin;
+mod repaired;
 mod report;
 mod survivors;
 
@@ -13,8 +14,11 @@ use moeprune_core::{ExtraPolicy, FeedForward, LinearId, Plan, Provenance, SameMo
 use moeprune_files::ReadAt;
 use rayon::prelude::*;
 
-use self::compare::{Finding, Item, MayZero, Models};
 pub use self::report::{Check, LinearZeros, SparsityReport, VerifyReport};
+use self::{
+    compare::{Finding, Item, MayZero, Models},
+    repaired::Repairs,
+};
 use crate::{
     Checkpoint, Error, StoredTensor,
     output::{auxiliary_files, open, pieces},
@@ -45,7 +49,7 @@ use crate::{
 /// | `survivors` | each expert comes from the source or is an average of its experts |
 /// | `embeddings, norms, head` | bit for bit the source's; tensors carried over too |
 /// | `routers` | the survivors' rows, bit for bit, or zero where that is allowed |
-/// | `experts` | the survivors' weights, or zero where that is allowed |
+/// | `experts` | the survivors' weights, or zero where that is allowed; with a repair the down projections and their biases may be anything in layers that lost experts |
 /// | `attention and dense MLPs` | the source's weights, or zero where that is allowed: nowhere in layers behind the decoder's |
 /// | `finite` | no weight is NaN or infinite |
 /// | `sparsity` | the share of removed and zero weights is what the plan, or else the report, asks for, if it promises that |
@@ -98,7 +102,8 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
         None => hint.as_ref().is_some_and(|hint| hint.weights_changed),
     };
     let routers = linears && promises.zero_routers;
-    let may_zero = MayZero { linears, routers, changed };
+    let repairs = Repairs::of(plan, hint.as_ref());
+    let may_zero = MayZero { linears, routers, changed, repairs };
     let origins = match plan {
         Some(plan) => survivors::planned(source, &pruned, plan, hint.as_ref(), may_zero)?,
         None => survivors::unplanned(source, &pruned, hint.as_ref(), may_zero)?,
@@ -312,7 +317,13 @@ fn add_findings(
         let zeroed: u64 = of_role().map(|(_, finding)| finding.zeroed).sum();
         let count = tensors(&mut of_role().map(|(item, _)| *item));
         let first = different().find_map(|(_, finding)| finding.difference.as_deref());
+        let repaired = of_role().filter(|(_, finding)| finding.repaired);
+        let repaired = tensors(&mut repaired.map(|(item, _)| *item));
         let result = match first {
+            None if repaired > 0 && !changed => Ok(format!(
+                "{repaired} of {count} tensors were changed to make up for experts that went, which \
+                 cannot be checked; {zeroed} weights zeroed, all others bit for bit"
+            )),
             None if zeroed == 0 => Ok(format!("{count} tensors, bit for bit")),
             None if changed => Ok(format!(
                 "{count} tensors, {zeroed} weights zeroed and others changed to make up for them, \

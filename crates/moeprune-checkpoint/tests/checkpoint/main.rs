@@ -23,5 +23,6 @@ mod summaries;
 mod unread_keys;
 mod verification;
 mod verification_by_report;
+mod verification_of_repairs;
 mod weights;
 mod writing;

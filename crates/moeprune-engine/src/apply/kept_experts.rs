@@ -6,11 +6,11 @@ use moeprune_checkpoint::{
     Error as CheckpointError, average_of, join_along, select_along, weighted_average_of,
 };
 use moeprune_core::{
-    LayerPlan, ModelSpec, Plan, StageError, StoredWeight, Survivor, TensorBytes, TensorId,
+    Dtype, LayerPlan, ModelSpec, Plan, StageError, StoredWeight, Survivor, TensorBytes, TensorId,
     TensorSource,
 };
 
-use crate::{Model, finite::Finite};
+use crate::{Model, finite::Finite, repair::RepairedParts};
 
 /// A model with experts dropped, averaged and renumbered, read lazily. Expert indices are
 /// those of the pruned model.
@@ -21,6 +21,7 @@ pub struct KeptExperts<'a> {
     weights: Finite<'a>,
     spec: ModelSpec,
     layers: BTreeMap<usize, &'a LayerPlan>,
+    repaired: RepairedParts,
 }
 
 impl<'a> KeptExperts<'a> {
@@ -33,7 +34,14 @@ impl<'a> KeptExperts<'a> {
             weights: Finite(source),
             spec: source.spec().after(plan),
             layers: plan.layers.iter().map(|layer| (layer.layer, layer)).collect(),
+            repaired: RepairedParts::default(),
         }
+    }
+
+    /// The same with parts that were repaired.
+    #[must_use]
+    pub(crate) fn with_repaired(self, repaired: RepairedParts) -> Self {
+        Self { repaired, ..self }
     }
 
     /// The model that is pruned.
@@ -66,6 +74,30 @@ impl<'a> KeptExperts<'a> {
         }
     }
 
+    /// Index in the pruned model of an expert of the source that stays as it is, the router's row for it
+    /// included.
+    pub(crate) fn unchanged(&self, layer: usize, source: usize) -> Option<usize> {
+        let index = self.index_of(layer, source)?;
+        (!self.is_average(layer, index)).then_some(index)
+    }
+
+    /// Whether an expert of the pruned model is an average of several.
+    pub(crate) fn is_average(&self, layer: usize, index: usize) -> bool {
+        self.survivor(layer, index).is_some_and(|survivor| !survivor.average_of.is_empty())
+    }
+
+    /// The type in which a part is stored, of an average that of its members.
+    pub(crate) fn dtype_of(&self, id: TensorId) -> Result<Dtype, StageError> {
+        let source = match (id, id.expert()) {
+            (TensorId::Layer(layer, _), Some(index)) => {
+                let first = self.sources(layer, index).first().copied();
+                id.with_expert(first.unwrap_or(index))
+            }
+            _ => id,
+        };
+        Ok(self.source.elements(source, 0..0)?.dtype())
+    }
+
     /// Experts of the source that make up expert `index` of the pruned model.
     pub(crate) fn sources(&self, layer: usize, index: usize) -> Vec<usize> {
         match self.survivor(layer, index) {
@@ -78,6 +110,9 @@ impl<'a> KeptExperts<'a> {
     /// The part of the source whose bytes a part of the pruned model has; `None` if it is made of
     /// several.
     pub(crate) fn stored_as(&self, id: TensorId) -> Option<TensorId> {
+        if self.repaired.has(id) {
+            return None;
+        }
         let TensorId::Layer(layer, _) = id else { return Some(id) };
         let Some(plan) = self.layers.get(&layer) else { return Some(id) };
         match id.expert() {
@@ -120,6 +155,9 @@ impl<'a> KeptExperts<'a> {
 
 impl TensorSource for KeptExperts<'_> {
     fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        if let Some(tensor) = self.repaired.tensor(id)? {
+            return Ok(StoredWeight::alone(tensor)?);
+        }
         let TensorId::Layer(layer, _) = id else { return self.weights.weight(id) };
         let Some(plan) = self.layers.get(&layer) else { return self.weights.weight(id) };
         let Some(index) = id.expert() else {

@@ -6,7 +6,8 @@ is there under the asked name is complete ([`Run`]). One layer is worked on at a
 experts one; in the order they are worked on, its tensors pass through three forms:
 
 1. the source's, read when they are needed ([`Model`]);
-2. with experts dropped, averaged and renumbered ([`KeptExperts`]);
+2. with experts dropped, averaged and renumbered ([`KeptExperts`]), and those that stay repaired, when
+   the plan asks for it ([`repair_experts`]);
 3. with weights zeroed, when the plan asks for it ([`layer`]).
 */
 
@@ -37,11 +38,14 @@ use statistics::Statistics;
 use work::work_of;
 use writing::Output;
 
-use moeprune_core::{CorpusTag, Observation, Plan, SameModel, Sparsity, StatisticsSource};
+use moeprune_core::{
+    CorpusTag, Observation, Plan, SameModel, Sparsity, StatisticsSource, repair::ModelRepair,
+};
 
 use crate::{
-    Error, Job, Model, Progress, Run, StageClock, WrittenLayer,
+    Error, Job, Model, Progress, Remedy, Run, StageClock, WrittenLayer,
     plan::{check_observation, choose_survivors_in, note_of_kept, stored_otherwise},
+    repair::{RepairRequest, repair_experts},
     session::{Pass, Record, RunIdentity},
     walk::{Resumed, Walker},
 };
@@ -70,6 +74,8 @@ pub struct Applied {
     pub layers: Vec<WrittenLayer>,
     /// Bytes of all shards.
     pub bytes_written: u64,
+    /// What the repair of the experts that stay did, if they were repaired.
+    pub repair: Option<ModelRepair>,
     /// Where the statistics came from, if any were used.
     pub statistics: Option<StatisticsSource>,
     /// The texts that the plan and the statistics are of.
@@ -100,7 +106,14 @@ impl Job<'_> {
             .with_plan(plan)?;
         identity = match inputs {
             Inputs::None => identity,
-            Inputs::Calibration(calibration) => identity.with_calibration(&calibration.tag),
+            Inputs::Calibration(calibration) => {
+                let identity = identity.with_calibration(&calibration.tag);
+                if plan.repairs {
+                    identity.with_repair(&calibration.for_repair())
+                } else {
+                    identity
+                }
+            }
             Inputs::Observation(observation) => identity.with_observation(observation),
         };
         let execution = &match inputs {
@@ -130,10 +143,10 @@ pub(crate) fn apply_plan(
     observed: Option<&Observation>,
 ) -> Result<Applied, Error> {
     let Job { model, pipeline, execution, .. } = *job;
-    let progress = &mut *job.progress;
     check_plan(model, &plan)?;
-    note_storage(model, &plan, inputs, progress)?;
-    let kept = KeptExperts::new(model, &plan);
+    note_storage(model, &plan, inputs, job.progress)?;
+    let (kept, repair) = repaired(job, run, &plan, inputs)?;
+    let progress = &mut *job.progress;
     let statistics = Statistics::new(model, &plan, inputs, pipeline)?;
     let mut corpora = plan.corpora.clone();
     corpora.extend(statistics.corpora());
@@ -171,7 +184,34 @@ pub(crate) fn apply_plan(
     let (layers, statistics) = (session.written()?, statistics.source());
     let (device, clock) = (execution.name(), clock.clone());
     drop(kept);
-    Ok(Applied { plan, ratios, layers, bytes_written, statistics, corpora, device, clock })
+    Ok(Applied { plan, ratios, layers, bytes_written, repair, statistics, corpora, device, clock })
+}
+
+/// The model after the expert stage, its experts repaired if the plan says so, and what that did.
+fn repaired<'m: 'p, 'p>(
+    job: &mut Job<'m>,
+    run: &mut Run<'_>,
+    plan: &'p Plan,
+    inputs: Inputs<'_>,
+) -> Result<(KeptExperts<'p>, Option<ModelRepair>), Error> {
+    let Job { model, pipeline, execution, .. } = *job;
+    let kept = KeptExperts::new(model, plan);
+    if !plan.repairs {
+        return Ok((kept, None));
+    }
+    let Some(repair) = &pipeline.repair else {
+        return Err(Error::Plan("it repairs experts, and its recipe names no repair".into()));
+    };
+    let Inputs::Calibration(calibration) = inputs else {
+        let problem = "the plan repairs the experts that stay, which takes calibration text";
+        return Err(Error::refused(problem, Remedy::Calibration));
+    };
+    let calibration = &calibration.for_repair();
+    let walker = &mut Walker { session: &mut run.session, progress: job.progress };
+    let request = RepairRequest { repair, calibration, execution };
+    let (parts, done) = repair_experts(&kept, request, walker)?;
+    run.clock.end_step("repairing");
+    Ok((kept.with_repaired(parts), Some(done)))
 }
 
 /// Writes all layers that are not written yet, each noted in the journal when it is durable.

@@ -356,7 +356,7 @@ mod tests {
             let compute = Compute::cpu();
             let embedding = Embedding::load(&checkpoint, spec, &compute).unwrap();
             let hidden = embed_blocks(&embedding, &blocks, 1).unwrap();
-            let calibration = Calibration { blocks, tag };
+            let calibration = Calibration { blocks, tag, repair: None };
             let mut job = Job {
                 model: &checkpoint,
                 pipeline: &searching(),

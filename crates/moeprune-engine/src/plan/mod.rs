@@ -6,6 +6,7 @@ mod exhaustive;
 mod expert_layers;
 mod experts;
 mod extra;
+mod greedy;
 mod grouping;
 mod ranking;
 mod router;
@@ -125,11 +126,17 @@ impl<'a> Begun<'a> {
             corpora: observation.map(|o| o.corpora.clone()).unwrap_or_default(),
             recipe: request.recipe.clone(),
             unstructured,
-            repairs: false,
+            repairs: pipeline.repair.is_some() && loses_experts(self.spec, &layers),
             layers,
             extra: None,
         })
     }
+}
+
+/// Whether a layer of the decoder's loses experts, so that those that stay can make up for them.
+fn loses_experts(spec: &ModelSpec, layers: &[LayerPlan]) -> bool {
+    let loses = |plan: &LayerPlan| plan.experts_after() < plan.experts_before;
+    layers.iter().any(|plan| plan.layer < spec.layers.len() && loses(plan))
 }
 
 /// Notes an observation of the same model in other files.

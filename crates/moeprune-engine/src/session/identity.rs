@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use moeprune_core::{CorpusTag, Observation, Plan};
+use moeprune_core::{CorpusTag, Observation, Plan, repair::RepairText};
 use moeprune_files::FileIdentity;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Execution, Model, Pipeline, TOOL};
+use crate::{Error, Execution, Model, Pipeline, RepairCalibration, TOOL};
 
 /// Everything that the result depends on.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct RunIdentity {
     pub(crate) stages: BTreeMap<String, Option<Value>>,
     /// The calibration text and what is drawn from it.
     pub(crate) calibration: Option<CorpusTag>,
+    /// What a repair is fitted to and measured on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) repair_texts: Vec<RepairText>,
     /// SHA-256 of the plan that is applied.
     pub(crate) plan: Option<String>,
     /// SHA-256 of the stored observation that is used.
@@ -74,6 +77,13 @@ impl RunIdentity {
     #[must_use]
     pub fn with_calibration(mut self, tag: &CorpusTag) -> Self {
         self.calibration = Some(tag.clone());
+        self
+    }
+
+    /// With what a repair is fitted to and measured on.
+    #[must_use]
+    pub fn with_repair(mut self, calibration: &RepairCalibration) -> Self {
+        self.repair_texts = calibration.summary();
         self
     }
 
@@ -141,6 +151,9 @@ impl RunIdentity {
                 of.get(key).cloned().unwrap_or_else(|| "absent".to_owned())
             };
             changed(&format!("the recipe's {key}"), &value(&was), &value(&is));
+        }
+        if self.repair_texts != other.repair_texts {
+            changes.push("the texts of the repair, or what is drawn from them, are others".into());
         }
         if self.recipe == other.recipe {
             changes.extend(changed_stages(&self.stages, &other.stages));

@@ -6,6 +6,7 @@
 //!   other that something is done and durable ([`Record`]).
 //! * `hidden-PASS-LAYER`: the hidden states after the last finished layer of a pass.
 //! * `observed-LAYER.safetensors`: the observation of one layer.
+//! * `repaired-LAYER`: the repaired weights of one layer, and while it is repaired what that works with.
 //!
 //! A record is appended when what it speaks of has been synced, the folder's entries included. A
 //! process may therefore die between any two instructions: what the journal says is true.
@@ -28,7 +29,7 @@ use std::{
 
 use candle_core::Tensor;
 use moeprune_capture::{read_observation, write_observation};
-use moeprune_core::{LayerObservation, LayerPlan, Observation, RoutedMass};
+use moeprune_core::{LayerObservation, LayerPlan, Observation, RoutedMass, repair::RepairedLayer};
 
 use crate::Error;
 
@@ -103,6 +104,11 @@ impl Session {
     /// Whether anything is done that is worth resuming.
     pub(crate) fn has_progress(&self) -> bool {
         !self.records().is_empty()
+    }
+
+    /// The folder of its state; `None` of one that keeps nothing.
+    pub(crate) fn state(&self) -> Option<&Path> {
+        self.place.as_ref().map(|place| place.state.as_path())
     }
 
     /// Notes that something is done. What it speaks of must be durable already.
@@ -197,6 +203,14 @@ impl Session {
             Record::Chosen(plan) => Some(plan),
             _ => None,
         })
+    }
+
+    /// What the repair of each layer did, and which experts have new weights.
+    pub(crate) fn repaired(&self) -> Result<Vec<Option<(RepairedLayer, Vec<usize>)>>, Error> {
+        in_order(self.records().iter().filter_map(|record| match record {
+            Record::Repaired { layer, done } => Some((*layer, done.as_deref().cloned())),
+            _ => None,
+        }))
     }
 
     /// Percentage of outliers of each layer measured.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use moeprune_core::{LayerPlan, RoutedMass};
+use moeprune_core::{LayerPlan, RoutedMass, repair::RepairedLayer};
 use serde::{Deserialize, Serialize};
 
 use super::RunIdentity;
@@ -15,6 +15,8 @@ pub(crate) enum Pass {
     Observe,
     /// Through the model without the dropped experts, for OWL's outliers.
     Measure,
+    /// Through the layers without the dropped experts, as the others are repaired.
+    Repair,
     /// Through the layers as they are pruned.
     Prune,
 }
@@ -24,6 +26,7 @@ impl fmt::Display for Pass {
         f.write_str(match self {
             Self::Observe => "observe",
             Self::Measure => "measure",
+            Self::Repair => "repair",
             Self::Prune => "prune",
         })
     }
@@ -39,6 +42,13 @@ pub(crate) enum Record {
     Observed { layer: usize },
     /// Survivors of a layer that the plan left open were chosen.
     Chosen(LayerPlan),
+    /// The experts of a layer were repaired: what that did, and which of them have new weights. `None` if
+    /// the layer lost none.
+    Repaired {
+        layer: usize,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        done: Option<Box<(RepairedLayer, Vec<usize>)>>,
+    },
     /// A layer's outliers were counted.
     Measured { layer: usize, outlier_percent: f64 },
     /// Embeddings, head and what else belongs to no layer were written.

@@ -51,6 +51,9 @@ pub struct Recipe {
     /// Total share of the original decoder Linears' weights that is removed or zero.
     #[schemars(with = "f64", range(min = 0.0, max = 0.999_999))]
     pub sparsity: Sparsity,
+    /// How the experts that stay make up for those that go; [`NO_REPAIR`]: they keep their weights.
+    #[serde(default = "no_repair")]
+    pub repair: StageChoice,
     /// The expert stage.
     pub experts: ExpertRecipe,
     /// The unstructured stage.
@@ -71,8 +74,9 @@ pub struct ExpertRecipe {
     /// How the removed experts are spread over the layers.
     pub budget: Budget,
     /// How it is decided which experts go: [`CLUSTERS`] groups alike experts and keeps one of each
-    /// group; [`EXHAUSTIVE`] tries all subsets; [`KEEP_LIST`] says that a list names those that stay; any other name is that of a saliency, by which
-    /// experts are ranked.
+    /// group; [`EXHAUSTIVE`] tries all subsets; [`RECONSTRUCTION`] drops those that a layer misses least, one
+    /// after the other; [`KEEP_LIST`] says that a list names those that stay; any other name is that of a
+    /// saliency, by which experts are ranked.
     pub criterion: StageChoice,
     /// What makes two experts alike, for `stun`.
     pub similarity: StageChoice,
@@ -95,8 +99,25 @@ pub const CLUSTERS: &str = "stun";
 /// The criterion that runs a layer without each subset of its experts.
 pub const EXHAUSTIVE: &str = "exhaustive";
 
+/// The criterion that drops one expert after the other, each time the one that the layer misses least.
+pub const RECONSTRUCTION: &str = "reconstruction";
+
 /// The criterion that keeps the experts which a list names.
 pub const KEEP_LIST: &str = "keep-list";
+
+/// Calibration tokens per layer that [`RECONSTRUCTION`] looks at at most, unless the recipe says otherwise.
+pub(crate) const LOOKED_AT: i64 = 2048;
+
+/// The repair that leaves the experts that stay as they are.
+pub const NO_REPAIR: &str = "none";
+
+/// The repair that fits down projections to what is missing.
+pub const REFIT: &str = "refit";
+
+/// Of plans and reports from before there were repairs.
+fn no_repair() -> StageChoice {
+    NO_REPAIR.into()
+}
 
 /// Subsets of a layer's experts that [`EXHAUSTIVE`] tries at most, unless the recipe says otherwise.
 pub(crate) const MOST_SUBSETS: i64 = 1000;
@@ -256,6 +277,12 @@ impl Recipe {
         self.experts.sparsity = share;
         self.sparsity = total.unwrap_or(share);
         self.weights.ratio = None;
+    }
+
+    /// Whether the experts that stay are changed to make up for those that go.
+    #[must_use]
+    pub fn repairs(&self) -> bool {
+        self.repair.name != NO_REPAIR
     }
 
     /// Whether a list names the experts that stay. The share of experts is then what the list removes,

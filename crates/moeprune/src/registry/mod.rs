@@ -3,6 +3,7 @@
 mod built_in;
 mod criteria;
 mod from_recipe;
+mod repairs;
 mod schema;
 mod stages;
 
@@ -11,8 +12,8 @@ pub use schema::schema;
 pub use stages::{NoParameters, StageInfo};
 
 use moeprune_core::{
-    ExpertClustering, ExpertSaliency, ExpertSelector, ExpertSimilarity, SparsityAllocator,
-    StageError, WeightReconstructor, WeightScorer,
+    ExpertClustering, ExpertRepair, ExpertSaliency, ExpertSelector, ExpertSimilarity,
+    SparsityAllocator, StageError, WeightReconstructor, WeightScorer,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -74,6 +75,7 @@ pub struct Registry {
     similarities: Stages<dyn ExpertSimilarity>,
     clusterings: Stages<dyn ExpertClustering>,
     selectors: Stages<dyn ExpertSelector>,
+    repairs: Stages<dyn ExpertRepair>,
     scorers: Stages<dyn WeightScorer>,
     reconstructors: Stages<dyn WeightReconstructor>,
     allocators: Stages<dyn SparsityAllocator>,
@@ -111,6 +113,11 @@ impl Registry {
         add_selector, selectors, ExpertSelector
     }
     add! {
+        /// Adds a repair of the experts that stay under a name for `repair`.
+        /// [`NO_REPAIR`](crate::recipe::NO_REPAIR) cannot be replaced.
+        add_repair, repairs, ExpertRepair
+    }
+    add! {
         /// Adds a scorer under a name for `weights.scorer`.
         add_scorer, scorers, WeightScorer
     }
@@ -130,7 +137,7 @@ impl Registry {
     /// # Errors
     /// [`Error::Recipe`] if a name or a parameter is unknown, with what was probably meant.
     pub fn resolve(&self, recipe: &mut Recipe) -> Result<(), Error> {
-        let Recipe { experts, weights, .. } = recipe;
+        let Recipe { experts, weights, repair, .. } = recipe;
         match Criterion::of(&experts.criterion) {
             Some(criterion) => criterion.check(&experts.criterion)?,
             None => {
@@ -141,6 +148,7 @@ impl Registry {
         self.similarities.resolve("experts.similarity", &mut experts.similarity, &[])?;
         self.clusterings.resolve("experts.clustering", &mut experts.clustering, &[])?;
         self.selectors.resolve("experts.survivor", &mut experts.survivor, &[])?;
+        self.resolve_repair(repair)?;
         let scorers: Vec<&str> = self.scorers.names().collect();
         if self.reconstructors.has(&weights.scorer.name) || !self.scorers.has(&weights.scorer.name)
         {
@@ -174,7 +182,7 @@ impl Registry {
                     self.saliencies.make("experts.criterion", &experts.criterion)?,
                 ),
             },
-            repair: None,
+            repair: self.repair(&recipe)?,
             weights: match self.reconstructors.has(&weights.scorer.name) {
                 false => WeightStage::Scored(self.scored(&recipe)?),
                 true => WeightStage::Reconstructed {
@@ -257,7 +265,7 @@ impl Registry {
     /// What is known of every stage: the part of a recipe it stands in, its key, and what may
     /// stand there.
     #[must_use]
-    pub fn stages(&self) -> [(&'static str, &'static str, Vec<StageInfo>); 6] {
+    pub fn stages(&self) -> [(&'static str, &'static str, Vec<StageInfo>); 7] {
         let mut criteria: Vec<StageInfo> = CRITERIA.iter().map(Criterion::info).collect();
         criteria.extend(self.saliencies.infos());
         let mut scorers = self.scorers.infos();
@@ -267,6 +275,7 @@ impl Registry {
             ("ExpertRecipe", "similarity", self.similarities.infos()),
             ("ExpertRecipe", "clustering", self.clusterings.infos()),
             ("ExpertRecipe", "survivor", self.selectors.infos()),
+            ("Recipe", "repair", self.repair_infos()),
             ("WeightRecipe", "scorer", scorers),
             ("WeightRecipe", "allocation", self.allocators.infos()),
         ]

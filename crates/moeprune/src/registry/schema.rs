@@ -13,14 +13,17 @@ pub fn schema(registry: &Registry) -> Value {
     let mut schema = schemars::schema_for!(Recipe).to_value();
     schema["title"] = json!("moeprune recipe");
     optional(&mut schema);
-    let definitions = &mut schema["$defs"];
     for (definition, key, stages) in registry.stages() {
-        let about = definitions[definition]["properties"][key]["description"].take();
+        let part = match definition {
+            "Recipe" => &mut schema,
+            _ => &mut schema["$defs"][definition],
+        };
+        let about = part["properties"][key]["description"].take();
         let mut stage = stage_schema(&stages);
         stage["description"] = about;
-        definitions[definition]["properties"][key] = stage;
+        part["properties"][key] = stage;
     }
-    if let Some(definitions) = definitions.as_object_mut() {
+    if let Some(definitions) = schema["$defs"].as_object_mut() {
         definitions.remove("StageChoice");
     }
     schema
@@ -44,10 +47,12 @@ fn stage_schema(stages: &[StageInfo]) -> Value {
         let mut properties = json!({ "name": { "const": stage.name } });
         for (key, default) in &stage.defaults {
             let kind = match default {
-                Parameter::Switch(_) => "boolean",
-                Parameter::Integer(_) => "integer",
-                Parameter::Number(_) => "number",
-                Parameter::Text(_) => "string",
+                Parameter::Switch(_) => json!("boolean"),
+                Parameter::Integer(_) => json!("integer"),
+                Parameter::Number(_) => json!("number"),
+                // A number that is chosen unless it is given.
+                Parameter::Text(word) if word == "auto" => json!(["string", "number"]),
+                Parameter::Text(_) => json!("string"),
             };
             properties[key] = json!({ "type": kind, "default": default });
         }
@@ -85,7 +90,8 @@ mod tests {
                 let property = &schema["properties"][key];
                 assert!(property.is_object(), "{name}: {key}");
                 let Some(section) = value.as_table() else { continue };
-                let definition = property["$ref"].as_str().unwrap().rsplit('/').next().unwrap();
+                let Some(definition) = property["$ref"].as_str() else { continue };
+                let definition = definition.rsplit('/').next().unwrap();
                 for key in section.keys() {
                     let property = &schema["$defs"][definition]["properties"][key];
                     assert!(property.is_object(), "{name}: {definition}.{key}");

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{Report, SearchReport, StageReport};
+use super::{Report, SearchReport, StageReport, repair};
 
 /// Renders the whole report.
 pub(super) fn render(report: &Report) -> String {
@@ -17,6 +17,9 @@ fn write(report: &Report, text: &mut String) -> fmt::Result {
     write_layers(report, text)?;
     write_mass(report, text)?;
     write_exceptions(report, text)?;
+    if let Some(found) = &report.repair {
+        repair::write(found, text)?;
+    }
     if let Some(search) = &report.search {
         write_search(search, text)?;
     }

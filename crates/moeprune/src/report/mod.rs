@@ -3,10 +3,12 @@
 mod extra;
 mod markdown;
 mod mass;
+mod repair;
 mod search;
 mod serving;
 
 pub use extra::ExtraReport;
+pub use repair::{RepairReport, RepairSummary, SamplesNeeded};
 pub use search::{Candidate, SearchReport};
 
 use std::path::Path;
@@ -50,6 +52,9 @@ pub struct Report {
     pub ties: usize,
     /// Experts that no calibration token reached, as source indices.
     pub idle_experts: Vec<IdleExpert>,
+    /// What the repair of the experts that stay did, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<RepairReport>,
     /// Whether weights that stayed were changed to make up for those that went.
     #[serde(default)]
     pub weights_changed: bool,
@@ -263,6 +268,7 @@ impl Report {
             bytes,
             ties: of_decoder.flat_map(|l| &l.survivors).filter(tied).count(),
             idle_experts,
+            repair: applied.repair.clone().map(RepairReport::new),
             weights_changed: plan.unstructured.as_ref().is_some_and(|asked| asked.reconstructs),
             scored_linears: written.iter().map(|layer| layer.scored).sum(),
             stages: applied.clock.stages().to_vec(),

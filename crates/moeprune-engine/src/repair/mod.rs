@@ -1,0 +1,203 @@
+/*!
+Repairing the experts that stay, between the expert stage and the weight stage.
+
+All blocks go through the model once. Per layer that lost experts ([`RepairTask::repair`](layer)):
+
+1. the trunk of the layer as it is left runs on the inputs that the repaired layers before it give; the
+   tokens are routed by its router and by the one with all experts ([`streams`]);
+2. each expert runs once on the tokens that it receives in either model: what it writes is added to the
+   layer's output with all experts, and to what is missing of that without those that went; what a
+   survivor's down projection reads is kept ([`store`]);
+3. an [`ExpertRepair`](moeprune_core::ExpertRepair) replaces the survivors' weights and leaves what is then
+   still missing;
+4. the layer's output is the one with all experts less what is missing: nothing runs twice.
+
+New weights are in a file per layer ([`parts`]), which
+[`KeptExperts`](crate::KeptExperts) reads them from: whatever comes later works on the repaired model. A layer
+is what a run resumes from.
+*/
+
+mod blocks;
+mod cost;
+mod estimate;
+mod layer;
+mod parts;
+mod scratch;
+mod store;
+mod streams;
+mod texts;
+mod unwritten;
+
+pub use cost::{Holding, RepairCost};
+pub use estimate::RepairEstimate;
+pub(crate) use parts::RepairedParts;
+pub use texts::{OtherText, RepairBlocks, RepairCalibration};
+
+use std::{path::Path, sync::Arc};
+
+use moeprune_capture::{LayerRun, StoredLayer, TokenBlocks, for_each_loaded_expert, passes};
+use moeprune_core::{
+    ExpertRepair,
+    repair::{ModelRepair, RepairedLayer},
+};
+use moeprune_model::LayerTrunk;
+
+use self::{
+    blocks::RepairTokens,
+    layer::{RepairTask, Repaired},
+};
+use crate::{
+    Error, Execution, Job, KeptExperts, Rates, Stage,
+    session::{Pass, Record, Session},
+    walk::{AtLayer, Resumed, Route, Walker},
+};
+
+impl Job<'_> {
+    /// Has the experts that stay repaired by the pipeline's stage, for a model that is written nowhere: new
+    /// weights are in files of a temporary folder, which is removed with the model. Without a stage
+    /// for it, or a layer that lost experts, the model is as it was.
+    ///
+    /// # Errors
+    /// If the model cannot be run or repaired, or the folder cannot be written to.
+    pub fn repair<'k>(
+        &mut self,
+        kept: KeptExperts<'k>,
+        calibration: &RepairCalibration,
+    ) -> Result<(KeptExperts<'k>, Option<ModelRepair>), Error> {
+        let Job { pipeline, execution, .. } = *self;
+        let loses = (0..kept.spec().layers.len()).any(|layer| kept.loses_experts(layer));
+        let Some(repair) = pipeline.repair.as_ref().filter(|_| loses) else {
+            return Ok((kept, None));
+        };
+        let walker = &mut Walker { session: &mut Session::in_memory(), progress: self.progress };
+        let request = RepairRequest { repair, calibration, execution };
+        let (parts, done) = repair_experts(&kept, request, walker)?;
+        Ok((kept.with_repaired(parts), Some(done)))
+    }
+}
+
+/// What a model is repaired with and on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RepairRequest<'a> {
+    pub(crate) repair: &'a Stage<dyn ExpertRepair>,
+    pub(crate) calibration: &'a RepairCalibration,
+    pub(crate) execution: &'a Execution,
+}
+
+/// Repairs the layers that lost experts, or goes on with that. Returns the parts that were changed and
+/// what that did.
+pub(crate) fn repair_experts(
+    kept: &KeptExperts<'_>,
+    request: RepairRequest<'_>,
+    walker: &mut Walker<'_>,
+) -> Result<(RepairedParts, ModelRepair), Error> {
+    let RepairRequest { repair, calibration, execution } = request;
+    let tokens = &RepairTokens::of(calibration)?;
+    let mut repaired = match walker.session.state() {
+        Some(_) => RepairedParts::default(),
+        None => RepairedParts::in_folder(Arc::new(temporary_folder()?)),
+    };
+    let folder = match walker.session.state() {
+        Some(state) => state.to_owned(),
+        None => repaired.folder().to_owned(),
+    };
+    let task = RepairTask { kept, repair, execution, tokens, folder: &folder };
+    if walker.session.repaired()?.is_empty() {
+        let kept_in = |layer| kept.spec().moe_of(layer).map_or(0, |moe| moe.experts);
+        let all = tokens.blocks.tokens();
+        let tokens = (tokens.fitted as u64, all - tokens.fitted as u64);
+        let rates = Rates::of(execution);
+        let estimate = RepairEstimate::of(kept.source(), kept_in, tokens, rates);
+        walker.progress.note(&estimate.note());
+    }
+    task.all_layers(walker)?;
+    let mut layers = Vec::new();
+    for layer in walker.session.repaired()? {
+        let Some((report, replaced)) = layer else { continue };
+        repaired.add(kept, &folder, (report.repair.layer, &replaced))?;
+        layers.push(report);
+    }
+    Ok((repaired, ModelRepair { texts: tokens.texts.clone(), layers }))
+}
+
+impl RepairTask<'_> {
+    /// Walks over the layers that are not done yet.
+    fn all_layers(&self, walker: &mut Walker<'_>) -> Result<(), Error> {
+        let Self { kept, execution, tokens, .. } = *self;
+        let spec = kept.spec();
+        let done = walker.session.repaired()?.len();
+        if done >= spec.layers.len() {
+            return Ok(());
+        }
+        let blocks: &TokenBlocks = &tokens.blocks;
+        let work = |layer| passes(spec, layer, blocks.tokens());
+        let work: Vec<u64> = (0..spec.layers.len()).map(work).collect();
+        let route = Route {
+            source: kept,
+            spec,
+            blocks: Some(blocks),
+            micro_batch: execution.micro_batch(),
+            execution,
+            step: "repairing",
+            work: &work,
+        };
+        let resumed = Some(Resumed { pass: Pass::Repair, done });
+        walker.walk(&route, resumed, |at| {
+            let layer = at.layer;
+            let done = if kept.loses_experts(layer) {
+                let (report, replaced) = self.repair_at(at)?;
+                Some(Box::new((report, replaced)))
+            } else {
+                self.pass_at(at)?;
+                None
+            };
+            Ok(Some(Record::Repaired { layer, done }))
+        })?;
+        Ok(())
+    }
+
+    fn repair_at(&self, mut at: AtLayer<'_>) -> Result<(RepairedLayer, Vec<usize>), Error> {
+        let holding = self.holding(at.layer);
+        let hidden = at.take_hidden();
+        let Repaired { report, replaced, hidden } =
+            self.repair(at.layer, (hidden, holding), at.watch)?;
+        *at.hidden = Some(hidden);
+        Ok((report, replaced))
+    }
+
+    /// What of a layer is kept in files.
+    fn holding(&self, layer: usize) -> Holding {
+        let (before, after) = (self.kept.source().spec(), self.kept.spec());
+        let cost = match (before.moe_of(layer), after.moe_of(layer)) {
+            (Some(moe), Some(left)) => {
+                RepairCost::of_layer(before, moe, left.experts, self.tokens.blocks.tokens())
+            }
+            _ => RepairCost::default(),
+        };
+        cost.holding(Rates::of(self.execution))
+    }
+
+    /// Runs a layer that lost nothing.
+    fn pass_at(&self, mut at: AtLayer<'_>) -> Result<(), Error> {
+        let (kept, compute, layer) = (self.kept, self.execution.compute(), at.layer);
+        let spec = kept.spec();
+        let trunk = LayerTrunk::load(kept, spec, layer, compute)?;
+        let hidden = at.take_hidden();
+        let mut run = LayerRun::advance(&trunk, layer, hidden, None, at.watch)?;
+        drop(trunk);
+        let experts = 0..spec.layers[layer].moe().map_or(0, |moe| moe.experts);
+        let busy: Vec<usize> = experts.filter(|&e| run.tokens(e) > 0).collect();
+        let stored = StoredLayer { source: kept, spec, layer, compute };
+        for_each_loaded_expert(stored, &busy, |expert| {
+            Ok::<_, Error>(run.expert(expert.index(), &expert, None, at.watch)?)
+        })?;
+        *at.hidden = Some(run.finish()?);
+        Ok(())
+    }
+}
+
+fn temporary_folder() -> Result<tempfile::TempDir, Error> {
+    let parent = std::env::temp_dir();
+    let made = tempfile::Builder::new().prefix("moeprune-repair-").tempdir_in(&parent);
+    made.map_err(|e| Error::io(Path::new(&parent), "make a folder in", e))
+}

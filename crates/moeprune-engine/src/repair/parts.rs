@@ -1,0 +1,180 @@
+//! The parts that a repair may change, and those that it has changed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use moeprune_core::{
+    Dtype, LayerTensor, LinearId, MlpProjection, StageError, SurvivingExpert, TensorBytes, TensorId,
+};
+
+use super::scratch::Scratch;
+use crate::{Error, KeptExperts};
+
+/// Where a part that may be repaired stands in a layer's file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) part: LayerTensor,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+    pub(super) at: u64,
+    pub(super) bytes: usize,
+}
+
+/// The parts of a layer that may be repaired, in the order of their file: of each surviving expert the
+/// down projection, and its bias if it has one.
+pub(super) fn places(kept: &KeptExperts<'_>, layer: usize) -> Result<Vec<Vec<Place>>, Error> {
+    let spec = kept.spec();
+    let Some(moe) = spec.moe_of(layer) else { return Ok(Vec::new()) };
+    let mut at = 0;
+    let mut experts = Vec::with_capacity(moe.experts);
+    for expert in 0..moe.experts {
+        let down = LinearId::Expert(expert, MlpProjection::Down);
+        let mut parts = Vec::new();
+        for part in [LayerTensor::Linear(down), LayerTensor::Bias(down)] {
+            let id = TensorId::Layer(layer, part);
+            let Some(shape) = spec.part(id).map(|part| part.shape) else { continue };
+            let dtype = kept.dtype_of(id).map_err(Error::stage("reading weights", layer))?;
+            if !dtype.is_weight() {
+                return Err(not_plain(kept, id, dtype));
+            }
+            let bytes = shape.iter().product::<usize>() * dtype.bits() / 8;
+            parts.push(Place { part, dtype, shape, at, bytes });
+            at += bytes as u64;
+        }
+        experts.push(parts);
+    }
+    Ok(experts)
+}
+
+fn not_plain(kept: &KeptExperts<'_>, id: TensorId, dtype: Dtype) -> Error {
+    let name = kept.source().name_of(id).unwrap_or_else(|_| id.to_string());
+    Error::refused(
+        format!("`{name}` is stored as {dtype}, and only BF16, F16 and F32 weights are refitted"),
+        crate::Remedy::NoRepair,
+    )
+}
+
+/// Which columns of an expert's weights belong to which of its parts.
+pub(super) fn columns(parts: &[Place]) -> SurvivingExpert {
+    let mut expert = SurvivingExpert::default();
+    for place in parts {
+        let columns = if place.shape.len() == 2 { place.shape[1] } else { 1 };
+        let first = expert.features;
+        expert.features += columns;
+        expert.parts.push((place.part, first..expert.features));
+    }
+    expert
+}
+
+/// The weights of an expert side by side, `[width, features]`, from what `read` returns per part.
+pub(super) fn join<'a>(
+    parts: &[Place],
+    mut read: impl FnMut(&Place) -> Result<TensorBytes<'a>, StageError>,
+) -> Result<Vec<f32>, StageError> {
+    let SurvivingExpert { features, parts: columns, .. } = columns(parts);
+    let mut joined = Vec::new();
+    for (place, (_, columns)) in parts.iter().zip(columns) {
+        let values = read(place)?.to_f32()?;
+        joined.resize(values.len() / columns.len().max(1) * features, 0.0);
+        let rows = joined.chunks_exact_mut(features).zip(values.chunks_exact(columns.len().max(1)));
+        rows.for_each(|(row, values)| row[columns.clone()].copy_from_slice(values));
+    }
+    Ok(joined)
+}
+
+/// The part of an expert's weights that belongs to `place`, in the type that it is stored in.
+pub(super) fn encode(
+    place: &Place,
+    columns: std::ops::Range<usize>,
+    features: usize,
+    weights: &[f32],
+) -> Result<TensorBytes<'static>, StageError> {
+    let own = weights.chunks_exact(features).flat_map(|row| &row[columns.clone()]).copied();
+    let own: Vec<f32> = own.collect();
+    if let Some(at) = own.iter().position(|weight| !weight.is_finite()) {
+        return Err(format!("{}: weight {at} became {}", place.part, own[at]).into());
+    }
+    let encoded = TensorBytes::encode(place.dtype, place.shape.clone(), &own)?;
+    let stored = encoded.to_f32()?;
+    if let Some(at) = stored.iter().position(|weight| !weight.is_finite()) {
+        let (part, weight, dtype) = (place.part, own[at], place.dtype);
+        return Err(format!("{part}: weight {at} became {weight}, too large for {dtype}").into());
+    }
+    Ok(encoded)
+}
+
+/// The file of a layer's repaired parts.
+pub(super) fn file(folder: &Path, layer: usize) -> PathBuf {
+    folder.join(format!("repaired-{layer:04}"))
+}
+
+/// The parts of a model that were repaired, read from the files of the run that did it.
+#[derive(Clone, Default)]
+pub(crate) struct RepairedParts {
+    layers: BTreeMap<usize, Arc<RepairedLayerParts>>,
+    /// A folder that lives as long as the parts.
+    folder: Option<Arc<tempfile::TempDir>>,
+}
+
+struct RepairedLayerParts {
+    file: Scratch,
+    places: BTreeMap<LayerTensor, Place>,
+}
+
+impl fmt::Debug for RepairedParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let layers = self.layers.iter().map(|(layer, parts)| (layer, parts.places.len()));
+        f.debug_map().entries(layers).finish()
+    }
+}
+
+impl RepairedParts {
+    /// Those in a temporary folder, which is removed with them.
+    pub(super) fn in_folder(folder: Arc<tempfile::TempDir>) -> Self {
+        Self { layers: BTreeMap::new(), folder: Some(folder) }
+    }
+
+    /// The temporary folder; none of parts in a run's state.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.as_ref().map_or(Path::new(""), |folder| folder.path())
+    }
+
+    /// Adds a layer of which these experts were changed.
+    pub(super) fn add(
+        &mut self,
+        kept: &KeptExperts<'_>,
+        folder: &Path,
+        (layer, replaced): (usize, &[usize]),
+    ) -> Result<(), Error> {
+        let replaced: BTreeSet<usize> = replaced.iter().copied().collect();
+        let parts = places(kept, layer)?.into_iter().enumerate();
+        let parts = parts.filter(|(expert, _)| replaced.contains(expert)).flat_map(|(_, p)| p);
+        let places = parts.map(|place| (place.part, place)).collect();
+        let file = Scratch::open(&file(folder, layer))?;
+        self.layers.insert(layer, Arc::new(RepairedLayerParts { file, places }));
+        Ok(())
+    }
+
+    /// Whether a part was repaired.
+    pub(crate) fn has(&self, id: TensorId) -> bool {
+        self.place(id).is_some()
+    }
+
+    /// A part, if it was repaired.
+    pub(crate) fn tensor(&self, id: TensorId) -> Result<Option<TensorBytes<'static>>, StageError> {
+        let Some((layer, place)) = self.place(id) else { return Ok(None) };
+        let mut bytes = vec![0; place.bytes];
+        layer.file.read(place.at, &mut bytes)?;
+        Ok(Some(TensorBytes::new(place.dtype, place.shape.clone(), bytes)?))
+    }
+
+    fn place(&self, id: TensorId) -> Option<(&RepairedLayerParts, &Place)> {
+        let TensorId::Layer(layer, tensor) = id else { return None };
+        let layer = self.layers.get(&layer)?;
+        layer.places.get(&tensor).map(|place| (&**layer, place))
+    }
+}

@@ -1,0 +1,167 @@
+//! The texts that a repair is fitted to and measured on, cut into blocks.
+
+use std::path::Path;
+
+use moeprune_capture::{SamplingOptions, TokenBlocks, open_calibration, token_blocks};
+use moeprune_core::{CorpusTag, repair::RepairText};
+use moeprune_model::check_runnable;
+
+use crate::{Calibration, Error, Model, Sampling, tokenizer_for};
+
+/// Of how many blocks that are fitted one more is drawn and held out.
+const FITTED_PER_HELD_OUT: usize = 8;
+
+/// The texts that a repair is fitted to and measured on.
+///
+/// Blocks are drawn as for a [`Calibration`], and beside those that are fitted an eighth as many as the
+/// calibration has, at least one, that nothing is fitted to.
+#[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct RepairCalibration {
+    /// The calibration text first, its fitted blocks being those of the [`Calibration`], then the others
+    /// in the order in which they were given.
+    pub texts: Vec<RepairBlocks>,
+}
+
+/// The blocks of one text.
+#[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct RepairBlocks {
+    /// The file, and how all of its blocks were drawn, those that are held out among them.
+    pub tag: CorpusTag,
+    /// Those that weights are fitted to; `None` of a text on which the repair is only measured.
+    pub fitted: Option<TokenBlocks>,
+    /// Those that nothing is fitted to; `None` if the text is a file of ready-made blocks and has no
+    /// more.
+    pub held_out: Option<TokenBlocks>,
+}
+
+/// A text beside the calibration's that a repair is fitted to or measured on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct OtherText<'a> {
+    /// A text, JSON-lines or token file.
+    pub path: &'a Path,
+    /// Blocks that weights are fitted to; 0 if the repair is only measured on it.
+    pub fitted: usize,
+}
+
+impl RepairCalibration {
+    /// Draws the calibration's blocks, as [`Calibration::read`] does, and beside them those that a
+    /// repair needs. Each text is walked over once.
+    ///
+    /// # Errors
+    /// As [`Calibration::read`], of any of the texts.
+    pub fn read(
+        path: &Path,
+        model: &dyn Model,
+        sampling: &impl Sampling,
+        others: &[OtherText<'_>],
+    ) -> Result<Calibration, Error> {
+        let spec = model.spec();
+        check_runnable(spec)?;
+        let options = sampling.options(spec.longest_streamed());
+        let apart = Self::held_out_blocks_of(options.samples);
+        let first = RepairBlocks::read(path, model, &options, apart)?;
+        let mut texts = vec![first];
+        for other in others {
+            let options = SamplingOptions { samples: other.fitted, ..options };
+            texts.push(RepairBlocks::read(other.path, model, &options, apart)?);
+        }
+        let repair = Self { texts };
+        let calibration = repair.calibration().ok_or_else(|| {
+            Error::Request("a calibration needs at least one block: raise --samples".into())
+        })?;
+        Ok(Calibration { repair: Some(repair), ..calibration })
+    }
+
+    /// A repair that is fitted to a calibration alone, with nothing held out.
+    #[must_use]
+    pub fn of(calibration: &Calibration) -> Self {
+        let Calibration { blocks, tag, .. } = calibration;
+        let fitted = Some(blocks.clone());
+        Self { texts: vec![RepairBlocks { tag: tag.clone(), fitted, held_out: None }] }
+    }
+
+    /// What a report says of the texts.
+    #[must_use]
+    pub fn summary(&self) -> Vec<RepairText> {
+        let text = |text: &RepairBlocks| RepairText {
+            corpus: text.tag.clone(),
+            fitted: count(text.fitted.as_ref()),
+            held_out: count(text.held_out.as_ref()),
+        };
+        self.texts.iter().map(text).collect()
+    }
+
+    /// Blocks that weights are fitted to, of all texts.
+    #[must_use]
+    pub fn fitted_blocks(&self) -> usize {
+        self.texts.iter().map(|text| count(text.fitted.as_ref())).sum()
+    }
+
+    /// Blocks that are held out of a text beside so many that the calibration has.
+    #[must_use]
+    pub fn held_out_blocks_of(samples: usize) -> usize {
+        (samples / FITTED_PER_HELD_OUT).max(1)
+    }
+
+    /// Blocks that are held out, of all texts.
+    #[must_use]
+    pub fn held_out_blocks(&self) -> usize {
+        self.texts.iter().map(|text| count(text.held_out.as_ref())).sum()
+    }
+
+    /// Notes about texts that have no blocks to hold out.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let without = self.texts.iter().filter(|text| text.held_out.is_none());
+        let note = |text: &RepairBlocks| {
+            let CorpusTag { name, samples, .. } = &text.tag;
+            format!(
+                "note: {name} is a file of ready-made blocks, and all {samples} of them are fitted: a \
+                 repair that makes other text worse is not noticed; lower --samples or add blocks"
+            )
+        };
+        without.map(note).collect()
+    }
+
+    fn calibration(&self) -> Option<Calibration> {
+        let RepairBlocks { tag, fitted, .. } = self.texts.first()?;
+        let blocks = fitted.clone()?;
+        let tag = CorpusTag { samples: blocks.blocks().len() as u64, ..tag.clone() };
+        Some(Calibration { blocks, tag, repair: None })
+    }
+}
+
+impl RepairBlocks {
+    /// Draws `options.samples` blocks to be fitted and `apart` that are held out: the first are those
+    /// that are drawn without the others.
+    fn read(
+        path: &Path,
+        model: &dyn Model,
+        options: &SamplingOptions,
+        apart: usize,
+    ) -> Result<Self, Error> {
+        let file = open_calibration(path)?;
+        let tokenizer = tokenizer_for(&file, model)?;
+        let draw = |samples: usize| {
+            let options = SamplingOptions { samples, ..*options };
+            token_blocks(&file, tokenizer.as_ref(), model.spec().vocab, &options)
+        };
+        let fitted = options.samples;
+        let drawn = match draw(fitted + apart) {
+            // Ready-made blocks: as many as there are, or the error of those that are fitted alone.
+            Err(moeprune_capture::Error::TooFewBlocks { have, .. }) => draw(have.max(fitted)),
+            drawn => drawn,
+        }?;
+        let tag = file.tag(&drawn)?;
+        let (fitted, held_out) = drawn.split_at(fitted);
+        let some = |blocks: TokenBlocks| (!blocks.blocks().is_empty()).then_some(blocks);
+        Ok(Self { tag, fitted: some(fitted), held_out: some(held_out) })
+    }
+}
+
+fn count(blocks: Option<&TokenBlocks>) -> usize {
+    blocks.map_or(0, |blocks| blocks.blocks().len())
+}

@@ -1,0 +1,160 @@
+//! Whether `prune` repairs the experts that stay when nothing says so, and where it cannot.
+
+use moeprune_core::{
+    LinearId, MlpProjection, ModelSpec, MoeInput, MoeSpec, RouterSpec, Score, Sparsity, TensorId,
+};
+use moeprune_engine::{Error as EngineError, Model};
+use moeprune_model::check_runnable;
+
+use crate::{
+    Error, Recipe, Registry, Remedy,
+    recipe::{NO_REPAIR, REFIT, StageChoice, Statistics},
+};
+
+/// A kind of model on which repairs were measured: what is best for it by docs/results.md.
+struct Measured {
+    /// The kind, in words.
+    kind: &'static str,
+    /// Whether a layer is of it.
+    is: fn(&MoeSpec) -> bool,
+    /// The repair that helps most, [`NO_REPAIR`] if none does.
+    repair: &'static str,
+}
+
+/// All kinds that were measured; models of others keep their weights unless a repair is asked for.
+const MEASURED: [Measured; 1] = [
+    // The embedded model, and one without redundancy between its experts.
+    Measured {
+        kind: "experts beside the layer, softmax router",
+        is: |moe| moe.input == MoeInput::LayerInput && has_softmax(moe),
+        repair: REFIT,
+    },
+];
+
+fn has_softmax(moe: &MoeSpec) -> bool {
+    matches!(&moe.router, RouterSpec::Scored(router) if router.score == Score::Softmax)
+}
+
+/// Has a recipe that says nothing of a repair do what was measured to be best for this kind of model, as
+/// `prune` does. `text`: whether there is calibration text.
+///
+/// Returns what is to be said about it; nothing where no expert goes, so that there is nothing to repair.
+#[must_use]
+pub fn repair_by_default(
+    recipe: &mut Recipe,
+    model: &dyn Model,
+    registry: &Registry,
+    text: bool,
+) -> Option<String> {
+    let goes = recipe.experts.sparsity > Sparsity::ZERO || recipe.keeps_listed();
+    if !goes || recipe.repairs() || !registry.has_repair(REFIT) {
+        return None;
+    }
+    let Some(measured) = kind_of(model.spec()) else {
+        return Some(
+            "note: the experts that stay keep their weights, since what a repair does was not measured \
+             for this kind of model; repair = \"refit\" asks for one"
+                .to_owned(),
+        );
+    };
+    let repair = StageChoice::new(measured.repair);
+    if repair.name == NO_REPAIR {
+        return None;
+    }
+    let mut repaired = Recipe { repair, ..recipe.clone() };
+    if let Some(obstacle) = Obstacle::of(model, &repaired, text) {
+        return Some(format!("note: the experts that stay keep their weights: {}", obstacle.why()));
+    }
+    if registry.resolve(&mut repaired).is_ok() {
+        *recipe = repaired;
+    }
+    Some(format!(
+        "note: the experts that stay are repaired, which helped models of this kind ({}); \
+         repair = \"none\" leaves them as they are",
+        measured.kind
+    ))
+}
+
+/// The kind that all layers with experts are of.
+fn kind_of(spec: &ModelSpec) -> Option<&'static Measured> {
+    const ALL: &[Measured] = &MEASURED;
+    let layers: Vec<&MoeSpec> = spec.layers.iter().filter_map(|layer| layer.moe()).collect();
+    ALL.iter().find(|measured| !layers.is_empty() && layers.iter().all(|moe| (measured.is)(moe)))
+}
+
+/// Refuses a repair that a recipe asks for and that cannot be carried out. `text`: whether there is
+/// calibration text.
+///
+/// # Errors
+/// [`Error::Recipe`] if the recipe contradicts itself, else an error of the engine with what would work.
+pub fn check_repair(model: &dyn Model, recipe: &Recipe, text: bool) -> Result<(), Error> {
+    if !recipe.repairs() {
+        return Ok(());
+    }
+    match Obstacle::of(model, recipe, text) {
+        None => Ok(()),
+        Some(obstacle) => Err(obstacle.into_error(&recipe.repair)),
+    }
+}
+
+/// Whether the first down projection is stored in a type that new weights cannot be written in.
+fn encoded(model: &dyn Model) -> Option<String> {
+    let mut layers = model.spec().layers.iter();
+    let layer = layers.position(|layer| layer.moe().is_some())?;
+    let id = TensorId::linear(layer, LinearId::Expert(0, MlpProjection::Down));
+    let dtype = model.elements(id, 0..0).ok()?.dtype();
+    (!dtype.is_weight()).then(|| format!("their weights are stored as {dtype}"))
+}
+
+/// Why experts cannot be repaired.
+enum Obstacle {
+    /// Statistics of the unpruned model are asked for, instead of running text.
+    Stored,
+    /// The experts, or something else of the model, cannot be run.
+    NotRun(String),
+    /// There is no calibration text.
+    NoText,
+}
+
+impl Obstacle {
+    fn of(model: &dyn Model, recipe: &Recipe, text: bool) -> Option<Self> {
+        let spec = model.spec();
+        if recipe.weights.statistics == Statistics::Stored && recipe.prunes_weights() {
+            return Some(Self::Stored);
+        }
+        if spec.has_opaque_experts() {
+            let problem = "what is stored of the experts is not decoded";
+            return Some(Self::NotRun(problem.to_owned()));
+        }
+        if let Err(problem) = check_runnable(spec) {
+            return Some(Self::NotRun(problem.to_string()));
+        }
+        if let Some(problem) = encoded(model) {
+            return Some(Self::NotRun(problem));
+        }
+        (!text).then_some(Self::NoText)
+    }
+
+    fn why(&self) -> String {
+        match self {
+            Self::Stored => {
+                "a repair needs calibration text that goes through the repaired layers, and statistics \
+                 are those of the unpruned model (statistics = \"stored\")"
+                    .to_owned()
+            }
+            Self::NotRun(problem) => format!("a repair runs them and writes new weights, and {problem}"),
+            Self::NoText => "a repair needs calibration text".to_owned(),
+        }
+    }
+
+    fn into_error(self, repair: &StageChoice) -> Error {
+        let problem = format!("repair = `{}`: {}", repair.name, self.why());
+        match self {
+            Self::Stored => Error::Recipe(format!(
+                "{problem}: use statistics = \"sequential\", or repair = \"{NO_REPAIR}\""
+            )),
+            Self::NotRun(_) => EngineError::refused(problem, Remedy::NoRepair).into(),
+            Self::NoText => EngineError::refused(problem, Remedy::Calibration).into(),
+        }
+    }
+}
