@@ -24,6 +24,7 @@ mod gpu_bundle;
 mod measure_memory;
 mod prune_arctic;
 mod readme_results;
+mod repair_results;
 mod results;
 mod same_results;
 
@@ -68,6 +69,10 @@ enum Command {
     Families(families::Arguments),
     PruneArctic(Box<prune_arctic::PruneArcticArgs>),
     ReadmeResults(readme_results::ReadmeResultsArgs),
+    /// Observe a layer of a published model's shape and repair it after experts went
+    #[command(disable_help_flag = true)]
+    BenchRepairLayer(delegate::Arguments),
+    RepairResults(repair_results::RepairResultsArgs),
     Results(results::ResultsArgs),
     SameResults(same_results::Arguments),
     /// Train the embedded model from nothing and write a Hugging Face directory with its data
@@ -110,6 +115,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::MakeCheckpoint(arguments) => delegate::run(delegate::MAKE_CHECKPOINT, &arguments),
         #[cfg(target_os = "linux")]
         Command::MeasureMemory(arguments) => measure_memory::run(&arguments),
+        Command::BenchRepairLayer(arguments) => delegate::run(delegate::REPAIR_LAYER, &arguments),
         Command::BenchPeers(arguments) => delegate::run(delegate::BENCH_PEERS, &arguments),
         #[cfg(target_os = "linux")]
         Command::CheckCuda(arguments) => check_cuda::run(&arguments),
@@ -120,6 +126,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Families(arguments) => families::run(&arguments),
         Command::PruneArctic(arguments) => prune_arctic::run(&arguments),
         Command::ReadmeResults(arguments) => readme_results::run(&arguments),
+        Command::RepairResults(arguments) => repair_results::run(&arguments),
         Command::Results(arguments) => results::run(&arguments),
         Command::SameResults(arguments) => same_results::run(&arguments),
         Command::TrainNano(arguments) => delegate::run(delegate::TRAIN_NANO, &arguments),

@@ -36,7 +36,7 @@ pub(crate) struct PlanArgs {
     /// against each other token for token, equally if no weights are given
     #[arg(long = "observation", value_name = "FILE[=WEIGHT]")]
     observations: Vec<WeighedFile>,
-    /// Calibration text, for --criterion exhaustive alone: it runs the model
+    /// Calibration text, for --criterion reconstruction and exhaustive alone: they run the model
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
     /// Where the plan goes
@@ -109,8 +109,8 @@ fn print_serving(cut: &Cut, checkpoint: &Checkpoint) -> Result<(), Error> {
 fn runs(args: &PlanArgs, pipeline: &Pipeline) -> Result<Execution, Error> {
     if !pipeline.experts.needs().calibration {
         return Err(Error::Request(
-            "--calibration is for --criterion exhaustive; other criteria plan from what \
-             `observe` stored (--observation)"
+            "--calibration is for --criterion reconstruction and exhaustive; other criteria plan \
+             from what `observe` stored (--observation)"
                 .into(),
         ));
     }
