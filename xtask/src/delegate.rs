@@ -41,6 +41,12 @@ pub(crate) const MAKE_CHECKPOINT: Chore = Chore {
     release: true,
     has_cuda: true,
 };
+pub(crate) const REPAIR_LAYER: Chore = Chore {
+    package: "moeprune-bench",
+    command: Some("repair-layer"),
+    release: true,
+    has_cuda: true,
+};
 pub(crate) const CHECK_KERNELS: Chore = Chore {
     package: "xtask-kernels",
     command: Some("check-kernels"),

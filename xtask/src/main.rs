@@ -69,6 +69,9 @@ enum Command {
     Families(families::Arguments),
     PruneArctic(Box<prune_arctic::PruneArcticArgs>),
     ReadmeResults(readme_results::ReadmeResultsArgs),
+    /// Observe a layer of a published model's shape and repair it after experts went
+    #[command(disable_help_flag = true)]
+    BenchRepairLayer(delegate::Arguments),
     RepairResults(repair_results::RepairResultsArgs),
     Results(results::ResultsArgs),
     SameResults(same_results::Arguments),
@@ -112,6 +115,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::MakeCheckpoint(arguments) => delegate::run(delegate::MAKE_CHECKPOINT, &arguments),
         #[cfg(target_os = "linux")]
         Command::MeasureMemory(arguments) => measure_memory::run(&arguments),
+        Command::BenchRepairLayer(arguments) => delegate::run(delegate::REPAIR_LAYER, &arguments),
         Command::BenchPeers(arguments) => delegate::run(delegate::BENCH_PEERS, &arguments),
         #[cfg(target_os = "linux")]
         Command::CheckCuda(arguments) => check_cuda::run(&arguments),

@@ -95,6 +95,25 @@ impl LayerRun {
         Ok(run)
     }
 
+    /// As [`advance`](Self::advance), with any sink for the trunk's activations, which come micro-batch after
+    /// micro-batch.
+    ///
+    /// # Errors
+    /// As [`advance`](Self::advance).
+    pub fn advance_into(
+        trunk: &LayerTrunk,
+        layer: usize,
+        hidden: Vec<Tensor>,
+        sink: &mut dyn ActivationSink,
+        watch: Watch<'_>,
+    ) -> Result<Self, Error> {
+        let mut run = Self::new(layer, true);
+        for batch in hidden {
+            run.batch(batch, watch, |_, batch| trunk.forward(batch, sink))?;
+        }
+        Ok(run)
+    }
+
     /// Runs the trunk on hidden states for the observer's sake alone: outputs are not kept.
     ///
     /// # Errors
@@ -122,26 +141,57 @@ impl LayerRun {
         mut observer: Option<&mut LayerObserver>,
         watch: Watch<'_>,
     ) -> Result<(), Error> {
-        let (layer, mut first_block) = (self.layer, 0);
         for batch in hidden {
-            self.expert_rows = expert_rows(batch.device());
-            let (blocks, sequence_len, _) = batch
-                .dims3()
-                .map_err(|error| forward_error(layer, moeprune_model::Error::from(error)))?;
-            let out = match &mut observer {
-                None => trunk.forward(&batch, &mut NoSink),
+            self.batch(batch, watch, |blocks, batch| match &mut observer {
+                None => trunk.forward(batch, &mut NoSink),
                 Some(observer) => {
-                    observer.at_blocks(first_block..first_block + blocks);
-                    trunk.forward(&batch, *observer)
+                    observer.at_blocks(blocks);
+                    trunk.forward(batch, *observer)
                 }
-            };
-            let TrunkOutput { sum, routed } = out.map_err(|e| forward_error(layer, e))?;
-            let sum = if self.outputs { Some(sum) } else { sum.statistics_alone() };
-            self.batches.push(MicroBatch { first_block, blocks, sequence_len, sum, routed });
-            first_block += blocks;
-            stop_if_asked(watch, blocks * sequence_len)?;
+            })?;
         }
         Ok(())
+    }
+
+    /// Takes in one more micro-batch, which `forward`, called with its blocks, runs through the trunk.
+    fn batch(
+        &mut self,
+        batch: Tensor,
+        watch: Watch<'_>,
+        forward: impl FnOnce(Range<usize>, &Tensor) -> Result<TrunkOutput, moeprune_model::Error>,
+    ) -> Result<(), Error> {
+        let layer = self.layer;
+        self.expert_rows = expert_rows(batch.device());
+        let (blocks, sequence_len, _) = batch
+            .dims3()
+            .map_err(|error| forward_error(layer, moeprune_model::Error::from(error)))?;
+        let first_block = self.batches.last().map_or(0, |last| last.first_block + last.blocks);
+        let out = forward(first_block..first_block + blocks, &batch);
+        let TrunkOutput { sum, routed } = out.map_err(|e| forward_error(layer, e))?;
+        let sum = if self.outputs { Some(sum) } else { sum.statistics_alone() };
+        self.batches.push(MicroBatch { first_block, blocks, sequence_len, sum, routed });
+        stop_if_asked(watch, blocks * sequence_len)
+    }
+
+    /// What experts read of some rows (tokens) of each micro-batch, before any gate, `[rows, width]`; `None`
+    /// without experts or rows.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn read_by_experts(&self, rows: &[Vec<u32>]) -> Result<Option<Tensor>, Error> {
+        let mut read = Vec::with_capacity(rows.len());
+        for (batch, rows) in self.batches.iter().zip(rows).filter(|(_, rows)| !rows.is_empty()) {
+            if let Some(routed) = &batch.routed {
+                let normed = routed.normed(rows);
+                read.push(normed.map_err(|error| forward_error(self.layer, error))?);
+            }
+        }
+        if read.is_empty() {
+            return Ok(None);
+        }
+        let joined = Tensor::cat(&read, 0);
+        let joined = joined.map_err(|e| forward_error(self.layer, moeprune_model::Error::from(e)));
+        joined.map(Some)
     }
 
     /// Tokens routed to an expert.

@@ -14,7 +14,8 @@ use crate::{
     terminal::Terminal,
 };
 use moeprune::{
-    Error, Evaluation, Registry, Study, blend,
+    Calibration, CalibrationTexts, Error, Evaluation, PlanInputs, Registry, Study, blend,
+    checkpoint::Checkpoint,
     compare::{Comparison, Cut, Measures, Variant},
 };
 
@@ -26,7 +27,8 @@ use moeprune::{
   moeprune compare mixtral-8x7b --observation c4.obs --cuts 0,0.25 --sparsity 0.5 --text wikitext.txt --text-blocks 32
 
 No checkpoint is written. With --sparsity, weights are zeroed until each cut reaches that total; a
-cut of 0 then zeroes weights only. Perplexity needs a layer in memory at a time, questions need the
+cut of 0 then zeroes weights only. With --repair, experts that stay are repaired before that, on
+--calibration. Perplexity needs a layer in memory at a time, questions need the
 whole model.")]
 pub(crate) struct CompareArgs {
     /// Directory of the model
@@ -34,6 +36,9 @@ pub(crate) struct CompareArgs {
     /// What `observe` stored; several are weighed against each other
     #[arg(long = "observation", value_name = "FILE[=WEIGHT]")]
     observations: Vec<WeighedFile>,
+    /// Calibration text, for --repair and --criteria exhaustive: they run the model on it
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
     /// Shares of the experts to remove
     #[arg(long, value_name = "SHARES", value_delimiter = ',', required = true, value_parser = sparsity)]
     cuts: Vec<Sparsity>,
@@ -105,6 +110,9 @@ pub(crate) fn compare(
     let checkpoint = args.family.open(&args.model)?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let observation = blend(&domains)?;
+    let calibration = calibration(args, &variants, (&checkpoint, registry))?;
+    let inputs =
+        PlanInputs { observation: observation.as_ref(), calibration: calibration.as_ref() };
     let task = args.task.as_deref().zip(args.data.as_deref());
     let measures = Measures {
         task: task.map(|(task, data)| Evaluation {
@@ -125,12 +133,36 @@ pub(crate) fn compare(
     crate::interrupt::listen();
     let mut study =
         Study { checkpoint: &checkpoint, registry, execution: &execution, progress: terminal };
-    let comparison = study.compare(observation.as_ref(), &variants, &measures)?;
+    let comparison = study.compare(inputs, &variants, &measures)?;
     // One that fails does not keep the others back.
     let printed = line!("\n{}", in_rows(&comparison));
     let saved = json.map_or(Ok(()), |json| write_json(&comparison, &json));
     let shown = html.map_or(Ok(()), |html| write_page(&comparison, &html));
     printed.and(saved).and(shown)
+}
+
+/// The blocks on which variants run the model.
+fn calibration(
+    args: &CompareArgs,
+    variants: &[Variant],
+    (checkpoint, registry): (&Checkpoint, &Registry),
+) -> Result<Option<Calibration>, Error> {
+    let runs = |variant: &&Variant| {
+        let pipeline = registry.pipeline(&variant.recipe);
+        let searches = pipeline.is_ok_and(|stages| stages.experts.needs().calibration);
+        variant.recipe.repairs() || searches
+    };
+    match (&args.calibration, variants.iter().find(runs)) {
+        (None, _) => Ok(None),
+        (Some(_), None) => Err(Error::Request(
+            "--calibration is for --repair and --criteria exhaustive; all else is measured from what \
+             `observe` stored (--observation)"
+                .into(),
+        )),
+        (Some(path), Some(variant)) => {
+            Ok(Some(CalibrationTexts::from(path).read(checkpoint, &variant.recipe)?))
+        }
+    }
 }
 
 fn write_json(comparison: &Comparison, to: &Destination) -> Result<(), Error> {
@@ -156,7 +188,9 @@ fn destinations(args: &CompareArgs) -> Result<(Option<Destination>, Option<Desti
     let mut files = args.family.files(&args.model);
     files.reads_all(args.observations.iter().map(|file| &file.path));
     files.reads_all(
-        [&args.data, &args.fewshot_data, &args.text, &args.recipe.recipe].into_iter().flatten(),
+        [&args.calibration, &args.data, &args.fewshot_data, &args.text, &args.recipe.recipe]
+            .into_iter()
+            .flatten(),
     );
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Comparison)?;
     let html = files.claim_if_asked("--html", args.html.as_deref(), OutputKind::Page)?;
@@ -176,7 +210,11 @@ fn variants(args: &CompareArgs, registry: &Registry) -> Result<Vec<Variant>, Err
             }
             recipe.weights.statistics = moeprune::recipe::Statistics::Stored;
             registry.resolve(&mut recipe)?;
-            variants.push(Variant { name: name.clone(), recipe });
+            let name = match recipe.repairs() && cut > Sparsity::ZERO {
+                true => format!("{name} + {}", recipe.repair.name),
+                false => name.clone(),
+            };
+            variants.push(Variant { name, recipe });
         }
     }
     Ok(variants)

@@ -116,7 +116,8 @@ pub struct RecipeArgs {
     #[arg(long, value_name = "BUDGET", value_parser = choice::<Budget>())]
     pub budget: Option<Budget>,
     /// How it is decided which experts go: stun groups alike ones; frequency, gate, ean, reap, peak
-    /// and random rank them; exhaustive tries all subsets [default: stun]
+    /// and random rank them; reconstruction drops what a layer misses least, one after the other;
+    /// exhaustive tries all subsets [default: stun]
     #[arg(long, value_name = "CRITERION", value_parser = str::parse::<StageChoice>)]
     pub criterion: Option<StageChoice>,
     /// What makes two experts alike: router, coactivation, mixed, outputs [default: router]

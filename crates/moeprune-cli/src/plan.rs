@@ -36,7 +36,7 @@ pub(crate) struct PlanArgs {
     /// against each other token for token, equally if no weights are given
     #[arg(long = "observation", value_name = "FILE[=WEIGHT]")]
     observations: Vec<WeighedFile>,
-    /// Calibration text, for --criterion exhaustive alone: it runs the model
+    /// Calibration text, for --criterion reconstruction and exhaustive alone: they run the model
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
     /// Where the plan goes
@@ -69,7 +69,7 @@ pub(crate) fn plan(
     args.recipe.check_no_search()?;
     let mut recipe = args.recipe.resolve(registry, &args.sampling)?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
-    check_repair(checkpoint.spec(), &recipe, true)?;
+    check_repair(&checkpoint, &recipe, true)?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let pipeline = args.keep.pipeline(registry, &checkpoint, &mut recipe, &args.recipe)?;
     let execution = match &args.calibration {
@@ -109,8 +109,8 @@ fn print_serving(cut: &Cut, checkpoint: &Checkpoint) -> Result<(), Error> {
 fn runs(args: &PlanArgs, pipeline: &Pipeline) -> Result<Execution, Error> {
     if !pipeline.experts.needs().calibration {
         return Err(Error::Request(
-            "--calibration is for --criterion exhaustive; other criteria plan from what \
-             `observe` stored (--observation)"
+            "--calibration is for --criterion reconstruction and exhaustive; other criteria plan \
+             from what `observe` stored (--observation)"
                 .into(),
         ));
     }

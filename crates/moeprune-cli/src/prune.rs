@@ -118,7 +118,7 @@ fn repair_by_default(
         return;
     }
     let text = args.calibration.is_some();
-    let note = moeprune::repair_by_default(recipe, checkpoint.spec(), registry, text);
+    let note = moeprune::repair_by_default(recipe, checkpoint, registry, text);
     note.iter().for_each(|note| terminal.note(note));
 }
 

@@ -3,7 +3,9 @@
 use moeprune_core::{ModelSpec, Part, Sparsity, StatisticsSource};
 use serde::Serialize;
 
-use crate::{Execution, ExpertStage, MemoryNeed, Model, Pipeline, PruneRequest, WeightTarget};
+use crate::{
+    Execution, ExpertStage, MemoryNeed, Model, Pipeline, PruneRequest, RepairEstimate, WeightTarget,
+};
 
 /// How fast a machine is, for an estimate.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -89,6 +91,11 @@ impl Work {
         if calibrated && (share > Sparsity::ZERO && !listed || stored) {
             work = Self::observing(model);
         }
+        if matches!(pipeline.experts, ExpertStage::Greedy { .. }) && share > Sparsity::ZERO {
+            // Its own pass. What all experts make of a few tokens is left out.
+            work.passes += 1;
+            work.read += model.weight_bytes();
+        }
         let kept = bytes_left(model, share);
         work.read += kept;
         work.written = kept;
@@ -134,6 +141,17 @@ impl Estimate {
         }
     }
 
+    /// The same with a repair of the experts that stay.
+    #[must_use]
+    pub fn with_repair(self, repair: &RepairEstimate) -> Self {
+        Self {
+            memory_bytes: self.memory_bytes.max(repair.memory_bytes),
+            disk_bytes: self.disk_bytes + repair.disk_bytes,
+            seconds: self.seconds + repair.seconds,
+            ..self
+        }
+    }
+
     /// The time in words, to few figures.
     #[must_use]
     pub fn time(&self) -> String {
@@ -166,7 +184,7 @@ fn bytes_left(model: &dyn Model, share: Sparsity) -> u64 {
 }
 
 /// To few figures: it is an estimate.
-fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 1.0 => "1 s".into(),
         s if s < 90.0 => format!("{s:.0} s"),

@@ -75,7 +75,7 @@ pub use plan::{
 };
 pub use progress::{Progress, Silent};
 pub use remedy::Remedy;
-pub use repair::{Holding, OtherText, RepairBlocks, RepairCalibration, RepairCost};
+pub use repair::{Holding, OtherText, RepairBlocks, RepairCalibration, RepairCost, RepairEstimate};
 pub use request::{BudgetSpread, ExpertRequest, PruneRequest, WeightTarget};
 pub use run::Run;
 pub use runs::check_runs;

@@ -64,6 +64,7 @@ impl Pipeline {
                 add("selector", selector.identity().cloned());
             }
             ExpertStage::Searched { most_subsets } => add("subsets", Some(json!(most_subsets))),
+            ExpertStage::Greedy { tokens } => add("greedy", Some(json!(tokens))),
             ExpertStage::Listed(list) => add("keep-list", Some(json!(list))),
         }
         if let Some(repair) = &self.repair {
@@ -93,6 +94,11 @@ pub enum ExpertStage {
     Searched {
         /// More subsets of a layer are refused.
         most_subsets: u64,
+    },
+    /// By dropping one expert after the other, each time the one that the layer misses least.
+    Greedy {
+        /// Calibration tokens that are looked at per layer, at most.
+        tokens: usize,
     },
     /// By a list of those that stay. Without one, no plan can be made, and plans can be applied.
     Listed(Option<KeepList>),
@@ -132,7 +138,9 @@ impl ExpertStage {
                 observation: similarity.needs_observation() || selector.needs_observation(),
                 calibration: false,
             },
-            Self::Searched { .. } => ExpertNeeds { observation: false, calibration: true },
+            Self::Searched { .. } | Self::Greedy { .. } => {
+                ExpertNeeds { observation: false, calibration: true }
+            }
             Self::Listed(_) => ExpertNeeds::default(),
         }
     }
@@ -142,7 +150,7 @@ impl ExpertStage {
     pub fn grouped(&self) -> Option<&Grouped> {
         match self {
             Self::Grouped(grouped) => Some(grouped),
-            Self::Ranked(_) | Self::Searched { .. } | Self::Listed(_) => None,
+            Self::Ranked(_) | Self::Searched { .. } | Self::Greedy { .. } | Self::Listed(_) => None,
         }
     }
 }

@@ -1,7 +1,10 @@
 //! About what the steps of a recipe take on a model, from headers alone.
 
 use moeprune_core::Sparsity;
-use moeprune_engine::{Estimate, Model, Pipeline, PruneRequest, Rates, WeightTarget, Work};
+use moeprune_engine::{
+    Estimate, Model, Pipeline, PruneRequest, Rates, RepairCalibration, RepairEstimate,
+    WeightTarget, Work,
+};
 use moeprune_model::check_runnable;
 use serde::Serialize;
 
@@ -47,12 +50,23 @@ impl Estimates {
         let experts_only = PruneRequest { weights: WeightTarget::Nothing, ..request.clone() };
         let goes = request.experts.share > Sparsity::ZERO;
         let of_apply = Work::pruning(model, pipeline, &experts_only, false).filter(|_| goes);
+        let share = request.experts.share.value();
+        let kept = |layer| {
+            let experts = model.spec().moe_of(layer).map_or(0, |moe| moe.experts);
+            experts - (experts as f64 * share).round() as usize
+        };
+        let held_out = RepairCalibration::held_out_blocks_of(samples) as u64 * sequence_len as u64;
+        let repairs = pipeline.repair.is_some() && goes;
+        let repair = repairs.then(|| RepairEstimate::of(model, kept, (tokens, held_out), rates));
         Ok(Self {
             samples,
             sequence_len,
             rates,
             observe: runs.then(|| of(Work::observing(model))),
-            prune: of_prune.filter(|_| runs).map(of),
+            prune: of_prune.filter(|_| runs).map(|work| match &repair {
+                Some(repair) => of(work).with_repair(repair),
+                None => of(work),
+            }),
             apply_experts: of_apply.map(of),
         })
     }

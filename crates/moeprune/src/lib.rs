@@ -37,7 +37,7 @@ assert!((report.sparsity.achieved.linears - 0.4).abs() < 5e-4);
 
 Each crate underneath can be used alone, and none of them knows of another. They are re-exported
 here under short names: [`core`], [`checkpoint`], [`model`], [`capture`], [`similarity`],
-[`saliency`], [`cluster`], [`select`], [`score`], [`eval`].
+[`saliency`], [`cluster`], [`select`], [`repair`], [`score`], [`eval`].
 */
 
 pub mod compare;
@@ -65,6 +65,7 @@ pub use moeprune_engine as engine;
 pub use moeprune_eval as eval;
 pub use moeprune_files as files;
 pub use moeprune_model as model;
+pub use moeprune_repair as repair;
 pub use moeprune_saliency as saliency;
 pub use moeprune_score as score;
 pub use moeprune_select as select;

@@ -36,13 +36,13 @@ pub fn prune<'r>(
     let texts = calibration.into();
     let request = recipe.request(pipeline)?;
     moeprune_engine::check_request(model.spec(), &request, pipeline)?;
-    check_repair(model.spec(), recipe, true)?;
+    check_repair(model, recipe, true)?;
     texts.check(recipe)?;
     moeprune_engine::check_runs(model.spec())?;
     let run = Run::claim(to.path, to.origin, to.resume)?;
     let report = run.complete(|run| {
         moeprune_engine::shortened(model, recipe).iter().for_each(|note| job.progress.note(note));
-        let calibration = texts.read(model, recipe, job.progress)?;
+        let calibration = texts.read(model, recipe)?;
         run.end_step("reading calibration text");
         let applied = job.prune(run, &calibration, &request)?;
         let recipe = followed(recipe, &applied, Some(&calibration));
@@ -70,7 +70,7 @@ pub fn prune_listed(
             "zeroing weights too takes calibration text: pass --calibration FILE".into(),
         ));
     }
-    check_repair(job.model.spec(), recipe, false)?;
+    check_repair(job.model, recipe, false)?;
     let plan = crate::plan(job, recipe, None)?;
     apply(job, Run::claim(to.path, to.origin, to.resume)?, &plan, Inputs::None)
 }
@@ -104,20 +104,12 @@ impl CalibrationTexts<'_> {
     /// # Errors
     /// As [`Calibration::read`], of any of the texts, and if there are texts for a repair that the recipe
     /// does not ask for.
-    pub fn read(
-        self,
-        model: &dyn Model,
-        recipe: &Recipe,
-        progress: &mut dyn Progress,
-    ) -> Result<Calibration, EngineError> {
+    pub fn read(self, model: &dyn Model, recipe: &Recipe) -> Result<Calibration, EngineError> {
         self.check(recipe).map_err(|e| EngineError::Request(e.to_string()))?;
         if !recipe.repairs() {
             return Calibration::read(self.text, model, recipe);
         }
-        let calibration = RepairCalibration::read(self.text, model, recipe, self.others)?;
-        let notes = calibration.repair.iter().flat_map(RepairCalibration::notes);
-        notes.for_each(|note| progress.note(&note));
-        Ok(calibration)
+        RepairCalibration::read(self.text, model, recipe, self.others)
     }
 
     /// Refuses texts for a repair that a recipe does not ask for.

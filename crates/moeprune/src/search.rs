@@ -2,8 +2,8 @@
 
 use moeprune_capture::TokenBlocks;
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{CorpusTag, Observation, ParameterCounts, Sparsity, TensorSource};
-use moeprune_engine::{Calibration, expert_budget};
+use moeprune_core::{CorpusTag, ParameterCounts, Sparsity, TensorSource};
+use moeprune_engine::{Calibration, PlanInputs, expert_budget};
 
 pub use crate::report::{Candidate, SearchReport};
 use crate::{
@@ -54,8 +54,9 @@ impl Study<'_> {
     /// Looks for the split of `recipe.sparsity` under which the model predicts text best.
     ///
     /// A quarter of the calibration blocks, the last ones, is kept apart. The model is observed on the
-    /// others; each candidate is made from that one observation, in memory, and scored by its mean
-    /// negative log-likelihood on the blocks kept apart. First the share of whole experts and their
+    /// others; each candidate is made from that one observation, in memory, its experts repaired on the
+    /// same blocks if the recipe says so, and scored by its mean negative log-likelihood on the blocks kept
+    /// apart. First the share of whole experts and their
     /// criterion, with one ratio everywhere; then, for the best of these, how the ratio is split over
     /// the layers: at most [`most_evaluations`] in all. No test data is looked at, and the same blocks
     /// give the same choice.
@@ -91,8 +92,8 @@ impl Study<'_> {
             step: "unpruned model",
         };
         let unpruned = likelihood(unpruned, study.progress)?;
-        let mut trial =
-            Trial { study, observation: &observation, held_out: &held_out, tried: Vec::new() };
+        let inputs = PlanInputs { observation: Some(&observation), calibration: Some(&observed) };
+        let mut trial = Trial { study, inputs, held_out: &held_out, tried: Vec::new() };
         let mut best = recipe.clone();
         // Masks come from the observation here, also where the recipe's run would not take them from it.
         best.weights.statistics = crate::recipe::Statistics::Stored;
@@ -185,7 +186,7 @@ fn removes_as(checkpoint: &Checkpoint, a: &Recipe, b: &Recipe) -> bool {
 
 struct Trial<'s, 'a> {
     study: &'s mut Study<'a>,
-    observation: &'a Observation,
+    inputs: PlanInputs<'a>,
     held_out: &'a TokenBlocks,
     tried: Vec<(Recipe, Likelihood)>,
 }
@@ -273,7 +274,7 @@ impl Trial<'_, '_> {
 
     fn score(&mut self, recipe: &Recipe, step: &str) -> Result<f64, Error> {
         let (execution, blocks) = (self.study.execution, self.held_out);
-        let pruned = Pruned::new(self.study, Some(self.observation), recipe)?;
+        let pruned = Pruned::new(self.study, self.inputs, recipe)?;
         let found = pruned.run(execution, self.study.progress, |model, progress| {
             let (source, spec): (&dyn TensorSource, _) = (model, model.spec());
             likelihood(Prediction { source, spec, blocks, execution, step }, progress)

@@ -13,6 +13,8 @@ mod make_checkpoint;
 #[cfg(target_os = "linux")]
 mod peers;
 #[cfg(target_os = "linux")]
+mod repair_layer;
+#[cfg(target_os = "linux")]
 mod synthesis;
 
 use std::process::ExitCode;
@@ -43,6 +45,8 @@ enum Command {
     MakeCheckpoint(Box<make_checkpoint::MakeCheckpointArgs>),
     #[cfg(target_os = "linux")]
     Peers(peers::Arguments),
+    #[cfg(target_os = "linux")]
+    RepairLayer(repair_layer::RepairLayerArgs),
 }
 
 fn main() -> ExitCode {
@@ -71,5 +75,7 @@ fn run(command: &Command, terminal: &mut Terminal) -> anyhow::Result<()> {
         Command::MakeCheckpoint(arguments) => make_checkpoint::run(arguments),
         #[cfg(target_os = "linux")]
         Command::Peers(arguments) => peers::run(arguments),
+        #[cfg(target_os = "linux")]
+        Command::RepairLayer(arguments) => repair_layer::measure(arguments, terminal),
     }
 }

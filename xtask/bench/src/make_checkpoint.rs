@@ -68,7 +68,7 @@ pub(crate) struct MakeCheckpointArgs {
 }
 
 /// The models that are known, each with what it is.
-fn models() -> PossibleValuesParser {
+pub(crate) fn models() -> PossibleValuesParser {
     let value = |model: &Published| {
         let alias = (*model == Published::Mixtral).then_some("mixtral");
         PossibleValue::new(model.name()).help(model.about()).aliases(alias)

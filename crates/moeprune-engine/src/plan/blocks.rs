@@ -20,6 +20,11 @@ impl Blocks {
         Self { per_layer: per_layer.max(1) }
     }
 
+    /// Blocks in a layer.
+    pub(super) fn per_layer(self) -> usize {
+        self.per_layer
+    }
+
     /// What each block keeps.
     pub(super) fn budget(self, of_layers: ExpertBudget) -> ExpertBudget {
         match of_layers {

@@ -8,6 +8,7 @@ use super::{
     budget::{expert_budget, groups_of},
     exhaustive::drop_least_missed,
     expert_layers::{ExpertLayers, Protected},
+    greedy::{Greedy, PIECE, drop_one_by_one},
     grouping::group,
     ranking::{rank, without},
     routers,
@@ -55,6 +56,23 @@ impl ExpertStage {
                 "a list says which experts stay, and there is none",
                 Remedy::KeepList,
             )),
+            Self::Greedy { tokens } => match inputs.calibration {
+                Some(calibration) => {
+                    check_runnable(job.model.spec())?;
+                    with_layers(self, job, request, inputs, |job, layers| {
+                        drop_one_by_one(
+                            job,
+                            &Greedy { calibration, tokens: *tokens, piece: PIECE, layers },
+                        )
+                    })
+                }
+                None if expert_budget(job.model.spec(), request)?.is_none() => Ok(Vec::new()),
+                None => Err(Error::refused(
+                    "choosing experts by what a layer loses runs the model on calibration text, and \
+                     there is none",
+                    Remedy::Calibration,
+                )),
+            },
             Self::Searched { .. } => match inputs.calibration {
                 Some(_) if groups_of(job.model.spec()).is_some() => Err(Error::Request(
                     "trying all subsets is not implemented for routers that select groups of \

@@ -6,6 +6,7 @@ mod exhaustive;
 mod expert_layers;
 mod experts;
 mod extra;
+mod greedy;
 mod grouping;
 mod ranking;
 mod router;

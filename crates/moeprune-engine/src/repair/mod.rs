@@ -19,14 +19,17 @@ is what a run resumes from.
 
 mod blocks;
 mod cost;
+mod estimate;
 mod layer;
 mod parts;
 mod scratch;
 mod store;
 mod streams;
 mod texts;
+mod unwritten;
 
 pub use cost::{Holding, RepairCost};
+pub use estimate::RepairEstimate;
 pub(crate) use parts::RepairedParts;
 pub use texts::{OtherText, RepairBlocks, RepairCalibration};
 
@@ -44,10 +47,34 @@ use self::{
     layer::{RepairTask, Repaired},
 };
 use crate::{
-    Error, Execution, KeptExperts, Rates, Stage,
-    session::{Pass, Record},
+    Error, Execution, Job, KeptExperts, Rates, Stage,
+    session::{Pass, Record, Session},
     walk::{AtLayer, Resumed, Route, Walker},
 };
+
+impl Job<'_> {
+    /// Has the experts that stay repaired by the pipeline's stage, for a model that is written nowhere: new
+    /// weights are in files of a temporary folder, which is removed with the model. Without a stage
+    /// for it, or a layer that lost experts, the model is as it was.
+    ///
+    /// # Errors
+    /// If the model cannot be run or repaired, or the folder cannot be written to.
+    pub fn repair<'k>(
+        &mut self,
+        kept: KeptExperts<'k>,
+        calibration: &RepairCalibration,
+    ) -> Result<(KeptExperts<'k>, Option<ModelRepair>), Error> {
+        let Job { pipeline, execution, .. } = *self;
+        let loses = (0..kept.spec().layers.len()).any(|layer| kept.loses_experts(layer));
+        let Some(repair) = pipeline.repair.as_ref().filter(|_| loses) else {
+            return Ok((kept, None));
+        };
+        let walker = &mut Walker { session: &mut Session::in_memory(), progress: self.progress };
+        let request = RepairRequest { repair, calibration, execution };
+        let (parts, done) = repair_experts(&kept, request, walker)?;
+        Ok((kept.with_repaired(parts), Some(done)))
+    }
+}
 
 /// What a model is repaired with and on.
 #[derive(Debug, Clone, Copy)]
@@ -74,8 +101,15 @@ pub(crate) fn repair_experts(
         Some(state) => state.to_owned(),
         None => repaired.folder().to_owned(),
     };
-    calibration.notes().iter().for_each(|note| walker.progress.note(note));
     let task = RepairTask { kept, repair, execution, tokens, folder: &folder };
+    if walker.session.repaired()?.is_empty() {
+        let kept_in = |layer| kept.spec().moe_of(layer).map_or(0, |moe| moe.experts);
+        let all = tokens.blocks.tokens();
+        let tokens = (tokens.fitted as u64, all - tokens.fitted as u64);
+        let rates = Rates::of(execution);
+        let estimate = RepairEstimate::of(kept.source(), kept_in, tokens, rates);
+        walker.progress.note(&estimate.note());
+    }
     task.all_layers(walker)?;
     let mut layers = Vec::new();
     for layer in walker.session.repaired()? {

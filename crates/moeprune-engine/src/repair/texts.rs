@@ -61,7 +61,7 @@ impl RepairCalibration {
         let spec = model.spec();
         check_runnable(spec)?;
         let options = sampling.options(spec.longest_streamed());
-        let apart = held_out_blocks(options.samples);
+        let apart = Self::held_out_blocks_of(options.samples);
         let first = RepairBlocks::read(path, model, &options, apart)?;
         let mut texts = vec![first];
         for other in others {
@@ -98,6 +98,12 @@ impl RepairCalibration {
     #[must_use]
     pub fn fitted_blocks(&self) -> usize {
         self.texts.iter().map(|text| count(text.fitted.as_ref())).sum()
+    }
+
+    /// Blocks that are held out of a text beside so many that the calibration has.
+    #[must_use]
+    pub fn held_out_blocks_of(samples: usize) -> usize {
+        (samples / FITTED_PER_HELD_OUT).max(1)
     }
 
     /// Blocks that are held out, of all texts.
@@ -154,10 +160,6 @@ impl RepairBlocks {
         let some = |blocks: TokenBlocks| (!blocks.blocks().is_empty()).then_some(blocks);
         Ok(Self { tag, fitted: some(fitted), held_out: some(held_out) })
     }
-}
-
-fn held_out_blocks(samples: usize) -> usize {
-    (samples / FITTED_PER_HELD_OUT).max(1)
 }
 
 fn count(blocks: Option<&TokenBlocks>) -> usize {

@@ -176,14 +176,14 @@ fn leave_out<R: Real>(values: &mut [R], gone: &[bool]) {
     }
 }
 
-fn add<R: Real>(values: &mut [R], bias: Option<&[R]>) {
+pub(super) fn add<R: Real>(values: &mut [R], bias: Option<&[R]>) {
     for (value, &bias) in values.iter_mut().zip(bias.unwrap_or_default()) {
         *value += bias;
     }
 }
 
 /// From logits to scores, in place.
-fn score<R: Real>(logits: &mut [R], score: Score) {
+pub(super) fn score<R: Real>(logits: &mut [R], score: Score) {
     match score {
         Score::Softmax => {
             let total = R::exponentiate(logits);

@@ -11,14 +11,14 @@ use std::{path::Path, time::Instant};
 use moeprune_capture::{TokenBlocks, open_calibration, token_blocks_in_order};
 use moeprune_checkpoint::{Checkpoint, StoredTensor};
 use moeprune_core::{
-    CorpusTag, ModelSpec, Observation, Plan, Sparsity, TensorId,
+    CorpusTag, ModelSpec, Plan, Sparsity, TensorId,
     comparison::{Estimate, FORMAT, UNPRUNED},
 };
 use moeprune_eval::load_documents;
 
 use moeprune_engine::{
-    Execution, Job, KeptExperts, Pipeline, Progress, TOOL, UnwrittenModel, note_of_streamed_length,
-    tokenizer_for,
+    Error as EngineError, Execution, Job, KeptExperts, Pipeline, PlanInputs, Progress, Remedy,
+    TOOL, UnwrittenModel, note_of_streamed_length, tokenizer_for,
 };
 
 use crate::{
@@ -61,17 +61,20 @@ impl Study<'_> {
     ///
     /// Nothing is written: experts that go are left out when the model is loaded, which gives what
     /// masking them in the router gives, and weights are zeroed on the way. Weights are masked by the
-    /// observation's statistics, as with `statistics = "stored"`.
+    /// observation's statistics, as with `statistics = "stored"`. Experts are repaired where a recipe says
+    /// so, on calibration text.
     ///
     /// # Errors
-    /// If a variant's recipe cannot be followed (a reconstruction needs more than an observation), or
-    /// the model cannot be run.
-    pub fn compare(
+    /// If a variant's recipe cannot be followed (a reconstruction needs more than an observation, a repair
+    /// calibration text), or the model cannot be run.
+    pub fn compare<'i>(
         &mut self,
-        observation: Option<&Observation>,
+        inputs: impl Into<PlanInputs<'i>>,
         variants: &[Variant],
         measures: &Measures<'_>,
     ) -> Result<Comparison, Error> {
+        let inputs = inputs.into();
+        let observation = inputs.observation;
         let Study { checkpoint, registry, execution, .. } = *self;
         let spec = checkpoint.spec();
         let shortened =
@@ -84,11 +87,11 @@ impl Study<'_> {
             let built_in = Registry::built_in();
             let mut unpruned =
                 Study { registry: &built_in, progress: &mut *self.progress, ..*self };
-            let pruned = Pruned::new(&mut unpruned, None, &nothing())?;
+            let pruned = Pruned::new(&mut unpruned, PlanInputs::default(), &nothing())?;
             cuts.push(pruned.cut(UNPRUNED, measured, execution, unpruned.progress)?);
         }
         for Variant { name, recipe } in variants {
-            let cut = Pruned::new(self, observation, recipe)
+            let cut = Pruned::new(self, inputs, recipe)
                 .and_then(|pruned| pruned.cut(name, measured, execution, self.progress))
                 .map_err(|error| named(name, error))?;
             self.progress.note(&format!("{name}: {}", in_words(&cut)));
@@ -144,7 +147,7 @@ fn named(name: &str, error: Error) -> Error {
 /// A plan that is carried out in memory only.
 pub(crate) struct Pruned<'a> {
     checkpoint: &'a Checkpoint,
-    observation: Option<&'a Observation>,
+    inputs: PlanInputs<'a>,
     recipe: Recipe,
     pipeline: Pipeline,
     plan: Plan,
@@ -154,7 +157,7 @@ pub(crate) struct Pruned<'a> {
 impl<'a> Pruned<'a> {
     pub(crate) fn new<'s: 'a>(
         study: &mut Study<'s>,
-        observation: Option<&'a Observation>,
+        inputs: PlanInputs<'a>,
         recipe: &Recipe,
     ) -> Result<Self, Error> {
         let started = Instant::now();
@@ -163,10 +166,10 @@ impl<'a> Pruned<'a> {
         registry.resolve(&mut recipe)?;
         let pipeline = registry.pipeline(&recipe)?;
         let mut job = study.job(&pipeline);
-        let plan = plan(&mut job, &recipe, observation)?;
+        let plan = plan(&mut job, &recipe, inputs)?;
         let plan = job.choose_survivors(&plan)?;
         let seconds = started.elapsed().as_secs_f64();
-        Ok(Self { checkpoint, observation, recipe, pipeline, plan, seconds })
+        Ok(Self { checkpoint, inputs, recipe, pipeline, plan, seconds })
     }
 
     /// Hands over the model.
@@ -179,7 +182,17 @@ impl<'a> Pruned<'a> {
         let kept = KeptExperts::new(self.checkpoint, &self.plan);
         let (model, pipeline) = (self.checkpoint, &self.pipeline);
         let mut job = Job { model, pipeline, execution, progress };
-        let model = UnwrittenModel::new(&kept, &self.plan, self.observation, &mut job)?;
+        let kept = match (self.plan.repairs, self.inputs.calibration) {
+            (false, _) => kept,
+            (true, Some(calibration)) => kept.repaired(&mut job, calibration)?.0,
+            (true, None) => {
+                let problem =
+                    "experts that stay are repaired on calibration text, and there is none";
+                return Err(EngineError::refused(problem, Remedy::Calibration).into());
+            }
+        };
+        let observation = self.inputs.observation;
+        let model = UnwrittenModel::new(&kept, &self.plan, observation, &mut job)?;
         run(&model, job.progress)
     }
 

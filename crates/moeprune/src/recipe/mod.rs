@@ -74,8 +74,9 @@ pub struct ExpertRecipe {
     /// How the removed experts are spread over the layers.
     pub budget: Budget,
     /// How it is decided which experts go: [`CLUSTERS`] groups alike experts and keeps one of each
-    /// group; [`EXHAUSTIVE`] tries all subsets; [`KEEP_LIST`] says that a list names those that stay; any other name is that of a saliency, by which
-    /// experts are ranked.
+    /// group; [`EXHAUSTIVE`] tries all subsets; [`RECONSTRUCTION`] drops those that a layer misses least, one
+    /// after the other; [`KEEP_LIST`] says that a list names those that stay; any other name is that of a
+    /// saliency, by which experts are ranked.
     pub criterion: StageChoice,
     /// What makes two experts alike, for `stun`.
     pub similarity: StageChoice,
@@ -98,8 +99,14 @@ pub const CLUSTERS: &str = "stun";
 /// The criterion that runs a layer without each subset of its experts.
 pub const EXHAUSTIVE: &str = "exhaustive";
 
+/// The criterion that drops one expert after the other, each time the one that the layer misses least.
+pub const RECONSTRUCTION: &str = "reconstruction";
+
 /// The criterion that keeps the experts which a list names.
 pub const KEEP_LIST: &str = "keep-list";
+
+/// Calibration tokens per layer that [`RECONSTRUCTION`] looks at at most, unless the recipe says otherwise.
+pub(crate) const LOOKED_AT: i64 = 2048;
 
 /// The repair that leaves the experts that stay as they are.
 pub const NO_REPAIR: &str = "none";

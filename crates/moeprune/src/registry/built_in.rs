@@ -2,6 +2,7 @@
 
 use moeprune_cluster::{Agglomerative, KMeans, Linkage, ReferenceLinkage};
 use moeprune_core::StageError;
+use moeprune_repair::{Refit, Ridge};
 use moeprune_saliency::{Frequency, GateWeight, OutputNorm, PeakActivation, Random, Reap};
 use moeprune_score::{
     BlockThreshold, Depth, InputNormalization, Magnitude, Owl, SparseGpt, Uniform, Wanda,
@@ -13,6 +14,7 @@ use moeprune_similarity::{
 use serde::{Deserialize, Serialize};
 
 use super::{NoParameters, Registry};
+use crate::recipe::REFIT;
 
 /// The scorer whose scores stand in for a reconstruction where too few tokens came, and where nothing is
 /// reconstructed.
@@ -26,6 +28,7 @@ impl Registry {
         registry.add_saliencies();
         registry.add_similarities();
         registry.add_clusterings_and_selectors();
+        registry.add_repairs();
         registry.add_scorers_and_allocators();
         registry
     }
@@ -140,6 +143,28 @@ impl Registry {
         );
     }
 
+    fn add_repairs(&mut self) {
+        self.add_repair(
+            REFIT,
+            "fits down projections to what is missing, by ridge regression",
+            |RefitParameters { sweeps, least_gain, ridge, keep_zeros }| {
+                in_range("sweeps", sweeps as f64, sweeps > 0, "1 or more")?;
+                let share = (0.0..1.0).contains(&least_gain);
+                in_range("least_gain", least_gain, share, "at least 0 and below 1")?;
+                let ridge = match ridge {
+                    RidgeParameter::Rule(RidgeRule::Auto) => Ridge::Automatic,
+                    RidgeParameter::Rule(RidgeRule::Floor) => Ridge::Floor,
+                    RidgeParameter::Share(share) => {
+                        let fits = share.is_finite() && share >= 0.0;
+                        in_range("ridge", share, fits, "auto, floor, or a number of at least 0")?;
+                        Ridge::Share(share)
+                    }
+                };
+                Ok(Box::new(Refit { sweeps, least_gain, ridge, keep_zeros }))
+            },
+        );
+    }
+
     fn add_scorers_and_allocators(&mut self) {
         self.add_scorer("magnitude", "magnitude", |_: NoParameters| Ok(Box::new(Magnitude)));
         self.add_scorer(
@@ -242,7 +267,16 @@ macro_rules! word {
 word!(Over { Sum, Mean });
 word!(Arithmetic { Exact, Reference });
 word!(Normalization { PerCall, PerToken });
+word!(RidgeRule { Auto, Floor });
 word!(Scaling { Counts, LayerMean, Cosine, Jaccard });
+
+/// A rule, or a fixed share.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected auto, floor, or a number")]
+enum RidgeParameter {
+    Rule(RidgeRule),
+    Share(f64),
+}
 
 parameters!(EanParameters { over: Over = Over::Sum });
 parameters!(SeedParameters { seed: u64 = 0 });
@@ -269,6 +303,13 @@ parameters!(SparseGptParameters {
     damping: f64 = SparseGpt::default().damping,
     threshold: Arithmetic = Arithmetic::Exact,
     least_tokens: u64 = 0,
+});
+// `ridge`: auto, floor, or a share of the mean square of activations. `keep_zeros`: weights that are zero in the model stay so.
+parameters!(RefitParameters {
+    sweeps: usize = Refit::default().sweeps,
+    least_gain: f64 = Refit::default().least_gain,
+    ridge: RidgeParameter = RidgeParameter::Rule(RidgeRule::Auto),
+    keep_zeros: bool = Refit::default().keep_zeros,
 });
 parameters!(DepthParameters { slope: f64 = 0.05 });
 parameters!(OwlParameters {

@@ -4,7 +4,8 @@ use super::{Registry, StageInfo};
 use crate::{
     Error, ExpertStage, Recipe,
     recipe::{
-        CLUSTERS, EXHAUSTIVE, KEEP_LIST, MOST_SUBSETS, Parameter, StageChoice, keys::unknown,
+        CLUSTERS, EXHAUSTIVE, KEEP_LIST, LOOKED_AT, MOST_SUBSETS, Parameter, RECONSTRUCTION,
+        StageChoice, keys::unknown,
     },
 };
 
@@ -18,7 +19,7 @@ pub(super) struct Criterion {
 }
 
 /// All of them.
-pub(super) const CRITERIA: [Criterion; 3] = [
+pub(super) const CRITERIA: [Criterion; 4] = [
     Criterion {
         name: CLUSTERS,
         about: "groups alike experts and keeps one of each group",
@@ -30,11 +31,17 @@ pub(super) const CRITERIA: [Criterion; 3] = [
         about: "tries every subset of a layer's experts on its output",
         parameters: &[(SUBSETS, MOST_SUBSETS)],
         make: |_, recipe| {
-            let most = match recipe.experts.criterion.parameters.get(SUBSETS) {
-                Some(&Parameter::Integer(most)) => most,
-                _ => MOST_SUBSETS,
-            };
+            let most = number(recipe, SUBSETS).unwrap_or(MOST_SUBSETS);
             Ok(ExpertStage::Searched { most_subsets: u64::try_from(most).unwrap_or(0) })
+        },
+    },
+    Criterion {
+        name: RECONSTRUCTION,
+        about: "drops, one after the other, what a layer's output misses least",
+        parameters: &[(TOKENS, LOOKED_AT)],
+        make: |_, recipe| {
+            let tokens = number(recipe, TOKENS).unwrap_or(LOOKED_AT);
+            Ok(ExpertStage::Greedy { tokens: usize::try_from(tokens).unwrap_or(0) })
         },
     },
     Criterion {
@@ -46,6 +53,15 @@ pub(super) const CRITERIA: [Criterion; 3] = [
 ];
 
 const SUBSETS: &str = "most_subsets";
+const TOKENS: &str = "tokens";
+
+/// What a recipe sets a parameter of its criterion to.
+fn number(recipe: &Recipe, key: &str) -> Option<i64> {
+    match recipe.experts.criterion.parameters.get(key) {
+        Some(&Parameter::Integer(value)) => Some(value),
+        _ => None,
+    }
+}
 
 impl Criterion {
     /// The one that a recipe's choice names; `None` if it must be a saliency.

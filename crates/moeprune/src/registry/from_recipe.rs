@@ -89,6 +89,27 @@ mod tests {
     }
 
     #[test]
+    fn repairs_by_name() {
+        let check = |text: &str, expected: Option<&str>| {
+            let pipeline = Pipeline::from_recipe(&Recipe::from_toml(text).unwrap()).unwrap();
+            let repair = pipeline.repair.map(|repair| format!("{repair:?}"));
+            assert_eq!(
+                repair.as_deref().map(|repair| repair.contains("Refit")),
+                expected.map(|_| true)
+            );
+            for part in expected.into_iter().flat_map(|parts| parts.split(' ')) {
+                assert!(repair.as_deref().unwrap().contains(part), "{repair:?}");
+            }
+        };
+        check("", None);
+        check("repair = \"none\"", None);
+        check("repair = \"refit\"", Some("Automatic"));
+        check("[repair]\nname = \"refit\"\nridge = \"floor\"", Some("Floor"));
+        check("repair = { name = \"refit\", ridge = 0.001 }", Some("Share(0.001)"));
+        check("repair = { name = \"refit\", ridge = 1 }", Some("Share(1.0)"));
+    }
+
+    #[test]
     fn what_a_recipe_gets_wrong_is_said_with_what_was_meant() {
         let check = |text: &str, expected: &str| {
             let recipe = Recipe::from_toml(text).unwrap();
@@ -107,6 +128,15 @@ mod tests {
         check(&owl("lambda = \"much\""), "invalid type");
         let stun = "[experts]\ncriterion = { name = \"stun\", seed = 1 }";
         check(stun, "parameters of `stun`: there is no `seed`, as it takes none");
+        check("repair = \"refti\"", "repair: there is no `refti`; did you mean `refit`?");
+        check("repair = \"nine\"", "did you mean `none`?");
+        check("repair = { name = \"none\", sweeps = 1 }", "as it takes none");
+        let refit = |rest: &str| format!("[repair]\nname = \"refit\"\n{rest}");
+        check(&refit("sweep = 2"), "did you mean `sweeps`?");
+        check(&refit("sweeps = 0"), "sweeps is 0; it must be 1 or more");
+        check(&refit("least_gain = 1"), "least_gain is 1; it must be at least 0 and below 1");
+        check(&refit("ridge = \"flor\""), "expected auto, floor, or a number");
+        check(&refit("ridge = -1.0"), "ridge is -1");
         check("[experts]\nsimilarity = { name = \"outputs\", seed = 1 }", "as it takes none");
     }
 }

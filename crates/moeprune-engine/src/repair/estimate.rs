@@ -1,0 +1,113 @@
+//! About how much memory, disk and time a repair will take.
+
+use moeprune_core::{ModelSpec, MoeSpec};
+use serde::Serialize;
+
+use super::RepairCost;
+use crate::{MemoryNeed, Model, Rates, active_parameters, estimate::duration};
+
+/// What the repair of a model takes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct RepairEstimate {
+    /// At most so many bytes of memory on the CPU.
+    pub memory_bytes: u64,
+    /// So many bytes on disk: new weights until the result is written, hidden states twice for a moment,
+    /// and what one layer keeps in files while it is repaired.
+    pub disk_bytes: u64,
+    /// Floating-point operations.
+    pub operations: f64,
+    /// Bytes that are read and written.
+    pub moved: f64,
+    /// The fewest fitted tokens of a layer per column of its down projections.
+    pub tokens_per_column: f64,
+    /// About so many seconds.
+    pub seconds: f64,
+}
+
+/// Bytes of an expert's activations that a repair holds at most.
+const ACTIVATIONS: u64 = 1 << 30;
+
+impl RepairEstimate {
+    /// Of a model whose layer `l` keeps `kept(l)` experts, on `fitted` tokens and others that are held out.
+    #[must_use]
+    pub fn of(
+        model: &dyn Model,
+        kept: impl Fn(usize) -> usize,
+        (fitted, held_out): (u64, u64),
+        rates: Rates,
+    ) -> Self {
+        let spec = model.spec();
+        let tokens = fitted + held_out;
+        let hidden = tokens * 4 * spec.hidden as u64;
+        let need = MemoryNeed::of(model, tokens, false);
+        let mut all = Self {
+            memory_bytes: 0,
+            disk_bytes: 0,
+            operations: 2.0 * tokens as f64 * active_parameters(spec),
+            moved: model.weight_bytes() as f64 + (spec.layers.len() as u64 * hidden) as f64,
+            tokens_per_column: f64::INFINITY,
+            seconds: 0.0,
+        };
+        let (mut solving, mut in_files) = (0, 0.0_f64);
+        for layer in 0..spec.layers.len() {
+            let Some(moe) = spec.moe_of(layer).filter(|moe| kept(layer) < moe.experts) else {
+                continue;
+            };
+            let cost = RepairCost::of_layer(spec, moe, kept(layer), tokens);
+            let holding = cost.holding(rates);
+            // Experts run once with those that go among them.
+            all.operations += cost.operations(holding) - once(moe, spec, tokens);
+            all.moved += cost.moved(holding);
+            all.disk_bytes += cost.weight_bytes as u64;
+            let of_fitted = RepairCost::of_layer(spec, moe, kept(layer), fitted);
+            all.tokens_per_column = all.tokens_per_column.min(of_fitted.tokens_per_column);
+            in_files = in_files.max(cost.disk(holding));
+            solving = solving.max(solving_bytes(spec, moe, tokens));
+        }
+        all.disk_bytes += 2 * hidden + in_files as u64;
+        all.memory_bytes =
+            need.total() - need.hidden_states + need.copies * hidden + 2 * hidden + solving;
+        all.seconds = all.moved / rates.disk + all.operations / rates.compute;
+        all
+    }
+
+    /// What a user reads before the repair begins.
+    #[must_use]
+    pub fn note(&self) -> String {
+        let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
+        format!(
+            "the repair takes one pass of all blocks, {} of operations, up to {} of memory and {} on disk: \
+             about {}; {:.1} tokens per column of the down projections",
+            operations(self.operations),
+            gigabytes(self.memory_bytes),
+            gigabytes(self.disk_bytes),
+            duration(self.seconds),
+            self.tokens_per_column
+        )
+    }
+}
+
+/// Operations of running the experts of a layer on the tokens that are routed to them, which
+/// [`active_parameters`] counts already.
+fn once(moe: &MoeSpec, spec: &ModelSpec, tokens: u64) -> f64 {
+    let matrices = moe.expert.projections().len() as f64;
+    let parameters = matrices * moe.expert.inner as f64 * moe.expert_width(spec.hidden) as f64;
+    2.0 * parameters * tokens as f64 * moe.top_k as f64
+}
+
+/// Bytes while an expert is refitted: its activations, a Gram matrix and its factors, right-hand sides in
+/// `f64`, and weights as they were, are and become.
+fn solving_bytes(spec: &ModelSpec, moe: &MoeSpec, tokens: u64) -> u64 {
+    let (inner, width) = (moe.expert.inner as u64 + 1, moe.expert_width(spec.hidden) as u64);
+    let activations = (4 * tokens * inner).min(ACTIVATIONS);
+    activations + 4 * 8 * inner * inner + (2 * 8 + 5 * 4) * inner * width
+}
+
+fn operations(count: f64) -> String {
+    match count {
+        c if c < 1e12 => format!("{:.1} GFLOP", c / 1e9),
+        c if c < 1e15 => format!("{:.1} TFLOP", c / 1e12),
+        c => format!("{:.1} PFLOP", c / 1e15),
+    }
+}
