@@ -243,6 +243,10 @@ fn print_table(report: &Report, out: &Path) -> Result<(), Error> {
     if let Some(repair) = &report.repair {
         print_repair(repair)?;
     }
+    if let Some(refit) = &report.refit {
+        line!("after weights were zeroed:")?;
+        print_repair(refit)?;
+    }
     if report.recipe.keeps_listed() && !report.recipe.prunes_weights() {
         line!(
             "Only the experts that the keep-list leaves out were removed; no weight was zeroed."
