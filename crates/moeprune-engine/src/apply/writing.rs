@@ -174,6 +174,15 @@ impl<'o> Output<'o> {
         })
     }
 
+    /// Writes parts that were repaired over what was written of them.
+    pub(super) fn replace(&mut self, repaired: &KeptExperts<'_>) -> Result<(), Error> {
+        for part in repaired.repaired_parts() {
+            let TensorId::Layer(layer, _) = part else { continue };
+            self.writer.replace(part, &read(repaired, layer, part)?)?;
+        }
+        Ok(())
+    }
+
     /// Makes what was written so far durable.
     pub(super) fn sync(&mut self) -> Result<(), Error> {
         Ok(self.writer.sync()?)

@@ -190,6 +190,7 @@ impl Registry {
                     fallback: self.scored(&recipe)?,
                 },
             },
+            refit: None,
             allocator: self.allocators.make("weights.allocation", &weights.allocation)?,
         })
     }
