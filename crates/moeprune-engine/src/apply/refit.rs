@@ -43,7 +43,7 @@ pub(super) fn refit_written(
     let walker = &mut Walker { session: &mut run.session, progress };
     let (parts, done) = repair_experts(&pruned, request, walker)?;
     let pruned = pruned.with_repaired(parts);
-    let mut output = Output::open(run, kept, progress)?;
+    let mut output = Output::written(run, kept)?;
     output.replace(&pruned)?;
     output.finish()?;
     Ok(done)
