@@ -106,7 +106,7 @@ impl CalibrationTexts<'_> {
     /// does not ask for.
     pub fn read(self, model: &dyn Model, recipe: &Recipe) -> Result<Calibration, EngineError> {
         self.check(recipe).map_err(|e| EngineError::Request(e.to_string()))?;
-        if !recipe.repairs() {
+        if !recipe.repairs() && !recipe.refits() {
             return Calibration::read(self.text, model, recipe);
         }
         RepairCalibration::read(self.text, model, recipe, self.others)
@@ -114,7 +114,7 @@ impl CalibrationTexts<'_> {
 
     /// Refuses texts for a repair that a recipe does not ask for.
     fn check(self, recipe: &Recipe) -> Result<(), Error> {
-        if self.others.is_empty() || recipe.repairs() {
+        if self.others.is_empty() || recipe.repairs() || recipe.refits() {
             return Ok(());
         }
         Err(Error::Request(

@@ -71,14 +71,14 @@ pub(super) const SHARES: [f64; 4] = [0.125, 0.25, 0.5, 0.75];
 
 /// Totals, and the shares of the experts that go first.
 pub(super) const TOTALS: [(f64, &[f64]); 4] = [
-    (0.4, &[0.0, 0.125, 0.25, 0.375]),
-    (0.5, &[0.0, 0.25, 0.375, 0.5]),
-    (0.6, &[0.0, 0.25, 0.5, 0.625]),
-    (0.7, &[0.0, 0.25, 0.5, 0.75]),
+    (0.4, &[0.0, 0.25, 0.375]),
+    (0.5, &[0.0, 0.25, 0.5]),
+    (0.6, &[0.0, 0.5, 0.625]),
+    (0.7, &[0.0, 0.5, 0.75]),
 ];
 
 pub(super) const REAP: &str = "reap";
-pub(super) const OTHERS: [&str; 3] = ["stun", "ean", "random"];
+pub(super) const OTHERS: [&str; 4] = ["stun", "ean", "reconstruction", "random"];
 pub(super) const KINDS: [Text; 3] = [Text::Earning, Text::Having, Text::EarningWithHaving];
 pub(super) const KIND_SHARES: [f64; 2] = [0.25, 0.5];
 
