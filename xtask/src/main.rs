@@ -24,6 +24,7 @@ mod gpu_bundle;
 mod measure_memory;
 mod prune_arctic;
 mod readme_results;
+mod repair_results;
 mod results;
 mod same_results;
 
@@ -71,6 +72,7 @@ enum Command {
     /// Observe a layer of a published model's shape and repair it after experts went
     #[command(disable_help_flag = true)]
     BenchRepairLayer(delegate::Arguments),
+    RepairResults(repair_results::RepairResultsArgs),
     Results(results::ResultsArgs),
     SameResults(same_results::Arguments),
     /// Train the embedded model from nothing and write a Hugging Face directory with its data
@@ -124,6 +126,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Families(arguments) => families::run(&arguments),
         Command::PruneArctic(arguments) => prune_arctic::run(&arguments),
         Command::ReadmeResults(arguments) => readme_results::run(&arguments),
+        Command::RepairResults(arguments) => repair_results::run(&arguments),
         Command::Results(arguments) => results::run(&arguments),
         Command::SameResults(arguments) => same_results::run(&arguments),
         Command::TrainNano(arguments) => delegate::run(delegate::TRAIN_NANO, &arguments),

@@ -12,8 +12,10 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use moeprune::{
+    Rates,
     checkpoint::Checkpoint,
     core::{LayerTensor, LinearId, MoeInput, TensorId},
+    engine::{RepairCalibration, RepairEstimate},
 };
 use moeprune_cli::{bytes, table};
 
@@ -60,7 +62,10 @@ pub(crate) struct MeasureMemoryArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Verb {
+    /// Prune without a repair.
     Prune,
+    /// Prune with the experts that stay refitted; the bound is what the repair announces.
+    Repair,
     Observe,
     Apply,
 }
@@ -84,7 +89,12 @@ pub(crate) fn run(args: &MeasureMemoryArgs) -> Result<()> {
     let mut measured = match args.verb {
         Verb::Prune => {
             let mut prune = command("prune");
-            prune.arg(place("out")).args(&args.options);
+            prune.arg(place("out")).args(["--repair", "none"]).args(&args.options);
+            prune
+        }
+        Verb::Repair => {
+            let mut prune = command("prune");
+            prune.arg(place("out")).args(["--repair", "refit"]).args(&args.options);
             prune
         }
         Verb::Observe => {
@@ -133,6 +143,8 @@ struct Bound {
     copies: u64,
     dense: u64,
     expert: u64,
+    /// Of a repair, in all; 0 without.
+    repair: u64,
 }
 
 impl Bound {
@@ -162,7 +174,18 @@ impl Bound {
                 _ => {}
             }
         }
+        let tokens = |blocks: usize| (blocks * seq_len) as u64;
+        let held_out = tokens(RepairCalibration::held_out_blocks_of(samples));
+        let all = |layer| spec.moe_of(layer).map_or(0, |moe| moe.experts.saturating_sub(1));
+        let repair = match verb {
+            Verb::Repair => {
+                let tokens = (tokens(samples), held_out);
+                RepairEstimate::of(checkpoint, all, tokens, Rates::default()).memory_bytes
+            }
+            Verb::Prune | Verb::Observe | Verb::Apply => 0,
+        };
         Self {
+            repair,
             activations: (samples * seq_len * spec.hidden) as u64 * F32,
             copies,
             dense: dense.into_values().max().unwrap_or_default(),
@@ -171,11 +194,12 @@ impl Bound {
     }
 
     fn anonymous(self) -> u64 {
-        self.copies * self.activations + self.dense + EXPERTS * self.expert + FIXED
+        let pruning = self.copies * self.activations + self.dense + EXPERTS * self.expert + FIXED;
+        pruning.max(self.repair)
     }
 
     fn print(self) -> Result<()> {
-        let Self { activations, copies, dense, expert } = self;
+        let Self { activations, copies, dense, expert, repair } = self;
         line!(
             "bound: {copies} × {} of activations + {} of a layer without experts as it runs + {EXPERTS} × {} \
              of an expert + {}",
@@ -184,6 +208,9 @@ impl Bound {
             bytes(expert),
             bytes(FIXED)
         )?;
+        if repair > 0 {
+            line!("repair: {} in all, as it announces", bytes(repair))?;
+        }
         Ok(())
     }
 }
@@ -256,6 +283,7 @@ mod tests {
             // In f32, and as stored.
             dense: (4 + 2) * dense,
             expert: 2 * 3 * width * 96,
+            repair: 0,
         };
         check("nano", Verb::Prune, nano);
         check("nano", Verb::Apply, nano);
@@ -267,6 +295,7 @@ mod tests {
             copies: 3,
             dense: (4 + 2) * dense,
             expert: 2 * 3 * width * 96,
+            repair: 0,
         };
         check("parity/mixtral", Verb::Prune, mixtral);
         let observed = Bound { copies: 2, dense: 4 * dense, ..mixtral };

@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use moeprune::{
     Evaluation, Execution, Job, OutputPlace, Registry, Report, Run, SearchedRecipe, Study,
-    checkpoint::Checkpoint, evaluate, evaluation::Score, files::OutputKind, prune,
+    checkpoint::Checkpoint, evaluate, evaluation::Score, files::OutputKind, prune, recipe::REFIT,
+    report::LayerReport,
 };
 use moeprune_cli::{
     CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes, percent,
@@ -30,6 +31,10 @@ pub(crate) struct PruneArcticArgs {
     model: Option<PathBuf>,
     /// Directory to write; must not exist [default: target/prune-arctic, replaced]
     out: Option<PathBuf>,
+    /// Directory for the same pruning with its experts repaired [default: OUT-repaired for the embedded
+    /// model; none for others]
+    #[arg(long, value_name = "DIR")]
+    repaired_out: Option<PathBuf>,
     /// Calibration text [default: the embedded model's]
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
@@ -88,25 +93,34 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
         }
     };
 
+    let repaired_out = args.repaired_out(&out)?;
     let mut terminal = Terminal::new(args.quiet);
     let data = data.as_deref();
     moeprune_cli::listen_resumable();
-    // Claims the place before the first question; the run claims it again.
-    let resume = args.resume.into();
-    drop(Run::claim(&out, &source, resume)?);
+    // Claims the places before the first question; the runs claim them again.
+    for out in std::iter::once(&out).chain(&repaired_out) {
+        drop(Run::claim(out, &source, args.resume.into())?);
+    }
     let before = args.score(&source, data, &execution, &mut terminal)?;
     let registry = &Registry::built_in();
     let mut study = Study::new(&source, registry, &execution, &mut terminal);
     let what = args.recipe.search();
     let (recipe, searched) = search_if_asked(&mut study, recipe, what, &calibration)?;
-    let pipeline = registry.pipeline(&recipe)?;
-    let recipe = SearchedRecipe { recipe: &recipe, searched };
-    let to = OutputPlace { origin: &source, path: &out, resume };
-    let mut job = Job::new(&source, &pipeline, &execution, &mut terminal);
-    let report = prune(&mut job, to, &calibration, recipe)?;
-    let pruned = args.family.open(&out)?;
-    let after = args.score(&pruned, data, &execution, &mut terminal)?;
-    let printed = print(&report, before.as_ref(), after.as_ref(), &out);
+    let job = Pruning { source: &source, execution: &execution, calibration: &calibration, data };
+    let stun = SearchedRecipe { recipe: &recipe, searched };
+    let (report, after) = job.run(args, stun, &out, &mut terminal)?;
+    let repaired = match &repaired_out {
+        None => None,
+        Some(out) => {
+            let mut recipe = recipe.clone();
+            recipe.repair = REFIT.into();
+            registry.resolve(&mut recipe)?;
+            Some(job.run(args, (&recipe).into(), out, &mut terminal)?)
+        }
+    };
+    let mut results = vec![("after", report.clone(), after)];
+    results.extend(repaired.map(|(report, score)| ("repaired", report, score)));
+    let printed = print(&results, before.as_ref(), &out);
     if let Some(json) = json {
         let text = report.to_json()?;
         json.write(|file| file.write_all(text.as_bytes()))?;
@@ -114,7 +128,52 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     printed
 }
 
+/// What is pruned and measured, with any recipe.
+#[derive(Clone, Copy)]
+struct Pruning<'a> {
+    source: &'a Checkpoint,
+    execution: &'a Execution,
+    calibration: &'a Path,
+    data: Option<&'a Path>,
+}
+
+impl Pruning<'_> {
+    /// Prunes into `out`, and asks the questions.
+    fn run(
+        self,
+        args: &PruneArcticArgs,
+        recipe: SearchedRecipe<'_>,
+        out: &Path,
+        terminal: &mut Terminal,
+    ) -> Result<(Report, Option<Score>)> {
+        let pipeline = Registry::built_in().pipeline(recipe.recipe)?;
+        let to = OutputPlace { origin: self.source, path: out, resume: args.resume.into() };
+        let mut job = Job::new(self.source, &pipeline, self.execution, terminal);
+        let report = prune(&mut job, to, self.calibration, recipe)?;
+        let score = args.score(&args.family.open(out)?, self.data, self.execution, terminal)?;
+        Ok((report, score))
+    }
+}
+
 impl PruneArcticArgs {
+    /// Where the repaired model goes, unless `out` is repaired itself; the embedded model's place is made
+    /// free.
+    fn repaired_out(&self, out: &Path) -> Result<Option<PathBuf>> {
+        let embedded = self.model.is_none();
+        if self.recipe.repair.is_some() {
+            return Ok(None);
+        }
+        if !embedded || self.repaired_out.is_some() {
+            return Ok(self.repaired_out.clone());
+        }
+        let mut name = out.as_os_str().to_owned();
+        name.push("-repaired");
+        if self.out.is_none() {
+            remove_earlier_run(Path::new(&name))?;
+        }
+        Ok(Some(name.into()))
+    }
+
     /// The answers to the questions of a file, if there are any.
     fn score(
         &self,
@@ -152,30 +211,50 @@ fn remove_earlier_run(out: &Path) -> Result<()> {
     std::fs::remove_dir_all(out).with_context(|| format!("cannot remove {}", out.display()))
 }
 
-fn print(report: &Report, before: Option<&Score>, after: Option<&Score>, out: &Path) -> Result<()> {
-    let kept = |layers: &dyn Fn(&moeprune::report::LayerReport) -> usize| {
-        report.layers.iter().map(layers).sum::<usize>().to_string()
+/// One row per figure, one column before pruning and one per pruning.
+fn print(
+    results: &[(&str, Report, Option<Score>)],
+    before: Option<&Score>,
+    out: &Path,
+) -> Result<()> {
+    let row = |name: String, before: String, of: &dyn Fn(&Report, Option<&Score>) -> String| {
+        let cells = results.iter().map(|(_, report, score)| of(report, score.as_ref()));
+        [name, before].into_iter().chain(cells).collect::<Vec<String>>()
+    };
+    let report = &results[0].1;
+    let kept = |report: &Report, experts: fn(&LayerReport) -> usize| {
+        report.layers.iter().map(experts).sum::<usize>().to_string()
     };
     let mut rows = vec![
-        vec!["experts".into(), kept(&|l| l.experts_before), kept(&|l| l.kept.len())],
-        vec!["weights on disk".into(), bytes(report.bytes.before), bytes(report.bytes.after)],
-        vec![
-            "decoder Linears removed or zero".into(),
-            percent(0.0),
-            percent(report.sparsity.achieved.linears),
-        ],
+        row("experts".into(), kept(report, |l| l.experts_before), &|report, _| {
+            kept(report, |l| l.kept.len())
+        }),
+        row("weights on disk".into(), bytes(report.bytes.before), &|report, _| {
+            bytes(report.bytes.after)
+        }),
+        row("decoder Linears removed or zero".into(), percent(0.0), &|report, _| {
+            percent(report.sparsity.achieved.linears)
+        }),
     ];
-    if let (Some(Score::Answers(before)), Some(Score::Answers(after))) = (before, after) {
+    if let Some(Score::Answers(before)) = before {
         for (metric, estimate) in &before.metrics {
             let cell = |e: &moeprune::eval::Estimate| {
                 let error = e.stderr.map_or_else(String::new, |s| format!(" ± {:.1}", 100.0 * s));
                 format!("{:.1}{error} %", 100.0 * e.mean)
             };
             let name = format!("{} {metric}, {} questions", before.task, before.n);
-            rows.push(vec![name, cell(estimate), cell(&after.metrics[metric])]);
+            rows.push(row(name, cell(estimate), &|_, score| {
+                match score {
+                    Some(Score::Answers(score)) => score.metrics.get(metric).map(cell),
+                    _ => None,
+                }
+                .unwrap_or_default()
+            }));
         }
     }
-    line!("\n{}", table(&["", "before", "after"], &rows))?;
+    let titles: Vec<&str> =
+        ["", "before"].into_iter().chain(results.iter().map(|(title, ..)| *title)).collect();
+    line!("\n{}", table(&titles, &rows))?;
     let steps = report.stages.iter().map(|s| vec![s.name.clone(), seconds(s.seconds)]);
     line!("{}", table(&["step", "time"], &steps.collect::<Vec<_>>()))?;
     for sentence in &report.serving {

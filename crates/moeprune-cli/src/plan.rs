@@ -69,7 +69,7 @@ pub(crate) fn plan(
     args.recipe.check_no_search()?;
     let mut recipe = args.recipe.resolve(registry, &args.sampling)?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
-    check_repair(checkpoint.spec(), &recipe, true)?;
+    check_repair(&checkpoint, &recipe, true)?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let pipeline = args.keep.pipeline(registry, &checkpoint, &mut recipe, &args.recipe)?;
     let execution = match &args.calibration {

@@ -42,6 +42,10 @@ impl ExpertRepair for Refit {
         };
         Ok(self.refit(&mut layer)?)
     }
+
+    fn keeps_zeros(&self) -> bool {
+        self.keep_zeros
+    }
 }
 
 impl Refit {

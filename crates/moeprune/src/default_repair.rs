@@ -1,7 +1,9 @@
 //! Whether `prune` repairs the experts that stay when nothing says so, and where it cannot.
 
-use moeprune_core::{ModelSpec, MoeInput, MoeSpec, RouterSpec, Score, Sparsity};
-use moeprune_engine::Error as EngineError;
+use moeprune_core::{
+    LinearId, MlpProjection, ModelSpec, MoeInput, MoeSpec, RouterSpec, Score, Sparsity, TensorId,
+};
+use moeprune_engine::{Error as EngineError, Model};
 use moeprune_model::check_runnable;
 
 use crate::{
@@ -40,7 +42,7 @@ fn has_softmax(moe: &MoeSpec) -> bool {
 #[must_use]
 pub fn repair_by_default(
     recipe: &mut Recipe,
-    spec: &ModelSpec,
+    model: &dyn Model,
     registry: &Registry,
     text: bool,
 ) -> Option<String> {
@@ -48,7 +50,7 @@ pub fn repair_by_default(
     if !goes || recipe.repairs() || !registry.has_repair(REFIT) {
         return None;
     }
-    let Some(measured) = kind_of(spec) else {
+    let Some(measured) = kind_of(model.spec()) else {
         return Some(
             "note: the experts that stay keep their weights, since what a repair does was not measured \
              for this kind of model; repair = \"refit\" asks for one"
@@ -60,7 +62,7 @@ pub fn repair_by_default(
         return None;
     }
     let mut repaired = Recipe { repair, ..recipe.clone() };
-    if let Some(obstacle) = Obstacle::of(spec, &repaired, text) {
+    if let Some(obstacle) = Obstacle::of(model, &repaired, text) {
         return Some(format!("note: the experts that stay keep their weights: {}", obstacle.why()));
     }
     if registry.resolve(&mut repaired).is_ok() {
@@ -85,11 +87,24 @@ fn kind_of(spec: &ModelSpec) -> Option<&'static Measured> {
 ///
 /// # Errors
 /// [`Error::Recipe`] if the recipe contradicts itself, else an error of the engine with what would work.
-pub fn check_repair(spec: &ModelSpec, recipe: &Recipe, text: bool) -> Result<(), Error> {
-    match Obstacle::of(spec, recipe, text).filter(|_| recipe.repairs()) {
+pub fn check_repair(model: &dyn Model, recipe: &Recipe, text: bool) -> Result<(), Error> {
+    let asked = [recipe.repairs().then_some(&recipe.repair), recipe.weights.refit.as_ref()];
+    match asked.into_iter().flatten().find(|repair| repair.name != NO_REPAIR) {
         None => Ok(()),
-        Some(obstacle) => Err(obstacle.into_error(&recipe.repair)),
+        Some(repair) => match Obstacle::of(model, recipe, text) {
+            None => Ok(()),
+            Some(obstacle) => Err(obstacle.into_error(repair)),
+        },
     }
+}
+
+/// Whether the first down projection is stored in a type that new weights cannot be written in.
+fn encoded(model: &dyn Model) -> Option<String> {
+    let mut layers = model.spec().layers.iter();
+    let layer = layers.position(|layer| layer.moe().is_some())?;
+    let id = TensorId::linear(layer, LinearId::Expert(0, MlpProjection::Down));
+    let dtype = model.elements(id, 0..0).ok()?.dtype();
+    (!dtype.is_weight()).then(|| format!("their weights are stored as {dtype}"))
 }
 
 /// Why experts cannot be repaired.
@@ -103,7 +118,8 @@ enum Obstacle {
 }
 
 impl Obstacle {
-    fn of(spec: &ModelSpec, recipe: &Recipe, text: bool) -> Option<Self> {
+    fn of(model: &dyn Model, recipe: &Recipe, text: bool) -> Option<Self> {
+        let spec = model.spec();
         if recipe.weights.statistics == Statistics::Stored && recipe.prunes_weights() {
             return Some(Self::Stored);
         }
@@ -113,6 +129,9 @@ impl Obstacle {
         }
         if let Err(problem) = check_runnable(spec) {
             return Some(Self::NotRun(problem.to_string()));
+        }
+        if let Some(problem) = encoded(model) {
+            return Some(Self::NotRun(problem));
         }
         (!text).then_some(Self::NoText)
     }
@@ -124,7 +143,7 @@ impl Obstacle {
                  are those of the unpruned model (statistics = \"stored\")"
                     .to_owned()
             }
-            Self::NotRun(problem) => format!("a repair runs them, and {problem}"),
+            Self::NotRun(problem) => format!("a repair runs them and writes new weights, and {problem}"),
             Self::NoText => "a repair needs calibration text".to_owned(),
         }
     }

@@ -36,7 +36,7 @@ pub fn prune<'r>(
     let texts = calibration.into();
     let request = recipe.request(pipeline)?;
     moeprune_engine::check_request(model.spec(), &request, pipeline)?;
-    check_repair(model.spec(), recipe, true)?;
+    check_repair(model, recipe, true)?;
     texts.check(recipe)?;
     moeprune_engine::check_runs(model.spec())?;
     let run = Run::claim(to.path, to.origin, to.resume)?;
@@ -70,7 +70,7 @@ pub fn prune_listed(
             "zeroing weights too takes calibration text: pass --calibration FILE".into(),
         ));
     }
-    check_repair(job.model.spec(), recipe, false)?;
+    check_repair(job.model, recipe, false)?;
     let plan = crate::plan(job, recipe, None)?;
     apply(job, Run::claim(to.path, to.origin, to.resume)?, &plan, Inputs::None)
 }
@@ -106,7 +106,7 @@ impl CalibrationTexts<'_> {
     /// does not ask for.
     pub fn read(self, model: &dyn Model, recipe: &Recipe) -> Result<Calibration, EngineError> {
         self.check(recipe).map_err(|e| EngineError::Request(e.to_string()))?;
-        if !recipe.repairs() {
+        if !recipe.repairs() && !recipe.refits() {
             return Calibration::read(self.text, model, recipe);
         }
         RepairCalibration::read(self.text, model, recipe, self.others)
@@ -114,7 +114,7 @@ impl CalibrationTexts<'_> {
 
     /// Refuses texts for a repair that a recipe does not ask for.
     fn check(self, recipe: &Recipe) -> Result<(), Error> {
-        if self.others.is_empty() || recipe.repairs() {
+        if self.others.is_empty() || recipe.repairs() || recipe.refits() {
             return Ok(());
         }
         Err(Error::Request(

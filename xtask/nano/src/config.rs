@@ -1,14 +1,39 @@
-//! The shape of the embedded model.
+//! The shapes of the models.
 
 use crate::kernel::attention::Heads;
 use serde_json::{Value, json};
 
-/// What the released Arctic calls these numbers is in [`Config::json`].
+/// How a layer is put together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Design {
+    /// Snowflake Arctic's: experts on the layer's input, beside attention and a residual MLP that is
+    /// as wide inside as the stream; a softmax router, balanced by a loss.
+    Arctic,
+    /// GLM-4.5's, with DeepSeek-V3's routing: experts after attention, with a shared expert of their
+    /// size; a sigmoid router, balanced by correction biases without gradients.
+    SharedExpert {
+        /// What the shares of a token's experts sum to.
+        scale: f64,
+        /// How far a bias moves per step.
+        bias_step: f32,
+    },
+}
+
+impl Design {
+    /// Whether there is a residual MLP with its own normalisation.
+    pub fn has_residual(self) -> bool {
+        self == Self::Arctic
+    }
+}
+
+/// What the released models call these numbers is in [`Config::json`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// How a layer is put together.
+    pub design: Design,
     /// Tokens of the vocabulary.
     pub vocabulary: usize,
-    /// Width of the residual stream; the residual MLP is as wide inside.
+    /// Width of the residual stream.
     pub hidden: usize,
     /// Inner width of an expert.
     pub inner: usize,
@@ -16,9 +41,9 @@ pub struct Config {
     pub layers: usize,
     /// Sizes of the attention heads.
     pub heads: Heads,
-    /// Experts a layer.
+    /// Experts per layer.
     pub experts: usize,
-    /// Experts a token.
+    /// Experts per token.
     pub chosen: usize,
     /// Positions the rotary tables cover.
     pub positions: usize,
@@ -26,7 +51,7 @@ pub struct Config {
     pub rope_theta: f64,
     /// Added to the mean square in normalisations.
     pub norm_eps: f64,
-    /// Weight of the load-balancing loss.
+    /// Weight of the load-balancing loss, where there is one.
     pub balance: f64,
 }
 
@@ -34,6 +59,7 @@ impl Config {
     /// The shape of the committed model.
     pub fn nano() -> Self {
         Self {
+            design: Design::Arctic,
             vocabulary: 864,
             hidden: 128,
             inner: 96,
@@ -45,6 +71,16 @@ impl Config {
             rope_theta: 10_000.0,
             norm_eps: 1e-5,
             balance: 0.01,
+        }
+    }
+
+    /// Four experts per token, narrower than [`Config::nano`]'s, and a shared one.
+    pub fn sigmoid_shared() -> Self {
+        Self {
+            design: Design::SharedExpert { scale: 2.5, bias_step: 1e-3 },
+            inner: 64,
+            chosen: 4,
+            ..Self::nano()
         }
     }
 
@@ -61,8 +97,60 @@ impl Config {
         }
     }
 
-    /// The `config.json` of a Hugging Face directory, with the keys of the released Arctic.
+    /// Inner width of the MLP besides the experts.
+    pub fn beside(&self) -> usize {
+        match self.design {
+            Design::Arctic => self.hidden,
+            Design::SharedExpert { .. } => self.inner,
+        }
+    }
+
+    /// The `config.json` of a Hugging Face directory, with the keys of the released models.
     pub fn json(&self, bos: u32, eos: u32) -> Value {
+        match self.design {
+            Design::Arctic => self.arctic_json(bos, eos),
+            Design::SharedExpert { scale, .. } => self.glm_json(scale, bos, eos),
+        }
+    }
+
+    fn glm_json(&self, scale: f64, bos: u32, eos: u32) -> Value {
+        json!({
+            "architectures": ["Glm4MoeForCausalLM"],
+            "model_type": "glm4_moe",
+            "vocab_size": self.vocabulary,
+            "hidden_size": self.hidden,
+            "intermediate_size": 4 * self.inner,
+            "moe_intermediate_size": self.inner,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads.queries,
+            "num_key_value_heads": self.heads.keys,
+            "head_dim": self.heads.size,
+            "partial_rotary_factor": 1.0,
+            "max_position_embeddings": self.positions,
+            "rope_theta": self.rope_theta,
+            "rms_norm_eps": self.norm_eps,
+            "n_routed_experts": self.experts,
+            "num_experts_per_tok": self.chosen,
+            "n_shared_experts": 1,
+            "n_group": 1,
+            "topk_group": 1,
+            "norm_topk_prob": true,
+            "routed_scaling_factor": scale,
+            "first_k_dense_replace": 0,
+            "use_qk_norm": false,
+            "attention_bias": false,
+            "attention_dropout": 0.0,
+            "bos_token_id": bos,
+            "eos_token_id": eos,
+            "tie_word_embeddings": false,
+            "hidden_act": "silu",
+            "initializer_range": 0.02,
+            "torch_dtype": "bfloat16",
+            "use_cache": true,
+        })
+    }
+
+    fn arctic_json(&self, bos: u32, eos: u32) -> Value {
         json!({
             "architectures": ["ArcticForCausalLM"],
             "model_type": "arctic",

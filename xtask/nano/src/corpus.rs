@@ -2,8 +2,8 @@
 
 use crate::draw::Draw;
 use crate::problem::Problem;
-use crate::story::tell;
-use std::collections::HashSet;
+use crate::story::{Kind, tell, tell_with_kind};
+use std::collections::HashMap;
 
 /// Problems of the test set.
 pub const TEST: usize = 500;
@@ -24,21 +24,23 @@ pub struct Corpus {
     pub calibration: Vec<Problem>,
     /// For perplexity.
     pub held_out: Vec<Problem>,
-    reserved: HashSet<String>,
+    /// Questions of these sets.
+    reserved: HashMap<String, Kind>,
     seed: u64,
 }
 
 impl Corpus {
     /// The sets of `seed`.
     pub fn new(seed: u64) -> Self {
-        let mut reserved = HashSet::new();
+        let mut reserved = HashMap::new();
         // Seeds far apart: streams of one generator do not overlap.
         let mut set = |purpose: u64, count: usize| {
             let mut draw = Draw::new(stream(seed, purpose));
             let mut problems = Vec::with_capacity(count);
             while problems.len() < count {
-                let problem = tell(&mut draw);
-                if reserved.insert(problem.question.clone()) {
+                let (kind, problem) = tell_with_kind(&mut draw);
+                if !reserved.contains_key(&problem.question) {
+                    reserved.insert(problem.question.clone(), kind);
                     problems.push(problem);
                 }
             }
@@ -57,7 +59,13 @@ impl Corpus {
     pub fn training(&self) -> impl Iterator<Item = Problem> + Send + '_ {
         let mut draw = Draw::new(stream(self.seed, 0));
         std::iter::repeat_with(move || tell(&mut draw))
-            .filter(|problem| !self.reserved.contains(&problem.question))
+            .filter(|problem| !self.reserved.contains_key(&problem.question))
+    }
+
+    /// Those of `problems`, which are of these sets, that have this kind.
+    pub fn of_kind(&self, problems: &[Problem], kind: Kind) -> Vec<Problem> {
+        let of_kind = |p: &&Problem| self.reserved.get(&p.question) == Some(&kind);
+        problems.iter().filter(of_kind).cloned().collect()
     }
 
     /// The calibration problems as documents of [`DOCUMENT`] problems.

@@ -3,10 +3,10 @@
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use nano::config::Config;
 use nano::corpus::{Corpus, TEST};
 use nano::data;
-use nano::train::{Plan, SEED, TOKENIZER_PROBLEMS, train};
+use nano::models::{Name, Settings};
+use nano::train::{Origin, Plan, SEED, TOKENIZER_PROBLEMS, train};
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,27 +16,21 @@ use std::process::Command;
 #[derive(Parser)]
 #[command(name = "cargo xtask train-nano", bin_name = "cargo xtask train-nano")]
 struct Arguments {
-    /// Directory to write; a snapshot is put there every few minutes
-    #[arg(long, default_value = "target/nano", value_name = "DIR")]
-    out: PathBuf,
+    /// Which model
+    #[arg(long, value_enum, default_value_t = Name::Nano)]
+    model: Name,
+    /// Directory to write; a snapshot is put there every few minutes [default: target/MODEL]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Seed of problems, weights and order
     #[arg(long, default_value_t = SEED)]
     seed: u64,
-    /// Steps of the dense phase, before every MLP becomes 32 experts
-    #[arg(long, default_value_t = 1000)]
-    dense_steps: usize,
-    /// Steps as a mixture of experts
-    #[arg(long, default_value_t = 1200)]
-    sparse_steps: usize,
+    /// Steps as a mixture of experts, if not the model's own
+    #[arg(long)]
+    steps: Option<usize>,
     /// Tokens per step
     #[arg(long, default_value_t = 4096)]
     batch: usize,
-    /// Highest learning rate of the dense phase
-    #[arg(long, default_value_t = 3e-3)]
-    rate: f64,
-    /// Learning rate at the start of the mixture phase
-    #[arg(long, default_value_t = 2e-3)]
-    sparse_rate: f64,
     /// Steps between two measurements of accuracy
     #[arg(long, default_value_t = 500)]
     glance_every: usize,
@@ -53,30 +47,33 @@ fn main() -> Result<()> {
     if let Some(status) = restarted()? {
         std::process::exit(status);
     }
-    check_out(&arguments.out)?;
-    data::write(&Corpus::new(arguments.seed), &arguments.out.join("data"))?;
+    let model = arguments.model;
+    let out = arguments.out.clone().unwrap_or_else(|| Path::new("target").join(model.as_str()));
+    check_out(&out)?;
+    data::write(&Corpus::new(arguments.seed), &out.join("data"))?;
     if arguments.data_only {
         return Ok(());
     }
+    let Settings { config, origin, steps, rate } = model.settings();
     let mut plan = Plan {
-        config: Config::nano(),
+        config,
         seed: arguments.seed,
-        dense_steps: arguments.dense_steps,
-        sparse_steps: arguments.sparse_steps,
+        origin,
+        steps: arguments.steps.unwrap_or(steps),
         warmup: 100,
         batch: arguments.batch,
-        rate: arguments.rate,
-        sparse_rate: arguments.sparse_rate,
-        noise: 0.3,
+        rate,
         tokenizer_problems: TOKENIZER_PROBLEMS,
         glance: 150,
         glance_every: arguments.glance_every,
         test: TEST,
-        out: arguments.out.clone(),
+        out,
     };
     if arguments.quick {
-        plan.dense_steps = 5;
-        plan.sparse_steps = 5;
+        if let Origin::Upcycled { steps, .. } = &mut plan.origin {
+            *steps = 5;
+        }
+        plan.steps = 5;
         plan.glance = 2;
         plan.test = 4;
     }

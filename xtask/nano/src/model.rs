@@ -1,15 +1,15 @@
-//! The model as it is trained: Arctic's layers over sequences laid end to end.
+//! The model as it is trained: its layers over sequences laid end to end.
 
-use crate::config::Config;
+use crate::config::{Config, Design};
 use crate::draw::Draw;
 use crate::kernel::attention::{Rotary, attention};
 use crate::kernel::cross_entropy::cross_entropy;
 use crate::kernel::experts::{Routing, experts};
 use crate::kernel::linear::linear;
 use crate::kernel::rms_norm::rms_norm;
+use crate::router::{Routed, Router};
 use anyhow::Result;
 use candle_core::{D, DType, Device, Tensor, Var};
-use candle_nn::ops::softmax;
 use std::sync::Arc;
 
 /// Sequences of tokens laid end to end, without padding.
@@ -53,12 +53,13 @@ pub(crate) struct Layer {
     /// Queries, keys and values, one below the other.
     pub(crate) qkv: Var,
     pub(crate) out: Var,
-    pub(crate) residual_norm: Var,
-    /// [1, 3, hidden, hidden], as [`experts`] takes it.
-    pub(crate) residual: Var,
+    /// Of the residual MLP; a shared expert reads what the experts read.
+    pub(crate) residual_norm: Option<Var>,
+    /// The MLP besides the experts, residual or shared: [1, 3, inner, hidden], as [`experts`] takes it.
+    pub(crate) beside: Var,
     pub(crate) expert_norm: Var,
     /// Absent while the layer is dense.
-    pub(crate) router: Option<Var>,
+    pub(crate) router: Option<Router>,
     /// Experts that no token is sent to.
     pub(crate) dropped: Vec<u32>,
     /// [experts, 3, inner, hidden], as [`experts`] takes it; one expert while the layer is dense.
@@ -70,24 +71,26 @@ pub(crate) struct Layer {
 pub struct Output {
     /// The normalised residual stream, [tokens, hidden].
     pub hidden: Tensor,
-    /// The load-balancing loss, summed over layers; absent of a dense model.
+    /// The load-balancing loss, summed over layers; absent of a dense model, and where biases
+    /// balance loads.
     pub balance: Option<Tensor>,
+    /// The share of all choices that each expert got, per layer; empty of a dense model.
+    pub loads: Vec<Vec<f32>>,
 }
 
 impl Model {
     /// A dense model with random weights: one MLP a layer where the experts will be.
     pub fn dense(config: Config, draw: &mut Draw) -> Result<Self> {
         let d = config.hidden;
-        // Every layer adds three times to the stream.
-        let quiet = 1.0 / (3.0 * config.layers as f32).sqrt();
+        let quiet = quiet(&config);
         let mut layers = Vec::new();
         for _ in 0..config.layers {
             layers.push(Layer {
                 input_norm: ones(d)?,
                 qkv: random(draw, &[config.heads.width(), d], fan(d))?,
                 out: random(draw, &[d, config.heads.queries * config.heads.size], fan(d) * quiet)?,
-                residual_norm: ones(d)?,
-                residual: mlp(draw, d, d, quiet)?,
+                residual_norm: config.design.has_residual().then(|| ones(d)).transpose()?,
+                beside: mlp(draw, config.beside(), d, quiet)?,
                 expert_norm: ones(d)?,
                 router: None,
                 dropped: Vec::new(),
@@ -121,7 +124,22 @@ impl Model {
             }
             let shape = (experts, 3, self.config.inner, d);
             layer.experts = Var::from_tensor(&Tensor::from_vec(copies, shape, &Device::Cpu)?)?;
-            layer.router = Some(random(draw, &[experts, d], fan(d))?);
+            layer.router = Some(router(&self.config, draw)?);
+        }
+        Ok(())
+    }
+
+    /// Makes a mixture of experts with random weights under a new router; the layer's MLP goes.
+    pub fn draw_experts(&mut self, draw: &mut Draw) -> Result<()> {
+        let Config { experts, inner, hidden: d, .. } = self.config;
+        let quiet = quiet(&self.config);
+        for layer in &mut self.layers {
+            let mut drawn = Vec::with_capacity(experts);
+            for _ in 0..experts {
+                drawn.push(mlp(draw, inner, d, quiet)?.as_detached_tensor());
+            }
+            layer.experts = Var::from_tensor(&Tensor::cat(&drawn, 0)?)?;
+            layer.router = Some(router(&self.config, draw)?);
         }
         Ok(())
     }
@@ -141,23 +159,24 @@ impl Model {
         self.layers.iter().all(|layer| layer.router.is_some())
     }
 
-    /// Everything that training changes.
+    /// Moves correction biases, if there are any, against the loads of a forward pass.
+    pub fn correct_biases(&mut self, loads: &[Vec<f32>]) {
+        let Design::SharedExpert { bias_step, .. } = self.config.design else { return };
+        for (layer, loads) in self.layers.iter_mut().zip(loads) {
+            if let Some(router) = &mut layer.router {
+                router.correct(loads, bias_step);
+            }
+        }
+    }
+
+    /// Everything that gradients change.
     pub fn vars(&self) -> Vec<Var> {
         let mut vars = vec![self.embedding.clone(), self.norm.clone(), self.head.clone()];
         for layer in &self.layers {
-            vars.extend(
-                [
-                    &layer.input_norm,
-                    &layer.qkv,
-                    &layer.out,
-                    &layer.residual_norm,
-                    &layer.residual,
-                    &layer.expert_norm,
-                    &layer.experts,
-                ]
-                .map(Var::clone),
-            );
-            vars.extend(layer.router.clone());
+            vars.extend([&layer.input_norm, &layer.qkv, &layer.out].map(Var::clone));
+            vars.extend(layer.residual_norm.clone());
+            vars.extend([&layer.beside, &layer.expert_norm, &layer.experts].map(Var::clone));
+            vars.extend(layer.router.as_ref().map(|router| router.weight().clone()));
         }
         vars
     }
@@ -167,16 +186,18 @@ impl Model {
         let tokens = Tensor::new(sequences.tokens.as_slice(), &Device::Cpu)?;
         let starts = Arc::new(sequences.starts.clone());
         let mut x = self.embedding.index_select(&tokens, 0)?;
-        let mut balance: Option<Tensor> = None;
+        let (mut balance, mut loads): (Option<Tensor>, _) = (None, Vec::new());
         for layer in &self.layers {
-            let (out, own) = self.layer(layer, &x, &starts)?;
+            let (out, routed) = self.layer(layer, &x, &starts)?;
             x = out;
+            let Some((own, own_loads)) = routed else { continue };
+            loads.push(own_loads);
             balance = match (balance, own) {
                 (Some(sum), Some(own)) => Some((sum + own)?),
                 (sum, own) => sum.or(own),
             };
         }
-        Ok(Output { hidden: rms_norm(&x, &self.norm, self.eps())?, balance })
+        Ok(Output { hidden: rms_norm(&x, &self.norm, self.eps())?, balance, loads })
     }
 
     /// The mean cross-entropy of the tokens after `positions`.
@@ -186,6 +207,11 @@ impl Model {
         Ok(cross_entropy(&rows, &self.head, targets)?)
     }
 
+    /// The logits of every position, [tokens, vocabulary].
+    pub fn logits(&self, output: &Output) -> Result<Tensor> {
+        Ok(linear(&output.hidden.detach(), &self.head.as_detached_tensor())?)
+    }
+
     /// The likeliest token after each of `positions`.
     pub fn likeliest(&self, output: &Output, positions: &[u32]) -> Result<Vec<u32>> {
         let positions = Tensor::new(positions, &Device::Cpu)?;
@@ -193,55 +219,36 @@ impl Model {
         Ok(linear(&rows, &self.head.as_detached_tensor())?.argmax(D::Minus1)?.to_vec1()?)
     }
 
+    /// The stream after one layer, with the balance and the loads of its routing.
+    #[expect(clippy::type_complexity, reason = "taken apart at the only call")]
     fn layer(
         &self,
         layer: &Layer,
         x: &Tensor,
         starts: &Arc<Vec<usize>>,
-    ) -> Result<(Tensor, Option<Tensor>)> {
+    ) -> Result<(Tensor, Option<(Option<Tensor>, Vec<f32>)>)> {
         let qkv = linear(&rms_norm(x, &layer.input_norm, self.eps())?, &layer.qkv)?;
         let seen = attention(&qkv, self.config.heads, self.rotary.clone(), starts.clone())?;
         let h = (x + linear(&seen, &layer.out)?)?;
-        let residual = one_mlp(&rms_norm(&h, &layer.residual_norm, self.eps())?, &layer.residual)?;
-        let h = (h + residual)?;
-        // The experts read the stream from before the attention.
-        let v = rms_norm(x, &layer.expert_norm, self.eps())?;
+        let (v, beside) = match &layer.residual_norm {
+            // Arctic's experts read the stream from before the attention.
+            Some(norm) => {
+                (rms_norm(x, &layer.expert_norm, self.eps())?, rms_norm(&h, norm, self.eps())?)
+            }
+            None => {
+                let v = rms_norm(&h, &layer.expert_norm, self.eps())?;
+                (v.clone(), v)
+            }
+        };
+        let h = (&h + one_mlp(&beside, &layer.beside)?)?;
         let Some(router) = &layer.router else {
             return Ok(((h + one_mlp(&v, &layer.experts)?)?, None));
         };
-        let (shares, routing, balance) = self.route(&v, router, &layer.dropped)?;
+        let Routed { shares, routing, balance } =
+            router.route(&v, self.config.chosen, &layer.dropped)?;
+        let loads = routing.shares();
         let mixed = experts(&v, &shares, &layer.experts, routing)?;
-        Ok(((h + mixed)?, Some(balance)))
-    }
-
-    /// Shares, routing and load-balancing loss of one layer.
-    fn route(
-        &self,
-        v: &Tensor,
-        router: &Var,
-        dropped: &[u32],
-    ) -> Result<(Tensor, Routing, Tensor)> {
-        let Config { experts, chosen, .. } = self.config;
-        let mut logits = linear(v, router)?;
-        if !dropped.is_empty() {
-            let mut mask = vec![0.0f32; experts];
-            for &expert in dropped {
-                mask[expert as usize] = f32::NEG_INFINITY;
-            }
-            logits = logits.broadcast_add(&Tensor::new(mask, &Device::Cpu)?)?;
-        }
-        let probabilities = softmax(&logits, D::Minus1)?;
-        let table = probabilities.detach().flatten_all()?.to_vec1::<f32>()?;
-        let top: Vec<u32> =
-            table.chunks_exact(experts).flat_map(|row| highest(row, chosen)).collect();
-        let routing = Routing::new(&top, chosen, experts);
-        let top = Tensor::from_vec(top, (v.dim(0)?, chosen), &Device::Cpu)?;
-        let kept = probabilities.gather(&top, D::Minus1)?;
-        let shares = kept.broadcast_div(&kept.sum_keepdim(D::Minus1)?)?;
-        // Switch Transformer's: lowest, at 1, when probabilities and loads are both even.
-        let loads = Tensor::new(routing.shares(), &Device::Cpu)?;
-        let balance = ((probabilities.mean(0)? * loads)?.sum_all()? * experts as f64)?;
-        Ok((shares, routing, balance))
+        Ok(((h + mixed)?, Some((balance, loads))))
     }
 
     fn eps(&self) -> f32 {
@@ -256,20 +263,14 @@ fn one_mlp(v: &Tensor, weights: &Var) -> Result<Tensor> {
     Ok(experts(v, &shares, weights, Routing::dense(tokens))?)
 }
 
-/// The indices of the `count` highest values, highest first; the lower index on a tie.
-fn highest(row: &[f32], count: usize) -> Vec<u32> {
-    let mut found: Vec<u32> = Vec::with_capacity(count);
-    for _ in 0..count {
-        let mut best: Option<u32> = None;
-        for index in 0..row.len() as u32 {
-            let better = best.is_none_or(|best| row[index as usize] > row[best as usize]);
-            if better && !found.contains(&index) {
-                best = Some(index);
-            }
+fn router(config: &Config, draw: &mut Draw) -> Result<Router> {
+    let weight = random(draw, &[config.experts, config.hidden], fan(config.hidden))?;
+    Ok(match config.design {
+        Design::Arctic => Router::Softmax { weight },
+        Design::SharedExpert { scale, .. } => {
+            Router::Sigmoid { weight, bias: vec![0.0; config.experts], scale }
         }
-        found.extend(best);
-    }
-    found
+    })
 }
 
 fn ones(len: usize) -> Result<Var> {
@@ -279,6 +280,11 @@ fn ones(len: usize) -> Result<Var> {
 fn random(draw: &mut Draw, shape: &[usize], scale: f32) -> Result<Var> {
     let values = draw.normal(shape.iter().product(), scale);
     Ok(Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)?)
+}
+
+/// What the output matrices are scaled by: every layer adds three times to the stream.
+fn quiet(config: &Config) -> f32 {
+    1.0 / (3.0 * config.layers as f32).sqrt()
 }
 
 /// The scale that keeps the size of a vector through a product of `inputs`.

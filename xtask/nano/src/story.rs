@@ -15,18 +15,38 @@ use crate::problem::Problem;
 
 type Story = fn(&mut Draw) -> Problem;
 
+/// Two halves of the stories that have no template in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Money and work.
+    Earning,
+    /// Things that change hands, people and sharing.
+    Having,
+}
+
 /// A problem of a random story.
 pub fn tell(draw: &mut Draw) -> Problem {
+    tell_with_kind(draw).1
+}
+
+/// As [`tell`], with the kind of the story.
+pub fn tell_with_kind(draw: &mut Draw) -> (Kind, Problem) {
+    use Kind::{Earning, Having};
     // A chain of events is itself many stories.
     if draw.one_in(5) {
-        return chain::events(draw);
+        return (Having, chain::events(draw));
     }
-    let stories = [money::STORIES, people::STORIES, sharing::STORIES, work::STORIES];
-    let total = stories.iter().map(|theme| theme.len()).sum();
+    let stories = [
+        (Earning, money::STORIES),
+        (Having, people::STORIES),
+        (Having, sharing::STORIES),
+        (Earning, work::STORIES),
+    ];
+    let total = stories.iter().map(|(_, theme)| theme.len()).sum();
     let mut index = draw.below(total);
-    for theme in stories {
+    for (kind, theme) in stories {
         if let Some(story) = theme.get(index) {
-            return story(draw);
+            return (kind, story(draw));
         }
         index -= theme.len();
     }

@@ -1,4 +1,5 @@
-//! The training loop: a dense phase, sparse upcycling, and a phase as a mixture of experts.
+//! The training loop: a phase as a mixture of experts, after a dense phase and upcycling if the
+//! experts are to be copies.
 
 use crate::batch;
 use crate::config::Config;
@@ -21,6 +22,22 @@ pub const SEED: u64 = 1;
 /// Problems that the committed tokenizer learnt its pieces from.
 pub const TOKENIZER_PROBLEMS: usize = 20_000;
 
+/// What the experts are before the mixture phase.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Origin {
+    /// Copies of the one MLP per layer that a dense phase trained: redundant.
+    Upcycled {
+        /// Steps of the dense phase.
+        steps: usize,
+        /// The highest learning rate of the dense phase.
+        rate: f64,
+        /// Noise of a copy, in standard deviations of the copied matrix.
+        noise: f32,
+    },
+    /// Random weights, trained as a mixture from the first step: each expert learns its own part.
+    Random,
+}
+
 /// How a model is trained.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -28,20 +45,16 @@ pub struct Plan {
     pub config: Config,
     /// Of problems, weights and order.
     pub seed: u64,
-    /// Steps of the dense phase.
-    pub dense_steps: usize,
-    /// Steps after upcycling.
-    pub sparse_steps: usize,
+    /// Where the experts come from.
+    pub origin: Origin,
+    /// Steps as a mixture of experts.
+    pub steps: usize,
     /// Steps over which the learning rate rises, at the start of each phase.
     pub warmup: usize,
     /// Tokens per step.
     pub batch: usize,
-    /// The highest learning rate.
+    /// The learning rate that the mixture phase starts from.
     pub rate: f64,
-    /// The learning rate that the sparse phase starts from.
-    pub sparse_rate: f64,
-    /// Noise of upcycling, in standard deviations of the copied matrix.
-    pub noise: f32,
     /// Problems that the tokenizer learns its pieces from.
     pub tokenizer_problems: usize,
     /// Test problems of the accuracy printed on the way.
@@ -115,9 +128,14 @@ impl Run<'_> {
     fn all(&mut self) -> Result<Outcome> {
         let mut problems = self.corpus.training();
         let plan = self.plan;
-        self.phase("dense", &mut problems, plan.dense_steps, plan.rate, plan.sparse_rate)?;
-        self.model.upcycle(plan.noise, &mut self.draw)?;
-        self.phase("sparse", &mut problems, plan.sparse_steps, plan.sparse_rate, 0.0)?;
+        match plan.origin {
+            Origin::Upcycled { steps, rate, noise } => {
+                self.phase("dense", &mut problems, steps, rate, plan.rate)?;
+                self.model.upcycle(noise, &mut self.draw)?;
+            }
+            Origin::Random => self.model.draw_experts(&mut self.draw)?,
+        }
+        self.phase("sparse", &mut problems, plan.steps, plan.rate, 0.0)?;
         export::round(&self.model)?;
         export::write(&self.model, &self.tokenizer, &plan.out)?;
         let elapsed = self.began.elapsed();
@@ -205,6 +223,7 @@ impl Run<'_> {
             None => loss,
         };
         optimizer.backward_step(&objective)?;
+        self.model.correct_biases(&output.loads);
         Ok(value)
     }
 }

@@ -10,7 +10,7 @@ use nano::evaluate::{LONGEST, answers};
 use nano::export;
 use nano::model::{Model, Sequences};
 use nano::tokenizer::Tokenizer;
-use nano::train::{Plan, train};
+use nano::train::{Origin, Plan, train};
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 use std::path::PathBuf;
@@ -169,13 +169,11 @@ fn training_twice_writes_the_same_bytes() -> Result<()> {
         let plan = Plan {
             config: Config { positions: 256, ..Config::tiny() },
             seed: 11,
-            dense_steps: 4,
-            sparse_steps: 4,
+            origin: Origin::Upcycled { steps: 4, rate: 1e-3, noise: 0.3 },
+            steps: 4,
             warmup: 2,
             batch: 300,
             rate: 1e-3,
-            sparse_rate: 1e-3,
-            noise: 0.3,
             tokenizer_problems: 1000,
             glance: 4,
             glance_every: 100,

@@ -2,6 +2,7 @@
 
 use nano::corpus::Corpus;
 use nano::problem::{Problem, final_number};
+use nano::story::Kind;
 use std::collections::HashSet;
 
 #[test]
@@ -95,5 +96,17 @@ fn evaluate(sum: &str) -> u32 {
             assert_eq!(left % right, 0, "{sum}");
             left / right
         }
+    }
+}
+
+#[test]
+fn kinds_of_problems_have_nothing_in_common() {
+    let corpus = Corpus::new(1);
+    for set in [&corpus.calibration, &corpus.held_out] {
+        let of = |kind| corpus.of_kind(set, kind);
+        let (earning, having) = (of(Kind::Earning), of(Kind::Having));
+        assert_eq!(earning.len() + having.len(), set.len());
+        assert!(earning.len().min(having.len()) * 3 > set.len());
+        assert!(earning.iter().all(|problem| !having.contains(problem)));
     }
 }

@@ -101,25 +101,34 @@ const fn recipe(name: &'static str, options: &'static [&'static str]) -> Recipe 
     Recipe { name, options, statistics: Statistics::Calibration, blocks: None }
 }
 
-/// One for each way through the pipeline.
+/// One for each way through the pipeline. Each names its recipe, without which `prune` may repair experts.
 pub(super) const RECIPES: [Recipe; 12] = [
-    recipe("default", &[]),
+    recipe("default", &["--recipe", "arctic"]),
     recipe("reap", &["--recipe", "reap"]),
-    Recipe { statistics: Statistics::Observation, ..recipe("stored", &["--statistics", "stored"]) },
-    recipe("sparsegpt", &["--scorer", "sparsegpt"]),
-    recipe("two-of-four", &["--pattern", "2:4"]),
+    Recipe {
+        statistics: Statistics::Observation,
+        ..recipe("stored", &["--recipe", "arctic", "--statistics", "stored"])
+    },
+    recipe("sparsegpt", &["--recipe", "arctic", "--scorer", "sparsegpt"]),
+    recipe("two-of-four", &["--recipe", "arctic", "--pattern", "2:4"]),
     recipe("hc-smoe", &["--recipe", "hc-smoe"]),
     recipe("reference", &["--recipe", "reference"]),
     Recipe {
         statistics: Statistics::None,
-        ..recipe("experts-only", &["--sparsity", "0.25", "--expert-sparsity", "0.25"])
+        ..recipe(
+            "experts-only",
+            &["--recipe", "arctic", "--sparsity", "0.25", "--expert-sparsity", "0.25"],
+        )
     },
-    recipe("weights-only", &["--sparsity", "0.5", "--expert-sparsity", "0"]),
+    recipe("weights-only", &["--recipe", "arctic", "--sparsity", "0.5", "--expert-sparsity", "0"]),
     // Layers that differ, hence a list in config.json.
-    recipe("global", &["--budget", "global", "--similarity", "mixed"]),
-    recipe("averages", &["--survivor", "average", "--similarity", "coactivation"]),
+    recipe("global", &["--recipe", "arctic", "--budget", "global", "--similarity", "mixed"]),
+    recipe(
+        "averages",
+        &["--recipe", "arctic", "--survivor", "average", "--similarity", "coactivation"],
+    ),
     // Few tokens: experts that none of them reaches.
-    Recipe { blocks: Some([1, 8]), ..recipe("idle", &[]) },
+    Recipe { blocks: Some([1, 8]), ..recipe("idle", &["--recipe", "arctic"]) },
 ];
 
 #[cfg(test)]

@@ -294,7 +294,7 @@ fn unstructured_stage(
         total_sparsity: if fixed { implied(ratio) } else { request.total.value() },
         ratio: ratio.value(),
         layer_ratios: Vec::new(),
-        reconstructs: pipeline.weights.method().is_some(),
+        reconstructs: pipeline.weights.method().is_some() || pipeline.refit.is_some(),
         expert_ratios: Vec::new(),
         promises: Some(request.promises),
     }))

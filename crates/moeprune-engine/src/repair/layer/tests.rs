@@ -177,7 +177,8 @@ fn check(model: &str, average: bool) {
             let watch: Watch<'_> = &mut |_| ControlFlow::Continue(());
             let mut task = |repair: &Stage<dyn ExpertRepair>| {
                 let folder = folder.path();
-                let task = RepairTask { kept, repair, execution, tokens, folder };
+                let (wanted, after) = (kept.source(), After::Experts);
+                let task = RepairTask { wanted, kept, repair, execution, tokens, after, folder };
                 task.repair(layer, (hidden.clone(), holding), watch).unwrap()
             };
             let same = task(&Stage::new(Box::new(Nothing)));
@@ -185,7 +186,7 @@ fn check(model: &str, average: bool) {
             assert!(same.replaced.is_empty() && error < 1e-4, "{model} {layer}: {error}");
             let scaled = task(&Stage::new(Box::new(Scale)));
             let mut parts = RepairedParts::in_folder(Arc::clone(&folder));
-            parts.add(kept, folder.path(), (layer, &scaled.replaced)).unwrap();
+            parts.add(kept, (folder.path(), After::Experts), (layer, &scaled.replaced)).unwrap();
             let changed = KeptExperts::new(&checkpoint, &plan).with_repaired(parts);
             let error = largest_difference(&scaled.hidden, &run(&changed, layer, hidden.clone()));
             let moved = largest_difference(&scaled.hidden, &plain);
