@@ -86,32 +86,7 @@ pub(crate) fn run(args: &MeasureMemoryArgs) -> Result<()> {
         }
         command
     };
-    let mut measured = match args.verb {
-        Verb::Prune => {
-            let mut prune = command("prune");
-            prune.arg(place("out")).args(["--repair", "none"]).args(&args.options);
-            prune
-        }
-        Verb::Repair => {
-            let mut prune = command("prune");
-            prune.arg(place("out")).args(["--repair", "refit"]).args(&args.options);
-            prune
-        }
-        Verb::Observe => {
-            ensure!(args.options.is_empty(), "`observe` takes no options of a recipe");
-            let mut observe = command("observe");
-            observe.arg("-o").arg(place("observation.safetensors"));
-            observe
-        }
-        Verb::Apply => {
-            let plan = place("plan.json");
-            let status = command("plan").arg("-o").arg(&plan).args(&args.options).status()?;
-            ensure!(status.success(), "`moeprune plan` failed");
-            let mut apply = command("apply");
-            apply.arg(place("out")).arg("--plan").arg(&plan);
-            apply
-        }
-    };
+    let mut measured = args.command(&command, &place)?;
     measured.arg("--calibration").arg(&args.calibration).args([
         "--samples",
         &args.samples.to_string(),
@@ -134,6 +109,43 @@ pub(crate) fn run(args: &MeasureMemoryArgs) -> Result<()> {
         bail!("{:?} of {} took more memory than allowed", args.verb, args.model.display());
     }
     Ok(())
+}
+
+impl MeasureMemoryArgs {
+    /// The command that is measured, without its calibration text.
+    fn command(
+        &self,
+        command: &dyn Fn(&str) -> Command,
+        place: &dyn Fn(&str) -> PathBuf,
+    ) -> Result<Command> {
+        let args = self;
+        match args.verb {
+            Verb::Prune => {
+                let mut prune = command("prune");
+                prune.arg(place("out")).args(["--repair", "none"]).args(&args.options);
+                Ok(prune)
+            }
+            Verb::Repair => {
+                let mut prune = command("prune");
+                prune.arg(place("out")).args(["--repair", "refit"]).args(&args.options);
+                Ok(prune)
+            }
+            Verb::Observe => {
+                ensure!(args.options.is_empty(), "`observe` takes no options of a recipe");
+                let mut observe = command("observe");
+                observe.arg("-o").arg(place("observation.safetensors"));
+                Ok(observe)
+            }
+            Verb::Apply => {
+                let plan = place("plan.json");
+                let status = command("plan").arg("-o").arg(&plan).args(&args.options).status()?;
+                ensure!(status.success(), "`moeprune plan` failed");
+                let mut apply = command("apply");
+                apply.arg(place("out")).arg("--plan").arg(&plan);
+                Ok(apply)
+            }
+        }
+    }
 }
 
 /// What anonymous memory may hold, in bytes.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CorpusTag, LayerToRepair};
+use crate::CorpusTag;
 
 /// What a repair did to one layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,8 +78,8 @@ impl RepairedExpert {
 impl LayerRepair {
     /// Of a layer without held-out tokens, or whose error on these was not taken.
     #[must_use]
-    pub fn new(layer: &LayerToRepair<'_>, errors: Vec<f64>, experts: Vec<RepairedExpert>) -> Self {
-        Self { layer: layer.layer, errors, held_out: None, reverted: false, experts }
+    pub fn new(layer: usize, errors: Vec<f64>, experts: Vec<RepairedExpert>) -> Self {
+        Self { layer, errors, held_out: None, reverted: false, experts }
     }
 }
 

@@ -1,5 +1,9 @@
 //! Calibration text cut into blocks for one model.
 
+mod repair;
+
+pub use repair::{OtherText, RepairBlocks, RepairCalibration};
+
 use std::path::Path;
 
 use moeprune_capture::{
@@ -10,7 +14,7 @@ use moeprune_core::{CorpusTag, ModelSpec};
 use moeprune_model::check_runnable;
 use tokenizers::Tokenizer;
 
-use crate::{Error, Model, RepairCalibration, load_tokenizer};
+use crate::{Error, Model, load_tokenizer};
 
 /// What says which part of a text is drawn.
 pub trait Sampling {

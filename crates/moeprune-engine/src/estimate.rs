@@ -3,9 +3,7 @@
 use moeprune_core::{ModelSpec, Part, Sparsity, StatisticsSource};
 use serde::Serialize;
 
-use crate::{
-    Execution, ExpertStage, MemoryNeed, Model, Pipeline, PruneRequest, RepairEstimate, WeightTarget,
-};
+use crate::{Execution, ExpertStage, MemoryNeed, Model, Pipeline, PruneRequest, WeightTarget};
 
 /// How fast a machine is, for an estimate.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -138,17 +136,6 @@ impl Estimate {
             disk_bytes: work.written + 2 * hidden,
             seconds: moved / rates.disk + operations / rates.compute,
             work,
-        }
-    }
-
-    /// The same with a repair of the experts that stay.
-    #[must_use]
-    pub fn with_repair(self, repair: &RepairEstimate) -> Self {
-        Self {
-            memory_bytes: self.memory_bytes.max(repair.memory_bytes),
-            disk_bytes: self.disk_bytes + repair.disk_bytes,
-            seconds: self.seconds + repair.seconds,
-            ..self
         }
     }
 

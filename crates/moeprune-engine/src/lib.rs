@@ -34,6 +34,7 @@ mod execution;
 mod finite;
 mod job;
 mod keep_list;
+mod kept_experts;
 mod memory;
 mod model;
 mod observe;
@@ -55,9 +56,10 @@ mod walk;
 
 #[cfg(target_os = "linux")]
 pub use apply::timed;
-pub use apply::{Applied, Inputs, KeptExperts, UnwrittenModel};
+pub use apply::{Applied, Inputs, UnwrittenModel};
 pub use calibration::{
-    Calibration, Sampling, note_of_length, note_of_streamed_length, shortened, tokenizer_for,
+    Calibration, OtherText, RepairBlocks, RepairCalibration, Sampling, note_of_length,
+    note_of_streamed_length, shortened, tokenizer_for,
 };
 pub use clock::{StageClock, StageReport};
 pub use error::Error;
@@ -66,6 +68,7 @@ pub use execution::{ComputeType, DeviceChoice, Execution};
 pub use finite::Finite;
 pub use job::Job;
 pub use keep_list::{KeepList, LayerKey};
+pub use kept_experts::KeptExperts;
 pub use memory::{MemoryNeed, available_memory};
 pub use model::Model;
 pub use observe::ObservationPlace;
@@ -75,7 +78,7 @@ pub use plan::{
 };
 pub use progress::{Progress, Silent};
 pub use remedy::Remedy;
-pub use repair::{Holding, OtherText, RepairBlocks, RepairCalibration, RepairCost, RepairEstimate};
+pub use repair::{Holding, RepairCost, RepairEstimate};
 pub use request::{BudgetSpread, ExpertRequest, PruneRequest, WeightTarget};
 pub use run::Run;
 pub use runs::check_runs;

@@ -64,7 +64,7 @@ impl Estimates {
             rates,
             observe: runs.then(|| of(Work::observing(model))),
             prune: of_prune.filter(|_| runs).map(|work| match &repair {
-                Some(repair) => of(work).with_repair(repair),
+                Some(repair) => repair.added_to(of(work)),
                 None => of(work),
             }),
             apply_experts: of_apply.map(of),

@@ -35,7 +35,7 @@ impl ExpertRepair for RescaleRows {
             experts.push(self.expert(layer, index)?);
         }
         errors.push(layer.error(0..layer.fitted));
-        Ok(LayerRepair::new(layer, errors, experts))
+        Ok(LayerRepair::new(layer.layer, errors, experts))
     }
 }
 

@@ -1,6 +1,10 @@
 //! `cargo xtask bench-repair-layer`: what the repair of a layer costs beside observing it.
 
-use std::{fs, path::PathBuf, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -10,7 +14,9 @@ use moeprune::{
     engine::{KeptExperts, PlanInputs, RepairCost, active_parameters},
 };
 use moeprune_cli::{DeviceArgs, Terminal, positive, seconds};
-use moeprune_core::{FeedForward, ModelSpec, Observation, Plan, Sparsity};
+use moeprune_core::{
+    AttentionSpec, FeedForward, LayerSpec, ModelSpec, Observation, Plan, Sparsity,
+};
 use moeprune_synthetic::{
     Options, Published, Reduction, Shape, write_calibration, write_checkpoint,
 };
@@ -54,22 +60,40 @@ pub(crate) struct RepairLayerArgs {
 /// Rows of the embedding: no part of what is measured.
 const VOCABULARY: usize = 512;
 
+impl RepairLayerArgs {
+    fn published(&self) -> Result<Published> {
+        let published = Published::ALL.iter().copied().find(|model| model.name() == self.model);
+        published.context("clap accepts no other model")
+    }
+
+    /// Writes the layer and its text, unless they are there.
+    fn make(
+        &self,
+        published: Published,
+        (model, text): (&Path, &Path),
+        terminal: &mut Terminal,
+    ) -> Result<()> {
+        if model.exists() {
+            return Ok(());
+        }
+        let experts = Some(self.experts);
+        let reduction =
+            Reduction { layers: Some(1), experts, vocab: Some(VOCABULARY), scale: self.scale };
+        let shape = Shape::new(published, &reduction)?;
+        write_checkpoint(model, &shape, &Options::default(), &mut |step| show(step, terminal))?;
+        write_calibration(text, self.samples, self.seq_len, VOCABULARY, 0)?;
+        Ok(())
+    }
+}
+
 /// Measures and prints.
 pub(crate) fn measure(args: &RepairLayerArgs, terminal: &mut Terminal) -> Result<()> {
     let temporary = tempfile::tempdir()?;
     let dir = args.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
     let (model, text) = (dir.join("model"), dir.join("calibration.jsonl"));
     fs::create_dir_all(&dir)?;
-    let published = Published::ALL.iter().copied().find(|model| model.name() == args.model);
-    let published = published.context("clap accepts no other model")?;
-    if !model.exists() {
-        let whole =
-            Reduction { layers: Some(1), experts: Some(args.experts), ..Reduction::default() };
-        let reduction = Reduction { vocab: Some(VOCABULARY), scale: args.scale, ..whole };
-        let shape = Shape::new(published, &reduction)?;
-        write_checkpoint(&model, &shape, &Options::default(), &mut |step| show(step, terminal))?;
-        write_calibration(&text, args.samples, args.seq_len, VOCABULARY, 0)?;
-    }
+    let published = args.published()?;
+    args.make(published, (&model, &text), terminal)?;
     let checkpoint = Checkpoint::open(&model)?;
     let mut recipe = Recipe::built_in("reap").context("the recipe is built in")?;
     let dropped = Sparsity::new(args.dropped)?;
@@ -97,7 +121,9 @@ pub(crate) fn measure(args: &RepairLayerArgs, terminal: &mut Terminal) -> Result
     let layer = repair.layers.first().context("the layer lost experts")?;
 
     let tokens = calibration.tag.tokens();
-    let (observed, repaired) = operations(model.spec(), kept.spec(), tokens);
+    let sweeps = layer.repair.errors.len() - 1;
+    let size = Size { tokens, sequence_len: args.seq_len, sweeps };
+    let (observed, repaired) = operations(model.spec(), kept.spec(), size);
     line!(
         "{} experts of {}, {} stay, {tokens} tokens, on {}",
         args.experts,
@@ -116,7 +142,7 @@ pub(crate) fn measure(args: &RepairLayerArgs, terminal: &mut Terminal) -> Result
         seconds(repairing),
         repaired / 1e12,
         repaired / repairing / 1e9,
-        layer.repair.errors.len() - 1
+        sweeps
     )?;
     line!(
         "repair / observation: {:.2} in time, {:.2} in operations",
@@ -126,9 +152,18 @@ pub(crate) fn measure(args: &RepairLayerArgs, terminal: &mut Terminal) -> Result
     print_whole(published, args.dropped)
 }
 
+/// What goes through a model, and how often.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    tokens: u64,
+    sequence_len: usize,
+    sweeps: usize,
+}
+
 /// What observing the decoder and repairing it compute.
-fn operations(spec: &ModelSpec, kept: &ModelSpec, tokens: u64) -> (f64, f64) {
-    let observed = 2.0 * tokens as f64 * active_parameters(spec);
+fn operations(spec: &ModelSpec, kept: &ModelSpec, size: Size) -> (f64, f64) {
+    let Size { tokens, sequence_len, sweeps } = size;
+    let observed = tokens as f64 * (2.0 * active_parameters(spec) + scores(spec, sequence_len));
     let mut repaired = observed;
     for layer in 0..spec.layers.len() {
         let (Some(moe), Some(left)) = (spec.moe_of(layer), kept.moe_of(layer)) else { continue };
@@ -138,16 +173,28 @@ fn operations(spec: &ModelSpec, kept: &ModelSpec, tokens: u64) -> (f64, f64) {
         let cost = RepairCost::of_layer(spec, moe, left.experts, tokens);
         let matrices = moe.expert.projections().len() as f64;
         let parameters = matrices * moe.expert.inner as f64 * moe.expert_width(spec.hidden) as f64;
+        let fewer = RepairCost::SWEEPS - sweeps as f64;
         // The experts are in what observing computes already.
         repaired += cost.operations(cost.holding(Rates::default()))
+            - fewer * cost.sweep
             - 2.0 * parameters * tokens as f64 * moe.top_k as f64;
     }
     (observed, repaired)
 }
 
+/// Operations per token of the products of queries with keys and of weights with values, in attention of the
+/// usual kind: half of a block's tokens are seen on average.
+fn scores(spec: &ModelSpec, sequence_len: usize) -> f64 {
+    let of_layer = |layer: &LayerSpec| match &layer.attention {
+        AttentionSpec::Grouped(of) => 2.0 * (of.heads * of.head_dim * sequence_len) as f64,
+        _ => 0.0,
+    };
+    spec.layers.iter().map(of_layer).sum()
+}
+
 /// The same for all layers of the published model on 128 blocks of 2,048 tokens.
 fn print_whole(published: Published, dropped: f64) -> Result<()> {
-    const TOKENS: u64 = 128 * 2048;
+    let size = Size { tokens: 128 * 2048, sequence_len: 2048, sweeps: RepairCost::SWEEPS as usize };
     let shape = Shape::new(published, &Reduction::default())?;
     let mut kept = shape.spec().clone();
     for layer in &mut kept.layers {
@@ -155,13 +202,15 @@ fn print_whole(published: Published, dropped: f64) -> Result<()> {
             moe.experts -= (moe.experts as f64 * dropped).round() as usize;
         }
     }
-    let (observed, repaired) = operations(shape.spec(), &kept, TOKENS);
+    let (observed, repaired) = operations(shape.spec(), &kept, size);
     line!(
-        "the whole model on {TOKENS} tokens: observing {:.2} PFLOP, repairing {:.2} PFLOP, {:.2} times as \
-         much (4 sweeps; scores of attention are in neither)",
+        "the whole model on {} tokens: observing {:.2} PFLOP, repairing {:.2} PFLOP, {:.2} times as much \
+         ({} sweeps)",
+        size.tokens,
         observed / 1e15,
         repaired / 1e15,
-        repaired / observed
+        repaired / observed,
+        size.sweeps
     )?;
     Ok(())
 }

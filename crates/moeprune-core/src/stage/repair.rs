@@ -69,7 +69,7 @@ use crate::{LayerRepair, LayerTensor, StageError};
 ///             repaired.push(RepairedExpert::refitted(index, 0.0, 1.0));
 ///             errors.push(layer.error(0..layer.fitted));
 ///         }
-///         Ok(LayerRepair::new(layer, errors, repaired))
+///         Ok(LayerRepair::new(layer.layer, errors, repaired))
 ///     }
 /// }
 /// ```

@@ -7,8 +7,8 @@ use moeprune_core::{
 };
 use moeprune_model::Router;
 
-use super::{KeptExperts, in_place::MaskRequest, statistics::InputStatistics, worker::Supply};
-use crate::{Error, Execution, Pipeline, finite::Finite, walk::Route};
+use super::{in_place::MaskRequest, statistics::InputStatistics, worker::Supply};
+use crate::{Error, Execution, KeptExperts, Pipeline, finite::Finite, walk::Route};
 
 /// The Linear of a trunk that reads what the experts add up to: it comes after them, all others before.
 pub(super) const AFTER_EXPERTS: LinearId = MoeSpec::FROM_LATENT;

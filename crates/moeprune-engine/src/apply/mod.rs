@@ -13,7 +13,6 @@ experts one; in the order they are worked on, its tensors pass through three for
 
 mod check;
 mod in_place;
-mod kept_experts;
 mod layer;
 mod layer_job;
 mod measure;
@@ -27,7 +26,6 @@ mod work;
 mod worker;
 mod writing;
 
-pub use kept_experts::KeptExperts;
 pub use unwritten::UnwrittenModel;
 
 use std::ops::ControlFlow;
@@ -45,9 +43,11 @@ use moeprune_core::{
 };
 
 use crate::{
-    Error, Job, Model, Progress, Remedy, RepairCalibration, Run, StageClock, WrittenLayer,
+    Error, Job, KeptExperts, Model, Progress, Remedy, RepairCalibration, Run, StageClock,
+    WrittenLayer,
+    kept_experts::repaired_parts::After,
     plan::{check_observation, choose_survivors_in, note_of_kept, stored_otherwise},
-    repair::{After, RepairRequest, repair_experts},
+    repair::{RepairRequest, repair_experts},
     session::{Pass, Record, RunIdentity},
     walk::{Resumed, Walker},
 };
@@ -152,11 +152,7 @@ pub(crate) fn apply_plan(
     let (kept, repair) = repaired(job, run, &plan, inputs)?;
     let progress = &mut *job.progress;
     let statistics = Statistics::new(model, &plan, inputs, pipeline)?;
-    let mut corpora = plan.corpora.clone();
-    corpora.extend(statistics.corpora());
-    corpora.sort_by(|a, b| (&a.sha256, a.seed).cmp(&(&b.sha256, b.seed)));
-    corpora.dedup();
-
+    let corpora = corpora_of(&plan, &statistics);
     let mut output = Output::open(run, &kept, progress)?;
     let walker = &mut Walker { session: &mut run.session, progress };
     let promises = plan.promises().unwrap_or_default();
@@ -172,15 +168,7 @@ pub(crate) fn apply_plan(
             Some(ratios)
         }
     };
-    if !walker.session.outside_written() {
-        let progress = &*walker.progress;
-        output.copy_outside_layers(&mut |_| match progress.should_stop() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        })?;
-        output.sync()?;
-        walker.session.record(Record::OutsideWritten)?;
-    }
+    write_outside_layers(&mut output, walker)?;
     write_layers(layer_job, &statistics, ratios.as_deref(), &mut output, walker)?;
     let bytes_written = output.finish()?;
     run.clock.end_step(step_of(ratios.as_deref()));
@@ -200,6 +188,29 @@ pub(crate) fn apply_plan(
         device,
         clock,
     })
+}
+
+/// The texts of a plan and of statistics, each once.
+fn corpora_of(plan: &Plan, statistics: &Statistics<'_>) -> Vec<CorpusTag> {
+    let mut corpora = plan.corpora.clone();
+    corpora.extend(statistics.corpora());
+    corpora.sort_by(|a, b| (&a.sha256, a.seed).cmp(&(&b.sha256, b.seed)));
+    corpora.dedup();
+    corpora
+}
+
+/// Writes what belongs to no layer, unless that is done.
+fn write_outside_layers(output: &mut Output<'_>, walker: &mut Walker<'_>) -> Result<(), Error> {
+    if walker.session.outside_written() {
+        return Ok(());
+    }
+    let progress = &*walker.progress;
+    output.copy_outside_layers(&mut |_| match progress.should_stop() {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    })?;
+    output.sync()?;
+    walker.session.record(Record::OutsideWritten)
 }
 
 /// Refits what is left of down projections in the written checkpoint, if weights of it were zeroed and the

@@ -8,11 +8,12 @@
 use moeprune_checkpoint::{Access, Checkpoint};
 use moeprune_core::{ExpertRepair, Plan, repair::ModelRepair};
 
-use super::{KeptExperts, writing::Output};
+use super::writing::Output;
 use crate::{
-    Error, Execution, Model, Progress, RepairCalibration, Run, Stage,
+    Error, Execution, KeptExperts, Model, Progress, RepairCalibration, Run, Stage,
+    kept_experts::repaired_parts::After,
     plan::PLAN_FORMAT,
-    repair::{After, RepairRequest, repair_experts},
+    repair::{RepairRequest, repair_experts},
     walk::Walker,
 };
 

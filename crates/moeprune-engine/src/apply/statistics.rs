@@ -7,8 +7,10 @@ use moeprune_core::{
 };
 use serde_json::Value;
 
-use super::{Inputs, KeptExperts};
-use crate::{Calibration, Error, Model, Pipeline, Remedy, WeightStage, plan::check_observation};
+use super::Inputs;
+use crate::{
+    Calibration, Error, KeptExperts, Model, Pipeline, Remedy, WeightStage, plan::check_observation,
+};
 
 /// Where a run's statistics come from; several walks can be started from it.
 pub(super) enum Statistics<'a> {

@@ -6,12 +6,12 @@ use moeprune_core::{
 };
 
 use super::{
-    Inputs, KeptExperts,
+    Inputs,
     layer_job::{LayerJob, view},
     ratios::layer_ratios,
     statistics::{InputStatistics, Statistics},
 };
-use crate::{Error, Job, session::Session, walk::Walker};
+use crate::{Error, Job, KeptExperts, session::Session, walk::Walker};
 
 /// What a plan makes of a model, worked out weight by weight when it is read: nothing is written,
 /// and no more is held than the source and its statistics.

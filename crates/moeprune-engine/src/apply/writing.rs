@@ -6,11 +6,10 @@ use moeprune_checkpoint::{Checkpoint, PartWriter, StoredTensor, count_zeros};
 use moeprune_core::{LayerTensor, LinearId, ModelSpec, TensorBytes, TensorId, TensorSource};
 
 use super::{
-    KeptExperts,
     layer_job::AFTER_EXPERTS,
     worker::{Holds, Worker},
 };
-use crate::{Error, Progress, Run, session::LayerZeros};
+use crate::{Error, KeptExperts, Progress, Run, session::LayerZeros};
 
 /// The checkpoint that is written, in a hidden sibling of its final place.
 pub(super) struct Output<'a> {

@@ -289,7 +289,7 @@ mod tests {
     use moeprune_score::{Magnitude, PerRow, Rounding, Uniform};
 
     use super::*;
-    use crate::{ExpertStage, Pipeline, Scored, Silent, Stage, WeightStage, apply::KeptExperts};
+    use crate::{ExpertStage, KeptExperts, Pipeline, Scored, Silent, Stage, WeightStage};
 
     #[test]
     fn subsets_are_all_and_in_order() {

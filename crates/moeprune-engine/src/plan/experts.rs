@@ -1,6 +1,6 @@
 //! The expert stage: which experts of each layer go, decided in the way that a pipeline holds.
 
-use moeprune_core::{LayerBehaviour, LayerPlan, ModelSpec, Observation, SurvivorReason};
+use moeprune_core::{LayerBehaviour, LayerPlan, ModelSpec, SurvivorReason};
 use moeprune_model::check_runnable;
 
 use super::{
@@ -13,27 +13,7 @@ use super::{
     ranking::{rank, without},
     routers,
 };
-use crate::{Calibration, Error, ExpertRequest, ExpertStage, Job, KeepList, Remedy};
-
-/// What a plan is made from, beside the model: what the expert stage needs
-/// ([`ExpertStage::needs`]) must be there.
-///
-/// An observation alone, or `None`, can be given as it is: [`Job::plan`] takes anything that this is made
-/// `From`.
-#[derive(Debug, Clone, Copy, Default)]
-#[expect(clippy::exhaustive_structs, reason = "plain data, made with `..`")]
-pub struct PlanInputs<'a> {
-    /// What the model did on calibration text.
-    pub observation: Option<&'a Observation>,
-    /// Calibration text, on which a stage runs the model itself.
-    pub calibration: Option<&'a Calibration>,
-}
-
-impl<'a> From<Option<&'a Observation>> for PlanInputs<'a> {
-    fn from(observation: Option<&'a Observation>) -> Self {
-        Self { observation, calibration: None }
-    }
-}
+use crate::{Error, ExpertRequest, ExpertStage, Job, KeepList, PlanInputs, Remedy};
 
 impl ExpertStage {
     /// The plan of each layer that loses experts; none if no expert goes. Survivors that take

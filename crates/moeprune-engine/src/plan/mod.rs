@@ -8,13 +8,14 @@ mod experts;
 mod extra;
 mod greedy;
 mod grouping;
+mod inputs;
 mod ranking;
 mod router;
 mod survivors;
 
 pub use budget::expert_budget;
-pub use experts::PlanInputs;
 pub(crate) use extra::{check_plan as check_extra, note_of_kept};
+pub use inputs::PlanInputs;
 pub use router::Router;
 pub(crate) use survivors::{check_clusters, check_survivors, choose_survivors_in};
 

@@ -5,8 +5,7 @@ use std::ops::Range;
 use moeprune_capture::TokenBlocks;
 use moeprune_core::repair::RepairText;
 
-use super::RepairCalibration;
-use crate::Error;
+use crate::{Error, RepairCalibration};
 
 /// All blocks in one row: those that are fitted, of all texts, and then those that are held out.
 #[derive(Debug)]

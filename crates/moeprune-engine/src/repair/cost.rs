@@ -50,13 +50,13 @@ pub struct RepairCost {
     pub tokens_per_column: f64,
 }
 
-/// Sweeps over the experts at most, as the built-in repair does them.
-const SWEEPS: f64 = 4.0;
-
 /// How often factors are taken: before the first sweep, and after the first two with another ridge.
 const FACTORED: f64 = 3.0;
 
 impl RepairCost {
+    /// Sweeps over the experts at most, as the built-in repair does them.
+    pub const SWEEPS: f64 = 4.0;
+
     /// Of a layer of which `kept` experts stay, on so many tokens.
     #[must_use]
     pub fn of_layer(spec: &ModelSpec, moe: &MoeSpec, kept: usize, tokens: u64) -> Self {
@@ -84,12 +84,12 @@ impl RepairCost {
     #[must_use]
     pub fn holding(&self, rates: Rates) -> Holding {
         // Read for Gram matrices, each sweep, and the check on held-out tokens.
-        let reads = 2.0 + SWEEPS;
+        let reads = 2.0 + Self::SWEEPS;
         let keep = |bytes: f64, writes: f64, reads: f64| bytes * (writes + reads) / rates.disk;
         let again = |operations: f64, times: f64| operations * times / rates.compute;
         let activations = keep(self.activation_bytes, 1.0, reads) <= again(self.again, reads);
-        let factors = keep(self.factor_bytes, FACTORED, SWEEPS)
-            <= again(self.gram + self.factors, SWEEPS - FACTORED)
+        let factors = keep(self.factor_bytes, FACTORED, Self::SWEEPS)
+            <= again(self.gram + self.factors, Self::SWEEPS - FACTORED)
                 + again(self.gram, FACTORED - 1.0);
         Holding { activations, factors }
     }
@@ -98,13 +98,13 @@ impl RepairCost {
     #[must_use]
     pub fn operations(&self, holding: Holding) -> f64 {
         let mut operations =
-            self.experts + self.gram + FACTORED * self.factors + SWEEPS * self.sweep;
+            self.experts + self.gram + FACTORED * self.factors + Self::SWEEPS * self.sweep;
         if !holding.activations {
-            operations += (2.0 + SWEEPS) * self.again;
+            operations += (2.0 + Self::SWEEPS) * self.again;
         }
         if !holding.factors {
-            operations +=
-                (FACTORED - 1.0) * self.gram + (SWEEPS - FACTORED) * (self.gram + self.factors);
+            operations += (FACTORED - 1.0) * self.gram
+                + (Self::SWEEPS - FACTORED) * (self.gram + self.factors);
         }
         operations
     }
@@ -112,11 +112,11 @@ impl RepairCost {
     /// Bytes that are written to files and read from them, new weights aside.
     #[must_use]
     pub fn moved(&self, holding: Holding) -> f64 {
-        let activations = if holding.activations { 3.0 + SWEEPS } else { 0.0 };
-        let factors = if holding.factors { FACTORED + SWEEPS } else { 0.0 };
+        let activations = if holding.activations { 3.0 + Self::SWEEPS } else { 0.0 };
+        let factors = if holding.factors { FACTORED + Self::SWEEPS } else { 0.0 };
         activations * self.activation_bytes
             + factors * self.factor_bytes
-            + 2.0 * (SWEEPS + 1.0) * self.weight_bytes
+            + 2.0 * (Self::SWEEPS + 1.0) * self.weight_bytes
     }
 
     /// Bytes on disk while the layer is repaired.

@@ -4,7 +4,7 @@ use moeprune_core::{ModelSpec, MoeSpec};
 use serde::Serialize;
 
 use super::RepairCost;
-use crate::{MemoryNeed, Model, Rates, active_parameters, estimate::duration};
+use crate::{Estimate, MemoryNeed, Model, Rates, active_parameters, estimate::duration};
 
 /// What the repair of a model takes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -70,6 +70,17 @@ impl RepairEstimate {
             need.total() - need.hidden_states + need.copies * hidden + 2 * hidden + solving;
         all.seconds = all.moved / rates.disk + all.operations / rates.compute;
         all
+    }
+
+    /// A whole run that has this repair besides.
+    #[must_use]
+    pub fn added_to(&self, run: Estimate) -> Estimate {
+        Estimate {
+            memory_bytes: run.memory_bytes.max(self.memory_bytes),
+            disk_bytes: run.disk_bytes + self.disk_bytes,
+            seconds: run.seconds + self.seconds,
+            ..run
+        }
     }
 
     /// What a user reads before the repair begins.

@@ -13,11 +13,14 @@ use moeprune_model::{LayerTrunk, Router};
 use super::{
     blocks::RepairTokens,
     cost::Holding,
-    parts::After,
     store::{LayerStore, RepairFiles, gated},
     streams::{Both, Entry, Made, Streams},
+    supervised::{Shared, supervised},
 };
-use crate::{Error, Execution, KeptExperts, Model, Stage, finite::Finite};
+use crate::{
+    Error, Execution, KeptExperts, Model, Stage, finite::Finite,
+    kept_experts::repaired_parts::After,
+};
 
 /// What layers are repaired with.
 #[derive(Clone, Copy)]
@@ -69,7 +72,7 @@ impl RepairTask<'_> {
         let residual = vec![0.0; streams.tokens() * written.width];
         let mut pass = ExpertPass { task: *self, layer, streams, store, residual, written };
         pass.run(source, watch)?;
-        pass.repair(&token_weights)
+        pass.repair(&token_weights, watch)
     }
 }
 
@@ -185,7 +188,7 @@ impl<'p> ExpertPass<'p> {
     }
 
     /// Has the experts repaired, and makes the layer's outputs of what is then still missing.
-    fn repair(self, token_weights: &[f32]) -> Result<Repaired, Error> {
+    fn repair(self, token_weights: &[f32], watch: Watch<'_>) -> Result<Repaired, Error> {
         let Self { task, layer, streams, store, mut residual, written } = self;
         let tokens = task.tokens;
         let width = written.width;
@@ -196,7 +199,8 @@ impl<'p> ExpertPass<'p> {
             .map(|range| written.square(range.clone(), token_weights))
             .collect();
         drop(written);
-        let on = store.with(&streams);
+        let shared = &Shared::default();
+        let on = store.with(&streams, shared);
         let mut to_repair = LayerToRepair {
             layer,
             width,
@@ -210,7 +214,8 @@ impl<'p> ExpertPass<'p> {
             tokens.held_out.iter().map(|range| layer.error(range.clone())).collect()
         };
         let before = errors(&to_repair);
-        let done = task.repair.repair(&mut to_repair).map_err(Error::stage("repair", layer))?;
+        let done = supervised(shared, watch, || task.repair.repair(&mut to_repair));
+        let done = done.ok_or(Error::Stopped)?.map_err(Error::stage("repair", layer))?;
         let after = errors(&to_repair);
         check_report(layer, &done, &store.experts)?;
         if let Some(place) = residual.iter().position(|missing| !missing.is_finite()) {
@@ -234,7 +239,6 @@ impl<'p> ExpertPass<'p> {
             tokens: fitted,
             held_out: held_out.collect(),
         };
-        drop(on);
         let replaced = store.finish()?;
         Ok(Repaired { report, replaced, hidden: streams.finish(&residual)? })
     }

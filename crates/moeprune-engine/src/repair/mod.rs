@@ -12,7 +12,7 @@ All blocks go through the model once. Per layer that lost experts ([`RepairTask:
    still missing;
 4. the layer's output is the one with all experts less what is missing: nothing runs twice.
 
-New weights are in a file per layer ([`parts`]), which
+New weights are in a file per layer, which
 [`KeptExperts`](crate::KeptExperts) reads them from: whatever comes later works on the repaired model. A layer
 is what a run resumes from.
 */
@@ -21,25 +21,18 @@ mod blocks;
 mod cost;
 mod estimate;
 mod layer;
-mod parts;
-mod scratch;
 mod store;
 mod streams;
-mod texts;
+mod supervised;
 mod unwritten;
 
 pub use cost::{Holding, RepairCost};
 pub use estimate::RepairEstimate;
-pub(crate) use parts::{After, RepairedParts};
-pub use texts::{OtherText, RepairBlocks, RepairCalibration};
 
 use std::{path::Path, sync::Arc};
 
 use moeprune_capture::{LayerRun, StoredLayer, TokenBlocks, for_each_loaded_expert, passes};
-use moeprune_core::{
-    ExpertRepair,
-    repair::{ModelRepair, RepairedLayer},
-};
+use moeprune_core::{ExpertRepair, repair::ModelRepair};
 use moeprune_model::LayerTrunk;
 
 use self::{
@@ -47,8 +40,9 @@ use self::{
     layer::{RepairTask, Repaired},
 };
 use crate::{
-    Error, Execution, KeptExperts, Model, Rates, Stage,
-    session::{Pass, Record},
+    Error, Execution, KeptExperts, Model, Rates, RepairCalibration, Stage,
+    kept_experts::repaired_parts::{After, RepairedParts},
+    session::{LayerRepaired, Pass, Record},
     walk::{AtLayer, Resumed, Route, Walker},
 };
 
@@ -93,7 +87,7 @@ pub(crate) fn repair_experts(
     task.all_layers(walker)?;
     let mut layers = Vec::new();
     for layer in walker.session.repaired(masked)? {
-        let Some((report, replaced)) = layer else { continue };
+        let Some(LayerRepaired { report, replaced }) = layer else { continue };
         repaired.add(kept, (&folder, after), (report.repair.layer, &replaced))?;
         layers.push(report);
     }
@@ -111,7 +105,12 @@ impl RepairTask<'_> {
             return Ok(());
         }
         let blocks: &TokenBlocks = &tokens.blocks;
-        let work = |layer| passes(spec, layer, blocks.tokens());
+        // Each layer that is repaired reads its activations for Gram matrices and for each sweep besides.
+        let reads = |layer: usize| match spec.layers[layer].moe().filter(|_| self.changes(layer)) {
+            Some(moe) => (1 + RepairCost::SWEEPS as u64) * moe.top_k as u64 * blocks.tokens(),
+            None => 0,
+        };
+        let work = |layer| passes(spec, layer, blocks.tokens()) + reads(layer);
         let work: Vec<u64> = (0..spec.layers.len()).map(work).collect();
         let route = Route {
             source: kept,
@@ -126,8 +125,7 @@ impl RepairTask<'_> {
         walker.walk(&route, resumed, |at| {
             let layer = at.layer;
             let done = if self.changes(layer) {
-                let (report, replaced) = self.repair_at(at)?;
-                Some(Box::new((report, replaced)))
+                Some(Box::new(self.repair_at(at)?))
             } else {
                 self.pass_at(at)?;
                 None
@@ -137,13 +135,13 @@ impl RepairTask<'_> {
         Ok(())
     }
 
-    fn repair_at(&self, mut at: AtLayer<'_>) -> Result<(RepairedLayer, Vec<usize>), Error> {
+    fn repair_at(&self, mut at: AtLayer<'_>) -> Result<LayerRepaired, Error> {
         let holding = self.holding(at.layer);
         let hidden = at.take_hidden();
         let Repaired { report, replaced, hidden } =
             self.repair(at.layer, (hidden, holding), at.watch)?;
         *at.hidden = Some(hidden);
-        Ok((report, replaced))
+        Ok(LayerRepaired { report, replaced })
     }
 
     /// Whether a layer has something to make up for.

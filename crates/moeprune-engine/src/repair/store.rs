@@ -12,11 +12,16 @@ use moeprune_model::Expert;
 
 use super::{
     cost::Holding,
-    parts::{self, After, Place},
-    scratch::Scratch,
     streams::{Both, Entry, Streams, slice},
+    supervised::Shared,
 };
-use crate::{Error, KeptExperts};
+use crate::{
+    Error, KeptExperts,
+    kept_experts::{
+        Scratch,
+        repaired_parts::{self as parts, After, Place},
+    },
+};
 
 /// What is kept of a layer's surviving experts in files: their activations, what takes long to compute,
 /// and their new weights.
@@ -110,8 +115,8 @@ impl<'a> LayerStore<'a> {
     }
 
     /// What can compute activations again from the layer's streams.
-    pub(super) fn with<'s>(&'s self, streams: &'s Streams) -> StoreOn<'s> {
-        StoreOn { store: self, streams }
+    pub(super) fn with<'s>(&'s self, streams: &'s Streams, shared: &'s Shared) -> StoreOn<'s> {
+        StoreOn { store: self, streams, shared }
     }
 
     /// The experts whose weights are no longer those that they had, with what they have now made durable
@@ -144,6 +149,7 @@ impl<'a> LayerStore<'a> {
 pub(super) struct StoreOn<'s> {
     store: &'s LayerStore<'s>,
     streams: &'s Streams,
+    shared: &'s Shared,
 }
 
 impl StoreOn<'_> {
@@ -177,6 +183,10 @@ pub(super) fn gated(entries: &[Entry], hidden: &[f32], features: usize) -> Vec<f
 
 impl RepairStore for StoreOn<'_> {
     fn activations(&self, expert: usize, rows: Range<usize>) -> Result<Vec<f32>, StageError> {
+        if self.shared.stops() {
+            return Err("the run was asked to stop".into());
+        }
+        self.shared.read(rows.len());
         let Some(file) = &self.store.activations else { return self.computed(expert, rows) };
         let SurvivingExpert { tokens, features, .. } = &self.store.experts[expert];
         if rows.start > rows.end || rows.end > tokens.len() {

@@ -2,8 +2,11 @@
 
 use moeprune_core::repair::ModelRepair;
 
-use super::{After, RepairRequest, repair_experts};
-use crate::{Calibration, Error, Job, KeptExperts, session::Session, walk::Walker};
+use super::{RepairRequest, repair_experts};
+use crate::{
+    Calibration, Error, Job, KeptExperts, kept_experts::repaired_parts::After, session::Session,
+    walk::Walker,
+};
 
 impl KeptExperts<'_> {
     /// The same with the experts that stay repaired as the job's pipeline says, and what that did. New

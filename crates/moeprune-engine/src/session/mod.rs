@@ -20,7 +20,7 @@ pub(crate) use hidden::HiddenShape;
 pub use identity::RunIdentity;
 pub(crate) use journal::Journal;
 pub use record::LayerZeros;
-pub(crate) use record::{Pass, Record};
+pub(crate) use record::{LayerRepaired, Pass, Record};
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ use std::{
 
 use candle_core::Tensor;
 use moeprune_capture::{read_observation, write_observation};
-use moeprune_core::{LayerObservation, LayerPlan, Observation, RoutedMass, repair::RepairedLayer};
+use moeprune_core::{LayerObservation, LayerPlan, Observation, RoutedMass};
 
 use crate::Error;
 
@@ -207,10 +207,7 @@ impl Session {
 
     /// What the repair of each layer did, and which experts have new weights; `masked`: the one after
     /// weights were zeroed.
-    pub(crate) fn repaired(
-        &self,
-        masked: bool,
-    ) -> Result<Vec<Option<(RepairedLayer, Vec<usize>)>>, Error> {
+    pub(crate) fn repaired(&self, masked: bool) -> Result<Vec<Option<LayerRepaired>>, Error> {
         in_order(self.records().iter().filter_map(|record| match record {
             Record::Repaired { layer, masked: of, done } if *of == masked => {
                 Some((*layer, done.as_deref().cloned()))

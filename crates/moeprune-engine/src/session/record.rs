@@ -53,7 +53,7 @@ pub(crate) enum Record {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         masked: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        done: Option<Box<(RepairedLayer, Vec<usize>)>>,
+        done: Option<Box<LayerRepaired>>,
     },
     /// A layer's outliers were counted.
     Measured { layer: usize, outlier_percent: f64 },
@@ -72,6 +72,15 @@ pub(crate) enum Record {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mass: Option<RoutedMass>,
     },
+}
+
+/// The repair of a layer that is done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LayerRepaired {
+    /// What it did.
+    pub(crate) report: RepairedLayer,
+    /// The experts that have new weights.
+    pub(crate) replaced: Vec<usize>,
 }
 
 /// Exact zeros in the bytes written for a layer whose weights were zeroed.

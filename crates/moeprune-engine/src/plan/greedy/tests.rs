@@ -11,9 +11,8 @@ use moeprune_score::{Magnitude, PerRow, Rounding, Uniform};
 
 use super::*;
 use crate::{
-    BudgetSpread, Execution, ExpertRequest, ExpertStage, Pipeline, PlanInputs, Scored, Silent,
-    Stage, WeightStage,
-    apply::KeptExperts,
+    BudgetSpread, Execution, ExpertRequest, ExpertStage, KeptExperts, Pipeline, PlanInputs, Scored,
+    Silent, Stage, WeightStage,
     plan::{blocks::Blocks, budget::groups_of, expert_layers::Protected, routers},
 };
 
@@ -32,7 +31,7 @@ fn pipeline(tokens: usize) -> Pipeline {
 }
 
 fn open(model: &str) -> Checkpoint {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/parity");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets");
     Checkpoint::open(&root.join(model)).unwrap()
 }
 
@@ -174,42 +173,42 @@ fn check(name: &str) {
 
 #[test]
 fn softmax() {
-    check("arctic");
-    check("mixtral");
+    check("parity/arctic");
+    check("parity/mixtral");
 }
 
 #[test]
 fn softmax_over_all_experts() {
-    check("qwen2_moe_mixed");
-    check("olmoe_clip");
+    check("parity/qwen2_moe_mixed");
+    check("parity/olmoe_clip");
 }
 
 #[test]
 fn sigmoids_with_a_correction() {
-    check("glm4_moe");
-    check("minimax_m2");
+    check("parity/glm4_moe");
+    check("parity/minimax_m2");
 }
 
 #[test]
 fn softmax_with_a_correction() {
-    check("ernie4_5_moe");
+    check("parity/ernie4_5_moe");
 }
 
 #[test]
 fn gates_on_inputs() {
-    check("llama4");
+    check("parity/llama4");
 }
 
 #[test]
 fn biases_multipliers_and_rivals() {
-    check("gpt_oss");
-    check("granitemoe");
-    check("phimoe");
+    check("parity/gpt_oss");
+    check("parity/granitemoe");
+    check("parity/phimoe");
 }
 
 #[test]
 fn latent_width() {
-    check("nemotron_h");
+    check("parity/nemotron_h");
 }
 
 /// Experts of a layer that may go from blocks that keep `keep`.
@@ -292,19 +291,19 @@ fn wide(rows: &Tensor) -> Vec<Vec<f64>> {
 
 #[test]
 fn groups() {
-    check_by_gates("deepseek_v3", 8);
-    check_by_gates("deepseek_v2", 8);
+    check_by_gates("parity/deepseek_v3", 8);
+    check_by_gates("parity/deepseek_v2", 8);
 }
 
 #[test]
 fn norms_after_the_sum() {
-    check_by_gates("gemma4", 3);
+    check_by_gates("parity/gemma4", 3);
 }
 
 /// Experts that no token is sent to cost nothing, and go from the first on.
 #[test]
 fn ties_go_to_the_lowest_index() {
-    let model = open("mixtral");
+    let model = open("parity/mixtral");
     let one = found(&model, Choice { keep: least(model.spec()), tokens: 1, ..ALL });
     for removals in one {
         assert!(removals.iter().all(|removal| removal.share == 0.0), "{removals:?}");
@@ -330,9 +329,9 @@ fn what_is_computed_at_a_time_changes_nothing() {
             assert_eq!(pool.install(|| found(&model, half)), few, "{name}");
         }
     };
-    check("mixtral");
-    check("minimax_m2");
-    check("qwen2_moe_mixed");
+    check("parity/mixtral");
+    check("parity/minimax_m2");
+    check("parity/qwen2_moe_mixed");
 }
 
 fn plan(
@@ -356,7 +355,7 @@ fn request(share: f64, spread: BudgetSpread) -> ExpertRequest {
 /// Over all layers, the removals that raise the loss least of those that are next in their layer.
 #[test]
 fn a_global_budget_takes_the_cheapest() {
-    let model = open("mixtral");
+    let model = open("parity/mixtral");
     let spec = model.spec();
     let order = found(&model, Choice { keep: least(spec), ..ALL });
     let plans = plan(&model, &request(0.3, BudgetSpread::Global), true).unwrap();
@@ -379,7 +378,7 @@ fn a_global_budget_takes_the_cheapest() {
 
 #[test]
 fn edges_of_budgets() {
-    let model = open("mixtral");
+    let model = open("parity/mixtral");
     let none = plan(&model, &request(0.0, BudgetSpread::Uniform), false).unwrap();
     assert!(none.is_empty());
     let (_, moe) = moe_layers(model.spec())[0];
@@ -401,9 +400,9 @@ fn refusals() {
         }
     };
     let some = request(0.25, BudgetSpread::Uniform);
-    check("mixtral", some, false, Remedy::Calibration);
+    check("parity/mixtral", some, false, Remedy::Calibration);
     let protecting = ExpertRequest { protect_super_experts: true, ..some };
-    check("mixtral", protecting, true, Remedy::Observation);
+    check("parity/mixtral", protecting, true, Remedy::Observation);
     let global = request(0.25, BudgetSpread::Global);
-    check("deepseek_v3", global, true, Remedy::Spread(BudgetSpread::Uniform));
+    check("parity/deepseek_v3", global, true, Remedy::Spread(BudgetSpread::Uniform));
 }

@@ -11,7 +11,7 @@ use moeprune_core::{
 use moeprune_model::Embedding;
 
 use super::*;
-use crate::repair::{RepairBlocks, RepairCalibration, RepairedParts};
+use crate::{RepairBlocks, RepairCalibration, kept_experts::repaired_parts::RepairedParts};
 
 /// All weights times a factor, each expert's another one.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl ExpertRepair for Scale {
         }
         let kept = layer.store.kept(0)?;
         assert!(kept.is_none_or(|kept| kept == [0.0, 0.5]));
-        Ok(LayerRepair::new(layer, vec![before], done))
+        Ok(LayerRepair::new(layer.layer, vec![before], done))
     }
 }
 
@@ -61,12 +61,12 @@ impl ExpertRepair for Nothing {
     fn repair(&self, layer: &mut LayerToRepair<'_>) -> Result<LayerRepair, StageError> {
         let experts = 0..layer.experts.len();
         let unchanged = |e| RepairedExpert::unchanged(e, ExpertOutcome::NoTokens);
-        Ok(LayerRepair::new(layer, Vec::new(), experts.map(unchanged).collect()))
+        Ok(LayerRepair::new(layer.layer, Vec::new(), experts.map(unchanged).collect()))
     }
 }
 
 fn checkpoint(model: &str) -> Checkpoint {
-    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/parity");
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets");
     Checkpoint::open(&assets.join(model)).unwrap()
 }
 
@@ -204,18 +204,18 @@ fn outputs_follow_from_what_is_missing() {
     // By turns: a parallel block, renormalised and plain weights, biases, scores of inputs, norms
     // around blocks, a latent width, a multiplier, groups of experts.
     for model in [
-        "arctic",
-        "mixtral",
-        "qwen2_moe_mixed",
-        "gpt_oss",
-        "llama4",
-        "gemma4",
-        "nemotron_h",
-        "granitemoe",
-        "deepseek_v3",
-        "deepseek_v2",
-        "phimoe",
-        "ernie4_5_moe",
+        "parity/arctic",
+        "parity/mixtral",
+        "parity/qwen2_moe_mixed",
+        "parity/gpt_oss",
+        "parity/llama4",
+        "parity/gemma4",
+        "parity/nemotron_h",
+        "parity/granitemoe",
+        "parity/deepseek_v3",
+        "parity/deepseek_v2",
+        "parity/phimoe",
+        "parity/ernie4_5_moe",
     ] {
         check(model, false);
     }
@@ -223,7 +223,7 @@ fn outputs_follow_from_what_is_missing() {
 
 #[test]
 fn averages_are_repaired_like_others() {
-    for model in ["mixtral", "qwen3_moe_mixed", "llama4"] {
+    for model in ["parity/mixtral", "parity/qwen3_moe_mixed", "parity/llama4"] {
         check(model, true);
     }
 }
@@ -246,7 +246,7 @@ fn a_token_without_length_has_a_finite_weight() {
 /// Weights are refitted in a model whose experts all stay, on what another one writes.
 #[test]
 fn outputs_follow_after_masks_too() {
-    for model in ["arctic", "mixtral", "llama4", "gpt_oss"] {
+    for model in ["parity/arctic", "parity/mixtral", "parity/llama4", "parity/gpt_oss"] {
         let (wanted, checkpoint) = (checkpoint(model), checkpoint(model));
         let plan = Plan { layers: Vec::new(), ..plan(&checkpoint, false) };
         let execution = &Execution::cpu();

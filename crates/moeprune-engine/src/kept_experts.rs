@@ -1,5 +1,10 @@
 //! The model after the expert stage, as a view of the source.
 
+pub(crate) mod repaired_parts;
+mod scratch;
+
+pub(crate) use scratch::Scratch;
+
 use std::collections::BTreeMap;
 
 use moeprune_checkpoint::{
@@ -10,7 +15,8 @@ use moeprune_core::{
     TensorSource,
 };
 
-use crate::{Model, finite::Finite, repair::RepairedParts};
+use self::repaired_parts::RepairedParts;
+use crate::{Model, finite::Finite};
 
 /// A model with experts dropped, averaged and renumbered, read lazily. Expert indices are
 /// those of the pruned model.

@@ -6,7 +6,8 @@ use moeprune_capture::{SamplingOptions, TokenBlocks, open_calibration, token_blo
 use moeprune_core::{CorpusTag, repair::RepairText};
 use moeprune_model::check_runnable;
 
-use crate::{Calibration, Error, Model, Sampling, tokenizer_for};
+use super::{Calibration, Sampling, tokenizer_for};
+use crate::{Error, Model};
 
 /// Of how many blocks that are fitted one more is drawn and held out.
 const FITTED_PER_HELD_OUT: usize = 8;

@@ -11,21 +11,21 @@ use crate::Error;
 
 /// A file that is written and read at any place, by several threads one after the other.
 #[derive(Debug)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     path: PathBuf,
     file: Mutex<File>,
 }
 
 impl Scratch {
     /// An empty file; one that is there is of a run that died.
-    pub(super) fn create(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn create(path: &Path) -> Result<Self, Error> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);
         Self::open_with(path, &options)
     }
 
     /// A file that is there.
-    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         Self::open_with(path, OpenOptions::new().read(true))
     }
 
@@ -35,7 +35,7 @@ impl Scratch {
     }
 
     /// Writes bytes from byte `at` on.
-    pub(super) fn write(&self, at: u64, bytes: &[u8]) -> Result<(), Error> {
+    pub(crate) fn write(&self, at: u64, bytes: &[u8]) -> Result<(), Error> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::Start(at))
             .and_then(|_| file.write_all(bytes))
@@ -43,7 +43,7 @@ impl Scratch {
     }
 
     /// Reads bytes from byte `at` on.
-    pub(super) fn read(&self, at: u64, bytes: &mut [u8]) -> Result<(), Error> {
+    pub(crate) fn read(&self, at: u64, bytes: &mut [u8]) -> Result<(), Error> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::Start(at))
             .and_then(|_| file.read_exact(bytes))
@@ -51,13 +51,13 @@ impl Scratch {
     }
 
     /// Makes what was written durable.
-    pub(super) fn sync(&self) -> Result<(), Error> {
+    pub(crate) fn sync(&self) -> Result<(), Error> {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.sync_all().map_err(|e| Error::io(&self.path, "write", e))
     }
 
     /// Removes the file.
-    pub(super) fn remove(self) -> Result<(), Error> {
+    pub(crate) fn remove(self) -> Result<(), Error> {
         let Self { path, file } = self;
         drop(file);
         std::fs::remove_file(&path).map_err(|e| Error::io(&path, "remove", e))

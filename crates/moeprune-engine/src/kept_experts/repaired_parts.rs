@@ -11,22 +11,22 @@ use moeprune_core::{
     Dtype, LayerTensor, LinearId, MlpProjection, StageError, SurvivingExpert, TensorBytes, TensorId,
 };
 
-use super::scratch::Scratch;
-use crate::{Error, KeptExperts};
+use super::{KeptExperts, Scratch};
+use crate::Error;
 
 /// Where a part that may be repaired stands in a layer's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) part: LayerTensor,
-    pub(super) dtype: Dtype,
-    pub(super) shape: Vec<usize>,
-    pub(super) at: u64,
-    pub(super) bytes: usize,
+pub(crate) struct Place {
+    pub(crate) part: LayerTensor,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) at: u64,
+    pub(crate) bytes: usize,
 }
 
 /// The parts of a layer that may be repaired, in the order of their file: of each surviving expert the
 /// down projection, and its bias if it has one.
-pub(super) fn places(kept: &KeptExperts<'_>, layer: usize) -> Result<Vec<Vec<Place>>, Error> {
+pub(crate) fn places(kept: &KeptExperts<'_>, layer: usize) -> Result<Vec<Vec<Place>>, Error> {
     let spec = kept.spec();
     let Some(moe) = spec.moe_of(layer) else { return Ok(Vec::new()) };
     let mut at = 0;
@@ -59,7 +59,7 @@ fn not_plain(kept: &KeptExperts<'_>, id: TensorId, dtype: Dtype) -> Error {
 }
 
 /// Which columns of an expert's weights belong to which of its parts.
-pub(super) fn columns(parts: &[Place]) -> SurvivingExpert {
+pub(crate) fn columns(parts: &[Place]) -> SurvivingExpert {
     let mut expert = SurvivingExpert::default();
     for place in parts {
         let columns = if place.shape.len() == 2 { place.shape[1] } else { 1 };
@@ -71,7 +71,7 @@ pub(super) fn columns(parts: &[Place]) -> SurvivingExpert {
 }
 
 /// The weights of an expert side by side, `[width, features]`, from what `read` returns per part.
-pub(super) fn join<'a>(
+pub(crate) fn join<'a>(
     parts: &[Place],
     mut read: impl FnMut(&Place) -> Result<TensorBytes<'a>, StageError>,
 ) -> Result<Vec<f32>, StageError> {
@@ -87,7 +87,7 @@ pub(super) fn join<'a>(
 }
 
 /// The part of an expert's weights that belongs to `place`, in the type that it is stored in.
-pub(super) fn encode(
+pub(crate) fn encode(
     place: &Place,
     columns: std::ops::Range<usize>,
     features: usize,
@@ -117,7 +117,7 @@ pub(crate) enum After {
 }
 
 /// Refuses new weights that are no longer zero where the old ones were.
-pub(super) fn check_zeros(
+pub(crate) fn check_zeros(
     place: &Place,
     old: &TensorBytes<'_>,
     new: &TensorBytes<'_>,
@@ -138,7 +138,7 @@ pub(super) fn check_zeros(
 }
 
 /// The file of a layer's repaired parts.
-pub(super) fn file(folder: &Path, after: After, layer: usize) -> PathBuf {
+pub(crate) fn file(folder: &Path, after: After, layer: usize) -> PathBuf {
     folder.join(match after {
         After::Experts => format!("repaired-{layer:04}"),
         After::Masks => format!("refitted-{layer:04}"),
@@ -167,17 +167,17 @@ impl fmt::Debug for RepairedParts {
 
 impl RepairedParts {
     /// Those in a temporary folder, which is removed with them.
-    pub(super) fn in_folder(folder: Arc<tempfile::TempDir>) -> Self {
+    pub(crate) fn in_folder(folder: Arc<tempfile::TempDir>) -> Self {
         Self { layers: BTreeMap::new(), folder: Some(folder) }
     }
 
     /// The temporary folder; none of parts in a run's state.
-    pub(super) fn folder(&self) -> &Path {
-        self.folder.as_ref().map_or(Path::new(""), |folder| folder.path())
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.as_ref().map_or_else(|| Path::new(""), |folder| folder.path())
     }
 
     /// Adds a layer of which these experts were changed.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         kept: &KeptExperts<'_>,
         (folder, after): (&Path, After),
