@@ -79,6 +79,7 @@ mod guard;
 mod layer;
 mod memory;
 mod refit;
+mod refit_layer;
 mod residual;
 mod ridge;
 mod support;
