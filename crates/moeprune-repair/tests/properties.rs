@@ -50,7 +50,9 @@ proptest! {
         let layer = RandomLayer::new(seed, shape, false);
         let errors = layer.refit::<f64>(fixed(1e-9, 5)).unwrap().repair.errors;
         for pair in errors.windows(2) {
-            prop_assert!(pair[1] <= pair[0] * (1.0 + 1e-6), "{errors:?}");
+            // Below that share of the first there are roundings only.
+            let floor = 1e-24 * errors[0];
+            prop_assert!(pair[1] <= pair[0] * (1.0 + 1e-6) + floor, "{errors:?}");
         }
     }
 

@@ -17,10 +17,13 @@ use moeprune::{
 
 use crate::scratch::{asset, recipe, run_on, tokens};
 
+/// So many blocks that experts of untrained models, too, are fitted to more than the blocks themselves.
+const SAMPLES: usize = 128;
+
 /// A share of the experts by REAP, the others refitted, and no weight zeroed.
 fn experts_only(share: f64) -> Recipe {
     let mut recipe = recipe(share, share);
-    recipe.calibration.sequence_len = 32;
+    (recipe.calibration.samples, recipe.calibration.sequence_len) = (SAMPLES, 32);
     recipe.experts.criterion = "reap".into();
     recipe.repair = "refit".into();
     recipe
@@ -28,7 +31,7 @@ fn experts_only(share: f64) -> Recipe {
 
 /// Blocks for a recipe, and more that are held out.
 fn text(scratch: &Path, vocab: usize) -> PathBuf {
-    tokens(scratch, 12, 32, vocab as u64)
+    tokens(scratch, SAMPLES + SAMPLES / 8, 32, vocab as u64)
 }
 
 /// What a run must keep of any model: it ends, the result passes verification, opens and runs, and held-out
@@ -119,7 +122,7 @@ fn rivals() {
     check("parity/phimoe", &experts_only(0.25));
 }
 
-/// Whatever chooses the experts that go.
+/// By any way of choosing the experts that go.
 #[test]
 fn with_any_criterion_and_budget() {
     for criterion in ["stun", "ean", "random", "reconstruction:tokens=64"] {
@@ -138,7 +141,7 @@ fn with_any_criterion_and_budget() {
     check("parity/arctic", &global);
 }
 
-/// Whatever is zeroed afterwards, in the weights that were refitted.
+/// Before any way of zeroing weights, those that were refitted among them.
 #[test]
 fn before_any_masks() {
     let masks: [(f64, fn(&mut Recipe)); 4] = [
@@ -149,7 +152,7 @@ fn before_any_masks() {
     ];
     for (total, change) in masks {
         let mut with_masks = recipe(total, 0.25);
-        with_masks.calibration.sequence_len = 32;
+        (with_masks.calibration.samples, with_masks.calibration.sequence_len) = (SAMPLES, 32);
         with_masks.experts.criterion = "reap".into();
         with_masks.repair = "refit".into();
         change(&mut with_masks);

@@ -11,8 +11,7 @@ use moeprune_score::{Magnitude, PerRow, Rounding, Uniform};
 
 use super::*;
 use crate::{
-    BudgetSpread, Execution, ExpertRequest, ExpertStage, KeptExperts, Pipeline, PlanInputs, Scored,
-    Silent, Stage, WeightStage,
+    Execution, ExpertStage, KeptExperts, Pipeline, Scored, Silent, Stage, WeightStage,
     plan::{blocks::Blocks, budget::groups_of, expert_layers::Protected, routers},
 };
 
@@ -62,22 +61,31 @@ struct Choice {
 
 const ALL: Choice = Choice { keep: 0, tokens: 1000, piece: u64::MAX, micro_batch: 1 };
 
-/// Experts in the order in which they go, by layer with experts, until each layer has as many as are kept.
-fn found(model: &dyn Model, choice: Choice) -> Vec<Vec<Removal>> {
+/// Calls `what` with what experts are chosen from.
+fn choosing<R>(
+    model: &dyn Model,
+    (budget, choice): (ExpertBudget, Choice),
+    what: impl FnOnce(&mut Job<'_>, &Greedy<'_>) -> R,
+) -> R {
     let routers = routers(model).unwrap();
     let behaviours: Vec<_> = routers.iter().map(|r| r.behaviour().unwrap()).collect();
-    let Choice { keep, tokens, piece, micro_batch } = choice;
+    let Choice { tokens, piece, micro_batch, .. } = choice;
     let layers = ExpertLayers {
         behaviours: &behaviours,
-        budget: ExpertBudget::Uniform { keep },
+        budget,
         blocks: Blocks::new(groups_of(model.spec()).map_or(1, |groups| groups.count)),
         protected: &Protected::none(),
     };
     let calibration = &calibration(model.spec());
     let execution = &Execution::on(Compute::cpu(), Some(micro_batch));
     let mut job = Job { model, pipeline: &pipeline(1), execution, progress: &mut Silent };
-    let greedy = Greedy { calibration, tokens, piece, layers: &layers };
-    removals_by_layer(&mut job, &greedy).unwrap()
+    what(&mut job, &Greedy { calibration, tokens, piece, layers: &layers })
+}
+
+/// Experts in the order in which they go, by layer with experts, until each layer has as many as are kept.
+fn found(model: &dyn Model, choice: Choice) -> Vec<Vec<Removal>> {
+    let budget = ExpertBudget::Uniform { keep: choice.keep };
+    choosing(model, (budget, choice), removals_by_layer).unwrap()
 }
 
 /// The inputs of each layer, one tensor per block.
@@ -334,34 +342,16 @@ fn what_is_computed_at_a_time_changes_nothing() {
     check("parity/qwen2_moe_mixed");
 }
 
-fn plan(
-    model: &Checkpoint,
-    request: &ExpertRequest,
-    calibrated: bool,
-) -> Result<Vec<LayerPlan>, Error> {
-    let calibration = calibration(model.spec());
-    let pipeline = pipeline(1000);
-    let (execution, mut silent) = (Execution::cpu(), Silent);
-    let mut job = Job::new(model, &pipeline, &execution, &mut silent);
-    let inputs = PlanInputs { observation: None, calibration: calibrated.then_some(&calibration) };
-    pipeline.experts.plan(&mut job, request, inputs)
-}
-
-fn request(share: f64, spread: BudgetSpread) -> ExpertRequest {
-    let share = moeprune_core::Sparsity::new(share).unwrap();
-    ExpertRequest { share, spread, protect_super_experts: false }
-}
-
 /// Over all layers, the removals that raise the loss least of those that are next in their layer.
 #[test]
 fn a_global_budget_takes_the_cheapest() {
     let model = open("parity/mixtral");
     let spec = model.spec();
     let order = found(&model, Choice { keep: least(spec), ..ALL });
-    let plans = plan(&model, &request(0.3, BudgetSpread::Global), true).unwrap();
-    let gone: usize = plans.iter().map(|layer| layer.dropped.len()).sum();
     let experts: usize = moe_layers(spec).iter().map(|(_, moe)| moe.experts).sum();
-    assert_eq!(gone, (0.3 * experts as f64).round() as usize);
+    let budget = ExpertBudget::Global { keep: experts - 7, min_per_layer: least(spec) };
+    let plans = choosing(&model, (budget, ALL), drop_one_by_one).unwrap();
+    assert_eq!(plans.iter().map(|layer| layer.dropped.len()).sum::<usize>(), 7);
     let dearest = plans
         .iter()
         .zip(&order)
@@ -374,35 +364,4 @@ fn a_global_budget_takes_the_cheapest() {
         let next = order.get(plan.dropped.len());
         assert!(next.is_none_or(|next| next.share >= dearest), "{next:?} {dearest}");
     }
-}
-
-#[test]
-fn edges_of_budgets() {
-    let model = open("parity/mixtral");
-    let none = plan(&model, &request(0.0, BudgetSpread::Uniform), false).unwrap();
-    assert!(none.is_empty());
-    let (_, moe) = moe_layers(model.spec())[0];
-    let most = 1.0 - moe.top_k as f64 / moe.experts as f64;
-    for spread in [BudgetSpread::Uniform, BudgetSpread::Global] {
-        for layer in plan(&model, &request(most, spread), true).unwrap() {
-            assert_eq!(layer.survivors.len(), moe.top_k);
-        }
-    }
-}
-
-#[test]
-fn refusals() {
-    let check = |name: &str, request: ExpertRequest, calibrated: bool, remedy: Remedy| {
-        let refused = plan(&open(name), &request, calibrated).unwrap_err();
-        match refused {
-            Error::Refused { remedy: got, .. } => assert_eq!(got, remedy, "{name}"),
-            other => panic!("{name}: {other}"),
-        }
-    };
-    let some = request(0.25, BudgetSpread::Uniform);
-    check("parity/mixtral", some, false, Remedy::Calibration);
-    let protecting = ExpertRequest { protect_super_experts: true, ..some };
-    check("parity/mixtral", protecting, true, Remedy::Observation);
-    let global = request(0.25, BudgetSpread::Global);
-    check("parity/deepseek_v3", global, true, Remedy::Spread(BudgetSpread::Uniform));
 }
