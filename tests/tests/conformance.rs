@@ -163,6 +163,19 @@ mod reconstructor {
     }
 }
 
+mod repair {
+    use moeprune_repair::{Refit, Ridge};
+
+    use super::conformance::repair::check;
+
+    #[test]
+    fn refit() {
+        check(&Refit::default());
+        check(&Refit { sweeps: 1, ridge: Ridge::Share(0.1), ..Refit::default() });
+        check(&Refit { keep_zeros: true, ..Refit::default() });
+    }
+}
+
 mod allocator {
     use moeprune_score::{Depth, Owl, Uniform};
 

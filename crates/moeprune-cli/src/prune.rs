@@ -8,7 +8,7 @@ use crate::{
     keep::KeepArgs,
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs},
     rates::RateArgs,
-    repair::RepairArgs,
+    repair::{RepairArgs, print_repair},
     table::{bytes, percent, seconds, table},
     terminal::Terminal,
 };
@@ -240,6 +240,13 @@ fn print_table(report: &Report, out: &Path) -> Result<(), Error> {
         vec!["time".into(), String::new(), seconds(report.stages.iter().map(|s| s.seconds).sum())],
     ];
     line!("\n{}", table(&["", "asked", "achieved"], &rows))?;
+    if let Some(repair) = &report.repair {
+        print_repair(repair)?;
+    }
+    if let Some(refit) = &report.refit {
+        line!("after weights were zeroed:")?;
+        print_repair(refit)?;
+    }
     if report.recipe.keeps_listed() && !report.recipe.prunes_weights() {
         line!(
             "Only the experts that the keep-list leaves out were removed; no weight was zeroed."

@@ -3,7 +3,12 @@
 use std::{path::PathBuf, str::FromStr};
 
 use clap::Args;
-use moeprune::{Error, OtherText, Recipe, Registry, recipe::StageChoice};
+use moeprune::{
+    Error, OtherText, Recipe, Registry, core::repair::HeldOutError, recipe::StageChoice,
+    report::RepairReport,
+};
+
+use crate::table::{percent, table};
 
 /// The texts of a repair beside the calibration text.
 #[derive(Debug, Clone, Default, Args)]
@@ -66,6 +71,32 @@ impl RepairArgs {
         let texts = self.repair_texts.iter();
         texts.map(|text| OtherText { path: &text.path, fitted: text.blocks(samples) }).collect()
     }
+}
+
+/// Prints what a repair did, over all layers.
+pub(crate) fn print_repair(report: &RepairReport) -> Result<(), Error> {
+    let RepairReport { summary, texts, .. } = report;
+    let row =
+        |name: String, HeldOutError { before, after }| vec![name, percent(before), percent(after)];
+    let fitted = texts.iter().filter(|text| text.fitted > 0);
+    let names: Vec<&str> = fitted.map(|text| text.corpus.name.as_str()).collect();
+    let mut rows = vec![row(format!("fitted, {}", names.join(", ")), summary.fitted)];
+    let held_out = texts.iter().zip(&summary.held_out);
+    rows.extend(held_out.filter_map(|(text, error)| {
+        Some(row(format!("held out, {}", text.corpus.name), (*error)?))
+    }));
+    line!("{}", table(&["missing of what experts wrote", "before repair", "after"], &rows))?;
+    let kept = summary.without_tokens + summary.reverted;
+    line!(
+        "{} of {} experts were refitted, on at least {:.1} tokens per column.",
+        summary.experts - kept,
+        summary.experts,
+        summary.tokens_per_column
+    )?;
+    for warning in report.warnings() {
+        line!("warning: {warning}")?;
+    }
+    Ok(())
 }
 
 /// Refuses an option that is not what a plan says.

@@ -28,6 +28,7 @@ use crate::{KeepList, Stage};
 ///         pattern: Stage::new(Box::new(PerRow)),
 ///         rounding: Rounding::Exact,
 ///     }),
+///     refit: None,
 ///     allocator: Stage::new(Box::new(Uniform)),
 /// };
 /// let pipeline = magnitude(ExpertStage::Searched { most_subsets: 1000 });
@@ -43,6 +44,9 @@ pub struct Pipeline {
     pub repair: Option<Stage<dyn ExpertRepair>>,
     /// Which weights go of what is left.
     pub weights: WeightStage,
+    /// How down projections that were zeroed in part make up for that with what is left of them;
+    /// `None`: they stay as they are.
+    pub refit: Option<Stage<dyn ExpertRepair>>,
     /// How the ratio is split over the layers.
     pub allocator: Stage<dyn SparsityAllocator>,
 }
@@ -69,6 +73,9 @@ impl Pipeline {
         }
         if let Some(repair) = &self.repair {
             add("repair", repair.identity().cloned());
+        }
+        if let Some(refit) = &self.refit {
+            add("refit", refit.identity().cloned());
         }
         if let WeightStage::Reconstructed { method, .. } = &self.weights {
             add("reconstruction", method.identity().cloned());

@@ -28,7 +28,7 @@ impl Job<'_> {
             .with_recipe(&request.recipe, pipeline)
             .with_calibration(&calibration.tag)
             .with_execution(execution);
-        if pipeline.repair.is_some() {
+        if pipeline.repair.is_some() || pipeline.refit.is_some() {
             identity = identity.with_repair(&calibration.for_repair());
         }
         run.begin(model, &identity)?;

@@ -107,6 +107,7 @@ fn pipeline(experts: ExpertStage) -> Pipeline {
             pattern: Stage::new(Box::new(PerRow)),
             rounding: Rounding::Exact,
         }),
+        refit: None,
         allocator: Stage::new(Box::new(Uniform)),
     }
 }

@@ -10,9 +10,9 @@ use crate::{Matrix, Real, Update, multiply};
 /// Rows whose products are summed in the type that they are in.
 const PIECE: usize = 4096;
 /// The most columns of a square on the diagonal, of which half would be enough.
-const DIAGONAL: usize = 96;
+const DIAGONAL: usize = 64;
 /// The most rows and columns of another square.
-const SQUARE: usize = 384;
+const SQUARE: usize = 512;
 
 /// The sum of `xᵀ x` over rows `x`, symmetric to the bit.
 ///

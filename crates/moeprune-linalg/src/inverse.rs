@@ -17,7 +17,7 @@ const COLS: usize = 256;
 ///
 /// let inverse = Inverse::new(vec![4.0, 2.0, 2.0, 3.0], 2)?; // its inverse is [3 -2; -2 4] / 8
 /// assert!((inverse.trace() - 7.0_f64 / 8.0).abs() < 1e-15);
-/// let mut rows = [1.0, 0.0, 8.0, 8.0];
+/// let mut rows = [1.0_f64, 0.0, 8.0, 8.0];
 /// inverse.apply(&mut rows);
 /// assert!((rows[0] - 0.375).abs() < 1e-15 && (rows[3] - 2.0).abs() < 1e-15);
 /// # Ok::<(), moeprune_linalg::Error>(())

@@ -1,12 +1,16 @@
 //! The number types that products are computed in.
 
-use std::ops::{Add, AddAssign, Mul, Sub, SubAssign};
+use std::{
+    fmt,
+    ops::{Add, AddAssign, Mul, Sub, SubAssign},
+};
 
 /// `f32` or `f64`.
 pub trait Real:
     Copy
     + Default
     + PartialOrd
+    + fmt::Debug
     + Send
     + Sync
     + Add<Output = Self>

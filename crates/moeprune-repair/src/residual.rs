@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::{Error, expert::Expert, layer::square};
 
 /// Tokens that one thread works on at a time.
-const TOKENS: usize = 256;
+const TOKENS: usize = 512;
 
 /// Takes what `change` (`[width, features]`) adds to the expert's output from the residual, at all of its
 /// tokens.

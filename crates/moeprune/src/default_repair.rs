@@ -88,12 +88,13 @@ fn kind_of(spec: &ModelSpec) -> Option<&'static Measured> {
 /// # Errors
 /// [`Error::Recipe`] if the recipe contradicts itself, else an error of the engine with what would work.
 pub fn check_repair(model: &dyn Model, recipe: &Recipe, text: bool) -> Result<(), Error> {
-    if !recipe.repairs() {
-        return Ok(());
-    }
-    match Obstacle::of(model, recipe, text) {
+    let asked = [recipe.repairs().then_some(&recipe.repair), recipe.weights.refit.as_ref()];
+    match asked.into_iter().flatten().find(|repair| repair.name != NO_REPAIR) {
         None => Ok(()),
-        Some(obstacle) => Err(obstacle.into_error(&recipe.repair)),
+        Some(repair) => match Obstacle::of(model, recipe, text) {
+            None => Ok(()),
+            Some(obstacle) => Err(obstacle.into_error(repair)),
+        },
     }
 }
 

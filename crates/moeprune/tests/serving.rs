@@ -207,6 +207,7 @@ fn passes_of_recipes() {
     check(|recipe| recipe.sparsity = recipe.experts.sparsity, 1);
     check(|recipe| recipe.experts.sparsity = Sparsity::ZERO, 3);
     check(|recipe| recipe.weights.scorer = "magnitude".into(), 1);
+    check(|recipe| recipe.experts.criterion = "reconstruction".into(), 5);
     let mut searched = Recipe::arctic();
     searched.experts.criterion = "exhaustive".into();
     assert_eq!(work_of(&searched), None);

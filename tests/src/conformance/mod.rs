@@ -28,6 +28,7 @@ conformance::similarity::check(&AllAlike);
 | [`selector`] | [`ExpertSelector`](moeprune_core::ExpertSelector) |
 | [`scorer`] | [`WeightScorer`](moeprune_core::WeightScorer) and [`MaskPattern`](moeprune_core::MaskPattern) |
 | [`reconstructor`] | [`WeightReconstructor`](moeprune_core::WeightReconstructor) |
+| [`repair`] | [`ExpertRepair`](moeprune_core::ExpertRepair) |
 | [`allocator`] | [`SparsityAllocator`](moeprune_core::SparsityAllocator) |
 | [`encoding`] | [`Encoding`](moeprune_core::Encoding) |
 | [`tensors`] | [`TensorSource`](moeprune_core::TensorSource) and [`TensorSink`](moeprune_core::TensorSink) |
@@ -62,6 +63,7 @@ pub mod files;
 pub mod generator;
 pub mod layer;
 pub mod reconstructor;
+pub mod repair;
 pub mod saliency;
 pub mod scorer;
 pub mod selector;

@@ -21,6 +21,7 @@ mod prefixed_extra_layers;
 mod reference_masks;
 mod reference_sparsegpt;
 mod refusals;
+mod repair;
 mod routed_mass;
 mod scratch;
 mod shared_indexers;

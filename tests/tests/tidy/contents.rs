@@ -132,6 +132,8 @@ fn core_and_stages_do_no_io() {
         "moeprune-cluster",
         "moeprune-select",
         "moeprune-score",
+        "moeprune-linalg",
+        "moeprune-repair",
     ] {
         let io = |path: &str| {
             ["std::fs", "std::net", "std::process"].iter().any(|module| is_of(path, module))

@@ -7,7 +7,7 @@ use clap::Args;
 use moeprune::{
     Calibration, Job, Rates, Recipe, Registry,
     checkpoint::Checkpoint,
-    engine::{KeptExperts, PlanInputs, RepairCalibration, RepairCost, active_parameters},
+    engine::{KeptExperts, PlanInputs, RepairCost, active_parameters},
 };
 use moeprune_cli::{DeviceArgs, Terminal, positive, seconds};
 use moeprune_core::{FeedForward, ModelSpec, Observation, Plan, Sparsity};
@@ -91,7 +91,7 @@ pub(crate) fn measure(args: &RepairLayerArgs, terminal: &mut Terminal) -> Result
     let plan: Plan = job.plan(&request, inputs)?;
     let kept = KeptExperts::new(model, &plan);
     let started = Instant::now();
-    let (kept, repair) = job.repair(kept, &RepairCalibration::of(&calibration))?;
+    let (kept, repair) = kept.repaired(&mut job, &calibration)?;
     let repairing = started.elapsed().as_secs_f64();
     let repair = repair.context("experts went")?;
     let layer = repair.layers.first().context("the layer lost experts")?;

@@ -72,12 +72,7 @@ impl PartWriter {
         let (output, place) = self.layout.place_of(part)?;
         let name = &output.planned.name;
         if place.dtype() != tensor.dtype() || place.shape() != tensor.shape() {
-            let (dtype, shape) = (place.dtype(), place.shape());
-            let (got, of) = (tensor.dtype(), tensor.shape());
-            let reason = format!(
-                "{part} of `{name}` was announced as {dtype} {shape:?} but is {got} {of:?}"
-            );
-            return Err(Error::Order { reason });
+            return Err(announced_otherwise((part, name), place, tensor));
         }
         if place.is_contiguous() {
             return self.writer.put_range(name, place.bytes().start, tensor.bytes());
@@ -96,6 +91,29 @@ impl PartWriter {
             self.writer.put_range(name, key.1, &slab.bytes)?;
         }
         Ok(())
+    }
+
+    /// Puts a part again that was put before, or written by an earlier process.
+    ///
+    /// # Errors
+    /// If the pruned model has no such part, or of another type or shape; if it was not written before or
+    /// shares bytes with other parts, or writing fails.
+    pub fn replace(&mut self, part: TensorId, tensor: &TensorBytes<'_>) -> Result<(), Error> {
+        let (output, place) = self.layout.place_of(part)?;
+        let name = &output.planned.name;
+        if place.dtype() != tensor.dtype() || place.shape() != tensor.shape() {
+            return Err(announced_otherwise((part, name), place, tensor));
+        }
+        if place.is_contiguous() {
+            return self.writer.replace_range(name, place.bytes().start, tensor.bytes());
+        }
+        let Slab { mut bytes, missing } = self.layout.slab(place);
+        if missing.len() > 1 {
+            let reason = format!("{part} of `{name}` shares bytes with other parts");
+            return Err(Error::Order { reason });
+        }
+        place.scatter(tensor.bytes(), &mut bytes);
+        self.writer.replace_range(name, place.bytes().start, &bytes)
     }
 
     /// Copies the stored bytes of parts, given as pairs of the part here and the part in `from`.
@@ -161,6 +179,18 @@ impl PartWriter {
         }
         self.writer.finish()
     }
+}
+
+fn announced_otherwise(
+    (part, name): (TensorId, &str),
+    place: &Place,
+    tensor: &TensorBytes<'_>,
+) -> Error {
+    let (dtype, shape) = (place.dtype(), place.shape());
+    let (got, of) = (tensor.dtype(), tensor.shape());
+    let reason =
+        format!("{part} of `{name}` was announced as {dtype} {shape:?} but is {got} {of:?}");
+    Error::Order { reason }
 }
 
 impl OutputLayout {

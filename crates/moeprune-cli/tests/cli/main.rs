@@ -9,5 +9,6 @@ mod device;
 mod full_disk;
 mod hostile;
 mod output;
+mod repair;
 mod resume;
 mod signals;

@@ -139,7 +139,7 @@ fn four_verbs_in_a_row_do_what_prune_does() {
     let sampling = "--samples 4 --seq-len 32";
     scratch.ok(&format!("plan model --observation seen.obs.safetensors {sampling} -o plan.json"));
     scratch.ok(&format!("apply model out --plan plan.json {CALIBRATION}"));
-    scratch.ok(&format!("prune model whole {CALIBRATION}"));
+    scratch.ok(&format!("prune model whole {CALIBRATION} --recipe arctic"));
     let weights = |out: &str| fs::read(scratch.path(out).join("model.safetensors")).unwrap();
     assert!(weights("out") == weights("whole"));
     let verified = scratch.ok("verify out --source model --plan plan.json");

@@ -165,6 +165,16 @@ fn killed_single_steps_give_the_same_bytes_when_resumed() {
     kill_and_resume(&scratch, "apply model OUT --plan experts.json", 4);
 }
 
+/// A layer that was repaired is not repaired again.
+#[test]
+fn killed_runs_with_a_repair_give_the_same_bytes_when_resumed() {
+    let prune = format!("prune model OUT {CALIBRATION} --repair refit --expert-sparsity 0.25");
+    let scratch = Scratch::new("mixtral");
+    // Three layers are repaired.
+    let killed = kill_and_resume(&scratch, &prune, PRUNE_STEPS + 3);
+    assert!(killed.iter().any(|stage| stage == "repaired"), "{killed:?}");
+}
+
 /// Layers behind the decoder's, in a file of their own, are written with what belongs to no layer.
 #[test]
 fn killed_runs_of_models_with_extra_layers() {

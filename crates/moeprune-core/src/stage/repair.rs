@@ -86,6 +86,12 @@ pub trait ExpertRepair: fmt::Debug + Send + Sync {
     /// If the layer cannot be repaired; the run ends. A layer that would get worse is no error: it is left
     /// as it was.
     fn repair(&self, layer: &mut LayerToRepair<'_>) -> Result<LayerRepair, StageError>;
+
+    /// Whether weights that are zero stay so, biases aside. What comes after weights were zeroed has to
+    /// say `true`; the caller holds it to that.
+    fn keeps_zeros(&self) -> bool {
+        false
+    }
 }
 
 /// A layer that lost experts, on calibration tokens that went through the repaired layers before it.

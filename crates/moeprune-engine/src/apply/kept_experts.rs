@@ -44,6 +44,11 @@ impl<'a> KeptExperts<'a> {
         Self { repaired, ..self }
     }
 
+    /// The parts that were repaired.
+    pub(crate) fn repaired_parts(&self) -> impl Iterator<Item = TensorId> + '_ {
+        self.repaired.parts()
+    }
+
     /// The model that is pruned.
     #[must_use]
     pub fn source(&self) -> &'a dyn Model {
@@ -72,13 +77,6 @@ impl<'a> KeptExperts<'a> {
             None => Some(source),
             Some(plan) => plan.survivors.iter().position(|s| s.source == source),
         }
-    }
-
-    /// Index in the pruned model of an expert of the source that stays as it is, the router's row for it
-    /// included.
-    pub(crate) fn unchanged(&self, layer: usize, source: usize) -> Option<usize> {
-        let index = self.index_of(layer, source)?;
-        (!self.is_average(layer, index)).then_some(index)
     }
 
     /// Whether an expert of the pruned model is an average of several.

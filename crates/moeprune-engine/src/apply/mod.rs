@@ -18,6 +18,7 @@ mod layer;
 mod layer_job;
 mod measure;
 mod ratios;
+mod refit;
 mod statistics;
 #[cfg(target_os = "linux")]
 pub mod timed;
@@ -34,6 +35,7 @@ use std::ops::ControlFlow;
 use check::check_plan;
 use layer::{PruneTask, PrunedLayer};
 use layer_job::LayerJob;
+use refit::{RefitRequest, refit_written};
 use statistics::Statistics;
 use work::work_of;
 use writing::Output;
@@ -43,9 +45,9 @@ use moeprune_core::{
 };
 
 use crate::{
-    Error, Job, Model, Progress, Remedy, Run, StageClock, WrittenLayer,
+    Error, Job, Model, Progress, Remedy, RepairCalibration, Run, StageClock, WrittenLayer,
     plan::{check_observation, choose_survivors_in, note_of_kept, stored_otherwise},
-    repair::{RepairRequest, repair_experts},
+    repair::{After, RepairRequest, repair_experts},
     session::{Pass, Record, RunIdentity},
     walk::{Resumed, Walker},
 };
@@ -76,6 +78,8 @@ pub struct Applied {
     pub bytes_written: u64,
     /// What the repair of the experts that stay did, if they were repaired.
     pub repair: Option<ModelRepair>,
+    /// What refitting down projections after weights were zeroed did, if they were refitted.
+    pub refit: Option<ModelRepair>,
     /// Where the statistics came from, if any were used.
     pub statistics: Option<StatisticsSource>,
     /// The texts that the plan and the statistics are of.
@@ -108,7 +112,7 @@ impl Job<'_> {
             Inputs::None => identity,
             Inputs::Calibration(calibration) => {
                 let identity = identity.with_calibration(&calibration.tag);
-                if plan.repairs {
+                if plan.repairs || pipeline.refit.is_some() {
                     identity.with_repair(&calibration.for_repair())
                 } else {
                     identity
@@ -154,8 +158,7 @@ pub(crate) fn apply_plan(
     corpora.dedup();
 
     let mut output = Output::open(run, &kept, progress)?;
-    let Run { session, clock, .. } = run;
-    let walker = &mut Walker { session, progress };
+    let walker = &mut Walker { session: &mut run.session, progress };
     let promises = plan.promises().unwrap_or_default();
     let expert_ratios =
         plan.unstructured.as_ref().map_or(&[][..], |asked| asked.expert_ratios.as_slice());
@@ -165,7 +168,7 @@ pub(crate) fn apply_plan(
         None => None,
         Some(asked) => {
             let ratios = ratios::layer_ratios(asked, layer_job, &statistics, walker)?;
-            clock.end_step("layer ratios");
+            run.clock.end_step("layer ratios");
             Some(ratios)
         }
     };
@@ -180,11 +183,52 @@ pub(crate) fn apply_plan(
     }
     write_layers(layer_job, &statistics, ratios.as_deref(), &mut output, walker)?;
     let bytes_written = output.finish()?;
-    clock.end_step(step_of(ratios.as_deref()));
-    let (layers, statistics) = (session.written()?, statistics.source());
-    let (device, clock) = (execution.name(), clock.clone());
+    run.clock.end_step(step_of(ratios.as_deref()));
+    let refit = refitted(job, run, &kept, ratios.is_some(), inputs)?;
+    let (layers, statistics) = (run.session.written()?, statistics.source());
+    let (device, clock) = (execution.name(), run.clock.clone());
     drop(kept);
-    Ok(Applied { plan, ratios, layers, bytes_written, repair, statistics, corpora, device, clock })
+    Ok(Applied {
+        plan,
+        ratios,
+        layers,
+        bytes_written,
+        repair,
+        refit,
+        statistics,
+        corpora,
+        device,
+        clock,
+    })
+}
+
+/// Refits what is left of down projections in the written checkpoint, if weights of it were zeroed and the
+/// pipeline has a stage for it.
+fn refitted(
+    job: &mut Job<'_>,
+    run: &mut Run<'_>,
+    kept: &KeptExperts<'_>,
+    zeroed: bool,
+    inputs: Inputs<'_>,
+) -> Result<Option<ModelRepair>, Error> {
+    let Job { model, pipeline, execution, .. } = *job;
+    let Some(refit) = pipeline.refit.as_ref().filter(|_| zeroed) else { return Ok(None) };
+    let calibration = &for_repair(inputs)?;
+    let request = RefitRequest { refit, wanted: model, calibration, execution };
+    let done = refit_written(request, run, kept, job.progress)?;
+    run.clock.end_step("refitting what is left");
+    Ok(Some(done))
+}
+
+/// The texts that a repair is fitted to.
+fn for_repair(inputs: Inputs<'_>) -> Result<RepairCalibration, Error> {
+    match inputs {
+        Inputs::Calibration(calibration) => Ok(calibration.for_repair()),
+        Inputs::None | Inputs::Observation(_) => {
+            let problem = "the plan repairs the experts that stay, which takes calibration text";
+            Err(Error::refused(problem, Remedy::Calibration))
+        }
+    }
 }
 
 /// The model after the expert stage, its experts repaired if the plan says so, and what that did.
@@ -202,13 +246,10 @@ fn repaired<'m: 'p, 'p>(
     let Some(repair) = &pipeline.repair else {
         return Err(Error::Plan("it repairs experts, and its recipe names no repair".into()));
     };
-    let Inputs::Calibration(calibration) = inputs else {
-        let problem = "the plan repairs the experts that stay, which takes calibration text";
-        return Err(Error::refused(problem, Remedy::Calibration));
-    };
-    let calibration = &calibration.for_repair();
+    let calibration = &for_repair(inputs)?;
     let walker = &mut Walker { session: &mut run.session, progress: job.progress };
-    let request = RepairRequest { repair, calibration, execution };
+    let (wanted, after) = (kept.source(), After::Experts);
+    let request = RepairRequest { repair, wanted, after, calibration, execution };
     let (parts, done) = repair_experts(&kept, request, walker)?;
     run.clock.end_step("repairing");
     Ok((kept.with_repaired(parts), Some(done)))

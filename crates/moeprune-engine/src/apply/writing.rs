@@ -59,6 +59,19 @@ impl<'o> Output<'o> {
         Ok(Self { origin, kept, writer, zeros: LayerZeros::default() })
     }
 
+    /// The writer of a checkpoint all of which is written.
+    pub(super) fn written(run: &Run<'o>, kept: &'o KeptExperts<'o>) -> Result<Self, Error> {
+        let origin = run.origin;
+        let layout = origin.output_layout(kept.spec(), &|layer, e| kept.index_of(layer, e))?;
+        let mut writer = PartWriter::resume(run.output.path(), origin.output_form(), layout)?;
+        writer.mark_written(None)?;
+        let layers = (0..kept.spec().layers.len()).chain(kept.spec().extra_layers());
+        for layer in layers {
+            writer.mark_written(Some(layer))?;
+        }
+        Ok(Self { origin, kept, writer, zeros: LayerZeros::default() })
+    }
+
     /// About the bytes that will be written of a layer.
     pub(super) fn layer_bytes(&self, layer: usize) -> u64 {
         self.writer.layout().of(Some(layer)).map(|tensor| tensor.source_bytes).sum()
@@ -172,6 +185,15 @@ impl<'o> Output<'o> {
             };
             written.and(worked)
         })
+    }
+
+    /// Writes parts that were repaired over what was written of them.
+    pub(super) fn replace(&mut self, repaired: &KeptExperts<'_>) -> Result<(), Error> {
+        for part in repaired.repaired_parts() {
+            let TensorId::Layer(layer, _) = part else { continue };
+            self.writer.replace(part, &read(repaired, layer, part)?)?;
+        }
+        Ok(())
     }
 
     /// Makes what was written so far durable.

@@ -310,6 +310,7 @@ mod tests {
                 pattern: Stage::new(Box::new(PerRow)),
                 rounding: Rounding::Exact,
             }),
+            refit: None,
             allocator: Stage::new(Box::new(Uniform)),
         }
     }

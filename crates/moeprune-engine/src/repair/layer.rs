@@ -13,18 +13,23 @@ use moeprune_model::{LayerTrunk, Router};
 use super::{
     blocks::RepairTokens,
     cost::Holding,
-    store::{LayerStore, gated},
+    parts::After,
+    store::{LayerStore, RepairFiles, gated},
     streams::{Both, Entry, Made, Streams},
 };
-use crate::{Error, Execution, KeptExperts, Stage, finite::Finite};
+use crate::{Error, Execution, KeptExperts, Model, Stage, finite::Finite};
 
 /// What layers are repaired with.
 #[derive(Clone, Copy)]
 pub(super) struct RepairTask<'a> {
+    /// The model whose outputs are wanted.
+    pub(super) wanted: &'a dyn Model,
+    /// The model that is repaired.
     pub(super) kept: &'a KeptExperts<'a>,
     pub(super) repair: &'a Stage<dyn ExpertRepair>,
     pub(super) execution: &'a Execution,
     pub(super) tokens: &'a RepairTokens,
+    pub(super) after: After,
     /// Where files are kept meanwhile.
     pub(super) folder: &'a Path,
 }
@@ -49,8 +54,8 @@ impl RepairTask<'_> {
         let Self { kept, execution, .. } = *self;
         let (spec, compute) = (kept.spec(), execution.compute());
         let trunk = LayerTrunk::load(kept, spec, layer, compute)?;
-        let source = &Finite(kept.source());
-        let router = Router::read(source, kept.source().spec(), layer, compute)?;
+        let source = &Finite(self.wanted);
+        let router = Router::read(source, self.wanted.spec(), layer, compute)?;
         let (streams, squares) = Streams::new(&trunk, &router, hidden, watch)?;
         drop(trunk);
         let token_weights = token_weights(&squares, self.tokens.fitted, spec.norm_eps);
@@ -58,7 +63,8 @@ impl RepairTask<'_> {
         let experts = 0..spec.moe_of(layer).map_or(0, |moe| moe.experts);
         let tokens: Vec<usize> =
             experts.map(|e| streams.entries(Both { dense: None, kept: Some(e) }).len()).collect();
-        let store = LayerStore::new(kept, stored, &tokens, (self.folder, holding))?;
+        let files = RepairFiles { folder: self.folder, after: self.after, holding };
+        let store = LayerStore::new(kept, stored, &tokens, files)?;
         let written = Written::new(self.tokens, streams.width()?);
         let residual = vec![0.0; streams.tokens() * written.width];
         let mut pass = ExpertPass { task: *self, layer, streams, store, residual, written };
@@ -136,13 +142,16 @@ impl<'p> ExpertPass<'p> {
         let (layer, compute) = (self.layer, execution.compute());
         let spec = source.0.spec();
         let before = spec.moe_of(layer).map_or(0, |moe| moe.experts);
+        let after = self.task.after;
+        let changed = |survivor: usize| after == After::Masks || kept.is_average(layer, survivor);
+        let unchanged = |e| kept.index_of(layer, e).filter(|&survivor| !changed(survivor));
         let all: Vec<Both> =
-            (0..before).map(|e| Both { dense: Some(e), kept: kept.unchanged(layer, e) }).collect();
+            (0..before).map(|e| Both { dense: Some(e), kept: unchanged(e) }).collect();
         let stored = StoredLayer { source, spec, layer, compute };
         self.run_each(stored, all, |both| both.dense, watch)?;
-        let averages = (0..self.store.experts.len()).filter(|&i| kept.is_average(layer, i));
-        let averages = averages.map(|i| Both { dense: None, kept: Some(i) }).collect();
-        self.run_each(self.store.stored, averages, |both| both.kept, watch)
+        let others = (0..self.store.experts.len()).filter(|&survivor| changed(survivor));
+        let others = others.map(|i| Both { dense: None, kept: Some(i) }).collect();
+        self.run_each(self.store.stored, others, |both| both.kept, watch)
     }
 
     fn run_each(

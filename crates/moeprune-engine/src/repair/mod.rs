@@ -30,7 +30,7 @@ mod unwritten;
 
 pub use cost::{Holding, RepairCost};
 pub use estimate::RepairEstimate;
-pub(crate) use parts::RepairedParts;
+pub(crate) use parts::{After, RepairedParts};
 pub use texts::{OtherText, RepairBlocks, RepairCalibration};
 
 use std::{path::Path, sync::Arc};
@@ -47,39 +47,18 @@ use self::{
     layer::{RepairTask, Repaired},
 };
 use crate::{
-    Error, Execution, Job, KeptExperts, Rates, Stage,
-    session::{Pass, Record, Session},
+    Error, Execution, KeptExperts, Model, Rates, Stage,
+    session::{Pass, Record},
     walk::{AtLayer, Resumed, Route, Walker},
 };
-
-impl Job<'_> {
-    /// Has the experts that stay repaired by the pipeline's stage, for a model that is written nowhere: new
-    /// weights are in files of a temporary folder, which is removed with the model. Without a stage
-    /// for it, or a layer that lost experts, the model is as it was.
-    ///
-    /// # Errors
-    /// If the model cannot be run or repaired, or the folder cannot be written to.
-    pub fn repair<'k>(
-        &mut self,
-        kept: KeptExperts<'k>,
-        calibration: &RepairCalibration,
-    ) -> Result<(KeptExperts<'k>, Option<ModelRepair>), Error> {
-        let Job { pipeline, execution, .. } = *self;
-        let loses = (0..kept.spec().layers.len()).any(|layer| kept.loses_experts(layer));
-        let Some(repair) = pipeline.repair.as_ref().filter(|_| loses) else {
-            return Ok((kept, None));
-        };
-        let walker = &mut Walker { session: &mut Session::in_memory(), progress: self.progress };
-        let request = RepairRequest { repair, calibration, execution };
-        let (parts, done) = repair_experts(&kept, request, walker)?;
-        Ok((kept.with_repaired(parts), Some(done)))
-    }
-}
 
 /// What a model is repaired with and on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RepairRequest<'a> {
     pub(crate) repair: &'a Stage<dyn ExpertRepair>,
+    /// The model whose outputs are wanted.
+    pub(crate) wanted: &'a dyn Model,
+    pub(crate) after: After,
     pub(crate) calibration: &'a RepairCalibration,
     pub(crate) execution: &'a Execution,
 }
@@ -91,7 +70,8 @@ pub(crate) fn repair_experts(
     request: RepairRequest<'_>,
     walker: &mut Walker<'_>,
 ) -> Result<(RepairedParts, ModelRepair), Error> {
-    let RepairRequest { repair, calibration, execution } = request;
+    let RepairRequest { repair, wanted, after, calibration, execution } = request;
+    let masked = after == After::Masks;
     let tokens = &RepairTokens::of(calibration)?;
     let mut repaired = match walker.session.state() {
         Some(_) => RepairedParts::default(),
@@ -101,20 +81,20 @@ pub(crate) fn repair_experts(
         Some(state) => state.to_owned(),
         None => repaired.folder().to_owned(),
     };
-    let task = RepairTask { kept, repair, execution, tokens, folder: &folder };
-    if walker.session.repaired()?.is_empty() {
+    let task = RepairTask { wanted, kept, repair, execution, tokens, after, folder: &folder };
+    if walker.session.repaired(masked)?.is_empty() {
         let kept_in = |layer| kept.spec().moe_of(layer).map_or(0, |moe| moe.experts);
         let all = tokens.blocks.tokens();
         let tokens = (tokens.fitted as u64, all - tokens.fitted as u64);
         let rates = Rates::of(execution);
-        let estimate = RepairEstimate::of(kept.source(), kept_in, tokens, rates);
+        let estimate = RepairEstimate::of(wanted, kept_in, tokens, rates);
         walker.progress.note(&estimate.note());
     }
     task.all_layers(walker)?;
     let mut layers = Vec::new();
-    for layer in walker.session.repaired()? {
+    for layer in walker.session.repaired(masked)? {
         let Some((report, replaced)) = layer else { continue };
-        repaired.add(kept, &folder, (report.repair.layer, &replaced))?;
+        repaired.add(kept, (&folder, after), (report.repair.layer, &replaced))?;
         layers.push(report);
     }
     Ok((repaired, ModelRepair { texts: tokens.texts.clone(), layers }))
@@ -125,7 +105,8 @@ impl RepairTask<'_> {
     fn all_layers(&self, walker: &mut Walker<'_>) -> Result<(), Error> {
         let Self { kept, execution, tokens, .. } = *self;
         let spec = kept.spec();
-        let done = walker.session.repaired()?.len();
+        let masked = self.after == After::Masks;
+        let done = walker.session.repaired(masked)?.len();
         if done >= spec.layers.len() {
             return Ok(());
         }
@@ -138,20 +119,20 @@ impl RepairTask<'_> {
             blocks: Some(blocks),
             micro_batch: execution.micro_batch(),
             execution,
-            step: "repairing",
+            step: if masked { "refitting what is left" } else { "repairing" },
             work: &work,
         };
-        let resumed = Some(Resumed { pass: Pass::Repair, done });
+        let resumed = Some(Resumed { pass: if masked { Pass::Refit } else { Pass::Repair }, done });
         walker.walk(&route, resumed, |at| {
             let layer = at.layer;
-            let done = if kept.loses_experts(layer) {
+            let done = if self.changes(layer) {
                 let (report, replaced) = self.repair_at(at)?;
                 Some(Box::new((report, replaced)))
             } else {
                 self.pass_at(at)?;
                 None
             };
-            Ok(Some(Record::Repaired { layer, done }))
+            Ok(Some(Record::Repaired { layer, masked, done }))
         })?;
         Ok(())
     }
@@ -165,9 +146,17 @@ impl RepairTask<'_> {
         Ok((report, replaced))
     }
 
+    /// Whether a layer has something to make up for.
+    fn changes(&self, layer: usize) -> bool {
+        match self.after {
+            After::Experts => self.kept.loses_experts(layer),
+            After::Masks => self.kept.spec().layers[layer].moe().is_some(),
+        }
+    }
+
     /// What of a layer is kept in files.
     fn holding(&self, layer: usize) -> Holding {
-        let (before, after) = (self.kept.source().spec(), self.kept.spec());
+        let (before, after) = (self.wanted.spec(), self.kept.spec());
         let cost = match (before.moe_of(layer), after.moe_of(layer)) {
             (Some(moe), Some(left)) => {
                 RepairCost::of_layer(before, moe, left.experts, self.tokens.blocks.tokens())

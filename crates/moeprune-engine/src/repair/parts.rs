@@ -107,9 +107,42 @@ pub(super) fn encode(
     Ok(encoded)
 }
 
+/// What a repair comes after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// Experts went.
+    Experts,
+    /// Weights were zeroed.
+    Masks,
+}
+
+/// Refuses new weights that are no longer zero where the old ones were.
+pub(super) fn check_zeros(
+    place: &Place,
+    old: &TensorBytes<'_>,
+    new: &TensorBytes<'_>,
+) -> Result<(), StageError> {
+    if place.shape.len() < 2 {
+        return Ok(());
+    }
+    let (old, new) = (old.to_f32()?, new.to_f32()?);
+    match old.iter().zip(&new).position(|(&old, &new)| old == 0.0 && new != 0.0) {
+        None => Ok(()),
+        Some(at) => Err(format!(
+            "{}: weight {at} was zeroed and became {}; a repair after weights were zeroed has to leave \
+             zeros as they are",
+            place.part, new[at]
+        )
+        .into()),
+    }
+}
+
 /// The file of a layer's repaired parts.
-pub(super) fn file(folder: &Path, layer: usize) -> PathBuf {
-    folder.join(format!("repaired-{layer:04}"))
+pub(super) fn file(folder: &Path, after: After, layer: usize) -> PathBuf {
+    folder.join(match after {
+        After::Experts => format!("repaired-{layer:04}"),
+        After::Masks => format!("refitted-{layer:04}"),
+    })
 }
 
 /// The parts of a model that were repaired, read from the files of the run that did it.
@@ -147,16 +180,24 @@ impl RepairedParts {
     pub(super) fn add(
         &mut self,
         kept: &KeptExperts<'_>,
-        folder: &Path,
+        (folder, after): (&Path, After),
         (layer, replaced): (usize, &[usize]),
     ) -> Result<(), Error> {
         let replaced: BTreeSet<usize> = replaced.iter().copied().collect();
         let parts = places(kept, layer)?.into_iter().enumerate();
         let parts = parts.filter(|(expert, _)| replaced.contains(expert)).flat_map(|(_, p)| p);
         let places = parts.map(|place| (place.part, place)).collect();
-        let file = Scratch::open(&file(folder, layer))?;
+        let file = Scratch::open(&file(folder, after, layer))?;
         self.layers.insert(layer, Arc::new(RepairedLayerParts { file, places }));
         Ok(())
+    }
+
+    /// The parts that were repaired, by layer.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = TensorId> + '_ {
+        let layers = self.layers.iter();
+        layers.flat_map(|(&layer, of)| {
+            of.places.keys().map(move |&part| TensorId::Layer(layer, part))
+        })
     }
 
     /// Whether a part was repaired.

@@ -12,7 +12,7 @@ use moeprune_model::Expert;
 
 use super::{
     cost::Holding,
-    parts::{self, Place},
+    parts::{self, After, Place},
     scratch::Scratch,
     streams::{Both, Entry, Streams, slice},
 };
@@ -30,9 +30,18 @@ pub(super) struct LayerStore<'a> {
     activations: Option<Scratch>,
     numbers: Option<Mutex<Numbers>>,
     weights: Scratch,
+    after: After,
     replaced: Mutex<Vec<bool>>,
     /// The last expert that was loaded to compute activations again.
     loaded: Mutex<Option<(usize, Expert, Vec<Entry>)>>,
+}
+
+/// Where a layer's files are, and which.
+#[derive(Clone, Copy)]
+pub(super) struct RepairFiles<'f> {
+    pub(super) folder: &'f Path,
+    pub(super) after: After,
+    pub(super) holding: Holding,
 }
 
 /// What experts have had kept, one after the other in a file.
@@ -43,12 +52,12 @@ struct Numbers {
 }
 
 impl<'a> LayerStore<'a> {
-    /// A store in `folder` for experts that receive so many tokens.
+    /// A store for experts that receive so many tokens.
     pub(super) fn new(
         kept: &'a KeptExperts<'a>,
         stored: StoredLayer<'a>,
         tokens: &[usize],
-        (folder, holding): (&Path, Holding),
+        RepairFiles { folder, after, holding }: RepairFiles<'_>,
     ) -> Result<Self, Error> {
         let layer = stored.layer;
         let places = parts::places(kept, layer)?;
@@ -78,7 +87,8 @@ impl<'a> LayerStore<'a> {
             starts,
             activations,
             numbers,
-            weights: Scratch::create(&parts::file(folder, layer))?,
+            weights: Scratch::create(&parts::file(folder, after, layer))?,
+            after,
             loaded: Mutex::new(None),
         })
     }
@@ -200,6 +210,9 @@ impl RepairStore for StoreOn<'_> {
         let mut encoded = Vec::new();
         for (place, (_, columns)) in store.places[expert].iter().zip(columns) {
             let part = parts::encode(place, columns.clone(), *features, &weights)?;
+            if store.after == After::Masks {
+                parts::check_zeros(place, &store.part_of(store.kept, place)?, &part)?;
+            }
             changed |= part.bytes() != store.part_of(store.kept, place)?.bytes();
             store.weights.write(place.at, part.bytes())?;
             encoded.push(part);

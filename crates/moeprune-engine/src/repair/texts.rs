@@ -153,6 +153,7 @@ impl RepairBlocks {
         let drawn = match draw(fitted + apart) {
             // Ready-made blocks: as many as there are, or the error of those that are fitted alone.
             Err(moeprune_capture::Error::TooFewBlocks { have, .. }) => draw(have.max(fitted)),
+            Err(moeprune_capture::Error::TooMuchAsked { .. }) => draw(fitted),
             drawn => drawn,
         }?;
         let tag = file.tag(&drawn)?;

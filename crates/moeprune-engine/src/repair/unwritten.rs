@@ -2,7 +2,7 @@
 
 use moeprune_core::repair::ModelRepair;
 
-use super::{RepairRequest, repair_experts};
+use super::{After, RepairRequest, repair_experts};
 use crate::{Calibration, Error, Job, KeptExperts, session::Session, walk::Walker};
 
 impl KeptExperts<'_> {
@@ -17,12 +17,16 @@ impl KeptExperts<'_> {
         calibration: &Calibration,
     ) -> Result<(Self, Option<ModelRepair>), Error> {
         let Job { pipeline, .. } = *job;
-        let Some(repair) = &pipeline.repair else { return Ok((self, None)) };
+        let loses = (0..self.spec().layers.len()).any(|layer| self.loses_experts(layer));
+        let Some(repair) = pipeline.repair.as_ref().filter(|_| loses) else {
+            return Ok((self, None));
+        };
         let execution = &job.for_blocks(calibration, true)?;
         let walker =
             &mut Walker { session: &mut Session::in_memory(), progress: &mut *job.progress };
         let calibration = &calibration.for_repair();
-        let request = RepairRequest { repair, calibration, execution };
+        let (wanted, after) = (self.source(), After::Experts);
+        let request = RepairRequest { repair, wanted, after, calibration, execution };
         let (parts, done) = repair_experts(&self, request, walker)?;
         Ok((self.with_repaired(parts), Some(done)))
     }

@@ -290,6 +290,7 @@ mod tests {
                 pattern: Stage::identified(Box::new(PerRow), "row".into()),
                 rounding: Rounding::Exact,
             }),
+            refit: None,
             allocator: Stage::identified(Box::new(Moves(Box::new(0))), "moves".into()),
         };
         RunIdentity::default().with_recipe(&Value::Null, &pipeline)

@@ -6,7 +6,7 @@
 //!   other that something is done and durable ([`Record`]).
 //! * `hidden-PASS-LAYER`: the hidden states after the last finished layer of a pass.
 //! * `observed-LAYER.safetensors`: the observation of one layer.
-//! * `repaired-LAYER`: the repaired weights of one layer, and while it is repaired what that works with.
+//! * `repaired-LAYER`, `refitted-LAYER`: the repaired weights of one layer, and while it is repaired what that works with.
 //!
 //! A record is appended when what it speaks of has been synced, the folder's entries included. A
 //! process may therefore die between any two instructions: what the journal says is true.
@@ -205,10 +205,16 @@ impl Session {
         })
     }
 
-    /// What the repair of each layer did, and which experts have new weights.
-    pub(crate) fn repaired(&self) -> Result<Vec<Option<(RepairedLayer, Vec<usize>)>>, Error> {
+    /// What the repair of each layer did, and which experts have new weights; `masked`: the one after
+    /// weights were zeroed.
+    pub(crate) fn repaired(
+        &self,
+        masked: bool,
+    ) -> Result<Vec<Option<(RepairedLayer, Vec<usize>)>>, Error> {
         in_order(self.records().iter().filter_map(|record| match record {
-            Record::Repaired { layer, done } => Some((*layer, done.as_deref().cloned())),
+            Record::Repaired { layer, masked: of, done } if *of == masked => {
+                Some((*layer, done.as_deref().cloned()))
+            }
             _ => None,
         }))
     }

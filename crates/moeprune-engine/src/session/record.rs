@@ -19,6 +19,8 @@ pub(crate) enum Pass {
     Repair,
     /// Through the layers as they are pruned.
     Prune,
+    /// Through the pruned layers, as what is left of their weights is refitted.
+    Refit,
 }
 
 impl fmt::Display for Pass {
@@ -28,6 +30,7 @@ impl fmt::Display for Pass {
             Self::Measure => "measure",
             Self::Repair => "repair",
             Self::Prune => "prune",
+            Self::Refit => "refit",
         })
     }
 }
@@ -46,6 +49,9 @@ pub(crate) enum Record {
     /// the layer lost none.
     Repaired {
         layer: usize,
+        /// Whether that was after weights were zeroed.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        masked: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         done: Option<Box<(RepairedLayer, Vec<usize>)>>,
     },

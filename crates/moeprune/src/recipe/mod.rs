@@ -141,6 +141,10 @@ pub struct WeightRecipe {
     pub prune_router: bool,
     /// Where input statistics come from.
     pub statistics: Statistics,
+    /// How down projections of experts make up for their zeroed weights with those that are left, in a pass after
+    /// all others. Left out: they stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refit: Option<StageChoice>,
     /// Ratio of what is left to zero, instead of one solved for from the total.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<f64>", range(min = 0.0, max = 0.999_999))]
@@ -250,8 +254,11 @@ impl Recipe {
         let given: toml::Table = toml::from_str(text).map_err(bad)?;
         let mut known = table.clone();
         // The keys that have no default.
-        for (table, key, value) in [("weights", "ratio", 0.5.into()), ("experts", "mtp", "".into())]
-        {
+        for (table, key, value) in [
+            ("weights", "ratio", 0.5.into()),
+            ("weights", "refit", "".into()),
+            ("experts", "mtp", "".into()),
+        ] {
             if let Some(toml::Value::Table(table)) = known.get_mut(table) {
                 table.insert(key.into(), value);
             }
@@ -283,6 +290,12 @@ impl Recipe {
     #[must_use]
     pub fn repairs(&self) -> bool {
         self.repair.name != NO_REPAIR
+    }
+
+    /// Whether what is left of down projections is changed after weights were zeroed.
+    #[must_use]
+    pub fn refits(&self) -> bool {
+        self.weights.refit.as_ref().is_some_and(|refit| refit.name != NO_REPAIR)
     }
 
     /// Whether a list names the experts that stay. The share of experts is then what the list removes,

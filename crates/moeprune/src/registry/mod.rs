@@ -137,7 +137,8 @@ impl Registry {
     /// # Errors
     /// [`Error::Recipe`] if a name or a parameter is unknown, with what was probably meant.
     pub fn resolve(&self, recipe: &mut Recipe) -> Result<(), Error> {
-        let Recipe { experts, weights, repair, .. } = recipe;
+        self.resolve_repairs(recipe)?;
+        let Recipe { experts, weights, .. } = recipe;
         match Criterion::of(&experts.criterion) {
             Some(criterion) => criterion.check(&experts.criterion)?,
             None => {
@@ -148,7 +149,6 @@ impl Registry {
         self.similarities.resolve("experts.similarity", &mut experts.similarity, &[])?;
         self.clusterings.resolve("experts.clustering", &mut experts.clustering, &[])?;
         self.selectors.resolve("experts.survivor", &mut experts.survivor, &[])?;
-        self.resolve_repair(repair)?;
         let scorers: Vec<&str> = self.scorers.names().collect();
         if self.reconstructors.has(&weights.scorer.name) || !self.scorers.has(&weights.scorer.name)
         {
@@ -190,6 +190,7 @@ impl Registry {
                     fallback: self.scored(&recipe)?,
                 },
             },
+            refit: self.refit(&recipe)?,
             allocator: self.allocators.make("weights.allocation", &weights.allocation)?,
         })
     }
@@ -265,7 +266,7 @@ impl Registry {
     /// What is known of every stage: the part of a recipe it stands in, its key, and what may
     /// stand there.
     #[must_use]
-    pub fn stages(&self) -> [(&'static str, &'static str, Vec<StageInfo>); 7] {
+    pub fn stages(&self) -> [(&'static str, &'static str, Vec<StageInfo>); 8] {
         let mut criteria: Vec<StageInfo> = CRITERIA.iter().map(Criterion::info).collect();
         criteria.extend(self.saliencies.infos());
         let mut scorers = self.scorers.infos();
@@ -276,6 +277,7 @@ impl Registry {
             ("ExpertRecipe", "clustering", self.clusterings.infos()),
             ("ExpertRecipe", "survivor", self.selectors.infos()),
             ("Recipe", "repair", self.repair_infos()),
+            ("WeightRecipe", "refit", self.repair_infos()),
             ("WeightRecipe", "scorer", scorers),
             ("WeightRecipe", "allocation", self.allocators.infos()),
         ]

@@ -20,6 +20,10 @@ fn write(report: &Report, text: &mut String) -> fmt::Result {
     if let Some(found) = &report.repair {
         repair::write(found, text)?;
     }
+    if let Some(found) = &report.refit {
+        writeln!(text, "\n## After weights were zeroed")?;
+        repair::write(found, text)?;
+    }
     if let Some(search) = &report.search {
         write_search(search, text)?;
     }

@@ -55,6 +55,9 @@ pub struct Report {
     /// What the repair of the experts that stay did, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repair: Option<RepairReport>,
+    /// What changing the rest of down projections did, after weights were zeroed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refit: Option<RepairReport>,
     /// Whether weights that stayed were changed to make up for those that went.
     #[serde(default)]
     pub weights_changed: bool,
@@ -269,6 +272,7 @@ impl Report {
             ties: of_decoder.flat_map(|l| &l.survivors).filter(tied).count(),
             idle_experts,
             repair: applied.repair.clone().map(RepairReport::new),
+            refit: applied.refit.clone().map(RepairReport::new),
             weights_changed: plan.unstructured.as_ref().is_some_and(|asked| asked.reconstructs),
             scored_linears: written.iter().map(|layer| layer.scored).sum(),
             stages: applied.clock.stages().to_vec(),

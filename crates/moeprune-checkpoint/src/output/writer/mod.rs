@@ -217,6 +217,23 @@ impl ShardedWriter {
         Ok(())
     }
 
+    /// Puts bytes of a tensor again, all of which were put before or written by an earlier process.
+    ///
+    /// # Errors
+    /// If the tensor was not announced, has no such bytes, or is not complete; or if writing fails.
+    pub fn replace_range(&mut self, name: &str, at: u64, bytes: &[u8]) -> Result<(), Error> {
+        let range = at..at.saturating_add(bytes.len() as u64);
+        let (s, t) = self.place(name)?;
+        self.check_within(name, &range)?;
+        if !self.shards[s].written[t].is_complete() {
+            let reason = format!("`{name}` is to be replaced, and was not written yet");
+            return Err(Error::Order { reason });
+        }
+        let place = self.shards[s].plan.ranges[t].start + at;
+        let file = self.file(s)?;
+        write_at(file, bytes, place).map_err(|e| self.failed(s, e))
+    }
+
     /// Makes everything durable that was put or copied so far, and the names of the files.
     ///
     /// # Errors

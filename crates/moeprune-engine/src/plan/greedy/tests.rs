@@ -26,6 +26,7 @@ fn pipeline(tokens: usize) -> Pipeline {
             pattern: Stage::new(Box::new(PerRow)),
             rounding: Rounding::Exact,
         }),
+        refit: None,
         allocator: Stage::new(Box::new(Uniform)),
     }
 }

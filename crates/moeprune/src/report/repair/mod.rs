@@ -80,8 +80,7 @@ impl RepairReport {
         if !self.layers.is_empty() && tokens_per_column < FEW {
             let enough = match (samples.least, samples.plenty) {
                 (Some(least), Some(plenty)) => format!(
-                    "; {} calibration blocks give {FEW}, and {} give {PLENTY}, from which on more \
-                     hardly help",
+                    "; {} give {FEW}, and {} give {PLENTY}, from which on more hardly help",
                     self.in_blocks(least),
                     self.in_blocks(plenty)
                 ),
@@ -100,7 +99,7 @@ impl RepairReport {
     /// Blocks, and the tokens in them.
     fn in_blocks(&self, blocks: u64) -> String {
         let tokens = self.texts.first().map_or(0, |text| text.corpus.sequence_len);
-        format!("{blocks} ({} tokens)", blocks.saturating_mul(tokens))
+        format!("{blocks} calibration blocks ({} tokens)", blocks.saturating_mul(tokens))
     }
 
     /// Texts on which the repaired model lacks more than the cut one.
