@@ -102,6 +102,9 @@ fn totals(text: &mut String, subject: &Subject) {
 }
 
 fn tokens(text: &mut String, subject: &Subject) {
+    if subject.measured.iter().all(|(cell, _)| cell.blocks == BLOCKS) {
+        return;
+    }
     let rows = TOKEN_SHARES.iter().map(|&share| {
         let cells = MORE_BLOCKS.map(|blocks| {
             let of = |repair| Cell { blocks, ..Cell::experts(share, repair) };
