@@ -109,7 +109,9 @@ pub struct RecipeArgs {
     /// Share of the decoder Linears' weights to remove or zero, in all [default: 0.4]
     #[arg(long, value_name = "SHARE", value_parser = sparsity, allow_negative_numbers = true)]
     pub sparsity: Option<Sparsity>,
-    /// Share of the experts to remove first; auto searches for it and for the criterion [default: 0.2, or half of --sparsity if --sparsity is not above 0.2]
+    /// Share of the experts to remove first; auto searches for it and for the criterion [default: 0.2, or half
+    /// of --sparsity if --sparsity is not above 0.2; where prune repairs by default 0.125, or half of a
+    /// --sparsity below 0.25]
     #[arg(long, value_name = "SHARE|auto", allow_negative_numbers = true)]
     pub expert_sparsity: Option<ExpertShare>,
     /// How removed experts are spread over the layers [default: uniform]
@@ -117,7 +119,7 @@ pub struct RecipeArgs {
     pub budget: Option<Budget>,
     /// How it is decided which experts go: stun groups alike ones; frequency, gate, ean, reap, peak
     /// and random rank them; reconstruction drops what a layer misses least, one after the other;
-    /// exhaustive tries all subsets [default: stun]
+    /// exhaustive tries all subsets [default: stun; reap where prune repairs by default]
     #[arg(long, value_name = "CRITERION", value_parser = str::parse::<StageChoice>)]
     pub criterion: Option<StageChoice>,
     /// What makes two experts alike: router, coactivation, mixed, outputs [default: router]
@@ -242,6 +244,11 @@ impl RecipeArgs {
             recipe.weights.ratio = None;
         }
         Ok(())
+    }
+
+    /// Whether it was said how alike experts are found, which only clusters of them need.
+    pub(crate) fn grouping_is_said(&self) -> bool {
+        self.similarity.is_some() || self.clustering.is_some() || self.survivor.is_some()
     }
 
     /// What experts and weights are chosen by, and which of them there are to choose from.

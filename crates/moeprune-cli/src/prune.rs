@@ -14,7 +14,7 @@ use crate::{
 };
 use moeprune::{
     Calibration, CalibrationTexts, Error, Estimates, Job, OutputPlace, Progress as _, Recipe,
-    Registry, Report, Run, SearchedRecipe, Study, check_request,
+    Registry, Report, Run, Said, SearchedRecipe, Study, check_request,
     checkpoint::Checkpoint,
     search::{Search, SearchReport},
 };
@@ -117,8 +117,12 @@ fn repair_by_default(
     if args.recipe.repair.is_some() || args.recipe.recipe.is_some() {
         return;
     }
-    let text = args.calibration.is_some();
-    let note = moeprune::repair_by_default(recipe, checkpoint, registry, text);
+    let said = Said {
+        text: args.calibration.is_some(),
+        criterion: args.recipe.criterion.is_some() || args.recipe.grouping_is_said(),
+        share: args.recipe.expert_sparsity.is_some(),
+    };
+    let note = moeprune::repair_by_default(recipe, checkpoint, registry, said);
     note.iter().for_each(|note| terminal.note(note));
 }
 

@@ -11,7 +11,24 @@ use crate::{
     recipe::{NO_REPAIR, REFIT, StageChoice, Statistics},
 };
 
-/// A kind of model on which repairs were measured: what is best for it by docs/results.md.
+/// What a user said that a default must not replace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct Said {
+    /// Whether there is calibration text.
+    pub text: bool,
+    /// By which criterion experts go.
+    pub criterion: bool,
+    /// Which share of the experts goes.
+    pub share: bool,
+}
+
+/// The criterion that was best with a repair, and the share of the experts that was never worse than
+/// zeroing weights alone: by docs/repair.md.
+const CRITERION: &str = "reap";
+const SHARE: f64 = 0.125;
+
+/// A kind of model on which repairs were measured: what is best for it by docs/repair.md.
 struct Measured {
     /// The kind, in words.
     kind: &'static str,
@@ -22,21 +39,28 @@ struct Measured {
 }
 
 /// All kinds that were measured; models of others keep their weights unless a repair is asked for.
-const MEASURED: [Measured; 1] = [
+const MEASURED: [Measured; 2] = [
     // The embedded model, and one without redundancy between its experts.
     Measured {
         kind: "experts beside the layer, softmax router",
-        is: |moe| moe.input == MoeInput::LayerInput && has_softmax(moe),
+        is: |moe| moe.input == MoeInput::LayerInput && has(moe, Score::Softmax),
+        repair: REFIT,
+    },
+    // A model with four of 32 experts per token beside a shared one.
+    Measured {
+        kind: "sigmoid router, shared expert",
+        is: |moe| !moe.shared.is_empty() && has(moe, Score::Sigmoid),
         repair: REFIT,
     },
 ];
 
-fn has_softmax(moe: &MoeSpec) -> bool {
-    matches!(&moe.router, RouterSpec::Scored(router) if router.score == Score::Softmax)
+fn has(moe: &MoeSpec, score: Score) -> bool {
+    matches!(&moe.router, RouterSpec::Scored(router) if router.score == score)
 }
 
 /// Has a recipe that says nothing of a repair do what was measured to be best for this kind of model, as
-/// `prune` does. `text`: whether there is calibration text.
+/// `prune` does: repairs, with experts that go by REAP, an eighth of them, or half of a total that is below a
+/// quarter. What was said stays.
 ///
 /// Returns what is to be said about it; nothing where no expert goes, so that there is nothing to repair.
 #[must_use]
@@ -44,7 +68,7 @@ pub fn repair_by_default(
     recipe: &mut Recipe,
     model: &dyn Model,
     registry: &Registry,
-    text: bool,
+    said: Said,
 ) -> Option<String> {
     let goes = recipe.experts.sparsity > Sparsity::ZERO || recipe.keeps_listed();
     if !goes || recipe.repairs() || !registry.has_repair(REFIT) {
@@ -62,16 +86,26 @@ pub fn repair_by_default(
         return None;
     }
     let mut repaired = Recipe { repair, ..recipe.clone() };
-    if let Some(obstacle) = Obstacle::of(model, &repaired, text) {
+    if !recipe.keeps_listed() {
+        if !said.criterion {
+            repaired.experts.criterion = CRITERION.into();
+        }
+        if !said.share {
+            let share = Sparsity::new(SHARE.min(recipe.sparsity.value() / 2.0));
+            repaired.experts.sparsity = share.unwrap_or(recipe.experts.sparsity);
+        }
+    }
+    if let Some(obstacle) = Obstacle::of(model, &repaired, said.text) {
         return Some(format!("note: the experts that stay keep their weights: {}", obstacle.why()));
     }
     if registry.resolve(&mut repaired).is_ok() {
         *recipe = repaired;
     }
+    let experts = &recipe.experts;
     Some(format!(
-        "note: the experts that stay are repaired, which helped models of this kind ({}); \
-         repair = \"none\" leaves them as they are",
-        measured.kind
+        "note: the experts that stay are repaired, which helped models of this kind ({}); {} of the \
+         experts go, by {}; --repair none and --recipe arctic do without",
+        measured.kind, experts.sparsity, experts.criterion.name
     ))
 }
 
