@@ -202,7 +202,7 @@ their numbers.
 
 The model is the small mixture of experts in `assets/nano`, trained for this repository. It is small enough to be measured in
 every way on a CPU, and **says little about models of other sizes**: 4 layers of 32 experts trained from scratch, a dense MLP
-beside them, and one kind of problem. Each cell is accuracy (strict match) on 500 problems made
+beside them, and one kind of problem. Nothing here is repaired: [repair.md](repair.md) has what repairing the experts that stay adds. Each cell is accuracy (strict match) on 500 problems made
 for it, in percent: the mean over the calibration seeds ± the standard error of one run over the questions (half the range over the
 seeds), then perplexity on held-out text. The best accuracy of a column is bold; differences below two standard errors decide
 nothing.
