@@ -129,8 +129,11 @@ fn kinds(text: &mut String, subject: &Subject) {
     for (share, kind) in KIND_SHARES.iter().flat_map(|&share| KINDS.map(|kind| (share, kind))) {
         let of = |repair| subject.runs(&Cell { text: kind, ..Cell::experts(share, repair) });
         let (cut, repaired) = (of(false), of(true));
-        let cells = [Text::Earning, Text::Having]
-            .map(|text| Some(format!("{} → **{}**", nats(&cut, text)?, nats(&repaired, text)?)));
+        let cells = [Text::Earning, Text::Having].map(|text| {
+            let repaired = nats(&repaired, text)?;
+            let cut = nats(&cut, text).map_or_else(String::new, |nats| format!("{nats} → "));
+            Some(format!("{cut}**{repaired}**"))
+        });
         rows.push((format!("{}, {} of the experts", kind.name(), percent(share)), cells.to_vec()));
     }
     if rows[1..].iter().any(|(_, cells)| cells.iter().any(Option::is_some)) {
