@@ -79,7 +79,7 @@ pub(crate) fn apply(
         Some(path) => {
             shortened(&checkpoint, &recipe).iter().for_each(|note| terminal.note(note));
             let others = &args.repair_texts.others(&recipe);
-            Some(CalibrationTexts { text: path, others }.read(&checkpoint, &recipe)?)
+            Some(CalibrationTexts { text: path, others }.read(&checkpoint, &recipe, terminal)?)
         }
     };
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;

@@ -110,7 +110,7 @@ pub(crate) fn compare(
     let checkpoint = args.family.open(&args.model)?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let observation = blend(&domains)?;
-    let calibration = calibration(args, &variants, (&checkpoint, registry))?;
+    let calibration = calibration(args, &variants, (&checkpoint, registry), terminal)?;
     let inputs =
         PlanInputs { observation: observation.as_ref(), calibration: calibration.as_ref() };
     let task = args.task.as_deref().zip(args.data.as_deref());
@@ -146,6 +146,7 @@ fn calibration(
     args: &CompareArgs,
     variants: &[Variant],
     (checkpoint, registry): (&Checkpoint, &Registry),
+    terminal: &mut Terminal,
 ) -> Result<Option<Calibration>, Error> {
     let runs = |variant: &&Variant| {
         let pipeline = registry.pipeline(&variant.recipe);
@@ -160,7 +161,7 @@ fn calibration(
                 .into(),
         )),
         (Some(path), Some(variant)) => {
-            Ok(Some(CalibrationTexts::from(path).read(checkpoint, &variant.recipe)?))
+            Ok(Some(CalibrationTexts::from(path).read(checkpoint, &variant.recipe, terminal)?))
         }
     }
 }

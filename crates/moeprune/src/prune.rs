@@ -42,7 +42,7 @@ pub fn prune<'r>(
     let run = Run::claim(to.path, to.origin, to.resume)?;
     let report = run.complete(|run| {
         moeprune_engine::shortened(model, recipe).iter().for_each(|note| job.progress.note(note));
-        let calibration = texts.read(model, recipe)?;
+        let calibration = texts.read(model, recipe, job.progress)?;
         run.end_step("reading calibration text");
         let applied = job.prune(run, &calibration, &request)?;
         let recipe = followed(recipe, &applied, Some(&calibration));
@@ -104,12 +104,20 @@ impl CalibrationTexts<'_> {
     /// # Errors
     /// As [`Calibration::read`], of any of the texts, and if there are texts for a repair that the recipe
     /// does not ask for.
-    pub fn read(self, model: &dyn Model, recipe: &Recipe) -> Result<Calibration, EngineError> {
+    pub fn read(
+        self,
+        model: &dyn Model,
+        recipe: &Recipe,
+        progress: &mut dyn Progress,
+    ) -> Result<Calibration, EngineError> {
         self.check(recipe).map_err(|e| EngineError::Request(e.to_string()))?;
         if !recipe.repairs() && !recipe.refits() {
             return Calibration::read(self.text, model, recipe);
         }
-        RepairCalibration::read(self.text, model, recipe, self.others)
+        let calibration = RepairCalibration::read(self.text, model, recipe, self.others)?;
+        let notes = calibration.repair.iter().flat_map(RepairCalibration::notes);
+        notes.for_each(|note| progress.note(&note));
+        Ok(calibration)
     }
 
     /// Refuses texts for a repair that a recipe does not ask for.

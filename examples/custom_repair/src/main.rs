@@ -125,7 +125,7 @@ fn main() -> Result<(), StageError> {
     let model = Checkpoint::open(&nano)?;
     let recipe = Recipe::from_toml(RECIPE)?;
     let text = nano.join("data/calibration.jsonl");
-    let calibration = CalibrationTexts::from(&text).read(&model, &recipe)?;
+    let calibration = CalibrationTexts::from(&text).read(&model, &recipe, &mut Silent)?;
     let execution = Execution::cpu();
     let pipeline = registry.pipeline(&recipe)?;
     let observation = Job::new(&model, &pipeline, &execution, &mut Silent).observe(&calibration)?;

@@ -231,6 +231,8 @@ fn other_stages() {
     check(&|recipe| recipe.weights.scorer = "sparsegpt:least_tokens=1".parse().unwrap(), 0.2);
     check(&|recipe| recipe.experts.criterion = "exhaustive".parse().unwrap(), 0.2);
     check(&|recipe| recipe.experts.criterion = "reap".parse().unwrap(), 0.2);
+    check(&|recipe| recipe.experts.criterion = "reconstruction".parse().unwrap(), 0.2);
+    check(&|recipe| recipe.repair = "refit".parse().unwrap(), 0.2);
     for survivor in ["nearest", "weighted-average", "average"] {
         let merged = |recipe: &mut Recipe| {
             recipe.experts.criterion = "stun".parse().unwrap();

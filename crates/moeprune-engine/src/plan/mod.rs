@@ -50,7 +50,8 @@ impl Job<'_> {
     ///
     /// The expert stage that tries every subset of a layer's experts on what the layer makes of
     /// calibration text (NAEE; Lu et al., arXiv 2402.14800) runs the model once, and each layer's
-    /// experts on all tokens; it needs [`PlanInputs::calibration`].
+    /// experts on all tokens; it needs [`PlanInputs::calibration`]. So does the one that drops experts one
+    /// after the other, which runs the model once and each expert on some tokens.
     ///
     /// # Errors
     /// If the request does not fit the model (top-k above the experts left, a total that cannot be

@@ -37,7 +37,7 @@ pub(super) const CRITERIA: [Criterion; 4] = [
     },
     Criterion {
         name: RECONSTRUCTION,
-        about: "drops, one after the other, what a layer's output misses least",
+        about: "drops, one by one, what a layer's output misses least",
         parameters: &[(TOKENS, LOOKED_AT)],
         make: |_, recipe| {
             let tokens = number(recipe, TOKENS).unwrap_or(LOOKED_AT);

@@ -242,3 +242,34 @@ fn a_token_without_length_has_a_finite_weight() {
     let weights = token_weights(&[0.0, 1.0], 2, 1e-5);
     assert!(weights.iter().all(|weight| weight.is_finite()));
 }
+
+/// Weights are refitted in a model whose experts all stay, on what another one writes.
+#[test]
+fn outputs_follow_after_masks_too() {
+    for model in ["arctic", "mixtral", "llama4", "gpt_oss"] {
+        let (wanted, checkpoint) = (checkpoint(model), checkpoint(model));
+        let plan = Plan { layers: Vec::new(), ..plan(&checkpoint, false) };
+        let execution = &Execution::cpu();
+        let tokens = &RepairTokens::of(&calibration(checkpoint.spec().vocab)).unwrap();
+        let kept = &KeptExperts::new(&checkpoint, &plan);
+        let embedding = Embedding::load(kept, kept.spec(), execution.compute()).unwrap();
+        let hidden = embed_blocks(&embedding, &tokens.blocks, 2).unwrap();
+        let layer = (0..kept.spec().layers.len()).find(|&l| kept.spec().moe_of(l).is_some());
+        let layer = layer.unwrap();
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let repair = &Stage::<dyn ExpertRepair>::new(Box::new(Scale));
+        let (after, wanted) = (After::Masks, &wanted as &dyn Model);
+        let task =
+            RepairTask { wanted, kept, repair, execution, tokens, after, folder: folder.path() };
+        let holding = Holding { activations: true, factors: true };
+        let watch: Watch<'_> = &mut |_| ControlFlow::Continue(());
+        let scaled = task.repair(layer, (hidden.clone(), holding), watch).unwrap();
+        let mut parts = RepairedParts::in_folder(Arc::clone(&folder));
+        parts.add(kept, (folder.path(), after), (layer, &scaled.replaced)).unwrap();
+        let changed = KeptExperts::new(&checkpoint, &plan).with_repaired(parts);
+        let error = largest_difference(&scaled.hidden, &run(&changed, layer, hidden.clone()));
+        assert!(error < 1e-4, "{model}: {error}");
+        let held_out = scaled.report.held_out[0].unwrap();
+        assert!(held_out.before < 1e-9 && held_out.after > 1e-4, "{held_out:?}");
+    }
+}
