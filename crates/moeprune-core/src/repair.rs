@@ -22,7 +22,7 @@ pub struct LayerRepair {
     pub experts: Vec<RepairedExpert>,
 }
 
-/// The error on tokens that nothing was fitted to.
+/// An error before a repair and after it: on tokens that nothing was fitted to, unless it is said otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::exhaustive_structs, reason = "plain data of a report")]
@@ -117,6 +117,9 @@ pub struct RepairedLayer {
     /// The weighted square of what the layer's experts wrote before some were dropped, summed over
     /// fitted tokens: what [`LayerRepair::errors`] are shares of.
     pub output: f64,
+    /// What is missing at fitted tokens as a share of that, before, and with the weights that the layer has
+    /// now: those of experts that were given back their old ones among them.
+    pub fitted: HeldOutError,
     /// Fitted tokens that surviving experts receive, per column of their down projections.
     pub tokens_per_column: f64,
     /// Fitted tokens that each surviving expert receives.

@@ -106,7 +106,8 @@ pub struct LayerToRepair<'a> {
     /// Per token what the layer's experts wrote before some were dropped, less what those that stay write
     /// now: `[tokens, width]`, row-major.
     pub residual: &'a mut [f32],
-    /// How much an error at a token counts, `[tokens]`.
+    /// How much an error at a token counts, `[tokens]`. Those of held-out tokens are such that a text
+    /// counts among them as it does among the fitted ones; 0 of a text that is only measured.
     pub token_weights: &'a [f32],
     /// Tokens before this one are fitted; those from it on are held out.
     pub fitted: usize,

@@ -42,6 +42,25 @@ impl RepairTokens {
         Ok(all)
     }
 
+    /// Weights of tokens under which the held-out ones of each text count as much as its fitted ones do beside
+    /// those of the others: not at all where a text is only measured.
+    pub(super) fn by_their_texts(&self, token_weights: &[f32]) -> Vec<f32> {
+        let mut weights = token_weights.to_vec();
+        let tokens =
+            |blocks: usize, text: &RepairText| blocks as f64 * text.corpus.sequence_len as f64;
+        let fitted = |text: &RepairText| tokens(text.fitted, text);
+        let apart =
+            |text: &RepairText| if text.fitted > 0 { tokens(text.held_out, text) } else { 0.0 };
+        let all_fitted: f64 = self.texts.iter().map(fitted).sum();
+        let all_apart: f64 = self.texts.iter().map(apart).sum();
+        for (text, range) in self.texts.iter().zip(&self.held_out) {
+            let (share, of_apart) = (fitted(text) / all_fitted, apart(text) / all_apart);
+            let factor = if of_apart > 0.0 { share / of_apart } else { 0.0 };
+            weights[range.clone()].iter_mut().for_each(|weight| *weight *= factor as f32);
+        }
+        weights
+    }
+
     /// Per token whether the sum of what the experts write is kept: all that are held out, and of those
     /// that are fitted every eighth block.
     pub(super) fn sampled(&self) -> impl Iterator<Item = bool> + '_ {
@@ -50,5 +69,49 @@ impl RepairTokens {
         let of_blocks =
             blocks.flat_map(|(b, tokens)| std::iter::repeat_n(b % EVERY == 0, tokens.len()));
         of_blocks.enumerate().map(|(token, sampled)| sampled || token >= self.fitted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moeprune_core::CorpusTag;
+
+    use super::*;
+
+    fn check(texts: &[(usize, usize)], expected: &[f32]) {
+        let tag = |samples: usize| CorpusTag {
+            name: String::new(),
+            sha256: String::new(),
+            samples: samples as u64,
+            sequence_len: 2,
+            seed: 0,
+            repeated: 1,
+        };
+        let fitted = texts.iter().map(|(fitted, _)| 2 * fitted).sum();
+        let (mut next, mut held_out, mut summary) = (fitted, Vec::new(), Vec::new());
+        for &(fitted, apart) in texts {
+            held_out.push(next..next + 2 * apart);
+            next += 2 * apart;
+            summary.push(RepairText { corpus: tag(fitted + apart), fitted, held_out: apart });
+        }
+        let blocks = TokenBlocks::new(vec![vec![0; 2]; next / 2], 1).unwrap();
+        let tokens = RepairTokens { blocks, fitted, held_out, texts: summary };
+        let weights = tokens.by_their_texts(&vec![1.0; next]);
+        assert!(weights[..fitted].iter().all(|&weight| weight == 1.0));
+        let of_texts: Vec<f32> = tokens
+            .held_out
+            .iter()
+            .map(|range| weights[range.clone()].first().copied().unwrap_or(0.0))
+            .collect();
+        assert_eq!(of_texts, expected);
+    }
+
+    #[test]
+    fn held_out_tokens_count_as_their_text_is_fitted() {
+        check(&[(8, 1)], &[1.0]);
+        check(&[(8, 1), (0, 1)], &[1.0, 0.0]);
+        check(&[(6, 1), (2, 1)], &[1.5, 0.5]);
+        check(&[(6, 0), (2, 1)], &[0.0, 0.25]);
+        check(&[(8, 0), (0, 1)], &[0.0, 0.0]);
     }
 }

@@ -23,6 +23,16 @@ pub struct RepairEstimate {
     pub tokens_per_column: f64,
     /// About so many seconds.
     pub seconds: f64,
+    /// Bytes that one layer keeps in files while it is repaired.
+    in_files: u64,
+}
+
+/// A layer and how many of its experts stay.
+#[derive(Clone, Copy)]
+struct LayerShape<'s> {
+    spec: &'s ModelSpec,
+    moe: &'s MoeSpec,
+    kept: usize,
 }
 
 /// Bytes of an expert's activations that a repair holds at most.
@@ -34,42 +44,85 @@ impl RepairEstimate {
     pub fn of(
         model: &dyn Model,
         kept: impl Fn(usize) -> usize,
-        (fitted, held_out): (u64, u64),
+        tokens: (u64, u64),
         rates: Rates,
     ) -> Self {
         let spec = model.spec();
-        let tokens = fitted + held_out;
+        let mut all = Self::of_pass(model, tokens);
+        for layer in 0..spec.layers.len() {
+            if let Some(moe) = spec.moe_of(layer).filter(|moe| kept(layer) < moe.experts) {
+                all.add_layer(LayerShape { spec, moe, kept: kept(layer) }, tokens, rates);
+            }
+        }
+        all.finish(model, tokens, rates)
+    }
+
+    /// Of changing what is left after weights were zeroed, in a model whose layer `l` keeps `kept(l)`
+    /// experts: each output row has a system of its own, which is counted as if no weight were zeroed.
+    #[must_use]
+    pub fn of_refit(
+        model: &dyn Model,
+        kept: impl Fn(usize) -> usize,
+        tokens: (u64, u64),
+        rates: Rates,
+    ) -> Self {
+        let spec = model.spec();
+        let mut all = Self::of_pass(model, tokens);
+        for layer in 0..spec.layers.len() {
+            if let Some(moe) = spec.moe_of(layer) {
+                let shape = LayerShape { spec, moe, kept: kept(layer) };
+                all.add_layer(shape, tokens, rates);
+                let rows = (shape.kept * moe.expert_width(spec.hidden)) as f64;
+                all.operations +=
+                    RepairCost::SWEEPS * rows * (moe.expert.inner as f64).powi(3) / 3.0;
+            }
+        }
+        all.finish(model, tokens, rates)
+    }
+
+    /// Of the blocks' way through a model none of whose layers is repaired.
+    fn of_pass(model: &dyn Model, (fitted, held_out): (u64, u64)) -> Self {
+        let (spec, tokens) = (model.spec(), fitted + held_out);
         let hidden = tokens * 4 * spec.hidden as u64;
-        let need = MemoryNeed::of(model, tokens, false);
-        let mut all = Self {
+        Self {
             memory_bytes: 0,
             disk_bytes: 0,
             operations: 2.0 * tokens as f64 * active_parameters(spec),
             moved: model.weight_bytes() as f64 + (spec.layers.len() as u64 * hidden) as f64,
             tokens_per_column: f64::INFINITY,
             seconds: 0.0,
-        };
-        let (mut solving, mut in_files) = (0, 0.0_f64);
-        for layer in 0..spec.layers.len() {
-            let Some(moe) = spec.moe_of(layer).filter(|moe| kept(layer) < moe.experts) else {
-                continue;
-            };
-            let cost = RepairCost::of_layer(spec, moe, kept(layer), tokens);
-            let holding = cost.holding(rates);
-            // Experts run once with those that go among them.
-            all.operations += cost.operations(holding) - once(moe, spec, tokens);
-            all.moved += cost.moved(holding);
-            all.disk_bytes += cost.weight_bytes as u64;
-            let of_fitted = RepairCost::of_layer(spec, moe, kept(layer), fitted);
-            all.tokens_per_column = all.tokens_per_column.min(of_fitted.tokens_per_column);
-            in_files = in_files.max(cost.disk(holding));
-            solving = solving.max(solving_bytes(spec, moe, tokens));
+            in_files: 0,
         }
-        all.disk_bytes += 2 * hidden + in_files as u64;
-        all.memory_bytes =
-            need.total() - need.hidden_states + need.copies * hidden + 2 * hidden + solving;
-        all.seconds = all.moved / rates.disk + all.operations / rates.compute;
-        all
+    }
+
+    fn add_layer(
+        &mut self,
+        LayerShape { spec, moe, kept }: LayerShape<'_>,
+        (fitted, held_out): (u64, u64),
+        rates: Rates,
+    ) {
+        let tokens = fitted + held_out;
+        let cost = RepairCost::of_layer(spec, moe, kept, tokens);
+        let holding = cost.holding(rates);
+        // Experts run once with those that go among them.
+        self.operations += cost.operations(holding) - once(moe, spec, tokens);
+        self.moved += cost.moved(holding);
+        self.disk_bytes += cost.weight_bytes as u64;
+        let of_fitted = RepairCost::of_layer(spec, moe, kept, fitted);
+        self.tokens_per_column = self.tokens_per_column.min(of_fitted.tokens_per_column);
+        self.in_files = self.in_files.max(cost.disk(holding) as u64);
+        self.memory_bytes = self.memory_bytes.max(solving_bytes(spec, moe, tokens));
+    }
+
+    /// From what layers take to what the run does.
+    fn finish(mut self, model: &dyn Model, (fitted, held_out): (u64, u64), rates: Rates) -> Self {
+        let tokens = fitted + held_out;
+        let hidden = tokens * 4 * model.spec().hidden as u64;
+        let need = MemoryNeed::of(model, tokens, false);
+        self.disk_bytes += 2 * hidden + self.in_files;
+        self.memory_bytes += need.total() - need.hidden_states + (need.copies + 2) * hidden;
+        self.seconds = self.moved / rates.disk + self.operations / rates.compute;
+        self
     }
 
     /// A whole run that has this repair besides.

@@ -192,12 +192,7 @@ impl<'p> ExpertPass<'p> {
         let Self { task, layer, streams, store, mut residual, written } = self;
         let tokens = task.tokens;
         let width = written.width;
-        let output = written.square(0..tokens.fitted, token_weights);
-        let outputs: Vec<f64> = tokens
-            .held_out
-            .iter()
-            .map(|range| written.square(range.clone(), token_weights))
-            .collect();
+        let errors = Errors::new(tokens, &written, token_weights);
         drop(written);
         let shared = &Shared::default();
         let on = store.with(&streams, shared);
@@ -205,18 +200,15 @@ impl<'p> ExpertPass<'p> {
             layer,
             width,
             residual: &mut residual,
-            token_weights,
+            token_weights: &tokens.by_their_texts(token_weights),
             fitted: tokens.fitted,
             experts: &store.experts,
             store: &on,
         };
-        let errors = |layer: &LayerToRepair<'_>| -> Vec<f64> {
-            tokens.held_out.iter().map(|range| layer.error(range.clone())).collect()
-        };
-        let before = errors(&to_repair);
+        let before = errors.of(to_repair.residual);
         let done = supervised(shared, watch, || task.repair.repair(&mut to_repair));
         let done = done.ok_or(Error::Stopped)?.map_err(Error::stage("repair", layer))?;
-        let after = errors(&to_repair);
+        let after = errors.of(to_repair.residual);
         check_report(layer, &done, &store.experts)?;
         if let Some(place) = residual.iter().position(|missing| !missing.is_finite()) {
             let problem =
@@ -226,21 +218,57 @@ impl<'p> ExpertPass<'p> {
         let fitted: Vec<u64> =
             store.experts.iter().map(|e| e.fitted_tokens(tokens.fitted) as u64).collect();
         let columns: usize = store.experts.iter().map(|expert| expert.features).sum();
-        let held_out = outputs.iter().zip(before.iter().zip(&after));
-        let held_out = held_out.zip(&tokens.held_out).map(|((output, (before, after)), range)| {
-            let share = |error: &f64| if *output > 0.0 { error / output } else { 0.0 };
-            let error = HeldOutError { before: share(before), after: share(after) };
-            (!range.is_empty()).then_some(error)
+        let pairs = before.into_iter().zip(after).map(|(before, after)| match (before, after) {
+            (Some(before), Some(after)) => Some(HeldOutError { before, after }),
+            _ => None,
         });
+        let mut pairs = pairs.collect::<Vec<_>>().into_iter();
+        let of_fitted = pairs.next().flatten();
         let report = RepairedLayer {
             repair: done,
-            output,
+            output: errors.outputs[0],
+            fitted: of_fitted.unwrap_or(HeldOutError { before: 0.0, after: 0.0 }),
             tokens_per_column: fitted.iter().sum::<u64>() as f64 / columns.max(1) as f64,
             tokens: fitted,
-            held_out: held_out.collect(),
+            held_out: pairs.collect(),
         };
         let replaced = store.finish()?;
         Ok(Repaired { report, replaced, hidden: streams.finish(&residual)? })
+    }
+}
+
+/// What is missing as a share of what experts wrote: at the fitted tokens, and at the held-out ones of each
+/// text.
+struct Errors<'e> {
+    ranges: Vec<Range<usize>>,
+    outputs: Vec<f64>,
+    token_weights: &'e [f32],
+    width: usize,
+}
+
+impl<'e> Errors<'e> {
+    fn new(tokens: &RepairTokens, written: &Written, token_weights: &'e [f32]) -> Self {
+        let mut ranges = vec![0..tokens.fitted];
+        ranges.extend(tokens.held_out.iter().cloned());
+        let of = |range: &Range<usize>| written.square(range.clone(), token_weights);
+        let outputs = ranges.iter().map(of).collect();
+        Self { ranges, outputs, token_weights, width: written.width }
+    }
+
+    /// `None` of a text without tokens.
+    fn of(&self, residual: &[f32]) -> Vec<Option<f64>> {
+        let error = |range: &Range<usize>| -> f64 {
+            let rows = &residual[range.start * self.width..range.end * self.width];
+            let rows = rows.chunks_exact(self.width.max(1)).zip(&self.token_weights[range.clone()]);
+            let square =
+                |row: &[f32]| row.iter().map(|&r| f64::from(r) * f64::from(r)).sum::<f64>();
+            rows.map(|(row, &weight)| f64::from(weight) * square(row)).sum()
+        };
+        let shares = self.ranges.iter().zip(&self.outputs).map(|(range, &output)| {
+            let share = if output > 0.0 { error(range) / output } else { 0.0 };
+            (!range.is_empty()).then_some(share)
+        });
+        shares.collect()
     }
 }
 

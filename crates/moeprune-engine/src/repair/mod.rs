@@ -81,7 +81,10 @@ pub(crate) fn repair_experts(
         let all = tokens.blocks.tokens();
         let tokens = (tokens.fitted as u64, all - tokens.fitted as u64);
         let rates = Rates::of(execution);
-        let estimate = RepairEstimate::of(wanted, kept_in, tokens, rates);
+        let estimate = match after {
+            After::Experts => RepairEstimate::of(wanted, kept_in, tokens, rates),
+            After::Masks => RepairEstimate::of_refit(wanted, kept_in, tokens, rates),
+        };
         walker.progress.note(&estimate.note());
     }
     task.all_layers(walker)?;

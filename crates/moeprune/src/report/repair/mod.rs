@@ -162,14 +162,7 @@ impl SamplesNeeded {
 
 /// The error of a layer on fitted tokens, before its repair and after.
 fn fitted(layer: &RepairedLayer) -> HeldOutError {
-    let errors = &layer.repair.errors;
-    let of_output = |error: Option<&f64>| match layer.output > 0.0 {
-        true => error.copied().unwrap_or_default() / layer.output,
-        false => 0.0,
-    };
-    let before = of_output(errors.first());
-    let after = if layer.repair.reverted { before } else { of_output(errors.last()) };
-    HeldOutError { before, after }
+    layer.fitted
 }
 
 fn mean(errors: impl Iterator<Item = HeldOutError>) -> Option<HeldOutError> {
