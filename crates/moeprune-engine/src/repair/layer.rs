@@ -1,6 +1,6 @@
 //! One layer: run with all experts and without those that go, and repaired.
 
-use std::{ops::Range, path::Path};
+use std::{iter, ops::Range, path::Path};
 
 use candle_core::Tensor;
 use moeprune_capture::{StoredLayer, Watch, for_each_loaded_expert};
@@ -248,8 +248,8 @@ struct Errors<'e> {
 
 impl<'e> Errors<'e> {
     fn new(tokens: &RepairTokens, written: &Written, token_weights: &'e [f32]) -> Self {
-        let mut ranges = vec![0..tokens.fitted];
-        ranges.extend(tokens.held_out.iter().cloned());
+        let fitted = iter::once(0..tokens.fitted);
+        let ranges: Vec<Range<usize>> = fitted.chain(tokens.held_out.iter().cloned()).collect();
         let of = |range: &Range<usize>| written.square(range.clone(), token_weights);
         let outputs = ranges.iter().map(of).collect();
         Self { ranges, outputs, token_weights, width: written.width }
