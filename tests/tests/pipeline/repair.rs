@@ -7,9 +7,11 @@ use std::{
 };
 
 use moeprune::{
-    Execution, FromRecipe, Job, OutputPlace, Pipeline, Progress, Recipe, Report, Resume,
+    CalibrationTexts, Execution, FromRecipe, Job, OutputPlace, Pipeline, Progress, Recipe, Report,
+    Resume, Silent,
     checkpoint::{Checkpoint, verify},
     core::repair::ExpertOutcome,
+    engine::OtherText,
     model::{Compute, LanguageModel},
     prune,
     recipe::Budget,
@@ -201,25 +203,22 @@ impl Progress for StopsAfter {
 
 /// Runs that stop anywhere and are resumed end in the bytes of one that does not. (Killed ones:
 /// `crates/moeprune-cli/tests/cli/resume.rs`.)
-#[test]
-fn stopped_runs_are_resumed_to_the_same_bytes() {
+fn check_stops(recipe: &Recipe, stops: u64) {
     let scratch = tempfile::tempdir().unwrap();
     let (model, text) = (asset("parity/arctic"), tokens(scratch.path(), 12, 32, 256));
-    let mut recipe = recipe(0.6, 0.5);
-    recipe.calibration.sequence_len = 32;
-    recipe.repair = "refit".into();
     let source = Checkpoint::open(&model).unwrap();
-    let pipeline = Pipeline::from_recipe(&recipe).unwrap();
+    let pipeline = Pipeline::from_recipe(recipe).unwrap();
     let run = |out: &Path, resume: Resume, steps: u64| {
         let to = OutputPlace { origin: &source, path: out, resume };
         let (execution, mut progress) = (Execution::cpu(), StopsAfter(Cell::new(steps)));
         let mut job = Job::new(&source, &pipeline, &execution, &mut progress);
-        prune(&mut job, to, &text, &recipe).map(|_| u64::MAX - progress.0.get())
+        prune(&mut job, to, &text, recipe).map(|_| u64::MAX - progress.0.get())
     };
     let whole = scratch.path().join("whole");
-    let steps = run(&whole, Resume::No, u64::MAX).unwrap();
+    // How often a repair looks whether to stop depends on how long it takes.
+    let steps = run(&whole, Resume::No, u64::MAX).unwrap() * 7 / 8;
     let mut random = 0x9e37_79b9_u64;
-    for number in 0..12 {
+    for number in 0..stops {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let out = scratch.path().join(format!("out-{number}"));
         let first = (random >> 33) % steps;
@@ -231,4 +230,74 @@ fn stopped_runs_are_resumed_to_the_same_bytes() {
         }
         assert!(weights(&out) == weights(&whole), "stopped after {first} of {steps}");
     }
+}
+
+#[test]
+fn stopped_runs_are_resumed_to_the_same_bytes() {
+    let mut recipe = recipe(0.6, 0.5);
+    recipe.calibration.sequence_len = 32;
+    recipe.repair = "refit".into();
+    check_stops(&recipe, 12);
+}
+
+#[test]
+fn so_are_runs_that_refit_what_masks_left() {
+    let mut recipe = recipe(0.6, 0.5);
+    recipe.calibration.sequence_len = 32;
+    recipe.weights.refit = Some("refit:keep_zeros=true".parse().unwrap());
+    check_stops(&recipe, 12);
+}
+
+/// As many zeros with a refit after masks as without, and other weights.
+#[test]
+fn masks_stay_when_what_they_left_is_refitted() {
+    let scratch = tempfile::tempdir().unwrap();
+    let text = tokens(scratch.path(), SAMPLES + SAMPLES / 8, 32, 256);
+    let with = |refit: Option<&str>| {
+        let mut recipe = recipe(0.5, 0.0);
+        (recipe.calibration.samples, recipe.calibration.sequence_len) = (SAMPLES, 32);
+        recipe.weights.refit = refit.map(|refit| refit.parse().unwrap());
+        let out = scratch.path().join(refit.map_or("plain", |_| "refitted"));
+        let model = asset("parity/mixtral");
+        let report = run_on(&Execution::cpu(), &model, &out, &text, &recipe).unwrap();
+        let verified = verify(&out, &Checkpoint::open(&model).unwrap(), None).unwrap();
+        assert!(verified.passed(), "{:?}", verified.failures().collect::<Vec<_>>());
+        (weights(&out), report)
+    };
+    let (plain, refitted) = (with(None), with(Some("refit:keep_zeros=true")));
+    assert!(plain.0 != refitted.0);
+    let zeros = |report: &Report| report.sparsity.achieved.linears;
+    assert!((zeros(&plain.1) - zeros(&refitted.1)).abs() < 1e-6);
+    let summary = &refitted.1.refit.as_ref().unwrap().summary;
+    assert!(summary.fitted.after < summary.fitted.before, "{summary:?}");
+}
+
+/// A text on which a repair is only measured does not change what it does.
+#[test]
+fn a_text_that_is_measured_changes_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = |name: &str| {
+        let folder = scratch.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        folder
+    };
+    let text = tokens(&folder("text"), SAMPLES + SAMPLES / 8, 32, 256);
+    let other = tokens(&folder("other"), 40, 32, 90);
+    let recipe = experts_only(0.5);
+    let source = Checkpoint::open(&asset("parity/arctic")).unwrap();
+    let pipeline = Pipeline::from_recipe(&recipe).unwrap();
+    let with = |others: &[OtherText<'_>], name: &str| {
+        let out = scratch.path().join(name);
+        let to = OutputPlace { origin: &source, path: &out, resume: Resume::No };
+        let (execution, mut silent) = (Execution::cpu(), Silent);
+        let mut job = Job::new(&source, &pipeline, &execution, &mut silent);
+        let texts = CalibrationTexts { text: &text, others };
+        let report = prune(&mut job, to, texts, &recipe).unwrap();
+        (weights(&out), report.repair.unwrap())
+    };
+    let alone = with(&[], "alone");
+    let measured = with(&[OtherText { path: &other, fitted: 0 }], "measured");
+    assert!(alone.0 == measured.0);
+    assert_eq!(alone.1.layers[0].repair, measured.1.layers[0].repair);
+    assert!(measured.1.layers[0].held_out[1].is_some());
 }
