@@ -1,8 +1,11 @@
 //! Which tokens of a calibration text the model is run on.
 
+mod draw;
+
 use tokenizers::Tokenizer;
 
-use crate::{CalibrationSource, Error, encoding::for_each_document, random::Random};
+use self::draw::Draw;
+use crate::{CalibrationSource, Error, encoding::for_each_document};
 
 /// How many blocks of how many tokens, and the seed they are drawn with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,7 +165,35 @@ pub fn token_blocks(
     options: &SamplingOptions,
 ) -> Result<TokenBlocks, Error> {
     options.check()?;
-    let mut draw = Draw::new(options);
+    Ok(draw_blocks(source, tokenizer, vocab, Draw::new(options, 0))?.0)
+}
+
+/// Draws blocks as [`token_blocks`] does, and beside them at most `apart` others that share no token with
+/// them.
+///
+/// The first are bit for bit those of [`token_blocks`]; their number may be 0. For each of the others 16
+/// blocks are drawn by the streams that follow, and of all these the first that are apart are taken:
+/// fewer, or none, of a text that is too short for more. Of ready-made blocks they are the next ones.
+///
+/// # Errors
+/// As [`token_blocks`] of the first blocks alone.
+pub fn token_blocks_apart(
+    source: &dyn CalibrationSource,
+    tokenizer: Option<&Tokenizer>,
+    vocab: usize,
+    options: &SamplingOptions,
+    apart: usize,
+) -> Result<(TokenBlocks, TokenBlocks), Error> {
+    SamplingOptions { samples: options.samples.max(1), ..*options }.check()?;
+    draw_blocks(source, tokenizer, vocab, Draw::new(options, apart))
+}
+
+fn draw_blocks(
+    source: &dyn CalibrationSource,
+    tokenizer: Option<&Tokenizer>,
+    vocab: usize,
+    mut draw: Draw,
+) -> Result<(TokenBlocks, TokenBlocks), Error> {
     for_each_document(source, tokenizer, vocab, |tokens| draw.document(&tokens.ids, tokens.given))?;
     draw.finish(&source.name())
 }
@@ -210,86 +241,3 @@ impl SamplingOptions {
 /// Enough for any calibration: every drawn block is held in memory.
 const MOST_SAMPLES: usize = 1 << 24;
 const MOST_TOKENS: usize = 1 << 33;
-
-struct Draw {
-    options: SamplingOptions,
-    samples: Vec<Sample>,
-    documents: u64,
-    long: u64,
-    /// All documents, until one is long.
-    row: Vec<u32>,
-    ready_made: bool,
-}
-
-struct Sample {
-    random: Random,
-    block: Vec<u32>,
-}
-
-impl Draw {
-    fn new(options: &SamplingOptions) -> Self {
-        let sample = |i| Sample { random: Random::new(options.seed, i as u64), block: Vec::new() };
-        Self {
-            options: *options,
-            samples: (0..options.samples).map(sample).collect(),
-            documents: 0,
-            long: 0,
-            row: Vec::new(),
-            ready_made: true,
-        }
-    }
-
-    /// Takes the next document. How many follow is not known: each sample replaces what it holds by
-    /// the n-th long document with probability 1/n, which makes all equally likely.
-    fn document(&mut self, ids: &[u32], given: bool) {
-        let wanted = self.options.sequence_len;
-        self.documents += 1;
-        self.ready_made &= given && ids.len() == wanted;
-        if ids.len() > wanted {
-            self.long += 1;
-            self.row = Vec::new();
-            for sample in &mut self.samples {
-                if sample.random.below(self.long) == 0 {
-                    sample.take(ids, wanted);
-                }
-            }
-        } else if self.long == 0 {
-            self.row.extend_from_slice(ids);
-        }
-    }
-
-    fn finish(mut self, name: &str) -> Result<TokenBlocks, Error> {
-        let SamplingOptions { samples: asked, sequence_len, seed } = self.options;
-        let (have, documents) = (self.row.len(), self.documents);
-        let origin = if self.long > 0 {
-            BlockOrigin::LongDocuments { long: self.long, documents }
-        } else if self.ready_made && documents > 0 {
-            let have = have / sequence_len;
-            if have < asked {
-                let name = name.to_owned();
-                return Err(Error::TooFewBlocks { name, have, need: asked, sequence_len });
-            }
-            let blocks = self.row.chunks(sequence_len).take(asked).map(<[u32]>::to_vec).collect();
-            return Ok(TokenBlocks { blocks, sequence_len, seed: 0, origin: BlockOrigin::Given });
-        } else if have <= sequence_len {
-            let (name, need) = (name.to_owned(), sequence_len.saturating_add(1));
-            return Err(Error::TooShort { name, have, need, sequence_len });
-        } else {
-            for sample in &mut self.samples {
-                sample.take(&self.row, sequence_len);
-            }
-            BlockOrigin::Packed { documents }
-        };
-        let blocks = self.samples.into_iter().map(|sample| sample.block).collect();
-        Ok(TokenBlocks { blocks, sequence_len, seed, origin })
-    }
-}
-
-impl Sample {
-    /// Takes a block from a random place of `ids`, which has more tokens than that.
-    fn take(&mut self, ids: &[u32], sequence_len: usize) {
-        let offset = self.random.below((ids.len() - sequence_len) as u64) as usize;
-        self.block.clear();
-        self.block.extend_from_slice(&ids[offset..offset + sequence_len]);
-    }
-}

@@ -1,10 +1,10 @@
 //! Which blocks are drawn.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use moeprune_capture::{
     BlockOrigin, CalibrationSource, Document, Documents, Error, SamplingOptions, TokenBlocks,
-    token_blocks, token_blocks_in_order,
+    token_blocks, token_blocks_apart, token_blocks_in_order,
 };
 use moeprune_core::StageError;
 use proptest::prelude::*;
@@ -98,6 +98,27 @@ fn documents_and_offsets_are_equally_likely() {
         let times = drawn.iter().filter(|&&start| start == place).count();
         assert!((850..1150).contains(&times), "{times} times {place}");
     }
+}
+
+#[test]
+fn short_texts_have_few_blocks_apart_or_none() {
+    let check = |lengths: &[u32], samples, expected: usize| {
+        let asked = options(samples, 8, 0);
+        let text = consecutive(lengths);
+        let (fitted, apart) = token_blocks_apart(&text, None, VOCAB, &asked, 4).unwrap();
+        assert_eq!((fitted.blocks().len(), apart.blocks().len()), (samples, expected));
+        assert_eq!((fitted.origin(), fitted.seed()), (apart.origin(), apart.seed()));
+    };
+    check(&[1000], 3, 4);
+    check(&[1000], 0, 4);
+    check(&[20], 20, 0);
+    check(&[9; 3], 40, 0);
+    check(&[5; 4], 20, 0);
+    check(&[5; 400], 20, 4);
+    // Ready-made blocks.
+    check(&[8; 6], 4, 2);
+    check(&[8; 6], 6, 0);
+    check(&[8; 20], 6, 4);
 }
 
 #[test]
@@ -248,6 +269,37 @@ proptest! {
                 prop_assert!(have == lengths.len() && have < need);
             }
             Err(other) => prop_assert!(false, "{}", other),
+        }
+    }
+
+    /// Blocks beside others share no token with them, and the others are as they are without.
+    #[test]
+    fn blocks_apart_share_no_token(
+        lengths in prop::collection::vec(0_u32..200, 1..20),
+        samples in 1_usize..20,
+        apart in 0_usize..8,
+        sequence_len in 1_usize..40,
+        seed: u64,
+    ) {
+        let text = consecutive(&lengths);
+        let asked = options(samples, sequence_len, seed);
+        match (
+            token_blocks(&text, None, VOCAB, &asked),
+            token_blocks_apart(&text, None, VOCAB, &asked, apart),
+        ) {
+            (Ok(alone), Ok((fitted, others))) => {
+                prop_assert_eq!(&alone, &fitted);
+                prop_assert!(others.blocks().len() <= apart);
+                let taken: BTreeSet<u32> = fitted.blocks().concat().into_iter().collect();
+                prop_assert!(others.blocks().concat().iter().all(|id| !taken.contains(id)));
+                for block in others.blocks() {
+                    prop_assert_eq!(block.len(), sequence_len);
+                    prop_assert!(block.windows(2).all(|pair| pair[1] == pair[0] + 1));
+                }
+            }
+            (alone, both) => {
+                prop_assert_eq!(alone.unwrap_err().to_string(), both.unwrap_err().to_string());
+            }
         }
     }
 

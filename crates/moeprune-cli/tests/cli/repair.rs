@@ -105,14 +105,25 @@ fn too_few_tokens_are_said_and_do_no_harm() {
     let ran = scratch.ok(&format!("prune model all {CALIBRATION} {CUT}"));
     assert!(ran.stderr.contains("all 4 of them are fitted"), "{}", ran.stderr);
     assert_eq!(report(&scratch, "all")["repair"]["texts"][0]["held_out"], 0);
+
+    let documents: String =
+        (0..3).map(|n| format!("{{\"tokens\": {:?}}}\n", vec![n; 20])).collect();
+    fs::write(scratch.path("short.jsonl"), documents).unwrap();
+    let short = "--calibration short.jsonl --samples 8 --seq-len 32";
+    let ran = scratch.ok(&format!("prune model short {short} {CUT}"));
+    assert!(
+        ran.stderr.contains("short.jsonl is too short for blocks apart from the 8"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
 fn other_texts_are_fitted_or_measured() {
     let scratch = scratch("arctic");
     let tokens = fs::read_to_string(scratch.path("many.jsonl")).unwrap();
-    for name in ["code.jsonl", "prose.jsonl"] {
-        fs::write(scratch.path(name), tokens.replace("1,", "3,")).unwrap();
+    for (name, other) in [("code.jsonl", "3,"), ("prose.jsonl", "4,")] {
+        fs::write(scratch.path(name), tokens.replace("1,", other)).unwrap();
     }
     let texts = "--repair-text code.jsonl=0.5 --repair-text prose.jsonl=0";
     scratch.ok(&format!("prune model out {HELD_OUT} {CUT} {texts}"));
@@ -122,6 +133,13 @@ fn other_texts_are_fitted_or_measured() {
     let expected = [(48, 6), (24, 6), (0, 6)].map(|(fitted, apart)| (Some(fitted), Some(apart)));
     assert_eq!(blocks.collect::<Vec<_>>(), expected);
     assert_eq!(repair["summary"]["held_out"].as_array().unwrap().len(), 3);
+    fs::copy(scratch.path("code.jsonl"), scratch.path("copy.jsonl")).unwrap();
+    let twice = |texts: &str, expected| {
+        let texts = texts.replace("TEXT", "--repair-text");
+        refused(&scratch, &format!("prune model x {HELD_OUT} {CUT} {texts}"), expected);
+    };
+    twice("TEXT many.jsonl=0.5", "many.jsonl has the content of many.jsonl");
+    twice("TEXT code.jsonl TEXT copy.jsonl=0", "copy.jsonl has the content of code.jsonl");
     let prune = format!("prune model x {HELD_OUT} {CUT} --repair none");
     refused(&scratch, &format!("{prune} --repair-text code.jsonl"), "texts for a repair");
     refused(&scratch, &format!("{prune} --repair-text code.jsonl=2"), "FILE=SHARE");

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use moeprune_capture::{SamplingOptions, TokenBlocks, open_calibration, token_blocks};
+use moeprune_capture::{
+    BlockOrigin, SamplingOptions, TokenBlocks, open_calibration, token_blocks_apart,
+};
 use moeprune_core::{CorpusTag, repair::RepairText};
 use moeprune_model::check_runnable;
 
@@ -15,7 +17,7 @@ const FITTED_PER_HELD_OUT: usize = 8;
 /// The texts that a repair is fitted to and measured on.
 ///
 /// Blocks are drawn as for a [`Calibration`], and beside those that are fitted an eighth as many as the
-/// calibration has, at least one, that nothing is fitted to.
+/// calibration has, at least one, that nothing is fitted to and that share no token with those.
 #[derive(Debug, Clone)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct RepairCalibration {
@@ -32,8 +34,7 @@ pub struct RepairBlocks {
     pub tag: CorpusTag,
     /// Those that weights are fitted to; `None` of a text on which the repair is only measured.
     pub fitted: Option<TokenBlocks>,
-    /// Those that nothing is fitted to; `None` if the text is a file of ready-made blocks and has no
-    /// more.
+    /// Those that nothing is fitted to, apart from the fitted ones; `None` if the text has no such block.
     pub held_out: Option<TokenBlocks>,
 }
 
@@ -52,7 +53,7 @@ impl RepairCalibration {
     /// repair needs. Each text is walked over once.
     ///
     /// # Errors
-    /// As [`Calibration::read`], of any of the texts.
+    /// As [`Calibration::read`], of any of the texts, and if two of them have the same content.
     pub fn read(
         path: &Path,
         model: &dyn Model,
@@ -67,7 +68,9 @@ impl RepairCalibration {
         let mut texts = vec![first];
         for other in others {
             let options = SamplingOptions { samples: other.fitted, ..options };
-            texts.push(RepairBlocks::read(other.path, model, &options, apart)?);
+            let read = RepairBlocks::read(other.path, model, &options, apart)?;
+            check_other(&read.tag, &texts)?;
+            texts.push(read);
         }
         let repair = Self { texts };
         let calibration = repair.calibration().ok_or_else(|| {
@@ -117,14 +120,7 @@ impl RepairCalibration {
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let without = self.texts.iter().filter(|text| text.held_out.is_none());
-        let note = |text: &RepairBlocks| {
-            let CorpusTag { name, samples, .. } = &text.tag;
-            format!(
-                "note: {name} is a file of ready-made blocks, and all {samples} of them are fitted: a \
-                 repair that makes other text worse is not noticed; lower --samples or add blocks"
-            )
-        };
-        without.map(note).collect()
+        without.map(RepairBlocks::note).collect()
     }
 
     fn calibration(&self) -> Option<Calibration> {
@@ -136,8 +132,8 @@ impl RepairCalibration {
 }
 
 impl RepairBlocks {
-    /// Draws `options.samples` blocks to be fitted and `apart` that are held out: the first are those
-    /// that are drawn without the others.
+    /// Draws `options.samples` blocks to be fitted, those that are drawn without others, and at most
+    /// `apart` that are held out and share no token with them.
     fn read(
         path: &Path,
         model: &dyn Model,
@@ -146,21 +142,42 @@ impl RepairBlocks {
     ) -> Result<Self, Error> {
         let file = open_calibration(path)?;
         let tokenizer = tokenizer_for(&file, model)?;
-        let draw = |samples: usize| {
-            let options = SamplingOptions { samples, ..*options };
-            token_blocks(&file, tokenizer.as_ref(), model.spec().vocab, &options)
-        };
-        let fitted = options.samples;
-        let drawn = match draw(fitted + apart) {
-            // Ready-made blocks: as many as there are, or the error of those that are fitted alone.
-            Err(moeprune_capture::Error::TooFewBlocks { have, .. }) => draw(have.max(fitted)),
-            Err(moeprune_capture::Error::TooMuchAsked { .. }) => draw(fitted),
-            drawn => drawn,
-        }?;
-        let tag = file.tag(&drawn)?;
-        let (fitted, held_out) = drawn.split_at(fitted);
+        let vocab = model.spec().vocab;
+        let (fitted, held_out) =
+            token_blocks_apart(&file, tokenizer.as_ref(), vocab, options, apart)?;
+        let tag = file.tag(&fitted)?;
+        let tag = CorpusTag { samples: tag.samples + held_out.blocks().len() as u64, ..tag };
         let some = |blocks: TokenBlocks| (!blocks.blocks().is_empty()).then_some(blocks);
         Ok(Self { tag, fitted: some(fitted), held_out: some(held_out) })
+    }
+
+    /// What is to be said of a text without blocks to hold out.
+    fn note(&self) -> String {
+        let CorpusTag { name, samples, .. } = &self.tag;
+        let why = match self.fitted.as_ref().map(TokenBlocks::origin) {
+            Some(BlockOrigin::LongDocuments { .. } | BlockOrigin::Packed { .. }) => {
+                format!("{name} is too short for blocks apart from the {samples} that are fitted")
+            }
+            _ => format!(
+                "{name} is a file of ready-made blocks, and all {samples} of them are fitted"
+            ),
+        };
+        format!(
+            "note: {why}: a repair that makes other text worse is not noticed; lower --samples or use \
+             more text"
+        )
+    }
+}
+
+/// Refuses a text that is among those before it under this name or another.
+fn check_other(tag: &CorpusTag, before: &[RepairBlocks]) -> Result<(), Error> {
+    match before.iter().find(|text| text.tag.sha256 == tag.sha256) {
+        None => Ok(()),
+        Some(same) => Err(Error::Request(format!(
+            "the texts of a repair have to differ, so that what is fitted on one is not measured on \
+             another, but {} has the content of {}; give each text once (--calibration, --repair-text)",
+            tag.name, same.tag.name
+        ))),
     }
 }
 

@@ -1,0 +1,135 @@
+//! Blocks from random places of a text that is walked over once.
+
+use std::collections::BTreeSet;
+
+use super::{BlockOrigin, SamplingOptions, TokenBlocks};
+use crate::{Error, random::Random};
+
+/// Blocks that are drawn for each that is to be apart from others.
+const CANDIDATES: usize = 16;
+
+/// A draw while the text is walked over.
+pub(super) struct Draw {
+    options: SamplingOptions,
+    /// Blocks that are wanted beside those of the options.
+    apart: usize,
+    /// Those of the options, then the candidates for the others.
+    samples: Vec<Sample>,
+    documents: u64,
+    long: u64,
+    /// All documents, until one is long.
+    row: Vec<u32>,
+    ready_made: bool,
+}
+
+struct Sample {
+    random: Random,
+    place: Place,
+    block: Vec<u32>,
+}
+
+/// Where a block begins: which long document it is in, 0 for the row of all, and at which of its tokens.
+type Place = (u64, usize);
+
+impl Draw {
+    pub(super) fn new(options: &SamplingOptions, apart: usize) -> Self {
+        let streams = options.samples.saturating_add(apart.saturating_mul(CANDIDATES));
+        let sample = |i| Sample {
+            random: Random::new(options.seed, i as u64),
+            place: (0, 0),
+            block: Vec::new(),
+        };
+        Self {
+            options: *options,
+            apart,
+            samples: (0..streams).map(sample).collect(),
+            documents: 0,
+            long: 0,
+            row: Vec::new(),
+            ready_made: true,
+        }
+    }
+
+    /// Takes the next document. How many follow is not known: each sample replaces what it holds by
+    /// the n-th long document with probability 1/n, which makes all equally likely.
+    pub(super) fn document(&mut self, ids: &[u32], given: bool) {
+        let wanted = self.options.sequence_len;
+        self.documents += 1;
+        self.ready_made &= given && ids.len() == wanted;
+        if ids.len() > wanted {
+            self.long += 1;
+            self.row = Vec::new();
+            for sample in &mut self.samples {
+                if sample.random.below(self.long) == 0 {
+                    sample.take(self.long, ids, wanted);
+                }
+            }
+        } else if self.long == 0 {
+            self.row.extend_from_slice(ids);
+        }
+    }
+
+    /// The blocks of the options, and those that are apart from them.
+    pub(super) fn finish(mut self, name: &str) -> Result<(TokenBlocks, TokenBlocks), Error> {
+        let SamplingOptions { sequence_len, seed, .. } = self.options;
+        let (have, documents) = (self.row.len(), self.documents);
+        let origin = if self.long > 0 {
+            BlockOrigin::LongDocuments { long: self.long, documents }
+        } else if self.ready_made && documents > 0 {
+            return self.given(name);
+        } else if have <= sequence_len {
+            let (name, need) = (name.to_owned(), sequence_len.saturating_add(1));
+            return Err(Error::TooShort { name, have, need, sequence_len });
+        } else {
+            for sample in &mut self.samples {
+                sample.take(0, &self.row, sequence_len);
+            }
+            BlockOrigin::Packed { documents }
+        };
+        let candidates = self.samples.split_off(self.options.samples);
+        let apart = of_other_tokens(candidates, &self.samples, sequence_len).take(self.apart);
+        let blocks = |blocks| TokenBlocks { blocks, sequence_len, seed, origin };
+        let apart = blocks(apart.map(|sample| sample.block).collect());
+        Ok((blocks(self.samples.into_iter().map(|sample| sample.block).collect()), apart))
+    }
+
+    /// Ready-made blocks, in their order.
+    fn given(self, name: &str) -> Result<(TokenBlocks, TokenBlocks), Error> {
+        let SamplingOptions { samples: asked, sequence_len, .. } = self.options;
+        let have = self.row.len() / sequence_len;
+        if have < asked {
+            let name = name.to_owned();
+            return Err(Error::TooFewBlocks { name, have, need: asked, sequence_len });
+        }
+        let mut blocks = self.row.chunks(sequence_len).map(<[u32]>::to_vec);
+        let mut next = |count| {
+            let blocks = blocks.by_ref().take(count).collect();
+            TokenBlocks { blocks, sequence_len, seed: 0, origin: BlockOrigin::Given }
+        };
+        Ok((next(asked), next(self.apart)))
+    }
+}
+
+/// The samples that share no token with any of `taken`.
+fn of_other_tokens(
+    samples: Vec<Sample>,
+    taken: &[Sample],
+    sequence_len: usize,
+) -> impl Iterator<Item = Sample> {
+    let taken: BTreeSet<Place> = taken.iter().map(|sample| sample.place).collect();
+    samples.into_iter().filter(move |sample| {
+        let (document, at) = sample.place;
+        let first = at.saturating_sub(sequence_len - 1);
+        taken.range((document, first)..(document, at + sequence_len)).next().is_none()
+    })
+}
+
+impl Sample {
+    /// Takes a block from a random place of `ids`, which has more tokens than that.
+    fn take(&mut self, document: u64, ids: &[u32], sequence_len: usize) {
+        let offset = self.random.below((ids.len() - sequence_len) as u64) as usize;
+        self.place = (document, offset);
+        self.block.clear();
+        self.block.extend_from_slice(&ids[offset..offset + sequence_len]);
+    }
+}
