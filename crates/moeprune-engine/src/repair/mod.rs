@@ -183,6 +183,15 @@ impl RepairTask<'_> {
     }
 }
 
+/// Refuses a folder for temporary files in which no repair can keep its new weights, as that of a model which
+/// is written nowhere does.
+///
+/// # Errors
+/// If no folder can be made in it.
+pub fn check_repair_folder() -> Result<(), Error> {
+    temporary_folder().map(drop)
+}
+
 fn temporary_folder() -> Result<tempfile::TempDir, Error> {
     let parent = std::env::temp_dir();
     let made = tempfile::Builder::new().prefix("moeprune-repair-").tempdir_in(&parent);
