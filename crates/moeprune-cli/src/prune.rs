@@ -16,6 +16,7 @@ use moeprune::{
     Calibration, CalibrationTexts, Error, Estimates, Job, OutputPlace, Progress as _, Recipe,
     Registry, Report, Run, Said, SearchedRecipe, Study, check_request,
     checkpoint::Checkpoint,
+    report::Repairing,
     search::{Search, SearchReport},
 };
 use moeprune_files::{Destination, OutputKind};
@@ -245,11 +246,10 @@ fn print_table(report: &Report, out: &Path) -> Result<(), Error> {
     ];
     line!("\n{}", table(&["", "asked", "achieved"], &rows))?;
     if let Some(repair) = &report.repair {
-        print_repair(repair)?;
+        print_repair(repair, Repairing::Experts)?;
     }
     if let Some(refit) = &report.refit {
-        line!("after weights were zeroed:")?;
-        print_repair(refit)?;
+        print_repair(refit, Repairing::Zeros)?;
     }
     if report.recipe.keeps_listed() && !report.recipe.prunes_weights() {
         line!(
