@@ -79,10 +79,11 @@ pub(crate) fn repair_experts(
     if walker.session.repaired(masked)?.is_empty() {
         let kept_in = |layer| kept.spec().moe_of(layer).map_or(0, |moe| moe.experts);
         let all = tokens.blocks.tokens();
-        let tokens = (tokens.fitted as u64, all - tokens.fitted as u64);
-        let rates = Rates::of(execution);
-        let estimate = RepairEstimate::of(wanted, kept_in, tokens, rates);
+        let counts = (tokens.fitted as u64, all - tokens.fitted as u64);
+        let estimate = RepairEstimate::of(wanted, kept_in, counts, Rates::of(execution));
         walker.progress.note(&estimate.note());
+        let samples = tokens.texts.first().map_or(0, |text| text.fitted);
+        estimate.few_tokens(samples).iter().for_each(|note| walker.progress.note(note));
     }
     task.all_layers(walker)?;
     let mut layers = Vec::new();
