@@ -36,7 +36,7 @@ pub(crate) struct CompareArgs {
     /// What `observe` stored; several are weighed against each other
     #[arg(long = "observation", value_name = "FILE[=WEIGHT]")]
     observations: Vec<WeighedFile>,
-    /// Calibration text, for --repair and --criteria exhaustive: they run the model on it
+    /// Calibration text, for --repair and --criteria reconstruction and exhaustive: they run the model on it
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
     /// Shares of the experts to remove
@@ -156,8 +156,8 @@ fn calibration(
     match (&args.calibration, variants.iter().find(runs)) {
         (None, _) => Ok(None),
         (Some(_), None) => Err(Error::Request(
-            "--calibration is for --repair and --criteria exhaustive; all else is measured from what \
-             `observe` stored (--observation)"
+            "--calibration is for --repair and --criteria reconstruction and exhaustive; all else is \
+             measured from what `observe` stored (--observation)"
                 .into(),
         )),
         (Some(path), Some(variant)) => {

@@ -52,7 +52,7 @@ pub use terminal::Terminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use moeprune::{Error, Registry};
+use moeprune::Registry;
 
 /// Prune mixture-of-experts language models: experts first, weights next.
 #[derive(Debug, Parser)]
@@ -127,7 +127,7 @@ pub fn main_with(registry: &Registry) -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error @ Error::Recipe(_)) => {
+        Err(error) if error.is_wrong_usage() => {
             terminal.error(&explain(&error), &error);
             ExitCode::from(2)
         }

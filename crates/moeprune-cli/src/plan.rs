@@ -88,7 +88,7 @@ pub(crate) fn plan(
     if !domains.is_empty() && !plan.layers.is_empty() {
         print_coverage(&coverage(&plan, &domains)?)?;
     }
-    print_open(&plan, checkpoint.spec())?;
+    print_open(&plan, checkpoint.spec(), &pipeline)?;
     print_serving(&Cut::of(&checkpoint, &checkpoint.spec().after(&plan)), &checkpoint)
 }
 
@@ -165,7 +165,7 @@ fn print_plan(plan: &Plan, spec: &ModelSpec, output: &Path) -> Result<(), Error>
 }
 
 /// What is left for `apply` to decide.
-fn print_open(plan: &Plan, spec: &ModelSpec) -> Result<(), Error> {
+fn print_open(plan: &Plan, spec: &ModelSpec, pipeline: &Pipeline) -> Result<(), Error> {
     let of_decoder = plan.layers.iter().filter(|l| l.layer < spec.layers.len());
     let open = plan.layers.iter().filter(|layer| layer.is_open()).count();
     if open > 0 {
@@ -174,6 +174,10 @@ fn print_open(plan: &Plan, spec: &ModelSpec) -> Result<(), Error> {
              the plan is applied; --read-experts decides at once",
             of_decoder.count()
         )?;
+    }
+    let refits = pipeline.refit.is_some() && plan.unstructured.is_some();
+    if plan.repairs || refits {
+        line!("`moeprune apply` needs --calibration FILE, which the repair is fitted to")?;
     }
     Ok(())
 }

@@ -13,9 +13,10 @@ use crate::{
     terminal::Terminal,
 };
 use moeprune::{
-    Calibration, CalibrationTexts, Error, Estimates, Job, OutputPlace, Progress as _, Recipe,
-    Registry, Report, Run, Said, SearchedRecipe, Study, check_request,
+    CalibrationTexts, Error, Estimates, Job, OutputPlace, Progress as _, Recipe, Registry, Report,
+    Run, Said, SearchedRecipe, Study, check_request,
     checkpoint::Checkpoint,
+    report::Repairing,
     search::{Search, SearchReport},
 };
 use moeprune_files::{Destination, OutputKind};
@@ -156,8 +157,10 @@ fn search(
         let run = Run::claim(&args.out, study.checkpoint, args.resume.into())?;
         left = run.left();
     }
-    let Some(calibration) = &args.calibration else { return Ok((recipe, None)) };
-    search_if_asked(study, recipe, what, calibration).map_err(|error| match left {
+    let Some(text) = &args.calibration else { return Ok((recipe, None)) };
+    let others = args.repair.others(&recipe);
+    let texts = CalibrationTexts { text, others: &others };
+    search_if_asked(study, recipe, what, texts).map_err(|error| match left {
         Some(folder) if error.is_stop() => error.kept(folder),
         _ => error,
     })
@@ -166,17 +169,17 @@ fn search(
 /// Searches for what was asked to be searched for, on calibration text, and prints what was found.
 ///
 /// # Errors
-/// As [`Study::search`].
-pub fn search_if_asked(
+/// As [`CalibrationTexts::read`] and [`Study::search`].
+pub fn search_if_asked<'t>(
     study: &mut Study<'_>,
     recipe: Recipe,
     what: Search,
-    calibration: &Path,
+    calibration: impl Into<CalibrationTexts<'t>>,
 ) -> Result<(Recipe, Option<SearchReport>), Error> {
     if !what.is_on() {
         return Ok((recipe, None));
     }
-    let calibration = Calibration::read(calibration, study.checkpoint, &recipe)?;
+    let calibration = calibration.into().read(study.checkpoint, &recipe, study.progress)?;
     let (recipe, found) = study.search(&calibration, &recipe, what)?;
     print_search(&found)?;
     Ok((recipe, Some(found)))
@@ -245,11 +248,10 @@ fn print_table(report: &Report, out: &Path) -> Result<(), Error> {
     ];
     line!("\n{}", table(&["", "asked", "achieved"], &rows))?;
     if let Some(repair) = &report.repair {
-        print_repair(repair)?;
+        print_repair(repair, Repairing::Experts)?;
     }
     if let Some(refit) = &report.refit {
-        line!("after weights were zeroed:")?;
-        print_repair(refit)?;
+        print_repair(refit, Repairing::Zeros)?;
     }
     if report.recipe.keeps_listed() && !report.recipe.prunes_weights() {
         line!(

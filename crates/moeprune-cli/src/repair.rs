@@ -4,8 +4,10 @@ use std::{path::PathBuf, str::FromStr};
 
 use clap::Args;
 use moeprune::{
-    Error, OtherText, Recipe, Registry, core::repair::HeldOutError, recipe::StageChoice,
-    report::RepairReport,
+    Error, OtherText, Recipe, Registry,
+    core::repair::HeldOutError,
+    recipe::StageChoice,
+    report::{RepairReport, Repairing},
 };
 
 use crate::table::{percent, table};
@@ -74,8 +76,13 @@ impl RepairArgs {
 }
 
 /// Prints what a repair did, over all layers.
-pub(crate) fn print_repair(report: &RepairReport) -> Result<(), Error> {
+pub(crate) fn print_repair(report: &RepairReport, of: Repairing) -> Result<(), Error> {
     let RepairReport { summary, texts, .. } = report;
+    let (title, before) = match of {
+        Repairing::Experts => ("repair of the experts that stay", "before repair"),
+        Repairing::Zeros => ("refit after weights were zeroed", "before refit"),
+    };
+    line!("{title}:")?;
     let row =
         |name: String, HeldOutError { before, after }| vec![name, percent(before), percent(after)];
     let fitted = texts.iter().filter(|text| text.fitted > 0);
@@ -85,13 +92,12 @@ pub(crate) fn print_repair(report: &RepairReport) -> Result<(), Error> {
     rows.extend(held_out.filter_map(|(text, error)| {
         Some(row(format!("held out, {}", text.corpus.name), (*error)?))
     }));
-    line!("{}", table(&["missing of what experts wrote", "before repair", "after"], &rows))?;
-    let kept = summary.without_tokens + summary.reverted;
+    line!("{}", table(&["missing of what experts wrote", before, "after"], &rows))?;
     line!(
-        "{} of {} experts were refitted, on at least {:.1} tokens per column.",
-        summary.experts - kept,
+        "{} of {} experts have new weights, fitted to at least {:.1} tokens per column in each expert.",
+        summary.changed,
         summary.experts,
-        summary.tokens_per_column
+        summary.least_tokens_per_column
     )?;
     for warning in report.warnings() {
         line!("warning: {warning}")?;

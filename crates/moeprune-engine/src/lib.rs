@@ -78,7 +78,7 @@ pub use plan::{
 };
 pub use progress::{Progress, Silent};
 pub use remedy::Remedy;
-pub use repair::{Holding, RepairCost, RepairEstimate};
+pub use repair::{Holding, RepairCost, RepairEstimate, check_repair_folder};
 pub use request::{BudgetSpread, ExpertRequest, PruneRequest, WeightTarget};
 pub use run::Run;
 pub use runs::check_runs;

@@ -4,7 +4,8 @@ use moeprune_core::{Sparsity, StatisticsSource};
 
 use crate::{
     Applied, Calibration, Error, ExpertStage, Inputs, Job, PlanInputs, PruneRequest, Run,
-    apply::apply_plan, observe::observe_in, plan::choose_survivors_in, session::RunIdentity,
+    WeightTarget, apply::apply_plan, observe::observe_in, plan::choose_survivors_in,
+    session::RunIdentity,
 };
 
 impl Job<'_> {
@@ -33,7 +34,9 @@ impl Job<'_> {
         }
         run.begin(model, &identity)?;
         let job = &mut self.on(execution);
-        let stored = request.promises.statistics == StatisticsSource::Stored;
+        // Where no weight is zeroed nothing is taken from an observation, and a repair takes the text.
+        let stored = request.promises.statistics == StatisticsSource::Stored
+            && request.weights != WeightTarget::Nothing;
         let listed = matches!(pipeline.experts, ExpertStage::Listed(_));
         let chooses = request.experts.share > Sparsity::ZERO && !listed;
         let observation = if chooses || stored {

@@ -3,7 +3,7 @@
 use std::{io, path::Path};
 
 use moeprune_core::StageError;
-use moeprune_engine::Error as EngineError;
+use moeprune_engine::{Error as EngineError, Remedy};
 
 /// An error of the pipeline, with the cause inside.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +71,21 @@ impl Error {
     #[must_use]
     pub fn is_stop(&self) -> bool {
         matches!(self, Self::Engine(error) if error.is_stop())
+    }
+
+    /// Whether what was asked for contradicts itself, or lacks something that it needs, so that it was refused
+    /// before any work: a recipe that cannot be followed, or a repair without text or of weights that none
+    /// can be written for.
+    #[must_use]
+    pub fn is_wrong_usage(&self) -> bool {
+        match self {
+            Self::Recipe(_) => true,
+            Self::Engine(EngineError::Refused { remedy, .. }) => {
+                matches!(remedy, Remedy::Calibration | Remedy::NoRepair)
+            }
+            Self::Variant { error, .. } => error.is_wrong_usage(),
+            _ => false,
+        }
     }
 
     /// The same for a run whose finished work stays in `folder`.

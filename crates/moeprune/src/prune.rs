@@ -42,7 +42,7 @@ pub fn prune<'r>(
     let run = Run::claim(to.path, to.origin, to.resume)?;
     let report = run.complete(|run| {
         moeprune_engine::shortened(model, recipe).iter().for_each(|note| job.progress.note(note));
-        let calibration = texts.read(model, recipe, job.progress)?;
+        let calibration = texts.drawn(model, recipe, job.progress)?;
         run.end_step("reading calibration text");
         let applied = job.prune(run, &calibration, &request)?;
         let recipe = followed(recipe, &applied, Some(&calibration));
@@ -109,8 +109,17 @@ impl CalibrationTexts<'_> {
         model: &dyn Model,
         recipe: &Recipe,
         progress: &mut dyn Progress,
+    ) -> Result<Calibration, Error> {
+        self.check(recipe)?;
+        Ok(self.drawn(model, recipe, progress)?)
+    }
+
+    fn drawn(
+        self,
+        model: &dyn Model,
+        recipe: &Recipe,
+        progress: &mut dyn Progress,
     ) -> Result<Calibration, EngineError> {
-        self.check(recipe).map_err(|e| EngineError::Request(e.to_string()))?;
         if !recipe.repairs() && !recipe.refits() {
             return Calibration::read(self.text, model, recipe);
         }
@@ -125,9 +134,9 @@ impl CalibrationTexts<'_> {
         if self.others.is_empty() || recipe.repairs() || recipe.refits() {
             return Ok(());
         }
-        Err(Error::Request(
-            "there are texts for a repair of the experts that stay, and none is asked for; leave them \
-             out, or use repair = \"refit\""
+        Err(Error::Recipe(
+            "there are texts for a repair of the experts that stay (--repair-text), and none is asked for; \
+             leave them out, or use repair = \"refit\""
                 .into(),
         ))
     }

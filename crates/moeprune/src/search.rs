@@ -3,7 +3,7 @@
 use moeprune_capture::TokenBlocks;
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{CorpusTag, ParameterCounts, Sparsity, TensorSource};
-use moeprune_engine::{Calibration, PlanInputs, expert_budget};
+use moeprune_engine::{Calibration, PlanInputs, RepairBlocks, RepairCalibration, expert_budget};
 
 pub use crate::report::{Candidate, SearchReport};
 use crate::{
@@ -54,8 +54,9 @@ impl Study<'_> {
     /// Looks for the split of `recipe.sparsity` under which the model predicts text best.
     ///
     /// A quarter of the calibration blocks, the last ones, is kept apart. The model is observed on the
-    /// others; each candidate is made from that one observation, in memory, its experts repaired on the
-    /// same blocks if the recipe says so, and scored by its mean negative log-likelihood on the blocks kept
+    /// others; each candidate is made from that one observation, in memory, its experts repaired if the recipe
+    /// says so: fitted to the same blocks and to the other texts that the run's repair is, and guarded by
+    /// the same held-out blocks. It is scored by its mean negative log-likelihood on the blocks kept
     /// apart. First the share of whole experts and their
     /// criterion, with one ratio everywhere; then, for the best of these, how the ratio is split over
     /// the layers: at most [`most_evaluations`] in all. No test data is looked at, and the same blocks
@@ -162,7 +163,20 @@ fn split(calibration: &Calibration) -> Result<(Calibration, TokenBlocks), Error>
     }
     let (observed, held_out) = calibration.blocks.clone().split_at(blocks - apart);
     let tag = CorpusTag { samples: (blocks - apart) as u64, ..calibration.tag.clone() };
-    Ok((Calibration { blocks: observed, tag, repair: None }, held_out))
+    let repair = calibration.repair.as_ref().map(|repair| for_candidates(repair, &observed));
+    Ok((Calibration { blocks: observed, tag, repair }, held_out))
+}
+
+/// What candidates are repaired on: as the run's repair, with fewer fitted blocks of the calibration text. Blocks
+/// by which candidates are scored are none of them.
+fn for_candidates(repair: &RepairCalibration, observed: &TokenBlocks) -> RepairCalibration {
+    let mut texts = repair.texts.clone();
+    if let Some(RepairBlocks { tag, fitted, held_out }) = texts.first_mut() {
+        let apart = held_out.as_ref().map_or(0, |blocks| blocks.blocks().len());
+        tag.samples = (observed.blocks().len() + apart) as u64;
+        *fitted = Some(observed.clone());
+    }
+    RepairCalibration { texts }
 }
 
 /// The recipe's own criterion, and those that are tried beside it.

@@ -43,7 +43,7 @@ use moeprune_core::{
 };
 
 use crate::{
-    Error, Job, KeptExperts, Model, Progress, Remedy, RepairCalibration, Run, StageClock,
+    Error, Job, KeptExperts, Model, Pipeline, Progress, Remedy, RepairCalibration, Run, StageClock,
     WrittenLayer,
     kept_experts::repaired_parts::After,
     plan::{check_observation, choose_survivors_in, note_of_kept, stored_otherwise},
@@ -105,6 +105,7 @@ impl Job<'_> {
     ) -> Result<Applied, Error> {
         let Job { model, pipeline, .. } = *self;
         check_plan(model, plan)?;
+        check_repair_text(plan, pipeline, inputs)?;
         let mut identity = RunIdentity::new("apply", model)?
             .with_recipe(&plan.recipe, pipeline)
             .with_plan(plan)?;
@@ -235,10 +236,21 @@ fn refitted(
 fn for_repair(inputs: Inputs<'_>) -> Result<RepairCalibration, Error> {
     match inputs {
         Inputs::Calibration(calibration) => Ok(calibration.for_repair()),
-        Inputs::None | Inputs::Observation(_) => {
-            let problem = "the plan repairs the experts that stay, which takes calibration text";
-            Err(Error::refused(problem, Remedy::Calibration))
-        }
+        Inputs::None | Inputs::Observation(_) => Err(Error::refused(
+            "the plan repairs the experts that stay, or refits what is left of zeroed weights, which takes \
+             calibration text",
+            Remedy::Calibration,
+        )),
+    }
+}
+
+/// Refuses a plan that repairs or refits, without text for that, before any work.
+fn check_repair_text(plan: &Plan, pipeline: &Pipeline, inputs: Inputs<'_>) -> Result<(), Error> {
+    let refits = pipeline.refit.is_some() && plan.unstructured.is_some();
+    match inputs {
+        Inputs::Calibration(_) => Ok(()),
+        _ if plan.repairs || refits => for_repair(inputs).map(drop),
+        _ => Ok(()),
     }
 }
 

@@ -35,6 +35,9 @@ struct LayerShape<'s> {
     kept: usize,
 }
 
+/// Below so many fitted tokens per column a repair can leave much missing.
+const FEW: f64 = 4.0;
+
 /// Bytes of an expert's activations that a repair holds at most.
 const ACTIVATIONS: u64 = 1 << 30;
 
@@ -149,6 +152,19 @@ impl RepairEstimate {
             duration(self.seconds),
             self.tokens_per_column
         )
+    }
+
+    /// The warning about too few tokens, and how many calibration blocks would do, where there are `samples`.
+    #[must_use]
+    pub fn few_tokens(&self, samples: usize) -> Option<String> {
+        let tokens = self.tokens_per_column;
+        let blocks = (samples as f64 * FEW / tokens).ceil();
+        (tokens < FEW && tokens > 0.0).then(|| {
+            format!(
+                "warning: {tokens:.1} tokens per column are few for a repair; about --samples {blocks} give \
+                 {FEW}, below which much can stay missing"
+            )
+        })
     }
 }
 

@@ -40,7 +40,7 @@ use self::{
     layer::{RepairTask, Repaired},
 };
 use crate::{
-    Error, Execution, KeptExperts, Model, Rates, RepairCalibration, Stage,
+    Error, Execution, KeptExperts, Model, Progress, Rates, RepairCalibration, Stage,
     kept_experts::repaired_parts::{After, RepairedParts},
     session::{LayerRepaired, Pass, Record},
     walk::{AtLayer, Resumed, Route, Walker},
@@ -77,15 +77,7 @@ pub(crate) fn repair_experts(
     };
     let task = RepairTask { wanted, kept, repair, execution, tokens, after, folder: &folder };
     if walker.session.repaired(masked)?.is_empty() {
-        let kept_in = |layer| kept.spec().moe_of(layer).map_or(0, |moe| moe.experts);
-        let all = tokens.blocks.tokens();
-        let tokens = (tokens.fitted as u64, all - tokens.fitted as u64);
-        let rates = Rates::of(execution);
-        let estimate = match after {
-            After::Experts => RepairEstimate::of(wanted, kept_in, tokens, rates),
-            After::Masks => RepairEstimate::of_refit(wanted, kept_in, tokens, rates),
-        };
-        walker.progress.note(&estimate.note());
+        task.note_estimate(walker.progress);
     }
     task.all_layers(walker)?;
     let mut layers = Vec::new();
@@ -98,6 +90,22 @@ pub(crate) fn repair_experts(
 }
 
 impl RepairTask<'_> {
+    /// Says what the repair takes, and where there are too few tokens for it.
+    fn note_estimate(&self, progress: &mut dyn Progress) {
+        let Self { wanted, kept, execution, tokens, .. } = *self;
+        let kept_in = |layer| kept.spec().moe_of(layer).map_or(0, |moe| moe.experts);
+        let fitted = tokens.fitted as u64;
+        let counts = (fitted, tokens.blocks.tokens() - fitted);
+        let rates = Rates::of(execution);
+        let estimate = match self.after {
+            After::Experts => RepairEstimate::of(wanted, kept_in, counts, rates),
+            After::Masks => RepairEstimate::of_refit(wanted, kept_in, counts, rates),
+        };
+        progress.note(&estimate.note());
+        let samples = tokens.texts.first().map_or(0, |text| text.fitted);
+        estimate.few_tokens(samples).iter().for_each(|note| progress.note(note));
+    }
+
     /// Walks over the layers that are not done yet.
     fn all_layers(&self, walker: &mut Walker<'_>) -> Result<(), Error> {
         let Self { kept, execution, tokens, .. } = *self;
@@ -184,6 +192,15 @@ impl RepairTask<'_> {
         *at.hidden = Some(run.finish()?);
         Ok(())
     }
+}
+
+/// Refuses a folder for temporary files in which no repair can keep its new weights, as that of a model which
+/// is written nowhere does.
+///
+/// # Errors
+/// If no folder can be made in it.
+pub fn check_repair_folder() -> Result<(), Error> {
+    temporary_folder().map(drop)
 }
 
 fn temporary_folder() -> Result<tempfile::TempDir, Error> {

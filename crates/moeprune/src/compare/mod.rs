@@ -1,5 +1,6 @@
 //! Prunings side by side, none of them written.
 
+mod inputs;
 mod likelihood;
 mod pictures;
 
@@ -80,6 +81,10 @@ impl Study<'_> {
         let shortened =
             measures.sequence_len.and_then(|asked| note_of_streamed_length(asked, spec));
         shortened.iter().for_each(|note| self.progress.note(note));
+        let given = inputs.calibration.is_some();
+        for Variant { name, recipe } in variants {
+            inputs::check(checkpoint, registry, recipe, given).map_err(|e| named(name, e))?;
+        }
         let text = Text::read(checkpoint, measures)?;
         let measured = Measured { measures, text: text.as_ref() };
         let mut cuts = Vec::with_capacity(1 + variants.len());

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{Report, SearchReport, StageReport, repair};
+use super::{Repairing, Report, SearchReport, StageReport, repair};
 
 /// Renders the whole report.
 pub(super) fn render(report: &Report) -> String {
@@ -18,11 +18,10 @@ fn write(report: &Report, text: &mut String) -> fmt::Result {
     write_mass(report, text)?;
     write_exceptions(report, text)?;
     if let Some(found) = &report.repair {
-        repair::write(found, text)?;
+        repair::write(found, Repairing::Experts, text)?;
     }
     if let Some(found) = &report.refit {
-        writeln!(text, "\n## After weights were zeroed")?;
-        repair::write(found, text)?;
+        repair::write(found, Repairing::Zeros, text)?;
     }
     if let Some(search) = &report.search {
         write_search(search, text)?;

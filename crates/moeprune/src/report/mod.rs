@@ -8,7 +8,7 @@ mod search;
 mod serving;
 
 pub use extra::ExtraReport;
-pub use repair::{RepairReport, RepairSummary, SamplesNeeded};
+pub use repair::{RepairReport, RepairSummary, Repairing, SamplesNeeded};
 pub use search::{Candidate, SearchReport};
 
 use std::path::Path;

@@ -2,6 +2,7 @@
 
 mod text;
 
+pub use text::Repairing;
 pub(super) use text::write;
 
 use moeprune_core::repair::{
@@ -39,6 +40,8 @@ pub struct RepairSummary {
     pub held_out: Vec<Option<HeldOutError>>,
     /// Experts that stay, in layers that lost experts.
     pub experts: usize,
+    /// Those with new weights: of layers that lacked something, and neither of the next two.
+    pub changed: usize,
     /// Those that no fitted token reached: they keep their weights.
     pub without_tokens: usize,
     /// Those that made held-out tokens worse, alone or with their layer, and keep their weights.
@@ -51,6 +54,10 @@ pub struct RepairSummary {
     pub growth: f64,
     /// Fitted tokens per column of the down projections, in the layer with the fewest.
     pub tokens_per_column: f64,
+    /// The same of the expert with the fewest.
+    pub least_tokens_per_column: f64,
+    /// Experts with fewer than 4 fitted tokens per column.
+    pub few_tokens: usize,
     /// What more text would do.
     pub samples: SamplesNeeded,
 }
@@ -75,21 +82,21 @@ impl RepairReport {
     /// What is to be known about how far to trust the repair.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let RepairSummary { tokens_per_column, samples, .. } = self.summary;
+        let RepairSummary { tokens_per_column, few_tokens, experts, samples, .. } = self.summary;
         let mut warnings = Vec::new();
-        if !self.layers.is_empty() && tokens_per_column < FEW {
+        if few_tokens > 0 {
             let enough = match (samples.least, samples.plenty) {
-                (Some(least), Some(plenty)) => format!(
-                    "; {} give {FEW}, and {} give {PLENTY}, from which on more hardly help",
+                (Some(least), Some(plenty)) if tokens_per_column < PLENTY => format!(
+                    "; {} give {FEW} there, and {} give {PLENTY}, from which on more hardly help",
                     self.in_blocks(least),
                     self.in_blocks(plenty)
                 ),
                 _ => String::new(),
             };
             warnings.push(format!(
-                "Few calibration tokens for a repair: {tokens_per_column:.1} per column of the down \
-                 projections in the layer with the fewest, where less than {FEW} can leave much \
-                 missing{enough}."
+                "Few calibration tokens for a repair: {few_tokens} of {experts} experts receive less than \
+                 {FEW} per column of their down projections, which can leave much missing. The layer with \
+                 the fewest has {tokens_per_column:.1} per column{enough}."
             ));
         }
         warnings.extend(self.worse_texts());
@@ -127,6 +134,8 @@ impl RepairSummary {
         let least = layers.iter().map(|layer| layer.tokens_per_column);
         let tokens_per_column =
             if layers.is_empty() { 0.0 } else { least.fold(f64::MAX, f64::min) };
+        let of_experts = || layers.iter().flat_map(tokens_per_column_of_each);
+        let lacking = layers.iter().filter(|layer| layer.repair.errors.first() != Some(&0.0));
         let whole = layers.iter().filter(|layer| layer.repair.reverted);
         let held_out = |text: usize| {
             mean(layers.iter().filter_map(|layer| layer.held_out.get(text).copied().flatten()))
@@ -136,6 +145,7 @@ impl RepairSummary {
                 .unwrap_or(HeldOutError { before: 0.0, after: 0.0 }),
             held_out: (0..texts.len()).map(held_out).collect(),
             experts: experts().count(),
+            changed: lacking.flat_map(|layer| &layer.repair.experts).filter(refitted).count(),
             without_tokens: with(ExpertOutcome::NoTokens),
             reverted: with(ExpertOutcome::Reverted),
             reverted_layers: whole.map(|layer| layer.repair.layer).collect(),
@@ -144,9 +154,19 @@ impl RepairSummary {
                 .map(|first| [ridges().fold(first, f64::min), ridges().fold(first, f64::max)]),
             growth: experts().map(|e| e.growth).fold(1.0, f64::max),
             tokens_per_column,
+            least_tokens_per_column: of_experts().reduce(f64::min).unwrap_or(0.0),
+            few_tokens: of_experts().filter(|&tokens| tokens < FEW).count(),
             samples: SamplesNeeded::from(texts, tokens_per_column),
         }
     }
+}
+
+/// Fitted tokens per column of each expert of a layer, whose experts have equally many columns.
+fn tokens_per_column_of_each(layer: &RepairedLayer) -> impl Iterator<Item = f64> {
+    let all: u64 = layer.tokens.iter().sum();
+    let experts = layer.tokens.len() as f64;
+    let per_token = if all > 0 { layer.tokens_per_column * experts / all as f64 } else { 0.0 };
+    layer.tokens.iter().map(move |&tokens| tokens as f64 * per_token)
 }
 
 impl SamplesNeeded {

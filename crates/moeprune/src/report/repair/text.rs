@@ -6,12 +6,50 @@ use moeprune_core::repair::{ExpertOutcome, HeldOutError, RepairText, RepairedLay
 
 use super::{RepairReport, RepairSummary, share};
 
+/// What was made up for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "the two places of a repair")]
+pub enum Repairing {
+    /// Experts that went.
+    Experts,
+    /// Weights that were zeroed.
+    Zeros,
+}
+
+impl Repairing {
+    /// What a section on it is called.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Experts => "Repair",
+            Self::Zeros => "Refit after weights were zeroed",
+        }
+    }
+
+    fn done(self) -> &'static str {
+        match self {
+            Self::Experts => {
+                "The down projections of the experts that stay were changed to make up for those that went"
+            }
+            Self::Zeros => {
+                "What is left of the experts' down projections was changed to make up for the weights that \
+                 were zeroed"
+            }
+        }
+    }
+}
+
 /// Writes the section on the repair.
-pub(in crate::report) fn write(report: &RepairReport, text: &mut String) -> fmt::Result {
+pub(in crate::report) fn write(
+    report: &RepairReport,
+    of: Repairing,
+    text: &mut String,
+) -> fmt::Result {
     writeln!(
         text,
-        "\n## Repair\n\nThe down projections of the experts that stay were changed to make up for those \
-         that went. What is missing of what a layer's experts wrote, as a share of its square:\n"
+        "\n## {}\n\n{}. What is missing of what a layer's experts wrote, as a share of its square:\n",
+        of.title(),
+        of.done()
     )?;
     write_texts(report, text)?;
     for warning in report.warnings() {
@@ -53,16 +91,16 @@ fn name(text: &RepairText) -> &str {
 }
 
 fn write_experts(summary: &RepairSummary, text: &mut String) -> fmt::Result {
-    let RepairSummary { experts, without_tokens, reverted, growth, tokens_per_column, .. } =
-        summary;
+    let RepairSummary { experts, without_tokens, reverted, growth, few_tokens, .. } = summary;
+    let (changed, least) = (summary.changed, summary.least_tokens_per_column);
     let ridge = summary
         .ridge
         .map_or_else(String::new, |[least, most]| format!(" Ridge: {least:.2e} to {most:.2e}."));
     writeln!(
         text,
-        "\nOf {experts} experts, {without_tokens} keep their weights because no fitted token reaches them, \
-         and {reverted} because new ones made held-out tokens worse. Fitted tokens per column, in the \
-         layer with the fewest: {tokens_per_column:.1}. The largest weight of an expert became up to \
+        "\n{changed} of {experts} experts have new weights; {without_tokens} keep theirs because no fitted token \
+         reaches them, and {reverted} because new ones made held-out tokens worse. Fitted tokens per column: \
+         at least {least:.1} in each expert, below 4 in {few_tokens}. The largest weight of an expert became up to \
          {growth:.1} times as large.{ridge}"
     )?;
     if !summary.reverted_layers.is_empty() {

@@ -1,0 +1,39 @@
+//! What a comparison refuses before the unpruned model is measured.
+
+use moeprune_checkpoint::Checkpoint;
+use moeprune_core::Sparsity;
+use moeprune_engine::{Error as EngineError, Remedy, check_repair_folder};
+
+use crate::{Error, Recipe, Registry, check_repair, recipe::Statistics};
+
+/// Refuses a recipe that cannot be followed without a checkpoint being written, or without text. `text`:
+/// whether there is calibration text.
+pub(super) fn check(
+    checkpoint: &Checkpoint,
+    registry: &Registry,
+    recipe: &Recipe,
+    text: bool,
+) -> Result<(), Error> {
+    if recipe.refits() {
+        return Err(Error::Recipe(
+            "a comparison writes no checkpoint, and weights that are left after others were zeroed are \
+             refitted (--refit, weights.refit) in one that is written; leave it out, or use `prune`"
+                .into(),
+        ));
+    }
+    if recipe.experts.sparsity == Sparsity::ZERO {
+        return Ok(());
+    }
+    if !text && registry.pipeline(recipe)?.experts.needs().calibration {
+        let problem = format!(
+            "criterion = `{}` runs layers without some of their experts, which takes calibration text",
+            recipe.experts.criterion
+        );
+        return Err(EngineError::refused(problem, Remedy::Calibration).into());
+    }
+    // Weights are masked by the observation here, and repairs fitted to the text, one beside the other.
+    let mut repaired = recipe.clone();
+    repaired.weights.statistics = Statistics::Sequential;
+    check_repair(checkpoint, &repaired, text)?;
+    if recipe.repairs() { Ok(check_repair_folder()?) } else { Ok(()) }
+}
