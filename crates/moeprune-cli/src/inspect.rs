@@ -11,7 +11,10 @@ use crate::{
     rates::{RateArgs, said},
     table::{bytes, percent, table},
 };
-use moeprune::{Error, Estimate, Estimates, FromRecipe as _, Pipeline, Recipe, serving::Serving};
+use moeprune::{
+    Error, Estimate, Estimates, FromRecipe as _, Pipeline, Recipe, Registry, Said,
+    repair_by_default, serving::Serving,
+};
 
 /// Options of `inspect`.
 #[derive(Debug, Args)]
@@ -39,7 +42,10 @@ struct Inspected {
 
 pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Error> {
     let checkpoint = args.family.open(&args.model)?;
-    let recipe = Recipe::arctic();
+    let mut recipe = Recipe::arctic();
+    let said = Said { text: true, ..Said::default() };
+    // As `prune` does; its notes are for those who prune.
+    let _ = repair_by_default(&mut recipe, &checkpoint, &Registry::built_in(), said);
     let pipeline = Pipeline::from_recipe(&recipe)?;
     let inspected = Inspected {
         summary: checkpoint.summary(),
@@ -60,9 +66,14 @@ fn render_estimates(estimates: &Estimates) -> String {
         let (memory, disk) = (bytes(estimate.memory_bytes), bytes(estimate.disk_bytes));
         Some(vec![name.to_owned(), memory, disk, estimate.time()])
     };
+    let repair = estimates.repair.as_ref().map(|repair| {
+        let (memory, disk) = (bytes(repair.memory_bytes), bytes(repair.disk_bytes));
+        vec!["  its repair of experts".to_owned(), memory, disk, repair.time()]
+    });
     let rows: Vec<Vec<String>> = [
         row("observe", &estimates.observe),
-        row("prune, default recipe", &estimates.prune),
+        row("prune, by default", &estimates.prune),
+        repair,
         row("apply, experts only", &estimates.apply_experts),
     ]
     .into_iter()

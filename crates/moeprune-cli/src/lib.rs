@@ -54,7 +54,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use moeprune::Registry;
 
-/// Prune mixture-of-experts language models: experts first, weights next.
+/// Prune mixture-of-experts language models: experts first, those that stay repaired, weights next.
 #[derive(Debug, Parser)]
 #[command(name = "moeprune", version, about, propagate_version = true, max_term_width = 100)]
 #[command(after_help = "Examples:
@@ -83,7 +83,7 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Write the pruned checkpoint that a plan describes
     Apply(apply::ApplyArgs),
-    /// Observe, plan and apply in one go
+    /// Observe, plan, repair and apply in one go
     Prune(PruneArgs),
     /// Show a recipe that is built in, or what a recipe may say
     Recipe(recipe::RecipeCommand),

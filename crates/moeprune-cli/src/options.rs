@@ -103,7 +103,8 @@ impl CalibrationArgs {
 #[non_exhaustive]
 pub struct RecipeArgs {
     /// Recipe file (TOML), or one that is built in: arctic, reap, hc-smoe, reference; what it leaves
-    /// out is as in arctic, the default
+    /// out is as in arctic, and repairs nothing unless it says so [default: arctic, with a repair where
+    /// prune repairs by default]
     #[arg(long, value_name = "FILE|NAME")]
     pub recipe: Option<PathBuf>,
     /// Share of the decoder Linears' weights to remove or zero, in all [default: 0.4]
@@ -142,12 +143,13 @@ pub struct RecipeArgs {
     #[arg(long, value_name = "WHAT", value_parser = choice::<Mtp>())]
     pub mtp: Option<Mtp>,
     /// How the experts that stay make up for those that go: refit fits their down projections to what
-    /// is missing; or none [default: none]
+    /// is missing; or none [default: none; in prune refit for models of the kinds for which it was measured
+    /// to help, unless --recipe is given]
     #[arg(long, value_name = "REPAIR", value_parser = str::parse::<StageChoice>)]
     pub repair: Option<StageChoice>,
     /// How down projections make up for zeroed weights with those that are left, in a pass after all
-    /// others: refit:keep_zeros=true (on the embedded model it helped after sparsegpt at 70 %, and made
-    /// things worse after wanda); or none [default: none]
+    /// others: refit:keep_zeros=true (on the embedded model it helped only after sparsegpt, at 70 %, and
+    /// made things worse after wanda); or none [default: none]
     #[arg(long, value_name = "REPAIR", value_parser = str::parse::<StageChoice>)]
     pub refit: Option<StageChoice>,
     /// How weights are scored: wanda, magnitude, sparsegpt [default: wanda]

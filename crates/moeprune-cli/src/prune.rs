@@ -16,6 +16,7 @@ use moeprune::{
     CalibrationTexts, Error, Estimates, Job, OutputPlace, Progress as _, Recipe, Registry, Report,
     Run, Said, SearchedRecipe, Study, check_request,
     checkpoint::Checkpoint,
+    note_of_recipe_without_repair,
     report::Repairing,
     search::{Search, SearchReport},
 };
@@ -115,7 +116,14 @@ fn repair_by_default(
     registry: &Registry,
     terminal: &mut Terminal,
 ) {
-    if args.recipe.repair.is_some() || args.recipe.recipe.is_some() {
+    if args.recipe.repair.is_some() {
+        return;
+    }
+    if let Some(path) = &args.recipe.recipe {
+        // One that is built in is no file, and has no repair by what it is.
+        let written = std::fs::read_to_string(path).ok();
+        let note = written.and_then(|text| note_of_recipe_without_repair(&text, recipe));
+        note.iter().for_each(|note| terminal.note(note));
         return;
     }
     let said = Said {

@@ -62,6 +62,9 @@ fn has(moe: &MoeSpec, score: Score) -> bool {
 /// `prune` does: repairs, with experts that go by REAP, an eighth of them, or half of a total that is below a
 /// quarter. What was said stays.
 ///
+/// The caller decides for which recipes: `prune` uses it for the one that is taken if none is named. A recipe that
+/// a user wrote without the key `repair` has none, which [`note_of_recipe_without_repair`] says.
+///
 /// Returns what is to be said about it; nothing where no expert goes, so that there is nothing to repair.
 #[must_use]
 pub fn repair_by_default(
@@ -75,6 +78,12 @@ pub fn repair_by_default(
         return None;
     }
     let Some(measured) = kind_of(model.spec()) else {
+        if let Some(obstacle @ Obstacle::NotRun(_)) = Obstacle::of(model, recipe, said.text) {
+            return Some(format!(
+                "note: the experts that stay keep their weights: {}",
+                obstacle.why()
+            ));
+        }
         return Some(
             "note: the experts that stay keep their weights, since what a repair does was not measured \
              for this kind of model; repair = \"refit\" asks for one"
@@ -107,6 +116,19 @@ pub fn repair_by_default(
          experts go, by {}; --repair none and --recipe arctic do without",
         measured.kind, experts.sparsity, experts.criterion.name
     ))
+}
+
+/// The note on a recipe that a user wrote and that does not say whether experts are repaired, so that they are
+/// not; `None` where it says so, or no expert goes. `text`: the recipe as it was written.
+#[must_use]
+pub fn note_of_recipe_without_repair(text: &str, recipe: &Recipe) -> Option<String> {
+    let says = toml::from_str::<toml::Table>(text).is_ok_and(|table| table.contains_key("repair"));
+    let goes = recipe.experts.sparsity > Sparsity::ZERO;
+    (goes && !says && !recipe.repairs()).then(|| {
+        "note: the recipe does not say whether the experts that stay are repaired, so they keep their weights; \
+         repair = \"refit\" repairs them, and repair = \"none\" says that they are not"
+            .to_owned()
+    })
 }
 
 /// The kind that all layers with experts are of.
@@ -154,9 +176,6 @@ enum Obstacle {
 impl Obstacle {
     fn of(model: &dyn Model, recipe: &Recipe, text: bool) -> Option<Self> {
         let spec = model.spec();
-        if recipe.weights.statistics == Statistics::Stored && recipe.prunes_weights() {
-            return Some(Self::Stored);
-        }
         if spec.has_opaque_experts() {
             let problem = "what is stored of the experts is not decoded";
             return Some(Self::NotRun(problem.to_owned()));
@@ -166,6 +185,10 @@ impl Obstacle {
         }
         if let Some(problem) = encoded(model) {
             return Some(Self::NotRun(problem));
+        }
+        // Where no weight is zeroed no statistics are needed, and the repair takes the text.
+        if recipe.weights.statistics == Statistics::Stored && recipe.prunes_weights() {
+            return Some(Self::Stored);
         }
         (!text).then_some(Self::NoText)
     }

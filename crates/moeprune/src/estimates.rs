@@ -25,6 +25,8 @@ pub struct Estimates {
     /// Of `prune`, all of it; `None` of a model that cannot be run, and of a search over subsets of experts,
     /// whose length is not known before.
     pub prune: Option<Estimate>,
+    /// What the repair is of that; `None` if nothing is repaired.
+    pub repair: Option<RepairEstimate>,
     /// Of `apply`, if whole experts go and no weight is zeroed: nothing is run.
     pub apply_experts: Option<Estimate>,
 }
@@ -67,6 +69,7 @@ impl Estimates {
                 Some(repair) => repair.added_to(of(work)),
                 None => of(work),
             }),
+            repair: repair.filter(|_| runs),
             apply_experts: of_apply.map(of),
         })
     }

@@ -146,7 +146,8 @@ fn with_any_criterion_and_budget() {
 /// Before any way of zeroing weights, those that were refitted among them.
 #[test]
 fn before_any_masks() {
-    let masks: [(f64, fn(&mut Recipe)); 4] = [
+    type Change = fn(&mut Recipe);
+    let masks: [(f64, Change); 4] = [
         (0.6, |recipe| recipe.weights.allocation = "uniform".into()),
         (0.6, |recipe| recipe.weights.allocation = "owl".into()),
         (0.6, |recipe| recipe.weights.scorer = "sparsegpt:least_tokens=1".parse().unwrap()),

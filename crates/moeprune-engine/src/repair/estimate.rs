@@ -139,6 +139,12 @@ impl RepairEstimate {
         }
     }
 
+    /// The time in words, to few figures.
+    #[must_use]
+    pub fn time(&self) -> String {
+        duration(self.seconds)
+    }
+
     /// What a user reads before the repair begins.
     #[must_use]
     pub fn note(&self) -> String {
@@ -149,7 +155,7 @@ impl RepairEstimate {
             operations(self.operations),
             gigabytes(self.memory_bytes),
             gigabytes(self.disk_bytes),
-            duration(self.seconds),
+            self.time(),
             self.tokens_per_column
         )
     }

@@ -145,6 +145,8 @@ impl RunIdentity {
         let (mut was, mut is) = (BTreeMap::new(), BTreeMap::new());
         leaves("", &self.recipe, &mut was);
         leaves("", &other.recipe, &mut is);
+        let other_repair =
+            REPAIRS.map(|key| by_name_if_other(key, &mut was, &mut is)).contains(&true);
         let keys: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
         for key in keys {
             let value = |of: &BTreeMap<String, String>| {
@@ -152,7 +154,7 @@ impl RunIdentity {
             };
             changed(&format!("the recipe's {key}"), &value(&was), &value(&is));
         }
-        if self.repair_texts != other.repair_texts {
+        if self.repair_texts != other.repair_texts && !other_repair {
             changes.push("the texts of the repair, or what is drawn from them, are others".into());
         }
         if self.recipe == other.recipe {
@@ -206,6 +208,30 @@ fn changed_files(was: &[FileIdentity], is: &[FileIdentity]) -> Vec<String> {
     let new = is.iter().filter(|file| !was.iter().any(|other| other.name == file.name));
     changes.extend(new.map(|file| format!("the model's {} is new", file.name)));
     changes
+}
+
+/// Where a recipe names repairs, none of which has the parameters of another.
+const REPAIRS: [&str; 2] = ["repair", "weights.refit"];
+
+/// Has the stage at `key` be told by its name alone if the two have other names, so that its parameters are no
+/// changes of their own. Whether they have.
+fn by_name_if_other(
+    key: &str,
+    was: &mut BTreeMap<String, String>,
+    is: &mut BTreeMap<String, String>,
+) -> bool {
+    let of_name = format!("{key}.name");
+    let name = |of: &BTreeMap<String, String>| of.get(key).or_else(|| of.get(&of_name)).cloned();
+    let (before, after) = (name(was), name(is));
+    if before == after {
+        return false;
+    }
+    let of_key = format!("{key}.");
+    for (of, name) in [(was, before), (is, after)] {
+        of.retain(|path, _| path != key && !path.starts_with(&of_key));
+        of.extend(name.map(|name| (key.to_owned(), name)));
+    }
+    true
 }
 
 /// The values of a JSON tree under their dotted paths.
