@@ -9,6 +9,8 @@ macro_rules! line {
 #[cfg(target_os = "linux")]
 mod arctic_layer;
 #[cfg(target_os = "linux")]
+mod linalg_rates;
+#[cfg(target_os = "linux")]
 mod make_checkpoint;
 #[cfg(target_os = "linux")]
 mod peers;

@@ -21,12 +21,13 @@ use moeprune_synthetic::{
     Options, Published, Reduction, Shape, write_calibration, write_checkpoint,
 };
 
-use crate::{make_checkpoint::models, synthesis::show};
+use crate::{linalg_rates, make_checkpoint::models, synthesis::show};
 
 /// Observe a layer of a published model's shape and repair it after experts went
 ///
 /// The layer has random weights and is fed random tokens. What the same costs for the whole model is computed
-/// from the operations of both.
+/// from the operations of both. The rates of Gram matrices in f32 and of the factorisation in f64, at the width
+/// of the layer's experts and at 2048, stand beside those of plain products of the same type.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   cargo xtask bench-repair-layer
@@ -59,11 +60,23 @@ pub(crate) struct RepairLayerArgs {
 
 /// Rows of the embedding: no part of what is measured.
 const VOCABULARY: usize = 512;
+/// Columns at which linear algebra is measured besides.
+const LARGE: usize = 2048;
 
 impl RepairLayerArgs {
     fn published(&self) -> Result<Published> {
         let published = Published::ALL.iter().copied().find(|model| model.name() == self.model);
         published.context("clap accepts no other model")
+    }
+
+    fn recipe(&self) -> Result<Recipe> {
+        let mut recipe = Recipe::built_in("reap").context("the recipe is built in")?;
+        let dropped = Sparsity::new(self.dropped)?;
+        (recipe.sparsity, recipe.experts.sparsity) = (dropped, dropped);
+        recipe.repair = "refit".into();
+        recipe.calibration.samples = self.samples;
+        recipe.calibration.sequence_len = self.seq_len;
+        Ok(recipe)
     }
 
     /// Writes the layer and its text, unless they are there.
@@ -95,12 +108,7 @@ pub(crate) fn measure(args: &RepairLayerArgs, terminal: &mut Terminal) -> Result
     let published = args.published()?;
     args.make(published, (&model, &text), terminal)?;
     let checkpoint = Checkpoint::open(&model)?;
-    let mut recipe = Recipe::built_in("reap").context("the recipe is built in")?;
-    let dropped = Sparsity::new(args.dropped)?;
-    (recipe.sparsity, recipe.experts.sparsity) = (dropped, dropped);
-    recipe.repair = "refit".into();
-    recipe.calibration.samples = args.samples;
-    recipe.calibration.sequence_len = args.seq_len;
+    let recipe = args.recipe()?;
     let pipeline = Registry::built_in().pipeline(&recipe)?;
     let execution = args.device.open()?;
     let model = &checkpoint;
@@ -131,25 +139,29 @@ pub(crate) fn measure(args: &RepairLayerArgs, terminal: &mut Terminal) -> Result
         layer.repair.experts.len(),
         execution.name()
     )?;
-    line!(
-        "observing  {:>8}  {:>7.2} TFLOP  {:>6.0} GFLOP/s",
-        seconds(observing),
-        observed / 1e12,
-        observed / observing / 1e9
-    )?;
-    line!(
-        "repairing  {:>8}  {:>7.2} TFLOP  {:>6.0} GFLOP/s  {} sweeps",
-        seconds(repairing),
-        repaired / 1e12,
-        repaired / repairing / 1e9,
-        sweeps
-    )?;
+    print_step("observing", observing, observed, "")?;
+    print_step("repairing", repairing, repaired, &format!("  {sweeps} sweeps"))?;
     line!(
         "repair / observation: {:.2} in time, {:.2} in operations",
         repairing / observing,
         repaired / observed
     )?;
-    print_whole(published, args.dropped)
+    print_whole(published, args.dropped)?;
+    let inner = model.spec().moe_of(0).context("the layer has experts")?.expert.inner;
+    let mut sizes = vec![inner, LARGE];
+    sizes.dedup();
+    linalg_rates::print(&sizes)
+}
+
+/// Prints what a step took and its operations, and what else is to be said of it.
+fn print_step(name: &str, took: f64, operations: f64, besides: &str) -> Result<()> {
+    line!(
+        "{name}  {:>8}  {:>7.2} TFLOP  {:>6.0} GFLOP/s{besides}",
+        seconds(took),
+        operations / 1e12,
+        operations / took / 1e9
+    )?;
+    Ok(())
 }
 
 /// What goes through a model, and how often.
