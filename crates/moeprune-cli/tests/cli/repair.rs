@@ -39,6 +39,18 @@ fn refused(scratch: &Scratch, arguments: &str, expected: &str) {
     assert!(ran.stderr.contains(expected), "no `{expected}` in: {}", ran.stderr);
 }
 
+/// Refused as wrong usage, before anything is left behind.
+#[track_caller]
+fn wrong_usage(scratch: &Scratch, arguments: &str, expected: &str) {
+    let ran = scratch.run(arguments);
+    assert_eq!(ran.code, 2, "moeprune {arguments}: {}", ran.stderr);
+    assert!(ran.stderr.contains(expected), "no `{expected}` in: {}", ran.stderr);
+    let partial = |entry: std::io::Result<fs::DirEntry>| {
+        entry.unwrap().file_name().to_string_lossy().contains("moeprune-partial")
+    };
+    assert!(!fs::read_dir(scratch.path(".")).unwrap().any(partial), "{arguments}");
+}
+
 #[test]
 fn prune_repairs_by_default_where_that_was_measured() {
     let scratch = scratch("arctic");
@@ -79,9 +91,11 @@ fn steps_do_what_prune_does() {
     let sampling = "--samples 48 --seq-len 32";
     scratch.ok(&format!("{plan} {sampling} --repair refit:sweeps=2 -o plan.json"));
     assert_eq!(json(&scratch, "plan.json")["repairs"], true);
+    let ran = scratch.ok(&format!("{plan} {sampling} --repair refit:sweeps=2 -o again.json"));
+    assert!(ran.stdout.contains("`moeprune apply` needs --calibration"), "{}", ran.stdout);
     let apply = "apply model applied --plan plan.json";
-    refused(&scratch, apply, "--calibration");
-    refused(&scratch, &format!("{apply} --observation a.obs"), "--calibration");
+    wrong_usage(&scratch, apply, "--calibration");
+    wrong_usage(&scratch, &format!("{apply} --observation a.obs"), "--calibration");
     let apply = format!("{apply} --calibration many.jsonl");
     refused(&scratch, &format!("{apply} --repair none"), "the plan has repair = `refit:");
     refused(&scratch, &format!("{apply} --repair refit"), "make the plan again");
@@ -141,7 +155,7 @@ fn other_texts_are_fitted_or_measured() {
     twice("TEXT many.jsonl=0.5", "many.jsonl has the content of many.jsonl");
     twice("TEXT code.jsonl TEXT copy.jsonl=0", "copy.jsonl has the content of code.jsonl");
     let prune = format!("prune model x {HELD_OUT} {CUT} --repair none");
-    refused(&scratch, &format!("{prune} --repair-text code.jsonl"), "texts for a repair");
+    wrong_usage(&scratch, &format!("{prune} --repair-text code.jsonl"), "texts for a repair");
     refused(&scratch, &format!("{prune} --repair-text code.jsonl=2"), "FILE=SHARE");
 }
 
@@ -151,7 +165,11 @@ fn what_cannot_be_repaired() {
     fs::write(scratch.path("keep.json"), "[0, 2, 3]").unwrap();
     let ran = scratch.ok("prune model kept --keep keep.json");
     assert!(ran.stderr.contains("a repair needs calibration text"), "{}", ran.stderr);
-    refused(&scratch, "prune model x --keep keep.json --repair refit", "pass --calibration FILE");
+    wrong_usage(
+        &scratch,
+        "prune model x --keep keep.json --repair refit",
+        "pass --calibration FILE",
+    );
     scratch.ok(&format!("prune model listed {HELD_OUT} --keep keep.json"));
     assert!(report(&scratch, "listed").get("repair").is_some());
 
@@ -160,7 +178,16 @@ fn what_cannot_be_repaired() {
     assert!(ran.stderr.contains("statistics are those of the unpruned model"), "{}", ran.stderr);
     refused(&scratch, &format!("{stored}2 --repair refit"), "invalid value");
     let stored = format!("prune model x {CALIBRATION} --statistics stored --repair refit");
-    refused(&scratch, &stored, "use statistics = \"sequential\"");
+    wrong_usage(&scratch, &stored, "use statistics = \"sequential\"");
+    // Where no weight is zeroed, no statistics are needed.
+    scratch.ok(&format!("prune model whole {CALIBRATION} {CUT} --statistics stored"));
+    assert_eq!(report(&scratch, "whole")["recipe"]["repair"]["name"], "refit");
+    scratch
+        .ok(&format!("prune model named {CALIBRATION} {CUT} --statistics stored --repair refit"));
+    assert!(weights(&scratch, "whole") == weights(&scratch, "named"));
+    fs::write(scratch.path("mine.toml"), "sparsity = 0.3\n").unwrap();
+    let ran = scratch.ok(&format!("prune model mine {CALIBRATION} --recipe mine.toml"));
+    assert!(ran.stderr.contains("the recipe does not say whether"), "{}", ran.stderr);
     let wrong = format!("prune model x {CALIBRATION} --repair");
     refused(&scratch, &format!("{wrong} refti"), "did you mean `refit`?");
     refused(&scratch, &format!("{wrong} refit:ridge=-1"), "ridge is -1");
@@ -183,7 +210,11 @@ fn comparisons_and_searches_repair_what_they_measure() {
     let (repaired, after) = perplexity("--repair refit --calibration tokens.jsonl");
     assert_eq!((plain.as_str(), repaired.as_str()), ("reap", "reap + refit"));
     assert!((before - after).abs() > 1e-6, "{before} {after}");
-    refused(&scratch, &format!("{compare} --repair refit"), "pass --calibration FILE");
+    wrong_usage(&scratch, &format!("{compare} --repair refit"), "pass --calibration FILE");
+    let refit = "--refit refit:keep_zeros=true";
+    wrong_usage(&scratch, &format!("{compare} {refit}"), "a comparison writes no checkpoint");
+    let greedy = compare.replace("--criteria reap", "--criteria reconstruction");
+    wrong_usage(&scratch, &greedy, "pass --calibration FILE");
     refused(&scratch, &format!("{compare} --calibration tokens.jsonl"), "is for --repair");
 
     let auto = "--sparsity 0.4 --expert-sparsity auto --repair refit:sweeps=1";
