@@ -232,14 +232,16 @@ impl<'p> ExpertPass<'p> {
             let error = HeldOutError { before: share(before), after: share(after) };
             (!range.is_empty()).then_some(error)
         });
-        let report = RepairedLayer {
+        let mut report = RepairedLayer {
             repair: done,
             output,
             tokens_per_column: fitted.iter().sum::<u64>() as f64 / columns.max(1) as f64,
             tokens: fitted,
             held_out: held_out.collect(),
+            parts: None,
         };
-        let replaced = store.finish()?;
+        let (replaced, parts) = store.finish()?;
+        report.parts = Some(parts);
         Ok(Repaired { report, replaced, hidden: streams.finish(&residual)? })
     }
 }
