@@ -98,7 +98,8 @@ pub use partition::Partition;
 pub use plan::{ExpertRatio, LayerPlan, Plan, Survivor, SurvivorReason, UnstructuredPlan};
 pub use promise::{IdleExperts, OpenTotal, Promises, RowRounding, StatisticsSource, TotalPromise};
 pub use provenance::{
-    ExtraProvenance, LayerProvenance, Provenance, REPORT_FILE, REPORT_TEXT_FILE, SourceModel,
+    AchievedShares, ExtraProvenance, LayerProvenance, Provenance, REPORT_FILE, REPORT_TEXT_FILE,
+    RepairClaim, SourceModel,
 };
 pub use repair::LayerRepair;
 pub use routed_mass::RoutedMass;

@@ -1,9 +1,13 @@
 //! What the report beside a pruned model says about where it comes from.
 
-use serde::{Deserialize, de::IgnoredAny};
+mod repair;
+
+use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Promises, Survivor};
+pub use self::repair::RepairClaim;
+use self::repair::RepairProvenance;
+use crate::{Promises, Survivor, TensorId};
 
 /// Name of the report that lies beside a pruned model's weights.
 pub const REPORT_FILE: &str = "moeprune-report.json";
@@ -28,7 +32,9 @@ pub struct Provenance {
     /// Whether weights that stayed were changed to make up for those that went.
     pub weights_changed: bool,
     /// What the repair of the experts that stay did, if there was one.
-    repair: Option<IgnoredAny>,
+    repair: Option<RepairProvenance>,
+    /// What changing the rest of down projections did, after weights were zeroed.
+    refit: Option<RepairProvenance>,
     /// What the unstructured stage promised; missing in reports of version 0.1.0.
     promises: Option<Promises>,
     sparsity: RequestedSparsity,
@@ -41,6 +47,20 @@ pub struct Provenance {
 struct RequestedSparsity {
     /// Of the decoder Linears, removed experts included.
     requested: Option<f64>,
+    /// What was written.
+    achieved: Option<AchievedShares>,
+}
+
+/// Shares of removed and zero weights that a report names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[non_exhaustive]
+pub struct AchievedShares {
+    /// Of the routed experts.
+    pub experts: f64,
+    /// Of the decoder Linears.
+    pub linears: f64,
+    /// Of all parameters.
+    pub all: f64,
 }
 
 /// Which model was pruned.
@@ -90,6 +110,30 @@ impl Provenance {
     #[must_use]
     pub fn repairs(&self) -> bool {
         self.repair.is_some()
+    }
+
+    /// What the report says that a repair made of a part; of what was refitted after weights were zeroed,
+    /// only what that made of it.
+    #[must_use]
+    pub fn repair_of(&self, part: TensorId) -> RepairClaim<'_> {
+        let refit = self.refit.as_ref().map_or(RepairClaim::Unknown, |refit| refit.claim(part));
+        match (refit, &self.repair) {
+            (RepairClaim::Made { sha256, .. }, _) => RepairClaim::Made { sha256, last: true },
+            (_, Some(repair)) => repair.claim(part),
+            (_, None) => RepairClaim::Unknown,
+        }
+    }
+
+    /// Whether what is left of down projections was changed after weights were zeroed.
+    #[must_use]
+    pub fn refits(&self) -> bool {
+        self.refit.is_some()
+    }
+
+    /// Removed and zero weights, as far as the report says.
+    #[must_use]
+    pub fn achieved(&self) -> Option<AchievedShares> {
+        self.sparsity.achieved
     }
 
     /// What the unstructured stage promised, as far as the report says.

@@ -127,4 +127,20 @@ pub struct RepairedLayer {
     /// The error on held-out tokens of each text, as a share of what the experts wrote there before; `None`
     /// of a text without any.
     pub held_out: Vec<Option<HeldOutError>>,
+    /// The parts that have new weights; `None` in reports that do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<Vec<RepairedPart>>,
+}
+
+/// A part of a surviving expert with new weights: its down projection, or the bias of that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data of a report")]
+pub struct RepairedPart {
+    /// Index of the expert in the pruned layer.
+    pub expert: usize,
+    /// Whether it is the bias.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bias: bool,
+    /// SHA-256 of its bytes as the repair left them, in the type that they are stored in.
+    pub sha256: String,
 }

@@ -5,6 +5,7 @@ use moeprune_core::{LinearId, TensorId};
 use super::{
     compare::{MayZero, difference, expected_entry, expected_expert},
     origin::{Average, Origin},
+    repaired::NewWeights,
 };
 use crate::{Checkpoint, Error, select_rows};
 
@@ -16,7 +17,7 @@ pub(super) struct Candidate<'a> {
     pub(super) layer: usize,
     /// In the numbering of the pruned model.
     pub(super) expert: usize,
-    pub(super) may_zero: MayZero,
+    pub(super) may_zero: MayZero<'a>,
 }
 
 impl Candidate<'_> {
@@ -54,7 +55,8 @@ impl Candidate<'_> {
     fn has_weights_of(self, origin: &Origin) -> Result<bool, Error> {
         let parts = self.pruned.spec().layer_parts(self.layer);
         for part in parts.iter().filter(|part| part.id.expert() == Some(self.expert)) {
-            if self.may_zero.repairs.may_change(self.source, self.pruned, part.id) {
+            let repairs = self.may_zero.repairs;
+            if repairs.new_weights(self.source, self.pruned, part.id) != NewWeights::None {
                 continue;
             }
             let got = self.pruned.read_place(self.pruned.place_of(part.id)?)?;

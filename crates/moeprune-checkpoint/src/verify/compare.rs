@@ -7,7 +7,7 @@ use moeprune_core::{
 
 use super::{
     origin::{Average, Origin, Origins},
-    repaired::Repairs,
+    repaired::{NewWeights, Repairs, check_hash},
 };
 use crate::{
     Checkpoint, Error, StoredTensor, average_of, check_finite, count_zeros, join_along,
@@ -24,6 +24,10 @@ pub(super) struct Finding {
     pub(super) zeroed: u64,
     /// Whether its weights are new, to make up for experts that went.
     pub(super) repaired: bool,
+    /// Whether these are those that the report says.
+    pub(super) confirmed: bool,
+    /// Zeros that the new weights have more than the old.
+    pub(super) fresh_zeros: u64,
     /// Exact zeros in a Linear.
     pub(super) zeros: Option<u64>,
     pub(super) not_finite: Option<String>,
@@ -31,7 +35,7 @@ pub(super) struct Finding {
 
 /// Where weights of the source may have become zero, or others.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct MayZero {
+pub(super) struct MayZero<'a> {
     /// In the Linears of decoder layers.
     pub(super) linears: bool,
     /// In the routers.
@@ -39,10 +43,10 @@ pub(super) struct MayZero {
     /// Whether the other weights of such a tensor were changed to make up for it.
     pub(super) changed: bool,
     /// Which parts were changed before that.
-    pub(super) repairs: Repairs,
+    pub(super) repairs: Repairs<'a>,
 }
 
-impl MayZero {
+impl MayZero<'_> {
     /// The same for one layer: nothing may have become zero behind the decoder's.
     pub(super) fn in_layer(self, source: &Checkpoint, layer: usize) -> Self {
         match layer < source.spec().layers.len() {
@@ -67,7 +71,7 @@ pub(super) struct Models<'a> {
     pub(super) source: &'a Checkpoint,
     pub(super) pruned: &'a Checkpoint,
     pub(super) origins: &'a Origins,
-    pub(super) may_zero: MayZero,
+    pub(super) may_zero: MayZero<'a>,
 }
 
 /// Everything of a model, in the order in which it is stored.
@@ -154,13 +158,13 @@ pub(super) fn examine(item: Item<'_>, models: Models<'_>) -> Result<Finding, Err
         None => {
             finding.difference = Some(format!("`{name}` matches nothing of the source"));
         }
-        Some(expected) if may_change(item, models) => match became_zero(&got, &expected) {
-            Ok(zeroed) => {
-                finding.repaired = got.bytes() != expected.bytes();
-                finding.zeroed = if maskable { zeroed } else { 0 };
+        Some(expected) if new_weights(item, models) != NewWeights::None => {
+            let new = new_weights(item, models);
+            if let Err(what) = finding.repaired(&got, &expected, (new, maskable, may_zero.changed))
+            {
+                finding.difference = Some(format!("`{name}` {what}"));
             }
-            Err(what) => finding.difference = Some(format!("`{name}` {what}")),
-        },
+        }
         Some(expected) if maskable && may_zero.changed => match became_zero(&got, &expected) {
             Ok(zeroed) => finding.zeroed = zeroed,
             Err(what) => finding.difference = Some(format!("`{name}` {what}")),
@@ -173,10 +177,33 @@ pub(super) fn examine(item: Item<'_>, models: Models<'_>) -> Result<Finding, Err
     Ok(finding)
 }
 
-/// Whether its weights may be any because experts were repaired.
-fn may_change(item: Item<'_>, models: Models<'_>) -> bool {
+impl Finding {
+    /// Compares a part that a repair may have changed, if weights of it may have been zeroed or changed
+    /// after that only in their number of zeros.
+    fn repaired(
+        &mut self,
+        got: &TensorBytes<'_>,
+        expected: &TensorBytes<'_>,
+        (new, maskable, changed): (NewWeights<'_>, bool, bool),
+    ) -> Result<(), String> {
+        self.fresh_zeros = became_zero(got, expected)?;
+        self.zeroed = if maskable { self.fresh_zeros } else { 0 };
+        self.repaired = got.bytes() != expected.bytes();
+        if let NewWeights::Of { sha256, last } = new
+            && (last || !(maskable || changed))
+        {
+            check_hash(got, sha256)?;
+            self.confirmed = true;
+        }
+        Ok(())
+    }
+}
+
+/// What a repair may have made of it.
+fn new_weights<'a>(item: Item<'_>, models: Models<'a>) -> NewWeights<'a> {
     let Models { source, pruned, may_zero, .. } = models;
-    item.part().is_some_and(|part| may_zero.repairs.may_change(source, pruned, part))
+    let of_part = |part| may_zero.repairs.new_weights(source, pruned, part);
+    item.part().map_or(NewWeights::None, of_part)
 }
 
 /// What it must be before weights are zeroed; `None` if the source has nothing like it.

@@ -1,5 +1,6 @@
 //! Checking a pruned checkpoint against the one it came from.
 
+mod achieved;
 mod candidate;
 mod compare;
 mod hint;
@@ -49,9 +50,10 @@ use crate::{
 /// | `survivors` | each expert comes from the source or is an average of its experts |
 /// | `embeddings, norms, head` | bit for bit the source's; tensors carried over too |
 /// | `routers` | the survivors' rows, bit for bit, or zero where that is allowed |
-/// | `experts` | the survivors' weights, or zero where that is allowed; with a repair the down projections and their biases may be anything in layers that lost experts |
+/// | `experts` | the survivors' weights, or zero where that is allowed; with a repair the down projections and their biases in layers that lost experts are what the report has hashes of, and may be anything where it has none or where weights were zeroed later; what it says was left or taken back is bit for bit |
 /// | `attention and dense MLPs` | the source's weights, or zero where that is allowed: nowhere in layers behind the decoder's |
 /// | `finite` | no weight is NaN or infinite |
+/// | `reported sparsity` | made if experts were repaired: removed and zero weights are as many as the report says |
 /// | `sparsity` | the share of removed and zero weights is what the plan, or else the report, asks for, if it promises that |
 ///
 /// No total is promised where the ratio itself was given, layers keep an unweighted mean, or idle
@@ -118,6 +120,9 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
         .collect::<Result<Vec<_>, Error>>()?;
     add_findings(&mut report, &pruned, (&items, &findings), changed);
     report.count_zeros((source, &pruned), &items, &findings, promises.rounding);
+    if let Some(hint) = hint.as_ref().filter(|_| repairs.any) {
+        achieved::add(&mut report, source, (&items, &findings), (hint, linears));
+    }
     report.add_sparsity(total_asked(plan, hint.as_ref()), promises.total);
     Ok(report)
 }
@@ -319,10 +324,18 @@ fn add_findings(
         let first = different().find_map(|(_, finding)| finding.difference.as_deref());
         let repaired = of_role().filter(|(_, finding)| finding.repaired);
         let repaired = tensors(&mut repaired.map(|(item, _)| *item));
+        let open = of_role().filter(|(_, finding)| finding.repaired && !finding.confirmed);
+        let extent = match tensors(&mut open.map(|(item, _)| *item)) {
+            0 => "to what the report says (SHA-256)",
+            _ if zeroed > 0 => {
+                "to values that cannot be checked where weights were zeroed after that, only counted"
+            }
+            _ => "which cannot be checked",
+        };
         let result = match first {
             None if repaired > 0 && !changed => Ok(format!(
-                "{repaired} of {count} tensors were changed to make up for experts that went, which \
-                 cannot be checked; {zeroed} weights zeroed, all others bit for bit"
+                "{repaired} of {count} tensors were changed to make up for experts that went, \
+                 {extent}; {zeroed} weights zeroed, all others bit for bit"
             )),
             None if zeroed == 0 => Ok(format!("{count} tensors, bit for bit")),
             None if changed => Ok(format!(

@@ -1,37 +1,77 @@
 //! Which parts may have new weights because experts that stay make up for those that went.
 
-use moeprune_core::{LayerTensor, LinearId, MlpProjection::Down, Plan, Provenance, TensorId};
+use moeprune_core::{
+    LayerTensor, LinearId, MlpProjection::Down, Plan, Provenance, RepairClaim, TensorBytes,
+    TensorId,
+};
+use sha2::{Digest as _, Sha256};
 
 use crate::Checkpoint;
 
-/// Whether a plan or a report says that experts that stay were changed. Nothing is without either.
+/// What a plan or a report says of experts that stay and were changed. Nothing is without either.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Repairs(bool);
+pub(super) struct Repairs<'a> {
+    /// Whether any were.
+    pub(super) any: bool,
+    hint: Option<&'a Provenance>,
+}
 
-impl Repairs {
-    /// As a plan says, or else a report.
-    pub(super) fn of(plan: Option<&Plan>, hint: Option<&Provenance>) -> Self {
-        Self(match plan {
+/// What a repair may have made of a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NewWeights<'a> {
+    /// Nothing.
+    None,
+    /// Any weights.
+    Any,
+    /// Those whose bytes have this hash.
+    Of { sha256: &'a str, last: bool },
+}
+
+impl<'a> Repairs<'a> {
+    /// As a plan says, or else a report; which parts of them, as the report says.
+    pub(super) fn of(plan: Option<&Plan>, hint: Option<&'a Provenance>) -> Self {
+        let any = match plan {
             Some(plan) => plan.repairs,
             None => hint.is_some_and(Provenance::repairs),
-        })
+        };
+        Self { any, hint }
     }
 
-    /// Whether a part may have any weights: the down projection, and its bias, of an expert in a layer of
-    /// the decoder that lost experts.
-    pub(super) fn may_change(
+    /// The weights that a part may have: any that the report allows in the down projection, and its bias,
+    /// of an expert in a layer of the decoder that lost experts, or in one that was refitted after weights
+    /// were zeroed.
+    pub(super) fn new_weights(
         self,
         source: &Checkpoint,
         pruned: &Checkpoint,
         part: TensorId,
-    ) -> bool {
+    ) -> NewWeights<'a> {
         let TensorId::Layer(layer, LayerTensor::Linear(of) | LayerTensor::Bias(of)) = part else {
-            return false;
+            return NewWeights::None;
         };
+        let is_down = matches!(of, LinearId::Expert(_, Down));
+        if !is_down || layer >= source.spec().layers.len() {
+            return NewWeights::None;
+        }
         let experts = |of: &Checkpoint| of.spec().moe_of(layer).map_or(0, |moe| moe.experts);
-        self.0
-            && matches!(of, LinearId::Expert(_, Down))
-            && layer < source.spec().layers.len()
-            && experts(pruned) < experts(source)
+        let may_change = self.any && experts(pruned) < experts(source);
+        match self.hint.map_or(RepairClaim::Unknown, |hint| hint.repair_of(part)) {
+            RepairClaim::Made { sha256, last } if may_change || last => {
+                NewWeights::Of { sha256, last }
+            }
+            RepairClaim::Unknown if may_change => NewWeights::Any,
+            _ => NewWeights::None,
+        }
     }
+}
+
+/// Whether bytes have a hash, or how they differ.
+pub(super) fn check_hash(got: &TensorBytes<'_>, sha256: &str) -> Result<(), String> {
+    let found = format!("{:x}", Sha256::digest(got.bytes()));
+    if found == sha256 {
+        return Ok(());
+    }
+    Err(format!(
+        "is not what the repair made of it: its SHA-256 is {found}, the report expects {sha256}"
+    ))
 }

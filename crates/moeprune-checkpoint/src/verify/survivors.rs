@@ -18,7 +18,7 @@ pub(super) fn planned(
     pruned: &Checkpoint,
     plan: &Plan,
     hint: Option<&Provenance>,
-    may_zero: MayZero,
+    may_zero: MayZero<'_>,
 ) -> Result<Origins, Error> {
     let mut origins = Origins::default();
     for (layer, experts, before) in moe_layers(source, pruned) {
@@ -66,7 +66,7 @@ pub(super) fn unplanned(
     source: &Checkpoint,
     pruned: &Checkpoint,
     hint: Option<&Provenance>,
-    may_zero: MayZero,
+    may_zero: MayZero<'_>,
 ) -> Result<Origins, Error> {
     let mut origins = Origins::default();
     for (layer, ..) in moe_layers(source, pruned) {
@@ -93,7 +93,7 @@ fn found(
     pruned: &Checkpoint,
     layer: usize,
     hint: Option<&Provenance>,
-    may_zero: MayZero,
+    may_zero: MayZero<'_>,
 ) -> Result<(Vec<Origin>, Option<String>), Error> {
     let experts = |of: &Checkpoint| of.spec().moe_of(layer).map_or(0, |moe| moe.experts);
     let (after, before) = (experts(pruned), experts(source));

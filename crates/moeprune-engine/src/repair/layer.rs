@@ -224,15 +224,17 @@ impl<'p> ExpertPass<'p> {
         });
         let mut pairs = pairs.collect::<Vec<_>>().into_iter();
         let of_fitted = pairs.next().flatten();
-        let report = RepairedLayer {
+        let mut report = RepairedLayer {
             repair: done,
             output: errors.outputs[0],
             fitted: of_fitted.unwrap_or(HeldOutError { before: 0.0, after: 0.0 }),
             tokens_per_column: fitted.iter().sum::<u64>() as f64 / columns.max(1) as f64,
             tokens: fitted,
             held_out: pairs.collect(),
+            parts: None,
         };
-        let replaced = store.finish()?;
+        let (replaced, parts) = store.finish()?;
+        report.parts = Some(parts);
         Ok(Repaired { report, replaced, hidden: streams.finish(&residual)? })
     }
 }

@@ -7,8 +7,12 @@ use std::{
 };
 
 use moeprune_capture::StoredLayer;
-use moeprune_core::{RepairStore, StageError, SurvivingExpert, TensorId, TensorSource};
+use moeprune_core::{
+    LayerTensor, RepairStore, StageError, SurvivingExpert, TensorId, TensorSource,
+    repair::RepairedPart,
+};
 use moeprune_model::Expert;
+use sha2::{Digest as _, Sha256};
 
 use super::{
     cost::Holding,
@@ -119,17 +123,27 @@ impl<'a> LayerStore<'a> {
         StoreOn { store: self, streams, shared }
     }
 
-    /// The experts whose weights are no longer those that they had, with what they have now made durable
-    /// and the rest removed.
-    pub(super) fn finish(self) -> Result<Vec<usize>, Error> {
-        let Self { activations, numbers, weights, replaced, .. } = self;
+    /// The experts whose weights are no longer those that they had, and their parts, with what they have
+    /// now made durable and the rest removed.
+    pub(super) fn finish(self) -> Result<(Vec<usize>, Vec<RepairedPart>), Error> {
+        let Self { activations, numbers, weights, replaced, places, .. } = self;
         weights.sync()?;
         activations.map_or(Ok(()), Scratch::remove)?;
         if let Some(numbers) = numbers {
             numbers.into_inner().unwrap_or_else(PoisonError::into_inner).file.remove()?;
         }
         let replaced = replaced.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok((0..replaced.len()).filter(|&expert| replaced[expert]).collect())
+        let replaced: Vec<usize> = (0..replaced.len()).filter(|&e| replaced[e]).collect();
+        let mut parts = Vec::new();
+        for (expert, place) in replaced.iter().flat_map(|&e| places[e].iter().map(move |p| (e, p)))
+        {
+            let mut bytes = vec![0; place.bytes];
+            weights.read(place.at, &mut bytes)?;
+            let sha256 = format!("{:x}", Sha256::digest(&bytes));
+            let bias = matches!(place.part, LayerTensor::Bias(_));
+            parts.push(RepairedPart { expert, bias, sha256 });
+        }
+        Ok((replaced, parts))
     }
 
     fn part_of<'k>(

@@ -1,0 +1,80 @@
+//! What a report says that a repair made of each part.
+
+use serde::Deserialize;
+
+use crate::{
+    LayerTensor, LinearId, MlpProjection, TensorId,
+    repair::{ExpertOutcome, RepairedPart},
+};
+
+/// What a report says that a repair made of a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RepairClaim<'a> {
+    /// It does not say.
+    Unknown,
+    /// It is as it was.
+    Unchanged,
+    /// Its bytes have this hash.
+    Made {
+        /// SHA-256 in lower-case hexadecimal digits.
+        sha256: &'a str,
+        /// Whether that was after weights were zeroed, so that nothing changed it since.
+        last: bool,
+    },
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(super) struct RepairProvenance {
+    layers: Vec<LayerClaim>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+struct LayerClaim {
+    repair: Outcomes,
+    parts: Option<Vec<RepairedPart>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+struct Outcomes {
+    layer: Option<usize>,
+    reverted: bool,
+    experts: Vec<Outcome>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Outcome {
+    expert: usize,
+    outcome: ExpertOutcome,
+}
+
+impl RepairProvenance {
+    pub(super) fn claim(&self, part: TensorId) -> RepairClaim<'_> {
+        let TensorId::Layer(layer, tensor) = part else { return RepairClaim::Unknown };
+        let (expert, bias) = match tensor {
+            LayerTensor::Linear(LinearId::Expert(expert, MlpProjection::Down)) => (expert, false),
+            LayerTensor::Bias(LinearId::Expert(expert, MlpProjection::Down)) => (expert, true),
+            _ => return RepairClaim::Unknown,
+        };
+        let entry = self.layers.iter().find(|entry| entry.repair.layer == Some(layer));
+        entry.map_or(RepairClaim::Unknown, |entry| entry.claim(expert, bias))
+    }
+}
+
+impl LayerClaim {
+    fn claim(&self, expert: usize, bias: bool) -> RepairClaim<'_> {
+        let outcome = self.repair.experts.iter().find(|outcome| outcome.expert == expert);
+        let refitted = |outcome: &Outcome| outcome.outcome == ExpertOutcome::Refitted;
+        if self.repair.reverted || outcome.is_some_and(|outcome| !refitted(outcome)) {
+            return RepairClaim::Unchanged;
+        }
+        let Some(parts) = &self.parts else { return RepairClaim::Unknown };
+        match parts.iter().find(|part| part.expert == expert && part.bias == bias) {
+            Some(part) => RepairClaim::Made { sha256: &part.sha256, last: false },
+            None => RepairClaim::Unchanged,
+        }
+    }
+}
