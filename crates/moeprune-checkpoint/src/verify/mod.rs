@@ -95,17 +95,8 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
     let tensor_set = check_tensor_set(source, &pruned);
     report.add("tensor set", tensor_set);
     report.add("auxiliary files", check_auxiliary(source, &pruned)?);
-    let linears = match plan {
-        Some(plan) => plan.unstructured.is_some(),
-        None => hint.as_ref().is_none_or(Provenance::may_zero),
-    };
-    let changed = match plan {
-        Some(plan) => plan.unstructured.as_ref().is_some_and(|asked| asked.reconstructs),
-        None => hint.as_ref().is_some_and(|hint| hint.weights_changed),
-    };
-    let routers = linears && promises.zero_routers;
-    let repairs = Repairs::of(plan, hint.as_ref());
-    let may_zero = MayZero { linears, routers, changed, repairs };
+    let may_zero = may_zero(plan, hint.as_ref(), promises.zero_routers);
+    let MayZero { linears, changed, repairs, .. } = may_zero;
     let origins = match plan {
         Some(plan) => survivors::planned(source, &pruned, plan, hint.as_ref(), may_zero)?,
         None => survivors::unplanned(source, &pruned, hint.as_ref(), may_zero)?,
@@ -125,6 +116,24 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
     }
     report.add_sparsity(total_asked(plan, hint.as_ref()), promises.total);
     Ok(report)
+}
+
+/// Where weights may have changed, by the plan or else by the report.
+fn may_zero<'h>(
+    plan: Option<&Plan>,
+    hint: Option<&'h Provenance>,
+    zero_routers: bool,
+) -> MayZero<'h> {
+    let linears = match plan {
+        Some(plan) => plan.unstructured.is_some(),
+        None => hint.is_none_or(Provenance::may_zero),
+    };
+    let changed = match plan {
+        Some(plan) => plan.unstructured.as_ref().is_some_and(|asked| asked.reconstructs),
+        None => hint.is_some_and(|hint| hint.weights_changed),
+    };
+    let routers = linears && zero_routers;
+    MayZero { linears, routers, changed, repairs: Repairs::of(plan, hint) }
 }
 
 /// The share of the decoder Linears that the plan asks for, or else the report.
