@@ -38,7 +38,7 @@ struct Measured {
     repair: &'static str,
 }
 
-/// All kinds that were measured; models of others keep their weights unless a repair is asked for.
+/// All kinds that were measured; models of others keep their weights unless the recipe names a repair.
 const MEASURED: [Measured; 2] = [
     // The embedded model, and one without redundancy between its experts.
     Measured {

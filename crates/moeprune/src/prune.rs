@@ -135,7 +135,7 @@ impl CalibrationTexts<'_> {
             return Ok(());
         }
         Err(Error::Recipe(
-            "there are texts for a repair of the experts that stay (--repair-text), and none is asked for; \
+            "there are texts for a repair of the experts that stay (--repair-text), and the recipe names none; \
              leave them out, or use repair = \"refit\""
                 .into(),
         ))

@@ -6,13 +6,13 @@
 //! on weights that nothing has changed yet, or the writing, which may be done again.
 
 use moeprune_checkpoint::{Access, Checkpoint};
-use moeprune_core::{ExpertRepair, Plan, repair::ModelRepair};
+use moeprune_core::{ExpertRepair, repair::ModelRepair};
 
 use super::writing::Output;
 use crate::{
     Error, Execution, KeptExperts, Model, Progress, RepairCalibration, Run, Stage,
     kept_experts::repaired_parts::After,
-    plan::PLAN_FORMAT,
+    plan::keeping_all,
     repair::{RepairRequest, repair_experts},
     walk::Walker,
 };
@@ -37,7 +37,7 @@ pub(super) fn refit_written(
     let RefitRequest { refit, wanted, calibration, execution } = request;
     let family = Some(run.origin.family().clone());
     let written = Checkpoint::open_by(run.output.path(), family, Access::Read)?;
-    let nothing = &nothing_goes(wanted)?;
+    let nothing = &keeping_all(wanted)?;
     let pruned = KeptExperts::new(&written, nothing);
     let request =
         RepairRequest { repair: refit, wanted, after: After::Masks, calibration, execution };
@@ -48,20 +48,4 @@ pub(super) fn refit_written(
     output.replace(&pruned)?;
     output.finish()?;
     Ok(done)
-}
-
-/// A plan under which a model stays as it is.
-fn nothing_goes(model: &dyn Model) -> Result<Plan, Error> {
-    Ok(Plan {
-        format: PLAN_FORMAT,
-        tool: crate::TOOL.to_owned(),
-        model_fingerprint: model.fingerprint()?,
-        observation_sha256: None,
-        corpora: Vec::new(),
-        recipe: serde_json::Value::Null,
-        unstructured: None,
-        repairs: false,
-        layers: Vec::new(),
-        extra: None,
-    })
 }

@@ -141,6 +141,22 @@ fn loses_experts(spec: &ModelSpec, layers: &[LayerPlan]) -> bool {
     layers.iter().any(|plan| plan.layer < spec.layers.len() && loses(plan))
 }
 
+/// A plan under which a model stays as it is.
+pub(crate) fn keeping_all(model: &dyn Model) -> Result<Plan, Error> {
+    Ok(Plan {
+        format: PLAN_FORMAT,
+        tool: TOOL.to_owned(),
+        model_fingerprint: model.fingerprint()?,
+        observation_sha256: None,
+        corpora: Vec::new(),
+        recipe: serde_json::Value::Null,
+        unstructured: None,
+        repairs: false,
+        layers: Vec::new(),
+        extra: None,
+    })
+}
+
 /// Notes an observation of the same model in other files.
 fn note_storage(
     model: &dyn Model,

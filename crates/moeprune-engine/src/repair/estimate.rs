@@ -51,13 +51,8 @@ impl RepairEstimate {
         rates: Rates,
     ) -> Self {
         let spec = model.spec();
-        let mut all = Self::of_pass(model, tokens);
-        for layer in 0..spec.layers.len() {
-            if let Some(moe) = spec.moe_of(layer).filter(|moe| kept(layer) < moe.experts) {
-                all.add_layer(LayerShape { spec, moe, kept: kept(layer) }, tokens, rates);
-            }
-        }
-        all.finish(model, tokens, rates)
+        let loses = |layer: usize| spec.moe_of(layer).filter(|moe| kept(layer) < moe.experts);
+        Self::of_layers(model, |layer| loses(layer).map(|_| kept(layer)), tokens, rates)
     }
 
     /// Of changing what is left after weights were zeroed, in a model whose layer `l` keeps `kept(l)`
@@ -70,14 +65,30 @@ impl RepairEstimate {
         rates: Rates,
     ) -> Self {
         let spec = model.spec();
-        let mut all = Self::of_pass(model, tokens);
+        let mut all = Self::of_layers(model, |layer| Some(kept(layer)), tokens, rates);
         for layer in 0..spec.layers.len() {
             if let Some(moe) = spec.moe_of(layer) {
-                let shape = LayerShape { spec, moe, kept: kept(layer) };
-                all.add_layer(shape, tokens, rates);
-                let rows = (shape.kept * moe.expert_width(spec.hidden)) as f64;
-                all.operations +=
-                    RepairCost::SWEEPS * rows * (moe.expert.inner as f64).powi(3) / 3.0;
+                let rows = (kept(layer) * moe.expert_width(spec.hidden)) as f64;
+                let systems = RepairCost::SWEEPS * rows * (moe.expert.inner as f64).powi(3) / 3.0;
+                all.operations += systems;
+                all.seconds += systems / rates.compute;
+            }
+        }
+        all
+    }
+
+    /// Of a model in which the layers with experts are repaired for which `kept` says how many stay.
+    fn of_layers(
+        model: &dyn Model,
+        kept: impl Fn(usize) -> Option<usize>,
+        tokens: (u64, u64),
+        rates: Rates,
+    ) -> Self {
+        let spec = model.spec();
+        let mut all = Self::of_pass(model, tokens);
+        for layer in 0..spec.layers.len() {
+            if let (Some(moe), Some(kept)) = (spec.moe_of(layer), kept(layer)) {
+                all.add_layer(LayerShape { spec, moe, kept }, tokens, rates);
             }
         }
         all.finish(model, tokens, rates)

@@ -13,7 +13,7 @@ All blocks go through the model once. Per layer that lost experts ([`RepairTask:
 4. the layer's output is the one with all experts less what is missing: nothing runs twice.
 
 New weights are in a file per layer, which
-[`KeptExperts`](crate::KeptExperts) reads them from: whatever comes later works on the repaired model. A layer
+[`KeptExperts`](crate::KeptExperts) reads them from: all that comes later works on the repaired model. A layer
 is what a run resumes from.
 */
 

@@ -8,7 +8,7 @@ use std::{
 
 use moeprune_capture::Watch;
 
-/// How often the progress is told.
+/// How often the watch is called.
 const POLL: Duration = Duration::from_millis(100);
 
 /// What the thread that repairs and the one that watches it share.

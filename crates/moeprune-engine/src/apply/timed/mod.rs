@@ -11,7 +11,7 @@ mod meter;
 mod worker;
 
 use moeprune_capture::{ObserverOptions, expert_rows, passes};
-use moeprune_core::{Plan, Promises, Sparsity};
+use moeprune_core::{Promises, Sparsity};
 
 pub use super::in_place::MaskRequest;
 pub use meter::{Spent, synchronize};
@@ -25,7 +25,7 @@ use super::{
     worker::Worker,
     writing::Output,
 };
-use crate::{Calibration, Error, Job, Model, Run, plan::PLAN_FORMAT, walk::walk};
+use crate::{Calibration, Error, Job, Run, plan::keeping_all, walk::walk};
 use meter::{Meter, TimedSource};
 
 /// The layer that is timed.
@@ -105,22 +105,6 @@ pub fn time_parts(
     })?;
     capture::time(layer_job, calibration, meter)?;
     Ok(meter.times())
-}
-
-/// A plan that drops no expert.
-fn keeping_all(model: &dyn Model) -> Result<Plan, Error> {
-    Ok(Plan {
-        format: PLAN_FORMAT,
-        tool: String::new(),
-        model_fingerprint: model.fingerprint()?,
-        observation_sha256: None,
-        corpora: Vec::new(),
-        recipe: serde_json::Value::Null,
-        unstructured: None,
-        repairs: false,
-        layers: Vec::new(),
-        extra: None,
-    })
 }
 
 /// Wraps the worker of a run in a [`Timed`] one.
