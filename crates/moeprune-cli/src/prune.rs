@@ -87,7 +87,7 @@ pub fn prune(
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
     crate::interrupt::listen_resumable();
     let mut recipe = args.recipe.resolve(registry, &args.sampling)?;
-    let execution = &args.device.open()?;
+    let execution = &args.rates.on(args.device.open()?);
     let checkpoint = &args.family.open_to_stream(&args.model)?;
     repair_by_default(args, &mut recipe, checkpoint, registry, terminal);
     let mut study = Study { checkpoint, registry, execution, progress: terminal };
@@ -140,7 +140,7 @@ fn note_estimate(args: &PruneArgs, job: &mut Job<'_>, recipe: &Recipe) -> Result
     if check_request(job.model.spec(), recipe, job.pipeline).is_err() {
         return Ok(());
     }
-    let estimates = Estimates::of(job.model, recipe, job.pipeline, args.rates.rates())?;
+    let estimates = Estimates::of(job.model, recipe, job.pipeline, job.execution.rates())?;
     let whole = if args.calibration.is_some() { estimates.prune } else { estimates.apply_experts };
     if let Some(estimate) = whole {
         job.progress.note(&args.rates.note(&estimate, job.execution));

@@ -40,7 +40,7 @@ use self::{
     layer::{RepairTask, Repaired},
 };
 use crate::{
-    Error, Execution, KeptExperts, Model, Progress, Rates, RepairCalibration, Stage,
+    Error, Execution, KeptExperts, Model, Progress, RepairCalibration, Stage,
     kept_experts::repaired_parts::{After, RepairedParts},
     session::{LayerRepaired, Pass, Record},
     walk::{AtLayer, Resumed, Route, Walker},
@@ -96,7 +96,7 @@ impl RepairTask<'_> {
         let kept_in = |layer| kept.spec().moe_of(layer).map_or(0, |moe| moe.experts);
         let fitted = tokens.fitted as u64;
         let counts = (fitted, tokens.blocks.tokens() - fitted);
-        let rates = Rates::of(execution);
+        let rates = execution.rates();
         let estimate = match self.after {
             After::Experts => RepairEstimate::of(wanted, kept_in, counts, rates),
             After::Masks => RepairEstimate::of_refit(wanted, kept_in, counts, rates),
@@ -172,7 +172,7 @@ impl RepairTask<'_> {
             }
             _ => RepairCost::default(),
         };
-        cost.holding(Rates::of(self.execution))
+        cost.holding(self.execution.rates())
     }
 
     /// Runs a layer that lost nothing.

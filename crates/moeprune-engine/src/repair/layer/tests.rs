@@ -1,5 +1,7 @@
 //! What a repaired layer goes on with.
 
+mod rates;
+
 use std::{ops::ControlFlow, sync::Arc};
 
 use moeprune_capture::{LayerRun, TokenBlocks, embed_blocks};
