@@ -11,7 +11,7 @@ use crate::{Error, Layer, Store};
 /// Rows of activations that are read, or multiplied, at a time.
 const PIECE: usize = 4096;
 /// Bytes of one expert's activations that are held, to be read once and used twice.
-const HELD: usize = 1 << 30;
+pub(crate) const HELD: usize = 1 << 30;
 
 /// An expert that is being worked on.
 pub(crate) struct Expert<'a, T> {

@@ -96,10 +96,10 @@ impl RepairTask<'_> {
         let kept_in = |layer| kept.spec().moe_of(layer).map_or(0, |moe| moe.experts);
         let fitted = tokens.fitted as u64;
         let counts = (fitted, tokens.blocks.tokens() - fitted);
-        let rates = execution.rates();
+        let (passes, rates) = (self.repair.passes(), execution.rates());
         let estimate = match self.after {
-            After::Experts => RepairEstimate::of(wanted, kept_in, counts, rates),
-            After::Masks => RepairEstimate::of_refit(wanted, kept_in, counts, rates),
+            After::Experts => RepairEstimate::of(wanted, kept_in, counts, passes, rates),
+            After::Masks => RepairEstimate::of_refit(wanted, kept_in, counts, passes, rates),
         };
         progress.note(&estimate.note());
         let samples = tokens.texts.first().map_or(0, |text| text.fitted);
@@ -116,9 +116,10 @@ impl RepairTask<'_> {
             return Ok(());
         }
         let blocks: &TokenBlocks = &tokens.blocks;
-        // Each layer that is repaired reads its activations for Gram matrices and for each sweep besides.
+        // Each layer that is repaired reads its activations besides.
+        let times = self.repair.passes().reads as u64;
         let reads = |layer: usize| match spec.layers[layer].moe().filter(|_| self.changes(layer)) {
-            Some(moe) => (1 + RepairCost::SWEEPS as u64) * moe.top_k as u64 * blocks.tokens(),
+            Some(moe) => times * moe.top_k as u64 * blocks.tokens(),
             None => 0,
         };
         let work = |layer| passes(spec, layer, blocks.tokens()) + reads(layer);
@@ -166,9 +167,10 @@ impl RepairTask<'_> {
     /// What of a layer is kept in files.
     fn holding(&self, layer: usize) -> Holding {
         let (before, after) = (self.wanted.spec(), self.kept.spec());
+        let (tokens, passes) = (self.tokens.blocks.tokens(), self.repair.passes());
         let cost = match (before.moe_of(layer), after.moe_of(layer)) {
             (Some(moe), Some(left)) => {
-                RepairCost::of_layer(before, moe, left.experts, self.tokens.blocks.tokens())
+                RepairCost::of_layer(before, moe, left.experts, tokens, passes)
             }
             _ => RepairCost::default(),
         };

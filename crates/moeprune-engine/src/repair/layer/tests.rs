@@ -7,7 +7,7 @@ use std::{ops::ControlFlow, sync::Arc};
 use moeprune_capture::{LayerRun, TokenBlocks, embed_blocks};
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
-    CorpusTag, LayerPlan, Partition, Plan, StageError, Survivor, SurvivorReason,
+    CorpusTag, LayerPlan, Partition, Plan, RepairPasses, StageError, Survivor, SurvivorReason,
     repair::{ExpertOutcome, RepairedExpert},
 };
 use moeprune_model::Embedding;

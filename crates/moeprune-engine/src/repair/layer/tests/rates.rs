@@ -23,6 +23,10 @@ impl ExpertRepair for Watched {
         self.in_files.lock().unwrap().push(Holding { activations, factors });
         Scale.repair(layer)
     }
+
+    fn passes(&self) -> RepairPasses {
+        RepairPasses { factorisations: 1, sweeps: 2, reads: 3, ..RepairPasses::default() }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +61,7 @@ fn check(rates: Rates, expected: Holding) -> Vec<Vec<u8>> {
     assert_eq!(*in_files.lock().unwrap(), vec![expected; layers.len()]);
     let left = |layer| kept.spec().moe_of(layer).map_or(0, |moe| moe.experts);
     let (fitted, all) = (tokens.fitted as u64, tokens.blocks.tokens());
-    let estimate = RepairEstimate::of(wanted, left, (fitted, all - fitted), rates);
+    let estimate = RepairEstimate::of(wanted, left, (fitted, all - fitted), repair.passes(), rates);
     assert_eq!(notes.0[0], estimate.note());
     layers.map(|layer| fs::read(parts::file(folder, after, layer)).unwrap()).collect()
 }
