@@ -1,9 +1,6 @@
 //! Which parts may have new weights because experts that stay make up for those that went.
 
-use moeprune_core::{
-    LayerTensor, LinearId, MlpProjection::Down, Plan, Provenance, RepairClaim, TensorBytes,
-    TensorId,
-};
+use moeprune_core::{Plan, Provenance, RepairClaim, TensorBytes, TensorId, repair::RepairablePart};
 use sha2::{Digest as _, Sha256};
 
 use crate::Checkpoint;
@@ -37,20 +34,16 @@ impl<'a> Repairs<'a> {
         Self { any, hint }
     }
 
-    /// The weights that a part may have: any that the report allows in the down projection, and its bias,
-    /// of an expert in a layer of the decoder that lost experts, or in one that was refitted after weights
-    /// were zeroed.
+    /// The weights that a part may have: any that the report allows in a [`RepairablePart`] of a layer of the
+    /// decoder that lost experts, or of one that was refitted after weights were zeroed.
     pub(super) fn new_weights(
         self,
         source: &Checkpoint,
         pruned: &Checkpoint,
         part: TensorId,
     ) -> NewWeights<'a> {
-        let TensorId::Layer(layer, LayerTensor::Linear(of) | LayerTensor::Bias(of)) = part else {
-            return NewWeights::None;
-        };
-        let is_down = matches!(of, LinearId::Expert(_, Down));
-        if !is_down || layer >= source.spec().layers.len() {
+        let TensorId::Layer(layer, tensor) = part else { return NewWeights::None };
+        if RepairablePart::of(tensor).is_none() || layer >= source.spec().layers.len() {
             return NewWeights::None;
         }
         let experts = |of: &Checkpoint| of.spec().moe_of(layer).map_or(0, |moe| moe.experts);
