@@ -58,6 +58,28 @@ impl<'a> Repairs<'a> {
     }
 }
 
+/// Whether a report on a model whose experts were repaired says what became of each layer that lost experts:
+/// of others it bounds nothing but the number of zeros.
+pub(super) fn check_layers(
+    source: &Checkpoint,
+    pruned: &Checkpoint,
+    hint: &Provenance,
+) -> Result<String, String> {
+    let experts = |of: &Checkpoint, layer| of.spec().moe_of(layer).map_or(0, |moe| moe.experts);
+    let layers = 0..source.spec().layers.len();
+    let lost: Vec<usize> =
+        layers.filter(|&layer| experts(pruned, layer) < experts(source, layer)).collect();
+    let missing: Vec<usize> =
+        lost.iter().copied().filter(|&layer| !hint.has_repair_of_layer(layer)).collect();
+    if missing.is_empty() {
+        return Ok(format!("the report says what the repair did to {} layers", lost.len()));
+    }
+    Err(format!(
+        "experts that stay were repaired, and the report does not say what that did to layers {missing:?}, which \
+         lost experts: what their down projections should be is not known"
+    ))
+}
+
 /// Whether bytes have a hash, or how they differ.
 pub(super) fn check_hash(got: &TensorBytes<'_>, sha256: &str) -> Result<(), String> {
     let found = format!("{:x}", Sha256::digest(got.bytes()));

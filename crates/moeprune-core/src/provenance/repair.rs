@@ -32,7 +32,7 @@ pub(super) struct RepairProvenance {
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-struct LayerClaim {
+pub(super) struct LayerClaim {
     repair: Outcomes,
     parts: Option<Vec<RepairedPart>>,
 }
@@ -55,8 +55,11 @@ impl RepairProvenance {
     pub(super) fn claim(&self, part: TensorId) -> RepairClaim<'_> {
         let TensorId::Layer(layer, tensor) = part else { return RepairClaim::Unknown };
         let Some(part) = RepairablePart::of(tensor) else { return RepairClaim::Unknown };
-        let entry = self.layers.iter().find(|entry| entry.repair.layer == Some(layer));
-        entry.map_or(RepairClaim::Unknown, |entry| entry.claim(part))
+        self.entry(layer).map_or(RepairClaim::Unknown, |entry| entry.claim(part))
+    }
+
+    pub(super) fn entry(&self, layer: usize) -> Option<&LayerClaim> {
+        self.layers.iter().find(|entry| entry.repair.layer == Some(layer))
     }
 }
 
