@@ -14,7 +14,7 @@ use moeprune_core::{
 use rayon::prelude::*;
 
 use super::{KeptExperts, Scratch};
-use crate::Error;
+use crate::{Error, finite::first_not_finite};
 
 /// Where a part that may be repaired stands in a layer's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +119,7 @@ pub(crate) fn encode(
     let mut own = vec![0.0; weights.len() / features.max(1) * width];
     let rows = own.par_chunks_mut(width.max(1)).zip(weights.par_chunks(features.max(1)));
     rows.for_each(|(own, row)| own.copy_from_slice(&row[columns.clone()]));
-    if let Some(at) = own.par_iter().position_first(|weight| !weight.is_finite()) {
+    if let Some(at) = first_not_finite(&own) {
         return Err(format!("{}: weight {at} became {}", place.part, own[at]).into());
     }
     let encoding = moeprune_core::encoding::of(place.dtype)?;
@@ -131,7 +131,7 @@ pub(crate) fn encode(
     })?;
     let encoded = TensorBytes::new(place.dtype, place.shape.clone(), bytes)?;
     let stored = decode(&encoded)?;
-    if let Some(at) = stored.par_iter().position_first(|weight| !weight.is_finite()) {
+    if let Some(at) = first_not_finite(&stored) {
         let (part, weight, dtype) = (place.part, own[at], place.dtype);
         return Err(format!("{part}: weight {at} became {weight}, too large for {dtype}").into());
     }
@@ -157,7 +157,7 @@ pub(crate) fn check_zeros(
         return Ok(());
     }
     let old = decode(old)?;
-    match old.par_iter().zip(new).position_first(|(&old, &new)| old == 0.0 && new != 0.0) {
+    match old.iter().zip(new).position(|(&old, &new)| old == 0.0 && new != 0.0) {
         None => Ok(()),
         Some(at) => Err(format!(
             "{}: weight {at} was zeroed and became {}; a repair after weights were zeroed has to leave \

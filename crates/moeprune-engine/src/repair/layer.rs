@@ -19,7 +19,8 @@ use super::{
     supervised::{Shared, supervised},
 };
 use crate::{
-    Error, Execution, KeptExperts, Model, Stage, finite::Finite,
+    Error, Execution, KeptExperts, Model, Stage,
+    finite::{Finite, first_not_finite},
     kept_experts::repaired_parts::After,
 };
 
@@ -333,8 +334,7 @@ fn keep(
 }
 
 fn check_finite(layer: usize, expert: usize, made: &Made<'_>) -> Result<(), Error> {
-    let is_bad = |numbers: &[f32]| numbers.par_iter().any(|number| !number.is_finite());
-    if is_bad(&made.hidden) || is_bad(&made.output) {
+    if first_not_finite(&made.hidden).or(first_not_finite(&made.output)).is_some() {
         return Err(Error::Request(format!(
             "layer {layer}: what expert {expert} makes of a calibration token is not finite, so the \
              layer cannot be repaired; leave the repair out"
