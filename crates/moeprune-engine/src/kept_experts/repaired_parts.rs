@@ -8,8 +8,7 @@ use std::{
 };
 
 use moeprune_core::{
-    Dtype, LayerTensor, LinearId, MlpProjection, StageError, SurvivingExpert, TensorBytes,
-    TensorId, encoding::RowMut,
+    Dtype, LayerTensor, LinearId, MlpProjection, StageError, SurvivingExpert, TensorBytes, TensorId,
 };
 use rayon::prelude::*;
 
@@ -122,12 +121,13 @@ pub(crate) fn encode(
     if let Some(at) = first_not_finite(&own) {
         return Err(format!("{}: weight {at} became {}", place.part, own[at]).into());
     }
-    let encoding = moeprune_core::encoding::of(place.dtype)?;
-    let size = encoding.bits() / 8;
+    let size = place.dtype.bits() / 8;
     let mut bytes = vec![0; own.len() * size];
     let pieces = bytes.par_chunks_mut(PIECE * size).zip(own.par_chunks(PIECE));
-    pieces.try_for_each(|(main, values)| {
-        encoding.encode(values, RowMut { index: 0, main, companions: &[] }, 0)
+    pieces.try_for_each(|(bytes, values)| -> Result<(), StageError> {
+        let encoded = TensorBytes::encode(place.dtype, [values.len()], values)?;
+        bytes.copy_from_slice(encoded.bytes());
+        Ok(())
     })?;
     let encoded = TensorBytes::new(place.dtype, place.shape.clone(), bytes)?;
     let stored = decode(&encoded)?;
