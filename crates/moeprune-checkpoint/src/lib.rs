@@ -86,6 +86,7 @@ mod model_directory;
 mod named_tensors;
 mod output;
 mod place;
+mod quantization;
 mod spec;
 mod verify;
 mod weights;

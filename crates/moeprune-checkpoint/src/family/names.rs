@@ -61,6 +61,15 @@ impl Names {
         renamed.unwrap_or_else(|| name.to_owned())
     }
 
+    /// The layer and the expert that a tensor is of, by what its name begins with, and what follows the
+    /// expert's number.
+    pub(crate) fn expert_of<'a>(&self, name: &'a str) -> Option<(usize, usize, &'a str)> {
+        self.family.decoder.expert_of(name).or_else(|| {
+            let (layer, expert, rest) = self.behind()?.expert_of(name)?;
+            Some((self.numbered_on(layer)?, expert, rest))
+        })
+    }
+
     /// The name of a decoder layer's tensor that is most like one that is not known.
     pub(crate) fn nearest(&self, name: &str) -> Option<String> {
         self.family.decoder.nearest(name, self.decoder_layer_of(name)?)
