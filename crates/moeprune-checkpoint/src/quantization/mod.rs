@@ -1,6 +1,8 @@
-//! What configs say about the quantisation of modules, and what they must say after experts are gone.
+//! Quantised modules: in which [form](StoredForm) their tensors hold weights, and what configs say about
+//! them.
 //!
-//! A quantisation config treats modules by name: lists of those that are left alone, tables of those that are
+//! The form is read off the tensors that are there, never off a config: lists of modules that were left
+//! alone are often wrong. A quantisation config treats modules by name: lists of those that are left alone, tables of those that are
 //! treated otherwise, patterns of each. After a cut experts have other numbers, so [`rewrite`] changes
 //! whatever names an expert such that **each module that stays is treated as it was**:
 //!
@@ -13,11 +15,17 @@
 //! Which modules an entry selects depends on who reads it ([`pattern::Dialect`]).
 
 mod entries;
+mod form;
 mod modules;
 mod pattern;
 mod rewrite;
 
-pub(crate) use self::{modules::Modules, rewrite::edits};
+pub use self::form::StoredForm;
+pub(crate) use self::{
+    form::{Misfit, Piece, form_of, main_of, shape_of},
+    modules::Modules,
+    rewrite::edits,
+};
 
 /// Files beside `config.json` that say the same as its quantisation config, or more.
 pub(crate) const SIDE_FILES: [&str; 4] = [

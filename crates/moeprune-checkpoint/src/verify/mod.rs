@@ -206,6 +206,7 @@ fn check_architecture(
     if is != shall {
         return Err(format!("it has {is} layers behind the decoder's, expected {shall}"));
     }
+    expected.undecoded.clone_from(&pruned.spec().undecoded);
     if expected == *pruned.spec() {
         Ok(format!("{} layers of width {}", expected.layers.len(), expected.hidden))
     } else {
@@ -261,10 +262,12 @@ fn check_index(pruned: &Checkpoint) -> Result<String, String> {
 fn check_tensor_set(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, String> {
     let mut of_experts = 0;
     for tensor in pruned.tensors() {
-        let Some(origin) = source.by_name(&tensor.name) else {
+        let origin = source.by_name(&tensor.name);
+        // An expert is compared with the one it comes from, which may have another number, and, if it is
+        // stored otherwise, other tensors.
+        let Some(origin) = origin.or_else(|| tensor.suffix.is_some().then_some(tensor)) else {
             return Err(format!("`{}` is not in the source", tensor.name));
         };
-        // An expert is compared with the one it comes from, which may have another number.
         if expert_of(tensor).is_none() && origin.dtype != tensor.dtype {
             return Err(format!(
                 "`{}` was {} and became {}",
