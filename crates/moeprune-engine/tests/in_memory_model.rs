@@ -51,6 +51,7 @@ impl Small {
             logit_cap: None,
             layers: vec![layer.clone(), layer],
             extra: None,
+            undecoded: None,
         })
     }
 }
@@ -121,6 +122,7 @@ fn request() -> PruneRequest {
             protect_super_experts: false,
         },
         extra: None,
+        undecoded: None,
         weights: moeprune_engine::WeightTarget::Total,
         promises: Promises::default(),
         recipe: Value::Null,

@@ -74,6 +74,10 @@ impl PartWriter {
         if place.dtype() != tensor.dtype() || place.shape() != tensor.shape() {
             return Err(announced_otherwise((part, name), place, tensor));
         }
+        if self.layout.companions(part).next().is_some() {
+            let reason = format!("{part} is held by `{name}` and others together; copy them");
+            return Err(Error::Order { reason });
+        }
         if place.is_contiguous() {
             return self.writer.put_range(name, place.bytes().start, tensor.bytes());
         }
@@ -116,7 +120,8 @@ impl PartWriter {
         self.writer.replace_range(name, place.bytes().start, &bytes)
     }
 
-    /// Copies the stored bytes of parts, given as pairs of the part here and the part in `from`.
+    /// Copies the stored bytes of parts, given as pairs of the part here and the part in `from`, and of
+    /// all tensors that hold such a part together.
     /// Parts that share bytes are copied together, if they come from the same expert. `progress` is
     /// called with how many bytes were copied since it was last called.
     ///
@@ -145,6 +150,7 @@ impl PartWriter {
             if place.is_contiguous() || !copies.contains(&copy) {
                 copies.push(copy);
             }
+            copies.extend(self.layout.companion_copies((part, source), from)?);
         }
         self.writer.copy_ranges(&copies, from, progress)
     }
@@ -194,6 +200,30 @@ fn announced_otherwise(
 }
 
 impl OutputLayout {
+    /// What is copied of a part beside its codes.
+    fn companion_copies<'a>(
+        &'a self,
+        (part, source): (TensorId, TensorId),
+        from: &'a Checkpoint,
+    ) -> Result<Vec<RangeCopy<'a>>, Error> {
+        let stored = from.stored_part(source);
+        let mut tensors = stored.into_iter().flat_map(|stored| stored.tensors);
+        let mut copies = Vec::new();
+        for (suffix, output) in self.companions(part) {
+            let name = &output.planned.name;
+            let Some((_, origin)) = tensors.find(|(other, _)| *other == suffix) else {
+                let reason = format!("{source} has no tensor for `{name}`");
+                return Err(Error::Order { reason });
+            };
+            if origin.bytes != output.source_bytes {
+                let reason = format!("`{}` has not as many bytes as `{name}`", origin.name);
+                return Err(Error::Order { reason });
+            }
+            copies.push(RangeCopy { name, at: 0, source: &origin.name, range: 0..origin.bytes });
+        }
+        Ok(copies)
+    }
+
     /// The bytes that a place is in, and all parts that share them.
     fn slab(&self, place: &Place) -> Slab {
         let tensor = &self.tensors()[place.tensor()];

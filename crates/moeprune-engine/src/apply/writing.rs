@@ -37,13 +37,13 @@ impl<'o> Output<'o> {
     ) -> Result<Self, Error> {
         let Run { origin, output: directory, session, .. } = run;
         let origin = *origin;
-        let config = origin.config_of(kept.spec())?;
-        let layout = origin.output_layout(kept.spec(), &|layer, e| kept.index_of(layer, e))?;
+        let index_of = |layer, expert| kept.index_of(layer, expert);
+        let layout = origin.output_layout(kept.spec(), &index_of)?;
         for (path, why) in directory.copy_auxiliary(origin)?.left_out {
             progress.note(&format!("not copied: {} ({why})", path.display()));
         }
         note_carried(origin, kept, progress);
-        directory.write_config(&config)?;
+        directory.write_configs(origin, kept.spec(), &index_of)?;
         let mut writer = PartWriter::resume(directory.path(), origin.output_form(), layout)?;
         directory.check_room(writer.planned_bytes())?;
         if session.outside_written() {
