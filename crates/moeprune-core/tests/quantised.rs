@@ -156,3 +156,27 @@ fn int4() {
     check("int4_pack_deepseek_v3", "int4 (pack-quantized, symmetric)");
     check("int4_pack_asym_qwen3_moe", "int4 (pack-quantized, asymmetric)");
 }
+
+#[test]
+fn mxfp4() {
+    check("mxfp4_gpt_oss", "mxfp4 (gpt-oss)");
+    check("mxfp4_ct_qwen3_moe", "mxfp4 (compressed-tensors)");
+}
+
+#[test]
+fn nvfp4() {
+    check("nvfp4_modelopt_qwen3_moe", "nvfp4 (Model-Optimizer)");
+    check("nvfp4_ct_qwen3_moe", "nvfp4 (compressed-tensors)");
+}
+
+#[test]
+fn gptq() {
+    check("gptq_mixtral", "gptq (v1)");
+    check("gptq_act_qwen3_moe", "gptq (v1)");
+    check("gptq_v2_qwen3_moe", "gptq (v2)");
+}
+
+#[test]
+fn awq() {
+    check("awq_qwen3_moe", "awq (GEMM)");
+}

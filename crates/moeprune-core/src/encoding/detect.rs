@@ -1,7 +1,8 @@
 //! Which encoding reads a module.
 
 use super::{
-    Encoding, SharedEncoding, config::QuantConfig, fp8, int4, module::ModuleTensors, of, undecoded,
+    Encoding, SharedEncoding, awq, config::QuantConfig, fp8, gptq, int4, module::ModuleTensors,
+    mxfp4, nvfp4, of, undecoded,
 };
 use crate::Error;
 
@@ -9,7 +10,16 @@ use crate::Error;
 type Recognise = fn(&ModuleTensors<'_>, &QuantConfig) -> Option<Result<SharedEncoding, Error>>;
 
 /// The formats; the first that recognises a module reads it.
-const FORMATS: [Recognise; 4] = [undecoded::recognise, fp8::recognise, int4::recognise, plain];
+const FORMATS: [Recognise; 8] = [
+    undecoded::recognise,
+    fp8::recognise,
+    int4::recognise,
+    nvfp4::recognise,
+    mxfp4::recognise,
+    gptq::recognise,
+    awq::recognise, // after GPTQ, which has some tensors of the same names
+    plain,
+];
 
 /// Tensors beside a module's weight that say nothing about it: biases, and scales of activations.
 const BESIDE: [&str; 11] = [

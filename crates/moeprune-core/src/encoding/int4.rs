@@ -18,6 +18,7 @@ use multiversion::multiversion;
 
 use super::{
     Companion, Encoding, Rows, RowsMut, SharedEncoding,
+    affine::Affine,
     config::QuantConfig,
     module::ModuleTensors,
     nibbles::{self, Grouped},
@@ -140,7 +141,11 @@ impl Encoding for Int4Pack {
         let (size, width) = (cols.div_ceil(8) * 4, columns.len());
         let groups = rows.companions[0].shape()[1];
         let scales = Scales::of(&rows.companions[0]);
-        let grouped = Grouped { group: cols / groups, whole: whole_groups, one };
+        let grouped = Grouped {
+            group: cols / groups,
+            whole: whole_groups,
+            one: |code, factor: Affine| factor.value(u32::from(code)),
+        };
         for (row, out) in out.chunks_exact_mut(width.max(1)).enumerate() {
             let (codes, row) = (&rows.main[row * size..][..size], rows.first + row);
             grouped.decode(codes, columns.clone(), out, |first, factors| {
@@ -164,25 +169,13 @@ impl Encoding for Int4Pack {
     }
 }
 
-/// What a group's codes are decoded with.
-#[derive(Debug, Clone, Copy, Default)]
-struct Affine {
-    scale: f32,
-    zero: f32,
-}
-
-#[inline(always)]
-fn one(code: u8, factor: Affine) -> f32 {
-    (f32::from(code) - factor.zero) * factor.scale
-}
-
 #[multiversion(targets("x86_64+avx2+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn whole_groups(codes: &[u8], group: usize, factors: &[Affine], out: &mut [f32]) {
     let groups = codes.chunks_exact(group / 2).zip(out.chunks_exact_mut(group)).zip(factors);
-    for ((codes, out), &Affine { scale, zero }) in groups {
+    for ((codes, out), factor) in groups {
         let words = codes.as_chunks::<4>().0.iter().zip(out.as_chunks_mut::<8>().0);
         for (&word, out) in words {
-            *out = nibbles::eight(word).map(|code| (code as i32 as f32 - zero) * scale);
+            *out = nibbles::eight(word).map(|code| factor.value(code));
         }
     }
 }

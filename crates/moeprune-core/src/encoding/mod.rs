@@ -11,6 +11,10 @@ encoding that reads both.
 | [`plain`] | one number per element: BF16, F16, F32 |
 | [`fp8`] | F8_E4M3 with a scale per tensor, per channel or per block |
 | [`int4`] | compressed-tensors' pack-quantized of four bits, symmetric or not |
+| [`mxfp4`] | E2M1 with a power of two per 32, as gpt-oss and as compressed-tensors store it |
+| [`nvfp4`] | E2M1 with a scale per 16 and one for all, as Model-Optimizer and as compressed-tensors store it |
+| [`gptq`] | GPTQ of four bits, versions 1 and 2, with inputs in any order |
+| [`awq`] | AWQ of four bits in its GEMM packing |
 
 Which of them reads a module is decided by the module's tensors: [`detect`]. A config supplies only
 what tensors cannot say ([`QuantConfig`]).
@@ -27,13 +31,19 @@ default implementations over [`Encoding::decode`] and [`Encoding::zero`]. They a
 encoding, so that a call through `dyn Encoding` costs once per call and not once per element.
 */
 
+mod affine;
+pub mod awq;
 mod config;
 mod detect;
+mod e2m1;
 mod e4m3;
 pub mod fp8;
+pub mod gptq;
 pub mod int4;
 mod module;
+pub mod mxfp4;
 mod nibbles;
+pub mod nvfp4;
 pub mod plain;
 mod rows;
 mod scales;
