@@ -120,12 +120,6 @@ fn cost_and_serving_are_said_before_a_run() {
         let expected = "of disk and 1 s at 2 GB/s and 100 GFLOP/s";
         assert!(ran.stderr.contains(expected), "{command}: {}", ran.stderr);
     }
-    // A repair says the same of the machine before it begins.
-    let ran = scratch.ok(&format!(
-        "prune model repaired {CALIBRATION} --repair refit --sparsity 0.25 --disk-rate 1e-9"
-    ));
-    let repair = ran.stderr.lines().find(|line| line.contains("the repair takes one pass"));
-    assert!(repair.is_some_and(|line| line.contains(" h; ")), "{}", ran.stderr);
     let ran = scratch.ok("plan model --expert-sparsity 0.25 --sparsity 0.25 -o plan.json");
     for expected in [
         "weights on disk and in memory: ",
