@@ -7,7 +7,8 @@ use std::{fs, path::PathBuf, time::Instant};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use moeprune::{
-    Calibration, Evaluation, Execution, Job, Progress, Recipe, Registry, Silent, Study,
+    Calibration, CalibrationTexts, Evaluation, Execution, Job, Progress, Recipe, Registry, Silent,
+    Study,
     checkpoint::Checkpoint,
     compare::{Cut, Measures, Variant},
     core::{Observation, Sparsity},
@@ -144,7 +145,7 @@ impl Lab<'_> {
                     self.measure("split", &name, seed, recipe, &observation)?;
                 }
             }
-            self.search(seed, total, &recipe, &calibration, &observation)?;
+            self.search(seed, total, &recipe, &observation)?;
         }
         Ok(())
     }
@@ -154,7 +155,6 @@ impl Lab<'_> {
         seed: u64,
         total: f64,
         recipe: &Recipe,
-        calibration: &Calibration,
         observation: &Observation,
     ) -> Result<()> {
         let mut recipe = recipe.clone();
@@ -164,13 +164,16 @@ impl Lab<'_> {
             Some(known) => (None, known.report.clone()),
             None => {
                 let what = Search { experts: true, allocation: true };
+                let path = embedded::calibration();
+                let texts = CalibrationTexts::from(&path);
+                let texts = texts.read_for_search(&self.source, &recipe, &mut Silent)?;
                 let mut study = Study {
                     checkpoint: &self.source,
                     registry: &self.registry,
                     execution: &Execution::cpu(),
                     progress: &mut Silent,
                 };
-                let (chosen, report) = study.search(calibration, &recipe, what)?;
+                let (chosen, report) = study.search(&texts, &recipe, what)?;
                 (Some(chosen), report)
             }
         };
