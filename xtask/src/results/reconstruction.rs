@@ -1,6 +1,6 @@
 //! The section on choosing experts by what a layer loses, with what that costs.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use moeprune::{core::ModelSpec, engine::active_parameters};
 
@@ -17,7 +17,9 @@ pub(super) const END: &str = "<!-- reconstruction end -->\n";
 const TOKENS: u64 = 2048;
 
 pub(super) fn render(results: &Results, spec: &ModelSpec) -> String {
-    let mut text = format!("{BEGIN}{HEAD}");
+    let runs = results.runs.iter().filter(|run| run.name == RECONSTRUCTION);
+    let seeds: BTreeSet<u64> = runs.map(|run| run.seed).collect();
+    let mut text = format!("{BEGIN}{HEAD}Seeds: {seeds:?}.\n\n");
     head(&mut text, RECONSTRUCTION, &CUTS);
     let names = ["the same number in every layer", "one budget over all layers"];
     let cell = |name: &str, cut: f64| {

@@ -8,6 +8,7 @@ mod fused_tensor;
 mod identity;
 mod layout;
 mod legacy_fingerprint;
+mod modules;
 mod parts;
 mod pruned_config;
 mod summary;
@@ -26,12 +27,13 @@ use moeprune_core::{
 };
 use moeprune_files::{Access, Files};
 
-use self::layout::Layout;
 pub use self::{
     fused_tensor::FusedTensor,
     layout::StoredTensor,
+    modules::StoredPart,
     summary::{RoleSummary, Summary},
 };
+use self::{layout::Layout, modules::Module};
 use crate::{
     Error, Family,
     config::Config,
@@ -39,6 +41,7 @@ use crate::{
     family::Names,
     model_directory::ModelDirectory,
     place::Place,
+    quantization::StoredForm,
     spec,
 };
 
@@ -60,6 +63,10 @@ pub struct Checkpoint {
     layout: Layout,
     /// Where each part is.
     by_part: BTreeMap<TensorId, Place>,
+    /// Parts that several tensors hold together, or codes.
+    modules: BTreeMap<TensorId, Module>,
+    /// In which form they do.
+    forms: BTreeMap<TensorId, StoredForm>,
     /// Index into the layout's tensors.
     by_name: BTreeMap<String, usize>,
     fingerprint: OnceLock<String>,
@@ -125,11 +132,12 @@ impl Checkpoint {
         let mut layout = Layout::open(&directory)?;
         let extra = spec::announced_extra(&family, &config)?;
         let names = Names::new(family.clone(), extra.map(|extra| extra.first));
-        let named = parts::assign(&mut layout, &names, extra, &directory)?;
-        let spec = spec::read_spec(&family, &config, &named)?;
+        let (named, modules) = parts::assign(&mut layout, &names, extra, &directory)?;
+        let mut spec = spec::read_spec(&family, &config, &named)?;
         parts::check_experts(&layout, &names, &spec, &directory, &config)?;
         parts::assign_experts(&mut layout, &names, &spec, &directory)?;
-        let by_part = parts::check(&layout, &names, &spec, &directory)?;
+        let found = parts::check(&layout, &names, &spec, (&modules, &directory))?;
+        spec.undecoded = first_undecoded(&spec, &found.forms);
         let by_name = layout.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
         let declared_dtype = spec::declared_dtype(&family, &config)?;
         let fingerprint = OnceLock::new();
@@ -139,7 +147,9 @@ impl Checkpoint {
             names,
             spec,
             layout,
-            by_part,
+            by_part: found.places,
+            modules,
+            forms: found.forms,
             by_name,
             fingerprint,
             declared_dtype,
@@ -207,7 +217,8 @@ impl Checkpoint {
         self.layout.read_elements(self.place_of(id)?, elements)
     }
 
-    /// Where a part is: which tensor, and which of its elements.
+    /// Where a part is: which tensor, and which of its elements. Of a quantised part, where its codes
+    /// are; [`stored_part`](Self::stored_part) says what is beside them.
     ///
     /// # Errors
     /// [`Error::NoSuchPart`] if the model has no such part.
@@ -381,8 +392,23 @@ impl Checkpoint {
 
 impl TensorSource for Checkpoint {
     fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        if let Some(form) = self.forms.get(&id).filter(|form| !form.is_decoded()) {
+            let name = self.name_of(id)?;
+            let reason = format!("is stored as {form}, which is not decoded yet");
+            return Err(Error::Tensor { dir: self.dir().to_owned(), name, reason }.into());
+        }
         Ok(StoredWeight::alone(self.layout.read_part(self.place_of(id)?)?)?)
     }
+}
+
+/// The form of the first part that the decoder needs and that is not decoded.
+fn first_undecoded(spec: &ModelSpec, forms: &BTreeMap<TensorId, StoredForm>) -> Option<String> {
+    let is_needed = |id: &TensorId| match id {
+        TensorId::Layer(layer, _) => *layer < spec.layers.len(),
+        _ => true,
+    };
+    let mut needed = forms.iter().filter(|(id, form)| is_needed(id) && !form.is_decoded());
+    needed.next().map(|(_, form)| form.to_string())
 }
 
 fn read_config(directory: &ModelDirectory) -> Result<Config, Error> {
