@@ -12,7 +12,7 @@ use moeprune_core::{
 };
 use rayon::prelude::*;
 
-use super::{KeptExperts, Scratch};
+use super::{KeptExperts, Scratch, TemporaryFolder};
 use crate::{Error, finite::first_not_finite};
 
 /// Where a part that may be repaired stands in a layer's file.
@@ -179,7 +179,7 @@ pub(crate) fn file(folder: &Path, after: After, layer: usize) -> PathBuf {
 pub(crate) struct RepairedParts {
     layers: BTreeMap<usize, Arc<RepairedLayerParts>>,
     /// A folder that lives as long as the parts.
-    folder: Option<Arc<tempfile::TempDir>>,
+    folder: Option<Arc<TemporaryFolder>>,
 }
 
 struct RepairedLayerParts {
@@ -196,7 +196,7 @@ impl fmt::Debug for RepairedParts {
 
 impl RepairedParts {
     /// Those in a temporary folder, which is removed with them.
-    pub(crate) fn in_folder(folder: Arc<tempfile::TempDir>) -> Self {
+    pub(crate) fn in_folder(folder: Arc<TemporaryFolder>) -> Self {
         Self { layers: BTreeMap::new(), folder: Some(folder) }
     }
 

@@ -29,7 +29,7 @@ mod unwritten;
 pub use cost::{Holding, RepairCost};
 pub use estimate::RepairEstimate;
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use moeprune_capture::{LayerRun, StoredLayer, TokenBlocks, for_each_loaded_expert, passes};
 use moeprune_core::{ExpertRepair, repair::ModelRepair};
@@ -41,7 +41,10 @@ use self::{
 };
 use crate::{
     Error, Execution, KeptExperts, Model, Progress, RepairCalibration, Stage,
-    kept_experts::repaired_parts::{After, RepairedParts},
+    kept_experts::{
+        TemporaryFolder,
+        repaired_parts::{After, RepairedParts},
+    },
     session::{LayerRepaired, Pass, Record},
     walk::{AtLayer, Resumed, Route, Walker},
 };
@@ -205,8 +208,6 @@ pub fn check_repair_folder() -> Result<(), Error> {
     temporary_folder().map(drop)
 }
 
-fn temporary_folder() -> Result<tempfile::TempDir, Error> {
-    let parent = std::env::temp_dir();
-    let made = tempfile::Builder::new().prefix("moeprune-repair-").tempdir_in(&parent);
-    made.map_err(|e| Error::io(Path::new(&parent), "make a folder in", e))
+fn temporary_folder() -> Result<TemporaryFolder, Error> {
+    TemporaryFolder::new_in(&std::env::temp_dir())
 }
