@@ -46,17 +46,17 @@ pub(super) fn recognise(
     config: &QuantConfig,
 ) -> Option<Result<SharedEncoding, Error>> {
     let (dtype, codes) = module.get(".qweight")?;
-    let (_, scales) = module.get(SCALE.suffix)?;
+    let Some((_, scales)) = module.get(SCALE.suffix) else {
+        let reason = format!("its companion `{}` is missing", SCALE.suffix);
+        return Some(Err(Error::Encoding { encoding: "awq or gptq", reason }));
+    };
     let packed = codes.len() == 2 && scales.len() == 2 && codes[1] * 8 == scales[1];
     let named = config.packing.as_deref().is_none_or(|packing| packing == "gemm");
-    match config.bits {
-        Some(bits) if bits != 4 => Some(Err(Error::NotDecoded(format!("AWQ of {bits} bits")))),
-        _ if packed && named && dtype == Dtype::I32 => Some(Ok((&GEMM).into())),
-        _ => {
-            let packing = config.packing.as_deref().unwrap_or("gemv or Marlin, perhaps");
-            Some(Err(Error::NotDecoded(format!("AWQ or GPTQ in another packing ({packing})"))))
-        }
+    if packed && named && dtype == Dtype::I32 {
+        return Some(Ok((&GEMM).into()));
     }
+    let packing = config.packing.as_deref().unwrap_or("gemv or Marlin, perhaps");
+    Some(Err(Error::NotDecoded(format!("AWQ or GPTQ in another packing ({packing})"))))
 }
 
 impl AwqGemm {

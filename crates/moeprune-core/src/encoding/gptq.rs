@@ -57,17 +57,21 @@ pub(super) fn recognise(
     if dtype != Dtype::I32 || codes.len() != 2 || codes.last() != scales.last() {
         return None;
     }
-    let inputs = module.get(GROUP_INDEX.suffix).map(|(_, shape)| shape.iter().product::<usize>());
-    let bits = inputs.filter(|inputs| *inputs > 0).map(|inputs| (codes[0] * 32 / inputs) as u64);
-    Some(match bits.or(config.bits) {
-        None | Some(4) => Ok(SharedEncoding::new(Gptq {
+    let inputs = module.get(GROUP_INDEX.suffix).map(|(_, shape)| shape.iter().product());
+    match inputs.and_then(|inputs| bits(codes[0], inputs)).or(config.bits) {
+        None | Some(4) => Some(Ok(SharedEncoding::new(Gptq {
             version: None,
             label: config.gptq.unwrap_or(GptqLabel::V1),
             symmetric: config.symmetric,
             group_index: inputs.is_some(),
-        })),
-        Some(bits) => Err(Error::NotDecoded(format!("GPTQ of {bits} bits"))),
-    })
+        }))),
+        Some(bits) => Some(Err(Error::NotDecoded(format!("GPTQ of {bits} bits")))),
+    }
+}
+
+/// Bits of a code, if so many words hold the codes of so many inputs.
+fn bits(words: usize, inputs: usize) -> Option<u64> {
+    [2, 3, 4, 8].into_iter().find(|bits| inputs * bits == words * 32).map(|bits| bits as u64)
 }
 
 impl Gptq {
