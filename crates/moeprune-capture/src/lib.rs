@@ -47,6 +47,7 @@ let spec = ModelSpec {
     family: "small".into(), hidden: 2, vocab: 32, max_positions: 4, norm_eps: 1e-5,
     norm_weights: NormWeights::Factor, tied_embeddings: true, head_bias: false,
     multipliers: Multipliers::default(), logit_cap: None, layers: vec![layer], extra: None,
+    undecoded: None,
 };
 // A forward pass calls the observer; this one is done by hand.
 let mut observer = LayerObserver::new(&spec, 0, ObserverOptions::default())?;

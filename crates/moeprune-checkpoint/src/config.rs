@@ -91,6 +91,32 @@ impl Config {
         &self.text
     }
 
+    /// The text as JSON, byte for byte as long as the file.
+    pub(crate) fn json(&self) -> &str {
+        &self.json
+    }
+
+    /// The objects under any of these keys, at the top or in an object there.
+    pub(crate) fn objects_under(&self, keys: &[&str]) -> Result<Vec<&str>, Error> {
+        let top = self.members(&self.json)?;
+        let mut found = Vec::new();
+        for (key, value) in &top.0 {
+            let text = value.get();
+            if !text.starts_with('{') {
+                continue;
+            }
+            if keys.contains(&key.as_str()) {
+                found.push(text);
+                continue;
+            }
+            let inner = self.members(text)?.0.into_iter();
+            let objects = inner.filter(|(key, _)| keys.contains(&key.as_str()));
+            found
+                .extend(objects.map(|(_, value)| value.get()).filter(|text| text.starts_with('{')));
+        }
+        Ok(found)
+    }
+
     /// The value under the first of `keys` that is there and not null; a dot descends into an
     /// object.
     ///
@@ -140,19 +166,24 @@ impl Config {
     }
 
     /// The text with the values under keys that are there replaced, for each list of keys by its
-    /// value; everything else stays as it was written.
-    pub(crate) fn replaced(&self, changes: &[(&[String], &str)]) -> Result<String, Error> {
-        let mut spans = Vec::new();
+    /// value, and with other changes to its [`json`](Self::json); everything else stays as it was
+    /// written.
+    pub(crate) fn replaced(
+        &self,
+        changes: &[(&[String], &str)],
+        others: Vec<(Range<usize>, String)>,
+    ) -> Result<String, Error> {
+        let mut spans = others;
         for (keys, value) in changes {
             for key in *keys {
-                spans.extend(self.at(key)?.map(|found| (found.span, *value)));
+                spans.extend(self.at(key)?.map(|found| (found.span, (*value).to_owned())));
             }
         }
         spans.sort_by_key(|(span, _)| span.start);
         spans.dedup();
         let mut text = self.text.clone();
         for (span, value) in spans.into_iter().rev() {
-            text.replace_range(span, value);
+            text.replace_range(span, &value);
         }
         Ok(text)
     }

@@ -86,6 +86,7 @@ mod model_directory;
 mod named_tensors;
 mod output;
 mod place;
+mod quantization;
 mod spec;
 mod verify;
 mod weights;
@@ -93,7 +94,7 @@ mod weights;
 pub use moeprune_files::{Access, FileIdentity};
 
 pub use self::{
-    checkpoint::{Checkpoint, FusedTensor, RoleSummary, StoredTensor, Summary},
+    checkpoint::{Checkpoint, FusedTensor, RoleSummary, StoredPart, StoredTensor, Summary},
     container::{
         ContainedIndex, ContainedTensor, Container, Contents, Metadata, OutputForm, PlannedFile,
         PlannedIndex, PlannedTensor, PlannedWeights, Safetensors, WeightFile, WeightRequest,
@@ -105,6 +106,7 @@ pub use self::{
         ShardedWriter, WrittenCheckpoint,
     },
     place::{FusedExperts, Place, TensorForm},
+    quantization::StoredForm,
     verify::{Check, LinearZeros, SparsityReport, VerifyReport, verify},
     weights::{
         average, average_of, check_finite, check_finite_weight, count_zeros, join_along,

@@ -14,11 +14,13 @@ pub(crate) struct NamedTensors {
     pub(crate) stranger: Option<(String, String)>,
     /// Layers behind the decoder's; `None` if none is stored and the config counts none.
     pub(crate) extra: Option<StoredExtra>,
-    /// Shapes as they are stored, by part.
+    /// Shapes as they are stored, by part; of a quantised weight its own and not that of its codes.
     pub(crate) shapes: BTreeMap<TensorId, Vec<usize>>,
     /// What tensors that hold all experts of a layer hold of each in a form that is not decoded: shapes,
     /// by layer and name.
     pub(crate) opaque: BTreeMap<(usize, PartName), Vec<usize>>,
+    /// Whether anything is stored in codes.
+    pub(crate) quantised: bool,
 }
 
 /// What is stored of layers behind the decoder's.

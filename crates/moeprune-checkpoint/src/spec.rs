@@ -8,7 +8,7 @@ use moeprune_core::{
     OpaqueTensor, RouterSpec, SandwichNorms, SharedSpec, TensorId,
 };
 
-use self::requirements::{check_positions, check_requirement, read_activation};
+use self::requirements::{check_positions, check_requirement, is_of_quantization, read_activation};
 pub(crate) use self::{
     extra::{AnnouncedExtra, announced_extra},
     requirements::check_requirements,
@@ -17,8 +17,8 @@ use crate::{
     Error, Family,
     config::{Config, Found, shown},
     family::{
-        Count, Descriptor, Key, Layers, LayersForm, Mixer, Model, MultipliersForm,
-        OpaqueExpertsForm, PerLayer, SandwichForm, Strings, TypesForm, missing, opaque_tensor,
+        Count, Descriptor, Key, Layers, LayersForm, Mixer, Model, MultipliersForm, PerLayer,
+        SandwichForm, Strings, TypesForm, missing, opaque_tensor,
     },
     named_tensors::NamedTensors,
 };
@@ -30,12 +30,11 @@ pub(crate) fn read_spec(
     named: &NamedTensors,
 ) -> Result<ModelSpec, Error> {
     let form = family.descriptor();
-    let opaque = match &form.experts.opaque {
-        Some(opaque) => opaque.check(config, named)?,
-        None => None,
-    };
-    let stored = form.experts.opaque.as_ref().map(OpaqueExpertsForm::key);
-    for requirement in form.require.iter().filter(|r| stored == Some(&*r.key) && opaque != stored) {
+    if let Some(opaque) = &form.experts.opaque {
+        opaque.check(config, named)?;
+    }
+    // What is stored says whether weights are quantised; a config that says so of others is wrong.
+    for requirement in form.require.iter().filter(|r| is_of_quantization(r) && !named.quantised) {
         check_requirement(config, requirement)?;
     }
     let model = &form.model;
@@ -76,6 +75,7 @@ pub(crate) fn read_spec(
         },
         layers,
         extra,
+        undecoded: None,
     })
 }
 

@@ -414,6 +414,7 @@ fn model(experts: usize, shared: usize, residual: bool, dense: bool) -> ModelSpe
         logit_cap: None,
         layers,
         extra: None,
+        undecoded: None,
     }
 }
 

@@ -51,6 +51,7 @@ impl Small {
             logit_cap: None,
             layers: vec![layer.clone(), layer],
             extra: None,
+            undecoded: None,
         })
     }
 }

@@ -71,6 +71,7 @@ fn load_of_first_layer(
 #     family: "example".into(), hidden: 8, vocab: 16, max_positions: 32, norm_eps: 1e-5,
 #     norm_weights: NormWeights::Factor, tied_embeddings: true, head_bias: false,
 #     multipliers: Multipliers::default(), logit_cap: None, layers: vec![layer], extra: None,
+#     undecoded: None,
 # };
 # let source = Pattern(spec.clone());
 let load = load_of_first_layer(&source, &spec, &[1, 5, 9, 2, 14])?;

@@ -11,6 +11,10 @@ use crate::Error;
 /// # Errors
 /// [`Error::Kind`] names the first one and its layer.
 pub fn check_runnable(spec: &ModelSpec) -> Result<(), Error> {
+    if let Some(form) = &spec.undecoded {
+        let layer = spec.layers.iter().position(|layer| layer.moe().is_some());
+        return Err(Error::Undecoded { layer: layer.unwrap_or_default(), form: form.clone() });
+    }
     spec.layers.iter().enumerate().try_for_each(|(layer, parts)| check_layer(parts, layer))
 }
 

@@ -46,6 +46,7 @@ fn arctic_like() -> ModelSpec {
         logit_cap: None,
         layers: vec![layer],
         extra: None,
+        undecoded: None,
     }
 }
 

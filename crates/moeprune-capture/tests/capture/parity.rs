@@ -59,6 +59,7 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
         logit_cap: None,
         layers: vec![layer; 3],
         extra: None,
+        undecoded: None,
     }
 }
 

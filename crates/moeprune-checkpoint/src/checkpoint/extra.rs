@@ -7,7 +7,11 @@ use std::{
 
 use moeprune_core::{LayerTensor, LinearId, MlpProjection, TensorId};
 
-use super::{Checkpoint, StoredTensor, layout::Layout};
+use super::{
+    Checkpoint, StoredTensor,
+    layout::Layout,
+    modules::{self, has_codes},
+};
 use crate::{container, family::Names, named_tensors::StoredExtra, spec::AnnouncedExtra};
 
 impl Checkpoint {
@@ -98,11 +102,15 @@ pub(super) fn assign_extra(
 ) -> Result<Option<StoredExtra>, String> {
     let (mut stored, mut is_known, mut is_unknown) = (BTreeSet::new(), false, false);
     let mut tensors: Vec<&mut StoredTensor> = Vec::new();
+    let has_codes = has_codes(layout);
     for tensor in &mut layout.tensors {
         let Some(layer) = names.extra_layer_of(&tensor.name) else { continue };
         stored.insert(layer);
         tensor.part = names.part_of(&tensor.name);
         let is_fused = names.fused_of(&tensor.name).is_some();
+        if has_codes && tensor.part.is_none() && !is_fused {
+            modules::assign(tensor, names);
+        }
         is_known |= tensor.part.is_some() || is_fused;
         is_unknown |= is_unknown_expert(tensor) && !is_fused;
         tensors.push(tensor);
@@ -116,7 +124,7 @@ pub(super) fn assign_extra(
     let is_partial = announced.count.is_none() && names.numbers_extra_on();
     let is_partial = is_partial && stored.iter().any(|&layer| !is_whole(layer, &tensors));
     if !is_known || is_unknown || is_partial {
-        tensors.into_iter().for_each(|tensor| tensor.part = None);
+        tensors.into_iter().for_each(|tensor| (tensor.part, tensor.suffix) = (None, None));
         return Ok(Some(StoredExtra::Unknown));
     }
     Ok(Some(StoredExtra::Layers(stored.len())))

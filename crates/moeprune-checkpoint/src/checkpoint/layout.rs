@@ -29,6 +29,11 @@ pub struct StoredTensor {
     /// The part it plays; `None` if it holds [many](Self::experts), or the family knows none, and
     /// the tensor is carried over as it is.
     pub part: Option<TensorId>,
+    /// What its name has after that of its module, if it is one of several tensors that hold the part
+    /// together, or holds it in codes.
+    pub suffix: Option<String>,
+    /// Whether it holds the codes of such a module.
+    pub(crate) is_main: bool,
     /// What it holds, if it has all experts of a layer.
     pub experts: Option<FusedTensor>,
     /// Its number among all tensors.
@@ -85,6 +90,8 @@ impl Layout {
             shape: tensor.shape,
             file: contents.files[tensor.file].name().to_owned(),
             part: None,
+            suffix: None,
+            is_main: false,
             experts: None,
             shard: tensor.file,
             range: tensor.range,

@@ -1,5 +1,6 @@
 //! An open checkpoint.
 
+mod decoding;
 mod eos;
 mod extra;
 mod fingerprint;
@@ -8,6 +9,7 @@ mod fused_tensor;
 mod identity;
 mod layout;
 mod legacy_fingerprint;
+mod modules;
 mod parts;
 mod pruned_config;
 mod summary;
@@ -26,10 +28,11 @@ use moeprune_core::{
 };
 use moeprune_files::{Access, Files};
 
-use self::layout::Layout;
+use self::{decoding::Decoding, layout::Layout, modules::Module};
 pub use self::{
     fused_tensor::FusedTensor,
     layout::StoredTensor,
+    modules::StoredPart,
     summary::{RoleSummary, Summary},
 };
 use crate::{
@@ -39,6 +42,7 @@ use crate::{
     family::Names,
     model_directory::ModelDirectory,
     place::Place,
+    quantization::StoredForm,
     spec,
 };
 
@@ -60,6 +64,12 @@ pub struct Checkpoint {
     layout: Layout,
     /// Where each part is.
     by_part: BTreeMap<TensorId, Place>,
+    /// Parts that several tensors hold together, or codes.
+    modules: BTreeMap<TensorId, Module>,
+    /// In which form they do.
+    forms: BTreeMap<TensorId, StoredForm>,
+    /// What reads them, or why nothing does.
+    decodings: BTreeMap<TensorId, Result<Decoding, String>>,
     /// Index into the layout's tensors.
     by_name: BTreeMap<String, usize>,
     fingerprint: OnceLock<String>,
@@ -125,11 +135,13 @@ impl Checkpoint {
         let mut layout = Layout::open(&directory)?;
         let extra = spec::announced_extra(&family, &config)?;
         let names = Names::new(family.clone(), extra.map(|extra| extra.first));
-        let named = parts::assign(&mut layout, &names, extra, &directory)?;
-        let spec = spec::read_spec(&family, &config, &named)?;
+        let (named, modules) = parts::assign(&mut layout, &names, extra, &directory)?;
+        let mut spec = spec::read_spec(&family, &config, &named)?;
         parts::check_experts(&layout, &names, &spec, &directory, &config)?;
         parts::assign_experts(&mut layout, &names, &spec, &directory)?;
-        let by_part = parts::check(&layout, &names, &spec, &directory)?;
+        let found = parts::check(&layout, &names, &spec, (&modules, &directory))?;
+        let decodings = decoding::decide(&modules, &layout, &config)?;
+        spec.undecoded = first_undecoded(&spec, &decodings, &found.forms);
         let by_name = layout.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
         let declared_dtype = spec::declared_dtype(&family, &config)?;
         let fingerprint = OnceLock::new();
@@ -139,7 +151,10 @@ impl Checkpoint {
             names,
             spec,
             layout,
-            by_part,
+            by_part: found.places,
+            modules,
+            forms: found.forms,
+            decodings,
             by_name,
             fingerprint,
             declared_dtype,
@@ -207,7 +222,8 @@ impl Checkpoint {
         self.layout.read_elements(self.place_of(id)?, elements)
     }
 
-    /// Where a part is: which tensor, and which of its elements.
+    /// Where a part is: which tensor, and which of its elements. Of a quantised part, where its codes
+    /// are; [`stored_part`](Self::stored_part) says what is beside them.
     ///
     /// # Errors
     /// [`Error::NoSuchPart`] if the model has no such part.
@@ -366,6 +382,11 @@ impl Checkpoint {
         &self.layout.files[file]
     }
 
+    fn unreadable(&self, id: TensorId, reason: String) -> Error {
+        let name = self.name_of(id).unwrap_or_else(|_| id.to_string());
+        Error::Tensor { dir: self.dir().to_owned(), name, reason }
+    }
+
     fn index_of(&self, name: &str) -> Result<usize, Error> {
         self.by_name.get(name).copied().ok_or_else(|| Error::Tensor {
             dir: self.dir().to_owned(),
@@ -381,8 +402,28 @@ impl Checkpoint {
 
 impl TensorSource for Checkpoint {
     fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
-        Ok(StoredWeight::alone(self.layout.read_part(self.place_of(id)?)?)?)
+        let read = match self.decodings.get(&id) {
+            None => return Ok(StoredWeight::alone(self.layout.read_part(self.place_of(id)?)?)?),
+            Some(Ok(decoding)) => decoding.read(&self.layout).map_err(|e| e.to_string()),
+            Some(Err(reason)) => Err(reason.clone()),
+        };
+        Ok(read.map_err(|reason| self.unreadable(id, reason))?)
     }
+}
+
+/// The form of the first part that the decoder needs and that is not decoded.
+fn first_undecoded(
+    spec: &ModelSpec,
+    decodings: &BTreeMap<TensorId, Result<Decoding, String>>,
+    forms: &BTreeMap<TensorId, StoredForm>,
+) -> Option<String> {
+    let is_needed = |id: &TensorId| match id {
+        TensorId::Layer(layer, _) => *layer < spec.layers.len(),
+        _ => true,
+    };
+    let mut needed = decodings.iter().filter(|(id, decoding)| is_needed(id) && decoding.is_err());
+    let (id, _) = needed.next()?;
+    Some(forms.get(id).map_or_else(|| "an unknown form".to_owned(), StoredForm::to_string))
 }
 
 fn read_config(directory: &ModelDirectory) -> Result<Config, Error> {

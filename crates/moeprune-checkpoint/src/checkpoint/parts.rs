@@ -7,7 +7,13 @@ use std::{
 
 use moeprune_core::{Dtype, LayerTensor, LinearId, ModelSpec, Part, TensorId};
 
-use super::{StoredTensor, extra::assign_extra, fused, layout::Layout};
+use super::{
+    StoredTensor,
+    extra::assign_extra,
+    fused,
+    layout::Layout,
+    modules::{self, Module},
+};
 use crate::{
     Error,
     config::Config,
@@ -15,6 +21,7 @@ use crate::{
     model_directory::ModelDirectory,
     named_tensors::NamedTensors,
     place::Place,
+    quantization::StoredForm,
     spec::{AnnouncedExtra, expert_count},
 };
 
@@ -25,9 +32,10 @@ pub(super) fn assign(
     names: &Names,
     announced: Option<AnnouncedExtra<'_>>,
     directory: &ModelDirectory,
-) -> Result<NamedTensors, Error> {
+) -> Result<(NamedTensors, BTreeMap<TensorId, Module>), Error> {
     let bad = |reason: String| Error::Weights { dir: directory.path.clone(), reason };
     let mut layers = BTreeSet::new();
+    let has_codes = modules::has_codes(layout);
     for tensor in &mut layout.tensors {
         if names.extra_layer_of(&tensor.name).is_some() {
             continue;
@@ -35,7 +43,8 @@ pub(super) fn assign(
         tensor.part = names.part_of(&tensor.name);
         let known = tensor.part.is_some()
             || names.is_carried(&tensor.name)
-            || names.fused_of(&tensor.name).is_some();
+            || names.fused_of(&tensor.name).is_some()
+            || has_codes && modules::assign(tensor, names);
         if !known {
             refuse_unknown_in_layer(tensor, names, directory)?;
         }
@@ -48,15 +57,26 @@ pub(super) fn assign(
         )));
     }
     let extra = announced.map_or(Ok(None), |extra| assign_extra(layout, names, extra));
-    let shapes = layout.tensors.iter().filter_map(|t| Some((t.part?, t.shape.clone()))).collect();
+    let modules = modules::group(layout, directory)?;
+    for module in modules.values() {
+        layout.tensors[module.main].is_main = true;
+    }
+    let shape = |tensor: &StoredTensor| match tensor.part.and_then(|part| modules.get(&part)) {
+        Some(module) => module.shape(layout),
+        None => tensor.shape.clone(),
+    };
+    let named = layout.tensors.iter().filter(|t| t.suffix.is_none() || t.is_main);
+    let shapes = named.filter_map(|t| Some((t.part?, shape(t)))).collect();
     let opaque = layout.tensors.iter().filter_map(|tensor| match names.fused_of(&tensor.name)? {
         (layer, Slab::Opaque(part)) => Some(((layer, part), tensor.shape.get(1..)?.to_vec())),
         _ => None,
     });
-    let opaque = opaque.collect();
+    let opaque: BTreeMap<_, _> = opaque.collect();
     let stranger = if layers.is_empty() { stranger(layout, names) } else { None };
     let extra = extra.map_err(bad)?;
-    Ok(NamedTensors { layers: layers.len(), stranger, extra, shapes, opaque })
+    let quantised = !opaque.is_empty() || !modules.is_empty();
+    let named = NamedTensors { layers: layers.len(), stranger, extra, shapes, opaque, quantised };
+    Ok((named, modules))
 }
 
 /// Of tensors of which none is a decoder layer's, the one that is most like the first that was expected,
@@ -146,14 +166,67 @@ pub(super) fn assign_experts(
     Ok(())
 }
 
-/// Checks that every part of the specification is there, in its shape and as floating point, and
-/// that there is no part besides. Returns where each part is.
+/// Where each part is, and how those are stored that are modules.
+pub(super) struct Found {
+    pub(super) places: BTreeMap<TensorId, Place>,
+    pub(super) forms: BTreeMap<TensorId, StoredForm>,
+}
+
+/// Checks that every part of the specification is there, in its shape and as floating point or codes,
+/// and that there is no part besides.
 pub(super) fn check(
     layout: &Layout,
     names: &Names,
     spec: &ModelSpec,
-    directory: &ModelDirectory,
-) -> Result<BTreeMap<TensorId, Place>, Error> {
+    (modules, directory): (&BTreeMap<TensorId, Module>, &ModelDirectory),
+) -> Result<Found, Error> {
+    let bad = |name: &str, reason: String| {
+        let (dir, name) = (directory.path.clone(), name.to_owned());
+        Error::Tensor { dir, name, reason }
+    };
+    let places = places(layout, directory)?;
+    let mut besides: BTreeSet<TensorId> = places.keys().copied().collect();
+    let mut forms = BTreeMap::new();
+    for Part { id: part, shape: expected, .. } in spec.parts().into_iter().chain(spec.extra_parts())
+    {
+        besides.remove(&part);
+        let Some(place) = places.get(&part) else {
+            let name = name_of_missing(layout, names, part);
+            return Err(bad(&name, format!("is missing; expected as `{part}`")));
+        };
+        let StoredTensor { name, dtype, file, .. } = &layout.tensors[place.tensor()];
+        if let Some(module) = modules.get(&part) {
+            if let Some(reason) = modules::packed_router(part) {
+                return Err(bad(name, reason));
+            }
+            forms.insert(part, module.form(layout, &expected, directory)?);
+            continue;
+        }
+        let shape = place.shape();
+        if shape != expected {
+            return Err(bad(
+                name,
+                format!("is {shape:?} in {file}, but config.json asks for {expected:?}"),
+            ));
+        }
+        let decoded = !matches!(part, TensorId::Layer(_, LayerTensor::OfExpert(..)));
+        if decoded && !dtype.is_weight() {
+            return Err(bad(name, unsupported(*dtype)));
+        }
+    }
+    modules::check_alike(modules, layout, directory)?;
+    besides.remove(&TensorId::LmHead); // may be stored though it is tied
+    match besides.first() {
+        None => Ok(Found { places, forms }),
+        Some(part) => Err(bad(
+            &layout.tensors[places[part].tensor()].name,
+            format!("is the {part}, but a model with this config.json has no such part"),
+        )),
+    }
+}
+
+/// Where each part is that a tensor holds; of modules, where their codes are.
+fn places(layout: &Layout, directory: &ModelDirectory) -> Result<BTreeMap<TensorId, Place>, Error> {
     let bad = |name: &str, reason: String| {
         let (dir, name) = (directory.path.clone(), name.to_owned());
         Error::Tensor { dir, name, reason }
@@ -161,6 +234,7 @@ pub(super) fn check(
     let mut found: BTreeMap<TensorId, Place> = BTreeMap::new();
     for tensor in &layout.tensors {
         let places = match (tensor.part, &tensor.experts) {
+            (Some(_), _) if tensor.suffix.is_some() && !tensor.is_main => continue,
             (Some(part), _) => vec![(part, Place::separate(tensor.form())?)],
             (None, Some(experts)) if !experts.is_opaque() && !tensor.dtype.is_weight() => {
                 return Err(bad(&tensor.name, unsupported(tensor.dtype)));
@@ -175,35 +249,7 @@ pub(super) fn check(
             }
         }
     }
-    let mut besides: BTreeSet<TensorId> = found.keys().copied().collect();
-    for Part { id: part, shape: expected, .. } in spec.parts().into_iter().chain(spec.extra_parts())
-    {
-        besides.remove(&part);
-        let Some(place) = found.get(&part) else {
-            let name = name_of_missing(layout, names, part);
-            return Err(bad(&name, format!("is missing; expected as `{part}`")));
-        };
-        let StoredTensor { name, dtype, file, .. } = &layout.tensors[place.tensor()];
-        let shape = place.shape();
-        if shape != expected {
-            return Err(bad(
-                name,
-                format!("is {shape:?} in {file}, but config.json asks for {expected:?}"),
-            ));
-        }
-        let decoded = !matches!(part, TensorId::Layer(_, LayerTensor::OfExpert(..)));
-        if decoded && !dtype.is_weight() {
-            return Err(bad(name, unsupported(*dtype)));
-        }
-    }
-    besides.remove(&TensorId::LmHead); // may be stored though it is tied
-    match besides.first() {
-        None => Ok(found),
-        Some(part) => Err(bad(
-            &layout.tensors[found[part].tensor()].name,
-            format!("is the {part}, but a model with this config.json has no such part"),
-        )),
-    }
+    Ok(found)
 }
 
 /// What is said of a tensor whose element type is no floating point.

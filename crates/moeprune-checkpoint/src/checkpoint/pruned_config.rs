@@ -1,16 +1,25 @@
-//! `config.json` of a pruned model.
+//! `config.json` of a pruned model, and what stands beside it and names experts.
+
+use std::{collections::BTreeMap, path::Path};
 
 use moeprune_core::{ModelSpec, MoeSpec};
 
-use super::Checkpoint;
-use crate::Error;
+use super::{Checkpoint, decoding::QUANTIZATION};
+use crate::{
+    Error,
+    config::Config,
+    quantization::{self, Modules},
+};
+
+/// The keys under which configs say how modules are quantised.
 
 impl Checkpoint {
     /// The text of `config.json` for a model that keeps so many experts in each decoder layer, and as
     /// many layers behind them as this one.
     ///
-    /// Only the value of the expert count changes, under the key (or the aliases) it had. It becomes one
-    /// number if
+    /// Only the value of the expert count changes, under the key (or the aliases) it had, and what a
+    /// quantisation config says of single experts, of which the first so many are taken to stay. The
+    /// count becomes one number if
     /// every layer with experts keeps the same, else the list of the numbers given. What is said
     /// about layers without experts matters to no reader; 0 is usual.
     ///
@@ -18,22 +27,101 @@ impl Checkpoint {
     /// If there is not one number for each decoder layer, or a layer would keep none, fewer than a
     /// token is routed to, or more than it has.
     pub fn config_with_experts(&self, kept_per_layer: &[usize]) -> Result<String, Error> {
-        self.config_with(kept_per_layer, false)
+        let first = |layer: usize, expert: usize| {
+            let all = self.spec.moe_of(layer).map_or(0, |moe| moe.experts);
+            (expert < kept_per_layer.get(layer).copied().unwrap_or(all)).then_some(expert)
+        };
+        self.config_with(kept_per_layer, false, &first)
     }
 
     /// The text of `config.json` for a model made of this one: as
-    /// [`config_with_experts`](Self::config_with_experts), and the count of layers behind the decoder's
-    /// is 0 if the model has none of those that this one has.
+    /// [`config_with_experts`](Self::config_with_experts), the count of layers behind the decoder's
+    /// is 0 if the model has none of those that this one has, and what a quantisation config says of
+    /// single modules it says of the same modules still. `index_of` says the index there of expert `1`
+    /// of layer `0`, or that it is gone.
     ///
     /// # Errors
-    /// As [`config_with_experts`](Self::config_with_experts).
-    pub fn config_of(&self, pruned: &ModelSpec) -> Result<String, Error> {
+    /// As [`config_with_experts`](Self::config_with_experts), and if a pattern in a quantisation config
+    /// cannot be read.
+    pub fn config_of(
+        &self,
+        pruned: &ModelSpec,
+        index_of: &dyn Fn(usize, usize) -> Option<usize>,
+    ) -> Result<String, Error> {
         let experts = |layer: &moeprune_core::LayerSpec| layer.moe().map_or(0, |moe| moe.experts);
         let kept: Vec<usize> = pruned.layers.iter().map(experts).collect();
-        self.config_with(&kept, self.spec.extra.is_some() && pruned.extra.is_none())
+        let drops_extra = self.spec.extra.is_some() && pruned.extra.is_none();
+        self.config_with(&kept, drops_extra, index_of)
     }
 
-    fn config_with(&self, kept_per_layer: &[usize], drops_extra: bool) -> Result<String, Error> {
+    /// The files beside `config.json` that say how modules are quantised, by name, with their texts for
+    /// a model made of this one, in which `index_of` is as for [`config_of`](Self::config_of).
+    ///
+    /// # Errors
+    /// If one of them is no JSON object, or a pattern in it cannot be read.
+    pub fn quantization_files_of(
+        &self,
+        index_of: &dyn Fn(usize, usize) -> Option<usize>,
+    ) -> Result<Vec<(&'static str, String)>, Error> {
+        let mut files = Vec::new();
+        let mut modules = None;
+        for name in quantization::SIDE_FILES {
+            if !self.has_file(name)? {
+                continue;
+            }
+            let Some(file) = Config::read(&self.directory, name)? else { continue };
+            let modules = modules.get_or_insert_with(|| self.modules(index_of));
+            let objects = file.objects_under(&["quantization"])?;
+            let object = objects.first().copied().unwrap_or_else(|| file.json());
+            let edits = quantization::edits(file.json(), object, modules);
+            let edits = edits.map_err(|problem| file.refuse(problem))?;
+            files.push((name, file.replaced(&[], edits)?));
+        }
+        Ok(files)
+    }
+
+    /// Whether a file of this name says how modules are quantised, beside `config.json`.
+    pub(crate) fn is_quantization_file(name: &Path) -> bool {
+        quantization::SIDE_FILES.iter().any(|file| name == Path::new(file))
+    }
+
+    fn has_file(&self, name: &str) -> Result<bool, Error> {
+        Ok(self.directory.read(Path::new(name), 1)?.is_some())
+    }
+
+    /// The modules of this model and their names in one in which `index_of` says where experts are.
+    fn modules(&self, index_of: &dyn Fn(usize, usize) -> Option<usize>) -> Modules {
+        let mut experts: BTreeMap<String, Vec<Option<usize>>> = BTreeMap::new();
+        let mut names: Vec<&str> = Vec::new();
+        for tensor in self.tensors() {
+            let name = tensor.name.as_str();
+            let module = name.rsplit_once('.').map_or(name, |(module, _)| module);
+            if names.last() != Some(&module) {
+                names.push(module);
+            }
+            let Some((layer, expert, after)) = self.names.expert_of(name) else { continue };
+            let Some(moe) = self.spec.moe_of(layer).filter(|moe| expert < moe.experts) else {
+                continue;
+            };
+            let before =
+                name[..name.len() - after.len()].trim_end_matches(|c: char| c.is_ascii_digit());
+            let before = before.trim_end_matches('.');
+            if !experts.contains_key(before) {
+                let numbers = (0..moe.experts).map(|expert| index_of(layer, expert)).collect();
+                experts.insert(before.to_owned(), numbers);
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        Modules::new(experts, names)
+    }
+
+    fn config_with(
+        &self,
+        kept_per_layer: &[usize],
+        drops_extra: bool,
+        index_of: &dyn Fn(usize, usize) -> Option<usize>,
+    ) -> Result<String, Error> {
         let bad = |reason: String| Err(Error::Experts { dir: self.dir().to_owned(), reason });
         let layers = self.spec.layers.len();
         if kept_per_layer.len() != layers {
@@ -58,7 +146,16 @@ impl Checkpoint {
         if let Some(extra) = form.extra.as_ref().filter(|_| drops_extra) {
             changes.push((&extra.count.keys, "0"));
         }
-        self.config.replaced(&changes)
+        let mut edits = Vec::new();
+        let objects = self.config.objects_under(&QUANTIZATION)?;
+        if !objects.is_empty() {
+            let modules = self.modules(index_of);
+            for object in objects {
+                let of_object = quantization::edits(self.config.json(), object, &modules);
+                edits.extend(of_object.map_err(|problem| self.config.refuse(problem))?);
+            }
+        }
+        self.config.replaced(&changes, edits)
     }
 }
 

@@ -16,6 +16,8 @@ pub(super) struct LayerTemplates {
     prefix: String,
     /// Of single tensors; of one tensor, other names after the descriptor's.
     tensors: Vec<(LayerTensor, Template)>,
+    /// What the names of an expert's tensors begin with, its number included.
+    experts: Vec<Template>,
     /// Of tensors that hold all experts of a layer.
     fused: Vec<(Slab, Template)>,
     /// Of tensors that play no part.
@@ -51,7 +53,14 @@ impl LayerTemplates {
         let fused = fused.flat_map(|(slab, name)| called(name).map(move |name| (slab, name)));
         let fused = fused.map(|(slab, name)| Ok((slab, parse(name, false)?)));
         let carried = descriptor.layers.carried.iter().map(|name| parse(name, false));
+        let mut experts: Vec<Template> = Vec::new();
+        for begin in tensors.iter().filter_map(|(_, template)| template.up_to_expert()) {
+            if !experts.contains(&begin) {
+                experts.push(begin);
+            }
+        }
         Ok(Self {
+            experts,
             fused: fused.collect::<Result<_, Error>>()?,
             carried: carried.collect::<Result<_, Error>>()?,
             tensors,
@@ -89,11 +98,23 @@ impl LayerTemplates {
 
     /// The name of the same tensor of another expert; `None` of a name that is no expert's.
     pub(super) fn name_with_expert(&self, name: &str, expert: usize) -> Option<String> {
-        self.tensors.iter().find_map(|(_, template)| {
-            let indices = template.indices(name)?;
-            indices.expert?;
-            Some(template.name(Indices { expert: Some(expert), ..indices }))
+        self.experts.iter().find_map(|template| {
+            let (indices, rest) = template.begins(name)?;
+            Some(template.name(Indices { expert: Some(expert), ..indices }) + after_number(rest)?)
         })
+    }
+
+    /// The layer and the expert that a name is of, known or not, and what follows the expert's number.
+    pub(super) fn expert_of<'a>(&self, name: &'a str) -> Option<(usize, usize, &'a str)> {
+        self.experts.iter().find_map(|template| {
+            let (indices, rest) = template.begins(name)?;
+            Some((indices.layer?, indices.expert?, after_number(rest)?))
+        })
+    }
+
+    /// The matrix of an expert that is named first.
+    pub(super) fn first_of_expert(&self) -> Option<LayerTensor> {
+        self.tensors.iter().map(|(tensor, _)| *tensor).find(|tensor| tensor.expert().is_some())
     }
 
     /// The name that is most like one that is not known, of the same layer and expert.
@@ -118,4 +139,9 @@ impl LayerTemplates {
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         rest[..digits].parse().ok()
     }
+}
+
+/// What follows a number in a name, if the number ends there.
+fn after_number(rest: &str) -> Option<&str> {
+    rest.starts_with(['.', '_']).then_some(rest)
 }

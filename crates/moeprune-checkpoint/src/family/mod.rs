@@ -35,7 +35,6 @@ pub(crate) use self::{
     key::{Count, Key, Layers, PerLayer, Sequence, Strings, missing},
     mixers::Mixer,
     names::Names,
-    opaque_experts::OpaqueExpertsForm,
     reads::ReadKeys,
 };
 use self::{built_in::BUILT_IN, layer_templates::LayerTemplates};

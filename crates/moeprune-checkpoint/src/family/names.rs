@@ -61,6 +61,32 @@ impl Names {
         renamed.unwrap_or_else(|| name.to_owned())
     }
 
+    /// The layer and the expert that a tensor is of, by what its name begins with, and what follows the
+    /// expert's number.
+    pub(crate) fn expert_of<'a>(&self, name: &'a str) -> Option<(usize, usize, &'a str)> {
+        self.family.decoder.expert_of(name).or_else(|| {
+            let (layer, expert, rest) = self.behind()?.expert_of(name)?;
+            Some((self.numbered_on(layer)?, expert, rest))
+        })
+    }
+
+    /// The part that a tensor of this name helps to hold if its module is stored in several tensors, and
+    /// what the name has after that of the module. Of a tensor that is an expert's and of none of its
+    /// modules, the expert's first matrix, and `../` before what follows the expert's number.
+    pub(crate) fn module_of(&self, name: &str) -> Option<(TensorId, String)> {
+        let ends = name.rmatch_indices('.').map(|(at, _)| at);
+        let within = self.expert_of(name).map_or(0, |(.., rest)| name.len() - rest.len());
+        for end in ends.filter(|&end| end > within) {
+            let part = self.part_of(&format!("{}.weight", &name[..end]));
+            if let Some(part) = part.filter(|part| part.expert().is_some() || within == 0) {
+                return Some((part, name[end + 1..].to_owned()));
+            }
+        }
+        let (layer, expert, rest) = self.expert_of(name)?;
+        let first = self.templates_of(layer).0.first_of_expert()?.with_expert(expert);
+        Some((TensorId::Layer(layer, first), format!("../{}", rest.trim_start_matches('.'))))
+    }
+
     /// The name of a decoder layer's tensor that is most like one that is not known.
     pub(crate) fn nearest(&self, name: &str) -> Option<String> {
         self.family.decoder.nearest(name, self.decoder_layer_of(name)?)

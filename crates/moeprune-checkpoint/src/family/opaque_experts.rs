@@ -49,28 +49,18 @@ impl OpaqueExpertsForm {
         named.map(|(key, name)| Ok((part_name("experts", key)?, name.as_str()))).collect()
     }
 
-    /// The config's key that says so.
-    pub(crate) fn key(&self) -> &str {
-        &self.said.key
-    }
-
-    /// Checks that config and files agree whether experts are stored so. Returns the config's key that
-    /// says so, if they are.
-    pub(crate) fn check(
-        &self,
-        config: &Config,
-        named: &NamedTensors,
-    ) -> Result<Option<&str>, Error> {
+    /// Checks that the config says so if experts are stored so.
+    pub(crate) fn check(&self, config: &Config, named: &NamedTensors) -> Result<(), Error> {
         let SaidForm { key, member, value } = &self.said;
         let of_expert = |id: &TensorId| matches!(id, TensorId::Layer(_, LayerTensor::OfExpert(..)));
         if named.opaque.is_empty() && !named.shapes.keys().any(of_expert) {
-            return Ok(None);
+            return Ok(());
         }
         let path = format!("{key}.{member}");
         let found = config.find(std::slice::from_ref(&path))?;
         let expected = serde_json::Value::from(value.as_str()).to_string();
         match found {
-            Some(found) if same_json(&expected, found.text) => Ok(Some(key)),
+            Some(found) if same_json(&expected, found.text) => Ok(()),
             Some(found) => Err(config.refuse(format!(
                 "`{path}` is {}, but experts are stored as with {expected}",
                 shown(found.text)

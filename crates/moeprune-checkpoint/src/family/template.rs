@@ -86,6 +86,11 @@ impl Template {
     /// no leading zeros, no sign.
     pub(super) fn indices(&self, name: &str) -> Option<Indices> {
         let mut indices = Indices::default();
+        self.take(name, &mut indices)?.is_empty().then_some(indices)
+    }
+
+    /// Takes the template off the beginning of a name and returns what follows.
+    fn take<'a>(&self, name: &'a str, indices: &mut Indices) -> Option<&'a str> {
         let mut rest = name;
         for piece in &self.pieces {
             let place = match piece {
@@ -104,7 +109,20 @@ impl Template {
             *place = Some(digits.parse().ok()?);
             rest = &rest[end..];
         }
-        rest.is_empty().then_some(indices)
+        Some(rest)
+    }
+
+    /// The beginning of the template up to the expert's number; `None` if it has none.
+    pub(super) fn up_to_expert(&self) -> Option<Self> {
+        let end = self.pieces.iter().position(|piece| *piece == Piece::Expert)?;
+        Some(Self { pieces: self.pieces[..=end].to_vec() })
+    }
+
+    /// The numbers that make this template of the beginning of a name, and what follows.
+    pub(super) fn begins<'a>(&self, name: &'a str) -> Option<(Indices, &'a str)> {
+        let mut indices = Indices::default();
+        let rest = self.take(name, &mut indices)?;
+        Some((indices, rest))
     }
 
     fn shown(&self) -> String {

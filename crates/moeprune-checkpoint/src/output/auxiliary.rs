@@ -107,7 +107,8 @@ fn list(source: &Checkpoint, folder: &Path, files: &mut CopiedFiles) -> Result<(
         let name = name.to_string_lossy();
         let written_anew =
             [CONFIG_FILE].into_iter().chain(source.index_file()).chain(source.shard_files());
-        if written_anew.into_iter().any(|file| relative == Path::new(file)) {
+        let is_config = Checkpoint::is_quantization_file(&relative) && kind != FileKind::Folder;
+        if is_config || written_anew.into_iter().any(|file| relative == Path::new(file)) {
             continue;
         }
         let left_out = if name.starts_with('.') {

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use moeprune_core::ModelSpec;
 use moeprune_files::{PartialOutput, write_and_rename};
 
 use super::auxiliary::{self, CopiedFiles};
@@ -109,16 +110,26 @@ impl OutputDirectory {
         Ok(write_and_rename(&self.unnamed(), &path, |file| file.write_all(bytes))?)
     }
 
-    /// Writes `config.json`.
+    /// Writes `config.json` of a model made of `source`, and the files beside it that say how modules are
+    /// quantised; `pruned` and `index_of` are as for [`Checkpoint::config_of`].
     ///
     /// # Errors
-    /// As [`write`](Self::write).
-    pub fn write_config(&self, text: &str) -> Result<(), Error> {
-        self.write(CONFIG_FILE, text.as_bytes())
+    /// As [`write`](Self::write), [`Checkpoint::config_of`] and [`Checkpoint::quantization_files_of`].
+    pub fn write_configs(
+        &self,
+        source: &Checkpoint,
+        pruned: &ModelSpec,
+        index_of: &dyn Fn(usize, usize) -> Option<usize>,
+    ) -> Result<(), Error> {
+        self.write(CONFIG_FILE, source.config_of(pruned, index_of)?.as_bytes())?;
+        for (name, text) in source.quantization_files_of(index_of)? {
+            self.write(name, text.as_bytes())?;
+        }
+        Ok(())
     }
 
-    /// Copies the files of the model directory that are neither weights nor `config.json`
-    /// (tokenizer, generation config, model code, licence), byte for byte, subfolders included.
+    /// Copies the files of the model directory that are neither weights nor configs of the model or of its
+    /// quantisation (tokenizer, generation config, model code, licence), byte for byte, subfolders included.
     /// Copies that an earlier run left are replaced.
     ///
     /// Left out, and listed as such, are hidden files and folders, links to folders, and weights

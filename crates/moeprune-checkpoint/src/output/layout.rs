@@ -15,6 +15,8 @@ use crate::{
 pub struct OutputLayout {
     tensors: Vec<OutputTensor>,
     places: BTreeMap<TensorId, Place>,
+    /// The tensors beside the one with a part's codes, as positions by the suffixes of their names.
+    companions: BTreeMap<TensorId, BTreeMap<String, usize>>,
 }
 
 /// A tensor of a pruned model.
@@ -26,7 +28,8 @@ pub struct OutputTensor {
     /// The layer that its parts are of, of the decoder's or behind them; `None` outside of the layers,
     /// and of a tensor that plays no part.
     pub layer: Option<usize>,
-    /// Its parts in the pruned model: one, all experts of a layer, or none.
+    /// Its parts in the pruned model: one, all experts of a layer, or none. A part that several tensors
+    /// hold together is one of the tensor with the codes.
     pub parts: Vec<TensorId>,
     /// Bytes of the source's tensor.
     pub source_bytes: u64,
@@ -56,7 +59,11 @@ impl Checkpoint {
                 None => outside.push(stored),
             }
         }
-        let mut layout = OutputLayout { tensors: Vec::new(), places: BTreeMap::new() };
+        let mut layout = OutputLayout {
+            tensors: Vec::new(),
+            places: BTreeMap::new(),
+            companions: BTreeMap::new(),
+        };
         for stored in outside.into_iter().chain(of_layers.into_iter().flatten()) {
             match (stored.part, &stored.experts) {
                 (_, Some(_)) => layout.add_experts(stored, pruned)?,
@@ -97,6 +104,12 @@ impl OutputLayout {
         Ok((&self.tensors[place.tensor()], place))
     }
 
+    /// The tensors beside the one with a part's codes, by the suffixes of their names.
+    pub(super) fn companions(&self, part: TensorId) -> impl Iterator<Item = (&str, &OutputTensor)> {
+        let all = self.companions.get(&part).into_iter().flatten();
+        all.map(|(suffix, &at)| (suffix.as_str(), &self.tensors[at]))
+    }
+
     fn add(
         &mut self,
         stored: &StoredTensor,
@@ -104,6 +117,9 @@ impl OutputLayout {
         part: Option<TensorId>,
         pruned: &ModelSpec,
     ) -> Result<(), Error> {
+        if let (Some(part), Some(suffix)) = (part, &stored.suffix) {
+            return self.add_to_module(stored, name, (part, suffix));
+        }
         let shape = part.and_then(|part| pruned.part(part));
         let shape = shape.map_or_else(|| stored.shape.clone(), |part| part.shape);
         if let Some(part) = part {
@@ -112,6 +128,25 @@ impl OutputLayout {
             self.places.insert(part, Place::separate(form)?);
         }
         self.push(stored, PlannedTensor { name, dtype: stored.dtype, shape }, part.into_iter());
+        Ok(())
+    }
+
+    /// One of the tensors that hold a part together.
+    fn add_to_module(
+        &mut self,
+        stored: &StoredTensor,
+        name: String,
+        (part, suffix): (TensorId, &str),
+    ) -> Result<(), Error> {
+        let (at, shape) = (self.tensors.len(), stored.shape.clone());
+        if stored.is_main {
+            let form = TensorForm { tensor: at, dtype: stored.dtype, shape: &shape };
+            self.places.insert(part, Place::separate(form)?);
+        } else {
+            self.companions.entry(part).or_default().insert(suffix.to_owned(), at);
+        }
+        let planned = PlannedTensor { name, dtype: stored.dtype, shape };
+        self.push(stored, planned, stored.is_main.then_some(part).into_iter());
         Ok(())
     }
 

@@ -63,7 +63,8 @@ impl PartWriter {
         Ok(())
     }
 
-    /// Puts a part, in the type of its tensor.
+    /// Puts a part, in the type of its tensor. Of one that several tensors hold together, the one with the
+    /// codes; the others are [copied](Self::copy_companions).
     ///
     /// # Errors
     /// If the pruned model has no such part, or of another type or shape; if it was put before, or
@@ -116,7 +117,8 @@ impl PartWriter {
         self.writer.replace_range(name, place.bytes().start, &bytes)
     }
 
-    /// Copies the stored bytes of parts, given as pairs of the part here and the part in `from`.
+    /// Copies the stored bytes of parts, given as pairs of the part here and the part in `from`, and of
+    /// all tensors that hold such a part together.
     /// Parts that share bytes are copied together, if they come from the same expert. `progress` is
     /// called with how many bytes were copied since it was last called.
     ///
@@ -145,8 +147,27 @@ impl PartWriter {
             if place.is_contiguous() || !copies.contains(&copy) {
                 copies.push(copy);
             }
+            copies.extend(self.layout.companion_copies((part, source), from)?);
         }
         self.writer.copy_ranges(&copies, from, progress)
+    }
+
+    /// Copies what is stored of a part beside its codes, from a part of `from`: nothing where it is one
+    /// tensor.
+    ///
+    /// # Errors
+    /// If they were put before, `from` has none of their names and sizes, or copying fails.
+    pub fn copy_companions(
+        &mut self,
+        part: TensorId,
+        source: TensorId,
+        from: &Checkpoint,
+    ) -> Result<(), Error> {
+        let copies = self.layout.companion_copies((part, source), from)?;
+        if copies.is_empty() {
+            return Ok(());
+        }
+        self.writer.copy_ranges(&copies, from, &mut |_| ())
     }
 
     /// Copies the tensors that belong to no layer.
@@ -194,6 +215,30 @@ fn announced_otherwise(
 }
 
 impl OutputLayout {
+    /// What is copied of a part beside its codes.
+    fn companion_copies<'a>(
+        &'a self,
+        (part, source): (TensorId, TensorId),
+        from: &'a Checkpoint,
+    ) -> Result<Vec<RangeCopy<'a>>, Error> {
+        let stored = from.stored_part(source);
+        let mut tensors = stored.into_iter().flat_map(|stored| stored.tensors);
+        let mut copies = Vec::new();
+        for (suffix, output) in self.companions(part) {
+            let name = &output.planned.name;
+            let Some((_, origin)) = tensors.find(|(other, _)| *other == suffix) else {
+                let reason = format!("{source} has no tensor for `{name}`");
+                return Err(Error::Order { reason });
+            };
+            if origin.bytes != output.source_bytes {
+                let reason = format!("`{}` has not as many bytes as `{name}`", origin.name);
+                return Err(Error::Order { reason });
+            }
+            copies.push(RangeCopy { name, at: 0, source: &origin.name, range: 0..origin.bytes });
+        }
+        Ok(copies)
+    }
+
     /// The bytes that a place is in, and all parts that share them.
     fn slab(&self, place: &Place) -> Slab {
         let tensor = &self.tensors()[place.tensor()];

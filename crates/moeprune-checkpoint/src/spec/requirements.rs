@@ -8,17 +8,21 @@ use serde_json::value::RawValue;
 use crate::{
     Error, Family,
     config::{Config, ConfigValue, same_json, shown},
-    family::{Descriptor, FACT_KEYS, Fact, OpaqueExpertsForm, ReadKeys, Requirement},
+    family::{Descriptor, FACT_KEYS, Fact, ReadKeys, Requirement},
     json::Members,
 };
 
 /// Refuses a config that asks for what is not implemented, as far as it can be seen without the tensors.
 pub(crate) fn check_requirements(family: &Family, config: &Config) -> Result<(), Error> {
     let form = family.descriptor();
-    let stored = form.experts.opaque.as_ref().map(OpaqueExpertsForm::key);
-    let others = form.require.iter().filter(|requirement| stored != Some(&*requirement.key));
+    let others = form.require.iter().filter(|requirement| !is_of_quantization(requirement));
     others.into_iter().try_for_each(|requirement| check_requirement(config, requirement))?;
     check_implied(form, family.reads(), config)
+}
+
+/// Whether a requirement is that nothing is quantised, which the tensors decide.
+pub(super) fn is_of_quantization(requirement: &Requirement) -> bool {
+    requirement.key.trim_start_matches('/') == "quantization_config"
 }
 
 pub(super) fn check_requirement(config: &Config, requirement: &Requirement) -> Result<(), Error> {

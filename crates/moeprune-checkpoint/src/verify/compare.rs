@@ -62,6 +62,8 @@ pub(super) enum Item<'a> {
     Part(TensorId),
     /// A tensor that plays no part.
     Tensor(&'a StoredTensor),
+    /// One of the tensors that hold a part together.
+    OfModule(TensorId, &'a StoredTensor),
 }
 
 /// The two models, and what was done to one to make the other.
@@ -78,6 +80,9 @@ pub(super) fn items(pruned: &Checkpoint) -> Vec<Item<'_>> {
     let mut items = Vec::new();
     for tensor in pruned.tensors() {
         match (tensor.part, &tensor.experts) {
+            (Some(part), _) if !pruned.is_plain(tensor) => {
+                items.push(Item::OfModule(part, tensor));
+            }
             (Some(part), _) => items.push(Item::Part(part)),
             (None, Some(held)) => {
                 let experts = 0..held.experts().experts;
@@ -94,7 +99,17 @@ impl Item<'_> {
     pub(super) fn part(self) -> Option<TensorId> {
         match self {
             Self::Part(part) => Some(part),
+            Self::OfModule(part, tensor) => tensor.is_main.then_some(part),
             Self::Tensor(_) => None,
+        }
+    }
+
+    /// The codes of a weight that are not decoded.
+    pub(super) fn is_undecoded(self) -> bool {
+        match self {
+            Self::Part(part) => matches!(part, TensorId::Layer(_, LayerTensor::OfExpert(..))),
+            Self::OfModule(..) => true,
+            Self::Tensor(_) => false,
         }
     }
 
@@ -102,14 +117,15 @@ impl Item<'_> {
     pub(super) fn tensor(self, pruned: &Checkpoint) -> Option<&StoredTensor> {
         match self {
             Self::Part(part) => Some(pruned.tensor_at(pruned.place_of(part).ok()?)),
-            Self::Tensor(tensor) => pruned.by_name(&tensor.name),
+            Self::Tensor(tensor) | Self::OfModule(_, tensor) => pruned.by_name(&tensor.name),
         }
     }
 
     /// The layer and the Linear whose weight it is.
     pub(super) fn linear(self) -> Option<(usize, LinearId)> {
         match self {
-            Self::Part(TensorId::Layer(layer, LayerTensor::Linear(linear))) => {
+            Self::Part(TensorId::Layer(layer, LayerTensor::Linear(linear)))
+            | Self::OfModule(TensorId::Layer(layer, LayerTensor::Linear(linear)), _) => {
                 Some((layer, linear))
             }
             _ => None,
@@ -119,7 +135,7 @@ impl Item<'_> {
     /// What messages call it.
     fn name(self, pruned: &Checkpoint) -> Result<String, Error> {
         let part = match self {
-            Self::Tensor(tensor) => return Ok(tensor.name.clone()),
+            Self::Tensor(tensor) | Self::OfModule(_, tensor) => return Ok(tensor.name.clone()),
             Self::Part(part) => part,
         };
         let tensor = pruned.tensor_at(pruned.place_of(part)?);
@@ -132,12 +148,15 @@ impl Item<'_> {
 
 pub(super) fn examine(item: Item<'_>, models: Models<'_>) -> Result<Finding, Error> {
     let Models { source, pruned, mut may_zero, .. } = models;
+    if let Item::OfModule(part, tensor) = item {
+        return examine_module(part, tensor, models);
+    }
     if let Some(TensorId::Layer(layer, _)) = item.part() {
         may_zero = may_zero.in_layer(source, layer);
     }
     let got = match item {
         Item::Part(part) => pruned.read_place(pruned.place_of(part)?)?,
-        Item::Tensor(tensor) => pruned.read(tensor)?,
+        Item::Tensor(tensor) | Item::OfModule(_, tensor) => pruned.read(tensor)?,
     };
     let name = item.name(pruned)?;
     let mut finding = Finding { shape: got.shape().to_vec(), ..Finding::default() };
@@ -176,6 +195,42 @@ pub(super) fn examine(item: Item<'_>, models: Models<'_>) -> Result<Finding, Err
     Ok(finding)
 }
 
+/// Compares one of the tensors that hold a part together with the same of the source, byte for byte.
+fn examine_module(
+    part: TensorId,
+    tensor: &StoredTensor,
+    models: Models<'_>,
+) -> Result<Finding, Error> {
+    let Models { source, pruned, origins, .. } = models;
+    let weight = pruned.spec().part(part).filter(|_| tensor.is_main);
+    let shape = weight.map_or_else(|| vec![0], |weight| weight.shape);
+    let mut finding = Finding { shape, ..Finding::default() };
+    let from = match (part, part.expert()) {
+        (TensorId::Layer(layer, _), Some(expert)) => match origins.of(layer, expert) {
+            Origin::Kept(from) => Some(part.with_expert(*from)),
+            _ => None,
+        },
+        _ => Some(part),
+    };
+    let stored = from.and_then(|from| source.stored_part(from));
+    let tensors = stored.as_ref().map_or(&[][..], |stored| &stored.tensors);
+    let same = |(suffix, _): &&(&str, &StoredTensor)| Some(*suffix) == tensor.suffix.as_deref();
+    let of_part = pruned.stored_part(part).map_or(0, |stored| stored.tensors.len());
+    let name = &tensor.name;
+    finding.difference = match tensors.iter().find(same) {
+        None => Some(format!("`{name}` matches nothing of the source")),
+        Some(_) if of_part != tensors.len() => {
+            let expected = tensors.len();
+            Some(format!("`{name}` is one of {of_part} tensors of its module, expected {expected}"))
+        }
+        Some((_, origin)) => {
+            let differs = difference(&pruned.read(tensor)?, &source.read(origin)?, false);
+            differs.err().map(|what| format!("`{name}` {what}"))
+        }
+    };
+    Ok(finding)
+}
+
 impl Finding {
     /// Compares a part that a repair may have changed, if weights of it may have been zeroed or changed
     /// after that only in their number of zeros.
@@ -209,7 +264,7 @@ fn new_weights<'a>(item: Item<'_>, models: Models<'a>) -> NewWeights<'a> {
 fn expected<'a>(item: Item<'_>, models: Models<'a>) -> Result<Option<TensorBytes<'a>>, Error> {
     let Models { source, origins, .. } = models;
     let part = match item {
-        Item::Part(part) => part,
+        Item::Part(part) | Item::OfModule(part, _) => part,
         Item::Tensor(tensor) => {
             return source.by_name(&tensor.name).map(|stored| source.read(stored)).transpose();
         }

@@ -18,6 +18,7 @@ use rayon::prelude::*;
 pub use self::report::{Check, LinearZeros, SparsityReport, VerifyReport};
 use self::{
     compare::{Finding, Item, MayZero, Models},
+    origin::Origins,
     repaired::Repairs,
 };
 use crate::{
@@ -43,7 +44,7 @@ use crate::{
 /// | `report` | `moeprune-report.json` can be read; made only if it cannot |
 /// | `plan` | the plan was made for the source, and its layers fit it |
 /// | `architecture` | nothing but the number of experts differs, and layers behind the decoder's are there if the plan leaves them |
-/// | `config.json` | nothing but the expert count differs, character by character; the count of layers behind the decoder's is 0 if there are none any more |
+/// | `config.json` | nothing but the expert count differs, and where single experts are named their numbers, character by character, in files beside it that say how modules are quantised too; the count of layers behind the decoder's is 0 if there are none any more |
 /// | `index` | the announced size is the size of the tensors |
 /// | `tensor set` | it has the source's tensors but those of dropped experts and layers, each of the same type; layers behind the decoder's are still in a file of their own |
 /// | `auxiliary files` | tokenizer and other files are those of the source |
@@ -90,17 +91,17 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
     if !comparable {
         return Ok(report);
     }
-    report.add("config.json", check_config(source, &pruned));
-    report.add("index", check_index(&pruned));
-    let tensor_set = check_tensor_set(source, &pruned);
-    report.add("tensor set", tensor_set);
-    report.add("auxiliary files", check_auxiliary(source, &pruned)?);
     let may_zero = may_zero(plan, hint.as_ref(), promises.zero_routers);
     let MayZero { linears, changed, repairs, .. } = may_zero;
     let origins = match plan {
         Some(plan) => survivors::planned(source, &pruned, plan, hint.as_ref(), may_zero)?,
         None => survivors::unplanned(source, &pruned, hint.as_ref(), may_zero)?,
     };
+    report.add("config.json", check_config(source, &pruned, &origins));
+    report.add("index", check_index(&pruned));
+    let tensor_set = check_tensor_set(source, &pruned);
+    report.add("tensor set", tensor_set);
+    report.add("auxiliary files", check_auxiliary(source, &pruned)?);
     report.add("survivors", origins.check());
 
     let models = Models { source, pruned: &pruned, origins: &origins, may_zero };
@@ -205,6 +206,7 @@ fn check_architecture(
     if is != shall {
         return Err(format!("it has {is} layers behind the decoder's, expected {shall}"));
     }
+    expected.undecoded.clone_from(&pruned.spec().undecoded);
     if expected == *pruned.spec() {
         Ok(format!("{} layers of width {}", expected.layers.len(), expected.hidden))
     } else {
@@ -212,12 +214,30 @@ fn check_architecture(
     }
 }
 
-fn check_config(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, String> {
+fn check_config(
+    source: &Checkpoint,
+    pruned: &Checkpoint,
+    origins: &Origins,
+) -> Result<String, String> {
+    let index_of = |layer, expert| origins.index_of(layer, expert);
     let layers = 0..pruned.spec().layers.len();
     let kept: Vec<usize> =
         layers.map(|l| pruned.spec().moe_of(l).map_or(0, |moe| moe.experts)).collect();
-    match source.config_of(pruned.spec()) {
-        Ok(expected) if expected == pruned.config_text() => Ok(format!("experts kept: {kept:?}")),
+    match source.config_of(pruned.spec(), &index_of) {
+        Ok(expected) if expected == pruned.config_text() => {
+            for (name, expected) in
+                source.quantization_files_of(&index_of).map_err(|e| e.to_string())?
+            {
+                let most = expected.len() as u64;
+                let found = pruned.read_file(Path::new(name), most).map_err(|e| e.to_string())?;
+                if found.as_deref() != Some(expected.as_bytes()) {
+                    return Err(format!(
+                        "{name} does not say of the experts what the source's says"
+                    ));
+                }
+            }
+            Ok(format!("experts kept: {kept:?}"))
+        }
         Ok(expected) => {
             let mut lines = expected.lines().zip(pruned.config_text().lines());
             let at = lines.position(|(a, b)| a != b).map_or(0, |line| line + 1);
@@ -242,10 +262,12 @@ fn check_index(pruned: &Checkpoint) -> Result<String, String> {
 fn check_tensor_set(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, String> {
     let mut of_experts = 0;
     for tensor in pruned.tensors() {
-        let Some(origin) = source.by_name(&tensor.name) else {
+        let origin = source.by_name(&tensor.name);
+        // An expert is compared with the one it comes from, which may have another number, and, if it is
+        // stored otherwise, other tensors.
+        let Some(origin) = origin.or_else(|| tensor.suffix.is_some().then_some(tensor)) else {
             return Err(format!("`{}` is not in the source", tensor.name));
         };
-        // An expert is compared with the one it comes from, which may have another number.
         if expert_of(tensor).is_none() && origin.dtype != tensor.dtype {
             return Err(format!(
                 "`{}` was {} and became {}",

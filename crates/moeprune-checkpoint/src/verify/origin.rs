@@ -60,6 +60,11 @@ impl Origins {
         self.layers.get(&layer).map_or(&[], Vec::as_slice)
     }
 
+    /// The index of an expert of the source, if it was kept.
+    pub(super) fn index_of(&self, layer: usize, expert: usize) -> Option<usize> {
+        self.of_layer(layer).iter().position(|origin| *origin == Origin::Kept(expert))
+    }
+
     pub(super) fn check(&self) -> Result<String, String> {
         let all = || self.layers.values().flatten();
         let unknown = all().filter(|o| **o == Origin::Unknown).count();

@@ -105,10 +105,20 @@ impl VerifyReport {
             }
             let stored_twice =
                 source.spec().tied_embeddings && item.part() == Some(TensorId::LmHead);
-            let undecoded =
+            let of_expert =
                 matches!(item.part(), Some(TensorId::Layer(_, LayerTensor::OfExpert(..))));
-            if item.part().is_some() && !stored_twice && !undecoded {
+            if item.part().is_some() && !stored_twice && !of_expert {
                 all += nonzero;
+            }
+            if item.is_undecoded() {
+                // Weights that nothing was done to.
+                let part = item.part().and_then(|id| source.spec().part(id.with_expert(0)));
+                if part.is_some_and(|part| part.prunable) && !of_expert {
+                    linears += weights;
+                    experts +=
+                        if item.part().and_then(TensorId::expert).is_some() { weights } else { 0 };
+                }
+                continue;
             }
             let (Some((layer, linear)), Some(zeros)) = (item.linear(), finding.zeros) else {
                 continue;

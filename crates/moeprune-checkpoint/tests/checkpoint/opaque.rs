@@ -76,7 +76,7 @@ fn a_config_says_whether_extra_layers_are_there() {
         .collect();
     assert_eq!(extra, ["model.layers.3.anything"]);
     let check = |pruned: &moeprune_core::ModelSpec, count: usize| {
-        let config = checkpoint.config_of(pruned).expect("rewrites");
+        let config = checkpoint.config_of(pruned, &|_, expert| Some(expert)).expect("rewrites");
         assert!(config.contains(&format!("\"num_nextn_predict_layers\": {count},")), "{config}");
     };
     check(checkpoint.spec(), 1);

@@ -101,6 +101,35 @@ impl<'a> StoredWeight<'a> {
         }
     }
 
+    /// The same weight, borrowed.
+    #[must_use]
+    pub fn view(&self) -> StoredWeight<'_> {
+        StoredWeight {
+            encoding: self.encoding.clone(),
+            shape: self.shape.clone(),
+            main: self.main.view(),
+            companions: self.companions.iter().map(TensorBytes::view).collect(),
+        }
+    }
+
+    /// A weight with these codes instead, and the same companions.
+    ///
+    /// # Errors
+    /// [`Error::Encoding`] if the tensor is of another type or shape.
+    pub fn with_main<'b>(self, main: TensorBytes<'b>) -> Result<StoredWeight<'b>, Error>
+    where
+        'a: 'b,
+    {
+        if main.dtype() != self.main.dtype() || main.shape() != self.main.shape() {
+            let (expected, of) = (self.main.dtype(), self.main.shape());
+            let (got, got_of) = (main.dtype(), main.shape());
+            let reason = format!("its main tensor is {expected} {of:?}, not {got} {got_of:?}");
+            return Err(Error::Encoding { encoding: self.encoding.name(), reason });
+        }
+        let Self { encoding, shape, companions, .. } = self;
+        Ok(StoredWeight { encoding, shape, main, companions })
+    }
+
     /// Takes the main tensor and the companions.
     #[must_use]
     pub fn into_parts(self) -> (TensorBytes<'a>, Vec<TensorBytes<'a>>) {

@@ -72,6 +72,10 @@ pub struct ModelSpec {
     /// Layers behind the decoder's, such as those that predict several tokens at once; their numbers
     /// go on from the decoder's last.
     pub extra: Option<ExtraLayers>,
+    /// What the form of weights is called that the decoder needs and that is not decoded, as the files
+    /// have them; such a model is cut and not run. `None`: all can be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undecoded: Option<String>,
 }
 
 /// One decoder layer: attention, a feed-forward block, or both. Each adds to the residual stream what it makes of that
@@ -224,6 +228,7 @@ impl ModelSpec {
     #[must_use]
     pub fn decoded(&self) -> Self {
         let mut decoded = self.clone();
+        decoded.undecoded = None;
         let behind = decoded.extra.iter_mut().flat_map(|extra| &mut extra.layers);
         for layer in decoded.layers.iter_mut().chain(behind) {
             if let FeedForward::Moe(moe) = &mut layer.feed_forward {
@@ -233,10 +238,12 @@ impl ModelSpec {
         decoded
     }
 
-    /// Whether what is stored of a decoder layer's experts is not decoded.
+    /// Whether what is stored of a decoder layer's experts is not decoded, or of anything that runs with
+    /// them.
     #[must_use]
     pub fn has_opaque_experts(&self) -> bool {
-        self.layers.iter().filter_map(LayerSpec::moe).any(|moe| !moe.opaque.is_empty())
+        self.undecoded.is_some()
+            || self.layers.iter().filter_map(LayerSpec::moe).any(|moe| !moe.opaque.is_empty())
     }
 
     /// The tensors, each `[hidden]`, that a layer's router has its input multiplied by after it was

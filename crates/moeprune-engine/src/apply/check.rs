@@ -37,7 +37,7 @@ fn check_opaque(spec: &ModelSpec, plan: &Plan) -> Result<(), Error> {
         crate::runs::check_runs(spec)?;
     }
     for layer in &plan.layers {
-        let opaque = spec.moe_of(layer.layer).is_some_and(|moe| !moe.opaque.is_empty());
+        let opaque = spec.has_opaque_experts();
         let average = layer.survivors.iter().find(|survivor| !survivor.average_of.is_empty());
         if let Some(average) = average.filter(|_| opaque) {
             return Err(Error::Plan(format!(

@@ -78,7 +78,7 @@ pub(crate) fn select(
     let clustered = ClusteredLayer { layer, partition: &open.clusters, router, tokens };
     let stored = StoredExperts::new(model, layer, open.experts_before);
     let rows = RouterRows(router);
-    let opaque = model.spec().moe_of(layer).is_some_and(|moe| !moe.opaque.is_empty());
+    let opaque = model.spec().has_opaque_experts();
     let experts: &dyn ExpertWeights = if opaque { &rows } else { &stored };
     let survivors =
         selector.select(&clustered, experts).map_err(Error::stage("selection", layer))?;

@@ -105,6 +105,7 @@ fn spec(config: &Value) -> ModelSpec {
             .map(|l| LayerSpec::new(AttentionSpec::Grouped(attention.clone()), layer(l)))
             .collect(),
         extra: None,
+        undecoded: None,
     }
 }
 

@@ -50,6 +50,7 @@ impl Noise {
             logit_cap: None,
             layers: vec![layer],
             extra: None,
+            undecoded: None,
         };
         Self { spec, given: Vec::new() }
     }

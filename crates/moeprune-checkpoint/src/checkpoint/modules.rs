@@ -1,0 +1,237 @@
+//! Parts that several tensors hold together: codes of a quantised weight, and what is needed to read them.
+
+use std::collections::BTreeMap;
+
+use moeprune_core::{Dtype, LayerTensor, LinearId, TensorId};
+
+use super::{Checkpoint, StoredTensor, layout::Layout};
+use crate::{
+    Error,
+    family::Names,
+    model_directory::ModelDirectory,
+    quantization::{Misfit, Piece, StoredForm, form_of, main_of, shape_of},
+};
+
+/// A part that several tensors hold together.
+#[derive(Debug, Clone)]
+pub(crate) struct Module {
+    /// What the tensors' names have in common: `model.layers.3.mlp.experts.17.up_proj`.
+    prefix: String,
+    /// The number of the tensor that holds the codes.
+    pub(crate) main: usize,
+    /// The numbers of all tensors, by what their names have after the prefix.
+    pub(crate) tensors: BTreeMap<String, usize>,
+}
+
+/// How a part is stored.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct StoredPart<'a> {
+    /// What the names of its tensors begin with: `model.layers.3.mlp.experts.17.up_proj`.
+    pub module: &'a str,
+    /// In which form its tensors hold it.
+    pub form: &'a StoredForm,
+    /// The tensor that holds the codes: the one among [`tensors`](Self::tensors) whose name comes with it.
+    pub main: &'a StoredTensor,
+    /// All tensors that belong to it, the one with the codes included, by what their names have after the
+    /// module's, without the dot: `weight`, `weight_scale_inv`. One that is its expert's and of no module
+    /// is under `../` and what follows the expert's number.
+    pub tensors: Vec<(&'a str, &'a StoredTensor)>,
+}
+
+/// Whether tensors of this type hold codes, and other numbers than weights.
+fn is_code(dtype: Dtype) -> bool {
+    use Dtype::{F4, F8_E4M3, F8_E5M2, F8_E8M0, I8, I32, U8};
+    [F4, F8_E4M3, F8_E5M2, F8_E8M0, I8, I32, U8].contains(&dtype)
+}
+
+/// Whether any tensor holds codes. Only then may modules be in several tensors.
+pub(super) fn has_codes(layout: &Layout) -> bool {
+    layout.tensors.iter().any(|tensor| is_code(tensor.dtype))
+}
+
+/// Gives a tensor that no name is known of the part that it helps to hold.
+pub(super) fn assign(tensor: &mut StoredTensor, names: &Names) -> bool {
+    let Some((part, suffix)) = names.module_of(&tensor.name) else { return false };
+    (tensor.part, tensor.suffix) = (Some(part), Some(suffix));
+    true
+}
+
+/// Finds the parts that are in several tensors, or in codes alone.
+pub(super) fn group(
+    layout: &mut Layout,
+    directory: &ModelDirectory,
+) -> Result<BTreeMap<TensorId, Module>, Error> {
+    let mut found: BTreeMap<TensorId, BTreeMap<String, usize>> = BTreeMap::new();
+    for (at, tensor) in layout.tensors.iter().enumerate() {
+        if let (Some(part), Some(suffix)) = (tensor.part, &tensor.suffix) {
+            found.entry(part).or_default().insert(suffix.clone(), at);
+        }
+    }
+    for (at, tensor) in layout.tensors.iter_mut().enumerate() {
+        let (Some(part), None) = (tensor.part, &tensor.suffix) else { continue };
+        let alone = !found.contains_key(&part);
+        let Some(suffix) = tensor.name.strip_suffix(".weight").map(|_| "weight".to_owned()) else {
+            continue;
+        };
+        if alone && tensor.dtype != Dtype::F8_E4M3 {
+            continue;
+        }
+        let other = found.entry(part).or_default().insert(suffix.clone(), at);
+        tensor.suffix = Some(suffix);
+        if other.is_some() {
+            let reason = format!("holds the {part}, and so does another tensor");
+            return Err(bad(directory, &tensor.name, reason));
+        }
+    }
+    let module = |(part, tensors): (TensorId, BTreeMap<String, usize>)| {
+        let own = tensors.iter().find(|(suffix, _)| !suffix.starts_with("../"));
+        let (suffix, &at) = own
+            .or_else(|| tensors.iter().next())
+            .ok_or_else(|| bad(directory, &part.to_string(), "has no tensors".to_owned()))?;
+        let name = &layout.tensors[at].name;
+        let prefix = name.strip_suffix(suffix.as_str()).unwrap_or(name).trim_end_matches('.');
+        let mut module = Module { prefix: prefix.to_owned(), main: at, tensors };
+        let (numbers, pieces) = module.pieces(layout);
+        let main = main_of(&pieces).map_err(|misfit| module.misfit(directory, misfit))?;
+        module.main = numbers[main];
+        Ok((part, module))
+    };
+    found.into_iter().map(module).collect()
+}
+
+impl Module {
+    /// Its tensors but those that are its expert's and of no module: their numbers, and what they are.
+    fn pieces<'a>(&'a self, layout: &'a Layout) -> (Vec<usize>, Vec<Piece<'a>>) {
+        let own = self.tensors.iter().filter(|(suffix, _)| !suffix.starts_with("../"));
+        let piece = |(suffix, &at): (&'a String, &usize)| {
+            let StoredTensor { dtype, shape, .. } = &layout.tensors[at];
+            (at, Piece { suffix, dtype: *dtype, shape })
+        };
+        own.map(piece).unzip()
+    }
+
+    /// The shape of the weight, as far as the tensors say.
+    pub(super) fn shape(&self, layout: &Layout) -> Vec<usize> {
+        let (numbers, pieces) = self.pieces(layout);
+        match numbers.iter().position(|&at| at == self.main) {
+            Some(main) => shape_of(pieces[main], &pieces),
+            None => layout.tensors[self.main].shape.clone(),
+        }
+    }
+
+    /// The form in which the tensors hold a part of shape `expected`.
+    pub(super) fn form(
+        &self,
+        layout: &Layout,
+        expected: &[usize],
+        directory: &ModelDirectory,
+    ) -> Result<StoredForm, Error> {
+        let (numbers, pieces) = self.pieces(layout);
+        let Some(main) = numbers.iter().position(|&at| at == self.main) else {
+            return Ok(StoredForm::Unknown(String::new()));
+        };
+        let form = form_of(pieces[main], &pieces, expected);
+        form.map_err(|misfit| self.misfit(directory, misfit))
+    }
+
+    fn misfit(&self, directory: &ModelDirectory, misfit: Misfit) -> Error {
+        bad(directory, &format!("{}.{}", self.prefix, misfit.suffix), misfit.reason)
+    }
+}
+
+fn bad(directory: &ModelDirectory, name: &str, reason: String) -> Error {
+    Error::Tensor { dir: directory.path.clone(), name: name.to_owned(), reason }
+}
+
+/// Checks that matrices of a layer's experts whose codes are of the same type have companions of the same
+/// names: one that has another, or lacks one, was damaged.
+pub(super) fn check_alike(
+    modules: &BTreeMap<TensorId, Module>,
+    layout: &Layout,
+    directory: &ModelDirectory,
+) -> Result<(), Error> {
+    // By layer, matrix, and type of the codes.
+    let mut groups: BTreeMap<(TensorId, Dtype), Vec<&Module>> = BTreeMap::new();
+    for (part, module) in modules {
+        if part.expert().is_some() {
+            let codes = layout.tensors[module.main].dtype;
+            groups.entry((part.with_expert(0), codes)).or_default().push(module);
+        }
+    }
+    for of_kind in groups.values() {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for suffix in of_kind.iter().flat_map(|module| module.tensors.keys()) {
+            *counts.entry(suffix).or_default() += 1;
+        }
+        let all = of_kind.len();
+        let Some((suffix, count)) = counts.into_iter().find(|(_, count)| *count != all) else {
+            continue;
+        };
+        let rare = 2 * count <= all;
+        let odd = of_kind.iter().find(|module| module.tensors.contains_key(suffix) == rare);
+        let there = odd.and_then(|module| Some(&layout.tensors[*module.tensors.get(suffix)?].name));
+        let name = match (there, odd) {
+            (Some(name), _) => name.clone(),
+            (None, Some(module)) => format!("{}.{suffix}", module.prefix),
+            (None, None) => suffix.to_owned(),
+        };
+        let reason = match rare {
+            true => format!(
+                "is there, but only {count} of {all} experts of the layer that are stored alike have \
+                 such a tensor"
+            ),
+            false => format!(
+                "is missing; {count} of {all} experts of the layer that are stored alike have it"
+            ),
+        };
+        return Err(bad(directory, &name, reason));
+    }
+    Ok(())
+}
+
+/// What is said of a router in codes.
+pub(super) fn packed_router(part: TensorId) -> Option<String> {
+    let is_router = matches!(part, TensorId::Layer(_, LayerTensor::Linear(LinearId::Router)));
+    is_router.then(|| {
+        "is of a quantised router, whose rows cannot be cut; start from a checkpoint that leaves its \
+         routers as they were"
+            .to_owned()
+    })
+}
+
+impl Checkpoint {
+    /// How a part is stored that is in several tensors, or in codes; `None` of one that is a tensor of
+    /// numbers, or in a tensor with others.
+    #[must_use]
+    pub fn stored_part(&self, id: TensorId) -> Option<StoredPart<'_>> {
+        let (module, form) = (self.modules.get(&id)?, self.forms.get(&id)?);
+        let tensors = module.tensors.iter();
+        let tensors = tensors.map(|(suffix, &at)| (suffix.as_str(), &self.layout.tensors[at]));
+        Some(StoredPart {
+            module: &module.prefix,
+            form,
+            main: &self.layout.tensors[module.main],
+            tensors: tensors.collect(),
+        })
+    }
+
+    /// The bytes of all tensors that hold a part; 0 of one that this model lacks.
+    #[must_use]
+    pub fn stored_bytes(&self, id: TensorId) -> u64 {
+        if let Some(module) = self.modules.get(&id) {
+            return module.tensors.values().map(|&at| self.layout.tensors[at].bytes).sum();
+        }
+        let Ok(place) = self.place_of(id) else { return 0 };
+        let tensor = self.tensor_at(place);
+        let of_all = u128::from(tensor.bytes) * place.elements() as u128;
+        (of_all / u128::from(tensor.elements().max(1))) as u64
+    }
+
+    /// Whether a tensor holds its part by itself, and as numbers.
+    pub(crate) fn is_plain(&self, tensor: &StoredTensor) -> bool {
+        let form = tensor.part.and_then(|part| self.forms.get(&part));
+        let plain = |form: &StoredForm| matches!(form, StoredForm::Plain(_));
+        tensor.suffix.is_none() || tensor.is_main && form.is_some_and(plain)
+    }
+}

@@ -1,0 +1,167 @@
+//! Models whose tensors do not fit together, and others that are unusual.
+
+use moeprune_checkpoint::verify;
+use moeprune_core::{LinearId, TensorId};
+use safetensors::Dtype;
+
+use crate::fixture::{Kept, Model, Tensors, cut};
+
+/// What is said of a model after a change.
+#[track_caller]
+fn check(name: &str, change: impl Fn(&mut Tensors), expected: &[&str]) {
+    let model = Model::copy_of(name);
+    model.edit_tensors(change);
+    let message = model.open().expect_err("is refused").to_string();
+    expected.iter().for_each(|part| assert!(message.contains(part), "`{part}`: {message}"));
+}
+
+const FP8: &str = "fp8_block_e8m0_qwen3_moe";
+const EXPERT: &str = "model.layers.1.mlp.experts.4.down_proj";
+
+fn name(suffix: &str) -> String {
+    format!("{EXPERT}.{suffix}")
+}
+
+#[test]
+fn companions_that_are_missing() {
+    let without = |model: &str, suffix: &str, expected: &str| {
+        let gone = name(suffix);
+        check(model, |tensors| assert!(tensors.remove(&gone).is_some()), &[&gone, expected]);
+    };
+    without(FP8, "weight_scale_inv", "is missing beside `weight`");
+    without(FP8, "weight", "is missing; there is only `weight_scale_inv`");
+    without("int4_pack_asym_qwen3_moe", "weight_scale", "is missing beside `weight_packed`");
+    without("int4_pack_asym_qwen3_moe", "weight_zero_point", "is missing; 5 of 6");
+    without("nvfp4_modelopt_qwen3_moe", "weight_scale_2", "is missing beside `weight`");
+    without("nvfp4_modelopt_qwen3_moe", "input_scale", "is missing; 5 of 6 experts");
+    without("nvfp4_ct_qwen3_moe", "weight_global_scale", "is missing");
+    without("gptq_act_qwen3_moe", "g_idx", "is missing; 5 of 6 experts");
+    without("gptq_v2_qwen3_moe", "scales", "is missing");
+    without("awq_qwen3_moe", "qzeros", "is missing");
+}
+
+#[test]
+fn companions_that_are_too_many_or_misshapen() {
+    let with = |model: &str, suffix: &str, shape: &[usize], expected: &str| {
+        let added = name(suffix);
+        let elements = shape.iter().product::<usize>();
+        let tensor = (Dtype::F32, shape.to_vec(), vec![0; 4 * elements]);
+        let insert = |tensors: &mut Tensors| drop(tensors.insert(added.clone(), tensor.clone()));
+        check(model, insert, &[&added, expected]);
+    };
+    with(FP8, "anything", &[1], "only 1 of 6 experts");
+    with(FP8, "weight_scale", &[1], "a second scale");
+    with(FP8, "weight_scale_inv", &[65, 2], "no blocks of a weight 64 x 48");
+    with("nvfp4_ct_qwen3_moe", "weight_global_scale", &[2], "a single number");
+    with("gptq_v2_qwen3_moe", "scales", &[2, 63], "[groups, 64] is expected");
+    with("awq_qwen3_moe", "qzeros", &[3, 8], "asks for");
+}
+
+#[test]
+fn routers_are_not_packed() {
+    let router = "model.layers.1.mlp.gate";
+    let packed = |tensors: &mut Tensors| {
+        let (_, shape, data) = tensors.remove(&format!("{router}.weight")).expect("is there");
+        let codes = data.chunks(2).map(|pair| pair[1]).collect();
+        tensors.insert(format!("{router}.weight"), (Dtype::F8_E4M3, shape, codes));
+        let scale = (Dtype::F32, vec![1, 2], vec![0; 8]);
+        tensors.insert(format!("{router}.weight_scale_inv"), scale);
+    };
+    check(FP8, packed, &[router, "quantised router, whose rows cannot be cut"]);
+}
+
+/// Adds something to all experts of a model.
+fn to_all_experts(tensors: &mut Tensors, suffix: &str, count: usize) {
+    for layer in 0..2 {
+        for expert in 0..count {
+            let name = format!("model.layers.{layer}.mlp.experts.{expert}.{suffix}");
+            let bytes = vec![layer as u8, expert as u8, 7, 7];
+            tensors.insert(name, (Dtype::F32, vec![1], bytes));
+        }
+    }
+}
+
+#[test]
+fn what_is_not_known_travels() {
+    let check = |suffix: &str, is_known: bool| {
+        let model = Model::copy_of("nvfp4_ct_qwen3_moe");
+        model.edit_tensors(|tensors| to_all_experts(tensors, suffix, 6));
+        let source = model.open().expect("opens");
+        let kept = Kept::from([(0, vec![0, 2, 5]), (1, vec![1, 3, 4])]);
+        let out = model.root.path().join("out");
+        cut(&source, &kept, &out);
+        let pruned = moeprune_checkpoint::Checkpoint::open(&out).expect("opens");
+        for (layer, kept) in kept {
+            for (new, old) in kept.into_iter().enumerate() {
+                let name = format!("model.layers.{layer}.mlp.experts.{new}.{suffix}");
+                let got = pruned.tensor_by_name(&name).expect("is there");
+                assert_eq!(got.bytes(), [layer as u8, old as u8, 7, 7]);
+            }
+        }
+        let up = TensorId::linear(0, "expert.0.up".parse::<LinearId>().expect("is one"));
+        let form = source.stored_part(up).expect("is several").form.to_string();
+        assert_eq!(form == "NVFP4", is_known, "{form}");
+        let report = verify(&out, &source, None).expect("reads");
+        assert!(report.passed(), "{:?}", report.failures().collect::<Vec<_>>());
+    };
+    check("up_proj.weight_scale.nvfp4_csf_fixed", true);
+    check("up_proj.anything", true);
+    check("anything", true);
+}
+
+#[test]
+fn forms_that_are_not_decoded_are_cut() {
+    let check = |from: &str, to: &str, dtype: Dtype, expected: &str| {
+        let model = Model::copy_of(FP8);
+        model.edit_tensors(|tensors| {
+            for (name, (dtype_of, shape, data)) in std::mem::take(tensors) {
+                let renamed = name.replace(from, to);
+                let dtype_of = if name.ends_with(from) { dtype } else { dtype_of };
+                tensors.insert(renamed, (dtype_of, shape, data));
+            }
+        });
+        model.edit_config(|config| config["quantization_config"]["quant_method"] = "quark".into());
+        let source = model.open().expect("opens");
+        let undecoded = source.spec().undecoded.clone().expect("is not decoded");
+        assert!(undecoded.contains(expected), "{undecoded}");
+        let out = model.root.path().join("out");
+        cut(&source, &Kept::from([(0, vec![0, 2, 5]), (1, vec![1, 3, 4])]), &out);
+        let report = verify(&out, &source, None).expect("reads");
+        assert!(report.passed(), "{:?}", report.failures().collect::<Vec<_>>());
+    };
+    check(".weight_scale_inv", ".some_scale", Dtype::U8, "");
+    check("_proj.weight_scale_inv", "_proj.weight_scale", Dtype::U8, "an unknown form");
+}
+
+#[test]
+fn some_experts_in_numbers_and_some_in_codes() {
+    let model = Model::copy_of(FP8);
+    model.edit_tensors(|tensors| {
+        let codes = name("weight");
+        let (_, shape, data) = tensors.remove(&codes).expect("is there");
+        let numbers = data.iter().flat_map(|code| [0, code & 0x3f]).collect();
+        tensors.insert(codes, (Dtype::BF16, shape, numbers));
+        tensors.remove(&name("weight_scale_inv")).expect("is there");
+    });
+    let source = model.open().expect("opens");
+    let out = model.root.path().join("out");
+    cut(&source, &Kept::from([(0, vec![0, 1, 2, 3]), (1, vec![0, 2, 4, 5])]), &out);
+    let report = verify(&out, &source, None).expect("reads");
+    assert!(report.passed(), "{:?}", report.failures().collect::<Vec<_>>());
+    let pruned = moeprune_checkpoint::Checkpoint::open(&out).expect("opens");
+    let plain = "model.layers.1.mlp.experts.2.down_proj";
+    let got = pruned.tensor_by_name(&format!("{plain}.weight")).expect("is there");
+    assert_eq!(got.dtype(), moeprune_core::Dtype::BF16);
+    assert!(pruned.tensor_by_name(&format!("{plain}.weight_scale_inv")).is_err());
+}
+
+#[test]
+fn patterns_that_cannot_be_read_are_named() {
+    let model = Model::copy_of("fp8_channel_glm4_moe");
+    model.edit_config(|config| {
+        config["quantization_config"]["ignore"] = serde_json::json!(["re:experts.(1"]);
+    });
+    let source = model.open().expect("opens");
+    let message = source.config_with_experts(&[0, 5, 5]).expect_err("is refused").to_string();
+    assert!(message.contains("config.json") && message.contains("`re:experts.(1`"), "{message}");
+}

@@ -1,0 +1,5 @@
+//! Quantised checkpoints: cut byte for byte, and what is wrong with damaged ones.
+
+mod cutting;
+mod damage;
+mod fixture;
