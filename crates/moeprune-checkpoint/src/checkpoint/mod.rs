@@ -402,12 +402,24 @@ impl Checkpoint {
 
 impl TensorSource for Checkpoint {
     fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        Ok(self.stored_weight(id)?)
+    }
+}
+
+impl Checkpoint {
+    /// Whether a part is in codes that can be read.
+    pub(crate) fn is_decoded(&self, id: TensorId) -> bool {
+        matches!(self.decodings.get(&id), Some(Ok(_)))
+    }
+
+    /// A part as it is stored.
+    pub(crate) fn stored_weight(&self, id: TensorId) -> Result<StoredWeight<'_>, Error> {
         let read = match self.decodings.get(&id) {
             None => return Ok(StoredWeight::alone(self.layout.read_part(self.place_of(id)?)?)?),
             Some(Ok(decoding)) => decoding.read(&self.layout).map_err(|e| e.to_string()),
             Some(Err(reason)) => Err(reason.clone()),
         };
-        Ok(read.map_err(|reason| self.unreadable(id, reason))?)
+        read.map_err(|reason| self.unreadable(id, reason))
     }
 }
 
