@@ -122,7 +122,6 @@ fn request() -> PruneRequest {
             protect_super_experts: false,
         },
         extra: None,
-        undecoded: None,
         weights: moeprune_engine::WeightTarget::Total,
         promises: Promises::default(),
         recipe: Value::Null,

@@ -2,7 +2,7 @@
 
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{ExpertBudget, ExtraPolicy, FeedForward, ModelSpec, Sparsity, TensorId};
-use moeprune_engine::{BudgetSpread, ExpertRequest, Model as _, expert_budget};
+use moeprune_engine::{BudgetSpread, ExpertRequest, expert_budget};
 use serde::Serialize;
 
 use super::{Declared, Parallel, Verdict, engine::Engine, experts::experts_of};
