@@ -11,6 +11,7 @@ mod legacy_fingerprint;
 mod modules;
 mod parts;
 mod pruned_config;
+mod storage;
 mod summary;
 
 use std::{
@@ -31,6 +32,7 @@ pub use self::{
     fused_tensor::FusedTensor,
     layout::StoredTensor,
     modules::StoredPart,
+    storage::{RoleStorage, Storage},
     summary::{RoleSummary, Summary},
 };
 use self::{layout::Layout, modules::Module};
