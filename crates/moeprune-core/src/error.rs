@@ -81,6 +81,29 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A known format that is not decoded.
+    #[error(
+        "weights stored as {0} are not decoded: whole experts can still be removed by router distance \
+         or a keep-list; to observe the model or zero weights, convert it to BF16, FP8 or INT4 \
+         (pack-quantized)"
+    )]
+    NotDecoded(String),
+    /// Tensors of a module that are of no known format.
+    #[error(
+        "no known format of weights has the tensors {0}: whole experts can still be removed by router \
+         distance or a keep-list"
+    )]
+    UnknownModule(String),
+    /// A key of `quantization_config` with a value that it cannot have.
+    #[error("`{key}` in quantization_config is {got}, expected {expected}")]
+    QuantConfig {
+        /// The key.
+        key: &'static str,
+        /// What it may be.
+        expected: &'static str,
+        /// What it is.
+        got: String,
+    },
     /// A weight whose elements are no numbers by themselves, where such are needed.
     #[error(
         "the weight is stored as {0}, and this step needs plain numbers; convert it to BF16, F16 or \

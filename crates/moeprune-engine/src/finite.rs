@@ -2,6 +2,7 @@
 
 use moeprune_checkpoint::{check_finite, check_finite_weight};
 use moeprune_core::{StageError, StoredWeight, TensorId, TensorSource};
+use rayon::prelude::*;
 
 use crate::Model;
 
@@ -34,4 +35,15 @@ impl TensorSource for Finite<'_> {
         check_finite_weight(&self.0.name_of(id)?, &weight)?;
         Ok(weight)
     }
+}
+
+/// Numbers that one thread looks at at a time.
+const PIECE: usize = 1 << 16;
+
+/// The first that is NaN or infinite. Pieces are gone through without leaving them early, as most often there
+/// is none.
+pub(crate) fn first_not_finite(numbers: &[f32]) -> Option<usize> {
+    let is_finite = |piece: &[f32]| piece.iter().fold(true, |all, x| all & x.is_finite());
+    let all = numbers.par_chunks(PIECE).all(is_finite);
+    (!all).then(|| numbers.iter().position(|x| !x.is_finite())).flatten()
 }

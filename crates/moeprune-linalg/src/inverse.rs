@@ -7,7 +7,7 @@ use crate::{Error, Matrix, Real, Update, inverse_factor, multiply};
 /// Rows that one thread multiplies at a time.
 const ROWS: usize = 128;
 /// Columns of a product that come from one; the zeros beyond the diagonal of the others are left out.
-const COLS: usize = 256;
+const COLS: usize = 128;
 
 /// The inverse of a symmetric positive definite matrix `H`, as the upper triangular `U` with
 /// `H⁻¹ = Uᵀ U`.

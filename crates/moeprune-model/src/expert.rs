@@ -5,7 +5,7 @@ use std::{sync::mpsc, thread};
 use candle_core::Tensor;
 use moeprune_core::{
     LayerSpec, LayerTensor, LinearId, MlpProjection, ModelSpec, MoeSpec, StageError, StoredWeight,
-    TensorBytes, TensorId, TensorSource,
+    TensorId, TensorSource,
 };
 
 use crate::{ActivationSink, Compute, Error, linear::Weights, mlp::Mlp, runnable};
@@ -22,7 +22,7 @@ pub struct ExpertTensors<'a> {
     pub expert: usize,
     /// Its tensors, in the order in which [`MoeSpec::expert_parts`](moeprune_core::MoeSpec) lists
     /// them.
-    pub tensors: Vec<(LayerTensor, TensorBytes<'a>)>,
+    pub tensors: Vec<(LayerTensor, StoredWeight<'a>)>,
 }
 
 impl<'a> ExpertTensors<'a> {
@@ -40,7 +40,7 @@ impl<'a> ExpertTensors<'a> {
         let mut tensors = Vec::with_capacity(3);
         for part in moe.expert_parts(layer, spec.hidden, expert) {
             let TensorId::Layer(_, tensor) = part.id else { continue };
-            let read = source.tensor(part.id);
+            let read = source.weight(part.id);
             tensors.push((tensor, read.map_err(|source| Error::Read { tensor: part.id, source })?));
         }
         Ok(Self { layer, expert, tensors })
@@ -48,17 +48,17 @@ impl<'a> ExpertTensors<'a> {
 
     /// One of its weights; `None` if it has no such matrix.
     #[must_use]
-    pub fn linear(&self, projection: MlpProjection) -> Option<&TensorBytes<'a>> {
+    pub fn linear(&self, projection: MlpProjection) -> Option<&StoredWeight<'a>> {
         self.find(LayerTensor::Linear(LinearId::Expert(self.expert, projection)))
     }
 
     /// The same, to be replaced.
-    pub fn linear_mut(&mut self, projection: MlpProjection) -> Option<&mut TensorBytes<'a>> {
+    pub fn linear_mut(&mut self, projection: MlpProjection) -> Option<&mut StoredWeight<'a>> {
         let wanted = LayerTensor::Linear(LinearId::Expert(self.expert, projection));
         self.tensors.iter_mut().find(|(id, _)| *id == wanted).map(|(_, tensor)| tensor)
     }
 
-    fn find(&self, wanted: LayerTensor) -> Option<&TensorBytes<'a>> {
+    fn find(&self, wanted: LayerTensor) -> Option<&StoredWeight<'a>> {
         self.tensors.iter().find(|(id, _)| *id == wanted).map(|(_, tensor)| tensor)
     }
 }
@@ -69,11 +69,10 @@ impl TensorSource for ExpertTensors<'_> {
             TensorId::Layer(layer, tensor) if layer == self.layer => self.find(tensor),
             _ => None,
         };
-        let tensor = found.ok_or_else(|| {
+        let found = found.ok_or_else(|| {
             format!("{id} is not of expert {} of layer {}", self.expert, self.layer)
         })?;
-        let tensor = TensorBytes::new(tensor.dtype(), tensor.shape(), tensor.bytes())?;
-        Ok(StoredWeight::alone(tensor)?)
+        Ok(found.view())
     }
 }
 

@@ -94,9 +94,8 @@ impl<'a> Sweeps<'a> {
         let delta: Vec<T> = new.par_iter().zip(&old).map(|(&new, &old)| new - old).collect();
         residual::subtract(layer.residual, &expert, &delta)?;
 
-        let squares = new.iter().zip(&original).map(|(a, b)| (a.to_f64() - b.to_f64()).powi(2));
         let state = &mut self.experts[index];
-        state.change = squares.sum();
+        state.change = squared_distance(&new, &original);
         state.effective = effective;
         state.growth = growth(&new, &original);
         Ok(())
@@ -169,9 +168,22 @@ impl<'a> Sweeps<'a> {
     }
 }
 
+/// Weights whose sums are taken by one thread.
+const WEIGHTS: usize = 1 << 16;
+
+/// The squares of all differences, summed up piece by piece.
+fn squared_distance<T: Real>(a: &[T], b: &[T]) -> f64 {
+    let of_piece = |(a, b): (&[T], &[T])| -> f64 {
+        a.iter().zip(b).map(|(a, b)| (a.to_f64() - b.to_f64()).powi(2)).sum()
+    };
+    let pieces: Vec<f64> = a.par_chunks(WEIGHTS).zip(b.par_chunks(WEIGHTS)).map(of_piece).collect();
+    pieces.into_iter().sum()
+}
+
 /// The largest of `new` over the largest of `old`.
 fn growth<T: Real>(new: &[T], old: &[T]) -> f64 {
-    let largest = |weights: &[T]| weights.iter().map(|w| w.to_f64().abs()).fold(0.0, f64::max);
+    let largest =
+        |weights: &[T]| weights.par_iter().map(|w| w.to_f64().abs()).reduce(|| 0.0, f64::max);
     let (new, old) = (largest(new), largest(old));
     if new == old { 1.0 } else { new / old.max(f64::from(f32::MIN_POSITIVE)) }
 }

@@ -134,6 +134,24 @@ pub enum Error {
         /// Type of the tensor.
         dtype: Dtype,
     },
+    /// A weight that should be zeroed and cannot be as it is stored.
+    #[error(
+        "layer {layer} {linear}: the weight at row {row}, column {col} has no code that is zero in \
+         the encoding {encoding}: its group's zero point is outside of the codes; leave this matrix \
+         as it is"
+    )]
+    NoZero {
+        /// Decoder layer.
+        layer: usize,
+        /// Linear of it.
+        linear: LinearId,
+        /// Row of the matrix.
+        row: usize,
+        /// Column of the matrix.
+        col: usize,
+        /// How it is stored.
+        encoding: &'static str,
+    },
     /// A sum of products of inputs that cannot be one, or whose mean overflows `f32`.
     #[error(
         "layer {layer} {linear}: the Hessian at row {row}, column {col} is {value}; it must be \

@@ -146,12 +146,12 @@ fn each_row<T: Send>(
     if scoring.idle {
         return Ok(Vec::new());
     }
-    let score = |buffers: &mut RowBuffers, (row, bytes): (usize, &[u8])| {
-        scoring.score(row, bytes, buffers)?;
+    let main = weight.main().bytes();
+    let score = |buffers: &mut RowBuffers, row: usize| {
+        scoring.score_row(row, main, buffers)?;
         Ok(reduce(scoring.level, &buffers.scores))
     };
-    let rows = weight.main().bytes().par_chunks(scoring.row_bytes()).enumerate();
-    Ok(rows.map_init(RowBuffers::default, score).collect())
+    Ok((0..scoring.rows()).into_par_iter().map_init(RowBuffers::default, score).collect())
 }
 
 dispatched! {

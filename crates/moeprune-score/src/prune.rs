@@ -2,14 +2,17 @@
 
 use std::borrow::Cow;
 
-use moeprune_core::{LinearView, Sparsity, StoredWeight, TensorBytes, WeightScorer};
+use moeprune_core::{
+    LinearView, Sparsity, StoredWeight, TensorBytes, WeightScorer,
+    encoding::{Float, RowsMut},
+};
 use rayon::prelude::*;
 
 use crate::{
     BitMask, Error, MaskPattern, Rounding,
     mask::{count_set, pack},
     scoring::{RowBuffers, Scoring, alone, check_shape},
-    storage::Storage,
+    storage::{self, Storage},
 };
 
 /// A matrix with its least important weights zeroed.
@@ -67,7 +70,7 @@ pub fn prune_matrix(
 /// the result has the main tensor alone.
 ///
 /// # Errors
-/// As [`prune_matrix`].
+/// As [`prune_matrix`], and [`Error::NoZero`] if a chosen weight has no code that is zero.
 pub fn prune_weight(
     weight: StoredWeight<'_>,
     linear: &LinearView<'_>,
@@ -76,26 +79,61 @@ pub fn prune_weight(
     pattern: &dyn MaskPattern,
     rounding: Rounding,
 ) -> Result<PrunedMatrix, Error> {
+    let Some(float) = weight.encoding().float() else {
+        return zero_codes(&weight, linear, ratio, scorer, pattern, rounding);
+    };
     check_shape(weight.shape(), linear)?;
-    let encoding = weight.encoding();
-    let (tensor, companions) = weight.into_parts();
-    let scoring = Scoring::of(Storage::with(encoding, &companions), linear, scorer)?;
+    let (tensor, _) = weight.into_parts();
+    let scoring = Scoring::of(Storage::Plain(float), linear, scorer)?;
     let masker = RowMasker::new(&scoring, ratio, pattern, rounding);
     let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
     let (bytes, counts) = match tensor.into_cow() {
         Cow::Owned(mut bytes) => {
-            let counts = masker.zero_rows(&mut bytes);
+            let counts = masker.zero_rows(float, &mut bytes);
             (bytes, counts)
         }
         Cow::Borrowed(from) => {
             let mut bytes = vec![0; from.len()];
-            let counts = masker.copy_rows(from, &mut bytes);
+            let counts = masker.copy_rows(float, from, &mut bytes);
             (bytes, counts)
         }
     };
     let zeroed = masker.total(counts)?;
     let tensor = TensorBytes::new(dtype, shape, bytes).expect("neither shape nor size changed");
     Ok(PrunedMatrix { tensor, zeroed, fallback: scoring.idle })
+}
+
+/// [`prune_weight`] of a weight that is read through its encoding: which weights go is chosen row by
+/// row, then their codes are zeroed.
+fn zero_codes(
+    weight: &StoredWeight<'_>,
+    linear: &LinearView<'_>,
+    ratio: Sparsity,
+    scorer: &dyn WeightScorer,
+    pattern: &dyn MaskPattern,
+    rounding: Rounding,
+) -> Result<PrunedMatrix, Error> {
+    let mask = mask_weight(weight, linear, ratio, scorer, pattern, rounding)?;
+    let (encoding, main) = (weight.encoding(), weight.main());
+    let mut bytes = main.bytes().to_vec();
+    let row_bytes = encoding.row_bytes(linear.cols);
+    for row in 0..linear.rows {
+        let marks: Vec<bool> = (0..linear.cols).map(|col| mask.is_set(row, col)).collect();
+        let main = match row_bytes {
+            Some(size) => &mut bytes[row * size..(row + 1) * size],
+            None => &mut bytes[..],
+        };
+        let (shape, companions) = (weight.shape(), weight.companions());
+        let mut rows = RowsMut { first: row, count: 1, shape, main, companions };
+        if let Some(col) = encoding.zero_where(&mut rows, &marks).first {
+            let (layer, encoding) = (linear.layer, encoding.name());
+            return Err(Error::NoZero { layer, linear: linear.id, row, col, encoding });
+        }
+    }
+    let tensor = TensorBytes::new(main.dtype(), main.shape(), bytes);
+    let tensor = tensor.expect("neither shape nor size changed");
+    let fallback = Scoring::new(weight, linear, scorer)?.idle;
+    Ok(PrunedMatrix { tensor, zeroed: mask.count(), fallback })
 }
 
 /// Marks the weights that [`prune_matrix`] would zero, and leaves the matrix alone.
@@ -128,12 +166,13 @@ pub fn mask_weight(
     let scoring = Scoring::new(weight, linear, scorer)?;
     let masker = RowMasker::new(&scoring, ratio, pattern, rounding);
     let mut mask = BitMask::unset(linear.rows, linear.cols);
+    let main = weight.main().bytes();
     let counts = mask
         .bytes_mut()
         .par_chunks_mut(linear.cols.div_ceil(8).max(1))
-        .zip(weight.main().bytes().par_chunks(scoring.row_bytes()))
         .enumerate()
-        .map_init(RowBuffers::default, |buffers, (row, (bits, bytes))| {
+        .map_init(RowBuffers::default, |buffers, (row, bits)| {
+            let bytes = scoring.storage.row(main, row, linear.cols);
             let count = masker.mask(row, bytes, buffers)?;
             pack(&buffers.mask, bits);
             Ok(count)
@@ -162,29 +201,29 @@ impl<'a> RowMasker<'a> {
     }
 
     /// Zeroes what is marked, and counts it row by row.
-    fn zero_rows(&self, bytes: &mut [u8]) -> Vec<Result<u64, Error>> {
-        let Scoring { storage, level, .. } = *self.scoring;
+    fn zero_rows(&self, float: Float, bytes: &mut [u8]) -> Vec<Result<u64, Error>> {
+        let level = self.scoring.level;
         bytes
             .par_chunks_mut(self.scoring.row_bytes())
             .enumerate()
             .map_init(RowBuffers::default, |buffers, (row, bytes)| {
                 let count = self.mask(row, bytes, buffers)?;
-                storage.zero(level, bytes, &buffers.mask);
+                storage::zero(float, level, bytes, &buffers.mask);
                 Ok(count)
             })
             .collect()
     }
 
     /// Copies what is not marked over the zeros of `bytes`, and counts what is, row by row.
-    fn copy_rows(&self, from: &[u8], bytes: &mut [u8]) -> Vec<Result<u64, Error>> {
-        let Scoring { storage, level, .. } = *self.scoring;
+    fn copy_rows(&self, float: Float, from: &[u8], bytes: &mut [u8]) -> Vec<Result<u64, Error>> {
+        let level = self.scoring.level;
         bytes
             .par_chunks_mut(self.scoring.row_bytes())
             .zip(from.par_chunks(self.scoring.row_bytes()))
             .enumerate()
             .map_init(RowBuffers::default, |buffers, (row, (bytes, from))| {
                 let count = self.mask(row, from, buffers)?;
-                storage.copy(level, from, bytes, &buffers.mask);
+                storage::copy(float, level, from, bytes, &buffers.mask);
                 Ok(count)
             })
             .collect()

@@ -3,7 +3,7 @@
 use moeprune_core::{
     InputHessian, LinearView, Sparsity, StageError, StoredWeight, TensorBytes, WeightReconstructor,
     WeightScorer,
-    encoding::{Row, RowMut},
+    encoding::{Rows, RowsMut},
 };
 use rayon::prelude::*;
 
@@ -139,19 +139,20 @@ fn encode(
     weights: &[f32],
     linear: &LinearView<'_>,
 ) -> Result<TensorBytes<'static>, Error> {
-    let encoding = weight.encoding();
+    let encoding = weight.encoding().clone();
     let (tensor, companions) = weight.into_parts();
     let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
     let mut bytes = tensor.into_bytes();
     let cols = linear.cols;
-    let size = (cols * encoding.bits() / 8).max(1);
+    let size = (cols * dtype.bits() / 8).max(1);
     let rows = bytes.par_chunks_mut(size).zip(weights.par_chunks(cols.max(1))).enumerate();
     let rows = rows.with_min_len(PIECE);
     let too_large = rows.map_init(Vec::new, |decoded, (index, (main, weights))| {
-        let row = RowMut { index, main: &mut *main, companions: &companions };
-        encoding.encode(weights, row, 0).expect("a plain type takes any value");
+        let (first, count, shape, companions) = (index, 1, &shape[..], &companions[..]);
+        let row = RowsMut { first, count, shape, main: &mut *main, companions };
+        encoding.encode(weights, row, 0..cols).expect("a plain type takes any value");
         decoded.resize(weights.len(), 0.0);
-        encoding.decode(Row { index, main, companions: &companions }, 0, decoded);
+        encoding.decode(Rows { first, count, shape, main, companions }, 0..cols, decoded);
         // Looking at every one vectorises; hardly any row has a bad one.
         let fine = decoded.iter().fold(true, |fine, weight: &f32| fine & weight.is_finite());
         if fine {

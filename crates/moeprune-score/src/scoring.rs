@@ -65,9 +65,14 @@ impl<'a> Scoring<'a> {
         Ok(Self { linear, storage, level: Level::detected(), scorer: bound, idle })
     }
 
-    /// Bytes of one row; at least 1, so that empty matrices can be cut into rows too.
+    /// Bytes of one row of numbers; at least 1, so that empty matrices can be cut into rows too.
     pub(crate) fn row_bytes(&self) -> usize {
         self.storage.row_bytes(self.linear.cols).max(1)
+    }
+
+    /// How many rows have weights.
+    pub(crate) fn rows(&self) -> usize {
+        if self.linear.cols == 0 { 0 } else { self.linear.rows }
     }
 
     /// The number type, for kernels with code per type; `None` of weights that must be decoded.
@@ -75,13 +80,23 @@ impl<'a> Scoring<'a> {
     pub(crate) fn float(&self) -> Option<Float> {
         match self.storage {
             Storage::Plain(float) => Some(float),
-            Storage::Encoded(..) => None,
+            Storage::Encoded(_) => None,
         }
     }
 
     /// What the magnitude of each column's weights is multiplied by, for scorers that do just that.
     pub(crate) fn column_factors(&self) -> Option<&[f32]> {
         self.scorer.column_factors().filter(|factors| factors.len() == self.linear.cols)
+    }
+
+    /// Scores a row of the weight whose main tensor is `main`, as [`score`](Self::score).
+    pub(crate) fn score_row(
+        &self,
+        row: usize,
+        main: &[u8],
+        buffers: &mut RowBuffers,
+    ) -> Result<(), Error> {
+        self.score(row, self.storage.row(main, row, self.linear.cols), buffers)
     }
 
     /// Scores a row into `buffers.scores`: finite and not negative, one per column.

@@ -1,12 +1,9 @@
 //! Rows of weights in the bytes of a tensor.
 //!
 //! Numbers that stand by themselves have loops per type, compiled per instruction set. Rows in any
-//! other encoding go through [`Encoding`], a call per row.
+//! other encoding go through [`Encoding`](moeprune_core::Encoding), a call per row.
 
-use moeprune_core::{
-    StoredWeight, TensorBytes,
-    encoding::{Encoding, Float, Row},
-};
+use moeprune_core::{StoredWeight, encoding::Float};
 
 use crate::{
     rank::{UNRANKABLE, rank_key},
@@ -18,38 +15,43 @@ use crate::{
 pub(crate) enum Storage<'a> {
     /// Numbers of one type, one after the other.
     Plain(Float),
-    /// Anything else, with what is needed beside the rows.
-    Encoded(&'static dyn Encoding, &'a [TensorBytes<'a>]),
+    /// Anything else.
+    Encoded(&'a StoredWeight<'a>),
 }
 
 impl<'a> Storage<'a> {
     pub(crate) fn of(weight: &'a StoredWeight<'_>) -> Self {
-        Self::with(weight.encoding(), weight.companions())
-    }
-
-    pub(crate) fn with(encoding: &'static dyn Encoding, companions: &'a [TensorBytes<'a>]) -> Self {
-        match encoding.float() {
+        match weight.encoding().float() {
             Some(float) => Self::Plain(float),
-            None => Self::Encoded(encoding, companions),
+            None => Self::Encoded(weight),
         }
     }
 
-    /// Bytes of `cols` elements, which are whole.
+    /// Bytes of a row of `cols` numbers; none of a weight that is read through its encoding.
     pub(crate) fn row_bytes(self, cols: usize) -> usize {
         match self {
             Self::Plain(float) => cols * float.size(),
-            Self::Encoded(encoding, _) => cols * encoding.bits() / 8,
+            Self::Encoded(_) => 0,
         }
     }
 
-    /// Decodes row `index`; exact.
+    /// The bytes of row `index` of `cols` numbers in those of the main tensor; none of a weight that
+    /// is read through its encoding.
+    pub(crate) fn row(self, main: &[u8], index: usize, cols: usize) -> &[u8] {
+        match self {
+            Self::Plain(_) => &main[index * self.row_bytes(cols)..][..self.row_bytes(cols)],
+            Self::Encoded(_) => &[],
+        }
+    }
+
+    /// Decodes row `index`, of which the bytes are `main`; exact.
     pub(crate) fn decode(self, level: Level, index: usize, main: &[u8], weights: &mut [f32]) {
         match self {
             Self::Plain(Float::F32) => decode_f32(level, main, weights),
             Self::Plain(Float::F16) => decode_f16(level, main, weights),
             Self::Plain(Float::Bf16) => decode_bf16(level, main, weights),
-            Self::Encoded(encoding, companions) => {
-                encoding.decode(Row { index, main, companions }, 0, weights);
+            Self::Encoded(weight) => {
+                weight.encoding().decode(weight.some(index, 1), 0..weights.len(), weights);
             }
         }
     }
@@ -67,29 +69,24 @@ impl<'a> Storage<'a> {
             Self::Plain(Float::F32) => Some(score_f32(level, row, factors, scores)),
             Self::Plain(Float::F16) => Some(score_f16(level, row, factors, scores)),
             Self::Plain(Float::Bf16) => Some(score_bf16(level, row, factors, scores)),
-            Self::Encoded(..) => None,
+            Self::Encoded(_) => None,
         }
     }
+}
 
-    /// Writes plus zero where `mask` is set, which is all bits zero in every plain type.
-    pub(crate) fn zero(self, level: Level, row: &mut [u8], mask: &[bool]) {
-        match self {
-            Self::Plain(Float::F32) => zero_4(level, row, mask),
-            Self::Plain(Float::F16 | Float::Bf16) => zero_2(level, row, mask),
-            Self::Encoded(encoding, _) => encoding.zero_where(row, mask),
-        }
+/// Writes plus zero where `mask` is set, which is all bits zero in every plain type.
+pub(crate) fn zero(float: Float, level: Level, row: &mut [u8], mask: &[bool]) {
+    match float {
+        Float::F32 => zero_4(level, row, mask),
+        Float::F16 | Float::Bf16 => zero_2(level, row, mask),
     }
+}
 
-    /// Copies `from` to `row` but for plus zero where `mask` is set.
-    pub(crate) fn copy(self, level: Level, from: &[u8], row: &mut [u8], mask: &[bool]) {
-        match self {
-            Self::Plain(Float::F32) => copy_4(level, from, row, mask),
-            Self::Plain(Float::F16 | Float::Bf16) => copy_2(level, from, row, mask),
-            Self::Encoded(encoding, _) => {
-                row.copy_from_slice(from);
-                encoding.zero_where(row, mask);
-            }
-        }
+/// Copies `from` to `row` but for plus zero where `mask` is set.
+pub(crate) fn copy(float: Float, level: Level, from: &[u8], row: &mut [u8], mask: &[bool]) {
+    match float {
+        Float::F32 => copy_4(level, from, row, mask),
+        Float::F16 | Float::Bf16 => copy_2(level, from, row, mask),
     }
 }
 
@@ -236,7 +233,7 @@ fn f16(bytes: [u8; 2]) -> f32 {
 mod tests {
     use moeprune_core::encoding::Float;
 
-    use super::Storage;
+    use super::{Storage, copy, zero};
     use crate::simd::same_at_all_levels;
 
     #[test]
@@ -263,8 +260,8 @@ mod tests {
             });
             let zeroed = same_at_all_levels(|level| {
                 let (mut zeroed, mut copied) = (bytes.clone(), vec![1; bytes.len()]);
-                storage.zero(level, &mut zeroed, &mask);
-                storage.copy(level, &bytes, &mut copied, &mask);
+                zero(float, level, &mut zeroed, &mask);
+                copy(float, level, &bytes, &mut copied, &mask);
                 assert!(zeroed == copied, "{storage:?}");
                 zeroed
             });

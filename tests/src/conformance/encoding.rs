@@ -4,30 +4,32 @@ use std::{fmt::Debug, ops::Range};
 
 use moeprune_core::{
     Encoding, Error, StoredWeight, TensorBytes,
-    encoding::{Comparison, Row, RowMut},
+    encoding::{Comparison, Rows, RowsMut, Unzeroed},
 };
 use proptest::{prelude::*, test_runner::TestCaseError};
 
 use super::{for_all, pure};
 
-/// Holds an encoding without companions to its contract, as [`check_with`].
+/// Holds an encoding of numbers by themselves to its contract, as [`check_with`].
 ///
 /// # Panics
 /// If a promise is broken.
 pub fn check(encoding: &'static dyn Encoding) {
     check_with(encoding, |rows, cols, byte| {
-        let bytes: Vec<u8> = (0..rows * cols * encoding.bits() / 8).map(|_| byte()).collect();
+        let bytes = encoding.row_bytes(cols).map(|row| (0..rows * row).map(|_| byte()).collect());
+        let bytes: Vec<u8> = bytes.expect("rows of numbers follow each other");
         let main = TensorBytes::new(encoding.dtype(), [rows, cols], bytes)?;
         StoredWeight::new(encoding, main, Vec::new())
     });
 }
 
-/// Holds an encoding to its contract. `weight` makes a weight of so many rows and columns (a
-/// multiple of eight) out of arbitrary bytes.
+/// Holds an encoding to its contract. `weight` makes a weight of so many rows and columns
+/// (multiples of eight, of columns) out of arbitrary bytes.
 ///
-/// * a part of a row decodes as it does within the whole, each time, from any thread;
+/// * part of the rows and columns decodes as it does within the whole, each time, from any thread;
 /// * what was decoded encodes to the bytes that it was decoded from, if the encoding encodes;
-/// * an element that is zeroed is plus zero, and every other element keeps its bits;
+/// * an element that is zeroed is zero, plus zero if it is a number by itself, and every other
+///   element keeps its value; an element that has no code that is zero changes nothing;
 /// * an element is zero exactly if it decodes to zero;
 /// * the first element that is not finite is the first that decodes to such a number;
 /// * bulk operations are those on single elements;
@@ -36,25 +38,23 @@ pub fn check(encoding: &'static dyn Encoding) {
 /// # Panics
 /// If a promise is broken.
 pub fn check_with(
-    encoding: &'static dyn Encoding,
+    encoding: &dyn Encoding,
     weight: impl Fn(usize, usize, &mut dyn FnMut() -> u8) -> Result<StoredWeight<'static>, Error>,
 ) {
     // Zeros of either sign and numbers that are not finite come often.
     let byte = prop_oneof![Just(0_u8), Just(0x80), Just(0x7f), Just(0xff), any::<u8>()];
     let bytes = prop::collection::vec(byte, 1..200);
     let marks = prop::collection::vec(any::<bool>(), 1..20);
-    for_all(&(1_usize..4, 1_usize..5, bytes, marks), |(rows, eights, bytes, marks)| {
+    for_all(&(1_usize..20, 1_usize..9, bytes, marks), |(rows, eights, bytes, marks)| {
         let mut stream = bytes.iter().cycle();
         let mut next = || stream.next().copied().unwrap_or_default();
         let weight = weight(rows, eights * 8, &mut next);
         let weight = weight.map_err(|error| TestCaseError::fail(error.to_string()))?;
-        prop_assert_eq!(
-            weight.encoding().name(),
-            encoding.name(),
-            "the weight has another encoding"
-        );
+        let name = weight.encoding().name();
+        prop_assert_eq!(name, encoding.name(), "the weight has another encoding");
         prop_assert_eq!(weight.shape(), [rows, eights * 8], "the shape is not as asked");
-        let case = Case { weight: &weight, marks: &marks };
+        let whole = pure(|| bits(&weight.to_f32()))?;
+        let case = Case { weight: &weight, marks: &marks, whole };
         case.decoding()?;
         case.encoding()?;
         case.zeroing()?;
@@ -66,108 +66,135 @@ pub fn check_with(
 struct Case<'a> {
     weight: &'a StoredWeight<'static>,
     marks: &'a [bool],
+    /// All elements, decoded.
+    whole: Vec<u32>,
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+fn is_zero(bits: u32) -> bool {
+    f32::from_bits(bits) == 0.0
 }
 
 impl Case<'_> {
-    fn decoded(&self, row: Row<'_>, columns: Range<usize>) -> Vec<u32> {
-        let mut values = vec![f32::NAN; columns.len()];
-        self.weight.encoding().decode(row, columns.start, &mut values);
-        values.into_iter().map(f32::to_bits).collect()
+    fn decoded(&self, rows: Rows<'_>, columns: Range<usize>) -> Vec<u32> {
+        let mut values = vec![f32::NAN; rows.count * columns.len()];
+        self.weight.encoding().decode(rows, columns, &mut values);
+        bits(&values)
     }
 
-    fn rows(&self) -> impl Iterator<Item = (Row<'_>, Vec<u32>)> {
-        let rows = (0..self.weight.rows()).map(|row| self.weight.row(row));
-        rows.map(|row| (row, self.decoded(row, 0..self.weight.cols())))
+    /// All rows of the weight with another main tensor.
+    fn with<'b>(&'b self, main: &'b [u8]) -> Rows<'b> {
+        Rows { main, ..self.weight.all() }
+    }
+
+    fn with_mut<'b>(&'b self, main: &'b mut [u8]) -> RowsMut<'b> {
+        let Rows { first, count, shape, companions, .. } = self.weight.all();
+        RowsMut { first, count, shape, main, companions }
+    }
+
+    fn main(&self) -> Vec<u8> {
+        self.weight.main().bytes().to_vec()
     }
 
     fn decoding(&self) -> Result<(), TestCaseError> {
-        let cols = self.weight.cols();
-        let whole =
-            pure(|| self.weight.to_f32().into_iter().map(f32::to_bits).collect::<Vec<_>>())?;
-        let mut rows = Vec::new();
-        for (row, values) in self.rows() {
-            for columns in [0..1, 1..cols, cols / 2..cols - 1, cols..cols] {
-                let part = self.decoded(row, columns.clone());
-                equal(part, values[columns].to_vec(), "a part of a row decodes to other values")?;
+        let (rows, cols) = (self.weight.rows(), self.weight.cols());
+        for some in [0..1, rows / 2..rows, 0..rows, rows - 1..rows] {
+            for columns in [0..cols, 0..1, 1..cols, cols / 2..cols - 1, cols..cols] {
+                let part = self.decoded(self.weight.some(some.start, some.len()), columns.clone());
+                let of_row = |row| &self.whole[row * cols..][columns.clone()];
+                let expected = some.clone().flat_map(of_row).copied().collect();
+                equal(part, expected, "a part decodes to other values than within the whole")?;
             }
-            let first = values.iter().position(|&v| !f32::from_bits(v).is_finite());
-            let found = self.weight.encoding().first_not_finite(row, cols);
-            equal(found, first, "the first that is not finite is another")?;
-            rows.extend(values);
         }
-        equal(rows, whole, "rows decode to other values than the whole")
+        let (from, to) = (self.whole.len() / 3, self.whole.len() - 1);
+        let mut values = vec![0.0; to - from];
+        let decoded = self.weight.decode(from, &mut values);
+        decoded.map_err(|error| TestCaseError::fail(error.to_string()))?;
+        equal(&bits(&values)[..], &self.whole[from..to], "elements decode to other values")?;
+        let first = self.whole.iter().position(|&value| !f32::from_bits(value).is_finite());
+        equal(self.weight.first_not_finite(), first, "the first that is not finite is another")
     }
 
     fn encoding(&self) -> Result<(), TestCaseError> {
-        for (row, values) in self.rows() {
-            let values: Vec<f32> = values.into_iter().map(f32::from_bits).collect();
-            if values.iter().any(|value| value.is_nan()) {
-                continue;
-            }
-            let mut main = row.main.to_vec();
-            let at = values.len() / 2;
-            let of = |main| RowMut { index: row.index, main, companions: row.companions };
-            match self.weight.encoding().encode(&values[at..], of(&mut main), at) {
-                Err(Error::NotEncodable(_)) => return Ok(()),
-                other => other.map_err(|error| TestCaseError::fail(error.to_string()))?,
-            }
-            equal(&main[..], row.main, "what was decoded encodes to other bytes")?;
+        let (cols, mut main) = (self.weight.cols(), self.main());
+        let values: Vec<f32> = self.whole.iter().copied().map(f32::from_bits).collect();
+        if values.iter().any(|value| value.is_nan()) {
+            return Ok(());
         }
-        Ok(())
+        let columns = cols / 2..cols;
+        let some = values.chunks(cols).flat_map(|row| &row[columns.clone()]).copied();
+        let some: Vec<f32> = some.collect();
+        match self.weight.encoding().encode(&some, self.with_mut(&mut main), columns) {
+            Err(Error::NotEncodable(_)) => return Ok(()),
+            other => other.map_err(|error| TestCaseError::fail(error.to_string()))?,
+        }
+        equal(main, self.main(), "what was decoded encodes to other bytes")
     }
 
+    /// Zeroes one element after the other, the zeroed ones among all others.
     fn zeroing(&self) -> Result<(), TestCaseError> {
-        let encoding = self.weight.encoding();
-        for (row, before) in self.rows() {
-            for (element, &value) in before.iter().enumerate() {
-                let zero = f32::from_bits(value) == 0.0;
-                equal(
-                    encoding.is_zero(row.main, element),
-                    zero,
-                    "is_zero is not what it decodes to",
-                )?;
-                let mut main = row.main.to_vec();
-                encoding.zero(&mut main, element);
-                prop_assert!(encoding.is_zero(&main, element), "a zeroed element is not zero");
-                let after = self.decoded(Row { main: &main, ..row }, 0..before.len());
-                let mut expected = before.clone();
-                expected[element] = 0;
-                equal(after, expected, "after zeroing one element")?;
-                for other in (0..before.len()).filter(|&other| other != element) {
-                    let same = encoding.same(row.main, &main, other);
-                    prop_assert!(same, "zeroing an element changes the bits of another");
+        let (encoding, cols) = (self.weight.encoding(), self.weight.cols());
+        let (mut main, mut expected) = (self.main(), self.whole.clone());
+        // Not every element of a large weight.
+        for at in (0..expected.len()).step_by(1 + expected.len() / 97) {
+            let (row, col) = (at / cols, at % cols);
+            let was = encoding.is_zero(self.with(&main), row, col);
+            equal(was, is_zero(expected[at]), "is_zero is not what it decodes to")?;
+            let before = main.clone();
+            let zeroed = encoding.zero(&mut self.with_mut(&mut main), row, col);
+            let after = self.decoded(self.with(&main), 0..cols);
+            if zeroed {
+                let now = encoding.is_zero(self.with(&main), row, col);
+                prop_assert!(now && is_zero(after[at]), "a zeroed element is not zero");
+                if encoding.float().is_some() {
+                    equal(after[at], 0, "a zeroed number is not plus zero")?;
                 }
+                expected[at] = after[at];
+            } else {
+                equal(&main, &before, "an element that has no zero changes something")?;
+            }
+            if let Some(other) = (0..after.len()).find(|&other| after[other] != expected[other]) {
+                prop_assert!(false, "zeroing element {} changes the bits of {}", at, other);
             }
         }
         Ok(())
     }
 
     fn bulk(&self) -> Result<(), TestCaseError> {
-        let encoding = self.weight.encoding();
-        for (row, before) in self.rows() {
-            let cols = before.len();
-            let mask: Vec<bool> = self.marks.iter().copied().cycle().take(cols).collect();
-            let (mut at_once, mut by_one) = (row.main.to_vec(), row.main.to_vec());
-            encoding.zero_where(&mut at_once, &mask);
-            for element in (0..cols).filter(|&element| mask[element]) {
-                encoding.zero(&mut by_one, element);
-            }
-            equal(&at_once, &by_one, "zero_where is not zero of each")?;
-            let zeros = (0..cols).filter(|&element| encoding.is_zero(&by_one, element)).count();
-            equal(encoding.count_zeros(&by_one, cols), zeros as u64, "count_zeros")?;
-            let is_new = |&element: &usize| mask[element] && !encoding.is_zero(row.main, element);
-            let count = (0..cols).filter(is_new).count() as u64;
-            let found = encoding.compare(row.main, &by_one, cols);
-            equal(found, Comparison::Zeroed { count }, "compare after zeroing")?;
-            // The other way about, the first that came back is a change.
-            let first = (0..cols).find(is_new);
-            let found = encoding.compare(&by_one, row.main, cols);
-            match first {
-                Some(first) => equal(found, Comparison::Changed { first }, "compare")?,
-                None => prop_assert!(matches!(found, Comparison::Zeroed { .. }), "compare"),
+        let (encoding, cols) = (self.weight.encoding(), self.weight.cols());
+        let mask: Vec<bool> = self.marks.iter().copied().cycle().take(self.whole.len()).collect();
+        let (mut at_once, mut by_one) = (self.main(), self.main());
+        let got = encoding.zero_where(&mut self.with_mut(&mut at_once), &mask);
+        let mut unzeroed = Unzeroed::default();
+        for at in (0..mask.len()).filter(|&at| mask[at]) {
+            if !encoding.zero(&mut self.with_mut(&mut by_one), at / cols, at % cols) {
+                unzeroed.count += 1;
+                unzeroed.first.get_or_insert(at);
             }
         }
-        Ok(())
+        equal(&at_once, &by_one, "zero_where is not zero of each")?;
+        equal(got, unzeroed, "elements that have no zero")?;
+        let after = self.decoded(self.with(&by_one), 0..cols);
+        let zeros = after.iter().filter(|&&value| is_zero(value)).count();
+        equal(encoding.count_zeros(self.with(&by_one)), zeros as u64, "count_zeros")?;
+        let is_new = |&at: &usize| is_zero(after[at]) && !is_zero(self.whole[at]);
+        let count = (0..after.len()).filter(is_new).count() as u64;
+        let found = encoding.compare(self.weight.all(), &by_one);
+        equal(found, Comparison::Zeroed { count }, "compare after zeroing")?;
+        // The other way about, the first that came back is a change.
+        let first = (0..after.len()).find(is_new);
+        let main = self.main();
+        let found = encoding.compare(self.with(&by_one), &main);
+        match first {
+            Some(first) => equal(found, Comparison::Changed { first }, "compare"),
+            None => {
+                prop_assert!(matches!(found, Comparison::Zeroed { .. }), "compare");
+                Ok(())
+            }
+        }
     }
 
     fn out_of_range(&self) -> Result<(), TestCaseError> {
@@ -178,7 +205,7 @@ impl Case<'_> {
         }
         let (main, mut companions) = weight.clone().into_parts();
         companions.push(main.clone());
-        let refused = StoredWeight::new(weight.encoding(), main, companions).is_err();
+        let refused = StoredWeight::new(weight.encoding().clone(), main, companions).is_err();
         prop_assert!(refused, "a companion too many is taken");
         Ok(())
     }

@@ -12,6 +12,7 @@ use moeprune::{
     Calibration, Job, Rates, Recipe, Registry,
     checkpoint::Checkpoint,
     engine::{KeptExperts, PlanInputs, RepairCost, active_parameters},
+    recipe::StageChoice,
 };
 use moeprune_cli::{DeviceArgs, Terminal, positive, seconds};
 use moeprune_core::{
@@ -48,6 +49,9 @@ pub(crate) struct RepairLayerArgs {
     /// Number of calibration blocks
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = positive)]
     samples: usize,
+    /// Sweeps over the experts, however little one gains
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = positive)]
+    sweeps: usize,
     /// Tokens in a block
     #[arg(long, value_name = "T", default_value_t = 512, value_parser = positive)]
     seq_len: usize,
@@ -73,7 +77,9 @@ impl RepairLayerArgs {
         let mut recipe = Recipe::built_in("reap").context("the recipe is built in")?;
         let dropped = Sparsity::new(self.dropped)?;
         (recipe.sparsity, recipe.experts.sparsity) = (dropped, dropped);
-        recipe.repair = "refit".into();
+        // Random weights gain too little to go on after the second; trained ones needed up to four.
+        let sweeps = i64::try_from(self.sweeps)?;
+        recipe.repair = StageChoice::new("refit").with("sweeps", sweeps).with("least_gain", 0.0);
         recipe.calibration.samples = self.samples;
         recipe.calibration.sequence_len = self.seq_len;
         Ok(recipe)

@@ -63,7 +63,8 @@ impl PartWriter {
         Ok(())
     }
 
-    /// Puts a part, in the type of its tensor.
+    /// Puts a part, in the type of its tensor. Of one that several tensors hold together, the one with the
+    /// codes; the others are [copied](Self::copy_companions).
     ///
     /// # Errors
     /// If the pruned model has no such part, or of another type or shape; if it was put before, or
@@ -73,10 +74,6 @@ impl PartWriter {
         let name = &output.planned.name;
         if place.dtype() != tensor.dtype() || place.shape() != tensor.shape() {
             return Err(announced_otherwise((part, name), place, tensor));
-        }
-        if self.layout.companions(part).next().is_some() {
-            let reason = format!("{part} is held by `{name}` and others together; copy them");
-            return Err(Error::Order { reason });
         }
         if place.is_contiguous() {
             return self.writer.put_range(name, place.bytes().start, tensor.bytes());
@@ -153,6 +150,24 @@ impl PartWriter {
             copies.extend(self.layout.companion_copies((part, source), from)?);
         }
         self.writer.copy_ranges(&copies, from, progress)
+    }
+
+    /// Copies what is stored of a part beside its codes, from a part of `from`: nothing where it is one
+    /// tensor.
+    ///
+    /// # Errors
+    /// If they were put before, `from` has none of their names and sizes, or copying fails.
+    pub fn copy_companions(
+        &mut self,
+        part: TensorId,
+        source: TensorId,
+        from: &Checkpoint,
+    ) -> Result<(), Error> {
+        let copies = self.layout.companion_copies((part, source), from)?;
+        if copies.is_empty() {
+            return Ok(());
+        }
+        self.writer.copy_ranges(&copies, from, &mut |_| ())
     }
 
     /// Copies the tensors that belong to no layer.

@@ -1,8 +1,7 @@
 //! One tensor of a pruned model against what it must be.
 
 use moeprune_core::{
-    LayerTensor, LinearId, TensorBytes, TensorId,
-    encoding::{self, Comparison},
+    LayerTensor, LinearId, StoredWeight, TensorBytes, TensorId, encoding::Comparison,
 };
 
 use super::{
@@ -366,8 +365,8 @@ pub(super) fn difference(
         return Ok(0);
     }
     let at = |element| position(got.shape(), element);
-    if may_zero && let Ok(encoding) = encoding::of(got.dtype()) {
-        return match encoding.compare(expected.bytes(), got.bytes(), got.elements()) {
+    if may_zero && let Ok(expected) = StoredWeight::alone(expected.view()) {
+        return match expected.encoding().compare(expected.all(), got.bytes()) {
             Comparison::Zeroed { count } => Ok(count),
             Comparison::Changed { first } => {
                 Err(format!("differs from the source at {} and is not zero", at(first)))

@@ -9,61 +9,80 @@ encoding that reads both.
 | file | encodings |
 |---|---|
 | [`plain`] | one number per element: BF16, F16, F32 |
+| [`fp8`] | F8_E4M3 with a scale per tensor, per channel or per block |
+| [`int4`] | compressed-tensors' pack-quantized of four bits, symmetric or not |
+| [`mxfp4`] | E2M1 with a power of two per 32, as gpt-oss and as compressed-tensors store it |
+| [`nvfp4`] | E2M1 with a scale per 16 and one for all, as Model-Optimizer and as compressed-tensors store it |
+| [`gptq`] | GPTQ of four bits, versions 1 and 2, with inputs in any order |
+| [`awq`] | AWQ of four bits in its GEMM packing |
+
+Which of them reads a module is decided by the module's tensors: [`detect`]. A config supplies only
+what tensors cannot say ([`QuantConfig`]).
 
 # Adding an encoding
 
-One file here with a type that implements [`Encoding`], and a line in [`ALL`]. A [`StoredWeight`] of
-it is then read, compared, counted and zeroed as it is, without being encoded again. The suite
-`conformance::encoding` of the workspace's tests says whether the implementation keeps the promises.
-
-**Weights with companions are not yet found by `moeprune-checkpoint`.** What is there for them: the
-trait, [`find`], and `StoredWeight`, which holds and checks companions. What is missing: a
-`Checkpoint` makes every weight of its main tensor only ([`StoredWeight::alone`]), accepts BF16, F16
-and F32 as types of parts ([`Dtype::is_weight`]), and does not write companions.
+One file here with a type that implements [`Encoding`] and a function that recognises it by a
+module's tensors, and a line in `detect::FORMATS`. A [`StoredWeight`] of it is then read, compared,
+counted and zeroed as it is, without being encoded again. The suite `conformance::encoding` of the
+workspace's tests says whether the implementation keeps the promises.
 
 Bulk operations ([`Encoding::zero_where`], [`Encoding::count_zeros`], [`Encoding::compare`]) have
-default implementations over the operations on one element. They are compiled per encoding, so
-that a call through `dyn Encoding` costs once per row and not once per element.
+default implementations over [`Encoding::decode`] and [`Encoding::zero`]. They are compiled per
+encoding, so that a call through `dyn Encoding` costs once per call and not once per element.
 */
 
+mod affine;
+pub mod awq;
+mod config;
+mod detect;
+mod e2m1;
+mod e4m3;
+pub mod fp8;
+pub mod gptq;
+pub mod int4;
+mod module;
+pub mod mxfp4;
+mod nibbles;
+pub mod nvfp4;
 pub mod plain;
+mod rows;
+mod scales;
+mod shared;
 mod tensor;
+mod tiles;
+mod undecoded;
 mod weight;
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
-pub use self::{plain::Float, weight::StoredWeight};
+pub use self::{
+    config::{GptqLabel, QuantConfig},
+    detect::detect,
+    module::ModuleTensors,
+    plain::Float,
+    rows::{Rows, RowsMut},
+    shared::SharedEncoding,
+    weight::StoredWeight,
+};
 use crate::{Dtype, Error, TensorBytes};
 
-/// Every built-in encoding. Of two for the same main tensor the one with more companions is first:
-/// the first whose companions are all there reads a weight.
-pub static ALL: &[&dyn Encoding] = &[&plain::BF16, &plain::F16, &plain::F32];
-
-/// The encoding of a weight whose main tensor is of type `dtype`; `has` says whether there is a
-/// tensor of the weight's name and a suffix. `None` if no built-in encoding reads it.
-#[must_use]
-pub fn find(dtype: Dtype, has: impl Fn(&str) -> bool) -> Option<&'static dyn Encoding> {
-    let fits = |encoding: &&&dyn Encoding| {
-        encoding.dtype() == dtype
-            && (encoding.suffix().is_empty() || has(encoding.suffix()))
-            && encoding.companions().iter().all(|companion| has(companion.suffix))
-    };
-    ALL.iter().find(fits).copied()
-}
-
-/// The encoding of a tensor that stands alone, without companions.
+/// The encoding of a tensor whose elements are numbers by themselves.
 ///
 /// # Errors
-/// [`Error::NotFloat`] if no built-in encoding reads it.
+/// [`Error::NotFloat`] if they are not.
 pub fn of(dtype: Dtype) -> Result<&'static dyn Encoding, Error> {
-    find(dtype, |_| false).ok_or(Error::NotFloat(dtype))
+    match dtype {
+        Dtype::BF16 => Ok(&plain::BF16),
+        Dtype::F16 => Ok(&plain::F16),
+        Dtype::F32 => Ok(&plain::F32),
+        _ => Err(Error::NotFloat(dtype)),
+    }
 }
 
 /// A way to store weights.
 ///
-/// Methods receive rows: the elements along the last axis of the weight, whose bytes follow each
-/// other in the main tensor. A row begins at a whole byte. Elements are counted from 0 within the
-/// bytes that a method receives.
+/// Methods receive [`Rows`] of a weight. Rows and elements are counted from 0 within them; what
+/// depends on a row's place in the whole weight adds [`Rows::first`].
 ///
 /// Called from several threads, and must give the same result each time.
 #[diagnostic::on_unimplemented(
@@ -77,24 +96,38 @@ pub trait Encoding: fmt::Debug + Send + Sync {
     /// Type of the main tensor.
     fn dtype(&self) -> Dtype;
 
-    /// Bits that an element takes in the main tensor.
-    fn bits(&self) -> usize;
-
-    /// What the name of the main tensor has after that of the weight, for example `_blocks`.
+    /// What the name of the main tensor has after that of the module, for example `.qweight` or
+    /// `_blocks`. Numbers that stand by themselves may have any.
     fn suffix(&self) -> &'static str {
-        ""
+        ".weight"
     }
 
-    /// The tensors that are needed beside the main one, in the order in which [`Row::companions`]
+    /// The tensors that are needed beside the main one, in the order in which [`Rows::companions`]
     /// has them.
     fn companions(&self) -> &'static [Companion] {
         &[]
     }
 
-    /// Shape of the weight whose main tensor is of shape `main`. Different where an element of the
-    /// main tensor holds several of the weight's.
-    fn shape(&self, main: &[usize]) -> Vec<usize> {
-        main.to_vec()
+    /// Shape of the weight whose main tensor is of shape `main`; called once per weight, with
+    /// companions of the right number and types. Checks that all fit each other, and that no scale
+    /// makes weights that are no numbers.
+    ///
+    /// # Errors
+    /// [`Error::Encoding`] or [`Error::Length`] if a tensor does not fit.
+    fn shape(&self, main: &[usize], companions: &[TensorBytes<'_>]) -> Result<Vec<usize>, Error>;
+
+    /// Bytes of a row of `cols` elements, if rows follow each other in the main tensor. `None` if
+    /// they do not, as where it holds the transpose: then methods receive the whole main tensor,
+    /// whichever rows they are called for.
+    fn row_bytes(&self, cols: usize) -> Option<usize>;
+
+    /// The encoding to read a weight with, where the values of its companions decide that; called
+    /// once per weight, after [`shape`](Self::shape).
+    ///
+    /// # Errors
+    /// If they contradict what is known otherwise.
+    fn settled(&self, _companions: &[TensorBytes<'_>]) -> Result<Option<SharedEncoding>, Error> {
+        Ok(None)
     }
 
     /// The number type, if each element is a number by itself and they follow each other. Kernels
@@ -103,94 +136,110 @@ pub trait Encoding: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Checks the companions' shapes against that of the weight; called once per weight.
-    ///
-    /// # Errors
-    /// If a companion does not fit.
-    fn check(&self, _shape: &[usize], _companions: &[TensorBytes<'_>]) -> Result<(), Error> {
-        Ok(())
-    }
-
-    /// Decodes `out.len()` elements of a row from element `first` on, exactly.
+    /// Decodes `columns` of all `rows` to `out`, row by row. The value of an element is the
+    /// format's formula in f32, operation by operation.
     ///
     /// # Panics
-    /// May panic if the row is shorter.
-    fn decode(&self, row: Row<'_>, first: usize, out: &mut [f32]);
+    /// May panic if there are no such columns, or `out` is not of `rows.count · columns.len()`.
+    fn decode(&self, rows: Rows<'_>, columns: Range<usize>, out: &mut [f32]);
 
-    /// Encodes `values` from element `first` of a row on, each as the nearest that the row's
-    /// companions allow, ties to even. Of what [`decode`](Self::decode) gave, the bytes that were
-    /// decoded.
+    /// Encodes `values` as `columns` of all `rows`, each as the nearest that the companions allow,
+    /// ties to even. Of what [`decode`](Self::decode) gave, the bytes that were decoded.
     ///
     /// # Errors
     /// [`Error::NotEncodable`] if the encoding is only read and zeroed.
     ///
     /// # Panics
-    /// May panic if the row is shorter.
-    fn encode(&self, values: &[f32], row: RowMut<'_>, first: usize) -> Result<(), Error> {
-        let _ = (values, row, first);
+    /// As [`decode`](Self::decode).
+    fn encode(
+        &self,
+        values: &[f32],
+        rows: RowsMut<'_>,
+        columns: Range<usize>,
+    ) -> Result<(), Error> {
+        let _ = (values, rows, columns);
         Err(Error::NotEncodable(self.name()))
     }
 
-    /// Makes an element plus zero, and leaves the bits of all others as they are.
+    /// Makes an element zero (plus zero, where the encoding has both and no scale is negative), and
+    /// leaves the bits of all others as they are. `false`, and nothing is changed, if the element
+    /// has no code that is zero.
     ///
     /// # Panics
     /// May panic if there is no such element.
-    fn zero(&self, main: &mut [u8], element: usize);
+    #[must_use]
+    fn zero(&self, rows: &mut RowsMut<'_>, row: usize, col: usize) -> bool;
 
     /// Whether an element is zero, of either sign.
     ///
     /// # Panics
     /// May panic if there is no such element.
-    fn is_zero(&self, main: &[u8], element: usize) -> bool;
-
-    /// Whether an element has the same bits in `a` and `b`.
-    ///
-    /// # Panics
-    /// May panic if there is no such element.
-    fn same(&self, a: &[u8], b: &[u8], element: usize) -> bool {
-        let (bits, at) = (self.bits(), element * self.bits());
-        let bit = |of: &[u8], bit: usize| of[bit / 8] >> (bit % 8) & 1;
-        match (bits % 8, at % 8) {
-            (0, 0) => a[at / 8..(at + bits) / 8] == b[at / 8..(at + bits) / 8],
-            _ => (at..at + bits).all(|at| bit(a, at) == bit(b, at)),
-        }
+    fn is_zero(&self, rows: Rows<'_>, row: usize, col: usize) -> bool {
+        let (row, mut value) = (rows.some(row, 1, self.row_bytes(rows.cols())), [f32::NAN]);
+        self.decode(row, col..col + 1, &mut value);
+        value == [0.0]
     }
 
-    /// The first of `elements` elements that is NaN or infinite.
-    fn first_not_finite(&self, row: Row<'_>, elements: usize) -> Option<usize> {
-        let mut values = [0.0; 256];
-        (0..elements).step_by(values.len()).find_map(|first| {
-            let values = &mut values[..(elements - first).min(256)];
-            self.decode(row, first, values);
-            values.iter().position(|value| !value.is_finite()).map(|at| first + at)
+    /// The first element that is NaN or infinite, counted row by row over all `rows`.
+    fn first_not_finite(&self, rows: Rows<'_>) -> Option<usize> {
+        let (mut values, size) = (tiles::ZEROS, self.row_bytes(rows.cols()));
+        tiles::first(&rows, |tile| {
+            let values = &mut values[..tile.len()];
+            self.decode(rows.some(tile.row, tile.rows, size), tile.columns.clone(), values);
+            let bad = values.iter().position(|value| !value.is_finite())?;
+            Some(tile.position(bad, rows.cols()))
         })
     }
 
-    /// Makes every element plus zero whose mark is set.
-    fn zero_where(&self, main: &mut [u8], mask: &[bool]) {
-        for (element, _) in mask.iter().enumerate().filter(|(_, gone)| **gone) {
-            self.zero(main, element);
+    /// Makes every element zero whose mark is set, row by row over all `rows`, and says which have
+    /// no code that is zero.
+    ///
+    /// # Panics
+    /// May panic if there are more marks than elements.
+    fn zero_where(&self, rows: &mut RowsMut<'_>, mask: &[bool]) -> Unzeroed {
+        let (mut unzeroed, cols) = (Unzeroed::default(), rows.cols());
+        for (at, _) in mask.iter().enumerate().filter(|(_, gone)| **gone) {
+            if !self.zero(rows, at / cols, at % cols) {
+                unzeroed.count += 1;
+                unzeroed.first.get_or_insert(at);
+            }
         }
+        unzeroed
     }
 
-    /// How many of the first `elements` elements are zero, of either sign.
-    fn count_zeros(&self, main: &[u8], elements: usize) -> u64 {
-        (0..elements).map(|element| u64::from(self.is_zero(main, element))).sum()
+    /// How many elements are zero, of either sign.
+    fn count_zeros(&self, rows: Rows<'_>) -> u64 {
+        let (mut values, size) = (tiles::ZEROS, self.row_bytes(rows.cols()));
+        let mut zeros = 0;
+        tiles::each(&rows, |tile| {
+            let values = &mut values[..tile.len()];
+            self.decode(rows.some(tile.row, tile.rows, size), tile.columns.clone(), values);
+            zeros += u64::from(values.iter().map(|value| u32::from(*value == 0.0)).sum::<u32>());
+        });
+        zeros
     }
 
-    /// Compares `elements` elements with what they were: each must be the same, or zero now.
-    fn compare(&self, was: &[u8], now: &[u8], elements: usize) -> Comparison {
-        let mut zeroed = 0;
-        for element in 0..elements {
-            if self.same(was, now, element) {
-                continue;
-            }
-            if !self.is_zero(now, element) {
-                return Comparison::Changed { first: element };
-            }
-            zeroed += u64::from(!self.is_zero(was, element));
+    /// Compares elements with what they were: each must be the same, or zero now. `now` is the
+    /// main tensor's bytes, as in `was`.
+    fn compare(&self, was: Rows<'_>, now: &[u8]) -> Comparison {
+        if was.main == now {
+            return Comparison::Zeroed { count: 0 };
         }
-        Comparison::Zeroed { count: zeroed }
+        let (mut before, mut after) = (tiles::ZEROS, tiles::ZEROS);
+        let (size, cols) = (self.row_bytes(was.cols()), was.cols());
+        let now = Rows { main: now, ..was };
+        let mut count = 0;
+        let changed = tiles::first(&was, |tile| {
+            let (before, after) = (&mut before[..tile.len()], &mut after[..tile.len()]);
+            self.decode(was.some(tile.row, tile.rows, size), tile.columns.clone(), before);
+            self.decode(now.some(tile.row, tile.rows, size), tile.columns.clone(), after);
+            let pairs = || before.iter().zip(after.iter());
+            let same = |(was, now): (&f32, &f32)| was.to_bits() == now.to_bits();
+            count += pairs().filter(|&(was, now)| *now == 0.0 && *was != 0.0).count() as u64;
+            let first = pairs().position(|(was, now)| *now != 0.0 && !same((was, now)))?;
+            Some(tile.position(first, cols))
+        });
+        changed.map_or(Comparison::Zeroed { count }, |first| Comparison::Changed { first })
     }
 }
 
@@ -198,34 +247,29 @@ pub trait Encoding: fmt::Debug + Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "plain data, written in constants")]
 pub struct Companion {
-    /// What its name has after that of the weight, for example `_scale_inv`.
+    /// What its name has after that of the module, for example `.weight_scale_inv`.
     pub suffix: &'static str,
-    /// Its type.
-    pub dtype: Dtype,
+    /// The types that it may have.
+    pub dtypes: &'static [Dtype],
 }
 
-/// A row of a stored weight.
-#[derive(Debug, Clone, Copy)]
-#[expect(clippy::exhaustive_structs, reason = "plain data, made by the caller that has the bytes")]
-pub struct Row<'a> {
-    /// Which row it is, from 0, counted over all axes but the last.
-    pub index: usize,
-    /// The row's bytes in the main tensor.
-    pub main: &'a [u8],
-    /// The whole companions.
-    pub companions: &'a [TensorBytes<'a>],
+impl Companion {
+    /// The types that it may have, as text.
+    pub(crate) fn types(&self) -> String {
+        let types: Vec<String> = self.dtypes.iter().map(ToString::to_string).collect();
+        types.join(" or ")
+    }
 }
 
-/// A row of a stored weight, to be written.
-#[derive(Debug)]
-#[expect(clippy::exhaustive_structs, reason = "plain data, made by the caller that has the bytes")]
-pub struct RowMut<'a> {
-    /// Which row it is, from 0, counted over all axes but the last.
-    pub index: usize,
-    /// The row's bytes in the main tensor.
-    pub main: &'a mut [u8],
-    /// The whole companions, which stay as they are.
-    pub companions: &'a [TensorBytes<'a>],
+/// Elements that were to be zeroed and have no code that is zero.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "all there is to say")]
+#[must_use]
+pub struct Unzeroed {
+    /// How many.
+    pub count: u64,
+    /// The first, counted row by row.
+    pub first: Option<usize>,
 }
 
 /// What [`Encoding::compare`] found.

@@ -1,11 +1,11 @@
 //! One number per element: BF16, F16 and F32, little-endian.
 
-use std::{fmt, marker::PhantomData};
+use std::{fmt, marker::PhantomData, ops::Range};
 
 use half::{bf16, f16};
 
-use super::{Encoding, Row, RowMut};
-use crate::{Dtype, Error};
+use super::{Comparison, Encoding, Rows, RowsMut};
+use crate::{Dtype, Error, TensorBytes};
 
 /// BF16: the upper half of an F32.
 pub static BF16: Plain<bf16> = Plain(PhantomData);
@@ -30,7 +30,7 @@ impl Float {
     /// The number type of a tensor; `None` if its elements are no such numbers.
     #[must_use]
     pub fn of(dtype: Dtype) -> Option<Self> {
-        super::find(dtype, |_| false)?.float()
+        super::of(dtype).ok()?.float()
     }
 
     /// The same type as tensors name it.
@@ -75,45 +75,63 @@ impl<E: Element> Encoding for Plain<E> {
         E::FLOAT.dtype()
     }
 
-    fn bits(&self) -> usize {
-        8 * E::SIZE
+    fn shape(&self, main: &[usize], _: &[TensorBytes<'_>]) -> Result<Vec<usize>, Error> {
+        Ok(main.to_vec())
+    }
+
+    fn row_bytes(&self, cols: usize) -> Option<usize> {
+        Some(cols * E::SIZE)
     }
 
     fn float(&self) -> Option<Float> {
         Some(E::FLOAT)
     }
 
-    fn decode(&self, row: Row<'_>, first: usize, out: &mut [f32]) {
-        let bytes = &row.main[first * E::SIZE..(first + out.len()) * E::SIZE];
-        for (out, bytes) in out.iter_mut().zip(bytes.chunks_exact(E::SIZE)) {
-            *out = E::decode(bytes);
+    fn decode(&self, rows: Rows<'_>, columns: Range<usize>, out: &mut [f32]) {
+        let (mut cols, mut width, mut count) = (rows.cols(), columns.len(), rows.count);
+        if width == cols {
+            // Whole rows follow each other.
+            (cols, width, count) = (cols * count, width * count, 1);
+        }
+        for row in 0..count {
+            let bytes = &rows.main[(row * cols + columns.start) * E::SIZE..][..width * E::SIZE];
+            let out = &mut out[row * width..(row + 1) * width];
+            for (out, bytes) in out.iter_mut().zip(bytes.chunks_exact(E::SIZE)) {
+                *out = E::decode(bytes);
+            }
         }
     }
 
-    fn encode(&self, values: &[f32], row: RowMut<'_>, first: usize) -> Result<(), Error> {
-        let bytes = &mut row.main[first * E::SIZE..(first + values.len()) * E::SIZE];
-        for (value, bytes) in values.iter().zip(bytes.chunks_exact_mut(E::SIZE)) {
-            E::encode(*value, bytes);
+    fn encode(
+        &self,
+        values: &[f32],
+        rows: RowsMut<'_>,
+        columns: Range<usize>,
+    ) -> Result<(), Error> {
+        let (cols, width) = (rows.cols(), columns.len());
+        for row in 0..rows.count {
+            let bytes = &mut rows.main[(row * cols + columns.start) * E::SIZE..][..width * E::SIZE];
+            let values = &values[row * width..(row + 1) * width];
+            for (value, bytes) in values.iter().zip(bytes.chunks_exact_mut(E::SIZE)) {
+                E::encode(*value, bytes);
+            }
         }
         Ok(())
     }
 
-    fn zero(&self, main: &mut [u8], element: usize) {
-        main[element * E::SIZE..(element + 1) * E::SIZE].fill(0);
+    fn zero(&self, rows: &mut RowsMut<'_>, row: usize, col: usize) -> bool {
+        let at = (row * rows.cols() + col) * E::SIZE;
+        rows.main[at..at + E::SIZE].fill(0);
+        true
     }
 
-    fn is_zero(&self, main: &[u8], element: usize) -> bool {
-        E::is_zero(&main[element * E::SIZE..(element + 1) * E::SIZE])
-    }
-
-    fn same(&self, a: &[u8], b: &[u8], element: usize) -> bool {
-        let range = element * E::SIZE..(element + 1) * E::SIZE;
-        a[range.clone()] == b[range]
+    fn is_zero(&self, rows: Rows<'_>, row: usize, col: usize) -> bool {
+        E::is_zero(&rows.main[(row * rows.cols() + col) * E::SIZE..][..E::SIZE])
     }
 
     /// Looks at exponent bits only, at the speed of memory.
-    fn first_not_finite(&self, row: Row<'_>, elements: usize) -> Option<usize> {
-        let bytes = &row.main[..elements * E::SIZE];
+    fn first_not_finite(&self, rows: Rows<'_>) -> Option<usize> {
+        let bytes = &rows.main[..rows.elements() * E::SIZE];
         bytes.chunks(BLOCK * E::SIZE).enumerate().find_map(|(block, bytes)| {
             let elements = || bytes.chunks_exact(E::SIZE);
             let any = elements().fold(false, |any, bytes| any | E::is_not_finite(bytes));
@@ -122,12 +140,28 @@ impl<E: Element> Encoding for Plain<E> {
         })
     }
 
-    fn count_zeros(&self, main: &[u8], elements: usize) -> u64 {
+    fn count_zeros(&self, rows: Rows<'_>) -> u64 {
         let block = |bytes: &[u8]| {
             let zeros = bytes.chunks_exact(E::SIZE).map(|bytes| u16::from(E::is_zero(bytes)));
             u64::from(zeros.sum::<u16>())
         };
-        main[..elements * E::SIZE].chunks(BLOCK * E::SIZE).map(block).sum()
+        rows.main[..rows.elements() * E::SIZE].chunks(BLOCK * E::SIZE).map(block).sum()
+    }
+
+    /// Bit by bit, whatever the bits stand for.
+    fn compare(&self, was: Rows<'_>, now: &[u8]) -> Comparison {
+        let mut zeroed = 0;
+        let pairs = was.main.chunks_exact(E::SIZE).zip(now.chunks_exact(E::SIZE));
+        for (element, (was, now)) in pairs.take(was.elements()).enumerate() {
+            if was == now {
+                continue;
+            }
+            if !E::is_zero(now) {
+                return Comparison::Changed { first: element };
+            }
+            zeroed += u64::from(!E::is_zero(was));
+        }
+        Comparison::Zeroed { count: zeroed }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tensors that are weights by themselves, decoded and encoded.
 
-use super::{Row, RowMut, of};
+use super::{Rows, RowsMut, of};
 use crate::{Dtype, Error, TensorBytes};
 
 impl Dtype {
@@ -23,9 +23,10 @@ impl TensorBytes<'_> {
         values: &[f32],
     ) -> Result<TensorBytes<'static>, Error> {
         let encoding = of(dtype)?;
-        let mut bytes = vec![0; (values.len() * encoding.bits()).div_ceil(8)];
-        let row = RowMut { index: 0, main: &mut bytes, companions: &[] };
-        encoding.encode(values, row, 0)?;
+        let mut bytes = vec![0; values.len() * dtype.bits() / 8];
+        let (shape_of_one, main) = (&[values.len()], &mut bytes);
+        let rows = RowsMut { first: 0, count: 1, shape: shape_of_one, main, companions: &[] };
+        encoding.encode(values, rows, 0..values.len())?;
         TensorBytes::new(dtype, shape, bytes)
     }
 
@@ -50,7 +51,7 @@ impl TensorBytes<'_> {
         if expected > got {
             return Err(Error::Length { what: "tensor range", expected, got });
         }
-        encoding.decode(Row { index: 0, main: self.bytes(), companions: &[] }, start, out);
+        encoding.decode(Rows::of_numbers(&got, self.bytes()), start..expected, out);
         Ok(())
     }
 }

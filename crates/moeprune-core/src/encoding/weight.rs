@@ -1,15 +1,13 @@
 //! A weight as it is stored.
 
-use std::ops::Range;
-
-use super::{Encoding, Row, of};
+use super::{Rows, SharedEncoding, of, rows::rows_and_cols};
 use crate::{Error, TensorBytes};
 
 /// A weight as it is stored: the bytes, the companions that they need, and the encoding that reads
 /// both.
 #[derive(Debug, Clone)]
 pub struct StoredWeight<'a> {
-    encoding: &'static dyn Encoding,
+    encoding: SharedEncoding,
     shape: Vec<usize>,
     main: TensorBytes<'a>,
     companions: Vec<TensorBytes<'a>>,
@@ -21,10 +19,11 @@ impl<'a> StoredWeight<'a> {
     /// # Errors
     /// [`Error::Encoding`] if the main tensor or a companion is not what the encoding asks for.
     pub fn new(
-        encoding: &'static dyn Encoding,
+        encoding: impl Into<SharedEncoding>,
         main: TensorBytes<'a>,
         companions: Vec<TensorBytes<'a>>,
     ) -> Result<Self, Error> {
+        let encoding = encoding.into();
         let bad = |reason| Error::Encoding { encoding: encoding.name(), reason };
         if main.dtype() != encoding.dtype() {
             let (expected, got) = (encoding.dtype(), main.dtype());
@@ -36,35 +35,35 @@ impl<'a> StoredWeight<'a> {
             return Err(bad(format!("it has {expected} companions, not {got}")));
         }
         for (needed, got) in needed.iter().zip(&companions) {
-            if needed.dtype != got.dtype() {
-                let (suffix, expected, got) = (needed.suffix, needed.dtype, got.dtype());
+            if !needed.dtypes.contains(&got.dtype()) {
+                let (suffix, expected, got) = (needed.suffix, needed.types(), got.dtype());
                 return Err(bad(format!("its companion `{suffix}` is {expected}, not {got}")));
             }
         }
-        let shape = encoding.shape(main.shape());
+        let shape = encoding.shape(main.shape(), &companions)?;
         let (rows, cols) = rows_and_cols(&shape);
-        let row_bits = cols.checked_mul(encoding.bits()).filter(|bits| bits % 8 == 0);
-        let bytes = row_bits.and_then(|bits| rows.checked_mul(bits / 8));
-        if bytes != Some(main.bytes().len()) {
+        if let Some(row) = encoding.row_bytes(cols)
+            && rows.checked_mul(row) != Some(main.bytes().len())
+        {
             let got = main.bytes().len();
             return Err(bad(format!("{got} bytes are not rows of {shape:?}")));
         }
-        encoding.check(&shape, &companions)?;
-        Ok(Self { encoding, shape, main, companions })
+        let settled = encoding.settled(&companions)?;
+        Ok(Self { encoding: settled.unwrap_or(encoding), shape, main, companions })
     }
 
     /// A tensor that is a weight by itself.
     ///
     /// # Errors
-    /// [`Error::NotFloat`] if no built-in encoding without companions reads it.
+    /// [`Error::NotFloat`] if its elements are no numbers by themselves.
     pub fn alone(main: TensorBytes<'a>) -> Result<Self, Error> {
         Self::new(of(main.dtype())?, main, Vec::new())
     }
 
     /// How it is stored.
     #[must_use]
-    pub fn encoding(&self) -> &'static dyn Encoding {
-        self.encoding
+    pub fn encoding(&self) -> &SharedEncoding {
+        &self.encoding
     }
 
     /// Dimensions of the weight, outermost first; not of the main tensor, if the two differ.
@@ -102,6 +101,35 @@ impl<'a> StoredWeight<'a> {
         }
     }
 
+    /// The same weight, borrowed.
+    #[must_use]
+    pub fn view(&self) -> StoredWeight<'_> {
+        StoredWeight {
+            encoding: self.encoding.clone(),
+            shape: self.shape.clone(),
+            main: self.main.view(),
+            companions: self.companions.iter().map(TensorBytes::view).collect(),
+        }
+    }
+
+    /// A weight with these codes instead, and the same companions.
+    ///
+    /// # Errors
+    /// [`Error::Encoding`] if the tensor is of another type or shape.
+    pub fn with_main<'b>(self, main: TensorBytes<'b>) -> Result<StoredWeight<'b>, Error>
+    where
+        'a: 'b,
+    {
+        if main.dtype() != self.main.dtype() || main.shape() != self.main.shape() {
+            let (expected, of) = (self.main.dtype(), self.main.shape());
+            let (got, got_of) = (main.dtype(), main.shape());
+            let reason = format!("its main tensor is {expected} {of:?}, not {got} {got_of:?}");
+            return Err(Error::Encoding { encoding: self.encoding.name(), reason });
+        }
+        let Self { encoding, shape, companions, .. } = self;
+        Ok(StoredWeight { encoding, shape, main, companions })
+    }
+
     /// Takes the main tensor and the companions.
     #[must_use]
     pub fn into_parts(self) -> (TensorBytes<'a>, Vec<TensorBytes<'a>>) {
@@ -120,83 +148,70 @@ impl<'a> StoredWeight<'a> {
         rows_and_cols(&self.shape).1
     }
 
-    /// A row.
+    /// All rows.
+    #[must_use]
+    pub fn all(&self) -> Rows<'_> {
+        let (main, companions) = (self.main.bytes(), &self.companions);
+        Rows { first: 0, count: self.rows(), shape: &self.shape, main, companions }
+    }
+
+    /// Rows `first` to `first + count`.
     ///
     /// # Panics
-    /// If `index` is not below [`rows`](Self::rows).
+    /// If there are not so many.
     #[must_use]
-    pub fn row(&self, index: usize) -> Row<'_> {
-        let size = self.cols() * self.encoding.bits() / 8;
-        let main = &self.main.bytes()[index * size..(index + 1) * size];
-        Row { index, main, companions: &self.companions }
+    pub fn some(&self, first: usize, count: usize) -> Rows<'_> {
+        self.all().some(first, count, self.encoding.row_bytes(self.cols()))
     }
 
     /// All elements.
     #[must_use]
     pub fn to_f32(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.elements()];
-        self.runs(0..values.len(), |row, first, range| {
-            self.encoding.decode(row, first, &mut values[range]);
-        });
+        self.encoding.decode(self.all(), 0..self.cols(), &mut values);
         values
     }
 
-    /// Decodes `out.len()` elements from element `start` on, row after row.
+    /// Decodes `out.len()` elements from element `start` on, row after row. Whole rows are decoded
+    /// at a time.
     ///
     /// # Errors
     /// [`Error::Length`] if the range is outside the weight.
     pub fn decode(&self, start: usize, out: &mut [f32]) -> Result<(), Error> {
-        let (got, expected) = (self.elements(), start.saturating_add(out.len()));
-        if expected > got {
-            return Err(Error::Length { what: "tensor range", expected, got });
+        let (got, end) = (self.elements(), start.saturating_add(out.len()));
+        if end > got {
+            return Err(Error::Length { what: "tensor range", expected: end, got });
         }
-        self.runs(start..expected, |row, first, range| {
-            self.encoding.decode(row, first, &mut out[range]);
-        });
+        if self.encoding.float().is_some() {
+            // Rows mean nothing to numbers that follow each other.
+            let whole = Rows::of_numbers(&got, self.main.bytes());
+            self.encoding.decode(whole, start..end, out);
+            return Ok(());
+        }
+        let (cols, mut at, mut out) = (self.cols(), start, out);
+        while at < end {
+            let (row, first) = (at / cols, at % cols);
+            let (rows, columns) = match first == 0 && end - at >= cols {
+                true => ((end - at) / cols, 0..cols),
+                false => (1, first..cols.min(first + end - at)),
+            };
+            let (decoded, rest) = out.split_at_mut(rows * columns.len());
+            at += decoded.len();
+            self.encoding.decode(self.some(row, rows), columns, decoded);
+            out = rest;
+        }
         Ok(())
     }
 
     /// How many weights are zero, of either sign.
     #[must_use]
     pub fn count_zeros(&self) -> u64 {
-        self.encoding.count_zeros(self.main.bytes(), self.elements())
+        self.encoding.count_zeros(self.all())
     }
 
     /// The first weight that is NaN or infinite, counted over the whole.
     #[must_use]
     pub fn first_not_finite(&self) -> Option<usize> {
-        let mut found = None;
-        self.runs(0..self.elements(), |row, _, range| {
-            if found.is_none() {
-                let at = self.encoding.first_not_finite(row, range.len());
-                found = at.map(|at| range.start + at);
-            }
-        });
-        found
-    }
-
-    /// Calls `each` for every run of elements that can be read together: its row, where it begins
-    /// in the row, and where it is in `elements`.
-    fn runs(&self, elements: Range<usize>, mut each: impl FnMut(Row<'_>, usize, Range<usize>)) {
-        if self.encoding.float().is_some() {
-            // Rows mean nothing to numbers that follow each other.
-            let whole = Row { index: 0, main: self.main.bytes(), companions: &[] };
-            each(whole, elements.start, 0..elements.len());
-            return;
-        }
-        let (cols, mut at) = (self.cols(), elements.start);
-        while at < elements.end {
-            let (row, first) = (at / cols, at % cols);
-            let end = elements.end.min((row + 1) * cols);
-            each(self.row(row), first, at - elements.start..end - elements.start);
-            at = end;
-        }
-    }
-}
-
-fn rows_and_cols(shape: &[usize]) -> (usize, usize) {
-    match shape.split_last() {
-        Some((cols, rows)) => (rows.iter().product(), *cols),
-        None => (1, 1),
+        self.encoding.first_not_finite(self.all())
     }
 }

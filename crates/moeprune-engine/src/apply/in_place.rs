@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use moeprune_core::{InputHessian, LinearView, Sparsity, StoredWeight, TensorBytes};
 use moeprune_score::{
-    Fallback, ScoreSum, count_above, enough_inputs, prune_matrix, reconstruct_matrix, score_sum,
+    Fallback, ScoreSum, count_above, enough_inputs, prune_weight, reconstruct_matrix, score_sum,
 };
 
 use crate::{Error, Execution, Scored, WeightStage};
@@ -24,19 +24,27 @@ pub struct MaskRequest<'a> {
 }
 
 impl MaskRequest<'_> {
-    /// The stored bytes with weights zeroed.
+    /// The weight's main tensor with weights zeroed.
     ///
     /// # Errors
-    /// If scoring fails.
-    pub fn of_bytes(&self, weight: TensorBytes<'_>) -> Result<TensorBytes<'static>, Error> {
+    /// If scoring fails, a weight that goes has no code that is zero, or weights that are reconstructed are no
+    /// numbers by themselves.
+    pub fn of_stored(&self, weight: StoredWeight<'_>) -> Result<TensorBytes<'static>, Error> {
         let Scored { scorer, pattern, rounding } = self.weights.scored();
         let (scorer, pattern, rounding) = (&**scorer, &**pattern, *rounding);
         let (linear, ratio) = (&self.linear, self.ratio);
         let pruned = match self.weights.method() {
-            None => prune_matrix(weight, linear, ratio, scorer, pattern, rounding)?,
+            None => prune_weight(weight, linear, ratio, scorer, pattern, rounding)?,
             Some(method) => {
                 let fallback = Fallback { scorer, pattern, rounding };
-                reconstruct_matrix(weight, linear, self.hessian, ratio, method, fallback)?
+                reconstruct_matrix(
+                    weight.into_plain()?,
+                    linear,
+                    self.hessian,
+                    ratio,
+                    method,
+                    fallback,
+                )?
             }
         };
         Ok(pruned.tensor)
@@ -60,7 +68,8 @@ impl MaskRequest<'_> {
         }
         // There is no kernel of it: the weight goes to the host, its encoding reads the result, and it
         // goes back.
-        let masked = self.of_bytes(self.execution.compute().download(weight)?)?;
+        let stored = StoredWeight::alone(self.execution.compute().download(weight)?)?;
+        let masked = self.of_stored(stored)?;
         let mut values = vec![0.0; masked.elements()];
         StoredWeight::alone(masked)?.decode(0, &mut values)?;
         let values = Tensor::from_vec(values, weight.dims(), &Device::Cpu)?;

@@ -107,12 +107,12 @@ impl<'a> UnwrittenModel<'a> {
         layer: usize,
         shape: LinearShape,
         ratio: Sparsity,
-        weight: TensorBytes<'_>,
+        weight: StoredWeight<'_>,
     ) -> Result<TensorBytes<'static>, Error> {
         let moments = self.stored.get(layer).map_or(InputStatistics::None, InputStatistics::Stored);
         let linear = view(layer, shape, &moments)?;
         let ratio = self.layer_job.ratio_of(layer, shape.id, ratio);
-        self.layer_job.masking(linear, None, ratio).of_bytes(weight)
+        self.layer_job.masking(linear, None, ratio).of_stored(weight)
     }
 
     fn is_left_dense(&self, layer: usize, linear: LinearId) -> Result<bool, Error> {
@@ -135,6 +135,7 @@ impl TensorSource for UnwrittenModel<'_> {
         if self.is_left_dense(layer, linear)? {
             return Ok(weight);
         }
-        Ok(StoredWeight::alone(self.masked(layer, shape, ratios[layer], weight.into_plain()?)?)?)
+        let masked = self.masked(layer, shape, ratios[layer], weight.view())?;
+        Ok(weight.with_main(masked)?)
     }
 }

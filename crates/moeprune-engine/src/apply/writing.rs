@@ -122,8 +122,9 @@ impl<'o> Output<'o> {
                 (Some(linear), _) => match masked.get(&linear) {
                     Some(tensor) => self.put_linear(layer, linear, tensor)?,
                     None => {
-                        let tensor = read(self.kept, layer, part)?;
-                        self.put_linear(layer, linear, &tensor)?;
+                        let weight = self.kept.weight(part);
+                        let weight = weight.map_err(Error::stage("reading weights", layer))?;
+                        self.put_linear(layer, linear, &weight.into_parts().0)?;
                     }
                 },
                 (None, Some(source)) => copied.push((part, source)),
@@ -227,7 +228,16 @@ impl<'o> Output<'o> {
         linear: LinearId,
         tensor: &TensorBytes<'_>,
     ) -> Result<(), Error> {
-        let zeros = count_zeros(tensor)?;
+        let part = TensorId::linear(layer, linear);
+        let zeros = match tensor.dtype().is_weight() {
+            true => count_zeros(tensor)?,
+            // What a code says depends on what is beside it.
+            false => {
+                let stored = self.kept.weight(part);
+                let stored = stored.map_err(Error::stage("reading weights", layer))?;
+                stored.with_main(tensor.view())?.count_zeros()
+            }
+        };
         if linear == LinearId::Router {
             self.zeros.router += zeros;
         } else {
@@ -236,7 +246,10 @@ impl<'o> Output<'o> {
         if linear.expert().is_some() {
             self.zeros.experts += zeros;
         }
-        Ok(self.writer.put(TensorId::linear(layer, linear), tensor)?)
+        if let Some(source) = self.kept.stored_as(part) {
+            self.writer.copy_companions(part, source, self.origin)?;
+        }
+        Ok(self.writer.put(part, tensor)?)
     }
 
     /// Copies parts, given as pairs of the part here and in the source.

@@ -10,9 +10,10 @@ use std::{
 use moeprune_core::{
     Dtype, LayerTensor, LinearId, MlpProjection, StageError, SurvivingExpert, TensorBytes, TensorId,
 };
+use rayon::prelude::*;
 
 use super::{KeptExperts, Scratch};
-use crate::Error;
+use crate::{Error, finite::first_not_finite};
 
 /// Where a part that may be repaired stands in a layer's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,36 +76,66 @@ pub(crate) fn join<'a>(
     parts: &[Place],
     mut read: impl FnMut(&Place) -> Result<TensorBytes<'a>, StageError>,
 ) -> Result<Vec<f32>, StageError> {
+    let values = parts.iter().map(|place| decode(&read(place)?)).collect::<Result<_, _>>()?;
+    Ok(side_by_side(parts, values))
+}
+
+/// The weights of an expert side by side, `[width, features]`, from the weights of each part.
+pub(crate) fn side_by_side(parts: &[Place], mut values: Vec<Vec<f32>>) -> Vec<f32> {
+    if values.len() == 1 {
+        return values.swap_remove(0);
+    }
     let SurvivingExpert { features, parts: columns, .. } = columns(parts);
     let mut joined = Vec::new();
-    for (place, (_, columns)) in parts.iter().zip(columns) {
-        let values = read(place)?.to_f32()?;
+    for (values, (_, columns)) in values.iter().zip(columns) {
         joined.resize(values.len() / columns.len().max(1) * features, 0.0);
         let rows = joined.chunks_exact_mut(features).zip(values.chunks_exact(columns.len().max(1)));
         rows.for_each(|(row, values)| row[columns.clone()].copy_from_slice(values));
     }
-    Ok(joined)
+    joined
 }
 
-/// The part of an expert's weights that belongs to `place`, in the type that it is stored in.
+/// Weights that one thread decodes or encodes at a time.
+const PIECE: usize = 1 << 16;
+
+/// All weights of a part.
+fn decode(part: &TensorBytes<'_>) -> Result<Vec<f32>, StageError> {
+    let mut values = vec![0.0; part.elements()];
+    let pieces = values.par_chunks_mut(PIECE).enumerate();
+    pieces.try_for_each(|(piece, values)| part.decode_f32(piece * PIECE, values))?;
+    Ok(values)
+}
+
+/// The part of an expert's weights that belongs to `place`, in the type that it is stored in, and what it
+/// is then.
 pub(crate) fn encode(
     place: &Place,
     columns: std::ops::Range<usize>,
     features: usize,
     weights: &[f32],
-) -> Result<TensorBytes<'static>, StageError> {
-    let own = weights.chunks_exact(features).flat_map(|row| &row[columns.clone()]).copied();
-    let own: Vec<f32> = own.collect();
-    if let Some(at) = own.iter().position(|weight| !weight.is_finite()) {
+) -> Result<(TensorBytes<'static>, Vec<f32>), StageError> {
+    let width = columns.len();
+    let mut own = vec![0.0; weights.len() / features.max(1) * width];
+    let rows = own.par_chunks_mut(width.max(1)).zip(weights.par_chunks(features.max(1)));
+    rows.for_each(|(own, row)| own.copy_from_slice(&row[columns.clone()]));
+    if let Some(at) = first_not_finite(&own) {
         return Err(format!("{}: weight {at} became {}", place.part, own[at]).into());
     }
-    let encoded = TensorBytes::encode(place.dtype, place.shape.clone(), &own)?;
-    let stored = encoded.to_f32()?;
-    if let Some(at) = stored.iter().position(|weight| !weight.is_finite()) {
+    let size = place.dtype.bits() / 8;
+    let mut bytes = vec![0; own.len() * size];
+    let pieces = bytes.par_chunks_mut(PIECE * size).zip(own.par_chunks(PIECE));
+    pieces.try_for_each(|(bytes, values)| -> Result<(), StageError> {
+        let encoded = TensorBytes::encode(place.dtype, [values.len()], values)?;
+        bytes.copy_from_slice(encoded.bytes());
+        Ok(())
+    })?;
+    let encoded = TensorBytes::new(place.dtype, place.shape.clone(), bytes)?;
+    let stored = decode(&encoded)?;
+    if let Some(at) = first_not_finite(&stored) {
         let (part, weight, dtype) = (place.part, own[at], place.dtype);
         return Err(format!("{part}: weight {at} became {weight}, too large for {dtype}").into());
     }
-    Ok(encoded)
+    Ok((encoded, stored))
 }
 
 /// What a repair comes after.
@@ -120,13 +151,13 @@ pub(crate) enum After {
 pub(crate) fn check_zeros(
     place: &Place,
     old: &TensorBytes<'_>,
-    new: &TensorBytes<'_>,
+    new: &[f32],
 ) -> Result<(), StageError> {
     if place.shape.len() < 2 {
         return Ok(());
     }
-    let (old, new) = (old.to_f32()?, new.to_f32()?);
-    match old.iter().zip(&new).position(|(&old, &new)| old == 0.0 && new != 0.0) {
+    let old = decode(old)?;
+    match old.iter().zip(new).position(|(&old, &new)| old == 0.0 && new != 0.0) {
         None => Ok(()),
         Some(at) => Err(format!(
             "{}: weight {at} was zeroed and became {}; a repair after weights were zeroed has to leave \

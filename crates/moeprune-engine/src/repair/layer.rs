@@ -1,6 +1,6 @@
 //! One layer: run with all experts and without those that go, and repaired.
 
-use std::{iter, ops::Range, path::Path};
+use std::{iter, mem, ops::Range, path::Path};
 
 use candle_core::Tensor;
 use moeprune_capture::{StoredLayer, Watch, for_each_loaded_expert};
@@ -9,6 +9,7 @@ use moeprune_core::{
     repair::{HeldOutError, RepairedLayer},
 };
 use moeprune_model::{LayerTrunk, Router};
+use rayon::prelude::*;
 
 use super::{
     blocks::RepairTokens,
@@ -18,7 +19,8 @@ use super::{
     supervised::{Shared, supervised},
 };
 use crate::{
-    Error, Execution, KeptExperts, Model, Stage, finite::Finite,
+    Error, Execution, KeptExperts, Model, Stage,
+    finite::{Finite, first_not_finite},
     kept_experts::repaired_parts::After,
 };
 
@@ -277,17 +279,45 @@ impl<'e> Errors<'e> {
 /// Adds what an expert wrote to what is missing, and to what all wrote.
 fn take(streams: &Streams, made: &Made<'_>, residual: &mut [f32], written: &mut Written) {
     let width = written.width;
+    add_missing(streams, made, residual, width);
     for (entry, output) in made.entries.iter().zip(made.output.chunks_exact(width.max(1))) {
-        let token = streams.token(entry);
-        let missing = entry.missing();
-        if missing != 0.0 {
-            let residual = &mut residual[token * width..][..width];
-            residual.iter_mut().zip(output).for_each(|(r, o)| *r += missing * o);
-        }
         if entry.dense() != 0.0 {
-            written.add(token, entry.dense(), output);
+            written.add(streams.token(entry), entry.dense(), output);
         }
     }
+}
+
+/// Entries whose outputs one thread adds.
+const ENTRIES: usize = 64;
+
+/// Adds what an expert wrote to what is missing, on all threads: tokens ascend, so each thread has a stretch
+/// of the residual.
+fn add_missing(streams: &Streams, made: &Made<'_>, residual: &mut [f32], width: usize) {
+    let (mut rest, mut passed) = (residual, 0);
+    let mut work = Vec::new();
+    let mut entries = made.entries;
+    let mut outputs = &made.output[..];
+    while let Some(first) = entries.first().map(|entry| streams.token(entry)) {
+        let mut count = entries.len().min(ENTRIES);
+        let last = streams.token(&entries[count - 1]);
+        // A token whose weights differ can have two entries.
+        count += entries[count..].iter().take_while(|e| streams.token(e) == last).count();
+        let (own, others) = entries.split_at(count);
+        let (output, others_output) = outputs.split_at(count * width);
+        let (_, after) = mem::take(&mut rest).split_at_mut((first - passed) * width);
+        let (stretch, after) = after.split_at_mut((last + 1 - first) * width);
+        work.push((first, own, output, stretch));
+        (entries, outputs, rest, passed) = (others, others_output, after, last + 1);
+    }
+    work.into_par_iter().for_each(|(first, entries, output, residual)| {
+        for (entry, output) in entries.iter().zip(output.chunks_exact(width.max(1))) {
+            let missing = entry.missing();
+            if missing != 0.0 {
+                let row = &mut residual[(streams.token(entry) - first) * width..][..width];
+                row.iter_mut().zip(output).for_each(|(r, o)| *r += missing * o);
+            }
+        }
+    });
 }
 
 /// Keeps what the down projection of a survivor read.
@@ -304,8 +334,7 @@ fn keep(
 }
 
 fn check_finite(layer: usize, expert: usize, made: &Made<'_>) -> Result<(), Error> {
-    let is_bad = |numbers: &[f32]| numbers.iter().any(|number| !number.is_finite());
-    if is_bad(&made.hidden) || is_bad(&made.output) {
+    if first_not_finite(&made.hidden).or(first_not_finite(&made.output)).is_some() {
         return Err(Error::Request(format!(
             "layer {layer}: what expert {expert} makes of a calibration token is not finite, so the \
              layer cannot be repaired; leave the repair out"

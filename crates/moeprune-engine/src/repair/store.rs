@@ -231,21 +231,19 @@ impl RepairStore for StoreOn<'_> {
         let store = self.store;
         let SurvivingExpert { features, parts: columns, .. } = &store.experts[expert];
         let mut changed = false;
-        let mut encoded = Vec::new();
+        let mut stored = Vec::new();
         for (place, (_, columns)) in store.places[expert].iter().zip(columns) {
-            let part = parts::encode(place, columns.clone(), *features, &weights)?;
+            let old = store.part_of(store.kept, place)?;
+            let (part, values) = parts::encode(place, columns.clone(), *features, &weights)?;
             if store.after == After::Masks {
-                parts::check_zeros(place, &store.part_of(store.kept, place)?, &part)?;
+                parts::check_zeros(place, &old, &values)?;
             }
-            changed |= part.bytes() != store.part_of(store.kept, place)?.bytes();
+            changed |= part.bytes() != old.bytes();
             store.weights.write(place.at, part.bytes())?;
-            encoded.push(part);
+            stored.push(values);
         }
         store.replaced.lock().unwrap_or_else(PoisonError::into_inner)[expert] = changed;
-        let mut encoded = encoded.into_iter();
-        parts::join(&store.places[expert], |_| {
-            encoded.next().ok_or_else(|| "a part is missing".into())
-        })
+        Ok(parts::side_by_side(&store.places[expert], stored))
     }
 
     fn keep(&self, expert: usize, numbers: &[f64]) -> Result<(), StageError> {

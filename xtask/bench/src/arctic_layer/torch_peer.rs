@@ -148,7 +148,7 @@ fn ours(
     if !compute.holds_stored() {
         let copy = dense.clone();
         let began = Instant::now();
-        mask.of_bytes(copy)?;
+        mask.of_stored(StoredWeight::alone(copy)?)?;
         return Ok(began.elapsed().as_secs_f64());
     }
     let spec = layer.checkpoint.spec();

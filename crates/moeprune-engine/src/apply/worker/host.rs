@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use moeprune_core::{
-    Dtype, LayerTensor, LinearId, LinearShape, LinearView, MlpProjection, StageError, StoredWeight,
+    LayerTensor, LinearId, LinearShape, LinearView, MlpProjection, StageError, StoredWeight,
     TensorBytes, TensorId, TensorSource,
 };
 use moeprune_model::{Expert, ExpertTensors, LayerTrunk, for_each_expert};
-use moeprune_score::{ScoreSum, count_above, score_sum};
+use moeprune_score::{ScoreSum, weight_count_above, weight_score_sum};
 
 use super::{Holds, Ready, Supply, Worker};
 use crate::{Error, apply::in_place::MaskRequest};
@@ -19,7 +19,7 @@ impl<'a> Worker<'a> for HostWorker<'a> {
     type Trunk = MaskedTrunk<'a>;
     type Expert = ExpertTensors<'a>;
     type Weight<'w>
-        = TensorBytes<'w>
+        = StoredWeight<'w>
     where
         Self: 'w;
     type Finished = TensorBytes<'a>;
@@ -60,7 +60,7 @@ impl<'a> Worker<'a> for HostWorker<'a> {
 
     fn mask_trunk(&self, trunk: &mut Self::Trunk, masking: &MaskRequest<'_>) -> Result<(), Error> {
         let linear = masking.linear.id;
-        let masked = masking.of_bytes(trunk.weight(linear)?)?;
+        let masked = masking.of_stored(trunk.weight(linear)?)?;
         trunk.linears.insert(linear, masked);
         Ok(())
     }
@@ -72,8 +72,8 @@ impl<'a> Worker<'a> for HostWorker<'a> {
         masking: &MaskRequest<'_>,
     ) -> Result<(), Error> {
         let Some(weight) = expert.linear_mut(projection) else { return Ok(()) };
-        let nothing = TensorBytes::new(Dtype::U8, [0], Vec::new())?;
-        *weight = masking.of_bytes(std::mem::replace(weight, nothing))?;
+        let masked = masking.of_stored(weight.view())?;
+        *weight = weight.clone().with_main(masked)?;
         Ok(())
     }
 
@@ -97,7 +97,7 @@ impl<'a> Worker<'a> for HostWorker<'a> {
         Self: 'w,
     {
         let weight = expert.linear(projection).ok_or_else(|| no_matrix(expert, projection))?;
-        Ok(TensorBytes::new(weight.dtype(), weight.shape(), weight.bytes())?)
+        Ok(weight.view())
     }
 
     fn score_sum<'w>(
@@ -108,7 +108,7 @@ impl<'a> Worker<'a> for HostWorker<'a> {
     where
         Self: 'w,
     {
-        Ok(score_sum(weight, linear, &*self.0.weights.scored().scorer)?)
+        Ok(weight_score_sum(weight, linear, &*self.0.weights.scored().scorer)?)
     }
 
     fn count_above<'w>(
@@ -120,7 +120,7 @@ impl<'a> Worker<'a> for HostWorker<'a> {
     where
         Self: 'w,
     {
-        Ok(count_above(weight, linear, &*self.0.weights.scored().scorer, threshold)?)
+        Ok(weight_count_above(weight, linear, &*self.0.weights.scored().scorer, threshold)?)
     }
 
     fn finish_trunk(
@@ -135,8 +135,10 @@ impl<'a> Worker<'a> for HostWorker<'a> {
         &self,
         expert: Self::Expert,
     ) -> Result<Vec<(MlpProjection, Self::Finished)>, Error> {
-        let linear = |(id, weight)| match id {
-            LayerTensor::Linear(LinearId::Expert(_, projection)) => Some((projection, weight)),
+        let linear = |(id, weight): (LayerTensor, StoredWeight<'a>)| match id {
+            LayerTensor::Linear(LinearId::Expert(_, projection)) => {
+                Some((projection, weight.into_parts().0))
+            }
             _ => None,
         };
         Ok(expert.tensors.into_iter().filter_map(linear).collect())
@@ -156,10 +158,10 @@ pub(in crate::apply) struct MaskedTrunk<'a> {
 
 impl<'a> MaskedTrunk<'a> {
     /// A weight before it was masked.
-    fn weight(&self, id: LinearId) -> Result<TensorBytes<'a>, Error> {
+    fn weight(&self, id: LinearId) -> Result<StoredWeight<'a>, Error> {
         let source: &'a dyn TensorSource = self.source;
         source
-            .tensor(TensorId::linear(self.layer, id))
+            .weight(TensorId::linear(self.layer, id))
             .map_err(Error::stage("reading weights", self.layer))
     }
 }
@@ -169,8 +171,7 @@ impl TensorSource for MaskedTrunk<'_> {
         if let TensorId::Layer(_, LayerTensor::Linear(linear)) = id
             && let Some(tensor) = self.linears.get(&linear)
         {
-            let tensor = TensorBytes::new(tensor.dtype(), tensor.shape(), tensor.bytes())?;
-            return Ok(StoredWeight::alone(tensor)?);
+            return Ok(self.source.weight(id)?.with_main(tensor.view())?);
         }
         self.source.weight(id)
     }

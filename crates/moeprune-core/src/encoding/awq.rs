@@ -1,0 +1,178 @@
+/*!
+AWQ's GEMM packing with four bits per weight, which stores the transpose.
+
+| tensor | type | shape |
+|---|---|---|
+| `.qweight` | I32 | `[in, out / 8]` |
+| `.qzeros` | I32 | `[in / group, out / 8]` |
+| `.scales` | F16, BF16 or F32 | `[in / group, out]` |
+
+Four-bit code k of a word, from the lowest bits on, is of output `8 w + (0, 2, 4, 6, 1, 3, 5, 7)[k]`.
+A weight is `(q − z) · scale`; the code that is zero is `z`, which is stored as it is.
+*/
+
+use std::ops::Range;
+
+use multiversion::multiversion;
+
+use super::{
+    Companion, Encoding, Rows, RowsMut, SharedEncoding,
+    affine::Factors,
+    config::QuantConfig,
+    module::ModuleTensors,
+    nibbles,
+    scales::{Scales, ZeroScale},
+    tiles,
+};
+use crate::{Dtype, Error, TensorBytes};
+
+/// AWQ, GEMM packing.
+pub static GEMM: AwqGemm = AwqGemm;
+
+const ZEROS: Companion = Companion { suffix: ".qzeros", dtypes: &[Dtype::I32] };
+const SCALE: Companion =
+    Companion { suffix: ".scales", dtypes: &[Dtype::F16, Dtype::BF16, Dtype::F32] };
+
+/// Where the code of output `8 w + r` is in word w: the inverse of the order of outputs.
+const PLACE: [usize; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
+
+/// AWQ's GEMM packing with four bits per weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AwqGemm;
+
+pub(super) fn recognise(
+    module: &ModuleTensors<'_>,
+    config: &QuantConfig,
+) -> Option<Result<SharedEncoding, Error>> {
+    let (dtype, codes) = module.get(".qweight")?;
+    let (_, scales) = module.get(SCALE.suffix)?;
+    let packed = codes.len() == 2 && scales.len() == 2 && codes[1] * 8 == scales[1];
+    let named = config.packing.as_deref().is_none_or(|packing| packing == "gemm");
+    match config.bits {
+        Some(bits) if bits != 4 => Some(Err(Error::NotDecoded(format!("AWQ of {bits} bits")))),
+        _ if packed && named && dtype == Dtype::I32 => Some(Ok((&GEMM).into())),
+        _ => {
+            let packing = config.packing.as_deref().unwrap_or("gemv or Marlin, perhaps");
+            Some(Err(Error::NotDecoded(format!("AWQ or GPTQ in another packing ({packing})"))))
+        }
+    }
+}
+
+impl AwqGemm {
+    fn bad(self, reason: String) -> Error {
+        Error::Encoding { encoding: self.name(), reason }
+    }
+}
+
+/// Where the code of an output is in a row of words, in codes.
+fn place(output: usize) -> usize {
+    output / 8 * 8 + PLACE[output % 8]
+}
+
+impl Encoding for AwqGemm {
+    fn name(&self) -> &'static str {
+        "awq (GEMM)"
+    }
+
+    fn dtype(&self) -> Dtype {
+        Dtype::I32
+    }
+
+    fn suffix(&self) -> &'static str {
+        ".qweight"
+    }
+
+    fn companions(&self) -> &'static [Companion] {
+        &[ZEROS, SCALE]
+    }
+
+    fn shape(&self, main: &[usize], companions: &[TensorBytes<'_>]) -> Result<Vec<usize>, Error> {
+        let &[inputs, words] = main else {
+            return Err(self.bad(format!("`.qweight` of {main:?} is no matrix")));
+        };
+        let (out, scales) = (words * 8, companions[1].shape());
+        let groups = scales.first().copied().unwrap_or_default();
+        let fits = groups > 0 && inputs.is_multiple_of(groups) && inputs > 0;
+        if scales != [groups, out] || !fits {
+            return Err(self.bad(format!(
+                "its companion `.scales` is {scales:?}, expected [groups, {out}] with groups of one \
+                 size of {inputs} inputs"
+            )));
+        }
+        if companions[0].shape() != [groups, words] {
+            let (expected, got) = ([groups, words], companions[0].shape());
+            let reason = format!("its companion `.qzeros` is {got:?}, expected {expected:?}");
+            return Err(self.bad(reason));
+        }
+        Scales::of(&companions[1]).check(self.name(), SCALE.suffix, ZeroScale::Refused)?;
+        Ok(vec![out, inputs])
+    }
+
+    fn row_bytes(&self, _: usize) -> Option<usize> {
+        None
+    }
+
+    fn decode(&self, rows: Rows<'_>, columns: Range<usize>, out: &mut [f32]) {
+        if columns.is_empty() {
+            return;
+        }
+        let (outputs, width) = (rows.shape[0], columns.len());
+        let group = rows.cols() / rows.companions[1].shape()[0];
+        let groups = columns.start / group..=(columns.end - 1) / group;
+        let scales = (Scales::of(&rows.companions[1]), outputs);
+        let zeros = rows.companions[0].bytes();
+        for from in (0..rows.count).step_by(tiles::ROWS) {
+            let band = rows.some(from, tiles::ROWS.min(rows.count - from), None);
+            let zero = |group, row| nibbles::get(zeros, group * outputs + place(row));
+            let factors = Factors::read(groups.clone(), (band.first, band.count), scales, zero);
+            let out = &mut out[from * width..(from + band.count) * width];
+            decode_band(&band, columns.clone(), group, &factors, out);
+        }
+    }
+
+    fn zero(&self, rows: &mut RowsMut<'_>, row: usize, col: usize) -> bool {
+        let (outputs, row) = (rows.shape[0], rows.first + row);
+        let group = col / (rows.cols() / rows.companions[1].shape()[0]);
+        let code = nibbles::get(rows.companions[0].bytes(), group * outputs + place(row));
+        nibbles::set(rows.main, col * outputs + place(row), code);
+        true
+    }
+}
+
+/// Decodes a band of rows, which are columns of the main tensor: eight inputs of eight outputs at a
+/// time, as one word of each of eight rows has them.
+#[multiversion(targets("x86_64+avx2+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn decode_band(
+    band: &Rows<'_>,
+    columns: Range<usize>,
+    group: usize,
+    factors: &Factors,
+    out: &mut [f32],
+) {
+    let (per_row, width, last) = (band.shape[0] / 8, columns.len(), band.first + band.count);
+    let words = band.main.as_chunks::<4>().0;
+    let mut at = columns.start;
+    while at < columns.end {
+        let end = columns.end.min(at + 8).min((at / group + 1) * group);
+        let factors = factors.of_group(at / group);
+        let place = at - columns.start;
+        for word in band.first / 8..last.div_ceil(8) {
+            let mut eight = [0; 8];
+            for (input, eight) in (at..end).zip(&mut eight) {
+                *eight = u32::from_le_bytes(words[input * per_row + word]);
+            }
+            for row in band.first.max(word * 8)..last.min(word * 8 + 8) {
+                let shift = PLACE[row % 8] * 4;
+                let factor = factors[row - band.first];
+                let values = eight.map(|word| factor.value(word >> shift & 0xf));
+                let out = &mut out[(row - band.first) * width + place..][..end - at];
+                match out.as_chunks_mut::<8>().0.first_mut() {
+                    Some(whole) => *whole = values,
+                    None => out.copy_from_slice(&values[..end - at]),
+                }
+            }
+        }
+        at = end;
+    }
+}

@@ -1,0 +1,54 @@
+//! E2M1: a sign, two bits of exponent, one of mantissa, in the lower half of a byte.
+
+use multiversion::multiversion;
+
+use super::nibbles::{self, Grouped};
+
+/// What a code stands for: 0, 0.5, 1, 1.5, 2, 3, 4 or 6, negative from code 8 on; code 8 is −0.
+#[inline(always)]
+pub(super) fn value(code: u8) -> f32 {
+    wide(u32::from(code))
+}
+
+/// In operations that all vector units have, and on no subnormal numbers, which some are slow with.
+#[inline(always)]
+fn wide(code: u32) -> f32 {
+    const ONE: u32 = 127 << 23;
+    let magnitude = (code & 7) << 22;
+    // Exponents of codes count from one below those of f32. The smallest stands for numbers without
+    // the leading one, which 1.0 has and that is taken from.
+    let normal = magnitude + (ONE - (1 << 23));
+    let subnormal = f32::from_bits(magnitude + ONE) - 1.0;
+    let bits = if code & 6 == 0 { subnormal.to_bits() } else { normal };
+    f32::from_bits(bits | (code & 8) << 28)
+}
+
+/// Groups of codes, each with a scale.
+pub(super) fn grouped(group: usize) -> Grouped<f32> {
+    Grouped { group, whole: whole_groups, one: |code, scale| value(code) * scale }
+}
+
+#[multiversion(targets("x86_64+avx2+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn whole_groups(codes: &[u8], group: usize, scales: &[f32], out: &mut [f32]) {
+    let groups = codes.chunks_exact(group / 2).zip(out.chunks_exact_mut(group)).zip(scales);
+    for ((codes, out), &scale) in groups {
+        let words = codes.as_chunks::<4>().0.iter().zip(out.as_chunks_mut::<8>().0);
+        for (&word, out) in words {
+            *out = nibbles::eight(word).map(|code| wide(code) * scale);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::value;
+
+    #[test]
+    fn every_code() {
+        let magnitudes = [0.0f32, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+        for (code, magnitude) in (0..8).zip(magnitudes) {
+            assert_eq!(value(code).to_bits(), magnitude.to_bits(), "{code}");
+            assert_eq!(value(code + 8).to_bits(), (-magnitude).to_bits(), "{code}");
+        }
+    }
+}

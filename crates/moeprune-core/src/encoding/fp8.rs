@@ -1,0 +1,230 @@
+/*!
+F8_E4M3 with scales: code · scale.
+
+| scales | shape of the scale |
+|---|---|
+| per tensor | `[]` or `[1]` |
+| per channel | `[out, 1]` or `[out]` |
+| per block of `[rows, cols]` | `[⌈out / rows⌉, ⌈in / cols⌉]`; blocks at the edges are cut |
+
+The scale is `.weight_scale_inv` (DeepSeek's name: the inverse of what the quantiser multiplied by),
+`.weight_scale` (compressed-tensors, and checkpoints with a scale per tensor) or `.scale`
+(DeepSeek-V4); F32, BF16, F16, or F8_E8M0 for powers of two. Weights with more than two dimensions
+are matrices one after the other, and so are their scales.
+
+The size of a block is the config's: shapes alone do not tell it where the edges are ragged.
+*/
+
+use std::ops::Range;
+
+use super::{
+    Companion, Encoding, Rows, RowsMut, SharedEncoding,
+    config::QuantConfig,
+    e4m3,
+    module::ModuleTensors,
+    scales::{Scales, ZeroScale},
+};
+use crate::{Dtype, Error, TensorBytes};
+
+const DTYPES: &[Dtype] = &[Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::F8_E8M0];
+
+/// The names that scales have.
+static SCALES: [Companion; 3] = [
+    Companion { suffix: ".weight_scale_inv", dtypes: DTYPES },
+    Companion { suffix: ".weight_scale", dtypes: DTYPES },
+    Companion { suffix: ".scale", dtypes: DTYPES },
+];
+
+/// Which weights share a scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "what has a scale")]
+pub enum Sharing {
+    /// All.
+    Tensor,
+    /// Those of a row.
+    Channel,
+    /// Those of a block, of so many rows and columns.
+    Block([usize; 2]),
+}
+
+/// F8_E4M3 with scales.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fp8 {
+    sharing: Sharing,
+    /// Of [`SCALES`].
+    scale: usize,
+}
+
+impl Fp8 {
+    /// With a scale of the name `suffix`, for example `.weight_scale`.
+    ///
+    /// # Errors
+    /// [`Error::Encoding`] if that is no name of a scale, or a block has no rows or columns.
+    pub fn new(sharing: Sharing, suffix: &str) -> Result<Self, Error> {
+        let scale = SCALES.iter().position(|scale| scale.suffix == suffix);
+        let bad = |reason| Error::Encoding { encoding: "fp8", reason };
+        let scale = scale.ok_or_else(|| bad(format!("`{suffix}` is no name of a scale")))?;
+        if let Sharing::Block([0, _] | [_, 0]) = sharing {
+            return Err(bad(format!("{sharing:?} has no weights")));
+        }
+        Ok(Self { sharing, scale })
+    }
+
+    fn bad(self, reason: String) -> Error {
+        Error::Encoding { encoding: self.name(), reason }
+    }
+}
+
+pub(super) fn recognise(
+    module: &ModuleTensors<'_>,
+    config: &QuantConfig,
+) -> Option<Result<SharedEncoding, Error>> {
+    let (dtype, shape) = module.get(".weight")?;
+    let scales: Vec<&str> =
+        SCALES.iter().map(|scale| scale.suffix).filter(|suffix| module.has(suffix)).collect();
+    let bad = |reason: String| Error::Encoding { encoding: "fp8", reason };
+    match dtype {
+        Dtype::F8_E4M3 => {}
+        Dtype::F8_E5M2 | Dtype::F8_E4M3FNUZ | Dtype::F8_E5M2FNUZ => {
+            return Some(Err(Error::NotDecoded(dtype.to_string())));
+        }
+        _ => return None,
+    }
+    let &[suffix] = &scales[..] else {
+        let reason = match scales.is_empty() {
+            true => "it has no companion `.weight_scale_inv`, `.weight_scale` or `.scale`".into(),
+            false => format!("it has two scales, `{}` and `{}`", scales[0], scales[1]),
+        };
+        return Some(Err(bad(reason)));
+    };
+    let (scale_dtype, scale) = module.get(suffix)?;
+    if scale_dtype == Dtype::U8 {
+        return Some(Err(Error::NotDecoded("MXFP8".to_owned())));
+    }
+    let rows = shape.len().checked_sub(2).map(|at| shape[at]);
+    let sharing = match config.block {
+        Some(block) if blocks(shape, block).as_deref() == Some(scale) => Sharing::Block(block),
+        _ if scale.iter().product::<usize>() == 1 => Sharing::Tensor,
+        _ if scale == shape_of_channels(shape) => Sharing::Channel,
+        _ if rows.is_some() && scale == &shape[..shape.len() - 1] => Sharing::Channel,
+        Some(block) => {
+            return Some(Err(bad(format!(
+                "scales `{suffix}` of {scale:?} are not those of blocks of {block:?}, which the \
+                 config says, in a weight of {shape:?}"
+            ))));
+        }
+        None => {
+            return Some(Err(bad(format!(
+                "scales `{suffix}` of {scale:?} for a weight of {shape:?} are of blocks, whose size \
+                 the config must say (`weight_block_size` or `block_structure`)"
+            ))));
+        }
+    };
+    Some(Fp8::new(sharing, suffix).map(SharedEncoding::new))
+}
+
+/// Shape of the scales of blocks; `None` of what is no matrix.
+fn blocks(shape: &[usize], [height, width]: [usize; 2]) -> Option<Vec<usize>> {
+    let (before, &[rows, cols]) = shape.split_last_chunk::<2>()?;
+    let ends = [rows.div_ceil(height.max(1)), cols.div_ceil(width.max(1))];
+    Some([before, &ends].concat())
+}
+
+fn shape_of_channels(shape: &[usize]) -> Vec<usize> {
+    let mut channels = shape.to_vec();
+    channels.iter_mut().last().into_iter().for_each(|cols| *cols = 1);
+    channels
+}
+
+impl Encoding for Fp8 {
+    fn name(&self) -> &'static str {
+        match self.sharing {
+            Sharing::Tensor => "fp8 (a scale per tensor)",
+            Sharing::Channel => "fp8 (a scale per channel)",
+            Sharing::Block(_) => "fp8 (a scale per block)",
+        }
+    }
+
+    fn dtype(&self) -> Dtype {
+        Dtype::F8_E4M3
+    }
+
+    fn companions(&self) -> &'static [Companion] {
+        std::slice::from_ref(&SCALES[self.scale])
+    }
+
+    fn shape(&self, main: &[usize], companions: &[TensorBytes<'_>]) -> Result<Vec<usize>, Error> {
+        let (scale, suffix) = (&companions[0], SCALES[self.scale].suffix);
+        let expected = match self.sharing {
+            _ if main.len() < 2 => {
+                return Err(self.bad(format!("a weight of {main:?} is no matrix")));
+            }
+            Sharing::Tensor if scale.elements() == 1 => None,
+            Sharing::Tensor => Some(vec![1]),
+            Sharing::Channel if scale.shape() == &main[..main.len() - 1] => None,
+            Sharing::Channel => Some(shape_of_channels(main)),
+            Sharing::Block(block) => blocks(main, block),
+        };
+        if let Some(expected) = expected
+            && scale.shape() != expected
+        {
+            let got = scale.shape();
+            let of = match self.sharing {
+                Sharing::Block(block) => format!(" for blocks of {block:?}"),
+                _ => String::new(),
+            };
+            return Err(self.bad(format!(
+                "its companion `{suffix}` is {got:?}, expected {expected:?}{of} in a weight of \
+                 {main:?}"
+            )));
+        }
+        Scales::of(scale).check(self.name(), suffix, ZeroScale::Refused)?;
+        Ok(main.to_vec())
+    }
+
+    fn row_bytes(&self, cols: usize) -> Option<usize> {
+        Some(cols)
+    }
+
+    fn decode(&self, rows: Rows<'_>, columns: Range<usize>, out: &mut [f32]) {
+        let (cols, width) = (rows.cols(), columns.len());
+        let scales = Scales::of(&rows.companions[0]);
+        if self.sharing == Sharing::Tensor && width == cols {
+            e4m3::scaled(&rows.main[..out.len()], scales.at(0), out);
+            return;
+        }
+        for (row, out) in out.chunks_exact_mut(width.max(1)).enumerate() {
+            let codes = &rows.main[row * cols + columns.start..][..width];
+            let row = rows.first + row;
+            match self.sharing {
+                Sharing::Tensor => e4m3::scaled(codes, scales.at(0), out),
+                Sharing::Channel => e4m3::scaled(codes, scales.at(row), out),
+                Sharing::Block([height, block]) => {
+                    let (per_row, high) = (cols.div_ceil(block), rows.shape[rows.shape.len() - 2]);
+                    let band = row / high * high.div_ceil(height) + row % high / height;
+                    by_block(&columns, block, |at, part| {
+                        let scale = scales.at(band * per_row + at);
+                        e4m3::scaled(&codes[part.clone()], scale, &mut out[part]);
+                    });
+                }
+            }
+        }
+    }
+
+    fn zero(&self, rows: &mut RowsMut<'_>, row: usize, col: usize) -> bool {
+        let at = row * rows.cols() + col;
+        rows.main[at] = 0;
+        true
+    }
+}
+
+/// Calls `each` for every block that `columns` reach: which it is, and where its part of the columns
+/// is among them.
+fn by_block(columns: &Range<usize>, block: usize, mut each: impl FnMut(usize, Range<usize>)) {
+    let mut at = columns.start;
+    while at < columns.end {
+        let end = columns.end.min((at / block + 1) * block);
+        each(at / block, at - columns.start..end - columns.start);
+        at = end;
+    }
+}

@@ -1,0 +1,262 @@
+/*!
+GPTQ with four bits per weight, which stores the transpose.
+
+| tensor | type | shape |
+|---|---|---|
+| `.qweight` | I32 | `[in / 8, out]`, input c in word c / 8, bits 4 (c mod 8) |
+| `.qzeros` | I32 | `[groups, out / 8]`, output r in word r / 8, bits 4 (r mod 8) |
+| `.scales` | F16, BF16 or F32 | `[groups, out]` |
+| `.g_idx` | I32 | `[in]`, the group of each input; inputs may be ordered by their activations (`desc_act`). Without it groups follow each other |
+
+A weight is `scale · (q − z)` with the scale and zero point of its output and group. Version 1 stores
+`z − 1`, version 2 `z`. Labels are wrong at times, so values decide where they can: the zero point of
+symmetric weights is 8, and all of them stored as 7 is version 1, all as 8 version 2.
+
+The code that is zero is `z`. In version 1 a stored 15 means 16, which no code is: such weights cannot
+be zeroed.
+*/
+
+use std::ops::Range;
+
+use multiversion::multiversion;
+
+use super::{
+    Companion, Encoding, GptqLabel, Rows, RowsMut, SharedEncoding,
+    affine::Factors,
+    config::QuantConfig,
+    module::ModuleTensors,
+    nibbles,
+    scales::{Scales, ZeroScale},
+    tiles,
+};
+use crate::{Dtype, Error, TensorBytes};
+
+const SCALES: &[Dtype] = &[Dtype::F16, Dtype::BF16, Dtype::F32];
+const ZEROS: Companion = Companion { suffix: ".qzeros", dtypes: &[Dtype::I32] };
+const SCALE: Companion = Companion { suffix: ".scales", dtypes: SCALES };
+const GROUP_INDEX: Companion = Companion { suffix: ".g_idx", dtypes: &[Dtype::I32] };
+
+/// GPTQ with four bits per weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gptq {
+    /// How zero points are stored; by values, if that is not known.
+    version: Option<GptqLabel>,
+    /// What the config says, for values that do not decide.
+    label: GptqLabel,
+    symmetric: Option<bool>,
+    /// Whether there is a `.g_idx`.
+    group_index: bool,
+}
+
+pub(super) fn recognise(
+    module: &ModuleTensors<'_>,
+    config: &QuantConfig,
+) -> Option<Result<SharedEncoding, Error>> {
+    let (dtype, codes) = module.get(".qweight")?;
+    let (_, scales) = module.get(SCALE.suffix)?;
+    if dtype != Dtype::I32 || codes.len() != 2 || codes.last() != scales.last() {
+        return None;
+    }
+    let inputs = module.get(GROUP_INDEX.suffix).map(|(_, shape)| shape.iter().product::<usize>());
+    let bits = inputs.filter(|inputs| *inputs > 0).map(|inputs| (codes[0] * 32 / inputs) as u64);
+    Some(match bits.or(config.bits) {
+        None | Some(4) => Ok(SharedEncoding::new(Gptq {
+            version: None,
+            label: config.gptq.unwrap_or(GptqLabel::V1),
+            symmetric: config.symmetric,
+            group_index: inputs.is_some(),
+        })),
+        Some(bits) => Err(Error::NotDecoded(format!("GPTQ of {bits} bits"))),
+    })
+}
+
+impl Gptq {
+    /// Of a known version; `group_index`: whether there is a `.g_idx`.
+    #[must_use]
+    pub fn new(version: GptqLabel, group_index: bool) -> Self {
+        Self { version: Some(version), label: version, symmetric: None, group_index }
+    }
+
+    fn version(self, companions: &[TensorBytes<'_>]) -> GptqLabel {
+        let all = |byte: u8| companions[0].bytes().iter().all(|zeros| *zeros == byte);
+        match self.version {
+            Some(version) => version,
+            None if self.symmetric != Some(false) && all(0x77) => GptqLabel::V1,
+            None if self.symmetric != Some(false) && all(0x88) => GptqLabel::V2,
+            None => self.label,
+        }
+    }
+
+    /// The zero point of an output in a group; 16 is no code.
+    fn zero_point(self, companions: &[TensorBytes<'_>], out: usize, at: (usize, usize)) -> u8 {
+        let stored = nibbles::get(companions[0].bytes(), at.0 * out + at.1);
+        stored + u8::from(self.version(companions) == GptqLabel::V1)
+    }
+
+    /// The group of an input, of so many inputs.
+    fn group(self, companions: &[TensorBytes<'_>], inputs: usize, input: usize) -> usize {
+        match companions.get(2) {
+            Some(index) => {
+                let group = index.bytes().as_chunks::<4>().0[input];
+                i32::from_le_bytes(group) as usize
+            }
+            None => input / (inputs / companions[1].shape()[0]),
+        }
+    }
+
+    fn bad(self, reason: String) -> Error {
+        Error::Encoding { encoding: self.name(), reason }
+    }
+
+    fn check_groups(
+        self,
+        inputs: usize,
+        groups: usize,
+        companions: &[TensorBytes<'_>],
+    ) -> Result<(), Error> {
+        let Some(index) = companions.get(2) else {
+            return match groups > 0 && inputs.is_multiple_of(groups) && inputs > 0 {
+                true => Ok(()),
+                false => {
+                    Err(self.bad(format!("{inputs} inputs are not {groups} groups of one size")))
+                }
+            };
+        };
+        if index.shape() != [inputs] {
+            let got = index.shape();
+            return Err(self.bad(format!("its companion `.g_idx` is {got:?}, expected [{inputs}]")));
+        }
+        let group = |bytes: &[u8; 4]| i32::from_le_bytes(*bytes);
+        let mut all = index.bytes().as_chunks::<4>().0.iter().map(group).enumerate();
+        let outside = |group: i32| usize::try_from(group).is_ok_and(|group| group < groups);
+        match all.find(|(_, group)| !outside(*group)) {
+            Some((input, group)) => Err(self.bad(format!(
+                "`.g_idx` says that input {input} is of group {group}, and there are {groups}"
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Encoding for Gptq {
+    fn name(&self) -> &'static str {
+        match self.version {
+            None => "gptq",
+            Some(GptqLabel::V1) => "gptq (v1)",
+            Some(GptqLabel::V2) => "gptq (v2)",
+        }
+    }
+
+    fn dtype(&self) -> Dtype {
+        Dtype::I32
+    }
+
+    fn suffix(&self) -> &'static str {
+        ".qweight"
+    }
+
+    fn companions(&self) -> &'static [Companion] {
+        match self.group_index {
+            true => &[ZEROS, SCALE, GROUP_INDEX],
+            false => &[ZEROS, SCALE],
+        }
+    }
+
+    fn shape(&self, main: &[usize], companions: &[TensorBytes<'_>]) -> Result<Vec<usize>, Error> {
+        let &[words, out] = main else {
+            return Err(self.bad(format!("`.qweight` of {main:?} is no matrix")));
+        };
+        let scales = companions[1].shape();
+        let groups = scales.first().copied().unwrap_or_default();
+        if !out.is_multiple_of(8) || scales != [groups, out] {
+            return Err(self.bad(format!(
+                "its companion `.scales` is {scales:?}, expected [groups, {out}], {out} a multiple \
+                 of 8"
+            )));
+        }
+        if companions[0].shape() != [groups, out / 8] {
+            let (expected, got) = ([groups, out / 8], companions[0].shape());
+            let reason = format!("its companion `.qzeros` is {got:?}, expected {expected:?}");
+            return Err(self.bad(reason));
+        }
+        let inputs = words * 8;
+        self.check_groups(inputs, groups, companions)?;
+        Scales::of(&companions[1]).check(self.name(), SCALE.suffix, ZeroScale::Refused)?;
+        Ok(vec![out, inputs])
+    }
+
+    fn row_bytes(&self, _: usize) -> Option<usize> {
+        None
+    }
+
+    fn settled(&self, companions: &[TensorBytes<'_>]) -> Result<Option<SharedEncoding>, Error> {
+        let settled = Self { version: Some(self.version(companions)), ..*self };
+        Ok((settled != *self).then(|| SharedEncoding::new(settled)))
+    }
+
+    fn decode(&self, rows: Rows<'_>, columns: Range<usize>, out: &mut [f32]) {
+        let settled = Self { version: Some(self.version(rows.companions)), ..*self };
+        let (inputs, width) = (rows.cols(), columns.len());
+        let groups: Vec<usize> =
+            columns.clone().map(|input| settled.group(rows.companions, inputs, input)).collect();
+        let Some((&least, &most)) = groups.iter().min().zip(groups.iter().max()) else { return };
+        let scales = (Scales::of(&rows.companions[1]), rows.shape[0]);
+        for from in (0..rows.count).step_by(tiles::ROWS) {
+            let band = rows.some(from, tiles::ROWS.min(rows.count - from), None);
+            let zero =
+                |group, row| settled.zero_point(rows.companions, rows.shape[0], (group, row));
+            let factors = Factors::read(least..=most, (band.first, band.count), scales, zero);
+            let out = &mut out[from * width..(from + band.count) * width];
+            decode_band(&band, columns.clone(), &groups, &factors, out);
+        }
+    }
+
+    fn zero(&self, rows: &mut RowsMut<'_>, row: usize, col: usize) -> bool {
+        let (out, inputs) = (rows.shape[0], rows.cols());
+        let (row, group) = (rows.first + row, self.group(rows.companions, inputs, col));
+        let code = self.zero_point(rows.companions, out, (group, row));
+        if code > 0xf {
+            return false;
+        }
+        nibbles::set(rows.main, (col / 8 * out + row) * 8 + col % 8, code);
+        true
+    }
+}
+
+/// Decodes a band of rows, which are columns of the main tensor: each of its rows has eight inputs of
+/// all outputs. `groups` are those of `columns`.
+#[multiversion(targets("x86_64+avx2+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn decode_band(
+    band: &Rows<'_>,
+    columns: Range<usize>,
+    groups: &[usize],
+    factors: &Factors,
+    out: &mut [f32],
+) {
+    let (outputs, width, first) = (band.shape[0], columns.len(), columns.start);
+    let words = band.main.as_chunks::<4>().0;
+    let mut at = columns.start;
+    while at < columns.end {
+        let end = columns.end.min((at / 8 + 1) * 8);
+        let words = &words[at / 8 * outputs + band.first..][..band.count];
+        let (groups, place) = (&groups[at - first..end - first], at - first);
+        let one_group = groups.iter().all(|group| *group == groups[0]);
+        for (row, word) in words.iter().enumerate() {
+            let out = &mut out[row * width + place..][..end - at];
+            let codes = nibbles::eight(*word);
+            match out.as_chunks_mut::<8>().0.first_mut() {
+                Some(eight) if one_group => {
+                    let factor = factors.of_group(groups[0])[row];
+                    *eight = codes.map(|code| factor.value(code));
+                }
+                _ => {
+                    let codes = codes.iter().skip(at % 8);
+                    for ((out, &code), &group) in out.iter_mut().zip(codes).zip(groups) {
+                        *out = factors.of(group, row).value(code);
+                    }
+                }
+            }
+        }
+        at = end;
+    }
+}

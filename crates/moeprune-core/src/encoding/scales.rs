@@ -1,0 +1,130 @@
+//! Scales as they are stored.
+
+use half::{bf16, f16};
+
+use super::e4m3;
+use crate::{Dtype, Error, TensorBytes};
+
+/// Scales of any of the types that formats have them in. U8 is F8_E8M0 under another name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scales<'a> {
+    dtype: Dtype,
+    bytes: &'a [u8],
+}
+
+/// Whether a scale of zero is one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum ZeroScale {
+    /// It makes all of its weights zero, which no quantiser means to.
+    Refused,
+    /// Small ones were rounded to it.
+    Taken,
+}
+
+impl<'a> Scales<'a> {
+    pub(super) fn of(tensor: &'a TensorBytes<'_>) -> Self {
+        Self { dtype: tensor.dtype(), bytes: tensor.bytes() }
+    }
+
+    /// Scale `index`, exact.
+    pub(super) fn at(self, index: usize) -> f32 {
+        let mut scale = [0.0];
+        self.read(index, &mut scale);
+        scale[0]
+    }
+
+    /// Scales from `first` on, exact.
+    pub(super) fn read(self, first: usize, out: &mut [f32]) {
+        match self.dtype {
+            Dtype::F32 => self.convert(first, out, f32::from_le_bytes),
+            Dtype::BF16 => self.convert(first, out, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+            Dtype::F16 => self.convert(first, out, |bytes| f16::from_le_bytes(bytes).to_f32()),
+            Dtype::F8_E4M3 => self.convert(first, out, |[code]| e4m3::value(code)),
+            _ => self.convert(first, out, |[exponent]| power(exponent)),
+        }
+    }
+
+    fn convert<const N: usize>(self, first: usize, out: &mut [f32], from: impl Fn([u8; N]) -> f32) {
+        let stored = self.bytes[first * N..(first + out.len()) * N].as_chunks::<N>().0;
+        for (out, &bytes) in out.iter_mut().zip(stored) {
+            *out = from(bytes);
+        }
+    }
+
+    /// Refuses scales that are no numbers, or zero. `suffix` is the companion's.
+    pub(super) fn check(
+        self,
+        encoding: &'static str,
+        suffix: &str,
+        zero: ZeroScale,
+    ) -> Result<(), Error> {
+        let good = |scale: f32| scale.is_finite() && (scale != 0.0 || zero == ZeroScale::Taken);
+        let mut scales = [0.0; 256];
+        let count = self.bytes.len() * 8 / self.dtype.bits();
+        for first in (0..count).step_by(scales.len()) {
+            let scales = &mut scales[..(count - first).min(256)];
+            self.read(first, scales);
+            if scales.iter().fold(true, |all, &scale| all & good(scale)) {
+                continue;
+            }
+            let bad = scales.iter().position(|&scale| !good(scale)).unwrap_or_default();
+            let (at, scale) = (first + bad, scales[bad]);
+            let reason = format!("scale {at} of its companion `{suffix}` is {scale}");
+            return Err(Error::Encoding { encoding, reason });
+        }
+        Ok(())
+    }
+}
+
+/// F8_E8M0: `2^(exponent − 127)`; the largest exponent stands for NaN.
+fn power(exponent: u8) -> f32 {
+    match exponent {
+        0 => f32::from_bits(1 << 22), // below the smallest normal number
+        0xff => f32::NAN,
+        _ => f32::from_bits(u32::from(exponent) << 23),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Scales, ZeroScale};
+    use crate::{Dtype, TensorBytes};
+
+    fn check(dtype: Dtype, bytes: &[u8], expected: &[f32]) {
+        let tensor = TensorBytes::new(dtype, [expected.len()], bytes).expect("fits");
+        let scales = Scales::of(&tensor);
+        let got: Vec<f32> = (0..expected.len()).map(|index| scales.at(index)).collect();
+        assert_eq!(got, expected, "{dtype}");
+    }
+
+    #[test]
+    fn types() {
+        check(Dtype::F32, &[0, 0, 0x80, 0x3f, 0, 0, 0, 0x40], &[1.0, 2.0]);
+        check(Dtype::BF16, &[0x80, 0x3f, 0, 0x40], &[1.0, 2.0]);
+        check(Dtype::F16, &[0, 0x3c, 1, 0], &[1.0, 2f32.powi(-24)]);
+        check(Dtype::F8_E4M3, &[0x38, 0x48], &[1.0, 4.0]);
+        let powers = [1.0, 2f32.powi(-6), 2f32.powi(127), 2f32.powi(-126), 2f32.powi(-126) / 2.0];
+        check(Dtype::U8, &[127, 121, 254, 1, 0], &powers);
+        check(Dtype::F8_E8M0, &[127, 121, 254, 1, 0], &powers);
+    }
+
+    #[test]
+    fn what_is_no_scale() {
+        let refused = |values: &[f32], zero| {
+            let tensor = TensorBytes::encode(Dtype::F32, [values.len()], values).expect("fits");
+            let checked = Scales::of(&tensor).check("fp8", ".weight_scale", zero);
+            checked.err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        let mut many = vec![1.0; 700];
+        assert_eq!(refused(&many, ZeroScale::Refused), "");
+        many[600] = f32::NAN;
+        let message = refused(&many, ZeroScale::Refused);
+        assert!(
+            message.ends_with("scale 600 of its companion `.weight_scale` is NaN"),
+            "{message}"
+        );
+        assert!(refused(&[1.0, f32::INFINITY], ZeroScale::Taken).ends_with("is inf"));
+        assert!(refused(&[0.0], ZeroScale::Refused).ends_with("is 0"));
+        assert_eq!(refused(&[0.0, -1.0], ZeroScale::Taken), "");
+    }
+}
