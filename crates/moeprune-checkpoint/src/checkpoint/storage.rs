@@ -48,12 +48,13 @@ pub(super) fn of(checkpoint: &Checkpoint) -> Option<Storage> {
     for part in spec.decoded().parts() {
         *weights.entry(role_of_part(part.id)).or_default() += Part::parameters(&part);
     }
+    let blocks = checkpoint.block_size();
     let (mut bytes, mut forms) = (BTreeMap::new(), BTreeMap::new());
     for tensor in checkpoint.tensors().filter(|tensor| !checkpoint.is_extra(tensor)) {
         let role = role_of(tensor);
         *bytes.entry(role).or_insert(0_u64) += tensor.bytes;
         let of_role: &mut BTreeSet<String> = forms.entry(role).or_default();
-        of_role.extend(checkpoint.form_shown(tensor));
+        of_role.extend(checkpoint.form_shown(tensor, blocks));
     }
     let bits = |bytes: u64, weights: u64| bytes as f64 * 8.0 / weights.max(1) as f64;
     let (mut all_bytes, mut all_weights) = (0, 0);
@@ -70,8 +71,9 @@ pub(super) fn of(checkpoint: &Checkpoint) -> Option<Storage> {
 }
 
 impl Checkpoint {
-    /// What the form is called in which a tensor holds a weight, if it holds one or its codes.
-    fn form_shown(&self, tensor: &StoredTensor) -> Option<String> {
+    /// What the form is called in which a tensor holds a weight, if it holds one or its codes, given the
+    /// size of blocks.
+    fn form_shown(&self, tensor: &StoredTensor, blocks: Option<[usize; 2]>) -> Option<String> {
         if let Some(held) = &tensor.experts {
             let opaque = || self.opaque_form();
             return if held.is_opaque() { opaque() } else { Some(tensor.dtype.to_string()) };
@@ -83,7 +85,7 @@ impl Checkpoint {
         );
         match self.forms.get(&part) {
             Some(_) if !tensor.is_main => None,
-            Some(StoredForm::Fp8Block) => Some(match self.block_size() {
+            Some(StoredForm::Fp8Block) => Some(match blocks {
                 Some([rows, cols]) => format!("FP8 {rows}x{cols}"),
                 None => StoredForm::Fp8Block.to_string(),
             }),
