@@ -35,6 +35,8 @@ pub(crate) const ARCTIC_LAYER: Chore = Chore {
 };
 pub(crate) const BENCH_PEERS: Chore =
     Chore { package: "moeprune-bench", command: Some("peers"), release: true, has_cuda: true };
+pub(crate) const BENCH_DECODE: Chore =
+    Chore { package: "moeprune-bench", command: Some("decode"), release: true, has_cuda: true };
 pub(crate) const MAKE_CHECKPOINT: Chore = Chore {
     package: "moeprune-bench",
     command: Some("make-checkpoint"),

@@ -53,6 +53,9 @@ enum Command {
     MakeCheckpoint(delegate::Arguments),
     #[cfg(target_os = "linux")]
     MeasureMemory(measure_memory::MeasureMemoryArgs),
+    /// Time decoding of each encoding of quantised weights (torch's beside it, where Python has it)
+    #[command(disable_help_flag = true)]
+    BenchDecode(delegate::Arguments),
     /// Time Wanda masks against PyTorch's on the CPU (wants Python with torch)
     #[command(disable_help_flag = true)]
     BenchPeers(delegate::Arguments),
@@ -116,6 +119,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         #[cfg(target_os = "linux")]
         Command::MeasureMemory(arguments) => measure_memory::run(&arguments),
         Command::BenchRepairLayer(arguments) => delegate::run(delegate::REPAIR_LAYER, &arguments),
+        Command::BenchDecode(arguments) => delegate::run(delegate::BENCH_DECODE, &arguments),
         Command::BenchPeers(arguments) => delegate::run(delegate::BENCH_PEERS, &arguments),
         #[cfg(target_os = "linux")]
         Command::CheckCuda(arguments) => check_cuda::run(&arguments),

@@ -14,8 +14,9 @@ use clap::Args;
 use moeprune::{
     Rates,
     checkpoint::Checkpoint,
-    core::{LayerTensor, LinearId, MoeInput, TensorId},
+    core::{ExpertRepair as _, LayerTensor, LinearId, MoeInput, TensorId},
     engine::{RepairCalibration, RepairEstimate},
+    repair::Refit,
 };
 use moeprune_cli::{bytes, table};
 
@@ -192,7 +193,8 @@ impl Bound {
         let repair = match verb {
             Verb::Repair => {
                 let tokens = (tokens(samples), held_out);
-                RepairEstimate::of(checkpoint, all, tokens, Rates::default()).memory_bytes
+                let passes = Refit::default().passes();
+                RepairEstimate::of(checkpoint, all, tokens, passes, Rates::default()).memory_bytes
             }
             Verb::Prune | Verb::Observe | Verb::Apply => 0,
         };

@@ -1,16 +1,18 @@
 //! `cargo xtask results`: docs/results.md, measured.
 
+mod reconstruction;
 mod tables;
 
 use std::{fs, path::PathBuf, time::Instant};
 
 use anyhow::{Context as _, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use moeprune::{
-    Calibration, Evaluation, Execution, Job, Progress, Recipe, Registry, Silent, Study,
+    Calibration, CalibrationTexts, Evaluation, Execution, Job, PlanInputs, Progress, Recipe,
+    Registry, Silent, Study,
     checkpoint::Checkpoint,
     compare::{Cut, Measures, Variant},
-    core::{Observation, Sparsity},
+    core::Sparsity,
     recipe::Budget,
     search::{Search, SearchReport},
 };
@@ -30,6 +32,16 @@ pub(crate) struct ResultsArgs {
     /// Calibration seeds, each with its own observation
     #[arg(long, value_name = "SEEDS", value_delimiter = ',', default_value = "0,1,2")]
     seeds: Vec<u64>,
+    /// Measure only this section, and put it into docs/results.md
+    #[arg(long, value_enum)]
+    only: Option<Section>,
+}
+
+/// A section that can be measured by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Section {
+    /// Choosing experts by what a layer loses.
+    Reconstruction,
 }
 
 /// Name in the tables, and the criterion or recipe it is.
@@ -48,12 +60,17 @@ const CRITERIA: [&str; 9] = [
 /// The criterion that draws, by the calibration's seed.
 const RANDOM: &str = "random";
 
+/// The criterion that has a section of its own, for its cost.
+const RECONSTRUCTION: &str = "reconstruction";
+
 const CUTS: [f64; 4] = [0.125, 0.25, 0.375, 0.5];
 const TOTALS: [f64; 4] = [0.4, 0.5, 0.6, 0.7];
 
 /// Everything measured so far.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Results {
+    /// Calibration tokens of each seed.
+    calibration_tokens: u64,
     unpruned: Option<Cut>,
     runs: Vec<Run>,
     searches: Vec<Searched>,
@@ -107,13 +124,33 @@ pub(crate) fn run(args: &ResultsArgs) -> Result<()> {
     for &seed in &args.seeds {
         lab.one_seed(seed)?;
     }
-    let text = tables::render(&lab.results, &args.seeds);
-    line!("{text}")?;
+    let section = reconstruction::render(&lab.results, lab.source.spec());
+    let page = embedded::root().join("docs/results.md");
+    let (shown, text) = match args.only {
+        None => {
+            let text = tables::render(&lab.results, &args.seeds, &section);
+            (text.clone(), text)
+        }
+        Some(Section::Reconstruction) => {
+            let text = with_section(&fs::read_to_string(&page)?, &section)?;
+            (section, text)
+        }
+    };
+    line!("{shown}")?;
     eprintln!("{:.0} s in this process", began.elapsed().as_secs_f64());
     if args.limit.is_none() {
-        fs::write(embedded::root().join("docs/results.md"), text)?;
+        fs::write(page, text)?;
     }
     Ok(())
+}
+
+/// The page with this section in the place of the one between the marks.
+fn with_section(page: &str, section: &str) -> Result<String> {
+    let parts = page.split_once(reconstruction::BEGIN);
+    let parts =
+        parts.and_then(|(before, rest)| Some((before, rest.split_once(reconstruction::END)?.1)));
+    let (before, after) = parts.context("docs/results.md has no marks around the section")?;
+    Ok(format!("{before}{section}{after}"))
 }
 
 impl Lab<'_> {
@@ -124,12 +161,25 @@ impl Lab<'_> {
         let pipeline = self.registry.pipeline(&recipe)?;
         let observation = Job::new(&self.source, &pipeline, &Execution::cpu(), &mut Silent)
             .observe(&calibration)?;
+        self.results.calibration_tokens = calibration.blocks.tokens();
+        let both = PlanInputs { observation: Some(&observation), calibration: Some(&calibration) };
+        for budget in [Budget::Uniform, Budget::Global] {
+            let table = format!("{budget:?}").to_lowercase();
+            for cut in CUTS {
+                let variant = experts_only(&recipe, RECONSTRUCTION, cut, budget, seed)?;
+                self.measure(&table, RECONSTRUCTION, seed, variant, both)?;
+            }
+        }
+        if self.args.only.is_some() {
+            return Ok(());
+        }
+        let observation = PlanInputs { calibration: None, ..both };
         for budget in [Budget::Uniform, Budget::Global] {
             let table = format!("{budget:?}").to_lowercase();
             for name in CRITERIA {
                 for cut in CUTS {
                     let variant = experts_only(&recipe, name, cut, budget, seed)?;
-                    self.measure(&table, name, seed, variant, &observation)?;
+                    self.measure(&table, name, seed, variant, observation)?;
                 }
             }
         }
@@ -141,10 +191,10 @@ impl Lab<'_> {
                     recipe.experts.sparsity = Sparsity::new(experts)?;
                     recipe.weights.allocation = allocation.into();
                     let name = format!("{name}, {allocation}");
-                    self.measure("split", &name, seed, recipe, &observation)?;
+                    self.measure("split", &name, seed, recipe, observation)?;
                 }
             }
-            self.search(seed, total, &recipe, &calibration, &observation)?;
+            self.search(seed, total, &recipe, observation)?;
         }
         Ok(())
     }
@@ -154,8 +204,7 @@ impl Lab<'_> {
         seed: u64,
         total: f64,
         recipe: &Recipe,
-        calibration: &Calibration,
-        observation: &Observation,
+        inputs: PlanInputs<'_>,
     ) -> Result<()> {
         let mut recipe = recipe.clone();
         recipe.sparsity = Sparsity::new(total)?;
@@ -164,18 +213,21 @@ impl Lab<'_> {
             Some(known) => (None, known.report.clone()),
             None => {
                 let what = Search { experts: true, allocation: true };
+                let path = embedded::calibration();
+                let texts = CalibrationTexts::from(&path);
+                let texts = texts.read_for_search(&self.source, &recipe, &mut Silent)?;
                 let mut study = Study {
                     checkpoint: &self.source,
                     registry: &self.registry,
                     execution: &Execution::cpu(),
                     progress: &mut Silent,
                 };
-                let (chosen, report) = study.search(calibration, &recipe, what)?;
+                let (chosen, report) = study.search(&texts, &recipe, what)?;
                 (Some(chosen), report)
             }
         };
         if let Some(chosen) = chosen {
-            self.measure("split", "searched", seed, chosen, observation)?;
+            self.measure("split", "searched", seed, chosen, inputs)?;
             self.results.searches.push(Searched { seed, total, report });
             self.save()?;
         }
@@ -189,7 +241,7 @@ impl Lab<'_> {
         name: &str,
         seed: u64,
         mut recipe: Recipe,
-        observation: &Observation,
+        inputs: PlanInputs<'_>,
     ) -> Result<()> {
         recipe.weights.statistics = moeprune::recipe::Statistics::Stored;
         let (share, total) = (recipe.experts.sparsity.value(), recipe.sparsity.value());
@@ -210,8 +262,7 @@ impl Lab<'_> {
             .note(&format!("seed {seed}, {table}, {name}: {share} of the experts, {total} in all"));
         // The unpruned model is measured with the first one only.
         let known = self.results.unpruned.is_some();
-        let mut cuts =
-            self.cuts(Variant { name: name.to_owned(), recipe }, observation)?.into_iter();
+        let mut cuts = self.cuts(Variant { name: name.to_owned(), recipe }, inputs)?.into_iter();
         if !known {
             self.results.unpruned = cuts.next();
         }
@@ -222,7 +273,7 @@ impl Lab<'_> {
     }
 
     /// The unpruned model, unless it is known, and the pruned one.
-    fn cuts(&mut self, variant: Variant, observation: &Observation) -> Result<Vec<Cut>> {
+    fn cuts(&mut self, variant: Variant, inputs: PlanInputs<'_>) -> Result<Vec<Cut>> {
         let task = Evaluation {
             task: "gsm8k_zeroshot",
             data: &embedded::test_set(),
@@ -246,7 +297,7 @@ impl Lab<'_> {
             execution: &Execution::cpu(),
             progress: &mut self.terminal,
         };
-        let found = study.compare(Some(observation), &[variant], &measures)?;
+        let found = study.compare(inputs, &[variant], &measures)?;
         Ok(found.cuts)
     }
 

@@ -11,7 +11,7 @@ inputs of every Linear were. This crate takes those sums.
 | step | item |
 |---|---|
 | find out what a file holds | [`open_calibration`], or a custom [`CalibrationSource`] |
-| draw blocks of tokens | [`token_blocks`]; [`token_blocks_apart`] and others beside them; [`token_blocks_in_order`] for a perplexity |
+| draw blocks of tokens | [`token_blocks`]; [`token_blocks_apart`] and others beside them, [`token_blocks_in_groups`] several groups of such; [`token_blocks_in_order`] for a perplexity |
 | run a layer of the model over them | [`embed_blocks`], then [`StoredLayer::observe_and_advance`] |
 | keep what was seen | [`write_observation`], [`read_observation`] |
 
@@ -102,6 +102,6 @@ pub use observation_file::{
 pub use observer::{LayerObserver, ObserverOptions};
 pub use sampling::{
     BlockOrigin, SamplingOptions, TokenBlocks, token_blocks, token_blocks_apart,
-    token_blocks_in_order,
+    token_blocks_in_groups, token_blocks_in_order,
 };
 pub use stored_layer::StoredLayer;

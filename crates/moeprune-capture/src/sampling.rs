@@ -165,7 +165,8 @@ pub fn token_blocks(
     options: &SamplingOptions,
 ) -> Result<TokenBlocks, Error> {
     options.check()?;
-    Ok(draw_blocks(source, tokenizer, vocab, Draw::new(options, 0))?.0)
+    let (blocks, []) = draw_blocks(source, tokenizer, vocab, options, [])?;
+    Ok(blocks)
 }
 
 /// Draws blocks as [`token_blocks`] does, and beside them at most `apart` others that share no token with
@@ -184,18 +185,39 @@ pub fn token_blocks_apart(
     options: &SamplingOptions,
     apart: usize,
 ) -> Result<(TokenBlocks, TokenBlocks), Error> {
-    SamplingOptions { samples: options.samples.max(1), ..*options }.check()?;
-    draw_blocks(source, tokenizer, vocab, Draw::new(options, apart))
+    let (first, [others]) = token_blocks_in_groups(source, tokenizer, vocab, options, [apart])?;
+    Ok((first, others))
 }
 
-fn draw_blocks(
+/// Draws blocks as [`token_blocks`] does, and groups of at most so many others: a group shares no token with
+/// the first blocks nor with the groups before it.
+///
+/// Groups are drawn as the others of [`token_blocks_apart`] are, each by streams of its own, so that a group
+/// does not depend on those that follow it. There is one per number of `apart`, and it may be empty.
+///
+/// # Errors
+/// As [`token_blocks`] of the first blocks alone.
+pub fn token_blocks_in_groups<const GROUPS: usize>(
     source: &dyn CalibrationSource,
     tokenizer: Option<&Tokenizer>,
     vocab: usize,
-    mut draw: Draw,
-) -> Result<(TokenBlocks, TokenBlocks), Error> {
+    options: &SamplingOptions,
+    apart: [usize; GROUPS],
+) -> Result<(TokenBlocks, [TokenBlocks; GROUPS]), Error> {
+    SamplingOptions { samples: options.samples.max(1), ..*options }.check()?;
+    draw_blocks(source, tokenizer, vocab, options, apart)
+}
+
+fn draw_blocks<const GROUPS: usize>(
+    source: &dyn CalibrationSource,
+    tokenizer: Option<&Tokenizer>,
+    vocab: usize,
+    options: &SamplingOptions,
+    apart: [usize; GROUPS],
+) -> Result<(TokenBlocks, [TokenBlocks; GROUPS]), Error> {
+    let mut draw = Draw::new(options, &apart);
     for_each_document(source, tokenizer, vocab, |tokens| draw.document(&tokens.ids, tokens.given))?;
-    draw.finish(&source.name())
+    draw.finish(&source.name(), apart)
 }
 
 /// Cuts a whole text into consecutive blocks of `sequence_len` tokens, for a perplexity.

@@ -28,7 +28,7 @@ use moeprune::{
 
 No checkpoint is written. With --sparsity, weights are zeroed until each cut reaches that total; a
 cut of 0 then zeroes weights only. With --repair, experts that stay are repaired before that, on
---calibration. Perplexity needs a layer in memory at a time, questions need the
+--calibration, and weights are zeroed by statistics of the repaired model, as `prune` does. Perplexity needs a layer in memory at a time, questions need the
 whole model.")]
 pub(crate) struct CompareArgs {
     /// Directory of the model
@@ -209,7 +209,10 @@ fn variants(args: &CompareArgs, registry: &Registry) -> Result<Vec<Variant>, Err
             if args.recipe.sparsity.is_none() {
                 recipe.sparsity = cut;
             }
-            recipe.weights.statistics = moeprune::recipe::Statistics::Stored;
+            // An observation is of the model without a repair.
+            if !recipe.repairs() {
+                recipe.weights.statistics = moeprune::recipe::Statistics::Stored;
+            }
             registry.resolve(&mut recipe)?;
             let name = match recipe.repairs() && cut > Sparsity::ZERO {
                 true => format!("{name} + {}", recipe.repair.name),

@@ -12,7 +12,7 @@ use crate::{
     table::{bytes, percent, table},
 };
 use moeprune::{
-    Error, Estimate, Estimates, FromRecipe as _, Pipeline, Recipe, Registry, Said,
+    Error, Estimate, Estimates, FromRecipe as _, Pipeline, Rates, Recipe, Registry, Said,
     repair_by_default, serving::Serving,
 };
 
@@ -47,10 +47,11 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Error> {
     // As `prune` does; its notes are for those who prune.
     let _ = repair_by_default(&mut recipe, &checkpoint, &Registry::built_in(), said);
     let pipeline = Pipeline::from_recipe(&recipe)?;
+    let rates = args.rates.rates(Rates::default());
     let inspected = Inspected {
         summary: checkpoint.summary(),
         serving: Serving::of(&checkpoint),
-        estimates: Estimates::of(&checkpoint, &recipe, &pipeline, args.rates.rates())?,
+        estimates: Estimates::of(&checkpoint, &recipe, &pipeline, rates)?,
     };
     if args.json {
         return line!("{}", crate::print::json(&inspected)?);

@@ -61,7 +61,7 @@ pub(crate) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(),
         // Nothing of it is kept.
         false => crate::interrupt::listen(),
     }
-    let execution = args.device.open()?;
+    let execution = args.rates.on(args.device.open()?);
     let checkpoint = args.family.open_to_stream(&args.model)?;
     let mut recipe = Recipe::arctic();
     args.sampling.apply(&mut recipe);
@@ -72,7 +72,7 @@ pub(crate) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(),
         calibration.tag.name.clone_from(domain);
     }
     let work = Work::observing(&checkpoint);
-    let estimate = Estimate::of(&checkpoint, work, calibration.tag.tokens(), args.rates.rates());
+    let estimate = Estimate::of(&checkpoint, work, calibration.tag.tokens(), execution.rates());
     terminal.note(&args.rates.note(&estimate, &execution));
     let mut job = Job {
         model: &checkpoint,

@@ -87,7 +87,7 @@ pub fn prune(
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
     crate::interrupt::listen_resumable();
     let mut recipe = args.recipe.resolve(registry, &args.sampling)?;
-    let execution = &args.device.open()?;
+    let execution = &args.rates.on(args.device.open()?);
     let checkpoint = &args.family.open_to_stream(&args.model)?;
     repair_by_default(args, &mut recipe, checkpoint, registry, terminal);
     let mut study = Study { checkpoint, registry, execution, progress: terminal };
@@ -140,7 +140,7 @@ fn note_estimate(args: &PruneArgs, job: &mut Job<'_>, recipe: &Recipe) -> Result
     if check_request(job.model.spec(), recipe, job.pipeline).is_err() {
         return Ok(());
     }
-    let estimates = Estimates::of(job.model, recipe, job.pipeline, args.rates.rates())?;
+    let estimates = Estimates::of(job.model, recipe, job.pipeline, job.execution.rates())?;
     let whole = if args.calibration.is_some() { estimates.prune } else { estimates.apply_experts };
     if let Some(estimate) = whole {
         job.progress.note(&args.rates.note(&estimate, job.execution));
@@ -177,7 +177,7 @@ fn search(
 /// Searches for what was asked to be searched for, on calibration text, and prints what was found.
 ///
 /// # Errors
-/// As [`CalibrationTexts::read`] and [`Study::search`].
+/// As [`CalibrationTexts::read_for_search`] and [`Study::search`].
 pub fn search_if_asked<'t>(
     study: &mut Study<'_>,
     recipe: Recipe,
@@ -187,8 +187,9 @@ pub fn search_if_asked<'t>(
     if !what.is_on() {
         return Ok((recipe, None));
     }
-    let calibration = calibration.into().read(study.checkpoint, &recipe, study.progress)?;
-    let (recipe, found) = study.search(&calibration, &recipe, what)?;
+    let calibration = calibration.into();
+    let texts = calibration.read_for_search(study.checkpoint, &recipe, study.progress)?;
+    let (recipe, found) = study.search(&texts, &recipe, what)?;
     print_search(&found)?;
     Ok((recipe, Some(found)))
 }
@@ -210,7 +211,7 @@ fn print_search(found: &SearchReport) -> Result<(), Error> {
         })
         .collect();
     line!(
-        "\nnats a token on {} calibration blocks kept apart; the unpruned model has {:.4}\n{}",
+        "\nnats a token on {} blocks of the calibration text kept apart; the unpruned model has {:.4}\n{}",
         found.held_out_blocks,
         found.unpruned,
         table(&["experts", "criterion", "allocation", "nats", "to the chosen", ""], &rows)

@@ -1,4 +1,4 @@
-//! How fast the machine is, for estimates of time.
+//! How fast the machine is, for estimates of time and what a repair keeps in files.
 
 use clap::Args;
 use moeprune::{Estimate, Execution, Rates};
@@ -10,10 +10,10 @@ use crate::table::bytes;
 #[command(next_help_heading = "Estimate")]
 #[non_exhaustive]
 pub struct RateArgs {
-    /// What the disk reads and writes [default: 1.4], for the estimate of time
+    /// What the disk reads and writes [default: 1.4], for the estimate of time and what a repair keeps in files
     #[arg(long, value_name = "GB/s", value_parser = rate)]
     pub disk_rate: Option<f64>,
-    /// What matrix products do [default: 200, two CPU cores with AVX-512], for the estimate of time
+    /// What matrix products do [default: 200, two CPU cores with AVX-512], for the same
     #[arg(long, value_name = "GFLOP/s", value_parser = rate)]
     pub compute_rate: Option<f64>,
 }
@@ -26,15 +26,21 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 impl RateArgs {
-    /// The rates, with defaults for what is not given.
+    /// The rates, with the usual ones for what is not given.
     #[must_use]
-    pub fn rates(&self) -> Rates {
-        let default = Rates::default();
-        let given = |rate: Option<f64>, default: f64| rate.map_or(default, |rate| rate * 1e9);
+    pub fn rates(&self, usual: Rates) -> Rates {
+        let given = |rate: Option<f64>, usual: f64| rate.map_or(usual, |rate| rate * 1e9);
         Rates {
-            disk: given(self.disk_rate, default.disk),
-            compute: given(self.compute_rate, default.compute),
+            disk: given(self.disk_rate, usual.disk),
+            compute: given(self.compute_rate, usual.compute),
         }
+    }
+
+    /// A device with the rates of the machine.
+    #[must_use]
+    pub fn on(&self, execution: Execution) -> Execution {
+        let rates = self.rates(execution.rates());
+        execution.with_rates(rates)
     }
 
     /// The note before a run about what it takes besides memory, of which a run says more itself. There is no
@@ -47,7 +53,7 @@ impl RateArgs {
                 "takes about {disk} of disk; --compute-rate GFLOP/s of the device has the time estimated"
             );
         }
-        let rates = said(self.rates());
+        let rates = said(execution.rates());
         format!("takes about {disk} of disk and {} at {rates}", estimate.time())
     }
 }

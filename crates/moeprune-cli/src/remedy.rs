@@ -69,6 +69,9 @@ fn in_options(remedy: Remedy) -> String {
         }
         Remedy::KeepList => "pass it with --keep FILE".into(),
         Remedy::NoRepair => "pass --repair none".into(),
+        Remedy::ScoreOrWrite => {
+            "use --scorer wanda or magnitude, or write the model with `moeprune prune`".into()
+        }
         Remedy::Calibration => "pass --calibration FILE".into(),
         Remedy::Observation => "run `moeprune observe` first and pass --observation FILE".into(),
         Remedy::Statistics => {

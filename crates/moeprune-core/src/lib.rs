@@ -108,7 +108,8 @@ pub use sparsity::Sparsity;
 pub use stage::{
     BoundScorer, ClusteredLayer, ExpertBudget, ExpertClustering, ExpertRepair, ExpertSaliency,
     ExpertSelector, ExpertSimilarity, ExpertWeights, InputHessian, KnownPattern, LayerBehaviour,
-    LayerProfile, LayerToRepair, LinearView, MaskPattern, RepairStore, SparsityAllocator,
-    SurvivingExpert, TensorSink, TensorSource, WeightReconstructor, WeightScorer,
+    LayerProfile, LayerToRepair, LinearView, MaskPattern, RepairPasses, RepairStore,
+    SparsityAllocator, SurvivingExpert, TensorSink, TensorSource, WeightReconstructor,
+    WeightScorer,
 };
 pub use tensor::{MatrixView, TensorBytes};

@@ -112,6 +112,12 @@ impl Provenance {
         self.repair.is_some()
     }
 
+    /// Whether the report says what the repair of a layer's experts did.
+    #[must_use]
+    pub fn has_repair_of_layer(&self, layer: usize) -> bool {
+        self.repair.as_ref().is_some_and(|repair| repair.entry(layer).is_some())
+    }
+
     /// What the report says that a repair made of a part; of what was refitted after weights were zeroed,
     /// only what that made of it.
     #[must_use]

@@ -2,7 +2,53 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::CorpusTag;
+use crate::{CorpusTag, LayerTensor, LinearId, MlpProjection};
+
+/// A part that a repair may change: the down projection of a routed expert, or the bias of that.
+///
+/// An expert's output is linear in these and in nothing else of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct RepairablePart {
+    /// Index of the expert in its layer.
+    pub expert: usize,
+    /// Whether it is the bias.
+    pub bias: bool,
+}
+
+impl RepairablePart {
+    /// Those of an expert, in the order of their columns; a model may have no bias.
+    #[must_use]
+    pub fn of_expert(expert: usize) -> [Self; 2] {
+        [false, true].map(|bias| Self { expert, bias })
+    }
+
+    /// Which of them a tensor of a layer is; `None` of one that no repair may change.
+    ///
+    /// ```
+    /// use moeprune_core::{LayerTensor, LinearId, MlpProjection, repair::RepairablePart};
+    ///
+    /// let check = |projection, expected| {
+    ///     let tensor = LayerTensor::Bias(LinearId::Expert(3, projection));
+    ///     assert_eq!(RepairablePart::of(tensor), expected);
+    /// };
+    /// check(MlpProjection::Down, Some(RepairablePart { expert: 3, bias: true }));
+    /// check(MlpProjection::Up, None);
+    /// ```
+    #[must_use]
+    pub fn of(tensor: LayerTensor) -> Option<Self> {
+        let (LayerTensor::Linear(linear) | LayerTensor::Bias(linear)) = tensor else { return None };
+        let parts = Self::of_expert(linear.expert()?);
+        parts.into_iter().find(|part| part.tensor() == tensor)
+    }
+
+    /// The tensor of the layer that it is.
+    #[must_use]
+    pub fn tensor(self) -> LayerTensor {
+        let down = LinearId::Expert(self.expert, MlpProjection::Down);
+        if self.bias { LayerTensor::Bias(down) } else { LayerTensor::Linear(down) }
+    }
+}
 
 /// What a repair did to one layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -132,7 +178,7 @@ pub struct RepairedLayer {
     pub parts: Option<Vec<RepairedPart>>,
 }
 
-/// A part of a surviving expert with new weights: its down projection, or the bias of that.
+/// A [`RepairablePart`] of a surviving expert, with new weights.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::exhaustive_structs, reason = "plain data of a report")]
 pub struct RepairedPart {
@@ -143,4 +189,12 @@ pub struct RepairedPart {
     pub bias: bool,
     /// SHA-256 of its bytes as the repair left them, in the type that they are stored in.
     pub sha256: String,
+}
+
+impl RepairedPart {
+    /// The same without its weights.
+    #[must_use]
+    pub fn part(&self) -> RepairablePart {
+        RepairablePart { expert: self.expert, bias: self.bias }
+    }
 }

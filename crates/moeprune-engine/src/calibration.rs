@@ -8,7 +8,7 @@ use std::path::Path;
 
 use moeprune_capture::{
     CalibrationFile, CalibrationFormat, SamplingOptions, TokenBlocks, open_calibration,
-    token_blocks,
+    token_blocks_apart,
 };
 use moeprune_core::{CorpusTag, ModelSpec};
 use moeprune_model::check_runnable;
@@ -89,15 +89,37 @@ impl Calibration {
     /// If the model cannot be run, the file cannot be read or is too short, or the tokenizer is missing or does not fit
     /// the model.
     pub fn read(path: &Path, model: &dyn Model, sampling: &impl Sampling) -> Result<Self, Error> {
+        Ok(Self::read_beside(path, model, sampling, 0)?.0)
+    }
+
+    /// [`read`](Self::read), and beside that at most `beside` blocks that share no token with these: none of a
+    /// text that is too short for them.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_beside(
+        path: &Path,
+        model: &dyn Model,
+        sampling: &impl Sampling,
+        beside: usize,
+    ) -> Result<(Self, TokenBlocks), Error> {
         let spec = model.spec();
         check_runnable(spec)?;
         let file = open_calibration(path)?;
         let tokenizer = tokenizer_for(&file, model)?;
         let options = sampling.options(spec.longest_streamed());
-        let blocks = token_blocks(&file, tokenizer.as_ref(), spec.vocab, &options)?;
+        let (blocks, beside) =
+            token_blocks_apart(&file, tokenizer.as_ref(), spec.vocab, &options, beside)?;
+        if blocks.blocks().is_empty() {
+            return Err(no_block());
+        }
         let tag = file.tag(&blocks)?;
-        Ok(Self { blocks, tag, repair: None })
+        Ok((Self { blocks, tag, repair: None }, beside))
     }
+}
+
+fn no_block() -> Error {
+    Error::Request("a calibration needs at least one block: raise --samples".into())
 }
 
 /// The model's tokenizer, unless the file holds token ids.

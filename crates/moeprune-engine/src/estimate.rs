@@ -3,25 +3,7 @@
 use moeprune_core::{ModelSpec, Part, Sparsity, StatisticsSource};
 use serde::Serialize;
 
-use crate::{Execution, ExpertStage, MemoryNeed, Model, Pipeline, PruneRequest, WeightTarget};
-
-/// How fast a machine is, for an estimate.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[expect(clippy::exhaustive_structs, reason = "plain data")]
-pub struct Rates {
-    /// Bytes per second that the disk reads, and writes.
-    pub disk: f64,
-    /// Floating-point operations per second in matrix products.
-    pub compute: f64,
-}
-
-/// What two cores of an AMD EPYC with AVX-512 and their disk did (`docs/performance.md`): 1.4 GB/s, and
-/// 200 GFLOP/s in f32.
-impl Default for Rates {
-    fn default() -> Self {
-        Self { disk: 1.4e9, compute: 200e9 }
-    }
-}
+use crate::{ExpertStage, MemoryNeed, Model, Pipeline, PruneRequest, Rates, WeightTarget};
 
 /// What a run reads, writes and computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -49,18 +31,6 @@ pub struct Estimate {
     pub seconds: f64,
     /// What that is for.
     pub work: Work,
-}
-
-impl Rates {
-    /// What a device and the disk beside it are taken to do: on the CPU the default; 200 TFLOP/s on a
-    /// GPU.
-    #[must_use]
-    pub fn of(execution: &Execution) -> Self {
-        match execution.is_on_cpu() {
-            true => Self::default(),
-            false => Self { compute: 200e12, ..Self::default() },
-        }
-    }
 }
 
 impl Work {

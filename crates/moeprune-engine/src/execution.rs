@@ -6,7 +6,7 @@ use candle_core::DType;
 use moeprune_core::CorpusTag;
 use moeprune_model::Compute;
 
-use crate::{Error, MemoryNeed, Model, Progress, Remedy, device_memory::DeviceNeed};
+use crate::{Error, MemoryNeed, Model, Progress, Rates, Remedy, device_memory::DeviceNeed};
 
 /// The device to run on: `auto`, `cpu`, `cuda` or `cuda:N`.
 ///
@@ -64,7 +64,8 @@ pub enum ComputeType {
     F32,
 }
 
-/// A device that is open, and how many calibration blocks go through a layer's trunk together.
+/// A device that is open, how many calibration blocks go through a layer's trunk together, and how fast
+/// the machine is taken to be.
 ///
 /// On a device, an expert is brought there while the one before it is worked on, its weights are
 /// zeroed in place, and it is fetched back and written while the next is worked on.
@@ -73,6 +74,7 @@ pub struct Execution {
     compute: Compute,
     micro_batch: Option<usize>,
     holds_layer: bool,
+    rates: Rates,
     #[cfg(feature = "cuda")]
     kernels: Option<moeprune_score::cuda::ScoreKernels>,
 }
@@ -140,13 +142,29 @@ impl Execution {
     /// On the CPU as given, through the code that devices take if its type is not f32.
     #[must_use]
     pub fn on(compute: Compute, micro_batch: Option<usize>) -> Self {
+        let on_cpu = compute.device().is_cpu();
         Self {
             compute,
             micro_batch,
             holds_layer: false,
+            rates: if on_cpu { Rates::default() } else { Rates::of_gpu() },
             #[cfg(feature = "cuda")]
             kernels: None,
         }
+    }
+
+    /// The same on a machine that is so fast. By default it is taken to be as [`Rates::default`], a GPU to compute
+    /// 200 TFLOP/s. No result depends on it: only times that are announced, and what a repair of experts keeps in
+    /// files instead of computing it again.
+    #[must_use]
+    pub fn with_rates(self, rates: Rates) -> Self {
+        Self { rates, ..self }
+    }
+
+    /// How fast the machine is taken to be.
+    #[must_use]
+    pub fn rates(&self) -> Rates {
+        self.rates
     }
 
     /// The device and the type of hidden states.

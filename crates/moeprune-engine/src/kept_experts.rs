@@ -2,8 +2,10 @@
 
 pub(crate) mod repaired_parts;
 mod scratch;
+mod temporary_folder;
 
 pub(crate) use scratch::Scratch;
+pub(crate) use temporary_folder::TemporaryFolder;
 
 use std::collections::BTreeMap;
 

@@ -38,13 +38,16 @@ mod kept_experts;
 mod memory;
 mod model;
 mod observe;
+mod on_host;
 mod pipeline;
 mod plan;
 mod progress;
 mod prune;
+mod rates;
 mod remedy;
 mod repair;
 mod request;
+mod router_input;
 mod run;
 mod runs;
 mod session;
@@ -63,7 +66,7 @@ pub use calibration::{
 };
 pub use clock::{StageClock, StageReport};
 pub use error::Error;
-pub use estimate::{Estimate, Rates, Work, active_parameters};
+pub use estimate::{Estimate, Work, active_parameters};
 pub use execution::{ComputeType, DeviceChoice, Execution};
 pub use finite::Finite;
 pub use job::Job;
@@ -77,6 +80,7 @@ pub use plan::{
     PLAN_FORMAT, PlanInputs, Router, check_request, expert_budget, routers, stored_otherwise,
 };
 pub use progress::{Progress, Silent};
+pub use rates::Rates;
 pub use remedy::Remedy;
 pub use repair::{Holding, RepairCost, RepairEstimate, check_repair_folder};
 pub use request::{BudgetSpread, ExpertRequest, PruneRequest, WeightTarget};

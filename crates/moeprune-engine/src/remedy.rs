@@ -34,6 +34,8 @@ pub enum Remedy {
     KeepList,
     /// Leaving the repair out.
     NoRepair,
+    /// Zeroing weights by a score, the others as they are, or writing the model.
+    ScoreOrWrite,
     /// Calibration text.
     Calibration,
     /// An observation of the model.
@@ -93,6 +95,9 @@ impl fmt::Display for Remedy {
             ),
             Self::KeepList => f.write_str("give the list"),
             Self::NoRepair => f.write_str("leave the repair out"),
+            Self::ScoreOrWrite => f.write_str(
+                "have a score say which weights go and the others stay as they are, or write the pruned model",
+            ),
             Self::Calibration => f.write_str("give calibration text"),
             Self::Observation => f.write_str("observe the model first and give its observation"),
             Self::Statistics => f.write_str(

@@ -8,9 +8,9 @@ use moeprune_core::{
     StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
 };
 use moeprune_engine::{
-    BudgetSpread, Calibration, Error, Execution, ExpertRequest, ExpertStage, Job, KeptExperts,
-    MemoryNeed, Model, Pipeline, PlanInputs, PruneRequest, Scored, Silent, Stage, UnwrittenModel,
-    WeightStage, load_tokenizer,
+    BudgetSpread, Calibration, Error, Execution, ExpertRequest, ExpertStage, Inputs, Job,
+    KeptExperts, MemoryNeed, Model, Pipeline, PlanInputs, PruneRequest, Scored, Silent, Stage,
+    UnwrittenModel, WeightStage, load_tokenizer,
 };
 use moeprune_saliency::Frequency;
 use moeprune_score::{PerRow, Rounding, Uniform, Wanda};
@@ -151,7 +151,8 @@ fn is_observed_planned_and_read_as_pruned() {
         assert_eq!(dropped, [1, 1]);
 
         let kept = KeptExperts::new(&model, &plan);
-        let pruned = UnwrittenModel::new(&kept, &plan, Some(&observation), &mut job).unwrap();
+        let pruned =
+            UnwrittenModel::new(&kept, &plan, Inputs::Observation(&observation), &mut job).unwrap();
         for part in pruned.spec().parts() {
             assert_eq!(pruned.tensor(part.id).unwrap().shape(), part.shape, "{}", part.id);
         }

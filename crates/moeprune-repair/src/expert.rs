@@ -13,7 +13,7 @@ const PIECE: usize = 4096;
 /// Weights that one thread looks at at a time.
 const WEIGHTS: usize = 1 << 16;
 /// Bytes of one expert's activations that are held, to be read once and used twice.
-const HELD: usize = 1 << 30;
+pub(crate) const HELD: usize = 1 << 30;
 
 /// An expert that is being worked on.
 pub(crate) struct Expert<'a, T> {

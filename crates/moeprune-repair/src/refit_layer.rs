@@ -1,9 +1,15 @@
 //! One layer from its first sweep to what is reported of it.
 
-use moeprune_core::{ExpertRepair, LayerRepair, LayerToRepair, StageError};
+use moeprune_core::{ExpertRepair, LayerRepair, LayerToRepair, RepairPasses, StageError};
 use moeprune_linalg::Real;
 
-use crate::{Error, Layer, Refit, guard, layer::Single, sweeps::Sweeps};
+use crate::{
+    Error, Layer, Refit, Ridge,
+    expert::HELD,
+    guard,
+    layer::Single,
+    sweeps::{ESTIMATES, Sweeps},
+};
 
 impl ExpertRepair for Refit {
     fn repair(&self, layer: &mut LayerToRepair<'_>) -> Result<LayerRepair, StageError> {
@@ -22,6 +28,24 @@ impl ExpertRepair for Refit {
 
     fn keeps_zeros(&self) -> bool {
         self.keep_zeros
+    }
+
+    fn passes(&self) -> RepairPasses {
+        let sweeps = self.sweeps;
+        // A factor serves all sweeps from the one on before which the ridge changes for the last time.
+        let factorisations = match self.ridge {
+            Ridge::Automatic => sweeps.min(1 + ESTIMATES),
+            Ridge::Floor | Ridge::Share(_) => sweeps.min(1),
+        };
+        let rows = self.keep_zeros;
+        RepairPasses {
+            // Fitted tokens for Gram matrices and held-out ones for the check, together once.
+            reads: 1 + sweeps,
+            sweeps,
+            factorisations: if rows { 0 } else { factorisations },
+            row_factorisations: if rows { sweeps } else { 0 },
+            held_bytes: HELD as u64,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Sweeps after which the ridge is estimated.
-const ESTIMATES: usize = 2;
+pub(crate) const ESTIMATES: usize = 2;
 
 /// What is known of a layer's experts between two sweeps.
 pub(crate) struct Sweeps<'a> {

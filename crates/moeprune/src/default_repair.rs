@@ -1,7 +1,7 @@
 //! Whether `prune` repairs the experts that stay when nothing says so, and where it cannot.
 
 use moeprune_core::{
-    LinearId, MlpProjection, ModelSpec, MoeInput, MoeSpec, RouterSpec, Score, Sparsity, TensorId,
+    ModelSpec, MoeInput, MoeSpec, RouterSpec, Score, Sparsity, TensorId, repair::RepairablePart,
 };
 use moeprune_engine::{Error as EngineError, Model};
 use moeprune_model::check_runnable;
@@ -154,13 +154,16 @@ pub fn check_repair(model: &dyn Model, recipe: &Recipe, text: bool) -> Result<()
     }
 }
 
-/// Whether the first down projection is stored in a type that new weights cannot be written in.
+/// Whether what a repair would change of the first expert is stored in a type that new weights cannot be
+/// written in.
 fn encoded(model: &dyn Model) -> Option<String> {
     let mut layers = model.spec().layers.iter();
     let layer = layers.position(|layer| layer.moe().is_some())?;
-    let id = TensorId::linear(layer, LinearId::Expert(0, MlpProjection::Down));
-    let dtype = model.elements(id, 0..0).ok()?.dtype();
-    (!dtype.is_weight()).then(|| format!("their weights are stored as {dtype}"))
+    let mut dtypes = RepairablePart::of_expert(0).into_iter().filter_map(|part| {
+        Some(model.elements(TensorId::Layer(layer, part.tensor()), 0..0).ok()?.dtype())
+    });
+    let dtype = dtypes.find(|dtype| !dtype.is_weight())?;
+    Some(format!("their weights are stored as {dtype}"))
 }
 
 /// Why experts cannot be repaired.

@@ -58,8 +58,9 @@ impl Estimates {
             experts - (experts as f64 * share).round() as usize
         };
         let held_out = RepairCalibration::held_out_blocks_of(samples) as u64 * sequence_len as u64;
-        let repairs = pipeline.repair.is_some() && goes;
-        let repair = repairs.then(|| RepairEstimate::of(model, kept, (tokens, held_out), rates));
+        let repair = pipeline.repair.as_ref().filter(|_| goes).map(|repair| {
+            RepairEstimate::of(model, kept, (tokens, held_out), repair.passes(), rates)
+        });
         Ok(Self {
             samples,
             sequence_len,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use moeprune_capture::TokenBlocks;
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::Plan;
 use moeprune_engine::{
@@ -9,7 +10,10 @@ use moeprune_engine::{
     RepairCalibration, Resume, Run,
 };
 
-use crate::{Error, Recipe, Report, check_repair, recipe::CalibrationRecipe, report::SearchReport};
+use crate::{
+    Error, Recipe, Report, check_repair, recipe::CalibrationRecipe, report::SearchReport,
+    search::SearchTexts,
+};
 
 /// Prunes a model: observes it on the calibration text, plans, and
 /// applies the plan with statistics from the same text.
@@ -114,19 +118,52 @@ impl CalibrationTexts<'_> {
         Ok(self.drawn(model, recipe, progress)?)
     }
 
+    /// The same, and blocks by which a [search](crate::Study::search) scores candidates.
+    ///
+    /// They are a quarter as many as the calibration's, of the same text, and share no token with any that
+    /// candidates are made of: the calibration's, and those that a repair holds out. Where a file of ready-made
+    /// blocks has not that many more, they are the last quarter of the calibration's blocks, which candidates are
+    /// then made without.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and if the text is too short for blocks apart.
+    pub fn read_for_search(
+        self,
+        model: &dyn Model,
+        recipe: &Recipe,
+        progress: &mut dyn Progress,
+    ) -> Result<SearchTexts, Error> {
+        self.check(recipe)?;
+        let wanted = SearchTexts::scored_of(recipe.calibration.samples);
+        let (calibration, scored) = self.drawn_beside(model, recipe, wanted, progress)?;
+        SearchTexts::new(calibration, scored, wanted)
+    }
+
     fn drawn(
         self,
         model: &dyn Model,
         recipe: &Recipe,
         progress: &mut dyn Progress,
     ) -> Result<Calibration, EngineError> {
+        Ok(self.drawn_beside(model, recipe, 0, progress)?.0)
+    }
+
+    /// The same, and at most `beside` further blocks that share no token with any of these.
+    fn drawn_beside(
+        self,
+        model: &dyn Model,
+        recipe: &Recipe,
+        beside: usize,
+        progress: &mut dyn Progress,
+    ) -> Result<(Calibration, TokenBlocks), EngineError> {
         if !recipe.repairs() && !recipe.refits() {
-            return Calibration::read(self.text, model, recipe);
+            return Calibration::read_beside(self.text, model, recipe, beside);
         }
-        let calibration = RepairCalibration::read(self.text, model, recipe, self.others)?;
+        let (calibration, beside) =
+            RepairCalibration::read_beside(self.text, model, recipe, self.others, beside)?;
         let notes = calibration.repair.iter().flat_map(RepairCalibration::notes);
         notes.for_each(|note| progress.note(&note));
-        Ok(calibration)
+        Ok((calibration, beside))
     }
 
     /// Refuses texts for a repair that a recipe does not ask for.

@@ -15,7 +15,7 @@ use super::{for_all, pure};
 /// # Panics
 /// If a promise is broken.
 pub fn check(encoding: &'static dyn Encoding) {
-    check_with(encoding, |rows, cols, byte| {
+    check_with(encoding, [1, 8], |rows, cols, byte| {
         let bytes = encoding.row_bytes(cols).map(|row| (0..rows * row).map(|_| byte()).collect());
         let bytes: Vec<u8> = bytes.expect("rows of numbers follow each other");
         let main = TensorBytes::new(encoding.dtype(), [rows, cols], bytes)?;
@@ -23,8 +23,8 @@ pub fn check(encoding: &'static dyn Encoding) {
     });
 }
 
-/// Holds an encoding to its contract. `weight` makes a weight of so many rows and columns
-/// (multiples of eight, of columns) out of arbitrary bytes.
+/// Holds an encoding to its contract. `weight` makes a weight of so many rows and columns, which are
+/// multiples of `unit`, out of arbitrary bytes.
 ///
 /// * part of the rows and columns decodes as it does within the whole, each time, from any thread;
 /// * what was decoded encodes to the bytes that it was decoded from, if the encoding encodes;
@@ -39,20 +39,22 @@ pub fn check(encoding: &'static dyn Encoding) {
 /// If a promise is broken.
 pub fn check_with(
     encoding: &dyn Encoding,
+    unit: [usize; 2],
     weight: impl Fn(usize, usize, &mut dyn FnMut() -> u8) -> Result<StoredWeight<'static>, Error>,
 ) {
     // Zeros of either sign and numbers that are not finite come often.
     let byte = prop_oneof![Just(0_u8), Just(0x80), Just(0x7f), Just(0xff), any::<u8>()];
     let bytes = prop::collection::vec(byte, 1..200);
     let marks = prop::collection::vec(any::<bool>(), 1..20);
-    for_all(&(1_usize..20, 1_usize..9, bytes, marks), |(rows, eights, bytes, marks)| {
+    for_all(&(1_usize..20, 1_usize..9, bytes, marks), |(rows, cols, bytes, marks)| {
+        let (rows, cols) = (rows.div_ceil(unit[0]) * unit[0], cols.div_ceil(unit[1] / 8) * unit[1]);
         let mut stream = bytes.iter().cycle();
         let mut next = || stream.next().copied().unwrap_or_default();
-        let weight = weight(rows, eights * 8, &mut next);
+        let weight = weight(rows, cols, &mut next);
         let weight = weight.map_err(|error| TestCaseError::fail(error.to_string()))?;
         let name = weight.encoding().name();
         prop_assert_eq!(name, encoding.name(), "the weight has another encoding");
-        prop_assert_eq!(weight.shape(), [rows, eights * 8], "the shape is not as asked");
+        prop_assert_eq!(weight.shape(), [rows, cols], "the shape is not as asked");
         let whole = pure(|| bits(&weight.to_f32()))?;
         let case = Case { weight: &weight, marks: &marks, whole };
         case.decoding()?;
@@ -139,7 +141,7 @@ impl Case<'_> {
         let (encoding, cols) = (self.weight.encoding(), self.weight.cols());
         let (mut main, mut expected) = (self.main(), self.whole.clone());
         // Not every element of a large weight.
-        for at in (0..expected.len()).step_by(1 + expected.len() / 97) {
+        for at in (0..expected.len()).step_by(1 + expected.len() / 31) {
             let (row, col) = (at / cols, at % cols);
             let was = encoding.is_zero(self.with(&main), row, col);
             equal(was, is_zero(expected[at]), "is_zero is not what it decodes to")?;

@@ -1,8 +1,8 @@
 //! Cuts that are measured without being written, against those that are.
 
 use moeprune::{
-    Calibration, Evaluation, Execution, FromRecipe, Inputs, Job, Pipeline, Recipe, Registry,
-    Resume, Run, Silent, Study, apply,
+    Calibration, CalibrationTexts, Evaluation, Execution, FromRecipe, Inputs, Job, Pipeline,
+    Recipe, Registry, Resume, Run, Silent, Study, apply,
     checkpoint::Checkpoint,
     compare::{Measures, Variant},
     core::Sparsity,
@@ -16,7 +16,6 @@ use crate::scratch::{asset, observe, recipe, tokens, widened};
 
 struct Seen {
     source: Checkpoint,
-    calibration: Calibration,
     observation: moeprune::core::Observation,
     text: std::path::PathBuf,
     scratch: tempfile::TempDir,
@@ -28,7 +27,7 @@ fn seen(model: &str) -> Seen {
     let text = tokens(scratch.path(), 8, 64, source.spec().vocab as u64);
     let calibration = Calibration::read(&text, &source, &recipe(0.5, 0.25)).unwrap();
     let observation = observe(&source, &calibration).unwrap();
-    Seen { source, calibration, observation, text, scratch }
+    Seen { source, observation, text, scratch }
 }
 
 /// The perplexity of a cut that was written, with statistics of the same observation.
@@ -123,8 +122,10 @@ fn a_search_is_bounded_repeatable_and_no_worse_than_what_it_tried() {
     let run = || {
         let execution = Execution::cpu();
         let mut silent = Silent;
+        let texts = CalibrationTexts::from(&seen.text);
+        let texts = texts.read_for_search(&seen.source, &recipe, &mut Silent).unwrap();
         let mut study = Study::new(&seen.source, &registry, &execution, &mut silent);
-        study.search(&seen.calibration, &recipe, what).unwrap()
+        study.search(&texts, &recipe, what).unwrap()
     };
     let (found, report) = run();
     assert_eq!(run(), (found.clone(), report.clone()));
@@ -161,5 +162,5 @@ fn reconstructions_need_more_than_an_observation() {
         .compare(observed, &variants, &measures)
         .unwrap_err()
         .to_string();
-    assert!(error.contains("give calibration text"), "{error}");
+    assert!(error.contains("is not held of a model that is written nowhere"), "{error}");
 }

@@ -23,6 +23,7 @@ mod reference_masks;
 mod reference_sparsegpt;
 mod refusals;
 mod repair;
+mod repaired_candidates;
 mod routed_mass;
 mod scratch;
 mod shared_indexers;

@@ -102,13 +102,14 @@ impl Encoding for Broken {
     }
 
     fn zero_where(&self, rows: &mut RowsMut<'_>, mask: &[bool]) -> Unzeroed {
-        let cols = rows.cols();
+        let (mut unzeroed, cols) = (Unzeroed::default(), rows.cols());
         for (at, &gone) in mask.iter().enumerate() {
-            if gone || self.0 == ZeroesAll {
-                let _ = self.zero(rows, at / cols, at % cols);
+            if (gone || self.0 == ZeroesAll) && !self.zero(rows, at / cols, at % cols) {
+                unzeroed.count += 1;
+                unzeroed.first.get_or_insert(at);
             }
         }
-        Unzeroed::default()
+        unzeroed
     }
 
     fn count_zeros(&self, rows: Rows<'_>) -> u64 {

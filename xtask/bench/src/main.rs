@@ -9,6 +9,8 @@ macro_rules! line {
 #[cfg(target_os = "linux")]
 mod arctic_layer;
 #[cfg(target_os = "linux")]
+mod decode;
+#[cfg(target_os = "linux")]
 mod linalg_rates;
 #[cfg(target_os = "linux")]
 mod make_checkpoint;
@@ -44,6 +46,8 @@ enum Command {
     #[cfg(target_os = "linux")]
     ArcticLayer(Box<arctic_layer::ArcticLayerArgs>),
     #[cfg(target_os = "linux")]
+    Decode(decode::DecodeArgs),
+    #[cfg(target_os = "linux")]
     MakeCheckpoint(Box<make_checkpoint::MakeCheckpointArgs>),
     #[cfg(target_os = "linux")]
     Peers(peers::Arguments),
@@ -73,6 +77,8 @@ fn run(command: &Command, terminal: &mut Terminal) -> anyhow::Result<()> {
     match command {
         #[cfg(target_os = "linux")]
         Command::ArcticLayer(arguments) => arctic_layer::measure(arguments, terminal),
+        #[cfg(target_os = "linux")]
+        Command::Decode(arguments) => decode::run(arguments),
         #[cfg(target_os = "linux")]
         Command::MakeCheckpoint(arguments) => make_checkpoint::run(arguments),
         #[cfg(target_os = "linux")]

@@ -16,7 +16,7 @@ use moeprune::{
 };
 use moeprune_cli::{DeviceArgs, Terminal, positive, seconds};
 use moeprune_core::{
-    AttentionSpec, FeedForward, LayerSpec, ModelSpec, Observation, Plan, Sparsity,
+    AttentionSpec, FeedForward, LayerSpec, ModelSpec, Observation, Plan, RepairPasses, Sparsity,
 };
 use moeprune_synthetic::{
     Options, Published, Reduction, Shape, write_calibration, write_checkpoint,
@@ -136,8 +136,9 @@ pub(crate) fn measure(args: &RepairLayerArgs, terminal: &mut Terminal) -> Result
 
     let tokens = calibration.tag.tokens();
     let sweeps = layer.repair.errors.len() - 1;
+    let passes = pipeline.repair.as_ref().context("the recipe repairs")?.passes();
     let size = Size { tokens, sequence_len: args.seq_len, sweeps };
-    let (observed, repaired) = operations(model.spec(), kept.spec(), size);
+    let (observed, repaired) = operations((model.spec(), kept.spec()), size, passes);
     line!(
         "{} experts of {}, {} stay, {tokens} tokens, on {}",
         args.experts,
@@ -152,7 +153,7 @@ pub(crate) fn measure(args: &RepairLayerArgs, terminal: &mut Terminal) -> Result
         repairing / observing,
         repaired / observed
     )?;
-    print_whole(published, args.dropped)?;
+    print_whole(published, args.dropped, passes)?;
     let inner = model.spec().moe_of(0).context("the layer has experts")?.expert.inner;
     let mut sizes = vec![inner, LARGE];
     sizes.dedup();
@@ -179,7 +180,11 @@ struct Size {
 }
 
 /// What observing the decoder and repairing it compute.
-fn operations(spec: &ModelSpec, kept: &ModelSpec, size: Size) -> (f64, f64) {
+fn operations(
+    (spec, kept): (&ModelSpec, &ModelSpec),
+    size: Size,
+    passes: RepairPasses,
+) -> (f64, f64) {
     let Size { tokens, sequence_len, sweeps } = size;
     let observed = tokens as f64 * (2.0 * active_parameters(spec) + scores(spec, sequence_len));
     let mut repaired = observed;
@@ -188,10 +193,10 @@ fn operations(spec: &ModelSpec, kept: &ModelSpec, size: Size) -> (f64, f64) {
         if left.experts == moe.experts {
             continue;
         }
-        let cost = RepairCost::of_layer(spec, moe, left.experts, tokens);
+        let cost = RepairCost::of_layer(spec, moe, left.experts, tokens, passes);
         let matrices = moe.expert.projections().len() as f64;
         let parameters = matrices * moe.expert.inner as f64 * moe.expert_width(spec.hidden) as f64;
-        let fewer = RepairCost::SWEEPS - sweeps as f64;
+        let fewer = passes.sweeps as f64 - sweeps as f64;
         // The experts are in what observing computes already.
         repaired += cost.operations(cost.holding(Rates::default()))
             - fewer * cost.sweep
@@ -211,8 +216,8 @@ fn scores(spec: &ModelSpec, sequence_len: usize) -> f64 {
 }
 
 /// The same for all layers of the published model on 128 blocks of 2,048 tokens.
-fn print_whole(published: Published, dropped: f64) -> Result<()> {
-    let size = Size { tokens: 128 * 2048, sequence_len: 2048, sweeps: RepairCost::SWEEPS as usize };
+fn print_whole(published: Published, dropped: f64, passes: RepairPasses) -> Result<()> {
+    let size = Size { tokens: 128 * 2048, sequence_len: 2048, sweeps: passes.sweeps };
     let shape = Shape::new(published, &Reduction::default())?;
     let mut kept = shape.spec().clone();
     for layer in &mut kept.layers {
@@ -220,7 +225,7 @@ fn print_whole(published: Published, dropped: f64) -> Result<()> {
             moe.experts -= (moe.experts as f64 * dropped).round() as usize;
         }
     }
-    let (observed, repaired) = operations(shape.spec(), &kept, size);
+    let (observed, repaired) = operations((shape.spec(), &kept), size, passes);
     line!(
         "the whole model on {} tokens: observing {:.2} PFLOP, repairing {:.2} PFLOP, {:.2} times as much \
          ({} sweeps)",

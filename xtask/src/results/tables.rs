@@ -8,7 +8,7 @@ use super::{CRITERIA, CUTS, Results, Run, Searched, TOTALS};
 
 /// Accuracy over the seeds.
 #[derive(Debug, Clone, Copy, Default)]
-struct Point {
+pub(super) struct Point {
     mean: f64,
     /// Mean of the runs' standard errors over the questions.
     stderr: f64,
@@ -50,13 +50,19 @@ impl Point {
     }
 }
 
-fn point(results: &Results, table: &str, name: &str, of: impl Fn(&Cut) -> bool) -> Option<Point> {
+pub(super) fn point(
+    results: &Results,
+    table: &str,
+    name: &str,
+    of: impl Fn(&Cut) -> bool,
+) -> Option<Point> {
     let runs = results.runs.iter().filter(|run: &&Run| run.table == table && run.name == name);
     let cuts: Vec<&Cut> = runs.map(|run| &run.cut).filter(|cut| of(cut)).collect();
     Point::of(&cuts)
 }
 
-pub(super) fn render(results: &Results, seeds: &[u64]) -> String {
+/// `section`: the one on `reconstruction`.
+pub(super) fn render(results: &Results, seeds: &[u64], section: &str) -> String {
     let mut text = String::from(HEAD);
     let unpruned = results.unpruned.as_ref().and_then(|cut| Point::of(&[cut]));
     if let Some(unpruned) = unpruned {
@@ -76,6 +82,8 @@ pub(super) fn render(results: &Results, seeds: &[u64]) -> String {
         whole_experts(&mut text, results, table);
         text.push('\n');
     }
+    text.push_str(section);
+    text.push('\n');
     text.push_str(SPLIT);
     splits(&mut text, results);
     text.push_str(SEARCHED);
@@ -84,7 +92,7 @@ pub(super) fn render(results: &Results, seeds: &[u64]) -> String {
 }
 
 /// The first two lines of a table: what its rows are, and its columns, shares.
-fn head(text: &mut String, rows: &str, columns: &[f64]) {
+pub(super) fn head(text: &mut String, rows: &str, columns: &[f64]) {
     let names: Vec<String> = columns.iter().map(|share| format!("{} %", 100.0 * share)).collect();
     let _ = writeln!(text, "| {rows} | {} |", names.join(" | "));
     let _ = writeln!(text, "|---|{}", "---|".repeat(columns.len()));
@@ -166,7 +174,7 @@ fn verdict(
 }
 
 /// One row per name; the best of each column is bold.
-fn rows(
+pub(super) fn rows(
     text: &mut String,
     names: &[&str],
     columns: &[f64],
@@ -216,8 +224,8 @@ const SPLIT: &str = "## STUN against weights only, and a searched split
 
 STUN removes 20 % of the experts first, as the paper does for every model, and zeroes weights for the rest of the total; `weights
 only` zeroes weights. `owl` is the paper's setting (M = 5, λ = 0.08), `uniform` one ratio for all layers. `searched` is what
-`--expert-sparsity auto --allocation auto` makes of the same calibration text: candidates are scored on a quarter of its blocks
-kept apart, never on the problems.
+`--expert-sparsity auto --allocation auto` makes of the same calibration text: candidates are scored on blocks of it that share no
+token with those that they are made of, never on the problems.
 
 ";
 

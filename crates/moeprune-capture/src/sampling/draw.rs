@@ -11,9 +11,7 @@ const CANDIDATES: usize = 16;
 /// A draw while the text is walked over.
 pub(super) struct Draw {
     options: SamplingOptions,
-    /// Blocks that are wanted beside those of the options.
-    apart: usize,
-    /// Those of the options, then the candidates for the others.
+    /// Those of the options, then the candidates for each group of others.
     samples: Vec<Sample>,
     documents: u64,
     long: u64,
@@ -32,8 +30,10 @@ struct Sample {
 type Place = (u64, usize);
 
 impl Draw {
-    pub(super) fn new(options: &SamplingOptions, apart: usize) -> Self {
-        let streams = options.samples.saturating_add(apart.saturating_mul(CANDIDATES));
+    /// `apart`: so many blocks are wanted in each group of others.
+    pub(super) fn new(options: &SamplingOptions, apart: &[usize]) -> Self {
+        let candidates = apart.iter().map(|&blocks| candidates(blocks));
+        let streams = candidates.fold(options.samples, usize::saturating_add);
         let sample = |i| Sample {
             random: Random::new(options.seed, i as u64),
             place: (0, 0),
@@ -41,7 +41,6 @@ impl Draw {
         };
         Self {
             options: *options,
-            apart,
             samples: (0..streams).map(sample).collect(),
             documents: 0,
             long: 0,
@@ -69,14 +68,18 @@ impl Draw {
         }
     }
 
-    /// The blocks of the options, and those that are apart from them.
-    pub(super) fn finish(mut self, name: &str) -> Result<(TokenBlocks, TokenBlocks), Error> {
+    /// The blocks of the options, and the groups that are apart from them.
+    pub(super) fn finish<const GROUPS: usize>(
+        mut self,
+        name: &str,
+        apart: [usize; GROUPS],
+    ) -> Result<(TokenBlocks, [TokenBlocks; GROUPS]), Error> {
         let SamplingOptions { sequence_len, seed, .. } = self.options;
         let (have, documents) = (self.row.len(), self.documents);
         let origin = if self.long > 0 {
             BlockOrigin::LongDocuments { long: self.long, documents }
         } else if self.ready_made && documents > 0 {
-            return self.given(name);
+            return self.given(name, apart);
         } else if have <= sequence_len {
             let (name, need) = (name.to_owned(), sequence_len.saturating_add(1));
             return Err(Error::TooShort { name, have, need, sequence_len });
@@ -86,15 +89,30 @@ impl Draw {
             }
             BlockOrigin::Packed { documents }
         };
-        let candidates = self.samples.split_off(self.options.samples);
-        let apart = of_other_tokens(candidates, &self.samples, sequence_len).take(self.apart);
-        let blocks = |blocks| TokenBlocks { blocks, sequence_len, seed, origin };
-        let apart = blocks(apart.map(|sample| sample.block).collect());
-        Ok((blocks(self.samples.into_iter().map(|sample| sample.block).collect()), apart))
+        let mut drawn = self.samples.split_off(self.options.samples).into_iter();
+        let mut taken: BTreeSet<Place> = self.samples.iter().map(|sample| sample.place).collect();
+        let blocks = |samples: Vec<Sample>| TokenBlocks {
+            blocks: samples.into_iter().map(|sample| sample.block).collect(),
+            sequence_len,
+            seed,
+            origin,
+        };
+        let groups = apart.map(|wanted| {
+            let mut group: Vec<Sample> = drawn.by_ref().take(candidates(wanted)).collect();
+            group.retain(|sample| is_apart(sample, &taken, sequence_len));
+            group.truncate(wanted);
+            taken.extend(group.iter().map(|sample| sample.place));
+            blocks(group)
+        });
+        Ok((blocks(self.samples), groups))
     }
 
     /// Ready-made blocks, in their order.
-    fn given(self, name: &str) -> Result<(TokenBlocks, TokenBlocks), Error> {
+    fn given<const GROUPS: usize>(
+        self,
+        name: &str,
+        apart: [usize; GROUPS],
+    ) -> Result<(TokenBlocks, [TokenBlocks; GROUPS]), Error> {
         let SamplingOptions { samples: asked, sequence_len, .. } = self.options;
         let have = self.row.len() / sequence_len;
         if have < asked {
@@ -106,22 +124,21 @@ impl Draw {
             let blocks = blocks.by_ref().take(count).collect();
             TokenBlocks { blocks, sequence_len, seed: 0, origin: BlockOrigin::Given }
         };
-        Ok((next(asked), next(self.apart)))
+        let first = next(asked);
+        Ok((first, apart.map(next)))
     }
 }
 
-/// The samples that share no token with any of `taken`.
-fn of_other_tokens(
-    samples: Vec<Sample>,
-    taken: &[Sample],
-    sequence_len: usize,
-) -> impl Iterator<Item = Sample> {
-    let taken: BTreeSet<Place> = taken.iter().map(|sample| sample.place).collect();
-    samples.into_iter().filter(move |sample| {
-        let (document, at) = sample.place;
-        let first = at.saturating_sub(sequence_len - 1);
-        taken.range((document, first)..(document, at + sequence_len)).next().is_none()
-    })
+/// Blocks that are drawn for a group of this size.
+fn candidates(wanted: usize) -> usize {
+    wanted.saturating_mul(CANDIDATES)
+}
+
+/// Whether a block shares no token with those that were taken.
+fn is_apart(sample: &Sample, taken: &BTreeSet<Place>, sequence_len: usize) -> bool {
+    let (document, at) = sample.place;
+    let first = at.saturating_sub(sequence_len - 1);
+    taken.range((document, first)..(document, at + sequence_len)).next().is_none()
 }
 
 impl Sample {

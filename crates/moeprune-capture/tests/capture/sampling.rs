@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 
 use moeprune_capture::{
     BlockOrigin, CalibrationSource, Document, Documents, Error, SamplingOptions, TokenBlocks,
-    token_blocks, token_blocks_apart, token_blocks_in_order,
+    token_blocks, token_blocks_apart, token_blocks_in_groups, token_blocks_in_order,
 };
 use moeprune_core::StageError;
 use proptest::prelude::*;
@@ -301,6 +301,33 @@ proptest! {
                 prop_assert_eq!(alone.unwrap_err().to_string(), both.unwrap_err().to_string());
             }
         }
+    }
+
+    /// No two groups share a token, and a group is as it is without those that follow.
+    #[test]
+    fn groups_share_no_token(
+        lengths in prop::collection::vec(0_u32..200, 1..20),
+        samples in 1_usize..10,
+        apart in prop::array::uniform3(0_usize..6),
+        sequence_len in 1_usize..40,
+        seed: u64,
+    ) {
+        let text = consecutive(&lengths);
+        let asked = options(samples, sequence_len, seed);
+        let Ok((fitted, groups)) = token_blocks_in_groups(&text, None, VOCAB, &asked, apart) else {
+            return Ok(());
+        };
+        let mut taken: BTreeSet<u32> = fitted.blocks().concat().into_iter().collect();
+        for (group, &wanted) in groups.iter().zip(&apart) {
+            prop_assert!(group.blocks().len() <= wanted);
+            let ids = group.blocks().concat();
+            prop_assert!(ids.iter().all(|id| !taken.contains(id)));
+            taken.extend(ids);
+        }
+        let [first, second, _] = apart;
+        let fewer = token_blocks_in_groups(&text, None, VOCAB, &asked, [first, second]).unwrap();
+        prop_assert_eq!(&fewer.0, &fitted);
+        prop_assert_eq!(&fewer.1[..], &groups[..2]);
     }
 
     /// Consecutive blocks put together are the text, but for one token at most.

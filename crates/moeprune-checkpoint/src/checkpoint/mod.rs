@@ -1,5 +1,6 @@
 //! An open checkpoint.
 
+mod decoding;
 mod eos;
 mod extra;
 mod fingerprint;
@@ -28,6 +29,7 @@ use moeprune_core::{
 };
 use moeprune_files::{Access, Files};
 
+use self::{decoding::Decoding, layout::Layout, modules::Module};
 pub use self::{
     fused_tensor::FusedTensor,
     layout::StoredTensor,
@@ -35,7 +37,6 @@ pub use self::{
     storage::{RoleStorage, Storage},
     summary::{RoleSummary, Summary},
 };
-use self::{layout::Layout, modules::Module};
 use crate::{
     Error, Family,
     config::Config,
@@ -69,6 +70,8 @@ pub struct Checkpoint {
     modules: BTreeMap<TensorId, Module>,
     /// In which form they do.
     forms: BTreeMap<TensorId, StoredForm>,
+    /// What reads them, or why nothing does.
+    decodings: BTreeMap<TensorId, Result<Decoding, String>>,
     /// Index into the layout's tensors.
     by_name: BTreeMap<String, usize>,
     fingerprint: OnceLock<String>,
@@ -142,7 +145,8 @@ impl Checkpoint {
         parts::check_experts(&layout, &names, &spec, &directory, &config)?;
         parts::assign_experts(&mut layout, &names, &spec, &directory)?;
         let found = parts::check(&layout, &names, &spec, (&modules, &directory))?;
-        spec.undecoded = first_undecoded(&spec, &found.forms);
+        let decodings = decoding::decide(&modules, &layout, &config)?;
+        spec.undecoded = first_undecoded(&spec, &decodings, &found.forms);
         let by_name = layout.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
         let declared_dtype = spec::declared_dtype(&family, &config)?;
         let fingerprint = OnceLock::new();
@@ -155,6 +159,7 @@ impl Checkpoint {
             by_part: found.places,
             modules,
             forms: found.forms,
+            decodings,
             by_name,
             fingerprint,
             declared_dtype,
@@ -382,6 +387,11 @@ impl Checkpoint {
         &self.layout.files[file]
     }
 
+    fn unreadable(&self, id: TensorId, reason: String) -> Error {
+        let name = self.name_of(id).unwrap_or_else(|_| id.to_string());
+        Error::Tensor { dir: self.dir().to_owned(), name, reason }
+    }
+
     fn index_of(&self, name: &str) -> Result<usize, Error> {
         self.by_name.get(name).copied().ok_or_else(|| Error::Tensor {
             dir: self.dir().to_owned(),
@@ -397,23 +407,40 @@ impl Checkpoint {
 
 impl TensorSource for Checkpoint {
     fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
-        if let Some(form) = self.forms.get(&id).filter(|form| !form.is_decoded()) {
-            let name = self.name_of(id)?;
-            let reason = format!("is stored as {form}, which is not decoded yet");
-            return Err(Error::Tensor { dir: self.dir().to_owned(), name, reason }.into());
-        }
-        Ok(StoredWeight::alone(self.layout.read_part(self.place_of(id)?)?)?)
+        Ok(self.stored_weight(id)?)
+    }
+}
+
+impl Checkpoint {
+    /// Whether a part is in codes that can be read.
+    pub(crate) fn is_decoded(&self, id: TensorId) -> bool {
+        matches!(self.decodings.get(&id), Some(Ok(_)))
+    }
+
+    /// A part as it is stored.
+    pub(crate) fn stored_weight(&self, id: TensorId) -> Result<StoredWeight<'_>, Error> {
+        let read = match self.decodings.get(&id) {
+            None => return Ok(StoredWeight::alone(self.layout.read_part(self.place_of(id)?)?)?),
+            Some(Ok(decoding)) => decoding.read(&self.layout).map_err(|e| e.to_string()),
+            Some(Err(reason)) => Err(reason.clone()),
+        };
+        read.map_err(|reason| self.unreadable(id, reason))
     }
 }
 
 /// The form of the first part that the decoder needs and that is not decoded.
-fn first_undecoded(spec: &ModelSpec, forms: &BTreeMap<TensorId, StoredForm>) -> Option<String> {
+fn first_undecoded(
+    spec: &ModelSpec,
+    decodings: &BTreeMap<TensorId, Result<Decoding, String>>,
+    forms: &BTreeMap<TensorId, StoredForm>,
+) -> Option<String> {
     let is_needed = |id: &TensorId| match id {
         TensorId::Layer(layer, _) => *layer < spec.layers.len(),
         _ => true,
     };
-    let mut needed = forms.iter().filter(|(id, form)| is_needed(id) && !form.is_decoded());
-    needed.next().map(|(_, form)| form.to_string())
+    let mut needed = decodings.iter().filter(|(id, decoding)| is_needed(id) && decoding.is_err());
+    let (id, _) = needed.next()?;
+    Some(forms.get(id).map_or_else(|| "an unknown form".to_owned(), StoredForm::to_string))
 }
 
 fn read_config(directory: &ModelDirectory) -> Result<Config, Error> {

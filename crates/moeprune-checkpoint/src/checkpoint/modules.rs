@@ -231,6 +231,7 @@ impl Checkpoint {
     /// Whether a tensor holds its part by itself, and as numbers.
     pub(crate) fn is_plain(&self, tensor: &StoredTensor) -> bool {
         let form = tensor.part.and_then(|part| self.forms.get(&part));
-        tensor.suffix.is_none() || tensor.is_main && form.is_some_and(StoredForm::is_decoded)
+        let plain = |form: &StoredForm| matches!(form, StoredForm::Plain(_));
+        tensor.suffix.is_none() || tensor.is_main && form.is_some_and(plain)
     }
 }

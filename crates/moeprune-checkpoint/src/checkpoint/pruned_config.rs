@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use moeprune_core::{ModelSpec, MoeSpec};
 
-use super::Checkpoint;
+use super::{Checkpoint, decoding::QUANTIZATION};
 use crate::{
     Error,
     config::Config,
@@ -12,7 +12,6 @@ use crate::{
 };
 
 /// The keys under which configs say how modules are quantised.
-const QUANTIZATION: [&str; 2] = ["quantization_config", "compression_config"];
 
 impl Checkpoint {
     /// The text of `config.json` for a model that keeps so many experts in each decoder layer, and as

@@ -53,14 +53,6 @@ pub enum StoredForm {
     Unknown(String),
 }
 
-impl StoredForm {
-    /// Whether weights in this form can be read.
-    #[must_use]
-    pub fn is_decoded(&self) -> bool {
-        matches!(self, Self::Plain(_))
-    }
-}
-
 impl fmt::Display for StoredForm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

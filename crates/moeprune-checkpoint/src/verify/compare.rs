@@ -46,6 +46,15 @@ pub(super) struct MayZero<'a> {
 }
 
 impl MayZero<'_> {
+    /// Whether weights of this item may have become zero.
+    fn in_item(self, item: Item<'_>) -> bool {
+        match item.linear() {
+            Some((_, LinearId::Router)) => self.routers,
+            Some(_) => self.linears,
+            None => false,
+        }
+    }
+
     /// The same for one layer: nothing may have become zero behind the decoder's.
     pub(super) fn in_layer(self, source: &Checkpoint, layer: usize) -> Self {
         match layer < source.spec().layers.len() {
@@ -105,10 +114,10 @@ impl Item<'_> {
     }
 
     /// The codes of a weight that are not decoded.
-    pub(super) fn is_undecoded(self) -> bool {
+    pub(super) fn is_undecoded(self, pruned: &Checkpoint) -> bool {
         match self {
             Self::Part(part) => matches!(part, TensorId::Layer(_, LayerTensor::OfExpert(..))),
-            Self::OfModule(..) => true,
+            Self::OfModule(part, _) => !pruned.is_decoded(part),
             Self::Tensor(_) => false,
         }
     }
@@ -163,15 +172,10 @@ pub(super) fn examine(item: Item<'_>, models: Models<'_>) -> Result<Finding, Err
     if let Err(e @ Error::NotFinite { .. }) = check_finite(&name, &got) {
         finding.not_finite = Some(e.to_string());
     }
-    let linear = item.linear();
-    if linear.is_some() {
+    if item.linear().is_some() {
         finding.zeros = Some(count_zeros(&got)?);
     }
-    let maskable = match linear {
-        Some((_, LinearId::Router)) => may_zero.routers,
-        Some(_) => may_zero.linears,
-        None => false,
-    };
+    let maskable = may_zero.in_item(item);
     match expected(item, models)? {
         None => {
             finding.difference = Some(format!("`{name}` matches nothing of the source"));
@@ -195,13 +199,17 @@ pub(super) fn examine(item: Item<'_>, models: Models<'_>) -> Result<Finding, Err
     Ok(finding)
 }
 
-/// Compares one of the tensors that hold a part together with the same of the source, byte for byte.
+/// Compares one of the tensors that hold a part together with the same of the source: codes as weights,
+/// some of which may be zero now, and the others byte for byte.
 fn examine_module(
     part: TensorId,
     tensor: &StoredTensor,
     models: Models<'_>,
 ) -> Result<Finding, Error> {
-    let Models { source, pruned, origins, .. } = models;
+    let Models { source, pruned, origins, mut may_zero } = models;
+    if let TensorId::Layer(layer, _) = part {
+        may_zero = may_zero.in_layer(source, layer);
+    }
     let weight = pruned.spec().part(part).filter(|_| tensor.is_main);
     let shape = weight.map_or_else(|| vec![0], |weight| weight.shape);
     let mut finding = Finding { shape, ..Finding::default() };
@@ -223,6 +231,12 @@ fn examine_module(
             let expected = tensors.len();
             Some(format!("`{name}` is one of {of_part} tensors of its module, expected {expected}"))
         }
+        Some(_) if tensor.is_main && pruned.is_decoded(part) => {
+            let maskable = may_zero.in_item(Item::OfModule(part, tensor));
+            let compared =
+                finding.codes((pruned, part), (source, from.unwrap_or(part)), maskable)?;
+            compared.err().map(|what| format!("`{name}` {what}"))
+        }
         Some((_, origin)) => {
             let differs = difference(&pruned.read(tensor)?, &source.read(origin)?, false);
             differs.err().map(|what| format!("`{name}` {what}"))
@@ -232,6 +246,34 @@ fn examine_module(
 }
 
 impl Finding {
+    /// Compares codes, and counts those that say zero.
+    fn codes(
+        &mut self,
+        (pruned, part): (&Checkpoint, TensorId),
+        (source, from): (&Checkpoint, TensorId),
+        maskable: bool,
+    ) -> Result<Result<(), String>, Error> {
+        let (now, was) = (pruned.stored_weight(part)?, source.stored_weight(from)?);
+        self.zeros = Some(now.count_zeros());
+        if let Err(what) = alike(now.main(), was.main()) {
+            return Ok(Err(what));
+        }
+        if now.main().bytes() == was.main().bytes() {
+            return Ok(Ok(()));
+        }
+        let at = |element| position(now.shape(), element);
+        Ok(match was.encoding().compare(was.all(), now.main().bytes()) {
+            Comparison::Zeroed { count } if maskable => {
+                self.zeroed = count;
+                Ok(())
+            }
+            Comparison::Zeroed { .. } => Err("differs from the source".to_owned()),
+            Comparison::Changed { first } => {
+                Err(format!("differs from the source at {} and is not zero", at(first)))
+            }
+        })
+    }
+
     /// Compares a part that a repair may have changed, if weights of it may have been zeroed or changed
     /// after that only in their number of zeros.
     fn repaired(

@@ -54,6 +54,7 @@ use crate::{
 /// | `experts` | the survivors' weights, or zero where that is allowed; with a repair the down projections and their biases in layers that lost experts are what the report has hashes of, and may be anything where it has none or where weights were zeroed later; what it says was left or taken back is bit for bit |
 /// | `attention and dense MLPs` | the source's weights, or zero where that is allowed: nowhere in layers behind the decoder's |
 /// | `finite` | no weight is NaN or infinite |
+/// | `repaired layers` | made if experts were repaired and there is a report: it says what that did to each layer that lost experts |
 /// | `reported sparsity` | made if experts were repaired: removed and zero weights are as many as the report says |
 /// | `sparsity` | the share of removed and zero weights is what the plan, or else the report, asks for, if it promises that |
 ///
@@ -113,6 +114,7 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
     add_findings(&mut report, &pruned, (&items, &findings), changed);
     report.count_zeros((source, &pruned), &items, &findings, promises.rounding);
     if let Some(hint) = hint.as_ref().filter(|_| repairs.any) {
+        report.add("repaired layers", repaired::check_layers(source, &pruned, hint));
         achieved::add(&mut report, source, (&items, &findings), (hint, linears));
     }
     report.add_sparsity(total_asked(plan, hint.as_ref()), promises.total);

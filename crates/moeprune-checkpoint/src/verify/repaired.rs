@@ -1,9 +1,6 @@
 //! Which parts may have new weights because experts that stay make up for those that went.
 
-use moeprune_core::{
-    LayerTensor, LinearId, MlpProjection::Down, Plan, Provenance, RepairClaim, TensorBytes,
-    TensorId,
-};
+use moeprune_core::{Plan, Provenance, RepairClaim, TensorBytes, TensorId, repair::RepairablePart};
 use sha2::{Digest as _, Sha256};
 
 use crate::Checkpoint;
@@ -37,20 +34,16 @@ impl<'a> Repairs<'a> {
         Self { any, hint }
     }
 
-    /// The weights that a part may have: any that the report allows in the down projection, and its bias,
-    /// of an expert in a layer of the decoder that lost experts, or in one that was refitted after weights
-    /// were zeroed.
+    /// The weights that a part may have: any that the report allows in a [`RepairablePart`] of a layer of the
+    /// decoder that lost experts, or of one that was refitted after weights were zeroed.
     pub(super) fn new_weights(
         self,
         source: &Checkpoint,
         pruned: &Checkpoint,
         part: TensorId,
     ) -> NewWeights<'a> {
-        let TensorId::Layer(layer, LayerTensor::Linear(of) | LayerTensor::Bias(of)) = part else {
-            return NewWeights::None;
-        };
-        let is_down = matches!(of, LinearId::Expert(_, Down));
-        if !is_down || layer >= source.spec().layers.len() {
+        let TensorId::Layer(layer, tensor) = part else { return NewWeights::None };
+        if RepairablePart::of(tensor).is_none() || layer >= source.spec().layers.len() {
             return NewWeights::None;
         }
         let experts = |of: &Checkpoint| of.spec().moe_of(layer).map_or(0, |moe| moe.experts);
@@ -63,6 +56,28 @@ impl<'a> Repairs<'a> {
             _ => NewWeights::None,
         }
     }
+}
+
+/// Whether a report on a model whose experts were repaired says what became of each layer that lost experts:
+/// of others it bounds nothing but the number of zeros.
+pub(super) fn check_layers(
+    source: &Checkpoint,
+    pruned: &Checkpoint,
+    hint: &Provenance,
+) -> Result<String, String> {
+    let experts = |of: &Checkpoint, layer| of.spec().moe_of(layer).map_or(0, |moe| moe.experts);
+    let layers = 0..source.spec().layers.len();
+    let lost: Vec<usize> =
+        layers.filter(|&layer| experts(pruned, layer) < experts(source, layer)).collect();
+    let missing: Vec<usize> =
+        lost.iter().copied().filter(|&layer| !hint.has_repair_of_layer(layer)).collect();
+    if missing.is_empty() {
+        return Ok(format!("the report says what the repair did to {} layers", lost.len()));
+    }
+    Err(format!(
+        "experts that stay were repaired, and the report does not say what that did to layers {missing:?}, which \
+         lost experts: what their down projections should be is not known"
+    ))
 }
 
 /// Whether bytes have a hash, or how they differ.

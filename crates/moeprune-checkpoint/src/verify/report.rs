@@ -110,7 +110,7 @@ impl VerifyReport {
             if item.part().is_some() && !stored_twice && !of_expert {
                 all += nonzero;
             }
-            if item.is_undecoded() {
+            if item.is_undecoded(pruned) {
                 // Weights that nothing was done to.
                 let part = item.part().and_then(|id| source.spec().part(id.with_expert(0)));
                 if part.is_some_and(|part| part.prunable) && !of_expert {

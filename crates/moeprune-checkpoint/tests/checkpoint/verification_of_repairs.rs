@@ -60,7 +60,11 @@ fn report_of(p: &Pruned) -> Value {
         json!({"index": layer.layer, "kept": kept, "clusters": clusters, "merged": merged, "ratio": ratio})
     };
     let layers: Vec<Value> = p.plan.layers.iter().map(entry).collect();
-    let repair = p.plan.repairs.then(|| json!({"texts": [], "layers": []}));
+    let lost = |layer: &&LayerPlan| layer.survivors.len() < layer.experts_before;
+    let repaired = p.plan.layers.iter().filter(lost);
+    let repaired = repaired.map(|layer| json!({"repair": {"layer": layer.layer}}));
+    let repaired = Vec::from_iter(repaired);
+    let repair = p.plan.repairs.then(|| json!({"texts": [], "layers": repaired}));
     json!({"layers": layers, "repair": repair})
 }
 
@@ -232,6 +236,30 @@ fn what_was_taken_back_is_as_it_was() {
         },
         "1 of 45 tensors are wrong",
     );
+}
+
+#[test]
+fn each_layer_that_lost_experts_is_reported() {
+    let p = prune("mixtral", repairs, with_others(DOWN, as_it_is));
+    let check = |plan, edit: fn(&mut Value), expected| {
+        let mut report = report_of(&p);
+        edit(&mut report);
+        fs::write(p.out.join("moeprune-report.json"), report.to_string()).expect("writes");
+        let expected: &[_] = match expected {
+            "" => &[],
+            problem => &[("repaired layers", problem)],
+        };
+        check_fails(&verify(&p.out, &p.source, plan).expect("verifies"), expected);
+    };
+    let without_one = |report: &mut Value| {
+        report["repair"]["layers"].as_array_mut().expect("layers").remove(1);
+    };
+    for plan in [None, Some(&p.plan)] {
+        check(plan, |_| (), "");
+        check(plan, without_one, "what that did to layers [1]");
+        check(plan, |report| report["repair"] = json!({}), "to layers [0, 1, 2]");
+    }
+    check(Some(&p.plan), |report| report["repair"] = Value::Null, "to layers [0, 1, 2]");
 }
 
 #[test]

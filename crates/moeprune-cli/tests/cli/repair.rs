@@ -1,6 +1,12 @@
 //! The repair of the experts that stay as a user meets it.
 
-use std::fs;
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -222,4 +228,42 @@ fn comparisons_and_searches_repair_what_they_measure() {
     let found = report(&scratch, "out");
     assert!(found["search"]["candidates"].as_array().unwrap().len() > 4);
     assert_eq!(found["recipe"]["repair"]["name"], "refit");
+}
+
+/// What a killed comparison leaves among temporary files goes with the next.
+#[test]
+fn temporary_weights_do_not_outlive_the_next_comparison() {
+    let scratch = scratch("arctic");
+    scratch.ok(&format!("observe model {HELD_OUT} -o a.obs"));
+    let temporary = scratch.path("temporary");
+    fs::create_dir(&temporary).unwrap();
+    let spawn = || {
+        Command::new(env!("CARGO_BIN_EXE_moeprune"))
+            .args("compare model --observation a.obs --cuts 0.5 --criteria reap".split(' '))
+            .args("--text tokens.jsonl --repair refit".split(' '))
+            .args(HELD_OUT.split(' '))
+            .current_dir(scratch.path("."))
+            .env("TMPDIR", &temporary)
+            .env("TMP", &temporary)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    // Layers without experts have no file.
+    let has_parts =
+        |folder: &Path| (0..4).any(|layer| folder.join(format!("repaired-{layer:04}")).exists());
+    let parts = || {
+        let folders = fs::read_dir(&temporary).unwrap().map(|entry| entry.unwrap().path());
+        folders.filter(|folder| has_parts(folder)).count()
+    };
+    let mut child = spawn();
+    while parts() == 0 && child.try_wait().unwrap().is_none() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(parts(), 1, "it was killed too late");
+    assert!(spawn().wait().unwrap().success());
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
 }

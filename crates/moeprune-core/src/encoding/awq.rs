@@ -46,17 +46,17 @@ pub(super) fn recognise(
     config: &QuantConfig,
 ) -> Option<Result<SharedEncoding, Error>> {
     let (dtype, codes) = module.get(".qweight")?;
-    let (_, scales) = module.get(SCALE.suffix)?;
+    let Some((_, scales)) = module.get(SCALE.suffix) else {
+        let reason = format!("its companion `{}` is missing", SCALE.suffix);
+        return Some(Err(Error::Encoding { encoding: "awq or gptq", reason }));
+    };
     let packed = codes.len() == 2 && scales.len() == 2 && codes[1] * 8 == scales[1];
     let named = config.packing.as_deref().is_none_or(|packing| packing == "gemm");
-    match config.bits {
-        Some(bits) if bits != 4 => Some(Err(Error::NotDecoded(format!("AWQ of {bits} bits")))),
-        _ if packed && named && dtype == Dtype::I32 => Some(Ok((&GEMM).into())),
-        _ => {
-            let packing = config.packing.as_deref().unwrap_or("gemv or Marlin, perhaps");
-            Some(Err(Error::NotDecoded(format!("AWQ or GPTQ in another packing ({packing})"))))
-        }
+    if packed && named && dtype == Dtype::I32 {
+        return Some(Ok((&GEMM).into()));
     }
+    let packing = config.packing.as_deref().unwrap_or("gemv or Marlin, perhaps");
+    Some(Err(Error::NotDecoded(format!("AWQ or GPTQ in another packing ({packing})"))))
 }
 
 impl AwqGemm {
@@ -122,8 +122,8 @@ impl Encoding for AwqGemm {
         let groups = columns.start / group..=(columns.end - 1) / group;
         let scales = (Scales::of(&rows.companions[1]), outputs);
         let zeros = rows.companions[0].bytes();
-        for from in (0..rows.count).step_by(tiles::ROWS) {
-            let band = rows.some(from, tiles::ROWS.min(rows.count - from), None);
+        for from in (0..rows.count).step_by(tiles::TRANSPOSED.rows) {
+            let band = rows.some(from, tiles::TRANSPOSED.rows.min(rows.count - from), None);
             let zero = |group, row| nibbles::get(zeros, group * outputs + place(row));
             let factors = Factors::read(groups.clone(), (band.first, band.count), scales, zero);
             let out = &mut out[from * width..(from + band.count) * width];
@@ -140,8 +140,11 @@ impl Encoding for AwqGemm {
     }
 }
 
-/// Decodes a band of rows, which are columns of the main tensor: eight inputs of eight outputs at a
-/// time, as one word of each of eight rows has them.
+/// Inputs whose words are taken out of the main tensor's rows at a time.
+const INPUTS: usize = 256;
+
+/// Decodes a band of rows, which are columns of the main tensor: a word of each of its rows has one
+/// input of eight outputs.
 #[multiversion(targets("x86_64+avx2+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn decode_band(
     band: &Rows<'_>,
@@ -151,25 +154,23 @@ fn decode_band(
     out: &mut [f32],
 ) {
     let (per_row, width, last) = (band.shape[0] / 8, columns.len(), band.first + band.count);
-    let words = band.main.as_chunks::<4>().0;
+    let stored = band.main.as_chunks::<4>().0;
+    let mut taken = [0; INPUTS];
     let mut at = columns.start;
     while at < columns.end {
-        let end = columns.end.min(at + 8).min((at / group + 1) * group);
+        let end = columns.end.min(at + INPUTS).min((at / group + 1) * group);
         let factors = factors.of_group(at / group);
-        let place = at - columns.start;
         for word in band.first / 8..last.div_ceil(8) {
-            let mut eight = [0; 8];
-            for (input, eight) in (at..end).zip(&mut eight) {
-                *eight = u32::from_le_bytes(words[input * per_row + word]);
+            let taken = &mut taken[..end - at];
+            let words = stored[at * per_row + word..].iter().step_by(per_row);
+            for (taken, word) in taken.iter_mut().zip(words) {
+                *taken = u32::from_le_bytes(*word);
             }
             for row in band.first.max(word * 8)..last.min(word * 8 + 8) {
-                let shift = PLACE[row % 8] * 4;
-                let factor = factors[row - band.first];
-                let values = eight.map(|word| factor.value(word >> shift & 0xf));
-                let out = &mut out[(row - band.first) * width + place..][..end - at];
-                match out.as_chunks_mut::<8>().0.first_mut() {
-                    Some(whole) => *whole = values,
-                    None => out.copy_from_slice(&values[..end - at]),
+                let (shift, factor) = (PLACE[row % 8] * 4, factors[row - band.first]);
+                let from = (row - band.first) * width + at - columns.start;
+                for (out, word) in out[from..from + (end - at)].iter_mut().zip(&*taken) {
+                    *out = factor.value(word >> shift & 0xf);
                 }
             }
         }

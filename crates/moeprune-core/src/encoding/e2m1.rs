@@ -13,14 +13,11 @@ pub(super) fn value(code: u8) -> f32 {
 /// In operations that all vector units have, and on no subnormal numbers, which some are slow with.
 #[inline(always)]
 fn wide(code: u32) -> f32 {
-    const ONE: u32 = 127 << 23;
-    let magnitude = (code & 7) << 22;
-    // Exponents of codes count from one below those of f32. The smallest stands for numbers without
-    // the leading one, which 1.0 has and that is taken from.
-    let normal = magnitude + (ONE - (1 << 23));
-    let subnormal = f32::from_bits(magnitude + ONE) - 1.0;
-    let bits = if code & 6 == 0 { subnormal.to_bits() } else { normal };
-    f32::from_bits(bits | (code & 8) << 28)
+    /// Twice the magnitudes, four bits each.
+    const DOUBLES: u32 = 0xc864_3210;
+    let double = DOUBLES >> ((code & 7) * 4) & 0xf;
+    let magnitude = double as i32 as f32 * 0.5;
+    f32::from_bits(magnitude.to_bits() | (code & 8) << 28)
 }
 
 /// Groups of codes, each with a scale.

@@ -57,17 +57,21 @@ pub(super) fn recognise(
     if dtype != Dtype::I32 || codes.len() != 2 || codes.last() != scales.last() {
         return None;
     }
-    let inputs = module.get(GROUP_INDEX.suffix).map(|(_, shape)| shape.iter().product::<usize>());
-    let bits = inputs.filter(|inputs| *inputs > 0).map(|inputs| (codes[0] * 32 / inputs) as u64);
-    Some(match bits.or(config.bits) {
-        None | Some(4) => Ok(SharedEncoding::new(Gptq {
+    let inputs = module.get(GROUP_INDEX.suffix).map(|(_, shape)| shape.iter().product());
+    match inputs.and_then(|inputs| bits(codes[0], inputs)).or(config.bits) {
+        None | Some(4) => Some(Ok(SharedEncoding::new(Gptq {
             version: None,
             label: config.gptq.unwrap_or(GptqLabel::V1),
             symmetric: config.symmetric,
             group_index: inputs.is_some(),
-        })),
-        Some(bits) => Err(Error::NotDecoded(format!("GPTQ of {bits} bits"))),
-    })
+        }))),
+        Some(bits) => Some(Err(Error::NotDecoded(format!("GPTQ of {bits} bits")))),
+    }
+}
+
+/// Bits of a code, if so many words hold the codes of so many inputs.
+fn bits(words: usize, inputs: usize) -> Option<u64> {
+    [2, 3, 4, 8].into_iter().find(|bits| inputs * bits == words * 32).map(|bits| bits as u64)
 }
 
 impl Gptq {
@@ -200,14 +204,17 @@ impl Encoding for Gptq {
         let groups: Vec<usize> =
             columns.clone().map(|input| settled.group(rows.companions, inputs, input)).collect();
         let Some((&least, &most)) = groups.iter().min().zip(groups.iter().max()) else { return };
+        let runs = runs(columns.clone(), &groups);
         let scales = (Scales::of(&rows.companions[1]), rows.shape[0]);
-        for from in (0..rows.count).step_by(tiles::ROWS) {
-            let band = rows.some(from, tiles::ROWS.min(rows.count - from), None);
+        for from in (0..rows.count).step_by(tiles::TRANSPOSED.rows) {
+            let band = rows.some(from, tiles::TRANSPOSED.rows.min(rows.count - from), None);
             let zero =
                 |group, row| settled.zero_point(rows.companions, rows.shape[0], (group, row));
             let factors = Factors::read(least..=most, (band.first, band.count), scales, zero);
             let out = &mut out[from * width..(from + band.count) * width];
-            decode_band(&band, columns.clone(), &groups, &factors, out);
+            for run in &runs {
+                decode_run(&band, run, (columns.start, &groups), &factors, out);
+            }
         }
     }
 
@@ -223,37 +230,70 @@ impl Encoding for Gptq {
     }
 }
 
-/// Decodes a band of rows, which are columns of the main tensor: each of its rows has eight inputs of
-/// all outputs. `groups` are those of `columns`.
-#[multiversion(targets("x86_64+avx2+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn decode_band(
-    band: &Rows<'_>,
+/// Columns whose words are decoded alike.
+#[derive(Debug)]
+struct Run {
     columns: Range<usize>,
-    groups: &[usize],
-    factors: &Factors,
-    out: &mut [f32],
-) {
-    let (outputs, width, first) = (band.shape[0], columns.len(), columns.start);
-    let words = band.main.as_chunks::<4>().0;
+    /// The group, of columns that are whole words of one.
+    group: Option<usize>,
+}
+
+/// Cuts `columns`, of `groups`, into runs as long as they can be.
+fn runs(columns: Range<usize>, groups: &[usize]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
     let mut at = columns.start;
     while at < columns.end {
         let end = columns.end.min((at / 8 + 1) * 8);
-        let words = &words[at / 8 * outputs + band.first..][..band.count];
-        let (groups, place) = (&groups[at - first..end - first], at - first);
-        let one_group = groups.iter().all(|group| *group == groups[0]);
-        for (row, word) in words.iter().enumerate() {
-            let out = &mut out[row * width + place..][..end - at];
-            let codes = nibbles::eight(*word);
-            match out.as_chunks_mut::<8>().0.first_mut() {
-                Some(eight) if one_group => {
-                    let factor = factors.of_group(groups[0])[row];
-                    *eight = codes.map(|code| factor.value(code));
+        let of_word = &groups[at - columns.start..end - columns.start];
+        let alike = of_word.len() == 8 && of_word.iter().all(|group| *group == of_word[0]);
+        let group = alike.then(|| of_word[0]);
+        match runs.last_mut() {
+            Some(run) if run.group == group => run.columns.end = end,
+            _ => runs.push(Run { columns: at..end, group }),
+        }
+        at = end;
+    }
+    runs
+}
+
+/// Words of a row that are turned at a time from columns of the main tensor into a row.
+const WORDS: usize = 32;
+
+/// Decodes a run of a band of rows, which are columns of the main tensor: each of its rows has eight
+/// inputs of all outputs. `groups` are those of the columns that are decoded, from `start` on, and
+/// `out` has them.
+#[multiversion(targets("x86_64+avx2+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn decode_run(
+    band: &Rows<'_>,
+    run: &Run,
+    (start, groups): (usize, &[usize]),
+    factors: &Factors,
+    out: &mut [f32],
+) {
+    let (outputs, width) = (band.shape[0], groups.len());
+    let stored = band.main.as_chunks::<4>().0;
+    let mut turned = [[[0; 4]; WORDS]; tiles::TRANSPOSED.rows];
+    let mut at = run.columns.start;
+    while at < run.columns.end {
+        let first = at / 8;
+        let end = run.columns.end.min((first + WORDS) * 8);
+        for (place, word) in (first..end.div_ceil(8)).enumerate() {
+            let words = &stored[word * outputs + band.first..][..band.count];
+            for (row, word) in turned.iter_mut().zip(words) {
+                row[place] = *word;
+            }
+        }
+        for (row, words) in turned[..band.count].iter().enumerate() {
+            let out = &mut out[row * width + at - start..][..end - at];
+            if let Some(group) = run.group {
+                let factor = factors.of(group, row);
+                for (out, word) in out.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+                    *out = nibbles::eight(*word).map(|code| factor.value(code));
                 }
-                _ => {
-                    let codes = codes.iter().skip(at % 8);
-                    for ((out, &code), &group) in out.iter_mut().zip(codes).zip(groups) {
-                        *out = factors.of(group, row).value(code);
-                    }
+            } else {
+                for ((out, col), &group) in out.iter_mut().zip(at..end).zip(&groups[at - start..]) {
+                    let code = nibbles::get(words.as_flattened(), col - first * 8);
+                    *out = factors.of(group, row).value(u32::from(code));
                 }
             }
         }

@@ -183,7 +183,7 @@ pub trait Encoding: fmt::Debug + Send + Sync {
     /// The first element that is NaN or infinite, counted row by row over all `rows`.
     fn first_not_finite(&self, rows: Rows<'_>) -> Option<usize> {
         let (mut values, size) = (tiles::ZEROS, self.row_bytes(rows.cols()));
-        tiles::first(&rows, |tile| {
+        tiles::first(&rows, size, |tile| {
             let values = &mut values[..tile.len()];
             self.decode(rows.some(tile.row, tile.rows, size), tile.columns.clone(), values);
             let bad = values.iter().position(|value| !value.is_finite())?;
@@ -211,7 +211,7 @@ pub trait Encoding: fmt::Debug + Send + Sync {
     fn count_zeros(&self, rows: Rows<'_>) -> u64 {
         let (mut values, size) = (tiles::ZEROS, self.row_bytes(rows.cols()));
         let mut zeros = 0;
-        tiles::each(&rows, |tile| {
+        tiles::each(&rows, size, |tile| {
             let values = &mut values[..tile.len()];
             self.decode(rows.some(tile.row, tile.rows, size), tile.columns.clone(), values);
             zeros += u64::from(values.iter().map(|value| u32::from(*value == 0.0)).sum::<u32>());
@@ -229,7 +229,7 @@ pub trait Encoding: fmt::Debug + Send + Sync {
         let (size, cols) = (self.row_bytes(was.cols()), was.cols());
         let now = Rows { main: now, ..was };
         let mut count = 0;
-        let changed = tiles::first(&was, |tile| {
+        let changed = tiles::first(&was, size, |tile| {
             let (before, after) = (&mut before[..tile.len()], &mut after[..tile.len()]);
             self.decode(was.some(tile.row, tile.rows, size), tile.columns.clone(), before);
             self.decode(now.some(tile.row, tile.rows, size), tile.columns.clone(), after);

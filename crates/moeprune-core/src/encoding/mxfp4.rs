@@ -50,7 +50,8 @@ pub(super) fn recognise(
     if module.dtype("_blocks") == Some(Dtype::U8) {
         return Some(Ok((&GPT_OSS).into()));
     }
-    let exponents = EXPONENTS.contains(&module.dtype(".weight_scale")?);
+    // Without exponents it is this or NVFP4; that they are missing is said of either.
+    let exponents = module.dtype(".weight_scale").is_none_or(|dtype| EXPONENTS.contains(&dtype));
     let codes = module.dtype(".weight_packed") == Some(Dtype::U8);
     (codes && exponents).then(|| Ok((&COMPRESSED_TENSORS).into()))
 }

@@ -4,15 +4,22 @@ use std::ops::Range;
 
 use super::Rows;
 
-/// Rows of a tile: as many as share a cache line where the main tensor holds the transpose.
-pub(super) const ROWS: usize = 16;
-/// Columns of a tile.
-const COLS: usize = 256;
+/// How many rows and columns a tile has.
+pub(super) struct Size {
+    pub(super) rows: usize,
+    cols: usize,
+}
+
+/// Where rows follow each other.
+const ROW_BY_ROW: Size = Size { rows: 1, cols: 4096 };
+/// Where the main tensor holds the transpose: neighbours in a row are in pages of their own there, so
+/// several cache lines of each are read.
+pub(super) const TRANSPOSED: Size = Size { rows: 64, cols: 64 };
 
 /// A tile's values, with room for the most.
-pub(super) type Buffer = [f32; ROWS * COLS];
+pub(super) type Buffer = [f32; 4096];
 
-pub(super) const ZEROS: Buffer = [0.0; ROWS * COLS];
+pub(super) const ZEROS: Buffer = [0.0; 4096];
 
 /// Some rows and columns of those that were cut.
 pub(super) struct Tile {
@@ -38,16 +45,24 @@ impl Tile {
 }
 
 /// The least of the positions that `each` finds in a tile, counted over all elements of `rows`;
-/// `None` if it finds none. Tiles after the first row that has one may be left out.
-pub(super) fn first(rows: &Rows<'_>, mut each: impl FnMut(Tile) -> Option<usize>) -> Option<usize> {
-    let cols = rows.cols();
-    for row in (0..rows.count).step_by(ROWS) {
-        let height = ROWS.min(rows.count - row);
-        let tiles = (0..cols)
-            .step_by(COLS)
-            .map(|start| each(Tile { row, rows: height, columns: start..cols.min(start + COLS) }));
+/// `None` if it finds none. Tiles below the first that has one may be left out. `row_bytes` are the
+/// encoding's.
+pub(super) fn first(
+    rows: &Rows<'_>,
+    row_bytes: Option<usize>,
+    mut each: impl FnMut(Tile) -> Option<usize>,
+) -> Option<usize> {
+    let (cols, size) = (rows.cols(), row_bytes.map_or(TRANSPOSED, |_| ROW_BY_ROW));
+    for row in (0..rows.count).step_by(size.rows) {
+        let height = size.rows.min(rows.count - row);
+        let starts = (0..cols).step_by(size.cols);
+        let tiles = starts.map(|start| Tile {
+            row,
+            rows: height,
+            columns: start..cols.min(start + size.cols),
+        });
         // All tiles of a band: the least may be in a later one.
-        if let Some(least) = tiles.flatten().min() {
+        if let Some(least) = tiles.filter_map(&mut each).min() {
             return Some(least);
         }
     }
@@ -55,8 +70,8 @@ pub(super) fn first(rows: &Rows<'_>, mut each: impl FnMut(Tile) -> Option<usize>
 }
 
 /// Calls `each` for every tile.
-pub(super) fn each(rows: &Rows<'_>, mut each: impl FnMut(Tile)) {
-    first(rows, |tile| {
+pub(super) fn each(rows: &Rows<'_>, row_bytes: Option<usize>, mut each: impl FnMut(Tile)) {
+    first(rows, row_bytes, |tile| {
         each(tile);
         None
     });

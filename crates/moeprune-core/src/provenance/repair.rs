@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use crate::{
-    LayerTensor, LinearId, MlpProjection, TensorId,
-    repair::{ExpertOutcome, RepairedPart},
+    TensorId,
+    repair::{ExpertOutcome, RepairablePart, RepairedPart},
 };
 
 /// What a report says that a repair made of a part.
@@ -32,7 +32,7 @@ pub(super) struct RepairProvenance {
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-struct LayerClaim {
+pub(super) struct LayerClaim {
     repair: Outcomes,
     parts: Option<Vec<RepairedPart>>,
 }
@@ -54,26 +54,25 @@ struct Outcome {
 impl RepairProvenance {
     pub(super) fn claim(&self, part: TensorId) -> RepairClaim<'_> {
         let TensorId::Layer(layer, tensor) = part else { return RepairClaim::Unknown };
-        let (expert, bias) = match tensor {
-            LayerTensor::Linear(LinearId::Expert(expert, MlpProjection::Down)) => (expert, false),
-            LayerTensor::Bias(LinearId::Expert(expert, MlpProjection::Down)) => (expert, true),
-            _ => return RepairClaim::Unknown,
-        };
-        let entry = self.layers.iter().find(|entry| entry.repair.layer == Some(layer));
-        entry.map_or(RepairClaim::Unknown, |entry| entry.claim(expert, bias))
+        let Some(part) = RepairablePart::of(tensor) else { return RepairClaim::Unknown };
+        self.entry(layer).map_or(RepairClaim::Unknown, |entry| entry.claim(part))
+    }
+
+    pub(super) fn entry(&self, layer: usize) -> Option<&LayerClaim> {
+        self.layers.iter().find(|entry| entry.repair.layer == Some(layer))
     }
 }
 
 impl LayerClaim {
-    fn claim(&self, expert: usize, bias: bool) -> RepairClaim<'_> {
-        let outcome = self.repair.experts.iter().find(|outcome| outcome.expert == expert);
+    fn claim(&self, part: RepairablePart) -> RepairClaim<'_> {
+        let outcome = self.repair.experts.iter().find(|outcome| outcome.expert == part.expert);
         let refitted = |outcome: &Outcome| outcome.outcome == ExpertOutcome::Refitted;
         if self.repair.reverted || outcome.is_some_and(|outcome| !refitted(outcome)) {
             return RepairClaim::Unchanged;
         }
         let Some(parts) = &self.parts else { return RepairClaim::Unknown };
-        match parts.iter().find(|part| part.expert == expert && part.bias == bias) {
-            Some(part) => RepairClaim::Made { sha256: &part.sha256, last: false },
+        match parts.iter().find(|repaired| repaired.part() == part) {
+            Some(repaired) => RepairClaim::Made { sha256: &repaired.sha256, last: false },
             None => RepairClaim::Unchanged,
         }
     }

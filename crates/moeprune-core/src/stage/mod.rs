@@ -22,7 +22,7 @@ pub use allocator::{LayerProfile, SparsityAllocator};
 pub use clustering::{ExpertBudget, ExpertClustering};
 pub use pattern::{KnownPattern, MaskPattern};
 pub use reconstructor::{InputHessian, WeightReconstructor};
-pub use repair::{ExpertRepair, LayerToRepair, RepairStore, SurvivingExpert};
+pub use repair::{ExpertRepair, LayerToRepair, RepairPasses, RepairStore, SurvivingExpert};
 pub use saliency::ExpertSaliency;
 pub use scorer::{BoundScorer, LinearView, WeightScorer};
 pub use selector::{ClusteredLayer, ExpertSelector, ExpertWeights};

@@ -2,6 +2,8 @@
 
 use std::{fmt, ops::Range};
 
+use serde::Serialize;
+
 use crate::{LayerRepair, LayerTensor, StageError};
 
 /// Changes what the surviving experts of a layer write, so that the layer without the dropped experts
@@ -91,6 +93,41 @@ pub trait ExpertRepair: fmt::Debug + Send + Sync {
     /// say `true`; the caller holds it to that.
     fn keeps_zeros(&self) -> bool {
         false
+    }
+
+    /// How often the repair goes through a layer's activations and what it solves, at most.
+    ///
+    /// Called before a run, for the time, memory and disk that are announced, and per layer, to decide
+    /// whether activations and what is [kept](RepairStore::keep) are in files or computed again, and to say
+    /// how far the layer is. A wrong answer makes these wrong, and no result.
+    fn passes(&self) -> RepairPasses {
+        RepairPasses::default()
+    }
+}
+
+/// What an [`ExpertRepair`] does with a layer, at most; in numbers that do not depend on the layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct RepairPasses {
+    /// How often all [activations](RepairStore::activations) are read.
+    pub reads: usize,
+    /// How often each expert's new weights are computed: the products of activations with what is missing,
+    /// a solution, and what the new weights change.
+    pub sweeps: usize,
+    /// How often a matrix of an expert's features by its features is factored, if what is
+    /// [kept](RepairStore::keep) is there when it is read again, once per sweep. 0 if none is.
+    pub factorisations: usize,
+    /// How often such a matrix is factored per row of an expert's weights; these factors are not kept. 0 if
+    /// rows have none of their own.
+    pub row_factorisations: usize,
+    /// Bytes of one expert's activations that are held at most.
+    pub held_bytes: u64,
+}
+
+/// A repair that holds an expert's activations, computes its weights once, and factors nothing.
+impl Default for RepairPasses {
+    fn default() -> Self {
+        Self { reads: 1, sweeps: 1, factorisations: 0, row_factorisations: 0, held_bytes: u64::MAX }
     }
 }
 

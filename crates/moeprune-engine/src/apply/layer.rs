@@ -43,15 +43,12 @@ pub(super) fn prune_layer<'a, W: Worker<'a>>(
 ) -> Result<PrunedLayer, Error> {
     let AtLayer { layer, hidden, watch, .. } = at;
     let layer = *layer;
-    let mut observer = layer_job.observer(layer, layer_job.pipeline.weights.needs().hessians)?;
+    let mut work = Pruning::new(worker, layer_job, layer, task)?;
     if hidden.is_some()
         && let Some(router) = layer_job.router_with_other_mass(layer)?
     {
-        observer.compare_mass(router);
+        work.observer.compare_mass(router);
     }
-    let done = PrunedLayer::default();
-    let (dense, pruned) = (None, None);
-    let mut work = Pruning { worker, layer_job, layer, task, observer, dense, pruned, done };
     let linears = work.trunk(hidden, watch)?;
     let bytes = || linears.values().map(|linear| linear.bytes().len());
     let written = bytes().sum::<usize>() as u64;
@@ -78,6 +75,26 @@ pub(super) fn prune_layer<'a, W: Worker<'a>>(
     Ok(work.done)
 }
 
+/// What reaches a layer's Linears while weights of it are zeroed, as [`prune_layer`] does without writing;
+/// replaces the layer's inputs by its outputs.
+pub(super) fn observe_layer<'a, W: Worker<'a>>(
+    worker: &W,
+    layer_job: LayerJob<'_>,
+    at: &mut AtLayer<'_>,
+    ratio: Sparsity,
+) -> Result<LayerObservation, Error> {
+    let AtLayer { layer, hidden, watch, .. } = at;
+    let layer = *layer;
+    let mut work = Pruning::new(worker, layer_job, layer, PruneTask { stored: None, ratio })?;
+    work.trunk(hidden, watch)?;
+    worker.for_each_expert(layer, &layer_job.experts(layer), &mut |e, mut expert| {
+        work.expert(e, &mut expert, watch)
+    })?;
+    work.after_experts(watch)?;
+    **hidden = work.pruned.map(LayerRun::finish).transpose()?;
+    Ok(work.observer.finish()?)
+}
+
 /// A layer on its way from its weights as they are to the zeroed ones.
 struct Pruning<'p, W> {
     worker: &'p W,
@@ -93,7 +110,19 @@ struct Pruning<'p, W> {
     done: PrunedLayer,
 }
 
-impl<'a, W: Worker<'a>> Pruning<'_, W> {
+impl<'p, 'a, W: Worker<'a>> Pruning<'p, W> {
+    fn new(
+        worker: &'p W,
+        layer_job: LayerJob<'p>,
+        layer: usize,
+        task: PruneTask<'p>,
+    ) -> Result<Self, Error> {
+        let hessians = layer_job.pipeline.weights.needs().hessians;
+        let observer = layer_job.observer(layer, hessians)?;
+        let done = PrunedLayer::default();
+        Ok(Self { worker, layer_job, layer, task, observer, dense: None, pruned: None, done })
+    }
+
     /// Runs the trunk, zeroes weights of it, and runs it again. Returns the Linears that were zeroed.
     fn trunk(
         &mut self,

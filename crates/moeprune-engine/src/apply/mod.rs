@@ -18,6 +18,7 @@ mod layer_job;
 mod measure;
 mod ratios;
 mod refit;
+mod sequential;
 mod statistics;
 #[cfg(target_os = "linux")]
 pub mod timed;

@@ -1,23 +1,26 @@
 //! A pruned model that is written nowhere.
 
 use moeprune_core::{
-    IdleExperts, LayerObservation, LayerTensor, LinearId, LinearShape, ModelSpec, Observation,
-    ParameterCounts, Plan, Sparsity, StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
+    IdleExperts, LayerObservation, LayerTensor, LinearId, LinearShape, ModelSpec, ParameterCounts,
+    Plan, Sparsity, StageError, StoredWeight, TensorBytes, TensorId, TensorSource,
 };
 
 use super::{
     Inputs,
     layer_job::{LayerJob, view},
     ratios::layer_ratios,
+    sequential::sequential_statistics,
     statistics::{InputStatistics, Statistics},
 };
-use crate::{Error, Job, KeptExperts, session::Session, walk::Walker};
+use crate::{Error, Job, KeptExperts, Remedy, session::Session, walk::Walker};
 
 /// What a plan makes of a model, worked out weight by weight when it is read: nothing is written,
 /// and no more is held than the source and its statistics.
 ///
-/// Statistics come from an observation of the unpruned model, so weights are masked as with
-/// `statistics = "stored"`.
+/// Statistics come from an observation of the unpruned model, so that weights are masked as with
+/// `statistics = "stored"`, or from calibration blocks, as with `statistics = "sequential"`: the blocks are then
+/// run once through the layers as they are zeroed, and the sums are held. Either way the model is the one that
+/// [`Job::apply`] writes with these inputs.
 #[derive(Debug)]
 pub struct UnwrittenModel<'a> {
     layer_job: LayerJob<'a>,
@@ -31,15 +34,15 @@ impl<'a> UnwrittenModel<'a> {
     /// The plan must leave nothing open.
     ///
     /// # Errors
-    /// If the plan needs statistics that the observation lacks, or its ratios cannot be allocated.
+    /// If the plan needs statistics that the inputs lack, its ratios cannot be allocated, or the weight stage
+    /// is a reconstruction.
     pub fn new(
         kept: &'a KeptExperts<'a>,
         plan: &'a Plan,
-        observation: Option<&Observation>,
+        inputs: Inputs<'_>,
         job: &mut Job<'a>,
     ) -> Result<Self, Error> {
         let Job { pipeline, execution, .. } = *job;
-        let progress = &mut *job.progress;
         let promises = plan.promises().unwrap_or_default();
         let expert_ratios =
             plan.unstructured.as_ref().map_or(&[][..], |asked| asked.expert_ratios.as_slice());
@@ -48,15 +51,26 @@ impl<'a> UnwrittenModel<'a> {
         let Some(asked) = &plan.unstructured else {
             return Ok(Self { layer_job, ratios: None, stored: Vec::new() });
         };
-        let inputs = observation.map_or(Inputs::None, Inputs::Observation);
         let statistics = Statistics::new(kept.source(), plan, inputs, pipeline)?;
-        let walker = &mut Walker { session: &mut Session::in_memory(), progress };
-        let ratios = layer_ratios(asked, layer_job, &statistics, walker)?;
+        let execution = &match statistics {
+            Statistics::Calibration(_) if pipeline.weights.needs().hessians => {
+                let problem = "which inputs come together is not held of a model that is written nowhere, and \
+                               the weights that stay are changed by that";
+                return Err(Error::refused(problem, Remedy::ScoreOrWrite));
+            }
+            Statistics::Calibration(calibration) => job.for_blocks(calibration, true)?,
+            _ => execution.clone(),
+        };
+        let walker =
+            &mut Walker { session: &mut Session::in_memory(), progress: &mut *job.progress };
+        let run = LayerJob { execution, ..layer_job };
+        let ratios = layer_ratios(asked, run, &statistics, walker)?;
         let stored = match statistics {
+            Statistics::None => Vec::new(),
+            Statistics::Calibration(_) => sequential_statistics(run, &statistics, &ratios, walker)?,
             Statistics::Stored(_) => {
                 (0..ratios.len()).filter_map(|layer| statistics.stored(kept, layer)).collect()
             }
-            _ => Vec::new(),
         };
         Ok(Self { layer_job, ratios: Some(ratios), stored })
     }

@@ -1,9 +1,9 @@
 //! The work of a run on one layer, by the worker that fits where it runs.
 
-use moeprune_core::LayerObservation;
+use moeprune_core::{LayerObservation, Sparsity};
 
 use super::{
-    layer::{PruneTask, PrunedLayer, prune_layer},
+    layer::{PruneTask, PrunedLayer, observe_layer, prune_layer},
     layer_job::LayerJob,
     measure::measure_layer,
     worker::{DeviceWorker, HostWorker, Supply, Worker},
@@ -31,6 +31,15 @@ pub(super) trait LayerWork<'a> {
         stored: Option<&LayerObservation>,
         multiplier: f64,
     ) -> Result<f64, Error>;
+
+    /// What reaches a layer's Linears while weights of it are zeroed; writes nothing, and replaces the layer's
+    /// inputs by its outputs.
+    fn observe(
+        &self,
+        layer_job: LayerJob<'a>,
+        at: &mut AtLayer<'_>,
+        ratio: Sparsity,
+    ) -> Result<LayerObservation, Error>;
 }
 
 impl<'a, W: Worker<'a>> LayerWork<'a> for W {
@@ -52,6 +61,15 @@ impl<'a, W: Worker<'a>> LayerWork<'a> for W {
         multiplier: f64,
     ) -> Result<f64, Error> {
         measure_layer(self, layer_job, at, stored, multiplier)
+    }
+
+    fn observe(
+        &self,
+        layer_job: LayerJob<'a>,
+        at: &mut AtLayer<'_>,
+        ratio: Sparsity,
+    ) -> Result<LayerObservation, Error> {
+        observe_layer(self, layer_job, at, ratio)
     }
 }
 

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use moeprune_capture::{
-    BlockOrigin, SamplingOptions, TokenBlocks, open_calibration, token_blocks_apart,
+    BlockOrigin, SamplingOptions, TokenBlocks, open_calibration, token_blocks_in_groups,
 };
 use moeprune_core::{CorpusTag, repair::RepairText};
 use moeprune_model::check_runnable;
 
-use super::{Calibration, Sampling, tokenizer_for};
+use super::{Calibration, Sampling, no_block, tokenizer_for};
 use crate::{Error, Model};
 
 /// Of how many blocks that are fitted one more is drawn and held out.
@@ -60,23 +60,36 @@ impl RepairCalibration {
         sampling: &impl Sampling,
         others: &[OtherText<'_>],
     ) -> Result<Calibration, Error> {
+        Ok(Self::read_beside(path, model, sampling, others, 0)?.0)
+    }
+
+    /// [`read`](Self::read), and beside that at most `beside` blocks of the calibration text that share no
+    /// token with those that are fitted or held out: none of a text that is too short for them.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_beside(
+        path: &Path,
+        model: &dyn Model,
+        sampling: &impl Sampling,
+        others: &[OtherText<'_>],
+        beside: usize,
+    ) -> Result<(Calibration, TokenBlocks), Error> {
         let spec = model.spec();
         check_runnable(spec)?;
         let options = sampling.options(spec.longest_streamed());
         let apart = Self::held_out_blocks_of(options.samples);
-        let first = RepairBlocks::read(path, model, &options, apart)?;
+        let (first, beside) = RepairBlocks::read(path, model, &options, [apart, beside])?;
         let mut texts = vec![first];
         for other in others {
             let options = SamplingOptions { samples: other.fitted, ..options };
-            let read = RepairBlocks::read(other.path, model, &options, apart)?;
+            let (read, _) = RepairBlocks::read(other.path, model, &options, [apart, 0])?;
             check_other(&read.tag, &texts)?;
             texts.push(read);
         }
         let repair = Self { texts };
-        let calibration = repair.calibration().ok_or_else(|| {
-            Error::Request("a calibration needs at least one block: raise --samples".into())
-        })?;
-        Ok(Calibration { repair: Some(repair), ..calibration })
+        let calibration = repair.calibration().ok_or_else(no_block)?;
+        Ok((Calibration { repair: Some(repair), ..calibration }, beside))
     }
 
     /// A repair that is fitted to a calibration alone, with nothing held out.
@@ -132,23 +145,24 @@ impl RepairCalibration {
 }
 
 impl RepairBlocks {
-    /// Draws `options.samples` blocks to be fitted, those that are drawn without others, and at most
-    /// `apart` that are held out and share no token with them.
+    /// Draws `options.samples` blocks to be fitted, those that are drawn without others, at most `apart` that are
+    /// held out, and at most `beside` others. None shares a token with another of these.
     fn read(
         path: &Path,
         model: &dyn Model,
         options: &SamplingOptions,
-        apart: usize,
-    ) -> Result<Self, Error> {
+        [apart, beside]: [usize; 2],
+    ) -> Result<(Self, TokenBlocks), Error> {
         let file = open_calibration(path)?;
         let tokenizer = tokenizer_for(&file, model)?;
         let vocab = model.spec().vocab;
-        let (fitted, held_out) =
-            token_blocks_apart(&file, tokenizer.as_ref(), vocab, options, apart)?;
+        let groups = [apart, beside];
+        let (fitted, [held_out, beside]) =
+            token_blocks_in_groups(&file, tokenizer.as_ref(), vocab, options, groups)?;
         let tag = file.tag(&fitted)?;
         let tag = CorpusTag { samples: tag.samples + held_out.blocks().len() as u64, ..tag };
         let some = |blocks: TokenBlocks| (!blocks.blocks().is_empty()).then_some(blocks);
-        Ok(Self { tag, fitted: some(fitted), held_out: some(held_out) })
+        Ok((Self { tag, fitted: some(fitted), held_out: some(held_out) }, beside))
     }
 
     /// What is to be said of a text without blocks to hold out.

@@ -8,11 +8,11 @@ use std::{
 };
 
 use moeprune_core::{
-    Dtype, LayerTensor, LinearId, MlpProjection, StageError, SurvivingExpert, TensorBytes, TensorId,
+    Dtype, LayerTensor, StageError, SurvivingExpert, TensorBytes, TensorId, repair::RepairablePart,
 };
 use rayon::prelude::*;
 
-use super::{KeptExperts, Scratch};
+use super::{KeptExperts, Scratch, TemporaryFolder};
 use crate::{Error, finite::first_not_finite};
 
 /// Where a part that may be repaired stands in a layer's file.
@@ -25,17 +25,15 @@ pub(crate) struct Place {
     pub(crate) bytes: usize,
 }
 
-/// The parts of a layer that may be repaired, in the order of their file: of each surviving expert the
-/// down projection, and its bias if it has one.
+/// The parts of a layer that may be repaired, in the order of their file, per surviving expert.
 pub(crate) fn places(kept: &KeptExperts<'_>, layer: usize) -> Result<Vec<Vec<Place>>, Error> {
     let spec = kept.spec();
     let Some(moe) = spec.moe_of(layer) else { return Ok(Vec::new()) };
     let mut at = 0;
     let mut experts = Vec::with_capacity(moe.experts);
     for expert in 0..moe.experts {
-        let down = LinearId::Expert(expert, MlpProjection::Down);
         let mut parts = Vec::new();
-        for part in [LayerTensor::Linear(down), LayerTensor::Bias(down)] {
+        for part in RepairablePart::of_expert(expert).map(RepairablePart::tensor) {
             let id = TensorId::Layer(layer, part);
             let Some(shape) = spec.part(id).map(|part| part.shape) else { continue };
             let dtype = kept.dtype_of(id).map_err(Error::stage("reading weights", layer))?;
@@ -181,7 +179,7 @@ pub(crate) fn file(folder: &Path, after: After, layer: usize) -> PathBuf {
 pub(crate) struct RepairedParts {
     layers: BTreeMap<usize, Arc<RepairedLayerParts>>,
     /// A folder that lives as long as the parts.
-    folder: Option<Arc<tempfile::TempDir>>,
+    folder: Option<Arc<TemporaryFolder>>,
 }
 
 struct RepairedLayerParts {
@@ -198,7 +196,7 @@ impl fmt::Debug for RepairedParts {
 
 impl RepairedParts {
     /// Those in a temporary folder, which is removed with them.
-    pub(crate) fn in_folder(folder: Arc<tempfile::TempDir>) -> Self {
+    pub(crate) fn in_folder(folder: Arc<TemporaryFolder>) -> Self {
         Self { layers: BTreeMap::new(), folder: Some(folder) }
     }
 

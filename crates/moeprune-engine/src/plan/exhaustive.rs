@@ -1,18 +1,18 @@
 //! The expert stage by trying every subset: NAEE (Lu et al., arXiv 2402.14800).
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use moeprune_core::{
-    ExpertBudget, GateSide, LayerPlan, LinearId, ModelSpec, MoeSpec, SurvivorReason, TensorSource,
+    ExpertBudget, GateSide, LayerPlan, ModelSpec, MoeSpec, SurvivorReason, TensorSource,
 };
-use moeprune_model::{
-    ActivationSink, Error as ModelError, Expert, ExpertTensors, Gating, LayerTrunk, TrunkOutput,
-};
+use moeprune_model::{Error as ModelError, Expert, ExpertTensors, Gating, LayerTrunk, TrunkOutput};
 use rayon::prelude::*;
 
 use super::{Router, budget::expert_budget, ranking::without};
 use crate::{
     BudgetSpread, Calibration, Error, Execution, ExpertRequest, Job, Model, Remedy,
     finite::Finite,
+    on_host::on_host,
+    router_input::RouterInput,
     walk::{Route, walk},
 };
 
@@ -186,23 +186,6 @@ fn subsets(n: usize, r: usize) -> Vec<Vec<usize>> {
             subset[i] = subset[i - 1] + 1;
         }
     }
-}
-
-/// Keeps what the router reads.
-#[derive(Default)]
-struct RouterInput(Option<Tensor>);
-
-impl ActivationSink for RouterInput {
-    fn linear_input(&mut self, site: LinearId, input: &Tensor) -> Result<(), ModelError> {
-        if site == LinearId::Router {
-            self.0 = Some(input.clone());
-        }
-        Ok(())
-    }
-}
-
-fn on_host(tensor: &Tensor) -> Result<Vec<f32>, Error> {
-    Ok(tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?)
 }
 
 /// What each subset costs.

@@ -1,6 +1,6 @@
 //! What a repair computes, reads and writes, from shapes alone.
 
-use moeprune_core::{ModelSpec, MoeSpec};
+use moeprune_core::{ModelSpec, MoeSpec, RepairPasses};
 use serde::Serialize;
 
 use crate::Rates;
@@ -19,30 +19,37 @@ pub struct Holding {
 /// What a repair of one layer takes.
 ///
 /// With `P` pairs of a fitted or held-out token and a surviving expert that receives it, `I` numbers that
-/// a down projection reads, `H` that it writes, `S` survivors and `s` sweeps:
+/// a down projection reads, `H` that it writes and `S` survivors:
 ///
 /// ```text
 /// experts   2 · parameters of an expert · (P + pairs with experts that went)
 /// Gram      P · I²                                      (half of the products; it is symmetric)
 /// factors   S · ⅔ · I³                                  (Cholesky, and the inverse of its factor)
+/// of rows   S · H · ⅓ · I³                              (Cholesky; as if no weight were zero)
 /// a sweep   4 · P · I · H + 2 · S · I² · H              (right-hand sides and updates; solving)
 /// ```
+///
+/// How often each of them is done is said by [`passes`](Self::passes).
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 #[non_exhaustive]
 pub struct RepairCost {
+    /// What the repair does.
+    pub passes: RepairPasses,
     /// Floating-point operations of the experts' forward pass, with and without those that go.
     pub experts: f64,
     /// Of Gram matrices, each taken once.
     pub gram: f64,
     /// Of factors, each taken once.
     pub factors: f64,
+    /// Of factors per row of weights, each taken once.
+    pub row_factors: f64,
     /// Of one sweep over the survivors.
     pub sweep: f64,
     /// Of computing all activations again once.
     pub again: f64,
     /// Bytes of all activations.
     pub activation_bytes: f64,
-    /// Bytes of all factors.
+    /// Bytes of all factors, or Gram matrices: one triangle of each.
     pub factor_bytes: f64,
     /// Bytes of the survivors' new weights, if all are replaced, in two bytes per number.
     pub weight_bytes: f64,
@@ -50,16 +57,16 @@ pub struct RepairCost {
     pub tokens_per_column: f64,
 }
 
-/// How often factors are taken: before the first sweep, and after the first two with another ridge.
-const FACTORED: f64 = 3.0;
-
 impl RepairCost {
-    /// Sweeps over the experts at most, as the built-in repair does them.
-    pub const SWEEPS: f64 = 4.0;
-
     /// Of a layer of which `kept` experts stay, on so many tokens.
     #[must_use]
-    pub fn of_layer(spec: &ModelSpec, moe: &MoeSpec, kept: usize, tokens: u64) -> Self {
+    pub fn of_layer(
+        spec: &ModelSpec,
+        moe: &MoeSpec,
+        kept: usize,
+        tokens: u64,
+        passes: RepairPasses,
+    ) -> Self {
         let width = moe.expert_width(spec.hidden) as f64;
         let inner = moe.expert.inner as f64 + f64::from(u8::from(moe.expert.biases));
         let matrices = moe.expert.projections().len() as f64;
@@ -67,14 +74,18 @@ impl RepairCost {
         let pairs = tokens as f64 * moe.top_k as f64;
         let gone = pairs * (1.0 - kept / (moe.experts as f64).max(1.0));
         let parameters = matrices * inner * width;
+        let has = |times: usize| if times > 0 { 1.0 } else { 0.0 };
+        let matrix = has(passes.factorisations + passes.row_factorisations);
         Self {
+            passes,
             experts: 2.0 * parameters * (pairs + gone),
-            gram: pairs * inner * inner,
-            factors: kept * 2.0 / 3.0 * inner.powi(3),
+            gram: matrix * pairs * inner * inner,
+            factors: has(passes.factorisations) * kept * 2.0 / 3.0 * inner.powi(3),
+            row_factors: has(passes.row_factorisations) * kept * width * inner.powi(3) / 3.0,
             sweep: 4.0 * pairs * inner * width + 2.0 * kept * inner * inner * width,
             again: 2.0 * (matrices - 1.0) * inner * width * pairs,
             activation_bytes: 4.0 * pairs * inner,
-            factor_bytes: 8.0 * kept * inner * inner,
+            factor_bytes: matrix * 4.0 * kept * inner * (inner + 1.0),
             weight_bytes: 2.0 * kept * inner * width,
             tokens_per_column: pairs / (kept * inner).max(1.0),
         }
@@ -83,40 +94,47 @@ impl RepairCost {
     /// What is cheaper to keep than to compute again, at these rates.
     #[must_use]
     pub fn holding(&self, rates: Rates) -> Holding {
-        // Read for Gram matrices, each sweep, and the check on held-out tokens.
-        let reads = 2.0 + Self::SWEEPS;
-        let keep = |bytes: f64, writes: f64, reads: f64| bytes * (writes + reads) / rates.disk;
-        let again = |operations: f64, times: f64| operations * times / rates.compute;
-        let activations = keep(self.activation_bytes, 1.0, reads) <= again(self.again, reads);
-        let factors = keep(self.factor_bytes, FACTORED, Self::SWEEPS)
-            <= again(self.gram + self.factors, Self::SWEEPS - FACTORED)
-                + again(self.gram, FACTORED - 1.0);
-        Holding { activations, factors }
+        let all = Holding { activations: true, factors: true };
+        let seconds =
+            |of: Holding| self.operations(of) / rates.compute + self.moved(of) / rates.disk;
+        let is_cheaper_than = |other: Holding| seconds(all) <= seconds(other);
+        Holding {
+            activations: is_cheaper_than(Holding { activations: false, ..all }),
+            factors: is_cheaper_than(Holding { factors: false, ..all }),
+        }
     }
 
     /// Operations of everything, with what is not kept computed again.
     #[must_use]
     pub fn operations(&self, holding: Holding) -> f64 {
-        let mut operations =
-            self.experts + self.gram + FACTORED * self.factors + Self::SWEEPS * self.sweep;
+        let RepairPasses { reads, sweeps, factorisations, row_factorisations, .. } = self.passes;
+        let mut operations = self.experts
+            + self.gram
+            + factorisations as f64 * self.factors
+            + row_factorisations as f64 * self.row_factors
+            + sweeps as f64 * self.sweep;
         if !holding.activations {
-            operations += (2.0 + Self::SWEEPS) * self.again;
+            operations += reads as f64 * self.again;
         }
         if !holding.factors {
-            operations += (FACTORED - 1.0) * self.gram
-                + (Self::SWEEPS - FACTORED) * (self.gram + self.factors);
+            // Every sweep takes them again.
+            let again = sweeps.saturating_sub(factorisations);
+            operations += sweeps as f64 * self.gram + again as f64 * self.factors;
         }
         operations
     }
 
-    /// Bytes that are written to files and read from them, new weights aside.
+    /// Bytes that are written to files and read from them.
     #[must_use]
     pub fn moved(&self, holding: Holding) -> f64 {
-        let activations = if holding.activations { 3.0 + Self::SWEEPS } else { 0.0 };
-        let factors = if holding.factors { FACTORED + Self::SWEEPS } else { 0.0 };
-        activations * self.activation_bytes
-            + factors * self.factor_bytes
-            + 2.0 * (Self::SWEEPS + 1.0) * self.weight_bytes
+        let RepairPasses { reads, sweeps, factorisations, .. } = self.passes;
+        let activations = if holding.activations { 1 + reads } else { 0 };
+        // Gram matrices are written, and factors over them if a later sweep reads them.
+        let serve = factorisations > 0 && factorisations < sweeps;
+        let factors = if holding.factors { 1 + usize::from(serve) + sweeps } else { 0 };
+        activations as f64 * self.activation_bytes
+            + factors as f64 * self.factor_bytes
+            + (2 * (sweeps + 1)) as f64 * self.weight_bytes
     }
 
     /// Bytes on disk while the layer is repaired.

@@ -1,6 +1,6 @@
 //! About how much memory, disk and time a repair will take.
 
-use moeprune_core::{ModelSpec, MoeSpec};
+use moeprune_core::{ModelSpec, MoeSpec, RepairPasses};
 use serde::Serialize;
 
 use super::RepairCost;
@@ -38,43 +38,34 @@ struct LayerShape<'s> {
 /// Below so many fitted tokens per column a repair can leave much missing.
 const FEW: f64 = 4.0;
 
-/// Bytes of an expert's activations that a repair holds at most.
-const ACTIVATIONS: u64 = 1 << 30;
-
 impl RepairEstimate {
-    /// Of a model whose layer `l` keeps `kept(l)` experts, on `fitted` tokens and others that are held out.
+    /// Of a model whose layer `l` keeps `kept(l)` experts, on `fitted` tokens and others that are held out, by a
+    /// repair that goes through them so often.
     #[must_use]
     pub fn of(
         model: &dyn Model,
         kept: impl Fn(usize) -> usize,
         tokens: (u64, u64),
+        passes: RepairPasses,
         rates: Rates,
     ) -> Self {
         let spec = model.spec();
         let loses = |layer: usize| spec.moe_of(layer).filter(|moe| kept(layer) < moe.experts);
-        Self::of_layers(model, |layer| loses(layer).map(|_| kept(layer)), tokens, rates)
+        let kept = |layer| loses(layer).map(|_| kept(layer));
+        Self::of_layers(model, kept, tokens, passes, rates)
     }
 
     /// Of changing what is left after weights were zeroed, in a model whose layer `l` keeps `kept(l)`
-    /// experts: each output row has a system of its own, which is counted as if no weight were zeroed.
+    /// experts: these are all repaired, whether any went or not.
     #[must_use]
     pub fn of_refit(
         model: &dyn Model,
         kept: impl Fn(usize) -> usize,
         tokens: (u64, u64),
+        passes: RepairPasses,
         rates: Rates,
     ) -> Self {
-        let spec = model.spec();
-        let mut all = Self::of_layers(model, |layer| Some(kept(layer)), tokens, rates);
-        for layer in 0..spec.layers.len() {
-            if let Some(moe) = spec.moe_of(layer) {
-                let rows = (kept(layer) * moe.expert_width(spec.hidden)) as f64;
-                let systems = RepairCost::SWEEPS * rows * (moe.expert.inner as f64).powi(3) / 3.0;
-                all.operations += systems;
-                all.seconds += systems / rates.compute;
-            }
-        }
-        all
+        Self::of_layers(model, |layer| Some(kept(layer)), tokens, passes, rates)
     }
 
     /// Of a model in which the layers with experts are repaired for which `kept` says how many stay.
@@ -82,13 +73,14 @@ impl RepairEstimate {
         model: &dyn Model,
         kept: impl Fn(usize) -> Option<usize>,
         tokens: (u64, u64),
+        passes: RepairPasses,
         rates: Rates,
     ) -> Self {
         let spec = model.spec();
         let mut all = Self::of_pass(model, tokens);
         for layer in 0..spec.layers.len() {
             if let (Some(moe), Some(kept)) = (spec.moe_of(layer), kept(layer)) {
-                all.add_layer(LayerShape { spec, moe, kept }, tokens, rates);
+                all.add_layer(LayerShape { spec, moe, kept }, tokens, passes, rates);
             }
         }
         all.finish(model, tokens, rates)
@@ -113,19 +105,20 @@ impl RepairEstimate {
         &mut self,
         LayerShape { spec, moe, kept }: LayerShape<'_>,
         (fitted, held_out): (u64, u64),
+        passes: RepairPasses,
         rates: Rates,
     ) {
         let tokens = fitted + held_out;
-        let cost = RepairCost::of_layer(spec, moe, kept, tokens);
+        let cost = RepairCost::of_layer(spec, moe, kept, tokens, passes);
         let holding = cost.holding(rates);
         // Experts run once with those that go among them.
         self.operations += cost.operations(holding) - once(moe, spec, tokens);
         self.moved += cost.moved(holding);
         self.disk_bytes += cost.weight_bytes as u64;
-        let of_fitted = RepairCost::of_layer(spec, moe, kept, fitted);
+        let of_fitted = RepairCost::of_layer(spec, moe, kept, fitted, passes);
         self.tokens_per_column = self.tokens_per_column.min(of_fitted.tokens_per_column);
         self.in_files = self.in_files.max(cost.disk(holding) as u64);
-        self.memory_bytes = self.memory_bytes.max(solving_bytes(spec, moe, tokens));
+        self.memory_bytes = self.memory_bytes.max(solving_bytes(spec, moe, tokens, passes));
     }
 
     /// From what layers take to what the run does.
@@ -195,9 +188,9 @@ fn once(moe: &MoeSpec, spec: &ModelSpec, tokens: u64) -> f64 {
 
 /// Bytes while an expert is refitted: its activations, a Gram matrix and its factors, right-hand sides in
 /// `f64`, and weights as they were, are and become.
-fn solving_bytes(spec: &ModelSpec, moe: &MoeSpec, tokens: u64) -> u64 {
+fn solving_bytes(spec: &ModelSpec, moe: &MoeSpec, tokens: u64, passes: RepairPasses) -> u64 {
     let (inner, width) = (moe.expert.inner as u64 + 1, moe.expert_width(spec.hidden) as u64);
-    let activations = (4 * tokens * inner).min(ACTIVATIONS);
+    let activations = (4 * tokens * inner).min(passes.held_bytes);
     activations + 4 * 8 * inner * inner + (2 * 8 + 5 * 4) * inner * width
 }
 

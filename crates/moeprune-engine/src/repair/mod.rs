@@ -29,7 +29,7 @@ mod unwritten;
 pub use cost::{Holding, RepairCost};
 pub use estimate::RepairEstimate;
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use moeprune_capture::{LayerRun, StoredLayer, TokenBlocks, for_each_loaded_expert, passes};
 use moeprune_core::{ExpertRepair, repair::ModelRepair};
@@ -40,8 +40,11 @@ use self::{
     layer::{RepairTask, Repaired},
 };
 use crate::{
-    Error, Execution, KeptExperts, Model, Progress, Rates, RepairCalibration, Stage,
-    kept_experts::repaired_parts::{After, RepairedParts},
+    Error, Execution, KeptExperts, Model, Progress, RepairCalibration, Stage,
+    kept_experts::{
+        TemporaryFolder,
+        repaired_parts::{After, RepairedParts},
+    },
     session::{LayerRepaired, Pass, Record},
     walk::{AtLayer, Resumed, Route, Walker},
 };
@@ -96,10 +99,10 @@ impl RepairTask<'_> {
         let kept_in = |layer| kept.spec().moe_of(layer).map_or(0, |moe| moe.experts);
         let fitted = tokens.fitted as u64;
         let counts = (fitted, tokens.blocks.tokens() - fitted);
-        let rates = Rates::of(execution);
+        let (passes, rates) = (self.repair.passes(), execution.rates());
         let estimate = match self.after {
-            After::Experts => RepairEstimate::of(wanted, kept_in, counts, rates),
-            After::Masks => RepairEstimate::of_refit(wanted, kept_in, counts, rates),
+            After::Experts => RepairEstimate::of(wanted, kept_in, counts, passes, rates),
+            After::Masks => RepairEstimate::of_refit(wanted, kept_in, counts, passes, rates),
         };
         progress.note(&estimate.note());
         let samples = tokens.texts.first().map_or(0, |text| text.fitted);
@@ -116,9 +119,10 @@ impl RepairTask<'_> {
             return Ok(());
         }
         let blocks: &TokenBlocks = &tokens.blocks;
-        // Each layer that is repaired reads its activations for Gram matrices and for each sweep besides.
+        // Each layer that is repaired reads its activations besides.
+        let times = self.repair.passes().reads as u64;
         let reads = |layer: usize| match spec.layers[layer].moe().filter(|_| self.changes(layer)) {
-            Some(moe) => (1 + RepairCost::SWEEPS as u64) * moe.top_k as u64 * blocks.tokens(),
+            Some(moe) => times * moe.top_k as u64 * blocks.tokens(),
             None => 0,
         };
         let work = |layer| passes(spec, layer, blocks.tokens()) + reads(layer);
@@ -166,13 +170,14 @@ impl RepairTask<'_> {
     /// What of a layer is kept in files.
     fn holding(&self, layer: usize) -> Holding {
         let (before, after) = (self.wanted.spec(), self.kept.spec());
+        let (tokens, passes) = (self.tokens.blocks.tokens(), self.repair.passes());
         let cost = match (before.moe_of(layer), after.moe_of(layer)) {
             (Some(moe), Some(left)) => {
-                RepairCost::of_layer(before, moe, left.experts, self.tokens.blocks.tokens())
+                RepairCost::of_layer(before, moe, left.experts, tokens, passes)
             }
             _ => RepairCost::default(),
         };
-        cost.holding(Rates::of(self.execution))
+        cost.holding(self.execution.rates())
     }
 
     /// Runs a layer that lost nothing.
@@ -203,8 +208,6 @@ pub fn check_repair_folder() -> Result<(), Error> {
     temporary_folder().map(drop)
 }
 
-fn temporary_folder() -> Result<tempfile::TempDir, Error> {
-    let parent = std::env::temp_dir();
-    let made = tempfile::Builder::new().prefix("moeprune-repair-").tempdir_in(&parent);
-    made.map_err(|e| Error::io(Path::new(&parent), "make a folder in", e))
+fn temporary_folder() -> Result<TemporaryFolder, Error> {
+    TemporaryFolder::new_in(&std::env::temp_dir())
 }

@@ -8,8 +8,8 @@ use std::{
 
 use moeprune_capture::StoredLayer;
 use moeprune_core::{
-    LayerTensor, RepairStore, StageError, SurvivingExpert, TensorId, TensorSource,
-    repair::RepairedPart,
+    RepairStore, StageError, SurvivingExpert, TensorId, TensorSource,
+    repair::{RepairablePart, RepairedPart},
 };
 use moeprune_model::Expert;
 use sha2::{Digest as _, Sha256};
@@ -135,13 +135,13 @@ impl<'a> LayerStore<'a> {
         let replaced = replaced.into_inner().unwrap_or_else(PoisonError::into_inner);
         let replaced: Vec<usize> = (0..replaced.len()).filter(|&e| replaced[e]).collect();
         let mut parts = Vec::new();
-        for (expert, place) in replaced.iter().flat_map(|&e| places[e].iter().map(move |p| (e, p)))
-        {
+        for place in replaced.iter().flat_map(|&expert| &places[expert]) {
             let mut bytes = vec![0; place.bytes];
             weights.read(place.at, &mut bytes)?;
             let sha256 = format!("{:x}", Sha256::digest(&bytes));
-            let bias = matches!(place.part, LayerTensor::Bias(_));
-            parts.push(RepairedPart { expert, bias, sha256 });
+            let part = RepairablePart::of(place.part);
+            let repaired = |RepairablePart { expert, bias }| RepairedPart { expert, bias, sha256 };
+            parts.extend(part.map(repaired));
         }
         Ok((replaced, parts))
     }

@@ -2,14 +2,14 @@
 
 use std::ops::{ControlFlow, Range};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use moeprune_capture::{Watch, expert_rows};
 use moeprune_core::{GateSide, LinearId, MlpProjection};
 use moeprune_model::{
     ActivationSink, Error as ModelError, Expert, HiddenSum, LayerTrunk, Routed, Router, TrunkOutput,
 };
 
-use crate::Error;
+use crate::{Error, on_host::on_host, router_input::RouterInput};
 
 /// The layer between its trunk and its outputs, on all blocks.
 pub(super) struct Streams {
@@ -76,7 +76,7 @@ impl Streams {
         let mut mean_squares = Vec::new();
         for batch in hidden {
             let (blocks, len, _) = batch.dims3()?;
-            let mut read = RouterInput(None);
+            let mut read = RouterInput::default();
             let TrunkOutput { sum, routed } = trunk.forward(&batch, &mut read)?;
             drop(batch);
             let (Some(kept), Some(read)) = (routed, read.0) else {
@@ -283,18 +283,6 @@ pub(super) fn slice(entries: &[Entry], rows: Range<usize>) -> Result<&[Entry], E
     })
 }
 
-/// Keeps what the router reads.
-struct RouterInput(Option<Tensor>);
-
-impl ActivationSink for RouterInput {
-    fn linear_input(&mut self, site: LinearId, input: &Tensor) -> Result<(), ModelError> {
-        if site == LinearId::Router {
-            self.0 = Some(input.clone());
-        }
-        Ok(())
-    }
-}
-
 /// Keeps what a down projection reads.
 struct DownInput(Option<Tensor>);
 
@@ -309,10 +297,6 @@ impl ActivationSink for DownInput {
 
 fn no_hidden(expert: usize) -> Error {
     Error::Request(format!("expert {expert} did not say what its down projection reads"))
-}
-
-fn on_host(tensor: &Tensor) -> Result<Vec<f32>, Error> {
-    Ok(tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?)
 }
 
 fn stop_if_asked(watch: Watch<'_>, tokens: usize) -> Result<(), Error> {

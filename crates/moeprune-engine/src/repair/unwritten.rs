@@ -10,7 +10,8 @@ use crate::{
 
 impl KeptExperts<'_> {
     /// The same with the experts that stay repaired as the job's pipeline says, and what that did. New
-    /// weights are in a temporary folder, which goes with them.
+    /// weights are in a temporary folder, which goes with them; one that a killed process left goes when the next
+    /// is made.
     ///
     /// # Errors
     /// If the model cannot be run, experts cannot be repaired, or the folder cannot be written.

@@ -4,7 +4,7 @@ use moeprune_checkpoint::Checkpoint;
 use moeprune_core::Sparsity;
 use moeprune_engine::{Error as EngineError, Remedy, check_repair_folder};
 
-use crate::{Error, Recipe, Registry, check_repair, recipe::Statistics};
+use crate::{Error, Recipe, Registry, check_repair};
 
 /// Refuses a recipe that cannot be followed without a checkpoint being written, or without text. `text`:
 /// whether there is calibration text.
@@ -21,19 +21,25 @@ pub(super) fn check(
                 .into(),
         ));
     }
+    let pipeline = registry.pipeline(recipe)?;
+    if recipe.prunes_weights() && pipeline.weights.needs().hessians {
+        let problem = format!(
+            "scorer = `{}` changes the weights that stay by which inputs come together, which is not held of a \
+             model that is written nowhere",
+            recipe.weights.scorer
+        );
+        return Err(EngineError::refused(problem, Remedy::ScoreOrWrite).into());
+    }
     if recipe.experts.sparsity == Sparsity::ZERO {
         return Ok(());
     }
-    if !text && registry.pipeline(recipe)?.experts.needs().calibration {
+    if !text && pipeline.experts.needs().calibration {
         let problem = format!(
             "criterion = `{}` runs layers without some of their experts, which takes calibration text",
             recipe.experts.criterion
         );
         return Err(EngineError::refused(problem, Remedy::Calibration).into());
     }
-    // Weights are masked by the observation here, and repairs fitted to the text, one beside the other.
-    let mut repaired = recipe.clone();
-    repaired.weights.statistics = Statistics::Sequential;
-    check_repair(checkpoint, &repaired, text)?;
+    check_repair(checkpoint, recipe, text)?;
     if recipe.repairs() { Ok(check_repair_folder()?) } else { Ok(()) }
 }

@@ -18,8 +18,8 @@ use moeprune_core::{
 use moeprune_eval::load_documents;
 
 use moeprune_engine::{
-    Error as EngineError, Execution, Job, KeptExperts, Pipeline, PlanInputs, Progress, Remedy,
-    TOOL, UnwrittenModel, note_of_streamed_length, tokenizer_for,
+    Error as EngineError, Execution, Inputs, Job, KeptExperts, Pipeline, PlanInputs, Progress,
+    Remedy, TOOL, UnwrittenModel, note_of_streamed_length, tokenizer_for,
 };
 
 use crate::{
@@ -62,8 +62,8 @@ impl Study<'_> {
     ///
     /// Nothing is written: experts that go are left out when the model is loaded, which gives what
     /// masking them in the router gives, and weights are zeroed on the way. Weights are masked by the
-    /// observation's statistics, as with `statistics = "stored"`. Experts are repaired where a recipe says
-    /// so, on calibration text.
+    /// observation's statistics, as with `statistics = "stored"`. Where a recipe repairs, experts are repaired on
+    /// calibration text, and statistics are then taken on the repaired model, as [`prune`](crate::prune()) does.
     ///
     /// # Errors
     /// If a variant's recipe cannot be followed (a reconstruction needs more than an observation, a repair
@@ -196,9 +196,20 @@ impl<'a> Pruned<'a> {
                 return Err(EngineError::refused(problem, Remedy::Calibration).into());
             }
         };
-        let observation = self.inputs.observation;
-        let model = UnwrittenModel::new(&kept, &self.plan, observation, &mut job)?;
+        let model = UnwrittenModel::new(&kept, &self.plan, self.statistics(), &mut job)?;
         run(&model, job.progress)
+    }
+
+    /// Where statistics for masks come from: an observation is of the model without a repair.
+    fn statistics(&self) -> Inputs<'a> {
+        let PlanInputs { observation, calibration } = self.inputs;
+        match (calibration, observation) {
+            (Some(calibration), _) if self.recipe.repairs_before_statistics() => {
+                Inputs::Calibration(calibration)
+            }
+            (_, Some(observation)) => Inputs::Observation(observation),
+            (_, None) => Inputs::None,
+        }
     }
 
     fn cut(
@@ -258,9 +269,8 @@ fn nothing() -> Recipe {
 /// Size of a checkpoint's weights if each layer had as many experts as `after` says.
 fn bytes_with(checkpoint: &Checkpoint, after: &ModelSpec) -> u64 {
     let spec = checkpoint.spec();
-    let experts = |spec: &ModelSpec, layer: usize| {
-        spec.layers[layer].moe().map_or(1, |moe| moe.experts) as u64
-    };
+    // A layer behind the decoder's that is dropped has none left.
+    let experts = |spec: &ModelSpec, layer| spec.moe_of(layer).map_or(0, |moe| moe.experts) as u64;
     let by_expert = |id: TensorId| {
         id.expert().is_some() || spec.part(id).is_some_and(|part| part.expert_axis.is_some())
     };

@@ -292,6 +292,12 @@ impl Recipe {
         self.repair.name != NO_REPAIR
     }
 
+    /// Whether experts are repaired before the statistics for zeroing weights are taken, which are then of the
+    /// repaired model.
+    pub(crate) fn repairs_before_statistics(&self) -> bool {
+        self.repairs() && self.weights.statistics == Statistics::Sequential
+    }
+
     /// Whether what is left of down projections is changed after weights were zeroed.
     #[must_use]
     pub fn refits(&self) -> bool {

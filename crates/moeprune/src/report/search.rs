@@ -10,7 +10,7 @@ use crate::recipe::StageChoice;
 pub struct SearchReport {
     /// Calibration blocks that statistics were taken on.
     pub observed_blocks: usize,
-    /// Calibration blocks that candidates were scored on, which no statistics were taken on.
+    /// Blocks of the calibration text that candidates were scored on, which share no token with those.
     pub held_out_blocks: usize,
     /// Mean negative log-likelihood of the unpruned model on these, in nats a token.
     pub unpruned: f64,

@@ -10,8 +10,8 @@ use std::{
 
 use candle_core::{DeviceLocation, Tensor};
 use moeprune_core::{
-    InputMoments, LinearId, LinearView, MlpProjection, Sparsity, TensorBytes, TensorId,
-    TensorSource as _,
+    InputMoments, LinearId, LinearView, MlpProjection, Sparsity, StoredWeight, TensorBytes,
+    TensorId, TensorSource as _,
 };
 use moeprune_model::Expert;
 use moeprune_score::{PerRow, Rounding, Wanda, mask_matrix};

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use moeprune_capture::{
     Error as CaptureError, LayerRun, StoredLayer, Watch, expert_rows, for_each_loaded_expert,
 };
@@ -15,7 +15,7 @@ use super::{
     removal::{Quota, Token, triangle},
     sample::Sample,
 };
-use crate::{Error, plan::Router};
+use crate::{Error, on_host::on_host, plan::Router};
 
 /// Memory for what experts make of tokens, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +81,7 @@ pub(super) fn run(
         None => Vec::new(),
     };
     let trunk = LayerTrunk::load(source, spec, layer, compute)?;
-    let mut seen = RouterInput { rows: &rows, batch: 0, read: Vec::new() };
+    let mut seen = RouterInputRows { rows: &rows, batch: 0, read: Vec::new() };
     let mut run = LayerRun::advance_into(&trunk, layer, hidden, &mut seen, watch)?;
     let Some((looks, read)) = looks.zip(run.read_by_experts(&rows)?) else {
         return Ok((run.finish()?, Vec::new()));
@@ -238,14 +238,14 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// Keeps what the router reads of some rows of each micro-batch.
-struct RouterInput<'a> {
+struct RouterInputRows<'a> {
     rows: &'a [Vec<u32>],
     batch: usize,
     /// `[tokens, hidden]`
     read: Vec<f32>,
 }
 
-impl ActivationSink for RouterInput<'_> {
+impl ActivationSink for RouterInputRows<'_> {
     fn linear_input(&mut self, site: LinearId, input: &Tensor) -> Result<(), ModelError> {
         if site != LinearId::Router {
             return Ok(());
@@ -257,9 +257,4 @@ impl ActivationSink for RouterInput<'_> {
         self.batch += 1;
         Ok(())
     }
-}
-
-fn on_host(tensor: &Tensor) -> Result<Vec<f32>, ModelError> {
-    let host = tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
-    Ok(host.flatten_all()?.to_vec1()?)
 }

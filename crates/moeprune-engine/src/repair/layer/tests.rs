@@ -1,17 +1,22 @@
 //! What a repaired layer goes on with.
 
+mod rates;
+
 use std::{ops::ControlFlow, sync::Arc};
 
 use moeprune_capture::{LayerRun, TokenBlocks, embed_blocks};
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
-    CorpusTag, LayerPlan, Partition, Plan, StageError, Survivor, SurvivorReason,
+    CorpusTag, LayerPlan, Partition, Plan, RepairPasses, StageError, Survivor, SurvivorReason,
     repair::{ExpertOutcome, RepairedExpert},
 };
 use moeprune_model::Embedding;
 
 use super::*;
-use crate::{RepairBlocks, RepairCalibration, kept_experts::repaired_parts::RepairedParts};
+use crate::{
+    RepairBlocks, RepairCalibration,
+    kept_experts::{TemporaryFolder, repaired_parts::RepairedParts},
+};
 
 /// All weights times a factor, each expert's another one.
 #[derive(Debug)]
@@ -173,7 +178,7 @@ fn check(model: &str, average: bool) {
         }
         for activations in [true, false] {
             let holding = Holding { activations, factors: activations };
-            let folder = Arc::new(tempfile::tempdir().unwrap());
+            let folder = Arc::new(TemporaryFolder::new_in(&std::env::temp_dir()).unwrap());
             let watch: Watch<'_> = &mut |_| ControlFlow::Continue(());
             let mut task = |repair: &Stage<dyn ExpertRepair>| {
                 let folder = folder.path();
@@ -256,7 +261,7 @@ fn outputs_follow_after_masks_too() {
         let hidden = embed_blocks(&embedding, &tokens.blocks, 2).unwrap();
         let layer = (0..kept.spec().layers.len()).find(|&l| kept.spec().moe_of(l).is_some());
         let layer = layer.unwrap();
-        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let folder = Arc::new(TemporaryFolder::new_in(&std::env::temp_dir()).unwrap());
         let repair = &Stage::<dyn ExpertRepair>::new(Box::new(Scale));
         let (after, wanted) = (After::Masks, &wanted as &dyn Model);
         let task =

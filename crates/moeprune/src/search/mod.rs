@@ -1,13 +1,17 @@
 //! Finding out how a total is best split, instead of assuming it.
 
+mod texts;
+
+pub use texts::SearchTexts;
+
 use moeprune_capture::TokenBlocks;
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{CorpusTag, ParameterCounts, Sparsity, TensorSource};
-use moeprune_engine::{Calibration, PlanInputs, RepairBlocks, RepairCalibration, expert_budget};
+use moeprune_core::{ParameterCounts, Sparsity, TensorSource};
+use moeprune_engine::{PlanInputs, expert_budget};
 
 pub use crate::report::{Candidate, SearchReport};
 use crate::{
-    Error, Recipe, Study,
+    Error, Recipe, Study, check_repair,
     compare::{Likelihood, Prediction, Pruned, likelihood},
     planning::check_request,
     recipe::{Budget, StageChoice},
@@ -53,51 +57,55 @@ const ALLOCATIONS: [&str; 8] = [
 impl Study<'_> {
     /// Looks for the split of `recipe.sparsity` under which the model predicts text best.
     ///
-    /// A quarter of the calibration blocks, the last ones, is kept apart. The model is observed on the
-    /// others; each candidate is made from that one observation, in memory, its experts repaired if the recipe
-    /// says so: fitted to the same blocks and to the other texts that the run's repair is, and guarded by
-    /// the same held-out blocks. It is scored by its mean negative log-likelihood on the blocks kept
-    /// apart. First the share of whole experts and their
+    /// The model is observed on the calibration blocks; each candidate is made from that one observation, in
+    /// memory. If the recipe repairs, a candidate's experts are repaired on the same text as the run's are, and
+    /// its weights are zeroed by statistics of the repaired candidate: it is the model that [`prune`](crate::prune())
+    /// writes by the candidate's recipe. Without a repair, weights are zeroed by the observation's statistics.
+    /// A candidate is scored by its mean negative log-likelihood on blocks that share no token with any that it
+    /// was made of. First the share of whole experts and their
     /// criterion, with one ratio everywhere; then, for the best of these, how the ratio is split over
     /// the layers: at most [`most_evaluations`] in all. No test data is looked at, and the same blocks
     /// give the same choice.
     ///
     /// # Errors
-    /// If there are fewer than four blocks, no candidate can be carried out, or the model cannot be
-    /// run.
+    /// If the recipe's repair cannot be carried out, no candidate can, or the model cannot be run.
     pub fn search(
         &mut self,
-        calibration: &Calibration,
+        texts: &SearchTexts,
         recipe: &Recipe,
         what: Search,
     ) -> Result<(Recipe, SearchReport), Error> {
-        let (observed, held_out) = split(calibration)?;
+        let SearchTexts { calibration: observed, scored } = texts;
+        check_repair(self.checkpoint, recipe, true)?;
         self.progress.note(&format!(
-            "searches among at most {} ways to reach {}, by how well {} calibration blocks kept apart \
-             are predicted",
+            "searches among at most {} ways to reach {}, by how well {} blocks of the calibration text kept \
+             apart are predicted",
             most_evaluations(what),
             recipe.sparsity,
-            held_out.blocks().len()
+            scored.blocks().len()
         ));
         let Study { checkpoint, registry, .. } = *self;
         let progress = &mut *self.progress;
         let execution = &self.execution.for_blocks(checkpoint, &observed.tag, false, progress)?;
         let pipeline = &registry.pipeline(recipe)?;
         let study = &mut Study { checkpoint, registry, execution, progress };
-        let observation = study.job(pipeline).observe(&observed)?;
+        let observation = study.job(pipeline).observe(observed)?;
         let unpruned = Prediction {
             source: checkpoint,
             spec: checkpoint.spec(),
-            blocks: &held_out,
+            blocks: scored,
             execution,
             step: "unpruned model",
         };
         let unpruned = likelihood(unpruned, study.progress)?;
-        let inputs = PlanInputs { observation: Some(&observation), calibration: Some(&observed) };
-        let mut trial = Trial { study, inputs, held_out: &held_out, tried: Vec::new() };
+        let inputs = PlanInputs { observation: Some(&observation), calibration: Some(observed) };
+        let mut trial = Trial { study, inputs, held_out: scored, tried: Vec::new() };
         let mut best = recipe.clone();
-        // Masks come from the observation here, also where the recipe's run would not take them from it.
-        best.weights.statistics = crate::recipe::Statistics::Stored;
+        // Masks come from the observation here, also where the recipe's run would not take them from it, but
+        // not where experts are repaired: the observation is of the model without a repair.
+        if !recipe.repairs() {
+            best.weights.statistics = crate::recipe::Statistics::Stored;
+        }
         // A reconstruction needs more than an observation; the scorer that stands in for it ranks
         // splits in its stead.
         let reconstructs = pipeline.weights.method().is_some();
@@ -148,35 +156,6 @@ fn expert_share(checkpoint: &Checkpoint, recipe: &Recipe, part: f64) -> Result<S
     let share = if share == total { share * (1.0 - 1e-9) } else { share };
     // More than all but a few experts is refused later, with what would do.
     Ok(Sparsity::new(share.min(0.999_999))?)
-}
-
-/// The blocks to observe and the ones kept apart.
-fn split(calibration: &Calibration) -> Result<(Calibration, TokenBlocks), Error> {
-    let blocks = calibration.blocks.blocks().len();
-    let apart = blocks / 4;
-    if apart == 0 {
-        return Err(Error::Request(format!(
-            "a search keeps a quarter of the calibration blocks apart, and there are only {}; ask \
-             for 4 or more with --samples",
-            blocks
-        )));
-    }
-    let (observed, held_out) = calibration.blocks.clone().split_at(blocks - apart);
-    let tag = CorpusTag { samples: (blocks - apart) as u64, ..calibration.tag.clone() };
-    let repair = calibration.repair.as_ref().map(|repair| for_candidates(repair, &observed));
-    Ok((Calibration { blocks: observed, tag, repair }, held_out))
-}
-
-/// What candidates are repaired on: as the run's repair, with fewer fitted blocks of the calibration text. Blocks
-/// by which candidates are scored are none of them.
-fn for_candidates(repair: &RepairCalibration, observed: &TokenBlocks) -> RepairCalibration {
-    let mut texts = repair.texts.clone();
-    if let Some(RepairBlocks { tag, fitted, held_out }) = texts.first_mut() {
-        let apart = held_out.as_ref().map_or(0, |blocks| blocks.blocks().len());
-        tag.samples = (observed.blocks().len() + apart) as u64;
-        *fitted = Some(observed.clone());
-    }
-    RepairCalibration { texts }
 }
 
 /// The recipe's own criterion, and those that are tried beside it.

@@ -1,0 +1,73 @@
+//! How the tensors of a module are read as one weight.
+
+use std::collections::BTreeMap;
+
+use moeprune_core::{
+    StoredWeight, TensorId,
+    encoding::{ModuleTensors, QuantConfig, SharedEncoding, detect},
+};
+
+use super::{layout::Layout, modules::Module};
+use crate::{Error, config::Config};
+
+/// What config.json calls what it says about codes.
+pub(super) const QUANTIZATION: [&str; 2] = ["quantization_config", "compression_config"];
+
+/// What reads a module's tensors.
+#[derive(Debug, Clone)]
+pub(crate) struct Decoding {
+    encoding: SharedEncoding,
+    main: usize,
+    /// The numbers of the tensors beside it, in the encoding's order.
+    companions: Vec<usize>,
+}
+
+/// Decides for each module what reads its tensors, or why nothing does.
+pub(super) fn decide(
+    modules: &BTreeMap<TensorId, Module>,
+    layout: &Layout,
+    config: &Config,
+) -> Result<BTreeMap<TensorId, Result<Decoding, String>>, Error> {
+    if modules.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let said = said(config)?;
+    let decide = |module: &Module| decoding(module, layout, &said);
+    Ok(modules.iter().map(|(part, module)| (*part, decide(module))).collect())
+}
+
+/// What the config says about codes; nothing if it does not mention them.
+fn said(config: &Config) -> Result<QuantConfig, Error> {
+    let objects = config.objects_under(&QUANTIZATION)?;
+    let Some(object) = objects.first() else { return Ok(QuantConfig::default()) };
+    let object = serde_json::from_str(object).map_err(|e| config.refuse(e.to_string()))?;
+    QuantConfig::from_json(&object).map_err(|e| config.refuse(e.to_string()))
+}
+
+fn decoding(module: &Module, layout: &Layout, said: &QuantConfig) -> Result<Decoding, String> {
+    let own = || module.tensors.iter().filter(|(suffix, _)| !suffix.starts_with("../"));
+    // As names have them after the module's.
+    let dotted: Vec<String> = own().map(|(suffix, _)| format!(".{suffix}")).collect();
+    let tensors = dotted.iter().zip(own()).map(|(suffix, (_, &at))| {
+        let tensor = &layout.tensors[at];
+        (suffix.as_str(), tensor.dtype, tensor.shape.as_slice())
+    });
+    let encoding = detect(&ModuleTensors::from_iter(tensors), said).map_err(|e| e.to_string())?;
+    let number = |suffix: &str| {
+        let found = module.tensors.get(suffix.trim_start_matches('.')).copied();
+        found.ok_or_else(|| format!("`{suffix}` is missing"))
+    };
+    let main = number(encoding.suffix())?;
+    let companions = encoding.companions().iter().map(|companion| number(companion.suffix));
+    let companions = companions.collect::<Result<_, _>>()?;
+    Ok(Decoding { encoding, main, companions })
+}
+
+impl Decoding {
+    /// The weight, from the tensors that hold it.
+    pub(super) fn read<'a>(&self, layout: &'a Layout) -> Result<StoredWeight<'a>, Error> {
+        let companions = self.companions.iter().map(|&at| layout.read(at));
+        let companions = companions.collect::<Result<_, _>>()?;
+        Ok(StoredWeight::new(self.encoding.clone(), layout.read(self.main)?, companions)?)
+    }
+}

@@ -1,0 +1,5 @@
+//! Models whose weights are stored in codes, from file to file.
+
+mod fixtures;
+mod logits;
+mod masks;
