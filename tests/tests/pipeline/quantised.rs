@@ -1,20 +1,18 @@
-//! Quantised models: whole experts go, by router distance or a list, and everything else says what it
-//! would need.
+//! Quantised models: whole experts go, by router distance or a list, byte for byte.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
 use moeprune::{
-    Calibration, Error, Evaluation, Execution, FromRecipe as _, Inputs, Job, OutputPlace, Pipeline,
-    Recipe, Registry, Remedy, Resume, Run, Silent, apply,
+    Error, Execution, FromRecipe as _, Inputs, Job, OutputPlace, Pipeline, Recipe, Registry,
+    Resume, Run, Silent, apply,
     checkpoint::{Checkpoint, verify},
     core::Plan,
-    evaluate, plan, prune_listed, read_keep_list,
-    recipe::StageChoice,
+    plan, prune_listed, read_keep_list,
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::scratch::{asset, observe, recipe, tokens};
+use crate::scratch::{asset, recipe};
 
 const FIXTURES: [&str; 15] = [
     "awq_qwen3_moe",
@@ -99,44 +97,4 @@ fn a_list_decides_and_every_byte_is_as_expected() {
             assert_eq!(got.shape(), shape, "{name}: {tensor}");
         }
     }
-}
-
-#[test]
-fn what_would_run_or_decode_them_says_what_is_missing() {
-    let scratch = tempfile::tempdir().unwrap();
-    let (source, execution) = (model("gptq_v2_qwen3_moe"), Execution::cpu());
-    let expected = "stored as GPTQ INT4, which is not decoded yet, so that the model cannot be run";
-    let check = |error: &dyn std::error::Error, more: &str| {
-        let message = error.to_string();
-        assert!(message.contains(expected) && message.contains(more), "{message}");
-    };
-    let text = tokens(scratch.path(), 8, 64, 128);
-    let some = recipe(0.25, 0.25);
-    check(&Calibration::read(&text, &source, &some).map(drop).unwrap_err(), "keep-list");
-    let what = Evaluation {
-        task: "perplexity",
-        data: &text,
-        limit: None,
-        fewshot: None,
-        fewshot_data: None,
-        batch: 1,
-        sequence_len: None,
-    };
-    check(&evaluate(&source, &what, &execution, &mut Silent).map(drop).unwrap_err(), "");
-    let decoded = Checkpoint::open(&asset("parity/qwen3_moe_mixed")).unwrap();
-    let calibration = Calibration::read(&text, &decoded, &some).unwrap();
-    check(&observe(&source, &calibration).map(drop).unwrap_err(), "");
-    let mut zeroing = recipe(0.5, 0.25);
-    zeroing.weights.scorer = StageChoice::new("magnitude");
-    let whole = Remedy::WholeExperts.to_string();
-    check(&made(&source, &zeroing).map(drop).unwrap_err(), &whole);
-    let mut merging = recipe(0.5, 0.5);
-    merging.experts.survivor = StageChoice::new("average");
-    let plan = made(&source, &merging).unwrap();
-    let run = Run::claim(&scratch.path().join("out"), &source, Resume::No).unwrap();
-    let pipeline = Pipeline::from_recipe(&merging).unwrap();
-    let mut silent = Silent;
-    let mut job = Job::new(&source, &pipeline, &execution, &mut silent);
-    let message = apply(&mut job, run, &plan, Inputs::None).map(drop).unwrap_err().to_string();
-    assert!(message.contains("cannot be averaged; select one of each cluster"), "{message}");
 }
