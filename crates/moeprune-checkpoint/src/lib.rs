@@ -94,7 +94,10 @@ mod weights;
 pub use moeprune_files::{Access, FileIdentity};
 
 pub use self::{
-    checkpoint::{Checkpoint, FusedTensor, RoleSummary, StoredPart, StoredTensor, Summary},
+    checkpoint::{
+        Checkpoint, FusedTensor, RoleStorage, RoleSummary, Storage, StoredPart, StoredTensor,
+        Summary,
+    },
     container::{
         ContainedIndex, ContainedTensor, Container, Contents, Metadata, OutputForm, PlannedFile,
         PlannedIndex, PlannedTensor, PlannedWeights, Safetensors, WeightFile, WeightRequest,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moeprune_core::{PartName, TensorId};
+use moeprune_core::{Dtype, LayerTensor, OpaqueTensor, PartName, TensorId};
 
 /// What the tensors' names say, against which the config is held before anything is sized by it.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub(crate) struct NamedTensors {
     /// What tensors that hold all experts of a layer hold of each in a form that is not decoded: shapes,
     /// by layer and name.
     pub(crate) opaque: BTreeMap<(usize, PartName), Vec<usize>>,
+    /// The type of what is stored so, if that is codes.
+    pub(crate) fused_codes: Option<Dtype>,
     /// Whether anything is stored in codes.
     pub(crate) quantised: bool,
 }
@@ -32,4 +34,19 @@ pub(crate) enum StoredExtra {
     Unknown,
     /// Nothing, though the config counts some.
     Nothing,
+}
+
+impl NamedTensors {
+    /// What is stored of each expert of a layer in codes, but what `known` has already.
+    pub(crate) fn other_codes(&self, layer: usize, known: &[OpaqueTensor]) -> Vec<OpaqueTensor> {
+        let of_layer = self.opaque.iter().filter(|((of, _), _)| *of == layer);
+        let tensor = |((_, part), shape): (&(usize, PartName), &Vec<usize>)| OpaqueTensor {
+            id: LayerTensor::OfExpert(0, *part),
+            shape: shape.clone(),
+            expert_axis: None,
+            form: self.fused_codes.map(|dtype| format!("fused {dtype}")),
+        };
+        let is_new = |tensor: &OpaqueTensor| known.iter().all(|other| other.id != tensor.id);
+        of_layer.map(tensor).filter(is_new).collect()
+    }
 }

@@ -8,10 +8,10 @@ use moeprune_core::{
     OpaqueTensor, RouterSpec, SandwichNorms, SharedSpec, TensorId,
 };
 
-use self::requirements::{check_positions, check_requirement, is_of_quantization, read_activation};
+use self::requirements::{check_positions, read_activation};
 pub(crate) use self::{
     extra::{AnnouncedExtra, announced_extra},
-    requirements::check_requirements,
+    requirements::{check_not_quantised, check_requirements},
 };
 use crate::{
     Error, Family,
@@ -33,9 +33,8 @@ pub(crate) fn read_spec(
     if let Some(opaque) = &form.experts.opaque {
         opaque.check(config, named)?;
     }
-    // What is stored says whether weights are quantised; a config that says so of others is wrong.
-    for requirement in form.require.iter().filter(|r| is_of_quantization(r) && !named.quantised) {
-        check_requirement(config, requirement)?;
+    if !named.quantised {
+        check_not_quantised(family, config)?;
     }
     let model = &form.model;
     let hidden = model.hidden.needed(config)?;
@@ -352,15 +351,17 @@ impl Blocks {
         let shared = shared.filter_map(|(at, (form, read))| {
             read.map(|read| form.of_layer(read, at, named, layer))
         });
+        let mut opaque = match &form.experts.opaque {
+            Some(opaque) => opaque.of_layer(named, layer)?,
+            None => Vec::new(),
+        };
+        opaque.extend(named.other_codes(layer, &opaque));
         Ok(MoeSpec {
             experts,
             top_k: self.top_k.of(layer),
             router: form.router.of_layer(&self.router, named, layer)?,
             expert: form.experts.of_layer(self.expert, named, layer),
-            opaque: match &form.experts.opaque {
-                Some(opaque) => opaque.of_layer(named, layer)?,
-                None => Vec::new(),
-            },
+            opaque,
             shared: shared.collect(),
             residual: self.residual,
             input: self.input,

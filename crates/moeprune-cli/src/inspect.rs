@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use moeprune_checkpoint::Summary;
+use moeprune_checkpoint::{RoleStorage, Storage, Summary};
 use serde::Serialize;
 
 use crate::{
@@ -144,5 +144,26 @@ fn render(summary: &Summary) -> String {
         "\n{} parameters are decoder Linears: what --sparsity counts over\n",
         summary.parameters.linears
     );
+    if let Some(storage) = &summary.storage {
+        text += &render_storage(storage);
+    }
+    text
+}
+
+/// In which forms weights are stored.
+fn render_storage(storage: &Storage) -> String {
+    let role = |role: &RoleStorage| format!("{} {}", role.role, role.forms.join(" and "));
+    let roles: Vec<String> = storage.roles.iter().map(role).collect();
+    let mut text = format!(
+        "\nstored as {}; {:.2} bits per weight\n",
+        roles.join(", "),
+        storage.bits_per_weight
+    );
+    if let Some(form) = &storage.undecoded {
+        text += &format!(
+            "{form} is not decoded yet: whole experts can be removed by router distance or a \
+             keep-list; nothing that runs the model works, nor zeroing weights\n"
+        );
+    }
     text
 }

@@ -18,6 +18,7 @@ mod one_mixer;
 mod opaque_experts;
 mod opaque_family;
 mod prefixed_extra_layers;
+mod quantised;
 mod reference_masks;
 mod reference_sparsegpt;
 mod refusals;

@@ -107,7 +107,7 @@ pub(super) fn assign_extra(
         let Some(layer) = names.extra_layer_of(&tensor.name) else { continue };
         stored.insert(layer);
         tensor.part = names.part_of(&tensor.name);
-        let is_fused = names.fused_of(&tensor.name).is_some();
+        let is_fused = tensor.slab.is_some();
         if has_codes && tensor.part.is_none() && !is_fused {
             modules::assign(tensor, names);
         }

@@ -1,12 +1,47 @@
 //! Which tensors hold all experts of a layer.
 
-use moeprune_core::{ModelSpec, MoeSpec};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{StoredTensor, fused_tensor::FusedTensor, layout::Layout};
+use moeprune_core::{Dtype, ModelSpec, MoeSpec};
+
+use super::{StoredTensor, fused_tensor::FusedTensor, layout::Layout, modules::is_code};
 use crate::{
     family::{FusedForm, Names, Slab, SlabLayout},
     place::FusedExperts,
 };
+
+/// Gives each tensor that holds something of all experts of a layer what that is, by its name. In a layer
+/// some of whose are codes, matrices are not decoded, and tensors that are not known belong to them.
+pub(super) fn name_slabs(layout: &mut Layout, names: &Names) {
+    let mut in_codes = BTreeSet::new();
+    let mut beside = BTreeMap::new();
+    for (at, tensor) in layout.tensors.iter_mut().enumerate() {
+        tensor.slab = names.fused_of(&tensor.name);
+        if names.part_of(&tensor.name).is_some() {
+            continue;
+        }
+        let Some((layer, part)) = names.beside_experts(&tensor.name) else { continue };
+        beside.insert(at, (layer, Slab::Opaque(part)));
+        if is_code(tensor.dtype) {
+            in_codes.insert(layer);
+        }
+    }
+    for (at, slab) in beside.into_iter().filter(|(_, (layer, _))| in_codes.contains(layer)) {
+        let tensor = &mut layout.tensors[at];
+        let named = tensor.slab.map(|(_, slab)| slab);
+        let is_bias = matches!(named, Some(Slab::GateUpBias | Slab::DownBias));
+        let stays = is_bias && tensor.dtype.is_weight() || matches!(named, Some(Slab::Opaque(_)));
+        if !stays {
+            tensor.slab = Some(slab);
+        }
+    }
+}
+
+/// The type of the largest tensor that holds codes of all experts of a layer.
+pub(super) fn codes(layout: &Layout) -> Option<Dtype> {
+    let fused = layout.tensors.iter().filter(|tensor| tensor.slab.is_some());
+    fused.filter(|tensor| is_code(tensor.dtype)).max_by_key(|tensor| tensor.bytes).map(|t| t.dtype)
+}
 
 /// Finds the tensors that hold experts, and how they hold them: `(tensor, what)`.
 pub(super) fn find(
@@ -17,7 +52,7 @@ pub(super) fn find(
     let form = names.family().descriptor().experts.fused.as_ref();
     let named: Vec<(usize, usize, Slab)> = (layout.tensors.iter().enumerate())
         .filter_map(|(at, tensor)| {
-            let (layer, slab) = names.fused_of(&tensor.name)?;
+            let (layer, slab) = tensor.slab?;
             Some((at, layer, slab))
         })
         .collect();
@@ -111,7 +146,7 @@ impl Kind<'_> {
 }
 
 /// The number of experts that a tensor of this name has, if it holds all of a layer.
-pub(super) fn experts_in(names: &Names, tensor: &StoredTensor) -> Option<(usize, usize)> {
-    let (layer, _) = names.fused_of(&tensor.name)?;
+pub(super) fn experts_in(tensor: &StoredTensor) -> Option<(usize, usize)> {
+    let (layer, _) = tensor.slab?;
     Some((layer, tensor.shape.first().copied().unwrap_or_default()))
 }

@@ -8,6 +8,7 @@ use super::fused_tensor::FusedTensor;
 use crate::{
     Error,
     container::{self, ContainedIndex, ContainedTensor, Container, Metadata, WeightFile},
+    family::Slab,
     model_directory::ModelDirectory,
     place::{Place, TensorForm},
 };
@@ -34,6 +35,8 @@ pub struct StoredTensor {
     pub suffix: Option<String>,
     /// Whether it holds the codes of such a module.
     pub(crate) is_main: bool,
+    /// The layer of whose experts it holds something, and what, by its name.
+    pub(crate) slab: Option<(usize, Slab)>,
     /// What it holds, if it has all experts of a layer.
     pub experts: Option<FusedTensor>,
     /// Its number among all tensors.
@@ -92,6 +95,7 @@ impl Layout {
             part: None,
             suffix: None,
             is_main: false,
+            slab: None,
             experts: None,
             shard: tensor.file,
             range: tensor.range,

@@ -12,6 +12,7 @@ mod legacy_fingerprint;
 mod modules;
 mod parts;
 mod pruned_config;
+mod storage;
 mod summary;
 
 use std::{
@@ -33,6 +34,7 @@ pub use self::{
     fused_tensor::FusedTensor,
     layout::StoredTensor,
     modules::StoredPart,
+    storage::{RoleStorage, Storage},
     summary::{RoleSummary, Summary},
 };
 use crate::{
@@ -133,6 +135,9 @@ impl Checkpoint {
             config.within(family.descriptor().config.as_deref().filter(|key| !key.is_empty()))?;
         spec::check_requirements(&family, &config)?;
         let mut layout = Layout::open(&directory)?;
+        if !modules::has_codes(&layout) {
+            spec::check_not_quantised(&family, &config)?;
+        }
         let extra = spec::announced_extra(&family, &config)?;
         let names = Names::new(family.clone(), extra.map(|extra| extra.first));
         let (named, modules) = parts::assign(&mut layout, &names, extra, &directory)?;

@@ -40,7 +40,7 @@ pub struct StoredPart<'a> {
 }
 
 /// Whether tensors of this type hold codes, and other numbers than weights.
-fn is_code(dtype: Dtype) -> bool {
+pub(super) fn is_code(dtype: Dtype) -> bool {
     use Dtype::{F4, F8_E4M3, F8_E5M2, F8_E8M0, I8, I32, U8};
     [F4, F8_E4M3, F8_E5M2, F8_E8M0, I8, I32, U8].contains(&dtype)
 }

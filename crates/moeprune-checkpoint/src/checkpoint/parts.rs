@@ -36,6 +36,7 @@ pub(super) fn assign(
     let bad = |reason: String| Error::Weights { dir: directory.path.clone(), reason };
     let mut layers = BTreeSet::new();
     let has_codes = modules::has_codes(layout);
+    fused::name_slabs(layout, names);
     for tensor in &mut layout.tensors {
         if names.extra_layer_of(&tensor.name).is_some() {
             continue;
@@ -43,7 +44,7 @@ pub(super) fn assign(
         tensor.part = names.part_of(&tensor.name);
         let known = tensor.part.is_some()
             || names.is_carried(&tensor.name)
-            || names.fused_of(&tensor.name).is_some()
+            || tensor.slab.is_some()
             || has_codes && modules::assign(tensor, names);
         if !known {
             refuse_unknown_in_layer(tensor, names, directory)?;
@@ -67,15 +68,17 @@ pub(super) fn assign(
     };
     let named = layout.tensors.iter().filter(|t| t.suffix.is_none() || t.is_main);
     let shapes = named.filter_map(|t| Some((t.part?, shape(t)))).collect();
-    let opaque = layout.tensors.iter().filter_map(|tensor| match names.fused_of(&tensor.name)? {
+    let opaque = layout.tensors.iter().filter_map(|tensor| match tensor.slab? {
         (layer, Slab::Opaque(part)) => Some(((layer, part), tensor.shape.get(1..)?.to_vec())),
         _ => None,
     });
     let opaque: BTreeMap<_, _> = opaque.collect();
+    let fused_codes = fused::codes(layout);
     let stranger = if layers.is_empty() { stranger(layout, names) } else { None };
     let extra = extra.map_err(bad)?;
     let quantised = !opaque.is_empty() || !modules.is_empty();
-    let named = NamedTensors { layers: layers.len(), stranger, extra, shapes, opaque, quantised };
+    let layers = layers.len();
+    let named = NamedTensors { layers, stranger, extra, shapes, opaque, fused_codes, quantised };
     Ok((named, modules))
 }
 
@@ -107,7 +110,7 @@ pub(super) fn check_experts(
     let mut named: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
     let mut router_rows = BTreeMap::new();
     for tensor in &layout.tensors {
-        if let Some((layer, experts)) = fused::experts_in(names, tensor) {
+        if let Some((layer, experts)) = fused::experts_in(tensor) {
             named.entry(layer).or_default().extend(0..experts.min(MOST_EXPERTS));
         }
         let Some(TensorId::Layer(layer, part)) = tensor.part else { continue };
@@ -264,7 +267,7 @@ fn unsupported(dtype: Dtype) -> String {
 /// such.
 fn name_of_missing(layout: &Layout, names: &Names, part: TensorId) -> String {
     let fuses = |layer| {
-        let mut layers = layout.tensors.iter().filter_map(|t| names.fused_of(&t.name));
+        let mut layers = layout.tensors.iter().filter_map(|t| t.slab);
         layers.any(|(of, _)| of == layer)
     };
     let fused = match part {

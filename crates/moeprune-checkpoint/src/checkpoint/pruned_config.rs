@@ -80,6 +80,11 @@ impl Checkpoint {
         Ok(files)
     }
 
+    /// The texts of the quantisation configs in `config.json`: at the top or in an object there.
+    pub(super) fn quantization_configs(&self) -> Result<Vec<&str>, Error> {
+        self.config.objects_under(&QUANTIZATION)
+    }
+
     /// Whether a file of this name says how modules are quantised, beside `config.json`.
     pub(crate) fn is_quantization_file(name: &Path) -> bool {
         quantization::SIDE_FILES.iter().any(|file| name == Path::new(file))
@@ -147,7 +152,7 @@ impl Checkpoint {
             changes.push((&extra.count.keys, "0"));
         }
         let mut edits = Vec::new();
-        let objects = self.config.objects_under(&QUANTIZATION)?;
+        let objects = self.quantization_configs()?;
         if !objects.is_empty() {
             let modules = self.modules(index_of);
             for object in objects {

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use moeprune_core::{LayerTensor, LinearId, ParameterCounts, PartName, TensorId};
 use serde::Serialize;
 
-use super::{Checkpoint, StoredTensor};
+use super::{
+    Checkpoint, StoredTensor,
+    storage::{self, Storage},
+};
 
 /// Sizes and counts of a checkpoint, from its headers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -36,6 +39,9 @@ pub struct Summary {
     pub max_shard_bytes: u64,
     /// Bytes of all weight files, headers included.
     pub weight_bytes: u64,
+    /// How weights are stored, if some are quantised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Storage>,
 }
 
 /// Tensors of one role.
@@ -99,17 +105,24 @@ pub(super) fn summarize(checkpoint: &Checkpoint) -> Summary {
         shards: checkpoint.shard_files().count(),
         max_shard_bytes: checkpoint.max_shard_bytes(),
         weight_bytes: checkpoint.weight_bytes(),
+        storage: storage::of(checkpoint),
     }
 }
 
-fn role_of(tensor: &StoredTensor) -> &'static str {
+/// The role of a tensor of the decoder.
+pub(super) fn role_of(tensor: &StoredTensor) -> &'static str {
     if tensor.experts.is_some() {
         return "experts";
     }
-    match tensor.part {
-        Some(TensorId::Embedding) => "embedding",
-        Some(TensorId::LmHead | TensorId::LmHeadBias) => "head",
-        Some(TensorId::Layer(_, part)) => match part {
+    tensor.part.map_or("other", role_of_part)
+}
+
+/// The role of a part.
+pub(super) fn role_of_part(part: TensorId) -> &'static str {
+    match part {
+        TensorId::Embedding => "embedding",
+        TensorId::LmHead | TensorId::LmHeadBias => "head",
+        TensorId::Layer(_, part) => match part {
             LayerTensor::Linear(linear) | LayerTensor::Bias(linear) => match linear {
                 LinearId::Attention(_) => "attention",
                 LinearId::Router => "router",
@@ -125,7 +138,7 @@ fn role_of(tensor: &StoredTensor) -> &'static str {
             LayerTensor::Named(name) => role_of_named(name),
             _ => "norms",
         },
-        Some(TensorId::FinalNorm | TensorId::FinalNormBias) => "norms",
+        TensorId::FinalNorm | TensorId::FinalNormBias => "norms",
         _ => "other",
     }
 }

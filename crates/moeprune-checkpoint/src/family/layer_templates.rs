@@ -18,6 +18,8 @@ pub(super) struct LayerTemplates {
     tensors: Vec<(LayerTensor, Template)>,
     /// What the names of an expert's tensors begin with, its number included.
     experts: Vec<Template>,
+    /// What names of tensors begin with that hold something of all experts of a layer.
+    beside_experts: Vec<Template>,
     /// Of tensors that hold all experts of a layer.
     fused: Vec<(Slab, Template)>,
     /// Of tensors that play no part.
@@ -49,7 +51,18 @@ impl LayerTemplates {
                 tensors.push((tensor, template));
             }
         }
-        let fused = descriptor.experts.slabs()?.into_iter();
+        let slabs = descriptor.experts.slabs()?;
+        let mut beside_experts = Vec::new();
+        let separate = descriptor.layer_slots()?.into_iter();
+        let separate = separate.filter_map(|(_, name)| Some(name.split_once("{expert}")?.0));
+        let folders = slabs.iter().filter_map(|(_, name)| Some(&name[..=name.rfind('.')?]));
+        for name in separate.chain(folders).filter(|name| name.ends_with(".")) {
+            let template = parse(name, false)?;
+            if !beside_experts.contains(&template) {
+                beside_experts.push(template);
+            }
+        }
+        let fused = slabs.iter().copied();
         let fused = fused.flat_map(|(slab, name)| called(name).map(move |name| (slab, name)));
         let fused = fused.map(|(slab, name)| Ok((slab, parse(name, false)?)));
         let carried = descriptor.layers.carried.iter().map(|name| parse(name, false));
@@ -61,6 +74,7 @@ impl LayerTemplates {
         }
         Ok(Self {
             experts,
+            beside_experts,
             fused: fused.collect::<Result<_, Error>>()?,
             carried: carried.collect::<Result<_, Error>>()?,
             tensors,
@@ -109,6 +123,16 @@ impl LayerTemplates {
         self.experts.iter().find_map(|template| {
             let (indices, rest) = template.begins(name)?;
             Some((indices.layer?, indices.expert?, after_number(rest)?))
+        })
+    }
+
+    /// The layer of a tensor that stands where those are that hold something of all its experts, and what
+    /// follows in its name.
+    pub(super) fn beside_experts<'a>(&self, name: &'a str) -> Option<(usize, &'a str)> {
+        self.beside_experts.iter().find_map(|template| {
+            let (indices, rest) = template.begins(name)?;
+            let is_one = rest.starts_with(|c: char| c.is_ascii_digit());
+            if is_one { None } else { Some((indices.layer?, rest)) }
         })
     }
 

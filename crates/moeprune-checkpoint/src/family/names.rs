@@ -1,6 +1,6 @@
 //! The names of one model's tensors.
 
-use moeprune_core::TensorId;
+use moeprune_core::{PartName, TensorId};
 
 use super::{Family, Slab, layer_templates::LayerTemplates};
 
@@ -45,6 +45,17 @@ impl Names {
             let (layer, slab) = self.behind()?.fused_of(name)?;
             Some((self.numbered_on(layer)?, slab))
         })
+    }
+
+    /// The layer of a tensor that stands where those are that hold something of all its experts, and what
+    /// it is called here; `None` if it stands elsewhere, or has a name that is none here.
+    pub(crate) fn beside_experts(&self, name: &str) -> Option<(usize, PartName)> {
+        let (layer, rest) = self.family.decoder.beside_experts(name).or_else(|| {
+            let (layer, rest) = self.behind()?.beside_experts(name)?;
+            Some((self.numbered_on(layer)?, rest))
+        })?;
+        let part = PartName::parse(&format!("experts.{}", rest.to_ascii_lowercase())).ok()?;
+        Some((layer, part))
     }
 
     /// The name of the tensor that holds a part of every expert of a layer, if the family fuses it.

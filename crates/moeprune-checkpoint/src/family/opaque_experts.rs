@@ -53,7 +53,10 @@ impl OpaqueExpertsForm {
     pub(crate) fn check(&self, config: &Config, named: &NamedTensors) -> Result<(), Error> {
         let SaidForm { key, member, value } = &self.said;
         let of_expert = |id: &TensorId| matches!(id, TensorId::Layer(_, LayerTensor::OfExpert(..)));
-        if named.opaque.is_empty() && !named.shapes.keys().any(of_expert) {
+        let names = self.names()?;
+        let is_named = |part: &PartName| names.iter().any(|(name, _)| name == part);
+        let mut fused = named.opaque.keys();
+        if !fused.any(|(_, part)| is_named(part)) && !named.shapes.keys().any(of_expert) {
             return Ok(());
         }
         let path = format!("{key}.{member}");

@@ -20,12 +20,18 @@ pub(crate) fn check_requirements(family: &Family, config: &Config) -> Result<(),
     check_implied(form, family.reads(), config)
 }
 
+/// Refuses a config that says that weights are quantised, where none are in codes: what is stored decides.
+pub(crate) fn check_not_quantised(family: &Family, config: &Config) -> Result<(), Error> {
+    let mut require = family.descriptor().require.iter().filter(|r| is_of_quantization(r));
+    require.try_for_each(|requirement| check_requirement(config, requirement))
+}
+
 /// Whether a requirement is that nothing is quantised, which the tensors decide.
-pub(super) fn is_of_quantization(requirement: &Requirement) -> bool {
+fn is_of_quantization(requirement: &Requirement) -> bool {
     requirement.key.trim_start_matches('/') == "quantization_config"
 }
 
-pub(super) fn check_requirement(config: &Config, requirement: &Requirement) -> Result<(), Error> {
+fn check_requirement(config: &Config, requirement: &Requirement) -> Result<(), Error> {
     let key = slice::from_ref(&requirement.key);
     let Some(found) = config.find(key)? else { return Ok(()) };
     let is = |value: &toml::Value, text: &str| {

@@ -268,7 +268,7 @@ fn parts_that_are_missing_or_misshapen() {
             tensor.dtype = "F8_E4M3".into();
             tensor.bytes.truncate(96 * 64);
         },
-        &["is stored as F8_E4M3; only F32, F16 and BF16 can be pruned"],
+        &["weight_scale_inv", "is missing beside `weight`, which is FP8"],
     );
 }
 

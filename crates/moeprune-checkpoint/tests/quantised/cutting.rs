@@ -179,3 +179,28 @@ fn parts_know_their_tensors() {
     let query = "model.layers.1.self_attn.q_proj";
     check("awq_qwen3_moe", "attention.query", query, "AWQ INT4", &["qweight", "qzeros", "scales"]);
 }
+
+#[test]
+fn a_summary_says_how_weights_are_stored() {
+    let check = |name: &str, expected: &str, experts: f64| {
+        let storage = Model::copy_of(name).open().expect("opens").summary().storage;
+        let storage = storage.expect("is quantised");
+        let roles = storage.roles.iter();
+        let shown: Vec<String> =
+            roles.map(|role| format!("{} {}", role.role, role.forms.join(" and "))).collect();
+        assert_eq!(shown.join(", "), expected, "{name}");
+        let of_experts = storage.roles.iter().find(|role| role.role == "experts");
+        let bits = of_experts.expect("has experts").bits_per_weight;
+        assert!((bits - experts).abs() < 0.005, "{name}: {bits}");
+    };
+    let fp8 = "attention BF16, experts FP8 32x32, head BF16";
+    check("fp8_block_e8m0_qwen3_moe", fp8, 8.0 + 8.0 * 4.0 / (48.0 * 64.0));
+    let int4 = "attention BF16, experts INT4 packed, shared BF16, dense BF16, head BF16";
+    check("int4_pack_deepseek_v3", int4, 4.5 + 64.0 / 2048.0);
+    let mixed = "attention FP8 per channel, experts BF16 and FP8 per channel, \
+                 shared FP8 per channel, dense FP8 per channel, head BF16";
+    check("fp8_channel_glm4_moe", mixed, 9.137);
+    check("mxfp4_gpt_oss", "attention BF16, experts MXFP4, head BF16", 4.411);
+    let plain = Checkpoint::open(&asset("../parity/mixtral")).expect("opens");
+    assert_eq!(plain.summary().storage, None);
+}

@@ -36,7 +36,7 @@ fn companions_that_are_missing() {
     without("nvfp4_modelopt_qwen3_moe", "input_scale", "is missing; 5 of 6 experts");
     without("nvfp4_ct_qwen3_moe", "weight_global_scale", "is missing");
     without("gptq_act_qwen3_moe", "g_idx", "is missing; 5 of 6 experts");
-    without("gptq_v2_qwen3_moe", "scales", "is missing");
+    without("gptq_act_qwen3_moe", "scales", "is missing");
     without("awq_qwen3_moe", "qzeros", "is missing");
 }
 
@@ -53,7 +53,7 @@ fn companions_that_are_too_many_or_misshapen() {
     with(FP8, "weight_scale", &[1], "a second scale");
     with(FP8, "weight_scale_inv", &[65, 2], "no blocks of a weight 64 x 48");
     with("nvfp4_ct_qwen3_moe", "weight_global_scale", &[2], "a single number");
-    with("gptq_v2_qwen3_moe", "scales", &[2, 63], "[groups, 64] is expected");
+    with("gptq_act_qwen3_moe", "scales", &[2, 63], "[groups, 64] is expected");
     with("awq_qwen3_moe", "qzeros", &[3, 8], "asks for");
 }
 
@@ -164,4 +164,37 @@ fn patterns_that_cannot_be_read_are_named() {
     let source = model.open().expect("opens");
     let message = source.config_with_experts(&[0, 5, 5]).expect_err("is refused").to_string();
     assert!(message.contains("config.json") && message.contains("`re:experts.(1`"), "{message}");
+}
+
+/// A model of numbers whose experts lie in one tensor per layer, in codes with scales beside.
+#[test]
+fn all_experts_of_a_layer_in_codes() {
+    let model = Model::copy_of("../parity/qwen3_moe_fused");
+    model.edit_tensors(|tensors| {
+        for (name, (dtype, shape, data)) in std::mem::take(tensors) {
+            if !name.contains("mlp.experts.") {
+                tensors.insert(name, (dtype, shape, data));
+                continue;
+            }
+            let scale = (0..shape[0]).flat_map(|expert| [expert as u8; 4]).collect();
+            tensors.insert(format!("{name}_scale_inv"), (Dtype::F32, vec![shape[0]], scale));
+            let codes = data.chunks(2).map(|pair| pair[1]).collect();
+            tensors.insert(name, (Dtype::F8_E4M3, shape, codes));
+        }
+    });
+    let source = model.open().expect("opens");
+    assert!(source.spec().has_opaque_experts());
+    let layers: Vec<usize> =
+        (0..source.spec().layers.len()).filter(|l| source.spec().moe_of(*l).is_some()).collect();
+    let kept: Kept = layers.iter().map(|layer| (*layer, vec![1, 2, 5, 9])).collect();
+    let out = model.root.path().join("out");
+    cut(&source, &kept, &out);
+    let pruned = moeprune_checkpoint::Checkpoint::open(&out).expect("opens");
+    for layer in layers {
+        let name = format!("model.layers.{layer}.mlp.experts.down_proj_scale_inv");
+        let got = pruned.tensor_by_name(&name).expect("is there");
+        assert_eq!(got.bytes(), [[1; 4], [2; 4], [5; 4], [9; 4]].concat());
+    }
+    let report = verify(&out, &source, None).expect("reads");
+    assert!(report.passed(), "{:?}", report.failures().collect::<Vec<_>>());
 }
