@@ -69,6 +69,8 @@ fn in_options(remedy: Remedy) -> String {
         }
         Remedy::KeepList => "pass it with --keep FILE".into(),
         Remedy::NoRepair => "pass --repair none".into(),
+        Remedy::MaskOnly => "pass --scorer wanda or --scorer magnitude".into(),
+        Remedy::SelectOne => "pass --survivor nearest or --survivor busiest".into(),
         Remedy::ScoreOrWrite => {
             "use --scorer wanda or magnitude, or write the model with `moeprune prune`".into()
         }

@@ -34,6 +34,10 @@ pub enum Remedy {
     KeepList,
     /// Leaving the repair out.
     NoRepair,
+    /// Zeroing weights without changing others.
+    MaskOnly,
+    /// Keeping one expert of each group.
+    SelectOne,
     /// Zeroing weights by a score, the others as they are, or writing the model.
     ScoreOrWrite,
     /// Calibration text.
@@ -95,6 +99,8 @@ impl fmt::Display for Remedy {
             ),
             Self::KeepList => f.write_str("give the list"),
             Self::NoRepair => f.write_str("leave the repair out"),
+            Self::MaskOnly => f.write_str("zero weights by a score, and leave the others as they are"),
+            Self::SelectOne => f.write_str("keep one expert of each group"),
             Self::ScoreOrWrite => f.write_str(
                 "have a score say which weights go and the others stay as they are, or write the pruned model",
             ),

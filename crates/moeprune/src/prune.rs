@@ -43,6 +43,7 @@ pub fn prune<'r>(
     check_repair(model, recipe, true)?;
     texts.check(recipe)?;
     moeprune_engine::check_runs(model.spec())?;
+    moeprune_engine::check_reconstructs(model, pipeline)?;
     let run = Run::claim(to.path, to.origin, to.resume)?;
     let report = run.complete(|run| {
         moeprune_engine::shortened(model, recipe).iter().for_each(|note| job.progress.note(note));

@@ -8,6 +8,7 @@ use moeprune_core::{
 
 use crate::{
     Error, Model,
+    in_codes::check_averages,
     plan::{PLAN_FORMAT, check_clusters, check_extra, check_survivors},
 };
 
@@ -28,6 +29,7 @@ pub(super) fn check_plan(model: &dyn Model, plan: &Plan) -> Result<(), Error> {
     check_layers(model.spec(), plan)?;
     check_extra(model.spec(), plan).map_err(Error::Plan)?;
     check_opaque(model.spec(), plan)?;
+    plan.layers.iter().try_for_each(|layer| check_averages(model, layer))?;
     check_ratios(model.spec(), plan)
 }
 

@@ -9,6 +9,7 @@ use super::router::Router;
 use crate::{
     Error, Grouped, Job, Model,
     finite::Finite,
+    in_codes::check_averages,
     session::{Record, Session},
 };
 
@@ -84,7 +85,7 @@ pub(crate) fn select(
         selector.select(&clustered, experts).map_err(Error::stage("selection", layer))?;
     let plan = LayerPlan { survivors, tokens: Vec::new(), ..open };
     match check_survivors(&plan) {
-        Ok(()) => Ok(plan),
+        Ok(()) => check_averages(model, &plan).map(|()| plan),
         Err(problem) => Err(Error::Contract { stage: "selection", layer, problem }),
     }
 }
