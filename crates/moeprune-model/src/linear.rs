@@ -216,12 +216,13 @@ fn transpose(
     dst: &mut [f32],
     stride: usize,
 ) -> Result<(), moeprune_core::Error> {
-    // As many rows at a time as fill a cache line of the destination.
-    const BAND: usize = 16;
+    // As many rows at a time as fill a cache line of the destination; of codes that hold the transpose, in
+    // which rows share words, more.
+    let whole = if weight.encoding().row_bytes(cols).is_some() { 16 } else { 64 };
     let rows = weight.elements() / cols.max(1);
-    let mut band = vec![0.0; BAND * cols];
-    for first in (0..rows).step_by(BAND) {
-        let height = BAND.min(rows - first);
+    let mut band = vec![0.0; whole * cols];
+    for first in (0..rows).step_by(whole) {
+        let height = whole.min(rows - first);
         weight.decode(first * cols, &mut band[..height * cols])?;
         for c in 0..cols {
             let line = &mut dst[c * stride + first..][..height];
