@@ -107,7 +107,8 @@ impl Encoding for Int4Pack {
             return Err(self.bad(format!("`.weight_shape` has {} numbers, not 2", whole.len())));
         };
         if out != Some(rows) || inputs.is_none_or(|inputs| inputs.div_ceil(8) != words) {
-            let shown = |n: Option<usize>| n.map_or("no length".to_owned(), |n| n.to_string());
+            let shown =
+                |n: Option<usize>| n.map_or_else(|| "no length".to_owned(), |n| n.to_string());
             let (out, inputs) = (shown(out), shown(inputs));
             return Err(self.bad(format!(
                 "`.weight_packed` of {main:?} does not hold four bits for each weight of \
