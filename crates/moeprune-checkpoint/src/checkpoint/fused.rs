@@ -11,9 +11,10 @@ use crate::{
 };
 
 /// Gives each tensor that holds something of all experts of a layer what that is, by its name. In a layer
-/// some of whose are codes, matrices are not decoded, and tensors that are not known belong to them.
+/// that has codes and tensors beside them that are not known, these belong to them, and matrices are not
+/// decoded.
 pub(super) fn name_slabs(layout: &mut Layout, names: &Names) {
-    let mut in_codes = BTreeSet::new();
+    let (mut in_codes, mut has_more) = (BTreeSet::new(), BTreeSet::new());
     let mut beside = BTreeMap::new();
     for (at, tensor) in layout.tensors.iter_mut().enumerate() {
         tensor.slab = names.fused_of(&tensor.name);
@@ -25,7 +26,11 @@ pub(super) fn name_slabs(layout: &mut Layout, names: &Names) {
         if is_code(tensor.dtype) {
             in_codes.insert(layer);
         }
+        if tensor.slab.is_none() {
+            has_more.insert(layer);
+        }
     }
+    in_codes.retain(|layer| has_more.contains(layer));
     for (at, slab) in beside.into_iter().filter(|(_, (layer, _))| in_codes.contains(layer)) {
         let tensor = &mut layout.tensors[at];
         let named = tensor.slab.map(|(_, slab)| slab);

@@ -42,6 +42,11 @@ impl FusedTensor {
         matches!(self.slab, Slab::Opaque(_))
     }
 
+    /// Whether it holds biases.
+    pub(crate) fn is_bias(&self) -> bool {
+        matches!(self.slab, Slab::GateUpBias | Slab::DownBias)
+    }
+
     /// The parts of an expert that are in the tensor, in their order there.
     #[must_use]
     pub fn parts(&self, expert: usize) -> Vec<TensorId> {

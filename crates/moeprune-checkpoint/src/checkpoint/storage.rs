@@ -75,6 +75,9 @@ impl Checkpoint {
     /// size of blocks.
     fn form_shown(&self, tensor: &StoredTensor, blocks: Option<[usize; 2]>) -> Option<String> {
         if let Some(held) = &tensor.experts {
+            if held.is_bias() {
+                return None;
+            }
             let opaque = || self.opaque_form();
             return if held.is_opaque() { opaque() } else { Some(tensor.dtype.to_string()) };
         }

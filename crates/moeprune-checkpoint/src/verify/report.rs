@@ -64,6 +64,19 @@ pub struct SparsityReport {
     pub rounding: f64,
 }
 
+impl SparsityReport {
+    /// With so many weights left of the experts, of the decoder Linears, and of all parameters.
+    fn of([experts, linears, all]: [u64; 3], counts: &ParameterCounts, rounded: u64) -> Self {
+        let share = |left: u64, of: u64| if of == 0 { 0.0 } else { 1.0 - left as f64 / of as f64 };
+        Self {
+            experts: share(experts, counts.experts),
+            linears: share(linears, counts.linears),
+            all: share(all, counts.all),
+            rounding: rounded as f64 / counts.linears as f64,
+        }
+    }
+}
+
 impl VerifyReport {
     /// Whether every check passed.
     #[must_use]
@@ -135,18 +148,10 @@ impl VerifyReport {
                 experts += nonzero;
             }
         }
-        let undecoded = undecoded_weights(pruned.spec());
-        experts += undecoded;
-        linears += undecoded;
-        all += undecoded;
         self.linears.sort_by_key(|l| (l.layer, l.linear));
-        let share = |left: u64, of: u64| if of == 0 { 0.0 } else { 1.0 - left as f64 / of as f64 };
-        self.sparsity = Some(SparsityReport {
-            experts: share(experts, counts.experts),
-            linears: share(linears, counts.linears),
-            all: share(all, counts.all),
-            rounding: rounded as f64 / counts.linears as f64,
-        });
+        let undecoded = undecoded_weights(pruned.spec());
+        let left = [experts, linears, all].map(|left| left + undecoded);
+        self.sparsity = Some(SparsityReport::of(left, &counts, rounded));
     }
 
     /// Compares the share over the decoder Linears with what the plan or the report asks for.
