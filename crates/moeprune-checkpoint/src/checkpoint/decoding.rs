@@ -8,7 +8,7 @@ use moeprune_core::{
 };
 
 use super::{layout::Layout, modules::Module};
-use crate::{Error, config::Config};
+use crate::{Error, config::Config, place::Place};
 
 /// What config.json calls what it says about codes.
 pub(super) const QUANTIZATION: [&str; 2] = ["quantization_config", "compression_config"];
@@ -17,9 +17,9 @@ pub(super) const QUANTIZATION: [&str; 2] = ["quantization_config", "compression_
 #[derive(Debug, Clone)]
 pub(crate) struct Decoding {
     encoding: SharedEncoding,
-    main: usize,
-    /// The numbers of the tensors beside it, in the encoding's order.
-    companions: Vec<usize>,
+    main: Place,
+    /// What is beside it, in the encoding's order.
+    companions: Vec<Place>,
 }
 
 /// Decides for each module what reads its tensors, or why nothing does.
@@ -47,18 +47,24 @@ fn said(config: &Config) -> Result<QuantConfig, Error> {
 fn decoding(module: &Module, layout: &Layout, said: &QuantConfig) -> Result<Decoding, String> {
     let own = || module.tensors.iter().filter(|(suffix, _)| !suffix.starts_with("../"));
     // As names have them after the module's.
-    let dotted: Vec<String> = own().map(|(suffix, _)| format!(".{suffix}")).collect();
+    let dotted: Vec<String> = own()
+        .map(|(suffix, _)| match suffix.starts_with('_') {
+            true => suffix.clone(),
+            false => format!(".{suffix}"),
+        })
+        .collect();
     let tensors = dotted.iter().zip(own()).map(|(suffix, (_, &at))| {
         let tensor = &layout.tensors[at];
         (suffix.as_str(), tensor.dtype, tensor.shape.as_slice())
     });
     let encoding = detect(&ModuleTensors::from_iter(tensors), said).map_err(|e| e.to_string())?;
-    let number = |suffix: &str| {
+    let place = |suffix: &str| {
         let found = module.tensors.get(suffix.trim_start_matches('.')).copied();
-        found.ok_or_else(|| format!("`{suffix}` is missing"))
+        let number = found.ok_or_else(|| format!("`{suffix}` is missing"))?;
+        module.place_in(layout, number).map_err(|e| e.to_string())
     };
-    let main = number(encoding.suffix())?;
-    let companions = encoding.companions().iter().map(|companion| number(companion.suffix));
+    let main = place(encoding.suffix())?;
+    let companions = encoding.companions().iter().map(|companion| place(companion.suffix));
     let companions = companions.collect::<Result<_, _>>()?;
     Ok(Decoding { encoding, main, companions })
 }
@@ -66,8 +72,8 @@ fn decoding(module: &Module, layout: &Layout, said: &QuantConfig) -> Result<Deco
 impl Decoding {
     /// The weight, from the tensors that hold it.
     pub(super) fn read<'a>(&self, layout: &'a Layout) -> Result<StoredWeight<'a>, Error> {
-        let companions = self.companions.iter().map(|&at| layout.read(at));
+        let companions = self.companions.iter().map(|place| layout.read_part(place));
         let companions = companions.collect::<Result<_, _>>()?;
-        Ok(StoredWeight::new(self.encoding.clone(), layout.read(self.main)?, companions)?)
+        Ok(StoredWeight::new(self.encoding.clone(), layout.read_part(&self.main)?, companions)?)
     }
 }

@@ -18,6 +18,11 @@ pub(super) fn name_slabs(layout: &mut Layout, names: &Names) {
     let mut beside = BTreeMap::new();
     for (at, tensor) in layout.tensors.iter_mut().enumerate() {
         tensor.slab = names.fused_of(&tensor.name);
+        if let Some((layer, slab, suffix)) = known_codes(tensor, names) {
+            tensor.slab = Some((layer, slab));
+            (tensor.suffix, tensor.is_main) = (Some(suffix.to_owned()), suffix == CODES[0]);
+            continue;
+        }
         if names.part_of(&tensor.name).is_some() {
             continue;
         }
@@ -42,9 +47,21 @@ pub(super) fn name_slabs(layout: &mut Layout, names: &Names) {
     }
 }
 
+/// What names of tensors with codes of all experts have after that of the matrix, and of what is beside them.
+const CODES: [&str; 2] = ["_blocks", "_scales"];
+
+/// Of a tensor with codes whose layout is known, or with what is beside them: the layer, the matrices, and the
+/// end of its name.
+fn known_codes(tensor: &StoredTensor, names: &Names) -> Option<(usize, Slab, &'static str)> {
+    let suffix = CODES.into_iter().find(|suffix| tensor.name.ends_with(suffix))?;
+    let (layer, slab) = names.fused_of(tensor.name.strip_suffix(suffix)?)?;
+    let is_matrix = matches!(slab, Slab::GateUp | Slab::Down);
+    (is_matrix && tensor.dtype == Dtype::U8).then_some((layer, slab, suffix))
+}
+
 /// The type of the largest tensor that holds codes of all experts of a layer.
 pub(super) fn codes(layout: &Layout) -> Option<Dtype> {
-    let fused = layout.tensors.iter().filter(|tensor| tensor.slab.is_some());
+    let fused = layout.tensors.iter().filter(|t| t.slab.is_some() && t.suffix.is_none());
     fused.filter(|tensor| is_code(tensor.dtype)).max_by_key(|tensor| tensor.bytes).map(|t| t.dtype)
 }
 
@@ -76,7 +93,11 @@ pub(super) fn find(
         };
         let kind = Kind { form, moe, hidden: moe.expert_width(spec.hidden) };
         let transposed = kind.is_transposed(of_layer(Slab::GateUp), of_layer(Slab::Down));
-        let experts = kind.experts(tensor, slab, transposed).map_err(|e| (at, e))?;
+        let experts = match &tensor.suffix {
+            Some(suffix) => kind.codes(tensor, slab, suffix),
+            None => kind.experts(tensor, slab, transposed),
+        };
+        let experts = experts.map_err(|e| (at, e))?;
         found.push((at, FusedTensor { layer, slab, gated: moe.expert.gated, experts }));
     }
     Ok(found)
@@ -114,6 +135,29 @@ impl Kind<'_> {
             SlabLayout::ByDown if hidden == inner => is(gate_up, [hidden, matrices * inner]),
             SlabLayout::ByDown => is(down, [inner, hidden]),
         }
+    }
+
+    /// Codes of matrices `[out, in]`, 32 of a row in 16 bytes, or the scale of each 32.
+    fn codes(
+        &self,
+        tensor: &StoredTensor,
+        slab: Slab,
+        suffix: &str,
+    ) -> Result<FusedExperts, String> {
+        let Self { form, moe, hidden } = *self;
+        let matrices = slab.tensors(0, moe.expert.gated).len();
+        let (rows, cols) = match slab {
+            Slab::Down => (hidden, moe.expert.inner),
+            _ => (moe.expert.inner * matrices, hidden),
+        };
+        let mut expected = vec![moe.experts, rows, cols / 32];
+        expected.extend((suffix == CODES[0]).then_some(16));
+        if tensor.shape != expected || cols % 32 != 0 {
+            let (got, file) = (&tensor.shape, &tensor.file);
+            return Err(format!("is {got:?} in {file}, but config.json asks for {expected:?}"));
+        }
+        let interleaved = form.interleaved && matrices > 1;
+        Ok(FusedExperts { experts: moe.experts, matrices, transposed: false, interleaved })
     }
 
     fn experts(

@@ -140,10 +140,11 @@ impl Checkpoint {
         }
         let extra = spec::announced_extra(&family, &config)?;
         let names = Names::new(family.clone(), extra.map(|extra| extra.first));
-        let (named, modules) = parts::assign(&mut layout, &names, extra, &directory)?;
+        let (named, mut modules) = parts::assign(&mut layout, &names, extra, &directory)?;
         let mut spec = spec::read_spec(&family, &config, &named)?;
         parts::check_experts(&layout, &names, &spec, &directory, &config)?;
         parts::assign_experts(&mut layout, &names, &spec, &directory)?;
+        modules::add_fused(&mut modules, &layout, &directory)?;
         let found = parts::check(&layout, &names, &spec, (&modules, &directory))?;
         let decodings = decoding::decide(&modules, &layout, &config)?;
         spec.undecoded = first_undecoded(&spec, &decodings, &found.forms);

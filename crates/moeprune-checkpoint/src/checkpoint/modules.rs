@@ -9,6 +9,7 @@ use crate::{
     Error,
     family::Names,
     model_directory::ModelDirectory,
+    place::Place,
     quantization::{Misfit, Piece, StoredForm, form_of, main_of, shape_of},
 };
 
@@ -21,6 +22,8 @@ pub(crate) struct Module {
     pub(crate) main: usize,
     /// The numbers of all tensors, by what their names have after the prefix.
     pub(crate) tensors: BTreeMap<String, usize>,
+    /// Where the part is in them, if they hold all experts of a layer.
+    pub(crate) fused: Option<(usize, usize)>,
 }
 
 /// How a part is stored.
@@ -91,7 +94,7 @@ pub(super) fn group(
             .ok_or_else(|| bad(directory, &part.to_string(), "has no tensors".to_owned()))?;
         let name = &layout.tensors[at].name;
         let prefix = name.strip_suffix(suffix.as_str()).unwrap_or(name).trim_end_matches('.');
-        let mut module = Module { prefix: prefix.to_owned(), main: at, tensors };
+        let mut module = Module { prefix: prefix.to_owned(), main: at, tensors, fused: None };
         let (numbers, pieces) = module.pieces(layout);
         let main = main_of(&pieces).map_err(|misfit| module.misfit(directory, misfit))?;
         module.main = numbers[main];
@@ -100,7 +103,53 @@ pub(super) fn group(
     found.into_iter().map(module).collect()
 }
 
+/// Adds the parts that are held by tensors with codes of all experts of a layer.
+///
+/// # Errors
+/// The number of the tensor beside which one is missing, and what.
+pub(super) fn add_fused(
+    modules: &mut BTreeMap<TensorId, Module>,
+    layout: &Layout,
+    directory: &ModelDirectory,
+) -> Result<(), Error> {
+    for (main, tensor) in layout.tensors.iter().enumerate() {
+        let (Some(suffix), Some(held)) = (&tensor.suffix, &tensor.experts) else { continue };
+        let prefix = tensor.name.strip_suffix(suffix.as_str()).unwrap_or_default();
+        if !tensor.is_main {
+            let codes = layout.tensors.iter().any(|t| t.is_main && t.slab == tensor.slab);
+            if !codes {
+                let reason = format!("is there without the codes of `{prefix}`");
+                return Err(bad(directory, &tensor.name, reason));
+            }
+            continue;
+        }
+        let beside = layout.tensors.iter().enumerate();
+        let beside = beside.filter(|(_, t)| t.suffix.is_some() && t.slab == tensor.slab);
+        let tensors: BTreeMap<String, usize> =
+            beside.filter_map(|(at, t)| Some((t.suffix.clone()?, at))).collect();
+        for expert in 0..held.experts().experts {
+            for (matrix, part) in held.parts(expert).into_iter().enumerate() {
+                let (prefix, tensors) = (prefix.to_owned(), tensors.clone());
+                let fused = Some((expert, matrix));
+                modules.insert(part, Module { prefix, main, tensors, fused });
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Module {
+    /// Where the part is in one of its tensors.
+    pub(crate) fn place_in(&self, layout: &Layout, tensor: usize) -> Result<Place, Error> {
+        let stored = &layout.tensors[tensor];
+        match (self.fused, &stored.experts) {
+            (Some((expert, matrix)), Some(held)) => {
+                held.experts().place(stored.form(), expert, matrix)
+            }
+            _ => Place::separate(stored.form()),
+        }
+    }
+
     /// Its tensors but those that are its expert's and of no module: their numbers, and what they are.
     fn pieces<'a>(&'a self, layout: &'a Layout) -> (Vec<usize>, Vec<Piece<'a>>) {
         let own = self.tensors.iter().filter(|(suffix, _)| !suffix.starts_with("../"));
@@ -127,6 +176,9 @@ impl Module {
         expected: &[usize],
         directory: &ModelDirectory,
     ) -> Result<StoredForm, Error> {
+        if self.fused.is_some() {
+            return Ok(StoredForm::Mxfp4);
+        }
         let (numbers, pieces) = self.pieces(layout);
         let Some(main) = numbers.iter().position(|&at| at == self.main) else {
             return Ok(StoredForm::Unknown(String::new()));
@@ -216,16 +268,33 @@ impl Checkpoint {
         })
     }
 
-    /// The bytes of all tensors that hold a part; 0 of one that this model lacks.
+    /// One of the tensors that hold a part together, and where in it the part is; `None` if there is none of
+    /// this suffix.
+    pub(crate) fn companion(
+        &self,
+        id: TensorId,
+        suffix: &str,
+    ) -> Result<Option<(&StoredTensor, Place)>, Error> {
+        let Some(module) = self.modules.get(&id) else { return Ok(None) };
+        let Some(&at) = module.tensors.get(suffix) else { return Ok(None) };
+        Ok(Some((&self.layout.tensors[at], module.place_in(&self.layout, at)?)))
+    }
+
+    /// The bytes that hold a part in all of its tensors; 0 of one that this model lacks.
     #[must_use]
     pub fn stored_bytes(&self, id: TensorId) -> u64 {
-        if let Some(module) = self.modules.get(&id) {
-            return module.tensors.values().map(|&at| self.layout.tensors[at].bytes).sum();
+        let of = |place: &Place| {
+            let tensor = self.tensor_at(place);
+            let of_all = u128::from(tensor.bytes) * place.elements() as u128;
+            (of_all / u128::from(tensor.elements().max(1))) as u64
+        };
+        match self.modules.get(&id) {
+            Some(module) => {
+                let places = module.tensors.values().map(|&at| module.place_in(&self.layout, at));
+                places.flatten().map(|place| of(&place)).sum()
+            }
+            None => self.place_of(id).map_or(0, of),
         }
-        let Ok(place) = self.place_of(id) else { return 0 };
-        let tensor = self.tensor_at(place);
-        let of_all = u128::from(tensor.bytes) * place.elements() as u128;
-        (of_all / u128::from(tensor.elements().max(1))) as u64
     }
 
     /// Whether a tensor holds its part by itself, and as numbers.

@@ -76,7 +76,8 @@ pub(super) fn assign(
     let fused_codes = fused::codes(layout);
     let stranger = if layers.is_empty() { stranger(layout, names) } else { None };
     let extra = extra.map_err(bad)?;
-    let quantised = !opaque.is_empty() || !modules.is_empty();
+    let fused = layout.tensors.iter().any(|t| t.slab.is_some() && t.suffix.is_some());
+    let quantised = !opaque.is_empty() || !modules.is_empty() || fused;
     let layers = layers.len();
     let named = NamedTensors { layers, stranger, extra, shapes, opaque, fused_codes, quantised };
     Ok((named, modules))
@@ -237,9 +238,11 @@ fn places(layout: &Layout, directory: &ModelDirectory) -> Result<BTreeMap<Tensor
     let mut found: BTreeMap<TensorId, Place> = BTreeMap::new();
     for tensor in &layout.tensors {
         let places = match (tensor.part, &tensor.experts) {
-            (Some(_), _) if tensor.suffix.is_some() && !tensor.is_main => continue,
+            _ if tensor.suffix.is_some() && !tensor.is_main => continue,
             (Some(part), _) => vec![(part, Place::separate(tensor.form())?)],
-            (None, Some(experts)) if !experts.is_opaque() && !tensor.dtype.is_weight() => {
+            (None, Some(experts))
+                if !experts.is_opaque() && !tensor.dtype.is_weight() && tensor.suffix.is_none() =>
+            {
                 return Err(bad(&tensor.name, unsupported(tensor.dtype)));
             }
             (None, Some(experts)) => experts.places(tensor.form())?,

@@ -78,8 +78,11 @@ impl Checkpoint {
             if held.is_bias() {
                 return None;
             }
-            let opaque = || self.opaque_form();
-            return if held.is_opaque() { opaque() } else { Some(tensor.dtype.to_string()) };
+            return match (&tensor.suffix, held.is_opaque()) {
+                (Some(_), _) => tensor.is_main.then(|| StoredForm::Mxfp4.to_string()),
+                (None, true) => self.opaque_form(),
+                (None, false) => Some(tensor.dtype.to_string()),
+            };
         }
         let part = tensor.part?;
         let is_weight = matches!(

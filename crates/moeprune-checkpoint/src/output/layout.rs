@@ -15,8 +15,9 @@ use crate::{
 pub struct OutputLayout {
     tensors: Vec<OutputTensor>,
     places: BTreeMap<TensorId, Place>,
-    /// The tensors beside the one with a part's codes, as positions by the suffixes of their names.
-    companions: BTreeMap<TensorId, BTreeMap<String, usize>>,
+    /// What is beside a part's codes, by the suffixes of the tensors' names. What several parts have in common
+    /// is the first's.
+    companions: BTreeMap<TensorId, BTreeMap<String, Place>>,
 }
 
 /// A tensor of a pruned model.
@@ -104,10 +105,13 @@ impl OutputLayout {
         Ok((&self.tensors[place.tensor()], place))
     }
 
-    /// The tensors beside the one with a part's codes, by the suffixes of their names.
-    pub(super) fn companions(&self, part: TensorId) -> impl Iterator<Item = (&str, &OutputTensor)> {
+    /// What is beside a part's codes, by the suffixes of the tensors' names.
+    pub(super) fn companions(
+        &self,
+        part: TensorId,
+    ) -> impl Iterator<Item = (&str, &OutputTensor, &Place)> {
         let all = self.companions.get(&part).into_iter().flatten();
-        all.map(|(suffix, &at)| (suffix.as_str(), &self.tensors[at]))
+        all.map(|(suffix, place)| (suffix.as_str(), &self.tensors[place.tensor()], place))
     }
 
     fn add(
@@ -139,11 +143,12 @@ impl OutputLayout {
         (part, suffix): (TensorId, &str),
     ) -> Result<(), Error> {
         let (at, shape) = (self.tensors.len(), stored.shape.clone());
+        let form = TensorForm { tensor: at, dtype: stored.dtype, shape: &shape };
+        let place = Place::separate(form)?;
         if stored.is_main {
-            let form = TensorForm { tensor: at, dtype: stored.dtype, shape: &shape };
-            self.places.insert(part, Place::separate(form)?);
+            self.places.insert(part, place);
         } else {
-            self.companions.entry(part).or_default().insert(suffix.to_owned(), at);
+            self.companions.entry(part).or_default().insert(suffix.to_owned(), place);
         }
         let planned = PlannedTensor { name, dtype: stored.dtype, shape };
         self.push(stored, planned, stored.is_main.then_some(part).into_iter());
@@ -158,11 +163,29 @@ impl OutputLayout {
         let shape = held.experts().shape_with(&stored.shape, kept.experts().experts)?;
         let form = TensorForm { tensor: self.tensors.len(), dtype: stored.dtype, shape: &shape };
         let places = kept.places(form)?;
-        let parts: Vec<TensorId> = places.iter().map(|(part, _)| *part).collect();
-        self.places.extend(places);
+        let mut parts: Vec<TensorId> = places.iter().map(|(part, _)| *part).collect();
+        match &stored.suffix {
+            Some(suffix) if !stored.is_main => {
+                parts.clear();
+                self.add_companions(suffix, places);
+            }
+            _ => self.places.extend(places),
+        }
         let planned = PlannedTensor { name: stored.name.clone(), dtype: stored.dtype, shape };
         self.push(stored, planned, parts.into_iter());
         Ok(())
+    }
+
+    /// What is beside the codes of all experts of a layer.
+    fn add_companions(&mut self, suffix: &str, places: Vec<(TensorId, Place)>) {
+        let mut last = None;
+        for (part, place) in places {
+            let bytes = place.bytes();
+            if last.as_ref() != Some(&bytes) {
+                self.companions.entry(part).or_default().insert(suffix.to_owned(), place);
+                last = Some(bytes);
+            }
+        }
     }
 
     fn push(

@@ -221,20 +221,19 @@ impl OutputLayout {
         (part, source): (TensorId, TensorId),
         from: &'a Checkpoint,
     ) -> Result<Vec<RangeCopy<'a>>, Error> {
-        let stored = from.stored_part(source);
-        let mut tensors = stored.into_iter().flat_map(|stored| stored.tensors);
         let mut copies = Vec::new();
-        for (suffix, output) in self.companions(part) {
+        for (suffix, output, place) in self.companions(part) {
             let name = &output.planned.name;
-            let Some((_, origin)) = tensors.find(|(other, _)| *other == suffix) else {
+            let Some((stored, origin)) = from.companion(source, suffix)? else {
                 let reason = format!("{source} has no tensor for `{name}`");
                 return Err(Error::Order { reason });
             };
-            if origin.bytes != output.source_bytes {
-                let reason = format!("`{}` has not as many bytes as `{name}`", origin.name);
+            let (at, range) = (place.bytes(), origin.bytes());
+            if length(&at) != length(&range) {
+                let reason = format!("`{}` has not as many bytes as `{name}`", stored.name);
                 return Err(Error::Order { reason });
             }
-            copies.push(RangeCopy { name, at: 0, source: &origin.name, range: 0..origin.bytes });
+            copies.push(RangeCopy { name, at: at.start, source: &stored.name, range });
         }
         Ok(copies)
     }

@@ -58,8 +58,10 @@ impl FusedExperts {
             return Err(self.bad(shape, format!("none at expert {expert}, matrix {matrix}")));
         }
         let (lines, cols) = match (&slab[..], self.transposed) {
-            ([lines], false) => (*lines, 1),
-            ([lines, cols], false) | ([cols, lines], true) => (*lines, *cols),
+            ([cols, lines], true) => (*lines, *cols),
+            ([lines, row @ ..], false) => {
+                (*lines, row.iter().fold(1_usize, |n, &dim| n.saturating_mul(dim)))
+            }
             _ => return Err(self.bad(shape, "slabs that are no matrices".to_owned())),
         };
         if lines % self.matrices != 0 || dtype.bits() % 8 != 0 {
@@ -69,7 +71,10 @@ impl FusedExperts {
         let rows = lines / self.matrices;
         let (first, step) =
             if self.interleaved { (matrix, self.matrices) } else { (matrix * rows, 1) };
-        let part = if slab.len() == 1 { vec![rows] } else { vec![rows, cols] };
+        let part = match self.transposed {
+            true => vec![rows, cols],
+            false => [&[rows], &slab[1..]].concat(),
+        };
         let size = dtype.bits() / 8;
         let all = self.slab_bytes(tensor, expert)?;
         let place = Place { tensor: index, dtype, shape: part, bytes: all.clone(), lines: None };

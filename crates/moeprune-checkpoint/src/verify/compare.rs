@@ -95,7 +95,11 @@ pub(super) fn items(pruned: &Checkpoint) -> Vec<Item<'_>> {
             (Some(part), _) => items.push(Item::Part(part)),
             (None, Some(held)) => {
                 let experts = 0..held.experts().experts;
-                items.extend(experts.flat_map(|expert| held.parts(expert)).map(Item::Part));
+                let item = |part| match &tensor.suffix {
+                    Some(_) => Item::OfModule(part, tensor),
+                    None => Item::Part(part),
+                };
+                items.extend(experts.flat_map(|expert| held.parts(expert)).map(item));
             }
             (None, None) => items.push(Item::Tensor(tensor)),
         }
@@ -237,12 +241,26 @@ fn examine_module(
                 finding.codes((pruned, part), (source, from.unwrap_or(part)), maskable)?;
             compared.err().map(|what| format!("`{name}` {what}"))
         }
-        Some((_, origin)) => {
-            let differs = difference(&pruned.read(tensor)?, &source.read(origin)?, false);
+        Some((suffix, _)) => {
+            let piece = |model, id| read_piece(model, id, suffix);
+            let (got, expected) = (piece(pruned, part)?, piece(source, from.unwrap_or(part))?);
+            let differs = difference(&got, &expected, false);
             differs.err().map(|what| format!("`{name}` {what}"))
         }
     };
     Ok(finding)
+}
+
+/// What one of a part's tensors holds of it.
+fn read_piece<'a>(
+    model: &'a Checkpoint,
+    id: TensorId,
+    suffix: &str,
+) -> Result<TensorBytes<'a>, Error> {
+    match model.companion(id, suffix)? {
+        Some((_, place)) => model.read_place(&place),
+        None => model.read_place(model.place_of(id)?),
+    }
 }
 
 impl Finding {
