@@ -34,6 +34,8 @@ pub enum Remedy {
     KeepList,
     /// Leaving the repair out.
     NoRepair,
+    /// Having new weights written in the encoding that they are stored in, or leaving the repair out.
+    Requantise,
     /// Zeroing weights without changing others.
     MaskOnly,
     /// Keeping one expert of each group.
@@ -99,6 +101,9 @@ impl fmt::Display for Remedy {
             ),
             Self::KeepList => f.write_str("give the list"),
             Self::NoRepair => f.write_str("leave the repair out"),
+            Self::Requantise => {
+                f.write_str("have new weights requantised (requantise = true), or leave the repair out")
+            }
             Self::MaskOnly => f.write_str("zero weights by a score, and leave the others as they are"),
             Self::SelectOne => f.write_str("keep one expert of each group"),
             Self::ScoreOrWrite => f.write_str(
