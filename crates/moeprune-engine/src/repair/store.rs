@@ -202,13 +202,13 @@ impl StoreOn<'_> {
             if store.after == After::Masks {
                 parts::check_zeros(place, &old, &values)?;
             }
-            // Other codes can stand for the same weights, as those of a scale of zero.
-            let same = match place.encoding.float() {
-                Some(_) => part.main().bytes() == old.main().bytes(),
-                None => parts::decode(&old)? == values,
-            };
-            changed |= !same;
-            place.write(&store.weights, if same { &old } else { &part })?;
+            changed |= part.main().bytes() != old.main().bytes()
+                || part
+                    .companions()
+                    .iter()
+                    .zip(old.companions())
+                    .any(|(a, b)| a.bytes() != b.bytes());
+            place.write(&store.weights, &part)?;
             stored.push(values);
         }
         store.replaced.lock().unwrap_or_else(PoisonError::into_inner)[expert] = changed;
