@@ -147,6 +147,16 @@ fn kind_of(spec: &ModelSpec) -> Option<&'static Measured> {
 /// [`Error::Recipe`] if the recipe contradicts itself, else an error of the engine with what would work.
 pub fn check_repair(model: &dyn Model, recipe: &Recipe, text: bool) -> Result<(), Error> {
     let asked = [recipe.repairs().then_some(&recipe.repair), recipe.weights.refit.as_ref()];
+    if let [_, Some(refit)] = asked
+        && refit.name != NO_REPAIR
+        && let Some(Encoded { name, bits: Some(0..=4) }) = encoded(model)
+    {
+        return Err(Error::Recipe(format!(
+            "weights.refit = `{}`: weights are stored as {name}, and after some were zeroed, new ones in codes of \
+             four bits would round to more zeros than were asked for; leave it out",
+            refit.name
+        )));
+    }
     match asked.into_iter().flatten().find(|repair| repair.name != NO_REPAIR) {
         None if recipe.requantise => Err(Error::Recipe(
             "requantise = true says how a repair writes new weights, and no repair is named: name one \
@@ -173,15 +183,15 @@ fn encoded(model: &dyn Model) -> Option<Encoded> {
     let id = parts
         .find(|&id| model.elements(id, 0..0).is_ok_and(|elements| !elements.dtype().is_weight()))?;
     let weight = model.weight(id).ok()?;
-    let requantised = weight.encoding().requantising(weight.shape()).is_some();
-    Some(Encoded { name: weight.encoding().name(), requantised })
+    let bits = weight.encoding().requantising(weight.shape()).map(|how| how.bits);
+    Some(Encoded { name: weight.encoding().name(), bits })
 }
 
 /// How weights that are no numbers by themselves are stored.
 struct Encoded {
     name: &'static str,
-    /// Whether new ones can be stored so.
-    requantised: bool,
+    /// Bits of a code, if new ones can be stored so.
+    bits: Option<u32>,
 }
 
 /// Why experts cannot be repaired.
@@ -207,7 +217,7 @@ impl Obstacle {
             return Some(Self::NotRun(problem.to_string()));
         }
         match encoded(model) {
-            Some(Encoded { name, requantised: false }) => {
+            Some(Encoded { name, bits: None }) => {
                 return Some(Self::NotRun(format!(
                     "their weights are stored as {name}, and it writes {REPAIRABLE_ENCODINGS} only"
                 )));

@@ -142,7 +142,13 @@ fn after_masks() {
         let mut recipe = recipe(0.7);
         recipe.weights.refit = Some("refit:keep_zeros=true".parse().unwrap());
         let request = Request { fixture, recipe, out: &out, resume: Resume::No };
-        let report = run(request, &mut Silent).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let result = run(request, &mut Silent);
+        if !name.starts_with("fp8") {
+            // More would round to zero.
+            assert!(result.unwrap_err().to_string().contains("codes of four bits"), "{name}");
+            return;
+        }
+        let report = result.unwrap_or_else(|e| panic!("{name}: {e}"));
         check(name, fixture, &out, &report);
         let refit = report.refit.unwrap();
         assert!(refit.summary.rounding.is_some() && refit.summary.changed > 0, "{name}");
