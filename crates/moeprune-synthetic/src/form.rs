@@ -66,6 +66,8 @@ struct GroupForm {
 
 #[derive(Debug, Clone, Copy, Deserialize)]
 enum DtypeForm {
+    #[serde(rename = "F8_E4M3")]
+    Fp8,
     F32,
     U8,
 }
@@ -99,6 +101,7 @@ impl Form {
         let mut tensors = Vec::new();
         for group in &self.tensors {
             let dtype = match group.dtype {
+                Some(DtypeForm::Fp8) => Dtype::F8_E4M3,
                 Some(DtypeForm::F32) => Dtype::F32,
                 Some(DtypeForm::U8) => Dtype::U8,
                 None => Dtype::BF16,

@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn a_name_that_is_unknown_names_those_that_are_known() {
         let message = "grok".parse::<Published>().unwrap_err().to_string();
-        assert!(message.contains("deepseek-v3, kimi-k2"), "{message}");
+        assert!(message.contains("deepseek-v3-fp8, kimi-k2"), "{message}");
         assert_eq!("mixtral".parse::<Published>().unwrap(), Published::Mixtral);
     }
 }
