@@ -60,6 +60,8 @@ struct GroupForm {
     /// Only the others.
     not_every: Option<String>,
     dtype: Option<DtypeForm>,
+    /// One element for each block with sides of this size, the last of which may be smaller.
+    per_block: Option<usize>,
     /// Sizes by name, in which `{expert}` stands for each expert.
     names: BTreeMap<String, String>,
 }
@@ -107,8 +109,10 @@ impl Form {
                 None => Dtype::BF16,
             };
             for (name, sizes) in &group.names {
+                let block = group.per_block.unwrap_or(1).max(1);
+                let size = |text| Ok(self.size(text)?.div_ceil(block));
                 let shape: Vec<usize> =
-                    sizes.split(',').map(|text| self.size(text)).collect::<Result<_, _>>()?;
+                    sizes.split(',').map(size).collect::<Result<_, String>>()?;
                 for layer in self.layers_of(group)? {
                     let name = name.replace("{layer}", &layer.to_string());
                     let copies = if name.contains("{expert}") { experts } else { 1 };

@@ -117,7 +117,7 @@ fn they_count_as_the_matrices_that_they_stand_for() {
 fn what_would_run_or_decode_them_says_what_is_missing() {
     let scratch = tempfile::tempdir().unwrap();
     let (source, execution) = (model(), Execution::cpu());
-    let expected = "experts of layer 0 are stored as fused U8, which is not decoded yet, so that the model \
+    let expected = "experts of layer 0 are stored as U8, which is not decoded yet, so that the model \
                     cannot be run; start from its bf16 form to run it, or cut whole experts of this \
                     one, by router distance or a keep-list";
     let check = |error: &dyn std::error::Error| assert_eq!(error.to_string(), expected);

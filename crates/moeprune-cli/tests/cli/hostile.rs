@@ -55,13 +55,13 @@ fn what_cannot_be_run_can_be_cut() {
         "gpt_oss_mxfp4",
         edit_weights(unknown_codes),
         "",
-        &["stored as fused U8, which is not decoded", way_out],
+        &["stored as U8, which is not decoded", way_out],
     );
     let scratch = Scratch::new("gpt_oss_mxfp4");
     edit_weights(unknown_codes)(&scratch);
     let ran = scratch.run("plan model -o plan.json");
     assert_eq!(ran.code, 1, "{}", ran.stdout);
-    for part in ["stored as fused U8", way_out, "--keep FILE"] {
+    for part in ["stored as U8", way_out, "--keep FILE"] {
         assert!(ran.stderr.contains(part), "{}", ran.stderr);
     }
     let ran = scratch.run("plan model -o plan.json --sparsity 0.25 --expert-sparsity 0.25");
