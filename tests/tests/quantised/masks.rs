@@ -2,12 +2,15 @@
 
 use std::{fs, path::Path};
 
+use candle_core::DType;
 use moeprune::{
-    Execution, FromRecipe as _, Job, OutputPlace, Pipeline, Recipe, Report, Resume, Silent,
+    Execution, FromRecipe as _, Job, OutputPlace, Pipeline, Progress, Recipe, Report, Resume,
+    Silent,
     checkpoint::{Checkpoint, verify},
     core::Sparsity,
     prune,
 };
+use moeprune_model::Compute;
 
 use crate::fixtures::{Fixture, for_each};
 
@@ -29,11 +32,21 @@ fn tokens(directory: &Path) -> std::path::PathBuf {
 }
 
 fn run(fixture: &Fixture, recipe: &Recipe, out: &Path) -> Result<Report, moeprune::Error> {
+    run_on(&Execution::cpu(), &mut Silent, fixture, recipe, out)
+}
+
+fn run_on(
+    execution: &Execution,
+    progress: &mut dyn Progress,
+    fixture: &Fixture,
+    recipe: &Recipe,
+    out: &Path,
+) -> Result<Report, moeprune::Error> {
     let source = Checkpoint::open(&fixture.dir)?;
     let pipeline = Pipeline::from_recipe(recipe).unwrap();
     let to = OutputPlace { origin: &source, path: out, resume: Resume::No };
     let text = tokens(out.parent().unwrap());
-    prune(&mut Job::new(&source, &pipeline, &Execution::cpu(), &mut Silent), to, &text, recipe)
+    prune(&mut Job::new(&source, &pipeline, execution, progress), to, &text, recipe)
 }
 
 #[test]
@@ -47,5 +60,33 @@ fn half_of_the_weights_of_each() {
         let source = Checkpoint::open(&fixture.dir).unwrap();
         let checked = verify(&out, &source, None).unwrap();
         assert!(checked.passed(), "{name}: {:?}", checked.failures().collect::<Vec<_>>());
+    });
+}
+
+/// A progress that keeps what is noted.
+#[derive(Debug, Default)]
+struct Notes(Vec<String>);
+
+impl Progress for Notes {
+    fn note(&mut self, line: &str) {
+        self.0.push(line.to_owned());
+    }
+}
+
+/// As on a device: the forward pass is another, the zeros go into the codes all the same.
+#[test]
+fn half_of_the_weights_where_codes_are_decoded_on_the_host() {
+    let execution = Execution::on(Compute::cpu_in(DType::BF16), None);
+    for_each(|name, fixture| {
+        let scratch = tempfile::tempdir().unwrap();
+        let (out, mut notes) = (scratch.path().join("out"), Notes::default());
+        let report = run_on(&execution, &mut notes, fixture, &recipe(), &out);
+        let achieved = report.unwrap_or_else(|e| panic!("{name}: {e}")).sparsity.achieved.linears;
+        assert!((0.45..0.6).contains(&achieved), "{name}: {achieved}");
+        let source = Checkpoint::open(&fixture.dir).unwrap();
+        let checked = verify(&out, &source, None).unwrap();
+        assert!(checked.passed(), "{name}: {:?}", checked.failures().collect::<Vec<_>>());
+        let said = notes.0.iter().filter(|note| note.contains("are decoded on the host"));
+        assert_eq!(said.count(), 1, "{name}: {:?}", notes.0);
     });
 }
