@@ -23,7 +23,7 @@ fn recipe() -> Recipe {
     recipe
 }
 
-fn tokens(directory: &Path) -> std::path::PathBuf {
+pub(crate) fn tokens(directory: &Path) -> std::path::PathBuf {
     let block = |first: usize| (0..16).map(|at| (first + 7 * at) % 128).collect::<Vec<_>>();
     let lines = (0..8).map(|at| format!("{{\"tokens\":{:?}}}\n", block(13 * at)));
     let path = directory.join("tokens.jsonl");
@@ -65,7 +65,7 @@ fn half_of_the_weights_of_each() {
 
 /// A progress that keeps what is noted.
 #[derive(Debug, Default)]
-struct Notes(Vec<String>);
+pub(crate) struct Notes(pub(crate) Vec<String>);
 
 impl Progress for Notes {
     fn note(&mut self, line: &str) {

@@ -171,6 +171,9 @@ fn check_plan(source: &Checkpoint, plan: &Plan) -> Result<Result<String, String>
         SameModel::StoredOtherwise => {
             format!("{fingerprint}; it was made from the same model, stored otherwise")
         }
+        SameModel::RoutersRounded => format!(
+            "{fingerprint}; it was made from a model whose routers differ by rounding to bf16 only"
+        ),
         _ => fingerprint,
     }))
 }

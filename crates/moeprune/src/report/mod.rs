@@ -16,7 +16,7 @@ use std::path::Path;
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
     CorpusTag, ModelSpec, ParameterCounts, Plan, Promises, REPORT_FILE, REPORT_TEXT_FILE,
-    RoutedMass, SameModel, Sparsity, Survivor, SurvivorReason,
+    RoutedMass, Sparsity, Survivor, SurvivorReason,
 };
 use serde::{Deserialize, Serialize};
 
@@ -235,8 +235,8 @@ impl Report {
         let Applied { plan, ratios, layers: written, bytes_written, corpora, .. } = &applied;
         let spec = checkpoint.spec();
         let same = checkpoint.is_of(&plan.model_fingerprint);
-        let stored_otherwise = matches!(same, Ok(SameModel::StoredOtherwise))
-            .then(|| moeprune_engine::stored_otherwise("plan"));
+        let stored_otherwise =
+            same.ok().and_then(|same| moeprune_engine::stored_otherwise("plan", same));
         let zeros: Vec<LayerZeros> = written.iter().map(|layer| layer.zeros).collect();
         let layers: Vec<LayerReport> = written
             .iter()
