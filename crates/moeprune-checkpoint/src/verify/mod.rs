@@ -212,6 +212,7 @@ fn check_architecture(
         return Err(format!("it has {is} layers behind the decoder's, expected {shall}"));
     }
     expected.undecoded.clone_from(&pruned.spec().undecoded);
+    expected.undecoded_experts = pruned.spec().undecoded_experts;
     if expected == *pruned.spec() {
         Ok(format!("{} layers of width {}", expected.layers.len(), expected.hidden))
     } else {

@@ -305,7 +305,8 @@ fn unstructured_stage(
     let ratio = ratio_left(request, pipeline, before, before - after)?;
     let walks = request.promises.statistics == StatisticsSource::Sequential
         && pipeline.weights.needs().inputs;
-    if ratio.is_some() && (walks || spec.has_opaque_experts()) {
+    let undecoded = spec.has_opaque_experts() || spec.undecoded.is_some();
+    if ratio.is_some() && (walks || undecoded) {
         // What only the forward pass can give is not planned for a model that cannot be run, nor zeros
         // in weights that are not decoded.
         crate::runs::check_runs(spec)?;
