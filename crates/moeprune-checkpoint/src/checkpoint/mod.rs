@@ -12,6 +12,7 @@ mod legacy_fingerprint;
 mod modules;
 mod parts;
 mod pruned_config;
+mod roles;
 mod storage;
 mod summary;
 
