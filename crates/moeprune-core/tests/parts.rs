@@ -415,6 +415,7 @@ fn model(experts: usize, shared: usize, residual: bool, dense: bool) -> ModelSpe
         layers,
         extra: None,
         undecoded: None,
+        undecoded_experts: false,
     }
 }
 

@@ -304,6 +304,12 @@ impl Checkpoint {
         }
     }
 
+    /// Whether a part is stored in codes, of a form that is decoded or not.
+    #[must_use]
+    pub fn is_in_codes(&self, id: TensorId) -> bool {
+        self.forms.get(&id).is_some_and(|form| !matches!(form, StoredForm::Plain(_)))
+    }
+
     /// Whether a tensor holds its part by itself, and as numbers.
     pub(crate) fn is_plain(&self, tensor: &StoredTensor) -> bool {
         let form = tensor.part.and_then(|part| self.forms.get(&part));
