@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use moeprune_tests::conformance::family::{check, check_cut};
+use moeprune_tests::conformance::family::check;
 use safetensors::SafeTensors;
 use serde_json::{Map, Value};
 
@@ -89,7 +89,7 @@ fn gpt_oss() {
 
 #[test]
 fn gpt_oss_as_released() {
-    check_cut(&fixture("gpt_oss_mxfp4"));
+    check_family("gpt_oss_mxfp4");
 }
 
 #[test]

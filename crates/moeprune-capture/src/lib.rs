@@ -48,6 +48,7 @@ let spec = ModelSpec {
     norm_weights: NormWeights::Factor, tied_embeddings: true, head_bias: false,
     multipliers: Multipliers::default(), logit_cap: None, layers: vec![layer], extra: None,
     undecoded: None,
+    undecoded_experts: false,
 };
 // A forward pass calls the observer; this one is done by hand.
 let mut observer = LayerObserver::new(&spec, 0, ObserverOptions::default())?;

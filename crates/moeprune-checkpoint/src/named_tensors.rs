@@ -44,7 +44,7 @@ impl NamedTensors {
             id: LayerTensor::OfExpert(0, *part),
             shape: shape.clone(),
             expert_axis: None,
-            form: self.fused_codes.map(|dtype| format!("fused {dtype}")),
+            form: self.fused_codes.map(|dtype| dtype.to_string()),
         };
         let is_new = |tensor: &OpaqueTensor| known.iter().all(|other| other.id != tensor.id);
         of_layer.map(tensor).filter(is_new).collect()

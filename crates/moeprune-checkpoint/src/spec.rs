@@ -75,6 +75,7 @@ pub(crate) fn read_spec(
         layers,
         extra,
         undecoded: None,
+        undecoded_experts: false,
     })
 }
 

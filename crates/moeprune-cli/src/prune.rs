@@ -235,7 +235,7 @@ fn print_table(report: &Report, out: &Path) -> Result<(), Error> {
     let ((asked, asked_experts), got) = (report.asked(), report.sparsity.achieved);
     let before: usize = report.layers.iter().map(|l| l.experts_before).sum();
     let kept: usize = report.layers.iter().map(|l| l.kept.len()).sum();
-    let rows = vec![
+    let mut rows = vec![
         vec![
             "decoder Linears removed or zero".into(),
             asked.map_or_else(String::new, percent),
@@ -255,6 +255,10 @@ fn print_table(report: &Report, out: &Path) -> Result<(), Error> {
         ],
         vec!["time".into(), String::new(), seconds(report.stages.iter().map(|s| s.seconds).sum())],
     ];
+    if let Some(before) = report.sparsity.zero_before {
+        let row = vec!["  of them zero before".into(), String::new(), percent(before)];
+        rows.insert(1, row);
+    }
     line!("\n{}", table(&["", "asked", "achieved"], &rows))?;
     if let Some(repair) = &report.repair {
         print_repair(repair, Repairing::Experts)?;

@@ -4,18 +4,20 @@ use std::{fmt, str::FromStr};
 
 use crate::Error;
 
-/// Two hashes: of what a model is, and of how it is stored.
+/// Hashes of what a model is, and of how it is stored.
 ///
 /// As text they stand one after the other with a `+` between, each `sha256:` and 64 hexadecimal
-/// digits. The first decides whether an observation or a plan belongs to a model. Version 0.1.0
-/// wrote a single hash; only the checkpoint itself can tell whether that is its own.
+/// digits. The first decides whether an observation or a plan belongs to a model; a third, where there
+/// is one, tells routers that differ by rounding from others. Version 0.1.0 wrote a single hash; only the checkpoint itself can tell whether that is its own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_structs, reason = "the two parts there are")]
+#[expect(clippy::exhaustive_structs, reason = "the parts there are")]
 pub struct Fingerprint {
     /// Of all parts with their shapes, and of the routers' values.
     pub model: String,
     /// Of tensor names, element types and the routers' bytes.
     pub storage: String,
+    /// As `model`, with the routers' values rounded to bf16; `None` if that changes nothing.
+    pub rounded: Option<String>,
 }
 
 /// How two fingerprints compare.
@@ -26,6 +28,8 @@ pub enum SameModel {
     Yes,
     /// One model, stored under other names or in other element types.
     StoredOtherwise,
+    /// One model but for the routers, whose values are the same only when rounded to bf16.
+    RoutersRounded,
     /// Different models.
     No,
 }
@@ -38,15 +42,26 @@ impl Fingerprint {
             return SameModel::Yes;
         }
         match (a.parse::<Self>(), b.parse::<Self>()) {
-            (Ok(a), Ok(b)) if a.model == b.model => SameModel::StoredOtherwise,
+            (Ok(a), Ok(b)) => a.compare_with(&b),
             _ => SameModel::No,
+        }
+    }
+
+    fn compare_with(&self, other: &Self) -> SameModel {
+        let rounded = |of: &Self| of.rounded.clone().unwrap_or_else(|| of.model.clone());
+        match (self.model == other.model, self.storage == other.storage) {
+            (true, true) => SameModel::Yes,
+            (true, false) => SameModel::StoredOtherwise,
+            (false, _) if rounded(self) == rounded(other) => SameModel::RoutersRounded,
+            (false, _) => SameModel::No,
         }
     }
 }
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}+{}", self.model, self.storage)
+        write!(f, "{}+{}", self.model, self.storage)?;
+        self.rounded.as_ref().map_or(Ok(()), |rounded| write!(f, "+{rounded}"))
     }
 }
 
@@ -54,9 +69,12 @@ impl FromStr for Fingerprint {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        match text.split_once('+') {
-            Some((model, storage)) if !model.is_empty() && !storage.contains('+') => {
-                Ok(Self { model: model.to_owned(), storage: storage.to_owned() })
+        let mut parts = text.split('+');
+        let mut part = || parts.next().map(str::to_owned);
+        let (model, storage, rounded) = (part(), part(), part());
+        match (model, storage, part()) {
+            (Some(model), Some(storage), None) if !model.is_empty() => {
+                Ok(Self { model, storage, rounded })
             }
             _ => Err(Error::Fingerprint(text.to_owned())),
         }
@@ -81,12 +99,22 @@ mod tests {
         check("m", "m", SameModel::Yes);
         check("m", "m+s", SameModel::No);
         check("", "+s", SameModel::No);
+        check("m+s+r", "m+s", SameModel::Yes);
+        check("m+s+r", "m+t", SameModel::StoredOtherwise);
+        check("m+s+r", "n+t+r", SameModel::RoutersRounded);
+        check("m+s+r", "r+s", SameModel::RoutersRounded);
+        check("m+s+r", "n+s+q", SameModel::No);
+        check("m+s+r", "n+s", SameModel::No);
     }
 
     #[test]
     fn text_and_back() {
-        let fingerprint = Fingerprint { model: "m".into(), storage: "s".into() };
-        assert_eq!(fingerprint.to_string().parse::<Fingerprint>().unwrap(), fingerprint);
-        assert!("m+s+t".parse::<Fingerprint>().is_err());
+        for rounded in [None, Some("r".to_owned())] {
+            let fingerprint = Fingerprint { model: "m".into(), storage: "s".into(), rounded };
+            assert_eq!(fingerprint.to_string().parse::<Fingerprint>().unwrap(), fingerprint);
+        }
+        for bad in ["m", "+s", "m+s+t+u"] {
+            assert!(bad.parse::<Fingerprint>().is_err(), "{bad}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use moeprune_core::{
 };
 use moeprune_model::DEVICE_QUERIES;
 
-use crate::{MemoryNeed, Model, Remedy};
+use crate::{MemoryNeed, Model, Remedy, memory::Largest};
 
 /// What the driver, cuBLAS and kernels take.
 pub(crate) const FIXED: u64 = 1 << 30;
@@ -46,12 +46,13 @@ impl DeviceNeed {
         let length = tag.sequence_len;
         let batch = (micro_batch as u64).min(tag.samples.max(1));
         let spec = model.spec();
+        let largest = Largest::of(spec, |part| brought_bytes(model, part, dtype));
         Self {
             micro_batch,
             hidden_states: host.hidden_states / 4 * size,
-            trunk: host.trunk,
-            experts: EXPERTS * host.expert,
-            layer: host.layer_experts,
+            trunk: largest.trunk,
+            experts: EXPERTS * largest.expert,
+            layer: largest.layer_experts,
             activations: trunk_activations(spec, size, batch, length)
                 .max(expert_activations(spec, size)),
         }
@@ -96,6 +97,14 @@ impl DeviceNeed {
             },
             _ => Remedy::LargerDevice { needed: rest },
         }
+    }
+}
+
+/// Bytes of a part on a device that computes in `dtype`: as it is stored, or decoded.
+pub(crate) fn brought_bytes(model: &dyn Model, part: &Part, dtype: DType) -> u64 {
+    match model.is_in_codes(part.id) {
+        true => part.parameters() * dtype.size_in_bytes() as u64,
+        false => model.stored_bytes(part.id),
     }
 }
 
@@ -262,5 +271,23 @@ mod tests {
         check(1, need(1).total() - 4 * GB, Remedy::FewerTokens { percent: 50.0 });
         check(8, need(1).total() - 4 * GB, Remedy::FewerTokens { percent: 50.0 });
         check(2, GB, Remedy::LargerDevice { needed: need(1).total() - 8 * GB });
+    }
+
+    #[test]
+    fn codes_take_the_room_of_what_they_are_decoded_into() {
+        let check = |name: &str, dtype: DType, expected: u64| {
+            let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets").join(name);
+            let checkpoint = Checkpoint::open(&assets).unwrap();
+            let experts = checkpoint.spec().parts().into_iter();
+            let mut experts = experts.filter(|part| part.id.expert().is_some());
+            let part = experts.find(|part| part.linear_shape().is_some()).unwrap();
+            let got = brought_bytes(&checkpoint, &part, dtype);
+            assert_eq!(got, expected * part.parameters(), "{name}");
+        };
+        check("quantised/fp8_block_qwen3_moe", DType::BF16, 2);
+        check("quantised/fp8_block_qwen3_moe", DType::F32, 4);
+        check("quantised/mxfp4_gpt_oss", DType::BF16, 2);
+        check("nano", DType::BF16, 2);
+        check("nano", DType::F32, 2);
     }
 }

@@ -6,7 +6,10 @@ use candle_core::DType;
 use moeprune_core::CorpusTag;
 use moeprune_model::Compute;
 
-use crate::{Error, MemoryNeed, Model, Progress, Rates, Remedy, device_memory::DeviceNeed};
+use crate::{
+    Error, MemoryNeed, Model, Progress, Rates, Remedy,
+    device_memory::{DeviceNeed, FIXED, brought_bytes},
+};
 
 /// The device to run on: `auto`, `cpu`, `cuda` or `cuda:N`.
 ///
@@ -230,6 +233,7 @@ impl Execution {
     ) -> Result<Self, Error> {
         let free = self.compute.free_memory()?;
         progress.note(&MemoryNeed::of(model, tag.tokens(), pruning).line(free.is_some()));
+        self.say_where_codes_are_decoded(model, progress);
         let Some(free) = free else { return Ok(self.clone()) };
         let need =
             |micro_batch| DeviceNeed::of(model, tag, pruning, self.compute.dtype(), micro_batch);
@@ -255,17 +259,30 @@ impl Execution {
         Ok(Self { micro_batch: Some(micro_batch), holds_layer, ..self.clone() })
     }
 
+    /// Says that codes are decoded on the host, if the model has some and runs on a device.
+    pub fn say_where_codes_are_decoded(&self, model: &dyn Model, progress: &mut dyn Progress) {
+        if self.compute.holds_stored() && model.has_weights_in_codes() {
+            progress.note(&format!(
+                "weights in codes are decoded on the host and brought to {} as {}; codes are zeroed on \
+                 the host",
+                self.name(),
+                self.compute.decoded_type()
+            ));
+        }
+    }
+
     /// Refuses a model that does not fit the device whole, as evaluation needs it.
     ///
     /// # Errors
     /// [`Error::DeviceMemory`] if it does not.
     pub fn check_whole(&self, model: &dyn Model) -> Result<(), Error> {
-        let needed = model.weight_bytes() + crate::device_memory::FIXED;
-        match self.compute.free_memory()? {
-            Some(free) if free < needed => {
-                Err(Error::DeviceMemory { needed, free, remedy: Remedy::NotOneDevice })
-            }
-            _ => Ok(()),
+        let Some(free) = self.compute.free_memory()? else { return Ok(()) };
+        let parts = model.spec().parts();
+        let bytes = parts.iter().map(|part| brought_bytes(model, part, self.compute.dtype()));
+        let needed = bytes.sum::<u64>() + FIXED;
+        match free < needed {
+            true => Err(Error::DeviceMemory { needed, free, remedy: Remedy::NotOneDevice }),
+            false => Ok(()),
         }
     }
 }

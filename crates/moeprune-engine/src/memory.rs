@@ -1,6 +1,8 @@
 //! How much memory a run will need, from shapes alone.
 
-use moeprune_core::{LayerNorms, LayerSpec, MoeInput, TensorId};
+use std::collections::BTreeMap;
+
+use moeprune_core::{LayerNorms, LayerSpec, ModelSpec, MoeInput, Part, TensorId};
 
 use crate::Model;
 
@@ -17,12 +19,14 @@ pub struct MemoryNeed {
     /// attention gave: a layer that is being pruned gives them that twice, with its weights as
     /// they were and zeroed.
     pub copies: u64,
-    /// The largest layer without its experts, as stored.
+    /// The largest layer without its experts, as stored: codes with all that is needed to read them.
     pub trunk: u64,
     /// The same as the CPU runs it: in f32, and while pruning its zeroed weights beside it.
     pub running_trunk: u64,
     /// The largest expert, as stored.
     pub expert: u64,
+    /// The largest expert of those in codes, in f32; 0 if none is.
+    pub decoded_expert: u64,
     /// The largest layer's experts, as stored. They are not held together on the host.
     pub layer_experts: u64,
 }
@@ -44,39 +48,30 @@ impl MemoryNeed {
         };
         let waiting = u64::from(spec.layers.iter().any(waits));
         let copies = if pruning && after_attention { 3 } else { 2 } + waiting;
-        let mut trunks = vec![0; spec.layers.len()];
-        let mut running = vec![0; spec.layers.len()];
-        let mut experts = std::collections::BTreeMap::new();
-        let mut layers = vec![0; spec.layers.len()];
-        for part in spec.parts() {
-            let TensorId::Layer(layer, tensor) = part.id else { continue };
-            let bytes = model.stored_bytes(part.id);
-            match tensor.expert() {
-                Some(expert) => {
-                    *experts.entry((layer, expert)).or_insert(0) += bytes;
-                    layers[layer] += bytes;
-                }
-                None => {
-                    trunks[layer] += bytes;
-                    running[layer] += 4 * part.parameters() + if pruning { bytes } else { 0 };
-                }
-            }
-        }
+        let stored = |part: &Part| model.stored_bytes(part.id);
+        let running = |part: &Part| 4 * part.parameters() + if pruning { stored(part) } else { 0 };
+        let decoded = |part: &Part| match part.id.expert().is_some() && model.is_in_codes(part.id) {
+            true => 4 * part.parameters(),
+            false => 0,
+        };
+        let largest = Largest::of(spec, stored);
         Self {
             hidden_states: tokens * 4 * (copies * spec.hidden as u64).max(latent(model, pruning)),
             copies,
-            trunk: trunks.into_iter().max().unwrap_or(0),
-            running_trunk: running.into_iter().max().unwrap_or(0),
-            expert: experts.into_values().max().unwrap_or(0),
-            layer_experts: layers.into_iter().max().unwrap_or(0),
+            trunk: largest.trunk,
+            running_trunk: Largest::of(spec, running).trunk,
+            expert: largest.expert,
+            decoded_expert: Largest::of(spec, decoded).expert,
+            layer_experts: largest.layer_experts,
         }
     }
 
-    /// Hidden states, a trunk that runs, eight experts (being read, widened, run, zeroed and written), and
-    /// 300 MB for everything else.
+    /// Hidden states, a trunk that runs, eight experts (being read, widened, run, zeroed and written), one
+    /// that was decoded, and 300 MB for everything else.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.hidden_states + self.running_trunk + 8 * self.expert + 300_000_000
+        let experts = 8 * self.expert + self.decoded_expert;
+        self.hidden_states + self.running_trunk + experts + 300_000_000
     }
 
     /// One line for the user, with advice if the machine has less.
@@ -103,6 +98,41 @@ impl MemoryNeed {
     }
 }
 
+/// The largest of what layers are made of, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Largest {
+    /// A layer without its experts.
+    pub(crate) trunk: u64,
+    pub(crate) expert: u64,
+    /// All experts of a layer.
+    pub(crate) layer_experts: u64,
+}
+
+impl Largest {
+    /// Of a model of whose parts `bytes` says the size.
+    pub(crate) fn of(spec: &ModelSpec, bytes: impl Fn(&Part) -> u64) -> Self {
+        let mut trunks = vec![0; spec.layers.len()];
+        let mut experts = BTreeMap::new();
+        let mut layers = vec![0; spec.layers.len()];
+        for part in spec.parts() {
+            let TensorId::Layer(layer, tensor) = part.id else { continue };
+            let bytes = bytes(&part);
+            match tensor.expert() {
+                Some(expert) => {
+                    *experts.entry((layer, expert)).or_insert(0) += bytes;
+                    layers[layer] += bytes;
+                }
+                None => trunks[layer] += bytes,
+            }
+        }
+        Self {
+            trunk: trunks.into_iter().max().unwrap_or(0),
+            expert: experts.into_values().max().unwrap_or(0),
+            layer_experts: layers.into_iter().max().unwrap_or(0),
+        }
+    }
+}
+
 /// What a token is in numbers where experts have a latent width: the layer's output, and in that width what
 /// they read and what they add up to, in each run of the layer.
 fn latent(model: &dyn Model, pruning: bool) -> u64 {
@@ -122,7 +152,7 @@ pub fn available_memory() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, path::Path};
+    use std::path::Path;
 
     use moeprune_checkpoint::Checkpoint;
 
@@ -151,6 +181,34 @@ mod tests {
             };
             let largest = (0..checkpoint.spec().layers.len()).map(of_layer).max();
             assert_eq!(Some(need.layer_experts), largest, "{model}");
+        }
+    }
+
+    #[test]
+    fn codes_are_counted_and_one_decoded_expert() {
+        let check = |name: &str| {
+            let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/quantised");
+            let checkpoint = Checkpoint::open(&assets.join(name)).unwrap();
+            let spec = checkpoint.spec();
+            let moe = spec.layers.iter().find_map(LayerSpec::moe).unwrap();
+            let layer = spec.layers.iter().position(|layer| layer.moe().is_some()).unwrap();
+            let parts = moe.expert_parts(layer, spec.hidden, 0);
+            let weights = parts.iter().filter_map(Part::linear_shape);
+            let numbers: u64 = 4 * weights.map(|shape| shape.parameters()).sum::<u64>();
+            let need = MemoryNeed::of(&checkpoint, 1000, true);
+            assert_eq!(need.decoded_expert, numbers, "{name}");
+            assert!(need.expert > 0 && need.expert < numbers, "{name}: {}", need.expert);
+            assert_eq!(
+                need.total(),
+                need.hidden_states + need.running_trunk + 8 * need.expert + numbers + 300_000_000
+            );
+        };
+        let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/quantised");
+        for entry in std::fs::read_dir(assets).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                check(entry.file_name().to_str().unwrap());
+            }
         }
     }
 }

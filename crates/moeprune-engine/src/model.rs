@@ -71,6 +71,17 @@ pub trait Model: TensorSource + fmt::Debug {
     /// estimated from these.
     fn stored_bytes(&self, id: TensorId) -> u64;
 
+    /// Whether a part is stored in codes, not as numbers by themselves. By default the part is read; what
+    /// cannot be read is said where it is used.
+    fn is_in_codes(&self, id: TensorId) -> bool {
+        self.weight(id).is_ok_and(|weight| weight.encoding().float().is_none())
+    }
+
+    /// Whether any weight of the decoder's is stored in codes.
+    fn has_weights_in_codes(&self) -> bool {
+        self.spec().parts().iter().any(|part| self.is_in_codes(part.id))
+    }
+
     /// Whether a fingerprint that an observation or a plan carries is this model's.
     ///
     /// # Errors
@@ -147,6 +158,10 @@ impl Model for Checkpoint {
 
     fn stored_bytes(&self, id: TensorId) -> u64 {
         self.stored_bytes(id)
+    }
+
+    fn is_in_codes(&self, id: TensorId) -> bool {
+        self.is_in_codes(id)
     }
 
     fn is_of(&self, fingerprint: &str) -> Result<SameModel, Error> {

@@ -74,47 +74,6 @@ impl fmt::Display for Remedy {
             Self::FewerExperts { at_most: Some(share) } => {
                 write!(f, "remove a share of the experts of at most {share:.4}")
             }
-            Self::FewerExperts { at_most: None } => f.write_str("remove fewer experts"),
-            Self::FewerExpertsOrNoProtection => {
-                f.write_str("remove fewer experts or do not protect super experts")
-            }
-            Self::LargerTotal => f.write_str(
-                "raise the total, remove fewer experts, or give both the same share to remove \
-                 experts only",
-            ),
-            Self::Spread(BudgetSpread::Uniform) => {
-                f.write_str("have every layer keep the same number of experts")
-            }
-            Self::Spread(BudgetSpread::Global) => {
-                f.write_str("let layers keep different numbers of experts")
-            }
-            Self::MoreSubsets => {
-                f.write_str("allow more subsets, or rank or group experts instead")
-            }
-            Self::PruneOrDropExtra => {
-                f.write_str("have the layers behind the decoder's pruned or dropped")
-            }
-            Self::DropExtra => f.write_str("have the layers behind the decoder's dropped"),
-            Self::WholeExperts => f.write_str(
-                "remove whole experts only: plan the same share of experts and in total, or by a list, \
-                 and apply that",
-            ),
-            Self::KeepList => f.write_str("give the list"),
-            Self::NoRepair => f.write_str("leave the repair out"),
-            Self::Requantise => {
-                f.write_str("have new weights requantised (requantise = true), or leave the repair out")
-            }
-            Self::MaskOnly => f.write_str("zero weights by a score, and leave the others as they are"),
-            Self::SelectOne => f.write_str("keep one expert of each group"),
-            Self::ScoreOrWrite => f.write_str(
-                "have a score say which weights go and the others stay as they are, or write the pruned model",
-            ),
-            Self::Calibration => f.write_str("give calibration text"),
-            Self::Observation => f.write_str("observe the model first and give its observation"),
-            Self::Statistics => f.write_str(
-                "give calibration text, or an observation for statistics of the unpruned model",
-            ),
-            Self::DefaultType => f.write_str("ask for no other type"),
             Self::MicroBatch(blocks) => write!(f, "a micro-batch of {blocks} would fit"),
             Self::FewerTokens { percent } => write!(
                 f,
@@ -127,10 +86,59 @@ impl fmt::Display for Remedy {
                  calibration blocks, a larger device, or the CPU",
                 needed as f64 / 1e9
             ),
-            Self::NotOneDevice => f.write_str(
-                "evaluate on the CPU, or in an engine that spreads a model over several devices",
-            ),
-            Self::ResumeOrDelete => f.write_str("resume that run, or delete that folder"),
+            fixed => f.write_str(fixed.text()),
+        }
+    }
+}
+
+impl Remedy {
+    /// What is the same in all cases; of a remedy with a number, what it is without.
+    fn text(self) -> &'static str {
+        match self {
+            Self::FewerExperts { .. } => "remove fewer experts",
+            Self::FewerExpertsOrNoProtection => {
+                "remove fewer experts or do not protect super experts"
+            }
+            Self::LargerTotal => {
+                "raise the total, remove fewer experts, or give both the same share to remove \
+                 experts only"
+            }
+            Self::Spread(BudgetSpread::Uniform) => {
+                "have every layer keep the same number of experts"
+            }
+            Self::Spread(BudgetSpread::Global) => "let layers keep different numbers of experts",
+            Self::MoreSubsets => "allow more subsets, or rank or group experts instead",
+            Self::PruneOrDropExtra => "have the layers behind the decoder's pruned or dropped",
+            Self::DropExtra => "have the layers behind the decoder's dropped",
+            Self::WholeExperts => {
+                "remove whole experts only: plan the same share of experts and in total, or by a list, \
+                 and apply that"
+            }
+            Self::KeepList => "give the list",
+            Self::NoRepair => "leave the repair out",
+            Self::Requantise => {
+                "have new weights requantised (requantise = true), or leave the repair out"
+            }
+            Self::MaskOnly => "zero weights by a score, and leave the others as they are",
+            Self::SelectOne => "keep one expert of each group",
+            Self::ScoreOrWrite => {
+                "have a score say which weights go and the others stay as they are, or write the pruned model"
+            }
+            Self::MicroBatch(_) => "use a smaller micro-batch",
+            Self::FewerTokens { .. } => "use fewer or shorter calibration blocks",
+            Self::LargerDevice { .. } => {
+                "use shorter calibration blocks, a larger device, or the CPU"
+            }
+            Self::Calibration => "give calibration text",
+            Self::Observation => "observe the model first and give its observation",
+            Self::Statistics => {
+                "give calibration text, or an observation for statistics of the unpruned model"
+            }
+            Self::DefaultType => "ask for no other type",
+            Self::NotOneDevice => {
+                "evaluate on the CPU, or in an engine that spreads a model over several devices"
+            }
+            Self::ResumeOrDelete => "resume that run, or delete that folder",
         }
     }
 }

@@ -52,6 +52,7 @@ impl Small {
             layers: vec![layer.clone(), layer],
             extra: None,
             undecoded: None,
+            undecoded_experts: false,
         })
     }
 }

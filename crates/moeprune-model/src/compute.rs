@@ -1,7 +1,7 @@
 //! Where forward passes run.
 
 use candle_core::{DType, Device, Tensor};
-use moeprune_core::TensorBytes;
+use moeprune_core::{Dtype, TensorBytes, encoding::Float};
 
 #[cfg(feature = "cuda")]
 use crate::cuda::Transfers;
@@ -14,7 +14,7 @@ use crate::{
 ///
 /// [`cpu`](Self::cpu) is the default everywhere. Weights are read from a
 /// [`TensorSource`](moeprune_core::TensorSource) and brought to the device in the type they are
-/// stored in; on the CPU in f32, for which there is code of its own, they are widened once instead.
+/// stored in, codes decoded on the host into the type that is computed in; on the CPU in f32, for which there is code of its own, they are widened once instead.
 ///
 /// Cheap to clone; clones share the device's staging memory.
 ///
@@ -111,6 +111,13 @@ impl Compute {
             return transfers.free_memory().map(Some);
         }
         Ok(None)
+    }
+
+    /// The type that codes are decoded into: the one that is computed in, or f32 where no weight is
+    /// stored in that.
+    #[must_use]
+    pub fn decoded_type(&self) -> Dtype {
+        stored_dtype(self.dtype).map_or(Dtype::F32, Float::dtype)
     }
 
     /// Tensors of one type and width, one below the other, on the device, `[Σ rows, …]`.

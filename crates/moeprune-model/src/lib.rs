@@ -72,6 +72,7 @@ fn load_of_first_layer(
 #     norm_weights: NormWeights::Factor, tied_embeddings: true, head_bias: false,
 #     multipliers: Multipliers::default(), logit_cap: None, layers: vec![layer], extra: None,
 #     undecoded: None,
+#     undecoded_experts: false,
 # };
 # let source = Pattern(spec.clone());
 let load = load_of_first_layer(&source, &spec, &[1, 5, 9, 2, 14])?;

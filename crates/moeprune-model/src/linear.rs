@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
-use moeprune_core::{LayerTensor, LinearId, StoredWeight, TensorBytes, TensorId, TensorSource};
+use moeprune_core::{
+    Dtype, LayerTensor, LinearId, StoredWeight, TensorBytes, TensorId, TensorSource,
+};
 
 use crate::{
     Compute, Error,
-    dtype::candle_dtype,
     ops::{self, with_slice},
     product::{Rows, product},
 };
@@ -110,9 +111,9 @@ impl<'a> Weights<'a> {
         Ok(self.stored(id, shape)?.to_dtype(ops::wide(self.compute.dtype()))?)
     }
 
-    /// A tensor in the type it is stored in.
+    /// A tensor in the type it is stored in; one in codes in the type that is computed in.
     pub(crate) fn stored(self, id: TensorId, shape: &[usize]) -> Result<Tensor, Error> {
-        self.compute.upload(&[self.read_plain(id, shape)?])
+        self.brought(vec![(id, self.read(id, shape)?)])
     }
 
     /// A tensor as numbers, wherever is computed.
@@ -163,9 +164,28 @@ impl<'a> Weights<'a> {
     }
 
     fn held(self, parts: &[(TensorId, usize)], inputs: usize) -> Result<Matrix, Error> {
-        let read = |&(id, rows): &(TensorId, usize)| self.read_plain(id, &[rows, inputs]);
+        let read = |&(id, rows): &(TensorId, usize)| Ok((id, self.read(id, &[rows, inputs])?));
         let weights = parts.iter().map(read).collect::<Result<Vec<_>, Error>>()?;
-        for ((tensor, _), weight) in parts.iter().zip(&weights) {
+        Ok(Matrix::Device { weight: self.brought(weights)? })
+    }
+
+    /// Weights where they are computed with, one below the other: in the type they are stored in, or,
+    /// if one is in codes, decoded into the type that is computed in.
+    fn brought(self, weights: Vec<(TensorId, StoredWeight<'a>)>) -> Result<Tensor, Error> {
+        let in_codes = weights.iter().any(|(_, weight)| weight.encoding().float().is_none());
+        let plain = |(tensor, weight): (TensorId, StoredWeight<'a>)| {
+            let numbers = match in_codes {
+                true => decoded(&weight, self.compute.decoded_type()),
+                false => weight.into_plain(),
+            };
+            match numbers {
+                Ok(numbers) => Ok((tensor, numbers)),
+                Err(source) => Err(Error::Read { tensor, source: source.into() }),
+            }
+        };
+        let weights = weights.into_iter().map(plain).collect::<Result<Vec<_>, Error>>()?;
+        let (ids, weights): (Vec<TensorId>, Vec<TensorBytes<'_>>) = weights.into_iter().unzip();
+        for (tensor, weight) in ids.iter().zip(&weights) {
             if weight.dtype() != weights[0].dtype() {
                 return Err(Error::MixedTypes {
                     tensor: *tensor,
@@ -174,7 +194,7 @@ impl<'a> Weights<'a> {
                 });
             }
         }
-        Ok(Matrix::Device { weight: self.compute.upload(&weights)? })
+        self.compute.upload(&weights)
     }
 
     fn widened(self, parts: &[(TensorId, usize)], inputs: usize) -> Result<Matrix, Error> {
@@ -199,14 +219,14 @@ impl<'a> Weights<'a> {
         }
         Ok(weight)
     }
+}
 
-    /// A weight that can be computed with as it is stored.
-    fn read_plain(self, id: TensorId, expected: &[usize]) -> Result<TensorBytes<'a>, Error> {
-        let (tensor, _) = self.read(id, expected)?.into_parts();
-        candle_dtype(tensor.dtype())
-            .map_err(|source| Error::Read { tensor: id, source: source.into() })?;
-        Ok(tensor)
-    }
+/// A weight's values, rounded to `dtype`.
+fn decoded(
+    weight: &StoredWeight<'_>,
+    dtype: Dtype,
+) -> Result<TensorBytes<'static>, moeprune_core::Error> {
+    TensorBytes::encode(dtype, weight.shape(), &weight.to_f32())
 }
 
 /// Writes element `(r, c)` of a matrix with `cols` columns to `dst[c · stride + r]`.
@@ -237,7 +257,7 @@ fn transpose(
 #[cfg(test)]
 mod tests {
     use candle_core::DType;
-    use moeprune_core::{Dtype, StageError};
+    use moeprune_core::StageError;
 
     use super::*;
 

@@ -60,12 +60,16 @@ struct GroupForm {
     /// Only the others.
     not_every: Option<String>,
     dtype: Option<DtypeForm>,
+    /// One element for each block with sides of this size, the last of which may be smaller.
+    per_block: Option<usize>,
     /// Sizes by name, in which `{expert}` stands for each expert.
     names: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
 enum DtypeForm {
+    #[serde(rename = "F8_E4M3")]
+    Fp8,
     F32,
     U8,
 }
@@ -99,13 +103,16 @@ impl Form {
         let mut tensors = Vec::new();
         for group in &self.tensors {
             let dtype = match group.dtype {
+                Some(DtypeForm::Fp8) => Dtype::F8_E4M3,
                 Some(DtypeForm::F32) => Dtype::F32,
                 Some(DtypeForm::U8) => Dtype::U8,
                 None => Dtype::BF16,
             };
             for (name, sizes) in &group.names {
+                let block = group.per_block.unwrap_or(1).max(1);
+                let size = |text| Ok(self.size(text)?.div_ceil(block));
                 let shape: Vec<usize> =
-                    sizes.split(',').map(|text| self.size(text)).collect::<Result<_, _>>()?;
+                    sizes.split(',').map(size).collect::<Result<_, String>>()?;
                 for layer in self.layers_of(group)? {
                     let name = name.replace("{layer}", &layer.to_string());
                     let copies = if name.contains("{expert}") { experts } else { 1 };

@@ -50,6 +50,7 @@ published! {
     Qwen35 "qwen3.5-35b-a3b" "Qwen3.5-35B-A3B: 40 layers of 256 experts, fused, and a vision tower.",
     Glm45Air "glm-4.5-air" "GLM-4.5-Air: 46 layers, 45 with 128 experts, 110 billion parameters.",
     DeepSeekV3 "deepseek-v3" "DeepSeek-V3 in bf16: 61 layers, 58 with 256 experts, 671 billion parameters.",
+    DeepSeekV3Fp8 "deepseek-v3-fp8" "DeepSeek-V3 as released: FP8 in blocks of 128 x 128.",
     KimiK2 "kimi-k2" "Kimi-K2 in bf16: 61 layers, 60 with 384 experts, 1.03 trillion parameters.",
     MiniMaxM2 "minimax-m2" "MiniMax-M2 in bf16: 62 layers of 256 experts, 229 billion parameters.",
     GptOss120b "gpt-oss-120b" "gpt-oss-120b as released: 36 layers of 128 experts in MXFP4.",

@@ -47,6 +47,7 @@ fn arctic_like() -> ModelSpec {
         layers: vec![layer],
         extra: None,
         undecoded: None,
+        undecoded_experts: false,
     }
 }
 

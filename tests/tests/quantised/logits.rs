@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use candle_core::{DType, Tensor};
 use moeprune::{
     Execution, Job, OutputPlace, Recipe, Registry, Resume, Silent,
     checkpoint::{Checkpoint, verify},
@@ -13,11 +14,21 @@ use moeprune_model::{Compute, LanguageModel};
 use crate::fixtures::{Fixture, for_each};
 
 fn assert_logits(name: &str, checkpoint: &Checkpoint, fixture: &Fixture, expected: &str) {
-    let model = LanguageModel::load(checkpoint, checkpoint.spec(), &Compute::cpu());
+    assert_logits_on(&Compute::cpu(), name, checkpoint, fixture, expected);
+}
+
+fn assert_logits_on(
+    compute: &Compute,
+    name: &str,
+    checkpoint: &Checkpoint,
+    fixture: &Fixture,
+    expected: &str,
+) {
+    let model = LanguageModel::load(checkpoint, checkpoint.spec(), compute);
     let model = model.unwrap_or_else(|e| panic!("{name}: {e}"));
     let logits = model.logits(&fixture.input_ids()).unwrap();
-    let got: Vec<f32> =
-        logits.iter().flat_map(|of| of.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect();
+    let numbers = |of: &Tensor| of.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>();
+    let got: Vec<f32> = logits.iter().flat_map(|of| numbers(of).unwrap()).collect();
     let expected = fixture.floats(expected);
     assert_eq!(got.len(), expected.len(), "{name}");
     let differences = got.iter().zip(&expected).map(|(a, b)| (a - b).abs());
@@ -30,6 +41,17 @@ fn equal_the_reference() {
     for_each(|name, fixture| {
         let checkpoint = Checkpoint::open(&fixture.dir).unwrap();
         assert_logits(name, &checkpoint, fixture, "logits");
+    });
+}
+
+/// As on a device, where weights are held in the type they are stored in: codes are decoded into the type
+/// that is computed in.
+#[test]
+fn equal_the_reference_in_another_type() {
+    for_each(|name, fixture| {
+        let checkpoint = Checkpoint::open(&fixture.dir).unwrap();
+        let compute = Compute::cpu_in(DType::F64);
+        assert_logits_on(&compute, name, &checkpoint, fixture, "logits");
     });
 }
 

@@ -4,3 +4,4 @@ mod fixtures;
 mod logits;
 mod masks;
 mod repaired;
+mod twins;

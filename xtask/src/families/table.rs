@@ -39,20 +39,21 @@ under `{expert}.up_proj.` belong to it, whatever they are called. Forms may diff
 
 * **cut**: whole experts are removed, byte for byte, by router distance or a keep-list; configs that name experts are rewritten. Any form
   works, known or not, as long as routers are numbers and there is a tensor (or several) for each matrix of each expert.
-* **observed**, **zeroed**: whether values are decoded to run the model, and whether single weights can be made zero.
+* **observed**, **zeroed**: whether values are decoded to run the model, and whether single weights can be made zero. Zeros go into the
+  codes; scales and zero points stay. New values (SparseGPT, averages of experts) have no room in codes and are refused.
 * **loaded by**: what was seen to load small models of the form on a CPU, pruned ones included. vLLM and SGLang were not run.
 
 | form | recognised by | cut | observed | zeroed | loaded by |
 |---|---|---|---|---|---|
-| FP8 in blocks | `weight` F8_E4M3, `weight_scale_inv` (or `weight_scale`, `scale`) per block | yes | not yet | not yet | transformers 5.24, where all sizes are multiples of the block; others load wrong or not at all |
-| FP8 per channel | `weight_scale` per output | yes | not yet | not yet | transformers 5.24 with `dequantize=True`; an expert left in bf16 among others loads wrong |
-| FP8 per tensor | `weight_scale` of one number | yes | not yet | not yet | nothing that was tried: transformers 5.24 fails when it runs |
-| INT4 packed (compressed-tensors) | `weight_packed` I32, `weight_scale`, `weight_zero_point` if asymmetric | yes | not yet | not yet | transformers 5.24 in bf16, symmetric only |
-| MXFP4, per expert | `weight_packed` U8, `weight_scale` U8 | yes | not yet | not yet | transformers 5.24 in bf16 |
-| MXFP4, gpt-oss | `gate_up_proj_blocks`, `_scales` and so on, all experts in one tensor | yes | not yet | not yet | transformers 5.24 |
-| NVFP4 (Model-Optimizer, compressed-tensors) | `weight` or `weight_packed` U8, `weight_scale` F8_E4M3, and a scale of one number | yes | not yet | not yet | nothing that was tried: transformers 5.24 refuses the first and loads the second wrong |
-| GPTQ | `qweight` packed along inputs, `qzeros`, `scales`, `g_idx` | yes | not yet | not yet | GPTQModel 7.7 (not Mixtral); transformers 5.24 leaves experts random without an error |
-| AWQ (GEMM) | `qweight` packed along outputs, `qzeros`, `scales` | yes | not yet | not yet | GPTQModel 7.7; transformers 5.24 leaves experts random without an error |
+| FP8 in blocks | `weight` F8_E4M3, `weight_scale_inv` (or `weight_scale`, `scale`) per block | yes | yes | yes | transformers 5.24, where all sizes are multiples of the block; others load wrong or not at all |
+| FP8 per channel | `weight_scale` per output | yes | yes | yes | transformers 5.24 with `dequantize=True`; an expert left in bf16 among others loads wrong |
+| FP8 per tensor | `weight_scale` of one number | yes | yes | yes | nothing that was tried: transformers 5.24 fails when it runs |
+| INT4 packed (compressed-tensors) | `weight_packed` I32, `weight_scale`, `weight_zero_point` if asymmetric | yes | yes | yes | transformers 5.24 in bf16, symmetric only |
+| MXFP4, per expert | `weight_packed` U8, `weight_scale` U8 | yes | yes | yes | transformers 5.24 in bf16 |
+| MXFP4, gpt-oss | `gate_up_proj_blocks`, `_scales` and so on, all experts in one tensor | yes | yes | yes | transformers 5.24 |
+| NVFP4 (Model-Optimizer, compressed-tensors) | `weight` or `weight_packed` U8, `weight_scale` F8_E4M3, and a scale of one number | yes | yes | yes | nothing that was tried: transformers 5.24 refuses the first and loads the second wrong |
+| GPTQ | `qweight` packed along inputs, `qzeros`, `scales`, `g_idx` | yes | yes | yes; in version 1, a weight whose group has a stored zero of 15 has no zero and is refused | GPTQModel 7.7 (not Mixtral); transformers 5.24 leaves experts random without an error |
+| AWQ (GEMM) | `qweight` packed along outputs, `qzeros`, `scales` | yes | yes | yes | GPTQModel 7.7; transformers 5.24 leaves experts random without an error |
 | MXFP8, INT8, packed INT8, GPTQ of other widths | the same names, other types | yes | no | no | not tried |
 | any other (Quark, AutoRound, EXL3, SVD, AWQ for GEMV or Marlin) | nothing | yes | no | no | not tried |
 ";

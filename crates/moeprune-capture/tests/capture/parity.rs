@@ -60,6 +60,7 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
         layers: vec![layer; 3],
         extra: None,
         undecoded: None,
+        undecoded_experts: false,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Hashes that tell models apart without reading their experts.
 
 use moeprune_core::{
-    Fingerprint, LinearId, ModelSpec, MoeSpec, RouterInput, RouterSpec, TensorBytes, TensorId,
+    Dtype, Fingerprint, LinearId, ModelSpec, MoeSpec, RouterInput, RouterSpec, TensorBytes,
+    TensorId,
 };
 use sha2::{Digest, Sha256};
 
@@ -9,6 +10,7 @@ use super::layout::Layout;
 use crate::Error;
 
 /// What is hashed: every field is preceded by its length, so no two inputs run together.
+#[derive(Clone)]
 pub(super) struct Fields(Sha256);
 
 impl Fields {
@@ -37,7 +39,7 @@ impl Fields {
 }
 
 /// The model part: every part's name and shape, experts as matrices in any form of storage, and the values of the routers as f32, in the order
-/// of the layers. The storage part: names and element types in the order of the names, and the
+/// of the layers; once more with these rounded to bf16, where that changes any. The storage part: names and element types in the order of the names, and the
 /// routers as they are stored.
 ///
 /// Softmax over all experts and the two best, weighted by their shares, is what a router does of
@@ -48,7 +50,7 @@ pub(super) fn compute<'a>(
     spec: &ModelSpec,
     read: &dyn Fn(TensorId) -> Result<TensorBytes<'a>, Error>,
 ) -> Result<Fingerprint, Error> {
-    let mut model = Fields::new("moeprune model 1");
+    let mut model = Models::new();
     for part in spec.decoded().parts() {
         model.push(part.id.to_string().as_bytes());
         model.push_shape(&part.shape);
@@ -58,11 +60,9 @@ pub(super) fn compute<'a>(
         storage.push(tensor.name.as_bytes());
         storage.push(tensor.dtype.to_string().as_bytes());
     }
-    let mut push = |id: TensorId, model: &mut Fields| {
+    let mut push = |id: TensorId, model: &mut Models| {
         let tensor = read(id)?;
-        let mut values = Vec::with_capacity(4 * tensor.elements());
-        values.extend(tensor.to_f32()?.iter().flat_map(|value| value.to_le_bytes()));
-        model.push(&values);
+        model.push_values(&tensor)?;
         storage.push(tensor.bytes());
         Ok::<_, Error>(())
     };
@@ -77,7 +77,61 @@ pub(super) fn compute<'a>(
             push(id, &mut model)?;
         }
     }
-    Ok(Fingerprint { model: model.finish(), storage: storage.finish() })
+    let (model, rounded) = model.finish();
+    Ok(Fingerprint { model, storage: storage.finish(), rounded })
+}
+
+/// The model part, and the same of rounded routers as soon as rounding changes one.
+struct Models {
+    exact: Fields,
+    rounded: Option<Fields>,
+}
+
+impl Models {
+    fn new() -> Self {
+        Self { exact: Fields::new("moeprune model 1"), rounded: None }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.each(|fields| fields.push(bytes));
+    }
+
+    fn push_shape(&mut self, shape: &[usize]) {
+        self.each(|fields| fields.push_shape(shape));
+    }
+
+    /// A tensor's values as f32.
+    fn push_values(&mut self, tensor: &TensorBytes<'_>) -> Result<(), Error> {
+        let values = tensor.to_f32()?;
+        let bytes = |values: &[f32]| -> Vec<u8> {
+            values.iter().flat_map(|value| value.to_le_bytes()).collect()
+        };
+        let exact = bytes(&values);
+        if tensor.dtype() == Dtype::BF16 {
+            self.push(&exact);
+            return Ok(());
+        }
+        let rounded = TensorBytes::encode(Dtype::BF16, tensor.shape(), &values)?.to_f32()?;
+        let rounded = bytes(&rounded);
+        if rounded != exact {
+            // Until now the two were the same.
+            self.rounded.get_or_insert_with(|| self.exact.clone());
+        }
+        self.exact.push(&exact);
+        if let Some(fields) = &mut self.rounded {
+            fields.push(&rounded);
+        }
+        Ok(())
+    }
+
+    fn each(&mut self, push: impl Fn(&mut Fields)) {
+        push(&mut self.exact);
+        self.rounded.iter_mut().for_each(push);
+    }
+
+    fn finish(self) -> (String, Option<String>) {
+        (self.exact.finish(), self.rounded.map(Fields::finish))
+    }
 }
 
 /// How many experts a token gets and how they are chosen, as JSON.

@@ -4,7 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use moeprune_core::{Dtype, ModelSpec, MoeSpec};
 
-use super::{StoredTensor, fused_tensor::FusedTensor, layout::Layout, modules::is_code};
+use super::{
+    StoredTensor,
+    fused_tensor::FusedTensor,
+    layout::Layout,
+    modules::{CODES, is_code},
+};
 use crate::{
     family::{FusedForm, Names, Slab, SlabLayout},
     place::FusedExperts,
@@ -46,9 +51,6 @@ pub(super) fn name_slabs(layout: &mut Layout, names: &Names) {
         }
     }
 }
-
-/// What names of tensors with codes of all experts have after that of the matrix, and of what is beside them.
-const CODES: [&str; 2] = ["_blocks", "_scales"];
 
 /// Of a tensor with codes whose layout is known, or with what is beside them: the layer, the matrices, and the
 /// end of its name.

@@ -12,6 +12,7 @@ mod legacy_fingerprint;
 mod modules;
 mod parts;
 mod pruned_config;
+mod roles;
 mod storage;
 mod summary;
 
@@ -148,6 +149,7 @@ impl Checkpoint {
         let found = parts::check(&layout, &names, &spec, (&modules, &directory))?;
         let decodings = decoding::decide(&modules, &layout, &config)?;
         spec.undecoded = first_undecoded(&spec, &decodings, &found.forms);
+        spec.undecoded_experts = undecoded(&spec, &decodings).any(|id| id.expert().is_some());
         let by_name = layout.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
         let declared_dtype = spec::declared_dtype(&family, &config)?;
         let fingerprint = OnceLock::new();
@@ -435,12 +437,7 @@ fn first_undecoded(
     decodings: &BTreeMap<TensorId, Result<Decoding, String>>,
     forms: &BTreeMap<TensorId, StoredForm>,
 ) -> Option<String> {
-    let is_needed = |id: &TensorId| match id {
-        TensorId::Layer(layer, _) => *layer < spec.layers.len(),
-        _ => true,
-    };
-    let mut needed = decodings.iter().filter(|(id, decoding)| is_needed(id) && decoding.is_err());
-    let (id, _) = needed.next()?;
+    let id = undecoded(spec, decodings).next()?;
     Some(forms.get(id).map_or_else(|| "an unknown form".to_owned(), StoredForm::to_string))
 }
 
@@ -466,4 +463,18 @@ fn builtin_family(config: &Config) -> Result<Family, Error> {
             .join(", "),
         model_type,
     })
+}
+
+/// The parts that the decoder needs and that are not decoded.
+fn undecoded<'d>(
+    spec: &ModelSpec,
+    decodings: &'d BTreeMap<TensorId, Result<Decoding, String>>,
+) -> impl Iterator<Item = &'d TensorId> + use<'d> {
+    let layers = spec.layers.len();
+    let is_needed = move |id: &TensorId| match id {
+        TensorId::Layer(layer, _) => *layer < layers,
+        _ => true,
+    };
+    let refused = decodings.iter().filter(move |(id, read)| is_needed(id) && read.is_err());
+    refused.map(|(id, _)| id)
 }

@@ -42,6 +42,9 @@ pub struct StoredPart<'a> {
     pub tensors: Vec<(&'a str, &'a StoredTensor)>,
 }
 
+/// What names of tensors with codes of all experts have after that of the matrix, and of what is beside them.
+pub(super) const CODES: [&str; 2] = ["_blocks", "_scales"];
+
 /// Whether tensors of this type hold codes, and other numbers than weights.
 pub(super) fn is_code(dtype: Dtype) -> bool {
     use Dtype::{F4, F8_E4M3, F8_E5M2, F8_E8M0, I8, I32, U8};
@@ -127,6 +130,10 @@ pub(super) fn add_fused(
         let beside = beside.filter(|(_, t)| t.suffix.is_some() && t.slab == tensor.slab);
         let tensors: BTreeMap<String, usize> =
             beside.filter_map(|(at, t)| Some((t.suffix.clone()?, at))).collect();
+        if tensors.len() != CODES.len() {
+            let reason = format!("is missing beside `{}`", tensor.name);
+            return Err(bad(directory, &format!("{prefix}{}", CODES[1]), reason));
+        }
         for expert in 0..held.experts().experts {
             for (matrix, part) in held.parts(expert).into_iter().enumerate() {
                 let (prefix, tensors) = (prefix.to_owned(), tensors.clone());
@@ -295,6 +302,12 @@ impl Checkpoint {
             }
             None => self.place_of(id).map_or(0, of),
         }
+    }
+
+    /// Whether a part is stored in codes, of a form that is decoded or not.
+    #[must_use]
+    pub fn is_in_codes(&self, id: TensorId) -> bool {
+        self.forms.get(&id).is_some_and(|form| !matches!(form, StoredForm::Plain(_)))
     }
 
     /// Whether a tensor holds its part by itself, and as numbers.

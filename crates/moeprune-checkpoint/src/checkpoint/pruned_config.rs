@@ -11,8 +11,6 @@ use crate::{
     quantization::{self, Modules},
 };
 
-/// The keys under which configs say how modules are quantised.
-
 impl Checkpoint {
     /// The text of `config.json` for a model that keeps so many experts in each decoder layer, and as
     /// many layers behind them as this one.

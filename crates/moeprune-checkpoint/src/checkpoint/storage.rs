@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     Checkpoint, StoredTensor,
-    summary::{role_of, role_of_part},
+    roles::{role_of, role_of_part},
 };
 use crate::quantization::StoredForm;
 

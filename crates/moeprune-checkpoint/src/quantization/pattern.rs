@@ -122,7 +122,8 @@ fn glob(entry: &str) -> Result<Regex, String> {
             '?' => regex.push('.'),
             '[' if rest.as_str().chars().skip(1).any(|c| c == ']') => {
                 let set: String = rest.by_ref().take_while(|&c| c != ']').collect();
-                let set = set.strip_prefix('!').map_or(set.clone(), |rest| format!("^{rest}"));
+                let set =
+                    set.strip_prefix('!').map_or_else(|| set.clone(), |rest| format!("^{rest}"));
                 regex.push_str(&format!("[{}]", set.replace('\\', r"\\")));
             }
             c if c.is_ascii_alphanumeric() || c == '_' => regex.push(c),

@@ -171,6 +171,9 @@ fn check_plan(source: &Checkpoint, plan: &Plan) -> Result<Result<String, String>
         SameModel::StoredOtherwise => {
             format!("{fingerprint}; it was made from the same model, stored otherwise")
         }
+        SameModel::RoutersRounded => format!(
+            "{fingerprint}; it was made from a model whose routers differ by rounding to bf16 only"
+        ),
         _ => fingerprint,
     }))
 }
@@ -209,6 +212,7 @@ fn check_architecture(
         return Err(format!("it has {is} layers behind the decoder's, expected {shall}"));
     }
     expected.undecoded.clone_from(&pruned.spec().undecoded);
+    expected.undecoded_experts = pruned.spec().undecoded_experts;
     if expected == *pruned.spec() {
         Ok(format!("{} layers of width {}", expected.layers.len(), expected.hidden))
     } else {

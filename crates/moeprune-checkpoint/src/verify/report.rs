@@ -104,54 +104,13 @@ impl VerifyReport {
         findings: &[Finding],
         rounding: RowRounding,
     ) {
-        let (source, pruned) = models;
-        let rows_round_down = rounding == RowRounding::Floor;
-        let counts = ParameterCounts::of(source.spec());
-        let (mut experts, mut linears, mut all, mut rounded) = (0_u64, 0_u64, 0_u64, 0_u64);
-        for (item, finding) in items.iter().zip(findings) {
-            let weights: u64 = finding.shape.iter().map(|&dim| dim as u64).product();
-            let nonzero = weights - finding.zeros.unwrap_or_default();
-            let behind =
-                |id| matches!(id, TensorId::Layer(l, _) if l >= source.spec().layers.len());
-            if item.part().is_some_and(behind) {
-                continue;
-            }
-            let stored_twice =
-                source.spec().tied_embeddings && item.part() == Some(TensorId::LmHead);
-            let of_expert =
-                matches!(item.part(), Some(TensorId::Layer(_, LayerTensor::OfExpert(..))));
-            if item.part().is_some() && !stored_twice && !of_expert {
-                all += nonzero;
-            }
-            if item.is_undecoded(pruned) {
-                // Weights that nothing was done to.
-                let part = item.part().and_then(|id| source.spec().part(id.with_expert(0)));
-                if part.is_some_and(|part| part.prunable) && !of_expert {
-                    linears += weights;
-                    experts +=
-                        if item.part().and_then(TensorId::expert).is_some() { weights } else { 0 };
-                }
-                continue;
-            }
-            let (Some((layer, linear)), Some(zeros)) = (item.linear(), finding.zeros) else {
-                continue;
-            };
-            self.linears.push(LinearZeros { layer, linear, weights, zeros });
-            let part = source.spec().part(TensorId::linear(layer, linear));
-            if !part.is_some_and(|part| part.prunable) {
-                continue;
-            }
-            linears += nonzero;
-            let rows = finding.shape.first().map_or(0, |&rows| rows as u64);
-            rounded += if rows_round_down { rows } else { 1 };
-            if linear.expert().is_some() {
-                experts += nonzero;
-            }
-        }
+        let counts = ParameterCounts::of(models.0.spec());
+        let mut left = Left::none_of(models, rounding);
+        self.linears.extend(items.iter().zip(findings).filter_map(|(item, f)| left.add(*item, f)));
         self.linears.sort_by_key(|l| (l.layer, l.linear));
-        let undecoded = undecoded_weights(pruned.spec());
-        let left = [experts, linears, all].map(|left| left + undecoded);
-        self.sparsity = Some(SparsityReport::of(left, &counts, rounded));
+        let undecoded = undecoded_weights(models.1.spec());
+        let all = [left.experts, left.linears, left.all].map(|left| left + undecoded);
+        self.sparsity = Some(SparsityReport::of(all, &counts, left.rounded));
     }
 
     /// Compares the share over the decoder Linears with what the plan or the report asks for.
@@ -176,6 +135,64 @@ impl VerifyReport {
             }
         };
         self.add("sparsity", result);
+    }
+}
+
+/// Weights of a pruned model that are not zero.
+struct Left<'a> {
+    source: &'a Checkpoint,
+    pruned: &'a Checkpoint,
+    rows_round_down: bool,
+    experts: u64,
+    linears: u64,
+    all: u64,
+    /// By how many weights the count may differ from what was asked for, by rounding.
+    rounded: u64,
+}
+
+impl<'a> Left<'a> {
+    fn none_of((source, pruned): (&'a Checkpoint, &'a Checkpoint), rounding: RowRounding) -> Self {
+        let rows_round_down = rounding == RowRounding::Floor;
+        let (experts, linears, all, rounded) = (0, 0, 0, 0);
+        Self { source, pruned, rows_round_down, experts, linears, all, rounded }
+    }
+
+    /// Adds what is left of an item, and returns its zeros if it is a Linear's weight.
+    fn add(&mut self, item: Item<'_>, finding: &Finding) -> Option<LinearZeros> {
+        let spec = self.source.spec();
+        let weights: u64 = finding.shape.iter().map(|&dim| dim as u64).product();
+        let nonzero = weights - finding.zeros.unwrap_or_default();
+        let behind = |id| matches!(id, TensorId::Layer(l, _) if l >= spec.layers.len());
+        if item.part().is_some_and(behind) {
+            return None;
+        }
+        let stored_twice = spec.tied_embeddings && item.part() == Some(TensorId::LmHead);
+        let of_expert = matches!(item.part(), Some(TensorId::Layer(_, LayerTensor::OfExpert(..))));
+        if item.part().is_some() && !stored_twice && !of_expert {
+            self.all += nonzero;
+        }
+        if item.is_undecoded(self.pruned) {
+            // Weights that nothing was done to.
+            let part = item.part().and_then(|id| spec.part(id.with_expert(0)));
+            if part.is_some_and(|part| part.prunable) && !of_expert {
+                let is_expert = item.part().and_then(TensorId::expert).is_some();
+                self.linears += weights;
+                self.experts += if is_expert { weights } else { 0 };
+            }
+            return None;
+        }
+        let ((layer, linear), zeros) = (item.linear()?, finding.zeros?);
+        let zeros = LinearZeros { layer, linear, weights, zeros };
+        if spec.part(TensorId::linear(layer, linear)).is_none_or(|part| !part.prunable) {
+            return Some(zeros);
+        }
+        self.linears += nonzero;
+        let rows = finding.shape.first().map_or(0, |&rows| rows as u64);
+        self.rounded += if self.rows_round_down { rows } else { 1 };
+        if linear.expert().is_some() {
+            self.experts += nonzero;
+        }
+        Some(zeros)
     }
 }
 

@@ -1,6 +1,10 @@
 //! Whole experts of every layout, byte for byte.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use moeprune_checkpoint::{Checkpoint, verify};
 use moeprune_core::LayerTensor;
@@ -59,8 +63,35 @@ fn check_tensors(name: &str, out: &Path, expected: &Value) {
         let bytes: u64 = pruned.tensors().map(|tensor| tensor.bytes).sum();
         assert_eq!(index["metadata"]["total_size"].as_u64(), Some(bytes), "{name}");
         let map = index["weight_map"].as_object().expect("is a table");
-        assert!(map.keys().eq(expected.keys().collect::<Vec<_>>()) || map.len() == expected.len());
+        let files: BTreeMap<&str, &str> =
+            map.iter().map(|(name, file)| (&**name, file.as_str().expect("is a name"))).collect();
+        let held: BTreeMap<&str, &str> =
+            pruned.tensors().map(|tensor| (&*tensor.name, &*tensor.file)).collect();
+        assert_eq!(files, held, "{name}");
+        assert!(files.keys().all(|tensor| expected.contains_key(*tensor)), "{name}");
+        for (file, tensors) in by_file(&files) {
+            let header = header_of(&out.join(file));
+            let got: BTreeSet<&str> =
+                header.keys().map(|key| &**key).filter(|key| *key != "__metadata__").collect();
+            assert_eq!(got, tensors, "{name}: {file}");
+        }
     }
+}
+
+fn by_file<'a>(files: &BTreeMap<&'a str, &'a str>) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
+    let mut tensors: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (tensor, file) in files {
+        tensors.entry(file).or_default().insert(tensor);
+    }
+    tensors
+}
+
+/// What a weight file says of its tensors.
+fn header_of(path: &Path) -> serde_json::Map<String, Value> {
+    let bytes = fs::read(path).expect("reads");
+    let (size, rest) = bytes.split_at(8);
+    let size = u64::from_le_bytes(size.try_into().expect("eight bytes")) as usize;
+    serde_json::from_slice(&rest[..size]).expect("is JSON")
 }
 
 #[test]

@@ -3,3 +3,4 @@
 mod cutting;
 mod damage;
 mod fixture;
+mod values;

@@ -76,6 +76,9 @@ pub struct ModelSpec {
     /// have them; such a model is cut and not run. `None`: all can be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub undecoded: Option<String>,
+    /// Whether experts are among what is not decoded.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub undecoded_experts: bool,
 }
 
 /// One decoder layer: attention, a feed-forward block, or both. Each adds to the residual stream what it makes of that
@@ -229,6 +232,7 @@ impl ModelSpec {
     pub fn decoded(&self) -> Self {
         let mut decoded = self.clone();
         decoded.undecoded = None;
+        decoded.undecoded_experts = false;
         let behind = decoded.extra.iter_mut().flat_map(|extra| &mut extra.layers);
         for layer in decoded.layers.iter_mut().chain(behind) {
             if let FeedForward::Moe(moe) = &mut layer.feed_forward {
@@ -238,11 +242,12 @@ impl ModelSpec {
         decoded
     }
 
-    /// Whether what is stored of a decoder layer's experts is not decoded, or of anything that runs with
-    /// them.
+    /// Whether what is stored of a decoder layer's experts is in a form that is not decoded: their weights
+    /// cannot be averaged or compared. Whether anything is not decoded that the model needs to run is
+    /// another question ([`undecoded`](Self::undecoded)).
     #[must_use]
     pub fn has_opaque_experts(&self) -> bool {
-        self.undecoded.is_some()
+        self.undecoded_experts
             || self.layers.iter().filter_map(LayerSpec::moe).any(|moe| !moe.opaque.is_empty())
     }
 

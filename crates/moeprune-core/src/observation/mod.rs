@@ -116,9 +116,13 @@ impl Observation {
     /// partly added to and should be dropped.
     pub fn add(&mut self, other: &Self) -> Result<(), Error> {
         let same = Fingerprint::compare(&self.model_fingerprint, &other.model_fingerprint);
-        if same == SameModel::No {
+        if matches!(same, SameModel::No | SameModel::RoutersRounded) {
+            let rounded = match same {
+                SameModel::RoutersRounded => ", of which one has its routers rounded",
+                _ => "",
+            };
             return Err(Error::ObservationMismatch(format!(
-                "they are of different models ({} and {})",
+                "they are of different models{rounded} ({} and {})",
                 self.model_fingerprint, other.model_fingerprint
             )));
         }

@@ -35,7 +35,7 @@ pub(super) fn check_plan(model: &dyn Model, plan: &Plan) -> Result<(), Error> {
 
 /// Experts that are not decoded can only go.
 fn check_opaque(spec: &ModelSpec, plan: &Plan) -> Result<(), Error> {
-    if plan.unstructured.is_some() && spec.has_opaque_experts() {
+    if plan.unstructured.is_some() && (spec.has_opaque_experts() || spec.undecoded.is_some()) {
         crate::runs::check_runs(spec)?;
     }
     for layer in &plan.layers {

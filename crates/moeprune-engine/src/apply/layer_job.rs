@@ -7,7 +7,11 @@ use moeprune_core::{
 };
 use moeprune_model::Router;
 
-use super::{in_place::MaskRequest, statistics::InputStatistics, worker::Supply};
+use super::{
+    in_place::MaskRequest,
+    statistics::InputStatistics,
+    worker::{Holds, Supply},
+};
 use crate::{Error, Execution, KeptExperts, Pipeline, finite::Finite, walk::Route};
 
 /// The Linear of a trunk that reads what the experts add up to: it comes after them, all others before.
@@ -107,7 +111,10 @@ impl<'a> LayerJob<'a> {
     /// What a worker on the model that is left works with, its weights read from `source`.
     pub(super) fn supply(&self, source: &'a dyn TensorSource) -> Supply<'a> {
         let LayerJob { kept, pipeline, execution, .. } = *self;
-        Supply { source, spec: kept.spec(), weights: &pipeline.weights, execution }
+        // Zeros go into the codes, which no device has.
+        let on_device = execution.compute().holds_stored() && !kept.source().has_weights_in_codes();
+        let holds = if on_device { Holds::Loaded } else { Holds::Stored };
+        Supply { source, spec: kept.spec(), weights: &pipeline.weights, execution, holds }
     }
 
     /// A walk over the layers of the model that is left.

@@ -40,7 +40,7 @@ use work::work_of;
 use writing::Output;
 
 use moeprune_core::{
-    CorpusTag, Observation, Plan, SameModel, Sparsity, StatisticsSource, repair::ModelRepair,
+    CorpusTag, Observation, Plan, Sparsity, StatisticsSource, repair::ModelRepair,
 };
 
 use crate::{
@@ -336,9 +336,8 @@ fn note_storage(
         given.push(("observation", &observation.model_fingerprint));
     }
     for (what, fingerprint) in given {
-        if model.is_of(fingerprint)? == SameModel::StoredOtherwise {
-            progress.note(&stored_otherwise(what));
-        }
+        let same = model.is_of(fingerprint)?;
+        stored_otherwise(what, same).iter().for_each(|note| progress.note(note));
     }
     if let Some(note) = note_of_kept(model.spec(), plan) {
         progress.note(&note);

@@ -6,7 +6,7 @@ use super::{
     layer::{PruneTask, PrunedLayer, observe_layer, prune_layer},
     layer_job::LayerJob,
     measure::measure_layer,
-    worker::{DeviceWorker, HostWorker, Supply, Worker},
+    worker::{DeviceWorker, Holds, HostWorker, Supply, Worker},
     writing::Output,
 };
 use crate::{Error, walk::AtLayer};
@@ -84,10 +84,9 @@ pub(super) fn wrapped_work_of<'a>(
     supply: Supply<'a>,
     wrap: impl Wrap<'a>,
 ) -> Box<dyn LayerWork<'a> + 'a> {
-    if supply.execution.compute().holds_stored() {
-        wrap.wrap(DeviceWorker(supply))
-    } else {
-        wrap.wrap(HostWorker(supply))
+    match supply.holds {
+        Holds::Loaded => wrap.wrap(DeviceWorker(supply)),
+        Holds::Stored => wrap.wrap(HostWorker(supply)),
     }
 }
 

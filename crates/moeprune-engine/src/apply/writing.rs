@@ -243,6 +243,9 @@ impl<'o> Output<'o> {
             false => {
                 let stored = self.kept.weight(part);
                 let stored = stored.map_err(Error::stage("reading weights", layer))?;
+                if linear != LinearId::Router {
+                    *self.zeros.before.get_or_insert(0) += stored.count_zeros();
+                }
                 stored.with_main(tensor.view())?.count_zeros()
             }
         };

@@ -163,21 +163,27 @@ fn note_storage(
     observation: Option<&Observation>,
     progress: &mut dyn Progress,
 ) -> Result<(), Error> {
-    if let Some(observation) = observation
-        && model.is_of(&observation.model_fingerprint)? == SameModel::StoredOtherwise
-    {
-        progress.note(&stored_otherwise("observation"));
-    }
+    let Some(observation) = observation else { return Ok(()) };
+    let same = model.is_of(&observation.model_fingerprint)?;
+    stored_otherwise("observation", same).iter().for_each(|note| progress.note(note));
     Ok(())
 }
 
-/// The note about an observation or a plan of the same model in other files.
+/// The note about an observation or a plan of the same model in other files; `None` if there is nothing to
+/// say.
 #[must_use]
-pub fn stored_otherwise(what: &str) -> String {
-    format!(
-        "note: the {what} was made from the same model, stored under other tensor names or in other \
-         element types"
-    )
+pub fn stored_otherwise(what: &str, same: SameModel) -> Option<String> {
+    let how = match same {
+        SameModel::StoredOtherwise => {
+            "the same model, stored under other tensor names or in other element types"
+        }
+        SameModel::RoutersRounded => {
+            "a model whose routers differ from this one's by rounding to bf16 only; experts whose scores \
+             are nearly equal may be chosen otherwise"
+        }
+        SameModel::Yes | SameModel::No => return None,
+    };
+    Some(format!("note: the {what} was made from {how}"))
 }
 
 /// Refuses what cannot work before anything is read or run: an expert share that leaves fewer
@@ -299,7 +305,8 @@ fn unstructured_stage(
     let ratio = ratio_left(request, pipeline, before, before - after)?;
     let walks = request.promises.statistics == StatisticsSource::Sequential
         && pipeline.weights.needs().inputs;
-    if ratio.is_some() && (walks || spec.has_opaque_experts()) {
+    let undecoded = spec.has_opaque_experts() || spec.undecoded.is_some();
+    if ratio.is_some() && (walks || undecoded) {
         // What only the forward pass can give is not planned for a model that cannot be run, nor zeros
         // in weights that are not decoded.
         crate::runs::check_runs(spec)?;

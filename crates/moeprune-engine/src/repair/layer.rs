@@ -334,7 +334,7 @@ fn keep(
 }
 
 fn check_finite(layer: usize, expert: usize, made: &Made<'_>) -> Result<(), Error> {
-    if first_not_finite(&made.hidden).or(first_not_finite(&made.output)).is_some() {
+    if [&made.hidden, &made.output].into_iter().any(|of| first_not_finite(of).is_some()) {
         return Err(Error::Request(format!(
             "layer {layer}: what expert {expert} makes of a calibration token is not finite, so the \
              layer cannot be repaired; leave the repair out"

@@ -106,6 +106,7 @@ fn spec(config: &Value) -> ModelSpec {
             .collect(),
         extra: None,
         undecoded: None,
+        undecoded_experts: false,
     }
 }
 

@@ -51,6 +51,7 @@ impl Noise {
             layers: vec![layer],
             extra: None,
             undecoded: None,
+            undecoded_experts: false,
         };
         Self { spec, given: Vec::new() }
     }

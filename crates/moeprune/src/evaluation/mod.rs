@@ -128,6 +128,7 @@ pub(crate) fn evaluate_model(
 ) -> Result<Score, Error> {
     let Evaluated { checkpoint, source, spec } = model;
     check_runnable(spec)?;
+    execution.say_where_codes_are_decoded(checkpoint, progress);
     let load = || {
         execution.check_whole(checkpoint)?;
         Ok(LanguageModel::load(source, spec, execution.compute())?)

@@ -50,6 +50,9 @@ fn write_totals(report: &Report, text: &mut String) -> fmt::Result {
         requested.map_or_else(String::new, percent),
         percent(got.linears)
     )?;
+    if let Some(before) = sparsity.zero_before {
+        writeln!(text, "| of them zero before | | {} |", percent(before))?;
+    }
     writeln!(text, "| experts' weights, removed and zero | | {} |", percent(got.experts))?;
     writeln!(text, "| all parameters, removed and zero | | {} |", percent(got.all))?;
     let before: usize = layers.iter().map(|l| l.experts_before).sum();

@@ -16,7 +16,7 @@ use std::path::Path;
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
     CorpusTag, ModelSpec, ParameterCounts, Plan, Promises, REPORT_FILE, REPORT_TEXT_FILE,
-    RoutedMass, SameModel, Sparsity, Survivor, SurvivorReason,
+    RoutedMass, Sparsity, Survivor, SurvivorReason,
 };
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +117,11 @@ pub struct SparsityReport {
     pub requested_experts: f64,
     /// What the written bytes have.
     pub achieved: AchievedSparsity,
+    /// The share of the original decoder Linears that is zero in the source and in the result; it is part of
+    /// what was achieved. Counted of weights in codes in layers whose weights were zeroed; absent if there are
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zero_before: Option<f64>,
 }
 
 /// Removed and zero weights as a share of the original's, counted from the bytes written.
@@ -235,8 +240,8 @@ impl Report {
         let Applied { plan, ratios, layers: written, bytes_written, corpora, .. } = &applied;
         let spec = checkpoint.spec();
         let same = checkpoint.is_of(&plan.model_fingerprint);
-        let stored_otherwise = matches!(same, Ok(SameModel::StoredOtherwise))
-            .then(|| moeprune_engine::stored_otherwise("plan"));
+        let stored_otherwise =
+            same.ok().and_then(|same| moeprune_engine::stored_otherwise("plan", same));
         let zeros: Vec<LayerZeros> = written.iter().map(|layer| layer.zeros).collect();
         let layers: Vec<LayerReport> = written
             .iter()
@@ -337,8 +342,15 @@ impl SparsityReport {
                 .map_or_else(|| recipe.sparsity.value(), |asked| asked.total_sparsity),
             requested_experts: recipe.experts.sparsity.value(),
             achieved: achieved(spec, plan, zeros),
+            zero_before: zero_before(spec, zeros),
         }
     }
+}
+
+fn zero_before(spec: &ModelSpec, zeros: &[LayerZeros]) -> Option<f64> {
+    let counted: Vec<u64> = zeros.iter().filter_map(|layer| layer.before).collect();
+    let linears = ParameterCounts::of(spec).linears.max(1);
+    (!counted.is_empty()).then(|| counted.iter().sum::<u64>() as f64 / linears as f64)
 }
 
 fn achieved(spec: &ModelSpec, plan: &Plan, zeros: &[LayerZeros]) -> AchievedSparsity {

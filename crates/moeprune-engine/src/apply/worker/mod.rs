@@ -2,7 +2,8 @@
 //!
 //! The loops over a layer ([`prune_layer`](super::layer), [`measure_layer`](super::measure)) are
 //! written once, for any [`Worker`]. [`HostWorker`] holds a part as it is stored; to be run it is
-//! loaded, which widens it, and masks make new bytes of the stored ones. [`DeviceWorker`] loads a
+//! loaded, which widens it, and masks make new bytes of the stored ones: so do those of weights in
+//! codes, wherever they run. [`DeviceWorker`] loads a
 //! part once, as it is stored: it runs from there, is masked in place, and goes back. A worker of
 //! another kind of device is one more file here and a line in [`work`](super::work).
 
@@ -36,6 +37,8 @@ pub(super) struct Supply<'a> {
     pub(super) weights: &'a WeightStage,
     /// Where all that is done.
     pub(super) execution: &'a Execution,
+    /// In which form parts are held.
+    pub(super) holds: Holds,
 }
 
 /// The steps of a layer's work, in the order of the loop: load, run, mask, run, finish, write.
