@@ -147,6 +147,10 @@ pub struct RecipeArgs {
     /// to help, unless --recipe is given]
     #[arg(long, value_name = "REPAIR", value_parser = str::parse::<StageChoice>)]
     pub repair: Option<StageChoice>,
+    /// Have the repair of a quantised model write new weights in the encoding that they are stored in, with new
+    /// scales: FP8, symmetric INT4, MXFP4 and NVFP4
+    #[arg(long)]
+    pub requantise: bool,
     /// How down projections make up for zeroed weights with those that are left, in a pass after all
     /// others: refit:keep_zeros=true (on the embedded model it helped only after sparsegpt, at 70 %, and
     /// made things worse after wanda); or none [default: none]
@@ -255,7 +259,7 @@ impl RecipeArgs {
 
     /// What experts and weights are chosen by, and which of them there are to choose from.
     fn set_stages(&self, recipe: &mut Recipe) -> Result<(), Error> {
-        let Recipe { experts, repair, weights, .. } = recipe;
+        let Recipe { experts, repair, requantise, weights, .. } = recipe;
         experts.budget = self.budget.unwrap_or(experts.budget);
         experts.domains = self.domains.unwrap_or(experts.domains);
         experts.mtp = self.mtp.or(experts.mtp);
@@ -273,6 +277,7 @@ impl RecipeArgs {
                 stage.clone_from(given);
             }
         }
+        *requantise |= self.requantise;
         weights.pattern = self.pattern.unwrap_or(weights.pattern);
         if let (Pattern::NOfM(_), Some(total)) = (weights.pattern, self.sparsity) {
             return Err(Error::Recipe(format!(

@@ -69,6 +69,9 @@ fn in_options(remedy: Remedy) -> String {
         }
         Remedy::KeepList => "pass it with --keep FILE".into(),
         Remedy::NoRepair => "pass --repair none".into(),
+        Remedy::Requantise => {
+            "pass --requantise to have new weights written so, or --repair none".into()
+        }
         Remedy::MaskOnly => "pass --scorer wanda or --scorer magnitude".into(),
         Remedy::SelectOne => "pass --survivor nearest or --survivor busiest".into(),
         Remedy::ScoreOrWrite => {

@@ -99,6 +99,9 @@ pub(crate) fn print_repair(report: &RepairReport, of: Repairing) -> Result<(), E
         summary.experts,
         summary.least_tokens_per_column
     )?;
+    if let Some(rounding) = summary.rounding_in_words() {
+        line!("{rounding}")?;
+    }
     for warning in report.warnings() {
         line!("warning: {warning}")?;
     }

@@ -124,7 +124,9 @@ impl Provenance {
     pub fn repair_of(&self, part: TensorId) -> RepairClaim<'_> {
         let refit = self.refit.as_ref().map_or(RepairClaim::Unknown, |refit| refit.claim(part));
         match (refit, &self.repair) {
-            (RepairClaim::Made { sha256, .. }, _) => RepairClaim::Made { sha256, last: true },
+            (RepairClaim::Made { sha256, companions, .. }, _) => {
+                RepairClaim::Made { sha256, companions, last: true }
+            }
             (_, Some(repair)) => repair.claim(part),
             (_, None) => RepairClaim::Unknown,
         }

@@ -64,6 +64,11 @@ pub struct LayerRepair {
     pub held_out: Option<HeldOutError>,
     /// Whether the whole layer would have got worse on held-out tokens, and kept its weights.
     pub reverted: bool,
+    /// What rounding to codes costs, where new weights are stored so: the error over held-out tokens, or fitted
+    /// ones if none were held out, with the weights of the last sweep before they were rounded and after, before
+    /// any expert got its old ones back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounding: Option<HeldOutError>,
     /// One entry per surviving expert.
     pub experts: Vec<RepairedExpert>,
 }
@@ -125,7 +130,7 @@ impl LayerRepair {
     /// Of a layer without held-out tokens, or whose error on these was not taken.
     #[must_use]
     pub fn new(layer: usize, errors: Vec<f64>, experts: Vec<RepairedExpert>) -> Self {
-        Self { layer, errors, held_out: None, reverted: false, experts }
+        Self { layer, errors, held_out: None, reverted: false, rounding: None, experts }
     }
 }
 
@@ -187,8 +192,12 @@ pub struct RepairedPart {
     /// Whether it is the bias.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bias: bool,
-    /// SHA-256 of its bytes as the repair left them, in the type that they are stored in.
+    /// SHA-256 of its bytes as the repair left them, in the type that they are stored in; of a part in codes,
+    /// of these.
     pub sha256: String,
+    /// The same of what its codes are read with, in the order in which its encoding names them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub companions: Vec<String>,
 }
 
 impl RepairedPart {

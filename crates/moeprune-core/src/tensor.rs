@@ -62,6 +62,11 @@ impl<'a> TensorBytes<'a> {
         }
     }
 
+    /// The same with bytes of its own.
+    pub(crate) fn to_owned_bytes(&self) -> Result<TensorBytes<'static>, Error> {
+        TensorBytes::new(self.dtype(), self.shape(), self.bytes().to_vec())
+    }
+
     /// Takes the bytes, copying only if they were borrowed.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {

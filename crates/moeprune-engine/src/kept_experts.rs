@@ -1,6 +1,7 @@
 //! The model after the expert stage, as a view of the source.
 
 pub(crate) mod repaired_parts;
+mod requantise;
 mod scratch;
 mod temporary_folder;
 
@@ -92,16 +93,20 @@ impl<'a> KeptExperts<'a> {
         self.survivor(layer, index).is_some_and(|survivor| !survivor.average_of.is_empty())
     }
 
-    /// The type in which a part is stored, of an average that of its members.
-    pub(crate) fn dtype_of(&self, id: TensorId) -> Result<Dtype, StageError> {
-        let source = match (id, id.expert()) {
+    /// The part of the source that a part is, of an average that of its first member.
+    pub(crate) fn first_source(&self, id: TensorId) -> TensorId {
+        match (id, id.expert()) {
             (TensorId::Layer(layer, _), Some(index)) => {
                 let first = self.sources(layer, index).first().copied();
                 id.with_expert(first.unwrap_or(index))
             }
             _ => id,
-        };
-        Ok(self.source.elements(source, 0..0)?.dtype())
+        }
+    }
+
+    /// The type in which a part is stored, of an average that of its members; of one in codes that of these.
+    pub(crate) fn dtype_of(&self, id: TensorId) -> Result<Dtype, StageError> {
+        Ok(self.source.elements(self.first_source(id), 0..0)?.dtype())
     }
 
     /// Experts of the source that make up expert `index` of the pruned model.
@@ -128,6 +133,11 @@ impl<'a> KeptExperts<'a> {
             }
             None => self.expert_axis(id).is_none().then_some(id),
         }
+    }
+
+    /// Whether a part was repaired.
+    pub(crate) fn is_repaired(&self, id: TensorId) -> bool {
+        self.repaired.has(id)
     }
 
     /// The axis along which a tensor has one entry per expert.
@@ -161,8 +171,8 @@ impl<'a> KeptExperts<'a> {
 
 impl TensorSource for KeptExperts<'_> {
     fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
-        if let Some(tensor) = self.repaired.tensor(id)? {
-            return Ok(StoredWeight::alone(tensor)?);
+        if let Some(weight) = self.repaired.weight(id)? {
+            return Ok(weight);
         }
         let TensorId::Layer(layer, _) = id else { return self.weights.weight(id) };
         let Some(plan) = self.layers.get(&layer) else { return self.weights.weight(id) };

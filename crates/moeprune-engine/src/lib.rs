@@ -74,6 +74,7 @@ pub use in_codes::check_reconstructs;
 pub use job::Job;
 pub use keep_list::{KeepList, LayerKey};
 pub use kept_experts::KeptExperts;
+pub use kept_experts::repaired_parts::REPAIRABLE_ENCODINGS;
 pub use memory::{MemoryNeed, available_memory};
 pub use model::Model;
 pub use observe::ObservationPlace;

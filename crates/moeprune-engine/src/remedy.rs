@@ -34,6 +34,8 @@ pub enum Remedy {
     KeepList,
     /// Leaving the repair out.
     NoRepair,
+    /// Having new weights written in the encoding that they are stored in, or leaving the repair out.
+    Requantise,
     /// Zeroing weights without changing others.
     MaskOnly,
     /// Keeping one expert of each group.
@@ -114,6 +116,9 @@ impl Remedy {
             }
             Self::KeepList => "give the list",
             Self::NoRepair => "leave the repair out",
+            Self::Requantise => {
+                "have new weights requantised (requantise = true), or leave the repair out"
+            }
             Self::MaskOnly => "zero weights by a score, and leave the others as they are",
             Self::SelectOne => "keep one expert of each group",
             Self::ScoreOrWrite => {

@@ -93,12 +93,29 @@ impl<'a, T: Real> Expert<'a, T> {
 
     /// Stores new weights and returns what they have become.
     pub(crate) fn replace(&self, weights: Vec<T>) -> Result<Vec<T>, Error> {
+        self.replace_carrying(weights, None)
+    }
+
+    /// The same, with a factor that says how later columns make up for the rounding of those before them.
+    pub(crate) fn replace_carrying(
+        &self,
+        weights: Vec<T>,
+        carry: Option<&[f32]>,
+    ) -> Result<Vec<T>, Error> {
         self.check_finite(&weights)?;
-        let stored = self.store.replace(self.index, weights);
+        let stored = match carry {
+            Some(carry) => self.store.replace_carrying(self.index, weights, carry),
+            None => self.store.replace(self.index, weights),
+        };
         let expected = self.width * self.features;
         let stored = self.sized(stored, "store its new weights", "weights", expected)?;
         self.check_finite(&stored)?;
         Ok(stored)
+    }
+
+    /// Bits per weight, if new ones are stored as codes with scales.
+    pub(crate) fn code_bits(&self) -> Option<u32> {
+        self.store.code_bits(self.index)
     }
 
     fn check_finite(&self, weights: &[T]) -> Result<(), Error> {

@@ -56,6 +56,28 @@ pub trait Store<T>: Sync {
     /// If they do not fit that type or cannot be written.
     fn replace(&self, expert: usize, weights: Vec<T>) -> Result<Vec<T>, StageError>;
 
+    /// Bits per weight of an expert whose new weights are stored as codes with scales; `None` if each is a
+    /// number by itself.
+    fn code_bits(&self, expert: usize) -> Option<u32> {
+        let _ = expert;
+        None
+    }
+
+    /// As [`replace`](Self::replace), where later columns are to make up for the rounding of those before
+    /// them; `carry` as in [`RepairStore::replace_carrying`].
+    ///
+    /// # Errors
+    /// As [`replace`](Self::replace).
+    fn replace_carrying(
+        &self,
+        expert: usize,
+        weights: Vec<T>,
+        carry: &[f32],
+    ) -> Result<Vec<T>, StageError> {
+        let _ = carry;
+        self.replace(expert, weights)
+    }
+
     /// Keeps numbers of an expert, until the next that are kept of it.
     ///
     /// # Errors
@@ -87,6 +109,19 @@ impl Store<f32> for Single<'_> {
 
     fn replace(&self, expert: usize, weights: Vec<f32>) -> Result<Vec<f32>, StageError> {
         self.0.replace(expert, weights)
+    }
+
+    fn code_bits(&self, expert: usize) -> Option<u32> {
+        self.0.code_bits(expert)
+    }
+
+    fn replace_carrying(
+        &self,
+        expert: usize,
+        weights: Vec<f32>,
+        carry: &[f32],
+    ) -> Result<Vec<f32>, StageError> {
+        self.0.replace_carrying(expert, weights, carry)
     }
 
     fn keep(&self, expert: usize, numbers: &[f64]) -> Result<(), StageError> {

@@ -57,7 +57,8 @@ R  := R − what this changed
 ```
 
 Four sweeps over the experts come close to the joint solution. Rounding to the stored type is inside the loop, so that
-later experts make up for it.
+later experts make up for it. Where weights are stored in codes of four bits ([`Store::code_bits`]), the factor of the
+inverse carries the error of each rounded column to the later ones (GPTQ), and the ridge is larger.
 
 *The ridge needs no tuning.* See [`Ridge`]: a floor by the number of tokens per feature, and the evidence in the residual once
 two sweeps were done. A matrix that is not positive definite gets ten times the ridge, and the report says so.
@@ -82,6 +83,7 @@ mod refit;
 mod refit_layer;
 mod residual;
 mod ridge;
+mod rounding;
 mod support;
 mod sweeps;
 mod system;

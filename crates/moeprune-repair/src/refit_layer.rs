@@ -73,10 +73,9 @@ impl Refit {
             }
             sweeps.estimate_ridge(layer, sweep, now);
         }
-        let experts = sweeps.outcomes();
-        let number = layer.layer;
+        let rounding = sweeps.rounding(layer);
         let repair =
-            LayerRepair { layer: number, errors, held_out: None, reverted: false, experts };
+            LayerRepair { rounding, ..LayerRepair::new(layer.layer, errors, sweeps.outcomes()) };
         match held_out {
             Some(before) => guard::guard(layer, before, repair),
             None => Ok(repair),

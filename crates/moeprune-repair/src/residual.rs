@@ -17,13 +17,24 @@ pub(crate) fn subtract<T: Real>(
     expert: &Expert<'_, T>,
     change: &[T],
 ) -> Result<(), Error> {
+    subtract_from(residual, 0, expert, change)
+}
+
+/// The same of a residual that begins with token `start`.
+pub(crate) fn subtract_from<T: Real>(
+    residual: &mut [T],
+    start: usize,
+    expert: &Expert<'_, T>,
+    change: &[T],
+) -> Result<(), Error> {
     if change.iter().all(|&x| x == T::ZERO) {
         return Ok(());
     }
     let (width, features) = (expert.width, expert.features);
-    expert.for_each_piece(0..expert.tokens.len(), |rows, values| {
+    let first = expert.tokens.partition_point(|&token| (token as usize) < start);
+    expert.for_each_piece(first..expert.tokens.len(), |rows, values| {
         // Tokens ascend, so what a thread changes is one stretch of the residual.
-        let (mut rest, mut passed) = (&mut *residual, 0);
+        let (mut rest, mut passed) = (&mut *residual, start);
         let mut work = Vec::new();
         for (tokens, values) in
             expert.tokens[rows].chunks(TOKENS).zip(values.chunks(TOKENS * features))

@@ -8,6 +8,9 @@
 /// ```text
 /// floor_e = s · clamp(0.05 · (I / N_e)², 1e-4, 10)
 /// ```
+///
+/// The least is 1e-3 where new weights are rounded to codes of four bits: the rounding of larger changes
+/// costs more than they gain.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Ridge {
     /// The floor, or what the residual is evidence for if that is more: the ratio of the variance of what
@@ -22,6 +25,8 @@ pub enum Ridge {
 
 /// The least and the most that the floor is, as shares of `s`.
 const FLOOR: [f64; 2] = [1e-4, 10.0];
+/// The least floor of weights in codes of four bits.
+const FLOOR_OF_FOUR_BITS: f64 = 1e-3;
 /// The floor of an expert with as many tokens as features, as a share of `s`.
 const FLOOR_AT_ONE: f64 = 0.05;
 /// The most that the evidence makes of the ridge, as a share of `s`.
@@ -37,6 +42,8 @@ pub(crate) struct Spread {
     pub(crate) features: usize,
     /// Of the Gram matrix.
     pub(crate) trace: f64,
+    /// Whether new weights are rounded to codes of four bits or less.
+    pub(crate) coarse: bool,
 }
 
 /// The ridges of a layer's experts.
@@ -58,7 +65,8 @@ impl Ridges {
             Ridge::Share(share) => scale * share,
             Ridge::Automatic | Ridge::Floor => {
                 let ratio = expert.features as f64 / expert.tokens.max(1) as f64;
-                scale * (FLOOR_AT_ONE * ratio * ratio).clamp(FLOOR[0], FLOOR[1])
+                let least = if expert.coarse { FLOOR_OF_FOUR_BITS } else { FLOOR[0] };
+                scale * (FLOOR_AT_ONE * ratio * ratio).clamp(least, FLOOR[1])
             }
         };
         let floors: Vec<f64> = experts.iter().map(floor).collect();

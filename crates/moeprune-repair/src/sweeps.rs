@@ -1,6 +1,6 @@
 //! One sweep over a layer's experts after the other.
 
-use moeprune_core::repair::{ExpertOutcome, RepairedExpert};
+use moeprune_core::repair::{ExpertOutcome, HeldOutError, RepairedExpert};
 use moeprune_linalg::Real;
 use rayon::prelude::*;
 
@@ -9,6 +9,7 @@ use crate::{
     expert::Expert,
     residual,
     ridge::{Evidence, Ridges, Spread},
+    rounding::Rounding,
     support::Rows,
     system,
 };
@@ -16,11 +17,15 @@ use crate::{
 /// Sweeps after which the ridge is estimated.
 pub(crate) const ESTIMATES: usize = 2;
 
+/// Codes of so many bits are so coarse that the error of a rounded column is carried to later ones.
+const COARSE: u32 = 4;
+
 /// What is known of a layer's experts between two sweeps.
-pub(crate) struct Sweeps<'a> {
+pub(crate) struct Sweeps<'a, T> {
     refit: &'a Refit,
     ridges: Ridges,
     experts: Vec<State>,
+    rounding: Rounding<T>,
 }
 
 /// Of one expert.
@@ -35,6 +40,15 @@ struct State {
     growth: f64,
 }
 
+/// New weights of an expert, before they are stored.
+struct Solved {
+    change: Vec<f64>,
+    /// Effective parameters per output.
+    effective: f64,
+    /// Where errors of rounded columns are carried, if codes are coarse.
+    carry: Option<Vec<f32>>,
+}
+
 impl State {
     /// Whether any fitted token says something about the expert.
     fn is_fitted(&self) -> bool {
@@ -42,30 +56,29 @@ impl State {
     }
 }
 
-impl<'a> Sweeps<'a> {
+impl<'a, T: Real> Sweeps<'a, T> {
     /// Before the first sweep: the Gram matrices are summed up.
-    pub(crate) fn new<T: Real>(refit: &'a Refit, layer: &Layer<'_, T>) -> Result<Self, Error> {
+    pub(crate) fn new(refit: &'a Refit, layer: &Layer<'_, T>) -> Result<Self, Error> {
         let mut experts = Vec::with_capacity(layer.experts.len());
         for index in 0..layer.experts.len() {
             let expert = Expert::new(layer, index);
             let (tokens, features) = (expert.fitted, expert.features);
             let empty = tokens == 0 || features == 0 || layer.width == 0;
             let trace = if empty { 0.0 } else { system::keep_gram(&expert, layer.token_weights)? };
-            let spread = Spread { tokens, features, trace };
+            let coarse = expert.code_bits().is_some_and(|bits| bits <= COARSE);
+            let spread = Spread { tokens, features, trace, coarse };
             experts.push(State { spread, effective: 0.0, change: 0.0, growth: 1.0 });
         }
         let spreads: Vec<Spread> = experts.iter().map(|state| state.spread).collect();
-        Ok(Self { refit, ridges: Ridges::new(refit.ridge, &spreads), experts })
+        let (ridges, rounding) = (Ridges::new(refit.ridge, &spreads), Rounding::new(layer));
+        Ok(Self { refit, ridges, experts, rounding })
     }
 
     /// Refits each expert once; `sweep` counts from 0.
-    pub(crate) fn run<T: Real>(
-        &mut self,
-        layer: &mut Layer<'_, T>,
-        sweep: usize,
-    ) -> Result<(), Error> {
+    pub(crate) fn run(&mut self, layer: &mut Layer<'_, T>, sweep: usize) -> Result<(), Error> {
         let settled = self.refit.ridge != Ridge::Automatic || sweep >= ESTIMATES;
         let keep = settled && sweep + 1 < self.refit.sweeps;
+        self.rounding.clear();
         for index in 0..self.experts.len() {
             if self.experts[index].is_fitted() {
                 self.refit_expert(layer, index, keep)?;
@@ -74,7 +87,7 @@ impl<'a> Sweeps<'a> {
         Ok(())
     }
 
-    fn refit_expert<T: Real>(
+    fn refit_expert(
         &mut self,
         layer: &mut Layer<'_, T>,
         index: usize,
@@ -83,14 +96,21 @@ impl<'a> Sweeps<'a> {
         let expert = Expert::new(layer, index).hold()?;
         let (old, original) = (expert.weights()?, expert.original_weights()?);
         let missing = expert.missing(layer.residual, layer.token_weights)?;
-        let (change, effective) = if self.refit.keep_zeros {
+        let Solved { change, effective, carry } = if self.refit.keep_zeros {
             self.solve_rows(layer, &expert, [&old, &original], &missing)?
         } else {
             self.solve(layer, &expert, [&old, &original], missing, keep)?
         };
-        let new = old.par_iter().zip(&change).map(|(w, x)| T::from_f64(w.to_f64() + x)).collect();
+        let wanted: Vec<T> =
+            old.par_iter().zip(&change).map(|(w, x)| T::from_f64(w.to_f64() + x)).collect();
         drop(change);
-        let new = expert.replace(new)?;
+        let new = if expert.code_bits().is_some() {
+            let new = expert.replace_carrying(wanted.clone(), carry.as_deref())?;
+            self.rounding.add(layer, &expert, [&wanted, &new])?;
+            new
+        } else {
+            expert.replace(wanted)?
+        };
         let delta: Vec<T> = new.par_iter().zip(&old).map(|(&new, &old)| new - old).collect();
         residual::subtract(layer.residual, &expert, &delta)?;
 
@@ -101,46 +121,44 @@ impl<'a> Sweeps<'a> {
         Ok(())
     }
 
-    /// The change of all weights, and the effective parameters per output.
-    fn solve<T: Real>(
+    /// The change of all weights.
+    fn solve(
         &mut self,
         layer: &Layer<'_, T>,
         expert: &Expert<'_, T>,
         [old, original]: [&[T]; 2],
         mut missing: Vec<f64>,
         keep: bool,
-    ) -> Result<(Vec<f64>, f64), Error> {
+    ) -> Result<Solved, Error> {
         let inverse = system::inverse(expert, layer.token_weights, &mut self.ridges, keep)?;
         let ridge = self.ridges.now[expert.index];
         missing.par_iter_mut().zip(old).zip(original).for_each(|((x, w), original)| {
             *x -= ridge * (w.to_f64() - original.to_f64());
         });
         inverse.apply(&mut missing);
-        Ok((missing, expert.features as f64 - ridge * inverse.trace()))
+        let effective = expert.features as f64 - ridge * inverse.trace();
+        let coarse = self.experts[expert.index].spread.coarse;
+        let carry = coarse.then(|| inverse.packed().into_iter().map(|x| x as f32).collect());
+        Ok(Solved { change: missing, effective, carry })
     }
 
     /// The same where zeros stay.
-    fn solve_rows<T: Real>(
+    fn solve_rows(
         &mut self,
         layer: &Layer<'_, T>,
         expert: &Expert<'_, T>,
         [weights, original]: [&[T]; 2],
         missing: &[f64],
-    ) -> Result<(Vec<f64>, f64), Error> {
+    ) -> Result<Solved, Error> {
         let gram = system::gram(expert, layer.token_weights)?;
         let rows = Rows { gram: &gram, features: expert.features, original, weights, missing };
         let solved = system::with_ridge(expert, &mut self.ridges, |ridge| Ok(rows.solve(ridge)));
         let (change, effective) = solved?;
-        Ok((change, effective / expert.width as f64))
+        Ok(Solved { change, effective: effective / expert.width as f64, carry: None })
     }
 
     /// Sets the ridge of the sweeps to come by what sweep `sweep` left missing, if it was one of the first.
-    pub(crate) fn estimate_ridge<T: Real>(
-        &mut self,
-        layer: &Layer<'_, T>,
-        sweep: usize,
-        error: f64,
-    ) {
+    pub(crate) fn estimate_ridge(&mut self, layer: &Layer<'_, T>, sweep: usize, error: f64) {
         if self.refit.ridge != Ridge::Automatic || sweep >= ESTIMATES {
             return;
         }
@@ -151,6 +169,11 @@ impl<'a> Sweeps<'a> {
             effective: self.experts.iter().map(|state| state.effective).sum(),
             change: self.experts.iter().map(|state| state.change).sum(),
         });
+    }
+
+    /// What rounding to codes costs after the last sweep; `None` if no weights are in codes.
+    pub(crate) fn rounding(&self, layer: &Layer<'_, T>) -> Option<HeldOutError> {
+        self.rounding.cost(layer)
     }
 
     /// What became of the experts, if nothing is taken back.

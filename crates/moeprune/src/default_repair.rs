@@ -3,7 +3,7 @@
 use moeprune_core::{
     ModelSpec, MoeInput, MoeSpec, RouterSpec, Score, Sparsity, TensorId, repair::RepairablePart,
 };
-use moeprune_engine::{Error as EngineError, Model};
+use moeprune_engine::{Error as EngineError, Model, REPAIRABLE_ENCODINGS};
 use moeprune_model::check_runnable;
 
 use crate::{
@@ -78,7 +78,9 @@ pub fn repair_by_default(
         return None;
     }
     let Some(measured) = kind_of(model.spec()) else {
-        if let Some(obstacle @ Obstacle::NotRun(_)) = Obstacle::of(model, recipe, said.text) {
+        if let Some(obstacle @ (Obstacle::NotRun(_) | Obstacle::Codes(_))) =
+            Obstacle::of(model, recipe, said.text)
+        {
             return Some(format!(
                 "note: the experts that stay keep their weights: {}",
                 obstacle.why()
@@ -146,6 +148,11 @@ fn kind_of(spec: &ModelSpec) -> Option<&'static Measured> {
 pub fn check_repair(model: &dyn Model, recipe: &Recipe, text: bool) -> Result<(), Error> {
     let asked = [recipe.repairs().then_some(&recipe.repair), recipe.weights.refit.as_ref()];
     match asked.into_iter().flatten().find(|repair| repair.name != NO_REPAIR) {
+        None if recipe.requantise => Err(Error::Recipe(
+            "requantise = true says how a repair writes new weights, and no repair is named: name one \
+             (repair = \"refit\"), or leave it out"
+                .to_owned(),
+        )),
         None => Ok(()),
         Some(repair) => match Obstacle::of(model, recipe, text) {
             None => Ok(()),
@@ -154,16 +161,27 @@ pub fn check_repair(model: &dyn Model, recipe: &Recipe, text: bool) -> Result<()
     }
 }
 
-/// Whether what a repair would change of the first expert is stored in a type that new weights cannot be
-/// written in.
-fn encoded(model: &dyn Model) -> Option<String> {
-    let mut layers = model.spec().layers.iter();
-    let layer = layers.position(|layer| layer.moe().is_some())?;
-    let mut dtypes = RepairablePart::of_expert(0).into_iter().filter_map(|part| {
-        Some(model.elements(TensorId::Layer(layer, part.tensor()), 0..0).ok()?.dtype())
+/// What a repair would change and is stored in codes: the first such weight of an expert.
+fn encoded(model: &dyn Model) -> Option<Encoded> {
+    let layers = model.spec().layers.iter().enumerate();
+    let experts = layers.filter_map(|(layer, of)| Some((layer, of.moe()?.experts)));
+    let parts = experts.flat_map(|(layer, experts)| {
+        let parts = (0..experts).flat_map(RepairablePart::of_expert);
+        parts.map(move |part| TensorId::Layer(layer, part.tensor()))
     });
-    let dtype = dtypes.find(|dtype| !dtype.is_weight())?;
-    Some(format!("their weights are stored as {dtype}"))
+    let mut parts = parts.filter(|&id| model.spec().part(id).is_some());
+    let id = parts
+        .find(|&id| model.elements(id, 0..0).is_ok_and(|elements| !elements.dtype().is_weight()))?;
+    let weight = model.weight(id).ok()?;
+    let requantised = weight.encoding().requantising(weight.shape()).is_some();
+    Some(Encoded { name: weight.encoding().name(), requantised })
+}
+
+/// How weights that are no numbers by themselves are stored.
+struct Encoded {
+    name: &'static str,
+    /// Whether new ones can be stored so.
+    requantised: bool,
 }
 
 /// Why experts cannot be repaired.
@@ -172,6 +190,8 @@ enum Obstacle {
     Stored,
     /// The experts, or something else of the model, cannot be run.
     NotRun(String),
+    /// Weights are in codes, and it was not said that new ones may be written so.
+    Codes(&'static str),
     /// There is no calibration text.
     NoText,
 }
@@ -186,8 +206,14 @@ impl Obstacle {
         if let Err(problem) = check_runnable(spec) {
             return Some(Self::NotRun(problem.to_string()));
         }
-        if let Some(problem) = encoded(model) {
-            return Some(Self::NotRun(problem));
+        match encoded(model) {
+            Some(Encoded { name, requantised: false }) => {
+                return Some(Self::NotRun(format!(
+                    "their weights are stored as {name}, and it writes {REPAIRABLE_ENCODINGS} only"
+                )));
+            }
+            Some(Encoded { name, .. }) if !recipe.requantise => return Some(Self::Codes(name)),
+            _ => {}
         }
         // Where no weight is zeroed no statistics are needed, and the repair takes the text.
         if recipe.weights.statistics == Statistics::Stored && recipe.prunes_weights() {
@@ -204,6 +230,10 @@ impl Obstacle {
                     .to_owned()
             }
             Self::NotRun(problem) => format!("a repair runs them and writes new weights, and {problem}"),
+            Self::Codes(name) => format!(
+                "a repair writes new weights, and theirs are stored as {name}, in which they are written only \
+                 with requantise = true (--requantise)"
+            ),
             Self::NoText => "a repair needs calibration text".to_owned(),
         }
     }
@@ -215,6 +245,7 @@ impl Obstacle {
                 "{problem}: use statistics = \"sequential\", or repair = \"{NO_REPAIR}\""
             )),
             Self::NotRun(_) => EngineError::refused(problem, Remedy::NoRepair).into(),
+            Self::Codes(_) => EngineError::refused(problem, Remedy::Requantise).into(),
             Self::NoText => EngineError::refused(problem, Remedy::Calibration).into(),
         }
     }

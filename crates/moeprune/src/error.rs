@@ -81,7 +81,7 @@ impl Error {
         match self {
             Self::Recipe(_) => true,
             Self::Engine(EngineError::Refused { remedy, .. }) => {
-                matches!(remedy, Remedy::Calibration | Remedy::NoRepair)
+                matches!(remedy, Remedy::Calibration | Remedy::NoRepair | Remedy::Requantise)
             }
             Self::Variant { error, .. } => error.is_wrong_usage(),
             _ => false,

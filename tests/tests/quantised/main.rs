@@ -3,4 +3,5 @@
 mod fixtures;
 mod logits;
 mod masks;
+mod repaired;
 mod twins;

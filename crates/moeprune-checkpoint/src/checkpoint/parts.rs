@@ -77,7 +77,9 @@ pub(super) fn assign(
     let stranger = if layers.is_empty() { stranger(layout, names) } else { None };
     let extra = extra.map_err(bad)?;
     let fused = layout.tensors.iter().any(|t| t.slab.is_some() && t.suffix.is_some());
-    let quantised = !opaque.is_empty() || !modules.is_empty() || fused;
+    let of_expert = |id: &TensorId| matches!(id, TensorId::Layer(_, LayerTensor::OfExpert(..)));
+    let separate = layout.tensors.iter().any(|t| t.part.as_ref().is_some_and(of_expert));
+    let quantised = !opaque.is_empty() || !modules.is_empty() || fused || separate;
     let layers = layers.len();
     let named = NamedTensors { layers, stranger, extra, shapes, opaque, fused_codes, quantised };
     Ok((named, modules))

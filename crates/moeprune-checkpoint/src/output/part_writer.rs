@@ -170,6 +170,46 @@ impl PartWriter {
         self.writer.copy_ranges(&copies, from, &mut |_| ())
     }
 
+    /// Puts what is stored of a part beside its codes where those are new: the tensors of these suffixes
+    /// (as an encoding names them), and copies of the others from a part of `from`.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put) and [`copy_companions`](Self::copy_companions).
+    pub fn put_companions(
+        &mut self,
+        part: TensorId,
+        new: &[(&str, &TensorBytes<'_>)],
+        (source, from): (TensorId, &Checkpoint),
+    ) -> Result<(), Error> {
+        let mut copies = self.layout.companion_copies((part, source), from)?;
+        let announced = self.layout.new_companions(part, new)?;
+        copies.retain(|copy| {
+            !announced.iter().any(|(name, at, _)| *name == copy.name && *at == copy.at)
+        });
+        for (name, at, bytes) in announced {
+            self.writer.put_range(name, at, bytes)?;
+        }
+        if copies.is_empty() {
+            return Ok(());
+        }
+        self.writer.copy_ranges(&copies, from, &mut |_| ())
+    }
+
+    /// Puts such tensors again that were put before, or written by an earlier process.
+    ///
+    /// # Errors
+    /// As [`replace`](Self::replace).
+    pub fn replace_companions(
+        &mut self,
+        part: TensorId,
+        new: &[(&str, &TensorBytes<'_>)],
+    ) -> Result<(), Error> {
+        for (name, at, bytes) in self.layout.new_companions(part, new)? {
+            self.writer.replace_range(name, at, bytes)?;
+        }
+        Ok(())
+    }
+
     /// Copies the tensors that belong to no layer.
     ///
     /// # Errors
@@ -215,6 +255,31 @@ fn announced_otherwise(
 }
 
 impl OutputLayout {
+    /// Where new tensors beside a part's codes go: the tensor, the first byte, and the bytes.
+    fn new_companions<'a>(
+        &'a self,
+        part: TensorId,
+        new: &[(&str, &'a TensorBytes<'_>)],
+    ) -> Result<Vec<(&'a str, u64, &'a [u8])>, Error> {
+        let mut announced = Vec::new();
+        for &(suffix, tensor) in new {
+            let mut companions = self.companions(part);
+            let found = companions.find(|(of, ..)| *of == suffix.trim_start_matches('.'));
+            let Some((_, output, place)) = found else {
+                let reason = format!("{part} has no tensor `{suffix}`");
+                return Err(Error::Order { reason });
+            };
+            let name = &output.planned.name;
+            if place.dtype() != tensor.dtype()
+                || length(&place.bytes()) != tensor.bytes().len() as u64
+            {
+                return Err(announced_otherwise((part, name), place, tensor));
+            }
+            announced.push((name.as_str(), place.bytes().start, tensor.bytes()));
+        }
+        Ok(announced)
+    }
+
     /// What is copied of a part beside its codes.
     fn companion_copies<'a>(
         &'a self,

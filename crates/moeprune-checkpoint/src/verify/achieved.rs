@@ -41,7 +41,7 @@ pub(super) fn add(
     report.add("reported sparsity", differs.map_or_else(|| Ok(agrees()), Err));
 }
 
-/// Zeros that the source has too: of experts, decoder Linears and all.
+/// Zeros that the source or the report's new weights have too: of experts, decoder Linears and all.
 fn old_zeros(source: &Checkpoint, items: &[Item<'_>], findings: &[Finding]) -> [u64; 3] {
     let mut old = [0; 3];
     for (item, finding) in items.iter().zip(findings) {
@@ -49,7 +49,9 @@ fn old_zeros(source: &Checkpoint, items: &[Item<'_>], findings: &[Finding]) -> [
         if layer >= source.spec().layers.len() {
             continue;
         }
-        let zeros = zeros.saturating_sub(finding.fresh_zeros);
+        // Codes that a repair rounded to zero did not go.
+        let fresh = if finding.confirmed { 0 } else { finding.fresh_zeros };
+        let zeros = zeros.saturating_sub(fresh);
         let part = source.spec().part(TensorId::linear(layer, linear));
         let prunable = part.is_some_and(|part| part.prunable);
         let counted = [prunable && linear.expert().is_some(), prunable, true];

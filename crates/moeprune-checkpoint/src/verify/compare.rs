@@ -237,14 +237,23 @@ fn examine_module(
         }
         Some(_) if tensor.is_main && pruned.is_decoded(part) => {
             let maskable = may_zero.in_item(Item::OfModule(part, tensor));
-            let compared =
-                finding.codes((pruned, part), (source, from.unwrap_or(part)), maskable)?;
+            let weights = [(pruned, part), (source, from.unwrap_or(part))];
+            let compared = match may_zero.repairs.new_weights(source, pruned, part) {
+                NewWeights::None => finding.codes(weights, maskable)?,
+                new => finding.repaired_codes(weights, (new, maskable, may_zero.changed))?,
+            };
             compared.err().map(|what| format!("`{name}` {what}"))
         }
         Some((suffix, _)) => {
             let piece = |model, id| read_piece(model, id, suffix);
             let (got, expected) = (piece(pruned, part)?, piece(source, from.unwrap_or(part))?);
-            let differs = difference(&got, &expected, false);
+            let new = may_zero.repairs.new_weights(source, pruned, part);
+            let differs = match companion_index(pruned, part, suffix)? {
+                Some(index) if new != NewWeights::None => {
+                    new_companion(&got, &expected, (new, index))
+                }
+                _ => difference(&got, &expected, false).map(|_| ()),
+            };
             differs.err().map(|what| format!("`{name}` {what}"))
         }
     };
@@ -263,12 +272,77 @@ fn read_piece<'a>(
     }
 }
 
+/// Which of the tensors that an encoding reads codes with this is; `None` of one that it does not read.
+fn companion_index(
+    model: &Checkpoint,
+    part: TensorId,
+    suffix: &str,
+) -> Result<Option<usize>, Error> {
+    if !model.is_decoded(part) {
+        return Ok(None);
+    }
+    let weight = model.stored_weight(part)?;
+    let mut companions = weight.encoding().companions().iter();
+    Ok(companions.position(|of| of.suffix.trim_start_matches('.') == suffix))
+}
+
+/// Compares what new codes are read with.
+fn new_companion(
+    got: &TensorBytes<'_>,
+    expected: &TensorBytes<'_>,
+    (new, index): (NewWeights<'_>, usize),
+) -> Result<(), String> {
+    alike(got, expected)?;
+    match new {
+        NewWeights::None => difference(got, expected, false).map(|_| ()),
+        NewWeights::Any => Ok(()),
+        NewWeights::Of { companions, .. } => match companions.get(index) {
+            Some(sha256) => check_hash(got, sha256),
+            None => difference(got, expected, false).map(|_| ()),
+        },
+    }
+}
+
 impl Finding {
+    /// Compares codes that a repair may have changed, as [`repaired`](Self::repaired).
+    fn repaired_codes(
+        &mut self,
+        [(pruned, part), (source, from)]: [(&Checkpoint, TensorId); 2],
+        (new, maskable, changed): (NewWeights<'_>, bool, bool),
+    ) -> Result<Result<(), String>, Error> {
+        let (now, was) = (pruned.stored_weight(part)?, source.stored_weight(from)?);
+        let zeros = now.count_zeros();
+        self.zeros = Some(zeros);
+        if let Err(what) = alike(now.main(), was.main()) {
+            return Ok(Err(what));
+        }
+        self.fresh_zeros = zeros.saturating_sub(was.count_zeros());
+        self.zeroed = if maskable { self.fresh_zeros } else { 0 };
+        let mut companions = now.companions().iter().zip(was.companions());
+        self.repaired = now.main().bytes() != was.main().bytes()
+            || companions.any(|(now, was)| now.bytes() != was.bytes());
+        Ok(self.confirm(now.main(), (new, maskable, changed)))
+    }
+
+    /// Holds a part to what the report says of it, if it is as the repair left it.
+    fn confirm(
+        &mut self,
+        got: &TensorBytes<'_>,
+        (new, maskable, changed): (NewWeights<'_>, bool, bool),
+    ) -> Result<(), String> {
+        if let NewWeights::Of { sha256, last, .. } = new
+            && (last || !(maskable || changed))
+        {
+            check_hash(got, sha256)?;
+            self.confirmed = true;
+        }
+        Ok(())
+    }
+
     /// Compares codes, and counts those that say zero.
     fn codes(
         &mut self,
-        (pruned, part): (&Checkpoint, TensorId),
-        (source, from): (&Checkpoint, TensorId),
+        [(pruned, part), (source, from)]: [(&Checkpoint, TensorId); 2],
         maskable: bool,
     ) -> Result<Result<(), String>, Error> {
         let (now, was) = (pruned.stored_weight(part)?, source.stored_weight(from)?);
@@ -303,13 +377,7 @@ impl Finding {
         self.fresh_zeros = became_zero(got, expected)?;
         self.zeroed = if maskable { self.fresh_zeros } else { 0 };
         self.repaired = got.bytes() != expected.bytes();
-        if let NewWeights::Of { sha256, last } = new
-            && (last || !(maskable || changed))
-        {
-            check_hash(got, sha256)?;
-            self.confirmed = true;
-        }
-        Ok(())
+        self.confirm(got, (new, maskable, changed))
     }
 }
 

@@ -20,8 +20,8 @@ pub(super) enum NewWeights<'a> {
     None,
     /// Any weights.
     Any,
-    /// Those whose bytes have this hash.
-    Of { sha256: &'a str, last: bool },
+    /// Those whose bytes have this hash; of codes, and what they are read with.
+    Of { sha256: &'a str, companions: &'a [String], last: bool },
 }
 
 impl<'a> Repairs<'a> {
@@ -49,8 +49,8 @@ impl<'a> Repairs<'a> {
         let experts = |of: &Checkpoint| of.spec().moe_of(layer).map_or(0, |moe| moe.experts);
         let may_change = self.any && experts(pruned) < experts(source);
         match self.hint.map_or(RepairClaim::Unknown, |hint| hint.repair_of(part)) {
-            RepairClaim::Made { sha256, last } if may_change || last => {
-                NewWeights::Of { sha256, last }
+            RepairClaim::Made { sha256, companions, last } if may_change || last => {
+                NewWeights::Of { sha256, companions, last }
             }
             RepairClaim::Unknown if may_change => NewWeights::Any,
             _ => NewWeights::None,

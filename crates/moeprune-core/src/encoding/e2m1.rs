@@ -20,6 +20,14 @@ fn wide(code: u32) -> f32 {
     f32::from_bits(magnitude.to_bits() | (code & 8) << 28)
 }
 
+/// The code of the nearest number, ties to even; of what is beyond the largest, 6 of its sign.
+#[inline(always)]
+pub(super) fn nearest(value: f32) -> u8 {
+    let (sign, x) = ((value.to_bits() >> 28 & 8) as u8, value.abs());
+    let above = [x > 0.25, x >= 0.75, x > 1.25, x >= 1.75, x > 2.5, x >= 3.5, x > 5.0];
+    sign | above.into_iter().map(u8::from).sum::<u8>()
+}
+
 /// Groups of codes, each with a scale.
 pub(super) fn grouped(group: usize) -> Grouped<f32> {
     Grouped { group, whole: whole_groups, one: |code, scale| value(code) * scale }
@@ -38,7 +46,7 @@ fn whole_groups(codes: &[u8], group: usize, scales: &[f32], out: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::value;
+    use super::{nearest, value};
 
     #[test]
     fn every_code() {
@@ -47,5 +55,18 @@ mod tests {
             assert_eq!(value(code).to_bits(), magnitude.to_bits(), "{code}");
             assert_eq!(value(code + 8).to_bits(), (-magnitude).to_bits(), "{code}");
         }
+    }
+
+    #[test]
+    fn the_nearest_code() {
+        for code in 0..16 {
+            assert_eq!(nearest(value(code)), code);
+        }
+        for code in 0..7 {
+            let middle = f32::midpoint(value(code), value(code + 1));
+            assert_eq!(nearest(middle), if code % 2 == 0 { code } else { code + 1 }, "{middle}");
+            assert_eq!(nearest(-middle.next_up()), code + 9);
+        }
+        assert_eq!(nearest(1e9), 7);
     }
 }

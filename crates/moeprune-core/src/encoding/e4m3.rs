@@ -21,6 +21,22 @@ fn moved(code: u8) -> f32 {
     f32::from_bits(((i32::from(code as i8) << 20) as u32) & 0x87f0_0000)
 }
 
+/// The code of the nearest number, ties to even; of what is beyond the largest, 448 of its sign.
+#[inline(always)]
+pub(super) fn nearest(value: f32) -> u8 {
+    /// Below this, codes are multiples of 2⁻⁹.
+    const NORMAL: f32 = f32::from_bits((127 - 6) << 23);
+    let (sign, magnitude) = ((value.to_bits() >> 24 & 0x80) as u8, value.abs().min(448.0));
+    let code = if magnitude < NORMAL {
+        (magnitude * 512.0).round_ties_even() as u32
+    } else {
+        let bits = magnitude.to_bits();
+        // To three bits of mantissa; a carry goes into the exponent.
+        ((bits + 0x7_ffff + (bits >> 20 & 1)) >> 20) - (120 << 3)
+    };
+    sign | code as u8
+}
+
 /// Codes times a scale, each product rounded once.
 #[multiversion(targets("x86_64+avx2+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 pub(super) fn scaled(codes: &[u8], scale: f32, out: &mut [f32]) {
@@ -41,7 +57,7 @@ pub(super) fn scaled(codes: &[u8], scale: f32, out: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{scaled, value};
+    use super::{nearest, scaled, value};
 
     fn check(code: u8, expected: f32) {
         assert_eq!(value(code).to_bits(), expected.to_bits(), "{code:#04x}");
@@ -69,6 +85,23 @@ mod tests {
             };
             check(code, if code & 0x80 == 0 { magnitude } else { -magnitude });
         }
+    }
+
+    #[test]
+    fn the_nearest_code() {
+        for code in (0..=u8::MAX).filter(|code| code & 0x7f != 0x7f) {
+            assert_eq!(nearest(value(code)), code, "{code:#04x}");
+        }
+        let check = |value: f32, code: u8| assert_eq!(nearest(value), code, "{value}");
+        for code in 0..0x7e {
+            let (low, high) = (value(code), value(code + 1));
+            let middle = f32::midpoint(low, high);
+            check(middle, if code % 2 == 0 { code } else { code + 1 });
+            check(middle.next_down(), code);
+            check(-middle.next_up(), code + 1 | 0x80);
+        }
+        check(1e9, 0x7e);
+        check(-449.0, 0xfe);
     }
 
     #[test]

@@ -22,7 +22,8 @@ use super::{
     config::QuantConfig,
     e4m3,
     module::ModuleTensors,
-    scales::{Scales, ZeroScale},
+    requantise::{NewRows, Requantised, Requantising},
+    scales::{Scales, StoredScale, ZeroScale, power_not_below},
 };
 use crate::{Dtype, Error, TensorBytes};
 
@@ -216,6 +217,67 @@ impl Encoding for Fp8 {
         rows.main[at] = 0;
         true
     }
+
+    fn requantising(&self, shape: &[usize]) -> Option<Requantising> {
+        let &[rows, _] = shape else { return None };
+        let band = match self.sharing {
+            Sharing::Tensor => rows.max(1),
+            Sharing::Channel => 1,
+            Sharing::Block([height, _]) => height,
+        };
+        Some(Requantising { bits: 8, band })
+    }
+
+    fn requantise(&self, rows: Rows<'_>, new: NewRows<'_>) -> Result<Requantised, Error> {
+        let (cols, stored) = (rows.cols(), Scales::of(&rows.companions[0]));
+        let all = 0..rows.companions[0].elements();
+        let powers = all.map(|at| stored.at(at)).all(|scale| power_not_below(scale) == scale);
+        let [height, width] = match self.sharing {
+            Sharing::Tensor => [rows.count, cols],
+            Sharing::Channel => [1, cols],
+            Sharing::Block(block) => block,
+        };
+        let per_band = cols.div_ceil(width.max(1));
+        let (mut codes, mut scales) = (vec![0; rows.count * cols], Vec::new());
+        for top in (0..rows.count).step_by(height.max(1)) {
+            let first = (rows.first + top) / height * per_band;
+            for (at, left) in (0..cols).step_by(width.max(1)).enumerate() {
+                let columns = left..cols.min(left + width);
+                let block = (top..rows.count.min(top + height))
+                    .map(|row| &new.values[row * new.stride..][columns.clone()]);
+                let scale = scale_of(block.clone(), (stored, first + at), powers);
+                for (row, values) in block.enumerate() {
+                    let codes = &mut codes[(top + row) * cols..][columns.clone()];
+                    for (code, value) in codes.iter_mut().zip(values) {
+                        *code = e4m3::nearest(value / scale.value);
+                    }
+                }
+                scales.extend_from_slice(&scale.bytes[..stored.size()]);
+            }
+        }
+        Ok(Requantised { codes, scales })
+    }
+}
+
+/// The scale of new values that share one: that with which the largest is the largest code, or the one
+/// that is there if that loses no more. With `powers`, scales are powers of two.
+fn scale_of<'v>(
+    block: impl Iterator<Item = &'v [f32]> + Clone,
+    (stored, index): (Scales<'_>, usize),
+    powers: bool,
+) -> StoredScale {
+    const LARGEST: f32 = 448.0;
+    let was = stored.stored(index);
+    let values = || block.clone().flatten().copied();
+    let largest = values().fold(0.0_f32, |largest, value| largest.max(value.abs())) / LARGEST;
+    let wanted = if powers { power_not_below(largest) } else { largest };
+    let Some(new) = stored.nearest(wanted).filter(|_| largest > 0.0) else { return was };
+    let loss = |scale: f32| -> f64 {
+        let error =
+            |value: f32| f64::from(value - e4m3::value(e4m3::nearest(value / scale)) * scale);
+        values().map(|value| error(value).powi(2)).sum()
+    };
+    if loss(was.value) <= loss(new.value) { was } else { new }
 }
 
 /// Calls `each` for every block that `columns` reach: which it is, and where its part of the columns

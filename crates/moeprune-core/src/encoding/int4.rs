@@ -22,7 +22,8 @@ use super::{
     config::QuantConfig,
     module::ModuleTensors,
     nibbles::{self, Grouped},
-    scales::{Scales, ZeroScale},
+    requantise::{Grid, NewRows, Requantised, Requantising, by_groups},
+    scales::{Scales, StoredScale, ZeroScale},
 };
 use crate::{Dtype, Error, TensorBytes};
 
@@ -167,6 +168,47 @@ impl Encoding for Int4Pack {
         let code = self.zero_point(rows.companions, rows.first + row, group, groups);
         nibbles::set(rows.main, row * cols.div_ceil(8) * 8 + col, code);
         true
+    }
+
+    fn requantising(&self, _: &[usize]) -> Option<Requantising> {
+        (!self.zero_points).then_some(Requantising { bits: 4, band: 1 })
+    }
+
+    fn requantise(&self, rows: Rows<'_>, new: NewRows<'_>) -> Result<Requantised, Error> {
+        if self.zero_points {
+            return Err(Error::NotEncodable(self.name()));
+        }
+        let scale = &rows.companions[0];
+        let group = rows.cols() / scale.shape()[1];
+        let grid = Symmetric { group, scales: Scales::of(scale) };
+        Ok(by_groups(&grid, rows, new))
+    }
+}
+
+/// Codes from −8 to 7, stored as 8 more.
+struct Symmetric<'a> {
+    group: usize,
+    scales: Scales<'a>,
+}
+
+impl Grid for Symmetric<'_> {
+    fn group(&self) -> usize {
+        self.group
+    }
+
+    fn scale_bytes(&self) -> usize {
+        self.scales.size()
+    }
+
+    fn scales(&self, index: usize, largest: f32) -> [Option<StoredScale>; 3] {
+        let of = |codes: f32| self.scales.nearest(largest / codes);
+        // The second is what compressed-tensors takes: half a step beyond the largest code.
+        [Some(self.scales.stored(index)), of(7.5), of(7.0)]
+    }
+
+    fn nearest(&self, value: f32, scale: f32) -> (u8, f32) {
+        let code = (value / scale).round_ties_even().clamp(-8.0, 7.0);
+        ((code as i32 + 8) as u8, code * scale)
     }
 }
 

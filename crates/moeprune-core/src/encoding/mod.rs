@@ -1,8 +1,9 @@
 /*!
 How weights are stored in bytes.
 
-An [`Encoding`] reads and zeroes weights in the bytes they are stored in, so that pruning needs no
-other place that knows a number format. A weight in an encoding is a [`StoredWeight`]: its main
+An [`Encoding`] reads and zeroes weights in the bytes they are stored in, and some are given new values in
+the same encoding ([`Encoding::requantise`]), so that pruning needs no other place that knows a number
+format. A weight in an encoding is a [`StoredWeight`]: its main
 tensor, the companions that some encodings need beside it (scales per block, for example), and the
 encoding that reads both.
 
@@ -45,6 +46,7 @@ pub mod mxfp4;
 mod nibbles;
 pub mod nvfp4;
 pub mod plain;
+mod requantise;
 mod rows;
 mod scales;
 mod shared;
@@ -60,6 +62,7 @@ pub use self::{
     detect::detect,
     module::ModuleTensors,
     plain::Float,
+    requantise::{NewRows, Requantised, Requantising},
     rows::{Rows, RowsMut},
     shared::SharedEncoding,
     weight::StoredWeight,
@@ -158,6 +161,44 @@ pub trait Encoding: fmt::Debug + Send + Sync {
         columns: Range<usize>,
     ) -> Result<(), Error> {
         let _ = (values, rows, columns);
+        Err(Error::NotEncodable(self.name()))
+    }
+
+    /// How a weight of this shape is given new values by [`requantise`](Self::requantise); `None` if its
+    /// codes are only read and zeroed.
+    fn requantising(&self, shape: &[usize]) -> Option<Requantising> {
+        let _ = shape;
+        None
+    }
+
+    /// The companions to [`requantise`](Self::requantise) rows with, of the same types and shapes as those
+    /// that the weight has: what is for the whole weight may be another, `largest` being the largest
+    /// magnitude of its new values.
+    ///
+    /// # Errors
+    /// If they cannot be made.
+    fn companions_for(
+        &self,
+        largest: f32,
+        companions: &[TensorBytes<'_>],
+    ) -> Result<Vec<TensorBytes<'static>>, Error> {
+        let _ = largest;
+        companions.iter().map(TensorBytes::to_owned_bytes).collect()
+    }
+
+    /// Encodes new values of whole bands of rows ([`Requantising::band`]) with new scales, each of which is
+    /// the one that was there or one made for the new values, whichever loses less. Zero stays zero where
+    /// nothing is carried, and what [`decode`](Self::decode) gave stays as it is.
+    ///
+    /// `rows` are the rows as they are, with the companions of [`companions_for`](Self::companions_for).
+    ///
+    /// # Errors
+    /// [`Error::NotEncodable`] if the encoding is only read and zeroed.
+    ///
+    /// # Panics
+    /// May panic if there are not as many values as `rows` and `new.stride` say, or the bands are not whole.
+    fn requantise(&self, rows: Rows<'_>, new: NewRows<'_>) -> Result<Requantised, Error> {
+        let _ = (rows, new);
         Err(Error::NotEncodable(self.name()))
     }
 

@@ -18,7 +18,8 @@ use super::{
     e2m1,
     module::ModuleTensors,
     nibbles,
-    scales::{Scales, ZeroScale},
+    requantise::{Grid, NewRows, Requantised, Requantising, by_groups},
+    scales::{Scales, StoredScale, ZeroScale},
 };
 use crate::{Dtype, Error, TensorBytes};
 
@@ -131,5 +132,37 @@ impl Encoding for Mxfp4 {
         let element = row * rows.cols() + col;
         nibbles::set(rows.main, element, 0);
         true
+    }
+
+    fn requantising(&self, _: &[usize]) -> Option<Requantising> {
+        Some(Requantising { bits: 4, band: 1 })
+    }
+
+    fn requantise(&self, rows: Rows<'_>, new: NewRows<'_>) -> Result<Requantised, Error> {
+        Ok(by_groups(&Powers(Scales::of(&rows.companions[0])), rows, new))
+    }
+}
+
+/// E2M1 with powers of two.
+struct Powers<'a>(Scales<'a>);
+
+impl Grid for Powers<'_> {
+    fn group(&self) -> usize {
+        GROUP
+    }
+
+    fn scale_bytes(&self) -> usize {
+        1
+    }
+
+    fn scales(&self, index: usize, largest: f32) -> [Option<StoredScale>; 3] {
+        // With the second, up to a third of the largest is cut off, and the others are finer.
+        let [all, half] = [6.0, 12.0].map(|codes| self.0.nearest(largest / codes));
+        [Some(self.0.stored(index)), all, half]
+    }
+
+    fn nearest(&self, value: f32, scale: f32) -> (u8, f32) {
+        let code = e2m1::nearest(value / scale);
+        (code, e2m1::value(code) * scale)
     }
 }

@@ -19,7 +19,8 @@ use super::{
     e2m1,
     module::ModuleTensors,
     nibbles,
-    scales::{Scales, ZeroScale},
+    requantise::{Grid, NewRows, Requantised, Requantising, by_groups},
+    scales::{Scales, StoredScale, ZeroScale},
 };
 use crate::{Dtype, Error, TensorBytes};
 
@@ -30,6 +31,8 @@ pub static COMPRESSED_TENSORS: Nvfp4 = Nvfp4 { dialect: Dialect::CompressedTenso
 
 /// Columns that share a scale.
 const GROUP: usize = 16;
+const LARGEST_CODE: f32 = 6.0;
+const LARGEST_SCALE: f32 = 448.0;
 
 const SCALE: Companion = Companion { suffix: ".weight_scale", dtypes: &[Dtype::F8_E4M3] };
 
@@ -152,5 +155,77 @@ impl Encoding for Nvfp4 {
         let element = row * rows.cols() + col;
         nibbles::set(rows.main, element, 0);
         true
+    }
+
+    fn requantising(&self, _: &[usize]) -> Option<Requantising> {
+        Some(Requantising { bits: 4, band: 1 })
+    }
+
+    fn companions_for(
+        &self,
+        largest: f32,
+        companions: &[TensorBytes<'_>],
+    ) -> Result<Vec<TensorBytes<'static>>, Error> {
+        let needed = largest / (LARGEST_CODE * LARGEST_SCALE);
+        let mut new = Vec::with_capacity(companions.len());
+        for companion in companions {
+            new.push(companion.to_owned_bytes()?);
+        }
+        // Of those that reach far enough, the one that is there.
+        if self.factor(1.0, Scales::of(&companions[1]).at(0)) < needed {
+            let of_all = match self.dialect {
+                Dialect::ModelOptimizer => needed,
+                Dialect::CompressedTensors => 1.0 / needed,
+            };
+            new[1] =
+                TensorBytes::new(Dtype::F32, companions[1].shape(), of_all.to_le_bytes().to_vec())?;
+        }
+        Ok(new)
+    }
+
+    fn requantise(&self, rows: Rows<'_>, new: NewRows<'_>) -> Result<Requantised, Error> {
+        let scales = Scales::of(&rows.companions[0]);
+        let of_all = Scales::of(&rows.companions[1]).at(0);
+        Ok(by_groups(&TwoScales { encoding: *self, scales, of_all }, rows, new))
+    }
+}
+
+/// E2M1 with a scale per group and one for all.
+struct TwoScales<'a> {
+    encoding: Nvfp4,
+    scales: Scales<'a>,
+    of_all: f32,
+}
+
+impl TwoScales<'_> {
+    /// The scale as it is stored, with the factor that it makes.
+    fn with_factor(&self, scale: StoredScale) -> StoredScale {
+        StoredScale { value: self.encoding.factor(scale.value, self.of_all), ..scale }
+    }
+}
+
+impl Grid for TwoScales<'_> {
+    fn group(&self) -> usize {
+        GROUP
+    }
+
+    fn scale_bytes(&self) -> usize {
+        1
+    }
+
+    fn scales(&self, index: usize, largest: f32) -> [Option<StoredScale>; 3] {
+        let of_codes = |code: f32| {
+            let scale = largest / code / self.encoding.factor(1.0, self.of_all);
+            self.scales.nearest(scale).map(|scale| self.with_factor(scale))
+        };
+        // With the last, the largest is cut off by a third, and the others are finer.
+        let was = self.with_factor(self.scales.stored(index));
+        [Some(was), of_codes(LARGEST_CODE), of_codes(8.0)]
+    }
+
+    fn nearest(&self, value: f32, scale: f32) -> (u8, f32) {
+        // Scales of groups may be zero.
+        let code = if scale == 0.0 { 0 } else { e2m1::nearest(value / scale) };
+        (code, e2m1::value(code) * scale)
     }
 }

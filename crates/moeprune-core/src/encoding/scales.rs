@@ -76,6 +76,68 @@ impl<'a> Scales<'a> {
     }
 }
 
+/// A scale as it is stored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct StoredScale {
+    /// Its bytes, as many as its type has.
+    pub(super) bytes: [u8; 4],
+    pub(super) value: f32,
+}
+
+impl Scales<'_> {
+    /// Bytes of a scale.
+    pub(super) fn size(self) -> usize {
+        self.dtype.bits() / 8
+    }
+
+    /// Scale `index` as it is stored.
+    pub(super) fn stored(self, index: usize) -> StoredScale {
+        let size = self.size();
+        let mut bytes = [0; 4];
+        bytes[..size].copy_from_slice(&self.bytes[index * size..][..size]);
+        StoredScale { bytes, value: self.at(index) }
+    }
+
+    /// The scale of this type that is nearest to `scale`; of powers of two the least that is not below it.
+    /// `None` if that is not positive and finite.
+    pub(super) fn nearest(self, scale: f32) -> Option<StoredScale> {
+        let mut bytes = [0; 4];
+        let value = match self.dtype {
+            Dtype::F32 => {
+                bytes = scale.to_le_bytes();
+                scale
+            }
+            Dtype::BF16 => {
+                let near = bf16::from_f32(scale);
+                bytes[..2].copy_from_slice(&near.to_le_bytes());
+                near.to_f32()
+            }
+            Dtype::F16 => {
+                let near = f16::from_f32(scale);
+                bytes[..2].copy_from_slice(&near.to_le_bytes());
+                near.to_f32()
+            }
+            Dtype::F8_E4M3 => {
+                bytes[0] = e4m3::nearest(scale);
+                e4m3::value(bytes[0])
+            }
+            _ => {
+                let power = power_not_below(scale);
+                bytes[0] = (power.to_bits() >> 23) as u8;
+                power
+            }
+        };
+        (value > 0.0 && value.is_finite()).then_some(StoredScale { bytes, value })
+    }
+}
+
+/// The least power of two that is not below `scale` and a normal number.
+pub(super) fn power_not_below(scale: f32) -> f32 {
+    let scale = scale.max(f32::MIN_POSITIVE);
+    let down = f32::from_bits(scale.to_bits() & 0x7f80_0000);
+    if down == scale { scale } else { down * 2.0 }
+}
+
 /// F8_E8M0: `2^(exponent − 127)`; the largest exponent stands for NaN.
 fn power(exponent: u8) -> f32 {
     match exponent {

@@ -1,6 +1,6 @@
 //! A weight as it is stored.
 
-use super::{Rows, SharedEncoding, of, rows::rows_and_cols};
+use super::{Requantised, Rows, SharedEncoding, of, rows::rows_and_cols};
 use crate::{Error, TensorBytes};
 
 /// A weight as it is stored: the bytes, the companions that they need, and the encoding that reads
@@ -128,6 +128,26 @@ impl<'a> StoredWeight<'a> {
         }
         let Self { encoding, shape, companions, .. } = self;
         Ok(StoredWeight { encoding, shape, main, companions })
+    }
+
+    /// A weight of the same shape in new codes and scales: those of all rows, piece by piece, beside the
+    /// `companions` that they were [made with](super::Encoding::companions_for).
+    ///
+    /// # Errors
+    /// [`Error::Length`] or [`Error::Encoding`] if they are not of the sizes that the weight has.
+    pub fn requantised(
+        &self,
+        mut companions: Vec<TensorBytes<'static>>,
+        pieces: &[Requantised],
+    ) -> Result<StoredWeight<'static>, Error> {
+        let codes = pieces.iter().flat_map(|piece| &piece.codes).copied().collect::<Vec<u8>>();
+        let main = TensorBytes::new(self.main.dtype(), self.main.shape(), codes)?;
+        if let Some(first) = companions.first_mut() {
+            let scales =
+                pieces.iter().flat_map(|piece| &piece.scales).copied().collect::<Vec<u8>>();
+            *first = TensorBytes::new(first.dtype(), first.shape(), scales)?;
+        }
+        StoredWeight::new(self.encoding.clone(), main, companions)
     }
 
     /// Takes the main tensor and the companions.

@@ -19,6 +19,8 @@ pub enum RepairClaim<'a> {
     Made {
         /// SHA-256 in lower-case hexadecimal digits.
         sha256: &'a str,
+        /// The same of what its codes are read with, in the order of its encoding; none of a part without.
+        companions: &'a [String],
         /// Whether that was after weights were zeroed, so that nothing changed it since.
         last: bool,
     },
@@ -72,7 +74,9 @@ impl LayerClaim {
         }
         let Some(parts) = &self.parts else { return RepairClaim::Unknown };
         match parts.iter().find(|repaired| repaired.part() == part) {
-            Some(repaired) => RepairClaim::Made { sha256: &repaired.sha256, last: false },
+            Some(RepairedPart { sha256, companions, .. }) => {
+                RepairClaim::Made { sha256, companions, last: false }
+            }
             None => RepairClaim::Unchanged,
         }
     }

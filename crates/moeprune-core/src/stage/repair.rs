@@ -207,6 +207,30 @@ pub trait RepairStore: Sync {
     /// If they do not fit that type or cannot be written.
     fn replace(&self, expert: usize, weights: Vec<f32>) -> Result<Vec<f32>, StageError>;
 
+    /// Bits per weight of an expert whose new weights are stored as codes with scales, the least of its
+    /// parts; `None` if each is a number by itself.
+    fn code_bits(&self, expert: usize) -> Option<u32> {
+        let _ = expert;
+        None
+    }
+
+    /// As [`replace`](Self::replace), where codes are so coarse that later columns are to make up for the
+    /// rounding of those before them (GPTQ). `carry` is on and above the diagonal, row after row, of the `U`
+    /// with `(H + λ)⁻¹ = Uᵀ U`, `H` being the Gram matrix of the expert's activations. A store that has no use for it
+    /// rounds each weight by itself.
+    ///
+    /// # Errors
+    /// As [`replace`](Self::replace).
+    fn replace_carrying(
+        &self,
+        expert: usize,
+        weights: Vec<f32>,
+        carry: &[f32],
+    ) -> Result<Vec<f32>, StageError> {
+        let _ = carry;
+        self.replace(expert, weights)
+    }
+
     /// Keeps numbers of an expert that take long to compute, until the next that are kept of it. A store
     /// without room for them forgets them.
     ///

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, ops::ControlFlow, sync::mpsc, thread};
 
 use moeprune_checkpoint::{Checkpoint, PartWriter, StoredTensor, count_zeros};
-use moeprune_core::{LayerTensor, LinearId, ModelSpec, TensorBytes, TensorId, TensorSource};
+use moeprune_core::{
+    LayerTensor, LinearId, ModelSpec, StoredWeight, TensorBytes, TensorId, TensorSource,
+};
 
 use super::{
     layer_job::AFTER_EXPERTS,
@@ -191,7 +193,9 @@ impl<'o> Output<'o> {
     pub(super) fn replace(&mut self, repaired: &KeptExperts<'_>) -> Result<(), Error> {
         for part in repaired.repaired_parts() {
             let TensorId::Layer(layer, _) = part else { continue };
-            self.writer.replace(part, &read(repaired, layer, part)?)?;
+            let weight = read(repaired, layer, part)?;
+            self.writer.replace_companions(part, &beside(&weight))?;
+            self.writer.replace(part, weight.main())?;
         }
         Ok(())
     }
@@ -219,7 +223,11 @@ impl<'o> Output<'o> {
     }
 
     fn put_of(&mut self, layer: usize, part: TensorId) -> Result<(), Error> {
-        Ok(self.writer.put(part, &read(self.kept, layer, part)?)?)
+        let weight = read(self.kept, layer, part)?;
+        if !weight.companions().is_empty() {
+            self.put_beside(layer, part)?;
+        }
+        Ok(self.writer.put(part, weight.main())?)
     }
 
     fn put_linear(
@@ -249,10 +257,23 @@ impl<'o> Output<'o> {
         if linear.expert().is_some() {
             self.zeros.experts += zeros;
         }
-        if let Some(source) = self.kept.stored_as(part) {
-            self.writer.copy_companions(part, source, self.origin)?;
+        if !tensor.dtype().is_weight() {
+            self.put_beside(layer, part)?;
         }
         Ok(self.writer.put(part, tensor)?)
+    }
+
+    /// Writes what is stored of a part beside its codes: new scales of one that was repaired.
+    fn put_beside(&mut self, layer: usize, part: TensorId) -> Result<(), Error> {
+        if let Some(source) = self.kept.stored_as(part) {
+            return Ok(self.writer.copy_companions(part, source, self.origin)?);
+        }
+        if !self.kept.is_repaired(part) {
+            return Ok(());
+        }
+        let weight = read(self.kept, layer, part)?;
+        let from = (self.kept.first_source(part), self.origin);
+        Ok(self.writer.put_companions(part, &beside(&weight), from)?)
     }
 
     /// Copies parts, given as pairs of the part here and in the source.
@@ -320,8 +341,14 @@ fn read<'a>(
     kept: &'a KeptExperts<'_>,
     layer: usize,
     part: TensorId,
-) -> Result<TensorBytes<'a>, Error> {
-    kept.tensor(part).map_err(Error::stage("reading weights", layer))
+) -> Result<StoredWeight<'a>, Error> {
+    kept.weight(part).map_err(Error::stage("reading weights", layer))
+}
+
+/// What a weight's codes are read with, by the suffixes of the tensors' names.
+fn beside<'w>(weight: &'w StoredWeight<'_>) -> Vec<(&'static str, &'w TensorBytes<'w>)> {
+    let suffixes = weight.encoding().companions().iter().map(|companion| companion.suffix);
+    suffixes.zip(weight.companions()).collect()
 }
 
 /// Fetches what is on a device one tensor ahead of the receiver's reader.

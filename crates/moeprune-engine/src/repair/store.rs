@@ -8,7 +8,7 @@ use std::{
 
 use moeprune_capture::StoredLayer;
 use moeprune_core::{
-    RepairStore, StageError, SurvivingExpert, TensorId, TensorSource,
+    RepairStore, StageError, StoredWeight, SurvivingExpert, TensorBytes, TensorId, TensorSource,
     repair::{RepairablePart, RepairedPart},
 };
 use moeprune_model::Expert;
@@ -23,7 +23,7 @@ use crate::{
     Error, KeptExperts,
     kept_experts::{
         Scratch,
-        repaired_parts::{self as parts, After, Place},
+        repaired_parts::{self as parts, After, NewWeights, Place},
     },
 };
 
@@ -136,12 +136,14 @@ impl<'a> LayerStore<'a> {
         let replaced: Vec<usize> = (0..replaced.len()).filter(|&e| replaced[e]).collect();
         let mut parts = Vec::new();
         for place in replaced.iter().flat_map(|&expert| &places[expert]) {
-            let mut bytes = vec![0; place.bytes];
-            weights.read(place.at, &mut bytes)?;
-            let sha256 = format!("{:x}", Sha256::digest(&bytes));
-            let part = RepairablePart::of(place.part);
-            let repaired = |RepairablePart { expert, bias }| RepairedPart { expert, bias, sha256 };
-            parts.extend(part.map(repaired));
+            let Some(RepairablePart { expert, bias }) = RepairablePart::of(place.part) else {
+                continue;
+            };
+            let stored = Error::stage("reading new weights", self.stored.layer);
+            let (main, companions) = place.read(&weights).map_err(stored)?.into_parts();
+            let hash = |tensor: &TensorBytes<'_>| format!("{:x}", Sha256::digest(tensor.bytes()));
+            let (sha256, companions) = (hash(&main), companions.iter().map(hash).collect());
+            parts.push(RepairedPart { expert, bias, sha256, companions });
         }
         Ok((replaced, parts))
     }
@@ -150,8 +152,8 @@ impl<'a> LayerStore<'a> {
         &self,
         kept: &'k KeptExperts<'_>,
         place: &Place,
-    ) -> Result<moeprune_core::TensorBytes<'k>, StageError> {
-        kept.tensor(TensorId::Layer(self.stored.layer, place.part))
+    ) -> Result<StoredWeight<'k>, StageError> {
+        kept.weight(TensorId::Layer(self.stored.layer, place.part))
     }
 
     fn is_replaced(&self, expert: usize) -> bool {
@@ -179,6 +181,38 @@ impl StoreOn<'_> {
         let entries = slice(entries, rows)?;
         let hidden = self.streams.hidden(ready, entries)?;
         Ok(gated(entries, &hidden, self.store.experts[expert].features))
+    }
+}
+
+impl StoreOn<'_> {
+    fn store_new(
+        &self,
+        expert: usize,
+        weights: Vec<f32>,
+        carry: Option<&[f32]>,
+    ) -> Result<Vec<f32>, StageError> {
+        let store = self.store;
+        let SurvivingExpert { features, parts: columns, .. } = &store.experts[expert];
+        let mut new = NewWeights { weights, features: *features, carry };
+        let mut changed = false;
+        let mut stored = Vec::new();
+        for (place, (_, columns)) in store.places[expert].iter().zip(columns) {
+            let old = store.part_of(store.kept, place)?;
+            let (part, values) = parts::encode(place, columns.clone(), &mut new, &old)?;
+            if store.after == After::Masks {
+                parts::check_zeros(place, &old, &values)?;
+            }
+            changed |= part.main().bytes() != old.main().bytes()
+                || part
+                    .companions()
+                    .iter()
+                    .zip(old.companions())
+                    .any(|(a, b)| a.bytes() != b.bytes());
+            place.write(&store.weights, &part)?;
+            stored.push(values);
+        }
+        store.replaced.lock().unwrap_or_else(PoisonError::into_inner)[expert] = changed;
+        Ok(parts::side_by_side(&store.places[expert], stored))
     }
 }
 
@@ -216,11 +250,7 @@ impl RepairStore for StoreOn<'_> {
         if !self.store.is_replaced(expert) {
             return self.original_weights(expert);
         }
-        parts::join(&self.store.places[expert], |place| {
-            let mut bytes = vec![0; place.bytes];
-            self.store.weights.read(place.at, &mut bytes)?;
-            Ok(moeprune_core::TensorBytes::new(place.dtype, place.shape.clone(), bytes)?)
-        })
+        parts::join(&self.store.places[expert], |place| place.read(&self.store.weights))
     }
 
     fn original_weights(&self, expert: usize) -> Result<Vec<f32>, StageError> {
@@ -228,22 +258,24 @@ impl RepairStore for StoreOn<'_> {
     }
 
     fn replace(&self, expert: usize, weights: Vec<f32>) -> Result<Vec<f32>, StageError> {
-        let store = self.store;
-        let SurvivingExpert { features, parts: columns, .. } = &store.experts[expert];
-        let mut changed = false;
-        let mut stored = Vec::new();
-        for (place, (_, columns)) in store.places[expert].iter().zip(columns) {
-            let old = store.part_of(store.kept, place)?;
-            let (part, values) = parts::encode(place, columns.clone(), *features, &weights)?;
-            if store.after == After::Masks {
-                parts::check_zeros(place, &old, &values)?;
-            }
-            changed |= part.bytes() != old.bytes();
-            store.weights.write(place.at, part.bytes())?;
-            stored.push(values);
-        }
-        store.replaced.lock().unwrap_or_else(PoisonError::into_inner)[expert] = changed;
-        Ok(parts::side_by_side(&store.places[expert], stored))
+        self.store_new(expert, weights, None)
+    }
+
+    fn code_bits(&self, expert: usize) -> Option<u32> {
+        let places = self.store.places[expert].iter();
+        let bits = places.filter_map(|place| Some(place.encoding.requantising(&place.shape)?.bits));
+        bits.min()
+    }
+
+    fn replace_carrying(
+        &self,
+        expert: usize,
+        weights: Vec<f32>,
+        carry: &[f32],
+    ) -> Result<Vec<f32>, StageError> {
+        // Zeros would not stay.
+        let carry = (self.store.after == After::Experts).then_some(carry);
+        self.store_new(expert, weights, carry)
     }
 
     fn keep(&self, expert: usize, numbers: &[f64]) -> Result<(), StageError> {

@@ -54,6 +54,10 @@ pub struct Recipe {
     /// How the experts that stay make up for those that go; [`NO_REPAIR`]: they keep their weights.
     #[serde(default = "no_repair")]
     pub repair: StageChoice,
+    /// Whether a repair of weights that are stored in codes writes new ones in the same encoding, with new
+    /// scales. Without it, such weights are not repaired.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requantise: bool,
     /// The expert stage.
     pub experts: ExpertRecipe,
     /// The unstructured stage.

@@ -52,6 +52,10 @@ pub struct RepairSummary {
     pub ridge: Option<[f64; 2]>,
     /// The largest weight of an expert now over its largest before, in the expert where that grew most.
     pub growth: f64,
+    /// By which share rounding new weights to codes makes more missing on held-out tokens than there would be
+    /// without, mean over layers; `None` if no new weights are in codes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounding: Option<f64>,
     /// Fitted tokens per column of the down projections, in the layer with the fewest.
     pub tokens_per_column: f64,
     /// The same of the expert with the fewest.
@@ -125,7 +129,27 @@ impl RepairReport {
     }
 }
 
+/// By which share rounding raises the error, mean over the layers that say.
+fn rounding(layers: &[RepairedLayer]) -> Option<f64> {
+    let errors = layers.iter().filter_map(|layer| layer.repair.rounding);
+    let shares = errors.filter(|error| error.before > 0.0);
+    let shares: Vec<f64> = shares.map(|error| error.after / error.before - 1.0).collect();
+    (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64)
+}
+
 impl RepairSummary {
+    /// What rounding new weights to codes costs, in words; `None` if none are in codes.
+    #[must_use]
+    pub fn rounding_in_words(&self) -> Option<String> {
+        let rounding = self.rounding?;
+        let than = if rounding < 0.0 { "less" } else { "more" };
+        Some(format!(
+            "New weights are written in the codes that the old ones are stored in, with new scales; rounding \
+             leaves {} {than} missing on held-out tokens than there would be without.",
+            share(rounding.abs())
+        ))
+    }
+
     fn of(texts: &[RepairText], layers: &[RepairedLayer]) -> Self {
         let experts = || layers.iter().flat_map(|layer| &layer.repair.experts);
         let refitted = |e: &&RepairedExpert| e.outcome == ExpertOutcome::Refitted;
@@ -153,6 +177,7 @@ impl RepairSummary {
                 .next()
                 .map(|first| [ridges().fold(first, f64::min), ridges().fold(first, f64::max)]),
             growth: experts().map(|e| e.growth).fold(1.0, f64::max),
+            rounding: rounding(layers),
             tokens_per_column,
             least_tokens_per_column: of_experts().reduce(f64::min).unwrap_or(0.0),
             few_tokens: of_experts().filter(|&tokens| tokens < FEW).count(),

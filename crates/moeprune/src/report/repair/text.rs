@@ -103,6 +103,9 @@ fn write_experts(summary: &RepairSummary, text: &mut String) -> fmt::Result {
          at least {least:.1} in each expert, below 4 in {few_tokens}. The largest weight of an expert became up to \
          {growth:.1} times as large.{ridge}"
     )?;
+    if let Some(rounding) = summary.rounding_in_words() {
+        writeln!(text, "\n{rounding}")?;
+    }
     if !summary.reverted_layers.is_empty() {
         writeln!(
             text,
