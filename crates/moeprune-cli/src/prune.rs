@@ -116,7 +116,17 @@ fn repair_by_default(
     registry: &Registry,
     terminal: &mut Terminal,
 ) {
+    let said = Said {
+        text: args.calibration.is_some(),
+        criterion: args.recipe.criterion.is_some() || args.recipe.grouping_is_said(),
+        share: args.recipe.expert_sparsity.is_some(),
+        list: args.keep.keep.is_some(),
+    };
     if args.recipe.repair.is_some() {
+        if args.recipe.recipe.is_none() {
+            let note = moeprune::experts_before_repair(recipe, registry, said);
+            note.iter().for_each(|note| terminal.note(note));
+        }
         return;
     }
     if let Some(path) = &args.recipe.recipe {
@@ -126,11 +136,6 @@ fn repair_by_default(
         note.iter().for_each(|note| terminal.note(note));
         return;
     }
-    let said = Said {
-        text: args.calibration.is_some(),
-        criterion: args.recipe.criterion.is_some() || args.recipe.grouping_is_said(),
-        share: args.recipe.expert_sparsity.is_some(),
-    };
     let note = moeprune::repair_by_default(recipe, checkpoint, registry, said);
     note.iter().for_each(|note| terminal.note(note));
 }

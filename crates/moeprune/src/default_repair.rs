@@ -1,7 +1,8 @@
 //! Whether `prune` repairs the experts that stay when nothing says so, and where it cannot.
 
 use moeprune_core::{
-    ModelSpec, MoeInput, MoeSpec, RouterSpec, Score, Sparsity, TensorId, repair::RepairablePart,
+    CorrectionBias, GateSide, ModelSpec, MoeInput, MoeSpec, RouterSpec, Score, ScoredRouter,
+    Sparsity, TensorId, repair::RepairablePart,
 };
 use moeprune_engine::{Error as EngineError, Model, REPAIRABLE_ENCODINGS};
 use moeprune_model::check_runnable;
@@ -21,6 +22,8 @@ pub struct Said {
     pub criterion: bool,
     /// Which share of the experts goes.
     pub share: bool,
+    /// Which experts stay, by a list.
+    pub list: bool,
 }
 
 /// The criterion that no other was better than everywhere, and the share of the experts that was not worse,
@@ -43,19 +46,62 @@ const MEASURED: [Measured; 2] = [
     // The embedded model, and one without redundancy between its experts.
     Measured {
         kind: "experts beside the layer, softmax router",
-        is: |moe| moe.input == MoeInput::LayerInput && has(moe, Score::Softmax),
+        is: |moe| moe.input == MoeInput::LayerInput && router(moe, Score::Softmax).is_some(),
         repair: REFIT,
     },
     // A model with four of 32 experts per token beside a shared one.
     Measured {
-        kind: "sigmoid router, shared expert",
-        is: |moe| !moe.shared.is_empty() && has(moe, Score::Sigmoid),
+        kind: "sigmoid router with a correction bias, shared expert",
+        is: |moe| {
+            let router = router(moe, Score::Sigmoid);
+            let corrected = |router: &ScoredRouter| router.correction_bias != CorrectionBias::None;
+            !moe.shared.is_empty() && router.is_some_and(corrected)
+        },
         repair: REFIT,
     },
 ];
 
-fn has(moe: &MoeSpec, score: Score) -> bool {
-    matches!(&moe.router, RouterSpec::Scored(router) if router.score == score)
+/// The router of a layer, if it has this score and all else of the layer is as in the models that were
+/// measured: no groups of experts, weights that multiply what experts write, and no narrower space for them.
+fn router(moe: &MoeSpec, score: Score) -> Option<&ScoredRouter> {
+    let RouterSpec::Scored(router) = &moe.router else { return None };
+    let as_measured =
+        router.groups.is_none() && router.gates == GateSide::Output && moe.latent.is_none();
+    (router.score == score && as_measured).then_some(router)
+}
+
+/// Has a recipe whose repair was named choose experts, where nothing says how, as is best before a repair: by
+/// REAP, an eighth of them, or half of a total that is below a quarter. Returns what is to be said about it.
+#[must_use]
+pub fn experts_before_repair(
+    recipe: &mut Recipe,
+    registry: &Registry,
+    said: Said,
+) -> Option<String> {
+    let goes = recipe.experts.sparsity > Sparsity::ZERO && !recipe.keeps_listed();
+    if recipe.repair.name != REFIT || !goes || said.list || said.criterion && said.share {
+        return None;
+    }
+    let mut changed = recipe.clone();
+    choose_experts(&mut changed, said);
+    registry.resolve(&mut changed).ok()?;
+    *recipe = changed;
+    let experts = &recipe.experts;
+    Some(format!(
+        "note: before a repair, {} of the experts go, by {}, where nothing else is said (--criterion, \
+         --expert-sparsity)",
+        experts.sparsity, experts.criterion.name
+    ))
+}
+
+fn choose_experts(recipe: &mut Recipe, said: Said) {
+    if !said.criterion {
+        recipe.experts.criterion = CRITERION.into();
+    }
+    if !said.share {
+        let share = Sparsity::new(SHARE.min(recipe.sparsity.value() / 2.0));
+        recipe.experts.sparsity = share.unwrap_or(recipe.experts.sparsity);
+    }
 }
 
 /// Has a recipe that says nothing of a repair do what was measured to be best for this kind of model, as
@@ -97,14 +143,9 @@ pub fn repair_by_default(
         return None;
     }
     let mut repaired = Recipe { repair, ..recipe.clone() };
-    if !recipe.keeps_listed() {
-        if !said.criterion {
-            repaired.experts.criterion = CRITERION.into();
-        }
-        if !said.share {
-            let share = Sparsity::new(SHARE.min(recipe.sparsity.value() / 2.0));
-            repaired.experts.sparsity = share.unwrap_or(recipe.experts.sparsity);
-        }
+    let listed = recipe.keeps_listed() || said.list;
+    if !listed {
+        choose_experts(&mut repaired, said);
     }
     if let Some(obstacle) = Obstacle::of(model, &repaired, said.text) {
         return Some(format!("note: the experts that stay keep their weights: {}", obstacle.why()));
@@ -113,10 +154,14 @@ pub fn repair_by_default(
         *recipe = repaired;
     }
     let experts = &recipe.experts;
+    let which = match listed {
+        true => String::new(),
+        false => format!("{} of the experts go, by {}; ", experts.sparsity, experts.criterion.name),
+    };
     Some(format!(
-        "note: the experts that stay are repaired, which helped models of this kind ({}); {} of the \
-         experts go, by {}; --repair none and --recipe arctic do without",
-        measured.kind, experts.sparsity, experts.criterion.name
+        "note: the experts that stay are repaired, which helped models of this kind ({}); {which}--repair \
+         none and --recipe arctic do without",
+        measured.kind
     ))
 }
 

@@ -71,7 +71,9 @@ pub use moeprune_score as score;
 pub use moeprune_select as select;
 pub use moeprune_similarity as similarity;
 
-pub use default_repair::{Said, check_repair, note_of_recipe_without_repair, repair_by_default};
+pub use default_repair::{
+    Said, check_repair, experts_before_repair, note_of_recipe_without_repair, repair_by_default,
+};
 pub use domains::{Coverage, Domain, blend, coverage, plan_domains};
 pub use error::Error;
 pub use estimates::Estimates;

@@ -98,7 +98,7 @@ mod tests {
             let middle = f32::midpoint(low, high);
             check(middle, if code % 2 == 0 { code } else { code + 1 });
             check(middle.next_down(), code);
-            check(-middle.next_up(), code + 1 | 0x80);
+            check(-middle.next_up(), (code + 1) | 0x80);
         }
         check(1e9, 0x7e);
         check(-449.0, 0xfe);

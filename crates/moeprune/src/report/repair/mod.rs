@@ -117,7 +117,10 @@ impl RepairReport {
     fn worse_texts(&self) -> impl Iterator<Item = String> {
         let held_out = self.texts.iter().zip(&self.summary.held_out);
         let worse = held_out.filter_map(|(text, error)| Some((text, (*error)?)));
-        worse.filter(|(_, error)| error.after > error.before).map(|(text, error)| {
+        // What looks the same is no worse.
+        let differs = |error: &HeldOutError| share(error.after) != share(error.before);
+        let worse = worse.filter(move |(_, e)| e.after > e.before && differs(e));
+        worse.map(|(text, error)| {
             format!(
                 "The repair makes {} worse: {} of what experts wrote is missing, {} without it. A text \
                  that is unlike those fitted is not repaired; fit some of its blocks too.",
