@@ -20,6 +20,14 @@ impl Finite<'_> {
         start: usize,
         out: &mut [f32],
     ) -> Result<(), StageError> {
+        if self.0.is_in_codes(id) {
+            self.0.weight(id)?.decode(start, out)?;
+            if first_not_finite(out).is_some() {
+                // Tells the tensor's name and the weight's place in it.
+                self.weight(id)?;
+            }
+            return Ok(());
+        }
         let elements = self.0.elements(id, start..start + out.len())?;
         if check_finite("", &elements).is_err() {
             // Tells the tensor's name and the weight's place in it.

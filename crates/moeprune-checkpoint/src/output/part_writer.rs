@@ -254,13 +254,16 @@ fn announced_otherwise(
     Error::Order { reason }
 }
 
+/// The tensor, the first byte, and the bytes from there on.
+type NewBytes<'a> = (&'a str, u64, &'a [u8]);
+
 impl OutputLayout {
     /// Where new tensors beside a part's codes go: the tensor, the first byte, and the bytes.
     fn new_companions<'a>(
         &'a self,
         part: TensorId,
         new: &[(&str, &'a TensorBytes<'_>)],
-    ) -> Result<Vec<(&'a str, u64, &'a [u8])>, Error> {
+    ) -> Result<Vec<NewBytes<'a>>, Error> {
         let mut announced = Vec::new();
         for &(suffix, tensor) in new {
             let mut companions = self.companions(part);
