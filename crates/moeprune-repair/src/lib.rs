@@ -63,7 +63,8 @@ inverse carries the error of each rounded column to the later ones (GPTQ), and t
 *The ridge needs no tuning.* See [`Ridge`]: a floor by the number of tokens per feature, and the evidence in the residual once
 two sweeps were done. A matrix that is not positive definite gets ten times the ridge, and the report says so.
 
-*Held-out tokens decide.* Nothing is fitted to them. A layer that makes them worse keeps its old weights, and so does an expert.
+*Held-out tokens decide.* Nothing is fitted to them. An expert that makes them worse keeps its old weights,
+and so does a layer that still does then.
 
 *Products in `f32`, systems in `f64`.* Almost all time goes into `G_eᵀ R` and `G_e D_eᵀ`. These are products of large
 pieces in the type of the activations, summed up in `f64`; factors and solutions are `f64`. Work is cut by shapes alone, so

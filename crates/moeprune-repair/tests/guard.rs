@@ -98,3 +98,24 @@ fn held_out_tokens_are_not_fitted() {
     assert_eq!(first.weights, second.weights);
     assert_eq!(first.repair.errors, second.repair.errors);
 }
+
+/// One of many experts makes a layer worse by so much that it would be worse as a whole: it goes, and what the
+/// others gain stays.
+#[test]
+fn a_layer_is_not_lost_by_one_expert() {
+    let mut layer = signal(&[0, 1]);
+    let mut other = layer.weights.clone();
+    other[2].iter_mut().for_each(|w| *w += 30.0);
+    let base = layer.residual.clone();
+    let with = layer.residual_of(&other);
+    for (at, r) in layer.residual.iter_mut().enumerate() {
+        let change = with[at] - base[at];
+        *r += if at / layer.width < layer.fitted { -change } else { change };
+    }
+    let refitted = layer.refit::<f64>(Refit::default()).unwrap();
+    let outcomes: Vec<_> = refitted.repair.experts.iter().map(|e| e.outcome).collect();
+    assert_eq!(outcomes[2], ExpertOutcome::Reverted);
+    assert!(!refitted.repair.reverted && outcomes.contains(&ExpertOutcome::Refitted));
+    let held_out = refitted.repair.held_out.unwrap();
+    assert!(held_out.after <= held_out.before, "{held_out:?}");
+}
