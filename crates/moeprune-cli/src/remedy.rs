@@ -38,6 +38,9 @@ fn of_engine(error: &EngineError) -> String {
     }
 }
 
+const WHOLE_EXPERTS: &str = "remove whole experts only: `moeprune plan` with --sparsity equal to \
+                             --expert-sparsity and then `moeprune apply`, or --keep FILE";
+
 fn in_options(remedy: Remedy) -> String {
     match remedy {
         Remedy::FewerExperts { at_most: Some(share) } => {
@@ -62,16 +65,10 @@ fn in_options(remedy: Remedy) -> String {
             .into(),
         Remedy::PruneOrDropExtra => "use --mtp prune, or --mtp drop to leave it out".into(),
         Remedy::DropExtra => "use --mtp drop to leave it out".into(),
-        Remedy::WholeExperts => {
-            "remove whole experts only: `moeprune plan` with --sparsity equal to \
-                                 --expert-sparsity and then `moeprune apply`, or --keep FILE"
-                .into()
-        }
+        Remedy::WholeExperts => WHOLE_EXPERTS.into(),
         Remedy::KeepList => "pass it with --keep FILE".into(),
         Remedy::NoRepair => "pass --repair none".into(),
-        Remedy::Requantise => {
-            "pass --requantise to have new weights written so, or --repair none".into()
-        }
+        Remedy::Requantise => "pass --requantise to write them so, or --repair none".into(),
         Remedy::MaskOnly => "pass --scorer wanda or --scorer magnitude".into(),
         Remedy::SelectOne => "pass --survivor nearest or --survivor busiest".into(),
         Remedy::ScoreOrWrite => {

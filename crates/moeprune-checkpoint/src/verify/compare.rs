@@ -6,7 +6,7 @@ use moeprune_core::{
 
 use super::{
     origin::{Average, Origin, Origins},
-    repaired::{NewWeights, Repairs, check_hash},
+    repaired::{NewWeights, Repairs, check_hash, companion_index},
 };
 use crate::{
     Checkpoint, Error, StoredTensor, average_of, check_finite, count_zeros, join_along,
@@ -270,20 +270,6 @@ fn read_piece<'a>(
         Some((_, place)) => model.read_place(&place),
         None => model.read_place(model.place_of(id)?),
     }
-}
-
-/// Which of the tensors that an encoding reads codes with this is; `None` of one that it does not read.
-fn companion_index(
-    model: &Checkpoint,
-    part: TensorId,
-    suffix: &str,
-) -> Result<Option<usize>, Error> {
-    if !model.is_decoded(part) {
-        return Ok(None);
-    }
-    let weight = model.stored_weight(part)?;
-    let mut companions = weight.encoding().companions().iter();
-    Ok(companions.position(|of| of.suffix.trim_start_matches('.') == suffix))
 }
 
 /// Compares what new codes are read with.
