@@ -62,17 +62,24 @@ pub struct SparsityReport {
     /// What rounding may take at most, as a share of the decoder Linears: one weight a matrix, or
     /// one per row if rows are rounded down.
     pub rounding: f64,
+    /// What more may be zero, as a share of the decoder Linears: codes that said zero in the source already.
+    pub zero_before: f64,
 }
 
 impl SparsityReport {
     /// With so many weights left of the experts, of the decoder Linears, and of all parameters.
-    fn of([experts, linears, all]: [u64; 3], counts: &ParameterCounts, rounded: u64) -> Self {
+    fn of(
+        [experts, linears, all]: [u64; 3],
+        counts: &ParameterCounts,
+        [rounded, before]: [u64; 2],
+    ) -> Self {
         let share = |left: u64, of: u64| if of == 0 { 0.0 } else { 1.0 - left as f64 / of as f64 };
         Self {
             experts: share(experts, counts.experts),
             linears: share(linears, counts.linears),
             all: share(all, counts.all),
             rounding: rounded as f64 / counts.linears as f64,
+            zero_before: before as f64 / counts.linears.max(1) as f64,
         }
     }
 }
@@ -110,7 +117,7 @@ impl VerifyReport {
         self.linears.sort_by_key(|l| (l.layer, l.linear));
         let undecoded = undecoded_weights(models.1.spec());
         let all = [left.experts, left.linears, left.all].map(|left| left + undecoded);
-        self.sparsity = Some(SparsityReport::of(all, &counts, left.rounded));
+        self.sparsity = Some(SparsityReport::of(all, &counts, [left.rounded, left.before]));
     }
 
     /// Compares the share over the decoder Linears with what the plan or the report asks for.
@@ -126,7 +133,8 @@ impl VerifyReport {
                 Ok(format!("{found}; no total to compare with, since {}", reason(why)))
             }
             Some((asked, TotalPromise::Within(tolerance)))
-                if (got.linears - asked).abs() > got.rounding + tolerance =>
+                if got.linears - asked > got.rounding + tolerance + got.zero_before
+                    || asked - got.linears > got.rounding + tolerance =>
             {
                 Err(format!("{found}; but {asked:.4} of the decoder Linears was asked for"))
             }
@@ -148,13 +156,15 @@ struct Left<'a> {
     all: u64,
     /// By how many weights the count may differ from what was asked for, by rounding.
     rounded: u64,
+    /// Codes that were zero before.
+    before: u64,
 }
 
 impl<'a> Left<'a> {
     fn none_of((source, pruned): (&'a Checkpoint, &'a Checkpoint), rounding: RowRounding) -> Self {
         let rows_round_down = rounding == RowRounding::Floor;
-        let (experts, linears, all, rounded) = (0, 0, 0, 0);
-        Self { source, pruned, rows_round_down, experts, linears, all, rounded }
+        let (experts, linears, all, rounded, before) = (0, 0, 0, 0, 0);
+        Self { source, pruned, rows_round_down, experts, linears, all, rounded, before }
     }
 
     /// Adds what is left of an item, and returns its zeros if it is a Linear's weight.
@@ -187,6 +197,9 @@ impl<'a> Left<'a> {
             return Some(zeros);
         }
         self.linears += nonzero;
+        if self.pruned.is_decoded(TensorId::linear(layer, linear)) {
+            self.before += zeros.zeros.saturating_sub(finding.zeroed);
+        }
         let rows = finding.shape.first().map_or(0, |&rows| rows as u64);
         self.rounded += if self.rows_round_down { rows } else { 1 };
         if linear.expert().is_some() {
