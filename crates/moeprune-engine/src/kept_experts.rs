@@ -1,7 +1,7 @@
 //! The model after the expert stage, as a view of the source.
 
 pub(crate) mod repaired_parts;
-mod requantise;
+pub(crate) mod requantise;
 mod scratch;
 mod temporary_folder;
 

@@ -14,7 +14,10 @@ use moeprune_core::{
 };
 use rayon::prelude::*;
 
-use super::{KeptExperts, Scratch, TemporaryFolder, requantise::requantise};
+use super::{
+    KeptExperts, Scratch, TemporaryFolder,
+    requantise::{NewWeights, requantise},
+};
 use crate::{Error, finite::first_not_finite};
 
 /// Where a part that may be repaired stands in a layer's file.
@@ -171,15 +174,6 @@ pub(crate) fn decode(part: &StoredWeight<'_>) -> Result<Vec<f32>, StageError> {
     let pieces = values.par_chunks_mut(PIECE).enumerate();
     pieces.try_for_each(|(piece, values)| part.decode(piece * PIECE, values))?;
     Ok(values)
-}
-
-/// New weights of an expert.
-pub(crate) struct NewWeights<'a> {
-    /// `[width, features]`.
-    pub(crate) weights: Vec<f32>,
-    pub(crate) features: usize,
-    /// Where errors of rounded columns are carried.
-    pub(crate) carry: Option<&'a [f32]>,
 }
 
 /// The part of an expert's new weights that belongs to `place`, as `old` is stored, and what it is then.

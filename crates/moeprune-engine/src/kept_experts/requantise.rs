@@ -6,10 +6,17 @@ use moeprune_core::{
 };
 use rayon::prelude::*;
 
-use super::repaired_parts::NewWeights;
-
 /// Rows that one thread encodes at a time, where fewer do not share scales.
 const ROWS: usize = 64;
+
+/// New weights of an expert.
+pub(crate) struct NewWeights<'a> {
+    /// `[width, features]`.
+    pub(crate) weights: Vec<f32>,
+    pub(crate) features: usize,
+    /// Where errors of rounded columns are carried.
+    pub(crate) carry: Option<&'a [f32]>,
+}
 
 /// Encodes the first columns of new weights as `old` is, with new scales. What is carried from them to the
 /// columns behind is added to these.

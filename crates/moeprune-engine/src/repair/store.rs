@@ -23,7 +23,8 @@ use crate::{
     Error, KeptExperts,
     kept_experts::{
         Scratch,
-        repaired_parts::{self as parts, After, NewWeights, Place},
+        repaired_parts::{self as parts, After, Place},
+        requantise::NewWeights,
     },
 };
 
