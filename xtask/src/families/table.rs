@@ -35,7 +35,7 @@ const FORMATS: &str = "
 ## Quantised checkpoints
 
 A form of storage is recognised by the tensors that are there, in any family: where `{expert}.up_proj.weight` is expected, all tensors
-under `{expert}.up_proj.` belong to it, whatever they are called. Forms may differ between parts and between experts.
+under `{expert}.up_proj.` belong to it, under any name. Forms may differ between parts and between experts.
 
 * **cut**: whole experts are removed, byte for byte, by router distance or a keep-list; configs that name experts are rewritten. Any form
   works, known or not, as long as routers are numbers and there is a tensor (or several) for each matrix of each expert.

@@ -4,7 +4,7 @@
 //! The form is read off the tensors that are there, never off a config: lists of modules that were left
 //! alone are often wrong. A quantisation config treats modules by name: lists of those that are left alone, tables of those that are
 //! treated otherwise, patterns of each. After a cut experts have other numbers, so [`rewrite`] changes
-//! whatever names an expert such that **each module that stays is treated as it was**:
+//! any entry that names an expert such that **each module that stays is treated as it was**:
 //!
 //! | entry | becomes |
 //! |---|---|

@@ -34,7 +34,7 @@ pub(super) struct Grouped<F> {
     pub(super) one: fn(u8, F) -> f32,
 }
 
-/// Factors at hand.
+/// Factors that are read at a time.
 const BATCH: usize = 64;
 
 impl<F: Copy + Default> Grouped<F> {

@@ -148,7 +148,7 @@ impl<E: Element> Encoding for Plain<E> {
         rows.main[..rows.elements() * E::SIZE].chunks(BLOCK * E::SIZE).map(block).sum()
     }
 
-    /// Bit by bit, whatever the bits stand for.
+    /// Bit by bit, also where the bits are no number.
     fn compare(&self, was: Rows<'_>, now: &[u8]) -> Comparison {
         let mut zeroed = 0;
         let pairs = was.main.chunks_exact(E::SIZE).zip(now.chunks_exact(E::SIZE));
