@@ -107,7 +107,7 @@ mod selector {
 
     #[test]
     fn nearest_to_mean() {
-        for merge_when_clusters_at_most in [0, 2, 100] {
+        for merge_when_clusters_at_most in [None, Some(0), Some(2), Some(100)] {
             for precision in [Precision::F64, Precision::ReferenceBf16] {
                 check(&NearestToMean { merge_when_clusters_at_most, precision });
             }

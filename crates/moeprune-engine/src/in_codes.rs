@@ -1,7 +1,9 @@
 //! What is refused of weights that are stored in codes: they can go or become zero, and have no room for
 //! other values.
 
-use moeprune_core::{LayerPlan, LinearId, MlpProjection, ModelSpec, TensorId};
+use moeprune_core::{
+    ExpertSelector, LayerPlan, LinearId, MlpProjection, ModelSpec, Partition, TensorId,
+};
 
 use crate::{Error, Model, Pipeline, Remedy};
 
@@ -41,6 +43,19 @@ pub(crate) fn check_averages(model: &dyn Model, plan: &LayerPlan) -> Result<(), 
             Remedy::SelectOne,
         )),
     }
+}
+
+/// What selects one expert of each group in place of `selector`, which would average some that are in codes, and
+/// not because that was asked for.
+pub(crate) fn selecting(
+    model: &dyn Model,
+    layer: usize,
+    clusters: &Partition,
+    selector: &dyn ExpertSelector,
+) -> Option<Box<dyn ExpertSelector>> {
+    let grouped = clusters.clusters().iter().filter(|cluster| cluster.len() > 1);
+    let in_codes = || grouped.flatten().any(|&expert| of_expert(model, layer, expert).is_some());
+    if selector.averages(clusters) && in_codes() { selector.selecting() } else { None }
 }
 
 /// How the first weight of a layer's first expert is stored that is in codes.

@@ -48,6 +48,10 @@ impl ExpertSelector for MergeAll {
         false
     }
 
+    fn averages(&self, partition: &Partition) -> bool {
+        partition.clusters().iter().any(|cluster| cluster.len() > 1)
+    }
+
     fn needs_observation(&self) -> bool {
         *self == Self::ByTokens
     }

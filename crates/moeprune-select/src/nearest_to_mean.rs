@@ -29,8 +29,9 @@ const TIE: f64 = 1e-12;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "options, written as literals")]
 pub struct NearestToMean {
-    /// κ: a layer with no more clusters than this has them averaged. 0 never averages.
-    pub merge_when_clusters_at_most: usize,
+    /// κ: a layer with no more clusters than this has them averaged. 0 never averages; `None` is 2, and 0 of
+    /// experts that cannot be averaged ([`ExpertSelector::selecting`]).
+    pub merge_when_clusters_at_most: Option<usize>,
     /// Arithmetic of means and distances.
     pub precision: Precision,
 }
@@ -50,9 +51,9 @@ pub enum Precision {
 }
 
 impl Default for NearestToMean {
-    /// κ = 2, in f64.
+    /// κ = 2 where experts can be averaged, in f64.
     fn default() -> Self {
-        Self { merge_when_clusters_at_most: 2, precision: Precision::F64 }
+        Self { merge_when_clusters_at_most: None, precision: Precision::F64 }
     }
 }
 
@@ -64,7 +65,7 @@ impl ExpertSelector for NearestToMean {
     ) -> Result<Vec<Survivor>, StageError> {
         let partition = layer.partition;
         let tokens = check(layer)?;
-        let average = partition.len() <= self.merge_when_clusters_at_most;
+        let average = partition.len() <= self.kappa();
         let mut survivors = Vec::with_capacity(partition.len());
         for cluster in partition.clusters() {
             survivors.push(match cluster[..] {
@@ -83,12 +84,32 @@ impl ExpertSelector for NearestToMean {
             Precision::F64 => 2,
             Precision::ReferenceBf16 => 1,
         };
-        partition.len() > self.merge_when_clusters_at_most
+        partition.len() > self.kappa()
             && partition.clusters().iter().any(|cluster| cluster.len() > decided_unread)
+    }
+
+    fn averages(&self, partition: &Partition) -> bool {
+        let grouped = || partition.clusters().iter().any(|cluster| cluster.len() > 1);
+        partition.len() <= self.kappa() && grouped()
+    }
+
+    fn selecting(&self) -> Option<Box<dyn ExpertSelector>> {
+        let by_default = self.merge_when_clusters_at_most.is_none();
+        by_default.then(|| {
+            Box::new(Self { merge_when_clusters_at_most: Some(0), ..*self })
+                as Box<dyn ExpertSelector>
+        })
     }
 }
 
+/// κ where nothing says another, of experts that can be averaged.
+const KAPPA: usize = 2;
+
 impl NearestToMean {
+    fn kappa(&self) -> usize {
+        self.merge_when_clusters_at_most.unwrap_or(KAPPA)
+    }
+
     fn representative(
         &self,
         cluster: &[usize],

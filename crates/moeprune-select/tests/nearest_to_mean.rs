@@ -61,7 +61,7 @@ fn select(
 
 /// Never averages.
 const F64: NearestToMean =
-    NearestToMean { merge_when_clusters_at_most: 0, precision: Precision::F64 };
+    NearestToMean { merge_when_clusters_at_most: Some(0), precision: Precision::F64 };
 const BF16: NearestToMean = NearestToMean { precision: Precision::ReferenceBf16, ..F64 };
 
 #[track_caller]
@@ -227,7 +227,7 @@ fn few_clusters_are_averaged() {
 fn the_number_of_clusters_decides_about_averaging() {
     let experts = Experts::default();
     let averaged = |kappa, clusters: &[&[usize]]| {
-        let selector = NearestToMean { merge_when_clusters_at_most: kappa, ..F64 };
+        let selector = NearestToMean { merge_when_clusters_at_most: Some(kappa), ..F64 };
         let survivors = select(selector, &experts, clusters, None).unwrap();
         survivors.iter().any(|s| !s.average_of.is_empty())
     };

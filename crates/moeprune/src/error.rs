@@ -88,6 +88,20 @@ impl Error {
         }
     }
 
+    /// Whether what was asked for cannot be done with this model, so that another request may be met.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Recipe(_) | Self::Plan(_) | Self::Request(_) => true,
+            Self::Engine(error) => matches!(
+                error,
+                EngineError::Refused { .. } | EngineError::Request(_) | EngineError::Plan(_)
+            ),
+            Self::Variant { error, .. } => error.is_refusal(),
+            _ => false,
+        }
+    }
+
     /// The same for a run whose finished work stays in `folder`.
     #[must_use]
     pub fn kept(self, folder: String) -> Self {

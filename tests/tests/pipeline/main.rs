@@ -1,5 +1,6 @@
 //! Whole runs of the facade on small checkpoints.
 
+mod averages_of_codes;
 mod budgets;
 mod carried_over;
 mod comparisons;

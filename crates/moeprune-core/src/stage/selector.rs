@@ -55,6 +55,18 @@ pub trait ExpertSelector: fmt::Debug + Send + Sync {
         true
     }
 
+    /// Whether [`select`](Self::select) averages clusters of these.
+    fn averages(&self, partition: &Partition) -> bool {
+        let _ = partition;
+        false
+    }
+
+    /// The same rule without averages, for experts that are stored in codes, which have no room for them.
+    /// `None` if averages are what was asked for, or there are none.
+    fn selecting(&self) -> Option<Box<dyn ExpertSelector>> {
+        None
+    }
+
     /// Whether [`ClusteredLayer::tokens`] must be there: the pipeline then asks for an observation
     /// before it starts.
     fn needs_observation(&self) -> bool {

@@ -4,7 +4,7 @@ use moeprune_core::{ExpertBudget, LayerBehaviour, LayerPlan, Partition};
 use rayon::prelude::*;
 
 use super::{budget::contract, expert_layers::ExpertLayers, survivors::select};
-use crate::{Error, Grouped, Model, Progress};
+use crate::{Error, Grouped, Model, Progress, in_codes::selecting};
 
 /// Groups alike experts; which of each group survives is left open where that takes reading them.
 pub(super) fn group(
@@ -35,7 +35,8 @@ pub(super) fn group(
     check_partitions(behaviours, &partitions, budget)?;
     progress.end();
 
-    behaviours
+    let mut selected = Vec::new();
+    let plans = behaviours
         .iter()
         .zip(partitions)
         .enumerate()
@@ -55,12 +56,30 @@ pub(super) fn group(
                 tokens,
                 dropped: Vec::new(),
             };
-            if grouped.selector.reads_experts(&open.clusters) {
+            let selecting = selecting(model, layer, &open.clusters, &*grouped.selector);
+            selected.extend(selecting.is_some().then_some(layer));
+            let selector = selecting.as_deref().unwrap_or(&*grouped.selector);
+            if selector.reads_experts(&open.clusters) {
                 return Ok(open);
             }
-            select(model, behaviour.router, open, &*grouped.selector)
+            select(model, behaviour.router, open, selector)
         })
-        .collect()
+        .collect::<Result<Vec<_>, Error>>()?;
+    note_of_selected(&selected).iter().for_each(|note| progress.note(note));
+    Ok(plans)
+}
+
+/// The note on layers where one expert of each group stays instead of their average.
+fn note_of_selected(layers: &[usize]) -> Option<String> {
+    let layers = match layers {
+        [] => return None,
+        [layer] => format!("layer {layer}"),
+        [first, .., last] => format!("{} layers ({first} to {last})", layers.len()),
+    };
+    Some(format!(
+        "note: in {layers} one expert of each group stays where they would be averaged if they were not stored in \
+         codes, which have no room for averages"
+    ))
 }
 
 /// Refuses a clustering that does not give what the budget asks of it.

@@ -9,7 +9,7 @@ use super::router::Router;
 use crate::{
     Error, Grouped, Job, Model,
     finite::Finite,
-    in_codes::check_averages,
+    in_codes::{check_averages, selecting},
     session::{Record, Session},
 };
 
@@ -81,6 +81,8 @@ pub(crate) fn select(
     let rows = RouterRows(router);
     let opaque = model.spec().has_opaque_experts();
     let experts: &dyn ExpertWeights = if opaque { &rows } else { &stored };
+    let selecting = selecting(model, layer, &open.clusters, selector);
+    let selector = selecting.as_deref().unwrap_or(selector);
     let survivors =
         selector.select(&clustered, experts).map_err(Error::stage("selection", layer))?;
     let plan = LayerPlan { survivors, tokens: Vec::new(), ..open };

@@ -64,10 +64,11 @@ impl Study<'_> {
     /// masking them in the router gives, and weights are zeroed on the way. Weights are masked by the
     /// observation's statistics, as with `statistics = "stored"`. Where a recipe repairs, experts are repaired on
     /// calibration text, and statistics are then taken on the repaired model, as [`prune`](crate::prune()) does.
+    /// A variant that the model or the request rules out is left out, with a note.
     ///
     /// # Errors
-    /// If a variant's recipe cannot be followed (a reconstruction needs more than an observation, a repair
-    /// calibration text), or the model cannot be run.
+    /// If a variant's recipe cannot be followed without a checkpoint being written (a reconstruction needs more than an observation, a repair
+    /// calibration text), if none can be made, or the model cannot be run.
     pub fn compare<'i>(
         &mut self,
         inputs: impl Into<PlanInputs<'i>>,
@@ -95,13 +96,7 @@ impl Study<'_> {
             let pruned = Pruned::new(&mut unpruned, PlanInputs::default(), &nothing())?;
             cuts.push(pruned.cut(UNPRUNED, measured, execution, unpruned.progress)?);
         }
-        for Variant { name, recipe } in variants {
-            let cut = Pruned::new(self, inputs, recipe)
-                .and_then(|pruned| pruned.cut(name, measured, execution, self.progress))
-                .map_err(|error| named(name, error))?;
-            self.progress.note(&format!("{name}: {}", in_words(&cut)));
-            cuts.push(cut);
-        }
+        self.measure(inputs, variants, measured, &mut cuts)?;
         let spec = checkpoint.spec();
         let task = measures.task.as_ref();
         Ok(Comparison {
@@ -123,6 +118,36 @@ impl Study<'_> {
                 None => Vec::new(),
             },
         })
+    }
+}
+
+impl Study<'_> {
+    /// Measures each variant. One that is refused does not take part, with a note, unless all are.
+    fn measure(
+        &mut self,
+        inputs: PlanInputs<'_>,
+        variants: &[Variant],
+        measured: Measured<'_>,
+        cuts: &mut Vec<Cut>,
+    ) -> Result<(), Error> {
+        let (execution, mut refused) = (self.execution, Vec::new());
+        for Variant { name, recipe } in variants {
+            let cut = Pruned::new(self, inputs, recipe)
+                .and_then(|pruned| pruned.cut(name, measured, execution, self.progress));
+            match cut {
+                Ok(cut) => {
+                    self.progress.note(&format!("{name}: {}", in_words(&cut)));
+                    cuts.push(cut);
+                }
+                Err(error) if error.is_refusal() => {
+                    self.progress.note(&format!("note: {name} is left out: {error}"));
+                    refused.push(named(name, error));
+                }
+                Err(error) => return Err(named(name, error)),
+            }
+        }
+        let all = refused.len() == variants.len();
+        refused.into_iter().next().filter(|_| all).map_or(Ok(()), Err)
     }
 }
 

@@ -122,7 +122,10 @@ impl Registry {
              average_at_most groups or fewer",
             |NearestParameters { average_at_most, precision }| {
                 Ok(Box::new(NearestToMean {
-                    merge_when_clusters_at_most: average_at_most,
+                    merge_when_clusters_at_most: match average_at_most {
+                        AverageAtMost::Rule(AverageRule::Auto) => None,
+                        AverageAtMost::Groups(groups) => Some(groups),
+                    },
                     precision: match precision {
                         Arithmetic::Exact => Precision::F64,
                         Arithmetic::Reference => Precision::ReferenceBf16,
@@ -267,8 +270,17 @@ macro_rules! word {
 word!(Over { Sum, Mean });
 word!(Arithmetic { Exact, Reference });
 word!(Normalization { PerCall, PerToken });
+word!(AverageRule { Auto });
 word!(RidgeRule { Auto, Floor });
 word!(Scaling { Counts, LayerMean, Cosine, Jaccard });
+
+/// A rule, or a fixed number of groups.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected auto, or a whole number of groups")]
+enum AverageAtMost {
+    Rule(AverageRule),
+    Groups(usize),
+}
 
 /// A rule, or a fixed share.
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -293,7 +305,7 @@ parameters!(MixedParameters {
 });
 parameters!(KMeansParameters { seed: u64 = 0, runs: usize = KMeans::default().runs });
 parameters!(NearestParameters {
-    average_at_most: usize = NearestToMean::default().merge_when_clusters_at_most,
+    average_at_most: AverageAtMost = AverageAtMost::Rule(AverageRule::Auto),
     precision: Arithmetic = Arithmetic::Exact,
 });
 parameters!(WandaParameters { normalization: Normalization = Normalization::PerCall });

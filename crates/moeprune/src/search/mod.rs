@@ -235,7 +235,7 @@ impl Trial<'_, '_> {
     }
 
     /// What predicts best of these and all that was tried before, the first among equals. One that cannot be carried out,
-    /// because too few experts would stay, does not take part.
+    /// because too few experts would stay or the model has no room for what it writes, does not take part.
     fn best_of(&mut self, mut candidates: Vec<Recipe>, step: &str) -> Result<Recipe, Error> {
         candidates.retain(|recipe| {
             let pipeline = self.study.registry.pipeline(recipe);
@@ -251,17 +251,29 @@ impl Trial<'_, '_> {
                 best = Some(tried);
             }
         }
-        let total = candidates.len();
+        let (total, mut refused) = (candidates.len(), None);
         for (number, recipe) in candidates.into_iter().enumerate() {
             let step = format!("{step} {}/{total}", number + 1);
-            let nll = self.score(&recipe, &step)?;
+            let nll = match self.score(&recipe, &step) {
+                Ok(nll) => nll,
+                Err(error) if error.is_refusal() => {
+                    let candidate = in_words(&recipe);
+                    self.study.progress.note(&format!("note: {candidate} is left out: {error}"));
+                    refused.get_or_insert(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let tried = (nll, recipe);
             if best.as_ref().is_none_or(|best| better(&tried, best)) {
                 best = Some(tried);
             }
         }
         best.map(|(_, recipe)| recipe).ok_or_else(|| {
-            Error::Request("no split of the total leaves as many experts as a token needs".into())
+            refused.unwrap_or_else(|| {
+                let problem = "no split of the total leaves as many experts as a token needs";
+                Error::Request(problem.into())
+            })
         })
     }
 
@@ -273,12 +285,7 @@ impl Trial<'_, '_> {
             likelihood(Prediction { source, spec, blocks, execution, step }, progress)
         })?;
         let nll = found.mean();
-        self.study.progress.note(&format!(
-            "{:.1} % of the experts by {}, {}: {nll:.4} nats a token",
-            100.0 * recipe.experts.sparsity.value(),
-            recipe.experts.criterion.name,
-            recipe.weights.allocation
-        ));
+        self.study.progress.note(&format!("{}: {nll:.4} nats a token", in_words(recipe)));
         self.tried.push((recipe.clone(), found));
         Ok(nll)
     }
@@ -308,6 +315,16 @@ impl Trial<'_, '_> {
             candidates: self.tried.iter().map(candidate).collect(),
         }
     }
+}
+
+/// A candidate, as notes name it.
+fn in_words(recipe: &Recipe) -> String {
+    format!(
+        "{:.1} % of the experts by {}, {}",
+        100.0 * recipe.experts.sparsity.value(),
+        recipe.experts.criterion.name,
+        recipe.weights.allocation
+    )
 }
 
 #[cfg(test)]
