@@ -7,7 +7,7 @@ use moeprune::{
     checkpoint::{Checkpoint, Family},
     core::{ModelSpec, Sparsity},
     recipe::Statistics,
-    serving::{Declared, Engine, EngineContainer, Multiple, Serving, Verdict, YesNo},
+    serving::{Declared, Engine, EngineContainer, Multiple, Serving, Verdict, WeightForm, YesNo},
 };
 
 fn assets() -> PathBuf {
@@ -35,6 +35,10 @@ fn every_family_has_an_answer_with_a_source() {
                 panic!("engines/: {name} says nothing of {family}; write loads = \"unknown\"")
             });
             assert!(answer.loads.answer == YesNo::Unknown || answer.loads.source.is_some());
+        }
+        for form in WeightForm::ALL {
+            let name = &engine.name;
+            assert!(engine.forms.contains_key(&form), "{name} says nothing of {form}");
         }
     }
 }
@@ -105,6 +109,38 @@ fn verdicts_go_by_the_form_of_weights() {
     };
     check("fp8", true);
     check("mxfp4", false);
+}
+
+#[test]
+fn quantised_models_have_the_answer_of_their_form() {
+    let check = |model: &str, expected: WeightForm, loads: YesNo, note: &str| {
+        let checkpoint = open(&format!("quantised/{model}"));
+        assert_eq!(WeightForm::of(&checkpoint).into_iter().collect::<Vec<_>>(), [expected]);
+        for cut in Serving::of(&checkpoint).cuts {
+            let of = |name: &str| cut.engines.iter().find(|v| v.engine == name).unwrap();
+            let transformers = of("transformers");
+            let notes = transformers.notes.join("; ");
+            assert_eq!(transformers.loads, loads, "{model}: {notes}");
+            assert!(notes.contains(note), "{model}: {notes}");
+            assert!(cut.sentences().iter().any(|sentence| sentence.contains(note)), "{model}");
+            for other in ["vLLM", "SGLang", "llama.cpp"] {
+                assert_eq!(of(other).loads, YesNo::Unknown, "{model}: {other}");
+                assert!(of(other).notes.join("; ").contains("not looked at"), "{model}: {other}");
+            }
+        }
+    };
+    use YesNo::{No, Yes};
+    check("awq_qwen3_moe", WeightForm::Awq, No, "random, without an error");
+    check("gptq_act_qwen3_moe", WeightForm::Gptq, No, "random, without an error");
+    check("fp8_channel_glm4_moe", WeightForm::Fp8MixedChannel, No, "load wrong, without");
+    check("fp8_tensor_mixtral", WeightForm::Fp8Tensor, No, "fails when it runs");
+    check("int4_pack_asym_qwen3_moe", WeightForm::Int4Asymmetric, No, "conversion error");
+    check("int4_pack_deepseek_v3", WeightForm::Int4Packed, Yes, "in bf16 only");
+    check("mxfp4_ct_qwen3_moe", WeightForm::Mxfp4, Yes, "in bf16 only");
+    check("mxfp4_gpt_oss", WeightForm::Mxfp4Fused, Yes, "");
+    check("nvfp4_ct_qwen3_moe", WeightForm::Nvfp4CompressedTensors, No, "loads wrong");
+    check("nvfp4_modelopt_qwen3_moe", WeightForm::Nvfp4Modelopt, No, "it is refused");
+    assert_eq!(WeightForm::of(&open("parity/mixtral")).len(), 0);
 }
 
 #[test]

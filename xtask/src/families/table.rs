@@ -3,7 +3,7 @@
 use moeprune::{
     checkpoint::{ExpertStorage, Family, FamilyFacts},
     core::ExtraPolicy,
-    serving::{Engine, EngineContainer, FamilyAnswer, YesNo},
+    serving::{Engine, EngineContainer, FamilyAnswer, WeightForm, YesNo},
 };
 
 const HEAD: &str = "\
@@ -31,6 +31,12 @@ found. Most answers were read off the engine's own list of models, and not tried
 
 ";
 
+const FORMS_HEAD: &str = "
+Which engines load weights that are not plain numbers, of families that they load. Small models were tried in transformers, pruned ones
+included; the other engines were not run. GPTQModel 7.7 loads GPTQ (not Mixtral's) and AWQ.
+
+";
+
 const FORMATS: &str = "
 ## Quantised checkpoints
 
@@ -41,27 +47,52 @@ under `{expert}.up_proj.` belong to it, under any name. Forms may differ between
   works, known or not, as long as routers are numbers and there is a tensor (or several) for each matrix of each expert.
 * **observed**, **zeroed**: whether values are decoded to run the model, and whether single weights can be made zero. Zeros go into the
   codes; scales and zero points stay. New values (SparseGPT, averages of experts) have no room in codes and are refused.
-* **loaded by**: what was seen to load small models of the form on a CPU, pruned ones included. vLLM and SGLang were not run.
+* **repaired**: whether `--repair refit --requantise` writes new weights in the form.
 
-| form | recognised by | cut | observed | zeroed | loaded by |
+| form | recognised by | cut | observed | zeroed | repaired |
 |---|---|---|---|---|---|
-| FP8 in blocks | `weight` F8_E4M3, `weight_scale_inv` (or `weight_scale`, `scale`) per block | yes | yes | yes | transformers 5.24, where all sizes are multiples of the block; others load wrong or not at all |
-| FP8 per channel | `weight_scale` per output | yes | yes | yes | transformers 5.24 with `dequantize=True`; an expert left in bf16 among others loads wrong |
-| FP8 per tensor | `weight_scale` of one number | yes | yes | yes | nothing that was tried: transformers 5.24 fails when it runs |
-| INT4 packed (compressed-tensors) | `weight_packed` I32, `weight_scale`, `weight_zero_point` if asymmetric | yes | yes | yes | transformers 5.24 in bf16, symmetric only |
-| MXFP4, per expert | `weight_packed` U8, `weight_scale` U8 | yes | yes | yes | transformers 5.24 in bf16 |
-| MXFP4, gpt-oss | `gate_up_proj_blocks`, `_scales` and so on, all experts in one tensor | yes | yes | yes | transformers 5.24 |
-| NVFP4 (Model-Optimizer, compressed-tensors) | `weight` or `weight_packed` U8, `weight_scale` F8_E4M3, and a scale of one number | yes | yes | yes | nothing that was tried: transformers 5.24 refuses the first and loads the second wrong |
-| GPTQ | `qweight` packed along inputs, `qzeros`, `scales`, `g_idx` | yes | yes | yes; in version 1, a weight whose group has a stored zero of 15 has no zero and is refused | GPTQModel 7.7 (not Mixtral); transformers 5.24 leaves experts random without an error |
-| AWQ (GEMM) | `qweight` packed along outputs, `qzeros`, `scales` | yes | yes | yes | GPTQModel 7.7; transformers 5.24 leaves experts random without an error |
-| MXFP8, INT8, packed INT8, GPTQ of other widths | the same names, other types | yes | no | no | not tried |
-| any other (Quark, AutoRound, EXL3, SVD, AWQ for GEMV or Marlin) | nothing | yes | no | no | not tried |
+| FP8 in blocks | `weight` F8_E4M3, `weight_scale_inv` (or `weight_scale`, `scale`) per block | yes | yes | yes | yes |
+| FP8 per channel | `weight_scale` per output | yes | yes | yes | yes |
+| FP8 per tensor | `weight_scale` of one number | yes | yes | yes | yes |
+| INT4 packed (compressed-tensors) | `weight_packed` I32, `weight_scale`, `weight_zero_point` if asymmetric | yes | yes | yes | symmetric only |
+| MXFP4, per expert | `weight_packed` U8, `weight_scale` U8 | yes | yes | yes | yes |
+| MXFP4, gpt-oss | `gate_up_proj_blocks`, `_scales` and so on, all experts in one tensor | yes | yes | yes | yes |
+| NVFP4 (Model-Optimizer, compressed-tensors) | `weight` or `weight_packed` U8, `weight_scale` F8_E4M3, and a scale of one number | yes | yes | yes | yes |
+| GPTQ | `qweight` packed along inputs, `qzeros`, `scales`, `g_idx` | yes | yes | yes; in version 1, a weight whose group has a stored zero of 15 has no zero and is refused | no |
+| AWQ (GEMM) | `qweight` packed along outputs, `qzeros`, `scales` | yes | yes | yes | no |
+| MXFP8, INT8, packed INT8, GPTQ of other widths | the same names, other types | yes | no | no | no |
+| any other (Quark, AutoRound, EXL3, SVD, AWQ for GEMV or Marlin) | nothing | yes | no | no | no |
 ";
 
 /// The whole file.
 pub(crate) fn page() -> String {
     let rows: String = Family::builtins().iter().map(row).collect();
-    format!("{HEAD}{rows}{FORMATS}{ENGINES_HEAD}{}", engines(&Engine::built_in()))
+    let built_in = Engine::built_in();
+    let (engines, forms) = (engines(&built_in), forms(&built_in));
+    format!("{HEAD}{rows}{FORMATS}{ENGINES_HEAD}{engines}{FORMS_HEAD}{forms}")
+}
+
+/// A row per form of weights, a column per engine.
+fn forms(engines: &[Engine]) -> String {
+    let head: String =
+        engines.iter().map(|engine| format!(" {} {} |", engine.name, engine.version)).collect();
+    let mut text = format!("| form |{head}\n|{}\n", "---|".repeat(engines.len() + 1));
+    for form in WeightForm::ALL {
+        let cell = |engine: &Engine| {
+            let answer = engine.forms.get(&form);
+            let loads = match answer.map_or(YesNo::Unknown, |answer| answer.answer) {
+                YesNo::Yes => "yes",
+                YesNo::No => "no",
+                YesNo::Unknown => "unknown",
+            };
+            match answer.and_then(|answer| answer.says.as_deref()) {
+                Some(says) => format!(" {loads}: {says} |"),
+                None => format!(" {loads} |"),
+            }
+        };
+        text += &format!("| {form} |{}\n", engines.iter().map(cell).collect::<String>());
+    }
+    text
 }
 
 /// A row per family, a column per engine.

@@ -5,7 +5,7 @@ use moeprune_core::{ExpertBudget, ExtraPolicy, FeedForward, ModelSpec, Sparsity,
 use moeprune_engine::{BudgetSpread, ExpertRequest, expert_budget};
 use serde::Serialize;
 
-use super::{Declared, Parallel, Verdict, engine::Engine, experts::experts_of};
+use super::{Declared, Parallel, Verdict, WeightForm, engine::Engine, experts::experts_of};
 
 /// Shares of the experts that people usually remove.
 const USUAL: [f64; 2] = [0.25, 0.5];
@@ -49,7 +49,8 @@ impl Cut {
         }
         let removed = (before - all(after).min(before)) as f64 / before.max(1) as f64;
         let declared = Declared::of(checkpoint);
-        let verdict = |engine| Verdict::of(engine, after, &declared);
+        let forms = WeightForm::of(checkpoint);
+        let verdict = |engine| Verdict::of(engine, after, &declared).stored_in(engine, &forms);
         let verdicts = Engine::built_in().iter().map(verdict).collect();
         Self {
             removed,

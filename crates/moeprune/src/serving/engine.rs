@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::WeightForm;
+
 /// Every file of the folder `engines` of this crate.
 const BUILT_IN: [&str; 4] = [
     include_str!("../../engines/transformers.toml"),
@@ -30,6 +32,8 @@ pub struct Engine {
     pub families: BTreeMap<String, FamilyAnswer>,
     /// The same by `model_type` of config.json, of types that it does not treat as their family.
     pub model_types: BTreeMap<String, FamilyAnswer>,
+    /// Whether it loads weights in a form, of a family that it loads; of others than plain numbers.
+    pub forms: BTreeMap<WeightForm, Answer<YesNo>>,
 }
 
 /// Files of weights that an engine loads.
@@ -220,6 +224,8 @@ struct EngineFile {
     families: BTreeMap<String, FamilyTable>,
     #[serde(default)]
     model_types: BTreeMap<String, FamilyTable>,
+    #[serde(default)]
+    forms: BTreeMap<WeightForm, AnswerTable<YesNo>>,
 }
 
 #[derive(Deserialize)]
@@ -302,9 +308,12 @@ impl EngineFile {
         }
         let families = sources.families(self.families)?;
         let model_types = sources.families(self.model_types)?;
+        let forms = self.forms.into_iter();
+        let forms = forms.map(|(form, table)| Ok((form, sources.answer(table, YesNo::Unknown)?)));
+        let forms = forms.collect::<Result<_, String>>()?;
         sources.check_used()?;
         let Self { name, version, container, .. } = self;
-        Ok(Engine { name, version, container, counts, kernels, families, model_types })
+        Ok(Engine { name, version, container, counts, kernels, families, model_types, forms })
     }
 }
 

@@ -21,6 +21,7 @@ mod cut;
 mod declared;
 mod engine;
 mod experts;
+mod forms;
 mod parallel;
 mod rules;
 mod sentences;
@@ -32,6 +33,7 @@ pub use engine::{
     Answer, CountRules, Engine, EngineContainer, EngineError, ExtraHandling, FamilyAnswer,
     KernelRule, Multiple, Source, YesNo,
 };
+pub use forms::WeightForm;
 pub use parallel::Parallel;
 pub use rules::{ExtraRule, GroupRule, unnamed_extra};
 pub use verdict::Verdict;

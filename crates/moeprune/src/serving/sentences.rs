@@ -8,7 +8,7 @@ impl Cut {
     pub fn sentences(&self) -> Vec<String> {
         let mut sentences = Vec::new();
         let of = |answer: YesNo| self.engines.iter().filter(move |v| v.loads == answer);
-        let loads: Vec<String> = of(YesNo::Yes).map(name).collect();
+        let loads: Vec<String> = of(YesNo::Yes).map(with_forms).collect();
         if !loads.is_empty() {
             sentences.push(format!("Engines that load it: {}.", loads.join(", ")));
         }
@@ -49,6 +49,15 @@ fn name(verdict: &Verdict) -> String {
         EngineContainer::Gguf => {
             format!("{} {} once converted to GGUF", verdict.engine, verdict.version)
         }
+    }
+}
+
+/// The name, with what there is to say of the forms of the weights.
+fn with_forms(verdict: &Verdict) -> String {
+    let name = name(verdict);
+    match &verdict.of_forms[..] {
+        [] => name,
+        forms => format!("{name} ({})", forms.join("; ")),
     }
 }
 

@@ -1,10 +1,12 @@
 //! Whether an engine loads a model that was cut.
 
+use std::collections::BTreeSet;
+
 use moeprune_core::ModelSpec;
 use serde::Serialize;
 
 use super::{
-    Declared, GroupRule,
+    Declared, GroupRule, WeightForm,
     engine::{Answer, Engine, EngineContainer, FamilyAnswer, KernelRule, YesNo},
     experts::experts_of,
 };
@@ -28,6 +30,9 @@ pub struct Verdict {
     pub rules: Vec<String>,
     /// Where the answer about the family comes from, `what (date)`.
     pub source: Option<String>,
+    /// Those of the notes that are about the forms in which weights are stored.
+    #[serde(skip)]
+    pub(super) of_forms: Vec<String>,
 }
 
 impl Verdict {
@@ -60,7 +65,34 @@ impl Verdict {
             notes,
             rules: if loads == YesNo::No { Vec::new() } else { rules(engine, spec) },
             source: source.map(|source| format!("{} ({})", source.what, source.date)),
+            of_forms: Vec::new(),
         }
+    }
+
+    /// The same of weights that are stored in `forms`.
+    #[must_use]
+    pub fn stored_in(mut self, engine: &Engine, forms: &BTreeSet<WeightForm>) -> Self {
+        if self.loads == YesNo::No {
+            return self;
+        }
+        for form in forms {
+            let answer = engine.forms.get(form);
+            let (loads, says) = match answer.map(|answer| (answer.answer, &answer.says)) {
+                None | Some((YesNo::Unknown, None)) => (YesNo::Unknown, Some("not looked at")),
+                Some((loads, says)) => (loads, says.as_deref()),
+            };
+            self.loads = match (self.loads, loads) {
+                (YesNo::No, _) | (_, YesNo::No) => YesNo::No,
+                (YesNo::Unknown, _) | (_, YesNo::Unknown) => YesNo::Unknown,
+                (YesNo::Yes, YesNo::Yes) => YesNo::Yes,
+            };
+            self.of_forms.extend(says.map(|says| format!("{form}: {says}")));
+        }
+        if self.loads == YesNo::No {
+            self.rules.clear();
+        }
+        self.notes.extend(self.of_forms.iter().cloned());
+        self
     }
 }
 
