@@ -123,7 +123,7 @@ fn render(summary: &Summary) -> String {
         summary.shards,
         if summary.shards == 1 { "" } else { "s" },
     );
-    let all: u64 = summary.roles.iter().map(|role| role.elements).sum();
+    let all: u64 = summary.roles.iter().map(|role| role.parameters).sum();
     let row = |name: &str, tensors: usize, elements: u64, size: u64| {
         let share = percent(elements as f64 / all.max(1) as f64);
         vec![name.to_owned(), tensors.to_string(), elements.to_string(), share, bytes(size)]
@@ -131,7 +131,7 @@ fn render(summary: &Summary) -> String {
     let mut rows: Vec<Vec<String>> = summary
         .roles
         .iter()
-        .map(|role| row(role.role, role.tensors, role.elements, role.bytes))
+        .map(|role| row(role.role, role.tensors, role.parameters, role.bytes))
         .collect();
     rows.push(row(
         "all",

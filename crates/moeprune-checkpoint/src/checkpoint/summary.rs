@@ -1,13 +1,13 @@
 //! What a checkpoint is, in numbers a person can read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use moeprune_core::ParameterCounts;
+use moeprune_core::{ParameterCounts, Part, TensorId};
 use serde::Serialize;
 
 use super::{
-    Checkpoint,
-    roles::role_of,
+    Checkpoint, StoredTensor,
+    roles::{role_of, role_of_part},
     storage::{self, Storage},
 };
 
@@ -55,8 +55,10 @@ pub struct RoleSummary {
     pub role: &'static str,
     /// Number of tensors.
     pub tensors: usize,
-    /// Number of elements.
+    /// Number of stored elements: of a weight in codes, words and scales.
     pub elements: u64,
+    /// Number of parameters, by shapes: of a weight in codes, as many as the matrix has.
+    pub parameters: u64,
     /// Bytes of data.
     pub bytes: u64,
 }
@@ -78,8 +80,14 @@ const ROLES: [&str; 11] = [
 pub(super) fn summarize(checkpoint: &Checkpoint) -> Summary {
     let spec = checkpoint.spec();
     let mut elements_by_dtype = BTreeMap::new();
-    let mut roles: Vec<RoleSummary> =
-        ROLES.iter().map(|role| RoleSummary { role, tensors: 0, elements: 0, bytes: 0 }).collect();
+    let role = |role: &&'static str| RoleSummary {
+        role,
+        tensors: 0,
+        elements: 0,
+        parameters: 0,
+        bytes: 0,
+    };
+    let mut roles: Vec<RoleSummary> = ROLES.iter().map(role).collect();
     for tensor in checkpoint.tensors() {
         *elements_by_dtype.entry(tensor.dtype.to_string()).or_default() += tensor.elements();
         let role = if checkpoint.is_extra(tensor) { "extra" } else { role_of(tensor) };
@@ -87,6 +95,14 @@ pub(super) fn summarize(checkpoint: &Checkpoint) -> Summary {
             sum.tensors += 1;
             sum.elements += tensor.elements();
             sum.bytes += tensor.bytes;
+            if checkpoint.holds_numbers(tensor) {
+                sum.parameters += tensor.elements();
+            }
+        }
+    }
+    for (role, parameters) in in_codes(checkpoint) {
+        if let Some(sum) = roles.iter_mut().find(|sum| sum.role == role) {
+            sum.parameters += parameters;
         }
     }
     roles.retain(|role| role.tensors > 0);
@@ -107,5 +123,30 @@ pub(super) fn summarize(checkpoint: &Checkpoint) -> Summary {
         max_shard_bytes: checkpoint.max_shard_bytes(),
         weight_bytes: checkpoint.weight_bytes(),
         storage: storage::of(checkpoint),
+    }
+}
+
+/// The role and the parameters of each part that is stored in codes, decoded or not.
+fn in_codes(checkpoint: &Checkpoint) -> Vec<(&'static str, u64)> {
+    let spec = checkpoint.spec();
+    let decoded = spec.decoded();
+    let known: BTreeSet<TensorId> = match spec.has_opaque_experts() {
+        true => spec.parts().into_iter().map(|part| part.id).collect(),
+        false => BTreeSet::new(),
+    };
+    let opaque = |id: &TensorId| spec.has_opaque_experts() && !known.contains(id);
+    let of_decoder = decoded.parts().into_iter().map(|part| (role_of_part(part.id), part));
+    let extra = spec.extra_parts().into_iter().map(|part| ("extra", part));
+    let parts = of_decoder.chain(extra);
+    let parts = parts.filter(|(_, part)| checkpoint.is_in_codes(part.id) || opaque(&part.id));
+    parts.map(|(role, part)| (role, Part::parameters(&part))).collect()
+}
+
+impl Checkpoint {
+    /// Whether the elements of a tensor are parameters, and not codes or what is needed to read some.
+    fn holds_numbers(&self, tensor: &StoredTensor) -> bool {
+        let opaque =
+            tensor.experts.as_ref().is_some_and(|held| held.is_opaque() && !held.is_bias());
+        !opaque && self.is_plain(tensor)
     }
 }

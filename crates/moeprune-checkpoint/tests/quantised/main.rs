@@ -1,5 +1,6 @@
 //! Quantised checkpoints: cut byte for byte, and what is wrong with damaged ones.
 
+mod counts;
 mod cutting;
 mod damage;
 mod fixture;
