@@ -69,7 +69,7 @@ fn in_options(remedy: Remedy) -> String {
         Remedy::KeepList => "pass it with --keep FILE".into(),
         Remedy::NoRepair => "pass --repair none".into(),
         Remedy::Requantise => "pass --requantise to write them so, or --repair none".into(),
-        Remedy::MaskOnly => "pass --scorer wanda or --scorer magnitude".into(),
+        Remedy::MaskOnly => "make the plan with --scorer wanda or --scorer magnitude (`plan`, `prune`)".into(),
         Remedy::SelectOne => "make the plan with --survivor nearest or --survivor busiest, without parameters (`plan`, `prune`)".into(),
         Remedy::ScoreOrWrite => {
             "use --scorer wanda or magnitude, or write the model with `moeprune prune`".into()

@@ -1,13 +1,13 @@
 //! What is refused of weights that are stored in codes: they can go or become zero, and have no room for
 //! other values.
 
-use moeprune_core::{
-    ExpertSelector, LayerPlan, LinearId, MlpProjection, ModelSpec, Partition, TensorId,
-};
+use std::collections::BTreeSet;
+
+use moeprune_core::{ExpertSelector, LayerPlan, LinearId, MlpProjection, Partition, TensorId};
 
 use crate::{Error, Model, Pipeline, Remedy};
 
-/// Refuses a pipeline that gives weights new values, if those of a layer's experts are in codes.
+/// Refuses a pipeline that gives weights new values, if some of those that it changes are in codes.
 ///
 /// # Errors
 /// [`Error::Refused`] with the weight and how it is stored, and what can be done all the same.
@@ -15,8 +15,8 @@ pub fn check_reconstructs(model: &dyn Model, pipeline: &Pipeline) -> Result<(), 
     if pipeline.weights.method().is_none() {
         return Ok(());
     }
-    let layers = (0..model.spec().layers.len()).find_map(|layer| of_layer(model, layer));
-    match layers {
+    let changed = model.spec().parts().into_iter().filter(|part| part.prunable);
+    match changed.map(|part| part.id).find_map(|id| stored(model, id)) {
         None => Ok(()),
         Some(stored) => Err(Error::refused(
             format!(
@@ -58,19 +58,31 @@ pub(crate) fn selecting(
     if selector.averages(clusters) && in_codes() { selector.selecting() } else { None }
 }
 
-/// How the first weight of a layer's first expert is stored that is in codes.
-fn of_layer(model: &dyn Model, layer: usize) -> Option<String> {
-    let spec: &ModelSpec = model.spec();
-    spec.moe_of(layer)?;
-    of_expert(model, layer, 0)
-}
-
+/// How the first weight of an expert is stored that is in codes.
 fn of_expert(model: &dyn Model, layer: usize, expert: usize) -> Option<String> {
     let parts = MlpProjection::ALL.map(|p| TensorId::linear(layer, LinearId::Expert(expert, p)));
-    parts.into_iter().filter(|id| model.spec().part(*id).is_some()).find_map(|id| {
-        let weight = model.weight(id).ok()?;
-        let encoding = weight.encoding();
-        let name = || model.name_of(id).unwrap_or_else(|_| id.to_string());
-        encoding.float().is_none().then(|| format!("`{}` is stored as {}", name(), encoding.name()))
-    })
+    parts.into_iter().filter(|id| model.spec().part(*id).is_some()).find_map(|id| stored(model, id))
+}
+
+/// How a weight is stored, if it is in codes.
+fn stored(model: &dyn Model, id: TensorId) -> Option<String> {
+    if !model.is_in_codes(id) {
+        return None;
+    }
+    let name = model.name_of(id).unwrap_or_else(|_| id.to_string());
+    let weight = model.weight(id).ok();
+    let encoding = weight.map_or("codes that are not decoded", |weight| weight.encoding().name());
+    Some(format!("`{name}` is stored as {encoding}"))
+}
+
+/// What the weights of experts are stored as, by names of encodings: of the first expert of each layer.
+pub(crate) fn stored_as(model: &dyn Model) -> String {
+    let layers = 0..model.spec().layers.len();
+    let parts = layers.flat_map(|layer| {
+        MlpProjection::ALL.map(|p| TensorId::linear(layer, LinearId::Expert(0, p)))
+    });
+    let parts = parts.filter(|id| model.spec().part(*id).is_some());
+    let names: BTreeSet<&str> =
+        parts.filter_map(|id| Some(model.weight(id).ok()?.encoding().name())).collect();
+    names.into_iter().collect::<Vec<_>>().join(" and ")
 }

@@ -1,6 +1,5 @@
 //! Whole runs of the facade on small checkpoints.
 
-mod averages_of_codes;
 mod budgets;
 mod carried_over;
 mod comparisons;
@@ -15,6 +14,7 @@ mod fused_experts;
 mod fused_in_place_of_separate;
 mod idle_experts;
 mod keep_lists;
+mod new_values_of_codes;
 mod one_mixer;
 mod opaque_experts;
 mod opaque_family;

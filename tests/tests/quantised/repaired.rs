@@ -87,7 +87,14 @@ fn check(name: &str, fixture: &Fixture, out: &Path, report: &Report) -> usize {
         let logits = logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert!(logits.iter().all(|logit| logit.is_finite()), "{name}");
     }
-    assert!(repair.summary.rounding_in_words().unwrap().contains("rounding leaves"), "{name}");
+    assert!(
+        repair
+            .summary
+            .rounding_in_words()
+            .unwrap()
+            .contains("what is missing on held-out tokens by"),
+        "{name}"
+    );
     let new = repair.layers.iter().flat_map(|layer| layer.parts.iter().flatten());
     let experts = repair.layers.iter().flat_map(|layer| &layer.repair.experts);
     let refitted = experts.filter(|expert| expert.outcome == ExpertOutcome::Refitted).count();

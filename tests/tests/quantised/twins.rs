@@ -152,6 +152,9 @@ fn check(name: &str, one: &Checkpoint, other: &Checkpoint, directory: &Path, sai
     assert_eq!(notes_of(&notes, "the plan was made from"), 1, "{name}: {notes:?}");
     let reported = report.model.stored_otherwise.unwrap_or_default();
     assert!(reported.contains(said), "{name}: {reported}");
+    assert!(reported.contains("here, experts are stored as"), "{name}: {reported}");
+    let markdown = fs::read_to_string(out.join("moeprune-report.md")).unwrap();
+    assert!(markdown.contains(said), "{name}: {markdown}");
     let checked = verify(&out, other, Some(&own)).unwrap();
     assert!(checked.passed(), "{name}: {:?}", checked.failures().collect::<Vec<_>>());
 }
@@ -220,6 +223,7 @@ fn other_routers_are_another_model() {
     let seen = observed(&codes, &tokens(scratch.path()));
     let refused = with_job(&other, |job| plan(job, &recipe(), Some(&seen)).unwrap_err()).0;
     assert!(refused.to_string().contains("is of another model"), "{refused}");
+    assert!(refused.to_string().contains("how many experts a token takes differ"), "{refused}");
     let (own, _) = planned(&codes, &seen);
     let run = Run::claim(&scratch.path().join("out"), &other, Resume::No).unwrap();
     let refused = with_job(&other, |job| apply(job, run, &own, Inputs::None).unwrap_err()).0;

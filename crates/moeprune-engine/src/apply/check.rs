@@ -9,7 +9,7 @@ use moeprune_core::{
 use crate::{
     Error, Model,
     in_codes::check_averages,
-    plan::{PLAN_FORMAT, check_clusters, check_extra, check_survivors},
+    plan::{DIFFERS, PLAN_FORMAT, check_clusters, check_extra, check_survivors},
 };
 
 /// Refuses a plan that is not for this model or was edited into nonsense.
@@ -20,10 +20,11 @@ pub(super) fn check_plan(model: &dyn Model, plan: &Plan) -> Result<(), Error> {
     }
     if model.is_of(&plan.model_fingerprint)? == SameModel::No {
         return bad(format!(
-            "it is for another model (fingerprint {}, this model's is {}); make a plan for this \
-             model",
+            "it is for another model (fingerprint {}, this model's is {}): {}; make a plan \
+             for this model",
             plan.model_fingerprint,
-            model.fingerprint()?
+            model.fingerprint()?,
+            DIFFERS
         ));
     }
     check_layers(model.spec(), plan)?;

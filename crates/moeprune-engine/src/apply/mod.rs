@@ -46,6 +46,7 @@ use moeprune_core::{
 use crate::{
     Error, Job, KeptExperts, Model, Pipeline, Progress, Remedy, RepairCalibration, Run, StageClock,
     WrittenLayer,
+    in_codes::check_reconstructs,
     kept_experts::repaired_parts::After,
     plan::{check_observation, choose_survivors_in, note_of_kept, stored_otherwise},
     repair::{RepairRequest, repair_experts},
@@ -106,6 +107,9 @@ impl Job<'_> {
     ) -> Result<Applied, Error> {
         let Job { model, pipeline, .. } = *self;
         check_plan(model, plan)?;
+        if plan.unstructured.is_some() {
+            check_reconstructs(model, pipeline)?;
+        }
         check_repair_text(plan, pipeline, inputs)?;
         let mut identity = RunIdentity::new("apply", model)?
             .with_recipe(&plan.recipe, pipeline)
@@ -337,7 +341,7 @@ fn note_storage(
     }
     for (what, fingerprint) in given {
         let same = model.is_of(fingerprint)?;
-        stored_otherwise(what, same).iter().for_each(|note| progress.note(note));
+        stored_otherwise(what, same, model).iter().for_each(|note| progress.note(note));
     }
     if let Some(note) = note_of_kept(model.spec(), plan) {
         progress.note(&note);

@@ -29,6 +29,7 @@ use rayon::prelude::*;
 
 use crate::{
     Error, ExpertStage, Job, Model, Pipeline, Progress, PruneRequest, Remedy, TOOL, WeightTarget,
+    in_codes::{check_reconstructs, stored_as},
 };
 
 use self::exhaustive::check_subsets;
@@ -65,6 +66,9 @@ impl Job<'_> {
     ) -> Result<Plan, Error> {
         let inputs = inputs.into();
         let Job { model, pipeline, .. } = *self;
+        if request.weights != WeightTarget::Nothing {
+            check_reconstructs(model, pipeline)?;
+        }
         note_storage(model, inputs.observation, self.progress)?;
         let begun = Begun::new(model, inputs.observation, request, pipeline)?;
         let mut layers = thread::scope(|scope| {
@@ -165,14 +169,14 @@ fn note_storage(
 ) -> Result<(), Error> {
     let Some(observation) = observation else { return Ok(()) };
     let same = model.is_of(&observation.model_fingerprint)?;
-    stored_otherwise("observation", same).iter().for_each(|note| progress.note(note));
+    stored_otherwise("observation", same, model).iter().for_each(|note| progress.note(note));
     Ok(())
 }
 
-/// The note about an observation or a plan of the same model in other files; `None` if there is nothing to
-/// say.
+/// The note about an observation or a plan of the same model as `model` in other files, with what the experts
+/// are stored as in these; `None` if there is nothing to say.
 #[must_use]
-pub fn stored_otherwise(what: &str, same: SameModel) -> Option<String> {
+pub fn stored_otherwise(what: &str, same: SameModel, model: &dyn Model) -> Option<String> {
     let how = match same {
         SameModel::StoredOtherwise => {
             "the same model, stored under other tensor names or in other element types"
@@ -183,7 +187,11 @@ pub fn stored_otherwise(what: &str, same: SameModel) -> Option<String> {
         }
         SameModel::Yes | SameModel::No => return None,
     };
-    Some(format!("note: the {what} was made from {how}"))
+    let here = match stored_as(model) {
+        none if none.is_empty() => String::new(),
+        here => format!(" (here, experts are stored as {here})"),
+    };
+    Some(format!("note: the {what} was made from {how}{here}"))
 }
 
 /// Refuses what cannot work before anything is read or run: an expert share that leaves fewer
@@ -254,15 +262,20 @@ fn ratio_left(
     Ok((ratio > Sparsity::ZERO).then_some(ratio))
 }
 
+/// What tells one model from another.
+pub(crate) const DIFFERS: &str =
+    "parts, their shapes, values of routers, or how many experts a token takes differ";
+
 /// Refuses an observation that is not of this model.
 pub(crate) fn check_observation(observation: &Observation, model: &dyn Model) -> Result<(), Error> {
     let spec = &model.spec().decoded();
     if model.is_of(&observation.model_fingerprint)? == SameModel::No {
         return Err(Error::Request(format!(
-            "the observation is of another model (fingerprint {}, this model's is {}); observe \
+            "the observation is of another model (fingerprint {}, this model's is {}): {}; observe \
              this model",
             observation.model_fingerprint,
-            model.fingerprint()?
+            model.fingerprint()?,
+            DIFFERS
         )));
     }
     if observation.layers.len() != spec.layers.len() {

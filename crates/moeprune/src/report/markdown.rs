@@ -27,6 +27,9 @@ fn write(report: &Report, text: &mut String) -> fmt::Result {
         write_search(search, text)?;
     }
     write_steps(&report.stages, text)?;
+    if let Some(note) = &report.model.stored_otherwise {
+        writeln!(text, "\nNote: {}.", note.trim_start_matches("note: "))?;
+    }
     writeln!(
         text,
         "\nModel `{}`, {}. Written by {}. Recipe, seeds and hashes: `moeprune-report.json`.",

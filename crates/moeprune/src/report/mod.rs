@@ -21,7 +21,7 @@ use moeprune_core::{
 use serde::{Deserialize, Serialize};
 
 pub use moeprune_engine::StageReport;
-use moeprune_engine::{Applied, Error as EngineError, LayerZeros, WrittenLayer};
+use moeprune_engine::{Applied, Error as EngineError, LayerZeros, WrittenLayer, stored_otherwise};
 
 use crate::{
     Error, Recipe,
@@ -240,8 +240,7 @@ impl Report {
         let Applied { plan, ratios, layers: written, bytes_written, corpora, .. } = &applied;
         let spec = checkpoint.spec();
         let same = checkpoint.is_of(&plan.model_fingerprint);
-        let stored_otherwise =
-            same.ok().and_then(|same| moeprune_engine::stored_otherwise("plan", same));
+        let twin = same.ok().and_then(|same| stored_otherwise("plan", same, checkpoint));
         let zeros: Vec<LayerZeros> = written.iter().map(|layer| layer.zeros).collect();
         let layers: Vec<LayerReport> = written
             .iter()
@@ -269,7 +268,7 @@ impl Report {
             model: ModelReport {
                 family: spec.family.clone(),
                 fingerprint: plan.model_fingerprint.clone(),
-                stored_otherwise,
+                stored_otherwise: twin,
                 parameters: ParameterCounts::of(spec),
             },
             sparsity: SparsityReport::new(spec, recipe, plan, &zeros),

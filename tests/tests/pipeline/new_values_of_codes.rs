@@ -1,9 +1,9 @@
-//! Experts that are stored in codes are selected where others would be averaged, and averages that were asked for
-//! are refused.
+//! Codes have no room for new values: experts are selected where others would be averaged, and averages and
+//! reconstructions that were asked for are refused.
 
 use moeprune::{
-    CalibrationTexts, Error, Execution, FromRecipe as _, Job, Pipeline, Progress, Recipe, Registry,
-    Remedy, Study,
+    CalibrationTexts, Error, Execution, FromRecipe as _, Inputs, Job, Pipeline, Progress, Recipe,
+    Registry, Remedy, Resume, Run, Study, apply,
     checkpoint::Checkpoint,
     compare::{Measures, Variant},
     core::Plan,
@@ -130,4 +130,28 @@ fn a_candidate_that_cannot_be_made_is_left_out() {
     );
     assert!(report.candidates.iter().any(|c| c.chosen), "{chosen:?}");
     notes.check("is left out: layer");
+}
+
+#[test]
+fn reconstructions_are_refused_before_any_work() {
+    let check = |error: Error| {
+        let Error::Engine(refused) = &error else { panic!("{error}") };
+        assert_eq!(refused.remedy(), Some(Remedy::MaskOnly), "{error}");
+        assert!(error.to_string().contains("proj.weight` is stored as fp8"), "{error}");
+    };
+    let source = model("fp8_block_qwen3_moe");
+    let (mut recipe, mut notes) = (recipe(0.3, 0.0), Notes::default());
+    recipe.weights.scorer = "magnitude".into();
+    let planned = made(&source, &recipe, &mut notes).unwrap();
+    recipe.weights.scorer = "sparsegpt".into();
+    check(made(&source, &recipe, &mut notes).unwrap_err());
+    // A plan that was made elsewhere.
+    let scratch = tempfile::tempdir().unwrap();
+    let pipeline = Pipeline::from_recipe(&recipe).unwrap();
+    let execution = Execution::cpu();
+    let mut job = Job::new(&source, &pipeline, &execution, &mut notes);
+    let out = scratch.path().join("out");
+    let run = Run::claim(&out, &source, Resume::No).unwrap();
+    check(apply(&mut job, run, &planned, Inputs::None).unwrap_err());
+    assert!(!out.exists());
 }
