@@ -52,8 +52,8 @@ pub struct RepairSummary {
     pub ridge: Option<[f64; 2]>,
     /// The largest weight of an expert now over its largest before, in the expert where that grew most.
     pub growth: f64,
-    /// By which share rounding new weights to codes makes more missing on held-out tokens than there would be
-    /// without, mean over layers; `None` if no new weights are in codes.
+    /// By which share rounding new weights to codes makes more missing on held-out tokens, or fitted ones where
+    /// none are held out, than there would be without, mean over layers; `None` if no new weights are in codes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rounding: Option<f64>,
     /// Fitted tokens per column of the down projections, in the layer with the fewest.
@@ -145,12 +145,21 @@ impl RepairSummary {
     #[must_use]
     pub fn rounding_in_words(&self) -> Option<String> {
         let rounding = self.rounding?;
-        let than = if rounding < 0.0 { "less" } else { "more" };
+        let changes = if rounding < 0.0 { "lowers" } else { "raises" };
+        let on = match self.has_held_out() {
+            true => "held-out tokens",
+            false => "the fitted tokens, since none are held out,",
+        };
         Some(format!(
             "New weights are written in the codes that the old ones are stored in, with new scales; rounding \
-             leaves {} {than} missing on held-out tokens than there would be without.",
+             {changes} what is missing on {on} by {} of what it would be without (a ratio, not percentage points).",
             share(rounding.abs())
         ))
+    }
+
+    /// Whether there are tokens that nothing was fitted to.
+    pub(super) fn has_held_out(&self) -> bool {
+        self.held_out.iter().any(Option::is_some)
     }
 
     fn of(texts: &[RepairText], layers: &[RepairedLayer]) -> Self {

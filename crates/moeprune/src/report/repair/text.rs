@@ -96,10 +96,16 @@ fn write_experts(summary: &RepairSummary, text: &mut String) -> fmt::Result {
     let ridge = summary
         .ridge
         .map_or_else(String::new, |[least, most]| format!(" Ridge: {least:.2e} to {most:.2e}."));
+    let reverted = match summary.has_held_out() {
+        true => format!(", and {reverted} because new ones made held-out tokens worse"),
+        false => {
+            "; no tokens are held out, which would show new ones that make it worse".to_owned()
+        }
+    };
     writeln!(
         text,
         "\n{changed} of {experts} experts have new weights; {without_tokens} keep theirs because no fitted token \
-         reaches them, and {reverted} because new ones made held-out tokens worse. Fitted tokens per column: \
+         reaches them{reverted}. Fitted tokens per column: \
          at least {least:.1} in each expert, below 4 in {few_tokens}. The largest weight of an expert became up to \
          {growth:.1} times as large.{ridge}"
     )?;
