@@ -205,10 +205,15 @@ fn variants(args: &CompareArgs, registry: &Registry) -> Result<Vec<Variant>, Err
         for &cut in &args.cuts {
             let mut recipe = args.recipe.resolve(registry, &args.sampling)?;
             registry.choose_experts_by(&mut recipe, name)?;
-            recipe.experts.sparsity = cut;
-            if args.recipe.sparsity.is_none() {
-                recipe.sparsity = cut;
-            }
+            recipe.experts.sparsity = match args.recipe.sparsity {
+                // Equal shares would mean that no weight is to be zeroed, and the total be missed.
+                Some(total) if total == cut => Sparsity::new(cut.value() * (1.0 - 1e-9))?,
+                Some(_) => cut,
+                None => {
+                    recipe.sparsity = cut;
+                    cut
+                }
+            };
             // An observation is of the model without a repair.
             if !recipe.repairs() {
                 recipe.weights.statistics = moeprune::recipe::Statistics::Stored;
@@ -233,7 +238,7 @@ fn in_rows(comparison: &Comparison) -> String {
         vec![
             if cut.is_unpruned() { "unpruned".into() } else { cut.criterion.clone() },
             percent(cut.expert_share),
-            percent(cut.total_share),
+            if cut.total_share > 0.0 { percent(cut.total_share) } else { "-".into() },
             bytes(cut.bytes),
             cut.perplexity.map_or_else(String::new, |perplexity| format!("{perplexity:.3}")),
             accuracy,
