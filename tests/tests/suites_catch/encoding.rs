@@ -203,8 +203,8 @@ impl Encoding for BrokenCodes {
     }
 
     fn requantise(&self, rows: Rows<'_>, new: NewRows<'_>) -> Result<Requantised, Error> {
-        let (scale, groups) = (&rows.companions[0], rows.companions[0].shape()[1]);
-        let size = groups * scale.dtype().bits() / 8;
+        let scale = &rows.companions[0];
+        let size = scale.bytes().len() / scale.shape()[0];
         let (first, count, codes) = (rows.first, rows.count, rows.main.to_vec());
         let stored = scale.bytes()[first * size..(first + count) * size].to_vec();
         match self.0 {

@@ -72,12 +72,11 @@ pub fn codes_of<'a>(module: &ModuleTensors<'a>) -> Result<&'a str, Misfit> {
         let reason = format!("is missing; there is only `{}` of it", beside.join("`, `"));
         return Err(Misfit::new(PLAIN.codes[0], reason));
     }
-    let bits = |suffix: &&str| {
-        let (dtype, shape) = module.get(suffix).unwrap_or((Dtype::U8, &[]));
-        let elements = shape.iter().fold(1_usize, |n, dim| n.saturating_mul(*dim));
-        elements.saturating_mul(dtype.bits())
+    let bytes = |suffix: &&str| {
+        let (dtype, shape) = module.get(suffix).unwrap_or((Dtype::U8, &[0]));
+        dtype.bytes_of_shape(shape).unwrap_or(usize::MAX)
     };
-    Ok(module.suffixes().max_by_key(bits).unwrap_or_default())
+    Ok(module.suffixes().max_by_key(bytes).unwrap_or_default())
 }
 
 /// The shape of the weight that tensors hold, as far as they say; that of the codes, which are in the
