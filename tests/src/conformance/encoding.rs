@@ -150,6 +150,8 @@ impl Case<'_> {
             let before = main.clone();
             let zeroed = encoding.zero(&mut self.with_mut(&mut main), row, col);
             let after = self.decoded(self.with(&main), 0..cols);
+            let refused = encoding.zeroes().is_err();
+            prop_assert!(!(zeroed && refused), "an element is zeroed, and zeroing is refused");
             if zeroed {
                 let now = encoding.is_zero(self.with(&main), row, col);
                 prop_assert!(now && is_zero(after[at]), "a zeroed element is not zero");

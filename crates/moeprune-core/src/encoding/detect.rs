@@ -4,15 +4,16 @@ use super::{
     Encoding, SharedEncoding, awq,
     config::QuantConfig,
     form::{Format, Held, Misfit, Recognised, StoredForm, says_nothing, shown},
-    fp8, gptq, int4,
+    fp8, ggml, gptq, int4,
     module::ModuleTensors,
     mxfp4, nvfp4, of, undecoded,
 };
 use crate::{Dtype, Error};
 
 /// The formats; the first that recognises a module reads it.
-const FORMATS: [&Format; 8] = [
+const FORMATS: [&Format; 9] = [
     &undecoded::FORMAT,
+    &ggml::FORMAT,
     &fp8::FORMAT,
     &int4::FORMAT,
     &nvfp4::FORMAT,

@@ -42,6 +42,7 @@ mod e4m3;
 mod form;
 mod fp4;
 pub mod fp8;
+pub mod ggml;
 pub mod gptq;
 pub mod int4;
 mod module;
@@ -83,6 +84,18 @@ pub fn of(dtype: Dtype) -> Result<&'static dyn Encoding, Error> {
         Dtype::F16 => Ok(&plain::F16),
         Dtype::F32 => Ok(&plain::F32),
         _ => Err(Error::NotFloat(dtype)),
+    }
+}
+
+/// The encoding of a tensor that is a weight by itself: one of numbers, or of [blocks](ggml) that GGUF
+/// files have.
+///
+/// # Errors
+/// [`Error::NotFloat`] of any other type; [`Error::NotDecoded`] of blocks that are not decoded.
+pub fn of_tensor(dtype: Dtype) -> Result<SharedEncoding, Error> {
+    match dtype {
+        Dtype::Ggml(kind) => ggml::of(kind),
+        _ => of(dtype).map(SharedEncoding::from),
     }
 }
 
