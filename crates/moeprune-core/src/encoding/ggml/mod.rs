@@ -2,9 +2,9 @@
 Blocks of ggml, in which GGUF files store quantised weights: so many elements of a row share so many
 bytes, scales included.
 
-A file per kind of block: [`q4_0`], [`q4_1`], [`q5_0`], [`q5_1`], [`q8_0`] of 32 elements, [`mxfp4`], and
-the k-quants of 256, whose scales of groups are quantised as well: [`q2_k`], [`q3_k`], [`q4_k`], [`q5_k`],
-[`q6_k`], [`q8_k`]. To decode another, add its file and a line to `decoder`.
+A file per kind of block: `q4_0`, `q4_1`, `q5_0`, `q5_1`, `q8_0` of 32 elements, `mxfp4`, and
+the k-quants of 256, whose scales of groups are quantised as well: `q2_k`, `q3_k`, `q4_k`, `q5_k`,
+`q6_k`, `q8_k`. To decode another, add its file and a line to `decoder`.
 
 Weights are read, not zeroed: most kinds have no code that is zero in every block.
 */
