@@ -33,6 +33,9 @@ pub static COMPRESSED_TENSORS: Nvfp4 = Nvfp4 { dialect: Dialect::CompressedTenso
 const GROUP: usize = 16;
 const LARGEST_CODE: f32 = 6.0;
 const LARGEST_SCALE: f32 = 448.0;
+/// By how much a scale for all may be larger than the largest weight needs: scales of groups lie between
+/// 2⁻⁶ and 448 where they are precise.
+const MOST_RANGE: f32 = 256.0;
 
 const SCALE: Companion = Companion { suffix: ".weight_scale", dtypes: &[Dtype::F8_E4M3] };
 
@@ -168,8 +171,9 @@ impl Encoding for Nvfp4 {
         for companion in companions {
             new.push(companion.to_owned_bytes()?);
         }
-        // Of those that reach far enough, the one that is there.
-        if self.factor(1.0, Scales::of(&companions[1]).at(0)) < needed {
+        // The one that is there, if it reaches far enough and leaves scales of groups their precision.
+        let reaches = self.factor(1.0, Scales::of(&companions[1]).at(0));
+        if needed.is_normal() && !(needed..=MOST_RANGE * needed).contains(&reaches) {
             let of_all = match self.dialect {
                 Dialect::ModelOptimizer => needed,
                 Dialect::CompressedTensors => 1.0 / needed,
