@@ -21,6 +21,15 @@ pub enum Error {
         /// Rows of the router.
         router: usize,
     },
+    /// An observation that was not made by running the model.
+    #[error(
+        "the observation has no {what}, as it was not made by running the model (an imatrix has none); \
+         rank by frequency, or observe the model on calibration text"
+    )]
+    NotRun {
+        /// What is missing.
+        what: &'static str,
+    },
     /// An older observation, in which peaks were not taken.
     #[error(
         "the observation has no peaks of the experts' outputs, as it was taken by an older version; \

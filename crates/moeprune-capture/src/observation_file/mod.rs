@@ -41,10 +41,12 @@ features:
 
 `{site}` is the [name](moeprune_core::LinearId) of a Linear that is an
 [input site](moeprune_core::LinearShape::reads). A layer MAY lack its routing tensors, and any
-site; where one tensor of a group is there, the whole group MUST be, `output_peaks` and
-`output_sums` excepted: either MAY be missing. The tensors of a group are the rows of its
-[table](moeprune_core::observation::Statistics), and those that MAY be missing are the rows that a
-later revision of the table brought.
+site; where one tensor of a group is there, the whole group MUST be, `coactivation`, `gate_sums`,
+`gated_output_norms`, `output_norms`, `output_peaks` and `output_sums` excepted: each of these MAY be
+missing. The tensors of a group are the rows of its [table](moeprune_core::observation::Statistics), and
+those that MAY be missing are the rows that a later revision of the table brought, and those that only
+a run of the model shows: an observation from an imatrix has none of the latter. (A reader of before
+there were such observations refuses a file without the first four.)
 
 ## Values
 
