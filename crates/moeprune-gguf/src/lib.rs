@@ -1,0 +1,2 @@
+//! GGUF.
+pub mod imatrix;
