@@ -83,7 +83,7 @@ fn check_pairs(routing: &RoutingSums) -> Result<(), Flaw> {
     Ok(())
 }
 
-/// Calls that fit the tokens, and finite sums.
+/// No more calls than tokens, and finite sums.
 pub(crate) fn check_input(moments: &InputMoments) -> Result<(), Flaw> {
     let flaw = |row, expected: String, got: String| Err(Flaw::new(row, expected, got));
     let InputMoments { tokens, calls, sum_squares } = moments;
@@ -91,8 +91,8 @@ pub(crate) fn check_input(moments: &InputMoments) -> Result<(), Flaw> {
     if tokens > MOST_TOKENS {
         return flaw("tokens", format!("at most {MOST_TOKENS}"), tokens.to_string());
     }
-    if !(tokens.min(1)..=tokens).contains(&calls) {
-        return flaw("calls", format!("{} to {tokens}", tokens.min(1)), calls.to_string());
+    if calls > tokens {
+        return flaw("calls", format!("at most {tokens}, the tokens"), calls.to_string());
     }
     check_lengths(moments)?;
     check_floats(moments)?;

@@ -53,7 +53,8 @@ there were such observations refuses a file without the first four.)
 * Counts MUST NOT exceed the tokens they count; counts MUST sum to `tokens · top_k`, pairs to
   `tokens · top_k · (top_k − 1)`; the pairs MUST be symmetric with a zero diagonal.
 * Floating-point sums MUST be finite and, but for `output_sums`, not negative.
-* A site with tokens MUST have between one call in all and one per token; one without MUST be all zero.
+* A site with tokens MUST have at most one call per token; none says that calls are not known. One without
+  tokens MUST be all zero.
 
 ## Bytes
 

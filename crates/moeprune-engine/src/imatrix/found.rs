@@ -70,7 +70,8 @@ impl<'a> Found<'a> {
                 let is_idle = expert.is_some() && sums.iter().all(|&sum| sum == *calls as f32);
                 match is_idle {
                     true => return Ok(InputMoments::new(self.inputs)),
-                    false => (*calls, *calls),
+                    // The tokens are lost, and with them what calls would be compared with.
+                    false => (*calls, 0),
                 }
             }
         };

@@ -46,7 +46,8 @@ pub struct ImatrixFile {
 /// A Linear of which an imatrix has nothing is missing from the observation; what needs it names it then.
 /// In which forward calls an expert took part is not known: it is taken for all of them, or for as many
 /// as it has tokens. From an imatrix of the older form there are no routing counts, and each input has as
-/// many tokens as calls.
+/// many tokens as the file has calls, and no calls: its tokens are lost, and inputs compare by their means
+/// alone.
 ///
 /// # Errors
 /// If a file could not be read, or there is none; if it is of another model: a tensor has another shape, or
