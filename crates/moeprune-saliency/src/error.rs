@@ -6,8 +6,8 @@
 pub enum Error {
     /// Nothing was observed.
     #[error(
-        "ranking experts needs an observation of this layer's router, and there is none; observe \
-         the model on calibration text first"
+        "ranking experts needs an observation of this layer's router, and there is none (an imatrix \
+         of the older form has none); observe the model on calibration text first"
     )]
     NoObservation,
     /// The observation has another number of experts than the router.

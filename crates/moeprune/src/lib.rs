@@ -64,6 +64,7 @@ pub use moeprune_core as core;
 pub use moeprune_engine as engine;
 pub use moeprune_eval as eval;
 pub use moeprune_files as files;
+pub use moeprune_gguf as gguf;
 pub use moeprune_model as model;
 pub use moeprune_repair as repair;
 pub use moeprune_saliency as saliency;

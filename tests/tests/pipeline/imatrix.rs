@@ -11,7 +11,8 @@ use moeprune::{
     Calibration, Execution, FromRecipe, ImatrixFile, Inputs, Job, Pipeline, Recipe, Resume, Run,
     Silent, apply,
     checkpoint::Checkpoint,
-    core::{InputMoments, LinearId, Observation, Plan},
+    core::{AttentionProjection, InputMoments, LinearId, MlpProjection, Observation, Plan},
+    gguf::imatrix::{ImatrixEntry, Tally},
     observe_imatrix, plan,
     recipe::Statistics,
 };
@@ -73,7 +74,8 @@ fn tokens_of_experts_are_those_of_a_run() {
 /// The largest difference of two inputs, relative to the larger.
 fn off(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
-    let relative = |(a, b): (&f64, &f64)| (a - b).abs() / a.abs().max(b.abs()).max(f64::MIN_POSITIVE);
+    let relative =
+        |(a, b): (&f64, &f64)| (a - b).abs() / a.abs().max(b.abs()).max(f64::MIN_POSITIVE);
     a.iter().zip(b).map(relative).fold(0.0, f64::max)
 }
 
@@ -200,8 +202,9 @@ fn weights_that_are_zeroed_are_those_of_a_run() {
         assert!(share <= most, "{name}: {share}");
     };
     let uniform = |recipe: &mut Recipe| recipe.weights.allocation = "uniform".parse().unwrap();
-    let per_token =
-        |recipe: &mut Recipe| recipe.weights.scorer = "wanda:normalization=per-token".parse().unwrap();
+    let per_token = |recipe: &mut Recipe| {
+        recipe.weights.scorer = "wanda:normalization=per-token".parse().unwrap()
+    };
     // 0 when this was written: near-ties alone could differ.
     check("im.gguf", uniform, 1e-5);
     check("im.gguf", per_token, 1e-5);
@@ -219,8 +222,86 @@ fn an_observation_without_an_input_that_is_needed_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let mut observation = from_imatrix(&["im.gguf"]).unwrap();
     let plan = planned(&observation, "frequency").unwrap();
-    let output = LinearId::Attention(moeprune::core::AttentionProjection::Output);
+    let output = LinearId::Attention(AttentionProjection::Output);
     observation.layers[1].inputs.remove(&output);
     let error = applied(&observation, &plan, scratch.path().join("out")).unwrap_err();
     assert!(error.contains("none of attention.output in layer 1"), "{error}");
+}
+
+/// What is said of an imatrix that was changed.
+fn refused(change: impl FnOnce(&mut BTreeMap<String, ImatrixEntry>)) -> String {
+    let mut file = ImatrixFile::read(&asset("gguf/imatrix/im.gguf")).unwrap();
+    change(&mut file.imatrix.entries);
+    observe_imatrix(&model(), [Ok(file)]).unwrap_err().to_string()
+}
+
+/// The counts of an entry.
+fn counts<'a>(entries: &'a mut BTreeMap<String, ImatrixEntry>, name: &str) -> &'a mut Vec<u64> {
+    match &mut entries.get_mut(name).unwrap().tally {
+        Tally::Tokens(counts) => counts,
+        Tally::Calls(_) => panic!("{name} has no counts"),
+    }
+}
+
+#[test]
+fn an_imatrix_of_another_model_is_named() {
+    let check = |error: String, expected: &str| {
+        assert!(error.starts_with("imatrix im.gguf: ") && error.contains(expected), "{error}");
+    };
+    let error = refused(|entries| {
+        let entry = entries.get_mut("blk.1.attn_output.weight").unwrap();
+        entry.inputs = 64;
+        entry.sums.truncate(64);
+    });
+    let expected = "tensor `blk.1.attn_output.weight`: expected 128 inputs (attention.output of layer 1), \
+                    got 64 inputs";
+    check(error, expected);
+    let error = refused(|entries| {
+        let entry = entries.get_mut("blk.0.ffn_down_exps.weight").unwrap();
+        entry.matrices = 4;
+        entry.sums.truncate(4 * 128);
+        entry.tally = Tally::Tokens(vec![1; 4]);
+    });
+    check(
+        error,
+        "expected 128 inputs of each of 8 experts (expert.0.down of layer 0), got 128 inputs of",
+    );
+    let error = refused(|entries| {
+        let entry = entries["blk.0.attn_q.weight"].clone();
+        entries.insert("blk.3.attn_q.weight".into(), entry);
+    });
+    check(error, "tensor `blk.3.attn_q.weight` is of layer 3, expected one of the model's 3");
+    check(refused(BTreeMap::clear), "it has no tensor of this model: expected such as `blk.0.");
+}
+
+#[test]
+fn counts_that_contradict_each_other_are_named() {
+    let check = |error: String, expected: &str| assert!(error.contains(expected), "{error}");
+    let error = refused(|entries| counts(entries, "blk.0.ffn_up_exps.weight")[3] += 1);
+    check(error, "expected the same counts, got 372 and 373 for expert 3");
+    let error = refused(|entries| counts(entries, "blk.0.attn_k.weight")[0] -= 1);
+    check(error, "got 8192 and 8191; collect");
+    let error = refused(|entries| {
+        for name in ["gate", "up", "down"] {
+            counts(entries, &format!("blk.0.ffn_{name}_exps.weight")).fill(5327);
+        }
+    });
+    check(error, "expected counts that sum to 8192 tokens × 2 experts, got 42616");
+    let error = refused(|entries| {
+        for name in ["gate", "up", "down"] {
+            counts(entries, &format!("blk.2.ffn_{name}_exps.weight"))[0] = 0;
+        }
+    });
+    check(error, "expected zeros for expert 0, to which no token was routed");
+}
+
+#[test]
+fn an_expert_without_tokens_in_the_older_form_has_none() {
+    let mut file = ImatrixFile::read(&asset("gguf/imatrix/im.dat")).unwrap();
+    let entry = file.imatrix.entries.get_mut("blk.1.ffn_gate_exps.weight").unwrap();
+    // As llama-imatrix writes it: a mean of 1, times the calls.
+    entry.sums[128 * 5..128 * 6].fill(55.0);
+    let observed = observe_imatrix(&model(), [Ok(file)]).unwrap();
+    let idle = &observed.layers[1].inputs[&LinearId::Expert(5, MlpProjection::Gate)];
+    assert_eq!(*idle, InputMoments::new(128));
 }

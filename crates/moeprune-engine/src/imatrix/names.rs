@@ -156,3 +156,46 @@ pub(super) fn check_layers(imatrix: &Imatrix, spec: &ModelSpec) -> Result<(), Im
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use moeprune_checkpoint::Checkpoint;
+
+    use super::*;
+
+    /// Linears without a name, of all small checkpoints; the others have one.
+    #[test]
+    fn every_linear_has_a_name() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/parity");
+        let mut seen = 0;
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if !path.is_dir() {
+                continue;
+            }
+            let model = Checkpoint::open(&path).unwrap();
+            let spec = model.spec().decoded();
+            for (layer, of_layer) in spec.layers.iter().enumerate() {
+                for linear in spec.linears(layer) {
+                    let names = of(of_layer, linear.id);
+                    assert!(!names.is_empty(), "{} of {}", linear.id, path.display());
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen > 1000, "{seen}");
+    }
+
+    #[test]
+    fn opaque_attention_has_the_names_of_its_files() {
+        let attention = AttentionSpec::Opaque(Vec::new());
+        let check = |linear: &str, expected: &[&str]| {
+            assert_eq!(of_attention(&attention, linear.parse().unwrap()), expected);
+        };
+        check("attention.attn_q_a", &["attn_q_a"]);
+        check("attention.query", &["attn_q", "attn_qkv"]);
+        check("other.ssm_out", &["ssm_out"]);
+    }
+}

@@ -9,9 +9,18 @@ pub enum ImatrixError {
     /// The file could not be read, or its copy not be written.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// It begins as a GGUF file, and is none that can be read.
+    #[error(transparent)]
+    Header(#[from] crate::Error),
     /// It is no imatrix.
     #[error("it is no imatrix: {0}; give a file that llama-imatrix wrote")]
     Other(String),
+    /// It is of the older form, where that is not enough.
+    #[error(
+        "it is of the older form, which does not say what is of which expert; convert it with \
+         `llama-imatrix --in-file FILE -o FILE.gguf`, or collect it again"
+    )]
+    OlderForm,
     /// It ends within an entry, or goes on after the last one.
     #[error(
         "{place}: expected {expected}, got {got}; the file is cut short or damaged: copy it again"

@@ -11,6 +11,7 @@
 //! A tensor that holds the matrices of all experts of a layer has one row and one count per expert: its
 //! count is the number of tokens that were routed to that expert.
 
+mod cut;
 mod dat;
 mod error;
 mod gguf;
@@ -19,7 +20,10 @@ use std::collections::BTreeMap;
 
 use moeprune_files::ReadAt;
 
-pub use self::error::ImatrixError;
+pub use self::{
+    cut::{ExpertCut, cut_experts},
+    error::ImatrixError,
+};
 
 /// Sums over the tokens of one or several texts.
 #[derive(Debug, Clone, PartialEq, Default)]
