@@ -8,6 +8,7 @@ use moeprune_gguf::{
     Entries, Header, NewTensor, Value,
     imatrix::{ExpertCut, Imatrix, Tally, cut_experts},
 };
+use proptest::prelude::*;
 
 fn asset(name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/gguf/imatrix");
@@ -156,6 +157,25 @@ fn damage_to_the_gguf_form_is_named() {
     check(&[("a.in_sum2", &[1, 1, 1], &[1.0]), counts], "got shape [1, 1, 1]");
     let cut_short = &gguf(Some("imatrix"), &[sums, counts])[..150];
     assert!(read(cut_short).is_err());
+}
+
+proptest! {
+    /// A changed byte or a cut is an error or another imatrix, never a panic.
+    #[test]
+    fn damage_never_panics(at: prop::sample::Index, to: u8, cut in prop::option::of(any::<prop::sample::Index>())) {
+        let sums: (&str, &[usize], &[f32]) = ("blk.0.a_exps.weight.in_sum2", &[2, 1], &[1.0, 2.0]);
+        let counts: (&str, &[usize], &[f32]) = ("blk.0.a_exps.weight.counts", &[2, 1], &[3.0, 0.0]);
+        let old = dat(&[(b"a", 2, &[1.0, 4.0]), (b"b", 1, &[0.5])], b"\x01\0\0\0\x01\0\0\0x");
+        for mut bytes in [old, gguf(Some("imatrix"), &[sums, counts])] {
+            let place = at.index(bytes.len());
+            bytes[place] = to;
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            let _ = read(&bytes);
+            let _ = self::cut(&bytes, &[(0, 2, &[1])]);
+        }
+    }
 }
 
 #[test]

@@ -73,6 +73,6 @@ fn an_imatrix_of_another_model_is_refused() {
     fs::copy(folder.join("im.gguf"), scratch.path("im.gguf")).unwrap();
     let ran = scratch.run("observe model --imatrix im.gguf -o model.obs");
     assert_eq!(ran.code, 1, "{}", ran.stdout);
-    insta::assert_snapshot!(ran.stderr, @"");
+    insta::assert_snapshot!(ran.stderr, @"error: imatrix im.gguf: tensor `blk.0.attn_q.weight`: expected 64 inputs (attention.query of layer 0), got 128 inputs; it is of another model: collect one on the GGUF of this model");
     assert!(!scratch.path("model.obs").exists());
 }
