@@ -73,7 +73,6 @@ pub use execution::{ComputeType, DeviceChoice, Execution};
 pub use finite::Finite;
 pub use in_codes::{StoredCodes, check_reconstructs, codes_of_repaired};
 pub use imatrix::{ImatrixFile, ImatrixMismatch, observe_imatrix};
-pub use in_codes::check_reconstructs;
 pub use job::Job;
 pub use keep_list::{KeepList, LayerKey};
 pub use kept_experts::KeptExperts;
