@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use moeprune_core::{ExpertSelector, LayerPlan, LinearId, MlpProjection, Partition, TensorId};
+use moeprune_core::{
+    ExpertSelector, LayerPlan, LinearId, MlpProjection, Partition, TensorId, repair::RepairablePart,
+};
 
 use crate::{Error, Model, Pipeline, Remedy};
 
@@ -56,6 +58,33 @@ pub(crate) fn selecting(
     let grouped = clusters.clusters().iter().filter(|cluster| cluster.len() > 1);
     let in_codes = || grouped.flatten().any(|&expert| of_expert(model, layer, expert).is_some());
     if selector.averages(clusters) && in_codes() { selector.selecting() } else { None }
+}
+
+/// How weights are stored that a repair changes and that are no numbers by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredCodes {
+    /// What the encoding is called.
+    pub name: &'static str,
+    /// Bits of a code, if new values can be written in it.
+    pub bits: Option<u32>,
+}
+
+/// What a repair would change and is stored in codes: the first such weight of an expert.
+#[must_use]
+pub fn codes_of_repaired(model: &dyn Model) -> Option<StoredCodes> {
+    let layers = model.spec().layers.iter().enumerate();
+    let experts = layers.filter_map(|(layer, of)| Some((layer, of.moe()?.experts)));
+    let parts = experts.flat_map(|(layer, experts)| {
+        let parts = (0..experts).flat_map(RepairablePart::of_expert);
+        parts.map(move |part| TensorId::Layer(layer, part.tensor()))
+    });
+    let mut parts = parts.filter(|&id| model.spec().part(id).is_some());
+    let id = parts
+        .find(|&id| model.elements(id, 0..0).is_ok_and(|elements| !elements.dtype().is_weight()))?;
+    let weight = model.weight(id).ok()?;
+    let bits = weight.encoding().requantising(weight.shape()).map(|how| how.bits);
+    Some(StoredCodes { name: weight.encoding().name(), bits })
 }
 
 /// How the first weight of an expert is stored that is in codes.

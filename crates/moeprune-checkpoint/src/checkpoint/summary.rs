@@ -129,6 +129,10 @@ pub(super) fn summarize(checkpoint: &Checkpoint) -> Summary {
 /// The role and the parameters of each part that is stored in codes, decoded or not.
 fn in_codes(checkpoint: &Checkpoint) -> Vec<(&'static str, u64)> {
     let spec = checkpoint.spec();
+    if checkpoint.describes_itself() {
+        // Shapes of its tensors are those of the weights.
+        return Vec::new();
+    }
     let decoded = spec.decoded();
     let known: BTreeSet<TensorId> = match spec.has_opaque_experts() {
         true => spec.parts().into_iter().map(|part| part.id).collect(),
@@ -145,6 +149,9 @@ fn in_codes(checkpoint: &Checkpoint) -> Vec<(&'static str, u64)> {
 impl Checkpoint {
     /// Whether the elements of a tensor are parameters, and not codes or what is needed to read some.
     fn holds_numbers(&self, tensor: &StoredTensor) -> bool {
+        if self.describes_itself() {
+            return true;
+        }
         let opaque =
             tensor.experts.as_ref().is_some_and(|held| held.is_opaque() && !held.is_bias());
         !opaque && self.is_plain(tensor)

@@ -3,13 +3,13 @@
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{LayerTensor, LinearId, Part, TensorId};
 
-use crate::fixture::{FIXTURES, asset};
+use crate::quantised_models::{folder, names};
 
 /// The same numbers for a model in codes as for one of its shapes in plain numbers.
 #[test]
 fn experts_have_as_many_parameters_as_their_shapes() {
-    for name in FIXTURES {
-        let checkpoint = Checkpoint::open(&asset(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    for name in names() {
+        let checkpoint = Checkpoint::open(&folder(&name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         let (summary, spec) = (checkpoint.summary(), checkpoint.spec());
         let sum = |of: fn(&LinearId) -> bool| -> u64 {
             let is = |part: &Part| match part.id {

@@ -4,4 +4,6 @@ mod counts;
 mod cutting;
 mod damage;
 mod fixture;
+#[path = "../../../../tests/src/quantised_models.rs"]
+mod quantised_models;
 mod values;

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use moeprune_checkpoint::{Checkpoint, StoredForm, StoredPart};
-use moeprune_core::{Part, TensorId};
+use moeprune_checkpoint::{Checkpoint, StoredPart};
+use moeprune_core::{Part, TensorId, encoding::StoredForm};
 use serde::{Deserialize, Serialize};
 
 /// A form in which weights are stored, with what decides whether engines load it.
@@ -60,11 +60,15 @@ impl WeightForm {
         Self::Other,
     ];
 
-    /// Those in which a model stores weights; none if all are plain numbers.
+    /// Those in which a model stores weights; none if all are plain numbers, or in a GGUF file, of which the
+    /// container decides.
     #[must_use]
     pub fn of(checkpoint: &Checkpoint) -> BTreeSet<Self> {
         let spec = checkpoint.spec();
         let mut forms = BTreeSet::new();
+        if checkpoint.describes_itself() {
+            return forms;
+        }
         if spec.has_opaque_experts() {
             forms.insert(Self::Other);
         }
@@ -97,23 +101,26 @@ impl WeightForm {
         let divides = |block: [usize; 2]| {
             part.shape.iter().zip(block).all(|(size, of)| of > 0 && size % of == 0)
         };
-        Some(match stored.form {
-            StoredForm::Plain(_) => return None,
-            StoredForm::Fp8Block => match block {
+        let StoredForm::Codes(name) = stored.form else {
+            let numbers = matches!(stored.form, StoredForm::Numbers(_));
+            return (!numbers).then_some(Self::Other);
+        };
+        Some(match &**name {
+            "FP8 in blocks" => match block {
                 Some(block) if divides(block) => Self::Fp8Block,
                 Some(_) => Self::Fp8RaggedBlock,
                 None => Self::Other,
             },
-            StoredForm::Fp8Channel => Self::Fp8Channel,
-            StoredForm::Fp8Tensor => Self::Fp8Tensor,
-            StoredForm::PackedInt { bits: 4 } if has("weight_zero_point") => Self::Int4Asymmetric,
-            StoredForm::PackedInt { bits: 4 } => Self::Int4Packed,
-            StoredForm::Mxfp4 if stored.main.experts.is_some() => Self::Mxfp4Fused,
-            StoredForm::Mxfp4 => Self::Mxfp4,
-            StoredForm::Nvfp4 if has("weight_packed") => Self::Nvfp4CompressedTensors,
-            StoredForm::Nvfp4 => Self::Nvfp4Modelopt,
-            StoredForm::Gptq { bits: 4 } => Self::Gptq,
-            StoredForm::Awq { bits: 4 } => Self::Awq,
+            "FP8 per channel" => Self::Fp8Channel,
+            "FP8 per tensor" => Self::Fp8Tensor,
+            "INT4 packed" if has("weight_zero_point") => Self::Int4Asymmetric,
+            "INT4 packed" => Self::Int4Packed,
+            "MXFP4" if stored.main.experts.is_some() => Self::Mxfp4Fused,
+            "MXFP4" => Self::Mxfp4,
+            "NVFP4" if has("weight_packed") => Self::Nvfp4CompressedTensors,
+            "NVFP4" => Self::Nvfp4Modelopt,
+            "GPTQ INT4" => Self::Gptq,
+            "AWQ INT4" => Self::Awq,
             _ => Self::Other,
         })
     }
