@@ -13,7 +13,7 @@ use crate::{
 };
 use moeprune::{
     Calibration, Error, Estimate, FromRecipe, Job, ObservationPlace, Pipeline, Progress as _,
-    Recipe, Work, shortened,
+    Recipe, Work, check_is_run, shortened,
 };
 
 /// Options of `observe`.
@@ -63,6 +63,7 @@ pub(crate) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(),
     }
     let execution = args.rates.on(args.device.open()?);
     let checkpoint = args.family.open_to_stream(&args.model)?;
+    check_is_run(&checkpoint, "observe")?;
     let mut recipe = Recipe::arctic();
     args.sampling.apply(&mut recipe);
     recipe.check()?;

@@ -57,7 +57,7 @@ pub(super) fn name_slabs(layout: &mut Layout, names: &Names) {
 fn known_codes(tensor: &StoredTensor, names: &Names) -> Option<(usize, Slab, &'static str)> {
     let suffix = CODES.into_iter().find(|suffix| tensor.name.ends_with(suffix))?;
     let (layer, slab) = names.fused_of(tensor.name.strip_suffix(suffix)?)?;
-    let is_matrix = matches!(slab, Slab::GateUp | Slab::Down);
+    let is_matrix = matches!(slab, Slab::GateUp | Slab::Gate | Slab::Up | Slab::Down);
     (is_matrix && tensor.dtype == Dtype::U8).then_some((layer, slab, suffix))
 }
 
@@ -176,7 +176,7 @@ impl Kind<'_> {
             if transposed { vec![moe.experts, cols, rows] } else { vec![moe.experts, rows, cols] }
         };
         let expected = match slab {
-            Slab::GateUp => matrix(inner, hidden),
+            Slab::GateUp | Slab::Gate | Slab::Up => matrix(inner, hidden),
             Slab::Down => matrix(hidden, inner),
             Slab::GateUpBias => vec![moe.experts, inner * matrices],
             Slab::DownBias => vec![moe.experts, hidden],
