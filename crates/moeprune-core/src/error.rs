@@ -62,6 +62,24 @@ pub enum Error {
         /// Number of values given.
         got: usize,
     },
+    /// A shape whose rows end within a block, or whose bytes cannot be counted.
+    #[error(
+        "{dtype} cannot be of shape {shape:?}: rows must be whole blocks, and bytes be countable"
+    )]
+    Blocks {
+        /// The block type.
+        dtype: crate::Dtype,
+        /// The shape asked for, outermost dimension first.
+        shape: Vec<usize>,
+    },
+    /// A range of elements that begins or ends within a byte or a block.
+    #[error("elements {}..{} of {dtype} are no whole number of bytes or blocks", range.start, range.end)]
+    Unaligned {
+        /// The element type.
+        dtype: crate::Dtype,
+        /// The elements asked for.
+        range: std::ops::Range<usize>,
+    },
     /// Clusters that are not a partition of `0..n`.
     #[error("clusters are not a partition of {n} experts: {reason}")]
     NotAPartition {

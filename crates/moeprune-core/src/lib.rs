@@ -76,7 +76,7 @@ mod tensor;
 
 pub use accounting::{ParameterCounts, unstructured_ratio};
 pub use distance::DistanceMatrix;
-pub use dtype::Dtype;
+pub use dtype::{Dtype, GgmlType};
 #[doc(inline)]
 pub use encoding::{Encoding, StoredWeight};
 pub use error::{Error, StageError};

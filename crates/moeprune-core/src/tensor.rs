@@ -16,18 +16,23 @@ impl<'a> TensorBytes<'a> {
     /// Checks that `bytes` has the size that `dtype` and `shape` ask for.
     ///
     /// # Errors
-    /// [`Error::Length`] (in bytes) if it has not.
+    /// [`Error::Length`] (in bytes) if it has not, [`Error::Blocks`] if a row ends within a block.
     pub fn new(
         dtype: Dtype,
         shape: impl Into<Vec<usize>>,
         bytes: impl Into<Cow<'a, [u8]>>,
     ) -> Result<Self, Error> {
         let (shape, bytes) = (shape.into(), bytes.into());
-        let bits = shape
-            .iter()
-            .try_fold(dtype.bits(), |bits, &dim| bits.checked_mul(dim))
-            .unwrap_or(usize::MAX);
-        let expected = bits.div_ceil(8);
+        let expected = match dtype.bits() {
+            Some(bits) => shape
+                .iter()
+                .try_fold(bits, |bits, &dim| bits.checked_mul(dim))
+                .unwrap_or(usize::MAX)
+                .div_ceil(8),
+            None => dtype
+                .bytes_of_shape(&shape)
+                .ok_or_else(|| Error::Blocks { dtype, shape: shape.clone() })?,
+        };
         if bytes.len() != expected {
             return Err(Error::Length { what: "tensor bytes", expected, got: bytes.len() });
         }

@@ -109,12 +109,15 @@ pub trait Model: TensorSource + fmt::Debug {
     ) -> Result<TensorBytes<'_>, StageError> {
         let tensor = self.tensor(id)?;
         let (dtype, got) = (tensor.dtype(), tensor.elements());
-        if elements.start > elements.end || elements.end > got || !dtype.bits().is_multiple_of(8) {
+        if elements.start > elements.end || elements.end > got {
             let expected = elements.end;
             return Err(moeprune_core::Error::Length { what: "tensor range", expected, got }.into());
         }
-        let byte = |element: usize| element * dtype.bits() / 8;
-        let bytes = tensor.bytes()[byte(elements.start)..byte(elements.end)].to_vec();
+        let byte = |element: usize| dtype.bytes_of(element);
+        let (Some(start), Some(end)) = (byte(elements.start), byte(elements.end)) else {
+            return Err(moeprune_core::Error::Unaligned { dtype, range: elements }.into());
+        };
+        let bytes = tensor.bytes()[start..end].to_vec();
         Ok(TensorBytes::new(dtype, [elements.len()], bytes)?)
     }
 

@@ -144,7 +144,7 @@ fn encode(
     let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
     let mut bytes = tensor.into_bytes();
     let cols = linear.cols;
-    let size = (cols * dtype.bits() / 8).max(1);
+    let size = dtype.bytes_of(cols).expect("rows of plain numbers are whole bytes").max(1);
     let rows = bytes.par_chunks_mut(size).zip(weights.par_chunks(cols.max(1))).enumerate();
     let rows = rows.with_min_len(PIECE);
     let too_large = rows.map_init(Vec::new, |decoded, (index, (main, weights))| {

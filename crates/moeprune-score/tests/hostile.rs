@@ -86,7 +86,7 @@ fn shapes_and_types_that_do_not_fit() {
     let moments = InputMoments { tokens: 1, calls: 1, sum_squares: vec![1.0; 2] };
     refused(&tensor, &view(2, 3, Some(&moments)), &Magnitude, "3 features");
     for dtype in [Dtype::F64, Dtype::F8_E4M3, Dtype::I32] {
-        let tensor = TensorBytes::new(dtype, [1, 1], vec![0; dtype.bits() / 8]).unwrap();
+        let tensor = TensorBytes::new(dtype, [1, 1], vec![0; dtype.bytes_of(1).unwrap()]).unwrap();
         refused(&tensor, &view(1, 1, None), &Magnitude, &format!("cannot prune {dtype}"));
     }
 }

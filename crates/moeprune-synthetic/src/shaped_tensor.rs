@@ -12,12 +12,8 @@ pub(crate) struct NamedTensor {
 }
 
 impl NamedTensor {
-    pub(crate) fn elements(&self) -> u64 {
-        self.shape.iter().map(|&dim| dim as u64).product()
-    }
-
     pub(crate) fn bytes(&self) -> u64 {
-        self.elements() * self.dtype.bits() as u64 / 8
+        self.dtype.bytes_of_shape(&self.shape).unwrap_or_default() as u64
     }
 }
 

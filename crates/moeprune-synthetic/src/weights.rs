@@ -105,7 +105,7 @@ impl Weights {
         let cols = tensor.named.shape.last().copied().unwrap_or(1);
         Self {
             cols,
-            element: tensor.named.dtype.bits() / 8,
+            element: tensor.named.dtype.bytes_of(1).unwrap_or_default(),
             own,
             common: vec![own],
             own_part: OwnPart::Nothing,

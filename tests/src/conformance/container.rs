@@ -76,7 +76,8 @@ fn check_plan(
                 "`{}` at {range:?} overlaps what ends at {end}",
                 tensor.name
             );
-            let bytes = tensor.shape.iter().product::<usize>() * tensor.dtype.bits() / 8;
+            let bytes =
+                tensor.dtype.bytes_of_shape(&tensor.shape).expect("announced as whole bytes");
             prop_assert_eq!(range.end - range.start, bytes as u64, "bytes of `{}`", tensor.name);
             end = range.end;
             planned.push(tensor.clone());

@@ -87,7 +87,7 @@ fn tensors() -> impl Strategy<Value = Vec<Named>> {
     prop::collection::btree_map("[a-z.]{1,6}", (dtype, shape, any::<u8>()), 1..6).prop_map(
         |tensors| {
             let tensor = |(name, (dtype, shape, first)): (_, (Dtype, Vec<usize>, u8))| {
-                let bytes = shape.iter().product::<usize>() * dtype.bits() / 8;
+                let bytes = dtype.bytes_of_shape(&shape).expect("types of whole bytes");
                 let bytes: Vec<u8> = (0..bytes).map(|i| first.wrapping_add(i as u8)).collect();
                 (name, TensorBytes::new(dtype, shape, bytes).expect("is as long as it says"))
             };

@@ -16,7 +16,8 @@ type Bytes<'a> = &'a mut dyn FnMut() -> u8;
 
 /// A tensor of arbitrary bytes.
 fn codes(dtype: Dtype, shape: [usize; 2], byte: Bytes<'_>) -> TensorBytes<'static> {
-    let bytes: Vec<u8> = (0..shape[0] * shape[1] * dtype.bits() / 8).map(|_| byte()).collect();
+    let bytes = dtype.bytes_of(shape[0] * shape[1]).unwrap();
+    let bytes: Vec<u8> = (0..bytes).map(|_| byte()).collect();
     TensorBytes::new(dtype, shape, bytes).expect("fits")
 }
 

@@ -181,7 +181,7 @@ impl Matrix {
 
 /// Random codes that are numbers in every encoding.
 fn codes(dtype: Dtype, shape: &[usize]) -> Result<TensorBytes<'static>> {
-    let bytes = shape.iter().product::<usize>() * dtype.bits() / 8;
+    let bytes = dtype.bytes_of_shape(shape).context("codes of whole bytes")?;
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let byte = |_| {
         state ^= state << 13;

@@ -143,12 +143,13 @@ impl Layout {
     ) -> Result<TensorBytes<'_>, Error> {
         let dtype = place.dtype();
         let (expected, got) = (elements.end, place.elements());
-        let bits = dtype.bits();
-        if elements.start > elements.end || expected > got || !bits.is_multiple_of(8) {
+        if elements.start > elements.end || expected > got {
             return Err(moeprune_core::Error::Length { what: "tensor range", expected, got }.into());
         }
-        let byte = |element: usize| element * bits / 8;
-        let (start, end) = (byte(elements.start), byte(elements.end));
+        let byte = |element: usize| dtype.bytes_of(element);
+        let (Some(start), Some(end)) = (byte(elements.start), byte(elements.end)) else {
+            return Err(moeprune_core::Error::Unaligned { dtype, range: elements }.into());
+        };
         let bytes = if place.is_contiguous() {
             let at = place.bytes().start;
             self.read_range(place.tensor(), at + start as u64..at + end as u64)?

@@ -58,7 +58,7 @@ impl WeightRequest {
             if name == "__metadata__" || !names.insert(name.clone()) {
                 return bad(format!("`{name}` is announced twice or is no tensor's name"));
             }
-            let Some(bytes) = byte_len(dtype.bits(), shape) else {
+            let Some(bytes) = dtype.bytes_of_shape(shape) else {
                 return bad(format!("`{name}`: {dtype} {shape:?} has no whole number of bytes"));
             };
             let bytes = bytes as u64;
@@ -147,12 +147,4 @@ pub struct PlannedIndex {
     pub name: String,
     /// All of its bytes.
     pub text: String,
-}
-
-/// Bytes of a tensor with elements of `bits` bits; `None` if they cannot be counted or end within
-/// a byte.
-pub(super) fn byte_len(bits: usize, shape: &[usize]) -> Option<usize> {
-    let elements = shape.iter().try_fold(1_usize, |n, &dim| n.checked_mul(dim))?;
-    let bits = elements.checked_mul(bits)?;
-    bits.is_multiple_of(8).then_some(bits / 8)
 }

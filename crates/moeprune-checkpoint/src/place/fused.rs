@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use moeprune_core::Dtype;
+
 use super::{Lines, Place, TensorForm, byte_len};
 use crate::Error;
 
@@ -64,10 +66,11 @@ impl FusedExperts {
             }
             _ => return Err(self.bad(shape, "slabs that are no matrices".to_owned())),
         };
-        if lines % self.matrices != 0 || dtype.bits() % 8 != 0 {
+        let cells = (lines % self.matrices == 0).then(|| self.cells(dtype, cols)).flatten();
+        let Some((cells, size)) = cells else {
             let what = format!("{lines} lines of {dtype} for {} matrices", self.matrices);
             return Err(self.bad(shape, what));
-        }
+        };
         let rows = lines / self.matrices;
         let (first, step) =
             if self.interleaved { (matrix, self.matrices) } else { (matrix * rows, 1) };
@@ -75,16 +78,27 @@ impl FusedExperts {
             true => vec![rows, cols],
             false => [&[rows], &slab[1..]].concat(),
         };
-        let size = dtype.bits() / 8;
         let all = self.slab_bytes(tensor, expert)?;
         let place = Place { tensor: index, dtype, shape: part, bytes: all.clone(), lines: None };
         if step == 1 && !self.transposed {
-            let start = all.start + (first * cols * size) as u64;
-            return Ok(Place { bytes: start..start + (rows * cols * size) as u64, ..place });
+            let start = all.start + (first * cells * size) as u64;
+            return Ok(Place { bytes: start..start + (rows * cells * size) as u64, ..place });
         }
-        let of = lines;
+        let (cols, of) = (cells, lines);
         let lines = Lines { rows, cols, size, first, step, of, transposed: self.transposed };
         Ok(Place { lines: Some(lines), ..place })
+    }
+
+    /// What a row of so many elements is moved in, elements or blocks: how many, and the bytes of
+    /// each. `None` if they are no whole bytes, or a block would have to be taken apart.
+    fn cells(&self, dtype: Dtype, cols: usize) -> Option<(usize, usize)> {
+        match dtype {
+            Dtype::Ggml(blocks) => {
+                let whole = !self.transposed && cols.is_multiple_of(blocks.block_elements());
+                whole.then(|| (cols / blocks.block_elements(), blocks.block_bytes()))
+            }
+            plain => Some((cols, plain.bytes_of(1)?)),
+        }
     }
 
     /// Where the slab of an expert is, as it is stored.
@@ -103,8 +117,7 @@ impl FusedExperts {
     /// If there is no such expert, or the tensor's shape cannot hold the experts.
     pub fn slab_bytes(&self, tensor: TensorForm<'_>, expert: usize) -> Result<Range<u64>, Error> {
         let TensorForm { dtype, shape, .. } = tensor;
-        let elements = self.slab_shape(shape)?.iter().try_fold(1_usize, |n, &d| n.checked_mul(d));
-        let bytes = elements.and_then(|elements| byte_len(dtype, elements));
+        let bytes = byte_len(dtype, &self.slab_shape(shape)?);
         let all = bytes.and_then(|bytes| bytes.checked_mul(self.experts as u64));
         let (Some(bytes), Some(_)) = (bytes, all) else {
             return Err(self.bad(shape, format!("{dtype} slabs of no whole number of bytes")));
@@ -147,5 +160,48 @@ impl FusedExperts {
                 self.matrices, self.experts
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+
+    /// Of an expert's second matrix in Q8_0, with 68 bytes in a row of 64 elements: where the bytes begin that
+    /// hold it, and which rows of those are its own.
+    fn second_matrix(fused: FusedExperts, shape: &[usize]) -> Result<(u64, Vec<u8>), String> {
+        let dtype = Dtype::from_ggml(8).expect("known");
+        let place = fused.place(TensorForm { tensor: 0, dtype, shape }, 2, 1);
+        let place = place.map_err(|e| e.to_string())?;
+        assert_eq!(place.shape(), [2, 64]);
+        let slab = (0..place.bytes().end - place.bytes().start).map(|byte| (byte / 68) as u8);
+        let part = place.gather(Cow::Owned(slab.collect()));
+        assert_eq!(part.len(), 2 * 68);
+        Ok((place.bytes().start, part.chunks(68).map(|row| row[0]).collect()))
+    }
+
+    #[test]
+    fn blocks_are_moved_whole() {
+        let check = |fused: FusedExperts, shape: &[usize], start: u64, rows: &[u8]| {
+            assert_eq!(second_matrix(fused, shape), Ok((start, rows.to_vec())), "{fused:?}");
+        };
+        let fused = FusedExperts { experts: 3, matrices: 2, transposed: false, interleaved: false };
+        check(fused, &[3, 4, 64], 2 * 4 * 68 + 2 * 68, &[0, 1]);
+        check(fused, &[12, 64], 2 * 4 * 68 + 2 * 68, &[0, 1]);
+        check(FusedExperts { interleaved: true, ..fused }, &[3, 4, 64], 2 * 4 * 68, &[1, 3]);
+    }
+
+    #[test]
+    fn blocks_are_not_taken_apart() {
+        let check = |fused: FusedExperts, shape: &[usize]| {
+            let error = second_matrix(fused, shape).expect_err("refused");
+            assert!(error.contains("4 lines of Q8_0 for 2 matrices"), "{error}");
+        };
+        let fused = FusedExperts { experts: 3, matrices: 2, transposed: false, interleaved: false };
+        check(fused, &[3, 4, 48]);
+        check(fused, &[3, 4]);
+        check(FusedExperts { transposed: true, ..fused }, &[3, 64, 4]);
     }
 }

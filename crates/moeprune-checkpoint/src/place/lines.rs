@@ -8,8 +8,9 @@ const TILE: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lines {
     pub(super) rows: usize,
+    /// Elements of a row, or blocks of elements where they are stored in such.
     pub(super) cols: usize,
-    /// Bytes of an element.
+    /// Bytes of an element, or of a block.
     pub(super) size: usize,
     pub(super) first: usize,
     pub(super) step: usize,

@@ -112,8 +112,7 @@ impl Place {
     }
 }
 
-/// Bytes of so many elements; `None` if they cannot be counted or end within a byte.
-fn byte_len(dtype: Dtype, elements: usize) -> Option<u64> {
-    let bits = elements.checked_mul(dtype.bits())?;
-    bits.is_multiple_of(8).then_some(bits as u64 / 8)
+/// Bytes of a tensor; `None` if they cannot be counted or end within a byte or a block.
+fn byte_len(dtype: Dtype, shape: &[usize]) -> Option<u64> {
+    dtype.bytes_of_shape(shape).map(|bytes| bytes as u64)
 }

@@ -10,9 +10,7 @@ impl Place {
     /// If the tensor's size cannot be counted.
     pub fn separate(tensor: TensorForm<'_>) -> Result<Self, Error> {
         let TensorForm { tensor, dtype, shape } = tensor;
-        let elements = shape.iter().try_fold(1_usize, |n, &dim| n.checked_mul(dim));
-        let bytes = elements.and_then(|elements| byte_len(dtype, elements));
-        let bytes = bytes.ok_or_else(|| Error::Weight {
+        let bytes = byte_len(dtype, shape).ok_or_else(|| Error::Weight {
             operation: "finding a part",
             reason: format!("{dtype} {shape:?} has no whole number of bytes"),
         })?;

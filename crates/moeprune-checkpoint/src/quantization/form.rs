@@ -131,11 +131,8 @@ pub(crate) fn main_of(pieces: &[Piece<'_>]) -> Result<usize, Misfit> {
         let reason = format!("is missing; there is only `{}` of it", beside.join("`, `"));
         return Err(Misfit { suffix: MAIN[0].to_owned(), reason });
     }
-    let bits = |piece: &Piece<'_>| {
-        let elements = piece.shape.iter().fold(1_usize, |n, dim| n.saturating_mul(*dim));
-        elements.saturating_mul(piece.dtype.bits())
-    };
-    Ok((0..pieces.len()).max_by_key(|&at| bits(&pieces[at])).unwrap_or_default())
+    let bytes = |piece: &Piece<'_>| piece.dtype.bytes_of_shape(piece.shape).unwrap_or(usize::MAX);
+    Ok((0..pieces.len()).max_by_key(|&at| bytes(&pieces[at])).unwrap_or_default())
 }
 
 /// The shape of the weight that tensors hold, as far as they say; that of the codes if they do not.

@@ -489,5 +489,5 @@ pub(super) fn difference(
     }
     let mut bytes = got.bytes().iter().zip(expected.bytes());
     let first = bytes.position(|(got, expected)| got != expected).unwrap_or_default();
-    Err(format!("differs from the source at {}", at(first * 8 / got.dtype().bits())))
+    Err(format!("differs from the source at {}", at(got.dtype().element_at(first))))
 }

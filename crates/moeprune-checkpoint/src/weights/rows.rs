@@ -112,10 +112,9 @@ fn entry_bytes(tensor: &TensorBytes<'_>, axis: usize) -> Result<(usize, usize), 
             shape => format!("a tensor of {shape:?} has no axis {axis}"),
         }));
     };
-    let bits = row_shape.iter().product::<usize>() * tensor.dtype().bits();
-    if bits % 8 != 0 {
-        let dtype = tensor.dtype();
+    let dtype = tensor.dtype();
+    let Some(bytes) = dtype.bytes_of_shape(row_shape) else {
         return Err(bad(format!("a row of {row_shape:?} {dtype} is no whole number of bytes")));
-    }
-    Ok((available, bits / 8))
+    };
+    Ok((available, bytes))
 }

@@ -163,9 +163,9 @@ proptest! {
         let extra: Vec<(PlannedTensor, Vec<u8>)> = extra
             .into_iter()
             .filter_map(|(name, (dtype, shape))| {
-                let bits = shape.iter().product::<usize>() * dtype.bits();
-                let bytes = (0..bits / 8).map(|i| (i as u8).wrapping_mul(31) ^ seed).collect();
-                (bits % 8 == 0).then_some((PlannedTensor { name, dtype, shape }, bytes))
+                let bytes = dtype.bytes_of_shape(&shape)?;
+                let bytes = (0..bytes).map(|i| (i as u8).wrapping_mul(31) ^ seed).collect();
+                Some((PlannedTensor { name, dtype, shape }, bytes))
             })
             .collect();
         let model = Model::tiny(&extra, limit);

@@ -60,7 +60,7 @@ impl<'a> Scales<'a> {
     ) -> Result<(), Error> {
         let good = |scale: f32| scale.is_finite() && (scale != 0.0 || zero == ZeroScale::Taken);
         let mut scales = [0.0; 256];
-        let count = self.bytes.len() * 8 / self.dtype.bits();
+        let count = self.bytes.len() / self.size();
         for first in (0..count).step_by(scales.len()) {
             let scales = &mut scales[..(count - first).min(256)];
             self.read(first, scales);
@@ -87,7 +87,11 @@ pub(super) struct StoredScale {
 impl Scales<'_> {
     /// Bytes of a scale.
     pub(super) fn size(self) -> usize {
-        self.dtype.bits() / 8
+        match self.dtype {
+            Dtype::F32 => 4,
+            Dtype::BF16 | Dtype::F16 => 2,
+            _ => 1,
+        }
     }
 
     /// Scale `index` as it is stored.

@@ -23,7 +23,7 @@ impl TensorBytes<'_> {
         values: &[f32],
     ) -> Result<TensorBytes<'static>, Error> {
         let encoding = of(dtype)?;
-        let mut bytes = vec![0; values.len() * dtype.bits() / 8];
+        let mut bytes = vec![0; dtype.bytes_of(values.len()).ok_or(Error::NotFloat(dtype))?];
         let (shape_of_one, main) = (&[values.len()], &mut bytes);
         let rows = RowsMut { first: 0, count: 1, shape: shape_of_one, main, companions: &[] };
         encoding.encode(values, rows, 0..values.len())?;

@@ -54,8 +54,7 @@ impl Place {
 
     /// Of a part whose elements are numbers by themselves; nothing of it is read.
     fn plain(part: LayerTensor, shape: Vec<usize>, dtype: Dtype, end: &mut u64) -> Option<Self> {
-        let (encoding, bytes) =
-            (encoding::of(dtype).ok()?.into(), shape.iter().product::<usize>() * dtype.bits() / 8);
+        let (encoding, bytes) = (encoding::of(dtype).ok()?.into(), dtype.bytes_of_shape(&shape)?);
         let at = *end;
         *end += bytes as u64;
         let tensors = vec![TensorPlace { dtype, shape: shape.clone(), at, bytes }];
@@ -202,7 +201,7 @@ pub(crate) fn encode(
     rows.for_each(|(own, row)| own.copy_from_slice(&row[columns.clone()]));
     check_finite(place.part, &own)?;
     let dtype = place.encoding.dtype();
-    let size = dtype.bits() / 8;
+    let size = dtype.bytes_of(1).ok_or(moeprune_core::Error::NotFloat(dtype))?;
     let mut bytes = vec![0; own.len() * size];
     let pieces = bytes.par_chunks_mut(PIECE * size).zip(own.par_chunks(PIECE));
     pieces.try_for_each(|(bytes, values)| -> Result<(), StageError> {

@@ -27,7 +27,15 @@ mod tests {
         for dtype in Dtype::ALL {
             let theirs = to_format(dtype).expect("the crate has it");
             assert_eq!(from_format(theirs), Some(dtype));
-            assert_eq!(theirs.bitsize(), dtype.bits());
+            assert_eq!(Some(theirs.bitsize()), dtype.bits());
+        }
+    }
+
+    #[test]
+    fn block_types_are_refused() {
+        for blocks in moeprune_core::GgmlType::all() {
+            let error = to_format(Dtype::Ggml(blocks)).expect_err("the format has no blocks");
+            assert!(error.to_string().contains(&format!("`{blocks}`")), "{error}");
         }
     }
 }

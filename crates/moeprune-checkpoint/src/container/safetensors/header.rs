@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use super::dtype::{from_format, to_format};
 use crate::{
     Error,
-    container::{PlannedTensor, WeightFile, plan::byte_len},
+    container::{PlannedTensor, WeightFile},
     json::Members,
 };
 
@@ -171,6 +171,14 @@ fn explain(error: &SafeTensorError, tensors: &[(String, TensorInfo)]) -> String 
     )
 }
 
+/// Bytes of a tensor with elements of `bits` bits; `None` if they cannot be counted or end within
+/// a byte.
+fn byte_len(bits: usize, shape: &[usize]) -> Option<usize> {
+    let elements = shape.iter().try_fold(1_usize, |n, &dim| n.checked_mul(dim))?;
+    let bits = elements.checked_mul(bits)?;
+    bits.is_multiple_of(8).then_some(bits / 8)
+}
+
 /// The bytes before the data of a file with these tensors, one after the other in this order.
 ///
 /// Padded with spaces to a multiple of 8, as the format advises, so that data of any type can be
@@ -183,7 +191,7 @@ pub(super) fn header_bytes(tensors: &[PlannedTensor]) -> Result<Vec<u8>, String>
     let mut start = 0;
     let mut entries = Vec::with_capacity(tensors.len());
     for PlannedTensor { name, dtype, shape } in tensors {
-        let Some(bytes) = byte_len(dtype.bits(), shape) else {
+        let Some(bytes) = dtype.bytes_of_shape(shape) else {
             return Err(format!("`{name}`: {dtype} {shape:?} has no whole number of bytes"));
         };
         let dtype = to_format(*dtype).map_err(|e| format!("`{name}`: {e}"))?;
