@@ -15,7 +15,8 @@ use crate::{
     terminal::Terminal,
 };
 use moeprune::{
-    Calibration, Domain, Error, Execution, Job, Pipeline, PlanInputs, Recipe, Registry, blend,
+    Calibration, Domain, Error, Execution, Job, Pipeline, PlanInputs, Progress as _, Recipe,
+    Registry, blend,
     check_repair, coverage, plan_domains,
     serving::{Cut, GroupRule, unnamed_extra},
     shortened, whole_experts_by_default,

@@ -48,7 +48,7 @@ pub struct PruneArgs {
     /// Statistics of the unpruned model, or of the same in another format, instead of running calibration text;
     /// several are weighed
     #[arg(long, value_name = "FILE[=WEIGHT]", conflicts_with = "calibration")]
-    pub observation: Vec<WeighedFile>,
+    pub(crate) observation: Vec<WeighedFile>,
     /// Write the report here too
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

@@ -189,7 +189,7 @@ impl PartialOutput {
         durable::sync_tree(&content)?;
         let aside = self.state.join(CONTENT);
         let rename = |from: &Path, to: &Path| {
-            fs::rename(from, to).map_err(Error::io(format!("move to {}", to.display()), from))
+            fs::rename(from, to).map_err(Error::io("rename to", to))
         };
         for (name, place) in beside {
             let made = content.join(name);

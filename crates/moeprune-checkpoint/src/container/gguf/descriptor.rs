@@ -170,7 +170,7 @@ impl Others {
             let table = if is_by_expert(rest) {
                 named.insert("expert_axis".into(), 0.into());
                 &mut others.router
-            } else if shapes.values().all(|shape| matches!(shape, [2.., 2..])) {
+            } else if shapes.values().all(|shape| matches!(shape, [out, inner] if *out > 1 && *inner > 1)) {
                 &mut others.matrices
             } else {
                 &mut others.tensors

@@ -161,7 +161,7 @@ pub(super) fn config(facts: &Facts, architecture: &str, said: &Said) -> Json {
         "tied": !facts.has_head,
         "layers": said.layers - said.behind,
         "behind": said.behind,
-        "with_experts": facts.with_experts,
+        "with_experts": facts.with_experts.range(..said.layers - said.behind).collect::<Vec<_>>(),
         "inner": facts.experts.inner,
         "width": (facts.experts.width != facts.hidden).then_some(facts.experts.width),
         "shared_inner": inner(&facts.shared),

@@ -14,7 +14,7 @@ use moeprune_gguf::Header;
 pub(crate) use self::files::files_of_model;
 use self::{
     descriptor::descriptor,
-    facts::{Facts, Said, config},
+    facts::{Facts, config},
     pruned::{Source, SourceFile},
     roles::LayerTensors,
 };

@@ -140,9 +140,7 @@ impl SourceFile {
         let (mut tensors, mut offsets, mut end) = (Vec::new(), Vec::new(), 0_u64);
         for info in &by_place {
             let Some(planned) = left.remove(&info.name) else { continue };
-            let elements = planned.shape.iter().try_fold(1_usize, |n, &dim| n.checked_mul(dim));
-            let bytes = elements.and_then(|elements| planned.dtype.bytes_of(elements));
-            let bytes = bytes.ok_or_else(too_large)? as u64;
+            let bytes = planned.dtype.bytes_of_shape(&planned.shape).ok_or_else(too_large)? as u64;
             let start = padded(end).ok_or_else(too_large)?;
             end = start.checked_add(bytes).ok_or_else(too_large)?;
             placed.insert(info.name.clone(), (start..end, planned.shape.clone()));
