@@ -98,7 +98,9 @@ mod tests {
 
     /// Elements of the tensors that `counts` accepts.
     fn elements(shape: &Shape, counts: impl Fn(&ShapedTensor) -> bool) -> u64 {
-        shape.tensors.iter().filter(|t| counts(t)).map(|t| t.named.elements()).sum()
+        let elements =
+            |t: &ShapedTensor| t.named.shape.iter().map(|&dim| dim as u64).product::<u64>();
+        shape.tensors.iter().filter(|t| counts(t)).map(elements).sum()
     }
 
     fn is_linear(tensor: &ShapedTensor) -> bool {
