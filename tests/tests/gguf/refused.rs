@@ -58,7 +58,7 @@ fn what_is_opened() {
         |model| {
             model.blocks("blk.0.ffn_up_exps.weight", &[32, 64, 3], Q8_0, (32, 34));
         },
-        "experts",
+        "is [3, 64, 32] in model.gguf, but its metadata asks for [4, 64, 32]",
     );
     check_open(
         |model| {
@@ -104,7 +104,7 @@ fn what_is_cut() {
     let (four, six): (&[usize], &[usize]) = (&[0, 1, 4, 5], &[0, 1, 2, 4, 5, 6]);
     check_cut(nothing, "out", &[(0, four), (1, four)], "must end in .gguf, as the model is one file");
     check_cut(nothing, "out.gguf", &[(0, four), (1, six)], "one number of experts for all layers");
-    check_cut(nothing, "out.gguf", &[(0, &[0]), (1, &[0])], "each token is routed to 2");
+    check_cut(nothing, "out.gguf", &[(0, &[0]), (1, &[0])], "every token is routed to 2");
     check_cut(nothing, "taken.gguf", &[(0, four), (1, four)], "taken.gguf.report.json");
     let grouped = |model: &mut Builder| {
         model.number("llama.expert_group_count", 4).number("llama.expert_group_used_count", 2);

@@ -49,13 +49,13 @@ fn sets_that_contradict_themselves() {
             fs::remove_file(folder.join(&names[1])).unwrap();
             0
         },
-        "model-00002-of-00002.gguf is missing",
+        "model-00002-of-00002.gguf: is missing",
     );
     check_refused(
         |folder, names| {
             fs::copy(folder.join(&names[0]), folder.join(&names[1])).unwrap();
             0
         },
-        "file 1 of its set",
+        "says split.no 0",
     );
 }

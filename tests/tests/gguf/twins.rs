@@ -16,7 +16,7 @@ use crate::{
 
 fn models() -> (Checkpoint, Checkpoint) {
     let open = |name: &str| Checkpoint::open(&assets().join(name)).unwrap();
-    (open("mix32"), open("mix32-Q8_0.gguf"))
+    (open("mix32"), open("mix32-MX.gguf"))
 }
 
 /// A recipe that takes a quarter of the experts, and nothing else, by `criterion`.
@@ -96,7 +96,7 @@ fn stay_twins() {
     let scratch = tempfile::tempdir().unwrap();
     let (a, b) = (scratch.path().join("a"), scratch.path().join("b.gguf"));
     keep(&assets().join("mix32"), &a, &KEPT).unwrap();
-    keep(&assets().join("mix32-Q8_0.gguf"), &b, &KEPT).unwrap();
+    keep(&assets().join("mix32-MX.gguf"), &b, &KEPT).unwrap();
     let [a, b] = [a, b].map(|path| Checkpoint::open(&path).unwrap().fingerprint().unwrap());
     assert_eq!(Fingerprint::compare(&a, &b), SameModel::RoutersAlike);
 }

@@ -1,8 +1,8 @@
 //! Hashes that tell models apart without reading their experts.
 
 use moeprune_core::{
-    Dtype, Fingerprint, LinearId, ModelSpec, MoeSpec, RouterInput, RouterSpec, TensorBytes,
-    TensorId,
+    Dtype, Fingerprint, LinearId, ModelSpec, MoeSpec, RouterInput, RouterSpec, RoutersHash,
+    TensorBytes, TensorId,
 };
 use sha2::{Digest, Sha256};
 
@@ -86,7 +86,8 @@ pub(super) fn compute<'a>(
     }
     let (model, rounded) = model.finish();
     let routers = routers.finish();
-    let routers = routers.strip_prefix("sha256:").map(str::to_owned);
+    let hash = routers.trim_start_matches("sha256:").to_owned();
+    let routers = Some(RoutersHash { hash, decides: layout.model.is_some() });
     Ok(Fingerprint { model, storage: storage.finish(), rounded, routers })
 }
 

@@ -59,11 +59,6 @@ impl WeightFile {
         self.bytes.len()
     }
 
-    /// What is read from.
-    pub(crate) fn bytes(&self) -> &dyn ReadAt {
-        &*self.bytes
-    }
-
     /// Bytes behind the header.
     #[must_use]
     pub fn data_bytes(&self) -> u64 {

@@ -39,9 +39,10 @@ pub(crate) fn files_of_model(path: &Path, access: Access) -> Result<Option<Chose
     let real = path.canonicalize().map_err(Error::io("open", path))?;
     let path = if is_gguf(&real) { &real } else { path };
     let name = name_of(path);
-    match SplitName::parse(&name) {
+    match SplitName::of(&name) {
         Some(split) if split.number != 1 => {
-            bad(format!("is file {} of {}; name the first, {}", split.number, split.count, split.at(1)))
+            let SplitName { number, count, .. } = split;
+            bad(format!("is file {number} of {count}; name the first, {}", at(&split, 1)))
         }
         _ => chosen(path, path, access).map(Some),
     }
@@ -58,9 +59,9 @@ fn chosen(place: &Path, first: &Path, access: Access) -> Result<ChosenFiles, Err
         reason: e.to_string(),
     })?;
     let name = name_of(first);
-    let split = SplitName::parse(&name).filter(|split| split.count > 1);
+    let split = SplitName::of(&name).filter(|split| split.count > 1);
     let weights: Vec<String> = match &split {
-        Some(split) => (1..=split.count).map(|number| split.at(number)).collect(),
+        Some(split) => (1..=split.count).map(|number| at(split, number)).collect(),
         None => vec![name],
     };
     let reports: Vec<(&str, PathBuf)> = match split {
@@ -79,13 +80,18 @@ fn chosen(place: &Path, first: &Path, access: Access) -> Result<ChosenFiles, Err
 fn models_in(folder: &Path) -> Result<Vec<String>, Error> {
     let entries = folder.read_dir().map_err(Error::io("list", folder))?;
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let is_first = |name: &String| SplitName::parse(name).is_none_or(|split| split.number == 1);
+    let is_first = |name: &String| SplitName::of(name).is_none_or(|split| split.number == 1);
     let is_model = |name: &String| {
         is_gguf(Path::new(name)) && !name.starts_with('.') && !name.starts_with("mmproj")
     };
     let mut names: Vec<String> = names.filter(|name| is_model(name) && is_first(name)).collect();
     names.sort();
     Ok(names)
+}
+
+/// The name of another file of the same set.
+fn at(split: &SplitName, number: u64) -> String {
+    SplitName { number, ..split.clone() }.to_string()
 }
 
 fn is_gguf(path: &Path) -> bool {

@@ -9,7 +9,7 @@ mod roles;
 use std::path::Path;
 
 use moeprune_files::Files;
-use moeprune_gguf::Header;
+use moeprune_gguf::{SetFile, open_set};
 
 pub(crate) use self::files::files_of_model;
 use self::{
@@ -53,11 +53,18 @@ impl Container for Gguf {
     fn read(&self, files: &dyn Files) -> Result<Contents, Error> {
         let mut contents = Contents::default();
         let mut source = Source::default();
-        for name in weight_files(files)? {
+        let names = weight_files(files)?;
+        let bad = |reason: String| Error::Weights { dir: files.place().to_owned(), reason };
+        let first = names.first().ok_or_else(|| bad("has no GGUF file".to_owned()))?;
+        let set = open_set(files, Path::new(first)).map_err(|e| bad(e.to_string()))?;
+        if set.len() != names.len() {
+            let (all, own) = (names.len(), set.len());
+            return Err(bad(format!("has {all} GGUF files, but {own} belong to {first}")));
+        }
+        for (name, SetFile { header, .. }) in names.into_iter().zip(set) {
             let file = open(files, &name)?;
-            let header = Header::read(file.bytes()).map_err(|e| refuse(&file, e.to_string()))?;
             let number = contents.files.len();
-            contents.tensors.extend(header.tensors.iter().map(|tensor| ContainedTensor {
+            contents.tensors.extend(header.tensors().iter().map(|tensor| ContainedTensor {
                 name: tensor.name.clone(),
                 dtype: tensor.dtype,
                 shape: tensor.shape.clone(),
@@ -65,10 +72,10 @@ impl Container for Gguf {
                 range: tensor.range.clone(),
             }));
             let bytes = file.len();
-            contents.files.push(file.with_data_at(header.data_start));
-            source.files.push(SourceFile { name, header, bytes });
+            contents.files.push(file.with_data_at(header.data_start()));
+            let entries = header.entries().clone();
+            source.files.push(SourceFile { name, header, entries, bytes });
         }
-        source.check().map_err(|reason| Error::Weights { dir: files.place().to_owned(), reason })?;
         contents.tensors.sort_by_key(|tensor| (tensor.file, tensor.range.start));
         contents.metadata = Metadata::new(source);
         Ok(contents)
