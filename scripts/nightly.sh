@@ -2,10 +2,10 @@
 # What takes too long to be checked at each change: run it nightly, or before a release. Everything else is in .ci/run.
 #
 #     scripts/nightly.sh             all steps; the exit code is 1 if one failed
-#     scripts/nightly.sh STEP...     some: benches, emulator, fuzz, build-cost
+#     scripts/nightly.sh STEP...     some: benches, emulator, gguf, fuzz, build-cost
 #
-# emulator and fuzz want a C++ compiler; fuzz also wants cargo-fuzz, and is skipped without it. FUZZ_SECONDS
-# is the time for each target (default 600).
+# gguf wants Python and the network, and is skipped without Python; emulator and fuzz want a C++ compiler; fuzz also wants
+# cargo-fuzz, and is skipped without it. FUZZ_SECONDS is the time for each target (default 600).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,6 +22,15 @@ emulator() {
         cargo xtask emulate-cuda --candle -- cargo test --package "$package" --features cuda --test cuda --locked || return 1
     done
     cargo xtask emulate-cuda --sanitize -- cargo test --package moeprune-score --features cuda --test cuda --locked
+}
+
+# What is cut of a GGUF, in llama.cpp itself.
+gguf() {
+    if ! python3 -c 'import venv' >/dev/null 2>&1; then
+        echo "skipped: no Python with the module venv (python3-venv on Debian)"
+        return 0
+    fi
+    scripts/check-gguf.sh
 }
 
 fuzz() {
@@ -44,11 +53,11 @@ fuzz() {
 build_cost() { cargo xtask build-cost --run-tests; }
 
 failed=0
-[ $# -gt 0 ] || set -- benches emulator fuzz build-cost
+[ $# -gt 0 ] || set -- benches emulator gguf fuzz build-cost
 for name in "$@"; do
     printf '\n== %s\n' "$name"
     case $name in
-        benches | emulator | fuzz | build-cost) "${name//-/_}" || { echo "== $name failed" >&2; failed=1; } ;;
+        benches | emulator | gguf | fuzz | build-cost) "${name//-/_}" || { echo "== $name failed" >&2; failed=1; } ;;
         *) echo "no step is named $name" >&2; failed=1 ;;
     esac
 done
