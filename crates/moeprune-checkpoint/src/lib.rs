@@ -111,7 +111,6 @@ pub use self::{
         ShardedWriter, WrittenCheckpoint,
     },
     place::{FusedExperts, Place, TensorForm},
-    quantization::StoredForm,
     verify::{Check, LinearZeros, SparsityReport, VerifyReport, verify},
     weights::{
         average, average_of, check_finite, check_finite_weight, count_zeros, join_along,

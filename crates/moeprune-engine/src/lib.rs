@@ -70,7 +70,7 @@ pub use error::Error;
 pub use estimate::{Estimate, Work, active_parameters};
 pub use execution::{ComputeType, DeviceChoice, Execution};
 pub use finite::Finite;
-pub use in_codes::check_reconstructs;
+pub use in_codes::{StoredCodes, check_reconstructs, codes_of_repaired};
 pub use job::Job;
 pub use keep_list::{KeepList, LayerKey};
 pub use kept_experts::KeptExperts;

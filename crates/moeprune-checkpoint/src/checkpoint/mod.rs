@@ -26,7 +26,7 @@ use std::{
 
 use moeprune_core::{
     Fingerprint, ModelSpec, SameModel, StageError, StoredWeight, TensorBytes, TensorId,
-    TensorSource,
+    TensorSource, encoding::StoredForm,
 };
 use moeprune_files::{Access, Files};
 
@@ -45,7 +45,6 @@ use crate::{
     family::Names,
     model_directory::ModelDirectory,
     place::Place,
-    quantization::StoredForm,
     spec,
 };
 

@@ -5,7 +5,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use moeprune_core::{Dtype, LayerTensor, LinearId, ModelSpec, Part, TensorId};
+use moeprune_core::{
+    Dtype, LayerTensor, LinearId, ModelSpec, Part, TensorId, encoding::StoredForm,
+};
 
 use super::{
     StoredTensor,
@@ -21,7 +23,6 @@ use crate::{
     model_directory::ModelDirectory,
     named_tensors::NamedTensors,
     place::Place,
-    quantization::StoredForm,
     spec::{AnnouncedExtra, expert_count},
 };
 
