@@ -100,9 +100,9 @@ pub use self::{
         Summary,
     },
     container::{
-        ContainedIndex, ContainedTensor, Container, Contents, DescribedModel, Gguf, Metadata, OutputForm,
-        PlannedFile, PlannedIndex, PlannedTensor, PlannedWeights, PrunedCounts, Safetensors,
-        WeightFile, WeightRequest,
+        ContainedIndex, ContainedTensor, Container, Contents, DescribedModel, Gguf, Metadata,
+        OutputForm, PlannedFile, PlannedIndex, PlannedTensor, PlannedWeights, PrunedCounts,
+        Safetensors, WeightFile, WeightRequest,
     },
     error::Error,
     family::{ExpertStorage, Family, FamilyFacts},

@@ -14,7 +14,8 @@ use crate::{
     terminal::Terminal,
 };
 use moeprune::{
-    Calibration, CalibrationTexts, Error, Evaluation, PlanInputs, Registry, Study, blend, check_is_run,
+    Calibration, CalibrationTexts, Error, Evaluation, PlanInputs, Registry, Study, blend,
+    check_is_run,
     checkpoint::Checkpoint,
     compare::{Comparison, Cut, Measures, Variant},
 };

@@ -16,8 +16,7 @@ use crate::{
 };
 use moeprune::{
     Calibration, Domain, Error, Execution, Job, Pipeline, PlanInputs, Progress as _, Recipe,
-    Registry, blend,
-    check_repair, coverage, plan_domains,
+    Registry, blend, check_repair, coverage, plan_domains,
     serving::{Cut, GroupRule, unnamed_extra},
     shortened, whole_experts_by_default,
 };

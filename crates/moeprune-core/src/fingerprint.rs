@@ -103,9 +103,9 @@ impl fmt::Display for Fingerprint {
         write!(f, "{}+{}", self.model, self.storage)?;
         self.rounded.iter().try_for_each(|rounded| write!(f, "+{rounded}"))?;
         let routers = self.routers.iter();
-        routers.map(|of| (ROUTERS[usize::from(of.decides)], &of.hash)).try_for_each(
-            |(begin, hash)| write!(f, "+{begin}{hash}"),
-        )
+        routers
+            .map(|of| (ROUTERS[usize::from(of.decides)], &of.hash))
+            .try_for_each(|(begin, hash)| write!(f, "+{begin}{hash}"))
     }
 }
 

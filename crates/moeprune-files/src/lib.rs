@@ -79,7 +79,10 @@ pub use self::{
     error::Error,
     kind::OutputKind,
     positioned::write_at,
-    read::{Access, ChosenFiles, FileEntry, FileIdentity, FileKind, Files, LocalFiles, MemoryFiles, ReadAt},
+    read::{
+        Access, ChosenFiles, FileEntry, FileIdentity, FileKind, Files, LocalFiles, MemoryFiles,
+        ReadAt,
+    },
     run_files::RunFiles,
     whole::{rename_to_new, write_and_rename, write_whole},
     write::{PartialOutput, copy_bytes, sync},

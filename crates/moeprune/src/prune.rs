@@ -11,8 +11,8 @@ use moeprune_engine::{
 };
 
 use crate::{
-    Domain, Error, Recipe, Report, blend, check_repair, plan_domains, recipe::CalibrationRecipe, report::SearchReport,
-    search::SearchTexts,
+    Domain, Error, Recipe, Report, blend, check_repair, plan_domains, recipe::CalibrationRecipe,
+    report::SearchReport, search::SearchTexts,
 };
 
 /// Prunes a model: observes it on the calibration text, plans, and

@@ -122,7 +122,8 @@ impl Builder {
         let mut cut = self.clone();
         cut.number_in_place("llama.expert_count", kept.len() as u32);
         for tensor in &mut cut.tensors {
-            let by_expert = ["exps", "exp_probs", "ffn_gate_inp."].iter().any(|n| tensor.name.contains(n));
+            let by_expert =
+                ["exps", "exp_probs", "ffn_gate_inp."].iter().any(|n| tensor.name.contains(n));
             let last = tensor.dims.last_mut().expect("has dimensions");
             if by_expert && *last == experts && !tensor.name.contains("norm") {
                 let size = tensor.data.len() / experts as usize;

@@ -89,10 +89,12 @@ fn biases_scales_and_corrections() {
 fn gate_and_up_in_one() {
     let mut model = mixture();
     in_layers(&mut model, |model, name| {
-        model
-            .without(&name("ffn_gate_exps.weight"))
-            .without(&name("ffn_up_exps.weight"))
-            .blocks(&name("ffn_gate_up_exps.weight"), &[32, 128, 6], Q8_0, (32, 34));
+        model.without(&name("ffn_gate_exps.weight")).without(&name("ffn_up_exps.weight")).blocks(
+            &name("ffn_gate_up_exps.weight"),
+            &[32, 128, 6],
+            Q8_0,
+            (32, 34),
+        );
     });
     check(&model);
 }

@@ -3,10 +3,7 @@
 use std::{fs, path::Path};
 
 use moeprune::{
-    Recipe, check_is_run,
-    checkpoint::Checkpoint,
-    core::Sparsity,
-    whole_experts_by_default,
+    Recipe, check_is_run, checkpoint::Checkpoint, core::Sparsity, whole_experts_by_default,
 };
 
 use crate::{
@@ -102,7 +99,12 @@ fn check_cut(change: impl Fn(&mut Builder), out: &str, kept: &[(usize, &[usize])
 #[test]
 fn what_is_cut() {
     let (four, six): (&[usize], &[usize]) = (&[0, 1, 4, 5], &[0, 1, 2, 4, 5, 6]);
-    check_cut(nothing, "out", &[(0, four), (1, four)], "must end in .gguf, as the model is one file");
+    check_cut(
+        nothing,
+        "out",
+        &[(0, four), (1, four)],
+        "must end in .gguf, as the model is one file",
+    );
     check_cut(nothing, "out.gguf", &[(0, four), (1, six)], "one number of experts for all layers");
     check_cut(nothing, "out.gguf", &[(0, &[0]), (1, &[0])], "every token is routed to 2");
     check_cut(nothing, "taken.gguf", &[(0, four), (1, four)], "taken.gguf.report.json");

@@ -374,8 +374,8 @@ impl Checkpoint {
         };
         let form = self.output_form();
         let metadata = form.container.with_counts(&form.metadata, &counts);
-        let metadata = metadata
-            .map_err(|reason| Error::Experts { dir: self.dir().to_owned(), reason })?;
+        let metadata =
+            metadata.map_err(|reason| Error::Experts { dir: self.dir().to_owned(), reason })?;
         Ok(OutputForm { metadata, ..form })
     }
 

@@ -236,7 +236,9 @@ pub(super) fn check(
             &layout.tensors[places[part].tensor()].name,
             match layout.model {
                 Some(_) => format!("is the {part}, but a model with its metadata has no such part"),
-                None => format!("is the {part}, but a model with this config.json has no such part"),
+                None => {
+                    format!("is the {part}, but a model with this config.json has no such part")
+                }
             },
         )),
     }

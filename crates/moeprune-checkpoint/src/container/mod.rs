@@ -12,10 +12,6 @@ use std::{fmt, ops::Range};
 use moeprune_core::Dtype;
 use moeprune_files::Files;
 
-pub(crate) use self::{
-    gguf::files_of_model,
-    safetensors::{INDEX_FILE, names_in},
-};
 pub use self::{
     gguf::Gguf,
     metadata::Metadata,
@@ -23,6 +19,10 @@ pub use self::{
     plan::{PlannedFile, PlannedIndex, PlannedTensor, PlannedWeights, WeightRequest},
     safetensors::Safetensors,
     weight_file::WeightFile,
+};
+pub(crate) use self::{
+    gguf::files_of_model,
+    safetensors::{INDEX_FILE, names_in},
 };
 use crate::Error;
 

@@ -224,9 +224,8 @@ impl RouterSpec {
     #[must_use]
     pub fn groups(&self) -> Option<ExpertGroups> {
         match self {
-            Self::Scored(ScoredRouter { groups, .. }) | Self::Opaque(OpaqueRouter { groups, .. }) => {
-                groups.filter(|groups| groups.count > 1)
-            }
+            Self::Scored(ScoredRouter { groups, .. })
+            | Self::Opaque(OpaqueRouter { groups, .. }) => groups.filter(|groups| groups.count > 1),
             Self::SparseMixer(_) => None,
         }
     }

@@ -188,9 +188,8 @@ impl PartialOutput {
         let content = self.content();
         durable::sync_tree(&content)?;
         let aside = self.state.join(CONTENT);
-        let rename = |from: &Path, to: &Path| {
-            fs::rename(from, to).map_err(Error::io("rename to", to))
-        };
+        let rename =
+            |from: &Path, to: &Path| fs::rename(from, to).map_err(Error::io("rename to", to));
         for (name, place) in beside {
             let made = content.join(name);
             if made.symlink_metadata().is_ok() {

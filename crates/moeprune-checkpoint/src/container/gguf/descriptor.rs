@@ -36,7 +36,8 @@ pub(super) fn descriptor(
     let mut used: BTreeSet<String> = used;
     family.insert("experts".into(), experts(facts, said("expert_count"), &mut used).into());
     if let Some(mlp) = &facts.shared {
-        let form = table([("inner", keys("shared_inner")), ("tensors", names(mlp, "_shexp", &mut used))]);
+        let form =
+            table([("inner", keys("shared_inner")), ("tensors", names(mlp, "_shexp", &mut used))]);
         family.insert("shared".into(), vec![Value::from(form)].into());
     }
     if let (Some(mlp), Some(_)) = (&facts.residual, &facts.norms) {
@@ -124,8 +125,7 @@ fn experts(facts: &Facts, count: Value, used: &mut BTreeSet<String>) -> Table {
         None => fused.insert("up".into(), up.into()),
     };
     used.extend(EXPERT_MATRICES.map(str::to_owned));
-    let mut experts =
-        table([("count", count), ("inner", keys("inner")), ("fused", fused.into())]);
+    let mut experts = table([("count", count), ("inner", keys("inner")), ("fused", fused.into())]);
     if facts.experts.width != facts.hidden {
         let (to, from) = ("ffn_latent_down.weight", "ffn_latent_up.weight");
         used.extend([to, from].map(str::to_owned));
@@ -170,7 +170,10 @@ impl Others {
             let table = if is_by_expert(rest) {
                 named.insert("expert_axis".into(), 0.into());
                 &mut others.router
-            } else if shapes.values().all(|shape| matches!(shape, [out, inner] if *out > 1 && *inner > 1)) {
+            } else if shapes
+                .values()
+                .all(|shape| matches!(shape, [out, inner] if *out > 1 && *inner > 1))
+            {
                 &mut others.matrices
             } else {
                 &mut others.tensors

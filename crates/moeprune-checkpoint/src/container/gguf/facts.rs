@@ -70,7 +70,8 @@ impl Facts {
         let residual = plain(&mut moe()).filter(|_| has_norm);
         let dense = plain(&mut without.iter().copied());
         let every: Vec<usize> = (0..decoder).collect();
-        let experts_norm = if residual.is_some() { "ffn_norm_exps.weight" } else { "ffn_norm.weight" };
+        let experts_norm =
+            if residual.is_some() { "ffn_norm_exps.weight" } else { "ffn_norm.weight" };
         let candidates = [experts_norm, "post_attention_norm.weight"];
         let is_norm =
             |rest: &str| tensors.same_in(rest, every.iter().copied()) == Some(&[hidden][..]);
@@ -98,9 +99,11 @@ impl Facts {
 /// The shapes of the experts of a layer.
 fn expert_shapes(tensors: &LayerTensors<'_>, layer: Option<usize>) -> Result<ExpertShapes, String> {
     let Some(layer) = layer else {
-        return Err("has no layer with experts (no `ffn_gate_inp.weight`), so there is nothing to \
+        return Err(
+            "has no layer with experts (no `ffn_gate_inp.weight`), so there is nothing to \
                     prune"
-            .to_owned());
+                .to_owned(),
+        );
     };
     let [gate, up, both, down] = EXPERT_MATRICES.map(|rest| tensors.shape(rest, layer));
     let gate_and_up = match (gate, up, both) {
@@ -124,12 +127,7 @@ fn expert_shapes(tensors: &LayerTensors<'_>, layer: Option<usize>) -> Result<Exp
 }
 
 /// The MLP of these names that all of these layers have.
-fn mlp(
-    tensors: &LayerTensors<'_>,
-    suffix: &str,
-    layers: &[usize],
-    hidden: usize,
-) -> Option<Mlp> {
+fn mlp(tensors: &LayerTensors<'_>, suffix: &str, layers: &[usize], hidden: usize) -> Option<Mlp> {
     let shape = |matrix: &str| {
         tensors.same_in(&format!("ffn_{matrix}{suffix}.weight"), layers.iter().copied())
     };

@@ -54,10 +54,8 @@ fn chosen(place: &Path, first: &Path, access: Access) -> Result<ChosenFiles, Err
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };
-    let files = LocalFiles::open(folder, access).map_err(|e| Error::Weights {
-        dir: folder.to_owned(),
-        reason: e.to_string(),
-    })?;
+    let files = LocalFiles::open(folder, access)
+        .map_err(|e| Error::Weights { dir: folder.to_owned(), reason: e.to_string() })?;
     let name = name_of(first);
     let split = SplitName::of(&name).filter(|split| split.count > 1);
     let weights: Vec<String> = match &split {
@@ -65,7 +63,9 @@ fn chosen(place: &Path, first: &Path, access: Access) -> Result<ChosenFiles, Err
         None => vec![name],
     };
     let reports: Vec<(&str, PathBuf)> = match split {
-        Some(_) => vec![(REPORT_FILE, REPORT_FILE.into()), (REPORT_TEXT_FILE, REPORT_TEXT_FILE.into())],
+        Some(_) => {
+            vec![(REPORT_FILE, REPORT_FILE.into()), (REPORT_TEXT_FILE, REPORT_TEXT_FILE.into())]
+        }
         None => {
             let beside = reports_beside(first).into_iter();
             beside.map(|(name, path)| (name, name_of(&path).into())).collect()

@@ -86,7 +86,8 @@ impl Container for Gguf {
     }
 
     fn describe(&self, contents: &Contents) -> Result<Option<DescribedModel>, Error> {
-        let (Some(source), Some(first)) = (contents.metadata.get::<Source>(), contents.files.first())
+        let (Some(source), Some(first)) =
+            (contents.metadata.get::<Source>(), contents.files.first())
         else {
             return Ok(None);
         };

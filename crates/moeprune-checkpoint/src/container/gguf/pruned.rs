@@ -46,7 +46,8 @@ impl Source {
             .to_owned();
         let key = |key: &str| format!("{architecture}.{key}");
         let number = |name: &str| entries.number(&key(name)).map_err(|e| e.to_string());
-        let layers = number("block_count")?.ok_or_else(|| format!("lacks `{}`", key("block_count")))?;
+        let layers =
+            number("block_count")?.ok_or_else(|| format!("lacks `{}`", key("block_count")))?;
         let behind = number("nextn_predict_layers")?.unwrap_or(0);
         let experts = number("expert_count")?.unwrap_or(0);
         if experts == 0 {

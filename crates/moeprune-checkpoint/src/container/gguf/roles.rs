@@ -70,7 +70,8 @@ fn layer_and_rest(name: &str) -> Option<(usize, &str)> {
 /// and scales of experts and routers, and what is added to scores.
 pub(super) fn is_by_expert(rest: &str) -> bool {
     let (stem, end) = rest.rsplit_once('.').unwrap_or((rest, ""));
-    let of_matrix = EXPERT_MATRICES.iter().any(|matrix| matrix.strip_suffix(".weight") == Some(stem));
+    let of_matrix =
+        EXPERT_MATRICES.iter().any(|matrix| matrix.strip_suffix(".weight") == Some(stem));
     match (stem, end) {
         ("exp_probs_b", _) | ("ffn_gate_inp", "bias") => true,
         (_, "bias" | "scale" | "input_scale") => of_matrix,
@@ -116,8 +117,9 @@ mod tests {
 
     #[test]
     fn what_is_not_known_of_experts() {
-        let check =
-            |rest: &str, expected: bool| assert_eq!(is_unknown_of_experts(rest), expected, "{rest}");
+        let check = |rest: &str, expected: bool| {
+            assert_eq!(is_unknown_of_experts(rest), expected, "{rest}")
+        };
         check("ffn_up_exps.weight", false);
         check("ffn_norm_exps.weight", false);
         check("exp_probs_b.bias", false);
