@@ -54,9 +54,7 @@ pub(super) const FORMAT: Format = Format {
     companions: &[ZEROS.suffix, SCALE.suffix, GROUP_INDEX.suffix],
     form,
     shape: |module| match (module.get(".qweight")?.1, module.get(SCALE.suffix)) {
-        (_, Some((_, scales @ [_, _]))) if scales.last() != module.get(".qweight")?.1.last() => {
-            None
-        }
+        (&[_, columns], Some((_, &[_, outputs]))) if columns != outputs => None, // AWQ's
         (&[words, outputs], _) => Some(vec![outputs, words.saturating_mul(8)]),
         _ => None,
     },
