@@ -65,6 +65,7 @@ pub use moeprune_core as core;
 pub use moeprune_engine as engine;
 pub use moeprune_eval as eval;
 pub use moeprune_files as files;
+pub use moeprune_gguf as gguf;
 pub use moeprune_model as model;
 pub use moeprune_repair as repair;
 pub use moeprune_saliency as saliency;
@@ -83,10 +84,10 @@ pub use keep_list::read_keep_list;
 #[cfg(target_os = "linux")]
 pub use moeprune_engine::timed;
 pub use moeprune_engine::{
-    Calibration, ComputeType, DeviceChoice, Estimate, Execution, ExpertStage, Grouped, Inputs, Job,
-    KeepList, LayerKey, MemoryNeed, Model, ObservationPlace, OtherText, PLAN_FORMAT, Pipeline,
-    PlanInputs, Progress, Rates, Remedy, Resume, Run, Scored, Silent, Stage, WeightStage, Work,
-    available_memory, load_tokenizer, shortened,
+    Calibration, ComputeType, DeviceChoice, Estimate, Execution, ExpertStage, Grouped, ImatrixFile,
+    Inputs, Job, KeepList, LayerKey, MemoryNeed, Model, ObservationPlace, OtherText, PLAN_FORMAT,
+    Pipeline, PlanInputs, Progress, Rates, Remedy, Resume, Run, Scored, Silent, Stage, WeightStage,
+    Work, available_memory, load_tokenizer, observe_imatrix, shortened,
 };
 pub use plan_file::read_plan;
 pub use planning::{check_request, plan};
