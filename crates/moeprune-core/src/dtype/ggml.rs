@@ -203,7 +203,9 @@ mod tests {
         let later = GgmlType::unknown(47, 100, 7).expect("not known");
         assert_eq!((later.to_string().as_str(), later.name()), ("type 47", None));
         assert_eq!(Dtype::Ggml(later).bytes_of_shape(&[5, 3, 100]), Some(105));
-        for (id, elements, bytes) in [(2, 32, 18), (30, 1, 2), (47, 0, 7), (47, 100, 0), (47, 1 << 32, 1)] {
+        for (id, elements, bytes) in
+            [(2, 32, 18), (30, 1, 2), (47, 0, 7), (47, 100, 0), (47, 1 << 32, 1)]
+        {
             assert_eq!(GgmlType::unknown(id, elements, bytes), None);
         }
     }
