@@ -40,6 +40,10 @@ pub struct Summary {
     pub max_shard_bytes: u64,
     /// Bytes of all weight files, headers included.
     pub weight_bytes: u64,
+    /// Whether the weight files say what the model is, so that it is cut and not run
+    /// ([`Checkpoint::describes_itself`]).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub describes_itself: bool,
     /// How weights are stored, if some are quantised.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<Storage>,
@@ -106,6 +110,7 @@ pub(super) fn summarize(checkpoint: &Checkpoint) -> Summary {
         shards: checkpoint.shard_files().count(),
         max_shard_bytes: checkpoint.max_shard_bytes(),
         weight_bytes: checkpoint.weight_bytes(),
+        describes_itself: checkpoint.describes_itself(),
         storage: storage::of(checkpoint),
     }
 }

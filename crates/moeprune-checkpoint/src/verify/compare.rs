@@ -1,7 +1,7 @@
 //! One tensor of a pruned model against what it must be.
 
 use moeprune_core::{
-    LayerTensor, LinearId, StoredWeight, TensorBytes, TensorId, encoding::Comparison,
+    Dtype, LayerTensor, LinearId, StoredWeight, TensorBytes, TensorId, encoding::Comparison,
 };
 
 use super::{
@@ -117,12 +117,14 @@ impl Item<'_> {
         }
     }
 
-    /// The codes of a weight that are not decoded.
+    /// The codes of a weight that are not decoded, or blocks.
     pub(super) fn is_undecoded(self, pruned: &Checkpoint) -> bool {
+        let in_blocks = |tensor: &StoredTensor| matches!(tensor.dtype, Dtype::Ggml(_));
         match self {
-            Self::Part(part) => matches!(part, TensorId::Layer(_, LayerTensor::OfExpert(..))),
+            Self::Part(TensorId::Layer(_, LayerTensor::OfExpert(..))) => true,
+            Self::Part(_) => self.tensor(pruned).is_some_and(in_blocks),
             Self::OfModule(part, _) => !pruned.is_decoded(part),
-            Self::Tensor(_) => false,
+            Self::Tensor(tensor) => in_blocks(tensor),
         }
     }
 
