@@ -160,6 +160,10 @@ fn render_storage(summary: &Summary, storage: &Storage) -> String {
         storage.bits_per_weight
     );
     if summary.describes_itself {
+        let by_type = summary.bytes_by_dtype.iter();
+        let by_type: Vec<String> =
+            by_type.map(|(dtype, count)| format!("{dtype} {}", bytes(*count))).collect();
+        text += &format!("bytes by type: {}\n", by_type.join(", "));
         text += "a model of this format is cut and not run: whole experts can be removed, by router distance, a \
                  keep-list, or an observation of an imatrix or of the safetensors model; no weight is zeroed\n";
     } else if let Some(form) = &storage.undecoded {

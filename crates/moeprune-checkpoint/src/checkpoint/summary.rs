@@ -29,6 +29,8 @@ pub struct Summary {
     pub declared_dtype: Option<String>,
     /// Number of elements by the type they are stored in.
     pub elements_by_dtype: BTreeMap<String, u64>,
+    /// Bytes of data by the type that they are stored in.
+    pub bytes_by_dtype: BTreeMap<String, u64>,
     /// Parameters as sparsity counts them.
     pub parameters: ParameterCounts,
     /// What the tensors are for, in the order of a forward pass; roles without tensors are left
@@ -81,11 +83,12 @@ const ROLES: [&str; 11] = [
 
 pub(super) fn summarize(checkpoint: &Checkpoint) -> Summary {
     let spec = checkpoint.spec();
-    let mut elements_by_dtype = BTreeMap::new();
+    let (mut elements_by_dtype, mut bytes_by_dtype) = (BTreeMap::new(), BTreeMap::new());
     let mut roles: Vec<RoleSummary> =
         ROLES.iter().map(|role| RoleSummary { role, tensors: 0, elements: 0, bytes: 0 }).collect();
     for tensor in checkpoint.tensors() {
         *elements_by_dtype.entry(tensor.dtype.to_string()).or_default() += tensor.elements();
+        *bytes_by_dtype.entry(tensor.dtype.to_string()).or_default() += tensor.bytes;
         let role = if checkpoint.is_extra(tensor) { "extra" } else { role_of(tensor) };
         if let Some(sum) = roles.iter_mut().find(|sum| sum.role == role) {
             sum.tensors += 1;
@@ -105,6 +108,7 @@ pub(super) fn summarize(checkpoint: &Checkpoint) -> Summary {
         hidden: spec.hidden,
         declared_dtype: checkpoint.declared_dtype().map(str::to_owned),
         elements_by_dtype,
+        bytes_by_dtype,
         parameters: ParameterCounts::of(spec),
         roles,
         shards: checkpoint.shard_files().count(),

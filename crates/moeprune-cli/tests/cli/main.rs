@@ -8,6 +8,7 @@ mod determinism;
 mod device;
 mod full_disk;
 mod hostile;
+mod gguf;
 mod imatrix;
 mod output;
 mod repair;
