@@ -57,7 +57,7 @@ pub(crate) fn print_coverage(covered: &[Coverage]) -> Result<(), Error> {
                 c.domain.clone(),
                 percent(c.weight),
                 percent(c.routed),
-                percent(c.saliency),
+                c.saliency.map_or_else(|| "-".into(), percent),
                 format!("{} in layer {}", percent(c.worst), c.worst_layer),
             ]
         })

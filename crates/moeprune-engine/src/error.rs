@@ -4,7 +4,7 @@ use std::{io, path::Path};
 
 use moeprune_core::StageError;
 
-use crate::Remedy;
+use crate::{ImatrixMismatch, Remedy};
 
 /// An error of the engine, with the stage's own error inside.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,22 @@ pub enum Error {
     /// Calibration text or an observation.
     #[error(transparent)]
     Capture(moeprune_capture::Error),
+    /// A file that is no imatrix.
+    #[error("imatrix {file}: {source}")]
+    ReadImatrix {
+        /// Which file.
+        file: String,
+        /// What is wrong with it.
+        source: moeprune_gguf::imatrix::ImatrixError,
+    },
+    /// An imatrix that is not one of the model.
+    #[error("imatrix {file}: {problem}")]
+    Imatrix {
+        /// Which file.
+        file: String,
+        /// How the two differ.
+        problem: ImatrixMismatch,
+    },
     /// Masking weights.
     #[error(transparent)]
     Score(#[from] moeprune_score::Error),

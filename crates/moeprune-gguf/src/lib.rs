@@ -9,6 +9,7 @@ the model.
 [`TensorInfo`] per tensor: name, type, shape and the bytes of the file that it is. [`Header::new`] lays
 tensors out for a file that is to be written, and [`Header::to_bytes`] is what that file begins with.
 [`open_set`] opens a model that is split over several files and holds them against each other.
+[`imatrix`] reads and cuts importance matrices, which come in this format and in an older one.
 
 # Example
 
@@ -61,6 +62,7 @@ mod cursor;
 mod entries;
 mod error;
 mod header;
+pub mod imatrix;
 mod split;
 mod value;
 

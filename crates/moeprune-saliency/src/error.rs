@@ -6,8 +6,8 @@
 pub enum Error {
     /// Nothing was observed.
     #[error(
-        "ranking experts needs an observation of this layer's router, and there is none; observe \
-         the model on calibration text first"
+        "ranking experts needs an observation of this layer's router, and there is none (an imatrix \
+         of the older form has none); observe the model on calibration text first"
     )]
     NoObservation,
     /// The observation has another number of experts than the router.
@@ -20,6 +20,15 @@ pub enum Error {
         observed: usize,
         /// Rows of the router.
         router: usize,
+    },
+    /// An observation that was not made by running the model.
+    #[error(
+        "the observation has no {what}, as it was not made by running the model (an imatrix has none); \
+         rank by frequency, or observe the model on calibration text"
+    )]
+    NotRun {
+        /// What is missing.
+        what: &'static str,
     },
     /// An older observation, in which peaks were not taken.
     #[error(

@@ -2,7 +2,7 @@
 
 use moeprune_core::{ExpertSaliency, LayerBehaviour, StageError};
 
-use crate::routing::routing;
+use crate::routing::of_runs;
 
 /// The sum of the gate weights that an expert was given: a choice counts for as much as it weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -11,6 +11,6 @@ pub struct GateWeight;
 
 impl ExpertSaliency for GateWeight {
     fn saliency(&self, layer: &LayerBehaviour<'_>) -> Result<Vec<f64>, StageError> {
-        Ok(routing(layer)?.gate_sums.clone())
+        Ok(of_runs(layer, |sums| &sums.gate_sums, "gate weights")?.to_vec())
     }
 }

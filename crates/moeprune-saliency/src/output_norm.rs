@@ -2,7 +2,7 @@
 
 use moeprune_core::{ExpertSaliency, LayerBehaviour, StageError};
 
-use crate::routing::{means, routing};
+use crate::routing::{means, of_runs, routing};
 
 /// EAN, the expert activation norm: the L2 norm of an expert's output, without the gate, over the
 /// tokens routed to it.
@@ -18,10 +18,10 @@ pub enum OutputNorm {
 
 impl ExpertSaliency for OutputNorm {
     fn saliency(&self, layer: &LayerBehaviour<'_>) -> Result<Vec<f64>, StageError> {
-        let routing = routing(layer)?;
+        let norms = of_runs(layer, |sums| &sums.output_norms, "norms of the experts' outputs")?;
         Ok(match self {
-            Self::Sum => routing.output_norms.clone(),
-            Self::Mean => means(&routing.output_norms, &routing.counts),
+            Self::Sum => norms.to_vec(),
+            Self::Mean => means(norms, &routing(layer)?.counts),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use moeprune_core::{ExpertSaliency, LayerBehaviour, StageError};
 
-use crate::routing::{means, routing};
+use crate::routing::{means, of_runs, routing};
 
 /// REAP: the mean, over the tokens routed to an expert, of gate weight times the L2 norm of its
 /// output (arXiv 2510.13999). An expert that is rarely
@@ -13,7 +13,8 @@ pub struct Reap;
 
 impl ExpertSaliency for Reap {
     fn saliency(&self, layer: &LayerBehaviour<'_>) -> Result<Vec<f64>, StageError> {
-        let routing = routing(layer)?;
-        Ok(means(&routing.gated_output_norms, &routing.counts))
+        let what = "norms of the experts' outputs";
+        let norms = of_runs(layer, |sums| &sums.gated_output_norms, what)?;
+        Ok(means(norms, &routing(layer)?.counts))
     }
 }

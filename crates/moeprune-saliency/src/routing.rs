@@ -7,11 +7,28 @@ use crate::Error;
 /// The layer's routing sums, one entry per expert.
 pub(crate) fn routing<'a>(layer: &LayerBehaviour<'a>) -> Result<&'a RoutingSums, Error> {
     let routing = layer.routing.ok_or(Error::NoObservation)?;
-    let sums = [&routing.gate_sums, &routing.gated_output_norms, &routing.output_norms];
-    let lengths = sums.map(Vec::len).into_iter().chain([routing.experts()]);
-    match lengths.into_iter().find(|&length| length != layer.experts()) {
-        None => Ok(routing),
-        Some(observed) => Err(Error::ExpertCount { observed, router: layer.experts() }),
+    check(routing.experts(), layer)?;
+    Ok(routing)
+}
+
+/// Sums that only a run of the model shows, one per expert; `what` says of what.
+pub(crate) fn of_runs<'a>(
+    layer: &LayerBehaviour<'a>,
+    sums: fn(&RoutingSums) -> &Vec<f64>,
+    what: &'static str,
+) -> Result<&'a [f64], Error> {
+    let sums = sums(routing(layer)?);
+    if sums.is_empty() && layer.experts() > 0 {
+        return Err(Error::NotRun { what });
+    }
+    check(sums.len(), layer)?;
+    Ok(sums)
+}
+
+fn check(observed: usize, layer: &LayerBehaviour<'_>) -> Result<(), Error> {
+    match layer.experts() {
+        router if router == observed => Ok(()),
+        router => Err(Error::ExpertCount { observed, router }),
     }
 }
 
@@ -19,11 +36,10 @@ pub(crate) fn routing<'a>(layer: &LayerBehaviour<'a>) -> Result<&'a RoutingSums,
 pub(crate) fn peaks<'a>(layer: &LayerBehaviour<'a>) -> Result<&'a [f64], Error> {
     let peaks = &routing(layer)?.output_peaks;
     if peaks.is_empty() && layer.experts() > 0 {
+        of_runs(layer, |sums| &sums.output_norms, "peaks of the experts' outputs")?;
         return Err(Error::NoPeaks);
     }
-    if peaks.len() != layer.experts() {
-        return Err(Error::ExpertCount { observed: peaks.len(), router: layer.experts() });
-    }
+    check(peaks.len(), layer)?;
     Ok(peaks)
 }
 

@@ -52,6 +52,17 @@ fn what_is_missing_is_said() {
         let expected = Error::ExpertCount { observed: 2, router: 3 }.to_string();
         assert_eq!(saliency(of, Some(&other)).unwrap_err(), expected);
     }
+    let counted = RoutingSums::counted(6, 1, vec![4, 2, 0]);
+    assert_eq!(saliency(&Frequency, Some(&counted)).unwrap(), [4.0, 2.0, 0.0]);
+    for (of, what) in all[1..].iter().zip([
+        "gate weights",
+        "norms of the experts' outputs",
+        "norms of the experts' outputs",
+        "peaks of the experts' outputs",
+    ]) {
+        let expected = Error::NotRun { what }.to_string();
+        assert_eq!(saliency(*of, Some(&counted)).unwrap_err(), expected);
+    }
     let old = RoutingSums { output_peaks: Vec::new(), ..routing() };
     assert_eq!(saliency(&PeakActivation, Some(&old)).unwrap_err(), Error::NoPeaks.to_string());
 }

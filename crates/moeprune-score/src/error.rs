@@ -59,7 +59,8 @@ pub enum Error {
     /// Statistics that count tokens but no calls, under a normalisation that divides by calls.
     #[error(
         "the input statistics count {tokens} tokens but no calls, which the per-call \
-         normalisation divides by; take the observation again or normalise per token"
+         normalisation divides by; normalise per token (`normalization=per-token`), as an imatrix \
+         of the older form needs it, or observe the model on calibration text"
     )]
     NoCalls {
         /// Tokens counted.

@@ -71,6 +71,9 @@ fn check(routing: &RoutingSums, n: usize) -> Result<(), Error> {
         return Err(Error::ExpertCount { observed: routing.experts(), router: n });
     }
     let (expected, got) = (n * n, routing.coactivation.len());
+    if got == 0 && n > 0 {
+        return Err(Error::NoCoActivation);
+    }
     if got != expected {
         return Err(Error::CoActivationLength { experts: n, expected, got });
     }

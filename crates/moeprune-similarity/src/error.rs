@@ -10,10 +10,18 @@ pub enum Error {
          calibration text first, or use the router distance"
     )]
     NoObservation,
+    /// Which experts were chosen together is needed, and the observation was not made by running the model.
+    #[error(
+        "the observation does not say which experts were chosen together, as it was not made by \
+         running the model (an imatrix says no such thing); observe the model on calibration text, or \
+         use the router distance"
+    )]
+    NoCoActivation,
     /// Outputs are needed and were not summed.
     #[error(
-        "the observation has no sums of the experts' outputs, as it was taken by an older version \
-         or blended from one that was; observe the model again"
+        "the observation has no sums of the experts' outputs, as it was taken by an older version, \
+         not made by running the model, or blended from one that was not; observe the model on \
+         calibration text"
     )]
     NoOutputs,
     /// The observation has another number of experts than the router.

@@ -56,6 +56,7 @@ pub mod report;
 pub mod search;
 pub mod serving;
 mod study;
+mod whole_experts;
 
 pub use moeprune_capture as capture;
 pub use moeprune_checkpoint as checkpoint;
@@ -64,6 +65,7 @@ pub use moeprune_core as core;
 pub use moeprune_engine as engine;
 pub use moeprune_eval as eval;
 pub use moeprune_files as files;
+pub use moeprune_gguf as gguf;
 pub use moeprune_model as model;
 pub use moeprune_repair as repair;
 pub use moeprune_saliency as saliency;
@@ -82,15 +84,18 @@ pub use keep_list::read_keep_list;
 #[cfg(target_os = "linux")]
 pub use moeprune_engine::timed;
 pub use moeprune_engine::{
-    Calibration, ComputeType, DeviceChoice, Estimate, Execution, ExpertStage, Grouped, Inputs, Job,
-    KeepList, LayerKey, MemoryNeed, Model, ObservationPlace, OtherText, PLAN_FORMAT, Pipeline,
-    PlanInputs, Progress, Rates, Remedy, Resume, Run, Scored, Silent, Stage, WeightStage, Work,
-    available_memory, load_tokenizer, shortened,
+    Calibration, ComputeType, DeviceChoice, Estimate, Execution, ExpertStage, Grouped, ImatrixFile,
+    Inputs, Job, KeepList, LayerKey, MemoryNeed, Model, ObservationPlace, OtherText, PLAN_FORMAT,
+    Pipeline, PlanInputs, Progress, Rates, Remedy, Resume, Run, Scored, Silent, Stage, WeightStage,
+    Work, available_memory, load_tokenizer, observe_imatrix, shortened,
 };
 pub use plan_file::read_plan;
 pub use planning::{check_request, plan};
-pub use prune::{CalibrationTexts, OutputPlace, SearchedRecipe, apply, prune, prune_listed};
+pub use prune::{
+    CalibrationTexts, OutputPlace, SearchedRecipe, apply, prune, prune_listed, prune_observed,
+};
 pub use recipe::Recipe;
 pub use registry::{FromRecipe, Registry};
 pub use report::Report;
 pub use study::Study;
+pub use whole_experts::{check_is_run, whole_experts_by_default};

@@ -7,7 +7,7 @@ use candle_core::{
     quantized::{GgmlDType, QStorage, QTensor},
 };
 use moeprune_core::{
-    Dtype, Encoding as _, Error, GgmlType, StoredWeight, TensorBytes,
+    Dtype, Error, GgmlType, StoredWeight, TensorBytes,
     encoding::{QuantConfig, detect, ggml, mxfp4},
 };
 use moeprune_tests::conformance::encoding::check_with;

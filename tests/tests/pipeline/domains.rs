@@ -81,7 +81,7 @@ fn max_min_lifts_the_text_that_loses_most() {
             let covered = coverage(&plan, &domains).unwrap();
             let again = plan_domains(&mut job, &domains, &recipe).unwrap();
             assert_eq!(again.0.layers, plan.layers, "weights that were found make the same plan");
-            covered.iter().map(|c| c.saliency).fold(1.0, f64::min)
+            covered.iter().filter_map(|c| c.saliency).fold(1.0, f64::min)
         };
         let (blended, lifted) = (worst(Domains::Blend), worst(Domains::MaxMin));
         assert!(lifted >= blended, "{criterion}: {lifted} after {blended}");

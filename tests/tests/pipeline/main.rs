@@ -13,6 +13,7 @@ mod extra_layers;
 mod fused_experts;
 mod fused_in_place_of_separate;
 mod idle_experts;
+mod imatrix;
 mod keep_lists;
 mod one_mixer;
 mod opaque_experts;

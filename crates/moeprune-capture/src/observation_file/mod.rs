@@ -41,17 +41,20 @@ features:
 
 `{site}` is the [name](moeprune_core::LinearId) of a Linear that is an
 [input site](moeprune_core::LinearShape::reads). A layer MAY lack its routing tensors, and any
-site; where one tensor of a group is there, the whole group MUST be, `output_peaks` and
-`output_sums` excepted: either MAY be missing. The tensors of a group are the rows of its
-[table](moeprune_core::observation::Statistics), and those that MAY be missing are the rows that a
-later revision of the table brought.
+site; where one tensor of a group is there, the whole group MUST be, `coactivation`, `gate_sums`,
+`gated_output_norms`, `output_norms`, `output_peaks` and `output_sums` excepted: each of these MAY be
+missing. The tensors of a group are the rows of its [table](moeprune_core::observation::Statistics), and
+those that MAY be missing are the rows that a later revision of the table brought, and those that only
+a run of the model shows: an observation from an imatrix has none of the latter. (A reader of before
+there were such observations refuses a file without the first four.)
 
 ## Values
 
 * Counts MUST NOT exceed the tokens they count; counts MUST sum to `tokens · top_k`, pairs to
   `tokens · top_k · (top_k − 1)`; the pairs MUST be symmetric with a zero diagonal.
 * Floating-point sums MUST be finite and, but for `output_sums`, not negative.
-* A site with tokens MUST have between one call in all and one per token; one without MUST be all zero.
+* A site with tokens MUST have at most one call per token; none says that calls are not known. One without
+  tokens MUST be all zero.
 
 ## Bytes
 

@@ -50,7 +50,7 @@ pub(super) fn is_code(dtype: Dtype) -> bool {
 
 /// Whether any tensor holds codes. Only then may modules be in several tensors.
 pub(super) fn has_codes(layout: &Layout) -> bool {
-    layout.tensors.iter().any(|tensor| is_code(tensor.dtype))
+    layout.model.is_none() && layout.tensors.iter().any(|tensor| is_code(tensor.dtype))
 }
 
 /// Gives a tensor that no name is known of the part that it helps to hold.

@@ -8,6 +8,7 @@ mod determinism;
 mod device;
 mod full_disk;
 mod hostile;
+mod imatrix;
 mod output;
 mod repair;
 mod resume;

@@ -8,7 +8,8 @@ use super::statistic::{Statistic, Statistics, resize_all, row};
 pub struct InputMoments {
     /// Tokens (rows) that reached the Linear.
     pub tokens: u64,
-    /// Forward calls, one per calibration block, in which at least one token did.
+    /// Forward calls, one per calibration block, in which at least one token did. 0 beside tokens: that is
+    /// not known.
     pub calls: u64,
     /// Per input feature: the sum of squares over those tokens.
     pub sum_squares: Vec<f64>,

@@ -3,7 +3,8 @@
 use super::statistic::{Shape, Statistic, Statistics, resize_all, row};
 
 /// What a layer's router chose and what the experts made of it. Vectors have one entry per expert,
-/// unless they say otherwise.
+/// unless they say otherwise. Those that only a run of the model shows are empty in an observation
+/// that was made from something else ([`Statistic::of_runs`](super::Statistic)).
 #[derive(Debug, Clone, PartialEq, Default)]
 #[expect(clippy::exhaustive_structs, reason = "plain data, stored by the capture crate")]
 pub struct RoutingSums {
@@ -35,12 +36,12 @@ impl Statistics for RoutingSums {
         row!(tokens: Count, Scalar, since 1),
         row!(top_k: Constant, Scalar, since 1),
         row!(counts: Count, PerExpert, since 1),
-        row!(coactivation: Count, PerPair, since 1),
-        row!(gate_sums: Sum, PerExpert, since 1),
-        row!(gated_output_norms: Sum, PerExpert, since 1),
-        row!(output_norms: Sum, PerExpert, since 1),
-        row!(output_peaks: Max, PerExpert, since 2),
-        row!(output_sums: SignedSum, PerExpertFeature, since 2),
+        row!(coactivation: Count, PerPair, since 1).of_runs(),
+        row!(gate_sums: Sum, PerExpert, since 1).of_runs(),
+        row!(gated_output_norms: Sum, PerExpert, since 1).of_runs(),
+        row!(output_norms: Sum, PerExpert, since 1).of_runs(),
+        row!(output_peaks: Max, PerExpert, since 2).of_runs(),
+        row!(output_sums: SignedSum, PerExpertFeature, since 2).of_runs(),
     ];
 
     fn experts(&self) -> usize {
@@ -84,12 +85,20 @@ impl RoutingSums {
         self.counts.len()
     }
 
-    /// Whether the counts sum to `tokens · top_k` and the co-activations to
+    /// Sums of an observation that was not made by running the model: which experts tokens were routed
+    /// to, and nothing of what those made of them.
+    #[must_use]
+    pub fn counted(tokens: u64, top_k: usize, counts: Vec<u64>) -> Self {
+        Self { tokens, top_k, counts, ..Self::default() }
+    }
+
+    /// Whether the counts sum to `tokens · top_k` and the co-activations, if they were taken, to
     /// `tokens · top_k · (top_k − 1)`: cheap, and it catches a wrong stride.
     #[must_use]
     pub fn is_consistent(&self) -> bool {
         let k = self.top_k as u64;
         self.counts.iter().sum::<u64>() == self.tokens * k
-            && self.coactivation.iter().sum::<u64>() == self.tokens * k * k.saturating_sub(1)
+            && (self.coactivation.is_empty()
+                || self.coactivation.iter().sum::<u64>() == self.tokens * k * k.saturating_sub(1))
     }
 }

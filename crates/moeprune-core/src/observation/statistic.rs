@@ -27,6 +27,9 @@ pub struct Statistic<S> {
     /// observation; a later row may be missing, because the observation is older or the statistic
     /// was not taken, and is then empty.
     pub since: u32,
+    /// Whether taking it takes running the model: an observation from elsewhere may lack it, and it is
+    /// then empty.
+    pub of_runs: bool,
     get: fn(&S) -> Values<'_>,
     get_mut: fn(&mut S) -> ValuesMut<'_>,
 }
@@ -100,7 +103,7 @@ impl<S> Statistic<S> {
         get: fn(&S) -> Values<'_>,
         get_mut: fn(&mut S) -> ValuesMut<'_>,
     ) -> Self {
-        Self { name, shape, kind, since: 1, get, get_mut }
+        Self { name, shape, kind, since: 1, of_runs: false, get, get_mut }
     }
 
     /// The same row, brought by a later revision of the table.
@@ -110,10 +113,17 @@ impl<S> Statistic<S> {
         self
     }
 
+    /// The same row, of what is taken only by running the model.
+    #[must_use]
+    pub const fn of_runs(mut self) -> Self {
+        self.of_runs = true;
+        self
+    }
+
     /// Whether an observation may lack the row.
     #[must_use]
     pub const fn may_be_missing(&self) -> bool {
-        self.since > 1
+        self.since > 1 || self.of_runs
     }
 
     /// The values in `group`.
@@ -131,12 +141,13 @@ impl<S> Statistic<S> {
 
 impl<S> std::fmt::Debug for Statistic<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { name, shape, kind, since, get: _, get_mut: _ } = self;
+        let Self { name, shape, kind, since, of_runs, get: _, get_mut: _ } = self;
         f.debug_struct("Statistic")
             .field("name", name)
             .field("shape", shape)
             .field("kind", kind)
             .field("since", since)
+            .field("of_runs", of_runs)
             .finish()
     }
 }
@@ -193,6 +204,10 @@ fn add_row<S>(row: &Statistic<S>, sums: &mut S, more: &S) -> Result<(), Error> {
     match (row.of_mut(sums), row.of(more)) {
         (ValuesMut::Size(_), _) => {}
         (ValuesMut::Count(sum), Values::Count(more)) => *sum = added(*sum, more)?,
+        (ValuesMut::Counts(sums), Values::Counts(more)) if sums.len() != more.len() => {
+            // As of the floats below.
+            sums.clear();
+        }
         (ValuesMut::Counts(sums), Values::Counts(more)) => {
             for (sum, more) in sums.iter_mut().zip(more) {
                 *sum = added(*sum, *more)?;
@@ -359,6 +374,16 @@ mod tests {
     }
 
     #[test]
+    fn what_only_a_run_shows_is_not_in_a_sum_with_less() {
+        let counted = || RoutingSums { tokens: 3, counts: vec![3], top_k: 1, ..Default::default() };
+        for (mut mine, theirs) in [(sums(2), counted()), (counted(), sums(2))] {
+            add(&mut mine, &theirs).expect("they match");
+            let expected = RoutingSums { tokens: 5, counts: vec![5], ..counted() };
+            assert_eq!(mine, expected);
+        }
+    }
+
+    #[test]
     fn what_does_not_match_is_refused() {
         fn check<S: Statistics + Clone>(mut mine: S, theirs: S, expected: &str) {
             let error = add(&mut mine, &theirs).expect_err("differ").to_string();
@@ -387,7 +412,7 @@ mod tests {
         assert!(InputMoments::ROWS.iter().all(|row| !row.may_be_missing()));
         assert_eq!(
             format!("{:?}", RoutingSums::ROWS[7]),
-            "Statistic { name: \"output_peaks\", shape: PerExpert, kind: Max, since: 2 }"
+            "Statistic { name: \"output_peaks\", shape: PerExpert, kind: Max, since: 2, of_runs: true }"
         );
     }
 }

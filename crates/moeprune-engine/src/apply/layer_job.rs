@@ -95,7 +95,8 @@ impl<'a> LayerJob<'a> {
     /// What the experts of a token weigh together before experts go, where that changes and was observed.
     pub(super) fn observed_mass(&self, layer: usize) -> Option<RoutedMass> {
         let routing = self.observed?.layers.get(layer)?.routing.as_ref()?;
-        let is_known = self.changes_mass(layer) && routing.tokens > 0;
+        let was_observed = routing.tokens > 0 && !routing.gate_sums.is_empty();
+        let is_known = self.changes_mass(layer) && was_observed;
         let mean = routing.gate_sums.iter().sum::<f64>() / routing.tokens as f64;
         is_known.then_some(RoutedMass { before: mean, after: None })
     }

@@ -49,6 +49,7 @@ impl<'a> Statistics<'a> {
             }
             Inputs::Observation(observation) => {
                 check_observation(observation, model)?;
+                check_inputs(observation, model)?;
                 Ok(Self::Stored(observation))
             }
         }
@@ -100,6 +101,25 @@ impl<'a> Statistics<'a> {
             Self::None | Self::Calibration(_) => None,
         }
     }
+}
+
+/// Refuses an observation that lacks inputs of a Linear whose weights may be zeroed: of an expert that no
+/// token reached it has zeros, not nothing.
+fn check_inputs(observation: &Observation, model: &dyn Model) -> Result<(), Error> {
+    for (layer, seen) in observation.layers.iter().enumerate() {
+        let linears = model.spec().linears(layer);
+        let is_missing = |linear: &&LinearShape| linear.prunable && seen.input_of(linear).is_none();
+        if let Some(linear) = linears.iter().find(is_missing) {
+            let problem = format!(
+                "weights are zeroed by their inputs, and the observation has none of {} in layer {layer} \
+                 (an imatrix lacks those of some kinds of attention); an observation made by running the \
+                 model has them",
+                linear.id
+            );
+            return Err(Error::refused(problem, Remedy::Calibration));
+        }
+    }
+    Ok(())
 }
 
 /// The name of the method that changes weights.

@@ -18,14 +18,24 @@ pub struct Coverage {
     pub domain: String,
     /// How much it counted in the plan, as a share of all.
     pub weight: f64,
-    /// Mean over the layers of the share of gate weight.
+    /// Mean over the layers of the share of gate weight; of tokens, where weights were not observed.
     pub routed: f64,
-    /// Mean over the layers of the share of gate weight × norm of the output: of saliency.
-    pub saliency: f64,
-    /// The layer in which the share of saliency is least.
+    /// Mean over the layers of the share of gate weight × norm of the output: of saliency. `None` where
+    /// norms were not observed.
+    pub saliency: Option<f64>,
+    /// The layer in which the share of saliency is least, or that of `routed` where there is no saliency.
     pub worst_layer: usize,
     /// That share.
     pub worst: f64,
+}
+
+impl Coverage {
+    /// The share that texts are compared by: of saliency, or of what was routed where saliency was not
+    /// observed.
+    #[must_use]
+    pub fn decisive(&self) -> f64 {
+        self.saliency.unwrap_or(self.routed)
+    }
 }
 
 /// How much of each domain a plan keeps. Nothing of layers whose experts all stay, nor of those behind
@@ -45,28 +55,51 @@ fn of_domain(plan: &Plan, domain: &Domain, total: f64) -> Result<Coverage, Error
     for layer in plan.layers.iter().filter(is_run) {
         let seen = domain.observation.layers.get(layer.layer).and_then(|l| l.routing.as_ref());
         let routing = seen.filter(|routing| routing.experts() == layer.experts_before);
-        let Some(RoutingSums { gate_sums, gated_output_norms, .. }) = routing else {
+        let Some(routing) = routing else {
             return Err(Error::Request(format!(
                 "the observation of {} has not the experts of layer {}; observe this model",
                 domain.name, layer.layer
             )));
         };
-        shares.push((layer.layer, share(layer, gate_sums), share(layer, gated_output_norms)));
+        shares.push(LayerShares::of(layer, routing));
     }
-    let mean = |of: fn(&(usize, f64, f64)) -> f64| match shares.len() {
-        0 => 1.0,
-        layers => shares.iter().map(of).sum::<f64>() / layers as f64,
-    };
-    let least = shares.iter().min_by(|a, b| a.2.total_cmp(&b.2)).copied();
-    let (worst_layer, _, worst) = least.unwrap_or((0, 1.0, 1.0));
+    let mean = |sum: f64| if shares.is_empty() { 1.0 } else { sum / shares.len() as f64 };
+    let saliency: Option<f64> = shares.iter().map(|share| share.saliency).sum();
+    let least = shares.iter().min_by(|a, b| a.decisive().total_cmp(&b.decisive()));
+    let (worst_layer, worst) = least.map_or((0, 1.0), |least| (least.layer, least.decisive()));
     Ok(Coverage {
         domain: domain.name.clone(),
         weight: if total > 0.0 { domain.weight / total } else { 0.0 },
-        routed: mean(|share| share.1),
-        saliency: mean(|share| share.2),
+        routed: mean(shares.iter().map(|share| share.routed).sum()),
+        saliency: saliency.map(mean),
         worst_layer,
         worst,
     })
+}
+
+/// What stays of one layer.
+struct LayerShares {
+    layer: usize,
+    routed: f64,
+    saliency: Option<f64>,
+}
+
+impl LayerShares {
+    fn of(layer: &LayerPlan, seen: &RoutingSums) -> Self {
+        let RoutingSums { gate_sums, gated_output_norms, counts, .. } = seen;
+        let routed = match gate_sums.as_slice() {
+            [] => share(layer, &counts.iter().map(|&count| count as f64).collect::<Vec<_>>()),
+            sums => share(layer, sums),
+        };
+        let is_known = !gated_output_norms.is_empty();
+        let saliency = is_known.then(|| share(layer, gated_output_norms));
+        Self { layer: layer.layer, routed, saliency }
+    }
+
+    /// The share that layers and texts are compared by.
+    fn decisive(&self) -> f64 {
+        self.saliency.unwrap_or(self.routed)
+    }
 }
 
 /// The share of a layer's sums that stays; all of it, if there is nothing.

@@ -3,7 +3,7 @@
 use moeprune_core::Plan;
 use moeprune_engine::Job;
 
-use super::{Domain, blend, coverage};
+use super::{Coverage, Domain, blend, coverage};
 use crate::{Error, Pipeline, Recipe, Silent, planning::plan};
 
 /// Plans that are tried.
@@ -39,8 +39,7 @@ pub(crate) fn plan_max_min(
         let weighed = weighed(&light, &weights);
         let observation = blend(&weighed)?;
         let plan = plan(&mut Job { progress: &mut Silent, ..*job }, recipe, observation.as_ref())?;
-        let covered: Vec<f64> =
-            coverage(&plan, &weighed)?.iter().map(|domain| domain.saliency).collect();
+        let covered: Vec<f64> = coverage(&plan, &weighed)?.iter().map(Coverage::decisive).collect();
         let (worst, spread) = worst_and_spread(&covered);
         if best.as_ref().is_none_or(|(least, _)| worst > *least) {
             best = Some((worst, weights));
