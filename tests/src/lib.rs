@@ -2,3 +2,4 @@
 
 pub mod conformance;
 pub mod hostile_files;
+pub mod quantised_models;

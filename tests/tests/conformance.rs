@@ -4,6 +4,8 @@ use moeprune_tests::conformance;
 
 #[path = "conformance/encoding.rs"]
 mod encoding;
+#[path = "conformance/ggml.rs"]
+mod ggml;
 #[path = "conformance/quantised.rs"]
 mod quantised;
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use moeprune_tests::hostile_files::{
-    Config, CountingAllocator, Header, Index, ObservationFile, PlanFile, Target, peak_of,
+    Config, CountingAllocator, Gguf, Header, Index, ObservationFile, PlanFile, Target, peak_of,
 };
 
 #[global_allocator]
@@ -63,6 +63,7 @@ fn covering_files_stay_within_the_bounds() {
     cover::<Config>();
     cover::<PlanFile>();
     cover::<ObservationFile>();
+    cover::<Gguf>();
 }
 
 #[test]
@@ -88,6 +89,11 @@ fn plans() {
 #[test]
 fn observations() {
     insta::assert_snapshot!(replay::<ObservationFile>());
+}
+
+#[test]
+fn gguf_files() {
+    insta::assert_snapshot!(replay::<Gguf>());
 }
 
 /// Without the allocator, every file would be within its bounds.
@@ -153,4 +159,5 @@ fn write_seeds() {
     write::<Config>();
     write::<PlanFile>();
     write::<ObservationFile>();
+    write::<Gguf>();
 }

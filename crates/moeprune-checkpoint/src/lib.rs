@@ -87,6 +87,7 @@ mod named_tensors;
 mod output;
 mod place;
 mod quantization;
+mod reports;
 mod spec;
 mod verify;
 mod weights;
@@ -99,8 +100,9 @@ pub use self::{
         Summary,
     },
     container::{
-        ContainedIndex, ContainedTensor, Container, Contents, Metadata, OutputForm, PlannedFile,
-        PlannedIndex, PlannedTensor, PlannedWeights, Safetensors, WeightFile, WeightRequest,
+        ContainedIndex, ContainedTensor, Container, Contents, DescribedModel, Gguf, Metadata,
+        OutputForm, PlannedFile, PlannedIndex, PlannedTensor, PlannedWeights, PrunedCounts,
+        Safetensors, WeightFile, WeightRequest,
     },
     error::Error,
     family::{ExpertStorage, Family, FamilyFacts},
@@ -109,7 +111,6 @@ pub use self::{
         ShardedWriter, WrittenCheckpoint,
     },
     place::{FusedExperts, Place, TensorForm},
-    quantization::StoredForm,
     verify::{Check, LinearZeros, SparsityReport, VerifyReport, verify},
     weights::{
         average, average_of, check_finite, check_finite_weight, count_zeros, join_along,

@@ -7,7 +7,7 @@ use std::{
 
 use moeprune_files::{Access, Files, LocalFiles};
 
-use crate::Error;
+use crate::{Error, container::files_of_model};
 
 /// The files of a model.
 #[derive(Debug, Clone)]
@@ -22,14 +22,17 @@ impl ModelDirectory {
         Self { path: files.place().to_owned(), files }
     }
 
-    /// Opens a directory of this machine.
+    /// Opens a directory of this machine, or a file with those that belong to it.
     pub(crate) fn open(path: &Path, access: Access) -> Result<Self, Error> {
+        if let Some(files) = files_of_model(path, access)? {
+            return Ok(Self { path: path.to_owned(), files: Arc::new(files) });
+        }
         let opened = LocalFiles::open(path, access).map_err(|error| match error {
             moeprune_files::Error::Io { source, .. } => {
                 Error::io("open the model directory", path)(source)
             }
             _ => {
-                let reason = "is not a directory; expected one with config.json and *.safetensors";
+                let reason = "is not a directory; expected one with config.json and *.safetensors, or a .gguf file";
                 Error::Weights { dir: path.to_owned(), reason: reason.to_owned() }
             }
         });

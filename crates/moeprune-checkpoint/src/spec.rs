@@ -130,7 +130,11 @@ fn norms_of(form: &LayersForm) -> LayerNorms {
     let around = |sandwich: &SandwichForm| {
         LayerNorms::Around(SandwichNorms { output_scale: sandwich.output_scale.is_some() })
     };
-    form.sandwich.as_ref().map_or(LayerNorms::Before, around)
+    match &form.sandwich {
+        _ if form.other_norms => LayerNorms::Named,
+        Some(sandwich) => around(sandwich),
+        None => LayerNorms::Before,
+    }
 }
 
 /// The tensors of a layer that no other table names.
@@ -171,7 +175,7 @@ fn read_layers(form: &Descriptor, model: Model<'_>) -> Result<Vec<LayerSpec>, Er
     let counts = read_expert_counts(form, config, layers, moe_layers)?;
     let has_dense = match model.mixers {
         Some(mixers) => mixers.contains(&Mixer::Dense),
-        None => moe_layers < layers,
+        None => moe_layers < layers && !form.layers.bare,
     };
     let blocks = Blocks::read(form, config, has_dense)?;
     blocks
@@ -187,6 +191,8 @@ fn read_layers(form: &Descriptor, model: Model<'_>) -> Result<Vec<LayerSpec>, Er
             rank += 1;
             blocks.check_choice(form, config, layer, experts)?;
             FeedForward::Moe(blocks.moe(form, named, layer, experts)?)
+        } else if form.layers.bare {
+            FeedForward::None
         } else if model.mixers.is_none_or(|mixers| mixers.get(layer) == Some(&Mixer::Dense)) {
             FeedForward::Dense(blocks.dense_of(config, layer)?)
         } else {

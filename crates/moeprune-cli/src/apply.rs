@@ -23,9 +23,9 @@ use moeprune::{
 #[command(after_help = "Example:
   moeprune apply mixtral-8x7b pruned --plan plan.json --calibration c4.json.gz")]
 pub(crate) struct ApplyArgs {
-    /// Directory of the model
+    /// Directory of the model, or a .gguf file
     model: PathBuf,
-    /// Directory to write; must not exist
+    /// Directory to write, or .gguf file if the model is one; must not exist
     out: PathBuf,
     /// What `plan` wrote
     #[arg(long, value_name = "FILE")]

@@ -15,6 +15,7 @@ use crate::{
 };
 use moeprune::{
     Calibration, CalibrationTexts, Error, Evaluation, PlanInputs, Registry, Study, blend,
+    check_is_run,
     checkpoint::Checkpoint,
     compare::{Comparison, Cut, Measures, Variant},
 };
@@ -108,6 +109,7 @@ pub(crate) fn compare(
     let variants = variants(args, registry)?;
     let execution = args.device.open()?;
     let checkpoint = args.family.open(&args.model)?;
+    check_is_run(&checkpoint, "compare")?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let observation = blend(&domains)?;
     let calibration = calibration(args, &variants, (&checkpoint, registry), terminal)?;

@@ -11,7 +11,7 @@ use crate::{
     terminal::Terminal,
 };
 use moeprune::{
-    Error, Evaluation, evaluate,
+    Error, Evaluation, check_is_run, evaluate,
     evaluation::{PERPLEXITY, Score},
 };
 
@@ -72,6 +72,7 @@ pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Score, Error> {
     crate::interrupt::listen();
     let execution = args.device.open()?;
     let checkpoint = args.family.open(&args.model)?;
+    check_is_run(&checkpoint, "eval")?;
     let what = Evaluation {
         task: &args.task,
         data: &args.data,

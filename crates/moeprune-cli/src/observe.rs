@@ -13,7 +13,7 @@ use crate::{
 };
 use moeprune::{
     Calibration, Error, Estimate, FromRecipe, ImatrixFile, Job, ObservationPlace, Pipeline,
-    Progress as _, Recipe, Work, observe_imatrix, shortened,
+    Progress as _, Recipe, Work, check_is_run, observe_imatrix, shortened,
 };
 
 /// Options of `observe`.
@@ -73,6 +73,7 @@ pub(crate) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(),
     }
     let execution = args.rates.on(args.device.open()?);
     let checkpoint = args.family.open_to_stream(&args.model)?;
+    check_is_run(&checkpoint, "observe")?;
     let mut recipe = Recipe::arctic();
     args.sampling.apply(&mut recipe);
     recipe.check()?;

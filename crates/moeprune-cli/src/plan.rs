@@ -15,10 +15,10 @@ use crate::{
     terminal::Terminal,
 };
 use moeprune::{
-    Calibration, Domain, Error, Execution, Job, Pipeline, PlanInputs, Recipe, Registry, blend,
-    check_repair, coverage, plan_domains,
+    Calibration, Domain, Error, Execution, Job, Pipeline, PlanInputs, Progress as _, Recipe,
+    Registry, blend, check_repair, coverage, plan_domains,
     serving::{Cut, GroupRule, unnamed_extra},
-    shortened,
+    shortened, whole_experts_by_default,
 };
 
 /// Options of `plan`.
@@ -69,6 +69,9 @@ pub(crate) fn plan(
     args.recipe.check_no_search()?;
     let mut recipe = args.recipe.resolve(registry, &args.sampling)?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
+    let said = (args.recipe.sparsity.is_some(), args.recipe.expert_sparsity.is_some());
+    let note = whole_experts_by_default(&mut recipe, &checkpoint, said)?;
+    note.iter().for_each(|note| terminal.note(note));
     check_repair(&checkpoint, &recipe, true)?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let pipeline = args.keep.pipeline(registry, &checkpoint, &mut recipe, &args.recipe)?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::{
+    blend::WeighedFile,
     keep::KeepArgs,
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs},
     rates::RateArgs,
@@ -14,11 +15,12 @@ use crate::{
 };
 use moeprune::{
     CalibrationTexts, Error, Estimates, Job, OutputPlace, Progress as _, Recipe, Registry, Report,
-    Run, Said, SearchedRecipe, Study, check_request,
+    Run, Said, SearchedRecipe, Study, check_is_run, check_request,
     checkpoint::Checkpoint,
     note_of_recipe_without_repair,
     report::Repairing,
     search::{Search, SearchReport},
+    whole_experts_by_default,
 };
 use moeprune_files::{Destination, OutputKind};
 
@@ -31,17 +33,22 @@ use moeprune_files::{Destination, OutputKind};
   moeprune prune arctic pruned --calibration c4.json.gz --sparsity 0.6 --expert-sparsity auto --allocation auto
   moeprune prune arctic pruned --calibration c4.json.gz --device cuda
   moeprune prune mixtral-8x7b pruned --keep published.json
+  moeprune prune mixtral.gguf pruned.gguf --observation mixtral.obs.safetensors --sparsity 0.25
   moeprune prune arctic pruned --calibration c4.json.gz --resume      after Ctrl-C, a crash or a full disk")]
 #[non_exhaustive]
 pub struct PruneArgs {
-    /// Directory of the model
+    /// Directory of the model, or a .gguf file
     pub model: PathBuf,
-    /// Directory to write; must not exist
+    /// Directory to write, or .gguf file if the model is one; must not exist
     pub out: PathBuf,
     /// Calibration text: plain, JSON lines ({"text"}, {"question","answer"}, {"tokens"}), gzipped or not;
-    /// needed unless --keep is given without --sparsity
-    #[arg(long, value_name = "FILE", required_unless_present = "keep")]
+    /// needed unless --observation is given, or --keep without --sparsity
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["keep", "observation"])]
     pub calibration: Option<PathBuf>,
+    /// Statistics of the unpruned model, or of the same in another format, instead of running calibration text;
+    /// several are weighed
+    #[arg(long, value_name = "FILE[=WEIGHT]", conflicts_with = "calibration")]
+    pub(crate) observation: Vec<WeighedFile>,
     /// Write the report here too
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -83,12 +90,19 @@ pub fn prune(
     let mut files = args.family.files(&args.model);
     files.reads_all(args.calibration.iter().chain(&args.recipe.recipe).chain(&args.keep.keep));
     files.reads_all(args.repair.paths());
+    files.reads_all(args.observation.iter().map(|file| &file.path));
     files.makes(&args.out);
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
     crate::interrupt::listen_resumable();
     let mut recipe = args.recipe.resolve(registry, &args.sampling)?;
     let execution = &args.rates.on(args.device.open()?);
     let checkpoint = &args.family.open_to_stream(&args.model)?;
+    let said = (args.recipe.sparsity.is_some(), args.recipe.expert_sparsity.is_some());
+    let note = whole_experts_by_default(&mut recipe, checkpoint, said)?;
+    note.iter().for_each(|note| terminal.note(note));
+    if args.calibration.is_some() {
+        check_is_run(checkpoint, "prune with calibration text")?;
+    }
     repair_by_default(args, &mut recipe, checkpoint, registry, terminal);
     let mut study = Study { checkpoint, registry, execution, progress: terminal };
     let (mut recipe, searched) = search(args, &mut study, recipe)?;
@@ -97,6 +111,11 @@ pub fn prune(
     note_estimate(args, &mut job, &recipe)?;
     let to = OutputPlace { origin: checkpoint, path: &args.out, resume: args.resume.into() };
     let report = match &args.calibration {
+        None if !args.observation.is_empty() => {
+            let domains = args.observation.iter().map(WeighedFile::read);
+            let domains = domains.collect::<Result<Vec<_>, _>>()?;
+            moeprune::prune_observed(&mut job, to, &domains, &recipe)?
+        }
         None => moeprune::prune_listed(&mut job, to, &recipe)?,
         Some(text) => {
             let texts = CalibrationTexts { text, others: &args.repair.others(&recipe) };

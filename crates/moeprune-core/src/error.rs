@@ -106,6 +106,12 @@ pub enum Error {
          (pack-quantized)"
     )]
     NotDecoded(String),
+    /// A weight in an encoding that is read and never zeroed.
+    #[error(
+        "weights stored as {0} are read only: zeroing weights is for safetensors; remove whole experts \
+         only, or start from the model in safetensors"
+    )]
+    NotZeroed(&'static str),
     /// Tensors of a module that are of no known format.
     #[error(
         "no known format of weights has the tensors {0}: whole experts can still be removed by router \

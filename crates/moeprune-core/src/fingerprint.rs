@@ -7,8 +7,10 @@ use crate::Error;
 /// Hashes of what a model is, and of how it is stored.
 ///
 /// As text they stand one after the other with a `+` between, each `sha256:` and 64 hexadecimal
-/// digits. The first decides whether an observation or a plan belongs to a model; a third, where there
-/// is one, tells routers that differ by rounding from others. Version 0.1.0 wrote a single hash; only the checkpoint itself can tell whether that is its own.
+/// digits; that of the routers alone is last, with `routers:` in place of `sha256:`, or `routers-only:` of a model
+/// in a format that names its other tensors differently (GGUF), which is known to others by these. The first
+/// decides whether an observation or a plan belongs to a model; a third, where there is one, tells routers that
+/// differ by rounding from others. Version 0.1.0 wrote a single hash; only the checkpoint itself can tell whether that is its own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_structs, reason = "the parts there are")]
 pub struct Fingerprint {
@@ -18,6 +20,36 @@ pub struct Fingerprint {
     pub storage: String,
     /// As `model`, with the routers' values rounded to bf16; `None` if that changes nothing.
     pub rounded: Option<String>,
+    /// Of nothing but the routers' places, shapes, and values rounded to bf16; `None` in files of versions
+    /// that did not write it.
+    pub routers: Option<RoutersHash>,
+}
+
+/// What a model's routers are, whatever the rest is called.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_structs, reason = "a hash and what it is for")]
+pub struct RoutersHash {
+    /// Of the routers.
+    pub hash: String,
+    /// Whether the model's other parts are called differently from how models in numbers or in codes call
+    /// them, so that it is known by its routers.
+    pub decides: bool,
+}
+
+/// What the text of the routers' hash begins with, and if they decide.
+const ROUTERS: [&str; 2] = ["routers:", "routers-only:"];
+
+impl RoutersHash {
+    fn from_text(text: &str) -> Option<Self> {
+        let [beside, alone] = ROUTERS.map(|begin| text.strip_prefix(begin));
+        let hash = beside.or(alone)?.to_owned();
+        Some(Self { hash, decides: alone.is_some() })
+    }
+
+    /// Whether one of them is of a model that is known by its routers, and these are the other's.
+    fn tells(&self, other: &Self) -> bool {
+        self.hash == other.hash && (self.decides || other.decides)
+    }
 }
 
 /// How two fingerprints compare.
@@ -30,6 +62,9 @@ pub enum SameModel {
     StoredOtherwise,
     /// One model but for the routers, whose values are the same only when rounded to bf16.
     RoutersRounded,
+    /// Models whose routers are the same in number, shape and, rounded to bf16, values, and whose other parts
+    /// are named or shaped otherwise: one of them may be in a format that does so.
+    RoutersAlike,
     /// Different models.
     No,
 }
@@ -48,11 +83,16 @@ impl Fingerprint {
     }
 
     fn compare_with(&self, other: &Self) -> SameModel {
+        let alike = || {
+            let both = self.routers.as_ref().zip(other.routers.as_ref());
+            both.is_some_and(|(mine, theirs)| mine.tells(theirs))
+        };
         let rounded = |of: &Self| of.rounded.clone().unwrap_or_else(|| of.model.clone());
         match (self.model == other.model, self.storage == other.storage) {
             (true, true) => SameModel::Yes,
             (true, false) => SameModel::StoredOtherwise,
             (false, _) if rounded(self) == rounded(other) => SameModel::RoutersRounded,
+            (false, _) if alike() => SameModel::RoutersAlike,
             (false, _) => SameModel::No,
         }
     }
@@ -61,7 +101,11 @@ impl Fingerprint {
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}+{}", self.model, self.storage)?;
-        self.rounded.as_ref().map_or(Ok(()), |rounded| write!(f, "+{rounded}"))
+        self.rounded.iter().try_for_each(|rounded| write!(f, "+{rounded}"))?;
+        let routers = self.routers.iter();
+        routers
+            .map(|of| (ROUTERS[usize::from(of.decides)], &of.hash))
+            .try_for_each(|(begin, hash)| write!(f, "+{begin}{hash}"))
     }
 }
 
@@ -69,12 +113,15 @@ impl FromStr for Fingerprint {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let mut parts = text.split('+');
+        let last = text.rsplit_once('+');
+        let last = last.and_then(|(all, last)| Some((all, RoutersHash::from_text(last)?)));
+        let (hashes, routers) = last.map_or((text, None), |(all, last)| (all, Some(last)));
+        let mut parts = hashes.split('+');
         let mut part = || parts.next().map(str::to_owned);
         let (model, storage, rounded) = (part(), part(), part());
         match (model, storage, part()) {
             (Some(model), Some(storage), None) if !model.is_empty() => {
-                Ok(Self { model, storage, rounded })
+                Ok(Self { model, storage, rounded, routers })
             }
             _ => Err(Error::Fingerprint(text.to_owned())),
         }
@@ -105,15 +152,27 @@ mod tests {
         check("m+s+r", "r+s", SameModel::RoutersRounded);
         check("m+s+r", "n+s+q", SameModel::No);
         check("m+s+r", "n+s", SameModel::No);
+        check("m+s+routers:x", "m+s", SameModel::Yes);
+        check("m+s+routers:x", "n+t+routers:x", SameModel::No);
+        check("m+s+routers:x", "n+t+routers-only:x", SameModel::RoutersAlike);
+        check("m+s+routers-only:x", "n+t+routers-only:x", SameModel::RoutersAlike);
+        check("m+s+routers-only:x", "m+t+routers-only:x", SameModel::StoredOtherwise);
+        check("m+s+r+routers:x", "n+t+r+routers:x", SameModel::RoutersRounded);
+        check("m+s+routers:x", "n+t+routers-only:y", SameModel::No);
+        check("m+s+routers:x", "n+t", SameModel::No);
     }
 
     #[test]
     fn text_and_back() {
-        for rounded in [None, Some("r".to_owned())] {
-            let fingerprint = Fingerprint { model: "m".into(), storage: "s".into(), rounded };
+        let routers = [None, Some(false), Some(true)];
+        for (rounded, routers) in routers.into_iter().flat_map(|r| [(None, r), (Some("r"), r)]) {
+            let (model, storage) = ("m".to_owned(), "s".to_owned());
+            let rounded = rounded.map(str::to_owned);
+            let routers = routers.map(|decides| RoutersHash { hash: "x".into(), decides });
+            let fingerprint = Fingerprint { model, storage, rounded, routers };
             assert_eq!(fingerprint.to_string().parse::<Fingerprint>().unwrap(), fingerprint);
         }
-        for bad in ["m", "+s", "m+s+t+u"] {
+        for bad in ["m", "+s", "m+s+t+u", "m+routers:x"] {
             assert!(bad.parse::<Fingerprint>().is_err(), "{bad}");
         }
     }

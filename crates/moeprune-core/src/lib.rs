@@ -80,7 +80,7 @@ pub use dtype::{Dtype, GgmlType};
 #[doc(inline)]
 pub use encoding::{Encoding, StoredWeight};
 pub use error::{Error, StageError};
-pub use fingerprint::{Fingerprint, SameModel};
+pub use fingerprint::{Fingerprint, RoutersHash, SameModel};
 pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
 pub use model::{
     Activation, AttentionBiases, AttentionSpec, ClampedSwiglu, CorrectionBias, DeltaProjections,

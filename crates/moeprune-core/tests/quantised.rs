@@ -1,7 +1,10 @@
 //! Encodings of quantised weights against values and hashes that other code computed
 //! (`assets/quantised`).
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+#[path = "../../../tests/src/quantised_models.rs"]
+mod quantised_models;
+
+use std::{collections::BTreeMap, fs};
 
 use moeprune_core::{
     Dtype, StoredWeight, TensorBytes,
@@ -34,12 +37,9 @@ fn read_tensors(path: &std::path::Path) -> BTreeMap<String, TensorBytes<'static>
 
 impl Fixture {
     fn open(name: &str) -> Self {
-        let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/quantised"));
-        let folder = folder.join(name);
-        let json = |name: &str| -> Value {
-            let text = fs::read_to_string(folder.join(name)).expect("it is there");
-            serde_json::from_str(&text).expect("JSON")
-        };
+        let folder = quantised_models::folder(name);
+        let config = fs::read_to_string(folder.join("config.json")).expect("it is there");
+        let config: Value = serde_json::from_str(&config).expect("JSON");
         let mut tensors = BTreeMap::new();
         for entry in fs::read_dir(&folder).expect("a folder") {
             let path = entry.expect("readable").path();
@@ -51,9 +51,9 @@ impl Fixture {
         Self {
             tensors,
             reference: read_tensors(&folder.join("ref.safetensors")),
-            config: QuantConfig::from_json(&json("config.json")["quantization_config"])
+            config: QuantConfig::from_json(&config["quantization_config"])
                 .expect("a config that is understood"),
-            expected: json("expect.json"),
+            expected: quantised_models::expected(name),
         }
     }
 
@@ -138,45 +138,24 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn check(fixture: &str, encoding: &str) {
-    Fixture::open(fixture).check(encoding);
-}
-
 #[test]
-fn fp8() {
-    check("fp8_block_qwen3_moe", "fp8 (a scale per block)");
-    check("fp8_block_deepseek_v3", "fp8 (a scale per block)");
-    check("fp8_block_e8m0_qwen3_moe", "fp8 (a scale per block)");
-    check("fp8_channel_glm4_moe", "fp8 (a scale per channel)");
-    check("fp8_tensor_mixtral", "fp8 (a scale per tensor)");
-}
-
-#[test]
-fn int4() {
-    check("int4_pack_deepseek_v3", "int4 (pack-quantized, symmetric)");
-    check("int4_pack_asym_qwen3_moe", "int4 (pack-quantized, asymmetric)");
-}
-
-#[test]
-fn mxfp4() {
-    check("mxfp4_gpt_oss", "mxfp4 (gpt-oss)");
-    check("mxfp4_ct_qwen3_moe", "mxfp4 (compressed-tensors)");
-}
-
-#[test]
-fn nvfp4() {
-    check("nvfp4_modelopt_qwen3_moe", "nvfp4 (Model-Optimizer)");
-    check("nvfp4_ct_qwen3_moe", "nvfp4 (compressed-tensors)");
-}
-
-#[test]
-fn gptq() {
-    check("gptq_mixtral", "gptq (v1)");
-    check("gptq_act_qwen3_moe", "gptq (v1)");
-    check("gptq_v2_qwen3_moe", "gptq (v2)");
-}
-
-#[test]
-fn awq() {
-    check("awq_qwen3_moe", "awq (GEMM)");
+fn values_and_zeroed_codes() {
+    let encoding = |name: &str| match name {
+        "awq_qwen3_moe" => "awq (GEMM)",
+        "fp8_channel_glm4_moe" => "fp8 (a scale per channel)",
+        "fp8_tensor_mixtral" => "fp8 (a scale per tensor)",
+        "gptq_act_qwen3_moe" | "gptq_mixtral" => "gptq (v1)",
+        "gptq_v2_qwen3_moe" => "gptq (v2)",
+        "int4_pack_asym_qwen3_moe" => "int4 (pack-quantized, asymmetric)",
+        "int4_pack_deepseek_v3" => "int4 (pack-quantized, symmetric)",
+        "mxfp4_ct_qwen3_moe" => "mxfp4 (compressed-tensors)",
+        "mxfp4_gpt_oss" => "mxfp4 (gpt-oss)",
+        "nvfp4_ct_qwen3_moe" => "nvfp4 (compressed-tensors)",
+        "nvfp4_modelopt_qwen3_moe" => "nvfp4 (Model-Optimizer)",
+        _ if name.starts_with("fp8_block") => "fp8 (a scale per block)",
+        _ => panic!("{name}: which encoding has it?"),
+    };
+    for name in quantised_models::names() {
+        Fixture::open(&name).check(encoding(&name));
+    }
 }

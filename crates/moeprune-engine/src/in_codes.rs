@@ -1,7 +1,9 @@
 //! What is refused of weights that are stored in codes: they can go or become zero, and have no room for
 //! other values.
 
-use moeprune_core::{LayerPlan, LinearId, MlpProjection, ModelSpec, TensorId};
+use moeprune_core::{
+    LayerPlan, LinearId, MlpProjection, ModelSpec, TensorId, repair::RepairablePart,
+};
 
 use crate::{Error, Model, Pipeline, Remedy};
 
@@ -41,6 +43,33 @@ pub(crate) fn check_averages(model: &dyn Model, plan: &LayerPlan) -> Result<(), 
             Remedy::SelectOne,
         )),
     }
+}
+
+/// How weights are stored that a repair changes and that are no numbers by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredCodes {
+    /// What the encoding is called.
+    pub name: &'static str,
+    /// Bits of a code, if new values can be written in it.
+    pub bits: Option<u32>,
+}
+
+/// What a repair would change and is stored in codes: the first such weight of an expert.
+#[must_use]
+pub fn codes_of_repaired(model: &dyn Model) -> Option<StoredCodes> {
+    let layers = model.spec().layers.iter().enumerate();
+    let experts = layers.filter_map(|(layer, of)| Some((layer, of.moe()?.experts)));
+    let parts = experts.flat_map(|(layer, experts)| {
+        let parts = (0..experts).flat_map(RepairablePart::of_expert);
+        parts.map(move |part| TensorId::Layer(layer, part.tensor()))
+    });
+    let mut parts = parts.filter(|&id| model.spec().part(id).is_some());
+    let id = parts
+        .find(|&id| model.elements(id, 0..0).is_ok_and(|elements| !elements.dtype().is_weight()))?;
+    let weight = model.weight(id).ok()?;
+    let bits = weight.encoding().requantising(weight.shape()).map(|how| how.bits);
+    Some(StoredCodes { name: weight.encoding().name(), bits })
 }
 
 /// How the first weight of a layer's first expert is stored that is in codes.

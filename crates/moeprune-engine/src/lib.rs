@@ -74,7 +74,7 @@ pub use execution::{ComputeType, DeviceChoice, Execution};
 pub use finite::Finite;
 pub use imatrix::{ImatrixFile, observe_imatrix};
 pub use imatrix_mismatch::ImatrixMismatch;
-pub use in_codes::check_reconstructs;
+pub use in_codes::{StoredCodes, check_reconstructs, codes_of_repaired};
 pub use job::Job;
 pub use keep_list::{KeepList, LayerKey};
 pub use kept_experts::KeptExperts;

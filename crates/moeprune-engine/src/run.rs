@@ -67,7 +67,7 @@ impl<'a> Run<'a> {
     /// Begins the work on a model, or resumes it.
     pub(crate) fn begin(&mut self, model: &dyn Model, identity: &RunIdentity) -> Result<(), Error> {
         let same = self.origin.is_of(&model.fingerprint()?)?;
-        if matches!(same, SameModel::No | SameModel::RoutersRounded) {
+        if !matches!(same, SameModel::Yes | SameModel::StoredOtherwise) {
             return Err(Error::Request(format!(
                 "the place was claimed for a copy of {}, and the model to be written is {}, another \
                  one",

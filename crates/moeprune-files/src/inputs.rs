@@ -24,8 +24,11 @@ impl Inputs {
         self.files.extend(Identity::of(file));
     }
 
-    /// Adds every file in the folder of a model.
+    /// Adds every file in the folder of a model; of a model that is a file, that one.
     pub(crate) fn add_model(&mut self, folder: &Path) {
+        if folder.is_file() {
+            return self.add(folder);
+        }
         let Some(identity) = Identity::of(folder) else { return };
         let entries = folder.read_dir().into_iter().flatten().flatten();
         let files = entries.filter_map(|entry| {

@@ -5,7 +5,8 @@ chose.
 # Brief overview
 
 [`Files`] is a set of files to read and [`ReadAt`] one of them, open: [`LocalFiles`] are those of a
-directory, mapped or read ([`Access`]), [`MemoryFiles`] are on no disk.
+directory, mapped or read ([`Access`]), [`MemoryFiles`] are on no disk, and [`ChosenFiles`] are some of
+any such.
 
 [`RunFiles`] knows what a run reads and where it is to write. [`RunFiles::claim`] judges one
 of those places before any work, and returns the [`Destination`] that the result goes to at the end:
@@ -78,7 +79,10 @@ pub use self::{
     error::Error,
     kind::OutputKind,
     positioned::write_at,
-    read::{Access, FileEntry, FileIdentity, FileKind, Files, LocalFiles, MemoryFiles, ReadAt},
+    read::{
+        Access, ChosenFiles, FileEntry, FileIdentity, FileKind, Files, LocalFiles, MemoryFiles,
+        ReadAt,
+    },
     run_files::RunFiles,
     whole::{rename_to_new, write_and_rename, write_whole},
     write::{PartialOutput, copy_bytes, sync},

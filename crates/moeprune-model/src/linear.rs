@@ -238,7 +238,7 @@ fn transpose(
 ) -> Result<(), moeprune_core::Error> {
     // As many rows at a time as fill a cache line of the destination; of codes that hold the transpose, in
     // which rows share words, more.
-    let whole = if weight.encoding().row_bytes(cols).is_some() { 16 } else { 64 };
+    let whole = weight.rows_together().max(16);
     let rows = weight.elements() / cols.max(1);
     let mut band = vec![0.0; whole * cols];
     for first in (0..rows).step_by(whole) {

@@ -1,7 +1,7 @@
 //! What of a model the forward pass can run.
 
 use moeprune_core::{
-    Activation, AttentionSpec, FeedForward, LayerSpec, MlpSpec, ModelSpec, RouterSpec,
+    Activation, AttentionSpec, FeedForward, LayerNorms, LayerSpec, MlpSpec, ModelSpec, RouterSpec,
 };
 
 use crate::Error;
@@ -53,6 +53,9 @@ pub(crate) fn check_layer(parts: &LayerSpec, layer: usize) -> Result<(), Error> 
         FeedForward::None => {}
         other => return Err(Error::Spec(format!("layer {layer}: no feed-forward {other:?}"))),
     }
+    if parts.norms == LayerNorms::Named {
+        return Err(unknown_norms(layer));
+    }
     match parts.other.first() {
         None => Ok(()),
         Some(tensor) => Err(Error::Kind { layer, part: "tensor", kind: tensor.id.to_string() }),
@@ -67,6 +70,11 @@ pub(crate) fn opaque_attention(layer: usize) -> Error {
 /// What is said of such a router.
 pub(crate) fn opaque_router(layer: usize) -> Error {
     Error::Kind { layer, part: "router", kind: "opaque".to_owned() }
+}
+
+/// What is said of a layer with such norms.
+pub(crate) fn unknown_norms(layer: usize) -> Error {
+    Error::Kind { layer, part: "norms", kind: "named".to_owned() }
 }
 
 /// Checks that an MLP has a known activation, and a gate if that needs one and none if not.

@@ -119,6 +119,7 @@ impl LayerTrunk {
         let sandwich = match parts.norms {
             LayerNorms::Before => None,
             LayerNorms::Around(norms) => Some(Sandwich::load(weights, layer, spec, norms, beside)?),
+            LayerNorms::Named => return Err(runnable::unknown_norms(layer)),
         };
         let attention = Attention::load(weights, layer, spec)?;
         Ok(Self {

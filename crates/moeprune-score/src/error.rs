@@ -135,20 +135,35 @@ pub enum Error {
         /// Type of the tensor.
         dtype: Dtype,
     },
-    /// A weight that should be zeroed and cannot be as it is stored.
+    /// A weight in an encoding whose weights are read only.
+    #[error("layer {layer} {linear}: {source}")]
+    NotZeroed {
+        /// Decoder layer.
+        layer: usize,
+        /// Linear of it.
+        linear: LinearId,
+        /// Why, and what can be done.
+        source: moeprune_core::Error,
+    },
+    /// Weights that should be zeroed and cannot be as they are stored.
     #[error(
-        "layer {layer} {linear}: the weight at row {row}, column {col} has no code that is zero in \
-         the encoding {encoding}: its group's zero point is outside of the codes; leave this matrix \
-         as it is"
+        "layer {layer} {linear}: {without} of the {chosen} weights that are to become zero have no code that \
+         is zero in the encoding {encoding}, the first at row {row}, column {col}: the zero points of their \
+         groups are outside of the codes (a stored 15 of GPTQ version 1 means 16); remove whole experts \
+         only, or start from the model in version 2 (`gptq_v2`) or in BF16"
     )]
     NoZero {
         /// Decoder layer.
         layer: usize,
         /// Linear of it.
         linear: LinearId,
-        /// Row of the matrix.
+        /// How many such weights the matrix has among those that were chosen.
+        without: u64,
+        /// How many were chosen.
+        chosen: u64,
+        /// Row of the first.
         row: usize,
-        /// Column of the matrix.
+        /// Column of the first.
         col: usize,
         /// How it is stored.
         encoding: &'static str,

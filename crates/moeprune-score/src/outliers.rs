@@ -151,7 +151,8 @@ fn each_row<T: Send>(
         scoring.score_row(row, main, buffers)?;
         Ok(reduce(scoring.level, &buffers.scores))
     };
-    Ok((0..scoring.rows()).into_par_iter().map_init(RowBuffers::default, score).collect())
+    let rows = (0..scoring.rows()).into_par_iter().with_min_len(scoring.storage.rows_together());
+    Ok(rows.map_init(RowBuffers::default, score).collect())
 }
 
 dispatched! {

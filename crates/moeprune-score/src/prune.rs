@@ -70,7 +70,8 @@ pub fn prune_matrix(
 /// the result has the main tensor alone.
 ///
 /// # Errors
-/// As [`prune_matrix`], and [`Error::NoZero`] if a chosen weight has no code that is zero.
+/// As [`prune_matrix`]; [`Error::NoZero`] if chosen weights have no code that is zero, and
+/// [`Error::NotZeroed`] if the encoding is only read.
 pub fn prune_weight(
     weight: StoredWeight<'_>,
     linear: &LinearView<'_>,
@@ -113,8 +114,11 @@ fn zero_codes(
     pattern: &dyn MaskPattern,
     rounding: Rounding,
 ) -> Result<PrunedMatrix, Error> {
-    let mask = mask_weight(weight, linear, ratio, scorer, pattern, rounding)?;
     let (encoding, main) = (weight.encoding(), weight.main());
+    let (layer, id) = (linear.layer, linear.id);
+    encoding.zeroes().map_err(|source| Error::NotZeroed { layer, linear: id, source })?;
+    let mask = mask_weight(weight, linear, ratio, scorer, pattern, rounding)?;
+    let (mut without, mut first) = (0, None);
     let mut bytes = main.bytes().to_vec();
     let row_bytes = encoding.row_bytes(linear.cols);
     for row in 0..linear.rows {
@@ -125,10 +129,13 @@ fn zero_codes(
         };
         let (shape, companions) = (weight.shape(), weight.companions());
         let mut rows = RowsMut { first: row, count: 1, shape, main, companions };
-        if let Some(col) = encoding.zero_where(&mut rows, &marks).first {
-            let (layer, encoding) = (linear.layer, encoding.name());
-            return Err(Error::NoZero { layer, linear: linear.id, row, col, encoding });
-        }
+        let unzeroed = encoding.zero_where(&mut rows, &marks);
+        without += unzeroed.count;
+        first = first.or_else(|| Some((row, unzeroed.first?)));
+    }
+    if let Some((row, col)) = first {
+        let (encoding, chosen) = (encoding.name(), mask.count());
+        return Err(Error::NoZero { layer, linear: id, without, chosen, row, col, encoding });
     }
     let tensor = TensorBytes::new(main.dtype(), main.shape(), bytes);
     let tensor = tensor.expect("neither shape nor size changed");
@@ -171,6 +178,7 @@ pub fn mask_weight(
         .bytes_mut()
         .par_chunks_mut(linear.cols.div_ceil(8).max(1))
         .enumerate()
+        .with_min_len(scoring.storage.rows_together())
         .map_init(RowBuffers::default, |buffers, (row, bits)| {
             let bytes = scoring.storage.row(main, row, linear.cols);
             let count = masker.mask(row, bytes, buffers)?;

@@ -26,6 +26,8 @@ pub(crate) struct Scoring<'a> {
 #[derive(Default)]
 pub(crate) struct RowBuffers {
     weights: Vec<f32>,
+    /// Rows that were decoded together, and the first of them.
+    band: (usize, Vec<f32>),
     pub(crate) scores: Vec<f32>,
     pub(crate) mask: Vec<bool>,
 }
@@ -144,8 +146,20 @@ impl<'a> Scoring<'a> {
     }
 
     fn decode(&self, row: usize, bytes: &[u8], buffers: &mut RowBuffers) {
-        buffers.weights.resize(self.linear.cols, 0.0);
-        self.storage.decode(self.level, row, bytes, &mut buffers.weights);
+        let (cols, together) = (self.linear.cols, self.storage.rows_together());
+        buffers.weights.resize(cols, 0.0);
+        if together == 1 {
+            self.storage.decode(self.level, row, bytes, &mut buffers.weights);
+            return;
+        }
+        let (first, band) = &mut buffers.band;
+        let top = row / together * together;
+        if band.is_empty() || *first != top {
+            *first = top;
+            band.resize(together.min(self.linear.rows - top) * cols, 0.0);
+            self.storage.decode(self.level, top, bytes, band);
+        }
+        buffers.weights.copy_from_slice(&band[(row - top) * cols..][..cols]);
     }
 }
 

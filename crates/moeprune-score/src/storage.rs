@@ -44,14 +44,25 @@ impl<'a> Storage<'a> {
         }
     }
 
-    /// Decodes row `index`, of which the bytes are `main`; exact.
+    /// How many rows are best decoded together.
+    pub(crate) fn rows_together(self) -> usize {
+        match self {
+            Self::Plain(_) => 1,
+            Self::Encoded(weight) => weight.rows_together(),
+        }
+    }
+
+    /// Decodes row `index`, of which the bytes are `main`, and as many after it as there is room for if
+    /// they are read through their encoding; exact.
     pub(crate) fn decode(self, level: Level, index: usize, main: &[u8], weights: &mut [f32]) {
         match self {
             Self::Plain(Float::F32) => decode_f32(level, main, weights),
             Self::Plain(Float::F16) => decode_f16(level, main, weights),
             Self::Plain(Float::Bf16) => decode_bf16(level, main, weights),
             Self::Encoded(weight) => {
-                weight.encoding().decode(weight.some(index, 1), 0..weights.len(), weights);
+                let cols = weight.cols();
+                let rows = weight.some(index, weights.len() / cols.max(1));
+                weight.encoding().decode(rows, 0..cols, weights);
             }
         }
     }

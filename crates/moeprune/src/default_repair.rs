@@ -2,9 +2,11 @@
 
 use moeprune_core::{
     CorrectionBias, GateSide, ModelSpec, MoeInput, MoeSpec, RouterSpec, Score, ScoredRouter,
-    Sparsity, TensorId, repair::RepairablePart,
+    Sparsity,
 };
-use moeprune_engine::{Error as EngineError, Model, REPAIRABLE_ENCODINGS};
+use moeprune_engine::{
+    Error as EngineError, Model, REPAIRABLE_ENCODINGS, StoredCodes, codes_of_repaired,
+};
 use moeprune_model::check_runnable;
 
 use crate::{
@@ -194,7 +196,7 @@ pub fn check_repair(model: &dyn Model, recipe: &Recipe, text: bool) -> Result<()
     let asked = [recipe.repairs().then_some(&recipe.repair), recipe.weights.refit.as_ref()];
     if let [_, Some(refit)] = asked
         && refit.name != NO_REPAIR
-        && let Some(Encoded { name, bits: Some(0..=4) }) = encoded(model)
+        && let Some(StoredCodes { name, bits: Some(0..=4), .. }) = codes_of_repaired(model)
     {
         return Err(Error::Recipe(format!(
             "weights.refit = `{}`: weights are stored as {name}, and after some were zeroed, new ones in codes of \
@@ -214,29 +216,6 @@ pub fn check_repair(model: &dyn Model, recipe: &Recipe, text: bool) -> Result<()
             Some(obstacle) => Err(obstacle.into_error(repair)),
         },
     }
-}
-
-/// What a repair would change and is stored in codes: the first such weight of an expert.
-fn encoded(model: &dyn Model) -> Option<Encoded> {
-    let layers = model.spec().layers.iter().enumerate();
-    let experts = layers.filter_map(|(layer, of)| Some((layer, of.moe()?.experts)));
-    let parts = experts.flat_map(|(layer, experts)| {
-        let parts = (0..experts).flat_map(RepairablePart::of_expert);
-        parts.map(move |part| TensorId::Layer(layer, part.tensor()))
-    });
-    let mut parts = parts.filter(|&id| model.spec().part(id).is_some());
-    let id = parts
-        .find(|&id| model.elements(id, 0..0).is_ok_and(|elements| !elements.dtype().is_weight()))?;
-    let weight = model.weight(id).ok()?;
-    let bits = weight.encoding().requantising(weight.shape()).map(|how| how.bits);
-    Some(Encoded { name: weight.encoding().name(), bits })
-}
-
-/// How weights that are no numbers by themselves are stored.
-struct Encoded {
-    name: &'static str,
-    /// Bits of a code, if new ones can be stored so.
-    bits: Option<u32>,
 }
 
 /// Why experts cannot be repaired.
@@ -261,13 +240,13 @@ impl Obstacle {
         if let Err(problem) = check_runnable(spec) {
             return Some(Self::NotRun(problem.to_string()));
         }
-        match encoded(model) {
-            Some(Encoded { name, bits: None }) => {
+        match codes_of_repaired(model) {
+            Some(StoredCodes { name, bits: None, .. }) => {
                 return Some(Self::NotRun(format!(
                     "their weights are stored as {name}, and it writes {REPAIRABLE_ENCODINGS} only"
                 )));
             }
-            Some(Encoded { name, .. }) if !recipe.requantise => return Some(Self::Codes(name)),
+            Some(StoredCodes { name, .. }) if !recipe.requantise => return Some(Self::Codes(name)),
             _ => {}
         }
         // Where no weight is zeroed no statistics are needed, and the repair takes the text.

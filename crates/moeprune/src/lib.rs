@@ -56,6 +56,7 @@ pub mod report;
 pub mod search;
 pub mod serving;
 mod study;
+mod whole_experts;
 
 pub use moeprune_capture as capture;
 pub use moeprune_checkpoint as checkpoint;
@@ -90,8 +91,11 @@ pub use moeprune_engine::{
 };
 pub use plan_file::read_plan;
 pub use planning::{check_request, plan};
-pub use prune::{CalibrationTexts, OutputPlace, SearchedRecipe, apply, prune, prune_listed};
+pub use prune::{
+    CalibrationTexts, OutputPlace, SearchedRecipe, apply, prune, prune_listed, prune_observed,
+};
 pub use recipe::Recipe;
 pub use registry::{FromRecipe, Registry};
 pub use report::Report;
 pub use study::Study;
+pub use whole_experts::{check_is_run, whole_experts_by_default};

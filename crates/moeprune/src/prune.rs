@@ -11,8 +11,8 @@ use moeprune_engine::{
 };
 
 use crate::{
-    Error, Recipe, Report, check_repair, recipe::CalibrationRecipe, report::SearchReport,
-    search::SearchTexts,
+    Domain, Error, Recipe, Report, blend, check_repair, plan_domains, recipe::CalibrationRecipe,
+    report::SearchReport, search::SearchTexts,
 };
 
 /// Prunes a model: observes it on the calibration text, plans, and
@@ -78,6 +78,25 @@ pub fn prune_listed(
     check_repair(job.model, recipe, false)?;
     let plan = crate::plan(job, recipe, None)?;
     apply(job, Run::claim(to.path, to.origin, to.resume)?, &plan, Inputs::None)
+}
+
+/// Prunes a model by observations of it, or of the same model stored otherwise: plans, and applies the plan,
+/// with statistics of the unpruned model where weights are zeroed by their inputs. Nothing is run.
+///
+/// # Errors
+/// As [`plan_domains`] and [`apply`], and if the recipe repairs experts, which takes calibration text.
+pub fn prune_observed(
+    job: &mut Job<'_>,
+    to: OutputPlace<'_>,
+    domains: &[Domain],
+    recipe: &Recipe,
+) -> Result<Report, Error> {
+    check_repair(job.model, recipe, false)?;
+    let run = Run::claim(to.path, to.origin, to.resume)?;
+    let (plan, domains) = plan_domains(job, domains, recipe)?;
+    let observation = blend(&domains)?;
+    let inputs = observation.as_ref().map_or(Inputs::None, Inputs::Observation);
+    apply(job, run, &plan, inputs)
 }
 
 /// Calibration text, and other texts that a repair of the experts that stay is fitted to or measured on.

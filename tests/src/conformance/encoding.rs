@@ -8,7 +8,7 @@ use moeprune_core::{
 };
 use proptest::{prelude::*, test_runner::TestCaseError};
 
-use super::{for_all, pure};
+use super::{for_all, pure, requantising};
 
 /// Holds an encoding of numbers by themselves to its contract, as [`check_with`].
 ///
@@ -33,6 +33,7 @@ pub fn check(encoding: &'static dyn Encoding) {
 /// * an element is zero exactly if it decodes to zero;
 /// * the first element that is not finite is the first that decodes to such a number;
 /// * bulk operations are those on single elements;
+/// * new values are encoded within the rounding that is promised, or refused by name;
 /// * what is not there is refused.
 ///
 /// # Panics
@@ -61,6 +62,7 @@ pub fn check_with(
         case.encoding()?;
         case.zeroing()?;
         case.bulk()?;
+        requantising::check(&weight, &marks)?;
         case.out_of_range()
     });
 }
@@ -148,6 +150,8 @@ impl Case<'_> {
             let before = main.clone();
             let zeroed = encoding.zero(&mut self.with_mut(&mut main), row, col);
             let after = self.decoded(self.with(&main), 0..cols);
+            let refused = encoding.zeroes().is_err();
+            prop_assert!(!(zeroed && refused), "an element is zeroed, and zeroing is refused");
             if zeroed {
                 let now = encoding.is_zero(self.with(&main), row, col);
                 prop_assert!(now && is_zero(after[at]), "a zeroed element is not zero");

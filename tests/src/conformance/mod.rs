@@ -64,6 +64,7 @@ pub mod generator;
 pub mod layer;
 pub mod reconstructor;
 pub mod repair;
+mod requantising;
 pub mod saliency;
 pub mod scorer;
 pub mod selector;

@@ -15,6 +15,7 @@ the files kept from it.
 
 mod allocation;
 mod config;
+mod gguf;
 mod header;
 mod index;
 mod models;
@@ -27,6 +28,7 @@ use moeprune::checkpoint::Checkpoint;
 pub use self::{
     allocation::{CountingAllocator, peak_of},
     config::Config,
+    gguf::Gguf,
     header::Header,
     index::Index,
     observation::ObservationFile,

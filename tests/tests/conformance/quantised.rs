@@ -112,9 +112,14 @@ fn mxfp4() {
 fn nvfp4() {
     for encoding in [&nvfp4::MODEL_OPTIMIZER, &nvfp4::COMPRESSED_TENSORS] {
         check_with(encoding, [1, 16], |rows, cols, byte| {
-            let main = codes(Dtype::U8, [rows, cols / 2], byte);
-            let groups = short_scales(Dtype::F8_E4M3, [rows, cols / 16], byte);
-            let of_all = scales(Dtype::F32, [1, 1], byte);
+            let mut main = codes(Dtype::U8, [rows, cols / 2], byte).into_bytes();
+            let mut groups = short_scales(Dtype::F8_E4M3, [rows, cols / 16], byte).into_bytes();
+            // The largest weight is what the scale for all was made for.
+            (main[0], groups[0]) = (main[0] | 0x7, 0x7e);
+            let main = TensorBytes::new(Dtype::U8, [rows, cols / 2], main)?;
+            let groups = TensorBytes::new(Dtype::F8_E4M3, [rows, cols / 16], groups)?;
+            let of_all = 1e-3 + f32::from(byte()) / 64.0;
+            let of_all = TensorBytes::encode(Dtype::F32, [1, 1], &[of_all])?;
             StoredWeight::new(encoding, main, vec![groups, of_all])
         });
     }

@@ -9,31 +9,13 @@ use moeprune::{
     core::Plan,
     plan, prune_listed, read_keep_list,
 };
-use serde_json::Value;
+use moeprune_tests::quantised_models;
 use sha2::{Digest, Sha256};
 
-use crate::scratch::{asset, recipe};
-
-const FIXTURES: [&str; 15] = [
-    "awq_qwen3_moe",
-    "fp8_block_deepseek_v3",
-    "fp8_block_e8m0_qwen3_moe",
-    "fp8_block_qwen3_moe",
-    "fp8_channel_glm4_moe",
-    "fp8_tensor_mixtral",
-    "gptq_act_qwen3_moe",
-    "gptq_mixtral",
-    "gptq_v2_qwen3_moe",
-    "int4_pack_asym_qwen3_moe",
-    "int4_pack_deepseek_v3",
-    "mxfp4_ct_qwen3_moe",
-    "mxfp4_gpt_oss",
-    "nvfp4_ct_qwen3_moe",
-    "nvfp4_modelopt_qwen3_moe",
-];
+use crate::scratch::recipe;
 
 fn model(name: &str) -> Checkpoint {
-    Checkpoint::open(&asset("quantised").join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    Checkpoint::open(&quantised_models::folder(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 fn made(source: &Checkpoint, recipe: &Recipe) -> Result<Plan, Error> {
@@ -49,7 +31,8 @@ fn check_verified(out: &Path, source: &Checkpoint) {
 
 #[test]
 fn router_distance_decides() {
-    for name in FIXTURES {
+    for name in quantised_models::names() {
+        let name = name.as_str();
         let (source, scratch) = (model(name), tempfile::tempdir().unwrap());
         let recipe = recipe(0.2, 0.2);
         let plan = made(&source, &recipe).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -69,10 +52,10 @@ fn router_distance_decides() {
 
 #[test]
 fn a_list_decides_and_every_byte_is_as_expected() {
-    for name in FIXTURES {
+    for name in quantised_models::names() {
+        let name = name.as_str();
         let (source, scratch) = (model(name), tempfile::tempdir().unwrap());
-        let expected = fs::read_to_string(asset("quantised").join(name).join("expect.json"));
-        let expected: Value = serde_json::from_str(&expected.unwrap()).unwrap();
+        let expected = quantised_models::expected(name);
         let list = scratch.path().join("keep.json");
         fs::write(&list, expected["kept"].to_string()).unwrap();
         let list = read_keep_list(&list, source.spec()).unwrap();

@@ -1,11 +1,8 @@
 //! The small quantised models of the assets, and what is known of them.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
+use moeprune_tests::quantised_models;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -18,18 +15,10 @@ pub(crate) struct Fixture {
 
 /// Calls `check` with each.
 pub(crate) fn for_each(check: impl Fn(&str, &Fixture)) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/quantised");
-    let mut names: Vec<String> = fs::read_dir(&root)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| root.join(name).is_dir())
-        .collect();
-    names.sort();
-    assert_eq!(names.len(), 15);
-    for name in names {
-        let dir = root.join(&name);
+    for name in quantised_models::names() {
+        let dir = quantised_models::folder(&name);
         let reference = fs::read(dir.join("ref.safetensors")).unwrap();
-        let expect = serde_json::from_slice(&fs::read(dir.join("expect.json")).unwrap()).unwrap();
+        let expect = quantised_models::expected(&name);
         check(&name, &Fixture { dir, reference, expect });
     }
 }

@@ -5,8 +5,8 @@ use std::{cell::Cell, fs, path::Path};
 use moeprune::{
     Error, Execution, Job, OutputPlace, Progress, Recipe, Registry, Report, Resume, Silent,
     checkpoint::{Checkpoint, verify},
-    core::{Sparsity, repair::ExpertOutcome},
-    engine::REPAIRABLE_ENCODINGS,
+    core::{RepairPasses, Sparsity, repair::ExpertOutcome},
+    engine::{REPAIRABLE_ENCODINGS, Rates, RepairCost, RepairEstimate, codes_of_repaired},
     prune, read_keep_list,
 };
 use moeprune_model::{Compute, LanguageModel};
@@ -114,6 +114,33 @@ fn of_each_format_that_is_written() {
                 assert!(error.contains(REPAIRABLE_ENCODINGS), "{name}: {error}");
             }
         }
+    });
+}
+
+#[test]
+fn estimates_count_the_rounding_of_each_sweep() {
+    for_each(|name, fixture| {
+        let source = Checkpoint::open(&fixture.dir).unwrap();
+        let (kept, tokens) = (fixture.kept(), (1000, 200));
+        let passes = |sweeps| RepairPasses { sweeps, ..RepairPasses::default() };
+        let estimate = |sweeps| {
+            let kept = |layer| kept.get(&layer).map_or(0, Vec::len);
+            let rates = Rates { disk: 1e9, compute: 1e9 };
+            RepairEstimate::of(&source, kept, tokens, passes(sweeps), rates).operations
+        };
+        let (mut sweeps, mut rounding) = (0.0, 0.0);
+        let bits = codes_of_repaired(&source).unwrap().bits;
+        assert_eq!(bits.is_some(), is_written(name), "{name}");
+        let spec = source.spec();
+        for (layer, experts) in kept.range(..spec.layers.len()) {
+            let moe = spec.moe_of(*layer).unwrap();
+            let cost = RepairCost::of_layer(spec, moe, experts.len(), 1200, passes(1));
+            sweeps += cost.sweep;
+            rounding += bits.map_or(0.0, |bits| cost.in_codes(moe, bits).rounding);
+        }
+        assert_eq!(rounding > 0.0, is_written(name), "{name}");
+        let (got, expected) = (estimate(3) - estimate(2), sweeps + rounding);
+        assert!((got / expected - 1.0).abs() < 1e-6, "{name}: {got}, expected {expected}");
     });
 }
 

@@ -3,8 +3,11 @@
 use std::ops::Range;
 
 use moeprune_core::{
-    Dtype, Encoding, Error, TensorBytes,
-    encoding::{Comparison, Float, Rows, RowsMut, Unzeroed, plain::BF16},
+    Dtype, Encoding, Error, StoredWeight, TensorBytes,
+    encoding::{
+        Companion, Comparison, Float, NewRows, Requantised, Requantising, Rows, RowsMut, Unzeroed,
+        int4::SYMMETRIC, plain::BF16,
+    },
 };
 use moeprune_tests::conformance;
 
@@ -143,4 +146,110 @@ fn encodings_that_break_their_contract() {
     caught(&Broken(ZeroesAll), "zero_where is not zero of each");
     caught(&Broken(CountsNone), "count_zeros");
     caught(&Broken(ComparesNothing), "compare after zeroing");
+}
+
+/// Codes of four bits whose new values are encoded with one mistake each.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum NewMistake {
+    None,
+    KeepsScales,
+    KeepsCodes,
+    RoundsAway,
+    TakesAnyLength,
+    CountsRowsFromTheFirst,
+    PromisesTooMuch,
+}
+
+#[derive(Debug)]
+struct BrokenCodes(NewMistake);
+
+impl Encoding for BrokenCodes {
+    fn name(&self) -> &'static str {
+        "broken codes"
+    }
+
+    fn dtype(&self) -> Dtype {
+        SYMMETRIC.dtype()
+    }
+
+    fn suffix(&self) -> &'static str {
+        SYMMETRIC.suffix()
+    }
+
+    fn companions(&self) -> &'static [Companion] {
+        SYMMETRIC.companions()
+    }
+
+    fn shape(&self, main: &[usize], companions: &[TensorBytes<'_>]) -> Result<Vec<usize>, Error> {
+        SYMMETRIC.shape(main, companions)
+    }
+
+    fn row_bytes(&self, cols: usize) -> Option<usize> {
+        SYMMETRIC.row_bytes(cols)
+    }
+
+    fn decode(&self, rows: Rows<'_>, columns: Range<usize>, out: &mut [f32]) {
+        SYMMETRIC.decode(rows, columns, out);
+    }
+
+    fn zero(&self, rows: &mut RowsMut<'_>, row: usize, col: usize) -> bool {
+        SYMMETRIC.zero(rows, row, col)
+    }
+
+    fn requantising(&self, shape: &[usize]) -> Option<Requantising> {
+        let sound = SYMMETRIC.requantising(shape)?;
+        let rounding = if self.0 == NewMistake::PromisesTooMuch { 1e-3 } else { sound.rounding };
+        Some(Requantising { rounding, ..sound })
+    }
+
+    fn requantise(&self, rows: Rows<'_>, new: NewRows<'_>) -> Result<Requantised, Error> {
+        let scale = &rows.companions[0];
+        let size = scale.bytes().len() / scale.shape()[0];
+        let (first, count, codes) = (rows.first, rows.count, rows.main.to_vec());
+        let stored = scale.bytes()[first * size..(first + count) * size].to_vec();
+        match self.0 {
+            NewMistake::TakesAnyLength if new.values.len() != count * new.stride => {
+                return Ok(Requantised { codes, scales: stored });
+            }
+            NewMistake::RoundsAway => {
+                let away = |value: &mut f32| *value += if *value == 0.0 { 1e-3 } else { 0.0 };
+                new.values.iter_mut().for_each(away);
+            }
+            _ => {}
+        }
+        let first = if self.0 == NewMistake::CountsRowsFromTheFirst { 0 } else { first };
+        let mut made = SYMMETRIC.requantise(Rows { first, ..rows }, new)?;
+        match self.0 {
+            NewMistake::KeepsScales => made.scales = stored,
+            NewMistake::KeepsCodes => made.codes = codes,
+            _ => {}
+        }
+        Ok(made)
+    }
+}
+
+fn check_codes(broken: &'static BrokenCodes) {
+    conformance::encoding::check_with(broken, [1, 8], |rows, cols, byte| {
+        let codes = (0..rows * cols / 2).map(|_| byte()).collect::<Vec<u8>>();
+        let main = TensorBytes::new(Dtype::I32, [rows, cols / 8], codes)?;
+        let scales: Vec<f32> = (0..rows * cols / 8).map(|_| 1.0 + f32::from(byte())).collect();
+        let scales = TensorBytes::encode(Dtype::F32, [rows, cols / 8], &scales)?;
+        let shape = [rows, cols].map(|n| (n as u32).to_le_bytes()).concat();
+        let shape = TensorBytes::new(Dtype::I32, [2], shape)?;
+        StoredWeight::new(broken, main, vec![scales, shape])
+    });
+}
+
+#[test]
+fn encodings_that_round_new_values_wrong() {
+    check_codes(&BrokenCodes(NewMistake::None));
+    let caught = |broken: &'static BrokenCodes, message| {
+        caught(move || check_codes(broken), message);
+    };
+    caught(&BrokenCodes(NewMistake::KeepsScales), "rounding takes");
+    caught(&BrokenCodes(NewMistake::KeepsCodes), "zeros do not stay zero");
+    caught(&BrokenCodes(NewMistake::RoundsAway), "zero");
+    caught(&BrokenCodes(NewMistake::TakesAnyLength), "are taken");
+    caught(&BrokenCodes(NewMistake::CountsRowsFromTheFirst), "what was decoded does not stay");
+    caught(&BrokenCodes(NewMistake::PromisesTooMuch), "rounding takes");
 }

@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use moeprune_cli::positive;
 use moeprune_core::{
-    Dtype, StoredWeight, TensorBytes,
+    Dtype, GgmlType, StoredWeight, TensorBytes,
     encoding::{
-        GptqLabel, SharedEncoding, awq,
+        GptqLabel, NewRows, Rows, SharedEncoding, awq,
         fp8::{Fp8, Sharing},
         gptq::Gptq,
         int4, mxfp4, nvfp4,
@@ -67,6 +67,7 @@ pub(crate) fn run(arguments: &DecodeArgs) -> Result<()> {
         })?;
         line!("{name:34}{times}")?;
     }
+    new_values(arguments)?;
     if !has_torch(&arguments.python, "cpu") {
         line!("torch: {} does not have it", arguments.python.display())?;
         return Ok(());
@@ -79,6 +80,38 @@ pub(crate) fn run(arguments: &DecodeArgs) -> Result<()> {
     ensure!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     for printed in String::from_utf8(run.stdout)?.lines() {
         line!("{printed}")?;
+    }
+    Ok(())
+}
+
+/// Rows that receive new values at a time: whole bands of every encoding.
+const NEW_ROWS: usize = 128;
+
+/// Times rounding of new values to codes and scales, without carrying errors.
+fn new_values(arguments: &DecodeArgs) -> Result<()> {
+    let DecodeArgs { cols, passes, .. } = *arguments;
+    line!("new values for {NEW_ROWS} rows, with the scale of some that loses least")?;
+    let mut state = 1_u32;
+    let mut value = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    let values: Vec<f32> = (0..NEW_ROWS * cols).map(|_| value()).collect();
+    for (name, weight) in (Matrix { rows: NEW_ROWS, cols }).row_by_row()? {
+        if weight.encoding().requantising(weight.shape()).is_none() {
+            continue;
+        }
+        let companions = weight.encoding().companions_for(1.0, weight.companions())?;
+        let mut times = Vec::new();
+        for _ in 0..passes {
+            let mut values = values.clone();
+            let new = NewRows { values: &mut values, stride: cols, carry: None };
+            let rows = Rows { companions: &companions, ..weight.all() };
+            let start = Instant::now();
+            black_box(weight.encoding().requantise(rows, new)?);
+            times.push(start.elapsed().as_secs_f64() * 1e9 / values.len() as f64);
+        }
+        line!("{name:34}{}", best_and_median(times)?)?;
     }
     Ok(())
 }
@@ -97,6 +130,10 @@ fn measure(
         }
         times.push(start.elapsed().as_secs_f64() * 1e9 / (rows * cols) as f64);
     }
+    best_and_median(times)
+}
+
+fn best_and_median(mut times: Vec<f64>) -> Result<String> {
     times.sort_by(f64::total_cmp);
     let best = times.first().context("at least one pass")?;
     Ok(format!("{best:8.3}{:8.3}", times[times.len() / 2]))
@@ -113,7 +150,19 @@ impl Matrix {
         let mut weights = self.plain()?;
         weights.extend(self.row_by_row()?);
         weights.extend(self.transposed()?);
+        weights.extend(self.blocks()?);
         Ok(weights)
+    }
+
+    fn blocks(&self) -> Result<Vec<(&'static str, StoredWeight<'static>)>> {
+        let Self { rows, cols } = *self;
+        let kinds = ["Q4_0", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "MXFP4"];
+        let named = kinds.into_iter().map(|name| {
+            let kind = GgmlType::all().find(|kind| kind.name() == Some(name));
+            let kind = kind.with_context(|| format!("{name} is no type of ggml"))?;
+            Ok((name, StoredWeight::alone(codes(Dtype::Ggml(kind), &[rows, cols])?)?))
+        });
+        named.filter(|_| cols.is_multiple_of(256)).collect()
     }
 
     fn plain(&self) -> Result<Vec<(&'static str, StoredWeight<'static>)>> {

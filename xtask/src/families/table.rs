@@ -52,7 +52,7 @@ under `{expert}.up_proj.` belong to it, under any name. Forms may differ between
 | MXFP4, per expert | `weight_packed` U8, `weight_scale` U8 | yes | yes | yes | transformers 5.24 in bf16 |
 | MXFP4, gpt-oss | `gate_up_proj_blocks`, `_scales` and so on, all experts in one tensor | yes | yes | yes | transformers 5.24 |
 | NVFP4 (Model-Optimizer, compressed-tensors) | `weight` or `weight_packed` U8, `weight_scale` F8_E4M3, and a scale of one number | yes | yes | yes | nothing that was tried: transformers 5.24 refuses the first and loads the second wrong |
-| GPTQ | `qweight` packed along inputs, `qzeros`, `scales`, `g_idx` | yes | yes | yes; in version 1, a weight whose group has a stored zero of 15 has no zero and is refused | GPTQModel 7.7 (not Mixtral); transformers 5.24 leaves experts random without an error |
+| GPTQ | `qweight` packed along inputs, `qzeros`, `scales`, `g_idx` | yes | yes | yes; in version 1, weights whose group has a stored zero of 15 have no zero and are refused, with their number | GPTQModel 7.7 (not Mixtral); transformers 5.24 leaves experts random without an error |
 | AWQ (GEMM) | `qweight` packed along outputs, `qzeros`, `scales` | yes | yes | yes | GPTQModel 7.7; transformers 5.24 leaves experts random without an error |
 | MXFP8, INT8, packed INT8, GPTQ of other widths | the same names, other types | yes | no | no | not tried |
 | any other (Quark, AutoRound, EXL3, SVD, AWQ for GEMV or Marlin) | nothing | yes | no | no | not tried |

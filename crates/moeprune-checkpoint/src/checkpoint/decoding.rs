@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use moeprune_core::{
     StoredWeight, TensorId,
-    encoding::{ModuleTensors, QuantConfig, SharedEncoding, detect},
+    encoding::{QuantConfig, SharedEncoding, detect},
 };
 
 use super::{layout::Layout, modules::Module};
@@ -45,19 +45,8 @@ fn said(config: &Config) -> Result<QuantConfig, Error> {
 }
 
 fn decoding(module: &Module, layout: &Layout, said: &QuantConfig) -> Result<Decoding, String> {
-    let own = || module.tensors.iter().filter(|(suffix, _)| !suffix.starts_with("../"));
-    // As names have them after the module's.
-    let dotted: Vec<String> = own()
-        .map(|(suffix, _)| match suffix.starts_with('_') {
-            true => suffix.clone(),
-            false => format!(".{suffix}"),
-        })
-        .collect();
-    let tensors = dotted.iter().zip(own()).map(|(suffix, (_, &at))| {
-        let tensor = &layout.tensors[at];
-        (suffix.as_str(), tensor.dtype, tensor.shape.as_slice())
-    });
-    let encoding = detect(&ModuleTensors::from_iter(tensors), said).map_err(|e| e.to_string())?;
+    let names = module.own_names();
+    let encoding = detect(&module.headers(&names, layout), said).map_err(|e| e.to_string())?;
     let place = |suffix: &str| {
         let found = module.tensors.get(suffix.trim_start_matches('.')).copied();
         let number = found.ok_or_else(|| format!("`{suffix}` is missing"))?;

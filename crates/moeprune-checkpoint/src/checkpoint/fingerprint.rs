@@ -1,8 +1,8 @@
 //! Hashes that tell models apart without reading their experts.
 
 use moeprune_core::{
-    Dtype, Fingerprint, LinearId, ModelSpec, MoeSpec, RouterInput, RouterSpec, TensorBytes,
-    TensorId,
+    Dtype, Fingerprint, LinearId, ModelSpec, MoeSpec, RouterInput, RouterSpec, RoutersHash,
+    TensorBytes, TensorId,
 };
 use sha2::{Digest, Sha256};
 
@@ -42,6 +42,9 @@ impl Fields {
 /// of the layers; once more with these rounded to bf16, where that changes any. The storage part: names and element types in the order of the names, and the
 /// routers as they are stored.
 ///
+/// The routers' part: of each decoder layer with experts its number, and the shape and the values of its router,
+/// rounded to bf16.
+///
 /// Softmax over all experts and the two best, weighted by their shares, is what a router does of
 /// which nothing else is hashed. Of any other, the model part has its rule, the number of experts that
 /// it selects, and the values of its other tensors; the storage part has their bytes.
@@ -66,8 +69,12 @@ pub(super) fn compute<'a>(
         storage.push(tensor.bytes());
         Ok::<_, Error>(())
     };
+    let mut routers = Fields::new("moeprune routers 1");
     for (layer, moe) in spec.layers.iter().enumerate().filter_map(|(l, of)| Some((l, of.moe()?))) {
-        push(TensorId::linear(layer, LinearId::Router), &mut model)?;
+        let router = TensorId::linear(layer, LinearId::Router);
+        routers.push_shape(&[layer, moe.experts, spec.hidden]);
+        routers.push(&rounded(&read(router)?)?);
+        push(router, &mut model)?;
         if moe.top_k == 2 && moe.router == RouterSpec::softmax(true) {
             continue;
         }
@@ -78,7 +85,10 @@ pub(super) fn compute<'a>(
         }
     }
     let (model, rounded) = model.finish();
-    Ok(Fingerprint { model, storage: storage.finish(), rounded })
+    let routers = routers.finish();
+    let hash = routers.trim_start_matches("sha256:").to_owned();
+    let routers = Some(RoutersHash { hash, decides: layout.model.is_some() });
+    Ok(Fingerprint { model, storage: storage.finish(), rounded, routers })
 }
 
 /// The model part, and the same of rounded routers as soon as rounding changes one.
@@ -132,6 +142,12 @@ impl Models {
     fn finish(self) -> (String, Option<String>) {
         (self.exact.finish(), self.rounded.map(Fields::finish))
     }
+}
+
+/// A tensor's values rounded to bf16, as bytes.
+fn rounded(tensor: &TensorBytes<'_>) -> Result<Vec<u8>, Error> {
+    let values = tensor.to_f32()?;
+    Ok(TensorBytes::encode(Dtype::BF16, tensor.shape(), &values)?.bytes().to_vec())
 }
 
 /// How many experts a token gets and how they are chosen, as JSON.

@@ -57,7 +57,7 @@ pub(super) fn name_slabs(layout: &mut Layout, names: &Names) {
 fn known_codes(tensor: &StoredTensor, names: &Names) -> Option<(usize, Slab, &'static str)> {
     let suffix = CODES.into_iter().find(|suffix| tensor.name.ends_with(suffix))?;
     let (layer, slab) = names.fused_of(tensor.name.strip_suffix(suffix)?)?;
-    let is_matrix = matches!(slab, Slab::GateUp | Slab::Down);
+    let is_matrix = matches!(slab, Slab::GateUp | Slab::Gate | Slab::Up | Slab::Down);
     (is_matrix && tensor.dtype == Dtype::U8).then_some((layer, slab, suffix))
 }
 
@@ -93,7 +93,8 @@ pub(super) fn find(
             let is_it = |&&(_, l, s): &&(usize, usize, Slab)| l == layer && s == wanted;
             named.iter().find(is_it).map(|&(at, ..)| &*layout.tensors[at].shape)
         };
-        let kind = Kind { form, moe, hidden: moe.expert_width(spec.hidden) };
+        let (hidden, said) = (moe.expert_width(spec.hidden), layout.config_name());
+        let kind = Kind { form, moe, hidden, said };
         let transposed = kind.is_transposed(of_layer(Slab::GateUp), of_layer(Slab::Down));
         let experts = match &tensor.suffix {
             Some(suffix) => kind.codes(tensor, slab, suffix),
@@ -121,6 +122,8 @@ struct Kind<'a> {
     moe: &'a MoeSpec,
     /// Width of what they read and write.
     hidden: usize,
+    /// What messages call the place of what is said of the model.
+    said: &'static str,
 }
 
 impl Kind<'_> {
@@ -146,7 +149,7 @@ impl Kind<'_> {
         slab: Slab,
         suffix: &str,
     ) -> Result<FusedExperts, String> {
-        let Self { form, moe, hidden } = *self;
+        let Self { form, moe, hidden, said } = *self;
         let matrices = slab.tensors(0, moe.expert.gated).len();
         let (rows, cols) = match slab {
             Slab::Down => (hidden, moe.expert.inner),
@@ -156,7 +159,7 @@ impl Kind<'_> {
         expected.extend((suffix == CODES[0]).then_some(16));
         if tensor.shape != expected || cols % 32 != 0 {
             let (got, file) = (&tensor.shape, &tensor.file);
-            return Err(format!("is {got:?} in {file}, but config.json asks for {expected:?}"));
+            return Err(format!("is {got:?} in {file}, but {said} asks for {expected:?}"));
         }
         let interleaved = form.interleaved && matrices > 1;
         Ok(FusedExperts { experts: moe.experts, matrices, transposed: false, interleaved })
@@ -168,7 +171,7 @@ impl Kind<'_> {
         slab: Slab,
         transposed: bool,
     ) -> Result<FusedExperts, String> {
-        let Self { form, moe, hidden } = *self;
+        let Self { form, moe, hidden, said } = *self;
         let inner = moe.expert.inner;
         let matrices = slab.tensors(0, moe.expert.gated).len();
         let matrix = |rows: usize, cols| {
@@ -176,7 +179,7 @@ impl Kind<'_> {
             if transposed { vec![moe.experts, cols, rows] } else { vec![moe.experts, rows, cols] }
         };
         let expected = match slab {
-            Slab::GateUp => matrix(inner, hidden),
+            Slab::GateUp | Slab::Gate | Slab::Up => matrix(inner, hidden),
             Slab::Down => matrix(hidden, inner),
             Slab::GateUpBias => vec![moe.experts, inner * matrices],
             Slab::DownBias => vec![moe.experts, hidden],
@@ -184,7 +187,7 @@ impl Kind<'_> {
         };
         if tensor.shape != expected {
             let (got, file) = (&tensor.shape, &tensor.file);
-            return Err(format!("is {got:?} in {file}, but config.json asks for {expected:?}"));
+            return Err(format!("is {got:?} in {file}, but {said} asks for {expected:?}"));
         }
         let vectors = matches!(slab, Slab::GateUpBias | Slab::DownBias);
         Ok(FusedExperts {

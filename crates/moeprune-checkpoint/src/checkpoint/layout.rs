@@ -4,10 +4,13 @@ use std::{borrow::Cow, ops::Range};
 
 use moeprune_core::{Dtype, TensorBytes, TensorId};
 
-use super::fused_tensor::FusedTensor;
+use super::{CONFIG_FILE, fused_tensor::FusedTensor};
 use crate::{
     Error,
-    container::{self, ContainedIndex, ContainedTensor, Container, Metadata, WeightFile},
+    container::{
+        self, ContainedIndex, ContainedTensor, Container, Contents, DescribedModel, Metadata,
+        WeightFile,
+    },
     family::Slab,
     model_directory::ModelDirectory,
     place::{Place, TensorForm},
@@ -79,12 +82,15 @@ pub(super) struct Layout {
     pub(super) tensors: Vec<StoredTensor>,
     pub(super) index: Option<ContainedIndex>,
     pub(super) metadata: Metadata,
+    /// What the files say of the model, where there is no `config.json`.
+    pub(super) model: Option<DescribedModel>,
 }
 
 impl Layout {
     pub(super) fn open(directory: &ModelDirectory) -> Result<Self, Error> {
         let container = container::find(directory.files())?;
         let contents = container.read(directory.files())?;
+        let model = container.describe(&contents)?;
         let stored = |(index, tensor): (usize, ContainedTensor)| StoredTensor {
             index,
             bytes: tensor.range.end - tensor.range.start,
@@ -101,8 +107,13 @@ impl Layout {
             range: tensor.range,
         };
         let tensors = contents.tensors.into_iter().enumerate().map(stored).collect();
-        let (index, metadata) = (contents.index, contents.metadata);
-        Ok(Self { container, files: contents.files, tensors, index, metadata })
+        let Contents { files, index, metadata, .. } = contents;
+        Ok(Self { container, files, tensors, index, metadata, model })
+    }
+
+    /// What messages call the place of what is said of the model.
+    pub(super) fn config_name(&self) -> &'static str {
+        if self.model.is_some() { "its metadata" } else { CONFIG_FILE }
     }
 
     /// All tensors in the order of their names.

@@ -26,7 +26,7 @@ use std::{
 
 use moeprune_core::{
     Fingerprint, ModelSpec, SameModel, StageError, StoredWeight, TensorBytes, TensorId,
-    TensorSource,
+    TensorSource, encoding::StoredForm,
 };
 use moeprune_files::{Access, Files};
 
@@ -41,11 +41,10 @@ pub use self::{
 use crate::{
     Error, Family,
     config::Config,
-    container::{OutputForm, WeightFile},
+    container::{self, Container, OutputForm, PrunedCounts, WeightFile},
     family::Names,
     model_directory::ModelDirectory,
     place::Place,
-    quantization::StoredForm,
     spec,
 };
 
@@ -127,15 +126,7 @@ impl Checkpoint {
     }
 
     fn of_directory(directory: ModelDirectory, family: Option<Family>) -> Result<Self, Error> {
-        let config = read_config(&directory)?;
-        let family = match family {
-            Some(family) => family,
-            None => builtin_family(&config)?,
-        };
-        let config =
-            config.within(family.descriptor().config.as_deref().filter(|key| !key.is_empty()))?;
-        spec::check_requirements(&family, &config)?;
-        let mut layout = Layout::open(&directory)?;
+        let Opened { config, family, mut layout } = Opened::of(&directory, family)?;
         if !modules::has_codes(&layout) {
             spec::check_not_quantised(&family, &config)?;
         }
@@ -150,6 +141,11 @@ impl Checkpoint {
         let decodings = decoding::decide(&modules, &layout, &config)?;
         spec.undecoded = first_undecoded(&spec, &decodings, &found.forms);
         spec.undecoded_experts = undecoded(&spec, &decodings).any(|id| id.expert().is_some());
+        if layout.model.is_some() {
+            // Nothing says how such a model is run, so whole experts of it go and stay.
+            spec.undecoded = Some(layout.container.name().to_owned());
+            spec.undecoded_experts = true;
+        }
         let by_name = layout.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
         let declared_dtype = spec::declared_dtype(&family, &config)?;
         let fingerprint = OnceLock::new();
@@ -366,6 +362,42 @@ impl Checkpoint {
         }
     }
 
+    /// As [`output_form`](Self::output_form), for a model made of this one.
+    ///
+    /// # Errors
+    /// If weight files that [describe their model](Self::describes_itself) cannot say what it is.
+    pub fn pruned_form(&self, pruned: &ModelSpec) -> Result<OutputForm<'static>, Error> {
+        let layers = (0..pruned.extra_layers().end).filter_map(|layer| pruned.moe_of(layer));
+        let counts = PrunedCounts {
+            experts: layers.map(|moe| moe.experts).collect(),
+            drops_extra: self.spec.extra.is_some() && pruned.extra.is_none(),
+        };
+        let form = self.output_form();
+        let metadata = form.container.with_counts(&form.metadata, &counts);
+        let metadata =
+            metadata.map_err(|reason| Error::Experts { dir: self.dir().to_owned(), reason })?;
+        Ok(OutputForm { metadata, ..form })
+    }
+
+    /// The format of the weight files.
+    #[must_use]
+    pub fn container(&self) -> &'static dyn Container {
+        self.layout.container
+    }
+
+    /// Whether the weight files say what the model is, so that there is no `config.json`: GGUF. Whole experts
+    /// of such a model can go; it is not run.
+    #[must_use]
+    pub fn describes_itself(&self) -> bool {
+        self.layout.model.is_some()
+    }
+
+    /// Whether the model is a single file that [describes itself](Self::describes_itself), and no directory.
+    #[must_use]
+    pub fn is_one_file(&self) -> bool {
+        self.describes_itself() && self.layout.files.len() == 1
+    }
+
     /// Name of the index, if there is one.
     pub(crate) fn index_file(&self) -> Option<&str> {
         self.layout.index.as_ref().map(|index| index.name.as_str())
@@ -439,6 +471,39 @@ fn first_undecoded(
 ) -> Option<String> {
     let id = undecoded(spec, decodings).next()?;
     Some(forms.get(id).map_or_else(|| "an unknown form".to_owned(), StoredForm::to_string))
+}
+
+/// What a model is opened from.
+struct Opened {
+    config: Config,
+    family: Family,
+    layout: Layout,
+}
+
+impl Opened {
+    fn of(directory: &ModelDirectory, family: Option<Family>) -> Result<Self, Error> {
+        let described =
+            container::find(directory.files()).is_ok_and(|container| container.describes_model());
+        let (config, layout) = match described {
+            true => {
+                let layout = Layout::open(directory)?;
+                let config = layout.model.as_ref().map(|model| model.config.clone());
+                (Config::of_text(&directory.path, config.unwrap_or_default())?, Some(layout))
+            }
+            false => (read_config(directory)?, None),
+        };
+        let said = layout.as_ref().and_then(|layout| layout.model.as_ref());
+        let family = match (family, said) {
+            (Some(family), _) => family,
+            (None, Some(model)) => Family::from_toml(&model.family)?,
+            (None, None) => builtin_family(&config)?,
+        };
+        let config =
+            config.within(family.descriptor().config.as_deref().filter(|key| !key.is_empty()))?;
+        spec::check_requirements(&family, &config)?;
+        let layout = layout.map_or_else(|| Layout::open(directory), Ok)?;
+        Ok(Self { config, family, layout })
+    }
 }
 
 fn read_config(directory: &ModelDirectory) -> Result<Config, Error> {

@@ -2,16 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use moeprune_core::{Dtype, LayerTensor, LinearId, TensorId};
+use moeprune_core::{
+    Dtype, LayerTensor, LinearId, TensorId,
+    encoding::{Misfit, ModuleTensors, StoredForm, codes_of, form_of, shape_of},
+};
 
 use super::{Checkpoint, StoredTensor, layout::Layout};
-use crate::{
-    Error,
-    family::Names,
-    model_directory::ModelDirectory,
-    place::Place,
-    quantization::{Misfit, Piece, StoredForm, form_of, main_of, shape_of},
-};
+use crate::{Error, family::Names, model_directory::ModelDirectory, place::Place};
 
 /// A part that several tensors hold together.
 #[derive(Debug, Clone)]
@@ -53,7 +50,7 @@ pub(super) fn is_code(dtype: Dtype) -> bool {
 
 /// Whether any tensor holds codes. Only then may modules be in several tensors.
 pub(super) fn has_codes(layout: &Layout) -> bool {
-    layout.tensors.iter().any(|tensor| is_code(tensor.dtype))
+    layout.model.is_none() && layout.tensors.iter().any(|tensor| is_code(tensor.dtype))
 }
 
 /// Gives a tensor that no name is known of the part that it helps to hold.
@@ -92,15 +89,19 @@ pub(super) fn group(
     }
     let module = |(part, tensors): (TensorId, BTreeMap<String, usize>)| {
         let own = tensors.iter().find(|(suffix, _)| !suffix.starts_with("../"));
+        let has_own = own.is_some();
         let (suffix, &at) = own
             .or_else(|| tensors.iter().next())
             .ok_or_else(|| bad(directory, &part.to_string(), "has no tensors".to_owned()))?;
         let name = &layout.tensors[at].name;
         let prefix = name.strip_suffix(suffix.as_str()).unwrap_or(name).trim_end_matches('.');
         let mut module = Module { prefix: prefix.to_owned(), main: at, tensors, fused: None };
-        let (numbers, pieces) = module.pieces(layout);
-        let main = main_of(&pieces).map_err(|misfit| module.misfit(directory, misfit))?;
-        module.main = numbers[main];
+        if has_own {
+            let names = module.own_names();
+            let codes = codes_of(&module.headers(&names, layout));
+            let codes = codes.map_err(|misfit| module.misfit(directory, misfit))?;
+            module.main = names.iter().find(|(name, _)| name == codes).map_or(at, |(_, at)| *at);
+        }
         Ok((part, module))
     };
     found.into_iter().map(module).collect()
@@ -157,21 +158,40 @@ impl Module {
         }
     }
 
-    /// Its tensors but those that are its expert's and of no module: their numbers, and what they are.
-    fn pieces<'a>(&'a self, layout: &'a Layout) -> (Vec<usize>, Vec<Piece<'a>>) {
+    /// What the names of its tensors have after the module's, with the dot if there is one. Those that are
+    /// its expert's and of no module are left out.
+    pub(super) fn own_names(&self) -> Vec<(String, usize)> {
         let own = self.tensors.iter().filter(|(suffix, _)| !suffix.starts_with("../"));
-        let piece = |(suffix, &at): (&'a String, &usize)| {
-            let StoredTensor { dtype, shape, .. } = &layout.tensors[at];
-            (at, Piece { suffix, dtype: *dtype, shape })
+        let dotted = |suffix: &str| match suffix.starts_with('_') {
+            true => suffix.to_owned(),
+            false => format!(".{suffix}"),
         };
-        own.map(piece).unzip()
+        own.map(|(suffix, &at)| (dotted(suffix), at)).collect()
+    }
+
+    /// The tensors of these names, as far as headers say.
+    pub(super) fn headers<'a>(
+        &self,
+        names: &'a [(String, usize)],
+        layout: &'a Layout,
+    ) -> ModuleTensors<'a> {
+        let header = |(suffix, at): &'a (String, usize)| {
+            let StoredTensor { dtype, shape, .. } = &layout.tensors[*at];
+            (suffix.as_str(), *dtype, shape.as_slice())
+        };
+        names.iter().map(header).collect()
+    }
+
+    /// What the name of the tensor with the codes has after the module's.
+    fn codes<'a>(&self, names: &'a [(String, usize)]) -> Option<&'a str> {
+        names.iter().find(|(_, at)| *at == self.main).map(|(suffix, _)| suffix.as_str())
     }
 
     /// The shape of the weight, as far as the tensors say.
     pub(super) fn shape(&self, layout: &Layout) -> Vec<usize> {
-        let (numbers, pieces) = self.pieces(layout);
-        match numbers.iter().position(|&at| at == self.main) {
-            Some(main) => shape_of(pieces[main], &pieces),
+        let names = self.own_names();
+        match self.codes(&names) {
+            Some(codes) => shape_of(&self.headers(&names, layout), codes),
             None => layout.tensors[self.main].shape.clone(),
         }
     }
@@ -183,19 +203,16 @@ impl Module {
         expected: &[usize],
         directory: &ModelDirectory,
     ) -> Result<StoredForm, Error> {
-        if self.fused.is_some() {
-            return Ok(StoredForm::Mxfp4);
-        }
-        let (numbers, pieces) = self.pieces(layout);
-        let Some(main) = numbers.iter().position(|&at| at == self.main) else {
+        let names = self.own_names();
+        let Some(codes) = self.codes(&names) else {
             return Ok(StoredForm::Unknown(String::new()));
         };
-        let form = form_of(pieces[main], &pieces, expected);
+        let form = form_of(&self.headers(&names, layout), codes, expected);
         form.map_err(|misfit| self.misfit(directory, misfit))
     }
 
     fn misfit(&self, directory: &ModelDirectory, misfit: Misfit) -> Error {
-        bad(directory, &format!("{}.{}", self.prefix, misfit.suffix), misfit.reason)
+        bad(directory, &format!("{}{}", self.prefix, misfit.suffix), misfit.reason)
     }
 }
 
@@ -307,13 +324,13 @@ impl Checkpoint {
     /// Whether a part is stored in codes, of a form that is decoded or not.
     #[must_use]
     pub fn is_in_codes(&self, id: TensorId) -> bool {
-        self.forms.get(&id).is_some_and(|form| !matches!(form, StoredForm::Plain(_)))
+        self.forms.get(&id).is_some_and(|form| !matches!(form, StoredForm::Numbers(_)))
     }
 
     /// Whether a tensor holds its part by itself, and as numbers.
     pub(crate) fn is_plain(&self, tensor: &StoredTensor) -> bool {
         let form = tensor.part.and_then(|part| self.forms.get(&part));
-        let plain = |form: &StoredForm| matches!(form, StoredForm::Plain(_));
+        let plain = |form: &StoredForm| matches!(form, StoredForm::Numbers(_));
         tensor.suffix.is_none() || tensor.is_main && form.is_some_and(plain)
     }
 }

@@ -5,7 +5,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use moeprune_core::{Dtype, LayerTensor, LinearId, ModelSpec, Part, TensorId};
+use moeprune_core::{
+    Dtype, LayerTensor, LinearId, ModelSpec, Part, TensorId, encoding::StoredForm,
+};
 
 use super::{
     StoredTensor,
@@ -21,7 +23,6 @@ use crate::{
     model_directory::ModelDirectory,
     named_tensors::NamedTensors,
     place::Place,
-    quantization::StoredForm,
     spec::{AnnouncedExtra, expert_count},
 };
 
@@ -139,8 +140,9 @@ pub(super) fn check_experts(
         let named = named.len();
         let reason = match layer < spec.layers.len() {
             true => format!(
-                "layer {layer}: `{key}` in config.json says {} experts, the router {rows}, and \
-                 there are tensors of {named} experts{gap}; the three must agree",
+                "layer {layer}: `{key}` in {} says {} experts, the router {rows}, and there are \
+                 tensors of {named} experts{gap}; the three must agree",
+                layout.config_name(),
                 moe.experts,
             ),
             false => format!(
@@ -212,11 +214,17 @@ pub(super) fn check(
         if shape != expected {
             return Err(bad(
                 name,
-                format!("is {shape:?} in {file}, but config.json asks for {expected:?}"),
+                format!(
+                    "is {shape:?} in {file}, but {} asks for {expected:?}",
+                    layout.config_name()
+                ),
             ));
         }
-        let decoded = !matches!(part, TensorId::Layer(_, LayerTensor::OfExpert(..)));
-        if decoded && !dtype.is_weight() {
+        // What a model that is cut and not run is made of may be stored in any type, but for its routers.
+        let carried = matches!(part, TensorId::Layer(_, LayerTensor::OfExpert(..)))
+            || layout.model.is_some()
+                && !matches!(part, TensorId::Layer(_, LayerTensor::Linear(LinearId::Router)));
+        if !carried && !dtype.is_weight() {
             return Err(bad(name, unsupported(*dtype)));
         }
     }
@@ -226,7 +234,12 @@ pub(super) fn check(
         None => Ok(Found { places, forms }),
         Some(part) => Err(bad(
             &layout.tensors[places[part].tensor()].name,
-            format!("is the {part}, but a model with this config.json has no such part"),
+            match layout.model {
+                Some(_) => format!("is the {part}, but a model with its metadata has no such part"),
+                None => {
+                    format!("is the {part}, but a model with this config.json has no such part")
+                }
+            },
         )),
     }
 }
@@ -243,7 +256,10 @@ fn places(layout: &Layout, directory: &ModelDirectory) -> Result<BTreeMap<Tensor
             _ if tensor.suffix.is_some() && !tensor.is_main => continue,
             (Some(part), _) => vec![(part, Place::separate(tensor.form())?)],
             (None, Some(experts))
-                if !experts.is_opaque() && !tensor.dtype.is_weight() && tensor.suffix.is_none() =>
+                if !experts.is_opaque()
+                    && !tensor.dtype.is_weight()
+                    && tensor.suffix.is_none()
+                    && layout.model.is_none() =>
             {
                 return Err(bad(&tensor.name, unsupported(tensor.dtype)));
             }

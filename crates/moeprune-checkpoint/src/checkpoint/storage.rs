@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use moeprune_core::{LayerTensor, Part, TensorId};
+use moeprune_core::{LayerTensor, Part, TensorId, encoding::fp8};
 use serde::Serialize;
 
 use super::{
     Checkpoint, StoredTensor,
     roles::{role_of, role_of_part},
 };
-use crate::quantization::StoredForm;
 
 /// How the weights of a quantised checkpoint are stored.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -79,7 +78,10 @@ impl Checkpoint {
                 return None;
             }
             return match (&tensor.suffix, held.is_opaque()) {
-                (Some(_), _) => tensor.is_main.then(|| StoredForm::Mxfp4.to_string()),
+                (Some(_), _) => {
+                    let form = self.forms.get(held.parts(0).first()?);
+                    form.filter(|_| tensor.is_main).map(ToString::to_string)
+                }
                 (None, true) => self.opaque_form(),
                 (None, false) => Some(tensor.dtype.to_string()),
             };
@@ -91,11 +93,10 @@ impl Checkpoint {
         );
         match self.forms.get(&part) {
             Some(_) if !tensor.is_main => None,
-            Some(StoredForm::Fp8Block) => Some(match blocks {
+            Some(form) => Some(match blocks.filter(|_| *form == fp8::IN_BLOCKS) {
                 Some([rows, cols]) => format!("FP8 {rows}x{cols}"),
-                None => StoredForm::Fp8Block.to_string(),
+                None => form.to_string(),
             }),
-            Some(form) => Some(form.to_string()),
             None => is_weight.then(|| tensor.dtype.to_string()),
         }
     }

@@ -1,27 +1,33 @@
 //! How tensors lie in files: the seam between a checkpoint and the formats of weight files.
 
+mod gguf;
+mod metadata;
 mod output_form;
 mod plan;
 mod safetensors;
 mod weight_file;
 
-use std::{collections::BTreeMap, fmt, ops::Range};
+use std::{fmt, ops::Range};
 
 use moeprune_core::Dtype;
 use moeprune_files::Files;
-use serde_json::Value;
 
-pub(crate) use self::safetensors::{INDEX_FILE, names_in};
 pub use self::{
+    gguf::Gguf,
+    metadata::Metadata,
     output_form::OutputForm,
     plan::{PlannedFile, PlannedIndex, PlannedTensor, PlannedWeights, WeightRequest},
     safetensors::Safetensors,
     weight_file::WeightFile,
 };
+pub(crate) use self::{
+    gguf::files_of_model,
+    safetensors::{INDEX_FILE, names_in},
+};
 use crate::Error;
 
 /// Every container that is known, in the order in which they are looked for.
-static BUILT_IN: [&dyn Container; 1] = [&Safetensors];
+static BUILT_IN: [&dyn Container; 2] = [&Safetensors, &Gguf];
 
 /// A format of weight files: which tensors are where in a set of files, and what files hold a set
 /// of tensors.
@@ -85,6 +91,32 @@ pub trait Container: fmt::Debug + Send + Sync {
     /// If a file is missing, damaged or contradicts another; the message names it.
     fn read(&self, files: &dyn Files) -> Result<Contents, Error>;
 
+    /// Whether the weight files themselves say what `config.json` says elsewhere. The default says no.
+    fn describes_model(&self) -> bool {
+        false
+    }
+
+    /// What the files say of the model, of a container that [describes it](Self::describes_model); called once,
+    /// with what [`read`](Self::read) returned. The default says nothing.
+    ///
+    /// # Errors
+    /// If what they say is no model, or contradicts itself; the message names the file.
+    fn describe(&self, contents: &Contents) -> Result<Option<DescribedModel>, Error> {
+        let _ = contents;
+        Ok(None)
+    }
+
+    /// The facts of a model like the one these are of, with so many experts in each layer that has some.
+    /// Called once per pruned model whose container [describes it](Self::describes_model); the default
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// If the format cannot say so, with what it can.
+    fn with_counts(&self, metadata: &Metadata, counts: &PrunedCounts) -> Result<Metadata, String> {
+        let _ = counts;
+        Ok(metadata.clone())
+    }
+
     /// The files that hold the tensors of a request, each with its header and the place of each
     /// tensor.
     ///
@@ -103,13 +135,29 @@ pub struct Contents {
     pub tensors: Vec<ContainedTensor>,
     /// The index beside the files, if there is one.
     pub index: Option<ContainedIndex>,
-    /// Facts that are stored with the weights, in a form of the container's choice; passed on when
-    /// weights like these are planned.
+    /// Facts that are stored with the weights.
     pub metadata: Metadata,
 }
 
-/// Facts that a container stores with the weights, by key.
-pub type Metadata = BTreeMap<String, Value>;
+/// What weight files say of their model where there is no `config.json`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "plain data, made by implementations")]
+pub struct DescribedModel {
+    /// A config in the form of `config.json`.
+    pub config: String,
+    /// The descriptor of a family that reads it, as [`Family::from_toml`](crate::Family::from_toml) takes it.
+    pub family: String,
+}
+
+/// What changes in the facts about a model when experts go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "plain data, made by the caller")]
+pub struct PrunedCounts {
+    /// Experts of each layer that has some, those behind the decoder's included.
+    pub experts: Vec<usize>,
+    /// Whether the layers behind the decoder's are gone.
+    pub drops_extra: bool,
+}
 
 /// A tensor as a container announces it.
 #[derive(Debug, Clone, PartialEq, Eq)]

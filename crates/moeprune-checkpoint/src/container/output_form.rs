@@ -26,7 +26,7 @@ impl From<u64> for OutputForm<'_> {
         Self {
             container: &Safetensors,
             max_file_bytes,
-            metadata: Metadata::new(),
+            metadata: Metadata::default(),
             own_files: BTreeMap::new(),
         }
     }

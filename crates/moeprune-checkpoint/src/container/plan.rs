@@ -42,7 +42,7 @@ impl WeightRequest {
     /// A request without metadata.
     #[must_use]
     pub fn new(tensors: Vec<PlannedTensor>, max_file_bytes: u64) -> Self {
-        Self { tensors, max_file_bytes, metadata: Metadata::new(), own_files: BTreeMap::new() }
+        Self { tensors, max_file_bytes, metadata: Metadata::default(), own_files: BTreeMap::new() }
     }
 
     /// Checks the tensors' names and sizes, and spreads them over files: of each file the tensors

@@ -132,9 +132,15 @@ pub(crate) struct LayersForm {
     pub(crate) types: Option<TypesForm>,
     /// Layers have one block only. No other key says which have experts then.
     pub(crate) mixers: Option<MixersForm>,
+    /// Whether layers without experts have no MLP of a known kind: what they store is among the tensors of
+    /// their attention and the others.
+    pub(crate) bare: bool,
     /// Tensors of a layer that the forward pass does not need and that count as nothing.
     pub(crate) carried: Vec<String>,
     pub(crate) tensors: LayerNames,
+    /// Whether the norms of layers are of a kind that is not known, and named among the others; `tensors`
+    /// does not count then, and such a model cannot be run.
+    pub(crate) other_norms: bool,
     /// The norms after blocks, if there are some.
     pub(crate) sandwich: Option<SandwichForm>,
     /// Other names of tensors, each with the name that stands in the descriptor for the same.
@@ -259,8 +265,10 @@ impl Default for LayersForm {
             experts: None,
             types: None,
             mixers: None,
+            bare: false,
             carried: Vec::new(),
             tensors: LayerNames::default(),
+            other_norms: false,
             sandwich: None,
             aliases: BTreeMap::new(),
             other: BTreeMap::new(),
@@ -282,10 +290,12 @@ impl Default for LayerNames {
 impl Descriptor {
     /// The tensors of a layer and their names after the layer's prefix.
     pub(super) fn layer_slots(&self) -> Result<Slots<'_>, Error> {
-        let mut slots: Slots<'_> = vec![
-            (LayerTensor::InputNorm, &self.layers.tensors.input_norm),
-            (LayerTensor::PostAttentionNorm, &self.layers.tensors.post_attention_norm),
-        ];
+        let LayerNames { input_norm, post_attention_norm, .. } = &self.layers.tensors;
+        let mut slots: Slots<'_> = Vec::new();
+        if !self.layers.other_norms {
+            slots.push((LayerTensor::InputNorm, input_norm));
+            slots.push((LayerTensor::PostAttentionNorm, post_attention_norm));
+        }
         let LayerNames { input_norm_bias, post_attention_norm_bias, .. } = &self.layers.tensors;
         let biases = [
             (LayerTensor::InputNormBias, input_norm_bias),
@@ -387,9 +397,11 @@ impl Descriptor {
         if let Some((_, key)) = choices.iter().find(|(given, _)| *given && mixers.is_some()) {
             return bad(&format!("`layers.{key}` and `layers.mixers` exclude each other"));
         }
-        if let Some((_, key)) = choices.iter().find(|(given, _)| *given && self.dense.is_none()) {
+        let has_form = self.dense.is_some() || self.layers.bare;
+        if let Some((_, key)) = choices.iter().find(|(given, _)| *given && !has_form) {
             return bad(&format!(
-                "`layers.{key}` makes layers without experts, so `[dense]` is needed"
+                "`layers.{key}` makes layers without experts, so `[dense]` is needed, or \
+                 `layers.bare`"
             ));
         }
         if let Some(mixers) = mixers {

@@ -169,6 +169,7 @@ impl MlpNames {
             layout: SlabLayout::OutIn,
             interleaved: false,
             gate_up: has_gate.then(|| named("gate_up_proj")),
+            gate: None,
             up: (!has_gate).then(|| named("up_proj")),
             down: named("down_proj"),
             gate_up_bias: has_bias.then(|| named(bias)),
@@ -225,6 +226,9 @@ impl ExpertsForm {
         let bad = |reason: &str| Err(Error::Descriptor { reason: reason.to_owned() });
         if self.fused.as_ref().is_some_and(|fused| fused.gate_up.is_some() == fused.up.is_some()) {
             return bad("`experts.fused` must name either `gate_up` or `up`");
+        }
+        if self.fused.as_ref().is_some_and(|fused| fused.gate.is_some() && fused.up.is_none()) {
+            return bad("`experts.fused` must name `up` beside `gate`");
         }
         let Some(fused) = &self.fused else {
             return match &self.tensors {

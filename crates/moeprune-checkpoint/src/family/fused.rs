@@ -14,7 +14,9 @@ pub(crate) struct FusedForm {
     pub(crate) interleaved: bool,
     /// Gate and up in one slab.
     pub(crate) gate_up: Option<String>,
-    /// Up, of experts without a gate.
+    /// Gate, in a tensor beside that of `up`.
+    pub(crate) gate: Option<String>,
+    /// Up, of experts without a gate or with one in a tensor of its own.
     pub(crate) up: Option<String>,
     pub(crate) down: String,
     pub(crate) gate_up_bias: Option<String>,
@@ -37,7 +39,10 @@ pub(crate) enum SlabLayout {
 /// What a tensor with all experts of a layer holds of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Slab {
+    /// Gate and up, or up of experts without a gate.
     GateUp,
+    Gate,
+    Up,
     Down,
     GateUpBias,
     DownBias,
@@ -48,13 +53,16 @@ pub(crate) enum Slab {
 impl FusedForm {
     /// Whether each expert has a gate.
     pub(super) fn is_gated(&self) -> bool {
-        self.gate_up.is_some()
+        self.gate_up.is_some() || self.gate.is_some()
     }
 
     /// The names of its tensors, after the layer's prefix.
     pub(super) fn names(&self) -> impl Iterator<Item = (Slab, &str)> {
+        let up = if self.gate.is_some() { Slab::Up } else { Slab::GateUp };
         [
-            (Slab::GateUp, self.gate_up.as_ref().or(self.up.as_ref())),
+            (Slab::GateUp, self.gate_up.as_ref()),
+            (Slab::Gate, self.gate.as_ref()),
+            (up, self.up.as_ref()),
             (Slab::Down, Some(&self.down)),
             (Slab::GateUpBias, self.gate_up_bias.as_ref()),
             (Slab::DownBias, self.down_bias.as_ref()),
@@ -71,7 +79,8 @@ impl Slab {
         let projections: &[MlpProjection] = match self {
             Self::Opaque(name) => return vec![LayerTensor::OfExpert(expert, name)],
             Self::GateUp | Self::GateUpBias if gated => &[Gate, Up],
-            Self::GateUp | Self::GateUpBias => &[Up],
+            Self::Gate => &[Gate],
+            Self::GateUp | Self::GateUpBias | Self::Up => &[Up],
             Self::Down | Self::DownBias => &[Down],
         };
         let tensor = |&projection: &MlpProjection| {

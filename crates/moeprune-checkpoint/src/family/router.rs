@@ -154,6 +154,7 @@ struct SparseMixerNames {
 pub(crate) struct OpaqueForm {
     #[serde(default = "top_k")]
     top_k: Key<PerLayer>,
+    groups: Option<GroupsForm>,
     tensors: OpaqueNames,
 }
 
@@ -240,7 +241,8 @@ impl RouterForm {
             Self::Softmax(form) | Self::Sigmoid(form) | Self::SqrtSoftplus(form) => {
                 form.groups.is_some()
             }
-            Self::SparseMixer(_) | Self::Opaque(_) => false,
+            Self::Opaque(form) => form.groups.is_some(),
+            Self::SparseMixer(_) => false,
         }
     }
 
@@ -291,7 +293,10 @@ impl RouterForm {
             Self::SparseMixer(form) => {
                 Ok(RouterSpec::SparseMixer(SparseMixer { jitter: form.jitter.needed(config)? }))
             }
-            Self::Opaque(_) => Ok(RouterSpec::Opaque(OpaqueRouter::default())),
+            Self::Opaque(form) => {
+                let groups = form.groups.as_ref().map_or(Ok(None), |groups| groups.read(config))?;
+                Ok(RouterSpec::Opaque(OpaqueRouter { groups, ..OpaqueRouter::default() }))
+            }
         }
     }
 
@@ -304,7 +309,10 @@ impl RouterForm {
     ) -> Result<RouterSpec, Error> {
         let is_stored = |id| named.shapes.contains_key(&TensorId::Layer(layer, id));
         match (self, read) {
-            (Self::Opaque(form), _) => form.of_layer(named, layer).map(RouterSpec::Opaque),
+            (Self::Opaque(form), _) => {
+                let (groups, tensors) = (read.groups(), form.of_layer(named, layer)?);
+                Ok(RouterSpec::Opaque(OpaqueRouter { groups, tensors }))
+            }
             (
                 Self::Softmax(form) | Self::Sigmoid(form) | Self::SqrtSoftplus(form),
                 RouterSpec::Scored(router),
@@ -428,7 +436,8 @@ impl GroupsForm {
 }
 
 impl OpaqueForm {
-    fn of_layer(&self, named: &NamedTensors, layer: usize) -> Result<OpaqueRouter, Error> {
+    /// Its tensors beside the weight that are stored.
+    fn of_layer(&self, named: &NamedTensors, layer: usize) -> Result<Vec<OpaqueTensor>, Error> {
         let mut tensors = Vec::new();
         for (key, Named(name)) in &self.tensors.other {
             let id = LayerTensor::Named(part_name("router", key)?);
@@ -451,6 +460,6 @@ impl OpaqueForm {
             }
             tensors.push(OpaqueTensor { id, shape, expert_axis: name.expert_axis, form: None });
         }
-        Ok(OpaqueRouter { tensors })
+        Ok(tensors)
     }
 }

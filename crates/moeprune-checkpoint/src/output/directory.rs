@@ -1,4 +1,4 @@
-//! An unfinished checkpoint directory.
+//! An unfinished checkpoint.
 
 use std::{
     fs,
@@ -9,10 +9,15 @@ use std::{
 use moeprune_core::ModelSpec;
 use moeprune_files::{PartialOutput, write_and_rename};
 
-use super::auxiliary::{self, CopiedFiles};
+use super::{
+    auxiliary::{self, CopiedFiles},
+    final_place::FinalPlace,
+};
 use crate::{Checkpoint, Error, checkpoint::CONFIG_FILE};
 
-/// An unfinished checkpoint directory: a [`PartialOutput`] whose content is a directory.
+/// An unfinished checkpoint directory: a [`PartialOutput`] whose content is a directory. Of a model that is
+/// one file, that file alone gets the final name, and reports that were written here lie beside it, as
+/// `NAME.report.json` and `NAME.report.md`.
 ///
 /// Files are written into a hidden sibling of the final place.
 /// [`publish`](Self::publish) makes them durable and renames their directory, so a directory that
@@ -22,6 +27,7 @@ use crate::{Checkpoint, Error, checkpoint::CONFIG_FILE};
 pub struct OutputDirectory {
     partial: PartialOutput,
     content: PathBuf,
+    place: FinalPlace,
 }
 
 impl OutputDirectory {
@@ -30,7 +36,7 @@ impl OutputDirectory {
     ///
     /// # Errors
     /// If `out` exists, is inside of the source or the source inside of it, or another process is
-    /// writing to it.
+    /// writing to it; if its name is not that of what the source is, `.gguf` for one file in that format.
     pub fn create(out: &Path, source: &Checkpoint) -> Result<Self, Error> {
         let mut made = Self::open(out, source)?;
         if made.is_leftover() {
@@ -45,12 +51,18 @@ impl OutputDirectory {
     /// # Errors
     /// As [`create`](Self::create).
     pub fn open(out: &Path, source: &Checkpoint) -> Result<Self, Error> {
-        let partial = match source.files().local_folder() {
+        let place = FinalPlace::of(out, source)?;
+        let mut partial = match source.files().local_folder() {
             Some(model) => PartialOutput::open_apart_from(out, model)?,
             None => PartialOutput::open(out)?,
         };
+        place.check_free(partial.is_leftover())?;
         let content = partial.content();
-        let made = Self { partial, content };
+        if content.is_file() {
+            // Stopped within `publish`; what resuming would need is gone.
+            partial.clear()?;
+        }
+        let made = Self { partial, content, place };
         made.make_content()?;
         Ok(made)
     }
@@ -110,7 +122,7 @@ impl OutputDirectory {
         Ok(write_and_rename(&self.unnamed(), &path, |file| file.write_all(bytes))?)
     }
 
-    /// Writes `config.json` of a model made of `source`, and the files beside it that say how modules are
+    /// Writes `config.json` of a model made of `source`, if that has one, and the files beside it that say how modules are
     /// quantised; `pruned` and `index_of` are as for [`Checkpoint::config_of`].
     ///
     /// # Errors
@@ -121,6 +133,9 @@ impl OutputDirectory {
         pruned: &ModelSpec,
         index_of: &dyn Fn(usize, usize) -> Option<usize>,
     ) -> Result<(), Error> {
+        if source.describes_itself() {
+            return Ok(());
+        }
         self.write(CONFIG_FILE, source.config_of(pruned, index_of)?.as_bytes())?;
         for (name, text) in source.quantization_files_of(index_of)? {
             self.write(name, text.as_bytes())?;
@@ -147,7 +162,14 @@ impl OutputDirectory {
     /// # Errors
     /// If that fails, or something has appeared under the name.
     pub fn publish(self) -> Result<(), Error> {
-        Ok(self.partial.publish()?)
+        match &self.place {
+            FinalPlace::Folder => Ok(self.partial.publish()?),
+            FinalPlace::File { name, reports } => {
+                let reports: Vec<_> =
+                    reports.iter().map(|(name, place)| (*name, place.clone())).collect();
+                Ok(self.partial.publish_file(name, &reports)?)
+            }
+        }
     }
 
     fn make_content(&self) -> Result<(), Error> {

@@ -2,6 +2,7 @@
 
 mod auxiliary;
 mod directory;
+mod final_place;
 mod layout;
 mod part_writer;
 mod writer;

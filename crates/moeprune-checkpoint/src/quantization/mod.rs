@@ -1,8 +1,7 @@
-//! Quantised modules: in which [form](StoredForm) their tensors hold weights, and what configs say about
-//! them.
+//! What configs say about quantised modules.
 //!
-//! The form is read off the tensors that are there, never off a config: lists of modules that were left
-//! alone are often wrong. A quantisation config treats modules by name: lists of those that are left alone, tables of those that are
+//! In which form a module is stored is read off the tensors that are there (`moeprune_core::encoding`),
+//! never off lists of modules, which are often wrong. A quantisation config treats modules by name: lists of those that are left alone, tables of those that are
 //! treated otherwise, patterns of each. After a cut experts have other numbers, so [`rewrite`] changes
 //! any entry that names an expert such that **each module that stays is treated as it was**:
 //!
@@ -15,17 +14,11 @@
 //! Which modules an entry selects depends on who reads it ([`pattern::Dialect`]).
 
 mod entries;
-mod form;
 mod modules;
 mod pattern;
 mod rewrite;
 
-pub use self::form::StoredForm;
-pub(crate) use self::{
-    form::{Misfit, Piece, form_of, main_of, shape_of},
-    modules::Modules,
-    rewrite::edits,
-};
+pub(crate) use self::{modules::Modules, rewrite::edits};
 
 /// Files beside `config.json` that say the same as its quantisation config, or more.
 pub(crate) const SIDE_FILES: [&str; 4] = [

@@ -75,7 +75,7 @@ pub(super) fn read(
         let up = TensorId::linear(layer, LinearId::Dense(MlpProjection::Up));
         model.mixers.is_none() || named.shapes.contains_key(&up)
     };
-    let is_dense = |layer| rows(layer).is_none() && has_dense(layer);
+    let is_dense = |layer| rows(layer).is_none() && has_dense(layer) && !form.layers.bare;
     let blocks = Blocks::read(form, config, numbers.clone().any(is_dense))?;
     let mut layers = Vec::with_capacity(stored);
     for layer in numbers {

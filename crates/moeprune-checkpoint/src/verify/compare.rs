@@ -176,7 +176,7 @@ pub(super) fn examine(item: Item<'_>, models: Models<'_>) -> Result<Finding, Err
     if let Err(e @ Error::NotFinite { .. }) = check_finite(&name, &got) {
         finding.not_finite = Some(e.to_string());
     }
-    if item.linear().is_some() {
+    if item.linear().is_some() && got.dtype().is_weight() {
         finding.zeros = Some(count_zeros(&got)?);
     }
     let maskable = may_zero.in_item(item);

@@ -3,6 +3,7 @@
 mod achieved;
 mod candidate;
 mod compare;
+mod header;
 mod hint;
 mod origin;
 mod repaired;
@@ -18,6 +19,7 @@ use rayon::prelude::*;
 pub use self::report::{Check, LinearZeros, SparsityReport, VerifyReport};
 use self::{
     compare::{Finding, Item, MayZero, Models},
+    header::check_header,
     origin::Origins,
     repaired::Repairs,
 };
@@ -69,7 +71,9 @@ use crate::{
 /// If the source or the output cannot be read.
 pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<VerifyReport, Error> {
     let mut report = VerifyReport::default();
-    let pruned = match Checkpoint::open_with(out, Some(source.family().clone())) {
+    // A file that describes itself has a family of its own.
+    let family = (!source.describes_itself()).then(|| source.family().clone());
+    let pruned = match Checkpoint::open_with(out, family) {
         Ok(pruned) => pruned,
         Err(e) => {
             report.add("opens", Err(e.to_string()));
@@ -174,6 +178,9 @@ fn check_plan(source: &Checkpoint, plan: &Plan) -> Result<Result<String, String>
         SameModel::RoutersRounded => format!(
             "{fingerprint}; it was made from a model whose routers differ by rounding to bf16 only"
         ),
+        SameModel::RoutersAlike => format!(
+            "{fingerprint}; it was made from a model with the same routers in another format"
+        ),
         _ => fingerprint,
     }))
 }
@@ -229,6 +236,9 @@ fn check_config(
     let layers = 0..pruned.spec().layers.len();
     let kept: Vec<usize> =
         layers.map(|l| pruned.spec().moe_of(l).map_or(0, |moe| moe.experts)).collect();
+    if source.describes_itself() {
+        return check_header(source, pruned).map(|()| format!("experts kept: {kept:?}"));
+    }
     match source.config_of(pruned.spec(), &index_of) {
         Ok(expected) if expected == pruned.config_text() => {
             for (name, expected) in

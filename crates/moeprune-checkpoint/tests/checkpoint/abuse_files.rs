@@ -412,7 +412,7 @@ fn abuse_17_two_models_or_none() {
     );
     check(
         |model| fs::remove_file(model.path(INDEX)).expect("removes"),
-        &["has neither model.safetensors nor", "only safetensors weights are read"],
+        &["has neither model.safetensors nor", "only safetensors and GGUF weights are read"],
     );
 }
 

@@ -11,7 +11,10 @@ use moeprune_core::LayerTensor;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::fixture::{FIXTURES, Kept, Model, asset, cut, read_json};
+use crate::{
+    fixture::{Kept, Model, cut, read_json},
+    quantised_models::{expected, folder, names},
+};
 
 fn kept(expected: &Value) -> Kept {
     let layers = expected["kept"].as_object().expect("is a table").iter();
@@ -96,10 +99,11 @@ fn header_of(path: &Path) -> serde_json::Map<String, Value> {
 
 #[test]
 fn every_tensor_and_config_is_as_expected() {
-    for name in FIXTURES {
+    for name in names() {
+        let name = name.as_str();
         let model = Model::copy_of(name);
         let source = model.open().unwrap_or_else(|e| panic!("{name}: {e}"));
-        let expected = read_json(&asset(name).join("expect.json"));
+        let expected = expected(name);
         let out = model.root.path().join("out");
         cut(&source, &kept(&expected), &out);
         check_tensors(name, &out, &expected);
@@ -137,7 +141,7 @@ fn a_changed_byte_is_found() {
         let model = Model::copy_of(name);
         let source = model.open().expect("opens");
         let out = model.root.path().join("out");
-        let expected = read_json(&asset(name).join("expect.json"));
+        let expected = expected(name);
         cut(&source, &kept(&expected), &out);
         let damaged = Model { root: tempfile::tempdir().expect("makes"), dir: out.clone() };
         damaged.edit_tensors(|tensors| {
@@ -165,7 +169,7 @@ fn a_config_that_was_not_rewritten_is_found() {
         let model = Model::copy_of(name);
         let source = model.open().expect("opens");
         let out = model.root.path().join("out");
-        cut(&source, &kept(&read_json(&asset(name).join("expect.json"))), &out);
+        cut(&source, &kept(&expected(name)), &out);
         let text = fs::read_to_string(out.join(file)).expect("reads");
         assert!(text.contains(from), "{text}");
         fs::write(out.join(file), text.replacen(from, "x", 1)).expect("writes");
@@ -231,6 +235,6 @@ fn a_summary_says_how_weights_are_stored() {
                  shared FP8 per channel, dense FP8 per channel, head BF16";
     check("fp8_channel_glm4_moe", mixed, 9.137);
     check("mxfp4_gpt_oss", "attention BF16, experts MXFP4, head BF16", 4.411);
-    let plain = Checkpoint::open(&asset("../parity/mixtral")).expect("opens");
+    let plain = Checkpoint::open(&folder("../parity/mixtral")).expect("opens");
     assert_eq!(plain.summary().storage, None);
 }

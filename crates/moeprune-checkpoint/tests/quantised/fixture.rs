@@ -12,23 +12,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub(crate) const FIXTURES: [&str; 15] = [
-    "awq_qwen3_moe",
-    "fp8_block_deepseek_v3",
-    "fp8_block_e8m0_qwen3_moe",
-    "fp8_block_qwen3_moe",
-    "fp8_channel_glm4_moe",
-    "fp8_tensor_mixtral",
-    "gptq_act_qwen3_moe",
-    "gptq_mixtral",
-    "gptq_v2_qwen3_moe",
-    "int4_pack_asym_qwen3_moe",
-    "int4_pack_deepseek_v3",
-    "mxfp4_ct_qwen3_moe",
-    "mxfp4_gpt_oss",
-    "nvfp4_ct_qwen3_moe",
-    "nvfp4_modelopt_qwen3_moe",
-];
+use crate::quantised_models::folder;
 
 /// Which experts stay, by layer.
 pub(crate) type Kept = BTreeMap<usize, Vec<usize>>;
@@ -42,10 +26,6 @@ pub(crate) struct Model {
 /// Tensors of a file: name, type, shape, bytes.
 pub(crate) type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
-pub(crate) fn asset(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/quantised").join(name)
-}
-
 pub(crate) fn read_json(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).expect("reads")).expect("is JSON")
 }
@@ -55,7 +35,7 @@ impl Model {
         let root = tempfile::tempdir().expect("temporary directory");
         let dir = root.path().join("model");
         fs::create_dir(&dir).expect("creates");
-        for entry in fs::read_dir(asset(name)).expect("lists") {
+        for entry in fs::read_dir(folder(name)).expect("lists") {
             let entry = entry.expect("lists");
             if entry.file_name() != "ref.safetensors" && entry.file_name() != "expect.json" {
                 fs::copy(entry.path(), dir.join(entry.file_name())).expect("copies");

@@ -3,4 +3,6 @@
 mod cutting;
 mod damage;
 mod fixture;
+#[path = "../../../../tests/src/quantised_models.rs"]
+mod quantised_models;
 mod values;

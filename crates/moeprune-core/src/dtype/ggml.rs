@@ -11,8 +11,8 @@ use super::Dtype;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GgmlType {
     id: u32,
-    block_elements: usize,
-    block_bytes: usize,
+    block_elements: u32,
+    block_bytes: u32,
 }
 
 /// Number, name, elements and bytes of a block: `enum ggml_type` of ggml.h with the structs of
@@ -21,7 +21,7 @@ pub struct GgmlType {
 /// Numbers that are missing were withdrawn (4, 5, 31 to 33, 36 to 38) or are those of plain types.
 /// 42 is left out on purpose: in ggml it is `Q2_0` with blocks of 64, and files of a fork that are as
 /// common have blocks of 128 under the same number. As an unknown type it is sized by the file.
-const BLOCK_TYPES: [(u32, &str, usize, usize); 26] = [
+const BLOCK_TYPES: [(u32, &str, u32, u32); 26] = [
     (2, "Q4_0", 32, 18),
     (3, "Q4_1", 32, 20),
     (6, "Q5_0", 32, 22),
@@ -73,11 +73,13 @@ impl GgmlType {
 
     /// A type that is not known here, of which a whole row counts as one block.
     ///
-    /// `None` if the number is that of a known type, plain or not, or a size is 0.
+    /// `None` if the number is that of a known type, plain or not, or a size is 0 or above 32 bits.
     #[must_use]
     pub fn unknown(id: u32, row_elements: usize, row_bytes: usize) -> Option<Self> {
         let new = Dtype::from_ggml(id).is_none() && row_elements > 0 && row_bytes > 0;
-        new.then_some(Self { id, block_elements: row_elements, block_bytes: row_bytes })
+        let block_elements = u32::try_from(row_elements).ok()?;
+        let block_bytes = u32::try_from(row_bytes).ok()?;
+        new.then_some(Self { id, block_elements, block_bytes })
     }
 
     /// Every block type that is known by number, in the order of the numbers.
@@ -100,13 +102,13 @@ impl GgmlType {
     /// Elements of a block. A row has a multiple of them.
     #[must_use]
     pub fn block_elements(self) -> usize {
-        self.block_elements
+        self.block_elements as usize
     }
 
     /// Bytes of a block.
     #[must_use]
     pub fn block_bytes(self) -> usize {
-        self.block_bytes
+        self.block_bytes as usize
     }
 }
 
@@ -201,7 +203,9 @@ mod tests {
         let later = GgmlType::unknown(47, 100, 7).expect("not known");
         assert_eq!((later.to_string().as_str(), later.name()), ("type 47", None));
         assert_eq!(Dtype::Ggml(later).bytes_of_shape(&[5, 3, 100]), Some(105));
-        for (id, elements, bytes) in [(2, 32, 18), (30, 1, 2), (47, 0, 7), (47, 100, 0)] {
+        for (id, elements, bytes) in
+            [(2, 32, 18), (30, 1, 2), (47, 0, 7), (47, 100, 0), (47, 1 << 32, 1)]
+        {
             assert_eq!(GgmlType::unknown(id, elements, bytes), None);
         }
     }

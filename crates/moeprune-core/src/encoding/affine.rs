@@ -2,7 +2,10 @@
 
 use std::ops::RangeInclusive;
 
-use super::scales::Scales;
+use super::{
+    form::{Held, Misfit},
+    scales::Scales,
+};
 
 /// What codes are decoded with.
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,6 +21,24 @@ impl Affine {
         // Through a signed integer, which all vector units convert from.
         (code as i32 as f32 - self.zero) * self.scale
     }
+}
+
+/// Checks that zero points and scales, `[groups, out]`, and groups of inputs are those of the weight.
+pub(super) fn check(
+    held: &Held<'_>,
+    [outputs, inputs]: [usize; 2],
+    bits: usize,
+) -> Result<(), Misfit> {
+    let groups = match *held.needed(".scales")?.1 {
+        [groups, all] if all == outputs && (1..=inputs).contains(&groups) => groups,
+        _ => {
+            let expected = format!("[groups, {outputs}] is expected");
+            return Err(held.misshapen(".scales", &expected));
+        }
+    };
+    held.needed(".qzeros")?;
+    held.check(".qzeros", &[groups, outputs * bits / 32])?;
+    held.check(".g_idx", &[inputs])
 }
 
 /// The factors of some rows in some groups, where scales are `[groups, out]`.

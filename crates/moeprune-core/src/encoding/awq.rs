@@ -16,9 +16,10 @@ use std::ops::Range;
 use multiversion::multiversion;
 
 use super::{
-    Companion, Encoding, Rows, RowsMut, SharedEncoding,
-    affine::Factors,
+    Companion, Encoding, Rows, RowsMut,
+    affine::{self, Factors},
     config::QuantConfig,
+    form::{Format, Held, Misfit, Recognised, StoredForm},
     module::ModuleTensors,
     nibbles,
     scales::{Scales, ZeroScale},
@@ -41,10 +42,27 @@ const PLACE: [usize; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
 #[non_exhaustive]
 pub struct AwqGemm;
 
-pub(super) fn recognise(
-    module: &ModuleTensors<'_>,
-    config: &QuantConfig,
-) -> Option<Result<SharedEncoding, Error>> {
+pub(super) const FORMAT: Format = Format {
+    codes: &[".qweight"],
+    companions: &[ZEROS.suffix, SCALE.suffix],
+    form,
+    shape: |module| match (module.get(".qweight")?.1, module.get(SCALE.suffix)?.1) {
+        (&[inputs, words], &[_, outputs]) if words != outputs => Some(vec![outputs, inputs]),
+        _ => None,
+    },
+    encoding: recognise,
+};
+
+fn form(held: &Held<'_>) -> Option<Result<StoredForm, Misfit>> {
+    let [outputs, inputs] = held.matrix(".qweight", Dtype::I32)?;
+    let &[rows, words] = held.main.2 else { return None };
+    let packs = |bits: &usize| words * 32 == outputs * bits;
+    let bits = [2, 3, 4, 8].into_iter().find(packs).filter(|_| rows == inputs)?;
+    let name = StoredForm::Codes(format!("AWQ INT{bits}").into());
+    Some(affine::check(held, [outputs, inputs], bits).map(|()| name))
+}
+
+fn recognise(module: &ModuleTensors<'_>, config: &QuantConfig) -> Option<Recognised> {
     let (dtype, codes) = module.get(".qweight")?;
     let Some((_, scales)) = module.get(SCALE.suffix) else {
         let reason = format!("its companion `{}` is missing", SCALE.suffix);

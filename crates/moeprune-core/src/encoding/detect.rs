@@ -1,40 +1,36 @@
-//! Which encoding reads a module.
+//! Which format the tensors of a module are of, and what reads them.
 
 use super::{
-    Encoding, SharedEncoding, awq, config::QuantConfig, fp8, gptq, int4, module::ModuleTensors,
+    Encoding, SharedEncoding, awq,
+    config::QuantConfig,
+    form::{Format, Held, Misfit, Recognised, StoredForm, says_nothing, shown},
+    fp8, ggml, gptq, int4,
+    module::ModuleTensors,
     mxfp4, nvfp4, of, undecoded,
 };
-use crate::Error;
-
-/// Decides whether the tensors of a module are of a format: `None` if not.
-type Recognise = fn(&ModuleTensors<'_>, &QuantConfig) -> Option<Result<SharedEncoding, Error>>;
+use crate::{Dtype, Error};
 
 /// The formats; the first that recognises a module reads it.
-const FORMATS: [Recognise; 8] = [
-    undecoded::recognise,
-    fp8::recognise,
-    int4::recognise,
-    nvfp4::recognise,
-    mxfp4::recognise,
-    gptq::recognise,
-    awq::recognise, // after GPTQ, which has some tensors of the same names
-    plain,
+const FORMATS: [&Format; 9] = [
+    &undecoded::FORMAT,
+    &ggml::FORMAT,
+    &fp8::FORMAT,
+    &int4::FORMAT,
+    &nvfp4::FORMAT,
+    &mxfp4::FORMAT,
+    &gptq::FORMAT,
+    &awq::FORMAT, // after GPTQ, which has some tensors of the same names
+    &PLAIN,
 ];
 
-/// Tensors beside a module's weight that say nothing about it: biases, and scales of activations.
-const BESIDE: [&str; 11] = [
-    ".bias",
-    "_bias",
-    ".input_scale",
-    ".activation_scale",
-    ".input_global_scale",
-    ".input_zero_point",
-    ".output_scale",
-    ".q_scale",
-    ".k_scale",
-    ".v_scale",
-    ".kv_scale",
-];
+/// One number for each weight.
+const PLAIN: Format = Format {
+    codes: &[".weight"],
+    companions: &[],
+    form: plain_form,
+    shape: |_| None,
+    encoding: |module, _| Some(Ok(of(module.dtype(".weight")?).ok()?.into())),
+};
 
 /// The encoding of the weight of a module, by the module's tensors; the config supplies what they
 /// cannot say.
@@ -44,7 +40,8 @@ const BESIDE: [&str; 11] = [
 /// companion is missing, of the wrong type, or there is a tensor that is none of the format's; if the
 /// config lacks what is needed, or contradicts the shapes. [`Error::UnknownModule`] of anything else.
 pub fn detect(module: &ModuleTensors<'_>, config: &QuantConfig) -> Result<SharedEncoding, Error> {
-    let found = FORMATS.iter().find_map(|recognise| recognise(module, config));
+    let found: Option<Recognised> =
+        FORMATS.iter().find_map(|format| (format.encoding)(module, config));
     let encoding = found.unwrap_or_else(|| {
         let shown = module.suffixes().map(|suffix| match module.dtype(suffix) {
             Some(dtype) => format!("`{suffix}` {dtype}"),
@@ -56,8 +53,71 @@ pub fn detect(module: &ModuleTensors<'_>, config: &QuantConfig) -> Result<Shared
     Ok(encoding)
 }
 
-fn plain(module: &ModuleTensors<'_>, _: &QuantConfig) -> Option<Result<SharedEncoding, Error>> {
-    Some(Ok(of(module.dtype(".weight")?).ok()?.into()))
+/// What the name of the tensor that holds the codes has after the module's, of a module that has
+/// tensors: one that a format names so, else the largest.
+///
+/// # Errors
+/// If there is nothing but what some format has beside codes.
+pub fn codes_of<'a>(module: &ModuleTensors<'a>) -> Result<&'a str, Misfit> {
+    let codes = || FORMATS.iter().flat_map(|format| format.codes);
+    let named = codes().find_map(|name| module.suffixes().find(|suffix| suffix == name));
+    if let Some(named) = named {
+        return Ok(named);
+    }
+    let beside = |suffix: &str| {
+        let mut companions = FORMATS.iter().flat_map(|format| format.companions);
+        says_nothing(suffix) || companions.any(|companion| *companion == suffix)
+    };
+    if module.suffixes().all(beside) {
+        let beside: Vec<&str> = module.suffixes().map(shown).collect();
+        let reason = format!("is missing; there is only `{}` of it", beside.join("`, `"));
+        return Err(Misfit::new(PLAIN.codes[0], reason));
+    }
+    let bytes = |suffix: &&str| {
+        let (dtype, shape) = module.get(suffix).unwrap_or((Dtype::U8, &[0]));
+        dtype.bytes_of_shape(shape).unwrap_or(usize::MAX)
+    };
+    Ok(module.suffixes().max_by_key(bytes).unwrap_or_default())
+}
+
+/// The shape of the weight that tensors hold, as far as they say; that of the codes, which are in the
+/// tensor `codes`, if they do not.
+#[must_use]
+pub fn shape_of(module: &ModuleTensors<'_>, codes: &str) -> Vec<usize> {
+    let of_format =
+        |format: &&Format| format.codes.contains(&codes).then(|| (format.shape)(module)).flatten();
+    let shape = || module.get(codes).map(|(_, shape)| shape.to_vec()).unwrap_or_default();
+    FORMATS.iter().find_map(of_format).unwrap_or_else(shape)
+}
+
+/// The form in which tensors hold a weight of shape `expected`, in a format that is decoded or not. The
+/// codes are in the tensor `codes`.
+///
+/// # Errors
+/// Which tensor is missing or does not fit.
+pub fn form_of(
+    module: &ModuleTensors<'_>,
+    codes: &str,
+    expected: &[usize],
+) -> Result<StoredForm, Misfit> {
+    let (dtype, shape) = module.get(codes).unwrap_or((Dtype::U8, &[]));
+    let held = Held { module, main: (codes, dtype, shape), expected };
+    let form = FORMATS.iter().find_map(|format| (format.form)(&held));
+    form.unwrap_or_else(|| {
+        let shown = module
+            .suffixes()
+            .filter_map(|suffix| Some(format!("{} {}", shown(suffix), module.dtype(suffix)?)));
+        Ok(StoredForm::Unknown(shown.collect::<Vec<_>>().join(", ")))
+    })
+}
+
+/// Numbers that are weights, if what is beside them is about activations.
+fn plain_form(held: &Held<'_>) -> Option<Result<StoredForm, Misfit>> {
+    let (main, dtype, _) = held.main;
+    let beside = |suffix: &str| suffix == main || says_nothing(suffix);
+    let named = main == ".weight" || held.expected.len() != 2;
+    let plain = named && dtype.is_weight() && held.module.suffixes().all(beside);
+    plain.then(|| held.check(main, held.expected).map(|()| StoredForm::Numbers(dtype)))
 }
 
 /// Checks that the tensors are those of the encoding, and no others.
@@ -84,7 +144,7 @@ fn check(encoding: &dyn Encoding, module: &ModuleTensors<'_>) -> Result<(), Erro
     }
     let belongs = |suffix: &str| {
         suffix == main
-            || BESIDE.contains(&suffix)
+            || says_nothing(suffix)
             || encoding.companions().iter().any(|companion| companion.suffix == suffix)
     };
     match module.suffixes().find(|suffix| !belongs(suffix)) {

@@ -1,9 +1,5 @@
 //! E2M1: a sign, two bits of exponent, one of mantissa, in the lower half of a byte.
 
-use multiversion::multiversion;
-
-use super::nibbles::{self, Grouped};
-
 /// What a code stands for: 0, 0.5, 1, 1.5, 2, 3, 4 or 6, negative from code 8 on; code 8 is −0.
 #[inline(always)]
 pub(super) fn value(code: u8) -> f32 {
@@ -12,7 +8,7 @@ pub(super) fn value(code: u8) -> f32 {
 
 /// In operations that all vector units have, and on no subnormal numbers, which some are slow with.
 #[inline(always)]
-fn wide(code: u32) -> f32 {
+pub(super) fn wide(code: u32) -> f32 {
     /// Twice the magnitudes, four bits each.
     const DOUBLES: u32 = 0xc864_3210;
     let double = DOUBLES >> ((code & 7) * 4) & 0xf;
@@ -26,22 +22,6 @@ pub(super) fn nearest(value: f32) -> u8 {
     let (sign, x) = ((value.to_bits() >> 28 & 8) as u8, value.abs());
     let above = [x > 0.25, x >= 0.75, x > 1.25, x >= 1.75, x > 2.5, x >= 3.5, x > 5.0];
     sign | above.into_iter().map(u8::from).sum::<u8>()
-}
-
-/// Groups of codes, each with a scale.
-pub(super) fn grouped(group: usize) -> Grouped<f32> {
-    Grouped { group, whole: whole_groups, one: |code, scale| value(code) * scale }
-}
-
-#[multiversion(targets("x86_64+avx2+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn whole_groups(codes: &[u8], group: usize, scales: &[f32], out: &mut [f32]) {
-    let groups = codes.chunks_exact(group / 2).zip(out.chunks_exact_mut(group)).zip(scales);
-    for ((codes, out), &scale) in groups {
-        let words = codes.as_chunks::<4>().0.iter().zip(out.as_chunks_mut::<8>().0);
-        for (&word, out) in words {
-            *out = nibbles::eight(word).map(|code| wide(code) * scale);
-        }
-    }
 }
 
 #[cfg(test)]

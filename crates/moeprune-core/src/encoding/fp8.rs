@@ -21,6 +21,7 @@ use super::{
     Companion, Encoding, Rows, RowsMut, SharedEncoding,
     config::QuantConfig,
     e4m3,
+    form::{Format, Held, Misfit, Recognised, StoredForm, shown},
     module::ModuleTensors,
     requantise::{NewRows, Requantised, Requantising},
     scales::{Scales, StoredScale, ZeroScale, power_not_below},
@@ -35,6 +36,9 @@ static SCALES: [Companion; 3] = [
     Companion { suffix: ".weight_scale", dtypes: DTYPES },
     Companion { suffix: ".scale", dtypes: DTYPES },
 ];
+
+/// The form of weights with a scale per block.
+pub const IN_BLOCKS: StoredForm = StoredForm::named("FP8 in blocks");
 
 /// Which weights share a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,10 +80,57 @@ impl Fp8 {
     }
 }
 
-pub(super) fn recognise(
-    module: &ModuleTensors<'_>,
-    config: &QuantConfig,
-) -> Option<Result<SharedEncoding, Error>> {
+pub(super) const FORMAT: Format = Format {
+    codes: &[".weight"],
+    companions: &[".weight_scale_inv", ".weight_scale", ".scale"],
+    form,
+    shape: |_| None,
+    encoding: recognise,
+};
+
+fn form(held: &Held<'_>) -> Option<Result<StoredForm, Misfit>> {
+    let matrix = held.matrix(".weight", Dtype::F8_E4M3)?;
+    match held.check(".weight", held.expected) {
+        Ok(()) => by_scale(held, matrix).transpose(),
+        Err(misfit) => Some(Err(misfit)),
+    }
+}
+
+/// The form by the shape of the scale; `None` if the scale is of no form that is known.
+fn by_scale(held: &Held<'_>, [outputs, inputs]: [usize; 2]) -> Result<Option<StoredForm>, Misfit> {
+    let mut scales = SCALES.iter().map(|scale| scale.suffix).filter(|name| held.module.has(name));
+    let Some(suffix) = scales.next() else {
+        if held.has_more() {
+            return Ok(None);
+        }
+        let reason = "is missing beside `weight`, which is FP8 and cannot be read without";
+        return Err(Misfit::new(SCALES[0].suffix, reason.to_owned()));
+    };
+    if let Some(second) = scales.next() {
+        let first = shown(suffix);
+        let reason = format!("is a second scale beside `{first}`; there can be one");
+        return Err(Misfit::new(second, reason));
+    }
+    let (dtype, shape) = held.needed(suffix)?;
+    let name = match *shape {
+        [] | [1] => "FP8 per tensor",
+        [rows, groups] if dtype == Dtype::U8 => {
+            let powers = [rows, groups] == [outputs, inputs.div_ceil(32)];
+            return Ok(powers.then(|| StoredForm::named("MXFP8")));
+        }
+        [rows] | [rows, 1] if rows == outputs => "FP8 per channel",
+        [rows, cols] if (1..=outputs).contains(&rows) && (1..=inputs).contains(&cols) => {
+            return Ok(Some(IN_BLOCKS));
+        }
+        _ => {
+            let fits = format!("no blocks of a weight {outputs} x {inputs} are so many");
+            return Err(held.misshapen(suffix, &fits));
+        }
+    };
+    Ok(Some(StoredForm::named(name)))
+}
+
+fn recognise(module: &ModuleTensors<'_>, config: &QuantConfig) -> Option<Recognised> {
     let (dtype, shape) = module.get(".weight")?;
     let scales: Vec<&str> =
         SCALES.iter().map(|scale| scale.suffix).filter(|suffix| module.has(suffix)).collect();
@@ -225,10 +276,11 @@ impl Encoding for Fp8 {
             Sharing::Channel => 1,
             Sharing::Block([height, _]) => height,
         };
-        Some(Requantising { bits: 8, band })
+        Some(Requantising { bits: 8, band, rounding: 1.0 / 15.0 })
     }
 
     fn requantise(&self, rows: Rows<'_>, new: NewRows<'_>) -> Result<Requantised, Error> {
+        new.check(&rows)?;
         let (cols, stored) = (rows.cols(), Scales::of(&rows.companions[0]));
         let all = 0..rows.companions[0].elements();
         let powers = all.map(|at| stored.at(at)).all(|scale| power_not_below(scale) == scale);

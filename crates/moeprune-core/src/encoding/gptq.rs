@@ -22,8 +22,9 @@ use multiversion::multiversion;
 
 use super::{
     Companion, Encoding, GptqLabel, Rows, RowsMut, SharedEncoding,
-    affine::Factors,
+    affine::{self, Factors},
     config::QuantConfig,
+    form::{Format, Held, Misfit, Recognised, StoredForm},
     module::ModuleTensors,
     nibbles,
     scales::{Scales, ZeroScale},
@@ -48,10 +49,27 @@ pub struct Gptq {
     group_index: bool,
 }
 
-pub(super) fn recognise(
-    module: &ModuleTensors<'_>,
-    config: &QuantConfig,
-) -> Option<Result<SharedEncoding, Error>> {
+pub(super) const FORMAT: Format = Format {
+    codes: &[".qweight"],
+    companions: &[ZEROS.suffix, SCALE.suffix, GROUP_INDEX.suffix],
+    form,
+    shape: |module| match (module.get(".qweight")?.1, module.get(SCALE.suffix)) {
+        (&[_, columns], Some((_, &[_, outputs]))) if columns != outputs => None, // AWQ's
+        (&[words, outputs], _) => Some(vec![outputs, words.saturating_mul(8)]),
+        _ => None,
+    },
+    encoding: recognise,
+};
+
+fn form(held: &Held<'_>) -> Option<Result<StoredForm, Misfit>> {
+    let [outputs, inputs] = held.matrix(".qweight", Dtype::I32)?;
+    let &[words, columns] = held.main.2 else { return None };
+    let bits = bits(words, inputs).filter(|_| columns == outputs)?;
+    let name = StoredForm::Codes(format!("GPTQ INT{bits}").into());
+    Some(affine::check(held, [outputs, inputs], bits as usize).map(|()| name))
+}
+
+fn recognise(module: &ModuleTensors<'_>, config: &QuantConfig) -> Option<Recognised> {
     let (dtype, codes) = module.get(".qweight")?;
     let (_, scales) = module.get(SCALE.suffix)?;
     if dtype != Dtype::I32 || codes.len() != 2 || codes.last() != scales.last() {

@@ -17,9 +17,10 @@ use std::ops::Range;
 use multiversion::multiversion;
 
 use super::{
-    Companion, Encoding, Rows, RowsMut, SharedEncoding,
+    Companion, Encoding, Rows, RowsMut,
     affine::Affine,
     config::QuantConfig,
+    form::{Format, Held, Misfit, Recognised, StoredForm},
     module::ModuleTensors,
     nibbles::{self, Grouped},
     requantise::{Grid, NewRows, Requantised, Requantising, by_groups},
@@ -43,10 +44,49 @@ pub struct Int4Pack {
     zero_points: bool,
 }
 
-pub(super) fn recognise(
-    module: &ModuleTensors<'_>,
-    config: &QuantConfig,
-) -> Option<Result<SharedEncoding, Error>> {
+pub(super) const FORMAT: Format = Format {
+    codes: &[".weight_packed"],
+    companions: &[SCALE.suffix, SHAPE.suffix, ZERO_POINT.suffix],
+    form,
+    shape: |module| match module.get(".weight_packed")? {
+        (Dtype::I32, &[rows, words]) => Some(vec![rows, words.saturating_mul(8)]),
+        _ => None,
+    },
+    encoding: recognise,
+};
+
+fn form(held: &Held<'_>) -> Option<Result<StoredForm, Misfit>> {
+    let [outputs, inputs] = held.matrix(".weight_packed", Dtype::I32)?;
+    let bits = match *held.main.2 {
+        [rows, words] if rows == outputs && words == inputs.div_ceil(8) => 4,
+        [rows, words] if rows == outputs && words == inputs.div_ceil(4) => 8,
+        [rows, _] if rows == outputs => return None,
+        _ => {
+            let expected = format!("{outputs} rows are expected");
+            return Some(Err(held.misshapen(".weight_packed", &expected)));
+        }
+    };
+    let name = StoredForm::Codes(format!("INT{bits} packed").into());
+    Some(companions_fit(held, [outputs, inputs], bits).map(|()| name))
+}
+
+fn companions_fit(
+    held: &Held<'_>,
+    [outputs, inputs]: [usize; 2],
+    bits: usize,
+) -> Result<(), Misfit> {
+    let groups = match *held.needed(SCALE.suffix)?.1 {
+        [rows, groups] if rows == outputs && (1..=inputs).contains(&groups) => groups,
+        _ => {
+            let expected = format!("[{outputs}, groups] is expected");
+            return Err(held.misshapen(SCALE.suffix, &expected));
+        }
+    };
+    held.check(SHAPE.suffix, &[2])?;
+    held.check(ZERO_POINT.suffix, &[outputs.div_ceil(32 / bits), groups])
+}
+
+fn recognise(module: &ModuleTensors<'_>, config: &QuantConfig) -> Option<Recognised> {
     if module.dtype(".weight_packed") != Some(Dtype::I32) {
         return None;
     }
@@ -171,13 +211,14 @@ impl Encoding for Int4Pack {
     }
 
     fn requantising(&self, _: &[usize]) -> Option<Requantising> {
-        (!self.zero_points).then_some(Requantising { bits: 4, band: 1 })
+        (!self.zero_points).then_some(Requantising { bits: 4, band: 1, rounding: 0.08 })
     }
 
     fn requantise(&self, rows: Rows<'_>, new: NewRows<'_>) -> Result<Requantised, Error> {
         if self.zero_points {
             return Err(Error::NotEncodable(self.name()));
         }
+        new.check(&rows)?;
         let scale = &rows.companions[0];
         let group = rows.cols() / scale.shape()[1];
         let grid = Symmetric { group, scales: Scales::of(scale) };

@@ -16,13 +16,14 @@ encoding that reads both.
 | [`nvfp4`] | E2M1 with a scale per 16 and one for all, as Model-Optimizer and as compressed-tensors store it |
 | [`gptq`] | GPTQ of four bits, versions 1 and 2, with inputs in any order |
 | [`awq`] | AWQ of four bits in its GEMM packing |
+| [`ggml`] | blocks of GGUF files: Q4_0 to Q8_0, the k-quants, MXFP4; read, not zeroed |
 
 Which of them reads a module is decided by the module's tensors: [`detect`]. A config supplies only
 what tensors cannot say ([`QuantConfig`]).
 
 # Adding an encoding
 
-One file here with a type that implements [`Encoding`] and a function that recognises it by a
+One file here with a type that implements [`Encoding`] and a `Format`, which recognises it by a
 module's tensors, and a line in `detect::FORMATS`. A [`StoredWeight`] of it is then read, compared,
 counted and zeroed as it is, without being encoded again. The suite `conformance::encoding` of the
 workspace's tests says whether the implementation keeps the promises.
@@ -38,7 +39,10 @@ mod config;
 mod detect;
 mod e2m1;
 mod e4m3;
+mod form;
+mod fp4;
 pub mod fp8;
+pub mod ggml;
 pub mod gptq;
 pub mod int4;
 mod module;
@@ -59,7 +63,8 @@ use std::{fmt, ops::Range};
 
 pub use self::{
     config::{GptqLabel, QuantConfig},
-    detect::detect,
+    detect::{codes_of, detect, form_of, shape_of},
+    form::{Misfit, StoredForm},
     module::ModuleTensors,
     plain::Float,
     requantise::{NewRows, Requantised, Requantising},
@@ -79,6 +84,18 @@ pub fn of(dtype: Dtype) -> Result<&'static dyn Encoding, Error> {
         Dtype::F16 => Ok(&plain::F16),
         Dtype::F32 => Ok(&plain::F32),
         _ => Err(Error::NotFloat(dtype)),
+    }
+}
+
+/// The encoding of a tensor that is a weight by itself: one of numbers, or of [blocks](ggml) that GGUF
+/// files have.
+///
+/// # Errors
+/// [`Error::NotFloat`] of any other type; [`Error::NotDecoded`] of blocks that are not decoded.
+pub fn of_tensor(dtype: Dtype) -> Result<SharedEncoding, Error> {
+    match dtype {
+        Dtype::Ggml(kind) => ggml::of(kind),
+        _ => of(dtype).map(SharedEncoding::from),
     }
 }
 
@@ -193,13 +210,23 @@ pub trait Encoding: fmt::Debug + Send + Sync {
     /// `rows` are the rows as they are, with the companions of [`companions_for`](Self::companions_for).
     ///
     /// # Errors
-    /// [`Error::NotEncodable`] if the encoding is only read and zeroed.
+    /// [`Error::NotEncodable`] if the encoding is only read and zeroed. [`Error::Length`] if there are not as
+    /// many values as `rows` and `new.stride` say, or not the factor's numbers.
     ///
     /// # Panics
-    /// May panic if there are not as many values as `rows` and `new.stride` say, or the bands are not whole.
+    /// May panic if the bands are not whole.
     fn requantise(&self, rows: Rows<'_>, new: NewRows<'_>) -> Result<Requantised, Error> {
         let _ = (rows, new);
         Err(Error::NotEncodable(self.name()))
+    }
+
+    /// Refuses an encoding whose weights are read and never zeroed: [`zero`](Self::zero) returns `false`
+    /// for each.
+    ///
+    /// # Errors
+    /// [`Error::NotZeroed`] with what can be done instead.
+    fn zeroes(&self) -> Result<(), Error> {
+        Ok(())
     }
 
     /// Makes an element zero (plus zero, where the encoding has both and no scale is negative), and

@@ -13,13 +13,13 @@ outputs. The code that is zero is 0.
 use std::ops::Range;
 
 use super::{
-    Companion, Encoding, Rows, RowsMut, SharedEncoding,
+    Companion, Encoding, Rows, RowsMut,
     config::QuantConfig,
-    e2m1,
+    form::{Format, Held, Misfit, Recognised, StoredForm},
+    fp4,
     module::ModuleTensors,
-    nibbles,
-    requantise::{Grid, NewRows, Requantised, Requantising, by_groups},
-    scales::{Scales, StoredScale, ZeroScale},
+    requantise::{NewRows, Requantised, Requantising, by_groups},
+    scales::{Scales, ZeroScale},
 };
 use crate::{Dtype, Error, TensorBytes};
 
@@ -44,10 +44,33 @@ enum Dialect {
     CompressedTensors,
 }
 
-pub(super) fn recognise(
-    module: &ModuleTensors<'_>,
-    _: &QuantConfig,
-) -> Option<Result<SharedEncoding, Error>> {
+pub(super) const FORMAT: Format = Format {
+    codes: &["_blocks", ".weight_packed", ".weight"],
+    companions: &["_scales", ".weight_scale"],
+    form,
+    shape: fp4::shape,
+    encoding: recognise,
+};
+
+fn form(held: &Held<'_>) -> Option<Result<StoredForm, Misfit>> {
+    const FORM: StoredForm = StoredForm::named("MXFP4");
+    if held.module.dtype("_blocks") == Some(Dtype::U8) {
+        return Some(Ok(FORM)); // of all experts of a layer, whose shapes are checked with the others'
+    }
+    let scale = ".weight_scale";
+    match held.module.dtype(scale) {
+        None => {
+            held.matrix(".weight_packed", Dtype::U8)?;
+            held.needed(scale).err().map(Err)
+        }
+        Some(dtype) if EXPONENTS.contains(&dtype) => {
+            Some(fp4::check(held, scale, GROUP)?.map(|()| FORM))
+        }
+        Some(_) => None,
+    }
+}
+
+fn recognise(module: &ModuleTensors<'_>, _: &QuantConfig) -> Option<Recognised> {
     if module.dtype("_blocks") == Some(Dtype::U8) {
         return Some(Ok((&GPT_OSS).into()));
     }
@@ -86,27 +109,22 @@ impl Encoding for Mxfp4 {
     }
 
     fn shape(&self, main: &[usize], companions: &[TensorBytes<'_>]) -> Result<Vec<usize>, Error> {
-        let groups = match (self.dialect, main) {
-            (Dialect::GptOss, [groups @ .., 16]) if groups.len() > 1 => Some(groups.to_vec()),
-            (Dialect::CompressedTensors, [rows @ .., half])
-                if !rows.is_empty() && half.is_multiple_of(GROUP / 2) =>
-            {
-                Some([rows, &[half / (GROUP / 2)]].concat())
+        // gpt-oss cuts the bytes of a row into those of groups.
+        let joined = match (self.dialect, main) {
+            (Dialect::GptOss, [rows @ .., groups, 16]) if !rows.is_empty() => {
+                Some([rows, &[groups * 16]].concat())
             }
-            _ => None,
+            (Dialect::GptOss, _) => None,
+            (Dialect::CompressedTensors, _) => Some(main.to_vec()),
         };
-        let suffix = self.suffix();
-        let bad = |reason| Error::Encoding { encoding: self.name(), reason };
-        let groups = groups.ok_or_else(|| {
-            bad(format!("`{suffix}` of {main:?} does not hold rows of groups of {GROUP} weights"))
+        let joined = joined.ok_or_else(|| {
+            let reason =
+                format!("`_blocks` of {main:?} does not hold rows of groups of {GROUP} weights");
+            Error::Encoding { encoding: self.name(), reason }
         })?;
-        let (companion, got) = (self.companions()[0].suffix, companions[0].shape());
-        if got != groups {
-            let reason = format!("its companion `{companion}` is {got:?}, expected {groups:?}");
-            return Err(bad(reason));
-        }
-        Scales::of(&companions[0]).check(self.name(), companion, ZeroScale::Refused)?;
-        let mut shape = groups;
+        let mut shape = fp4::shape_of_scales(self, &joined, GROUP, &companions[0])?;
+        let suffix = self.companions()[0].suffix;
+        Scales::of(&companions[0]).check(self.name(), suffix, ZeroScale::Refused)?;
         shape.iter_mut().last().into_iter().for_each(|groups| *groups *= GROUP);
         Ok(shape)
     }
@@ -116,53 +134,26 @@ impl Encoding for Mxfp4 {
     }
 
     fn decode(&self, rows: Rows<'_>, columns: Range<usize>, out: &mut [f32]) {
-        let (size, groups) = (rows.cols() / 2, rows.cols() / GROUP);
-        let scales = Scales::of(&rows.companions[0]);
-        let grouped = e2m1::grouped(GROUP);
-        for (row, out) in out.chunks_exact_mut(columns.len().max(1)).enumerate() {
-            let codes = &rows.main[row * size..][..size];
-            let first_of_row = (rows.first + row) * groups;
-            grouped.decode(codes, columns.clone(), out, |first, factors| {
-                scales.read(first_of_row + first, factors);
-            });
-        }
+        fp4::decode(&rows, columns, out, (GROUP, |scale| scale));
     }
 
     fn zero(&self, rows: &mut RowsMut<'_>, row: usize, col: usize) -> bool {
-        let element = row * rows.cols() + col;
-        nibbles::set(rows.main, element, 0);
-        true
+        fp4::zero(rows, row, col)
     }
 
     fn requantising(&self, _: &[usize]) -> Option<Requantising> {
-        Some(Requantising { bits: 4, band: 1 })
+        Some(Requantising { bits: 4, band: 1, rounding: 0.34 })
     }
 
     fn requantise(&self, rows: Rows<'_>, new: NewRows<'_>) -> Result<Requantised, Error> {
-        Ok(by_groups(&Powers(Scales::of(&rows.companions[0])), rows, new))
-    }
-}
-
-/// E2M1 with powers of two.
-struct Powers<'a>(Scales<'a>);
-
-impl Grid for Powers<'_> {
-    fn group(&self) -> usize {
-        GROUP
-    }
-
-    fn scale_bytes(&self) -> usize {
-        1
-    }
-
-    fn scales(&self, index: usize, largest: f32) -> [Option<StoredScale>; 3] {
-        // With the second, up to a third of the largest is cut off, and the others are finer.
-        let [all, half] = [6.0, 12.0].map(|codes| self.0.nearest(largest / codes));
-        [Some(self.0.stored(index)), all, half]
-    }
-
-    fn nearest(&self, value: f32, scale: f32) -> (u8, f32) {
-        let code = e2m1::nearest(value / scale);
-        (code, e2m1::value(code) * scale)
+        new.check(&rows)?;
+        let grid = fp4::Scaled {
+            group: GROUP,
+            scales: Scales::of(&rows.companions[0]),
+            factor: |scale| scale,
+            // Of powers of two, with the second up to half of the largest is cut off.
+            largest: [6.0, 12.0],
+        };
+        Ok(by_groups(&grid, rows, new))
     }
 }

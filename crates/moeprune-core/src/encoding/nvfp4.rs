@@ -14,13 +14,13 @@ it.
 use std::ops::Range;
 
 use super::{
-    Companion, Encoding, Rows, RowsMut, SharedEncoding,
+    Companion, Encoding, Rows, RowsMut,
     config::QuantConfig,
-    e2m1,
+    form::{Format, Held, Misfit, Recognised, StoredForm},
+    fp4,
     module::ModuleTensors,
-    nibbles,
-    requantise::{Grid, NewRows, Requantised, Requantising, by_groups},
-    scales::{Scales, StoredScale, ZeroScale},
+    requantise::{NewRows, Requantised, Requantising, by_groups},
+    scales::{Scales, ZeroScale},
 };
 use crate::{Dtype, Error, TensorBytes};
 
@@ -33,6 +33,9 @@ pub static COMPRESSED_TENSORS: Nvfp4 = Nvfp4 { dialect: Dialect::CompressedTenso
 const GROUP: usize = 16;
 const LARGEST_CODE: f32 = 6.0;
 const LARGEST_SCALE: f32 = 448.0;
+/// By how much a scale for all may be larger than the largest weight needs: scales of groups lie between
+/// 2⁻⁶ and 448 where they are precise.
+const MOST_RANGE: f32 = 256.0;
 
 const SCALE: Companion = Companion { suffix: ".weight_scale", dtypes: &[Dtype::F8_E4M3] };
 
@@ -48,10 +51,31 @@ enum Dialect {
     CompressedTensors,
 }
 
-pub(super) fn recognise(
-    module: &ModuleTensors<'_>,
-    _: &QuantConfig,
-) -> Option<Result<SharedEncoding, Error>> {
+pub(super) const FORMAT: Format = Format {
+    codes: &[".weight", ".weight_packed"],
+    companions: &[SCALE.suffix, ".weight_scale_2", ".weight_global_scale"],
+    form,
+    shape: fp4::shape,
+    encoding: recognise,
+};
+
+fn form(held: &Held<'_>) -> Option<Result<StoredForm, Misfit>> {
+    if held.module.dtype(SCALE.suffix) != Some(Dtype::F8_E4M3) {
+        return None;
+    }
+    let of_all = match held.main.0 {
+        ".weight_packed" => ".weight_global_scale",
+        _ => ".weight_scale_2",
+    };
+    let fits = fp4::check(held, SCALE.suffix, GROUP)?;
+    let one = || match held.needed(of_all)?.1 {
+        [] | [1] => Ok(()),
+        _ => Err(held.misshapen(of_all, "a single number is expected")),
+    };
+    Some(fits.and_then(|()| one()).map(|()| StoredForm::named("NVFP4")))
+}
+
+fn recognise(module: &ModuleTensors<'_>, _: &QuantConfig) -> Option<Recognised> {
     if module.dtype(SCALE.suffix) != Some(Dtype::F8_E4M3) {
         return None;
     }
@@ -104,20 +128,7 @@ impl Encoding for Nvfp4 {
 
     fn shape(&self, main: &[usize], companions: &[TensorBytes<'_>]) -> Result<Vec<usize>, Error> {
         let bad = |reason| Err(Error::Encoding { encoding: self.name(), reason });
-        let (rows, half) = match main {
-            [rows @ .., half] if !rows.is_empty() && half.is_multiple_of(GROUP / 2) => (rows, half),
-            _ => {
-                let suffix = self.suffix();
-                return bad(format!(
-                    "`{suffix}` of {main:?} does not hold rows of groups of {GROUP} weights"
-                ));
-            }
-        };
-        let (expected, got) = ([rows, &[half / (GROUP / 2)]].concat(), companions[0].shape());
-        if got != expected {
-            let suffix = SCALE.suffix;
-            return bad(format!("its companion `{suffix}` is {got:?}, expected {expected:?}"));
-        }
+        let mut shape = fp4::shape_of_scales(self, main, GROUP, &companions[0])?;
         let suffix = self.companions()[1].suffix;
         if companions[1].elements() != 1 {
             let got = companions[1].shape();
@@ -129,7 +140,8 @@ impl Encoding for Nvfp4 {
         if !largest.is_finite() {
             return bad(format!("its companion `{suffix}` makes scales of groups overflow"));
         }
-        Ok([rows, &[half * 2]].concat())
+        shape.iter_mut().last().into_iter().for_each(|groups| *groups *= GROUP);
+        Ok(shape)
     }
 
     fn row_bytes(&self, cols: usize) -> Option<usize> {
@@ -137,28 +149,16 @@ impl Encoding for Nvfp4 {
     }
 
     fn decode(&self, rows: Rows<'_>, columns: Range<usize>, out: &mut [f32]) {
-        let (size, groups) = (rows.cols() / 2, rows.cols() / GROUP);
-        let scales = Scales::of(&rows.companions[0]);
         let of_all = Scales::of(&rows.companions[1]).at(0);
-        let grouped = e2m1::grouped(GROUP);
-        for (row, out) in out.chunks_exact_mut(columns.len().max(1)).enumerate() {
-            let codes = &rows.main[row * size..][..size];
-            let first_of_row = (rows.first + row) * groups;
-            grouped.decode(codes, columns.clone(), out, |first, factors| {
-                scales.read(first_of_row + first, factors);
-                factors.iter_mut().for_each(|factor| *factor = self.factor(*factor, of_all));
-            });
-        }
+        fp4::decode(&rows, columns, out, (GROUP, |scale| self.factor(scale, of_all)));
     }
 
     fn zero(&self, rows: &mut RowsMut<'_>, row: usize, col: usize) -> bool {
-        let element = row * rows.cols() + col;
-        nibbles::set(rows.main, element, 0);
-        true
+        fp4::zero(rows, row, col)
     }
 
     fn requantising(&self, _: &[usize]) -> Option<Requantising> {
-        Some(Requantising { bits: 4, band: 1 })
+        Some(Requantising { bits: 4, band: 1, rounding: 0.18 })
     }
 
     fn companions_for(
@@ -171,8 +171,11 @@ impl Encoding for Nvfp4 {
         for companion in companions {
             new.push(companion.to_owned_bytes()?);
         }
-        // Of those that reach far enough, the one that is there.
-        if self.factor(1.0, Scales::of(&companions[1]).at(0)) < needed {
+        // The one that is there, if it reaches far enough and leaves scales of groups their precision.
+        // The largest weight that was decoded may need an ulp more than it was made of.
+        let reaches =
+            self.factor(1.0, Scales::of(&companions[1]).at(0)) * (1.0 + 4.0 * f32::EPSILON);
+        if needed.is_normal() && !(needed..=MOST_RANGE * needed).contains(&reaches) {
             let of_all = match self.dialect {
                 Dialect::ModelOptimizer => needed,
                 Dialect::CompressedTensors => 1.0 / needed,
@@ -184,48 +187,14 @@ impl Encoding for Nvfp4 {
     }
 
     fn requantise(&self, rows: Rows<'_>, new: NewRows<'_>) -> Result<Requantised, Error> {
-        let scales = Scales::of(&rows.companions[0]);
+        new.check(&rows)?;
         let of_all = Scales::of(&rows.companions[1]).at(0);
-        Ok(by_groups(&TwoScales { encoding: *self, scales, of_all }, rows, new))
-    }
-}
-
-/// E2M1 with a scale per group and one for all.
-struct TwoScales<'a> {
-    encoding: Nvfp4,
-    scales: Scales<'a>,
-    of_all: f32,
-}
-
-impl TwoScales<'_> {
-    /// The scale as it is stored, with the factor that it makes.
-    fn with_factor(&self, scale: StoredScale) -> StoredScale {
-        StoredScale { value: self.encoding.factor(scale.value, self.of_all), ..scale }
-    }
-}
-
-impl Grid for TwoScales<'_> {
-    fn group(&self) -> usize {
-        GROUP
-    }
-
-    fn scale_bytes(&self) -> usize {
-        1
-    }
-
-    fn scales(&self, index: usize, largest: f32) -> [Option<StoredScale>; 3] {
-        let of_codes = |code: f32| {
-            let scale = largest / code / self.encoding.factor(1.0, self.of_all);
-            self.scales.nearest(scale).map(|scale| self.with_factor(scale))
+        let grid = fp4::Scaled {
+            group: GROUP,
+            scales: Scales::of(&rows.companions[0]),
+            factor: |scale| self.factor(scale, of_all),
+            largest: [LARGEST_CODE, 8.0],
         };
-        // With the last, the largest is cut off by a third, and the others are finer.
-        let was = self.with_factor(self.scales.stored(index));
-        [Some(was), of_codes(LARGEST_CODE), of_codes(8.0)]
-    }
-
-    fn nearest(&self, value: f32, scale: f32) -> (u8, f32) {
-        // Scales of groups may be zero.
-        let code = if scale == 0.0 { 0 } else { e2m1::nearest(value / scale) };
-        (code, e2m1::value(code) * scale)
+        Ok(by_groups(&grid, rows, new))
     }
 }

@@ -1,15 +1,20 @@
 //! Giving weights in codes new values: new scales, and codes in these.
 
 use super::{Rows, nibbles, scales::StoredScale};
+use crate::Error;
 
 /// How a weight in codes is given new values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 #[expect(clippy::exhaustive_structs, reason = "plain data, returned by implementations")]
 pub struct Requantising {
     /// Bits of a code.
     pub bits: u32,
     /// Rows that share scales and are encoded together; those of a weight are cut into bands of so many.
     pub band: usize,
+    /// What rounding takes from weights that share a scale, root mean square and as a share of the largest
+    /// of them, at most: half of the widest step between codes and what the scale's own rounding adds.
+    /// Where nothing is carried.
+    pub rounding: f32,
 }
 
 /// New values for rows of a weight.
@@ -26,6 +31,21 @@ pub struct NewRows<'a> {
     /// `H⁻¹ = Uᵀ U`, where `H` is the Gram matrix of what the `stride` columns are multiplied by.
     /// `None`: each value is rounded by itself.
     pub carry: Option<&'a [f32]>,
+}
+
+impl NewRows<'_> {
+    /// Checks that there are as many values as `rows` have, and as many numbers of the factor.
+    pub(super) fn check(&self, rows: &Rows<'_>) -> Result<(), Error> {
+        let length = |what, expected: usize, got| match expected == got {
+            true => Ok(()),
+            false => Err(Error::Length { what, expected, got }),
+        };
+        let stride = self.stride.max(rows.cols());
+        length("numbers per row of new values", stride, self.stride)?;
+        length("new values", rows.count.saturating_mul(stride), self.values.len())?;
+        let triangle = stride.saturating_mul(stride + 1) / 2;
+        self.carry.map_or(Ok(()), |carry| length("factor to carry with", triangle, carry.len()))
+    }
 }
 
 /// Rows in codes, as [`Encoding::requantise`](super::Encoding::requantise) returns them.

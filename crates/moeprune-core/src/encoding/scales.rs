@@ -143,7 +143,7 @@ pub(super) fn power_not_below(scale: f32) -> f32 {
 }
 
 /// F8_E8M0: `2^(exponent − 127)`; the largest exponent stands for NaN.
-fn power(exponent: u8) -> f32 {
+pub(super) fn power(exponent: u8) -> f32 {
     match exponent {
         0 => f32::from_bits(1 << 22), // below the smallest normal number
         0xff => f32::NAN,

@@ -1,6 +1,10 @@
 //! Formats that are recognised and not decoded.
 
-use super::{SharedEncoding, config::QuantConfig, module::ModuleTensors};
+use super::{
+    config::QuantConfig,
+    form::{Format, Held, Misfit, Recognised, StoredForm},
+    module::ModuleTensors,
+};
 use crate::{Dtype, Error};
 
 /// Tensors by which a format is known, and its name.
@@ -18,10 +22,26 @@ const KNOWN_BY: [(&str, &str); 11] = [
     (".B", "Marlin"),
 ];
 
-pub(super) fn recognise(
-    module: &ModuleTensors<'_>,
-    config: &QuantConfig,
-) -> Option<Result<SharedEncoding, Error>> {
+pub(super) const FORMAT: Format =
+    Format { codes: &[], companions: &[], form, shape: |_| None, encoding: recognise };
+
+/// Of integers of 8 bits: one number per weight, with a scale for all or per row.
+fn form(held: &Held<'_>) -> Option<Result<StoredForm, Misfit>> {
+    let [outputs, _] = held.matrix(".weight", Dtype::I8)?;
+    if held.main.2 != held.expected {
+        return None;
+    }
+    match held.needed(".weight_scale") {
+        Err(misfit) => Some(Err(misfit)),
+        Ok((_, [] | [1])) => Some(Ok(StoredForm::named("INT8"))),
+        Ok((_, shape)) => {
+            let per_row = shape == [outputs, 1] || shape == [outputs];
+            per_row.then(|| Ok(StoredForm::named("INT8")))
+        }
+    }
+}
+
+fn recognise(module: &ModuleTensors<'_>, config: &QuantConfig) -> Option<Recognised> {
     let known = KNOWN_BY.iter().find(|(suffix, _)| module.has(suffix)).map(|(_, name)| *name);
     let scale = ["scale", "weight_scale", "weight_scale_inv"];
     let scale = scale.iter().find_map(|name| module.dtype(&format!(".{name}")));

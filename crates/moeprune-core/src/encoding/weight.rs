@@ -1,6 +1,6 @@
 //! A weight as it is stored.
 
-use super::{Requantised, Rows, SharedEncoding, of, rows::rows_and_cols};
+use super::{Requantised, Rows, SharedEncoding, of_tensor, rows::rows_and_cols, tiles};
 use crate::{Error, TensorBytes};
 
 /// A weight as it is stored: the bytes, the companions that they need, and the encoding that reads
@@ -55,9 +55,10 @@ impl<'a> StoredWeight<'a> {
     /// A tensor that is a weight by itself.
     ///
     /// # Errors
-    /// [`Error::NotFloat`] if its elements are no numbers by themselves.
+    /// [`Error::NotFloat`] if its elements are neither numbers by themselves nor blocks of ggml;
+    /// [`Error::NotDecoded`] of blocks that are not decoded.
     pub fn alone(main: TensorBytes<'a>) -> Result<Self, Error> {
-        Self::new(of(main.dtype())?, main, Vec::new())
+        Self::new(of_tensor(main.dtype())?, main, Vec::new())
     }
 
     /// How it is stored.
@@ -160,6 +161,13 @@ impl<'a> StoredWeight<'a> {
     #[must_use]
     pub fn rows(&self) -> usize {
         rows_and_cols(&self.shape).0
+    }
+
+    /// How many rows are best decoded together: of an encoding that holds the transpose, in which rows
+    /// share words, a band of them.
+    #[must_use]
+    pub fn rows_together(&self) -> usize {
+        self.encoding.row_bytes(self.cols()).map_or(tiles::TRANSPOSED.rows, |_| 1)
     }
 
     /// Elements of a row: the last dimension.

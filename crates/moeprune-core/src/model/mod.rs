@@ -146,7 +146,10 @@ impl LayerSpec {
     /// is no Linear. `layer` is its number in `model`.
     fn trunk_parts(&self, layer: usize, model: &ModelSpec) -> Vec<Part> {
         let hidden = model.hidden;
-        let mut parts = norm::parts(layer, model, self.has_two_blocks());
+        let mut parts = match self.norms {
+            LayerNorms::Named => Vec::new(),
+            _ => norm::parts(layer, model, self.has_two_blocks()),
+        };
         if let LayerNorms::Around(norms) = self.norms {
             let beside = self.moe().is_some_and(|moe| moe.residual.is_some());
             parts.extend(norms.parts(layer, hidden, beside));
@@ -252,13 +255,14 @@ impl ModelSpec {
     }
 
     /// The tensors, each `[hidden]`, that a layer's router has its input multiplied by after it was
-    /// normalised; none if the layer has no experts.
+    /// normalised; none if the layer has no experts, or its norms are not known.
     #[must_use]
     pub fn router_scales(&self, layer: usize) -> Vec<TensorId> {
         let Some(spec) = self.layer(layer) else { return Vec::new() };
         let Some(moe) = spec.moe() else { return Vec::new() };
         let scale = match moe.router.input() {
             RouterInput::ScaledStream => RouterInput::SCALE,
+            RouterInput::Experts if spec.norms == LayerNorms::Named => return Vec::new(),
             RouterInput::Experts => spec.feed_forward_norm(),
         };
         vec![TensorId::Layer(layer, scale)]

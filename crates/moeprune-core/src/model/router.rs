@@ -175,6 +175,9 @@ pub enum GroupScore {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct OpaqueRouter {
+    /// Groups of experts, if tokens are routed by them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups: Option<ExpertGroups>,
     /// They say which of them shrink with the experts. The dimension of
     /// [`expert_axis`](OpaqueTensor::expert_axis) is 0 here: it is the number of experts.
     pub tensors: Vec<OpaqueTensor>,
@@ -221,8 +224,9 @@ impl RouterSpec {
     #[must_use]
     pub fn groups(&self) -> Option<ExpertGroups> {
         match self {
-            Self::Scored(router) => router.groups.filter(|groups| groups.count > 1),
-            Self::SparseMixer(_) | Self::Opaque(_) => None,
+            Self::Scored(ScoredRouter { groups, .. })
+            | Self::Opaque(OpaqueRouter { groups, .. }) => groups.filter(|groups| groups.count > 1),
+            Self::SparseMixer(_) => None,
         }
     }
 

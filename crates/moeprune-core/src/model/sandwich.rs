@@ -15,6 +15,8 @@ pub enum LayerNorms {
     Before,
     /// After each block too.
     Around(SandwichNorms),
+    /// Of a kind that is not known: they are among the layer's other tensors, and such a model is not run.
+    Named,
 }
 
 /// Norms after each block (Gemma), beside those before it. With `h` the state after attention was added:

@@ -116,13 +116,14 @@ impl Observation {
     /// partly added to and should be dropped.
     pub fn add(&mut self, other: &Self) -> Result<(), Error> {
         let same = Fingerprint::compare(&self.model_fingerprint, &other.model_fingerprint);
-        if matches!(same, SameModel::No | SameModel::RoutersRounded) {
-            let rounded = match same {
+        if !matches!(same, SameModel::Yes | SameModel::StoredOtherwise) {
+            let how = match same {
                 SameModel::RoutersRounded => ", of which one has its routers rounded",
+                SameModel::RoutersAlike => ", which have nothing but their routers in common",
                 _ => "",
             };
             return Err(Error::ObservationMismatch(format!(
-                "they are of different models{rounded} ({} and {})",
+                "they are of different models{how} ({} and {})",
                 self.model_fingerprint, other.model_fingerprint
             )));
         }

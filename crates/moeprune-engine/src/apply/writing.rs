@@ -46,7 +46,8 @@ impl<'o> Output<'o> {
         }
         note_carried(origin, kept, progress);
         directory.write_configs(origin, kept.spec(), &index_of)?;
-        let mut writer = PartWriter::resume(directory.path(), origin.output_form(), layout)?;
+        let mut writer =
+            PartWriter::resume(directory.path(), origin.pruned_form(kept.spec())?, layout)?;
         directory.check_room(writer.planned_bytes())?;
         if session.outside_written() {
             writer.mark_written(None)?;
@@ -64,7 +65,8 @@ impl<'o> Output<'o> {
     pub(super) fn written(run: &Run<'o>, kept: &'o KeptExperts<'o>) -> Result<Self, Error> {
         let origin = run.origin;
         let layout = origin.output_layout(kept.spec(), &|layer, e| kept.index_of(layer, e))?;
-        let mut writer = PartWriter::resume(run.output.path(), origin.output_form(), layout)?;
+        let mut writer =
+            PartWriter::resume(run.output.path(), origin.pruned_form(kept.spec())?, layout)?;
         writer.mark_written(None)?;
         let layers = (0..kept.spec().layers.len()).chain(kept.spec().extra_layers());
         for layer in layers {

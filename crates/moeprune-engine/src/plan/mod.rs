@@ -181,6 +181,10 @@ pub fn stored_otherwise(what: &str, same: SameModel) -> Option<String> {
             "a model whose routers differ from this one's by rounding to bf16 only; experts whose scores \
              are nearly equal may be chosen otherwise"
         }
+        SameModel::RoutersAlike => {
+            "a model that has the same routers and other parts of other names or shapes; it is taken to be the \
+             same in another format"
+        }
         SameModel::Yes | SameModel::No => return None,
     };
     Some(format!("note: the {what} was made from {how}"))
@@ -257,7 +261,8 @@ fn ratio_left(
 /// Refuses an observation that is not of this model.
 pub(crate) fn check_observation(observation: &Observation, model: &dyn Model) -> Result<(), Error> {
     let spec = &model.spec().decoded();
-    if model.is_of(&observation.model_fingerprint)? == SameModel::No {
+    let same = model.is_of(&observation.model_fingerprint)?;
+    if same == SameModel::No {
         return Err(Error::Request(format!(
             "the observation is of another model (fingerprint {}, this model's is {}); observe \
              this model",
@@ -274,7 +279,9 @@ pub(crate) fn check_observation(observation: &Observation, model: &dyn Model) ->
     }
     for (l, (seen, layer)) in observation.layers.iter().zip(&spec.layers).enumerate() {
         let sites: BTreeSet<LinearId> = spec.linears(l).iter().map(|linear| linear.reads).collect();
-        if let Some(site) = seen.inputs.keys().find(|site| !sites.contains(site)) {
+        // Of models that are known by their routers alone, other parts may have other names.
+        let named = same != SameModel::RoutersAlike;
+        if let Some(site) = seen.inputs.keys().find(|site| named && !sites.contains(site)) {
             return Err(Error::Request(format!(
                 "the observation has sums under {site} in layer {l}, where no Linear of the model \
                  has its own; observe this model again"

@@ -16,6 +16,9 @@ pub struct Holding {
     pub factors: bool,
 }
 
+/// Codes of at most so many bits are rounded with errors carried to later columns.
+const COARSE: u32 = 4;
+
 /// What a repair of one layer takes.
 ///
 /// With `P` pairs of a fitted or held-out token and a surviving expert that receives it, `I` numbers that
@@ -27,7 +30,12 @@ pub struct Holding {
 /// factors   S · ⅔ · I³                                  (Cholesky, and the inverse of its factor)
 /// of rows   S · H · ⅓ · I³                              (Cholesky; as if no weight were zero)
 /// a sweep   4 · P · I · H + 2 · S · I² · H              (right-hand sides and updates; solving)
+/// codes     S · I · H · 40 or (S · I · H) · (160 + I)   (of 8 bits; of up to 4, with errors carried)
 /// ```
+///
+/// New weights in codes are rounded in each sweep: with two scales, and to four bits or fewer with three,
+/// where each column's error is taken from the columns of its group in each try, and from all later ones
+/// after it (GPTQ).
 ///
 /// How often each of them is done is said by [`passes`](Self::passes).
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
@@ -45,6 +53,8 @@ pub struct RepairCost {
     pub row_factors: f64,
     /// Of one sweep over the survivors.
     pub sweep: f64,
+    /// Of rounding the new weights of one sweep to codes; 0 if they are stored as numbers.
+    pub rounding: f64,
     /// Of computing all activations again once.
     pub again: f64,
     /// Bytes of all activations.
@@ -83,12 +93,22 @@ impl RepairCost {
             factors: has(passes.factorisations) * kept * 2.0 / 3.0 * inner.powi(3),
             row_factors: has(passes.row_factorisations) * kept * width * inner.powi(3) / 3.0,
             sweep: 4.0 * pairs * inner * width + 2.0 * kept * inner * inner * width,
+            rounding: 0.0,
             again: 2.0 * (matrices - 1.0) * inner * width * pairs,
             activation_bytes: 4.0 * pairs * inner,
             factor_bytes: matrix * 4.0 * kept * inner * (inner + 1.0),
             weight_bytes: 2.0 * kept * inner * width,
             tokens_per_column: pairs / (kept * inner).max(1.0),
         }
+    }
+
+    /// The same of weights that are stored in codes of so many bits.
+    #[must_use]
+    pub fn in_codes(self, moe: &MoeSpec, bits: u32) -> Self {
+        let numbers = self.weight_bytes / 2.0;
+        let inner = moe.expert.inner as f64;
+        let per_number = if bits <= COARSE { 160.0 + inner } else { 40.0 };
+        Self { rounding: numbers * per_number, ..self }
     }
 
     /// What is cheaper to keep than to compute again, at these rates.
@@ -112,7 +132,7 @@ impl RepairCost {
             + self.gram
             + factorisations as f64 * self.factors
             + row_factorisations as f64 * self.row_factors
-            + sweeps as f64 * self.sweep;
+            + sweeps as f64 * (self.sweep + self.rounding);
         if !holding.activations {
             operations += reads as f64 * self.again;
         }

@@ -4,7 +4,10 @@ use moeprune_core::{ModelSpec, MoeSpec, RepairPasses};
 use serde::Serialize;
 
 use super::RepairCost;
-use crate::{Estimate, MemoryNeed, Model, Rates, active_parameters, estimate::duration};
+use crate::{
+    Estimate, MemoryNeed, Model, Rates, active_parameters, estimate::duration,
+    in_codes::codes_of_repaired,
+};
 
 /// What the repair of a model takes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -33,6 +36,8 @@ struct LayerShape<'s> {
     spec: &'s ModelSpec,
     moe: &'s MoeSpec,
     kept: usize,
+    /// Of codes that new weights are written in.
+    bits: Option<u32>,
 }
 
 /// Below so many fitted tokens per column a repair can leave much missing.
@@ -77,10 +82,11 @@ impl RepairEstimate {
         rates: Rates,
     ) -> Self {
         let spec = model.spec();
+        let bits = codes_of_repaired(model).and_then(|stored| stored.bits);
         let mut all = Self::of_pass(model, tokens);
         for layer in 0..spec.layers.len() {
             if let (Some(moe), Some(kept)) = (spec.moe_of(layer), kept(layer)) {
-                all.add_layer(LayerShape { spec, moe, kept }, tokens, passes, rates);
+                all.add_layer(LayerShape { spec, moe, kept, bits }, tokens, passes, rates);
             }
         }
         all.finish(model, tokens, rates)
@@ -103,13 +109,14 @@ impl RepairEstimate {
 
     fn add_layer(
         &mut self,
-        LayerShape { spec, moe, kept }: LayerShape<'_>,
+        LayerShape { spec, moe, kept, bits }: LayerShape<'_>,
         (fitted, held_out): (u64, u64),
         passes: RepairPasses,
         rates: Rates,
     ) {
         let tokens = fitted + held_out;
         let cost = RepairCost::of_layer(spec, moe, kept, tokens, passes);
+        let cost = bits.map_or(cost, |bits| cost.in_codes(moe, bits));
         let holding = cost.holding(rates);
         // Experts run once with those that go among them.
         self.operations += cost.operations(holding) - once(moe, spec, tokens);

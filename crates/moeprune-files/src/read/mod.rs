@@ -1,5 +1,6 @@
 //! Files to read, local or not.
 
+mod chosen;
 mod files;
 mod local;
 mod mapped;
@@ -7,6 +8,7 @@ mod memory;
 mod read_at;
 
 pub use self::{
+    chosen::ChosenFiles,
     files::{FileEntry, FileIdentity, FileKind, Files},
     local::{Access, LocalFiles},
     memory::MemoryFiles,

@@ -177,6 +177,30 @@ impl PartialOutput {
         }
     }
 
+    /// As [`publish`](Self::publish) of one file of a content that is a directory: it alone gets the final
+    /// name. Files of `beside`, names in the directory and final places, are moved there before; one that is
+    /// not there is passed over, one that is at its place already is replaced. Nothing else of the directory
+    /// is kept.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn publish_file(self, file: &str, beside: &[(&str, PathBuf)]) -> Result<(), Error> {
+        let content = self.content();
+        durable::sync_tree(&content)?;
+        let aside = self.state.join(CONTENT);
+        let rename =
+            |from: &Path, to: &Path| fs::rename(from, to).map_err(Error::io("rename to", to));
+        for (name, place) in beside {
+            let made = content.join(name);
+            if made.symlink_metadata().is_ok() {
+                rename(&made, place)?;
+            }
+        }
+        rename(&content, &aside)?;
+        rename(&aside.join(file), &content)?;
+        self.publish()
+    }
+
     /// Checks that the disk has room for an output of so many bytes, those included that are
     /// there already. Passes where the system cannot tell.
     ///

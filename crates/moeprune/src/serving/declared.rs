@@ -3,6 +3,8 @@
 use moeprune_checkpoint::Checkpoint;
 use serde::Deserialize;
 
+use super::engine::EngineContainer;
+
 /// What `config.json` says that engines go by, beside the family.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[non_exhaustive]
@@ -13,6 +15,9 @@ pub struct Declared {
     /// `quantization_config.quant_method`, if there is one: the form of the weights.
     #[serde(default, rename = "quantization_config")]
     pub weights: Option<QuantizationConfig>,
+    /// The files of the weights.
+    #[serde(skip)]
+    pub container: EngineContainer,
 }
 
 /// What `quantization_config` says.
@@ -28,13 +33,18 @@ impl Declared {
     /// Of an open model. What is there and is no text counts as not there: nothing is checked here.
     #[must_use]
     pub fn of(checkpoint: &Checkpoint) -> Self {
-        serde_json::from_str(checkpoint.config_text()).unwrap_or_default()
+        let said: Self = serde_json::from_str(checkpoint.config_text()).unwrap_or_default();
+        let container = match checkpoint.describes_itself() {
+            true => EngineContainer::Gguf,
+            false => EngineContainer::Safetensors,
+        };
+        Self { container, ..said }
     }
 
     /// Of a model of this `model_type`, its weights in a plain type.
     #[must_use]
     pub fn of_type(model_type: &str) -> Self {
-        Self { model_type: Some(model_type.to_owned()), weights: None }
+        Self { model_type: Some(model_type.to_owned()), ..Self::default() }
     }
 
     /// The same of weights in another form.

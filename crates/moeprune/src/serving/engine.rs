@@ -33,11 +33,12 @@ pub struct Engine {
 }
 
 /// Files of weights that an engine loads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(clippy::exhaustive_enums, reason = "a new one must be answered")]
 pub enum EngineContainer {
-    /// What a cut writes.
+    /// What models are published as.
+    #[default]
     Safetensors,
     /// What the engine's converter makes of that.
     Gguf,

@@ -45,10 +45,10 @@ impl Cut {
 
 fn name(verdict: &Verdict) -> String {
     match verdict.container {
-        EngineContainer::Safetensors => format!("{} {}", verdict.engine, verdict.version),
-        EngineContainer::Gguf => {
+        EngineContainer::Gguf if verdict.converts => {
             format!("{} {} once converted to GGUF", verdict.engine, verdict.version)
         }
+        _ => format!("{} {}", verdict.engine, verdict.version),
     }
 }
 

@@ -21,6 +21,9 @@ pub struct Verdict {
     pub loads: YesNo,
     /// Files that it loads.
     pub container: EngineContainer,
+    /// Whether the model has to be converted to such files first.
+    #[serde(skip)]
+    pub converts: bool,
     /// Why not, or what there is besides; empty if there is nothing.
     pub notes: Vec<String>,
     /// What it asks of the number of experts and makes of layers for multi-token prediction, where that
@@ -40,6 +43,15 @@ impl Verdict {
         let family = of_type.or_else(|| engine.families.get(&spec.family));
         let mut loads = family.map_or(YesNo::Unknown, |family| family.loads.answer);
         let mut notes: Vec<String> = family.map(family_note).unwrap_or_default();
+        if declared.container == EngineContainer::Gguf {
+            // An engine made for such files loads the model that it loaded before; others were not looked at.
+            (loads, notes) = match engine.container {
+                EngineContainer::Gguf => (YesNo::Yes, Vec::new()),
+                EngineContainer::Safetensors => {
+                    (YesNo::Unknown, vec!["of GGUF files it was not looked at".to_owned()])
+                }
+            };
+        }
         if loads != YesNo::No {
             let rules = &engine.counts;
             if counts.iter().any(|&count| count != most) {
@@ -57,6 +69,7 @@ impl Verdict {
             version: engine.version.clone(),
             loads,
             container: engine.container,
+            converts: engine.container != declared.container,
             notes,
             rules: if loads == YesNo::No { Vec::new() } else { rules(engine, spec) },
             source: source.map(|source| format!("{} ({})", source.what, source.date)),
