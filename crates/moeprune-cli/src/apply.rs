@@ -1,13 +1,14 @@
 //! `moeprune apply`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use moeprune_files::OutputKind;
+use moeprune_files::{OutputKind, RunFiles};
 use serde::Deserialize;
 
 use crate::{
     blend::WeighedFile,
+    imatrix::ImatrixCut,
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, ResumeArgs},
     prune::print_report,
     repair::{RepairArgs, check_as_planned},
@@ -21,7 +22,8 @@ use moeprune::{
 /// Options of `apply`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  moeprune apply mixtral-8x7b pruned --plan plan.json --calibration c4.json.gz")]
+  moeprune apply mixtral-8x7b pruned --plan plan.json --calibration c4.json.gz
+  moeprune apply mixtral.gguf pruned.gguf --plan plan.json --imatrix mixtral.imatrix.gguf --imatrix-out pruned.imatrix.gguf")]
 pub(crate) struct ApplyArgs {
     /// Directory of the model, or a .gguf file
     model: PathBuf,
@@ -36,6 +38,12 @@ pub(crate) struct ApplyArgs {
     /// Calibration text, run through the pruned layers as they are made
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
+    /// What llama-imatrix collected on the model, to be cut along with a .gguf file
+    #[arg(long, value_name = "FILE", requires = "imatrix_out")]
+    pub(crate) imatrix: Option<PathBuf>,
+    /// Where what is left of --imatrix goes
+    #[arg(long, value_name = "FILE", requires = "imatrix")]
+    pub(crate) imatrix_out: Option<PathBuf>,
     /// Write the report here too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -63,11 +71,16 @@ pub(crate) fn apply(
     files.reads_all(args.observations.iter().map(|file| &file.path));
     files.reads_all([&args.plan].into_iter().chain(&args.calibration));
     files.reads_all(args.repair_texts.paths());
-    files.makes(&args.out);
+    files.reads_all(&args.imatrix);
+    makes(&mut files, &args.out);
+    let imatrix = ImatrixCut::of(args, &mut files)?;
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
     crate::interrupt::listen_resumable();
     let execution = args.device.open()?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
+    if let Some(imatrix) = &imatrix {
+        imatrix.check(&checkpoint)?;
+    }
     let mut run = Run::claim(&args.out, &checkpoint, args.resume.into())?;
     let plan = read_plan(&args.plan)?;
     let mut recipe = Recipe::deserialize(&plan.recipe)
@@ -94,5 +107,18 @@ pub(crate) fn apply(
     let mut job =
         Job { model: &checkpoint, pipeline: &pipeline, execution: &execution, progress: terminal };
     let report = moeprune::apply(&mut job, run, &plan, inputs)?;
+    if let Some(imatrix) = imatrix {
+        imatrix.write(&report)?;
+    }
     print_report(&report, &args.out, json.as_ref())
+}
+
+/// Declares what a run makes: a folder, or a file and the reports beside it.
+pub(crate) fn makes(files: &mut RunFiles, out: &Path) {
+    files.makes(out);
+    for ending in [".report.json", ".report.md"] {
+        let mut beside = out.as_os_str().to_owned();
+        beside.push(ending);
+        files.makes(beside);
+    }
 }

@@ -145,13 +145,13 @@ fn render(summary: &Summary) -> String {
         summary.parameters.linears
     );
     if let Some(storage) = &summary.storage {
-        text += &render_storage(storage);
+        text += &render_storage(summary, storage);
     }
     text
 }
 
 /// In which forms weights are stored.
-fn render_storage(storage: &Storage) -> String {
+fn render_storage(summary: &Summary, storage: &Storage) -> String {
     let role = |role: &RoleStorage| format!("{} {}", role.role, role.forms.join(" and "));
     let roles: Vec<String> = storage.roles.iter().map(role).collect();
     let mut text = format!(
@@ -159,7 +159,14 @@ fn render_storage(storage: &Storage) -> String {
         roles.join(", "),
         storage.bits_per_weight
     );
-    if let Some(form) = &storage.undecoded {
+    if summary.describes_itself {
+        let by_type = summary.bytes_by_dtype.iter();
+        let by_type: Vec<String> =
+            by_type.map(|(dtype, count)| format!("{dtype} {}", bytes(*count))).collect();
+        text += &format!("bytes by type: {}\n", by_type.join(", "));
+        text += "a model of this format is cut and not run: whole experts can be removed, by router distance, a \
+                 keep-list, or an observation of an imatrix or of the safetensors model; no weight is zeroed\n";
+    } else if let Some(form) = &storage.undecoded {
         text += &format!(
             "{form} is not decoded yet: whole experts can be removed by router distance or a \
              keep-list; nothing that runs the model works, nor zeroing weights\n"

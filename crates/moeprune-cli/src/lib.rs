@@ -18,6 +18,7 @@ mod apply;
 mod blend;
 mod compare;
 mod eval;
+mod imatrix;
 mod inspect;
 mod interrupt;
 mod keep;

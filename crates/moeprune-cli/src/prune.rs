@@ -91,7 +91,7 @@ pub fn prune(
     files.reads_all(args.calibration.iter().chain(&args.recipe.recipe).chain(&args.keep.keep));
     files.reads_all(args.repair.paths());
     files.reads_all(args.observation.iter().map(|file| &file.path));
-    files.makes(&args.out);
+    crate::apply::makes(&mut files, &args.out);
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
     crate::interrupt::listen_resumable();
     let mut recipe = args.recipe.resolve(registry, &args.sampling)?;
@@ -103,7 +103,9 @@ pub fn prune(
     if args.calibration.is_some() {
         check_is_run(checkpoint, "prune with calibration text")?;
     }
-    repair_by_default(args, &mut recipe, checkpoint, registry, terminal);
+    if !checkpoint.describes_itself() {
+        repair_by_default(args, &mut recipe, checkpoint, registry, terminal);
+    }
     let mut study = Study { checkpoint, registry, execution, progress: terminal };
     let (mut recipe, searched) = search(args, &mut study, recipe)?;
     let pipeline = &args.keep.pipeline(registry, checkpoint, &mut recipe, &args.recipe)?;

@@ -90,8 +90,9 @@ fn answer(loads: YesNo) -> &'static str {
 fn notes(serving: &Serving, number: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for verdict in serving.cuts.iter().map(|cut| &cut.engines[number]) {
-        let converted = verdict.container == EngineContainer::Gguf && verdict.loads != YesNo::No;
-        let said = converted.then(|| "once converted to GGUF".to_owned());
+        let converted = verdict.container == EngineContainer::Gguf && verdict.converts;
+        let said = converted && verdict.loads != YesNo::No;
+        let said = said.then(|| "once converted to GGUF".to_owned());
         for note in said.iter().chain(&verdict.notes).chain(&verdict.rules) {
             let line = format!("{}: {note}", verdict.engine);
             if !lines.contains(&line) {

@@ -350,11 +350,8 @@ fn routers() {
     check(RouterSpec::SparseMixer(mixer).parts(5, HIDDEN, 4), &["router [4, 8] by 0"]);
     let id = LayerTensor::Named(named("router.bias"));
     let opaque = OpaqueTensor { id, shape: vec![1, 0], expert_axis: Some(1), form: None };
-    check(
-        RouterSpec::Opaque(OpaqueRouter { tensors: vec![opaque], ..OpaqueRouter::default() })
-            .parts(5, HIDDEN, 4),
-        &["router [4, 8] by 0", "router.bias [1, 4] by 1"],
-    );
+    let opaque = RouterSpec::Opaque(OpaqueRouter { tensors: vec![opaque], groups: None });
+    check(opaque.parts(5, HIDDEN, 4), &["router [4, 8] by 0", "router.bias [1, 4] by 1"]);
 }
 
 #[test]

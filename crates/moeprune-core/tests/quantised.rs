@@ -2,6 +2,7 @@
 //! (`assets/quantised`).
 
 #[path = "../../../tests/src/quantised_models.rs"]
+#[expect(unreachable_pub, reason = "public where the tests across crates use it")]
 mod quantised_models;
 
 use std::{collections::BTreeMap, fs};

@@ -36,7 +36,7 @@ pub enum Error {
         /// Which file.
         file: String,
         /// How the two differ.
-        problem: ImatrixMismatch,
+        problem: Box<ImatrixMismatch>,
     },
     /// Masking weights.
     #[error(transparent)]

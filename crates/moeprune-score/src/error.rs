@@ -143,7 +143,7 @@ pub enum Error {
         /// Linear of it.
         linear: LinearId,
         /// Why, and what can be done.
-        source: moeprune_core::Error,
+        source: Box<moeprune_core::Error>,
     },
     /// Weights that should be zeroed and cannot be as they are stored.
     #[error(

@@ -116,7 +116,10 @@ fn zero_codes(
 ) -> Result<PrunedMatrix, Error> {
     let (encoding, main) = (weight.encoding(), weight.main());
     let (layer, id) = (linear.layer, linear.id);
-    encoding.zeroes().map_err(|source| Error::NotZeroed { layer, linear: id, source })?;
+    encoding.zeroes().map_err(|source| {
+        let source = Box::new(source);
+        Error::NotZeroed { layer, linear: id, source }
+    })?;
     let mask = mask_weight(weight, linear, ratio, scorer, pattern, rounding)?;
     let (mut without, mut first) = (0, None);
     let mut bytes = main.bytes().to_vec();

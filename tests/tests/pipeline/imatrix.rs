@@ -25,7 +25,7 @@ fn model() -> Checkpoint {
 }
 
 fn from_imatrix(names: &[&str]) -> Result<Observation, String> {
-    let read = |name: &&str| Ok(ImatrixFile::read(&asset(&format!("gguf/imatrix/{name}")))?);
+    let read = |name: &&str| ImatrixFile::read(&asset(&format!("gguf/imatrix/{name}")));
     observe_imatrix(&model(), names.iter().map(read)).map_err(|error| error.to_string())
 }
 

@@ -62,6 +62,7 @@ under `{expert}.up_proj.` belong to it, under any name. Forms may differ between
 | AWQ (GEMM) | `qweight` packed along outputs, `qzeros`, `scales` | yes | yes | yes | no |
 | MXFP8, INT8, packed INT8, GPTQ of other widths | the same names, other types | yes | no | no | no |
 | any other (Quark, AutoRound, EXL3, SVD, AWQ for GEMV or Marlin) | nothing | yes | no | no | no |
+| GGUF, any type of ggml ([gguf.md](gguf.md)) | a `.gguf` file, or several that are numbered | yes | no; statistics come from an imatrix, or from the model in safetensors | no | no |
 ";
 
 /// The whole file.

@@ -116,6 +116,11 @@ impl Layout {
         if self.model.is_some() { "its metadata" } else { CONFIG_FILE }
     }
 
+    /// The same, of this model and no other.
+    pub(super) fn said_by(&self) -> &'static str {
+        if self.model.is_some() { "its metadata" } else { "this config.json" }
+    }
+
     /// All tensors in the order of their names.
     pub(super) fn by_name(&self) -> Vec<&StoredTensor> {
         let mut tensors: Vec<&StoredTensor> = self.tensors.iter().collect();

@@ -10,6 +10,7 @@ mod identity;
 mod layout;
 mod legacy_fingerprint;
 mod modules;
+mod opened;
 mod parts;
 mod pruned_config;
 mod roles;
@@ -30,7 +31,7 @@ use moeprune_core::{
 };
 use moeprune_files::{Access, Files};
 
-use self::{decoding::Decoding, layout::Layout, modules::Module};
+use self::{decoding::Decoding, layout::Layout, modules::Module, opened::Opened};
 pub use self::{
     fused_tensor::FusedTensor,
     layout::StoredTensor,
@@ -41,7 +42,7 @@ pub use self::{
 use crate::{
     Error, Family,
     config::Config,
-    container::{self, Container, OutputForm, PrunedCounts, WeightFile},
+    container::{Container, OutputForm, PrunedCounts, WeightFile},
     family::Names,
     model_directory::ModelDirectory,
     place::Place,
@@ -471,63 +472,6 @@ fn first_undecoded(
 ) -> Option<String> {
     let id = undecoded(spec, decodings).next()?;
     Some(forms.get(id).map_or_else(|| "an unknown form".to_owned(), StoredForm::to_string))
-}
-
-/// What a model is opened from.
-struct Opened {
-    config: Config,
-    family: Family,
-    layout: Layout,
-}
-
-impl Opened {
-    fn of(directory: &ModelDirectory, family: Option<Family>) -> Result<Self, Error> {
-        let described =
-            container::find(directory.files()).is_ok_and(|container| container.describes_model());
-        let (config, layout) = match described {
-            true => {
-                let layout = Layout::open(directory)?;
-                let config = layout.model.as_ref().map(|model| model.config.clone());
-                (Config::of_text(&directory.path, config.unwrap_or_default())?, Some(layout))
-            }
-            false => (read_config(directory)?, None),
-        };
-        let said = layout.as_ref().and_then(|layout| layout.model.as_ref());
-        let family = match (family, said) {
-            (Some(family), _) => family,
-            (None, Some(model)) => Family::from_toml(&model.family)?,
-            (None, None) => builtin_family(&config)?,
-        };
-        let config =
-            config.within(family.descriptor().config.as_deref().filter(|key| !key.is_empty()))?;
-        spec::check_requirements(&family, &config)?;
-        let layout = layout.map_or_else(|| Layout::open(directory), Ok)?;
-        Ok(Self { config, family, layout })
-    }
-}
-
-fn read_config(directory: &ModelDirectory) -> Result<Config, Error> {
-    Config::read(directory, CONFIG_FILE)?.ok_or_else(|| {
-        let reason = "has no config.json; expected a Hugging Face model directory".to_owned();
-        Error::Weights { dir: directory.path.clone(), reason }
-    })
-}
-
-fn builtin_family(config: &Config) -> Result<Family, Error> {
-    let keys = ["model_type".to_owned()];
-    let found = config.find(&keys)?;
-    let found = found.ok_or_else(|| config.refuse("lacks `model_type`".to_owned()))?;
-    let model_type: String = found.read(config)?;
-    Family::builtin(&model_type).ok_or_else(|| Error::UnknownFamily {
-        path: config.path().to_owned(),
-        known: Family::builtins()
-            .iter()
-            .flat_map(Family::model_types)
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(", "),
-        model_type,
-    })
 }
 
 /// The parts that the decoder needs and that are not decoded.

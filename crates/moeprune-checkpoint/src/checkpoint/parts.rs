@@ -220,11 +220,7 @@ pub(super) fn check(
                 ),
             ));
         }
-        // What a model that is cut and not run is made of may be stored in any type, but for its routers.
-        let carried = matches!(part, TensorId::Layer(_, LayerTensor::OfExpert(..)))
-            || layout.model.is_some()
-                && !matches!(part, TensorId::Layer(_, LayerTensor::Linear(LinearId::Router)));
-        if !carried && !dtype.is_weight() {
+        if !is_carried(part, layout) && !dtype.is_weight() {
             return Err(bad(name, unsupported(*dtype)));
         }
     }
@@ -234,13 +230,18 @@ pub(super) fn check(
         None => Ok(Found { places, forms }),
         Some(part) => Err(bad(
             &layout.tensors[places[part].tensor()].name,
-            match layout.model {
-                Some(_) => format!("is the {part}, but a model with its metadata has no such part"),
-                None => {
-                    format!("is the {part}, but a model with this config.json has no such part")
-                }
-            },
+            format!("is the {part}, but a model with {} has no such part", layout.said_by()),
         )),
+    }
+}
+
+/// Whether a part may be stored in any type, since nothing computes with it: of a model that is cut and not run,
+/// all but its routers.
+fn is_carried(part: TensorId, layout: &Layout) -> bool {
+    match part {
+        TensorId::Layer(_, LayerTensor::OfExpert(..)) => true,
+        TensorId::Layer(_, LayerTensor::Linear(LinearId::Router)) => false,
+        _ => layout.model.is_some(),
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Summary {
     pub declared_dtype: Option<String>,
     /// Number of elements by the type they are stored in.
     pub elements_by_dtype: BTreeMap<String, u64>,
+    /// Bytes of data by the type that they are stored in.
+    pub bytes_by_dtype: BTreeMap<String, u64>,
     /// Parameters as sparsity counts them.
     pub parameters: ParameterCounts,
     /// What the tensors are for, in the order of a forward pass; roles without tensors are left
@@ -40,6 +42,10 @@ pub struct Summary {
     pub max_shard_bytes: u64,
     /// Bytes of all weight files, headers included.
     pub weight_bytes: u64,
+    /// Whether the weight files say what the model is, so that it is cut and not run
+    /// ([`Checkpoint::describes_itself`]).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub describes_itself: bool,
     /// How weights are stored, if some are quantised.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<Storage>,
@@ -79,7 +85,7 @@ const ROLES: [&str; 11] = [
 
 pub(super) fn summarize(checkpoint: &Checkpoint) -> Summary {
     let spec = checkpoint.spec();
-    let mut elements_by_dtype = BTreeMap::new();
+    let (mut elements_by_dtype, mut bytes_by_dtype) = (BTreeMap::new(), BTreeMap::new());
     let role = |role: &&'static str| RoleSummary {
         role,
         tensors: 0,
@@ -90,6 +96,7 @@ pub(super) fn summarize(checkpoint: &Checkpoint) -> Summary {
     let mut roles: Vec<RoleSummary> = ROLES.iter().map(role).collect();
     for tensor in checkpoint.tensors() {
         *elements_by_dtype.entry(tensor.dtype.to_string()).or_default() += tensor.elements();
+        *bytes_by_dtype.entry(tensor.dtype.to_string()).or_default() += tensor.bytes;
         let role = if checkpoint.is_extra(tensor) { "extra" } else { role_of(tensor) };
         if let Some(sum) = roles.iter_mut().find(|sum| sum.role == role) {
             sum.tensors += 1;
@@ -117,11 +124,13 @@ pub(super) fn summarize(checkpoint: &Checkpoint) -> Summary {
         hidden: spec.hidden,
         declared_dtype: checkpoint.declared_dtype().map(str::to_owned),
         elements_by_dtype,
+        bytes_by_dtype,
         parameters: ParameterCounts::of(spec),
         roles,
         shards: checkpoint.shard_files().count(),
         max_shard_bytes: checkpoint.max_shard_bytes(),
         weight_bytes: checkpoint.weight_bytes(),
+        describes_itself: checkpoint.describes_itself(),
         storage: storage::of(checkpoint),
     }
 }

@@ -102,7 +102,8 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
         Some(plan) => survivors::planned(source, &pruned, plan, hint.as_ref(), may_zero)?,
         None => survivors::unplanned(source, &pruned, hint.as_ref(), may_zero)?,
     };
-    report.add("config.json", check_config(source, &pruned, &origins));
+    let said = if source.describes_itself() { "metadata" } else { "config.json" };
+    report.add(said, check_config(source, &pruned, &origins));
     report.add("index", check_index(&pruned));
     let tensor_set = check_tensor_set(source, &pruned);
     report.add("tensor set", tensor_set);

@@ -5,5 +5,6 @@ mod cutting;
 mod damage;
 mod fixture;
 #[path = "../../../../tests/src/quantised_models.rs"]
+#[expect(unreachable_pub, reason = "public where the tests across crates use it")]
 mod quantised_models;
 mod values;

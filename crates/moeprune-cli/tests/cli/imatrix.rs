@@ -76,3 +76,20 @@ fn an_imatrix_of_another_model_is_refused() {
     insta::assert_snapshot!(ran.stderr, @"error: imatrix im.gguf: tensor `blk.0.attn_q.weight`: expected 64 inputs (attention.query of layer 0), got 128 inputs; it is of another model: collect one on the GGUF of this model");
     assert!(!scratch.path("model.obs").exists());
 }
+
+#[test]
+fn a_gguf_is_a_model_too() {
+    let scratch = scratch();
+    let gguf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/gguf/mix32-MX.gguf");
+    fs::copy(gguf, scratch.path("model.gguf")).unwrap();
+    let plan = |model: &str| {
+        scratch.ok(&format!("observe {model} --imatrix im.gguf -o {model}.obs"));
+        let equal = "--criterion frequency --sparsity 0.25 --expert-sparsity 0.25";
+        let given = format!("--observation {model}.obs -o {model}.json");
+        scratch.ok(&format!("plan {model} {equal} {given}"));
+        let plan = fs::read(scratch.path(&format!("{model}.json"))).unwrap();
+        let plan: Value = serde_json::from_slice(&plan).unwrap();
+        plan["layers"].clone()
+    };
+    assert_eq!(plan("model.gguf"), plan("model"));
+}

@@ -7,6 +7,7 @@ mod destinations;
 mod determinism;
 mod device;
 mod full_disk;
+mod gguf;
 mod hostile;
 mod imatrix;
 mod output;

@@ -3,7 +3,8 @@
 use moeprune_core::{InputMoments, LinearShape};
 use moeprune_gguf::imatrix::{Imatrix, ImatrixEntry, Tally};
 
-use super::{ImatrixMismatch, names};
+use super::names;
+use crate::ImatrixMismatch;
 
 /// The entry of a tensor that holds `matrices` matrices of `inputs` inputs each.
 #[derive(Debug, Clone)]

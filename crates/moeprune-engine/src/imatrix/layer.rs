@@ -9,10 +9,10 @@ use moeprune_core::{
 use moeprune_gguf::imatrix::Imatrix;
 
 use super::{
-    ImatrixMismatch,
     found::{Found, check_agree},
     heads, names,
 };
+use crate::ImatrixMismatch;
 
 /// What an imatrix says of one layer.
 pub(super) fn observe(

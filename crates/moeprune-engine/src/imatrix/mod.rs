@@ -14,7 +14,6 @@
 //! | `found` | an entry, its shape checked |
 //! | `heads` | input features that llama.cpp has in another order |
 
-mod error;
 mod found;
 mod heads;
 mod layer;
@@ -26,8 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use moeprune_core::{CorpusTag, InputMoments, LinearId, Observation};
 use moeprune_gguf::imatrix::{Imatrix, Tally};
 
-pub use self::error::ImatrixMismatch;
-use crate::{Error, Model};
+use crate::{Error, ImatrixMismatch, Model};
 
 /// An imatrix that was read, and which file it was.
 #[derive(Debug, Clone)]
@@ -75,7 +73,7 @@ pub fn observe_imatrix(
 
 fn of_one(model: &dyn Model, file: &ImatrixFile) -> Result<Observation, Error> {
     let spec = &model.spec().decoded();
-    let mismatch = |problem| Error::Imatrix { file: file.name.clone(), problem };
+    let mismatch = |problem| Error::Imatrix { file: file.name.clone(), problem: Box::new(problem) };
     names::check_layers(&file.imatrix, spec).map_err(mismatch)?;
     let layers = (0..spec.layers.len())
         .map(|layer| layer::observe(&file.imatrix, spec, layer).map_err(mismatch))

@@ -12,7 +12,7 @@ use moeprune_core::{
 };
 use moeprune_gguf::imatrix::Imatrix;
 
-use super::ImatrixMismatch;
+use crate::ImatrixMismatch;
 
 type Table = &'static [(LinearId, &'static [&'static str])];
 

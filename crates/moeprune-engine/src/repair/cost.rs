@@ -30,12 +30,13 @@ const COARSE: u32 = 4;
 /// factors   S · ⅔ · I³                                  (Cholesky, and the inverse of its factor)
 /// of rows   S · H · ⅓ · I³                              (Cholesky; as if no weight were zero)
 /// a sweep   4 · P · I · H + 2 · S · I² · H              (right-hand sides and updates; solving)
-/// codes     S · I · H · 40 or (S · I · H) · (160 + I)   (of 8 bits; of up to 4, with errors carried)
+/// codes     S · I · H · 700 or S · I · H · (2500 + I)   (of 8 bits; of up to 4, with errors carried)
 /// ```
 ///
 /// New weights in codes are rounded in each sweep: with two scales, and to four bits or fewer with three,
-/// where each column's error is taken from the columns of its group in each try, and from all later ones
-/// after it (GPTQ).
+/// where each column's error is carried to all later ones (GPTQ). Rounding is not done in products; the
+/// numbers are those that products do in the time that was measured: 7 ns per weight and thread, and 16 to
+/// 32 (docs/performance.md).
 ///
 /// How often each of them is done is said by [`passes`](Self::passes).
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
@@ -107,7 +108,7 @@ impl RepairCost {
     pub fn in_codes(self, moe: &MoeSpec, bits: u32) -> Self {
         let numbers = self.weight_bytes / 2.0;
         let inner = moe.expert.inner as f64;
-        let per_number = if bits <= COARSE { 160.0 + inner } else { 40.0 };
+        let per_number = if bits <= COARSE { 2500.0 + inner } else { 700.0 };
         Self { rounding: numbers * per_number, ..self }
     }
 

@@ -68,6 +68,8 @@ impl Verdict {
             }
             notes.extend(kernel_notes(engine, &counts, declared.form()));
         }
+        let is_foreign = declared.container == EngineContainer::Gguf
+            && engine.container != EngineContainer::Gguf;
         let source = family.and_then(|family| family.loads.source.as_ref());
         Self {
             engine: engine.name.clone(),
@@ -76,7 +78,7 @@ impl Verdict {
             container: engine.container,
             converts: engine.container != declared.container,
             notes,
-            rules: if loads == YesNo::No { Vec::new() } else { rules(engine, spec) },
+            rules: if loads == YesNo::No || is_foreign { Vec::new() } else { rules(engine, spec) },
             source: source.map(|source| format!("{} ({})", source.what, source.date)),
             of_forms: Vec::new(),
         }

@@ -151,7 +151,9 @@ impl SourceFile {
         // As the source: programs differ in whether they pad the last tensor.
         let bytes = match self.bytes >= self.header.data_end() {
             true => header.data_end(),
-            false => header.tensors().last().map_or(header.data_start(), |last| last.range.end),
+            false => {
+                header.tensors().last().map_or_else(|| header.data_start(), |last| last.range.end)
+            }
         };
         Ok(PlannedFile {
             name: self.name.clone(),

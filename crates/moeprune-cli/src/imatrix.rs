@@ -1,0 +1,74 @@
+//! An imatrix that is cut along with its model.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
+
+use moeprune::{Error, Report, checkpoint::Checkpoint};
+use moeprune_files::{Access, Destination, Files as _, LocalFiles, OutputKind, ReadAt, RunFiles};
+use moeprune_gguf::imatrix::{ExpertCut, Imatrix, ImatrixError, cut_experts};
+
+use crate::apply::ApplyArgs;
+
+/// What is read, and where what is left of it goes.
+#[derive(Debug)]
+pub(crate) struct ImatrixCut {
+    source: PathBuf,
+    out: Destination,
+}
+
+impl ImatrixCut {
+    /// As the options say; `None` if they do not.
+    pub(crate) fn of(args: &ApplyArgs, files: &mut RunFiles) -> Result<Option<Self>, Error> {
+        let (Some(source), Some(out)) = (&args.imatrix, &args.imatrix_out) else { return Ok(None) };
+        let out = files.claim("--imatrix-out", out, OutputKind::Observation)?;
+        Ok(Some(Self { source: source.clone(), out }))
+    }
+
+    /// Checks, before any work, that it can be cut.
+    pub(crate) fn check(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        if !checkpoint.describes_itself() {
+            return Err(Error::Request(format!(
+                "an imatrix is cut along with a GGUF model, and {} is {}; leave --imatrix and --imatrix-out out",
+                checkpoint.dir().display(),
+                checkpoint.container().name()
+            )));
+        }
+        let imatrix = Imatrix::read(&*self.open()?).map_err(|e| self.refuse(&e))?;
+        if !imatrix.counts_tokens() {
+            return Err(self.refuse(&ImatrixError::OlderForm));
+        }
+        Ok(())
+    }
+
+    /// Writes what is left of the experts that a run kept.
+    pub(crate) fn write(self, report: &Report) -> Result<(), Error> {
+        let extra = report.extra.iter().flat_map(|extra| &extra.layers);
+        let layers = report.layers.iter().chain(extra).filter(|layer| layer.experts_before > 0);
+        let cut = |layer: &moeprune::report::LayerReport| {
+            let (experts, kept) = (layer.experts_before, layer.kept.clone());
+            (layer.index, ExpertCut { experts, kept })
+        };
+        let cuts: BTreeMap<usize, ExpertCut> = layers.map(cut).collect();
+        let file = self.open()?;
+        Ok(crate::interrupt::deliver(&self.out, |out| {
+            cut_experts(&*file, &cuts, out).map_err(|e| io::Error::other(e.to_string()))
+        })?)
+    }
+
+    fn open(&self) -> Result<Box<dyn ReadAt>, Error> {
+        let unread = |source: io::Error| Error::io(&self.source, "open", source);
+        let real = self.source.canonicalize().map_err(unread)?;
+        let (Some(folder), Some(name)) = (real.parent(), real.file_name()) else {
+            return Err(unread(io::ErrorKind::IsADirectory.into()));
+        };
+        let file = LocalFiles::open(folder, Access::Read)?.open(Path::new(name))?;
+        file.ok_or_else(|| unread(io::ErrorKind::NotFound.into()))
+    }
+
+    fn refuse(&self, error: &ImatrixError) -> Error {
+        Error::Request(format!("{}: {error}", self.source.display()))
+    }
+}
