@@ -54,7 +54,7 @@ pub enum ImatrixMismatch {
     /// Counts that are not those of a router.
     #[error(
         "tensor `{tensor}`: expected counts that sum to {tokens} tokens × {top_k} experts, got {got}; it \
-         was converted from the older form, which has no counts, or collected with another number of \
+         was converted from the older form, which has no counts, cut along with its model, or collected with another number of \
          active experts: collect it again"
     )]
     Routing {
