@@ -1,15 +1,15 @@
 //! `moeprune apply`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use moeprune_files::{OutputKind, RunFiles};
+use moeprune_files::OutputKind;
 use serde::Deserialize;
 
 use crate::{
     blend::WeighedFile,
     imatrix::ImatrixCut,
-    options::{CalibrationArgs, DeviceArgs, FamilyArgs, ResumeArgs},
+    options::{CalibrationArgs, DeviceArgs, FamilyArgs, ResumeArgs, makes_model},
     prune::print_report,
     repair::{RepairArgs, check_as_planned},
     terminal::Terminal,
@@ -40,10 +40,10 @@ pub(crate) struct ApplyArgs {
     calibration: Option<PathBuf>,
     /// What llama-imatrix collected on the model, to be cut along with a .gguf file
     #[arg(long, value_name = "FILE", requires = "imatrix_out")]
-    pub(crate) imatrix: Option<PathBuf>,
+    imatrix: Option<PathBuf>,
     /// Where what is left of --imatrix goes
     #[arg(long, value_name = "FILE", requires = "imatrix")]
-    pub(crate) imatrix_out: Option<PathBuf>,
+    imatrix_out: Option<PathBuf>,
     /// Write the report here too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -72,8 +72,9 @@ pub(crate) fn apply(
     files.reads_all([&args.plan].into_iter().chain(&args.calibration));
     files.reads_all(args.repair_texts.paths());
     files.reads_all(&args.imatrix);
-    makes(&mut files, &args.out);
-    let imatrix = ImatrixCut::of(args, &mut files)?;
+    makes_model(&mut files, &args.out);
+    let named = (args.imatrix.as_deref(), args.imatrix_out.as_deref());
+    let imatrix = ImatrixCut::of(named, &mut files)?;
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
     crate::interrupt::listen_resumable();
     let execution = args.device.open()?;
@@ -86,6 +87,15 @@ pub(crate) fn apply(
     let mut recipe = Recipe::deserialize(&plan.recipe)
         .map_err(|e| Error::Plan(format!("{}: its recipe: {e}", args.plan.display())))?;
     check_as_planned(args.repair.as_ref(), &recipe, registry)?;
+    if plan.unstructured.is_some() && checkpoint.describes_itself() {
+        return Err(Error::Plan(format!(
+            "{}: it zeroes weights, which is for safetensors, and {} is {}; make one with --sparsity equal to \
+             --expert-sparsity",
+            args.plan.display(),
+            args.model.display(),
+            checkpoint.container().name()
+        )));
+    }
     args.sampling.apply(&mut recipe);
     let calibration = match &args.calibration {
         None => None,
@@ -111,14 +121,4 @@ pub(crate) fn apply(
         imatrix.write(&report)?;
     }
     print_report(&report, &args.out, json.as_ref())
-}
-
-/// Declares what a run makes: a folder, or a file and the reports beside it.
-pub(crate) fn makes(files: &mut RunFiles, out: &Path) {
-    files.makes(out);
-    for ending in [".report.json", ".report.md"] {
-        let mut beside = out.as_os_str().to_owned();
-        beside.push(ending);
-        files.makes(beside);
-    }
 }

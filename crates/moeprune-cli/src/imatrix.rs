@@ -10,8 +10,6 @@ use moeprune::{Error, Report, checkpoint::Checkpoint};
 use moeprune_files::{Access, Destination, Files as _, LocalFiles, OutputKind, ReadAt, RunFiles};
 use moeprune_gguf::imatrix::{ExpertCut, Imatrix, ImatrixError, cut_experts};
 
-use crate::apply::ApplyArgs;
-
 /// What is read, and where what is left of it goes.
 #[derive(Debug)]
 pub(crate) struct ImatrixCut {
@@ -20,11 +18,14 @@ pub(crate) struct ImatrixCut {
 }
 
 impl ImatrixCut {
-    /// As the options say; `None` if they do not.
-    pub(crate) fn of(args: &ApplyArgs, files: &mut RunFiles) -> Result<Option<Self>, Error> {
-        let (Some(source), Some(out)) = (&args.imatrix, &args.imatrix_out) else { return Ok(None) };
+    /// Of what `--imatrix` and `--imatrix-out` name; `None` if they name nothing.
+    pub(crate) fn of(
+        (source, out): (Option<&Path>, Option<&Path>),
+        files: &mut RunFiles,
+    ) -> Result<Option<Self>, Error> {
+        let (Some(source), Some(out)) = (source, out) else { return Ok(None) };
         let out = files.claim("--imatrix-out", out, OutputKind::Observation)?;
-        Ok(Some(Self { source: source.clone(), out }))
+        Ok(Some(Self { source: source.to_owned(), out }))
     }
 
     /// Checks, before any work, that it can be cut.
@@ -40,7 +41,14 @@ impl ImatrixCut {
         if !imatrix.counts_tokens() {
             return Err(self.refuse(&ImatrixError::OlderForm));
         }
-        Ok(())
+        // As if all experts stayed: whether it is of this model.
+        let spec = checkpoint.spec();
+        let whole = (0..spec.extra_layers().end).filter_map(|layer| {
+            let experts = spec.moe_of(layer)?.experts;
+            Some((layer, ExpertCut { experts, kept: (0..experts).collect() }))
+        });
+        let cuts = whole.collect();
+        cut_experts(&*self.open()?, &cuts, &mut io::sink()).map_err(|e| self.refuse(&e))
     }
 
     /// Writes what is left of the experts that a run kept.

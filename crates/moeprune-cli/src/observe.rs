@@ -25,7 +25,7 @@ use moeprune::{
 
 The observation holds sums only. One serves any number of plans.")]
 pub(crate) struct ObserveArgs {
-    /// Directory of the model
+    /// Directory of the model, or a .gguf file
     model: PathBuf,
     /// Calibration text: plain, JSON lines ({"text"}, {"question","answer"}, {"tokens"}), gzipped or not
     #[arg(long, value_name = "FILE", required_unless_present = "imatrix")]

@@ -405,6 +405,16 @@ impl FamilyArgs {
     }
 }
 
+/// Declares what a run makes: a folder, or a file and the reports beside it.
+pub(crate) fn makes_model(files: &mut RunFiles, out: &Path) {
+    files.makes(out);
+    for ending in [".report.json", ".report.md"] {
+        let mut beside = out.as_os_str().to_owned();
+        beside.push(ending);
+        files.makes(beside);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,7 +16,7 @@ use crate::{
 };
 use moeprune::{
     Calibration, Domain, Error, Execution, Job, Pipeline, PlanInputs, Progress as _, Recipe,
-    Registry, blend, check_repair, coverage, plan_domains,
+    Registry, blend, check_repair, check_whole_experts, coverage, plan_domains,
     serving::{Cut, GroupRule, unnamed_extra},
     shortened, whole_experts_by_default,
 };
@@ -30,7 +30,7 @@ use moeprune::{
   moeprune plan mixtral-8x7b --recipe reap --observation code.obs --observation prose.obs --domains max-min -o plan.json
   moeprune plan mixtral-8x7b --keep published.json -o plan.json")]
 pub(crate) struct PlanArgs {
-    /// Directory of the model
+    /// Directory of the model, or a .gguf file
     model: PathBuf,
     /// What `observe` stored; rankings need it, ties are decided better with it. Several are weighed
     /// against each other token for token, equally if no weights are given
@@ -70,11 +70,14 @@ pub(crate) fn plan(
     let mut recipe = args.recipe.resolve(registry, &args.sampling)?;
     let checkpoint = args.family.open_to_stream(&args.model)?;
     let said = (args.recipe.sparsity.is_some(), args.recipe.expert_sparsity.is_some());
-    let note = whole_experts_by_default(&mut recipe, &checkpoint, said)?;
-    note.iter().for_each(|note| terminal.note(note));
+    if args.keep.keep.is_none() {
+        let note = whole_experts_by_default(&mut recipe, &checkpoint, said)?;
+        note.iter().for_each(|note| terminal.note(note));
+    }
     check_repair(&checkpoint, &recipe, true)?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let pipeline = args.keep.pipeline(registry, &checkpoint, &mut recipe, &args.recipe)?;
+    check_whole_experts(&recipe, &checkpoint)?;
     let execution = match &args.calibration {
         None => Execution::cpu(),
         Some(_) => runs(args, &pipeline)?,
@@ -85,11 +88,18 @@ pub(crate) fn plan(
     if args.read_experts {
         plan = job.choose_survivors(&plan)?;
     }
+    // Refused before it is written: what no file of this format can say.
+    checkpoint
+        .pruned_form(&checkpoint.spec().after(&plan))
+        .map_err(moeprune::engine::Error::from)?;
     let json = crate::print::json(&plan)?;
     crate::interrupt::deliver(&output, |file| file.write_all(json.as_bytes()))?;
     print_plan(&plan, checkpoint.spec(), &args.output)?;
     if !domains.is_empty() && !plan.layers.is_empty() {
-        print_coverage(&coverage(&plan, &domains)?)?;
+        let covered = coverage(&plan, &domains)?;
+        if !covered.is_empty() {
+            print_coverage(&covered)?;
+        }
     }
     print_open(&plan, checkpoint.spec(), &pipeline)?;
     print_serving(&Cut::of(&checkpoint, &checkpoint.spec().after(&plan)), &checkpoint)

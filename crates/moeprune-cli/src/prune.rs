@@ -7,7 +7,7 @@ use clap::Args;
 use crate::{
     blend::WeighedFile,
     keep::KeepArgs,
-    options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs},
+    options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, makes_model},
     rates::RateArgs,
     repair::{RepairArgs, print_repair},
     table::{bytes, percent, seconds, table},
@@ -15,7 +15,7 @@ use crate::{
 };
 use moeprune::{
     CalibrationTexts, Error, Estimates, Job, OutputPlace, Progress as _, Recipe, Registry, Report,
-    Run, Said, SearchedRecipe, Study, check_is_run, check_request,
+    Run, Said, SearchedRecipe, Study, check_is_run, check_request, check_whole_experts,
     checkpoint::Checkpoint,
     note_of_recipe_without_repair,
     report::Repairing,
@@ -42,8 +42,8 @@ pub struct PruneArgs {
     /// Directory to write, or .gguf file if the model is one; must not exist
     pub out: PathBuf,
     /// Calibration text: plain, JSON lines ({"text"}, {"question","answer"}, {"tokens"}), gzipped or not;
-    /// needed unless --observation is given, or --keep without --sparsity
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["keep", "observation"])]
+    /// needed unless --observation is given, --keep without --sparsity, or the model is a .gguf file
+    #[arg(long, value_name = "FILE")]
     pub calibration: Option<PathBuf>,
     /// Statistics of the unpruned model, or of the same in another format, instead of running calibration text;
     /// several are weighed
@@ -91,17 +91,28 @@ pub fn prune(
     files.reads_all(args.calibration.iter().chain(&args.recipe.recipe).chain(&args.keep.keep));
     files.reads_all(args.repair.paths());
     files.reads_all(args.observation.iter().map(|file| &file.path));
-    crate::apply::makes(&mut files, &args.out);
+    makes_model(&mut files, &args.out);
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
     crate::interrupt::listen_resumable();
     let mut recipe = args.recipe.resolve(registry, &args.sampling)?;
     let execution = &args.rates.on(args.device.open()?);
     let checkpoint = &args.family.open_to_stream(&args.model)?;
     let said = (args.recipe.sparsity.is_some(), args.recipe.expert_sparsity.is_some());
-    let note = whole_experts_by_default(&mut recipe, checkpoint, said)?;
-    note.iter().for_each(|note| terminal.note(note));
+    if args.keep.keep.is_none() {
+        let note = whole_experts_by_default(&mut recipe, checkpoint, said)?;
+        note.iter().for_each(|note| terminal.note(note));
+    }
     if args.calibration.is_some() {
         check_is_run(checkpoint, "prune with calibration text")?;
+    } else if args.keep.keep.is_none()
+        && args.observation.is_empty()
+        && !checkpoint.describes_itself()
+    {
+        return Err(Error::Request(
+            "which experts and weights matter is seen on text: pass --calibration FILE, or --observation FILE, or name \
+             the experts that stay with --keep FILE"
+                .into(),
+        ));
     }
     if !checkpoint.describes_itself() {
         repair_by_default(args, &mut recipe, checkpoint, registry, terminal);
@@ -109,11 +120,12 @@ pub fn prune(
     let mut study = Study { checkpoint, registry, execution, progress: terminal };
     let (mut recipe, searched) = search(args, &mut study, recipe)?;
     let pipeline = &args.keep.pipeline(registry, checkpoint, &mut recipe, &args.recipe)?;
+    check_whole_experts(&recipe, checkpoint)?;
     let mut job = Job { model: checkpoint, pipeline, execution, progress: terminal };
     note_estimate(args, &mut job, &recipe)?;
     let to = OutputPlace { origin: checkpoint, path: &args.out, resume: args.resume.into() };
     let report = match &args.calibration {
-        None if !args.observation.is_empty() => {
+        None if args.keep.keep.is_none() => {
             let domains = args.observation.iter().map(WeighedFile::read);
             let domains = domains.collect::<Result<Vec<_>, _>>()?;
             moeprune::prune_observed(&mut job, to, &domains, &recipe)?

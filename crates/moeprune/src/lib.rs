@@ -98,4 +98,4 @@ pub use recipe::Recipe;
 pub use registry::{FromRecipe, Registry};
 pub use report::Report;
 pub use study::Study;
-pub use whole_experts::{check_is_run, whole_experts_by_default};
+pub use whole_experts::{check_is_run, check_whole_experts, whole_experts_by_default};

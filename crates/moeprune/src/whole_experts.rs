@@ -28,20 +28,43 @@ pub fn whole_experts_by_default(
             "note: of a {format} model whole experts go and nothing else, here {one} of them"
         ));
     }
-    if recipe.prunes_weights() {
-        return Err(Error::Request(format!(
-            "zeroing weights is for safetensors, and {} is {format}: give --sparsity and \
-             --expert-sparsity the same share to remove whole experts only",
-            checkpoint.dir().display()
-        )));
-    }
-    if recipe.repairs() || recipe.refits() {
-        return Err(Error::Request(format!(
-            "repairing experts is for safetensors, and {} is {format}: pass --repair none",
-            checkpoint.dir().display()
-        )));
-    }
+    check_whole_experts(recipe, checkpoint)?;
     Ok(note)
+}
+
+/// Refuses a recipe that does more than remove whole experts of a model that [describes
+/// itself](Checkpoint::describes_itself).
+///
+/// # Errors
+/// What it does more, and what works.
+pub fn check_whole_experts(recipe: &Recipe, checkpoint: &Checkpoint) -> Result<(), Error> {
+    if !checkpoint.describes_itself() {
+        return Ok(());
+    }
+    let (model, format) = (checkpoint.dir().display(), checkpoint.container().name());
+    let bad = |reason: String| Err(Error::Request(reason));
+    if recipe.prunes_weights() && recipe.keeps_listed() {
+        return bad(format!(
+            "zeroing weights is for safetensors, and {model} is {format}: leave --sparsity out beside --keep"
+        ));
+    }
+    if recipe.prunes_weights() {
+        return bad(format!(
+            "zeroing weights is for safetensors, and {model} is {format}: give --sparsity and \
+             --expert-sparsity the same share to remove whole experts only"
+        ));
+    }
+    if recipe.refits() {
+        return bad(format!(
+            "refitting weights is for safetensors, and {model} is {format}: leave --refit out"
+        ));
+    }
+    if recipe.repairs() {
+        return bad(format!(
+            "repairing experts is for safetensors, and {model} is {format}: pass --repair none"
+        ));
+    }
+    Ok(())
 }
 
 /// Refuses to run a model that [describes itself](Checkpoint::describes_itself); `verb` says what for.

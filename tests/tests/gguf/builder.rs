@@ -174,7 +174,19 @@ impl Builder {
 
     /// The same in several files, each with so many tensors, under the names of a set; returns the names.
     pub(crate) fn split(&self, folder: &Path, stem: &str, each: usize) -> Vec<String> {
-        let parts: Vec<&[Tensor]> = self.tensors.chunks(each).collect();
+        self.split_from(folder, stem, each, 0)
+    }
+
+    /// The same with so many files before them that have no tensors.
+    pub(crate) fn split_from(
+        &self,
+        folder: &Path,
+        stem: &str,
+        each: usize,
+        empty: usize,
+    ) -> Vec<String> {
+        let before = std::iter::repeat_n(&[][..], empty);
+        let parts: Vec<&[Tensor]> = before.chain(self.tensors.chunks(each)).collect();
         let count = parts.len();
         let mut names = Vec::new();
         for (number, tensors) in parts.into_iter().enumerate() {

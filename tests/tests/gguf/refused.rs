@@ -69,11 +69,29 @@ fn what_is_opened() {
         },
         "blk.0.exp_probs_b.bias",
     );
+    for count in [0, 3, u32::MAX] {
+        check_open(
+            |model| {
+                model.number_in_place("llama.block_count", count);
+            },
+            "there are tensors of 1 layers",
+        );
+    }
     check_open(
         |model| {
-            model.number_in_place("llama.block_count", 3);
+            model.layer(1, 4).without("blk.1.ffn_gate_inp.weight");
+            model.number_in_place("llama.block_count", 2);
         },
-        "layers",
+        "and no `blk.1.ffn_gate_inp.weight`",
+    );
+    // Blocks of two sizes in one type: the file ends early.
+    check_open(
+        |model| {
+            model
+                .blocks("blk.0.ffn_up_exps.weight", &[32, 64, 4], 99, (32, 24))
+                .blocks("blk.0.ffn_down_exps.weight", &[64, 32, 4], 99, (32, 20));
+        },
+        "is of type 99, which is not known",
     );
     check_open(
         |model| {

@@ -32,6 +32,26 @@ fn stay_in_as_many() {
     }
 }
 
+/// A file of a set may have metadata and no tensors, as llama.cpp's own tool makes the first.
+#[test]
+fn files_without_tensors_stay() {
+    let scratch = tempfile::tempdir().unwrap();
+    let [source, expected] = ["in", "expected"].map(|name| scratch.path().join(name));
+    [&source, &expected].iter().for_each(|folder| fs::create_dir(folder).unwrap());
+    let model = Builder::mixture(2, 6);
+    let names = model.split_from(&source, "m", 8, 1);
+    model.cut(6, KEPT).split_from(&expected, "m", 8, 1);
+    let out = scratch.path().join("out");
+    keep(&source.join(&names[0]), &out, &[(0, KEPT), (1, KEPT)]).unwrap();
+    for name in &names {
+        let (got, expected) = (fs::read(out.join(name)), fs::read(expected.join(name)));
+        assert!(got.unwrap() == expected.unwrap(), "{name}");
+    }
+    let opened = Checkpoint::open(&source.join(&names[0])).unwrap();
+    let report = verify(&out, &opened, None).unwrap();
+    assert!(report.passed(), "{:?}", report.failures().collect::<Vec<_>>());
+}
+
 #[track_caller]
 fn check_refused(change: impl Fn(&std::path::Path, &[String]) -> usize, expected: &str) {
     let scratch = tempfile::tempdir().unwrap();
@@ -49,7 +69,7 @@ fn sets_that_contradict_themselves() {
             fs::remove_file(folder.join(&names[1])).unwrap();
             0
         },
-        "model-00002-of-00002.gguf: is missing",
+        "model-00002-of-00002.gguf is missing, file 2 of 2; download it again",
     );
     check_refused(
         |folder, names| {

@@ -47,15 +47,7 @@ pub(super) fn group(
             if let ExpertBudget::Uniform { keep } = budget {
                 contract("clustering", layer, keep, clusters.len())?;
             }
-            let tokens = behaviour.routing.map(|r| r.counts.clone()).unwrap_or_default();
-            let open = LayerPlan {
-                layer,
-                experts_before: behaviour.experts(),
-                clusters,
-                survivors: Vec::new(),
-                tokens,
-                dropped: Vec::new(),
-            };
+            let open = open(behaviour, clusters);
             let selecting = selecting(model, layer, &open.clusters, &*grouped.selector);
             selected.extend(selecting.is_some().then_some(layer));
             let selector = selecting.as_deref().unwrap_or(&*grouped.selector);
@@ -67,6 +59,18 @@ pub(super) fn group(
         .collect::<Result<Vec<_>, Error>>()?;
     note_of_selected(&selected).iter().for_each(|note| progress.note(note));
     Ok(plans)
+}
+
+/// A layer whose survivors are not chosen yet.
+fn open(behaviour: &LayerBehaviour<'_>, clusters: Partition) -> LayerPlan {
+    LayerPlan {
+        layer: behaviour.layer,
+        experts_before: behaviour.experts(),
+        clusters,
+        survivors: Vec::new(),
+        tokens: behaviour.routing.map(|r| r.counts.clone()).unwrap_or_default(),
+        dropped: Vec::new(),
+    }
 }
 
 /// The note on layers where one expert of each group stays instead of their average.

@@ -52,8 +52,11 @@ impl LocalFiles {
         if !real.is_dir() {
             return Err(Error::unreadable(path, format!("{} is not a directory", path.display())));
         }
-        let snapshots = real.parent().filter(|p| p.file_name() == Some(OsStr::new("snapshots")));
+        // Of a snapshot, or of a folder in one.
+        let snapshots =
+            real.ancestors().skip(1).find(|p| p.file_name() == Some(OsStr::new("snapshots")));
         let blobs = snapshots.and_then(Path::parent).map(|repository| repository.join("blobs"));
+        let blobs = blobs.filter(|blobs| blobs.is_dir());
         Ok(Self { path: path.to_owned(), real, blobs, access })
     }
 

@@ -1,5 +1,7 @@
 //! Which bytes of a file its tensors are.
 
+use std::collections::BTreeMap;
+
 use moeprune_core::{Dtype, GgmlType};
 
 use super::{
@@ -30,6 +32,7 @@ impl Data {
             self.place_one(tensor, start, next.copied().unwrap_or(self.file_end))
         };
         let placed = tensors.into_iter().map(place).collect::<Result<Vec<_>, _>>()?;
+        check_unknown(&placed)?;
         self.check_cover(&placed)?;
         Ok(placed)
     }
@@ -127,4 +130,29 @@ impl Data {
         };
         Err(Error::Hole { start: end, end: self.file_end, place })
     }
+}
+
+/// Checks that tensors of a type that is not known say the same of it: so many bytes for so many elements.
+fn check_unknown(tensors: &[TensorInfo]) -> Result<(), Error> {
+    let mut seen: BTreeMap<u32, (&TensorInfo, GgmlType)> = BTreeMap::new();
+    for tensor in tensors {
+        let Dtype::Ggml(found) = tensor.dtype else { continue };
+        if found.name().is_some() {
+            continue;
+        }
+        let (first, other) = *seen.entry(found.id()).or_insert((tensor, found));
+        let (elements, bytes) = (found.block_elements() as u128, found.block_bytes() as u128);
+        if bytes * other.block_elements() as u128 != other.block_bytes() as u128 * elements {
+            let reason = format!(
+                "is of type {}, which is not known, with {bytes} bytes for {elements} elements, but `{}` has {} for \
+                 {}; the file ends early or is damaged: download it again",
+                found.id(),
+                first.name,
+                other.block_bytes(),
+                other.block_elements()
+            );
+            return Err(Error::tensor(&tensor.name, reason));
+        }
+    }
+    Ok(())
 }

@@ -38,14 +38,17 @@ impl Coverage {
     }
 }
 
-/// How much of each domain a plan keeps. Nothing of layers whose experts all stay, nor of those behind
+/// How much of each domain a plan keeps; nothing of one of which it was not observed where tokens go. Nothing of
+/// layers whose experts all stay, nor of those behind
 /// the decoder's, which no text goes through.
 ///
 /// # Errors
 /// If a domain is of a model with other experts.
 pub fn coverage(plan: &Plan, domains: &[Domain]) -> Result<Vec<Coverage>, Error> {
     let total: f64 = domains.iter().map(|domain| domain.weight).sum();
-    domains.iter().map(|domain| of_domain(plan, domain, total)).collect()
+    let is_routed =
+        |domain: &&Domain| domain.observation.layers.iter().any(|layer| layer.routing.is_some());
+    domains.iter().filter(is_routed).map(|domain| of_domain(plan, domain, total)).collect()
 }
 
 fn of_domain(plan: &Plan, domain: &Domain, total: f64) -> Result<Coverage, Error> {

@@ -51,6 +51,11 @@ impl Facts {
         let &[vocab, hidden] = embedding else {
             return Err(format!("`token_embd.weight` is {embedding:?}, expected a matrix"));
         };
+        if let Some((layer, rest)) = tensors.without_router() {
+            return Err(format!(
+                "there is `blk.{layer}.{rest}` and no `blk.{layer}.ffn_gate_inp.weight`"
+            ));
+        }
         let with_experts = tensors.with_experts();
         let without: Vec<usize> =
             (0..decoder).filter(|layer| !with_experts.contains(layer)).collect();

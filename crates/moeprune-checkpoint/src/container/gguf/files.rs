@@ -58,8 +58,8 @@ fn chosen(place: &Path, first: &Path, access: Access) -> Result<ChosenFiles, Err
         .map_err(|e| Error::Weights { dir: folder.to_owned(), reason: e.to_string() })?;
     let name = name_of(first);
     let split = SplitName::of(&name).filter(|split| split.count > 1);
-    let weights: Vec<String> = match &split {
-        Some(split) => (1..=split.count).map(|number| at(split, number)).collect(),
+    let weights = match &split {
+        Some(split) => all_of(split, &files, place)?,
         None => vec![name],
     };
     let reports: Vec<(&str, PathBuf)> = match split {
@@ -74,6 +74,21 @@ fn chosen(place: &Path, first: &Path, access: Access) -> Result<ChosenFiles, Err
     let weights = weights.into_iter().map(|name| (PathBuf::from(&name), PathBuf::from(name)));
     let names = weights.chain(reports.into_iter().map(|(name, path)| (PathBuf::from(name), path)));
     Ok(ChosenFiles::new(place, Arc::new(files) as Arc<dyn Files>, names))
+}
+
+/// The names of all files of a set.
+fn all_of(split: &SplitName, files: &dyn Files, place: &Path) -> Result<Vec<String>, Error> {
+    let mut names = Vec::new();
+    for number in 1..=split.count {
+        let name = at(split, number);
+        if !files.has(Path::new(&name)).map_err(Error::in_files(files))? {
+            let reason =
+                format!("{name} is missing, file {number} of {}; download it again", split.count);
+            return Err(Error::Weights { dir: place.to_owned(), reason });
+        }
+        names.push(name);
+    }
+    Ok(names)
 }
 
 /// The first files of the models in a folder, in the order of their names.

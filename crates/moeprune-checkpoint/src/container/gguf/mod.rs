@@ -138,6 +138,13 @@ fn describe(source: &Source, tensors: &[ContainedTensor]) -> Result<DescribedMod
     let shape = |name: &str| tensors.iter().find(|tensor| tensor.name == name).map(|t| &*t.shape);
     let embedding = shape("token_embd.weight").ok_or("`token_embd.weight` is missing")?;
     let of_layers = LayerTensors::of(tensors);
+    let stored = of_layers.count();
+    if stored != said.layers {
+        return Err(format!(
+            "`{architecture}.block_count` is {}, but there are tensors of {stored} layers",
+            said.layers
+        ));
+    }
     if let Some(rest) = of_layers.shapes.keys().find(|rest| roles::is_unknown_of_experts(rest)) {
         return Err(format!(
             "`{}N.{rest}` belongs to experts in a way that is not known, so it cannot be told what \

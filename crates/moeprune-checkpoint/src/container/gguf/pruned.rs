@@ -58,12 +58,17 @@ impl Source {
         }
         let used = key("expert_used_count");
         let used = match entries.get(&used) {
-            Some(Value::Array(_)) => Json::from(entries.numbers(&used).map_err(|e| e.to_string())?),
+            Some(Value::Array(_)) => {
+                // Of layers without experts any number may stand there.
+                let numbers = entries.numbers(&used).map_err(|e| e.to_string())?;
+                let numbers = numbers.unwrap_or_default().into_iter().map(|number| number.max(1));
+                Json::from(numbers.collect::<Vec<u64>>())
+            }
             _ => Json::from(number("expert_used_count")?),
         };
         let size = |count: u64| usize::try_from(count).map_err(|_| format!("{count} is too large"));
         let (layers, behind) = (size(layers)?, size(behind)?);
-        if behind >= layers {
+        if behind > 0 && behind >= layers {
             return Err(format!(
                 "`{}` is {layers}, but {behind} of them are layers for multi-token prediction",
                 key("block_count")
@@ -85,6 +90,11 @@ impl Source {
     pub(super) fn with_counts(&self, counts: &PrunedCounts) -> Result<Self, String> {
         let (architecture, said) = self.said()?;
         let key = |key: &str| format!("{architecture}.{key}");
+        if counts.drops_extra && said.behind > 0 {
+            return Err("layers for multi-token prediction stay in a GGUF file, whose lists have an entry for each: \
+                        use `--mtp prune`"
+                .to_owned());
+        }
         let Some(&experts) = counts.experts.first() else { return Ok(self.clone()) };
         if let Some(&other) = counts.experts.iter().find(|count| **count != experts) {
             return Err(format!(
@@ -97,10 +107,6 @@ impl Source {
         let mut set =
             |name: &str, value: u64| entries.set(&key(name), value).map_err(|e| e.to_string());
         set("expert_count", experts as u64)?;
-        if counts.drops_extra && said.behind > 0 {
-            set("block_count", (said.layers - said.behind) as u64)?;
-            set("nextn_predict_layers", 0)?;
-        }
         Ok(made)
     }
 

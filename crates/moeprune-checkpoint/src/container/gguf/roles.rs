@@ -38,6 +38,24 @@ impl<'a> LayerTensors<'a> {
         found
     }
 
+    /// How many layers there are, by the highest number.
+    pub(super) fn count(&self) -> usize {
+        let last = self.shapes.values().filter_map(|layers| layers.keys().next_back());
+        last.max().map_or(0, |last| last.saturating_add(1))
+    }
+
+    /// A tensor of experts in a layer that has no router, with its layer.
+    pub(super) fn without_router(&self) -> Option<(usize, &'a str)> {
+        let routed = self.with_experts();
+        let by_expert = self
+            .shapes
+            .iter()
+            .filter(|(rest, _)| EXPERT_MATRICES.contains(rest) || is_by_expert(rest));
+        let mut all =
+            by_expert.flat_map(|(rest, layers)| layers.keys().map(|&layer| (layer, *rest)));
+        all.find(|(layer, _)| !routed.contains(layer))
+    }
+
     /// The shape of a tensor of a layer.
     pub(super) fn shape(&self, rest: &str, layer: usize) -> Option<&'a [usize]> {
         self.shapes.get(rest)?.get(&layer).copied()

@@ -7,7 +7,7 @@ use std::{
 
 use moeprune_files::write_and_rename;
 
-use super::ShardedWriter;
+use super::{Shard, ShardedWriter};
 use crate::{Error, container::PlannedIndex};
 
 /// Files that are open at a time. A layer lies in few of them.
@@ -52,6 +52,19 @@ impl ShardedWriter {
         self.shards[s].begun = true;
         self.files_made = true;
         Ok(file)
+    }
+
+    /// Makes the files that have a header and no tensors, which nothing else makes.
+    pub(super) fn begin_files_without_tensors(&mut self) -> Result<(), Error> {
+        let is_open = |(_, shard): &(usize, &Shard)| shard.plan.tensors.is_empty() && !shard.begun;
+        let open: Vec<usize> =
+            self.shards.iter().enumerate().filter(is_open).map(|(s, _)| s).collect();
+        for s in open {
+            self.close_if_many()?;
+            let file = self.begin_file(s)?;
+            self.shards[s].file = Some(file);
+        }
+        Ok(())
     }
 
     /// Closes the file used longest ago if there are too many. Files are made durable before:

@@ -282,6 +282,7 @@ impl ShardedWriter {
         }
         let ranges = self.shards.iter().flat_map(|shard| &shard.plan.ranges);
         let tensor_bytes = ranges.map(|range| range.end - range.start).sum();
+        self.begin_files_without_tensors()?;
         self.write_index()?;
         self.sync()?;
         Ok(WrittenCheckpoint {
