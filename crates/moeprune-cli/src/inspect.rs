@@ -160,9 +160,13 @@ fn render_storage(storage: &Storage) -> String {
         storage.bits_per_weight
     );
     if let Some(form) = &storage.undecoded {
+        let why = match &storage.lacks {
+            Some(lacks) => format!("cannot be decoded, since {lacks}"),
+            None => "is not decoded yet".to_owned(),
+        };
         text += &format!(
-            "{form} is not decoded yet: whole experts can be removed by router distance or a \
-             keep-list; nothing that runs the model works, nor zeroing weights\n"
+            "{form} {why}: whole experts can be removed by router distance or a keep-list; nothing that \
+             runs the model works, nor zeroing weights\n"
         );
     }
     text

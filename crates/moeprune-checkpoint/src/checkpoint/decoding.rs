@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use moeprune_core::{
-    StoredWeight, TensorId,
+    Error as CoreError, StoredWeight, TensorId,
     encoding::{QuantConfig, SharedEncoding, detect},
 };
 
@@ -22,39 +22,55 @@ pub(crate) struct Decoding {
     companions: Vec<Place>,
 }
 
+/// Why nothing reads a module's tensors.
+#[derive(Debug, Clone)]
+pub(crate) struct NotRead {
+    /// To be read after the tensor's name.
+    pub(super) reason: String,
+    /// What is missing or contradictory, of a form that is decoded elsewhere.
+    pub(super) lacks: Option<String>,
+}
+
+impl From<CoreError> for NotRead {
+    fn from(error: CoreError) -> Self {
+        let lacks = match &error {
+            CoreError::Encoding { reason, .. } => Some(reason.clone()),
+            _ => None,
+        };
+        Self { reason: error.to_string(), lacks }
+    }
+}
+
 /// Decides for each module what reads its tensors, or why nothing does.
 pub(super) fn decide(
     modules: &BTreeMap<TensorId, Module>,
     layout: &Layout,
-    config: &Config,
-) -> Result<BTreeMap<TensorId, Result<Decoding, String>>, Error> {
-    if modules.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let said = said(config)?;
-    let decide = |module: &Module| decoding(module, layout, &said);
-    Ok(modules.iter().map(|(part, module)| (*part, decide(module))).collect())
+    said: &QuantConfig,
+) -> BTreeMap<TensorId, Result<Decoding, NotRead>> {
+    let decide = |module: &Module| decoding(module, layout, said);
+    modules.iter().map(|(part, module)| (*part, decide(module))).collect()
 }
 
 /// What the config says about codes; nothing if it does not mention them.
-fn said(config: &Config) -> Result<QuantConfig, Error> {
+pub(super) fn said(config: &Config) -> Result<QuantConfig, Error> {
     let objects = config.objects_under(&QUANTIZATION)?;
     let Some(object) = objects.first() else { return Ok(QuantConfig::default()) };
     let object = serde_json::from_str(object).map_err(|e| config.refuse(e.to_string()))?;
     QuantConfig::from_json(&object).map_err(|e| config.refuse(e.to_string()))
 }
 
-fn decoding(module: &Module, layout: &Layout, said: &QuantConfig) -> Result<Decoding, String> {
+fn decoding(module: &Module, layout: &Layout, said: &QuantConfig) -> Result<Decoding, NotRead> {
     let names = module.own_names();
-    let encoding = detect(&module.headers(&names, layout), said).map_err(|e| e.to_string())?;
+    let encoding = detect(&module.headers(&names, layout), said)?;
     let place = |suffix: &str| {
         let found = module.tensors.get(suffix.trim_start_matches('.')).copied();
-        let number = found.ok_or_else(|| format!("`{suffix}` is missing"))?;
-        module.place_in(layout, number).map_err(|e| e.to_string())
+        let lacks = |reason: String| NotRead { lacks: Some(reason.clone()), reason };
+        let number = found.ok_or_else(|| lacks(format!("`{suffix}` is missing")))?;
+        module.place_in(layout, number).map_err(|e| lacks(e.to_string()))
     };
     let main = place(encoding.suffix())?;
     let companions = encoding.companions().iter().map(|companion| place(companion.suffix));
-    let companions = companions.collect::<Result<_, _>>()?;
+    let companions = companions.collect::<Result<_, NotRead>>()?;
     Ok(Decoding { encoding, main, companions })
 }
 

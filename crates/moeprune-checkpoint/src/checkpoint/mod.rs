@@ -26,11 +26,16 @@ use std::{
 
 use moeprune_core::{
     Fingerprint, ModelSpec, SameModel, StageError, StoredWeight, TensorBytes, TensorId,
-    TensorSource, encoding::StoredForm,
+    TensorSource, Undecoded,
+    encoding::{QuantConfig, StoredForm},
 };
 use moeprune_files::{Access, Files};
 
-use self::{decoding::Decoding, layout::Layout, modules::Module};
+use self::{
+    decoding::{Decoding, NotRead},
+    layout::Layout,
+    modules::Module,
+};
 pub use self::{
     fused_tensor::FusedTensor,
     layout::StoredTensor,
@@ -71,7 +76,7 @@ pub struct Checkpoint {
     /// In which form they do.
     forms: BTreeMap<TensorId, StoredForm>,
     /// What reads them, or why nothing does.
-    decodings: BTreeMap<TensorId, Result<Decoding, String>>,
+    decodings: BTreeMap<TensorId, Result<Decoding, NotRead>>,
     /// Index into the layout's tensors.
     by_name: BTreeMap<String, usize>,
     fingerprint: OnceLock<String>,
@@ -133,17 +138,22 @@ impl Checkpoint {
         let extra = spec::announced_extra(&family, &config)?;
         let names = Names::new(family.clone(), extra.map(|extra| extra.first));
         let (named, mut modules) = parts::assign(&mut layout, &names, extra, &directory)?;
+        modules::check_routers(&modules, &layout, &directory)?;
+        let said = match modules::has_codes(&layout) {
+            true => decoding::said(&config)?,
+            false => QuantConfig::default(),
+        };
         let mut spec = spec::read_spec(&family, &config, &named)?;
         parts::check_experts(&layout, &names, &spec, &directory, &config)?;
         parts::assign_experts(&mut layout, &names, &spec, &directory)?;
         modules::add_fused(&mut modules, &layout, &directory)?;
-        let found = parts::check(&layout, &names, &spec, (&modules, &directory))?;
-        let decodings = decoding::decide(&modules, &layout, &config)?;
+        let found = parts::check(&layout, &names, &spec, (&modules, &said, &directory))?;
+        let decodings = decoding::decide(&modules, &layout, &said);
         spec.undecoded = first_undecoded(&spec, &decodings, &found.forms);
-        spec.undecoded_experts = undecoded(&spec, &decodings).any(|id| id.expert().is_some());
+        spec.undecoded_experts = undecoded(&spec, &decodings).any(|(id, _)| id.expert().is_some());
         if layout.model.is_some() {
             // Nothing says how such a model is run, so whole experts of it go and stay.
-            spec.undecoded = Some(layout.container.name().to_owned());
+            spec.undecoded = Some(Undecoded::form(layout.container.name()));
             spec.undecoded_experts = true;
         }
         let by_name = layout.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
@@ -457,7 +467,7 @@ impl Checkpoint {
         let read = match self.decodings.get(&id) {
             None => return Ok(StoredWeight::alone(self.layout.read_part(self.place_of(id)?)?)?),
             Some(Ok(decoding)) => decoding.read(&self.layout).map_err(|e| e.to_string()),
-            Some(Err(reason)) => Err(reason.clone()),
+            Some(Err(not_read)) => Err(not_read.reason.clone()),
         };
         read.map_err(|reason| self.unreadable(id, reason))
     }
@@ -466,11 +476,12 @@ impl Checkpoint {
 /// The form of the first part that the decoder needs and that is not decoded.
 fn first_undecoded(
     spec: &ModelSpec,
-    decodings: &BTreeMap<TensorId, Result<Decoding, String>>,
+    decodings: &BTreeMap<TensorId, Result<Decoding, NotRead>>,
     forms: &BTreeMap<TensorId, StoredForm>,
-) -> Option<String> {
-    let id = undecoded(spec, decodings).next()?;
-    Some(forms.get(id).map_or_else(|| "an unknown form".to_owned(), StoredForm::to_string))
+) -> Option<Undecoded> {
+    let (id, not_read) = undecoded(spec, decodings).next()?;
+    let form = forms.get(id).map_or_else(|| "an unknown form".to_owned(), StoredForm::to_string);
+    Some(Undecoded { part: Some(*id), form, lacks: not_read.lacks.clone() })
 }
 
 /// What a model is opened from.
@@ -533,13 +544,13 @@ fn builtin_family(config: &Config) -> Result<Family, Error> {
 /// The parts that the decoder needs and that are not decoded.
 fn undecoded<'d>(
     spec: &ModelSpec,
-    decodings: &'d BTreeMap<TensorId, Result<Decoding, String>>,
-) -> impl Iterator<Item = &'d TensorId> + use<'d> {
+    decodings: &'d BTreeMap<TensorId, Result<Decoding, NotRead>>,
+) -> impl Iterator<Item = (&'d TensorId, &'d NotRead)> + use<'d> {
     let layers = spec.layers.len();
     let is_needed = move |id: &TensorId| match id {
         TensorId::Layer(layer, _) => *layer < layers,
         _ => true,
     };
-    let refused = decodings.iter().filter(move |(id, read)| is_needed(id) && read.is_err());
-    refused.map(|(id, _)| id)
+    let needed = decodings.iter().filter(move |(id, _)| is_needed(id));
+    needed.filter_map(|(id, read)| Some((id, read.as_ref().err()?)))
 }

@@ -17,6 +17,8 @@ pub struct QuantConfig {
     pub block: Option<[usize; 2]>,
     /// Bits of an integer code: `bits`, `w_bit`, or `num_bits` of compressed-tensors.
     pub bits: Option<u64>,
+    /// Inputs that share a scale: `group_size`, `q_group_size`, or that of compressed-tensors.
+    pub group_size: Option<usize>,
     /// Whether integer codes have one zero point for all: `sym`, or `symmetric`.
     pub symmetric: Option<bool>,
     /// How GPTQ's zero points are labelled: `checkpoint_format`.
@@ -67,6 +69,13 @@ impl QuantConfig {
             bits: own(["bits", "w_bit"]).and_then(Value::as_u64).or_else(|| {
                 same(integers.iter().filter_map(|group| group.get("num_bits")?.as_u64()))
             }),
+            group_size: own(["group_size", "q_group_size"])
+                .and_then(Value::as_u64)
+                .or_else(|| {
+                    same(integers.iter().filter_map(|group| group.get("group_size")?.as_u64()))
+                })
+                .and_then(|size| usize::try_from(size).ok())
+                .filter(|size| *size > 0),
             symmetric: own(["sym", "symmetric"]).and_then(Value::as_bool).or_else(|| {
                 same(integers.iter().filter_map(|group| group.get("symmetric")?.as_bool()))
             }),

@@ -91,7 +91,7 @@ pub fn shape_of(module: &ModuleTensors<'_>, codes: &str) -> Vec<usize> {
 }
 
 /// The form in which tensors hold a weight of shape `expected`, in a format that is decoded or not. The
-/// codes are in the tensor `codes`.
+/// codes are in the tensor `codes`; the config supplies what tensors cannot say.
 ///
 /// # Errors
 /// Which tensor is missing or does not fit.
@@ -99,9 +99,10 @@ pub fn form_of(
     module: &ModuleTensors<'_>,
     codes: &str,
     expected: &[usize],
+    config: &QuantConfig,
 ) -> Result<StoredForm, Misfit> {
     let (dtype, shape) = module.get(codes).unwrap_or((Dtype::U8, &[]));
-    let held = Held { module, main: (codes, dtype, shape), expected };
+    let held = Held { module, main: (codes, dtype, shape), expected, config };
     let form = FORMATS.iter().find_map(|format| (format.form)(&held));
     form.unwrap_or_else(|| {
         let shown = module

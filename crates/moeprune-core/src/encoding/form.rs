@@ -48,13 +48,15 @@ impl Serialize for StoredForm {
 pub struct Misfit {
     /// What the tensor's name has after the module's: `.weight_scale`.
     pub suffix: String,
+    /// Of one that is missing, what else its name may have there in the same format.
+    pub others: Vec<&'static str>,
     /// What is wrong, to be read after the tensor's name.
     pub reason: String,
 }
 
 impl Misfit {
     pub(super) fn new(suffix: &str, reason: String) -> Self {
-        Self { suffix: suffix.to_owned(), reason }
+        Self { suffix: suffix.to_owned(), others: Vec::new(), reason }
     }
 }
 
@@ -81,6 +83,7 @@ pub(super) struct Held<'a> {
     /// What the tensor with the codes is called, its type and shape.
     pub(super) main: (&'a str, Dtype, &'a [usize]),
     pub(super) expected: &'a [usize],
+    pub(super) config: &'a QuantConfig,
 }
 
 impl<'a> Held<'a> {

@@ -64,7 +64,22 @@ pub(super) const FORMAT: Format = Format {
 fn form(held: &Held<'_>) -> Option<Result<StoredForm, Misfit>> {
     let [outputs, inputs] = held.matrix(".qweight", Dtype::I32)?;
     let &[words, columns] = held.main.2 else { return None };
-    let bits = bits(words, inputs).filter(|_| columns == outputs)?;
+    let scales = held.module.get(SCALE.suffix).and_then(|(_, shape)| shape.last());
+    let bits = match bits(words, inputs) {
+        _ if columns != outputs => return None,
+        Some(bits) => bits,
+        // AWQ has a row per input.
+        None if scales == Some(&outputs) && words != inputs => {
+            let bits = held.config.bits.unwrap_or(4);
+            let expected = format!(
+                "[{}, {outputs}] is expected, codes of {bits} bits for {inputs} inputs; download the \
+                 tensor again",
+                inputs * bits as usize / 32
+            );
+            return Some(Err(held.misshapen(".qweight", &expected)));
+        }
+        None => return None,
+    };
     let name = StoredForm::Codes(format!("GPTQ INT{bits}").into());
     Some(affine::check(held, [outputs, inputs], bits as usize).map(|()| name))
 }
