@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use moeprune_core::{
-    Error as CoreError, StoredWeight, TensorId,
-    encoding::{QuantConfig, SharedEncoding, detect},
+    Error as CoreError, ModelSpec, StoredWeight, TensorId,
+    encoding::{QuantConfig, SharedEncoding, detect_held},
 };
 
 use super::{layout::Layout, modules::Module};
-use crate::{Error, config::Config, place::Place};
+use crate::{Error, config::Config, model_directory::ModelDirectory, place::Place};
 
 /// What config.json calls what it says about codes.
 pub(super) const QUANTIZATION: [&str; 2] = ["quantization_config", "compression_config"];
@@ -43,25 +43,73 @@ impl From<CoreError> for NotRead {
 
 /// Decides for each module what reads its tensors, or why nothing does.
 pub(super) fn decide(
-    modules: &BTreeMap<TensorId, Module>,
+    (modules, spec): (&BTreeMap<TensorId, Module>, &ModelSpec),
     layout: &Layout,
     said: &QuantConfig,
 ) -> BTreeMap<TensorId, Result<Decoding, NotRead>> {
-    let decide = |module: &Module| decoding(module, layout, said);
-    modules.iter().map(|(part, module)| (*part, decide(module))).collect()
+    let shapes: BTreeMap<TensorId, Vec<usize>> = spec
+        .parts()
+        .into_iter()
+        .chain(spec.extra_parts())
+        .filter(|part| modules.contains_key(&part.id))
+        .map(|part| (part.id, part.shape))
+        .collect();
+    let decide = |(part, module): (&TensorId, &Module)| {
+        let shape = shapes.get(part).map_or(&[][..], Vec::as_slice);
+        (*part, decoding(module, layout, (shape, said)))
+    };
+    modules.iter().map(decide).collect()
 }
 
-/// What the config says about codes; nothing if it does not mention them.
-pub(super) fn said(config: &Config) -> Result<QuantConfig, Error> {
+/// Files that older tools write beside the weights; what config.json does not say is taken from them.
+const SIDE_FILES: [&str; 2] = ["quantize_config.json", "quant_config.json"];
+
+/// What the config says about codes, or files beside it; nothing if they do not mention them. Also where a
+/// file says otherwise.
+pub(super) fn said(
+    config: &Config,
+    directory: &ModelDirectory,
+) -> Result<(QuantConfig, Vec<String>), Error> {
     let objects = config.objects_under(&QUANTIZATION)?;
-    let Some(object) = objects.first() else { return Ok(QuantConfig::default()) };
+    let mut said = match objects.first() {
+        Some(object) => read(config, object)?,
+        None => QuantConfig::default(),
+    };
+    let mut notes = Vec::new();
+    for name in SIDE_FILES {
+        let Some(file) = Config::read(directory, name)? else { continue };
+        let (both, differ) = said.or(read(&file, file.json())?);
+        said = both;
+        for key in differ {
+            notes.push(format!(
+                "{name} says otherwise than config.json what `{key}` is: what config.json says counts; \
+                 correct one of the two"
+            ));
+        }
+    }
+    Ok((said, notes))
+}
+
+fn read(config: &Config, object: &str) -> Result<QuantConfig, Error> {
     let object = serde_json::from_str(object).map_err(|e| config.refuse(e.to_string()))?;
     QuantConfig::from_json(&object).map_err(|e| config.refuse(e.to_string()))
 }
 
-fn decoding(module: &Module, layout: &Layout, said: &QuantConfig) -> Result<Decoding, NotRead> {
+fn decoding(
+    module: &Module,
+    layout: &Layout,
+    (shape, said): (&[usize], &QuantConfig),
+) -> Result<Decoding, NotRead> {
+    if let Some(beside) = module.tensors.keys().find_map(|suffix| suffix.strip_prefix("../")) {
+        let reason = format!(
+            "the expert has `{beside}` beside its matrices, which its family does not know, so that it \
+             cannot be said what it does"
+        );
+        return Err(NotRead { lacks: Some(reason.clone()), reason });
+    }
     let names = module.own_names();
-    let encoding = detect(&module.headers(&names, layout), said)?;
+    let codes = module.codes(&names).unwrap_or_default();
+    let encoding = detect_held(&module.headers(&names, layout), codes, shape, said)?;
     let place = |suffix: &str| {
         let found = module.tensors.get(suffix.trim_start_matches('.')).copied();
         let lacks = |reason: String| NotRead { lacks: Some(reason.clone()), reason };
@@ -75,6 +123,13 @@ fn decoding(module: &Module, layout: &Layout, said: &QuantConfig) -> Result<Deco
 }
 
 impl Decoding {
+    /// What the config says otherwise than the values beside the codes.
+    pub(super) fn mislabelled(&self, layout: &Layout) -> Option<String> {
+        let companions = self.companions.iter().map(|place| layout.read_part(place));
+        let companions = companions.collect::<Result<Vec<_>, _>>().ok()?;
+        self.encoding.mislabelled(&companions)
+    }
+
     /// The weight, from the tensors that hold it.
     pub(super) fn read<'a>(&self, layout: &'a Layout) -> Result<StoredWeight<'a>, Error> {
         let companions = self.companions.iter().map(|place| layout.read_part(place));

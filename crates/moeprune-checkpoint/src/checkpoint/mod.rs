@@ -7,6 +7,7 @@ mod fingerprint;
 mod fused;
 mod fused_tensor;
 mod identity;
+mod labels;
 mod layout;
 mod legacy_fingerprint;
 mod modules;
@@ -77,6 +78,8 @@ pub struct Checkpoint {
     forms: BTreeMap<TensorId, StoredForm>,
     /// What reads them, or why nothing does.
     decodings: BTreeMap<TensorId, Result<Decoding, NotRead>>,
+    /// What contradicts each other, and what was made of it.
+    notes: Vec<String>,
     /// Index into the layout's tensors.
     by_name: BTreeMap<String, usize>,
     fingerprint: OnceLock<String>,
@@ -139,16 +142,26 @@ impl Checkpoint {
         let names = Names::new(family.clone(), extra.map(|extra| extra.first));
         let (named, mut modules) = parts::assign(&mut layout, &names, extra, &directory)?;
         modules::check_routers(&modules, &layout, &directory)?;
-        let said = match modules::has_codes(&layout) {
-            true => decoding::said(&config)?,
-            false => QuantConfig::default(),
+        let (said, mut notes) = match modules::has_codes(&layout) {
+            true => decoding::said(&config, &directory)?,
+            false => (QuantConfig::default(), Vec::new()),
         };
         let mut spec = spec::read_spec(&family, &config, &named)?;
         parts::check_experts(&layout, &names, &spec, &directory, &config)?;
         parts::assign_experts(&mut layout, &names, &spec, &directory)?;
         modules::add_fused(&mut modules, &layout, &directory)?;
         let found = parts::check(&layout, &names, &spec, (&modules, &said, &directory))?;
-        let decodings = decoding::decide(&modules, &layout, &said);
+        let decodings = decoding::decide((&modules, &spec), &layout, &said);
+        notes.extend(labels::contradictions((&modules, &found.forms), &layout, &spec, &said));
+        // All are made alike; what cannot be read is said where it is used.
+        let expert = decodings.iter().find(|(part, read)| part.expert().is_some() && read.is_ok());
+        if let Some((_, Ok(decoding))) = expert
+            && let Some(says) = decoding.mislabelled(&layout)
+        {
+            notes.push(format!(
+                "config.json says that {says}: values count; correct config.json, since engines may go by it"
+            ));
+        }
         spec.undecoded = first_undecoded(&spec, &decodings, &found.forms);
         spec.undecoded_experts = undecoded(&spec, &decodings).any(|(id, _)| id.expert().is_some());
         if layout.model.is_some() {
@@ -169,6 +182,7 @@ impl Checkpoint {
             modules,
             forms: found.forms,
             decodings,
+            notes,
             by_name,
             fingerprint,
             declared_dtype,
@@ -179,6 +193,11 @@ impl Checkpoint {
     #[must_use]
     pub fn spec(&self) -> &ModelSpec {
         &self.spec
+    }
+
+    /// Where the config and the tensors, or files of the model, contradict each other, and what was gone by.
+    pub fn notes(&self) -> impl Iterator<Item = &str> {
+        self.notes.iter().map(String::as_str)
     }
 
     /// The family whose descriptor was used.

@@ -53,9 +53,13 @@ pub(super) fn has_codes(layout: &Layout) -> bool {
     layout.model.is_none() && layout.tensors.iter().any(|tensor| is_code(tensor.dtype))
 }
 
-/// Gives a tensor that no name is known of the part that it helps to hold.
-pub(super) fn assign(tensor: &mut StoredTensor, names: &Names) -> bool {
+/// Gives a tensor that no name is known of the part that it helps to hold. Of a model without codes only what
+/// is an expert's and of none of its matrices.
+pub(super) fn assign(tensor: &mut StoredTensor, names: &Names, has_codes: bool) -> bool {
     let Some((part, suffix)) = names.module_of(&tensor.name) else { return false };
+    if !(has_codes || suffix.starts_with("../")) {
+        return false;
+    }
     (tensor.part, tensor.suffix) = (Some(part), Some(suffix));
     true
 }
@@ -183,7 +187,7 @@ impl Module {
     }
 
     /// What the name of the tensor with the codes has after the module's.
-    fn codes<'a>(&self, names: &'a [(String, usize)]) -> Option<&'a str> {
+    pub(super) fn codes<'a>(&self, names: &'a [(String, usize)]) -> Option<&'a str> {
         names.iter().find(|(_, at)| *at == self.main).map(|(suffix, _)| suffix.as_str())
     }
 

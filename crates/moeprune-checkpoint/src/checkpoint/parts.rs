@@ -47,7 +47,7 @@ pub(super) fn assign(
         let known = tensor.part.is_some()
             || names.is_carried(&tensor.name)
             || tensor.slab.is_some()
-            || has_codes && modules::assign(tensor, names);
+            || modules::assign(tensor, names, has_codes);
         if !known {
             refuse_unknown_in_layer(tensor, names, directory)?;
         }

@@ -181,7 +181,7 @@ impl<'a> Left<'a> {
         if item.part().is_some() && !stored_twice && !of_expert {
             self.all += nonzero;
         }
-        if item.is_undecoded(self.pruned) {
+        if item.is_undecoded(self.pruned) || item.is_in_codes() && finding.zeros.is_none() {
             // Weights that nothing was done to.
             let part = item.part().and_then(|id| spec.part(id.with_expert(0)));
             if part.is_some_and(|part| part.prunable) && !of_expert {

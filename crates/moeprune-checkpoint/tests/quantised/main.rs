@@ -3,6 +3,7 @@
 mod cutting;
 mod damage;
 mod fixture;
+mod labels;
 #[path = "../../../../tests/src/quantised_models.rs"]
 mod quantised_models;
 mod values;

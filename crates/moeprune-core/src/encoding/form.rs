@@ -20,6 +20,14 @@ pub enum StoredForm {
 }
 
 impl StoredForm {
+    /// Bits of an integer code, if the form's name has them: `GPTQ INT4`.
+    pub(super) fn bits(&self) -> Option<u64> {
+        let Self::Codes(name) = self else { return None };
+        let (_, after) = name.split_once("INT")?;
+        let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+        after[..digits].parse().ok()
+    }
+
     /// Codes of a format.
     pub(super) const fn named(name: &'static str) -> Self {
         Self::Codes(Cow::Borrowed(name))

@@ -252,8 +252,12 @@ impl Encoding for Fp8 {
                  {main:?}"
             )));
         }
-        Scales::of(scale).check(self.name(), suffix, ZeroScale::Refused)?;
+        Scales::of(scale).check(self.name(), suffix, ZeroScale::Taken)?;
         Ok(main.to_vec())
+    }
+
+    fn zero_scales(&self) -> Option<usize> {
+        Some(0)
     }
 
     fn row_bytes(&self, cols: usize) -> Option<usize> {
@@ -323,7 +327,7 @@ impl Encoding for Fp8 {
                 for (row, values) in block.enumerate() {
                     let codes = &mut codes[(top + row) * cols..][columns.clone()];
                     for (code, value) in codes.iter_mut().zip(values) {
-                        *code = e4m3::nearest(value / scale.value);
+                        *code = code_of(*value, scale.value);
                     }
                 }
                 scales.extend_from_slice(&scale.bytes[..stored.size()]);
@@ -331,6 +335,11 @@ impl Encoding for Fp8 {
         }
         Ok(Requantised { codes, scales })
     }
+}
+
+/// The code of a new value; under a scale of zero there is only zero.
+fn code_of(value: f32, scale: f32) -> u8 {
+    if scale == 0.0 { 0 } else { e4m3::nearest(value / scale) }
 }
 
 /// The scale of new values that share one: that with which the largest is the largest code, or the one
@@ -347,8 +356,7 @@ fn scale_of<'v>(
     let wanted = if powers { power_not_below(largest) } else { largest };
     let Some(new) = stored.nearest(wanted).filter(|_| largest > 0.0) else { return was };
     let loss = |scale: f32| -> f64 {
-        let error =
-            |value: f32| f64::from(value - e4m3::value(e4m3::nearest(value / scale)) * scale);
+        let error = |value: f32| f64::from(value - e4m3::value(code_of(value, scale)) * scale);
         values().map(|value| error(value).powi(2)).sum()
     };
     if loss(was.value) <= loss(new.value) { was } else { new }
