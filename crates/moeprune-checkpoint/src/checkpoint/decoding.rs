@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use moeprune_core::{
     Error as CoreError, ModelSpec, StoredWeight, TensorId,
-    encoding::{QuantConfig, SharedEncoding, detect_held},
+    encoding::{Companion, QuantConfig, SharedEncoding, detect_held},
 };
 
 use super::{layout::Layout, modules::Module};
@@ -123,6 +123,11 @@ fn decoding(
 }
 
 impl Decoding {
+    /// What is beside the codes, in the encoding's order.
+    pub(super) fn companions(&self) -> &'static [Companion] {
+        self.encoding.companions()
+    }
+
     /// What the config says otherwise than the values beside the codes.
     pub(super) fn mislabelled(&self, layout: &Layout) -> Option<String> {
         let companions = self.companions.iter().map(|place| layout.read_part(place));

@@ -28,7 +28,7 @@ use std::{
 use moeprune_core::{
     Fingerprint, ModelSpec, SameModel, StageError, StoredWeight, TensorBytes, TensorId,
     TensorSource, Undecoded,
-    encoding::{QuantConfig, StoredForm},
+    encoding::{Companion, QuantConfig, StoredForm},
 };
 use moeprune_files::{Access, Files};
 
@@ -479,6 +479,14 @@ impl Checkpoint {
     /// Whether a part is in codes that can be read.
     pub(crate) fn is_decoded(&self, id: TensorId) -> bool {
         matches!(self.decodings.get(&id), Some(Ok(_)))
+    }
+
+    /// The tensors that a part's codes are read with; none of one that is not decoded.
+    pub(crate) fn companions_of(&self, id: TensorId) -> &'static [Companion] {
+        match self.decodings.get(&id) {
+            Some(Ok(decoding)) => decoding.companions(),
+            _ => &[],
+        }
     }
 
     /// A part as it is stored.

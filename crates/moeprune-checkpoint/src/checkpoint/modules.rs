@@ -218,6 +218,9 @@ impl Module {
             let own = [misfit.suffix.as_str()].into_iter().chain(misfit.others.iter().copied());
             let used = own.into_iter().find(is_used).map(str::to_owned);
             misfit.suffix = used.unwrap_or(misfit.suffix);
+            let at = self.tensors.get(misfit.suffix.trim_start_matches('.')).copied();
+            let file = &layout.tensors[at.unwrap_or(self.main)].file;
+            misfit.reason = format!("{} (in {file})", misfit.reason);
             self.misfit(directory, misfit)
         })
     }

@@ -29,6 +29,8 @@ pub(super) struct Finding {
     pub(super) fresh_zeros: u64,
     /// Exact zeros in a Linear.
     pub(super) zeros: Option<u64>,
+    /// Weights of codes that have none that is zero.
+    pub(super) without_zero: u64,
     pub(super) not_finite: Option<String>,
 }
 
@@ -253,7 +255,7 @@ fn examine_module(
             let piece = |model, id| read_piece(model, id, suffix);
             let (got, expected) = (piece(pruned, part)?, piece(source, from.unwrap_or(part))?);
             let new = may_zero.repairs.new_weights(source, pruned, part);
-            let differs = match companion_index(pruned, part, suffix)? {
+            let differs = match companion_index(pruned, part, suffix) {
                 Some(index) if new != NewWeights::None => {
                     new_companion(&got, &expected, (new, index))
                 }
@@ -330,6 +332,15 @@ impl Finding {
         Ok(())
     }
 
+    /// Counts codes that say zero, and weights that could not where others could become it.
+    fn count_codes(&mut self, weight: &StoredWeight<'_>, maskable: bool) {
+        self.zeros = Some(weight.count_zeros());
+        let mut marks = vec![false; weight.cols()];
+        let rows = 0..if maskable { weight.rows() } else { 0 };
+        let stay = |row| weight.encoding().mark_without_zero(weight.some(row, 1), &mut marks);
+        self.without_zero = rows.map(stay).sum();
+    }
+
     /// Compares codes, and counts those that say zero.
     fn codes(
         &mut self,
@@ -345,11 +356,13 @@ impl Finding {
         }
         if got.bytes() == expected.bytes() {
             // Its companions are compared by themselves. What cannot be decoded has no count of zeros.
-            self.zeros = pruned.stored_weight(part).ok().map(|now| now.count_zeros());
+            if let Ok(now) = pruned.stored_weight(part) {
+                self.count_codes(&now, maskable);
+            }
             return Ok(Ok(()));
         }
         let (now, was) = (pruned.stored_weight(part)?, source.stored_weight(from)?);
-        self.zeros = Some(now.count_zeros());
+        self.count_codes(&now, maskable);
         let at = |element| position(now.shape(), element);
         Ok(match was.encoding().compare(was.all(), now.main().bytes()) {
             Comparison::Zeroed { count } if maskable => {
