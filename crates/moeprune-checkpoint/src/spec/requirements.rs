@@ -27,7 +27,7 @@ pub(crate) fn check_not_quantised(family: &Family, config: &Config) -> Result<()
         check_requirement(config, requirement).map_err(|_| {
             config.refuse(format!(
                 "`{}` says that weights are quantised, but no tensor is in codes: remove the key if the weights \
-                 are plain numbers, or download the quantised weight files",
+                 are plain numbers; if not, start from the bf16 checkpoint or download the files again",
                 requirement.key
             ))
         })
