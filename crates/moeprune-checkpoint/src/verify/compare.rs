@@ -4,7 +4,9 @@ use moeprune_core::{
     LayerTensor, LinearId, StoredWeight, TensorBytes, TensorId, encoding::Comparison,
 };
 
+pub(super) use super::difference::difference;
 use super::{
+    difference::{alike, became_zero},
     origin::{Average, Origin, Origins},
     repaired::{NewWeights, Repairs, check_hash, companion_index},
 };
@@ -470,48 +472,4 @@ fn mean<'a>(
         [] => average_of(members.len(), member),
         weights => weighted_average_of(weights, member),
     }
-}
-
-/// Number of weights that became zero in a tensor whose other weights may be anything.
-fn became_zero(got: &TensorBytes<'_>, expected: &TensorBytes<'_>) -> Result<u64, String> {
-    let zeros = |of: &TensorBytes<'_>| count_zeros(of).map_err(|e| e.to_string());
-    alike(got, expected)?;
-    Ok(zeros(got)?.saturating_sub(zeros(expected)?))
-}
-
-fn alike(got: &TensorBytes<'_>, expected: &TensorBytes<'_>) -> Result<(), String> {
-    if got.shape() == expected.shape() && got.dtype() == expected.dtype() {
-        return Ok(());
-    }
-    Err(format!(
-        "is {} {:?}, expected {} {:?}",
-        got.dtype(),
-        got.shape(),
-        expected.dtype(),
-        expected.shape()
-    ))
-}
-
-/// Number of weights that became zero, or how the tensors differ otherwise.
-pub(super) fn difference(
-    got: &TensorBytes<'_>,
-    expected: &TensorBytes<'_>,
-    may_zero: bool,
-) -> Result<u64, String> {
-    alike(got, expected)?;
-    if got.bytes() == expected.bytes() {
-        return Ok(0);
-    }
-    let at = |element| position(got.shape(), element);
-    if may_zero && let Ok(expected) = StoredWeight::alone(expected.view()) {
-        return match expected.encoding().compare(expected.all(), got.bytes()) {
-            Comparison::Zeroed { count } => Ok(count),
-            Comparison::Changed { first } => {
-                Err(format!("differs from the source at {} and is not zero", at(first)))
-            }
-        };
-    }
-    let mut bytes = got.bytes().iter().zip(expected.bytes());
-    let first = bytes.position(|(got, expected)| got != expected).unwrap_or_default();
-    Err(format!("differs from the source at {}", at(got.dtype().element_at(first))))
 }
