@@ -167,9 +167,13 @@ fn render_storage(summary: &Summary, storage: &Storage) -> String {
         text += "a model of this format is cut and not run: whole experts can be removed, by router distance, a \
                  keep-list, or an observation of an imatrix or of the safetensors model; no weight is zeroed\n";
     } else if let Some(form) = &storage.undecoded {
+        let why = match &storage.lacks {
+            Some(lacks) => format!("cannot be decoded, since {lacks}"),
+            None => "is not decoded yet".to_owned(),
+        };
         text += &format!(
-            "{form} is not decoded yet: whole experts can be removed by router distance or a \
-             keep-list; nothing that runs the model works, nor zeroing weights\n"
+            "{form} {why}: whole experts can be removed by router distance or a keep-list; nothing that \
+             runs the model works, nor zeroing weights\n"
         );
     }
     text

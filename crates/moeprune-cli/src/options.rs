@@ -401,7 +401,9 @@ impl FamilyArgs {
                 Some(Family::from_toml(&text)?)
             }
         };
-        Ok(Checkpoint::open_by(model, family, access)?)
+        let checkpoint = Checkpoint::open_by(model, family, access)?;
+        checkpoint.notes().for_each(|note| crate::print::say(&format!("note: {note}")));
+        Ok(checkpoint)
     }
 }
 

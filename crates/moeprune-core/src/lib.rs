@@ -89,7 +89,7 @@ pub use model::{
     LinearShape, Llama3Scaling, LongRopeScaling, Mamba2, MlpSpec, ModelSpec, MoeInput, MoeSpec,
     Multipliers, NormWeights, OpaqueRouter, OpaqueTensor, Part, QueryKeyNorm, QueryTemperature,
     Reach, RotaryScaling, RotarySpec, RotaryStyle, RouterInput, RouterSpec, SandwichNorms, Score,
-    ScoredRouter, SharedSpec, ShortConvolution, SparseMixer, ValueSource, YarnScaling,
+    ScoredRouter, SharedSpec, ShortConvolution, SparseMixer, Undecoded, ValueSource, YarnScaling,
 };
 #[doc(inline)]
 pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};

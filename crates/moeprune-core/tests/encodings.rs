@@ -345,6 +345,28 @@ fn scales_that_are_none() {
     assert_eq!(open(&tensors, &json!({})).expect("fits").count_zeros(), 16);
 }
 
+/// Under a scale of zero all codes may say zero; others are lost.
+#[test]
+fn scales_of_zero() {
+    let check = |mut module: Module, main: TensorBytes<'static>, scale: &str, zeros: u64| {
+        let found = module.iter_mut().find(|(name, _)| *name == scale).expect("is there");
+        let shape = found.1.shape().to_vec();
+        found.1 = floats(found.1.dtype(), &shape, 0.0);
+        let lost = open(&module, &json!({})).expect_err("codes say more").to_string();
+        assert!(lost.contains("is 0") && lost.contains("row 0, column"), "{lost}");
+        module[0].1 = main;
+        assert_eq!(open(&module, &json!({})).expect("says zero").count_zeros(), zeros);
+    };
+    let channel = fp8(".weight_scale", &[2, 4], floats(Dtype::F32, &[2, 1], 1.0));
+    check(
+        channel,
+        tensor(Dtype::F8_E4M3, &[2, 4], [0, 0x80, 0, 0, 0, 0, 0, 0]),
+        ".weight_scale",
+        8,
+    );
+    check(int4(), integers(&[1, 1], &[0x8888_8888]), ".weight_scale", 8);
+}
+
 #[test]
 fn what_the_config_must_say() {
     let block = || fp8(".weight_scale_inv", &[192, 8], floats(Dtype::F32, &[2, 1], 1.0));

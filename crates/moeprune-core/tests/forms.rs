@@ -2,14 +2,14 @@
 
 use moeprune_core::{
     Dtype::{self, BF16, F8_E4M3, F8_E8M0, F16, F32, I8, I32, I64, U8},
-    encoding::{Misfit, ModuleTensors, StoredForm, codes_of, form_of, shape_of},
+    encoding::{Misfit, ModuleTensors, QuantConfig, StoredForm, codes_of, form_of, shape_of},
 };
 
 type Tensor = (&'static str, Dtype, &'static [usize]);
 
 fn form(tensors: &[Tensor], expected: &[usize]) -> Result<StoredForm, Misfit> {
     let module = ModuleTensors::from_iter(tensors.iter().copied());
-    form_of(&module, codes_of(&module)?, expected)
+    form_of(&module, codes_of(&module)?, expected, &QuantConfig::default())
 }
 
 #[test]
@@ -18,7 +18,8 @@ fn forms_and_shapes() {
         assert_eq!(form(tensors, &shape).map(|form| form.to_string()).as_deref(), Ok(expected));
         let module = ModuleTensors::from_iter(tensors.iter().copied());
         let codes = codes_of(&module).expect("has codes");
-        if !expected.contains("unknown") && !expected.contains("INT8") {
+        let undecoded = ["unknown", "INT8", "EXL3", "GEMV", "Quark"];
+        if !undecoded.iter().any(|name| expected.contains(name)) {
             assert_eq!(shape_of(&module, codes), shape, "{expected}");
         }
     };
@@ -59,8 +60,14 @@ fn forms_and_shapes() {
     check(&[plain, (".k_scale", F32, &[])], [32, 64], "BF16");
     check(&[plain, scale], [32, 64], "an unknown form (weight BF16, weight_scale BF16)");
     check(&[(".weight", I8, &[32, 64]), (".weight_scale", BF16, &[32, 1])], [32, 64], "INT8");
-    let exl3 = "an unknown form (suh F16, trellis I32)";
-    check(&[(".suh", F16, &[32]), (".trellis", I32, &[2, 4, 16])], [32, 64], exl3);
+    check(&[(".suh", F16, &[32]), (".trellis", I32, &[2, 4, 16])], [32, 64], "EXL3");
+    let gemv: Tensor = (".qweight", I32, &[32, 8]);
+    check(&[gemv, (".scales", F16, &[32, 8]), (".qzeros", I32, &[32, 1])], [32, 64], "AWQ GEMV");
+    check(
+        &[(".weight", U8, &[32, 32]), (".weight_scale", U8, &[32, 2])],
+        [32, 64],
+        "MXFP4 as Quark stores it",
+    );
 }
 
 #[test]
@@ -93,5 +100,6 @@ fn what_is_missing_or_does_not_fit() {
     check(&[words], ".scales", "is missing");
     check(&[words, (".scales", F16, &[2, 32])], ".qzeros", "is missing");
     let three: Tensor = (".qzeros", I32, &[3, 4]);
-    check(&[words, (".scales", F16, &[2, 32]), three], ".qzeros", "asks for [2, 4]");
+    check(&[words, (".scales", F16, &[2, 32]), three], ".qzeros", "ask for [2, 4]");
+    check(&[weight, (".weight_scale", F32, &[31, 1])], ".weight_scale", "no blocks");
 }

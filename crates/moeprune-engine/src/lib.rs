@@ -62,7 +62,7 @@ mod walk;
 
 #[cfg(target_os = "linux")]
 pub use apply::timed;
-pub use apply::{Applied, Inputs, UnwrittenModel};
+pub use apply::{Applied, Inputs, UnwrittenModel, without_zero};
 pub use calibration::{
     Calibration, OtherText, RepairBlocks, RepairCalibration, Sampling, note_of_length,
     note_of_streamed_length, shortened, tokenizer_for,
@@ -93,7 +93,7 @@ pub use repair::{Holding, RepairCost, RepairEstimate, check_repair_folder};
 pub use request::{BudgetSpread, ExpertRequest, PruneRequest, WeightTarget};
 pub use run::Run;
 pub use runs::check_runs;
-pub use session::{LayerZeros, Resume, RunIdentity, WrittenLayer};
+pub use session::{LayerZeros, Resume, RunIdentity, WithoutZero, WrittenLayer};
 pub use stage::Stage;
 pub use tokenizer::load_tokenizer;
 pub use tool::TOOL;

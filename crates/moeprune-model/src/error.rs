@@ -46,16 +46,15 @@ pub enum Error {
     /// A specification this crate cannot run.
     #[error("cannot run this model: {0}")]
     Spec(String),
-    /// Experts in a form that is not decoded.
+    /// Weights in a form that is not decoded.
     #[error(
-        "experts of layer {layer} are stored as {form}, which is not decoded yet, so that the model cannot \
-         be run; start from its bf16 form to run it, or cut whole experts of this one, by router \
-         distance or a keep-list"
+        "{what} stored as {form}, so that the model cannot be run; start from its bf16 form to run it, or cut \
+         whole experts of this one, by router distance or a keep-list"
     )]
     Undecoded {
-        /// Decoder layer.
-        layer: usize,
-        /// What it is called.
+        /// Which, with the verb.
+        what: String,
+        /// What the form is called, and why it is not decoded.
         form: String,
     },
     /// A kind of part that this crate cannot run.

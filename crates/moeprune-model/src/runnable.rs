@@ -2,6 +2,7 @@
 
 use moeprune_core::{
     Activation, AttentionSpec, FeedForward, LayerNorms, LayerSpec, MlpSpec, ModelSpec, RouterSpec,
+    Undecoded,
 };
 
 use crate::Error;
@@ -11,9 +12,9 @@ use crate::Error;
 /// # Errors
 /// [`Error::Kind`] names the first one and its layer.
 pub fn check_runnable(spec: &ModelSpec) -> Result<(), Error> {
-    if let Some(form) = &spec.undecoded {
-        let layer = spec.layers.iter().position(|layer| layer.moe().is_some());
-        return Err(Error::Undecoded { layer: layer.unwrap_or_default(), form: form.clone() });
+    if let Some(undecoded) = &spec.undecoded {
+        let (what, form) = (undecoded.what(), undecoded.to_string());
+        return Err(Error::Undecoded { what, form });
     }
     spec.layers.iter().enumerate().try_for_each(|(layer, parts)| check_layer(parts, layer))
 }
@@ -40,7 +41,11 @@ pub(crate) fn check_layer(parts: &LayerSpec, layer: usize) -> Result<(), Error> 
             if let Some(stored) = moe.opaque.first() {
                 let form = stored.form.as_deref().map(str::to_uppercase);
                 let form = form.unwrap_or_else(|| stored.id.to_string());
-                return Err(Error::Undecoded { layer, form });
+                let form = Undecoded::form(form).to_string();
+                return Err(Error::Undecoded {
+                    what: format!("experts of layer {layer} are"),
+                    form,
+                });
             }
             check_mlp(&moe.expert, "expert", layer)?;
             if let Some(mlp) = &moe.residual {

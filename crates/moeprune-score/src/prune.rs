@@ -30,6 +30,8 @@ pub struct PrunedMatrix {
     /// [`reconstruct_matrix`](crate::reconstruct_matrix): whether the matrix was scored instead of
     /// reconstructed, because too few tokens reached it.
     pub fallback: bool,
+    /// Weights that have no code that is zero, and so were left out of the choice.
+    pub without_zero: u64,
 }
 
 /// Zeroes the weights of `tensor` that matter least.
@@ -67,11 +69,13 @@ pub fn prune_matrix(
 
 /// As [`prune_matrix`], of a weight in any encoding: what it is stored in it stays stored in, and
 /// the bits of every weight that is not chosen stay as they are. The companions do not change, so
-/// the result has the main tensor alone.
+/// the result has the main tensor alone. Weights that have no code that is zero are not chosen: others of
+/// their row go instead, as far as there are such.
 ///
 /// # Errors
-/// As [`prune_matrix`]; [`Error::NoZero`] if chosen weights have no code that is zero, and
-/// [`Error::NotZeroed`] if the encoding is only read.
+/// As [`prune_matrix`]; [`Error::NoZero`] if chosen weights have no code that is zero and the encoding
+/// does not [mark](moeprune_core::encoding::Encoding::mark_without_zero) them, and [`Error::NotZeroed`] if
+/// it is only read.
 pub fn prune_weight(
     weight: StoredWeight<'_>,
     linear: &LinearView<'_>,
@@ -101,7 +105,7 @@ pub fn prune_weight(
     };
     let zeroed = masker.total(counts)?;
     let tensor = TensorBytes::new(dtype, shape, bytes).expect("neither shape nor size changed");
-    Ok(PrunedMatrix { tensor, zeroed, fallback: scoring.idle })
+    Ok(PrunedMatrix { tensor, zeroed, fallback: scoring.idle, without_zero: 0 })
 }
 
 /// [`prune_weight`] of a weight that is read through its encoding: which weights go is chosen row by
@@ -143,7 +147,11 @@ fn zero_codes(
     let tensor = TensorBytes::new(main.dtype(), main.shape(), bytes);
     let tensor = tensor.expect("neither shape nor size changed");
     let fallback = Scoring::new(weight, linear, scorer)?.idle;
-    Ok(PrunedMatrix { tensor, zeroed: mask.count(), fallback })
+    let (mut marks, mut without_zero) = (vec![false; linear.cols], 0);
+    for row in 0..linear.rows {
+        without_zero += encoding.mark_without_zero(weight.some(row, 1), &mut marks);
+    }
+    Ok(PrunedMatrix { tensor, zeroed: mask.count(), fallback, without_zero })
 }
 
 /// Marks the weights that [`prune_matrix`] would zero, and leaves the matrix alone.
@@ -243,9 +251,19 @@ impl<'a> RowMasker<'a> {
     /// Marks a row in `buffers.mask` and counts the marks.
     fn mask(&self, row: usize, bytes: &[u8], buffers: &mut RowBuffers) -> Result<u64, Error> {
         self.scoring.score(row, bytes, buffers)?;
+        let cols = self.scoring.linear.cols;
         buffers.mask.clear();
-        buffers.mask.resize(self.scoring.linear.cols, false);
+        buffers.mask.resize(cols, false);
+        let stay = self.scoring.storage.mark_without_zero(row, cols, &mut buffers.stay);
+        if stay > 0 {
+            let scores = buffers.scores.iter_mut().zip(&buffers.stay);
+            scores.filter(|(_, stay)| **stay).for_each(|(score, _)| *score = f32::MAX);
+        }
         self.pattern.mask_row(&buffers.scores, self.quotas.of(row), &mut buffers.mask);
+        if stay > 0 {
+            let marks = buffers.mask.iter_mut().zip(&buffers.stay);
+            marks.for_each(|(mark, stay)| *mark &= !stay);
+        }
         Ok(count_set(self.scoring.level, &buffers.mask))
     }
 

@@ -89,7 +89,7 @@ pub fn reconstruct_matrix(
         return Err(Error::WholeMatrix { layer, linear: id, pattern });
     }
     let tensor = encode(weight, &weights, linear)?;
-    Ok(PrunedMatrix { tensor, zeroed, fallback: false })
+    Ok(PrunedMatrix { tensor, zeroed, fallback: false, without_zero: 0 })
 }
 
 /// The Hessian, if enough came to reconstruct a Linear by: some token, as many as the reconstructor

@@ -30,6 +30,8 @@ pub(crate) struct RowBuffers {
     band: (usize, Vec<f32>),
     pub(crate) scores: Vec<f32>,
     pub(crate) mask: Vec<bool>,
+    /// Weights that have no code that is zero.
+    pub(crate) stay: Vec<bool>,
 }
 
 impl<'a> Scoring<'a> {

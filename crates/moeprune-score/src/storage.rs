@@ -67,6 +67,17 @@ impl<'a> Storage<'a> {
         }
     }
 
+    /// Marks the columns of row `index` whose weights have no code that is zero, and counts them.
+    pub(crate) fn mark_without_zero(self, index: usize, cols: usize, marks: &mut Vec<bool>) -> u64 {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Encoded(weight) => {
+                marks.resize(cols, false);
+                weight.encoding().mark_without_zero(weight.some(index, 1), marks)
+            }
+        }
+    }
+
     /// Scores a row by `|w_j| · factor_j`; whether all scores can be ranked. `None` if the weights
     /// must be decoded first.
     pub(crate) fn score(

@@ -5,7 +5,8 @@ use moeprune_core::{
     encoding::{GptqLabel, SharedEncoding, gptq::Gptq},
 };
 use moeprune_score::{
-    Error, Magnitude, PerRow, PrunedMatrix, Rounding, mask_matrix, mask_weight, prune_weight,
+    Error, Magnitude, MaskPattern, NOfM, PerRow, PrunedMatrix, Rounding, mask_matrix, mask_weight,
+    prune_weight,
 };
 
 const INPUTS: usize = 16;
@@ -63,21 +64,34 @@ fn masks_of_a_transpose_are_those_of_its_values() {
 }
 
 #[test]
-fn groups_without_a_zero_code_are_refused_counted_and_named() {
-    let message = half_pruned(&gptq(GptqLabel::V1, 72, 15)).expect_err("no zero").to_string();
-    for part in [
-        "layer 2 expert.1.up",
-        "7 of the 576 weights",
-        "row 3, column 8",
-        "gptq (v1)",
-        "remove whole experts only",
-    ] {
-        assert!(message.contains(part), "`{part}`: {message}");
-    }
+fn groups_without_a_zero_code_stay_and_are_counted() {
+    let weight = gptq(GptqLabel::V1, 72, 15);
+    let pruned = half_pruned(&weight).expect("others go");
+    // The smallest of row 3, which would all go, have none; as many others go.
+    assert_eq!((pruned.zeroed, pruned.without_zero), (576, 8));
+    let was = weight.to_f32();
+    let now = weight.with_main(pruned.tensor).expect("fits").to_f32();
+    let row = 3 * INPUTS..4 * INPUTS;
+    assert_eq!(now[row.clone()][8..], was[row.clone()][8..]);
+    assert!(now[row][..8].iter().all(|value| *value == 0.0));
     for (version, zero) in [(GptqLabel::V1, 14), (GptqLabel::V2, 15)] {
         let pruned = half_pruned(&gptq(version, 72, zero)).expect("every group has a zero");
-        assert_eq!(pruned.zeroed, 576);
+        assert_eq!((pruned.zeroed, pruned.without_zero), (576, 0));
     }
+}
+
+#[test]
+fn what_is_left_of_a_row_is_all_that_goes() {
+    let weight = gptq(GptqLabel::V1, 72, 15);
+    let linear = view(72, INPUTS);
+    let check = |ratio: f64, pattern: &dyn MaskPattern, zeroed: u64| {
+        let ratio = Sparsity::new(ratio).expect("a share");
+        let rounding = Rounding::Exact;
+        let pruned = prune_weight(weight.view(), &linear, ratio, &Magnitude, pattern, rounding);
+        assert_eq!(pruned.expect("others go").zeroed, zeroed);
+    };
+    check(0.75, &PerRow, 72 * 12 - 4);
+    check(0.5, &NOfM::new(2, 4).expect("is one"), 72 * 8 - 4);
 }
 
 #[test]

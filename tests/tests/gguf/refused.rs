@@ -87,9 +87,12 @@ fn what_is_opened() {
     // Blocks of two sizes in one type: the file ends early.
     check_open(
         |model| {
-            model
-                .blocks("blk.0.ffn_up_exps.weight", &[32, 64, 4], 99, (32, 24))
-                .blocks("blk.0.ffn_down_exps.weight", &[64, 32, 4], 99, (32, 20));
+            model.blocks("blk.0.ffn_up_exps.weight", &[32, 64, 4], 99, (32, 24)).blocks(
+                "blk.0.ffn_down_exps.weight",
+                &[64, 32, 4],
+                99,
+                (32, 20),
+            );
         },
         "is of type 99, which is not known",
     );

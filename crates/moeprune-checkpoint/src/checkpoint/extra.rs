@@ -109,7 +109,7 @@ pub(super) fn assign_extra(
         tensor.part = names.part_of(&tensor.name);
         let is_fused = tensor.slab.is_some();
         if has_codes && tensor.part.is_none() && !is_fused {
-            modules::assign(tensor, names);
+            modules::assign(tensor, names, true);
         }
         is_known |= tensor.part.is_some() || is_fused;
         is_unknown |= is_unknown_expert(tensor) && !is_fused;

@@ -7,6 +7,7 @@ mod fingerprint;
 mod fused;
 mod fused_tensor;
 mod identity;
+mod labels;
 mod layout;
 mod legacy_fingerprint;
 mod modules;
@@ -27,11 +28,17 @@ use std::{
 
 use moeprune_core::{
     Fingerprint, ModelSpec, SameModel, StageError, StoredWeight, TensorBytes, TensorId,
-    TensorSource, encoding::StoredForm,
+    TensorSource, Undecoded,
+    encoding::{Companion, QuantConfig, StoredForm},
 };
 use moeprune_files::{Access, Files};
 
-use self::{decoding::Decoding, layout::Layout, modules::Module, opened::Opened};
+use self::{
+    decoding::{Decoding, NotRead},
+    layout::Layout,
+    modules::Module,
+    opened::Opened,
+};
 pub use self::{
     fused_tensor::FusedTensor,
     layout::StoredTensor,
@@ -72,7 +79,9 @@ pub struct Checkpoint {
     /// In which form they do.
     forms: BTreeMap<TensorId, StoredForm>,
     /// What reads them, or why nothing does.
-    decodings: BTreeMap<TensorId, Result<Decoding, String>>,
+    decodings: BTreeMap<TensorId, Result<Decoding, NotRead>>,
+    /// What contradicts each other, and what was made of it.
+    notes: Vec<String>,
     /// Index into the layout's tensors.
     by_name: BTreeMap<String, usize>,
     fingerprint: OnceLock<String>,
@@ -134,17 +143,25 @@ impl Checkpoint {
         let extra = spec::announced_extra(&family, &config)?;
         let names = Names::new(family.clone(), extra.map(|extra| extra.first));
         let (named, mut modules) = parts::assign(&mut layout, &names, extra, &directory)?;
+        modules::check_routers(&modules, &layout, &directory)?;
+        let (said, mut notes) = match modules::has_codes(&layout) {
+            true => decoding::said(&config, &directory)?,
+            false => (QuantConfig::default(), Vec::new()),
+        };
         let mut spec = spec::read_spec(&family, &config, &named)?;
         parts::check_experts(&layout, &names, &spec, &directory, &config)?;
         parts::assign_experts(&mut layout, &names, &spec, &directory)?;
         modules::add_fused(&mut modules, &layout, &directory)?;
-        let found = parts::check(&layout, &names, &spec, (&modules, &directory))?;
-        let decodings = decoding::decide(&modules, &layout, &config)?;
-        spec.undecoded = first_undecoded(&spec, &decodings, &found.forms);
-        spec.undecoded_experts = undecoded(&spec, &decodings).any(|id| id.expert().is_some());
+        let found = parts::check(&layout, &names, &spec, (&modules, &said, &directory))?;
+        let decodings = decoding::decide((&modules, &spec), &layout, &said);
+        notes.extend(labels::contradictions((&modules, &found.forms), &layout, &spec, &said));
+        notes.extend(decoding::mislabelled(&decodings, &layout));
+        spec.undecoded = decoding::first_undecoded(&spec, &decodings, &found.forms);
+        spec.undecoded_experts =
+            decoding::undecoded(&spec, &decodings).any(|(id, _)| id.expert().is_some());
         if layout.model.is_some() {
             // Nothing says how such a model is run, so whole experts of it go and stay.
-            spec.undecoded = Some(layout.container.name().to_owned());
+            spec.undecoded = Some(Undecoded::form(layout.container.name()));
             spec.undecoded_experts = true;
         }
         let by_name = layout.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
@@ -160,6 +177,7 @@ impl Checkpoint {
             modules,
             forms: found.forms,
             decodings,
+            notes,
             by_name,
             fingerprint,
             declared_dtype,
@@ -170,6 +188,11 @@ impl Checkpoint {
     #[must_use]
     pub fn spec(&self) -> &ModelSpec {
         &self.spec
+    }
+
+    /// Where the config and the tensors, or files of the model, contradict each other, and what was gone by.
+    pub fn notes(&self) -> impl Iterator<Item = &str> {
+        self.notes.iter().map(String::as_str)
     }
 
     /// The family whose descriptor was used.
@@ -453,37 +476,21 @@ impl Checkpoint {
         matches!(self.decodings.get(&id), Some(Ok(_)))
     }
 
+    /// The tensors that a part's codes are read with; none of one that is not decoded.
+    pub(crate) fn companions_of(&self, id: TensorId) -> &'static [Companion] {
+        match self.decodings.get(&id) {
+            Some(Ok(decoding)) => decoding.companions(),
+            _ => &[],
+        }
+    }
+
     /// A part as it is stored.
     pub(crate) fn stored_weight(&self, id: TensorId) -> Result<StoredWeight<'_>, Error> {
         let read = match self.decodings.get(&id) {
             None => return Ok(StoredWeight::alone(self.layout.read_part(self.place_of(id)?)?)?),
             Some(Ok(decoding)) => decoding.read(&self.layout).map_err(|e| e.to_string()),
-            Some(Err(reason)) => Err(reason.clone()),
+            Some(Err(not_read)) => Err(not_read.reason.clone()),
         };
         read.map_err(|reason| self.unreadable(id, reason))
     }
-}
-
-/// The form of the first part that the decoder needs and that is not decoded.
-fn first_undecoded(
-    spec: &ModelSpec,
-    decodings: &BTreeMap<TensorId, Result<Decoding, String>>,
-    forms: &BTreeMap<TensorId, StoredForm>,
-) -> Option<String> {
-    let id = undecoded(spec, decodings).next()?;
-    Some(forms.get(id).map_or_else(|| "an unknown form".to_owned(), StoredForm::to_string))
-}
-
-/// The parts that the decoder needs and that are not decoded.
-fn undecoded<'d>(
-    spec: &ModelSpec,
-    decodings: &'d BTreeMap<TensorId, Result<Decoding, String>>,
-) -> impl Iterator<Item = &'d TensorId> + use<'d> {
-    let layers = spec.layers.len();
-    let is_needed = move |id: &TensorId| match id {
-        TensorId::Layer(layer, _) => *layer < layers,
-        _ => true,
-    };
-    let refused = decodings.iter().filter(move |(id, read)| is_needed(id) && read.is_err());
-    refused.map(|(id, _)| id)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use moeprune_core::{
     Dtype, LayerTensor, LinearId, TensorId,
-    encoding::{Misfit, ModuleTensors, StoredForm, codes_of, form_of, shape_of},
+    encoding::{Misfit, ModuleTensors, QuantConfig, StoredForm, codes_of, form_of, shape_of},
 };
 
 use super::{Checkpoint, StoredTensor, layout::Layout};
@@ -53,9 +53,13 @@ pub(super) fn has_codes(layout: &Layout) -> bool {
     layout.model.is_none() && layout.tensors.iter().any(|tensor| is_code(tensor.dtype))
 }
 
-/// Gives a tensor that no name is known of the part that it helps to hold.
-pub(super) fn assign(tensor: &mut StoredTensor, names: &Names) -> bool {
+/// Gives a tensor that no name is known of the part that it helps to hold. Of a model without codes only what
+/// is an expert's and of none of its matrices.
+pub(super) fn assign(tensor: &mut StoredTensor, names: &Names, has_codes: bool) -> bool {
     let Some((part, suffix)) = names.module_of(&tensor.name) else { return false };
+    if !(has_codes || suffix.starts_with("../")) {
+        return false;
+    }
     (tensor.part, tensor.suffix) = (Some(part), Some(suffix));
     true
 }
@@ -183,7 +187,7 @@ impl Module {
     }
 
     /// What the name of the tensor with the codes has after the module's.
-    fn codes<'a>(&self, names: &'a [(String, usize)]) -> Option<&'a str> {
+    pub(super) fn codes<'a>(&self, names: &'a [(String, usize)]) -> Option<&'a str> {
         names.iter().find(|(_, at)| *at == self.main).map(|(suffix, _)| suffix.as_str())
     }
 
@@ -200,15 +204,25 @@ impl Module {
     pub(super) fn form(
         &self,
         layout: &Layout,
-        expected: &[usize],
+        (expected, said): (&[usize], &QuantConfig),
         directory: &ModelDirectory,
     ) -> Result<StoredForm, Error> {
         let names = self.own_names();
         let Some(codes) = self.codes(&names) else {
             return Ok(StoredForm::Unknown(String::new()));
         };
-        let form = form_of(&self.headers(&names, layout), codes, expected);
-        form.map_err(|misfit| self.misfit(directory, misfit))
+        let form = form_of(&self.headers(&names, layout), codes, expected, said);
+        form.map_err(|mut misfit| {
+            // Of the names that it may have, one that another module's has.
+            let is_used = |suffix: &&str| layout.tensors.iter().any(|t| t.name.ends_with(*suffix));
+            let own = [misfit.suffix.as_str()].into_iter().chain(misfit.others.iter().copied());
+            let used = own.into_iter().find(is_used).map(str::to_owned);
+            misfit.suffix = used.unwrap_or(misfit.suffix);
+            let at = self.tensors.get(misfit.suffix.trim_start_matches('.')).copied();
+            let file = &layout.tensors[at.unwrap_or(self.main)].file;
+            misfit.reason = format!("{} (in {file})", misfit.reason);
+            self.misfit(directory, misfit)
+        })
     }
 
     fn misfit(&self, directory: &ModelDirectory, misfit: Misfit) -> Error {
@@ -223,17 +237,29 @@ fn bad(directory: &ModelDirectory, name: &str, reason: String) -> Error {
 /// Checks that matrices of a layer's experts whose codes are of the same type have companions of the same
 /// names: one that has another, or lacks one, was damaged.
 pub(super) fn check_alike(
-    modules: &BTreeMap<TensorId, Module>,
+    (modules, forms): (&BTreeMap<TensorId, Module>, &BTreeMap<TensorId, StoredForm>),
     layout: &Layout,
     directory: &ModelDirectory,
 ) -> Result<(), Error> {
     // By layer, matrix, and type of the codes.
     let mut groups: BTreeMap<(TensorId, Dtype), Vec<&Module>> = BTreeMap::new();
+    let mut known: BTreeMap<(TensorId, Dtype), (&StoredForm, &Module)> = BTreeMap::new();
     for (part, module) in modules {
         if part.expert().is_some() {
             let codes = layout.tensors[module.main].dtype;
-            groups.entry((part.with_expert(0), codes)).or_default().push(module);
+            let group = (part.with_expert(0), codes);
+            groups.entry(group).or_default().push(module);
+            if let Some(form @ StoredForm::Codes(_)) = forms.get(part) {
+                known.entry(group).or_insert((form, module));
+            }
         }
+    }
+    let unknown = forms.iter().filter(|(_, form)| matches!(form, StoredForm::Unknown(_)));
+    for (part, _) in unknown {
+        let Some(module) = modules.get(part) else { continue };
+        let group = (part.with_expert(0), layout.tensors[module.main].dtype);
+        let Some((form, of_known)) = known.get(&group) else { continue };
+        check_shapes(module, (of_known, form), layout, directory)?;
     }
     for of_kind in groups.values() {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -266,14 +292,43 @@ pub(super) fn check_alike(
     Ok(())
 }
 
-/// What is said of a router in codes.
-pub(super) fn packed_router(part: TensorId) -> Option<String> {
-    let is_router = matches!(part, TensorId::Layer(_, LayerTensor::Linear(LinearId::Router)));
-    is_router.then(|| {
-        "is of a quantised router, whose rows cannot be cut; start from a checkpoint that leaves its \
-         routers as they were"
-            .to_owned()
-    })
+/// Refuses a module whose tensors have the names that those of another expert have, but others' shapes, so
+/// that nothing reads it.
+fn check_shapes(
+    module: &Module,
+    (known, form): (&Module, &StoredForm),
+    layout: &Layout,
+    directory: &ModelDirectory,
+) -> Result<(), Error> {
+    if !module.tensors.keys().eq(known.tensors.keys()) {
+        return Ok(());
+    }
+    let pairs = module.tensors.values().zip(known.tensors.values());
+    let pairs = pairs.map(|(&at, &of)| (&layout.tensors[at], &layout.tensors[of]));
+    let mut others = pairs.filter(|(tensor, of)| tensor.shape != of.shape);
+    let Some((StoredTensor { name, dtype, shape, .. }, of)) = others.next() else { return Ok(()) };
+    let (other, expected) = (&of.name, &of.shape);
+    let reason = format!(
+        "is {dtype} {shape:?}, expected {expected:?} ({form}) as of `{other}`; download it again"
+    );
+    Err(bad(directory, name, reason))
+}
+
+/// Refuses routers in codes.
+pub(super) fn check_routers(
+    modules: &BTreeMap<TensorId, Module>,
+    layout: &Layout,
+    directory: &ModelDirectory,
+) -> Result<(), Error> {
+    let is_router =
+        |part: &TensorId| matches!(part, TensorId::Layer(_, LayerTensor::Linear(LinearId::Router)));
+    let Some((_, router)) = modules.iter().find(|(part, _)| is_router(part)) else { return Ok(()) };
+    let StoredTensor { name, dtype, shape, .. } = &layout.tensors[router.main];
+    let reason = format!(
+        "is {dtype} {shape:?} of a quantised router, whose rows cannot be cut; expected a router in F32, F16 \
+         or BF16: start from a checkpoint that leaves its routers as they were"
+    );
+    Err(bad(directory, name, reason))
 }
 
 impl Checkpoint {

@@ -6,7 +6,8 @@ use std::{
 };
 
 use moeprune_core::{
-    Dtype, LayerTensor, LinearId, ModelSpec, Part, TensorId, encoding::StoredForm,
+    Dtype, LayerTensor, LinearId, ModelSpec, Part, TensorId,
+    encoding::{QuantConfig, StoredForm},
 };
 
 use super::{
@@ -46,7 +47,7 @@ pub(super) fn assign(
         let known = tensor.part.is_some()
             || names.is_carried(&tensor.name)
             || tensor.slab.is_some()
-            || has_codes && modules::assign(tensor, names);
+            || modules::assign(tensor, names, has_codes);
         if !known {
             refuse_unknown_in_layer(tensor, names, directory)?;
         }
@@ -186,7 +187,7 @@ pub(super) fn check(
     layout: &Layout,
     names: &Names,
     spec: &ModelSpec,
-    (modules, directory): (&BTreeMap<TensorId, Module>, &ModelDirectory),
+    (modules, said, directory): (&BTreeMap<TensorId, Module>, &QuantConfig, &ModelDirectory),
 ) -> Result<Found, Error> {
     let bad = |name: &str, reason: String| {
         let (dir, name) = (directory.path.clone(), name.to_owned());
@@ -204,10 +205,7 @@ pub(super) fn check(
         };
         let StoredTensor { name, dtype, file, .. } = &layout.tensors[place.tensor()];
         if let Some(module) = modules.get(&part) {
-            if let Some(reason) = modules::packed_router(part) {
-                return Err(bad(name, reason));
-            }
-            forms.insert(part, module.form(layout, &expected, directory)?);
+            forms.insert(part, module.form(layout, (&expected, said), directory)?);
             continue;
         }
         let shape = place.shape();
@@ -224,7 +222,7 @@ pub(super) fn check(
             return Err(bad(name, unsupported(*dtype)));
         }
     }
-    modules::check_alike(modules, layout, directory)?;
+    modules::check_alike((modules, &forms), layout, directory)?;
     besides.remove(&TensorId::LmHead); // may be stored though it is tied
     match besides.first() {
         None => Ok(Found { places, forms }),

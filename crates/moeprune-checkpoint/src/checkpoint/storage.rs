@@ -20,6 +20,9 @@ pub struct Storage {
     pub bits_per_weight: f64,
     /// The form that has to be decoded for the model to be run and is not; `None`: it can be run.
     pub undecoded: Option<String>,
+    /// What that form lacks or contradicts, where others in it are decoded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<String>,
 }
 
 /// How the weights of one role are stored.
@@ -65,8 +68,11 @@ pub(super) fn of(checkpoint: &Checkpoint) -> Option<Storage> {
         roles.push(RoleStorage { role, forms, bits_per_weight: bits(bytes, weights) });
     }
     let opaque = || checkpoint.opaque_form();
-    let undecoded = spec.undecoded.clone().or_else(opaque);
-    Some(Storage { roles, bits_per_weight: bits(all_bytes, all_weights), undecoded })
+    let (undecoded, lacks) = match spec.undecoded.clone() {
+        Some(undecoded) => (Some(undecoded.form), undecoded.lacks),
+        None => (opaque(), None),
+    };
+    Some(Storage { roles, bits_per_weight: bits(all_bytes, all_weights), undecoded, lacks })
 }
 
 impl Checkpoint {

@@ -43,12 +43,15 @@ fn method(object: &str) -> Method {
         let text = members.as_ref()?.get(key)?.get();
         serde_json::from_str::<String>(text).ok()
     };
+    let has = |key: &str| members.as_ref().is_some_and(|members| members.get(key).is_some());
     match member("quant_method").as_deref() {
         Some("compressed-tensors") => Method::CompressedTensors,
         Some("modelopt" | "modelopt_fp4" | "nvfp4") => Method::ModelOptimizer,
         Some("awq") => Method::Awq,
         Some("fp8" | "mxfp4" | "fbgemm_fp8" | "finegrained_fp8") => Method::Fp8,
         None if member("quant_algo").is_some() => Method::ModelOptimizer,
+        // AutoAWQ's own file names no method.
+        None if ["w_bit", "q_group_size", "zero_point"].iter().any(|key| has(key)) => Method::Awq,
         _ => Method::Other,
     }
 }

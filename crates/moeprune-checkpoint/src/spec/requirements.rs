@@ -23,7 +23,15 @@ pub(crate) fn check_requirements(family: &Family, config: &Config) -> Result<(),
 /// Refuses a config that says that weights are quantised, where none are in codes: what is stored decides.
 pub(crate) fn check_not_quantised(family: &Family, config: &Config) -> Result<(), Error> {
     let mut require = family.descriptor().require.iter().filter(|r| is_of_quantization(r));
-    require.try_for_each(|requirement| check_requirement(config, requirement))
+    require.try_for_each(|requirement| {
+        check_requirement(config, requirement).map_err(|_| {
+            config.refuse(format!(
+                "`{}` says that weights are quantised, but no tensor is in codes: remove the key if the weights \
+                 are plain numbers; if not, start from the bf16 checkpoint or download the files again",
+                requirement.key
+            ))
+        })
+    })
 }
 
 /// Whether a requirement is that nothing is quantised, which the tensors decide.

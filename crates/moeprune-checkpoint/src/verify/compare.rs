@@ -4,7 +4,9 @@ use moeprune_core::{
     Dtype, LayerTensor, LinearId, StoredWeight, TensorBytes, TensorId, encoding::Comparison,
 };
 
+pub(super) use super::difference::difference;
 use super::{
+    difference::{alike, became_zero},
     origin::{Average, Origin, Origins},
     repaired::{NewWeights, Repairs, check_hash, companion_index},
 };
@@ -29,6 +31,8 @@ pub(super) struct Finding {
     pub(super) fresh_zeros: u64,
     /// Exact zeros in a Linear.
     pub(super) zeros: Option<u64>,
+    /// Weights of codes that have none that is zero.
+    pub(super) without_zero: u64,
     pub(super) not_finite: Option<String>,
 }
 
@@ -126,6 +130,11 @@ impl Item<'_> {
             Self::OfModule(part, _) => !pruned.is_decoded(part),
             Self::Tensor(tensor) => in_blocks(tensor),
         }
+    }
+
+    /// Whether it is one of the tensors that hold a part together.
+    pub(super) fn is_in_codes(self) -> bool {
+        matches!(self, Self::OfModule(..))
     }
 
     /// The tensor that it is in.
@@ -253,7 +262,7 @@ fn examine_module(
             let piece = |model, id| read_piece(model, id, suffix);
             let (got, expected) = (piece(pruned, part)?, piece(source, from.unwrap_or(part))?);
             let new = may_zero.repairs.new_weights(source, pruned, part);
-            let differs = match companion_index(pruned, part, suffix)? {
+            let differs = match companion_index(pruned, part, suffix) {
                 Some(index) if new != NewWeights::None => {
                     new_companion(&got, &expected, (new, index))
                 }
@@ -330,20 +339,37 @@ impl Finding {
         Ok(())
     }
 
+    /// Counts codes that say zero, and weights that could not where others could become it.
+    fn count_codes(&mut self, weight: &StoredWeight<'_>, maskable: bool) {
+        self.zeros = Some(weight.count_zeros());
+        let mut marks = vec![false; weight.cols()];
+        let rows = 0..if maskable { weight.rows() } else { 0 };
+        let stay = |row| weight.encoding().mark_without_zero(weight.some(row, 1), &mut marks);
+        self.without_zero = rows.map(stay).sum();
+    }
+
     /// Compares codes, and counts those that say zero.
     fn codes(
         &mut self,
         [(pruned, part), (source, from)]: [(&Checkpoint, TensorId); 2],
         maskable: bool,
     ) -> Result<Result<(), String>, Error> {
-        let (now, was) = (pruned.stored_weight(part)?, source.stored_weight(from)?);
-        self.zeros = Some(now.count_zeros());
-        if let Err(what) = alike(now.main(), was.main()) {
+        let (got, expected) = (
+            pruned.read_place(pruned.place_of(part)?)?,
+            source.read_place(source.place_of(from)?)?,
+        );
+        if let Err(what) = alike(&got, &expected) {
             return Ok(Err(what));
         }
-        if now.main().bytes() == was.main().bytes() {
+        if got.bytes() == expected.bytes() {
+            // Its companions are compared by themselves. What cannot be decoded has no count of zeros.
+            if let Ok(now) = pruned.stored_weight(part) {
+                self.count_codes(&now, maskable);
+            }
             return Ok(Ok(()));
         }
+        let (now, was) = (pruned.stored_weight(part)?, source.stored_weight(from)?);
+        self.count_codes(&now, maskable);
         let at = |element| position(now.shape(), element);
         Ok(match was.encoding().compare(was.all(), now.main().bytes()) {
             Comparison::Zeroed { count } if maskable => {
@@ -451,48 +477,4 @@ fn mean<'a>(
         [] => average_of(members.len(), member),
         weights => weighted_average_of(weights, member),
     }
-}
-
-/// Number of weights that became zero in a tensor whose other weights may be anything.
-fn became_zero(got: &TensorBytes<'_>, expected: &TensorBytes<'_>) -> Result<u64, String> {
-    let zeros = |of: &TensorBytes<'_>| count_zeros(of).map_err(|e| e.to_string());
-    alike(got, expected)?;
-    Ok(zeros(got)?.saturating_sub(zeros(expected)?))
-}
-
-fn alike(got: &TensorBytes<'_>, expected: &TensorBytes<'_>) -> Result<(), String> {
-    if got.shape() == expected.shape() && got.dtype() == expected.dtype() {
-        return Ok(());
-    }
-    Err(format!(
-        "is {} {:?}, expected {} {:?}",
-        got.dtype(),
-        got.shape(),
-        expected.dtype(),
-        expected.shape()
-    ))
-}
-
-/// Number of weights that became zero, or how the tensors differ otherwise.
-pub(super) fn difference(
-    got: &TensorBytes<'_>,
-    expected: &TensorBytes<'_>,
-    may_zero: bool,
-) -> Result<u64, String> {
-    alike(got, expected)?;
-    if got.bytes() == expected.bytes() {
-        return Ok(0);
-    }
-    let at = |element| position(got.shape(), element);
-    if may_zero && let Ok(expected) = StoredWeight::alone(expected.view()) {
-        return match expected.encoding().compare(expected.all(), got.bytes()) {
-            Comparison::Zeroed { count } => Ok(count),
-            Comparison::Changed { first } => {
-                Err(format!("differs from the source at {} and is not zero", at(first)))
-            }
-        };
-    }
-    let mut bytes = got.bytes().iter().zip(expected.bytes());
-    let first = bytes.position(|(got, expected)| got != expected).unwrap_or_default();
-    Err(format!("differs from the source at {}", at(got.dtype().element_at(first))))
 }

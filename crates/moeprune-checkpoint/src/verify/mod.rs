@@ -3,6 +3,7 @@
 mod achieved;
 mod candidate;
 mod compare;
+mod difference;
 mod header;
 mod hint;
 mod origin;

@@ -3,7 +3,7 @@
 use moeprune_core::{Plan, Provenance, RepairClaim, TensorBytes, TensorId, repair::RepairablePart};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Checkpoint, Error};
+use crate::Checkpoint;
 
 /// What a plan or a report says of experts that stay and were changed. Nothing is without either.
 #[derive(Debug, Clone, Copy)]
@@ -81,17 +81,9 @@ pub(super) fn check_layers(
 }
 
 /// Which of the tensors that an encoding reads codes with this is; `None` of one that it does not read.
-pub(super) fn companion_index(
-    model: &Checkpoint,
-    part: TensorId,
-    suffix: &str,
-) -> Result<Option<usize>, Error> {
-    if !model.is_decoded(part) {
-        return Ok(None);
-    }
-    let weight = model.stored_weight(part)?;
-    let mut companions = weight.encoding().companions().iter();
-    Ok(companions.position(|of| of.suffix.trim_start_matches('.') == suffix))
+pub(super) fn companion_index(model: &Checkpoint, part: TensorId, suffix: &str) -> Option<usize> {
+    let mut companions = model.companions_of(part).iter();
+    companions.position(|of| of.suffix.trim_start_matches('.') == suffix)
 }
 
 /// Whether bytes have a hash, or how they differ.

@@ -64,6 +64,14 @@ pub struct SparsityReport {
     pub rounding: f64,
     /// What more may be zero, as a share of the decoder Linears: codes that said zero in the source already.
     pub zero_before: f64,
+    /// What fewer may be zero, as a share of the decoder Linears: weights that have no code that is zero.
+    #[serde(skip_serializing_if = "is_none")]
+    pub without_zero: f64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_none(share: &f64) -> bool {
+    *share == 0.0
 }
 
 impl SparsityReport {
@@ -71,7 +79,7 @@ impl SparsityReport {
     fn of(
         [experts, linears, all]: [u64; 3],
         counts: &ParameterCounts,
-        [rounded, before]: [u64; 2],
+        [rounded, before, without_zero]: [u64; 3],
     ) -> Self {
         let share = |left: u64, of: u64| if of == 0 { 0.0 } else { 1.0 - left as f64 / of as f64 };
         Self {
@@ -80,6 +88,7 @@ impl SparsityReport {
             all: share(all, counts.all),
             rounding: rounded as f64 / counts.linears as f64,
             zero_before: before as f64 / counts.linears.max(1) as f64,
+            without_zero: without_zero as f64 / counts.linears.max(1) as f64,
         }
     }
 }
@@ -117,7 +126,8 @@ impl VerifyReport {
         self.linears.sort_by_key(|l| (l.layer, l.linear));
         let undecoded = undecoded_weights(models.1.spec());
         let all = [left.experts, left.linears, left.all].map(|left| left + undecoded);
-        self.sparsity = Some(SparsityReport::of(all, &counts, [left.rounded, left.before]));
+        self.sparsity =
+            Some(SparsityReport::of(all, &counts, [left.rounded, left.before, left.without]));
     }
 
     /// Compares the share over the decoder Linears with what the plan or the report asks for.
@@ -134,7 +144,7 @@ impl VerifyReport {
             }
             Some((asked, TotalPromise::Within(tolerance)))
                 if got.linears - asked > got.rounding + tolerance + got.zero_before
-                    || asked - got.linears > got.rounding + tolerance =>
+                    || asked - got.linears > got.rounding + tolerance + got.without_zero =>
             {
                 Err(format!("{found}; but {asked:.4} of the decoder Linears was asked for"))
             }
@@ -158,13 +168,15 @@ struct Left<'a> {
     rounded: u64,
     /// Codes that were zero before.
     before: u64,
+    /// Weights that have no code that is zero.
+    without: u64,
 }
 
 impl<'a> Left<'a> {
     fn none_of((source, pruned): (&'a Checkpoint, &'a Checkpoint), rounding: RowRounding) -> Self {
         let rows_round_down = rounding == RowRounding::Floor;
-        let (experts, linears, all, rounded, before) = (0, 0, 0, 0, 0);
-        Self { source, pruned, rows_round_down, experts, linears, all, rounded, before }
+        let (experts, linears, all, rounded, before, without) = (0, 0, 0, 0, 0, 0);
+        Self { source, pruned, rows_round_down, experts, linears, all, rounded, before, without }
     }
 
     /// Adds what is left of an item, and returns its zeros if it is a Linear's weight.
@@ -181,7 +193,7 @@ impl<'a> Left<'a> {
         if item.part().is_some() && !stored_twice && !of_expert {
             self.all += nonzero;
         }
-        if item.is_undecoded(self.pruned) {
+        if item.is_undecoded(self.pruned) || item.is_in_codes() && finding.zeros.is_none() {
             // Weights that nothing was done to.
             let part = item.part().and_then(|id| spec.part(id.with_expert(0)));
             if part.is_some_and(|part| part.prunable) && !of_expert {
@@ -199,6 +211,7 @@ impl<'a> Left<'a> {
         self.linears += nonzero;
         if self.pruned.is_decoded(TensorId::linear(layer, linear)) {
             self.before += zeros.zeros.saturating_sub(finding.zeroed);
+            self.without += finding.without_zero;
         }
         let rows = finding.shape.first().map_or(0, |&rows| rows as u64);
         self.rounded += if self.rows_round_down { rows } else { 1 };

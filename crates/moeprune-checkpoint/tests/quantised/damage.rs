@@ -51,23 +51,127 @@ fn companions_that_are_too_many_or_misshapen() {
     };
     with(FP8, "anything", &[1], "only 1 of 6 experts");
     with(FP8, "weight_scale", &[1], "a second scale");
-    with(FP8, "weight_scale_inv", &[65, 2], "no blocks of a weight 64 x 48");
+    with(FP8, "weight_scale_inv", &[65, 2], "of a weight 64 x 48");
     with("nvfp4_ct_qwen3_moe", "weight_global_scale", &[2], "a single number");
     with("gptq_act_qwen3_moe", "scales", &[2, 63], "[groups, 64] is expected");
-    with("awq_qwen3_moe", "qzeros", &[3, 8], "asks for");
+    with("awq_qwen3_moe", "qzeros", &[3, 8], "ask for");
 }
 
 #[test]
 fn routers_are_not_packed() {
     let router = "model.layers.1.mlp.gate";
-    let packed = |tensors: &mut Tensors| {
-        let (_, shape, data) = tensors.remove(&format!("{router}.weight")).expect("is there");
-        let codes = data.chunks(2).map(|pair| pair[1]).collect();
-        tensors.insert(format!("{router}.weight"), (Dtype::F8_E4M3, shape, codes));
-        let scale = (Dtype::F32, vec![1, 2], vec![0; 8]);
-        tensors.insert(format!("{router}.weight_scale_inv"), scale);
+    let with = |codes: (&str, Dtype, &[usize]), beside: &[(&str, Dtype, &[usize])]| {
+        let packed = |tensors: &mut Tensors| {
+            tensors.remove(&format!("{router}.weight")).expect("is there");
+            for &(suffix, dtype, shape) in [codes].iter().chain(beside) {
+                let bytes = dtype.bitsize() / 8 * shape.iter().product::<usize>();
+                let tensor = (dtype, shape.to_vec(), vec![0; bytes]);
+                tensors.insert(format!("{router}.{suffix}"), tensor);
+            }
+        };
+        let main = format!("`{router}.{}`", codes.0);
+        check(FP8, packed, &[&main, "quantised router, whose rows cannot be cut", "expected"]);
     };
-    check(FP8, packed, &[router, "quantised router, whose rows cannot be cut"]);
+    let fp8 = ("weight", Dtype::F8_E4M3, &[6, 64][..]);
+    with(fp8, &[("weight_scale_inv", Dtype::F32, &[1, 2])]);
+    with(fp8, &[("weight_scale", Dtype::F32, &[])]);
+    with(fp8, &[("weight_scale", Dtype::F32, &[6, 1])]);
+    with(("weight", Dtype::I8, &[6, 64]), &[("weight_scale", Dtype::F32, &[6, 1])]);
+    let scale = ("weight_scale", Dtype::BF16, &[6, 2][..]);
+    with(("weight_packed", Dtype::I32, &[6, 8]), &[scale, ("weight_shape", Dtype::I64, &[2])]);
+    let (scales, zeros) =
+        (("scales", Dtype::F16, &[2, 6][..]), ("qzeros", Dtype::I32, &[2, 1][..]));
+    with(("qweight", Dtype::I32, &[8, 6]), &[scales, zeros, ("g_idx", Dtype::I32, &[64])]);
+}
+
+/// What is said of a model whose expert has a tensor of another shape.
+#[test]
+fn tensors_of_one_expert_that_are_misshapen() {
+    let with = |model: &str, suffix: &str, shape: &[usize], expected: &[&str]| {
+        let changed = name(suffix);
+        let change = |tensors: &mut Tensors| {
+            let tensor = tensors.get_mut(&changed).expect("is there");
+            tensor.1 = shape.to_vec();
+            tensor.2 = vec![0; tensor.0.bitsize() / 8 * shape.iter().product::<usize>()];
+        };
+        check(model, change, &[&[changed.as_str()], expected].concat());
+    };
+    with(
+        FP8,
+        "weight_scale_inv",
+        &[1, 1],
+        &["is F8_E8M0 [1, 1]", "[2, 2] is expected", "[32, 32]"],
+    );
+    with(FP8, "weight", &[64, 47], &["F8_E4M3 [64, 47]", "asks for [64, 48]"]);
+    with(
+        "gptq_act_qwen3_moe",
+        "qweight",
+        &[3, 64],
+        &["is I32 [3, 64]", "codes of 4 bits are expected"],
+    );
+    with("gptq_act_qwen3_moe", "qweight", &[4, 63], &["is I32 [4, 63]", "expected [4, 64]"]);
+    with("awq_qwen3_moe", "qweight", &[31, 8], &["is I32 [31, 8]", "expected [32, 8]"]);
+    with("int4_pack_asym_qwen3_moe", "weight_packed", &[64, 5], &["[64, 5]", "expected [64, 4]"]);
+    with("gptq_act_qwen3_moe", "scales", &[3, 64], &["is F16 [3, 64]", "[1, 64]"]);
+    with("awq_qwen3_moe", "scales", &[2, 64], &["is F16 [2, 64]", "[1, 64]"]);
+}
+
+#[test]
+fn blocks_of_another_size_than_the_config_says() {
+    let with = |block: serde_json::Value, expected: &[&str]| {
+        let model = Model::copy_of(FP8);
+        model.edit_config(|config| {
+            config["quantization_config"]["weight_block_size"] = block.clone()
+        });
+        let message = model.open().expect_err("is refused").to_string();
+        let all = ["experts.", ".weight_scale_inv", "is expected"];
+        for part in all.iter().chain(expected) {
+            assert!(message.contains(part), "`{part}`: {message}");
+        }
+    };
+    with(serde_json::json!([16, 16]), &["[16, 16]", "correct the size"]);
+    with(serde_json::json!([144, 144]), &["[1, 1] is expected"]);
+}
+
+/// What a form is said to lack that is decoded otherwise, where the model can be cut all the same.
+#[test]
+fn what_is_not_said_is_named() {
+    let check = |name: &str, change: &dyn Fn(&Model), expected: &str| {
+        let model = Model::copy_of(name);
+        change(&model);
+        let source = model.open().expect("can be cut");
+        let undecoded = source.spec().undecoded.clone().expect("is not decoded");
+        let said = format!("{} stored as {undecoded}", undecoded.what());
+        assert!(said.contains(expected), "{said}");
+    };
+    let sizeless = |model: &Model| {
+        model.edit_config(|config| {
+            config["quantization_config"]
+                .as_object_mut()
+                .expect("is one")
+                .remove("weight_block_size");
+        });
+    };
+    check(FP8, &sizeless, "whose size the config must say (`weight_block_size`");
+    let shapeless = |model: &Model| {
+        model.edit_tensors(|tensors| tensors.retain(|name, _| !name.ends_with("weight_shape")));
+    };
+    check("int4_pack_asym_qwen3_moe", &shapeless, "INT4 packed, but its companion `.weight_shape`");
+    let other = |model: &Model| {
+        model.edit_tensors(|tensors| {
+            let tensor = tensors.get_mut("model.layers.1.mlp.experts.1.up_proj.weight");
+            tensor.expect("is there").0 = Dtype::F8_E5M2;
+        });
+    };
+    check(
+        FP8,
+        &other,
+        "experts of layer 1 (first expert.1.up) are stored as F8_E5M2, which is not",
+    );
+    let gemv = |model: &Model| {
+        model.edit_config(|config| config["quantization_config"]["version"] = "gemv".into());
+    };
+    check("awq_qwen3_moe", &gemv, "AWQ GEMV, which is not decoded yet");
 }
 
 /// Adds something to all experts of a model.
@@ -123,7 +227,7 @@ fn forms_that_are_not_decoded_are_cut() {
         model.edit_config(|config| config["quantization_config"]["quant_method"] = "quark".into());
         let source = model.open().expect("opens");
         let undecoded = source.spec().undecoded.clone().expect("is not decoded");
-        assert!(undecoded.contains(expected), "{undecoded}");
+        assert!(undecoded.form.contains(expected), "{undecoded}");
         let out = model.root.path().join("out");
         cut(&source, &Kept::from([(0, vec![0, 2, 5]), (1, vec![1, 3, 4])]), &out);
         let report = verify(&out, &source, None).expect("reads");

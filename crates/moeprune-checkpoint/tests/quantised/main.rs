@@ -4,6 +4,7 @@ mod counts;
 mod cutting;
 mod damage;
 mod fixture;
+mod labels;
 #[path = "../../../../tests/src/quantised_models.rs"]
 #[expect(unreachable_pub, reason = "public where the tests across crates use it")]
 mod quantised_models;

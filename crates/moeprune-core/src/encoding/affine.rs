@@ -36,8 +36,29 @@ pub(super) fn check(
             return Err(held.misshapen(".scales", &expected));
         }
     };
-    held.needed(".qzeros")?;
-    held.check(".qzeros", &[groups, outputs * bits / 32])?;
+    let words = outputs * bits / 32;
+    let zeros = held.needed(".qzeros")?.1;
+    if zeros != [groups, words] {
+        let said = held.config.group_size.map(|size| inputs.div_ceil(size));
+        let width = held.config.bits.unwrap_or(4) as usize;
+        if width != bits && zeros == [groups, outputs * width / 32] {
+            let expected =
+                format!("codes of {width} bits are expected, as `qzeros` are and config.json says");
+            return Err(held.misshapen(held.main.0, &expected));
+        }
+        // Which of the two is wrong, the config says if anything does.
+        return Err(match (zeros, said) {
+            (&[others, all], Some(said)) if all == words && others == said => {
+                let expected =
+                    format!("`qzeros` and config.json (`group_size`) say [{said}, {outputs}]");
+                held.misshapen(".scales", &expected)
+            }
+            _ => held.misshapen(
+                ".qzeros",
+                &format!("`scales` of {groups} groups ask for [{groups}, {words}]"),
+            ),
+        });
+    }
     held.check(".g_idx", &[inputs])
 }
 

@@ -123,8 +123,12 @@ impl Encoding for AwqGemm {
             let reason = format!("its companion `.qzeros` is {got:?}, expected {expected:?}");
             return Err(self.bad(reason));
         }
-        Scales::of(&companions[1]).check(self.name(), SCALE.suffix, ZeroScale::Refused)?;
+        Scales::of(&companions[1]).check(self.name(), SCALE.suffix, ZeroScale::Taken)?;
         Ok(vec![out, inputs])
+    }
+
+    fn zero_scales(&self) -> Option<usize> {
+        Some(1)
     }
 
     fn row_bytes(&self, _: usize) -> Option<usize> {

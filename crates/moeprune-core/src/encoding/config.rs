@@ -17,6 +17,8 @@ pub struct QuantConfig {
     pub block: Option<[usize; 2]>,
     /// Bits of an integer code: `bits`, `w_bit`, or `num_bits` of compressed-tensors.
     pub bits: Option<u64>,
+    /// Inputs that share a scale: `group_size`, `q_group_size`, or that of compressed-tensors.
+    pub group_size: Option<usize>,
     /// Whether integer codes have one zero point for all: `sym`, or `symmetric`.
     pub symmetric: Option<bool>,
     /// How GPTQ's zero points are labelled: `checkpoint_format`.
@@ -67,6 +69,13 @@ impl QuantConfig {
             bits: own(["bits", "w_bit"]).and_then(Value::as_u64).or_else(|| {
                 same(integers.iter().filter_map(|group| group.get("num_bits")?.as_u64()))
             }),
+            group_size: own(["group_size", "q_group_size"])
+                .and_then(Value::as_u64)
+                .or_else(|| {
+                    same(integers.iter().filter_map(|group| group.get("group_size")?.as_u64()))
+                })
+                .and_then(|size| usize::try_from(size).ok())
+                .filter(|size| *size > 0),
             symmetric: own(["sym", "symmetric"]).and_then(Value::as_bool).or_else(|| {
                 same(integers.iter().filter_map(|group| group.get("symmetric")?.as_bool()))
             }),
@@ -78,6 +87,36 @@ impl QuantConfig {
             packing: text("version").map(|version| version.to_lowercase()),
         })
     }
+}
+
+impl QuantConfig {
+    /// What is said here, and where nothing is, what `other` says; and the keys on which the two differ.
+    #[must_use]
+    pub fn or(self, other: Self) -> (Self, Vec<&'static str>) {
+        let mut differ = Vec::new();
+        let both = Self {
+            method: either("quant_method", self.method, other.method, &mut differ),
+            block: either("weight_block_size", self.block, other.block, &mut differ),
+            bits: either("bits", self.bits, other.bits, &mut differ),
+            group_size: either("group_size", self.group_size, other.group_size, &mut differ),
+            symmetric: either("sym", self.symmetric, other.symmetric, &mut differ),
+            gptq: either("checkpoint_format", self.gptq, other.gptq, &mut differ),
+            packing: either("version", self.packing, other.packing, &mut differ),
+        };
+        (both, differ)
+    }
+}
+
+fn either<T: PartialEq>(
+    key: &'static str,
+    own: Option<T>,
+    other: Option<T>,
+    differ: &mut Vec<&'static str>,
+) -> Option<T> {
+    if own.is_some() && other.is_some() && own != other {
+        differ.push(key);
+    }
+    own.or(other)
 }
 
 fn is_integer(group: &Value) -> bool {
@@ -133,6 +172,20 @@ mod tests {
         };
         check(two([8, 8], [8, 8]), Some([8, 8]));
         check(two([8, 8], [8, 16]), None);
+    }
+
+    #[test]
+    fn two_configs() {
+        let check = |own: Value, other: Value, label, differ: &[&str]| {
+            let (both, keys) = read(own).or(read(other));
+            assert_eq!((both.gptq, keys.as_slice()), (label, differ));
+        };
+        let (v1, v2) =
+            (json!({"checkpoint_format": "gptq"}), json!({"checkpoint_format": "gptq_v2"}));
+        check(json!({}), v2.clone(), Some(GptqLabel::V2), &[]);
+        check(v1.clone(), json!({"bits": 4}), Some(GptqLabel::V1), &[]);
+        check(v1, v2, Some(GptqLabel::V1), &["checkpoint_format"]);
+        check(json!({"bits": 4}), json!({"bits": 8}), None, &["bits"]);
     }
 
     #[test]

@@ -53,6 +53,28 @@ pub fn detect(module: &ModuleTensors<'_>, config: &QuantConfig) -> Result<Shared
     Ok(encoding)
 }
 
+/// As [`detect`], of tensors that are to hold a weight of shape `expected`, with the codes in the tensor
+/// `codes`. What shapes say is not taken from the config.
+///
+/// # Errors
+/// As [`detect`].
+pub fn detect_held(
+    module: &ModuleTensors<'_>,
+    codes: &str,
+    expected: &[usize],
+    config: &QuantConfig,
+) -> Result<SharedEncoding, Error> {
+    let (dtype, shape) = module.get(codes).unwrap_or((Dtype::U8, &[]));
+    let held = Held { module, main: (codes, dtype, shape), expected, config };
+    let found = FORMATS.iter().find_map(|format| Some((format, (format.form)(&held)?)));
+    let Some((format, Ok(form))) = found else { return detect(module, config) };
+    let config = QuantConfig { bits: form.bits().or(config.bits), ..config.clone() };
+    let encoding = (format.encoding)(module, &config);
+    let encoding = encoding.unwrap_or_else(|| Err(Error::NotDecoded(form.to_string())))?;
+    check(&*encoding, module)?;
+    Ok(encoding)
+}
+
 /// What the name of the tensor that holds the codes has after the module's, of a module that has
 /// tensors: one that a format names so, else the largest.
 ///
@@ -91,7 +113,7 @@ pub fn shape_of(module: &ModuleTensors<'_>, codes: &str) -> Vec<usize> {
 }
 
 /// The form in which tensors hold a weight of shape `expected`, in a format that is decoded or not. The
-/// codes are in the tensor `codes`.
+/// codes are in the tensor `codes`; the config supplies what tensors cannot say.
 ///
 /// # Errors
 /// Which tensor is missing or does not fit.
@@ -99,9 +121,10 @@ pub fn form_of(
     module: &ModuleTensors<'_>,
     codes: &str,
     expected: &[usize],
+    config: &QuantConfig,
 ) -> Result<StoredForm, Misfit> {
     let (dtype, shape) = module.get(codes).unwrap_or((Dtype::U8, &[]));
-    let held = Held { module, main: (codes, dtype, shape), expected };
+    let held = Held { module, main: (codes, dtype, shape), expected, config };
     let form = FORMATS.iter().find_map(|format| (format.form)(&held));
     form.unwrap_or_else(|| {
         let shown = module

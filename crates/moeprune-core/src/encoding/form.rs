@@ -20,6 +20,14 @@ pub enum StoredForm {
 }
 
 impl StoredForm {
+    /// Bits of an integer code, if the form's name has them: `GPTQ INT4`.
+    pub(super) fn bits(&self) -> Option<u64> {
+        let Self::Codes(name) = self else { return None };
+        let (_, after) = name.split_once("INT")?;
+        let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+        after[..digits].parse().ok()
+    }
+
     /// Codes of a format.
     pub(super) const fn named(name: &'static str) -> Self {
         Self::Codes(Cow::Borrowed(name))
@@ -48,13 +56,15 @@ impl Serialize for StoredForm {
 pub struct Misfit {
     /// What the tensor's name has after the module's: `.weight_scale`.
     pub suffix: String,
+    /// Of one that is missing, what else its name may have there in the same format.
+    pub others: Vec<&'static str>,
     /// What is wrong, to be read after the tensor's name.
     pub reason: String,
 }
 
 impl Misfit {
     pub(super) fn new(suffix: &str, reason: String) -> Self {
-        Self { suffix: suffix.to_owned(), reason }
+        Self { suffix: suffix.to_owned(), others: Vec::new(), reason }
     }
 }
 
@@ -81,6 +91,7 @@ pub(super) struct Held<'a> {
     /// What the tensor with the codes is called, its type and shape.
     pub(super) main: (&'a str, Dtype, &'a [usize]),
     pub(super) expected: &'a [usize],
+    pub(super) config: &'a QuantConfig,
 }
 
 impl<'a> Held<'a> {

@@ -104,7 +104,8 @@ fn by_scale(held: &Held<'_>, [outputs, inputs]: [usize; 2]) -> Result<Option<Sto
             return Ok(None);
         }
         let reason = "is missing beside `weight`, which is FP8 and cannot be read without";
-        return Err(Misfit::new(SCALES[0].suffix, reason.to_owned()));
+        let missing = Misfit::new(SCALES[0].suffix, reason.to_owned());
+        return Err(Misfit { others: vec![SCALES[1].suffix, SCALES[2].suffix], ..missing });
     };
     if let Some(second) = scales.next() {
         let first = shown(suffix);
@@ -119,15 +120,39 @@ fn by_scale(held: &Held<'_>, [outputs, inputs]: [usize; 2]) -> Result<Option<Sto
             return Ok(powers.then(|| StoredForm::named("MXFP8")));
         }
         [rows] | [rows, 1] if rows == outputs => "FP8 per channel",
-        [rows, cols] if (1..=outputs).contains(&rows) && (1..=inputs).contains(&cols) => {
-            return Ok(Some(IN_BLOCKS));
-        }
         _ => {
-            let fits = format!("no blocks of a weight {outputs} x {inputs} are so many");
-            return Err(held.misshapen(suffix, &fits));
+            let wrong = blocks_fit(held, [outputs, inputs], shape);
+            return wrong.map(|()| Some(IN_BLOCKS)).map_err(|why| held.misshapen(suffix, &why));
         }
     };
     Ok(Some(StoredForm::named(name)))
+}
+
+/// Whether scales of this shape are of blocks of the size that the config says, or of any size if it says
+/// none; if not, why.
+fn blocks_fit(held: &Held<'_>, weight: [usize; 2], scale: &[usize]) -> Result<(), String> {
+    let [outputs, inputs] = weight;
+    if let Some(block) = held.config.block {
+        let expected = blocks(&weight, block).unwrap_or_default();
+        return match scale == expected {
+            true => Ok(()),
+            false => Err(format!(
+                "{expected:?} is expected, a scale per block of {block:?} (the size that config.json says) \
+                 of a weight {outputs} x {inputs}; correct the size there, or download the tensor again"
+            )),
+        };
+    }
+    // So many blocks of one size reach the end and do not go beyond it.
+    let possible = |all: usize, count: usize| {
+        count > 0 && count <= all && all.div_ceil(all.div_ceil(count)) == count
+    };
+    match *scale {
+        [rows, cols] if possible(outputs, rows) && possible(inputs, cols) => Ok(()),
+        _ => Err(format!(
+            "no blocks of a weight {outputs} x {inputs} are so many; expected one scale for all, \
+             [{outputs}, 1], or one per block; download the tensor again"
+        )),
+    }
 }
 
 fn recognise(module: &ModuleTensors<'_>, config: &QuantConfig) -> Option<Recognised> {
@@ -137,9 +162,6 @@ fn recognise(module: &ModuleTensors<'_>, config: &QuantConfig) -> Option<Recogni
     let bad = |reason: String| Error::Encoding { encoding: "fp8", reason };
     match dtype {
         Dtype::F8_E4M3 => {}
-        Dtype::F8_E5M2 | Dtype::F8_E4M3FNUZ | Dtype::F8_E5M2FNUZ => {
-            return Some(Err(Error::NotDecoded(dtype.to_string())));
-        }
         _ => return None,
     }
     let &[suffix] = &scales[..] else {
@@ -230,8 +252,12 @@ impl Encoding for Fp8 {
                  {main:?}"
             )));
         }
-        Scales::of(scale).check(self.name(), suffix, ZeroScale::Refused)?;
+        Scales::of(scale).check(self.name(), suffix, ZeroScale::Taken)?;
         Ok(main.to_vec())
+    }
+
+    fn zero_scales(&self) -> Option<usize> {
+        Some(0)
     }
 
     fn row_bytes(&self, cols: usize) -> Option<usize> {
@@ -301,7 +327,7 @@ impl Encoding for Fp8 {
                 for (row, values) in block.enumerate() {
                     let codes = &mut codes[(top + row) * cols..][columns.clone()];
                     for (code, value) in codes.iter_mut().zip(values) {
-                        *code = e4m3::nearest(value / scale.value);
+                        *code = code_of(*value, scale.value);
                     }
                 }
                 scales.extend_from_slice(&scale.bytes[..stored.size()]);
@@ -309,6 +335,11 @@ impl Encoding for Fp8 {
         }
         Ok(Requantised { codes, scales })
     }
+}
+
+/// The code of a new value; under a scale of zero there is only zero.
+fn code_of(value: f32, scale: f32) -> u8 {
+    if scale == 0.0 { 0 } else { e4m3::nearest(value / scale) }
 }
 
 /// The scale of new values that share one: that with which the largest is the largest code, or the one
@@ -325,8 +356,7 @@ fn scale_of<'v>(
     let wanted = if powers { power_not_below(largest) } else { largest };
     let Some(new) = stored.nearest(wanted).filter(|_| largest > 0.0) else { return was };
     let loss = |scale: f32| -> f64 {
-        let error =
-            |value: f32| f64::from(value - e4m3::value(e4m3::nearest(value / scale)) * scale);
+        let error = |value: f32| f64::from(value - e4m3::value(code_of(value, scale)) * scale);
         values().map(|value| error(value).powi(2)).sum()
     };
     if loss(was.value) <= loss(new.value) { was } else { new }

@@ -13,7 +13,7 @@ A weight is `scale · (q − z)` with the scale and zero point of its output and
 symmetric weights is 8, and all of them stored as 7 is version 1, all as 8 version 2.
 
 The code that is zero is `z`. In version 1 a stored 15 means 16, which no code is: such weights cannot
-be zeroed.
+be zeroed, and stay where others are.
 */
 
 use std::ops::Range;
@@ -64,7 +64,22 @@ pub(super) const FORMAT: Format = Format {
 fn form(held: &Held<'_>) -> Option<Result<StoredForm, Misfit>> {
     let [outputs, inputs] = held.matrix(".qweight", Dtype::I32)?;
     let &[words, columns] = held.main.2 else { return None };
-    let bits = bits(words, inputs).filter(|_| columns == outputs)?;
+    let scales = held.module.get(SCALE.suffix).and_then(|(_, shape)| shape.last());
+    let bits = match bits(words, inputs) {
+        _ if columns != outputs => return None,
+        Some(bits) => bits,
+        // AWQ has a row per input.
+        None if scales == Some(&outputs) && words != inputs => {
+            let bits = held.config.bits.unwrap_or(4);
+            let expected = format!(
+                "[{}, {outputs}] is expected, codes of {bits} bits for {inputs} inputs; download the \
+                 tensor again",
+                inputs * bits as usize / 32
+            );
+            return Some(Err(held.misshapen(".qweight", &expected)));
+        }
+        None => return None,
+    };
     let name = StoredForm::Codes(format!("GPTQ INT{bits}").into());
     Some(affine::check(held, [outputs, inputs], bits as usize).map(|()| name))
 }
@@ -203,8 +218,24 @@ impl Encoding for Gptq {
         }
         let inputs = words * 8;
         self.check_groups(inputs, groups, companions)?;
-        Scales::of(&companions[1]).check(self.name(), SCALE.suffix, ZeroScale::Refused)?;
+        Scales::of(&companions[1]).check(self.name(), SCALE.suffix, ZeroScale::Taken)?;
         Ok(vec![out, inputs])
+    }
+
+    fn mislabelled(&self, companions: &[TensorBytes<'_>]) -> Option<String> {
+        let stored = self.version(companions);
+        let name = |label| match label {
+            GptqLabel::V1 => "1 (`checkpoint_format` `gptq`, or none)",
+            GptqLabel::V2 => "2 (`checkpoint_format` `gptq_v2`)",
+        };
+        (stored != self.label).then(|| {
+            let (said, is) = (name(self.label), name(stored));
+            format!("zero points are of version {said}, and their values are of version {is}")
+        })
+    }
+
+    fn zero_scales(&self) -> Option<usize> {
+        Some(1)
     }
 
     fn row_bytes(&self, _: usize) -> Option<usize> {
@@ -234,6 +265,24 @@ impl Encoding for Gptq {
                 decode_run(&band, run, (columns.start, &groups), &factors, out);
             }
         }
+    }
+
+    fn mark_without_zero(&self, rows: Rows<'_>, marks: &mut [bool]) -> u64 {
+        marks.fill(false);
+        if self.version(rows.companions) == GptqLabel::V2 {
+            return 0;
+        }
+        let settled = Self { version: Some(GptqLabel::V1), ..*self };
+        let (out, inputs) = (rows.shape[0], rows.cols());
+        let lacks = |group| settled.zero_point(rows.companions, out, (group, rows.first)) > 0xf;
+        let groups: Vec<bool> = (0..rows.companions[1].shape()[0]).map(lacks).collect();
+        if !groups.contains(&true) {
+            return 0;
+        }
+        for (input, mark) in marks.iter_mut().enumerate() {
+            *mark = groups[self.group(rows.companions, inputs, input)];
+        }
+        marks.iter().map(|mark| u64::from(*mark)).sum()
     }
 
     fn zero(&self, rows: &mut RowsMut<'_>, row: usize, col: usize) -> bool {

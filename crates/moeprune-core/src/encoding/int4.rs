@@ -170,8 +170,12 @@ impl Encoding for Int4Pack {
             let (expected, got) = ([rows.div_ceil(8), groups], companions[2].shape());
             return Err(self.bad(format!("`.weight_zero_point` is {got:?}, expected {expected:?}")));
         }
-        Scales::of(scale).check(self.name(), SCALE.suffix, ZeroScale::Refused)?;
+        Scales::of(scale).check(self.name(), SCALE.suffix, ZeroScale::Taken)?;
         Ok(vec![rows, inputs])
+    }
+
+    fn zero_scales(&self) -> Option<usize> {
+        Some(0)
     }
 
     fn row_bytes(&self, cols: usize) -> Option<usize> {
@@ -248,6 +252,9 @@ impl Grid for Symmetric<'_> {
     }
 
     fn nearest(&self, value: f32, scale: f32) -> (u8, f32) {
+        if scale == 0.0 {
+            return (8, 0.0);
+        }
         let code = (value / scale).round_ties_even().clamp(-8.0, 7.0);
         ((code as i32 + 8) as u8, code * scale)
     }

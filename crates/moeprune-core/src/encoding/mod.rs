@@ -45,6 +45,7 @@ pub mod fp8;
 pub mod ggml;
 pub mod gptq;
 pub mod int4;
+mod labels;
 mod module;
 pub mod mxfp4;
 mod nibbles;
@@ -63,8 +64,9 @@ use std::{fmt, ops::Range};
 
 pub use self::{
     config::{GptqLabel, QuantConfig},
-    detect::{codes_of, detect, form_of, shape_of},
+    detect::{codes_of, detect, detect_held, form_of, shape_of},
     form::{Misfit, StoredForm},
+    labels::contradictions,
     module::ModuleTensors,
     plain::Float,
     requantise::{NewRows, Requantised, Requantising},
@@ -148,6 +150,19 @@ pub trait Encoding: fmt::Debug + Send + Sync {
     /// If they contradict what is known otherwise.
     fn settled(&self, _companions: &[TensorBytes<'_>]) -> Result<Option<SharedEncoding>, Error> {
         Ok(None)
+    }
+
+    /// What the config says otherwise than the values of the companions, which count; to be read after
+    /// "config.json says that".
+    fn mislabelled(&self, companions: &[TensorBytes<'_>]) -> Option<String> {
+        let _ = companions;
+        None
+    }
+
+    /// Which companion has scales that may be zero where all codes under them say zero anyway; `None` if
+    /// the encoding needs no such check.
+    fn zero_scales(&self) -> Option<usize> {
+        None
     }
 
     /// The number type, if each element is a number by itself and they follow each other. Kernels
@@ -237,6 +252,14 @@ pub trait Encoding: fmt::Debug + Send + Sync {
     /// May panic if there is no such element.
     #[must_use]
     fn zero(&self, rows: &mut RowsMut<'_>, row: usize, col: usize) -> bool;
+
+    /// Marks in `marks`, one per column, which elements of the first of `rows` have no code that is zero,
+    /// and returns how many. Such elements are left out where weights are chosen to become zero.
+    fn mark_without_zero(&self, rows: Rows<'_>, marks: &mut [bool]) -> u64 {
+        let _ = rows;
+        marks.fill(false);
+        0
+    }
 
     /// Whether an element is zero, of either sign.
     ///

@@ -9,21 +9,22 @@ use crate::{Dtype, Error, TensorBytes};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scales<'a> {
     dtype: Dtype,
+    shape: &'a [usize],
     bytes: &'a [u8],
 }
 
 /// Whether a scale of zero is one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum ZeroScale {
-    /// It makes all of its weights zero, which no quantiser means to.
+    /// It divides, or is for all weights.
     Refused,
-    /// Small ones were rounded to it.
+    /// Small ones were rounded to it, or all weights under it are zero.
     Taken,
 }
 
 impl<'a> Scales<'a> {
     pub(super) fn of(tensor: &'a TensorBytes<'_>) -> Self {
-        Self { dtype: tensor.dtype(), bytes: tensor.bytes() }
+        Self { dtype: tensor.dtype(), shape: tensor.shape(), bytes: tensor.bytes() }
     }
 
     /// Scale `index`, exact.
@@ -42,6 +43,34 @@ impl<'a> Scales<'a> {
             Dtype::F8_E4M3 => self.convert(first, out, |[code]| e4m3::value(code)),
             _ => self.convert(first, out, |[exponent]| power(exponent)),
         }
+    }
+
+    /// Where a scale is in its tensor, if that has several dimensions.
+    fn position(self, at: usize) -> String {
+        match *self.shape {
+            [_, cols] if cols > 0 => format!(", at row {}, column {}", at / cols, at % cols),
+            _ => String::new(),
+        }
+    }
+
+    /// The first scale that is zero, and where.
+    pub(super) fn first_zero(self) -> Option<(usize, String)> {
+        let count = self.bytes.len() / self.size();
+        let mut scales = [1.0; 256];
+        (0..count).step_by(scales.len()).find_map(|first| {
+            let scales = &mut scales[..(count - first).min(256)];
+            self.read(first, scales);
+            let at = first + scales.iter().position(|scale| *scale == 0.0)?;
+            Some((at, self.position(at)))
+        })
+    }
+
+    /// The same scales with ones in place of zeros.
+    pub(super) fn without_zeros(self) -> Result<TensorBytes<'static>, Error> {
+        let mut scales = vec![0.0; self.bytes.len() / self.size()];
+        self.read(0, &mut scales);
+        scales.iter_mut().filter(|scale| **scale == 0.0).for_each(|scale| *scale = 1.0);
+        TensorBytes::encode(self.dtype, self.shape, &scales)
     }
 
     fn convert<const N: usize>(self, first: usize, out: &mut [f32], from: impl Fn([u8; N]) -> f32) {
@@ -69,7 +98,11 @@ impl<'a> Scales<'a> {
             }
             let bad = scales.iter().position(|&scale| !good(scale)).unwrap_or_default();
             let (at, scale) = (first + bad, scales[bad]);
-            let reason = format!("scale {at} of its companion `{suffix}` is {scale}");
+            let reason = format!(
+                "scale {at} of its companion `{suffix}` is {scale}{}; download it again; whole experts can \
+                 still be removed, by router distance or a keep-list",
+                self.position(at)
+            );
             return Err(Error::Encoding { encoding, reason });
         }
         Ok(())
@@ -186,11 +219,11 @@ mod tests {
         many[600] = f32::NAN;
         let message = refused(&many, ZeroScale::Refused);
         assert!(
-            message.ends_with("scale 600 of its companion `.weight_scale` is NaN"),
+            message.contains("scale 600 of its companion `.weight_scale` is NaN; download"),
             "{message}"
         );
-        assert!(refused(&[1.0, f32::INFINITY], ZeroScale::Taken).ends_with("is inf"));
-        assert!(refused(&[0.0], ZeroScale::Refused).ends_with("is 0"));
+        assert!(refused(&[1.0, f32::INFINITY], ZeroScale::Taken).contains("is inf;"));
+        assert!(refused(&[0.0], ZeroScale::Refused).contains("is 0;"));
         assert_eq!(refused(&[0.0, -1.0], ZeroScale::Taken), "");
     }
 }

@@ -1,6 +1,8 @@
 //! A weight as it is stored.
 
-use super::{Requantised, Rows, SharedEncoding, of_tensor, rows::rows_and_cols, tiles};
+use super::{
+    Requantised, Rows, SharedEncoding, of_tensor, rows::rows_and_cols, scales::Scales, tiles,
+};
 use crate::{Error, TensorBytes};
 
 /// A weight as it is stored: the bytes, the companions that they need, and the encoding that reads
@@ -49,7 +51,44 @@ impl<'a> StoredWeight<'a> {
             return Err(bad(format!("{got} bytes are not rows of {shape:?}")));
         }
         let settled = encoding.settled(&companions)?;
-        Ok(Self { encoding: settled.unwrap_or(encoding), shape, main, companions })
+        let weight = Self { encoding: settled.unwrap_or(encoding), shape, main, companions };
+        weight.check_zero_scales()?;
+        Ok(weight)
+    }
+
+    /// Refuses a scale of zero over codes that say something else: what they stood for is lost.
+    fn check_zero_scales(&self) -> Result<(), Error> {
+        let Some(at) = self.encoding.zero_scales() else { return Ok(()) };
+        let scales = Scales::of(&self.companions[at]);
+        let Some((scale, place)) = scales.first_zero() else { return Ok(()) };
+        let mut companions: Vec<TensorBytes<'_>> =
+            self.companions.iter().map(TensorBytes::view).collect();
+        companions[at] = scales.without_zeros()?;
+        let (rows, with_ones) = (self.all(), Rows { companions: &companions, ..self.all() });
+        let (mut was, mut codes, size) =
+            (tiles::ZEROS, tiles::ZEROS, self.encoding.row_bytes(rows.cols()));
+        let lost = tiles::first(&rows, size, |tile| {
+            let (was, codes) = (&mut was[..tile.len()], &mut codes[..tile.len()]);
+            self.encoding.decode(rows.some(tile.row, tile.rows, size), tile.columns.clone(), was);
+            self.encoding.decode(
+                with_ones.some(tile.row, tile.rows, size),
+                tile.columns.clone(),
+                codes,
+            );
+            let mut pairs = was.iter().zip(codes.iter());
+            let first = pairs.position(|(was, code)| *was == 0.0 && *code != 0.0)?;
+            Some(tile.position(first, rows.cols()))
+        });
+        let Some(lost) = lost else { return Ok(()) };
+        let (suffix, cols) = (self.encoding.companions()[at].suffix, self.cols().max(1));
+        let reason = format!(
+            "scale {scale} of its companion `{suffix}` is 0{place}, and codes under scales of 0 say other \
+             weights than zero, the first at row {}, column {}; download it again; whole experts can still \
+             be removed, by router distance or a keep-list",
+            lost / cols,
+            lost % cols
+        );
+        Err(Error::Encoding { encoding: self.encoding.name(), reason })
     }
 
     /// A tensor that is a weight by itself.

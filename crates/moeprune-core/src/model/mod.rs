@@ -16,6 +16,7 @@ mod part;
 mod rotary;
 mod router;
 mod sandwich;
+mod undecoded;
 
 use serde::Serialize;
 
@@ -38,6 +39,7 @@ pub use self::{
         Score, ScoredRouter, SparseMixer,
     },
     sandwich::{LayerNorms, SandwichNorms},
+    undecoded::Undecoded,
 };
 use crate::{LayerTensor, LinearId, TensorId};
 
@@ -72,10 +74,10 @@ pub struct ModelSpec {
     /// Layers behind the decoder's, such as those that predict several tokens at once; their numbers
     /// go on from the decoder's last.
     pub extra: Option<ExtraLayers>,
-    /// What the form of weights is called that the decoder needs and that is not decoded, as the files
-    /// have them; such a model is cut and not run. `None`: all can be read.
+    /// Of what the decoder needs, the first that is not decoded; such a model is cut and not run. `None`:
+    /// all can be read.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub undecoded: Option<String>,
+    pub undecoded: Option<Undecoded>,
     /// Whether experts are among what is not decoded.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub undecoded_experts: bool,

@@ -1,5 +1,7 @@
 //! Scores and masks of a weight, wherever it is.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use candle_core::{Device, Tensor};
 use moeprune_core::{InputHessian, LinearView, Sparsity, StoredWeight, TensorBytes};
 use moeprune_score::{
@@ -21,6 +23,8 @@ pub struct MaskRequest<'a> {
     pub weights: &'a WeightStage,
     /// Where.
     pub execution: &'a Execution,
+    /// Weights that have no code that is zero and stay, as far as the Linear was worked on.
+    pub without_zero: AtomicU64,
 }
 
 impl MaskRequest<'_> {
@@ -47,6 +51,7 @@ impl MaskRequest<'_> {
                 )?
             }
         };
+        self.without_zero.fetch_add(pruned.without_zero, Ordering::Relaxed);
         Ok(pruned.tensor)
     }
 

@@ -6,7 +6,7 @@
 //! expert: read, run on the tokens that the first walk routed to it, zeroed, run on the tokens of
 //! the second, written.
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::atomic::Ordering};
 
 use candle_core::Tensor;
 use moeprune_capture::{LayerObserver, LayerRun, Watch};
@@ -22,7 +22,7 @@ use super::{
     worker::{TrunkPass, Worker},
     writing::Output,
 };
-use crate::{Error, walk::AtLayer};
+use crate::{Error, session::WithoutZero, walk::AtLayer};
 
 /// How one layer is pruned.
 #[derive(Clone, Copy)]
@@ -158,7 +158,9 @@ impl<'p, 'a, W: Worker<'a>> Pruning<'p, W> {
         let linear = view(layer, shape, &moments)?;
         let masking = layer_job.masking(linear, hessian, task.ratio);
         self.done.count(&masking);
-        worker.mask_trunk(trunk, &masking)
+        worker.mask_trunk(trunk, &masking)?;
+        self.done.note_without_zero(&masking);
+        Ok(())
     }
 
     /// Zeroes weights of the Linear that reads what all experts add up to, and has the layer end with it.
@@ -221,6 +223,7 @@ impl<'p, 'a, W: Worker<'a>> Pruning<'p, W> {
                 layer_job.masking(linear, hessian, layer_job.ratio_of(layer, id, task.ratio));
             self.done.count(&masking);
             worker.mask_expert(expert, projection, &masking)?;
+            self.done.note_without_zero(&masking);
         }
         Ok(())
     }
@@ -233,6 +236,8 @@ pub(super) struct PrunedLayer {
     pub(super) idle: Vec<usize>,
     /// Linears that too few tokens reached to make up for the weights that go: they were scored.
     pub(super) scored: u64,
+    /// Weights that have no code that is zero and stay, if there are such.
+    pub(super) without_zero: Option<WithoutZero>,
     /// What the layer's experts weigh together, where that changes with the experts.
     pub(super) mass: Option<RoutedMass>,
 }
@@ -240,6 +245,17 @@ pub(super) struct PrunedLayer {
 impl PrunedLayer {
     fn count(&mut self, masking: &MaskRequest<'_>) {
         self.scored += u64::from(masking.falls_back());
+    }
+
+    /// Counts weights that could not become zero, after the Linear was worked on.
+    fn note_without_zero(&mut self, masking: &MaskRequest<'_>) {
+        let weights = masking.without_zero.load(Ordering::Relaxed);
+        if weights > 0 {
+            let first = masking.linear.id;
+            let all =
+                self.without_zero.get_or_insert(WithoutZero { weights: 0, linears: 0, first });
+            (all.weights, all.linears) = (all.weights + weights, all.linears + 1);
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is pruned, how, and where: what every step of a layer's work reads.
 
+use std::sync::atomic::AtomicU64;
+
 use moeprune_capture::{LayerObserver, ObserverOptions, TokenBlocks};
 use moeprune_core::{
     ExpertRatio, InputHessian, LinearId, LinearShape, LinearView, MoeSpec, Observation, Promises,
@@ -140,7 +142,8 @@ impl<'a> LayerJob<'a> {
         'a: 'm,
     {
         let LayerJob { pipeline, execution, .. } = *self;
-        MaskRequest { linear, hessian, ratio, weights: &pipeline.weights, execution }
+        let (weights, without_zero) = (&pipeline.weights, AtomicU64::new(0));
+        MaskRequest { linear, hessian, ratio, weights, execution, without_zero }
     }
 }
 

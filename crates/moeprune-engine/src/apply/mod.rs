@@ -45,7 +45,7 @@ use moeprune_core::{
 
 use crate::{
     Error, Job, KeptExperts, Model, Pipeline, Progress, Remedy, RepairCalibration, Run, StageClock,
-    WrittenLayer,
+    WithoutZero, WrittenLayer,
     in_codes::check_reconstructs,
     kept_experts::repaired_parts::After,
     plan::{check_observation, choose_survivors_in, note_of_kept, stored_otherwise},
@@ -180,6 +180,7 @@ pub(crate) fn apply_plan(
     run.clock.end_step(step_of(ratios.as_deref()));
     let refit = refitted(job, run, &kept, ratios.is_some(), inputs)?;
     let (layers, statistics) = (run.session.written()?, statistics.source());
+    without_zero(&layers).iter().for_each(|note| job.progress.note(note));
     let (device, clock) = (execution.name(), run.clock.clone());
     drop(kept);
     Ok(Applied {
@@ -194,6 +195,22 @@ pub(crate) fn apply_plan(
         device,
         clock,
     })
+}
+
+/// What is said of weights that have no code that is zero, so that others became zero instead; `None` if there
+/// are none.
+#[must_use]
+pub fn without_zero(layers: &[WrittenLayer]) -> Option<String> {
+    let with = || layers.iter().enumerate().filter_map(|(l, layer)| Some((l, layer.without_zero?)));
+    let (layer, WithoutZero { first, .. }) = with().next()?;
+    let (weights, linears) = with().fold((0, 0), |(weights, linears), (_, all)| {
+        (weights + all.weights, linears + all.linears)
+    });
+    Some(format!(
+        "note: {weights} weights in {linears} Linears (the first: layer {layer} {first}) have no code that is \
+         zero, since the zero points of their groups are none (a stored 15 of GPTQ version 1 means 16): they \
+         stay as they are, and others of their rows became zero instead, where there were such"
+    ))
 }
 
 /// The texts of a plan and of statistics, each once.
@@ -304,7 +321,7 @@ fn write_layers(
     let resumed = Some(Resumed { pass: Pass::Prune, done });
     walker.walk(&route, resumed, |mut at| {
         let layer = at.layer;
-        let PrunedLayer { idle, scored, mass } = match ratios {
+        let PrunedLayer { idle, scored, without_zero, mass } = match ratios {
             None => {
                 output.copy_layer(layer, at.watch)?;
                 PrunedLayer::default()
@@ -318,7 +335,7 @@ fn write_layers(
         let mass = mass.or_else(|| layer_job.observed_mass(layer));
         output.sync()?;
         let zeros = output.take_zeros();
-        Ok(Some(Record::Written { layer, zeros, idle, scored, mass }))
+        Ok(Some(Record::Written { layer, zeros, idle, scored, without_zero, mass }))
     })?;
     Ok(())
 }

@@ -29,7 +29,8 @@ use std::{
 
 use candle_core::Tensor;
 use moeprune_capture::{read_observation, write_observation};
-use moeprune_core::{LayerObservation, LayerPlan, Observation, RoutedMass};
+use moeprune_core::{LayerObservation, LayerPlan, LinearId, Observation, RoutedMass};
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
@@ -232,9 +233,10 @@ impl Session {
     /// Zeros and idle experts of each layer written.
     pub(crate) fn written(&self) -> Result<Vec<WrittenLayer>, Error> {
         in_order(self.records().iter().filter_map(|record| match record {
-            Record::Written { layer, zeros, idle, scored, mass } => {
+            Record::Written { layer, zeros, idle, scored, without_zero, mass } => {
                 let (zeros, scored, mass) = (*zeros, *scored, *mass);
-                let written = WrittenLayer { zeros, idle: idle.clone(), scored, mass };
+                let (idle, without_zero) = (idle.clone(), *without_zero);
+                let written = WrittenLayer { zeros, idle, scored, without_zero, mass };
                 Some((*layer, written))
             }
             _ => None,
@@ -252,9 +254,24 @@ pub struct WrittenLayer {
     pub idle: Vec<usize>,
     /// Linears that too few tokens reached for a reconstruction.
     pub scored: u64,
+    /// Weights that have no code that is zero and stay, if there are such.
+    pub without_zero: Option<WithoutZero>,
     /// What a token's experts weigh together, before experts went and after; `None` where that stays,
     /// and if the layer was not run.
     pub mass: Option<RoutedMass>,
+}
+
+/// Weights that were to be chosen from and have no code that is zero, as in groups of GPTQ version 1 whose
+/// zero point is stored as 15.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct WithoutZero {
+    /// How many.
+    pub weights: u64,
+    /// Of how many Linears of the layer.
+    pub linears: u64,
+    /// The first of these.
+    pub first: LinearId,
 }
 
 /// Layers come one after the other, from the first.

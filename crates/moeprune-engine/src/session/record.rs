@@ -5,7 +5,7 @@ use std::fmt;
 use moeprune_core::{LayerPlan, RoutedMass, repair::RepairedLayer};
 use serde::{Deserialize, Serialize};
 
-use super::RunIdentity;
+use super::{RunIdentity, WithoutZero};
 
 /// A walk of the calibration blocks through all layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +68,9 @@ pub(crate) enum Record {
         /// Linears that were scored, as too few tokens reached them for a reconstruction.
         #[serde(default)]
         scored: u64,
+        /// Weights that have no code that is zero and stay, if there are such.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        without_zero: Option<WithoutZero>,
         /// What a token's experts weigh together, where that changes with the experts.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mass: Option<RoutedMass>,

@@ -144,6 +144,9 @@ fn write_exceptions(report: &Report, text: &mut String) -> fmt::Result {
         report.idle_experts.len(),
         report.scored_linears
     )?;
+    if let Some(without) = &report.without_zero {
+        writeln!(text, "Of the weights that were to be chosen from, {without}.\n")?;
+    }
     for idle in &report.idle_experts {
         writeln!(text, "- idle: layer {} expert {}", idle.layer, idle.expert)?;
     }

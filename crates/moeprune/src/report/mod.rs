@@ -65,6 +65,9 @@ pub struct Report {
     /// tokens reached them; 0 without a reconstruction.
     #[serde(default)]
     pub scored_linears: u64,
+    /// What is said of weights that have no code that is zero and stayed, if there are such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without_zero: Option<String>,
     /// Time and memory of each step.
     pub stages: Vec<StageReport>,
     /// Where it ran and in which type, for example `cpu f32`.
@@ -279,6 +282,8 @@ impl Report {
             refit: applied.refit.clone().map(RepairReport::new),
             weights_changed: plan.unstructured.as_ref().is_some_and(|asked| asked.reconstructs),
             scored_linears: written.iter().map(|layer| layer.scored).sum(),
+            without_zero: moeprune_engine::without_zero(written)
+                .map(|note| note.trim_start_matches("note: ").to_owned()),
             stages: applied.clock.stages().to_vec(),
             device: applied.device.clone(),
             search: None,

@@ -5,6 +5,7 @@ use std::{
     io::{self, BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::atomic::AtomicU64,
     time::Instant,
 };
 
@@ -78,7 +79,9 @@ impl TorchPeer {
         // What the published code does with a row's share.
         let weights =
             WeightStage::Scored(Scored { rounding: Rounding::ReferenceFloor, ..Scored::arctic() });
-        let masking = MaskRequest { linear, hessian: None, ratio, weights: &weights, execution };
+        let (hessian, without_zero) = (None, AtomicU64::new(0));
+        let masking =
+            MaskRequest { linear, hessian, ratio, weights: &weights, execution, without_zero };
         let ours = || ours(layer, &dense, &masking, execution);
         // One of each to warm up.
         ours()?;
