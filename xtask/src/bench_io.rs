@@ -25,9 +25,10 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// Both end when their files are durable. A pair is one of each, in alternating order.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  cargo xtask bench-io MODEL --pairs 7 --cold")]
+  cargo xtask bench-io MODEL --pairs 7 --cold
+  cargo xtask bench-io model.gguf")]
 pub(crate) struct BenchIoArgs {
-    /// Directory of the model; results are written beside it and removed
+    /// Directory of the model, or a .gguf file; results are written beside it and removed
     model: PathBuf,
     /// How often each is timed
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -69,6 +70,14 @@ impl Bench<'_> {
         self.scratch.path().join(name)
     }
 
+    /// Where a model of the same kind is written.
+    fn model(&self, name: &str) -> PathBuf {
+        match self.args.model.is_file() {
+            true => self.place(name).with_extension("gguf"),
+            false => self.place(name),
+        }
+    }
+
     fn command(&self, verb: &str) -> Command {
         let mut command = Command::new(&self.moeprune);
         command.args(["--quiet", verb]).arg(&self.args.model);
@@ -85,7 +94,7 @@ impl Bench<'_> {
 
     fn apply(&self, out: &str) -> Command {
         let mut apply = self.command("apply");
-        apply.arg(self.place(out)).arg("--plan").arg(self.place("plan.json"));
+        apply.arg(self.model(out)).arg("--plan").arg(self.place("plan.json"));
         apply
     }
 
@@ -107,7 +116,7 @@ impl Bench<'_> {
     /// Makes what is copied: the bytes that `apply` keeps.
     fn keep(&self) -> Result<()> {
         succeed(&mut self.apply("kept"))?;
-        let (read, written) = (size(&self.args.model)?, size(&self.place("kept"))?);
+        let (read, written) = (size(&self.args.model)?, size(&self.model("kept"))?);
         line!("model {}, kept {}", bytes(read), bytes(written))?;
         // Either is read beside the pages of what it writes.
         let free = available_memory()?;
@@ -141,12 +150,12 @@ impl Bench<'_> {
     fn time_apply(&self) -> Result<Time> {
         prepare(&self.args.model, self.args.cold)?;
         let time = timed(|| succeed(&mut self.apply("applied")))?;
-        remove(&self.place("applied"))?;
+        remove(&self.model("applied"))?;
         Ok(time)
     }
 
     fn time_copy(&self) -> Result<Time> {
-        let (kept, copied) = (self.place("kept"), self.place("copied"));
+        let (kept, copied) = (self.model("kept"), self.model("copied"));
         prepare(&kept, self.args.cold)?;
         let time = timed(|| copy_durably(&kept, &copied))?;
         remove(&copied)?;
@@ -223,6 +232,19 @@ fn prepare(folder: &Path, cold: bool) -> Result<()> {
 }
 
 fn remove(folder: &Path) -> Result<()> {
+    if folder.is_file() {
+        for file in [
+            folder.to_owned(),
+            folder.with_extension("gguf.report.json"),
+            folder.with_extension("gguf.report.md"),
+        ] {
+            if file.is_file() {
+                fs::remove_file(&file)
+                    .with_context(|| format!("cannot remove {}", file.display()))?;
+            }
+        }
+        return Ok(());
+    }
     fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))
 }
 
@@ -231,6 +253,9 @@ fn size(folder: &Path) -> Result<u64> {
 }
 
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    if folder.is_file() {
+        return Ok(vec![folder.to_owned()]);
+    }
     let mut files = Vec::new();
     let entries = fs::read_dir(folder).with_context(|| format!("no {}", folder.display()))?;
     for entry in entries {

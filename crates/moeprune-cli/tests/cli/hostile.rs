@@ -194,7 +194,6 @@ fn wrong_usage_exits_with_2() {
     for arguments in [
         "",
         "prune",
-        "prune model out",
         "prune model out --calibration tokens.jsonl --sparsity 40",
         "prune model out --calibration tokens.jsonl --clustering nearest",
         "prune model out --calibration tokens.jsonl --samples 0",
@@ -204,6 +203,16 @@ fn wrong_usage_exits_with_2() {
     ] {
         let ran = scratch.run(arguments);
         assert_eq!(ran.code, 2, "moeprune {arguments}: {}", ran.stderr);
+    }
+}
+
+/// Whether a model needs text is seen when it is opened: a GGUF does not.
+#[test]
+fn what_to_prune_by_is_named() {
+    let ran = Scratch::new("arctic").run("prune model out");
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    for option in ["--calibration FILE", "--observation FILE", "--keep FILE"] {
+        assert!(ran.stderr.contains(option), "{}", ran.stderr);
     }
 }
 

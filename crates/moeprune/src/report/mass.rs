@@ -5,8 +5,12 @@ use moeprune_core::ModelSpec;
 use super::LayerReport;
 
 /// Why the mass of layers that lost experts is not known, and what would measure it; `None` if it is
-/// known wherever it changes.
+/// known wherever it changes, or nothing could: of a model that is cut and not run, whose routers are not known
+/// either.
 pub(super) fn unmeasured(spec: &ModelSpec, layers: &[LayerReport]) -> Option<String> {
+    if spec.undecoded.is_some() {
+        return None;
+    }
     let changes = |layer: &&LayerReport| {
         let moe = spec.moe_of(layer.index).filter(|_| layer.kept.len() < layer.experts_before);
         moe.is_some_and(|moe| !moe.router.keeps_mass())
