@@ -9,32 +9,36 @@ use moeprune_core::{
 
 use super::{layout::Layout, modules::Module};
 
-/// Each contradiction once, with where it is first.
+/// Each contradiction of all weights in codes, with where it is first. Models with several forms say of each what is
+/// so of some, which is none.
 pub(super) fn contradictions(
     (modules, forms): (&BTreeMap<TensorId, Module>, &BTreeMap<TensorId, StoredForm>),
     layout: &Layout,
     spec: &ModelSpec,
     said: &QuantConfig,
 ) -> Vec<String> {
-    let mut found: BTreeMap<String, (usize, &str)> = BTreeMap::new();
-    let mut codes = 0;
-    for part in spec.parts() {
-        let (Some(module), Some(form)) = (modules.get(&part.id), forms.get(&part.id)) else {
-            continue;
-        };
-        codes += usize::from(matches!(form, StoredForm::Codes(_)));
+    let in_codes = forms.iter().filter(|(_, form)| matches!(form, StoredForm::Codes(_)));
+    let (mut found, mut codes): (Option<BTreeMap<String, &str>>, usize) = (None, 0);
+    for (id, form) in in_codes {
+        let (Some(module), Some(part)) = (modules.get(id), spec.part(*id)) else { continue };
+        codes += 1;
+        if found.as_ref().is_some_and(BTreeMap::is_empty) {
+            // Of a model that contradicts nothing the first weight tells.
+            return Vec::new();
+        }
         let names = module.own_names();
-        for says in of_module(form, &module.headers(&names, layout), &part.shape, said) {
-            let first = layout.tensors[module.main].name.as_str();
-            found.entry(says).or_insert((0, first)).0 += 1;
+        let first = layout.tensors[module.main].name.as_str();
+        let says = of_module(form, &module.headers(&names, layout), &part.shape, said);
+        match &mut found {
+            None => found = Some(says.into_iter().map(|says| (says, first)).collect()),
+            Some(found) => found.retain(|known, _| says.contains(known)),
         }
     }
-    let note = |(says, (count, first)): (String, (usize, &str))| {
+    let note = |(says, first): (String, &str)| {
         format!(
-            "config.json says that {says}: {count} of {codes} weights in codes, the first `{first}`; what is \
+            "config.json says that {says}: {codes} of {codes} weights in codes, the first `{first}`; what is \
              stored counts, and config.json is to be corrected, since engines may go by it"
         )
     };
-    // Models with several forms say of each what is so of some; a contradiction is one of all.
-    found.into_iter().filter(|(_, (count, _))| *count == codes).map(note).collect()
+    found.unwrap_or_default().into_iter().map(note).collect()
 }
