@@ -25,7 +25,7 @@ pub struct Fingerprint {
     pub routers: Option<RoutersHash>,
 }
 
-/// What a model's routers are, whatever the rest is called.
+/// What a model's routers are, under any names of the rest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_structs, reason = "a hash and what it is for")]
 pub struct RoutersHash {

@@ -132,7 +132,7 @@ impl<'a> Held<'a> {
     }
 }
 
-/// An ending as it is shown: without its dot.
+/// An ending without its dot, for messages.
 pub(super) fn shown(suffix: &str) -> &str {
     suffix.strip_prefix('.').unwrap_or(suffix)
 }
