@@ -7,7 +7,7 @@ use std::{
 };
 
 use moeprune::{Error, Report, checkpoint::Checkpoint};
-use moeprune_files::{Access, Destination, Files as _, LocalFiles, OutputKind, ReadAt, RunFiles};
+use moeprune_files::{Access, Destination, LocalFiles, OutputKind, ReadAt, RunFiles};
 use moeprune_gguf::imatrix::{ExpertCut, Imatrix, ImatrixError, cut_experts};
 
 /// What is read, and where what is left of it goes.
@@ -67,13 +67,7 @@ impl ImatrixCut {
     }
 
     fn open(&self) -> Result<Box<dyn ReadAt>, Error> {
-        let unread = |source: io::Error| Error::io(&self.source, "open", source);
-        let real = self.source.canonicalize().map_err(unread)?;
-        let (Some(folder), Some(name)) = (real.parent(), real.file_name()) else {
-            return Err(unread(io::ErrorKind::IsADirectory.into()));
-        };
-        let file = LocalFiles::open(folder, Access::Read)?.open(Path::new(name))?;
-        file.ok_or_else(|| unread(io::ErrorKind::NotFound.into()))
+        Ok(LocalFiles::open_file(&self.source, Access::Read)?)
     }
 
     fn refuse(&self, error: &ImatrixError) -> Error {

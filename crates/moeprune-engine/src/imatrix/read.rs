@@ -1,8 +1,8 @@
 //! An imatrix file.
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
-use moeprune_files::{Access, Files as _, LocalFiles, ReadAt};
+use moeprune_files::{Access, LocalFiles, ReadAt};
 use moeprune_gguf::imatrix::Imatrix;
 use sha2::{Digest, Sha256};
 
@@ -21,12 +21,7 @@ impl ImatrixFile {
         let unread = |source| Error::io(path, "read", source);
         // The name that a link has is kept; what it leads to is read.
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        let real = fs::canonicalize(path).map_err(unread)?;
-        let (Some(folder), Some(file)) = (real.parent(), real.file_name()) else {
-            return Err(unread(io::ErrorKind::IsADirectory.into()));
-        };
-        let file = LocalFiles::open(folder, Access::Read)?.open(Path::new(file))?;
-        let file = file.ok_or_else(|| unread(io::ErrorKind::NotFound.into()))?;
+        let file = LocalFiles::open_file(path, Access::Read)?;
         let imatrix = Imatrix::read(&*file)
             .map_err(|source| Error::ReadImatrix { file: path.display().to_string(), source })?;
         Ok(Self { name, sha256: sha256(&*file).map_err(unread)?, imatrix })

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     fs::{self, DirEntry, File},
-    io::Read,
+    io::{ErrorKind, Read},
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
 };
@@ -58,6 +58,20 @@ impl LocalFiles {
         let blobs = snapshots.and_then(Path::parent).map(|repository| repository.join("blobs"));
         let blobs = blobs.filter(|blobs| blobs.is_dir());
         Ok(Self { path: path.to_owned(), real, blobs, access })
+    }
+
+    /// One file by its path, wherever links lead: one that the user named, and no model did.
+    ///
+    /// # Errors
+    /// If there is none, it is no regular file, or it cannot be opened.
+    pub fn open_file(path: &Path, access: Access) -> Result<Box<dyn ReadAt>, Error> {
+        let unread = || Error::io("read", path);
+        let real = path.canonicalize().map_err(unread())?;
+        let (Some(folder), Some(name)) = (real.parent(), real.file_name()) else {
+            return Err(unread()(ErrorKind::IsADirectory.into()));
+        };
+        let file = Self::open(folder, access)?.open(Path::new(name))?;
+        file.ok_or_else(|| unread()(ErrorKind::NotFound.into()))
     }
 
     /// The regular file behind a path relative to the directory, if there is anything.
