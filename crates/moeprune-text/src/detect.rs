@@ -1,0 +1,193 @@
+//! What a file is, by its content.
+
+use std::{io::Read, path::Path};
+
+use crate::{
+    error::Error,
+    foreign,
+    format::{Container, Format, Shape},
+    json::{Document, Kind, Origin, Stream},
+    lines::Lines,
+    packed::Unpacked,
+    record::Place,
+    shapes,
+};
+
+/// How a file is to be read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ReadOptions {
+    /// The key of each record that has the text, in the place of what is recognised by itself.
+    pub text_key: Option<String>,
+    /// Only questions with answers are read: every record must have `question` and `answer`, and other shapes are not looked for.
+    pub questions: bool,
+}
+
+impl ReadOptions {
+    /// The options for questions with answers.
+    #[must_use]
+    pub fn questions() -> Self {
+        Self { questions: true, ..Self::default() }
+    }
+}
+
+/// How far to look for the first character that is not white space.
+const HEAD: u64 = 64 << 10;
+
+/// Finds out what a file holds. Reads its beginning.
+pub(crate) fn detect(path: &Path, options: &ReadOptions) -> Result<Format, Error> {
+    let mut unpacked = Unpacked::open(path)?;
+    let compression = unpacked.compression;
+    let mut head = Vec::new();
+    let read = (&mut unpacked.reader).take(HEAD).read_to_end(&mut head);
+    read.map_err(|source| unpacked.unreadable(source, None))?;
+    let detector = Detector { path, options };
+    let (container, shape) = detector.by_head(&head)?;
+    Ok(Format { container, shape, compression })
+}
+
+struct Detector<'a> {
+    path: &'a Path,
+    options: &'a ReadOptions,
+}
+
+type Found = Result<(Container, Shape), Error>;
+
+impl Detector<'_> {
+    fn by_head(&self, head: &[u8]) -> Found {
+        if let Some((got, remedy)) = foreign::of(head) {
+            return Err(self.unknown(got, remedy));
+        }
+        if head.starts_with(b"PAR1") {
+            return Err(self.unknown("a Parquet file", "convert it to JSON lines first"));
+        }
+        let mut rest = head.iter().filter(|b| !b.is_ascii_whitespace());
+        match (rest.next(), rest.next()) {
+            (None, _) if (head.len() as u64) < HEAD => {
+                Err(self.unknown("nothing", "it holds no text"))
+            }
+            (Some(b'{'), Some(b'"' | b'}') | None) => self.objects(),
+            (Some(b'['), _) => self.array(),
+            _ => self.plain(),
+        }
+    }
+
+    fn plain(&self) -> Found {
+        match self.options.questions {
+            false => Ok((Container::PlainText, Shape::Pieces)),
+            true => Err(self.unknown(
+                "plain text",
+                "questions are records with `question` and `answer`, such as JSON lines",
+            )),
+        }
+    }
+
+    /// JSON lines, or objects over several lines each.
+    fn objects(&self) -> Found {
+        let mut lines = Lines::of(self.open()?);
+        let Some((place, line)) = lines.next_line()? else { return self.plain() };
+        let shape = match Document::new(line, Origin::Line) {
+            Ok(document) => self.shape(place, &document)?,
+            Err(wrong) => {
+                let over_lines = self.over_lines()?;
+                return over_lines.ok_or_else(|| self.wrong(place, wrong.0));
+            }
+        };
+        Ok((Container::JsonLines, shape))
+    }
+
+    /// What the file is if its first value is one that goes over several lines.
+    fn over_lines(&self) -> Result<Option<(Container, Shape)>, Error> {
+        let mut stream = Stream::values(self.open()?);
+        let Ok(Some(next)) = stream.next_value() else { return Ok(None) };
+        if !next.bytes.contains(&b'\n') {
+            return Ok(None);
+        }
+        match Document::new(next.bytes, next.origin) {
+            Ok(document) => Ok(Some((Container::JsonObjects, self.shape(next.place, &document)?))),
+            Err(wrong) => Err(self.wrong(next.place, wrong.0)),
+        }
+    }
+
+    /// What begins with a bracket: an array, lines of arrays, or a text.
+    fn array(&self) -> Found {
+        let mut stream = Stream::array(self.open()?)?;
+        let error = match stream.next_value() {
+            Ok(None) => return Err(self.unknown("an empty JSON array", "it holds no text")),
+            Ok(Some(next)) => match Document::new(next.bytes, next.origin) {
+                Ok(document) => match self.shape(next.place, &document) {
+                    Ok(shape) => return Ok((Container::JsonArray, shape)),
+                    Err(error) => error,
+                },
+                Err(wrong) => self.wrong(next.place, wrong.0),
+            },
+            Err(error) => error,
+        };
+        if let Some(shape) = self.line_of_array()? {
+            return Ok((Container::JsonLines, shape));
+        }
+        match self.is_json_array()? {
+            true => Err(error),
+            false => self.plain(),
+        }
+    }
+
+    /// The shape of the first line if that is an array by itself.
+    fn line_of_array(&self) -> Result<Option<Shape>, Error> {
+        let mut lines = Lines::of(self.open()?);
+        let Some((place, line)) = lines.next_line()? else { return Ok(None) };
+        let Ok(document) = Document::new(line, Origin::Line) else { return Ok(None) };
+        Ok(self.shape(place, &document).ok())
+    }
+
+    /// Whether a file that begins with a bracket is meant to be JSON: it begins with an object, or is an array as a whole.
+    fn is_json_array(&self) -> Result<bool, Error> {
+        let mut stream = Stream::array(self.open()?)?;
+        loop {
+            match stream.next_value() {
+                Ok(Some(next)) => {
+                    let Ok(document) = Document::new(next.bytes, next.origin) else {
+                        return Ok(next.bytes.starts_with(b"{\""));
+                    };
+                    if document.root().kind() == Kind::Object {
+                        return Ok(true);
+                    }
+                }
+                Ok(None) => return Ok(true),
+                Err(_) => return Ok(stream.is_within_object()),
+            }
+        }
+    }
+
+    fn shape(&self, place: Place, document: &Document<'_>) -> Result<Shape, Error> {
+        let root = document.root();
+        if self.options.questions {
+            return match root.kind() {
+                Kind::Object => Ok(Shape::QuestionAnswer),
+                kind => Err(self.wrong(place, kind.to_string())),
+            };
+        }
+        shapes::detect(root, self.options.text_key.as_deref())
+            .map_err(|wrong| self.wrong(place, wrong.0))
+    }
+
+    fn open(&self) -> Result<Unpacked, Error> {
+        Unpacked::open(self.path)
+    }
+
+    fn wrong(&self, place: Place, got: String) -> Error {
+        let expected = match self.options.questions {
+            true => "a JSON object with `question` and `answer`",
+            false => shapes::KNOWN,
+        };
+        Error::Record { path: self.path.to_owned(), place, expected: expected.to_owned(), got }
+    }
+
+    fn unknown(&self, got: &str, remedy: &str) -> Error {
+        Error::UnknownFormat {
+            path: self.path.to_owned(),
+            got: got.to_owned(),
+            remedy: remedy.to_owned(),
+        }
+    }
+}

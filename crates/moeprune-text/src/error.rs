@@ -1,0 +1,66 @@
+//! Why a text cannot be read.
+
+use std::{io, path::PathBuf};
+
+use crate::{format::Compression, record::Place};
+
+/// A file of text, or a list of such files, that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be opened or read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An archive that ends early, or whose content is damaged.
+    #[error(
+        "{}: the {compression} archive {}{}: {source}; download or copy it again",
+        path.display(),
+        if is_end(source) { "is cut short" } else { "is damaged" },
+        place.map_or_else(String::new, |place| format!(" after {place}")),
+    )]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// What it is packed with.
+        compression: Compression,
+        /// The last record, or line, that was read whole.
+        place: Option<Place>,
+        /// What the decoder said.
+        source: io::Error,
+    },
+    /// A file of a kind that is not read.
+    #[error(
+        "{}: expected plain text, JSON lines, a JSON array, CSV or Parquet, packed by gzip, zstd or not; \
+         got {got}; {remedy}",
+        path.display()
+    )]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+        /// What it seems to be.
+        got: String,
+        /// What to do with it.
+        remedy: String,
+    },
+    /// A record, or a line of plain text, that is not what it must be.
+    #[error("{} {place}: expected {expected}, got {got}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Which record.
+        place: Place,
+        /// What it should have been.
+        expected: String,
+        /// What is wrong with it.
+        got: String,
+    },
+}
+
+fn is_end(source: &io::Error) -> bool {
+    source.kind() == io::ErrorKind::UnexpectedEof
+}

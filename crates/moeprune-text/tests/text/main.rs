@@ -1,0 +1,8 @@
+//! What files of text are read as.
+
+mod made;
+
+mod broken;
+mod chats;
+mod foreign;
+mod recognised;
