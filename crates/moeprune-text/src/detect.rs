@@ -11,6 +11,7 @@ use crate::{
     packed::Unpacked,
     record::Place,
     shapes,
+    table::{self, Table},
 };
 
 /// How a file is to be read.
@@ -61,11 +62,18 @@ impl Detector<'_> {
         if head.starts_with(b"PAR1") {
             return Err(self.unknown("a Parquet file", "convert it to JSON lines first"));
         }
+        if head.trim_ascii().is_empty() && (head.len() as u64) < HEAD {
+            return Err(self.unknown("nothing", "it holds no text"));
+        }
+        let is_json = matches!(head.trim_ascii_start().first(), Some(b'{' | b'['));
+        if let Some(container) = table::by_name(self.path).filter(|_| !is_json) {
+            return self.table(container);
+        }
+        if let Some(container) = table::by_header(head) {
+            return self.table(container).or_else(|_| self.plain());
+        }
         let mut rest = head.iter().filter(|b| !b.is_ascii_whitespace());
         match (rest.next(), rest.next()) {
-            (None, _) if (head.len() as u64) < HEAD => {
-                Err(self.unknown("nothing", "it holds no text"))
-            }
             (Some(b'{'), Some(b'"' | b'}') | None) => self.objects(),
             (Some(b'['), _) => self.array(),
             _ => self.plain(),
@@ -80,6 +88,26 @@ impl Detector<'_> {
                 "questions are records with `question` and `answer`, such as JSON lines",
             )),
         }
+    }
+
+    fn table(&self, container: Container) -> Found {
+        let table = Table::of(self.open()?, container)?;
+        let sample = table.sample();
+        let place = Place::Line(1);
+        let shape = Document::new(&sample, Origin::Nowhere)
+            .map_err(|wrong| self.wrong(place, wrong.0))
+            .and_then(|document| self.shape(place, &document))
+            .ok()
+            .filter(|shape| shapes::keys(shape).iter().all(|key| table.names().contains(key)));
+        shape.map(|shape| (container, shape)).ok_or_else(|| {
+            let names: Vec<_> =
+                table.names().iter().take(8).map(|name| format!("`{name:.40}`")).collect();
+            self.unknown(
+                &format!("{container} with columns {}", names.join(", ")),
+                "columns that are read are `text`, `question` and `answer`, `instruction` and `output`, \
+                 or `prompt` and `completion`",
+            )
+        })
     }
 
     /// JSON lines, or objects over several lines each.

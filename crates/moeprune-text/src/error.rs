@@ -59,6 +59,22 @@ pub enum Error {
         /// What is wrong with it.
         got: String,
     },
+    /// A folder without a file that is read.
+    #[error("{}: there is no file to read in this folder, which holds {there}", path.display())]
+    NothingThere {
+        /// The folder.
+        path: PathBuf,
+        /// What is in it.
+        there: String,
+    },
+    /// A pattern that is wrong or that nothing fits.
+    #[error("{pattern}: {reason}; name a file, a folder, or a pattern such as `data/*.jsonl`")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong.
+        reason: String,
+    },
 }
 
 fn is_end(source: &io::Error) -> bool {

@@ -9,7 +9,7 @@ const UTF_8: &str = "convert it to UTF-8 first (iconv -t UTF-8)";
 const NOT_TEXT: &str = "choose a file of text";
 
 /// Files by their first bytes.
-const BEGINNINGS: [(&[u8], Foreign); 22] = [
+const BEGINNINGS: [(&[u8], Foreign); 24] = [
     (
         b"version https://git-lfs.github.com/spec/",
         ("a git-lfs pointer", "fetch the file (git lfs pull)"),
@@ -18,6 +18,8 @@ const BEGINNINGS: [(&[u8], Foreign); 22] = [
         b"version https://hawser.github.com/spec/",
         ("a git-lfs pointer", "fetch the file (git lfs pull)"),
     ),
+    (b"\x1f\x8b", ("a gzip archive within an archive", UNPACK)),
+    (b"\x28\xb5\x2f\xfd", ("a zstd archive within an archive", UNPACK)),
     (b"\xfd7zXZ\0", ("an xz archive", UNPACK)),
     (b"PK\x03\x04", ("a zip archive, or a file of PyTorch or numpy", UNPACK)),
     (b"PK\x05\x06", ("an empty zip archive", UNPACK)),

@@ -1,7 +1,7 @@
 //! Text as people have it, as records.
 //!
-//! A [`TextFile`] is opened under any name and recognised by its content: plain text, JSON lines, a JSON array, packed by gzip or
-//! not. Its [`Records`] are read one at a time, a plain text in pieces, so a file costs the memory of its longest record. What each record
+//! A [`TextFile`] is opened under any name and recognised by its content: plain text, JSON lines, a JSON array, a table (CSV, TSV), packed by gzip or zstd
+//! or not. Its [`Records`] are read one at a time, a plain text in pieces, so a file costs the memory of its longest record. What each record
 //! holds is its [`Content`]: a document, a question with its answer, ids of tokens, or a [`Conversation`], in which chat data of all
 //! dialects (`messages`, ShareGPT, Alpaca, prompt and completion) has one form. What is not text (archives, web pages, git-lfs pointers, JSON of
 //! another shape) is refused by name, with what to do, and never taken for prose.
@@ -33,7 +33,10 @@ mod packed;
 mod pieces;
 mod record;
 mod records;
+mod set;
 mod shapes;
+mod table;
+mod zstd;
 
 pub use detect::ReadOptions;
 pub use error::Error;
@@ -41,3 +44,4 @@ pub use file::TextFile;
 pub use format::{Compression, Container, Format, Shape};
 pub use record::{Content, Conversation, Place, Record};
 pub use records::Records;
+pub use set::{Note, TextSet};

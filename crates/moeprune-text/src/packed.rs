@@ -8,10 +8,13 @@ use std::{
 
 use flate2::bufread::MultiGzDecoder;
 
-use crate::{error::Error, format::Compression, record::Place};
+use crate::{error::Error, format::Compression, record::Place, zstd::Zstd};
 
 const BUFFER: usize = 1 << 18;
 const GZIP: &[u8] = &[0x1f, 0x8b];
+const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
+/// What zstd's frames that are to be skipped begin with, after a byte from 0x50 to 0x5f.
+const ZSTD_SKIPPED: &[u8] = b"\x2a\x4d\x18";
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A file's bytes without what it is packed with and without a byte order mark.
@@ -30,6 +33,9 @@ impl Unpacked {
         let (compression, reader): (_, Box<dyn BufRead>) = if head.starts_with(GZIP) {
             let decoder = BufReader::with_capacity(BUFFER, MultiGzDecoder::new(file));
             (Some(Compression::Gzip), Box::new(decoder))
+        } else if is_zstd(head) {
+            let decoder = BufReader::with_capacity(BUFFER, Zstd::of(file));
+            (Some(Compression::Zstd), Box::new(decoder))
         } else {
             (None, Box::new(file))
         };
@@ -65,6 +71,11 @@ impl Unpacked {
         let (expected, got) = (expected.into(), got.into());
         Error::Record { path: self.path.clone(), place, expected, got }
     }
+}
+
+fn is_zstd(head: &[u8]) -> bool {
+    head.starts_with(ZSTD)
+        || matches!(head, [0x50..=0x5f, rest @ ..] if rest.starts_with(ZSTD_SKIPPED))
 }
 
 /// The operating system's errors have a number; decoders make theirs up.

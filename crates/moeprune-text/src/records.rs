@@ -11,6 +11,7 @@ use crate::{
     pieces::Pieces,
     record::{Place, Record},
     shapes,
+    table::Table,
 };
 
 /// The records of a file, from [`TextFile::records`](crate::TextFile::records). One record, or one piece of a plain text, is in memory at a time.
@@ -27,6 +28,7 @@ enum Source {
     Pieces(Pieces),
     Lines(Lines),
     Stream(Stream),
+    Table(Box<Table>),
 }
 
 impl<'a> Records<'a> {
@@ -36,12 +38,16 @@ impl<'a> Records<'a> {
             Container::PlainText => Source::Pieces(Pieces::of(unpacked)),
             Container::JsonArray => Source::Stream(Stream::array(unpacked)?),
             Container::JsonObjects => Source::Stream(Stream::values(unpacked)),
+            Container::Csv | Container::Tsv => {
+                Source::Table(Box::new(Table::of(unpacked, format.container)?))
+            }
             _ => Source::Lines(Lines::of(unpacked)),
         };
         Ok(Self { path, shape: &format.shape, source, read: 0, done: false })
     }
 
     fn next_record(&mut self) -> Result<Option<Record>, Error> {
+        let row;
         let (place, origin, bytes) = match &mut self.source {
             Source::Pieces(pieces) => return pieces.next_piece(),
             Source::Lines(lines) => match lines.next_line()? {
@@ -50,6 +56,13 @@ impl<'a> Records<'a> {
             },
             Source::Stream(stream) => match stream.next_value()? {
                 Some(next) => (next.place, next.origin, next.bytes),
+                None => return Ok(None),
+            },
+            Source::Table(table) => match table.next_row()? {
+                Some((place, object)) => {
+                    row = object;
+                    (place, Origin::Nowhere, row.as_slice())
+                }
                 None => return Ok(None),
             },
         };
@@ -61,6 +74,7 @@ impl<'a> Records<'a> {
 
     fn wrong(&self, place: Place, got: String) -> Error {
         let first = match place {
+            Place::Line(_) | Place::Item(_) if matches!(self.source, Source::Table(_)) => "",
             Place::Line(_) if self.read > 0 => " as on the first line",
             Place::Item(_) if self.read > 0 => " as in the first item",
             _ => "",

@@ -101,6 +101,16 @@ fn read_as(shape: &Shape, node: Node<'_>) -> Result<Content, Wrong> {
     })
 }
 
+/// Keys without which a record is not of this shape, where there is no choice.
+pub(crate) fn keys(shape: &Shape) -> Vec<String> {
+    let keys: &[&str] = match shape {
+        Shape::Text { key } => return vec![key.clone()],
+        Shape::QuestionAnswer => &["question", "answer"],
+        _ => &[],
+    };
+    keys.iter().map(|&key| key.to_owned()).collect()
+}
+
 /// What each record of a file must be, in the words of messages.
 pub(crate) fn expected(shape: &Shape) -> String {
     match shape {

@@ -2,7 +2,7 @@
 
 use moeprune_text::{ReadOptions, TextFile};
 
-use crate::made::{error, file, gzip, records};
+use crate::made::{error, file, gzip, records, zstd};
 
 fn all(cases: &[(&str, &[u8])]) -> String {
     cases.iter().map(|(what, bytes)| format!("{what}: {}\n", error(bytes))).collect()
@@ -79,17 +79,26 @@ fn json_of_another_shape_shows_its_keys() {
 }
 
 #[test]
-fn a_cut_archive_is_called_that() {
+fn a_cut_or_damaged_archive_is_called_that() {
     let lines: String = (0..9999).map(|i| format!("{{\"text\": \"{i} {}\"}}\n", i * i)).collect();
-    let whole = gzip(&lines);
-    let message = error(&whole[..whole.len() - 20]);
-    assert!(message.starts_with("FILE: the gzip archive is cut short after line "), "{message}");
-    let message = error(&whole[..12]);
-    assert!(message.starts_with("FILE: the gzip archive is cut short: "), "{message}");
-    let mut damaged = whole;
-    damaged[20] ^= 0xff;
-    let message = error(damaged);
-    assert!(message.starts_with("FILE: the gzip archive is damaged"), "{message}");
+    for (name, whole) in [("gzip", gzip(&lines)), ("zstd", zstd(&lines))] {
+        let begins = |message: &str, what: &str| {
+            assert!(
+                message.starts_with(&format!("FILE: the {name} archive is {what}")),
+                "{message}"
+            );
+        };
+        begins(&error(&whole[..whole.len() - 20]), "cut short");
+        begins(&error(&whole[..whole.len() - 2]), "cut short");
+        begins(&error(&whole[..12]), "cut short: ");
+        for at in [20, whole.len() / 2, whole.len() - 10] {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0xff;
+            let message = error(damaged);
+            assert!(message.starts_with("FILE"), "{at}: {message}");
+        }
+        begins(&error([&whole[..], b"and more than a header has"].concat()), "damaged");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::{fs, io::Write, path::PathBuf};
 
 use flate2::{Compression, write::GzEncoder};
 use moeprune_text::{Content, Error, Record, TextFile};
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use tempfile::TempDir;
 
 /// A file of these bytes, under a name that says nothing.
@@ -25,6 +26,10 @@ pub(crate) fn gzip(bytes: impl AsRef<[u8]>) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+pub(crate) fn zstd(bytes: impl AsRef<[u8]>) -> Vec<u8> {
+    compress_to_vec(bytes.as_ref(), CompressionLevel::Fastest)
+}
+
 /// All records of a file, twice, as reading has no memory.
 pub(crate) fn records(file: &TextFile) -> Result<Vec<Record>, Error> {
     let all = || -> Result<Vec<Record>, Error> { file.records()?.collect() };
@@ -35,7 +40,11 @@ pub(crate) fn records(file: &TextFile) -> Result<Vec<Record>, Error> {
 
 /// What the records of a file of these bytes hold, each as one line: its place, and its content as JSON.
 pub(crate) fn shown(bytes: impl AsRef<[u8]>) -> String {
-    let (_folder, path) = file(bytes);
+    shown_named("text", bytes)
+}
+
+pub(crate) fn shown_named(name: &str, bytes: impl AsRef<[u8]>) -> String {
+    let (_folder, path) = named(name, bytes);
     let file = TextFile::open(path).unwrap();
     let lines =
         records(&file).unwrap().into_iter().map(|r| format!("{}: {}", r.place, line(&r.content)));

@@ -6,3 +6,5 @@ mod broken;
 mod chats;
 mod foreign;
 mod recognised;
+mod sets;
+mod tables;

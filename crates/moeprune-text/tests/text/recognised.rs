@@ -2,7 +2,7 @@
 
 use moeprune_text::{Compression, Content, TextFile};
 
-use crate::made::{file, gzip, named, records, shown};
+use crate::made::{file, gzip, named, records, shown, zstd};
 
 /// The format, then a line per record: from the file as it is, with a byte order mark, gzipped, and gzipped in two members.
 fn check(text: &str, expected: &str) {
@@ -10,11 +10,15 @@ fn check(text: &str, expected: &str) {
     let marked = format!("\u{feff}{text}");
     assert_eq!(shown(&marked), expected, "marked: {text}");
     let (format, lines) = expected.split_once('\n').unwrap_or((expected, ""));
-    let expected = format!("{format}, gzipped\n{lines}");
     let half = text.len() / 2;
-    let halves = [gzip(&text.as_bytes()[..half]), gzip(&text.as_bytes()[half..])].concat();
-    for packed in [gzip(text), gzip(&marked), halves] {
-        assert_eq!(shown(packed), expected, "packed: {text}");
+    let halves = [&text.as_bytes()[..half], &text.as_bytes()[half..]];
+    for packed in [gzip(text), gzip(&marked), halves.map(gzip).concat()] {
+        assert_eq!(shown(packed), format!("{format}, gzipped\n{lines}"), "packed: {text}");
+    }
+    let [first, second] = halves.map(zstd);
+    let skipped = b"\x5a\x2a\x4d\x18\x03\0\0\0abc";
+    for packed in [zstd(text), zstd(&marked), [skipped, &first[..], skipped, &second].concat()] {
+        assert_eq!(shown(packed), format!("{format}, packed by zstd\n{lines}"), "packed: {text}");
     }
 }
 
