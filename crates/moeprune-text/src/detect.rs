@@ -9,6 +9,7 @@ use crate::{
     json::{Document, Kind, Origin, Stream},
     lines::Lines,
     packed::Unpacked,
+    parquet::Parquet,
     record::Place,
     shapes,
     table::{self, Table},
@@ -56,11 +57,11 @@ type Found = Result<(Container, Shape), Error>;
 
 impl Detector<'_> {
     fn by_head(&self, head: &[u8]) -> Found {
+        if head.starts_with(b"PAR1") && foreign::is_binary(head) {
+            return self.parquet();
+        }
         if let Some((got, remedy)) = foreign::of(head) {
             return Err(self.unknown(got, remedy));
-        }
-        if head.starts_with(b"PAR1") {
-            return Err(self.unknown("a Parquet file", "convert it to JSON lines first"));
         }
         if head.trim_ascii().is_empty() && (head.len() as u64) < HEAD {
             return Err(self.unknown("nothing", "it holds no text"));
@@ -99,15 +100,55 @@ impl Detector<'_> {
             .and_then(|document| self.shape(place, &document))
             .ok()
             .filter(|shape| shapes::keys(shape).iter().all(|key| table.names().contains(key)));
-        shape.map(|shape| (container, shape)).ok_or_else(|| {
-            let names: Vec<_> =
-                table.names().iter().take(8).map(|name| format!("`{name:.40}`")).collect();
-            self.unknown(
-                &format!("{container} with columns {}", names.join(", ")),
-                "columns that are read are `text`, `question` and `answer`, `instruction` and `output`, \
-                 or `prompt` and `completion`",
-            )
-        })
+        let names = table.names().iter().map(String::as_str);
+        shape
+            .map(|shape| (container, shape))
+            .ok_or_else(|| self.other_columns(&container.to_string(), names))
+    }
+
+    /// Rows of a Parquet file, of which the first that has something decides.
+    fn parquet(&self) -> Found {
+        const FIRST: usize = 64;
+        if self.open()?.compression.is_some() {
+            return Err(self.unknown("a Parquet file in an archive", "unpack it first"));
+        }
+        let key = self.options.text_key.as_deref();
+        let is_read = |name: &str| match (key, self.options.questions) {
+            (_, true) => shapes::is_read(&Shape::QuestionAnswer, name),
+            (Some(key), _) => name == key,
+            (None, _) => shapes::is_known(name),
+        };
+        let mut rows = Parquet::open(self.path, &is_read)?;
+        let needed = if self.options.questions { 2 } else { 1 };
+        if rows.names().filter(|name| is_read(name)).count() < needed {
+            return Err(self.other_columns("a Parquet file", rows.names()));
+        }
+        let mut first = None;
+        for _ in 0..FIRST {
+            let Some((place, row)) = rows.next_row()? else { break };
+            let document = Document::new(&row, Origin::Nowhere);
+            let document = document.map_err(|wrong| self.wrong(place, wrong.0));
+            match document.and_then(|document| self.shape(place, &document)) {
+                Ok(shape) => return Ok((Container::Parquet, shape)),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first
+            .unwrap_or_else(|| self.unknown("a Parquet file without rows", "it holds no text")))
+    }
+
+    /// A table of columns that are not read.
+    fn other_columns<'n>(&self, what: &str, names: impl Iterator<Item = &'n str>) -> Error {
+        let names: Vec<_> = names.take(8).map(|name| format!("`{name:.40}`")).collect();
+        let got = format!("{what} with columns {}", names.join(", "));
+        let remedy = match self.options.questions {
+            true => "questions are in `question` and `answer`",
+            false => {
+                "rename a column to `text`, or have `question` and `answer`, `messages`, `conversations`, \
+                 `instruction` and `output`, or `prompt` and `completion`"
+            }
+        };
+        self.unknown(&got, remedy)
     }
 
     /// JSON lines, or objects over several lines each.

@@ -59,6 +59,14 @@ pub enum Error {
         /// What is wrong with it.
         got: String,
     },
+    /// A Parquet file that is damaged, or uses what is not read.
+    #[error("{}: this Parquet file cannot be read: {reason}", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and at which row.
+        reason: String,
+    },
     /// A folder without a file that is read.
     #[error("{}: there is no file to read in this folder, which holds {there}", path.display())]
     NothingThere {

@@ -54,7 +54,7 @@ const WORDS: [(&[u8], Foreign); 5] = [
 /// What `head`, the beginning of a file, is if it is certainly no text.
 pub(crate) fn of(head: &[u8]) -> Option<Foreign> {
     let begins = |(beginning, _): &&(&[u8], Foreign)| head.starts_with(beginning);
-    let by_word = || WORDS.iter().find(begins).filter(|_| !is_text(head));
+    let by_word = || WORDS.iter().find(begins).filter(|_| is_binary(head));
     let by_beginning = BEGINNINGS.iter().find(begins).or_else(by_word);
     let by_form = || {
         if is_pickle(head) {
@@ -75,10 +75,10 @@ pub(crate) fn of(head: &[u8]) -> Option<Foreign> {
     by_beginning.map(|&(_, foreign)| foreign).or_else(by_form)
 }
 
-/// Whether it is UTF-8, which may be cut at the end, without bytes of zero.
-fn is_text(head: &[u8]) -> bool {
+/// Whether it is something else than UTF-8, which may be cut at the end, without bytes of zero.
+pub(crate) fn is_binary(head: &[u8]) -> bool {
     let whole = str::from_utf8(head).map_or_else(|error| error.error_len().is_none(), |_| true);
-    whole && !head.contains(&0)
+    !whole || head.contains(&0)
 }
 
 /// Bytes of zero, which no text has.

@@ -1,6 +1,6 @@
 //! Text as people have it, as records.
 //!
-//! A [`TextFile`] is opened under any name and recognised by its content: plain text, JSON lines, a JSON array, a table (CSV, TSV), packed by gzip or zstd
+//! A [`TextFile`] is opened under any name and recognised by its content: plain text, JSON lines, a JSON array, a table (CSV, TSV, Parquet), packed by gzip or zstd
 //! or not. Its [`Records`] are read one at a time, a plain text in pieces, so a file costs the memory of its longest record. What each record
 //! holds is its [`Content`]: a document, a question with its answer, ids of tokens, or a [`Conversation`], in which chat data of all
 //! dialects (`messages`, ShareGPT, Alpaca, prompt and completion) has one form. What is not text (archives, web pages, git-lfs pointers, JSON of
@@ -30,6 +30,7 @@ mod format;
 mod json;
 mod lines;
 mod packed;
+mod parquet;
 mod pieces;
 mod record;
 mod records;

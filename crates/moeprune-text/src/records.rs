@@ -8,6 +8,7 @@ use crate::{
     json::{Document, Origin, Stream, Wrong},
     lines::Lines,
     packed::Unpacked,
+    parquet::Parquet,
     pieces::Pieces,
     record::{Place, Record},
     shapes,
@@ -29,10 +30,27 @@ enum Source {
     Lines(Lines),
     Stream(Stream),
     Table(Box<Table>),
+    Parquet(Box<Parquet>),
+}
+
+impl Source {
+    /// The next row, as a JSON object, of what has rows.
+    fn next_row(&mut self) -> Result<Option<(Place, Vec<u8>)>, Error> {
+        match self {
+            Self::Table(table) => table.next_row(),
+            Self::Parquet(rows) => rows.next_row(),
+            _ => Ok(None),
+        }
+    }
 }
 
 impl<'a> Records<'a> {
     pub(crate) fn open(path: &'a Path, format: &'a Format) -> Result<Self, Error> {
+        if format.container == Container::Parquet {
+            let rows = Parquet::open(path, &|name| shapes::is_read(&format.shape, name))?;
+            let source = Source::Parquet(Box::new(rows));
+            return Ok(Self { path, shape: &format.shape, source, read: 0, done: false });
+        }
         let unpacked = Unpacked::open(path)?;
         let source = match format.container {
             Container::PlainText => Source::Pieces(Pieces::of(unpacked)),
@@ -58,7 +76,7 @@ impl<'a> Records<'a> {
                 Some(next) => (next.place, next.origin, next.bytes),
                 None => return Ok(None),
             },
-            Source::Table(table) => match table.next_row()? {
+            Source::Table(_) | Source::Parquet(_) => match self.source.next_row()? {
                 Some((place, object)) => {
                     row = object;
                     (place, Origin::Nowhere, row.as_slice())

@@ -111,6 +111,37 @@ pub(crate) fn keys(shape: &Shape) -> Vec<String> {
     keys.iter().map(|&key| key.to_owned()).collect()
 }
 
+/// Columns that records of any shape are made of.
+pub(crate) fn is_known(name: &str) -> bool {
+    let shapes = [
+        Shape::Text { key: "text".to_owned() },
+        Shape::QuestionAnswer,
+        Shape::Tokens,
+        Shape::Messages,
+        Shape::ShareGpt,
+        Shape::Alpaca,
+        Shape::PromptCompletion,
+    ];
+    shapes.iter().any(|shape| is_read(shape, name))
+}
+
+/// Whether records of a shape are made of a column, among others.
+pub(crate) fn is_read(shape: &Shape, name: &str) -> bool {
+    let names: &[&str] = match shape {
+        Shape::Pieces | Shape::Strings => &[],
+        Shape::Text { key } => return key == name,
+        Shape::QuestionAnswer => &["question", "answer"],
+        Shape::Tokens => &["tokens"],
+        Shape::Messages => &["messages", "tools"],
+        Shape::ShareGpt => &["conversations", "conversation", "system", "tools"],
+        Shape::Alpaca => {
+            &["instruction", "input", "context", "output", "response", "system", "history", "tools"]
+        }
+        Shape::PromptCompletion => &["prompt", "completion", "response", "tools"],
+    };
+    names.contains(&name)
+}
+
 /// What each record of a file must be, in the words of messages.
 pub(crate) fn expected(shape: &Shape) -> String {
     match shape {

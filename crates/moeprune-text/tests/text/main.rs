@@ -5,6 +5,7 @@ mod made;
 mod broken;
 mod chats;
 mod foreign;
+mod parquet;
 mod recognised;
 mod sets;
 mod tables;
