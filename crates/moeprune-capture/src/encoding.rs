@@ -50,7 +50,7 @@ struct Encoder<'a> {
     name: &'a str,
     tokenizer: Option<&'a Tokenizer>,
     vocab: usize,
-    /// The tokenizer, checked when the first text needs it.
+    /// The tokenizer, made ready when the first text needs it.
     ready: Option<Tokenizer>,
 }
 
@@ -91,7 +91,9 @@ impl Encoder<'_> {
             };
             if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab) {
                 let (name, vocab) = (self.name.to_owned(), self.vocab);
-                return Err(Error::TokenId { name, place, at, id, vocab });
+                // Ids that were given are no text of this tokenizer.
+                let token = self.ready.as_ref().filter(|_| !given).and_then(|t| t.id_to_token(id));
+                return Err(Error::TokenId { name, place, at, id, token, vocab });
             }
             visit(Tokens { ids, given });
         }
@@ -105,10 +107,6 @@ impl Encoder<'_> {
             let Some(tokenizer) = self.tokenizer else {
                 return Err(Error::NoTokenizer { name: self.name.to_owned() });
             };
-            let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
-            if largest as usize >= self.vocab {
-                return Err(Error::TokenizerTooLarge { largest, vocab: self.vocab });
-            }
             let mut own = tokenizer.clone();
             own.with_padding(None);
             own.with_truncation(None)

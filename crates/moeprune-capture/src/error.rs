@@ -66,17 +66,6 @@ pub enum Error {
         /// The calibration text.
         name: String,
     },
-    /// The tokenizer can give ids that the embedding has no row for.
-    #[error(
-        "the tokenizer's largest id is {largest} but the model's embedding has {vocab} rows; use \
-         the tokenizer that belongs to the model"
-    )]
-    TokenizerTooLarge {
-        /// Largest id of the tokenizer, added tokens included.
-        largest: u32,
-        /// Rows of the embedding.
-        vocab: usize,
-    },
     /// The tokenizer refused a text.
     #[error("the tokenizer failed on {name} between {place} {first} and {last}: {source}")]
     Tokenize {
@@ -93,8 +82,9 @@ pub enum Error {
     },
     /// A token id that the embedding has no row for.
     #[error(
-        "{name} {place} {at}: token id {id} does not fit the model, whose ids end at {}",
-        vocab.saturating_sub(1)
+        "{name} {place} {at}: token id {id}{} does not fit the model, whose embedding has {vocab} rows{}",
+        token.as_ref().map(|token| format!(" ({token:?})")).unwrap_or_default(),
+        if token.is_some() { "; take that token out of the text, or use the model's own tokenizer" } else { "" }
     )]
     TokenId {
         /// The calibration text.
@@ -105,6 +95,8 @@ pub enum Error {
         at: u64,
         /// The id.
         id: u32,
+        /// The token's text, where a tokenizer made it of the text.
+        token: Option<String>,
         /// Rows of the embedding.
         vocab: usize,
     },

@@ -74,7 +74,7 @@ impl TokenBlocks {
             }
             if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab) {
                 let (name, at) = ("the calibration tokens".to_owned(), block as u64 + 1);
-                return Err(Error::TokenId { name, place: "block", at, id, vocab });
+                return Err(Error::TokenId { name, place: "block", at, id, token: None, vocab });
             }
         }
         Ok(Self { blocks, sequence_len, seed: 0, origin: BlockOrigin::Given })

@@ -47,6 +47,12 @@ impl LanguageModel {
         self.max_positions
     }
 
+    /// Rows of the embedding: all token ids are below.
+    #[must_use]
+    pub fn vocab(&self) -> usize {
+        self.vocab
+    }
+
     /// The logits of every position, `[len, vocab]` per sequence; lengths may differ.
     ///
     /// # Errors

@@ -184,6 +184,7 @@ fn unusable_texts_say_what_to_do() {
         }
     }
     let words = vec![Document::text("a b c")];
+    let turns = vec![Document::text("a b c"), Document::text("a <turn> c")];
     let ids = vec![Document::tokens([1, 2]), Document::tokens([3, 30])];
     let lined = vec![Document::tokens([31]).at_line(17)];
     let tokenizer = tokenizer();
@@ -193,7 +194,7 @@ fn unusable_texts_say_what_to_do() {
     let errors: [Error; 9] = [
         draw(&Failing, None, 30, 1, 2),
         draw(&words, None, 30, 1, 2),
-        draw(&words, Some(&tokenizer), 29, 1, 2),
+        draw(&turns, Some(&tokenizer), 29, 1, 2),
         draw(&words, Some(&tokenizer), 30, 1, 4),
         draw(&ids, None, 30, 1, 2),
         draw(&lined, None, 30, 1, 2),
@@ -205,14 +206,21 @@ fn unusable_texts_say_what_to_do() {
     insta::assert_snapshot!(errors.join("\n"), @r#"
     a stream: the network is down
     the calibration text is text and no tokenizer was given; put the model's tokenizer.json beside its weights, or calibrate on lines of `{"tokens": [...]}`
-    the tokenizer's largest id is 29 but the model's embedding has 29 rows; use the tokenizer that belongs to the model
+    the calibration text document 2: token id 29 ("<turn>") does not fit the model, whose embedding has 29 rows; take that token out of the text, or use the model's own tokenizer
     calibration text too short: the calibration text has 4 tokens and a block of 4 needs 5; use more text or a smaller --seq-len
-    the calibration text document 2: token id 30 does not fit the model, whose ids end at 29
-    the calibration text line 17: token id 31 does not fit the model, whose ids end at 29
+    the calibration text document 2: token id 30 does not fit the model, whose embedding has 30 rows
+    the calibration text line 17: token id 31 does not fit the model, whose embedding has 30 rows
     cannot draw 0 blocks of 4 tokens; ask for at least one of one
     calibration text too short: the calibration text has 0 tokens and a block of 4 needs 5; use more text or a smaller --seq-len
     calibration text too short: the calibration text has 1 tokens and a block of 4 needs 2; use more text or a smaller --seq-len
     "#);
+}
+
+#[test]
+fn a_token_beyond_the_embedding_is_no_error_until_it_occurs() {
+    let text = vec![Document::text("a b c")];
+    let drawn = token_blocks(&text, Some(&tokenizer()), 29, &options(1, 3, 0)).unwrap();
+    assert!(drawn.blocks()[0].iter().all(|&id| id < 29));
 }
 
 #[test]
@@ -226,7 +234,7 @@ fn given_blocks_are_checked() {
     cannot draw 0 blocks of 0 tokens; ask for at least one of one
     cannot draw 1 blocks of 0 tokens; ask for at least one of one
     block 1 has 2 tokens where the first has 1; blocks must be equal
-    the calibration tokens block 2: token id 8 does not fit the model, whose ids end at 7
+    the calibration tokens block 2: token id 8 does not fit the model, whose embedding has 8 rows
     "#);
 }
 

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, fmt};
 
 use moeprune_eval::{BoxError, Generator, Request};
 use moeprune_model::{GenerationOptions, LanguageModel};
+use moeprune_tokenizer::id_beyond;
 use tokenizers::Tokenizer;
 
 use super::STOPPED;
@@ -57,10 +58,10 @@ impl<'a> NativeGenerator<'a> {
         self.was_stopped
     }
 
-    /// Answers requests that allow the same number of new tokens.
+    /// Answers requests that allow the same number of new tokens, each with its place in the batch.
     fn continue_group(
         &mut self,
-        requests: &[&Request],
+        requests: &[(usize, &Request)],
         max_new_tokens: usize,
     ) -> Result<Vec<String>, BoxError> {
         let prompts = self.tokens_of(requests, max_new_tokens)?;
@@ -73,7 +74,7 @@ impl<'a> NativeGenerator<'a> {
         let mut stopped = progress.should_stop();
         let generated = self.model.generate(&prompts, &options, &mut |index, tokens| {
             stopped |= progress.should_stop();
-            stopped || ends_with_stop(tokenizer, tokens, requests[index])
+            stopped || ends_with_stop(tokenizer, tokens, requests[index].1)
         })?;
         self.was_stopped = stopped;
         if stopped {
@@ -85,7 +86,7 @@ impl<'a> NativeGenerator<'a> {
     /// The tokens of each prompt, the last ones where not all of them fit.
     fn tokens_of(
         &mut self,
-        requests: &[&Request],
+        requests: &[(usize, &Request)],
         max_new_tokens: usize,
     ) -> Result<Vec<Vec<u32>>, BoxError> {
         let context = self.context();
@@ -97,9 +98,13 @@ impl<'a> NativeGenerator<'a> {
             )
         })?;
         let mut prompts = Vec::with_capacity(requests.len());
-        for request in requests {
+        for (place, request) in requests {
             let encoding = self.tokenizer.encode(request.prompt.as_str(), true)?;
             let ids = encoding.get_ids();
+            if let Some(beyond) = id_beyond(&self.tokenizer, ids, self.model.vocab()) {
+                let number = self.answered + *place as u64 + 1;
+                return Err(format!("prompt {number}: {beyond}").into());
+            }
             self.prompts_cut += usize::from(ids.len() > room);
             prompts.push(ids[ids.len().saturating_sub(room)..].to_vec());
         }
@@ -112,10 +117,10 @@ impl Generator for NativeGenerator<'_> {
         let limits: BTreeSet<usize> = requests.iter().map(|r| r.max_new_tokens).collect();
         let mut answers = vec![String::new(); requests.len()];
         for limit in limits {
-            let (places, group): (Vec<usize>, Vec<&Request>) =
-                requests.iter().enumerate().filter(|(_, r)| r.max_new_tokens == limit).unzip();
-            for (place, answer) in places.into_iter().zip(self.continue_group(&group, limit)?) {
-                answers[place] = answer;
+            let group: Vec<(usize, &Request)> =
+                requests.iter().enumerate().filter(|(_, r)| r.max_new_tokens == limit).collect();
+            for ((place, _), answer) in group.iter().zip(self.continue_group(&group, limit)?) {
+                answers[*place] = answer;
             }
         }
         self.answered += requests.len() as u64;
