@@ -9,7 +9,9 @@ use tokenizers::{
     pre_tokenizers::byte_level::ByteLevel,
 };
 
-use crate::{Error, TokenizerFiles, config::TokenizerConfig, load::WITH_TRANSFORMERS, python_json};
+use crate::{
+    Error, TokenizerFiles, config::TokenizerConfig, error::WITH_TRANSFORMERS, python_json,
+};
 
 const VOCAB: &str = "vocab.json";
 const MERGES: &str = "merges.txt";

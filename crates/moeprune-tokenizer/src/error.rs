@@ -1,5 +1,9 @@
 //! What can be wrong with a tokenizer's files.
 
+/// What makes a `tokenizer.json` of any tokenizer that transformers loads.
+pub(crate) const WITH_TRANSFORMERS: &str =
+    "in Python, transformers.AutoTokenizer.from_pretrained(MODEL).save_pretrained(MODEL)";
+
 /// Why a tokenizer could not be made or used. The message names the file; where the files lie, the caller knows.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

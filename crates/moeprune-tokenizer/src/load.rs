@@ -2,11 +2,9 @@
 
 use tokenizers::{ModelWrapper, Tokenizer};
 
-use crate::{Error, TokenizerFiles, byte_level, json, python_json, sentencepiece};
-
-/// What makes a `tokenizer.json` of any tokenizer that transformers loads.
-pub(crate) const WITH_TRANSFORMERS: &str =
-    "in Python, transformers.AutoTokenizer.from_pretrained(MODEL).save_pretrained(MODEL)";
+use crate::{
+    Error, TokenizerFiles, byte_level, error::WITH_TRANSFORMERS, json, python_json, sentencepiece,
+};
 
 /// Makes a tokenizer of its files: of `tokenizer.json`, or of others where there is none. It neither pads nor cuts, and merges
 /// are not dropped at random.

@@ -14,7 +14,9 @@ use self::{
     text::Prefix,
     vocabulary::Vocabulary,
 };
-use crate::{Error, TokenizerFiles, config::TokenizerConfig, python_json};
+use crate::{
+    Error, TokenizerFiles, config::TokenizerConfig, error::WITH_TRANSFORMERS, python_json,
+};
 
 const FILE: &str = "tokenizer.model";
 
@@ -44,7 +46,7 @@ pub(crate) fn tokenizer(bytes: &[u8], files: &TokenizerFiles) -> Result<Tokenize
             what: format!(
                 "a SentencePiece model of a {class}, whose ids are others than the model's"
             ),
-            remedy: crate::load::WITH_TRANSFORMERS,
+            remedy: WITH_TRANSFORMERS,
         });
     }
     let model = SentencePiece::parse(python_json::content(FILE, bytes)?)?;
