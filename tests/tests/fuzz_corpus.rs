@@ -7,7 +7,8 @@ use std::{
 };
 
 use moeprune_tests::hostile_files::{
-    Config, CountingAllocator, Gguf, Header, Index, ObservationFile, PlanFile, Target, peak_of,
+    Config, CountingAllocator, Gguf, Header, Index, ObservationFile, PlanFile, Target,
+    TokenizerFile, peak_of,
 };
 
 #[global_allocator]
@@ -64,6 +65,7 @@ fn covering_files_stay_within_the_bounds() {
     cover::<PlanFile>();
     cover::<ObservationFile>();
     cover::<Gguf>();
+    cover::<TokenizerFile>();
 }
 
 #[test]
@@ -94,6 +96,11 @@ fn observations() {
 #[test]
 fn gguf_files() {
     insta::assert_snapshot!(replay::<Gguf>());
+}
+
+#[test]
+fn tokenizers() {
+    insta::assert_snapshot!(replay::<TokenizerFile>());
 }
 
 /// Without the allocator, every file would be within its bounds.
@@ -160,4 +167,5 @@ fn write_seeds() {
     write::<PlanFile>();
     write::<ObservationFile>();
     write::<Gguf>();
+    write::<TokenizerFile>();
 }

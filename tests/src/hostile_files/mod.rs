@@ -22,6 +22,7 @@ mod models;
 mod observation;
 mod place;
 mod plan;
+mod tokenizer;
 
 use moeprune::checkpoint::Checkpoint;
 
@@ -34,6 +35,7 @@ pub use self::{
     observation::ObservationFile,
     place::Place,
     plan::PlanFile,
+    tokenizer::TokenizerFile,
 };
 
 /// A kind of file.
@@ -66,8 +68,13 @@ pub fn allowed_bytes(length: usize) -> usize {
 
 /// Runs `read`, and panics if it holds more than a file of this length allows.
 fn bounded<T>(length: usize, read: impl FnOnce() -> T) -> T {
+    bounded_by(64, length, read)
+}
+
+/// As [`bounded`], for a file that becomes up to so many times as large by what it means.
+fn bounded_by<T>(times: usize, length: usize, read: impl FnOnce() -> T) -> T {
     let (read, peak) = peak_of(read);
-    let allowed = allowed_bytes(length);
+    let allowed = allowed_bytes(length).max(times * length + (1 << 20));
     assert!(peak <= allowed, "{peak} bytes held for a file of {length}; {allowed} are allowed");
     read
 }
