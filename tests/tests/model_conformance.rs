@@ -10,12 +10,13 @@ use moeprune::{
 };
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{ModelSpec, TensorSource};
-use moeprune_eval::generate_each;
+use moeprune_eval::{Generator, Request, generate_each};
 use moeprune_model::{
     ActivationSink, Compute, Embedding, Error, Expert, LanguageModel, Layer, LayerTrunk, NoSink,
     TrunkOutput,
 };
 use moeprune_tests::conformance::{activation_sink, generator, layer};
+use tokenizers::AddedToken;
 
 fn open(name: &str) -> Checkpoint {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets");
@@ -148,6 +149,24 @@ fn native_generator() {
     let words: String = (0..2 * native.context()).map(|n| format!("{n} apples, ")).collect();
     generator::check_long(&mut native, &words);
     assert_eq!(native.prompts_cut(), 4);
+}
+
+#[test]
+fn a_token_beyond_the_embedding_is_named_where_it_occurs() {
+    let checkpoint = open("nano");
+    let model = LanguageModel::load(&checkpoint, checkpoint.spec(), &Compute::cpu()).unwrap();
+    let mut tokenizer = moeprune::load_tokenizer(&checkpoint).unwrap();
+    tokenizer.add_tokens([AddedToken::from("<pad>", true)]).unwrap();
+    let mut silent = Silent;
+    let mut native = NativeGenerator::new(model, tokenizer, Vec::new(), &mut silent);
+    let mut ask = |prompts: [&str; 2]| {
+        native.generate(&prompts.map(|prompt| Request::new(prompt, Vec::new(), 1)))
+    };
+    assert_eq!(ask(["1 + 1", "2"]).unwrap().len(), 2);
+    let error = ask(["1", "2 <pad>"]).unwrap_err().to_string();
+    let expected =
+        "prompt 4: token id 864 (\"<pad>\") does not fit the model, whose embedding has 864 rows";
+    assert!(error.starts_with(expected), "{error}");
 }
 
 #[test]

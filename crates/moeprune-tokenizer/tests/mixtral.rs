@@ -24,7 +24,7 @@ fn sentencepiece() -> Tokenizer {
         .unwrap()
 }
 
-/// A text and its ids, without BOS.
+/// A text and its ids.
 #[derive(Deserialize)]
 struct Golden {
     text: String,
@@ -47,6 +47,48 @@ fn golden_encodings() {
             assert_eq!(ids(&tokenizer, text, true), with_bos, "{text:?}");
         }
     }
+}
+
+/// A config beside the model, and the ids that transformers gives texts with it.
+#[derive(Deserialize)]
+struct OfConfig {
+    name: String,
+    config: serde_json::Value,
+    texts: Vec<Golden>,
+}
+
+#[test]
+fn configs() {
+    let golden: Vec<OfConfig> = serde_json::from_slice(&asset("configs.json")).unwrap();
+    for OfConfig { name, config, texts } in golden {
+        let tokenizer_model = Some(asset("tokenizer.model"));
+        let tokenizer_config = Some(config.to_string().into_bytes());
+        let files =
+            TokenizerFiles { tokenizer_model, tokenizer_config, ..TokenizerFiles::default() };
+        let tokenizer = load(&files).unwrap();
+        for Golden { text, ids: expected } in texts {
+            assert_eq!(ids(&tokenizer, &text, true), expected, "{name}: {text:?}");
+        }
+    }
+}
+
+/// Older releases say in two more files what newer ones say in one.
+#[test]
+fn added_tokens_of_older_releases() {
+    let files = TokenizerFiles {
+        tokenizer_model: Some(asset("tokenizer.model")),
+        special_tokens_map: Some(
+            r#"{"eos_token": "<|end|>", "pad_token": {"content": "<pad>", "lstrip": true},
+            "additional_special_tokens": ["<|start|>"]}"#
+                .into(),
+        ),
+        added_tokens: Some(r#"{"<|end|>": 32001, "<|start|>": 32000}"#.into()),
+        ..TokenizerFiles::default()
+    };
+    let tokenizer = load(&files).unwrap();
+    let text = "<|start|>hello  <pad><|end|>";
+    assert_eq!(ids(&tokenizer, text, true), [1, 32000, 6312, 28709, 32002, 32001]);
+    assert_eq!(tokenizer.decode(&[32000, 6312, 28709, 32002], true).unwrap(), "hello");
 }
 
 #[test]
