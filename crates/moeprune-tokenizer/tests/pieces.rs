@@ -154,6 +154,22 @@ fn check(tokenizer: &Tokenizer, cases: u32) {
     }
 }
 
+/// The same bytes of the same characters again, which only their places tell apart.
+#[test]
+fn clusters_before_a_long_run() {
+    let text = "👩\u{200d}👧🙂🙂".repeat(7) + &"👩\u{200d}👧".repeat(9) + &" ".repeat(400) + "a b";
+    for name in ["unigram_bytes", "unigram_nfkc", "bpe_bytes", "bpe_plain"] {
+        let tokenizer = of_model(&format!("sentencepiece/{name}.model"));
+        let whole = tokenizer.encode(text.as_str(), true).unwrap();
+        for window in [2, 40, 126, 300] {
+            let mut encoder = PieceEncoder::with_window(&tokenizer, window).unwrap();
+            let mut ids = encoder.push(&text).unwrap();
+            ids.extend(encoder.finish().unwrap());
+            assert_eq!(ids, whole.get_ids(), "{name} {window}");
+        }
+    }
+}
+
 #[test]
 fn mixtral_as_json() {
     let tokenizer_json = Some(asset("tokenizers/mixtral/tokenizer.json"));

@@ -30,7 +30,9 @@ pub(super) fn joint(
     let run = &right.tokens[j..j + length];
     let middle = length / 2;
     let places = AROUND..(length + 1).checked_sub(AROUND)?;
-    let mut places: Vec<usize> = places.filter(|&at| may_be(run[at].start)).collect();
+    // Tokens with the same beginning are bytes of a character, and of the same characters if these repeat.
+    let begins = |at: usize| run[at - 1].start < run[at].start;
+    let mut places: Vec<usize> = places.filter(|&at| begins(at) && may_be(run[at].start)).collect();
     places.sort_by_key(|&at| at.abs_diff(middle));
     let between_words = places.iter().find(|&&at| run[at].begins_word);
     let at = *between_words.or_else(|| places.first().filter(|_| in_one_word(run, joints)))?;

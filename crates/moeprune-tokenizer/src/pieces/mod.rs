@@ -34,7 +34,7 @@ pub struct PieceEncoder<'a> {
     joints: Joints,
     window: usize,
     overlap: usize,
-    /// The text from the open window's beginning on.
+    /// The text, from before the open window's beginning on.
     text: String,
     /// Where in the whole text that is.
     base: u64,
@@ -173,21 +173,26 @@ impl<'a> PieceEncoder<'a> {
         let span = Span { start: open.span.start, end };
         let mut grown = Window::encode(self.tokenizer, &self.text, self.base, span)?;
         // Behind the first window's beginning, tokens before the joint were handed out already.
-        if open.joint > 0 {
+        if let Some(kept) = open.tokens.get(open.joint).filter(|_| open.joint > 0) {
             let before = &open.tokens[open.joint.saturating_sub(AROUND)..open.joint];
-            let at = grown.tokens.windows(before.len()).position(|tokens| tokens == before);
-            let place = before.last().map_or(0, |token| token.end);
-            grown.joint = at.ok_or(Error::Joint { at: place })? + before.len();
+            let at = grown.tokens.partition_point(|token| token.start < kept.start);
+            if !grown.tokens[..at].ends_with(before) {
+                return Err(Error::Joint { at: kept.start });
+            }
+            grown.joint = at;
         }
         self.overlap = (2 * self.overlap).min((span.end - span.start) as usize);
         self.open = Some(grown);
         Ok(())
     }
 
-    /// Lets go of the text before `start`.
+    /// Lets go of the text before `start`, once that is most of it, so that a long piece is not moved for each window.
     fn forget(&mut self, start: u64) {
-        self.text.drain(..(start - self.base) as usize);
-        self.base = start;
+        let passed = (start - self.base) as usize;
+        if 2 * passed >= self.text.len() {
+            self.text.drain(..passed);
+            self.base = start;
+        }
     }
 
     /// The last place up to `at` where a character begins.
