@@ -18,10 +18,11 @@ pub enum Error {
     },
     /// An archive that ends early, or whose content is damaged.
     #[error(
-        "{}: the {compression} archive {}{}: {source}; download or copy it again",
+        "{}: the {compression} archive {}{}: {source}{}",
         path.display(),
-        if is_end(source) { "is cut short" } else { "is damaged" },
+        state(source).0,
         place.map_or_else(String::new, |place| format!(" after {place}")),
+        state(source).1,
     )]
     Archive {
         /// The file.
@@ -85,6 +86,11 @@ pub enum Error {
     },
 }
 
-fn is_end(source: &io::Error) -> bool {
-    source.kind() == io::ErrorKind::UnexpectedEof
+/// What an archive is that a decoder failed on, and what to do.
+fn state(source: &io::Error) -> (&'static str, &'static str) {
+    match source.kind() {
+        io::ErrorKind::UnexpectedEof => ("is cut short", "; download or copy it again"),
+        io::ErrorKind::Unsupported => ("is not read", ""),
+        _ => ("is damaged", "; download or copy it again"),
+    }
 }

@@ -68,6 +68,8 @@ pub(crate) fn of(head: &[u8]) -> Option<Foreign> {
                 "an HTML or XML page",
                 "if it was downloaded, it may be an error page; download the raw file, or extract its text first",
             ))
+        } else if is_python(head) {
+            Some(("Python's notation, not JSON", "write it as JSON (json.dumps)"))
         } else {
             zeros(head)
         }
@@ -103,6 +105,22 @@ fn is_safetensors(head: &[u8]) -> bool {
     matches!(head.get(4..10), Some([0, 0, 0, 0, b'{', b'"']))
 }
 
+/// A dict as Python shows it: `{'key': …`, also in a list.
+fn is_python(head: &[u8]) -> bool {
+    let start = head.trim_ascii_start();
+    let start = start.strip_prefix(b"[").unwrap_or(start).trim_ascii_start();
+    let Some(rest) = start.strip_prefix(b"{'") else { return false };
+    let mut parts = rest.splitn(2, |&b| b == b'\'');
+    let (key, after) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    key.len() <= 40
+        && key.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
+        && after.trim_ascii_start().first() == Some(&b':')
+}
+
+fn contains(bytes: &[u8], word: &[u8]) -> bool {
+    bytes.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word))
+}
+
 fn is_markup(head: &[u8]) -> bool {
     let start = head.trim_ascii_start();
     let begins =
@@ -110,5 +128,6 @@ fn is_markup(head: &[u8]) -> bool {
     let tag = |name: &[u8]| {
         begins(name) && start.get(name.len()).is_none_or(|b| b.is_ascii_whitespace() || *b == b'>')
     };
-    begins(b"<!doctype") || begins(b"<?xml") || tag(b"<html") || tag(b"<head")
+    let comment = || begins(b"<!--") && contains(start, b"<html");
+    comment() || begins(b"<!doctype") || begins(b"<?xml") || tag(b"<html") || tag(b"<head")
 }

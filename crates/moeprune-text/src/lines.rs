@@ -7,6 +7,9 @@ use crate::{error::Error, packed::Unpacked, record::Place};
 /// A longer line is refused: it is one document, which is held and tokenised as a whole.
 const LONGEST: u64 = 256 << 20;
 
+/// A byte order mark, which is within a file where several were joined.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// The lines of a file that are not blank, one at a time in memory.
 pub(crate) struct Lines {
     unpacked: Unpacked,
@@ -40,8 +43,10 @@ impl Lines {
                 return Err(self.unpacked.wrong(place, "at most 256 MiB", "a longer line"));
             }
             self.done = length == 0;
-            if !self.line.trim_ascii().is_empty() {
-                return Ok(Some((place, self.line.trim_ascii_end())));
+            let line = self.line.strip_prefix(MARK).unwrap_or(&self.line);
+            if !line.trim_ascii().is_empty() {
+                let start = self.line.len() - line.len();
+                return Ok(Some((place, self.line[start..].trim_ascii_end())));
             }
         }
         Ok(None)

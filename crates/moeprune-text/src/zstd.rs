@@ -79,6 +79,12 @@ impl<R: BufRead> Read for Zstd<R> {
 
 /// The decoder's error; of kind `UnexpectedEof` if that is what lies below it.
 fn broken(error: FrameDecoderError) -> io::Error {
+    if let FrameDecoderError::WindowSizeTooBig { requested, max } = error {
+        let what = format!(
+            "it refers back over {requested} bytes, at most {max} are read; unpack it first (zstd -d --long=31)"
+        );
+        return io::Error::new(io::ErrorKind::Unsupported, what);
+    }
     let mut cause: Option<&(dyn error::Error + 'static)> = Some(&error);
     while let Some(below) = cause {
         match below.downcast_ref::<io::Error>() {

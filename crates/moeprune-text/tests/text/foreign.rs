@@ -15,10 +15,21 @@ fn pointers_and_pages() {
     let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n";
     refused(pointer, "a git-lfs pointer", "fetch the file (git lfs pull)");
     let remedy = "if it was downloaded, it may be an error page; download the raw file, or extract its text first";
-    for page in
-        ["<!DOCTYPE html>\n<p>404", "\n <html lang=en>", "<?xml version=\"1.0\"?>", "<HTML>"]
-    {
+    for page in [
+        "<!DOCTYPE html>\n<p>404",
+        "\n <html lang=en>",
+        "<?xml version=\"1.0\"?>",
+        "<HTML>",
+        "<!-- a --><html>",
+    ] {
         refused(page.as_bytes(), "an HTML or XML page", remedy);
+    }
+}
+
+#[test]
+fn python() {
+    for text in ["{'text': 'a'}\n", "[{'role': 'user', 'content': 'a'}]", " {'a_1' : 1}"] {
+        refused(text.as_bytes(), "Python's notation, not JSON", "write it as JSON (json.dumps)");
     }
 }
 
@@ -69,5 +80,7 @@ fn text_that_only_looks_like_it() {
     plain("GGUFs are files");
     plain("FEA1 is a part's number");
     plain("BZhang");
+    plain("{'Twas} brillig: 'twas");
+    plain("<!-- a comment -->");
     plain("x 80 \u{80}\u{4}");
 }

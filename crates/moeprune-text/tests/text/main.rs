@@ -6,6 +6,7 @@ mod broken;
 mod chats;
 mod foreign;
 mod parquet;
+mod properties;
 mod recognised;
 mod sets;
 mod tables;

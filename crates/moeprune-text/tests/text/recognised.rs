@@ -49,6 +49,14 @@ fn lines_of_text() {
 }
 
 #[test]
+fn files_that_were_joined() {
+    check(
+        "{\"text\":\"a\"}\n\u{feff}{\"text\":\"b\"}\n",
+        "JSON lines of `text`\nline 1: \"a\"\nline 2: \"b\"",
+    );
+}
+
+#[test]
 fn lines_of_questions_and_tokens() {
     check(
         "{\"question\":\"1+1?\",\"answer\":\"two\\n#### 2\"}\n",
