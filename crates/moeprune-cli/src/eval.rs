@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, builder::PossibleValuesParser};
+use moeprune_core::plural;
 use moeprune_eval::TASK_NAMES;
 use moeprune_files::OutputKind;
 
@@ -95,7 +96,8 @@ pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Score, Error> {
 fn print_score(score: &Score) -> Result<(), Error> {
     match score {
         Score::Answers(report) => {
-            line!("{} on {} questions, {} shots", report.task, report.n, report.fewshot)?;
+            let (questions, shots) = (plural(report.n, "question"), plural(report.fewshot, "shot"));
+            line!("{} on {questions}, {shots}", report.task)?;
             for (metric, estimate) in &report.metrics {
                 let error = estimate.stderr.map_or_else(String::new, |e| format!(" ± {e:.4}"));
                 line!("  {metric:<18} {:.4}{error}", estimate.mean)?;
@@ -103,10 +105,10 @@ fn print_score(score: &Score) -> Result<(), Error> {
         }
         Score::Perplexity(report) => {
             line!(
-                "perplexity {:.4} (mean negative log-likelihood {} over {} tokens)",
+                "perplexity {:.4} (mean negative log-likelihood {} over {})",
                 report.perplexity,
                 report.nll,
-                report.tokens
+                plural(report.tokens, "token")
             )?;
         }
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{ExtraPolicy, ModelSpec, Plan};
+use moeprune_core::{ExtraPolicy, ModelSpec, Plan, plural};
 use moeprune_files::OutputKind;
 
 use crate::{
@@ -151,22 +151,22 @@ fn print_plan(plan: &Plan, spec: &ModelSpec, output: &Path) -> Result<(), Error>
     let experts = |spec: &ModelSpec| -> usize {
         spec.layers.iter().filter_map(|layer| layer.moe()).map(|moe| moe.experts).sum()
     };
-    let (kept, before) = (experts(&spec.after(plan)), experts(spec));
+    let (kept, before) = (experts(&spec.after(plan)), plural(experts(spec), "expert"));
     for layer in plan.layers.iter().filter(|l| l.layer >= spec.layers.len()) {
         line!(
-            "{}, for multi-token prediction, keeps {} of {} experts",
+            "{}, for multi-token prediction, keeps {} of {}",
             spec.layer_name(layer.layer),
             layer.experts_after(),
-            layer.experts_before
+            plural(layer.experts_before, "expert")
         )?;
     }
     if plan.extra == Some(ExtraPolicy::Drop) {
         line!("the layers for multi-token prediction are left out")?;
     }
     match &plan.unstructured {
-        None => line!("keeps {kept} of {before} experts → {}", output.display()),
+        None => line!("keeps {kept} of {before} → {}", output.display()),
         Some(asked) => line!(
-            "keeps {kept} of {before} experts and zeroes {} of what is left → {}",
+            "keeps {kept} of {before} and zeroes {} of what is left → {}",
             crate::table::percent(asked.ratio),
             output.display()
         ),
@@ -183,9 +183,9 @@ fn print_open(plan: &Plan, spec: &ModelSpec, pipeline: &Pipeline) -> Result<(), 
     let open = plan.layers.iter().filter(|layer| layer.is_open()).count();
     if open > 0 {
         line!(
-            "in {open} of {} layers, which of three or more alike experts stays is decided when \
+            "in {open} of {}, which of three or more alike experts stays is decided when \
              the plan is applied; --read-experts decides at once",
-            of_decoder.count()
+            plural(of_decoder.count(), "layer")
         )?;
     }
     let refits = pipeline.refit.is_some() && plan.unstructured.is_some();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use moeprune_core::plural;
 
 use crate::{
     blend::WeighedFile,
@@ -293,8 +294,8 @@ fn print_table(report: &Report, out: &Path) -> Result<(), Error> {
         ],
         vec!["time".into(), String::new(), seconds(report.stages.iter().map(|s| s.seconds).sum())],
     ];
-    if let Some(before) = report.sparsity.zero_before {
-        let row = vec!["  of them zero before".into(), String::new(), percent(before)];
+    if let Some(before) = report.sparsity.zero_before.filter(|before| *before > 0.0) {
+        let row = vec!["  of that, zero before".into(), String::new(), percent(before)];
         rows.insert(1, row);
     }
     line!("\n{}", table(&["", "asked", "achieved"], &rows))?;
@@ -304,7 +305,9 @@ fn print_table(report: &Report, out: &Path) -> Result<(), Error> {
     if let Some(refit) = &report.refit {
         print_repair(refit, Repairing::Zeros)?;
     }
-    if report.recipe.keeps_listed() && !report.recipe.prunes_weights() {
+    if kept == before && !report.recipe.prunes_weights() {
+        // What it makes of the checkpoint is said below.
+    } else if report.recipe.keeps_listed() && !report.recipe.prunes_weights() {
         line!(
             "Only the experts that the keep-list leaves out were removed; no weight was zeroed."
         )?;
@@ -317,12 +320,15 @@ fn print_table(report: &Report, out: &Path) -> Result<(), Error> {
         line!("{sentence}")?;
     }
     if !report.idle_experts.is_empty() {
-        line!("{} experts got no calibration token; see the report.", report.idle_experts.len())?;
+        line!(
+            "{} got no calibration token; see the report.",
+            plural(report.idle_experts.len(), "expert")
+        )?;
     }
     if report.scored_linears > 0 {
         line!(
-            "{} Linears were reached by too few tokens to be reconstructed, and were scored instead.",
-            report.scored_linears
+            "reached by too few tokens to be reconstructed, so scored instead: {}.",
+            plural(report.scored_linears, "Linear")
         )?;
     }
     line!("\nwrote {}", out.display())

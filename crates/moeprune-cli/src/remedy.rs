@@ -46,6 +46,9 @@ fn in_options(remedy: Remedy) -> String {
         Remedy::FewerExperts { at_most: Some(share) } => {
             format!("lower --expert-sparsity to at most {share:.4}")
         }
+        Remedy::MoreExperts { at_least } => {
+            format!("raise --expert-sparsity to at least {at_least:.4}, or --sparsity above it")
+        }
         Remedy::FewerExperts { at_most: None } => "lower --expert-sparsity".into(),
         Remedy::FewerExpertsOrNoProtection => {
             "lower --expert-sparsity or leave --protect-super-experts out".into()

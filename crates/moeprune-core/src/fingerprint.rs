@@ -1,6 +1,6 @@
 //! Which model an observation or a plan is of.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use crate::Error;
 
@@ -8,7 +8,8 @@ use crate::Error;
 ///
 /// As text they stand one after the other with a `+` between, each `sha256:` and 64 hexadecimal
 /// digits; that of the routers alone is last, with `routers:` in place of `sha256:`, or `routers-only:` of a model
-/// in a format that names its other tensors differently (GGUF), which is known to others by these. The first
+/// in a format that names its other tensors differently (GGUF), which is known to others by these. `stored:` and the
+/// number of tensors per element type stand between, for people. The first
 /// decides whether an observation or a plan belongs to a model; a third, where there is one, tells routers that
 /// differ by rounding from others. Version 0.1.0 wrote a single hash; only the checkpoint itself can tell whether that is its own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -23,6 +24,43 @@ pub struct Fingerprint {
     /// Of nothing but the routers' places, shapes, and values rounded to bf16; `None` in files of versions
     /// that did not write it.
     pub routers: Option<RoutersHash>,
+    /// In which element types the tensors are; `None` in files of versions that did not write it. It decides
+    /// nothing.
+    pub stored: Option<StoredTensors>,
+}
+
+/// How many tensors a model has in each element type, in the order of the types' names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct StoredTensors(pub BTreeMap<String, u64>);
+
+impl StoredTensors {
+    fn from_text(text: &str) -> Option<Self> {
+        let all = text.split(',').filter(|entry| !entry.is_empty()).map(|entry| {
+            let (dtype, count) = entry.split_once('=')?;
+            Some((dtype.to_owned(), count.parse().ok()?))
+        });
+        all.collect::<Option<_>>().map(Self)
+    }
+
+    fn to_text(&self) -> String {
+        let entries = self.0.iter().map(|(dtype, count)| format!("{dtype}={count}"));
+        entries.collect::<Vec<_>>().join(",")
+    }
+}
+
+impl fmt::Display for StoredTensors {
+    /// `288 BF16 and 3 F32 tensors`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: Vec<_> = self.0.iter().map(|(dtype, count)| format!("{count} {dtype}")).collect();
+        let one = self.0.values().sum::<u64>() == 1;
+        let tensors = if one { "tensor" } else { "tensors" };
+        match all.split_last() {
+            None => write!(f, "no tensors"),
+            Some((last, [])) => write!(f, "{last} {tensors}"),
+            Some((last, first)) => write!(f, "{} and {last} {tensors}", first.join(", ")),
+        }
+    }
 }
 
 /// What a model's routers are, under any names of the rest.
@@ -38,6 +76,9 @@ pub struct RoutersHash {
 
 /// What the text of the routers' hash begins with, and if they decide.
 const ROUTERS: [&str; 2] = ["routers:", "routers-only:"];
+
+/// What the text of the element types begins with.
+const STORED: &str = "stored:";
 
 impl RoutersHash {
     fn from_text(text: &str) -> Option<Self> {
@@ -82,6 +123,27 @@ impl Fingerprint {
         }
     }
 
+    /// How a model that is [stored otherwise](SameModel::StoredOtherwise) differs in that from this one, to follow
+    /// "the same model, ".
+    ///
+    /// ```
+    /// # use moeprune_core::Fingerprint;
+    /// let (there, here) = ("m+s+stored:BF16=9", "m+t+stored:F32=9,I64=1");
+    /// let differs = Fingerprint::difference(there, here);
+    /// assert_eq!(differs, "stored as 9 BF16 tensors, where this one is 9 F32 and 1 I64 tensors");
+    /// ```
+    #[must_use]
+    pub fn difference(there: &str, here: &str) -> String {
+        let stored = |text: &str| text.parse::<Self>().ok().and_then(|of| of.stored);
+        match (stored(there), stored(here)) {
+            (Some(there), Some(here)) if there != here => {
+                format!("stored as {there}, where this one is {here}")
+            }
+            (Some(_), Some(_)) => "stored under other tensor names".to_owned(),
+            _ => "stored under other tensor names or in other element types".to_owned(),
+        }
+    }
+
     fn compare_with(&self, other: &Self) -> SameModel {
         let alike = || {
             let both = self.routers.as_ref().zip(other.routers.as_ref());
@@ -102,6 +164,8 @@ impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}+{}", self.model, self.storage)?;
         self.rounded.iter().try_for_each(|rounded| write!(f, "+{rounded}"))?;
+        let stored = self.stored.iter();
+        stored.map(StoredTensors::to_text).try_for_each(|text| write!(f, "+{STORED}{text}"))?;
         let routers = self.routers.iter();
         routers
             .map(|of| (ROUTERS[usize::from(of.decides)], &of.hash))
@@ -113,19 +177,25 @@ impl FromStr for Fingerprint {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let last = text.rsplit_once('+');
-        let last = last.and_then(|(all, last)| Some((all, RoutersHash::from_text(last)?)));
-        let (hashes, routers) = last.map_or((text, None), |(all, last)| (all, Some(last)));
+        let (hashes, routers) = last_of(text, RoutersHash::from_text);
+        let (hashes, stored) =
+            last_of(hashes, |last| StoredTensors::from_text(last.strip_prefix(STORED)?));
         let mut parts = hashes.split('+');
         let mut part = || parts.next().map(str::to_owned);
         let (model, storage, rounded) = (part(), part(), part());
         match (model, storage, part()) {
             (Some(model), Some(storage), None) if !model.is_empty() => {
-                Ok(Self { model, storage, rounded, routers })
+                Ok(Self { model, storage, rounded, routers, stored })
             }
             _ => Err(Error::Fingerprint(text.to_owned())),
         }
     }
+}
+
+/// What the last part of a text is, and what stands before it; all of it if it is something else.
+fn last_of<T>(text: &str, read: impl Fn(&str) -> Option<T>) -> (&str, Option<T>) {
+    let last = text.rsplit_once('+').and_then(|(before, last)| Some((before, read(last)?)));
+    last.map_or((text, None), |(before, last)| (before, Some(last)))
 }
 
 #[cfg(test)]
@@ -160,6 +230,10 @@ mod tests {
         check("m+s+r+routers:x", "n+t+r+routers:x", SameModel::RoutersRounded);
         check("m+s+routers:x", "n+t+routers-only:y", SameModel::No);
         check("m+s+routers:x", "n+t", SameModel::No);
+        check("m+s+stored:BF16=1", "m+s", SameModel::Yes);
+        check("m+s+stored:BF16=1", "m+s+stored:BF16=2", SameModel::Yes);
+        check("m+s+stored:BF16=1+routers:x", "m+t+stored:F32=1", SameModel::StoredOtherwise);
+        check("m+s+r+stored:BF16=1+routers:x", "n+t+r+routers:x", SameModel::RoutersRounded);
     }
 
     #[test]
@@ -169,11 +243,34 @@ mod tests {
             let (model, storage) = ("m".to_owned(), "s".to_owned());
             let rounded = rounded.map(str::to_owned);
             let routers = routers.map(|decides| RoutersHash { hash: "x".into(), decides });
-            let fingerprint = Fingerprint { model, storage, rounded, routers };
-            assert_eq!(fingerprint.to_string().parse::<Fingerprint>().unwrap(), fingerprint);
+            for stored in [None, Some(stored(&[])), Some(stored(&[("BF16", 2), ("F32", 1)]))] {
+                let (model, storage, rounded) = (model.clone(), storage.clone(), rounded.clone());
+                let routers = routers.clone();
+                let fingerprint = Fingerprint { model, storage, rounded, routers, stored };
+                assert_eq!(fingerprint.to_string().parse::<Fingerprint>().unwrap(), fingerprint);
+            }
         }
-        for bad in ["m", "+s", "m+s+t+u", "m+routers:x"] {
+        let bad = ["m", "+s", "m+s+t+u", "m+routers:x", "m+s+t+stored:BF16", "m+s+t+stored:F32=x"];
+        for bad in bad {
             assert!(bad.parse::<Fingerprint>().is_err(), "{bad}");
         }
+    }
+
+    fn stored(counts: &[(&str, u64)]) -> StoredTensors {
+        StoredTensors(counts.iter().map(|(dtype, count)| ((*dtype).to_owned(), *count)).collect())
+    }
+
+    #[test]
+    fn what_is_stored_otherwise() {
+        let check = |there, here, expected| {
+            assert_eq!(Fingerprint::difference(there, here), expected);
+        };
+        check("m+s+stored:BF16=9", "m+t+stored:BF16=9", "stored under other tensor names");
+        let more = "stored as 1 BF16 tensor, where this one is 1 BF16 and 1 F32 tensors";
+        check("m+s+stored:BF16=1", "m+t+stored:BF16=1,F32=1+routers:x", more);
+        let unknown = "stored under other tensor names or in other element types";
+        check("m+s", "m+t+stored:BF16=9", unknown);
+        check("m", "m+t+stored:BF16=9", unknown);
+        assert_eq!(stored(&[("A", 1), ("B", 2), ("C", 3)]).to_string(), "1 A, 2 B and 3 C tensors");
     }
 }

@@ -66,6 +66,7 @@ pub mod observation;
 mod part_name;
 mod partition;
 mod plan;
+mod plural;
 mod promise;
 mod provenance;
 pub mod repair;
@@ -80,7 +81,7 @@ pub use dtype::{Dtype, GgmlType};
 #[doc(inline)]
 pub use encoding::{Encoding, StoredWeight};
 pub use error::{Error, StageError};
-pub use fingerprint::{Fingerprint, RoutersHash, SameModel};
+pub use fingerprint::{Fingerprint, RoutersHash, SameModel, StoredTensors};
 pub use linear::{AttentionProjection, LayerTensor, LinearId, MlpProjection, TensorId};
 pub use model::{
     Activation, AttentionBiases, AttentionSpec, ClampedSwiglu, CorrectionBias, DeltaProjections,
@@ -96,6 +97,7 @@ pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, Ro
 pub use part_name::PartName;
 pub use partition::Partition;
 pub use plan::{ExpertRatio, LayerPlan, Plan, Survivor, SurvivorReason, UnstructuredPlan};
+pub use plural::plural;
 pub use promise::{IdleExperts, OpenTotal, Promises, RowRounding, StatisticsSource, TotalPromise};
 pub use provenance::{
     AchievedShares, ExtraProvenance, LayerProvenance, Provenance, REPORT_FILE, REPORT_TEXT_FILE,

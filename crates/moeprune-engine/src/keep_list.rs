@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use moeprune_core::{ModelSpec, MoeSpec};
+use moeprune_core::{ModelSpec, MoeSpec, plural};
 use serde::{Serialize, Serializer};
 
 use crate::Error;
@@ -81,9 +81,9 @@ impl KeepList {
                 most_kept = most_kept.max(kept.len());
             } else if kept.len() != most_kept {
                 return Err(wrong(format!(
-                    "is behind the decoder's and keeps {} experts, the others {most_kept}; engines \
+                    "is behind the decoder's and keeps {}, the others {most_kept}; engines \
                      build all of them with one number, so keep as many, or leave it out",
-                    kept.len()
+                    plural(kept.len(), "expert")
                 )));
             }
             if !dropped.is_empty() {

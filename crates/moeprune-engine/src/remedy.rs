@@ -16,6 +16,11 @@ pub enum Remedy {
         /// The largest that works, if it is known.
         at_most: Option<f64>,
     },
+    /// Removing a larger share of the experts.
+    MoreExperts {
+        /// The smallest that removes any.
+        at_least: f64,
+    },
     /// Removing fewer experts, or not protecting super experts.
     FewerExpertsOrNoProtection,
     /// A larger total, fewer experts, or the same share of both.
@@ -74,6 +79,9 @@ impl fmt::Display for Remedy {
             Self::FewerExperts { at_most: Some(share) } => {
                 write!(f, "remove a share of the experts of at most {share:.4}")
             }
+            Self::MoreExperts { at_least } => {
+                write!(f, "remove a share of the experts of at least {at_least:.4}")
+            }
             Self::MicroBatch(blocks) => write!(f, "a micro-batch of {blocks} would fit"),
             Self::FewerTokens { percent } => write!(
                 f,
@@ -96,6 +104,7 @@ impl Remedy {
     fn text(self) -> &'static str {
         match self {
             Self::FewerExperts { .. } => "remove fewer experts",
+            Self::MoreExperts { .. } => "remove more experts",
             Self::FewerExpertsOrNoProtection => {
                 "remove fewer experts or do not protect super experts"
             }

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use crate::Progress;
+use moeprune_core::plural;
 
 /// Counts tokens that went through all layers, or megabytes written, and asks whether to stop.
 #[derive(Debug)]
@@ -43,7 +44,8 @@ impl<'a> Steps<'a> {
         let Step { name, layers, total, unit } = step;
         if done > 0 {
             let rest = if done < layers { ", resuming" } else { "" };
-            progress.note(&format!("{name}: {done} of {layers} layers are done already{rest}"));
+            progress
+                .note(&format!("{name}: {done} of {} done already{rest}", plural(layers, "layer")));
         }
         progress.begin(name, total, unit);
         let mut steps = Self { progress, layers, total, layer: done, work: 1, done: 0 };

@@ -48,7 +48,8 @@ pub enum Error {
     /// No two experts were ever chosen for one token.
     #[error(
         "no token chose two experts of this layer ({tokens} tokens, top-{top_k}), so \
-         co-activation says nothing; observe more text, or use the router distance"
+         co-activation says nothing; {}",
+        without_pairs(*top_k)
     )]
     NothingCoActivated {
         /// Tokens the router saw.
@@ -90,4 +91,12 @@ pub enum Error {
         /// What it was set to.
         value: f64,
     },
+}
+
+/// What to do where no two experts were chosen together: no text changes that of a router that chooses one.
+fn without_pairs(top_k: usize) -> &'static str {
+    match top_k {
+        1 => "a router that chooses one expert per token never does; use the router distance",
+        _ => "observe more text, or use the router distance",
+    }
 }

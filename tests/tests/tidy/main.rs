@@ -3,6 +3,7 @@
 mod contents;
 mod crates;
 mod invariants;
+mod messages;
 mod modules;
 mod sizes;
 mod sources;

@@ -40,7 +40,7 @@ impl Checkpoint {
             return BTreeMap::new();
         }
         let others = self.tensors().filter(|tensor| !self.is_extra(tensor));
-        let shared: BTreeSet<&str> = others.map(|tensor| tensor.file.as_str()).collect();
+        let shared: BTreeSet<&str> = others.map(|tensor| &*tensor.file).collect();
         let extension = format!(".{}", self.layout.container.extension());
         let is_own = |file: &str| {
             let numbered = file.starts_with("model-") && file.contains("-of-");
@@ -48,7 +48,7 @@ impl Checkpoint {
         };
         self.tensors()
             .filter(|tensor| is_own(&tensor.file))
-            .map(|tensor| (tensor.name.clone(), tensor.file.clone()))
+            .map(|tensor| (tensor.name.clone(), tensor.file.to_string()))
             .collect()
     }
 

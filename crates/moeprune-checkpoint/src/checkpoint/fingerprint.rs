@@ -2,7 +2,7 @@
 
 use moeprune_core::{
     Dtype, Fingerprint, LinearId, ModelSpec, MoeSpec, RouterInput, RouterSpec, RoutersHash,
-    TensorBytes, TensorId,
+    StoredTensors, TensorBytes, TensorId,
 };
 use sha2::{Digest, Sha256};
 
@@ -59,7 +59,9 @@ pub(super) fn compute<'a>(
         model.push_shape(&part.shape);
     }
     let mut storage = Fields::new("moeprune storage 1");
+    let mut stored = StoredTensors::default();
     for tensor in layout.by_name() {
+        *stored.0.entry(tensor.dtype.to_string()).or_default() += 1;
         storage.push(tensor.name.as_bytes());
         storage.push(tensor.dtype.to_string().as_bytes());
     }
@@ -88,7 +90,7 @@ pub(super) fn compute<'a>(
     let routers = routers.finish();
     let hash = routers.trim_start_matches("sha256:").to_owned();
     let routers = Some(RoutersHash { hash, decides: layout.model.is_some() });
-    Ok(Fingerprint { model, storage: storage.finish(), rounded, routers })
+    Ok(Fingerprint { model, storage: storage.finish(), rounded, routers, stored: Some(stored) })
 }
 
 /// The model part, and the same of rounded routers as soon as rounding changes one.

@@ -1,6 +1,6 @@
 //! The weight files of a checkpoint and the tensors in them.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use moeprune_core::{Dtype, TensorBytes, TensorId};
 
@@ -27,7 +27,7 @@ pub struct StoredTensor {
     /// Dimensions, outermost first.
     pub shape: Vec<usize>,
     /// Name of the file it is in.
-    pub file: String,
+    pub file: Arc<str>,
     /// Size of its data in bytes.
     pub bytes: u64,
     /// The part it plays; `None` if it holds [many](Self::experts), or the family knows none, and
@@ -91,13 +91,14 @@ impl Layout {
         let container = container::find(directory.files())?;
         let contents = container.read(directory.files())?;
         let model = container.describe(&contents)?;
+        let names: Vec<Arc<str>> = contents.files.iter().map(|file| file.name().into()).collect();
         let stored = |(index, tensor): (usize, ContainedTensor)| StoredTensor {
             index,
             bytes: tensor.range.end - tensor.range.start,
             name: tensor.name,
             dtype: tensor.dtype,
             shape: tensor.shape,
-            file: contents.files[tensor.file].name().to_owned(),
+            file: Arc::clone(&names[tensor.file]),
             part: None,
             suffix: None,
             is_main: false,
@@ -121,11 +122,16 @@ impl Layout {
         if self.model.is_some() { "its metadata" } else { "this config.json" }
     }
 
+    /// The numbers of all tensors in the order of their names.
+    pub(super) fn order_of_names(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.tensors.len()).collect();
+        order.sort_by(|&a, &b| self.tensors[a].name.cmp(&self.tensors[b].name));
+        order
+    }
+
     /// All tensors in the order of their names.
     pub(super) fn by_name(&self) -> Vec<&StoredTensor> {
-        let mut tensors: Vec<&StoredTensor> = self.tensors.iter().collect();
-        tensors.sort_by(|a, b| a.name.cmp(&b.name));
-        tensors
+        self.order_of_names().into_iter().map(|at| &self.tensors[at]).collect()
     }
 
     pub(super) fn read(&self, tensor: usize) -> Result<TensorBytes<'_>, Error> {

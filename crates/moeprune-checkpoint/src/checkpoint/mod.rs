@@ -82,8 +82,8 @@ pub struct Checkpoint {
     decodings: BTreeMap<TensorId, Result<Decoding, NotRead>>,
     /// What contradicts each other, and what was made of it.
     notes: Vec<String>,
-    /// Index into the layout's tensors.
-    by_name: BTreeMap<String, usize>,
+    /// Indices into the layout's tensors, in the order of their names.
+    by_name: Vec<usize>,
     fingerprint: OnceLock<String>,
     declared_dtype: Option<String>,
 }
@@ -164,7 +164,7 @@ impl Checkpoint {
             spec.undecoded = Some(Undecoded::form(layout.container.name()));
             spec.undecoded_experts = true;
         }
-        let by_name = layout.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
+        let by_name = layout.order_of_names();
         let declared_dtype = spec::declared_dtype(&family, &config)?;
         let fingerprint = OnceLock::new();
         Ok(Self {
@@ -452,15 +452,21 @@ impl Checkpoint {
     }
 
     fn index_of(&self, name: &str) -> Result<usize, Error> {
-        self.by_name.get(name).copied().ok_or_else(|| Error::Tensor {
+        self.named(name).ok_or_else(|| Error::Tensor {
             dir: self.dir().to_owned(),
             name: name.to_owned(),
             reason: "is not in this checkpoint".to_owned(),
         })
     }
 
+    fn named(&self, name: &str) -> Option<usize> {
+        let name_of = |&at: &usize| self.layout.tensors[at].name.as_str();
+        let found = self.by_name.binary_search_by(|at| name_of(at).cmp(name));
+        found.ok().map(|at| self.by_name[at])
+    }
+
     pub(crate) fn by_name(&self, name: &str) -> Option<&StoredTensor> {
-        self.by_name.get(name).map(|&i| &self.layout.tensors[i])
+        self.named(name).map(|at| &self.layout.tensors[at])
     }
 }
 

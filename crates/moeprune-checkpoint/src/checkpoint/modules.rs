@@ -368,6 +368,9 @@ impl Checkpoint {
             (of_all / u128::from(tensor.elements().max(1))) as u64
         };
         match self.modules.get(&id) {
+            Some(Module { tensors, fused: None, .. }) => {
+                tensors.values().map(|&at| self.layout.tensors[at].bytes).sum()
+            }
             Some(module) => {
                 let places = module.tensors.values().map(|&at| module.place_in(&self.layout, at));
                 places.flatten().map(|place| of(&place)).sum()

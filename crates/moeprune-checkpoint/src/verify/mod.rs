@@ -13,7 +13,9 @@ mod survivors;
 
 use std::{collections::BTreeSet, io, path::Path};
 
-use moeprune_core::{ExtraPolicy, FeedForward, LinearId, Plan, Provenance, SameModel, TensorId};
+use moeprune_core::{
+    ExtraPolicy, FeedForward, Fingerprint, LinearId, Plan, Provenance, SameModel, TensorId, plural,
+};
 use moeprune_files::ReadAt;
 use rayon::prelude::*;
 
@@ -81,7 +83,7 @@ pub fn verify(out: &Path, source: &Checkpoint, plan: Option<&Plan>) -> Result<Ve
             return Ok(report);
         }
     };
-    report.add("opens", Ok(format!("{} tensors", pruned.tensors().count())));
+    report.add("opens", Ok(plural(pruned.tensors().count(), "tensor")));
     let hint = hint::read(&pruned, source)?.unwrap_or_else(|unreadable| {
         report.add("report", Err(unreadable));
         None
@@ -173,15 +175,18 @@ fn check_plan(source: &Checkpoint, plan: &Plan) -> Result<Result<String, String>
             )));
         }
     }
+    let differs = || Fingerprint::difference(&plan.model_fingerprint, &fingerprint);
     Ok(Ok(match same {
         SameModel::StoredOtherwise => {
-            format!("{fingerprint}; it was made from the same model, stored otherwise")
+            format!("{fingerprint}; it was made from the same model, {}", differs())
         }
         SameModel::RoutersRounded => format!(
-            "{fingerprint}; it was made from a model whose routers differ by rounding to bf16 only"
+            "{fingerprint}; it was made from a model whose routers differ by rounding to bf16 only, {}",
+            differs()
         ),
         SameModel::RoutersAlike => format!(
-            "{fingerprint}; it was made from a model with the same routers in another format"
+            "{fingerprint}; it was made from a model with the same routers in another format, {}",
+            differs()
         ),
         _ => fingerprint,
     }))
@@ -212,18 +217,21 @@ fn check_architecture(
         };
         let Some(got) = pruned.spec().moe_of(layer) else { continue };
         if got.experts > moe.experts {
-            return Err(format!("{} experts became {}", moe.experts, got.experts));
+            let before = plural(moe.experts, "expert");
+            return Err(format!("{before} became {}", got.experts));
         }
         moe.experts = got.experts;
     }
     let (is, shall) = (pruned.spec().extra_layers().len(), expected.extra_layers().len());
     if is != shall {
-        return Err(format!("it has {is} layers behind the decoder's, expected {shall}"));
+        let layers = plural(is, "layer");
+        return Err(format!("it has {layers} behind the decoder's, expected {shall}"));
     }
     expected.undecoded.clone_from(&pruned.spec().undecoded);
     expected.undecoded_experts = pruned.spec().undecoded_experts;
     if expected == *pruned.spec() {
-        Ok(format!("{} layers of width {}", expected.layers.len(), expected.hidden))
+        let layers = plural(expected.layers.len(), "layer");
+        Ok(format!("{layers} of width {}", expected.hidden))
     } else {
         Err("the models differ in more than the number of experts".to_owned())
     }
@@ -295,7 +303,7 @@ fn check_tensor_set(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, 
         of_experts += usize::from(expert_of(tensor).is_some() || tensor.experts.is_some());
     }
     let own_files = source.files_of_extra();
-    let moved = |t: &&StoredTensor| own_files.get(&t.name).is_some_and(|file| *file != t.file);
+    let moved = |t: &&StoredTensor| own_files.get(&t.name).is_some_and(|file| **file != *t.file);
     if let Some(moved) = pruned.tensors().find(moved) {
         let (name, file) = (&moved.name, &moved.file);
         return Err(format!("`{name}` is in {file} and was in {}", own_files[name]));
@@ -307,7 +315,10 @@ fn check_tensor_set(source: &Checkpoint, pruned: &Checkpoint) -> Result<String, 
     };
     match source.tensors().find(lost) {
         Some(lost) => Err(format!("`{}` of the source is missing", lost.name)),
-        None => Ok(format!("{} tensors, {of_experts} of them of experts", have.len())),
+        None => {
+            let tensors = plural(have.len(), "tensor");
+            Ok(format!("{tensors}, {of_experts} of them of experts"))
+        }
     }
 }
 
@@ -331,7 +342,7 @@ fn check_auxiliary(
             return Ok(Err(format!("{} differs from the source's", relative.display())));
         }
     }
-    Ok(Ok(format!("{} files", files.len())))
+    Ok(Ok(plural(files.len(), "file")))
 }
 
 /// Compares files piece by piece: a model may bring files of any size.
@@ -384,17 +395,20 @@ fn add_findings(
         let result = match first {
             None if repaired > 0 && !changed => Ok(format!(
                 "{repaired} of {count} tensors were changed to make up for experts that went, \
-                 {extent}; {zeroed} weights zeroed, all others bit for bit"
+                 {extent}; {}, all others bit for bit",
+                weights(zeroed)
             )),
-            None if zeroed == 0 => Ok(format!("{count} tensors, bit for bit")),
+            None if zeroed == 0 => Ok(format!("{}, bit for bit", plural(count, "tensor"))),
             None if changed => Ok(format!(
-                "{count} tensors, {zeroed} weights zeroed and others changed to make up for them, \
-                 which cannot be checked"
+                "{}, {} and others changed to make up for them, which cannot be checked",
+                plural(count, "tensor"),
+                weights(zeroed)
             )),
-            None => Ok(format!("{count} tensors, {zeroed} weights zeroed")),
+            None => Ok(format!("{}, {}", plural(count, "tensor"), weights(zeroed))),
             Some(first) => {
                 let bad = tensors(&mut different().map(|(item, _)| *item));
-                Err(format!("{bad} of {count} tensors are wrong; first: {first}"))
+                let are = if bad == 1 { "is" } else { "are" };
+                Err(format!("{bad} of {} {are} wrong; first: {first}", plural(count, "tensor")))
             }
         };
         report.add(name, result);
@@ -403,8 +417,12 @@ fn add_findings(
     report.add(
         "finite",
         match infinite.next() {
-            None => Ok(format!("{} tensors", tensors(&mut items.iter().copied()))),
+            None => Ok(plural(tensors(&mut items.iter().copied()), "tensor")),
             Some(first) => Err(first),
         },
     );
+}
+
+fn weights(zeroed: u64) -> String {
+    format!("{} zeroed", plural(zeroed, "weight"))
 }

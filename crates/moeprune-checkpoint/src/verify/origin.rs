@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moeprune_core::Survivor;
+use moeprune_core::{Survivor, plural};
 
 /// What an expert of the pruned model is made of, in indices of the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,10 +70,11 @@ impl Origins {
         let unknown = all().filter(|o| **o == Origin::Unknown).count();
         match &self.wrong {
             Some(wrong) => Err(wrong.clone()),
-            None if unknown > 0 => Err(format!("{unknown} experts match no expert of the source")),
+            None if unknown > 0 => Err(format!("experts that match none of the source: {unknown}")),
             None => {
                 let averages = all().filter(|o| matches!(o, Origin::Average(_))).count();
-                Ok(format!("{} experts, {averages} of them averages", all().count()))
+                let experts = plural(all().count(), "expert");
+                Ok(format!("{experts}, {averages} of them averages"))
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use moeprune_core::{LayerPlan, LinearId, Plan, Provenance, TensorBytes, TensorId};
+use moeprune_core::{LayerPlan, LinearId, Plan, Provenance, TensorBytes, TensorId, plural};
 
 use super::{
     candidate::Candidate,
@@ -38,7 +38,7 @@ pub(super) fn planned(
             Some(plan) => plan.survivors.len(),
         };
         if experts != planned {
-            wrong = Some(format!("it has {experts} experts, the plan keeps {planned}"));
+            wrong = Some(format!("it has {}, the plan keeps {planned}", plural(experts, "expert")));
         }
         origin.resize(experts, Origin::Unknown);
         let exists = |e: &usize| *e < before;
@@ -166,7 +166,8 @@ fn check_hint(
     before: usize,
 ) -> Result<(), String> {
     if kept.len() != experts {
-        return Err(format!("it has {experts} experts, its report names {}", kept.len()));
+        let has = plural(experts, "expert");
+        return Err(format!("it has {has}, its report names {}", kept.len()));
     }
     let mut unique = BTreeSet::new();
     if let Some(e) = kept.iter().find(|e| **e >= before || !unique.insert(**e)) {

@@ -76,7 +76,7 @@ fn a_file_cut_short_while_open_is_an_error_when_read() {
 #[test]
 fn tensors_come_in_stored_order() {
     let checkpoint = Checkpoint::open(&parity("mixtral_sharded")).expect("opens");
-    let names: Vec<_> = checkpoint.tensors().map(|t| (t.file.as_str(), t.name.as_str())).collect();
+    let names: Vec<_> = checkpoint.tensors().map(|t| (&*t.file, t.name.as_str())).collect();
     assert_eq!(names[0], ("model-00001-of-00005.safetensors", "lm_head.weight"));
     let last = names.last().expect("not empty");
     assert_eq!(*last, ("model-00005-of-00005.safetensors", "model.norm.weight"));

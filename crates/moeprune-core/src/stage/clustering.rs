@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{DistanceMatrix, Partition, StageError};
+use crate::{DistanceMatrix, Partition, StageError, plural};
 
 /// Groups the experts of every layer so that the number of groups meets a budget *exactly*.
 ///
@@ -80,9 +80,11 @@ impl ExpertBudget {
                     return Err("a layer cannot keep 0 experts".into());
                 }
                 if keep > fewest {
-                    return Err(
-                        format!("cannot keep {keep} experts in a layer that has {fewest}").into()
-                    );
+                    return Err(format!(
+                        "cannot keep {} in a layer that has {fewest}",
+                        plural(keep, "expert")
+                    )
+                    .into());
                 }
             }
             Self::Global { keep, min_per_layer } => {
@@ -90,9 +92,10 @@ impl ExpertBudget {
                 let floor: usize = experts.iter().map(|&n| n.min(min_per_layer.max(1))).sum();
                 if keep > total || keep < floor {
                     return Err(format!(
-                        "cannot keep {keep} experts over {} layers: they have {total}, and at \
+                        "cannot keep {} over {}: they have {total}, and at \
                          least {min_per_layer} a layer must stay ({floor} in all)",
-                        experts.len()
+                        plural(keep, "expert"),
+                        plural(experts.len(), "layer")
                     )
                     .into());
                 }

@@ -1,6 +1,9 @@
 //! Scores and masks of a weight, wherever it is.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use candle_core::{Device, Tensor};
 use moeprune_core::{InputHessian, LinearView, Sparsity, StoredWeight, TensorBytes};
@@ -25,6 +28,8 @@ pub struct MaskRequest<'a> {
     pub execution: &'a Execution,
     /// Weights that have no code that is zero and stay, as far as the Linear was worked on.
     pub without_zero: AtomicU64,
+    /// Weights that were zero before, once the Linear was worked on; never set where a kernel does that.
+    pub zero_before: OnceLock<u64>,
 }
 
 impl MaskRequest<'_> {
@@ -37,6 +42,7 @@ impl MaskRequest<'_> {
         let Scored { scorer, pattern, rounding } = self.weights.scored();
         let (scorer, pattern, rounding) = (&**scorer, &**pattern, *rounding);
         let (linear, ratio) = (&self.linear, self.ratio);
+        self.zero_before.get_or_init(|| weight.count_zeros());
         let pruned = match self.weights.method() {
             None => prune_weight(weight, linear, ratio, scorer, pattern, rounding)?,
             Some(method) => {

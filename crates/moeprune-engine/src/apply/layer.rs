@@ -159,7 +159,7 @@ impl<'p, 'a, W: Worker<'a>> Pruning<'p, W> {
         let masking = layer_job.masking(linear, hessian, task.ratio);
         self.done.count(&masking);
         worker.mask_trunk(trunk, &masking)?;
-        self.done.note_without_zero(&masking);
+        self.done.note_zeros(&masking);
         Ok(())
     }
 
@@ -223,7 +223,7 @@ impl<'p, 'a, W: Worker<'a>> Pruning<'p, W> {
                 layer_job.masking(linear, hessian, layer_job.ratio_of(layer, id, task.ratio));
             self.done.count(&masking);
             worker.mask_expert(expert, projection, &masking)?;
-            self.done.note_without_zero(&masking);
+            self.done.note_zeros(&masking);
         }
         Ok(())
     }
@@ -238,6 +238,8 @@ pub(super) struct PrunedLayer {
     pub(super) scored: u64,
     /// Weights that have no code that is zero and stay, if there are such.
     pub(super) without_zero: Option<WithoutZero>,
+    /// Weights without the router's that were zero before, of Linears that were worked on and counted.
+    pub(super) zero_before: Option<u64>,
     /// What the layer's experts weigh together, where that changes with the experts.
     pub(super) mass: Option<RoutedMass>,
 }
@@ -247,8 +249,13 @@ impl PrunedLayer {
         self.scored += u64::from(masking.falls_back());
     }
 
-    /// Counts weights that could not become zero, after the Linear was worked on.
-    fn note_without_zero(&mut self, masking: &MaskRequest<'_>) {
+    /// Counts weights that were zero before, and those that could not become zero, after the Linear was worked on.
+    fn note_zeros(&mut self, masking: &MaskRequest<'_>) {
+        if let Some(before) = masking.zero_before.get()
+            && masking.linear.id != LinearId::Router
+        {
+            *self.zero_before.get_or_insert(0) += before;
+        }
         let weights = masking.without_zero.load(Ordering::Relaxed);
         if weights > 0 {
             let first = masking.linear.id;

@@ -1,6 +1,6 @@
 //! What is pruned, how, and where: what every step of a layer's work reads.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::{OnceLock, atomic::AtomicU64};
 
 use moeprune_capture::{LayerObserver, ObserverOptions, TokenBlocks};
 use moeprune_core::{
@@ -142,8 +142,9 @@ impl<'a> LayerJob<'a> {
         'a: 'm,
     {
         let LayerJob { pipeline, execution, .. } = *self;
-        let (weights, without_zero) = (&pipeline.weights, AtomicU64::new(0));
-        MaskRequest { linear, hessian, ratio, weights, execution, without_zero }
+        let weights = &pipeline.weights;
+        let (without_zero, zero_before) = (AtomicU64::new(0), OnceLock::new());
+        MaskRequest { linear, hessian, ratio, weights, execution, without_zero, zero_before }
     }
 }
 

@@ -40,12 +40,12 @@ use work::work_of;
 use writing::Output;
 
 use moeprune_core::{
-    CorpusTag, Observation, Plan, Sparsity, StatisticsSource, repair::ModelRepair,
+    CorpusTag, Observation, Plan, Sparsity, StatisticsSource, plural, repair::ModelRepair,
 };
 
 use crate::{
-    Error, Job, KeptExperts, Model, Pipeline, Progress, Remedy, RepairCalibration, Run, StageClock,
-    WithoutZero, WrittenLayer,
+    Error, Job, KeptExperts, LayerZeros, Model, Pipeline, Progress, Remedy, RepairCalibration, Run,
+    StageClock, WithoutZero, WrittenLayer,
     in_codes::check_reconstructs,
     kept_experts::repaired_parts::After,
     plan::{check_observation, choose_survivors_in, note_of_kept, stored_otherwise},
@@ -207,9 +207,10 @@ pub fn without_zero(layers: &[WrittenLayer]) -> Option<String> {
         (weights + all.weights, linears + all.linears)
     });
     Some(format!(
-        "note: {weights} weights in {linears} Linears (the first: layer {layer} {first}) have no code that is \
-         zero, since the zero points of their groups are none (a stored 15 of GPTQ version 1 means 16): they \
-         stay as they are, and others of their rows became zero instead, where there were such"
+        "note: {} in {} (the first: layer {layer} {first}) cannot be zero, since the zero points of their groups are none (a stored 15 of GPTQ version 1 means 16): they \
+         stay as they are, and others of their rows became zero instead, where there were such",
+        plural(weights, "weight"),
+        plural(linears, "Linear")
     ))
 }
 
@@ -321,7 +322,7 @@ fn write_layers(
     let resumed = Some(Resumed { pass: Pass::Prune, done });
     walker.walk(&route, resumed, |mut at| {
         let layer = at.layer;
-        let PrunedLayer { idle, scored, without_zero, mass } = match ratios {
+        let PrunedLayer { idle, scored, without_zero, zero_before, mass } = match ratios {
             None => {
                 output.copy_layer(layer, at.watch)?;
                 PrunedLayer::default()
@@ -334,7 +335,7 @@ fn write_layers(
         };
         let mass = mass.or_else(|| layer_job.observed_mass(layer));
         output.sync()?;
-        let zeros = output.take_zeros();
+        let zeros = LayerZeros { before: zero_before, ..output.take_zeros() };
         Ok(Some(Record::Written { layer, zeros, idle, scored, without_zero, mass }))
     })?;
     Ok(())
@@ -357,8 +358,8 @@ fn note_storage(
         given.push(("observation", &observation.model_fingerprint));
     }
     for (what, fingerprint) in given {
-        let same = model.is_of(fingerprint)?;
-        stored_otherwise(what, same, model).iter().for_each(|note| progress.note(note));
+        let note = stored_otherwise(what, fingerprint, model)?;
+        note.iter().for_each(|note| progress.note(note));
     }
     if let Some(note) = note_of_kept(model.spec(), plan) {
         progress.note(&note);

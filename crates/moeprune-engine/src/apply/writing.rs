@@ -245,9 +245,6 @@ impl<'o> Output<'o> {
             false => {
                 let stored = self.kept.weight(part);
                 let stored = stored.map_err(Error::stage("reading weights", layer))?;
-                if linear != LinearId::Router {
-                    *self.zeros.before.get_or_insert(0) += stored.count_zeros();
-                }
                 stored.with_main(tensor.view())?.count_zeros()
             }
         };
@@ -329,7 +326,7 @@ fn note_carried(origin: &Checkpoint, kept: &KeptExperts<'_>, progress: &mut dyn 
         && experts(kept.spec()) < experts(origin.spec())
     {
         progress.note(&format!(
-            "note: {} tensors of experts outside of the decoder's layers (`{}`, for example) are \
+            "note: tensors of experts outside of the decoder's layers ({}, `{}` for example) are \
              carried over with their number of experts, which config.json no longer says; an \
              engine that builds these layers (multi-token prediction) from it cannot load them, so \
              run without",

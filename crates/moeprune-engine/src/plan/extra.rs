@@ -6,7 +6,7 @@
 use moeprune_cluster::Agglomerative;
 use moeprune_core::{
     ExpertBudget, ExpertClustering, ExpertSimilarity, ExtraPolicy, LayerPlan, MatrixView,
-    ModelSpec, MoeSpec, Partition, Plan, Survivor, SurvivorReason,
+    ModelSpec, MoeSpec, Partition, Plan, Survivor, SurvivorReason, plural,
 };
 use moeprune_similarity::RouterDistance;
 
@@ -151,8 +151,9 @@ pub(super) fn check_listed(
 
 fn not_loadable(layer: &str, experts: usize, keep: usize) -> String {
     format!(
-        "{layer}, behind the decoder's, would have {experts} experts and the others {keep}, but \
-         engines build all of them with the one number in config.json"
+        "{layer}, behind the decoder's, would have {} and the others {keep}, but engines build all of them \
+         with the one number in config.json",
+        plural(experts, "expert")
     )
 }
 

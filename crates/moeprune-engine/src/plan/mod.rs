@@ -9,6 +9,7 @@ mod extra;
 mod greedy;
 mod grouping;
 mod inputs;
+mod nothing;
 mod ranking;
 mod router;
 mod survivors;
@@ -22,8 +23,9 @@ pub(crate) use survivors::{check_clusters, check_survivors, choose_survivors_in}
 use std::{collections::BTreeSet, thread};
 
 use moeprune_core::{
-    ExpertBudget, LayerPlan, LinearId, ModelSpec, Observation, ParameterCounts, Plan, SameModel,
-    Sparsity, StatisticsSource, UnstructuredPlan, unstructured_ratio,
+    ExpertBudget, ExtraPolicy, Fingerprint, LayerPlan, LinearId, ModelSpec, Observation,
+    ParameterCounts, Plan, SameModel, Sparsity, StatisticsSource, UnstructuredPlan,
+    unstructured_ratio,
 };
 use rayon::prelude::*;
 
@@ -71,6 +73,8 @@ impl Job<'_> {
         }
         note_storage(model, inputs.observation, self.progress)?;
         let begun = Begun::new(model, inputs.observation, request, pipeline)?;
+        let too_small = nothing::note(model.spec(), &request.experts)?;
+        too_small.iter().for_each(|note| self.progress.note(note));
         let mut layers = thread::scope(|scope| {
             // The plan holds it, and so it is there in the end; hashing takes as long as deciding.
             scope.spawn(|| model.fingerprint());
@@ -168,34 +172,41 @@ fn note_storage(
     progress: &mut dyn Progress,
 ) -> Result<(), Error> {
     let Some(observation) = observation else { return Ok(()) };
-    let same = model.is_of(&observation.model_fingerprint)?;
-    stored_otherwise("observation", same, model).iter().for_each(|note| progress.note(note));
+    let note = stored_otherwise("observation", &observation.model_fingerprint, model)?;
+    note.iter().for_each(|note| progress.note(note));
     Ok(())
 }
 
-/// The note about an observation or a plan of the same model as `model` in other files, with what the experts
-/// are stored as in these; `None` if there is nothing to say.
-#[must_use]
-pub fn stored_otherwise(what: &str, same: SameModel, model: &dyn Model) -> Option<String> {
-    let how = match same {
-        SameModel::StoredOtherwise => {
-            "the same model, stored under other tensor names or in other element types"
-        }
-        SameModel::RoutersRounded => {
-            "a model whose routers differ from this one's by rounding to bf16 only; experts whose scores \
-             are nearly equal may be chosen otherwise"
-        }
-        SameModel::RoutersAlike => {
-            "a model that has the same routers and other parts of other names or shapes; it is taken to be the \
-             same in another format"
-        }
-        SameModel::Yes | SameModel::No => return None,
+/// The note about an observation or a plan that carries the fingerprint of the same model as `model` in other
+/// files: how these differ, and what the experts are stored as here; `None` if there is nothing to say.
+///
+/// # Errors
+/// As [`Model::fingerprint`].
+pub fn stored_otherwise(
+    what: &str,
+    fingerprint: &str,
+    model: &dyn Model,
+) -> Result<Option<String>, Error> {
+    let differs = || Ok::<_, Error>(Fingerprint::difference(fingerprint, &model.fingerprint()?));
+    let how = match model.is_of(fingerprint)? {
+        SameModel::StoredOtherwise => format!("the same model, {}", differs()?),
+        SameModel::RoutersRounded => format!(
+            "a model whose routers differ from this one's by rounding to bf16 only, {}; experts whose scores \
+             are nearly equal may be chosen otherwise",
+            differs()?
+        ),
+        SameModel::RoutersAlike => format!(
+            "a model that has the same routers and other parts of other names or shapes, {}; it is taken to be \
+             the same in another format",
+            differs()?
+        ),
+        SameModel::Yes | SameModel::No => return Ok(None),
     };
     let here = match stored_as(model) {
         none if none.is_empty() => String::new(),
         here => format!(" (here, experts are stored as {here})"),
     };
-    Some(format!("note: the {what} was made from {how}{here}"))
+    Ok(Some(format!("note: the {what} was made from {how}{here}")))
 }
 
 /// Refuses what cannot work before anything is read or run: an expert share that leaves fewer
@@ -226,14 +237,14 @@ pub fn check_request(
     if let ExpertStage::Searched { most_subsets } = pipeline.experts {
         check_subsets(&experts, budget, most_subsets)?;
     }
-    let removed = match budget {
-        ExpertBudget::Uniform { keep } => experts.iter().map(|n| n - keep).sum::<usize>(),
-        ExpertBudget::Global { keep, .. } => experts.iter().sum::<usize>() - keep,
-        _ => 0,
-    };
+    let removed = nothing::removed(budget, &experts);
     let counts = ParameterCounts::of(spec);
     let each = counts.experts / experts.iter().sum::<usize>().max(1) as u64;
-    ratio_left(request, pipeline, counts.linears, each * removed as u64).map(|_| ())
+    let ratio = ratio_left(request, pipeline, counts.linears, each * removed as u64)?;
+    match (removed, ratio) {
+        (0, None) if policy != Some(ExtraPolicy::Drop) => nothing::refuse(spec, &request.experts),
+        _ => Ok(()),
+    }
 }
 
 /// A total that removing experts alone exceeds by no more than this share is met.

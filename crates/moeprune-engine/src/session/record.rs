@@ -96,8 +96,8 @@ pub struct LayerZeros {
     pub linears: u64,
     /// Of the router.
     pub router: u64,
-    /// Of the Linears without the router, those in codes that are zero in the source too; `None` if none is
-    /// in codes.
+    /// Of the Linears without the router that weights were chosen in, those that were zero before; `None` if
+    /// none was counted, as by kernels on a device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<u64>,
 }

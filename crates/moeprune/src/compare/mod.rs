@@ -14,6 +14,7 @@ use moeprune_checkpoint::{Checkpoint, StoredTensor};
 use moeprune_core::{
     CorpusTag, ModelSpec, Plan, Sparsity, TensorId,
     comparison::{Estimate, FORMAT, UNPRUNED},
+    plural,
 };
 use moeprune_eval::load_documents;
 
@@ -393,7 +394,7 @@ fn file_name(path: &Path) -> String {
 }
 
 fn in_words(cut: &Cut) -> String {
-    let mut words = format!("{} of {} experts", cut.experts_kept, cut.experts);
+    let mut words = format!("{} of {}", cut.experts_kept, plural(cut.experts, "expert"));
     if let Some(Estimate { mean, stderr }) = cut.accuracy {
         words += &format!(", accuracy {mean:.3}");
         if let Some(stderr) = stderr {

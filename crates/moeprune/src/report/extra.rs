@@ -1,6 +1,6 @@
 //! What became of the layers behind the decoder's (multi-token prediction).
 
-use moeprune_core::{ExtraPolicy, ModelSpec, Plan};
+use moeprune_core::{ExtraPolicy, ModelSpec, Plan, plural};
 use serde::{Deserialize, Serialize};
 
 use super::LayerReport;
@@ -62,7 +62,7 @@ impl ExtraReport {
             };
             match before {
                 0 => format!("{name} has no experts"),
-                _ => format!("{name} keeps {kept} of {before} experts"),
+                _ => format!("{name} keeps {kept} of {}", plural(before, "expert")),
             }
         };
         let each: Vec<String> = self.layers.iter().enumerate().map(each).collect();

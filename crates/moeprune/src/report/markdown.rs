@@ -53,7 +53,7 @@ fn write_totals(report: &Report, text: &mut String) -> fmt::Result {
         requested.map_or_else(String::new, percent),
         percent(got.linears)
     )?;
-    if let Some(before) = sparsity.zero_before {
+    if let Some(before) = sparsity.zero_before.filter(|before| *before > 0.0) {
         writeln!(text, "| of them zero before | | {} |", percent(before))?;
     }
     writeln!(text, "| experts' weights, removed and zero | | {} |", percent(got.experts))?;

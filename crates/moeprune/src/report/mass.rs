@@ -1,6 +1,6 @@
 //! What is said where a routed mass was not measured.
 
-use moeprune_core::ModelSpec;
+use moeprune_core::{ModelSpec, plural};
 
 use super::LayerReport;
 
@@ -24,10 +24,10 @@ pub(super) fn unmeasured(spec: &ModelSpec, layers: &[LayerReport]) -> Option<Str
         None => ", nor was the model observed".to_owned(),
     };
     Some(format!(
-        "What a token's experts weigh together changes in {} layers that lost experts, and was not measured \
+        "What a token's experts weigh together changes where experts went ({}), and was not measured \
          with those that stay, since the pruned model was not run{before}. To measure it, run `moeprune \
          observe` on the pruned model with the same calibration text: in the observation it is the sum of \
          gate_sums over tokens, per layer.",
-        open.len()
+        plural(open.len(), "layer")
     ))
 }

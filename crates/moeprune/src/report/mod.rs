@@ -121,8 +121,8 @@ pub struct SparsityReport {
     /// What the written bytes have.
     pub achieved: AchievedSparsity,
     /// The share of the original decoder Linears that is zero in the source and in the result; it is part of
-    /// what was achieved. Counted of weights in codes in layers whose weights were zeroed; absent if there are
-    /// none.
+    /// what was achieved. Counted in the Linears in which weights were chosen; absent if there are none, and
+    /// where kernels on a device chose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zero_before: Option<f64>,
 }
@@ -242,8 +242,7 @@ impl Report {
     pub(crate) fn new(checkpoint: &Checkpoint, recipe: &Recipe, applied: Applied) -> Self {
         let Applied { plan, ratios, layers: written, bytes_written, corpora, .. } = &applied;
         let spec = checkpoint.spec();
-        let same = checkpoint.is_of(&plan.model_fingerprint);
-        let twin = same.ok().and_then(|same| stored_otherwise("plan", same, checkpoint));
+        let twin = stored_otherwise("plan", &plan.model_fingerprint, checkpoint).ok().flatten();
         let zeros: Vec<LayerZeros> = written.iter().map(|layer| layer.zeros).collect();
         let layers: Vec<LayerReport> = written
             .iter()

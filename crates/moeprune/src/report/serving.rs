@@ -1,6 +1,6 @@
 //! What a pruned checkpoint saves when it is served, in plain sentences.
 
-use moeprune_core::Plan;
+use moeprune_core::{ExtraPolicy, Plan};
 
 use super::{BytesReport, LayerReport};
 use crate::serving::Cut;
@@ -16,10 +16,13 @@ pub(super) fn sentences(
 ) -> Vec<String> {
     let mut sentences = Vec::new();
     let saved = 100.0 * (1.0 - bytes.after as f64 / bytes.before.max(1) as f64);
-    if plan.layers.is_empty() {
-        sentences.push(
-            "No expert was removed: the checkpoint takes as much disk and memory as before.".into(),
-        );
+    let experts = plan.layers.iter().any(|layer| layer.experts_after() < layer.experts_before);
+    if !experts && plan.extra != Some(ExtraPolicy::Drop) {
+        let none = match plan.unstructured {
+            Some(_) => "No expert was removed",
+            None => "Nothing was removed and no weight was zeroed",
+        };
+        sentences.push(format!("{none}: the checkpoint takes as much disk and memory as before."));
     } else {
         sentences.push(format!(
             "Removing experts makes the checkpoint {saved:.1} % smaller on disk and in memory; \

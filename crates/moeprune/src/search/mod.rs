@@ -6,7 +6,7 @@ pub use texts::SearchTexts;
 
 use moeprune_capture::TokenBlocks;
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{ParameterCounts, Sparsity, TensorSource};
+use moeprune_core::{ParameterCounts, Sparsity, TensorSource, plural};
 use moeprune_engine::{PlanInputs, expert_budget};
 
 pub use crate::report::{Candidate, SearchReport};
@@ -78,11 +78,11 @@ impl Study<'_> {
         let SearchTexts { calibration: observed, scored } = texts;
         check_repair(self.checkpoint, recipe, true)?;
         self.progress.note(&format!(
-            "searches among at most {} ways to reach {}, by how well {} blocks of the calibration text kept \
-             apart are predicted",
+            "searches among at most {} ways to reach {}, by how well calibration text kept apart ({}) is \
+             predicted",
             most_evaluations(what),
             recipe.sparsity,
-            scored.blocks().len()
+            plural(scored.blocks().len(), "block")
         ));
         let Study { checkpoint, registry, .. } = *self;
         let progress = &mut *self.progress;

@@ -31,6 +31,7 @@ impl Cut {
 
     fn devices(&self) -> String {
         let experts = match self.experts[..] {
+            [1] => "1 expert per layer divides".into(),
             [count] => format!("{count} experts per layer divide"),
             _ => "The experts of every layer divide".into(),
         };

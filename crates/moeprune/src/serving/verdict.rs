@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use moeprune_core::ModelSpec;
+use moeprune_core::{ModelSpec, plural};
 use serde::Serialize;
 
 use super::{
@@ -64,7 +64,7 @@ impl Verdict {
             }
             if let Some((limit, _)) = rules.at_most.as_ref().filter(|(limit, _)| most > *limit) {
                 loads = YesNo::No;
-                notes.push(format!("it takes at most {limit} experts"));
+                notes.push(format!("it takes at most {}", plural(*limit, "expert")));
             }
             notes.extend(kernel_notes(engine, &counts, declared.form()));
         }
@@ -155,7 +155,8 @@ fn kernel_notes(engine: &Engine, counts: &[usize], form: Option<&str>) -> Vec<St
     };
     let unused = engine.kernels.iter().filter(is_for).filter_map(|kernel| {
         let count = counts.iter().find(|count| cannot(count, kernel))?;
-        Some(format!("{} does not take {count} experts: {}", kernel.name, kernel.says))
+        let experts = plural(*count, "expert");
+        Some(format!("{} does not take {experts}: {}", kernel.name, kernel.says))
     });
     unused.collect()
 }

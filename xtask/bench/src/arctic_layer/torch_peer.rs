@@ -5,7 +5,7 @@ use std::{
     io::{self, BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::atomic::AtomicU64,
+    sync::{OnceLock, atomic::AtomicU64},
     time::Instant,
 };
 
@@ -79,9 +79,16 @@ impl TorchPeer {
         // What the published code does with a row's share.
         let weights =
             WeightStage::Scored(Scored { rounding: Rounding::ReferenceFloor, ..Scored::arctic() });
-        let (hessian, without_zero) = (None, AtomicU64::new(0));
-        let masking =
-            MaskRequest { linear, hessian, ratio, weights: &weights, execution, without_zero };
+        let (hessian, without_zero, zero_before) = (None, AtomicU64::new(0), OnceLock::new());
+        let masking = MaskRequest {
+            linear,
+            hessian,
+            ratio,
+            weights: &weights,
+            execution,
+            without_zero,
+            zero_before,
+        };
         let ours = || ours(layer, &dense, &masking, execution);
         // One of each to warm up.
         ours()?;

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
+use moeprune_core::plural;
 use moeprune_core::repair::{ExpertOutcome, HeldOutError, RepairText, RepairedLayer};
 
 use super::{RepairReport, RepairSummary, share};
@@ -104,10 +105,11 @@ fn write_experts(summary: &RepairSummary, text: &mut String) -> fmt::Result {
     };
     writeln!(
         text,
-        "\n{changed} of {experts} experts have new weights; {without_tokens} keep theirs because no fitted token \
+        "\n{changed} of {} got new weights; {without_tokens} kept theirs because no fitted token \
          reaches them{reverted}. Fitted tokens per column: \
          at least {least:.1} in each expert, below 4 in {few_tokens}. The largest weight of an expert became up to \
-         {growth:.1} times as large.{ridge}"
+         {growth:.1} times as large.{ridge}",
+        plural(*experts, "expert")
     )?;
     if let Some(rounding) = summary.rounding_in_words() {
         writeln!(text, "\n{rounding}")?;
