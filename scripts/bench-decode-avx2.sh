@@ -4,8 +4,7 @@
 #
 #     scripts/bench-decode-avx2.sh [OPTION...]
 #
-# Options go to `cargo xtask bench-decode` (--rows, --cols, --tile, --passes, --python). The copy is built in a temporary folder,
-# which takes a few minutes and about 2 GB.
+# Options go to `cargo xtask bench-decode` (--rows, --cols, --tile, --passes, --python). Two builds take a few minutes.
 set -euo pipefail
 
 case ${1-} in -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;; esac
@@ -21,14 +20,16 @@ loops=$(grep --recursive --files-with-matches --fixed-strings "$widest" "$copy/c
 [ -n "$loops" ] || { echo "no loop has a version for AVX-512: this script is out of date" >&2; exit 1; }
 printf '%s\n' "$loops" | xargs sed -i "s/$widest//"
 
-build() { (cd "$1" && cargo build --quiet --release --locked --package moeprune-bench); }
-build "$root"
-export CARGO_TARGET_DIR="$copy/target"
-build "$copy"
-unset CARGO_TARGET_DIR
+# Both use the same folder of builds: dependencies are the same, and the copy's own crates have names of their own there.
+build() {
+    (cd "$1" && CARGO_TARGET_DIR="$root/target" cargo build --quiet --release --locked --package moeprune-bench)
+    cp "$root/target/release/moeprune-bench" "$copy/$2"
+}
+build "$copy" without
+build "$root" with
 
-echo "as built here:"
-"$root/target/release/moeprune-bench" decode "$@"
+echo "with loops for AVX-512, where the processor has it:"
+"$copy/with" decode "$@"
 echo
-echo "no loop for AVX-512:"
-"$copy/target/release/moeprune-bench" decode "$@"
+echo "without:"
+"$copy/without" decode "$@"

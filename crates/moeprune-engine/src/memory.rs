@@ -1,8 +1,6 @@
 //! How much memory a run will need, from shapes alone.
 
-use std::collections::BTreeMap;
-
-use moeprune_core::{LayerNorms, LayerSpec, ModelSpec, MoeInput, Part, TensorId};
+use moeprune_core::{LayerNorms, LayerSpec, ModelSpec, MoeInput, Part};
 
 use crate::Model;
 
@@ -49,19 +47,19 @@ impl MemoryNeed {
         let waiting = u64::from(spec.layers.iter().any(waits));
         let copies = if pruning && after_attention { 3 } else { 2 } + waiting;
         let stored = |part: &Part| model.stored_bytes(part.id);
-        let running = |part: &Part| 4 * part.parameters() + if pruning { stored(part) } else { 0 };
-        let decoded = |part: &Part| match part.id.expert().is_some() && model.is_in_codes(part.id) {
-            true => 4 * part.parameters(),
-            false => 0,
-        };
-        let largest = Largest::of(spec, stored);
+        let is_decoded = |part: &Part| part.id.expert().is_some() && model.is_in_codes(part.id);
+        let [largest, running, decoded] = Largest::of_each(spec, |part| {
+            let (stored, numbers) = (stored(part), 4 * part.parameters());
+            let running = numbers + if pruning { stored } else { 0 };
+            [stored, running, if is_decoded(part) { numbers } else { 0 }]
+        });
         Self {
             hidden_states: tokens * 4 * (copies * spec.hidden as u64).max(latent(model, pruning)),
             copies,
             trunk: largest.trunk,
-            running_trunk: Largest::of(spec, running).trunk,
+            running_trunk: running.trunk,
             expert: largest.expert,
-            decoded_expert: Largest::of(spec, decoded).expert,
+            decoded_expert: decoded.expert,
             layer_experts: largest.layer_experts,
         }
     }
@@ -99,7 +97,7 @@ impl MemoryNeed {
 }
 
 /// The largest of what layers are made of, in bytes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Largest {
     /// A layer without its experts.
     pub(crate) trunk: u64,
@@ -111,25 +109,29 @@ pub(crate) struct Largest {
 impl Largest {
     /// Of a model of whose parts `bytes` says the size.
     pub(crate) fn of(spec: &ModelSpec, bytes: impl Fn(&Part) -> u64) -> Self {
-        let mut trunks = vec![0; spec.layers.len()];
-        let mut experts = BTreeMap::new();
-        let mut layers = vec![0; spec.layers.len()];
-        for part in spec.parts() {
-            let TensorId::Layer(layer, tensor) = part.id else { continue };
-            let bytes = bytes(&part);
-            match tensor.expert() {
-                Some(expert) => {
-                    *experts.entry((layer, expert)).or_insert(0) += bytes;
-                    layers[layer] += bytes;
-                }
-                None => trunks[layer] += bytes,
+        let [largest] = Self::of_each(spec, |part| [bytes(part)]);
+        largest
+    }
+
+    /// The same by several measures, in one pass.
+    fn of_each<const N: usize>(spec: &ModelSpec, bytes: impl Fn(&Part) -> [u64; N]) -> [Self; N] {
+        let mut largest = [Self::default(); N];
+        for layer in 0..spec.layers.len() {
+            let count = spec.moe_of(layer).map_or(0, |moe| moe.experts);
+            let (mut trunk, mut experts) = ([0; N], vec![[0; N]; count]);
+            for part in spec.layer_parts(layer) {
+                let sums = part.id.expert().and_then(|expert| experts.get_mut(expert));
+                let sums = sums.unwrap_or(&mut trunk);
+                sums.iter_mut().zip(bytes(&part)).for_each(|(sum, bytes)| *sum += bytes);
+            }
+            for (at, largest) in largest.iter_mut().enumerate() {
+                let each = || experts.iter().map(|sums| sums[at]);
+                largest.trunk = largest.trunk.max(trunk[at]);
+                largest.expert = largest.expert.max(each().max().unwrap_or(0));
+                largest.layer_experts = largest.layer_experts.max(each().sum());
             }
         }
-        Self {
-            trunk: trunks.into_iter().max().unwrap_or(0),
-            expert: experts.into_values().max().unwrap_or(0),
-            layer_experts: layers.into_iter().max().unwrap_or(0),
-        }
+        largest
     }
 }
 
@@ -152,9 +154,10 @@ pub fn available_memory() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{collections::BTreeMap, path::Path};
 
     use moeprune_checkpoint::Checkpoint;
+    use moeprune_core::TensorId;
 
     use super::*;
 

@@ -123,6 +123,12 @@ fn refusals_say_what_to_do() {
     fails(Mixed::default(), None, "observe the model");
     fails(CoActivation::default(), Some(&RoutingSums::new(4, 2)), "4 experts and the router has 3");
     fails(CoActivation::default(), Some(&RoutingSums::new(3, 2)), "0 tokens, top-2");
+    fails(CoActivation::default(), Some(&RoutingSums::new(3, 2)), "observe more text");
+    fails(
+        CoActivation::default(),
+        Some(&RoutingSums::new(3, 1)),
+        "one expert per token never does",
+    );
     let short = RoutingSums { coactivation: vec![0; 8], ..routing() };
     fails(CoActivation::default(), Some(&short), "9 counts, got 8");
     let impossible = RoutingSums { counts: vec![9, 2, 4], ..routing() };

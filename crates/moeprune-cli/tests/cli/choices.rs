@@ -75,6 +75,21 @@ fn what_cannot_be_done_is_refused_before_any_work() {
 }
 
 #[test]
+fn nothing_removed_is_said() {
+    let scratch = observed();
+    let prune = format!("prune model {CALIBRATION} --repair none");
+    let weights = scratch.ok(&format!("{prune} a --sparsity 0.3 --expert-sparsity 0.05"));
+    assert!(weights.stderr.contains("no expert is removed: 5.00 % of 8"), "{}", weights.stderr);
+    assert!(weights.stdout.contains("No expert was removed:"), "{}", weights.stdout);
+    let copy = scratch.ok(&format!("{prune} b --sparsity 0 --expert-sparsity 0"));
+    let said = "Nothing was removed and no weight was zeroed: the checkpoint takes as much";
+    assert!(copy.stdout.contains(said), "{}", copy.stdout);
+    assert!(!copy.stdout.contains("smaller"), "{}", copy.stdout);
+    let experts = scratch.ok(&format!("{prune} c --sparsity 0.125 --expert-sparsity 0.125"));
+    assert!(experts.stdout.contains("only whole experts were removed"), "{}", experts.stdout);
+}
+
+#[test]
 fn blends_and_coverage() {
     let scratch = observed();
     let ran = scratch.ok("blend a.obs=3 b.obs=1 -o mix.obs");

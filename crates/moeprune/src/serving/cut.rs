@@ -1,5 +1,7 @@
 //! A model after a cut, in the numbers that matter when it is served.
 
+use std::collections::BTreeSet;
+
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{ExpertBudget, ExtraPolicy, FeedForward, ModelSpec, Sparsity, TensorId};
 use moeprune_engine::{BudgetSpread, ExpertRequest, expert_budget};
@@ -41,6 +43,10 @@ impl Cut {
     /// behind the decoder's.
     #[must_use]
     pub fn of(checkpoint: &Checkpoint, after: &ModelSpec) -> Self {
+        Self::stored_as(checkpoint, after, &Stored::of(checkpoint))
+    }
+
+    fn stored_as(checkpoint: &Checkpoint, after: &ModelSpec, stored: &Stored) -> Self {
         let all = |spec: &ModelSpec| experts_of(spec).iter().sum::<usize>();
         let before = all(checkpoint.spec());
         let mut experts = experts_of(after);
@@ -48,9 +54,8 @@ impl Cut {
             experts.truncate(1);
         }
         let removed = (before - all(after).min(before)) as f64 / before.max(1) as f64;
-        let declared = Declared::of(checkpoint);
-        let forms = WeightForm::of(checkpoint);
-        let verdict = |engine| Verdict::of(engine, after, &declared).stored_in(engine, &forms);
+        let Stored { declared, forms } = stored;
+        let verdict = |engine| Verdict::of(engine, after, declared).stored_in(engine, forms);
         let verdicts = Engine::built_in().iter().map(verdict).collect();
         Self {
             removed,
@@ -61,13 +66,15 @@ impl Cut {
         }
     }
 
-    /// The usual cuts of a model, with as many experts in each layer.
+    /// A model as it is, and its usual cuts, with as many experts in each layer.
     pub(super) fn usual(checkpoint: &Checkpoint) -> (Vec<Self>, Vec<Impossible>) {
-        let (mut cuts, mut impossible) = (Vec::new(), Vec::new());
+        let stored = Stored::of(checkpoint);
+        let mut cuts = vec![Self::stored_as(checkpoint, checkpoint.spec(), &stored)];
+        let mut impossible = Vec::new();
         for share in USUAL {
             match keeping(checkpoint.spec(), share) {
                 Ok(Some(after)) => {
-                    let cut = Self::of(checkpoint, &after);
+                    let cut = Self::stored_as(checkpoint, &after, &stored);
                     // Few groups leave few numbers of experts: two shares may come to the same.
                     if cuts.last() != Some(&cut) {
                         cuts.push(cut);
@@ -78,6 +85,18 @@ impl Cut {
             }
         }
         (cuts, impossible)
+    }
+}
+
+/// What does not change with a cut.
+struct Stored {
+    declared: Declared,
+    forms: BTreeSet<WeightForm>,
+}
+
+impl Stored {
+    fn of(checkpoint: &Checkpoint) -> Self {
+        Self { declared: Declared::of(checkpoint), forms: WeightForm::of(checkpoint) }
     }
 }
 

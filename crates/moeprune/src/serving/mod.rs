@@ -63,9 +63,7 @@ impl Serving {
     #[must_use]
     pub fn of(checkpoint: &Checkpoint) -> Self {
         let spec = checkpoint.spec();
-        let mut cuts = vec![Cut::of(checkpoint, spec)];
-        let (usual, impossible) = Cut::usual(checkpoint);
-        cuts.extend(usual);
+        let (cuts, impossible) = Cut::usual(checkpoint);
         let unnamed = unnamed_extra(checkpoint);
         Self { cuts, impossible, groups: GroupRule::of(spec), extra: ExtraRule::of(spec), unnamed }
     }
