@@ -200,7 +200,7 @@ fn new_weights_are_what_the_report_says() {
     };
     let all: fn(&mut Value) = |_| ();
     assert!(check(as_it_is, all, &[]).contains("to what the report says (SHA-256)"));
-    check(one_bit, all, &[("experts", "1 of 45 tensors are wrong; first: `model.layers.0")]);
+    check(one_bit, all, &[("experts", "1 of 45 tensors is wrong; first: `model.layers.0")]);
     let zero = ("reported sparsity", "of the experts are removed or zero");
     check(without_down, all, &[("experts", "is not what the repair made of it"), zero]);
     check(without_down, no_hashes, &[zero]);
@@ -216,14 +216,14 @@ fn what_was_taken_back_is_as_it_was() {
         |report| {
             report["repair"]["layers"][0]["repair"]["experts"][1]["outcome"] = "reverted".into();
         },
-        "1 of 45 tensors are wrong",
+        "1 of 45 tensors is wrong",
     );
     check(
         |report| {
             report["repair"]["layers"][0]["repair"]["experts"][1]["outcome"] = "no_tokens".into();
             no_hashes(report);
         },
-        "1 of 45 tensors are wrong",
+        "1 of 45 tensors is wrong",
     );
     check(
         |report| report["repair"]["layers"][1]["repair"]["reverted"] = true.into(),
@@ -234,7 +234,7 @@ fn what_was_taken_back_is_as_it_was() {
             let parts = report["repair"]["layers"][0]["parts"].as_array_mut();
             parts.expect("parts").remove(1);
         },
-        "1 of 45 tensors are wrong",
+        "1 of 45 tensors is wrong",
     );
 }
 

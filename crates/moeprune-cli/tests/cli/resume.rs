@@ -113,7 +113,7 @@ fn kill_and_resume(scratch: &Scratch, arguments: &str, steps: usize) -> Vec<Stri
             // No finished layer is done again.
             let written = done.iter().filter(|kind| *kind == "written").count();
             if written > 0 {
-                let note = format!("{written} of {layers} layers are done already");
+                let note = format!("{written} of {layers} layers done already");
                 assert!(again.stderr.contains(&note), "{note}: {}", again.stderr);
             }
         }
