@@ -52,7 +52,7 @@ fn failures(report: &VerifyReport) -> Vec<&str> {
 /// The files in which tensors of the extra layer are.
 fn files(model: &Checkpoint) -> BTreeSet<&str> {
     let extra = model.tensors().filter(|tensor| model.is_extra(tensor));
-    extra.map(|tensor| tensor.file.as_str()).collect()
+    extra.map(|tensor| &*tensor.file).collect()
 }
 
 /// Prunes a third of the experts; `expected` are those that the extra layer has then, if it is there.

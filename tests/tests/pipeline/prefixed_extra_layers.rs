@@ -281,7 +281,7 @@ fn a_file_of_their_own() {
         let (pruned, ..) = applied(&source, &made, &scratch.path().join("out"));
         let is_own = |file: &&str| *file == "mtp.safetensors";
         assert_eq!(pruned.shard_files().filter(is_own).collect::<Vec<_>>(), expected);
-        let own = pruned.tensors().filter(|tensor| tensor.file == "mtp.safetensors");
+        let own = pruned.tensors().filter(|tensor| *tensor.file == *"mtp.safetensors");
         assert!(own.map(|tensor| &*tensor.name).eq(extra(&pruned)));
     };
     check(None, &["mtp.safetensors"]);
