@@ -7,12 +7,14 @@ use minijinja::{Environment, ErrorKind, Value, syntax::SyntaxConfig};
 use crate::{
     Error, Limits, Moment,
     files::Source,
-    python::{self, display},
-    tags,
+    python::{self, budget, display},
+    source::{self, Problem},
 };
 
 /// The name by which the engine knows the template.
 const NAME: &str = "template";
+/// How many items of lists and dictionaries may be visited for each step.
+const VISITS: u64 = 1;
 /// How deep macros, blocks and loops may call each other; a macro counts for several.
 const MOST_CALLS: usize = 200;
 
@@ -54,8 +56,11 @@ impl Compiled {
             let (bytes, most) = (text.len(), limits.template);
             return Err(Error::TooLong { template: title, bytes, most });
         }
+        let prepared = source::prepare(&text).map_err(|Problem { line, reason }| {
+            Error::Syntax { template: title.clone(), line, reason }
+        })?;
         let mut environment = environment();
-        let added = environment.add_template_owned(NAME, tags::without_generation(&text));
+        let added = environment.add_template_owned(NAME, prepared);
         added.map_err(|error| Error::Syntax {
             template: title.clone(),
             line: error.line().unwrap_or(1),
@@ -83,9 +88,13 @@ impl Compiled {
         environment.add_function("strftime_now", move |format: &str| moment.strftime(format));
         let mut output = Output { text: Vec::new(), most: limits.output, full: false };
         let context = Value::from_pairs(variables.values);
-        let template = environment.get_template(NAME);
-        let rendered = template
-            .and_then(|template| template.render_captured_to(context, &mut output).map(|_| ()));
+        let rendered = budget::within(fuel.saturating_mul(VISITS), || {
+            let template = environment.get_template(NAME)?;
+            template.render_captured_to(context, &mut output).map(drop)
+        });
+        let Some(rendered) = rendered else {
+            return Err(Error::OutOfFuel { template: self.title(), line: 1, fuel });
+        };
         match rendered {
             Ok(()) => String::from_utf8(output.text)
                 .map_err(|_| self.render_error(1, "text that is no UTF-8".to_owned())),

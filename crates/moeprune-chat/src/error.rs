@@ -130,7 +130,7 @@ pub enum Error {
         reason: String,
     },
     /// What the template is rendered with is nested too deeply.
-    #[error("{of} is nested more than {most} deep")]
+    #[error("`{of}` is nested more than {most} deep")]
     TooDeep {
         /// What it is: `messages`, `tools`, or a variable.
         of: String,

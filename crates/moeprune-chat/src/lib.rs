@@ -38,11 +38,16 @@ Tests hold all this to what transformers makes of real templates.
 
 * `strftime_now` gives a fixed moment, [`Moment::FIXED`] or the one of [`ChatTemplate::at`], so that the same
   messages give the same text on any day.
-* A template is a foreign program and has [`Limits`]: of its length, its steps, its text, and of how deep it
-  calls itself.
-* A few errors of Python are none here: iterating over `None` gives nothing, and values of any two types can
-  be compared. `%` formats no strings, bytes do not exist, and integers beyond 128 bits are floating-point
-  numbers.
+* Values of any two types can be compared, where Python refuses some. `%` formats no strings, macros have no `varargs` and
+  `kwargs`, and templates neither blocks nor includes. Integers beyond 128 bits are floating-point numbers. Filters for web pages
+  (`urlencode`, `xmlattr`, `striptags`, …) are unknown. Each is an error that names it; `tests/expressions.json` lists what differs.
+
+# A template is a foreign program
+
+It comes with the model's files, so it has [`Limits`] of its length, its steps and its text, and of how deep it calls
+itself and nests values. Steps are the engine's fuel. What fuel does not count is counted here: a few steps can make a list whose items are
+shared so often that to compare or print it would take for ever. A rendering that visits too many items is stopped by unwinding the stack
+up to [`ChatTemplate::render`], which returns [`Error::OutOfFuel`]; with `panic = "abort"` the process ends instead.
 */
 
 mod chat;
@@ -53,8 +58,8 @@ mod limits;
 mod messages;
 mod plain;
 mod python;
+mod source;
 mod special;
-mod tags;
 mod template;
 
 pub use self::{

@@ -15,8 +15,9 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// A mebibyte of template, a million steps and 256 for each 64 bytes of messages, and 64 MiB of text.
+    /// A mebibyte of template; a million steps, and 16 for each byte of messages, where templates of published models take
+    /// a few thousand and at most 12; 64 MiB of text.
     fn default() -> Self {
-        Self { template: 1 << 20, steps: 1_000_000, steps_per_64_bytes: 256, output: 64 << 20 }
+        Self { template: 1 << 20, steps: 1_000_000, steps_per_64_bytes: 1024, output: 64 << 20 }
     }
 }

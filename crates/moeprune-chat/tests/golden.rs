@@ -77,17 +77,25 @@ fn real_templates() {
     assert!(wrong.is_empty(), "{} differ\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// Small templates with the text that transformers makes of each, and whether it is known to differ here.
 #[test]
 fn expressions() {
-    let chat = json(&tests().join("expressions.json"))["chat"].clone();
+    let cases = json(&tests().join("expressions.json"));
+    let known: Vec<&str> =
+        cases["different"].as_array().unwrap().iter().map(|case| case.as_str().unwrap()).collect();
     let mut wrong = Vec::new();
     for case in json(&tests().join("golden/expressions.json")).as_array().unwrap() {
         let template = case[0].as_str().unwrap();
-        if let Some(difference) = difference(&rendered(template, &chat), &case[1]) {
-            wrong.push(format!("{template}\n  {difference}"));
+        let difference = difference(&rendered(template, &cases["chat"]), &case[1]);
+        match (difference, known.contains(&template)) {
+            (Some(difference), false) => wrong.push(format!("{template}\n  {difference}")),
+            (None, true) => {
+                wrong.push(format!("{template}\n  is the same: take it out of the list"))
+            }
+            _ => {}
         }
     }
-    assert!(wrong.is_empty(), "{} differ\n{}", wrong.len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} are wrong\n{}", wrong.len(), wrong.join("\n"));
 }
 
 /// Templates that are not in the repository: a folder of them with references beside them, as

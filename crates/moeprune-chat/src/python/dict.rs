@@ -1,4 +1,4 @@
-//! JSON as templates see it.
+//! Dictionaries.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -7,62 +7,51 @@ use minijinja::{
     value::{Enumerator, Object, ObjectExt, ObjectRepr},
 };
 
-use super::text;
+use super::{budget, list::Shape, text};
 
 /// Methods of dictionaries that a template may call. As attributes they hide keys of the same names.
 const METHODS: [&str; 5] = ["copy", "get", "items", "keys", "values"];
 /// Methods that change a dictionary: the sandbox hides them, and the keys with them.
 const CHANGING: [&str; 5] = ["clear", "pop", "popitem", "setdefault", "update"];
 
-/// A JSON value for a template, if it is nested no deeper than `most`.
-pub(crate) fn from_json(json: &serde_json::Value, most: usize) -> Option<Value> {
-    let most = most.checked_sub(1)?;
-    Some(match json {
-        serde_json::Value::Null => Value::from(()),
-        serde_json::Value::Bool(value) => Value::from(*value),
-        serde_json::Value::String(value) => Value::from(value.as_str()),
-        serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(value), _) => Value::from(value),
-            (_, Some(value)) => Value::from(value),
-            _ => Value::from(number.as_f64().unwrap_or(f64::NAN)),
-        },
-        serde_json::Value::Array(items) => {
-            let items: Option<Vec<Value>> =
-                items.iter().map(|item| from_json(item, most)).collect();
-            Value::from(items?)
-        }
-        serde_json::Value::Object(map) => {
-            let mut dict = Dict::default();
-            for (key, item) in map {
-                dict.push(key, from_json(item, most)?);
-            }
-            Value::from_object(dict)
-        }
-    })
-}
-
-/// A dictionary in the order of its keys in the file.
+/// A dictionary in the order in which its keys were put in.
 #[derive(Default)]
-struct Dict {
+pub(crate) struct Dict {
     entries: Vec<(Value, Value)>,
-    places: BTreeMap<String, usize>,
+    places: BTreeMap<Value, usize>,
+    /// What a visit counts for.
+    weight: usize,
+    shape: Shape,
 }
 
 impl Dict {
-    /// Adds a key that is not there.
-    fn push(&mut self, key: &str, item: Value) {
-        self.places.insert(key.to_owned(), self.entries.len());
-        self.entries.push((Value::from(key), item));
+    /// Puts an item under a key, in the place of one that is there.
+    pub(super) fn put(&mut self, key: Value, item: Value) {
+        self.weight += budget::weight(&key) + budget::weight(&item);
+        if let Some(&place) = self.places.get(&key) {
+            self.entries[place].1 = item;
+            return;
+        }
+        self.places.insert(key.clone(), self.entries.len());
+        self.entries.push((key, item));
     }
 
-    fn get(&self, key: &str) -> Option<Value> {
+    pub(super) fn with_shape(self, shape: Shape) -> Self {
+        Self { shape, ..self }
+    }
+
+    pub(super) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    fn get(&self, key: &Value) -> Option<Value> {
         self.places.get(key).map(|&place| self.entries[place].1.clone())
     }
 }
 
 impl fmt::Debug for Dict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.entries.iter().map(|(key, item)| (key, item))).finish()
+        f.debug_struct("Dict").field("length", &self.entries.len()).finish_non_exhaustive()
     }
 }
 
@@ -73,7 +62,7 @@ impl Object for Dict {
 
     /// `dict[key]`
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        self.get(key.as_str()?)
+        self.get(key)
     }
 
     /// `dict.key`
@@ -83,12 +72,13 @@ impl Object for Dict {
         }
         let method = METHODS.into_iter().find(|method| *method == key);
         method.map_or_else(
-            || self.get(key),
+            || self.get(&Value::from(key)),
             |name| Some(Value::from_object(Method { of: Arc::clone(self), name })),
         )
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
+        budget::visit(self.weight);
         self.mapped_rev_key_value_enumerator(|dict| Box::new(dict.entries.iter().cloned()))
     }
 
@@ -97,8 +87,7 @@ impl Object for Dict {
     }
 
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = text::display(&Value::from_dyn_object(Arc::clone(self)));
-        f.write_str(&text.map_err(|_| fmt::Error)?)
+        text::render(f, &Value::from_dyn_object(Arc::clone(self)))
     }
 }
 

@@ -46,10 +46,44 @@ pub(crate) fn call(
             let () = from_args(args)?;
             Ok(Value::from(!text.is_empty() && text.chars().all(|digit| digit.is_ascii_digit())))
         }
+        "istitle" => {
+            let () = from_args(args)?;
+            let has_case = text.chars().any(|c| c.is_lowercase() || c.is_uppercase());
+            Ok(Value::from(has_case && cased(text, "title") == text))
+        }
+        "isdigit" => {
+            let () = from_args(args)?;
+            Ok(Value::from(!text.is_empty() && text.chars().all(is_digit)))
+        }
+        "isidentifier" => {
+            let () = from_args(args)?;
+            let word = |c: char| c == '_' || c.is_alphanumeric();
+            let begins = text.chars().next().is_some_and(|c| word(c) && !c.is_numeric());
+            Ok(Value::from(begins && text.chars().all(word)))
+        }
+        "format" => {
+            widths_are_small(text)?;
+            minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
+        }
         "join" => join(state, text, args),
         "encode" => Err(refuse("str.encode makes bytes, which are no text")),
         _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args),
     }
+}
+
+/// A decimal digit of any script, or a digit above or below the line; no fraction.
+fn is_digit(character: char) -> bool {
+    character.is_numeric() && !matches!(character, '¼'..='¾' | '\u{2150}'..='\u{218b}')
+}
+
+/// An error if a format has a width of five digits, or one that is an argument: the engine makes a
+/// string of it before it counts its length.
+pub(super) fn widths_are_small(format: &str) -> Result<(), Error> {
+    let many_digits = format.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > 4);
+    if many_digits || format.contains('*') && format.contains('%') || format.contains(":{") {
+        return Err(refuse("a format with a width of more than 9999, or one that is an argument"));
+    }
+    Ok(())
 }
 
 /// What is left after white space, or any of some characters, is taken off the ends.
@@ -94,10 +128,14 @@ fn split(text: &str, from_right: bool, args: &[Value]) -> Result<Value, Error> {
 /// Words between white space; after so many the rest is one, as it is.
 fn words(text: &str, most: usize, from_right: bool) -> Vec<&str> {
     let mut words = Vec::new();
-    let mut rest = stripped(text, None, (true, true));
+    let mut rest = stripped(text, None, (!from_right, from_right));
     while !rest.is_empty() {
+        if words.len() == most {
+            words.push(rest);
+            break;
+        }
         let end = if from_right { rest.rfind(is_space) } else { rest.find(is_space) };
-        let Some(end) = end.filter(|_| words.len() < most) else {
+        let Some(end) = end else {
             words.push(rest);
             break;
         };
@@ -203,7 +241,9 @@ pub(crate) fn cased(text: &str, name: &str) -> String {
             "swapcase" => character.is_lowercase(),
             _ => false,
         };
-        if upper {
+        if name == "casefold" && character == 'ß' {
+            cased.push_str("ss");
+        } else if upper {
             cased.extend(character.to_uppercase());
         } else {
             cased.extend(character.to_lowercase());

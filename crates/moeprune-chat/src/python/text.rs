@@ -2,17 +2,27 @@
 
 use std::fmt::Write;
 
-use minijinja::{
-    Error, Value,
-    value::{ObjectRepr, ValueKind},
-};
+use minijinja::{Error, Value, value::ValueKind};
 
-use super::{MOST_DEEP, float, refuse};
+use super::{MOST_DEEP, float, list::List, refuse};
 
 /// `str(value)`, and nothing for what is undefined.
 pub(crate) fn display(value: &Value) -> Result<String, Error> {
     let mut text = String::new();
     write_display(&mut text, value)?;
+    Ok(text)
+}
+
+/// Writes a container where there is no room for an error. One that is too large to be written has
+/// used up its which ends the rendering.
+pub(super) fn render(f: &mut std::fmt::Formatter<'_>, value: &Value) -> std::fmt::Result {
+    f.write_str(&display(value).unwrap_or_else(|_| "...".to_owned()))
+}
+
+/// `repr(value)`
+pub(crate) fn represent(value: &Value) -> Result<String, Error> {
+    let mut text = String::new();
+    write_repr(&mut text, value, 0)?;
     Ok(text)
 }
 
@@ -56,9 +66,9 @@ fn write_map(out: &mut impl Write, value: &Value, depth: usize) -> Result<(), Er
 }
 
 fn write_list(out: &mut impl Write, value: &Value, depth: usize) -> Result<(), Error> {
-    // What is iterated over lazily may be the output of a generator, which Python does not show.
-    debug_assert!(value.as_object().is_none_or(|object| object.repr() != ObjectRepr::Plain));
-    let (open, close) = if value.is_tuple() { ('(', ')') } else { ('[', ']') };
+    let is_tuple =
+        value.downcast_object_ref::<List>().map_or_else(|| value.is_tuple(), List::is_tuple);
+    let (open, close) = if is_tuple { ('(', ')') } else { ('[', ']') };
     out.write_char(open)?;
     let mut items = 0;
     for item in value.try_iter()?.checked() {
@@ -66,7 +76,7 @@ fn write_list(out: &mut impl Write, value: &Value, depth: usize) -> Result<(), E
         write_repr(out, &item?, depth + 1)?;
         items += 1;
     }
-    if value.is_tuple() && items == 1 {
+    if is_tuple && items == 1 {
         out.write_char(',')?;
     }
     Ok(out.write_char(close)?)
