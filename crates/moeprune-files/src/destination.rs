@@ -101,9 +101,9 @@ impl Destination {
         if !there.is_file() || !self.kind.wrote(place) {
             return Err("something else has appeared there since this run began".to_owned());
         }
-        fs::set_permissions(unnamed, there.permissions())
-            .and_then(|()| fs::rename(unnamed, place))
-            .map_err(|e| e.to_string())
+        // Not every file system has permissions (vfat, some of CIFS).
+        let _ = fs::set_permissions(unnamed, there.permissions());
+        fs::rename(unnamed, place).map_err(|e| e.to_string())
     }
 }
 

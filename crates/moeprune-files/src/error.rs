@@ -85,5 +85,9 @@ impl Error {
 }
 
 fn full_disk(error: &io::Error) -> &'static str {
-    if error.kind() == io::ErrorKind::StorageFull { "; make room and run again" } else { "" }
+    match error.kind() {
+        io::ErrorKind::StorageFull => "; make room and run again",
+        io::ErrorKind::QuotaExceeded => "; make room within the quota and run again",
+        _ => "",
+    }
 }

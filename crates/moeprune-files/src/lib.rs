@@ -62,6 +62,7 @@ looked at is bounded, and what cannot be read is no previous output.
 mod claim;
 mod descriptor;
 mod destination;
+mod durable;
 mod error;
 mod identity;
 mod inputs;
@@ -76,14 +77,15 @@ mod write;
 
 pub use self::{
     destination::Destination,
+    durable::{sync, sync_bytes, sync_file},
     error::Error,
     kind::OutputKind,
     positioned::write_at,
     read::{
-        Access, ChosenFiles, FileEntry, FileIdentity, FileKind, Files, LocalFiles, MemoryFiles,
-        ReadAt,
+        Access, ChosenFiles, FileEntry, FileIdentity, FileKind, Files, Links, LocalFiles,
+        MemoryFiles, ReadAt, Reading,
     },
     run_files::RunFiles,
     whole::{rename_to_new, write_and_rename, write_whole},
-    write::{PartialOutput, copy_bytes, sync},
+    write::{PartialOutput, copy_bytes},
 };

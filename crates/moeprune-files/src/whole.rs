@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use crate::Error;
+use crate::{Error, durable::sync_file};
 
 /// Writes a file that appears under its name only when it is whole and durable. A file that has
 /// that name is replaced; the caller decides whether it may be.
@@ -76,7 +76,7 @@ pub(crate) fn fill(
     let mut file = BufWriter::with_capacity(1 << 20, file);
     write(&mut file).map_err(Error::io("write", path))?;
     let file = file.into_inner().map_err(|e| Error::io("write", path)(e.into_error()))?;
-    file.sync_all().map_err(Error::io("write to disk", path))
+    sync_file(file).map_err(Error::io("write to disk", path))
 }
 
 /// Gives a file or directory a name that nothing has; fails with [`ErrorKind::AlreadyExists`] if

@@ -18,7 +18,8 @@ use crate::{Error, ReadAt};
 /// An implementation guarantees that
 ///
 /// * a file that is listed can be opened under its name, or opening says why not;
-/// * no name leads to a file outside of the set: neither `..`, nor an absolute path, nor a link;
+/// * no name leads to a file outside of the set: neither `..`, nor an absolute path, nor a link, unless the
+///   user says that links may ([`Links::Follow`](crate::Links::Follow));
 /// * what [`open`](Self::open) returned stays readable as it was, or fails; it never becomes
 ///   another file.
 ///

@@ -1,63 +1,46 @@
 //! A directory of this machine, without being led out of it.
 
 use std::{
-    ffi::OsStr,
     fs::{self, DirEntry, File},
-    io::{ErrorKind, Read},
+    io::{self, ErrorKind, Read},
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
 };
 
-use super::mapped::{Mapped, Positioned};
+use super::{
+    links::{self, Access, Allowed, Links, Reading},
+    mapped::{Mapped, Positioned},
+};
 use crate::{Error, FileEntry, FileIdentity, FileKind, Files, ReadAt};
-
-/// How the data of files reaches memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Access {
-    /// The files are mapped: nothing is copied and the system caches what was read. A file that
-    /// another program shortens while it is mapped ends this process with a bus error (SIGBUS) at
-    /// the next access to the missing part; no program can turn that into an error message.
-    #[default]
-    MemoryMap,
-    /// Each range is read into its own memory. A file that is shortened meanwhile is an
-    /// ordinary error. For network file systems, and where the memory that is mapped would count
-    /// against a limit.
-    Read,
-}
 
 /// The files of a directory.
 ///
 /// A symlink may lead to another place in the directory or into the blobs of the Hugging Face
-/// cache that the directory is part of, and to no other: a downloaded model must not be able to name
-/// files of this machine.
+/// cache that the directory is part of, and to no other unless [`Links::Follow`](crate::Links::Follow) says so: a
+/// downloaded model must not be able to name files of this machine.
 #[derive(Debug, Clone)]
 pub struct LocalFiles {
     /// As the user wrote it.
     path: PathBuf,
     /// Without symlinks.
     real: PathBuf,
-    /// In the Hugging Face cache, files of a snapshot are symlinks into this folder.
-    blobs: Option<PathBuf>,
-    access: Access,
+    allowed: Allowed,
+    reading: Reading,
 }
 
 impl LocalFiles {
-    /// The files of a directory, to be read in the given way.
+    /// The files of a directory, to be read in the given way: an [`Access`](crate::Access), or a [`Reading`].
     ///
     /// # Errors
     /// If there is no such directory.
-    pub fn open(path: &Path, access: Access) -> Result<Self, Error> {
+    pub fn open(path: &Path, reading: impl Into<Reading>) -> Result<Self, Error> {
+        let reading = reading.into();
         let real = path.canonicalize().map_err(Error::io("open", path))?;
         if !real.is_dir() {
             return Err(Error::unreadable(path, format!("{} is not a directory", path.display())));
         }
-        // Of a snapshot, or of a folder in one.
-        let snapshots =
-            real.ancestors().skip(1).find(|p| p.file_name() == Some(OsStr::new("snapshots")));
-        let blobs = snapshots.and_then(Path::parent).map(|repository| repository.join("blobs"));
-        let blobs = blobs.filter(|blobs| blobs.is_dir());
-        Ok(Self { path: path.to_owned(), real, blobs, access })
+        let allowed = Allowed::of(path, &real, reading.links);
+        Ok(Self { path: path.to_owned(), real, allowed, reading })
     }
 
     /// One file by its path, wherever links lead: one that the user named, and no model did.
@@ -74,32 +57,52 @@ impl LocalFiles {
         file.ok_or_else(|| unread()(ErrorKind::NotFound.into()))
     }
 
-    /// The regular file behind a path relative to the directory, if there is anything.
-    fn file(&self, relative: &Path) -> Result<Option<PathBuf>, Error> {
+    /// The regular file behind a path relative to the directory, if there is anything: open, and where it is
+    /// without links, so that a link that is changed later changes nothing.
+    fn file(&self, relative: &Path) -> Result<Option<(File, PathBuf)>, Error> {
         let path = self.path.join(relative);
         if path.symlink_metadata().is_err() {
             return Ok(None);
         }
-        let bad = |reason: String| Err(Error::unreadable(&path, reason));
-        let real = match path.canonicalize() {
-            Ok(real) => real,
-            Err(e) => return bad(format!("{}: {e}", path.display())),
-        };
-        let in_blobs = self.blobs.is_some() && real.parent() == self.blobs.as_deref();
-        if !in_blobs && !real.starts_with(&self.real) {
-            return bad(format!(
-                "{} is a link to {}, outside of the model directory; copy or hard-link the file \
-                 into the directory if it belongs there",
-                path.display(),
+        let bad = |what: String| Error::unreadable(&path, format!("{} {what}", path.display()));
+        let real = links::real(&path)?;
+        if !self.allowed.has(&real) || !(Allowed::is_plain(relative) || self.is_within(&real)) {
+            return Err(bad(format!(
+                "is a link to {}, outside of the model directory; if that is meant, pass --follow-links, or \
+                 copy or hard-link the file into the directory (a downloaded model must not be able to name \
+                 files of this machine)",
                 real.display()
-            ));
+            )));
         }
-        match fs::metadata(&real) {
-            Ok(metadata) if metadata.is_file() => Ok(Some(path)),
-            Ok(_) => bad(format!("{} is not a regular file", path.display())),
-            Err(e) => bad(format!("{}: {e}", path.display())),
+        // What is no file is not opened: a device may act on that.
+        let is_file = real.symlink_metadata().map(|metadata| metadata.is_file());
+        match is_file.and_then(|is_file| is_file.then(|| open_at_once(&real)).transpose()) {
+            Ok(Some(file)) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => {
+                Ok(Some((file, real)))
+            }
+            Ok(_) => Err(bad("is not a regular file".into())),
+            Err(e) => Err(Error::io("open", &path)(e)),
         }
     }
+
+    fn is_within(&self, real: &Path) -> bool {
+        real.starts_with(&self.real)
+    }
+}
+
+/// Opens for reading, without waiting for the writer of a FIFO. The path has no links, and must still have none.
+#[cfg(unix)]
+fn open_at_once(real: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    use rustix::fs::OFlags;
+    let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW).bits();
+    File::options().read(true).custom_flags(flags.cast_signed()).open(real)
+}
+
+#[cfg(not(unix))]
+fn open_at_once(real: &Path) -> io::Result<File> {
+    File::open(real)
 }
 
 impl Files for LocalFiles {
@@ -108,22 +111,24 @@ impl Files for LocalFiles {
     }
 
     fn open(&self, name: &Path) -> Result<Option<Box<dyn ReadAt>>, Error> {
-        let Some(path) = self.file(name)? else { return Ok(None) };
-        let file = File::open(&path).map_err(Error::io("open", &path))?;
-        let metadata = file.metadata().map_err(Error::io("inspect", &path))?;
-        Ok(Some(match self.access {
-            Access::MemoryMap => {
-                let mapped = Mapped::new(&path, &file, &metadata);
-                Box::new(mapped.map_err(Error::io("map", &path))?)
-            }
-            Access::Read => Box::new(Positioned::new(file, &metadata)),
+        let Some((file, real)) = self.file(name)? else { return Ok(None) };
+        let metadata = file.metadata().map_err(Error::io("inspect", &real))?;
+        let mapped = match self.reading.access {
+            Access::MemoryMap => Mapped::new(&real, &file, &metadata).ok(),
+            Access::Read => None,
+        };
+        // Not every file system can map its files; all can read them.
+        Ok(Some(match mapped {
+            Some(mapped) => Box::new(mapped),
+            None => Box::new(Positioned::new(file, &metadata)),
         }))
     }
 
     fn list(&self, folder: &Path) -> Result<Vec<FileEntry>, Error> {
         let here = self.path.join(folder);
         let within = here.canonicalize().map_err(Error::io("list", &here))?;
-        if !within.starts_with(&self.real) {
+        let is_followed = self.reading.links == Links::Follow && Allowed::is_plain(folder);
+        if !self.is_within(&within) && !is_followed {
             let reason = format!("{} is outside of the model directory", here.display());
             return Err(Error::unreadable(&here, reason));
         }
@@ -167,10 +172,10 @@ impl Files for LocalFiles {
 
     /// Read, not mapped, with either access: such files are small.
     fn read(&self, name: &Path, most: u64) -> Result<Option<Vec<u8>>, Error> {
-        let Some(path) = self.file(name)? else { return Ok(None) };
-        let file = File::open(&path).map_err(Error::io("open", &path))?;
+        let Some((file, _)) = self.file(name)? else { return Ok(None) };
         let mut bytes = Vec::new();
-        file.take(most).read_to_end(&mut bytes).map_err(Error::io("read", &path))?;
+        let read = file.take(most).read_to_end(&mut bytes);
+        read.map_err(Error::io("read", self.path.join(name)))?;
         Ok(Some(bytes))
     }
 }

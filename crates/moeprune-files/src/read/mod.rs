@@ -2,6 +2,7 @@
 
 mod chosen;
 mod files;
+mod links;
 mod local;
 mod mapped;
 mod memory;
@@ -10,7 +11,8 @@ mod read_at;
 pub use self::{
     chosen::ChosenFiles,
     files::{FileEntry, FileIdentity, FileKind, Files},
-    local::{Access, LocalFiles},
+    links::{Access, Links, Reading},
+    local::LocalFiles,
     memory::MemoryFiles,
     read_at::ReadAt,
 };

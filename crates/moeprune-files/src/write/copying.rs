@@ -122,6 +122,8 @@ fn copy_within_system(
             | Errno::OPNOTSUPP
             | Errno::BADF
             | Errno::PERM
+            | Errno::ACCESS
+            | Errno::TXTBSY
             | Errno::OVERFLOW,
         ) => Ok(None),
         Err(e) => Err(e.into()),

@@ -1,10 +1,14 @@
 //! Outputs that appear under their name only when they are complete and durable.
 
+mod claim;
 mod copying;
-mod durable;
+mod inside;
+mod lock;
+mod names;
 mod partial;
+mod remove;
 mod room;
 mod uncached;
 
-pub(crate) use self::partial::sibling_of;
-pub use self::{copying::copy_bytes, durable::sync, partial::PartialOutput};
+pub(crate) use self::names::sibling_of;
+pub use self::{copying::copy_bytes, partial::PartialOutput};

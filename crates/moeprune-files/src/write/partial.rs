@@ -2,29 +2,19 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, File, TryLockError},
-    io::{self, ErrorKind, Read, Seek, Write},
+    fs,
+    io::ErrorKind,
     path::{Component, Path, PathBuf},
 };
 
-use super::{durable, room};
-use crate::{Error, whole::rename_to_new};
-
-/// In the hidden sibling; the process that writes holds a lock on it.
-const MARKER: &str = ".moeprune-partial";
-const CONTENT: &str = "output";
-const STATE: &str = "state";
-
-const MARKER_TEXT: &str = "\
-moeprune is writing into this directory, or was interrupted while it did.
-Unless it is still running, this directory can be deleted; a run that was interrupted cannot be
-resumed then.
-";
-
-/// Before the number of the process, in the last line of the marker.
-const PROCESS: &str = "process ";
-
-const MARKER_LIMIT: u64 = 4096;
+use super::{
+    claim::{Claim, remove_work, try_claim},
+    inside,
+    names::{CONTENT, LOCK, MARKER, STATE, sibling_name},
+    remove::remove,
+    room,
+};
+use crate::{Error, durable, whole::rename_to_new};
 
 /// An unfinished file or directory that will have the name `NAME`.
 ///
@@ -40,14 +30,23 @@ const MARKER_LIMIT: u64 = 4096;
 /// is complete. Dropped unpublished, the sibling is removed, or left to be resumed if
 /// [`set_keep`](Self::set_keep) says so; a process that is killed leaves it in any case. The next
 /// [`open`](Self::open) of the same place takes a leftover over, if it carries the marker and
-/// no process holds its lock.
+/// no process holds its lock. Where files cannot be locked (Lustre, some NFS and FUSE), a lock file beside
+/// the marker says which process it is.
+///
+/// A folder that exists and is empty is filled ([`open_folder`](Self::open_folder)): it may be a mount
+/// point, from which nothing can be renamed. The same then lies in `NAME/.moeprune-unfinished`, and
+/// publishing moves what is in `output` out of it, one entry after the other. If that is
+/// interrupted, the next [`open_folder`](Self::open_folder) moves back what was moved.
 #[derive(Debug)]
 pub struct PartialOutput {
     out: PathBuf,
-    sibling: PathBuf,
+    /// The hidden folder, beside the place or in it.
+    work: PathBuf,
     state: PathBuf,
-    /// Locked while this lives.
-    marker: Option<File>,
+    /// Held while this lives.
+    claim: Option<Claim>,
+    /// Whether the hidden folder is in the place.
+    inside: bool,
     leftover: bool,
     keep: bool,
     published: bool,
@@ -63,23 +62,33 @@ impl PartialOutput {
         Self::open_at(out, real_place(out)?)
     }
 
+    /// As [`open`](Self::open), of a folder, which may exist if it is empty, and which shares nothing with
+    /// the folder of a model, if there is one.
+    ///
+    /// # Errors
+    /// As [`open_apart_from`](Self::open_apart_from); of a folder that exists, if there is anything in it but
+    /// what this type has put there, or `lost+found` where it is a mount point.
+    pub fn open_folder(out: &Path, model: Option<&Path>) -> Result<Self, Error> {
+        let place = match model {
+            Some(model) => place_apart_from(out, model)?,
+            None => real_place(out)?,
+        };
+        if !place.is_dir() {
+            return Self::open_at(out, place);
+        }
+        let (work, claim) = inside::claim(out, &place)?;
+        let mut made = Self::claimed(place, work, claim);
+        made.inside = true;
+        made.take_over()?;
+        Ok(made)
+    }
+
     /// As [`open`](Self::open), of a place that shares nothing with a model folder.
     ///
     /// # Errors
     /// As [`open`](Self::open), and if `out` is inside of the folder or the folder inside of it.
     pub fn open_apart_from(out: &Path, model: &Path) -> Result<Self, Error> {
-        let bad = |reason: String| Err(Error::Output { path: out.to_owned(), reason });
-        let place = real_place(out)?;
-        if place.starts_with(model) {
-            return bad(format!(
-                "is inside of the model {}; choose another place",
-                model.display()
-            ));
-        }
-        if model.starts_with(&place) {
-            return bad(format!("contains the model {}; choose another place", model.display()));
-        }
-        Self::open_at(out, place)
+        Self::open_at(out, place_apart_from(out, model)?)
     }
 
     /// As [`open`](Self::open), given the [`real_place`] of `out`.
@@ -91,27 +100,38 @@ impl PartialOutput {
         let sibling = parent.join(sibling_name(name));
         refuse_existing(out, &sibling)?;
         fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
-        let marker = claim(&sibling)?;
-        let mut made = Self {
-            out: place,
-            state: sibling.join(STATE),
-            sibling,
-            marker: Some(marker),
-            leftover: false,
-            keep: true, // perhaps unfinished work, as long as it is not known what is there
-            published: false,
-        };
+        let claim = Claim::make(&sibling)?;
+        let mut made = Self::claimed(place, sibling, claim);
         if made.out.symlink_metadata().is_ok() {
             // Published by another process between the look and the claim.
             made.keep = made.content().symlink_metadata().is_ok();
             return Err(exists(out));
         }
-        made.leftover = made.can_be_resumed()?;
-        if !made.leftover {
-            made.clear()?;
-        }
-        made.keep = false;
+        made.take_over()?;
         Ok(made)
+    }
+
+    fn claimed(out: PathBuf, work: PathBuf, claim: Claim) -> Self {
+        Self {
+            out,
+            state: work.join(STATE),
+            work,
+            claim: Some(claim),
+            inside: false,
+            leftover: false,
+            keep: true, // perhaps unfinished work, as long as it is not known what is there
+            published: false,
+        }
+    }
+
+    /// Looks for what an earlier process has left.
+    fn take_over(&mut self) -> Result<(), Error> {
+        self.leftover = self.can_be_resumed()?;
+        if !self.leftover {
+            self.clear()?;
+        }
+        self.keep = false;
+        Ok(())
     }
 
     /// Whether an earlier process has left something here.
@@ -125,9 +145,9 @@ impl PartialOutput {
     /// # Errors
     /// If something cannot be deleted.
     pub fn clear(&mut self) -> Result<(), Error> {
-        for entry in fs::read_dir(&self.sibling).map_err(Error::io("list", &self.sibling))? {
-            let entry = entry.map_err(Error::io("list", &self.sibling))?;
-            if entry.file_name() != MARKER {
+        for entry in fs::read_dir(&self.work).map_err(Error::io("list", &self.work))? {
+            let entry = entry.map_err(Error::io("list", &self.work))?;
+            if entry.file_name() != MARKER && entry.file_name() != LOCK {
                 remove(&entry.path())?;
             }
         }
@@ -140,7 +160,7 @@ impl PartialOutput {
     /// [`publish`](Self::publish).
     #[must_use]
     pub fn content(&self) -> PathBuf {
-        self.sibling.join(CONTENT)
+        self.work.join(CONTENT)
     }
 
     /// A directory for what is needed to resume. It is deleted by [`publish`](Self::publish).
@@ -158,9 +178,23 @@ impl PartialOutput {
     ///
     /// # Errors
     /// If nothing was made, that fails, or something has appeared under the name.
-    pub fn publish(mut self) -> Result<(), Error> {
+    pub fn publish(self) -> Result<(), Error> {
+        self.publish_with(None)
+    }
+
+    /// As [`publish`](Self::publish) of a folder, of which the entry `last` appears last where it must be moved
+    /// entry by entry: without it, what is there is nothing that any program reads.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn publish_with(mut self, last: Option<&str>) -> Result<(), Error> {
         let content = self.content();
         durable::sync_tree(&content)?;
+        if self.inside {
+            inside::publish(&self.work, &self.out, last)?;
+            self.published = true;
+            return Ok(());
+        }
         if let Err(e) = rename_to_new(&content, &self.out) {
             return Err(match e.kind() {
                 ErrorKind::AlreadyExists => {
@@ -207,17 +241,23 @@ impl PartialOutput {
     /// # Errors
     /// If there is less, with both numbers.
     pub fn check_room(&self, bytes: u64) -> Result<(), Error> {
-        room::check(&self.sibling, bytes, &self.out)
+        room::check(&self.work, bytes, &self.out)
     }
 
     /// Whether there is something of an earlier process, in the form that this type gives it.
     fn can_be_resumed(&self) -> Result<bool, Error> {
-        let entries = fs::read_dir(&self.sibling)
+        let entries = fs::read_dir(&self.work)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(Error::io("list", &self.sibling))?;
-        let known = [MARKER, CONTENT, STATE].map(OsStr::new);
-        let all_known = entries.iter().all(|entry| known.contains(&&*entry.file_name()));
-        Ok(all_known && entries.len() > 1 && self.state.is_dir())
+            .map_err(Error::io("list", &self.work))?;
+        // Beside the marker: a lock, and what NFS keeps of files that were deleted while they were open.
+        let is_ours = |name: &OsStr| {
+            let name = name.as_encoded_bytes();
+            name.starts_with(b".moeprune-") || name.starts_with(b".nfs")
+        };
+        let names: Vec<_> = entries.iter().map(fs::DirEntry::file_name).collect();
+        let mut made = names.iter().filter(|name| !is_ours(name)).peekable();
+        let is_there = made.peek().is_some();
+        Ok(is_there && made.all(|name| name == CONTENT || name == STATE) && self.state.is_dir())
     }
 }
 
@@ -225,21 +265,22 @@ impl Drop for PartialOutput {
     fn drop(&mut self) {
         if self.published || !self.keep {
             // Nothing can be reported from here; what stays behind looks unfinished all the same.
-            drop(remove_sibling(&self.sibling, self.marker.take()));
+            drop(remove_work(&self.work, self.claim.take()));
         }
     }
 }
 
-/// The hidden sibling in which `place`, a real path, is made.
-pub(crate) fn sibling_of(place: &Path) -> Option<PathBuf> {
-    Some(place.parent()?.join(sibling_name(place.file_name()?)))
-}
-
-fn sibling_name(name: &OsStr) -> std::ffi::OsString {
-    let mut sibling = OsStr::new(".").to_owned();
-    sibling.push(name);
-    sibling.push(".moeprune-partial");
-    sibling
+/// The [`real_place`] of an output that shares nothing with a model folder.
+fn place_apart_from(out: &Path, model: &Path) -> Result<PathBuf, Error> {
+    let bad = |reason: String| Err(Error::Output { path: out.to_owned(), reason });
+    let place = real_place(out)?;
+    if place.starts_with(model) {
+        return bad(format!("is inside of the model {}; choose another place", model.display()));
+    }
+    if model.starts_with(&place) {
+        return bad(format!("contains the model {}; choose another place", model.display()));
+    }
+    Ok(place)
 }
 
 /// The absolute path of something that may not exist, symlinks of what exists resolved.
@@ -274,149 +315,9 @@ fn refuse_existing(out: &Path, sibling: &Path) -> Result<(), Error> {
     let is_gone = |name| sibling.join(name).symlink_metadata().is_err();
     if !is_gone(MARKER)
         && is_gone(CONTENT)
-        && let Ok(Some(marker)) = lock(sibling)
+        && let Some(claim) = try_claim(sibling)
     {
-        drop(remove_sibling(sibling, Some(marker)));
+        drop(remove_work(sibling, Some(claim)));
     }
     Err(exists(out))
-}
-
-/// Makes the hidden sibling, or takes over the one that is there, and locks its marker.
-fn claim(sibling: &Path) -> Result<File, Error> {
-    // Another process may be removing the directory; it takes a few system calls.
-    for _ in 0..100 {
-        match fs::create_dir(sibling) {
-            Ok(()) => {}
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(Error::io("create", sibling)(e)),
-        }
-        if let Some(marker) = lock(sibling)? {
-            return Ok(marker);
-        }
-    }
-    let reason = "appears and disappears; another moeprune process may be at it".to_owned();
-    Err(Error::Output { path: sibling.to_owned(), reason })
-}
-
-/// Locks the marker of a sibling and writes this process into it; `None` if the sibling was
-/// removed meanwhile.
-fn lock(sibling: &Path) -> Result<Option<File>, Error> {
-    let path = sibling.join(MARKER);
-    let Some(mut marker) = open_marker(sibling, &path)? else { return Ok(None) };
-    match marker.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let reason = format!(
-                "is being written by another moeprune process{}; wait for it",
-                owner(&mut marker).map_or_else(String::new, |process| format!(" ({process})"))
-            );
-            return Err(Error::Output { path: sibling.to_owned(), reason });
-        }
-        Err(TryLockError::Error(e)) => return Err(Error::io("lock", path)(e)),
-    }
-    if !is_at(&marker, &path) {
-        return Ok(None);
-    }
-    let text = format!("{MARKER_TEXT}{PROCESS}{}\n", std::process::id());
-    // Not emptied first: on a full disk there would be no way back.
-    marker
-        .rewind()
-        .and_then(|()| marker.write_all(text.as_bytes()))
-        .and_then(|()| marker.set_len(text.len() as u64))
-        .map_err(Error::io("write", &path))?;
-    Ok(Some(marker))
-}
-
-/// Opens the marker, or makes it in an empty directory; `None` if the directory changes
-/// meanwhile.
-fn open_marker(sibling: &Path, path: &Path) -> Result<Option<File>, Error> {
-    let in_the_way = || {
-        let reason = format!(
-            "is in the way and has no {MARKER}, so it may belong to another program; remove it by hand if not"
-        );
-        Err(Error::Output { path: sibling.to_owned(), reason })
-    };
-    match sibling.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => return in_the_way(),
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io("inspect", sibling)(e)),
-    }
-    if path.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
-        return in_the_way();
-    }
-    let mut options = File::options();
-    options.read(true).write(true);
-    match options.open(path) {
-        Ok(marker) => return Ok(Some(marker)),
-        Err(e) if e.kind() == ErrorKind::NotFound => {}
-        Err(e) => return Err(Error::io("open", path)(e)),
-    }
-    match fs::read_dir(sibling).map(|mut entries| entries.next().is_none()) {
-        Ok(true) => {}
-        // The marker may have been made since.
-        Ok(false) if path.symlink_metadata().is_ok() => return Ok(None),
-        Ok(false) => return in_the_way(),
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io("list", sibling)(e)),
-    }
-    match options.create_new(true).open(path) {
-        Ok(marker) => Ok(Some(marker)),
-        Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => Ok(None),
-        Err(e) => Err(Error::io("create", path)(e)),
-    }
-}
-
-/// The last line of a marker, if it can be read and says which process it is.
-fn owner(marker: &mut File) -> Option<String> {
-    let mut text = String::new();
-    marker.take(MARKER_LIMIT).read_to_string(&mut text).ok()?;
-    let line = text.lines().last()?;
-    let number = line.strip_prefix(PROCESS)?;
-    number.parse::<u32>().is_ok().then(|| line.to_owned())
-}
-
-/// Whether a path still leads to an open file.
-fn is_at(file: &File, path: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let (Ok(file), Ok(found)) = (file.metadata(), path.symlink_metadata()) else {
-            return false;
-        };
-        (file.dev(), file.ino()) == (found.dev(), found.ino())
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = file;
-        path.symlink_metadata().is_ok()
-    }
-}
-
-/// Deletes a sibling; its marker goes last, so that what is left by an interruption is known to
-/// be a leftover.
-fn remove_sibling(sibling: &Path, marker: Option<File>) -> Result<(), Error> {
-    for name in [CONTENT, STATE] {
-        let path = sibling.join(name);
-        if path.symlink_metadata().is_ok() {
-            remove(&path)?;
-        }
-    }
-    if cfg!(windows) {
-        drop(marker); // open files cannot be deleted there
-        return remove(sibling);
-    }
-    let removed = remove(sibling);
-    drop(marker);
-    removed
-}
-
-fn remove(path: &Path) -> Result<(), Error> {
-    let is_dir = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
-    let removed = if is_dir { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    removed.or_else(ignore_missing).map_err(Error::io("remove", path))
-}
-
-fn ignore_missing(e: io::Error) -> io::Result<()> {
-    if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) }
 }

@@ -59,13 +59,18 @@ impl<'a> Uncached<'a> {
             let written = write_at(self.file, pages, at);
             set_uncached(self.file, false)?;
             match written {
-                Err(e) if e.kind() == io::ErrorKind::InvalidInput => {}
+                Err(e) if is_refused(&e) => {}
                 done_or_failed => return done_or_failed,
             }
         }
         self.works = false;
         write_at(self.file, pages, at)
     }
+}
+
+/// Whether a file system cannot write past the cache, which some say when they are written to.
+fn is_refused(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
 }
 
 #[cfg(target_os = "linux")]
