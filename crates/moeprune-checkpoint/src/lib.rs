@@ -96,8 +96,8 @@ pub use moeprune_files::{Access, FileIdentity};
 
 pub use self::{
     checkpoint::{
-        Checkpoint, FusedTensor, RoleStorage, RoleSummary, Storage, StoredPart, StoredTensor,
-        Summary,
+        Checkpoint, ContentHash, FusedTensor, RoleStorage, RoleSummary, Storage, StoredPart,
+        StoredTensor, Summary,
     },
     container::{
         ContainedIndex, ContainedTensor, Container, Contents, DescribedModel, Gguf, Metadata,

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use moeprune_files::{Access, Files, LocalFiles};
+use moeprune_files::{Files, LocalFiles, Reading};
 
 use crate::{Error, container::files_of_model};
 
@@ -15,19 +15,21 @@ pub(crate) struct ModelDirectory {
     /// What messages call it: a directory as the user wrote it.
     pub(crate) path: PathBuf,
     files: Arc<dyn Files>,
+    /// Whether all bytes of its files are hashed to know them again.
+    pub(crate) whole_hashes: bool,
 }
 
 impl ModelDirectory {
     pub(crate) fn new(files: Arc<dyn Files>) -> Self {
-        Self { path: files.place().to_owned(), files }
+        Self { path: files.place().to_owned(), files, whole_hashes: false }
     }
 
     /// Opens a directory of this machine, or a file with those that belong to it.
-    pub(crate) fn open(path: &Path, access: Access) -> Result<Self, Error> {
-        if let Some(files) = files_of_model(path, access)? {
-            return Ok(Self { path: path.to_owned(), files: Arc::new(files) });
+    pub(crate) fn open(path: &Path, reading: Reading) -> Result<Self, Error> {
+        if let Some(files) = files_of_model(path, reading)? {
+            return Ok(Self { path: path.to_owned(), ..Self::new(Arc::new(files)) });
         }
-        let opened = LocalFiles::open(path, access).map_err(|error| match error {
+        let opened = LocalFiles::open(path, reading).map_err(|error| match error {
             moeprune_files::Error::Io { source, .. } => {
                 Error::io("open the model directory", path)(source)
             }

@@ -11,6 +11,7 @@ mod labels;
 mod layout;
 mod legacy_fingerprint;
 mod modules;
+mod open;
 mod opened;
 mod parts;
 mod pruned_config;
@@ -18,20 +19,14 @@ mod roles;
 mod storage;
 mod summary;
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    ops::Range,
-    path::Path,
-    sync::{Arc, OnceLock},
-};
+use std::{borrow::Cow, collections::BTreeMap, ops::Range, path::Path, sync::OnceLock};
 
 use moeprune_core::{
     Fingerprint, ModelSpec, SameModel, StageError, StoredWeight, TensorBytes, TensorId,
     TensorSource, Undecoded,
     encoding::{Companion, QuantConfig, StoredForm},
 };
-use moeprune_files::{Access, Files};
+use moeprune_files::Files;
 
 use self::{
     decoding::{Decoding, NotRead},
@@ -41,6 +36,7 @@ use self::{
 };
 pub use self::{
     fused_tensor::FusedTensor,
+    identity::ContentHash,
     layout::StoredTensor,
     modules::StoredPart,
     storage::{RoleStorage, Storage},
@@ -63,7 +59,7 @@ pub(crate) const CONFIG_FILE: &str = "config.json";
 ///
 /// Opening reads `config.json`, the index and the headers of the weight files, and checks them
 /// against each other; weights are read when they are asked for. The directory is never written
-/// to. With [`Access::MemoryMap`], the default, the files must not be changed while the checkpoint
+/// to. With [`Access::MemoryMap`](crate::Access::MemoryMap), the default, the files must not be changed while the checkpoint
 /// is open.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -89,52 +85,6 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a model of a built-in family, which the `model_type` of its config names.
-    ///
-    /// # Errors
-    /// If a file is missing, damaged or contradicts another; the message names it.
-    pub fn open(dir: &Path) -> Result<Self, Error> {
-        Self::open_with(dir, None)
-    }
-
-    /// Opens a model as one of the given family, or as [`open`](Self::open) does.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub fn open_with(dir: &Path, family: Option<Family>) -> Result<Self, Error> {
-        Self::open_by(dir, family, Access::default())
-    }
-
-    /// As [`open_with`](Self::open_with), with a choice of how weights are read.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub fn open_by(dir: &Path, family: Option<Family>, access: Access) -> Result<Self, Error> {
-        Self::of_directory(ModelDirectory::open(dir, access)?, family)
-    }
-
-    /// As [`open_with`](Self::open_with), of files that are anywhere: in memory, or elsewhere.
-    ///
-    /// ```
-    /// use std::{path::Path, sync::Arc};
-    ///
-    /// use moeprune_checkpoint::Checkpoint;
-    /// use moeprune_files::{Access, LocalFiles, MemoryFiles};
-    ///
-    /// # let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    /// let directory = LocalFiles::open(&repository.join("assets/parity/mixtral"), Access::Read)?;
-    /// let in_memory = MemoryFiles::copy_of(&directory)?;
-    /// let checkpoint = Checkpoint::open_files(Arc::new(in_memory), None)?;
-    /// assert_eq!(checkpoint.spec().family, "mixtral");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub fn open_files(files: Arc<dyn Files>, family: Option<Family>) -> Result<Self, Error> {
-        Self::of_directory(ModelDirectory::new(files), family)
-    }
-
     fn of_directory(directory: ModelDirectory, family: Option<Family>) -> Result<Self, Error> {
         let Opened { config, family, mut layout } = Opened::of(&directory, family)?;
         if !modules::has_codes(&layout) {

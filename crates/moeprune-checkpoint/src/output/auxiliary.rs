@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -39,11 +39,34 @@ const WEIGHTS: [&str; 11] = [
 /// What a run leaves beside the weights, about its own source.
 const REPORTS: [&str; 2] = [REPORT_FILE, REPORT_TEXT_FILE];
 
-/// Copies into the directory `to`; each file lies at `unnamed` until it is complete.
-pub(super) fn copy(source: &Checkpoint, to: &Path, unnamed: &Path) -> Result<CopiedFiles, Error> {
-    let files = auxiliary_files(source)?;
+/// What a pruned model cannot be used without: tokenizer, chat template, generation config, preprocessing.
+const NEEDED: [&str; 13] = [
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+];
+
+/// Copies files into the directory `to`; each lies at `unnamed` until it is complete. What cannot be read any
+/// more is left out.
+pub(super) fn copy(
+    source: &Checkpoint,
+    files: &CopiedFiles,
+    to: &Path,
+    unnamed: &Path,
+) -> Result<CopiedFiles, Error> {
+    let mut done = CopiedFiles { copied: Vec::new(), left_out: files.left_out.clone() };
     for relative in &files.copied {
-        let (from, to) = (source.files().path_of(relative), to.join(relative));
+        let to = to.join(relative);
         if let Some(parent) = to.parent() {
             fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
         }
@@ -51,11 +74,50 @@ pub(super) fn copy(source: &Checkpoint, to: &Path, unnamed: &Path) -> Result<Cop
         if unnamed.symlink_metadata().is_ok() {
             fs::remove_file(unnamed).map_err(Error::io("remove", unnamed))?;
         }
-        copy_file(&*open(source, relative)?, unnamed)
-            .and_then(|()| fs::rename(unnamed, &to))
-            .map_err(Error::io(format!("copy to {} from", to.display()), &from))?;
+        let from = match open(source, relative) {
+            Ok(from) => from,
+            Err(error) => {
+                done.leave_out(source, relative, error.to_string())?;
+                continue;
+            }
+        };
+        match copy_file(&*from, unnamed) {
+            Ok(()) => {
+                fs::rename(unnamed, &to).map_err(Error::io("rename to", &to))?;
+                done.copied.push(relative.clone());
+            }
+            Err(Failed::Reading(e)) => {
+                done.leave_out(source, relative, format!("cannot be read: {e}"))?;
+            }
+            Err(Failed::Writing(e)) => return Err(Error::io("write", &to)(e)),
+        }
     }
-    Ok(files)
+    Ok(done)
+}
+
+impl CopiedFiles {
+    /// Leaves out what cannot be read, unless the pruned model needs it.
+    fn leave_out(
+        &mut self,
+        source: &Checkpoint,
+        relative: &Path,
+        why: String,
+    ) -> Result<(), Error> {
+        let path = source.files().path_of(relative);
+        let named = path.display().to_string();
+        let dir = format!("{}: ", source.files().place().display());
+        let why = why.strip_prefix(&dir).unwrap_or(&why);
+        let why = why.strip_prefix(&named).map_or(why, str::trim_start).to_owned();
+        if NEEDED.iter().any(|needed| relative == Path::new(needed)) {
+            let reason = format!(
+                "{named} {why}; a pruned model is of no use without it, so mend the file, or remove it if the \
+                 model is to do without"
+            );
+            return Err(moeprune_files::Error::Unreadable { path, reason }.into());
+        }
+        self.left_out.push((relative.to_owned(), why));
+        Ok(())
+    }
 }
 
 /// Opens a file that was listed.
@@ -65,15 +127,34 @@ pub(crate) fn open(source: &Checkpoint, relative: &Path) -> Result<Box<dyn ReadA
     file.ok_or_else(|| Error::io("open", files.path_of(relative))(io::ErrorKind::NotFound.into()))
 }
 
-/// Copies a file, and its permissions where it is on this machine.
-fn copy_file(from: &dyn ReadAt, to: &Path) -> io::Result<()> {
-    let mut target = File::create(to)?;
-    if let Some(mut local) = from.local()? {
-        io::copy(&mut local, &mut target)?;
-        return target.set_permissions(local.metadata()?.permissions());
+/// Why a file was not copied.
+enum Failed {
+    Reading(io::Error),
+    Writing(io::Error),
+}
+
+/// Copies a file, and its permissions where it is on this machine and the file system has some.
+fn copy_file(from: &dyn ReadAt, to: &Path) -> Result<(), Failed> {
+    let mut target = File::create(to).map_err(Failed::Writing)?;
+    let Some(mut local) = from.local().map_err(Failed::Reading)? else {
+        for piece in pieces(from.len()) {
+            let bytes = from.read_at(piece).map_err(Failed::Reading)?;
+            target.write_all(&bytes).map_err(Failed::Writing)?;
+        }
+        return Ok(());
+    };
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match local.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => target.write_all(&buffer[..read]).map_err(Failed::Writing)?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(Failed::Reading(e)),
+        }
     }
-    for piece in pieces(from.len()) {
-        io::Write::write_all(&mut target, &from.read_at(piece)?)?;
+    if let Ok(metadata) = local.metadata() {
+        // Not every file system has permissions (vfat, some of CIFS).
+        let _ = target.set_permissions(metadata.permissions());
     }
     Ok(())
 }
@@ -84,7 +165,17 @@ pub(crate) fn pieces(bytes: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
     (0..bytes.div_ceil(PIECE)).map(move |i| i * PIECE..bytes.min((i + 1) * PIECE))
 }
 
-/// Lists what [`copy`] would copy.
+/// Whether a file can be read, by its beginning.
+fn check(source: &Checkpoint, relative: &Path) -> Result<(), String> {
+    let file = open(source, relative).map_err(|e| e.to_string())?;
+    let beginning = file.read_at(0..file.len().min(256));
+    beginning.map(drop).map_err(|e| format!("cannot be read: {e}"))
+}
+
+/// Lists what [`copy`] would copy, each file opened and its beginning read: what cannot be is left out.
+///
+/// # Errors
+/// If that is a file that a pruned model needs.
 pub(crate) fn auxiliary_files(source: &Checkpoint) -> Result<CopiedFiles, Error> {
     let mut files = CopiedFiles::default();
     list(source, Path::new(""), &mut files)?;
@@ -116,15 +207,24 @@ fn list(source: &Checkpoint, folder: &Path, files: &mut CopiedFiles) -> Result<(
         } else if kind == FileKind::LinkToFolder {
             "a link to a folder"
         } else if kind == FileKind::Folder {
-            list(source, &relative, files)?;
+            if let Err(error) = list(source, &relative, files) {
+                match error {
+                    Error::Io { .. } | Error::Files(moeprune_files::Error::Io { .. }) => {
+                        files.leave_out(source, &relative, error.to_string())?;
+                    }
+                    error => return Err(error),
+                }
+            }
             continue;
         } else if REPORTS.iter().any(|report| relative == Path::new(report)) {
             "the report of an earlier run"
         } else if WEIGHTS.iter().any(|ending| name.ends_with(&format!(".{ending}"))) {
             "weights of the unpruned model"
         } else {
-            open(source, &relative)?;
-            files.copied.push(relative);
+            match check(source, &relative) {
+                Ok(()) => files.copied.push(relative),
+                Err(why) => files.leave_out(source, &relative, why)?,
+            }
             continue;
         };
         files.left_out.push((relative, left_out.to_owned()));

@@ -21,13 +21,18 @@ use crate::{Checkpoint, Error, checkpoint::CONFIG_FILE};
 ///
 /// Files are written into a hidden sibling of the final place.
 /// [`publish`](Self::publish) makes them durable and renames their directory, so a directory that
-/// has the final name is complete. Dropped unpublished, everything is removed, unless
+/// has the final name is complete. If there is an empty directory at the place, a mount point for example, the hidden
+/// directory is in it, and publishing moves the files out of it, `config.json` (of GGUF, the first file) last: without that
+/// no program takes them for a model. Dropped unpublished, everything is removed, unless
 /// [`set_keep`](Self::set_keep) says otherwise.
 #[derive(Debug)]
 pub struct OutputDirectory {
     partial: PartialOutput,
     content: PathBuf,
     place: FinalPlace,
+    /// What comes along, looked at before any work.
+    files: CopiedFiles,
+    extension: &'static str,
 }
 
 impl OutputDirectory {
@@ -35,8 +40,9 @@ impl OutputDirectory {
     /// to the same place left is deleted.
     ///
     /// # Errors
-    /// If `out` exists, is inside of the source or the source inside of it, or another process is
-    /// writing to it; if its name is not that of what the source is, `.gguf` for one file in that format.
+    /// If `out` exists and is no empty directory, is inside of the source or the source inside of it, or another
+    /// process is writing to it; if its name is not that of what the source is, `.gguf` for one file in that format;
+    /// if a file beside the weights that the result needs, as the tokenizer, cannot be read.
     pub fn create(out: &Path, source: &Checkpoint) -> Result<Self, Error> {
         let mut made = Self::open(out, source)?;
         if made.is_leftover() {
@@ -52,9 +58,11 @@ impl OutputDirectory {
     /// As [`create`](Self::create).
     pub fn open(out: &Path, source: &Checkpoint) -> Result<Self, Error> {
         let place = FinalPlace::of(out, source)?;
-        let mut partial = match source.files().local_folder() {
-            Some(model) => PartialOutput::open_apart_from(out, model)?,
-            None => PartialOutput::open(out)?,
+        let files = auxiliary::auxiliary_files(source)?;
+        let mut partial = match (&place, source.files().local_folder()) {
+            (FinalPlace::Folder, model) => PartialOutput::open_folder(out, model)?,
+            (FinalPlace::File { .. }, Some(model)) => PartialOutput::open_apart_from(out, model)?,
+            (FinalPlace::File { .. }, None) => PartialOutput::open(out)?,
         };
         place.check_free(partial.is_leftover())?;
         let content = partial.content();
@@ -62,7 +70,8 @@ impl OutputDirectory {
             // Stopped within `publish`; what resuming would need is gone.
             partial.clear()?;
         }
-        let made = Self { partial, content, place };
+        let extension = source.container().extension();
+        let made = Self { partial, content, place, files, extension };
         made.make_content()?;
         Ok(made)
     }
@@ -149,12 +158,13 @@ impl OutputDirectory {
     ///
     /// Left out, and listed as such, are hidden files and folders, links to folders, and weights
     /// in any format: those of another format or an index of them would still be of the unpruned
-    /// model. Links to files are followed where [`Checkpoint::open`] would follow them.
+    /// model; and what cannot be read: links that lead nowhere or out of the model, FIFOs and the like, files
+    /// and folders of another user. Links to files are followed where [`Checkpoint::open`] would follow them.
     ///
     /// # Errors
-    /// If a file cannot be copied, or is a link out of the model directory.
+    /// If a file cannot be written, or one that the result needs, as the tokenizer, cannot be read.
     pub fn copy_auxiliary(&self, source: &Checkpoint) -> Result<CopiedFiles, Error> {
-        auxiliary::copy(source, &self.content, &self.unnamed())
+        auxiliary::copy(source, &self.files, &self.content, &self.unnamed())
     }
 
     /// Makes everything durable and moves it to its final name.
@@ -163,13 +173,35 @@ impl OutputDirectory {
     /// If that fails, or something has appeared under the name.
     pub fn publish(self) -> Result<(), Error> {
         match &self.place {
-            FinalPlace::Folder => Ok(self.partial.publish()?),
+            FinalPlace::Folder => {
+                let last = self.last()?;
+                Ok(self.partial.publish_with(last.as_deref())?)
+            }
             FinalPlace::File { name, reports } => {
                 let reports: Vec<_> =
                     reports.iter().map(|(name, place)| (*name, place.clone())).collect();
                 Ok(self.partial.publish_file(name, &reports)?)
             }
         }
+    }
+
+    /// The file without which no program takes the others for a model.
+    fn last(&self) -> Result<Option<String>, Error> {
+        if self.content.join(CONFIG_FILE).exists() {
+            return Ok(Some(CONFIG_FILE.to_owned()));
+        }
+        let failed = || Error::io("list", &self.content);
+        let mut first: Option<String> = None;
+        for entry in fs::read_dir(&self.content).map_err(failed())? {
+            let name = entry.map_err(failed())?.file_name();
+            let Some(name) = name.to_str().filter(|name| name.ends_with(self.extension)) else {
+                continue;
+            };
+            if first.as_deref().is_none_or(|first| name < first) {
+                first = Some(name.to_owned());
+            }
+        }
+        Ok(first)
     }
 
     fn make_content(&self) -> Result<(), Error> {

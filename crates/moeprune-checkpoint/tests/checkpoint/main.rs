@@ -11,6 +11,7 @@ mod extra_layers;
 mod families;
 mod fingerprints;
 mod fixture;
+mod identity;
 mod kinds;
 mod one_mixer;
 mod opaque;

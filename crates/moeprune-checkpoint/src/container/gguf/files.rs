@@ -6,7 +6,7 @@ use std::{
 };
 
 use moeprune_core::{REPORT_FILE, REPORT_TEXT_FILE};
-use moeprune_files::{Access, ChosenFiles, Files, LocalFiles};
+use moeprune_files::{ChosenFiles, Files, LocalFiles, Reading};
 use moeprune_gguf::SplitName;
 
 use super::EXTENSION;
@@ -18,14 +18,14 @@ use crate::{Error, reports::reports_beside};
 ///
 /// # Errors
 /// If it is another file than the first of several, or a folder has several models.
-pub(crate) fn files_of_model(path: &Path, access: Access) -> Result<Option<ChosenFiles>, Error> {
+pub(crate) fn files_of_model(path: &Path, reading: Reading) -> Result<Option<ChosenFiles>, Error> {
     let bad = |reason: String| Err(Error::Weights { dir: path.to_owned(), reason });
     if path.is_dir() {
         let names = models_in(path)?;
         return match &names[..] {
             _ if path.join("config.json").exists() => Ok(None),
             [] => Ok(None),
-            [name] => chosen(path, &path.join(name), access).map(Some),
+            [name] => chosen(path, &path.join(name), reading).map(Some),
             several => bad(format!(
                 "has several GGUF models ({}, …) and no config.json; name the file of one",
                 several[..2].join(", ")
@@ -44,17 +44,17 @@ pub(crate) fn files_of_model(path: &Path, access: Access) -> Result<Option<Chose
             let SplitName { number, count, .. } = split;
             bad(format!("is file {number} of {count}; name the first, {}", at(&split, 1)))
         }
-        _ => chosen(path, path, access).map(Some),
+        _ => chosen(path, path, reading).map(Some),
     }
 }
 
 /// The files of the model whose first is `first`; messages call it `place`.
-fn chosen(place: &Path, first: &Path, access: Access) -> Result<ChosenFiles, Error> {
+fn chosen(place: &Path, first: &Path, reading: Reading) -> Result<ChosenFiles, Error> {
     let folder = match first.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };
-    let files = LocalFiles::open(folder, access)
+    let files = LocalFiles::open(folder, reading)
         .map_err(|e| Error::Weights { dir: folder.to_owned(), reason: e.to_string() })?;
     let name = name_of(first);
     let split = SplitName::of(&name).filter(|split| split.count > 1);

@@ -5,7 +5,7 @@ use std::{
     io::{ErrorKind, Write},
 };
 
-use moeprune_files::write_and_rename;
+use moeprune_files::{sync_bytes, sync_file, write_and_rename};
 
 use super::{Shard, ShardedWriter};
 use crate::{Error, container::PlannedIndex};
@@ -46,7 +46,7 @@ impl ShardedWriter {
         let begun = file
             .write_all(&plan.header)
             .and_then(|()| file.set_len(plan.bytes))
-            .and_then(|()| file.sync_all())
+            .and_then(|()| sync_file(&file))
             .and_then(|()| fs::rename(&unnamed, &path));
         begun.map_err(|e| self.failed(s, e))?;
         self.shards[s].begun = true;
@@ -84,7 +84,7 @@ impl ShardedWriter {
         if let Some(file) = &self.shards[s].file
             && self.shards[s].dirty
         {
-            file.sync_data().map_err(|e| self.failed(s, e))?;
+            sync_bytes(file).map_err(|e| self.failed(s, e))?;
             self.shards[s].dirty = false;
         }
         Ok(())
