@@ -7,8 +7,9 @@ use moeprune_core::CorpusTag;
 use moeprune_model::Compute;
 
 use crate::{
-    Error, MemoryNeed, Model, Progress, Rates, Remedy,
+    AvailableMemory, Error, MemoryNeed, Model, Progress, Rates, Remedy,
     device_memory::{DeviceNeed, FIXED, brought_bytes},
+    memory::check_memory,
 };
 
 /// The device to run on: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -78,6 +79,7 @@ pub struct Execution {
     micro_batch: Option<usize>,
     holds_layer: bool,
     rates: Rates,
+    max_memory: Option<u64>,
     #[cfg(feature = "cuda")]
     kernels: Option<moeprune_score::cuda::ScoreKernels>,
 }
@@ -151,6 +153,7 @@ impl Execution {
             micro_batch,
             holds_layer: false,
             rates: if on_cpu { Rates::default() } else { Rates::of_gpu() },
+            max_memory: None,
             #[cfg(feature = "cuda")]
             kernels: None,
         }
@@ -162,6 +165,18 @@ impl Execution {
     #[must_use]
     pub fn with_rates(self, rates: Rates) -> Self {
         Self { rates, ..self }
+    }
+
+    /// The same with at most so many bytes of memory: a run that needs more is refused.
+    #[must_use]
+    pub fn with_max_memory(self, max_memory: Option<u64>) -> Self {
+        Self { max_memory, ..self }
+    }
+
+    /// How many bytes of memory a run may take, if that was said.
+    #[must_use]
+    pub fn max_memory(&self) -> Option<u64> {
+        self.max_memory
     }
 
     /// How fast the machine is taken to be.
@@ -223,7 +238,7 @@ impl Execution {
     /// left open. Says what memory the run will need.
     ///
     /// # Errors
-    /// [`Error::DeviceMemory`] if the device has less.
+    /// [`Error::DeviceMemory`] if the device has less; if that is more than [`max_memory`](Self::max_memory).
     pub fn for_blocks(
         &self,
         model: &dyn Model,
@@ -232,7 +247,10 @@ impl Execution {
         progress: &mut dyn Progress,
     ) -> Result<Self, Error> {
         let free = self.compute.free_memory()?;
-        progress.note(&MemoryNeed::of(model, tag.tokens(), pruning).line(free.is_some()));
+        let host = MemoryNeed::of(model, tag.tokens(), pruning);
+        let available = AvailableMemory::now(self.max_memory);
+        host.check(free.is_some(), self.max_memory)?;
+        progress.note(&host.line(free.is_some(), available.as_ref()));
         self.say_where_codes_are_decoded(model, progress);
         let Some(free) = free else { return Ok(self.clone()) };
         let need =
@@ -274,12 +292,15 @@ impl Execution {
     /// Refuses a model that does not fit the device whole, as evaluation needs it.
     ///
     /// # Errors
-    /// [`Error::DeviceMemory`] if it does not.
+    /// [`Error::DeviceMemory`] if it does not; if it needs more memory than [`max_memory`](Self::max_memory).
     pub fn check_whole(&self, model: &dyn Model) -> Result<(), Error> {
-        let Some(free) = self.compute.free_memory()? else { return Ok(()) };
         let parts = model.spec().parts();
         let bytes = parts.iter().map(|part| brought_bytes(model, part, self.compute.dtype()));
-        let needed = bytes.sum::<u64>() + FIXED;
+        let bytes = bytes.sum::<u64>();
+        let Some(free) = self.compute.free_memory()? else {
+            return check_memory(bytes, self.max_memory);
+        };
+        let needed = bytes + FIXED;
         match free < needed {
             true => Err(Error::DeviceMemory { needed, free, remedy: Remedy::NotOneDevice }),
             false => Ok(()),

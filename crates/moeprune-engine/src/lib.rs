@@ -79,7 +79,7 @@ pub use job::Job;
 pub use keep_list::{KeepList, LayerKey};
 pub use kept_experts::KeptExperts;
 pub use kept_experts::repaired_parts::REPAIRABLE_ENCODINGS;
-pub use memory::{MemoryNeed, available_memory};
+pub use memory::{AvailableMemory, MemoryLimit, MemoryNeed, available_memory};
 pub use model::Model;
 pub use observe::ObservationPlace;
 pub use pipeline::{ExpertNeeds, ExpertStage, Grouped, Pipeline, Scored, WeightNeeds, WeightStage};

@@ -1,8 +1,13 @@
 //! How much memory a run will need, from shapes alone.
 
+mod cgroups;
+mod limits;
+mod system_file;
+
 use moeprune_core::{LayerNorms, LayerSpec, ModelSpec, MoeInput, Part};
 
-use crate::Model;
+pub use self::limits::{AvailableMemory, MemoryLimit};
+use crate::{Error, Model};
 
 /// The most memory a run over calibration blocks holds at a time, in bytes.
 ///
@@ -72,12 +77,22 @@ impl MemoryNeed {
         self.hidden_states + self.running_trunk + experts + 300_000_000
     }
 
-    /// One line for the user, with advice if the machine has less.
-    /// On a device hidden states are not on the host.
-    pub(crate) fn line(&self, on_device: bool) -> String {
-        let needed = if on_device { self.total() - self.hidden_states } else { self.total() };
-        let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
+    /// What is needed on the host: on a device hidden states are not there.
+    fn on_host(&self, on_device: bool) -> u64 {
+        if on_device { self.total() - self.hidden_states } else { self.total() }
+    }
+
+    /// One line for the user, with advice if there is less.
+    pub(crate) fn line(&self, on_device: bool, available: Option<&AvailableMemory>) -> String {
+        let needed = self.on_host(on_device);
         let mut line = format!("needs up to {} of memory", gigabytes(needed));
+        let (enough, short) = match available {
+            Some(available) if available.bytes >= needed => (Some(available), None),
+            short => (None, short),
+        };
+        if let Some(AvailableMemory { bytes, limit }) = enough {
+            line += &format!(" ({limit} has {} left)", gigabytes(*bytes));
+        }
         line += &match on_device {
             true => " for weights in passing".into(),
             false => format!(
@@ -86,14 +101,41 @@ impl MemoryNeed {
                 self.copies
             ),
         };
-        if let Some(available) = available_memory().filter(|&bytes| bytes < needed) {
+        if let Some(AvailableMemory { bytes, limit }) = short {
             line += &format!(
-                "\nwarning: this machine has {} free; use fewer or shorter calibration blocks",
-                gigabytes(available)
+                "\nwarning: {limit} has {} left; use fewer or shorter calibration blocks",
+                gigabytes(*bytes)
             );
         }
         line
     }
+
+    /// Refuses what needs more than the user said that a run may take.
+    pub(crate) fn check(&self, on_device: bool, asked: Option<u64>) -> Result<(), Error> {
+        check_memory(self.on_host(on_device), asked)
+    }
+}
+
+/// Refuses what needs more memory than the user said that a run may take.
+pub(crate) fn check_memory(needed: u64, asked: Option<u64>) -> Result<(), Error> {
+    match asked.filter(|&asked| asked < needed) {
+        None => Ok(()),
+        Some(asked) => Err(Error::Request(format!(
+            "the run needs up to {} of memory, and --max-memory allows {}; use fewer or shorter calibration \
+             blocks (--samples, --seq-len), or allow more",
+            megabytes(needed),
+            megabytes(asked)
+        ))),
+    }
+}
+
+/// To more places than [`gigabytes`]: two numbers that differ must not look alike.
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.1} GB", bytes as f64 / 1e9)
 }
 
 /// The largest of what layers are made of, in bytes.
@@ -144,12 +186,10 @@ fn latent(model: &dyn Model, pruning: bool) -> u64 {
     layers.map(|latent| (spec.hidden + runs * 2 * latent) as u64).max().unwrap_or(0)
 }
 
-/// What the system would give a new process; `None` where it does not tell.
+/// What is left of memory for this process by all that limits it; `None` where the system does not tell.
+#[must_use]
 pub fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
+    AvailableMemory::now(None).map(|available| available.bytes)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range, path::Path};
 
-use moeprune_checkpoint::Checkpoint;
+use moeprune_checkpoint::{Checkpoint, ContentHash};
 use moeprune_core::{
     Fingerprint, ModelSpec, SameModel, StageError, TensorBytes, TensorId, TensorSource,
 };
@@ -144,6 +144,15 @@ pub trait Model: TensorSource + fmt::Debug {
     fn file_identities(&self) -> Result<Vec<FileIdentity>, Error> {
         Ok(Vec::new())
     }
+
+    /// What these files hold, by hashes, so that a copy of the model is known as the same. None of a model
+    /// without files; files without a hash are the same if their [identities](Self::file_identities) are.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    fn content_hashes(&self) -> Result<Vec<ContentHash>, Error> {
+        Ok(Vec::new())
+    }
 }
 
 impl Model for Checkpoint {
@@ -193,5 +202,9 @@ impl Model for Checkpoint {
 
     fn file_identities(&self) -> Result<Vec<FileIdentity>, Error> {
         Ok(self.file_identities()?)
+    }
+
+    fn content_hashes(&self) -> Result<Vec<ContentHash>, Error> {
+        Ok(self.content_hashes()?)
     }
 }

@@ -29,7 +29,7 @@ mod writing;
 
 pub use unwritten::UnwrittenModel;
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, path::PathBuf};
 
 use check::check_plan;
 use layer::{PruneTask, PrunedLayer};
@@ -78,6 +78,8 @@ pub struct Applied {
     pub layers: Vec<WrittenLayer>,
     /// Bytes of all shards.
     pub bytes_written: u64,
+    /// Files beside the source's weights that were not copied, and why.
+    pub left_out: Vec<(PathBuf, String)>,
     /// What the repair of the experts that stay did, if they were repaired.
     pub repair: Option<ModelRepair>,
     /// What refitting down projections after weights were zeroed did, if they were refitted.
@@ -176,6 +178,7 @@ pub(crate) fn apply_plan(
     };
     write_outside_layers(&mut output, walker)?;
     write_layers(layer_job, &statistics, ratios.as_deref(), &mut output, walker)?;
+    let left_out = output.left_out().to_vec();
     let bytes_written = output.finish()?;
     run.clock.end_step(step_of(ratios.as_deref()));
     let refit = refitted(job, run, &kept, ratios.is_some(), inputs)?;
@@ -188,6 +191,7 @@ pub(crate) fn apply_plan(
         ratios,
         layers,
         bytes_written,
+        left_out,
         repair,
         refit,
         statistics,

@@ -1,6 +1,6 @@
 //! Writing the pruned checkpoint, and counting what is written.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::mpsc, thread};
+use std::{collections::BTreeMap, ops::ControlFlow, path::PathBuf, sync::mpsc, thread};
 
 use moeprune_checkpoint::{Checkpoint, PartWriter, StoredTensor, count_zeros};
 use moeprune_core::{
@@ -21,6 +21,8 @@ pub(super) struct Output<'a> {
     kept: &'a KeptExperts<'a>,
     writer: PartWriter,
     zeros: LayerZeros,
+    /// Files beside the source's weights that were not copied, and why.
+    left_out: Vec<(PathBuf, String)>,
 }
 
 /// Bytes copied before the run can be stopped.
@@ -41,7 +43,8 @@ impl<'o> Output<'o> {
         let origin = *origin;
         let index_of = |layer, expert| kept.index_of(layer, expert);
         let layout = origin.output_layout(kept.spec(), &index_of)?;
-        for (path, why) in directory.copy_auxiliary(origin)?.left_out {
+        let left_out = directory.copy_auxiliary(origin)?.left_out;
+        for (path, why) in &left_out {
             progress.note(&format!("not copied: {} ({why})", path.display()));
         }
         note_carried(origin, kept, progress);
@@ -58,7 +61,7 @@ impl<'o> Output<'o> {
         for layer in 0..session.written()?.len() {
             writer.mark_written(Some(layer))?;
         }
-        Ok(Self { origin, kept, writer, zeros: LayerZeros::default() })
+        Ok(Self { origin, kept, writer, zeros: LayerZeros::default(), left_out })
     }
 
     /// The writer of a checkpoint all of which is written.
@@ -72,7 +75,8 @@ impl<'o> Output<'o> {
         for layer in layers {
             writer.mark_written(Some(layer))?;
         }
-        Ok(Self { origin, kept, writer, zeros: LayerZeros::default() })
+        let (zeros, left_out) = (LayerZeros::default(), Vec::new());
+        Ok(Self { origin, kept, writer, zeros, left_out })
     }
 
     /// About the bytes that will be written of a layer.
@@ -200,6 +204,11 @@ impl<'o> Output<'o> {
             self.writer.replace(part, weight.main())?;
         }
         Ok(())
+    }
+
+    /// Files beside the source's weights that were not copied, and why.
+    pub(super) fn left_out(&self) -> &[(PathBuf, String)] {
+        &self.left_out
     }
 
     /// Makes what was written so far durable.

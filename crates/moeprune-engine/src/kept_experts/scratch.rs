@@ -53,7 +53,7 @@ impl Scratch {
     /// Makes what was written durable.
     pub(crate) fn sync(&self) -> Result<(), Error> {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.sync_all().map_err(|e| Error::io(&self.path, "write", e))
+        moeprune_files::sync_file(&file).map_err(|e| Error::io(&self.path, "write", e))
     }
 
     /// Removes the file.

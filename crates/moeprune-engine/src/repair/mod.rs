@@ -45,6 +45,7 @@ use crate::{
         TemporaryFolder,
         repaired_parts::{After, RepairedParts},
     },
+    memory::check_memory,
     session::{LayerRepaired, Pass, Record},
     walk::{AtLayer, Resumed, Route, Walker},
 };
@@ -80,7 +81,7 @@ pub(crate) fn repair_experts(
     };
     let task = RepairTask { wanted, kept, repair, execution, tokens, after, folder: &folder };
     if walker.session.repaired(masked)?.is_empty() {
-        task.note_estimate(walker.progress);
+        task.note_estimate(walker.progress)?;
     }
     task.all_layers(walker)?;
     let mut layers = Vec::new();
@@ -94,7 +95,7 @@ pub(crate) fn repair_experts(
 
 impl RepairTask<'_> {
     /// Says what the repair takes, and where there are too few tokens for it.
-    fn note_estimate(&self, progress: &mut dyn Progress) {
+    fn note_estimate(&self, progress: &mut dyn Progress) -> Result<(), Error> {
         let Self { wanted, kept, execution, tokens, .. } = *self;
         let kept_in = |layer| kept.spec().moe_of(layer).map_or(0, |moe| moe.experts);
         let fitted = tokens.fitted as u64;
@@ -104,9 +105,13 @@ impl RepairTask<'_> {
             After::Experts => RepairEstimate::of(wanted, kept_in, counts, passes, rates),
             After::Masks => RepairEstimate::of_refit(wanted, kept_in, counts, passes, rates),
         };
+        if execution.is_on_cpu() {
+            check_memory(estimate.memory_bytes, execution.max_memory())?;
+        }
         progress.note(&estimate.note());
         let samples = tokens.texts.first().map_or(0, |text| text.fitted);
         estimate.few_tokens(samples).iter().for_each(|note| progress.note(note));
+        Ok(())
     }
 
     /// Walks over the layers that are not done yet.

@@ -25,7 +25,7 @@ pub(super) fn save(state: &Path, pass: Pass, layer: usize, hidden: &[Tensor]) ->
         write(batch, &mut file)?.map_err(failed)?;
     }
     let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
-    file.sync_all().map_err(failed)
+    moeprune_files::sync_file(&file).map_err(failed)
 }
 
 /// Writes a tensor's elements, little-endian.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use moeprune_checkpoint::ContentHash;
 use moeprune_core::{CorpusTag, Observation, Plan, repair::RepairText};
 use moeprune_files::FileIdentity;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,10 @@ pub struct RunIdentity {
     pub(crate) spec: Option<String>,
     /// The model's files, their sizes and times: a hash of 1 TB would take longer than the run.
     pub(crate) files: Vec<FileIdentity>,
+    /// Hashes of their headers and some of their blocks, so that a copy of them is the same model. A
+    /// journal without them is of an earlier version, and the times decide.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) contents: Vec<ContentHash>,
     /// The resolved recipe.
     pub(crate) recipe: Value,
     /// The identity of each stage by its place; `None` of one that has none. None at all of a
@@ -61,6 +66,7 @@ impl RunIdentity {
             tool: TOOL.to_owned(),
             model: model.fingerprint()?,
             files: model.file_identities()?,
+            contents: model.content_hashes()?,
             ..Self::default()
         })
     }
@@ -112,6 +118,10 @@ impl RunIdentity {
         self
     }
 
+    fn content_of(&self, name: &str) -> Option<&ContentHash> {
+        self.contents.iter().find(|content| content.name == name)
+    }
+
     /// What is different in `other`, as text; empty if a run may be continued with it.
     pub(crate) fn changes(&self, other: &Self) -> Vec<String> {
         type Field = fn(&CorpusTag) -> String;
@@ -160,7 +170,7 @@ impl RunIdentity {
         if self.recipe == other.recipe {
             changes.extend(changed_stages(&self.stages, &other.stages));
         }
-        changes.extend(changed_files(&self.files, &other.files));
+        changes.extend(changed_files((self, other)));
         changes
     }
 }
@@ -190,24 +200,47 @@ fn changed_stages(
     changes
 }
 
-fn changed_files(was: &[FileIdentity], is: &[FileIdentity]) -> Vec<String> {
+fn changed_files((was, is): (&RunIdentity, &RunIdentity)) -> Vec<String> {
     let mut changes = Vec::new();
-    for file in was {
-        match is.iter().find(|other| other.name == file.name) {
-            None => changes.push(format!("the model's {} is gone", file.name)),
+    for file in &was.files {
+        let name = &file.name;
+        match is.files.iter().find(|other| other.name == *name) {
+            None => changes.push(format!("the model's {name} is gone")),
             Some(other) if other.bytes != file.bytes => changes.push(format!(
-                "the model's {} had {} bytes, and has {} now",
-                file.name, file.bytes, other.bytes
+                "the model's {name} had {} bytes, and has {} now",
+                file.bytes, other.bytes
             )),
-            Some(other) if other != file => {
-                changes.push(format!("the model's {} was written to since", file.name));
-            }
-            Some(_) => {}
+            Some(other) => changes.extend(changed_content(
+                (was.content_of(name), is.content_of(name)),
+                name,
+                other == file,
+            )),
         }
     }
-    let new = is.iter().filter(|file| !was.iter().any(|other| other.name == file.name));
+    let new = is.files.iter().filter(|file| !was.files.iter().any(|other| other.name == file.name));
     changes.extend(new.map(|file| format!("the model's {} is new", file.name)));
     changes
+}
+
+/// How a file of the same name and length differs, by its hashes; without them, by its time.
+fn changed_content(
+    hashes: (Option<&ContentHash>, Option<&ContentHash>),
+    name: &str,
+    same_time: bool,
+) -> Option<String> {
+    let (Some(was), Some(is)) = hashes else {
+        return (!same_time).then(|| format!("the model's {name} was written to since"));
+    };
+    let other = || Some(format!("the model's {name} has other bytes now"));
+    match (&was.whole, &is.whole) {
+        _ if was.sampled != is.sampled => other(),
+        (Some(was), Some(is)) if was != is => other(),
+        (None, Some(_)) => Some(format!(
+            "the run was begun without --rehash, so nothing says what all bytes of the model's {name} were; \
+             without it, headers and sampled blocks are compared"
+        )),
+        _ => None,
+    }
 }
 
 /// Where a recipe names repairs, none of which has the parameters of another.
@@ -387,5 +420,69 @@ mod tests {
                or make it with `Stage::identified`",
             ],
         );
+    }
+
+    /// A file whose time and hashes are these, against one of time 1 with hashes `a` and `A`.
+    #[track_caller]
+    fn check_file(time: i64, hashes: Option<(&str, Option<&str>)>, expected: &[&str]) {
+        let of = |time, hashes: Option<(&str, Option<&str>)>| {
+            let contents = hashes.into_iter().map(|(sampled, whole)| ContentHash {
+                name: "w".into(),
+                sampled: sampled.into(),
+                whole: whole.map(str::to_owned),
+            });
+            let file = FileIdentity { name: "w".into(), bytes: 9, modified: time };
+            let (files, contents) = (vec![file], contents.collect());
+            RunIdentity { files, contents, ..RunIdentity::default() }
+        };
+        let whole = of(1, Some(("a", Some("A"))));
+        assert_eq!(whole.changes(&of(time, hashes)), expected);
+        // A journal that was begun is read again as it was.
+        let text = serde_json::to_string(&whole).unwrap();
+        assert_eq!(serde_json::from_str::<RunIdentity>(&text).unwrap(), whole);
+    }
+
+    #[test]
+    fn files_are_known_by_hashes_and_without_them_by_time() {
+        let other = ["the model's w has other bytes now"];
+        check_file(1, Some(("a", Some("A"))), &[]);
+        check_file(2, Some(("a", Some("A"))), &[]);
+        check_file(2, Some(("a", None)), &[]);
+        for time in [1, 2] {
+            check_file(time, Some(("b", Some("A"))), &other);
+            check_file(time, Some(("b", None)), &other);
+            check_file(time, Some(("a", Some("B"))), &other);
+        }
+        check_file(1, None, &[]);
+        check_file(2, None, &["the model's w was written to since"]);
+    }
+
+    #[test]
+    fn all_bytes_are_compared_only_if_they_were_hashed_at_first() {
+        let of = |whole: Option<&str>| RunIdentity {
+            files: vec![FileIdentity { name: "w".into(), bytes: 9, modified: 1 }],
+            contents: vec![ContentHash {
+                name: "w".into(),
+                sampled: "a".into(),
+                whole: whole.map(str::to_owned),
+            }],
+            ..RunIdentity::default()
+        };
+        let changes = of(None).changes(&of(Some("A")));
+        assert!(changes.len() == 1 && changes[0].contains("begun without --rehash"), "{changes:?}");
+    }
+
+    /// Begun before hashes were recorded.
+    #[test]
+    fn older_journals_go_by_times() {
+        let text = r#"{"command":"prune","tool":"t","model":"m","recipe":null,"calibration":null,"plan":null,
+            "observation":null,"files":[{"name":"w","bytes":9,"modified":1}]}"#;
+        let older: RunIdentity = serde_json::from_str(text).unwrap();
+        let mut now = older.clone();
+        now.contents =
+            vec![ContentHash { name: "w".into(), sampled: "a".into(), whole: Some("A".into()) }];
+        assert!(older.changes(&now).is_empty());
+        now.files[0].modified = 2;
+        assert_eq!(older.changes(&now), ["the model's w was written to since"]);
     }
 }

@@ -96,7 +96,8 @@ impl Journal {
             .map_err(|e| Error::Resume(format!("the journal cannot be written: {e}")))?;
         line.push(b'\n');
         self.file.write_all(&line).map_err(|e| Error::io(&self.path, "write", e))?;
-        self.file.sync_data().map_err(|e| Error::io(&self.path, "write to disk", e))
+        moeprune_files::sync_bytes(&self.file)
+            .map_err(|e| Error::io(&self.path, "write to disk", e))
     }
 }
 

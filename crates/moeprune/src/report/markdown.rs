@@ -27,6 +27,9 @@ fn write(report: &Report, text: &mut String) -> fmt::Result {
         write_search(search, text)?;
     }
     write_steps(&report.stages, text)?;
+    for left_out in &report.left_out {
+        writeln!(text, "\nNot copied: {} ({}).", left_out.file, left_out.reason)?;
+    }
     if let Some(note) = &report.model.stored_otherwise {
         writeln!(text, "\nNote: {}.", note.trim_start_matches("note: "))?;
     }

@@ -11,7 +11,7 @@ pub use extra::ExtraReport;
 pub use repair::{RepairReport, RepairSummary, Repairing, SamplesNeeded};
 pub use search::{Candidate, SearchReport};
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{
@@ -76,6 +76,9 @@ pub struct Report {
     /// What a search tried, if the recipe's split was searched for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<SearchReport>,
+    /// Files beside the source's weights that are not in the result, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
     /// Calibration texts the run saw.
     pub corpora: Vec<CorpusTag>,
     /// SHA-256 of the observation the plan was made from.
@@ -92,6 +95,22 @@ pub struct Report {
     pub mass_unmeasured: Option<String>,
     /// What the result saves when it is served, and what it does not, in plain sentences.
     pub serving: Vec<String>,
+}
+
+/// A file or folder beside the source's weights that was not copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "a file format")]
+pub struct LeftOut {
+    /// Its path in the model.
+    pub file: String,
+    /// What kept it out.
+    pub reason: String,
+}
+
+impl LeftOut {
+    fn new((file, reason): &(PathBuf, String)) -> Self {
+        Self { file: file.display().to_string(), reason: reason.clone() }
+    }
 }
 
 /// Which model.
@@ -286,6 +305,7 @@ impl Report {
             stages: applied.clock.stages().to_vec(),
             device: applied.device.clone(),
             search: None,
+            left_out: applied.left_out.iter().map(LeftOut::new).collect(),
             corpora: corpora.clone(),
             observation_sha256: plan.observation_sha256.clone(),
             promises: plan.unstructured.as_ref().and_then(|_| plan.promises()),

@@ -70,7 +70,7 @@ fn removals_by_layer(job: &mut Job<'_>, greedy: &Greedy<'_>) -> Result<Vec<Vec<R
     let sample = Sample::of(blocks, greedy.tokens);
     let quotas = quotas(spec, greedy.layers)?;
     check_gates(model)?;
-    announce(job, greedy.calibration, &OutputsNeed::of(spec, &sample, &quotas));
+    announce(job, greedy.calibration, &OutputsNeed::of(spec, &sample, &quotas))?;
     let work = |layer: usize| {
         let experts = spec.layers[layer].moe().map_or(0, |moe| moe.experts as u64);
         passes(spec, layer, blocks.tokens()) + sample.tokens() * experts
@@ -209,8 +209,9 @@ fn check_gates(model: &dyn Model) -> Result<(), Error> {
 }
 
 /// Says what memory the choice takes.
-fn announce(job: &mut Job<'_>, calibration: &Calibration, need: &OutputsNeed) {
+fn announce(job: &mut Job<'_>, calibration: &Calibration, need: &OutputsNeed) -> Result<(), Error> {
     let running = crate::MemoryNeed::of(job.model, calibration.blocks.tokens(), false);
+    crate::memory::check_memory(running.total() + need.total(), job.execution.max_memory())?;
     let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
     job.progress.note(&format!(
         "choosing experts needs up to {} of memory: {} for what experts make of {} tokens, {} for its \
@@ -220,6 +221,7 @@ fn announce(job: &mut Job<'_>, calibration: &Calibration, need: &OutputsNeed) {
         need.tokens,
         gigabytes(need.products),
     ));
+    Ok(())
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ fn check(rates: Rates, expected: Holding) -> Vec<Vec<u8>> {
     let (wanted, after) = (kept.source(), After::Experts);
     let task = RepairTask { wanted, kept, repair, execution, tokens, after, folder };
     let mut notes = Notes::default();
-    task.note_estimate(&mut notes);
+    task.note_estimate(&mut notes).unwrap();
     let session = &mut Session::in_memory();
     task.all_layers(&mut Walker { session, progress: &mut notes }).unwrap();
 
