@@ -27,7 +27,7 @@ use moeprune::{
 pub(crate) struct ApplyArgs {
     /// Directory of the model, or a .gguf file
     model: PathBuf,
-    /// Directory to write, or .gguf file if the model is one; must not exist
+    /// Directory to write, which must not exist or be empty, or .gguf file if the model is one, which must not exist
     out: PathBuf,
     /// What `plan` wrote
     #[arg(long, value_name = "FILE")]
@@ -78,7 +78,7 @@ pub(crate) fn apply(
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
     crate::interrupt::listen_resumable();
     let execution = args.device.open()?;
-    let checkpoint = args.family.open_to_stream(&args.model)?;
+    let checkpoint = args.family.open_to_stream(&args.model)?.with_whole_hashes(args.resume.rehash);
     if let Some(imatrix) = &imatrix {
         imatrix.check(&checkpoint)?;
     }

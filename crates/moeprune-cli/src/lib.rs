@@ -22,6 +22,7 @@ mod imatrix;
 mod inspect;
 mod interrupt;
 mod keep;
+mod memory_size;
 mod observe;
 mod options;
 mod plan;

@@ -53,8 +53,17 @@ pub(crate) struct ObserveArgs {
 }
 
 /// What is for a run of the model alone.
-const IN_A_RUN: [&str; 7] =
-    ["calibration", "samples", "seq_len", "seed", "dtype", "micro_batch", "resume"];
+const IN_A_RUN: [&str; 9] = [
+    "calibration",
+    "samples",
+    "seq_len",
+    "seed",
+    "dtype",
+    "micro_batch",
+    "max_memory",
+    "resume",
+    "rehash",
+];
 
 pub(crate) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(), Error> {
     let Some(text) = &args.calibration else { return from_imatrix(args) };
@@ -72,7 +81,7 @@ pub(crate) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(),
         false => crate::interrupt::listen(),
     }
     let execution = args.rates.on(args.device.open()?);
-    let checkpoint = args.family.open_to_stream(&args.model)?;
+    let checkpoint = args.family.open_to_stream(&args.model)?.with_whole_hashes(args.resume.rehash);
     check_is_run(&checkpoint, "observe")?;
     let mut recipe = Recipe::arctic();
     args.sampling.apply(&mut recipe);
@@ -112,7 +121,7 @@ fn from_imatrix(args: &ObserveArgs) -> Result<(), Error> {
     files.reads_all(&args.imatrix);
     let output = files.claim("-o", &args.output, OutputKind::Observation)?;
     crate::interrupt::listen();
-    let checkpoint = args.family.open_to_stream(&args.model)?;
+    let checkpoint = args.family.open_to_stream(&args.model)?.with_whole_hashes(args.resume.rehash);
     let read = |path: &PathBuf| {
         let mut file = ImatrixFile::read(path)?;
         if let Some(domain) = &args.domain {

@@ -8,8 +8,9 @@ use clap::{
 };
 use moeprune_checkpoint::{Access, Checkpoint, Family};
 use moeprune_core::Sparsity;
-use moeprune_files::RunFiles;
+use moeprune_files::{Links, Reading, RunFiles};
 
+use crate::memory_size::memory_size;
 use moeprune::{
     ComputeType, DeviceChoice, Error, Execution, Recipe, Registry, Resume,
     recipe::{BUILT_IN, Budget, Choice, Domains, Mtp, Pattern, StageChoice, Statistics},
@@ -331,6 +332,10 @@ pub struct DeviceArgs {
     /// at most; 1 on the CPU]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub micro_batch: Option<usize>,
+    /// Refuse a run that needs more memory than this, for example 24G or 500M (powers of 1024; GB and MB
+    /// are powers of 1000); limits of control groups and of the process are seen without
+    #[arg(long, value_name = "SIZE", value_parser = memory_size)]
+    pub max_memory: Option<u64>,
 }
 
 impl DeviceArgs {
@@ -339,7 +344,8 @@ impl DeviceArgs {
     /// # Errors
     /// As [`Execution::open`].
     pub fn open(&self) -> Result<Execution, Error> {
-        Ok(Execution::open(self.device, self.dtype, self.micro_batch)?)
+        let execution = Execution::open(self.device, self.dtype, self.micro_batch)?;
+        Ok(execution.with_max_memory(self.max_memory))
     }
 }
 
@@ -350,6 +356,10 @@ pub struct ResumeArgs {
     /// Resume an interrupted run of the same command, if there is one
     #[arg(long)]
     pub resume: bool,
+    /// Know the model again by all bytes of its files, which are all read for it; without, by their headers and
+    /// some blocks of each. Counts if the run was begun with it too, or the model is small (64 MiB)
+    #[arg(long)]
+    pub rehash: bool,
 }
 
 impl From<ResumeArgs> for Resume {
@@ -364,6 +374,10 @@ pub struct FamilyArgs {
     /// Descriptor (TOML) of a model family that is not built in
     #[arg(long, value_name = "FILE", help_heading = "Model")]
     pub family: Option<PathBuf>,
+    /// Read files of the model also where links lead out of its directory. Without, only into the blobs of the
+    /// Hugging Face cache: a downloaded model must not bring other files of this machine into a result
+    #[arg(long, help_heading = "Model")]
+    pub follow_links: bool,
 }
 
 impl FamilyArgs {
@@ -401,7 +415,8 @@ impl FamilyArgs {
                 Some(Family::from_toml(&text)?)
             }
         };
-        let checkpoint = Checkpoint::open_by(model, family, access)?;
+        let links = if self.follow_links { Links::Follow } else { Links::Within };
+        let checkpoint = Checkpoint::open_by(model, family, Reading { access, links })?;
         checkpoint.notes().for_each(|note| crate::print::say(&format!("note: {note}")));
         Ok(checkpoint)
     }

@@ -40,7 +40,7 @@ use moeprune_files::{Destination, OutputKind};
 pub struct PruneArgs {
     /// Directory of the model, or a .gguf file
     pub model: PathBuf,
-    /// Directory to write, or .gguf file if the model is one; must not exist
+    /// Directory to write, which must not exist or be empty, or .gguf file if the model is one, which must not exist
     pub out: PathBuf,
     /// Calibration text: plain, JSON lines ({"text"}, {"question","answer"}, {"tokens"}), gzipped or not;
     /// needed unless --observation is given, --keep without --sparsity, or the model is a .gguf file
@@ -97,7 +97,8 @@ pub fn prune(
     crate::interrupt::listen_resumable();
     let mut recipe = args.recipe.resolve(registry, &args.sampling)?;
     let execution = &args.rates.on(args.device.open()?);
-    let checkpoint = &args.family.open_to_stream(&args.model)?;
+    let checkpoint =
+        &args.family.open_to_stream(&args.model)?.with_whole_hashes(args.resume.rehash);
     let said = (args.recipe.sparsity.is_some(), args.recipe.expert_sparsity.is_some());
     if args.keep.keep.is_none() {
         let note = whole_experts_by_default(&mut recipe, checkpoint, said)?;

@@ -110,6 +110,7 @@ fn no_command_replaces_what_it_reads_or_what_is_not_its_own() {
 fn a_folder_to_be_made_replaces_nothing() {
     let scratch = made_up();
     mkfifo(&scratch, "fifo");
+    fs::write(scratch.path("folder/precious"), "").unwrap();
     for out in ["dangling", "dangling/", "fifo", "other", "folder", "link"] {
         let arguments = format!("prune model {out} {CALIBRATION}");
         let before = contents(&scratch.path("."));

@@ -142,8 +142,8 @@ fn top_k_above_the_experts_left() {
 
 #[test]
 fn output_that_exists() {
-    let damage = |s: &Scratch| fs::create_dir(s.path("out")).unwrap();
-    check("arctic", damage, "", &["out", "exists"]);
+    let damage = |s: &Scratch| fs::create_dir_all(s.path("out/precious")).unwrap();
+    check("arctic", damage, "", &["out", "exists", "precious"]);
 }
 
 #[test]

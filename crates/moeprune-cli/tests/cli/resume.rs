@@ -265,12 +265,30 @@ fn what_changed_is_named() {
         "what config.json and the family descriptor say (SHA-256) was",
     );
 
-    let shard = scratch.path("model/model.safetensors");
-    let kept = scratch.path("model.safetensors.kept");
-    fs::rename(&shard, &kept).unwrap();
-    fs::copy(&kept, &shard).unwrap();
-    check(&format!("{prune} --resume"), "model.safetensors was written to since");
-    fs::rename(&kept, &shard).unwrap();
+    for name in ["model.safetensors", "config.json"] {
+        let file = scratch.path("model").join(name);
+        let bytes = fs::read(&file).unwrap();
+        let mut other = bytes.clone();
+        let middle = other.len() / 2;
+        let at = (middle..).find(|&at| name != "config.json" || other[at] == b' ').unwrap();
+        other[at] = if name == "config.json" { b'\n' } else { other[at] ^ 1 };
+        let time = fs::metadata(&file).unwrap().modified().unwrap();
+        fs::write(&file, other).unwrap();
+        check(&format!("{prune} --resume"), &format!("the model's {name} has other bytes now"));
+        // Also if the time is the same.
+        fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
+        check(&format!("{prune} --resume"), &format!("the model's {name} has other bytes now"));
+        fs::write(&file, bytes).unwrap();
+    }
+    // A copy is the same model, and so is one elsewhere.
+    let kept = scratch.path("kept");
+    fs::rename(scratch.path("model"), &kept).unwrap();
+    fs::create_dir(scratch.path("model")).unwrap();
+    for entry in fs::read_dir(&kept).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), scratch.path("model").join(entry.file_name())).unwrap();
+    }
+    check(&format!("{prune} --resume --sparsity 0.5"), "the recipe's sparsity was");
+    let prune = format!("{prune} --rehash");
     scratch.ok(&format!("{prune} --resume"));
 }
 
