@@ -7,8 +7,8 @@ use std::{
 };
 
 use moeprune_tests::hostile_files::{
-    Config, CountingAllocator, Gguf, Header, Index, ObservationFile, PlanFile, Target,
-    TokenizerFile, peak_of,
+    Config, CountingAllocator, Gguf, Header, Index, ObservationFile, Parquet, PlanFile, Target,
+    Text, TokenizerFile, Zstd, peak_of,
 };
 
 #[global_allocator]
@@ -66,6 +66,9 @@ fn covering_files_stay_within_the_bounds() {
     cover::<ObservationFile>();
     cover::<Gguf>();
     cover::<TokenizerFile>();
+    cover::<Text>();
+    cover::<Parquet>();
+    cover::<Zstd>();
 }
 
 #[test]
@@ -101,6 +104,21 @@ fn gguf_files() {
 #[test]
 fn tokenizers() {
     insta::assert_snapshot!(replay::<TokenizerFile>());
+}
+
+#[test]
+fn texts() {
+    insta::assert_snapshot!(replay::<Text>());
+}
+
+#[test]
+fn parquet_files() {
+    insta::assert_snapshot!(replay::<Parquet>());
+}
+
+#[test]
+fn zstd_archives() {
+    insta::assert_snapshot!(replay::<Zstd>());
 }
 
 /// Without the allocator, every file would be within its bounds.
@@ -168,4 +186,7 @@ fn write_seeds() {
     write::<ObservationFile>();
     write::<Gguf>();
     write::<TokenizerFile>();
+    write::<Text>();
+    write::<Parquet>();
+    write::<Zstd>();
 }

@@ -22,6 +22,7 @@ mod models;
 mod observation;
 mod place;
 mod plan;
+mod text;
 mod tokenizer;
 
 use moeprune::checkpoint::Checkpoint;
@@ -35,6 +36,7 @@ pub use self::{
     observation::ObservationFile,
     place::Place,
     plan::PlanFile,
+    text::{Parquet, Text, Zstd},
     tokenizer::TokenizerFile,
 };
 
