@@ -121,13 +121,21 @@ fn contains(bytes: &[u8], word: &[u8]) -> bool {
     bytes.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word))
 }
 
+/// Tags that a page begins with; a fragment (`<p>`) may stand in a text.
+const TAGS: [&[u8]; 8] =
+    [b"<html", b"<head", b"<body", b"<title", b"<meta", b"<script", b"<svg", b"<rss"];
+
 fn is_markup(head: &[u8]) -> bool {
     let start = head.trim_ascii_start();
     let begins =
         |word: &[u8]| start.get(..word.len()).is_some_and(|bytes| bytes.eq_ignore_ascii_case(word));
-    let tag = |name: &[u8]| {
+    let tag = |name: &&[u8]| {
         begins(name) && start.get(name.len()).is_none_or(|b| b.is_ascii_whitespace() || *b == b'>')
     };
-    let comment = || begins(b"<!--") && contains(start, b"<html");
-    comment() || begins(b"<!doctype") || begins(b"<?xml") || tag(b"<html") || tag(b"<head")
+    let first_tag = start.split(|&b| b == b'>').next().unwrap_or_default();
+    begins(b"<!doctype")
+        || begins(b"<?xml")
+        || TAGS.iter().any(tag)
+        || (begins(b"<!--") && contains(start, b"<html"))
+        || (begins(b"<") && contains(first_tag, b" xmlns"))
 }

@@ -21,6 +21,8 @@ fn pointers_and_pages() {
         "<?xml version=\"1.0\"?>",
         "<HTML>",
         "<!-- a --><html>",
+        "<BODY class=x>",
+        "<TEI xmlns=\"x\">",
     ] {
         refused(page.as_bytes(), "an HTML or XML page", remedy);
     }
@@ -76,6 +78,7 @@ fn text_that_only_looks_like_it() {
     plain("PK is a name.");
     plain("version https://example.org");
     plain("<headline>");
+    plain("<bodyguard> enters");
     plain("ORCs of the north"); // the magic of ORC files is three letters
     plain("GGUFs are files");
     plain("FEA1 is a part's number");
