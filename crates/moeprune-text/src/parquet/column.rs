@@ -6,7 +6,7 @@ use super::{
     bits::Runs,
     codec::Codec,
     footer::{Chunk, read_at},
-    page::{Header, Kind as PageKind},
+    page::{Header, Kind as PageKind, RUNS},
     schema::Physical,
     thrift::Broken,
     values::{Dictionary, Kind, Values},
@@ -162,7 +162,11 @@ impl Column {
         bytes: Vec<u8>,
         lengths: Option<(usize, usize)>,
     ) -> Result<Page, Broken> {
-        if !header.levels_are_runs {
+        let (definition, repetition) = header.levels;
+        let is_read = |encoding, deepest| deepest == 0 || encoding == RUNS;
+        if !is_read(definition, self.deepest.definition)
+            || !is_read(repetition, self.deepest.repetition)
+        {
             return Err(Broken::because("levels as packed bits, which is not read"));
         }
         let mut at = 0;

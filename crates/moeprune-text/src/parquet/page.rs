@@ -26,13 +26,14 @@ pub(super) struct Header {
     pub(super) packed: usize,
     pub(super) values: u64,
     pub(super) encoding: i64,
-    /// Whether levels are runs; the packed bits of the first writers are not read.
-    pub(super) levels_are_runs: bool,
+    /// How levels of definition and of repetition are stored, if there are any: writers name packed bits where there are none.
+    pub(super) levels: (i64, i64),
     /// How many bytes the header has.
     pub(super) length: usize,
 }
 
-const RUNS: i64 = 3;
+/// The encoding of levels by runs.
+pub(super) const RUNS: i64 = 3;
 /// More values in a page are refused: writers have some thousands, and a few bytes may say that there are billions.
 const MOST: u64 = 1 << 24;
 
@@ -44,7 +45,7 @@ impl Header {
             packed: 0,
             values: 0,
             encoding: 0,
-            levels_are_runs: true,
+            levels: (RUNS, RUNS),
             length: 0,
         };
         let (mut kind, mut levels) = (None, (0, 0, true));
@@ -84,7 +85,8 @@ impl Header {
             match number {
                 1 => self.values = cursor.count()?,
                 2 => self.encoding = cursor.integer()?,
-                3 | 4 => self.levels_are_runs &= cursor.integer()? == RUNS,
+                3 => self.levels.0 = cursor.integer()?,
+                4 => self.levels.1 = cursor.integer()?,
                 _ => return Ok(false),
             }
             Ok(true)

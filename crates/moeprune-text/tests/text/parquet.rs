@@ -102,6 +102,22 @@ const KINDS: [&str; 7] = [
 ];
 
 #[test]
+fn levels_that_are_not_there_may_be_stored_in_any_way() {
+    let mut bytes = fs::read(path("codec-none-v1-plain.parquet")).unwrap();
+    let runs_for_both = *b"\x15\x06\x15\x06";
+    let mut changed = 0;
+    for at in 0..bytes.len() - 4 {
+        if bytes[at..at + 4] == runs_for_both {
+            bytes[at + 3] = 8; // packed bits, as Java's writers say of columns without repetition
+            changed += 1;
+        }
+    }
+    assert!(changed > 3);
+    let (_folder, changed) = file(bytes);
+    assert_eq!(contents(changed).unwrap(), contents(path("codec.jsonl")).unwrap());
+}
+
+#[test]
 fn cut_files_are_refused() {
     for name in KINDS {
         let whole = fs::read(path(&format!("{name}.parquet"))).unwrap();
