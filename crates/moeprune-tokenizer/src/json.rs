@@ -3,6 +3,7 @@
 use std::fmt;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use fancy_regex::Regex;
 use serde::{
     Deserialize, Deserializer,
     de::{self, MapAccess, SeqAccess, Visitor},
@@ -178,6 +179,9 @@ fn walk(value: &Value) -> Result<(), String> {
 
 fn check_step(fields: &Map<String, Value>) -> Result<(), String> {
     let kind = fields.get("type").and_then(Value::as_str).unwrap_or_default();
+    if kind == "Precompiled" && !fields.get("precompiled_charsmap").is_some_and(Value::is_string) {
+        return Err("has a Precompiled without a text as its precompiled_charsmap".to_owned());
+    }
     if let Some(map) = fields.get("precompiled_charsmap").and_then(Value::as_str) {
         let map = BASE64_STANDARD
             .decode(map)
@@ -187,8 +191,30 @@ fn check_step(fields: &Map<String, Value>) -> Result<(), String> {
     if kind == "FixedLength" && fields.get("length").and_then(Value::as_u64) == Some(0) {
         return Err("has a FixedLength of 0; expected at least 1".to_owned());
     }
+    if let Some(pattern) = fields.get("pattern").filter(|_| kind == "Replace") {
+        check_replaced(pattern)?;
+    }
     if fields.contains_key("single") || fields.contains_key("pair") {
         check_template(fields)?;
+    }
+    Ok(())
+}
+
+/// What is put where nothing was has no place in the original text, and the places of what follows are wrong.
+fn check_replaced(pattern: &Value) -> Result<(), String> {
+    const PROBES: [&str; 4] = ["", "a", "ab  ba\r\n\t12.", "é 🙂日\u{301}"];
+    let finds_nothing = match (pattern.get("String"), pattern.get("Regex").and_then(Value::as_str))
+    {
+        (Some(text), _) => text == "",
+        // What is no pattern, the tokenizers crate says.
+        (_, Some(pattern)) => Regex::new(pattern).is_ok_and(|pattern| {
+            let mut matches = PROBES.iter().flat_map(|text| pattern.find_iter(text));
+            matches.any(|found| found.is_ok_and(|found| found.range().is_empty()))
+        }),
+        _ => false,
+    };
+    if finds_nothing {
+        return Err(format!("has a Replace of a pattern that matches an empty text: {pattern}"));
     }
     Ok(())
 }

@@ -237,64 +237,102 @@ fn configs_that_contradict_the_model() {
     );
 }
 
+/// Pieces that are there and never chosen, but by a name that a config gives them.
+#[test]
+fn unused_pieces() {
+    for model_type in [UNIGRAM, BPE] {
+        let with = |config: serde_json::Value| {
+            let tokenizer = load(&TokenizerFiles {
+                tokenizer_model: Some(model(model_type, [piece("ba", 0.0, 5)]).encode_to_vec()),
+                tokenizer_config: Some(config.to_string().into_bytes()),
+                ..TokenizerFiles::default()
+            })
+            .unwrap();
+            tokenizer.encode("ba <x>", false).unwrap().get_ids().to_vec()
+        };
+        assert_eq!(with(json!({}))[..3], [3, 5, 4]);
+        let named =
+            json!({"added_tokens_decoder": {"7": {"content": "<x>"}, "9": {"content": "<y>"}}});
+        assert_eq!(with(named), [3, 5, 4, 7]);
+    }
+}
+
+/// A small `tokenizer.json` with something put in.
+fn json_with(key: &str, value: serde_json::Value) -> Result<Tokenizer, Error> {
+    let mut whole = json!({
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}
+    });
+    whole[key] = value;
+    of_json(whole.to_string())
+}
+
 #[test]
 fn json_that_would_panic() {
-    let with = |key: &str, value: serde_json::Value| {
-        let mut whole = json!({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}});
-        whole[key] = value;
-        of_json(whole.to_string())
-    };
-    assert!(with("decoder", json!(null)).is_ok());
-    let model = |vocab: serde_json::Value, merges: serde_json::Value| {
-        with("model", json!({"type": "BPE", "vocab": vocab, "merges": merges}))
-    };
-    refused(model(json!({"aa": 0, "bb": 1}), json!(["aa bb"])), "the merge 1, whose result is not");
-    refused(
-        model(json!({"aa": 0, "bb": 1}), json!([["aa", "bb"]])),
-        "the merge 1, whose result is not",
-    );
-    refused(model(json!({"a": 0}), json!([["a"]])), "cannot be parsed");
-    refused(model(json!({"a": 0, "b": 1}), json!(["a b"])), "the merge 1");
-    refused(model(json!({"a": u32::MAX}), json!([])), "the token id 4294967295");
-    refused(model(json!({"a": 1_u64 << 32}), json!([])), "cannot be parsed");
-    refused(model(json!({"a": -1}), json!([])), "cannot be parsed");
-    let prefixed = json!({"type": "BPE", "vocab": {"a": 0, "é": 1, "aé": 2}, "merges": [["a", "é"]],
-        "continuing_subword_prefix": "#"});
-    refused(with("model", prefixed), "the merge 1");
-    let deep = json!({"type": "Unigram", "unk_id": 0, "vocab": [["a".repeat(5000), 0.0]]});
-    refused(with("model", deep), "a piece of 5000 bytes");
-    refused(
-        with("pre_tokenizer", json!({"type": "FixedLength", "length": 0})),
-        "a FixedLength of 0",
-    );
-    refused(
-        with("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"})),
-        "has no length",
-    );
-    refused(
-        with("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "?"})),
-        "no base64",
-    );
-    let template = |single: serde_json::Value| {
-        with(
-            "post_processor",
-            json!({"type": "TemplateProcessing", "single": single,
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
-            "special_tokens": {}}),
-        )
-    };
-    refused(
-        template(json!([{"SpecialToken": {"id": "x", "type_id": 0}}])),
-        "\"x\" in its TemplateProcessing",
-    );
-    refused(template(json!([{"Sequence": {"id": "B", "type_id": 0}}])), "a second text in its");
+    assert!(json_with("decoder", json!(null)).is_ok());
     let added = json!([{"id": u32::MAX, "content": "x", "single_word": false, "lstrip": false,
         "rstrip": false, "normalized": false, "special": true}]);
-    refused(with("added_tokens", added), "the token id 4294967295");
+    refused(json_with("added_tokens", added), "the token id 4294967295");
+    let no_words = json!({"type": "FixedLength", "length": 0});
+    refused(json_with("pre_tokenizer", no_words), "a FixedLength of 0");
     refused(of_json("{}"), "has no model");
     refused(of_json("["), "cannot be parsed");
     refused(of_json(format!("{{\"model\": {}", "[".repeat(100_000))), "cannot be parsed");
     refused(of_json("version https://git-lfs.github.com/spec/v1\n"), "git-lfs pointer");
+}
+
+#[test]
+fn json_of_models() {
+    let check = |vocab: serde_json::Value, merges: serde_json::Value, expected: &str| {
+        let model = json!({"type": "BPE", "vocab": vocab, "merges": merges});
+        refused(json_with("model", model), expected);
+    };
+    check(json!({"aa": 0, "bb": 1}), json!(["aa bb"]), "the merge 1, whose result is not");
+    check(json!({"aa": 0, "bb": 1}), json!([["aa", "bb"]]), "the merge 1, whose result is not");
+    check(json!({"a": 0}), json!([["a"]]), "cannot be parsed");
+    check(json!({"a": 0, "b": 1}), json!(["a b"]), "the merge 1");
+    check(json!({"a": u32::MAX}), json!([]), "the token id 4294967295");
+    check(json!({"a": 1_u64 << 32}), json!([]), "cannot be parsed");
+    check(json!({"a": -1}), json!([]), "cannot be parsed");
+    let prefixed = json!({"type": "BPE", "vocab": {"a": 0, "é": 1, "aé": 2}, "merges": [["a", "é"]],
+        "continuing_subword_prefix": "#"});
+    refused(json_with("model", prefixed), "the merge 1");
+    let deep = json!({"type": "Unigram", "unk_id": 0, "vocab": [["a".repeat(5000), 0.0]]});
+    refused(json_with("model", deep), "a piece of 5000 bytes");
+}
+
+#[test]
+fn json_of_normalizers() {
+    let check = |rules: serde_json::Value, expected: &str| {
+        refused(
+            json_with("normalizer", json!({"normalizers": [rules], "type": "Sequence"})),
+            expected,
+        );
+    };
+    check(json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"}), "has no length");
+    check(json!({"type": "Precompiled", "precompiled_charsmap": "?"}), "no base64");
+    check(
+        json!({"type": "Precompiled", "precompiled_charsmap": null}),
+        "a Precompiled without a text",
+    );
+    check(json!({"type": "Precompiled"}), "a Precompiled without a text");
+    for pattern in [" {0,}", r"\b", "$", ""] {
+        let replace = json!({"type": "Replace", "pattern": {"Regex": pattern}, "content": "x"});
+        check(replace, "a Replace of a pattern that matches an empty text");
+    }
+    let replace = json!({"type": "Replace", "pattern": {"String": ""}, "content": "x"});
+    check(replace, "a Replace of a pattern that matches an empty text");
+}
+
+#[test]
+fn json_of_templates() {
+    let check = |single: serde_json::Value, expected: &str| {
+        let pair = json!([{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}]);
+        let template = json!({"type": "TemplateProcessing", "single": single, "pair": pair,
+            "special_tokens": {}});
+        refused(json_with("post_processor", template), expected);
+    };
+    check(json!([{"SpecialToken": {"id": "x", "type_id": 0}}]), "\"x\" in its TemplateProcessing");
+    check(json!([{"Sequence": {"id": "B", "type_id": 0}}]), "a second text in its");
 }
 
 #[test]

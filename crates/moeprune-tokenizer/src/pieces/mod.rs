@@ -132,8 +132,8 @@ impl<'a> PieceEncoder<'a> {
 
     /// What comes after a run of spaces may take all of it: an added token that strips, or the end of the text.
     fn follows_no_space(&self, at: u64) -> bool {
-        let before = &self.text[..(at - self.base) as usize];
-        before.chars().next_back().is_none_or(|char| !char.is_whitespace())
+        let before = self.text.get(..(at - self.base) as usize);
+        before.is_some_and(|text| !text.ends_with(char::is_whitespace))
     }
 
     fn usual_overlap(&self) -> usize {

@@ -65,6 +65,15 @@ pub(crate) fn tokenizer(bytes: &[u8], files: &TokenizerFiles) -> Result<Tokenize
     tokenizer.with_decoder(Some(text::decoder(&model, prefix)?));
     let added: Vec<AddedToken> = vocabulary.added.values().cloned().collect();
     tokenizer.add_tokens(added).map_err(broken)?;
+    for (&id, token) in &vocabulary.added {
+        if tokenizer.token_to_id(&token.content) != Some(id) {
+            let content = &token.content;
+            return Err(Error::file(
+                FILE,
+                format!("has no place {id} for the added token {content:?}"),
+            ));
+        }
+    }
     let (bos, eos) = ends(&model, &config)?;
     let with_id = |text: Option<String>| text.and_then(|t| Some((tokenizer.token_to_id(&t)?, t)));
     let post = crate::template::around(with_id(bos), with_id(eos))?;

@@ -23,8 +23,8 @@ pub(crate) fn unigram(model: &SentencePiece, vocabulary: &Vocabulary) -> Result<
             // Better than anything else that its text could be.
             Kind::UserDefined => pieces[id].1 = (highest + 1.0) * piece.text.chars().count() as f64,
             // Never chosen: spaces are escaped.
-            Kind::Unused => pieces[id].0.push(' '),
-            Kind::Unknown | Kind::Control | Kind::Byte => {}
+            Kind::Unused if !vocabulary.added.contains_key(&(id as u32)) => pieces[id].0.push(' '),
+            Kind::Unused | Kind::Unknown | Kind::Control | Kind::Byte => {}
         }
     }
     for id in vocabulary.names.len()..vocabulary.end() {
