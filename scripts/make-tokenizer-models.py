@@ -34,6 +34,10 @@ MODELS = {
     "bpe_nfkc": dict(
         model_type="bpe", vocab_size=900, byte_fallback=True, user_defined_symbols=["<sep>", "①"],
     ),
+    "bpe_small": dict(
+        model_type="bpe", vocab_size=240, character_coverage=0.98, normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+    ),
     "bpe_bytes": dict(
         model_type="bpe", vocab_size=900, byte_fallback=True, normalization_rule_name="identity",
         remove_extra_whitespaces=False, split_digits=True, allow_whitespace_only_pieces=True,

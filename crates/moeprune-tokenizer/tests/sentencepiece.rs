@@ -77,6 +77,11 @@ fn bpe_nfkc() {
 }
 
 #[test]
+fn bpe_small() {
+    check("bpe_small");
+}
+
+#[test]
 fn bpe_bytes() {
     check("bpe_bytes");
 }

@@ -109,8 +109,8 @@ const BPE_JSON: &str = r#"{"added_tokens":[{"id":0,"content":"<s>","single_word"
 "add_prefix_space":false,"trim_offsets":true,"use_regex":true},"post_processor":{"type":"TemplateProcessing",
 "single":[{"SpecialToken":{"id":"<s>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}],
 "pair":[{"Sequence":{"id":"A","type_id":0}},{"Sequence":{"id":"B","type_id":1}}],
-"special_tokens":{"<s>":{"id":"<s>","ids":[0],"tokens":["<s>"]}}},"decoder":{"type":"ByteLevel"},
-"model":{"type":"BPE","unk_token":"<s>","vocab":{"<s>":0,"a":1,"b":2,"ab":3,"\u0120":4},"merges":["a b"]}}"#;
+"special_tokens":{"<s>":{"id":"<s>","ids":[0],"tokens":["<s>"]}}},"decoder":{"type":"ByteLevel",
+"add_prefix_space":false,"trim_offsets":true,"use_regex":true},"model":{"type":"BPE","unk_token":"<s>","vocab":{"<s>":0,"a":1,"b":2,"ab":3,"\u0120":4},"merges":["a b"]}}"#;
 
 const UNIGRAM_JSON: &str = r#"{"normalizer":{"type":"Sequence","normalizers":[{"type":"Replace",
 "pattern":{"Regex":" {2,}"},"content":" "},{"type":"Lowercase"}]},"pre_tokenizer":{"type":"Metaspace",

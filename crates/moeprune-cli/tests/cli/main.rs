@@ -15,3 +15,4 @@ mod output;
 mod repair;
 mod resume;
 mod signals;
+mod tokenizers;
