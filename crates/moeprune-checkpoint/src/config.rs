@@ -8,14 +8,15 @@ use std::{
 
 use serde_json::value::RawValue;
 
-use crate::{Error, json::Members, model_directory::ModelDirectory};
+use crate::{
+    Error,
+    json::{JsonText, Members},
+    model_directory::ModelDirectory,
+    number::{MAX_INTEGER, real, spelled_like, switch, whole},
+};
 
 /// No config is near this; a larger file is something else.
 const MAX_BYTES: u64 = 16 << 20;
-
-/// No dimension of a model is near this; larger numbers are damage, and products of three below
-/// it cannot overflow the arithmetic that follows the shape checks.
-const MAX_INTEGER: u64 = 1 << 31;
 
 /// The text of a `config.json` whose top level is known to be an object.
 ///
@@ -24,9 +25,7 @@ const MAX_INTEGER: u64 = 1 << 31;
 #[derive(Clone)]
 pub(crate) struct Config {
     path: PathBuf,
-    text: String,
-    /// The text, byte for byte as long, in which infinite numbers are JSON ([`with_json_numbers`]).
-    json: String,
+    text: JsonText,
     within: Option<String>,
 }
 
@@ -43,6 +42,8 @@ pub(crate) struct Found<'a> {
     pub(crate) key: &'a str,
     /// Its JSON text.
     pub(crate) text: &'a str,
+    /// The same as it is written in the file.
+    written: &'a str,
     /// Where that text stands in the file.
     span: Range<usize>,
 }
@@ -60,18 +61,14 @@ impl Config {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(refuse(path, format!("is larger than {MAX_BYTES} bytes; not a config")));
         }
-        let text = String::from_utf8(bytes)
-            .map_err(|e| refuse(path, format!("is not UTF-8 text ({})", e.utf8_error())))?;
-        Self::of_text(path, text).map(Some)
+        let text = JsonText::of_bytes(bytes).map_err(|reason| refuse(path, reason))?;
+        Ok(Some(Self { path: path.clone(), text, within: None }))
     }
 
     /// A config with this text, of which messages say that it is in `path`.
     pub(crate) fn of_text(path: &Path, text: impl Into<String>) -> Result<Self, Error> {
-        let text = text.into();
-        let json = with_json_numbers(&text);
-        let config = Self { path: path.to_owned(), text, json, within: None };
-        config.members(&config.json)?;
-        Ok(config)
+        let text = JsonText::of_text(text.into()).map_err(|reason| refuse(path, reason))?;
+        Ok(Self { path: path.to_owned(), text, within: None })
     }
 
     /// The same with keys looked up in the object under `key`, if a key is given.
@@ -88,17 +85,17 @@ impl Config {
     }
 
     pub(crate) fn text(&self) -> &str {
-        &self.text
+        self.text.text()
     }
 
     /// The text as JSON, byte for byte as long as the file.
     pub(crate) fn json(&self) -> &str {
-        &self.json
+        self.text.json()
     }
 
     /// The objects under any of these keys, at the top or in an object there.
     pub(crate) fn objects_under(&self, keys: &[&str]) -> Result<Vec<&str>, Error> {
-        let top = self.members(&self.json)?;
+        let top = self.members(self.json())?;
         let mut found = Vec::new();
         for (key, value) in &top.0 {
             let text = value.get();
@@ -132,9 +129,9 @@ impl Config {
                     return Err(self.refuse(format!(
                         "`{}` is {} but `{}` is {}; they mean the same, so one must go",
                         first.key,
-                        shown(first.text),
+                        first.shown(),
                         next.key,
-                        shown(next.text)
+                        next.shown()
                     )));
                 }
             }
@@ -146,7 +143,7 @@ impl Config {
     pub(crate) fn members_of(&self, key: &str) -> Result<Vec<String>, Error> {
         let Some(found) = self.at(key)? else { return Ok(Vec::new()) };
         if !found.text.starts_with('{') {
-            let got = shown(found.text);
+            let got = found.shown();
             return Err(self.refuse(format!("`{key}` must be an object, got {got}")));
         }
         let members = self.members(found.text)?.0.into_iter();
@@ -158,7 +155,7 @@ impl Config {
         match &self.within {
             Some(within) => self.members_of(&format!("/{within}")),
             None => {
-                let members = self.members(&self.json)?.0.into_iter();
+                let members = self.members(self.json())?.0.into_iter();
                 let stated = members.filter(|(_, value)| value.get() != "null");
                 Ok(stated.map(|(key, _)| key).collect())
             }
@@ -166,8 +163,8 @@ impl Config {
     }
 
     /// The text with the values under keys that are there replaced, for each list of keys by its
-    /// value, and with other changes to its [`json`](Self::json); everything else stays as it was
-    /// written.
+    /// count or list of counts in the spelling that they had, and with other changes to its
+    /// [`json`](Self::json); everything else stays as it was written.
     pub(crate) fn replaced(
         &self,
         changes: &[(&[String], &str)],
@@ -176,12 +173,15 @@ impl Config {
         let mut spans = others;
         for (keys, value) in changes {
             for key in *keys {
-                spans.extend(self.at(key)?.map(|found| (found.span, (*value).to_owned())));
+                let Some(found) = self.at(key)? else { continue };
+                if whole(found.text).is_none() || whole(found.text) != whole(value) {
+                    spans.push((found.span, spelled_like(found.written, value)));
+                }
             }
         }
         spans.sort_by_key(|(span, _)| span.start);
         spans.dedup();
-        let mut text = self.text.clone();
+        let mut text = self.text().to_owned();
         for (span, value) in spans.into_iter().rev() {
             text.replace_range(span, &value);
         }
@@ -196,7 +196,7 @@ impl Config {
     }
 
     fn at<'a>(&'a self, key: &'a str) -> Result<Option<Found<'a>>, Error> {
-        let mut text = self.json.as_str();
+        let mut text = self.json();
         let (within, key_within) = match key.strip_prefix('/') {
             Some(of_top) => (None, of_top),
             None => (self.within.as_deref(), key),
@@ -214,37 +214,15 @@ impl Config {
             return Ok(None);
         }
         // A borrowed raw value is a part of the text it was parsed from.
-        let start = text.as_ptr() as usize - self.json.as_ptr() as usize;
-        Ok(Some(Found { key, text, span: start..start + text.len() }))
+        let start = text.as_ptr() as usize - self.json().as_ptr() as usize;
+        let span = start..start + text.len();
+        let written = &self.text()[span.clone()];
+        Ok(Some(Found { key, text, written, span }))
     }
 
     fn members<'a>(&self, text: &'a str) -> Result<Members<&'a RawValue>, Error> {
         serde_json::from_str(text).map_err(|e| self.refuse(format!("is not a JSON object: {e}")))
     }
-}
-
-/// The text with `Infinity`, which Python writes outside of what JSON knows, as a number of as many
-/// characters that is too large for any type.
-fn with_json_numbers(text: &str) -> String {
-    const WORD: &str = "Infinity";
-    const NUMBER: &str = "1.0e9999";
-    let mut json = String::with_capacity(text.len());
-    let (mut in_string, mut escaped, mut skip) = (false, false, 0);
-    for (at, c) in text.char_indices() {
-        if skip > 0 {
-            skip -= 1;
-            continue;
-        }
-        if !in_string && text[at..].starts_with(WORD) {
-            json.push_str(NUMBER);
-            skip = WORD.len() - 1;
-            continue;
-        }
-        in_string ^= c == '"' && !escaped;
-        escaped = in_string && c == '\\' && !escaped;
-        json.push(c);
-    }
-    json
 }
 
 fn refuse(path: &Path, reason: String) -> Error {
@@ -263,7 +241,7 @@ impl ConfigValue for usize {
     const EXPECTED: &'static str = "a whole number from 1 to 2147483648";
 
     fn from_json(text: &str) -> Option<Self> {
-        let value: u64 = serde_json::from_str(text).ok()?;
+        let value = whole(text)?;
         (1..=MAX_INTEGER).contains(&value).then(|| Self::try_from(value).ok())?
     }
 }
@@ -272,7 +250,7 @@ impl ConfigValue for f64 {
     const EXPECTED: &'static str = "a positive number";
 
     fn from_json(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok().filter(|v: &Self| v.is_finite() && *v > 0.0)
+        real(text).filter(|v| v.is_finite() && *v > 0.0)
     }
 }
 
@@ -280,7 +258,7 @@ impl ConfigValue for bool {
     const EXPECTED: &'static str = "true or false";
 
     fn from_json(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok()
+        switch(text)
     }
 }
 
@@ -295,14 +273,21 @@ impl ConfigValue for String {
 impl Found<'_> {
     /// The value as `T`, or an error that says what was expected and found.
     pub(crate) fn read<T: ConfigValue>(&self, config: &Config) -> Result<T, Error> {
-        T::from_json(self.text).ok_or_else(|| {
-            config.refuse(format!(
-                "`{}` must be {}, got {}",
-                self.key,
-                T::EXPECTED,
-                shown(self.text)
-            ))
+        let value = if self.is_nan() { None } else { T::from_json(self.text) };
+        value.ok_or_else(|| {
+            let (key, got) = (self.key, self.shown());
+            config.refuse(format!("`{key}` must be {}, got {got}", T::EXPECTED))
         })
+    }
+
+    /// The value as it is written, short enough for a message.
+    pub(crate) fn shown(&self) -> String {
+        shown(self.written)
+    }
+
+    /// Whether it is NaN, which is no value of any type here.
+    fn is_nan(&self) -> bool {
+        self.written == "NaN"
     }
 }
 
@@ -321,8 +306,15 @@ pub(crate) fn same_json(a: &str, b: &str) -> bool {
         let parse = |text| serde_json::from_str::<T>(text).ok();
         parse(a).is_some_and(|a| parse(b) == Some(a))
     }
+    let same_number = || real(a).is_some_and(|number| real(b) == Some(number));
+    let same_switch = || {
+        let is_word =
+            |text: &str| !text.trim_matches('"').starts_with(|c: char| c.is_ascii_digit());
+        (is_word(a) || is_word(b)) && switch(a).is_some_and(|set| switch(b) == Some(set))
+    };
     a == b
-        || same::<f64>(a, b)
+        || same_number()
+        || same_switch()
         || same::<String>(a, b)
         || same::<Vec<u64>>(a, b)
         || same::<Vec<AnyFloat>>(a, b)
@@ -352,23 +344,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn infinite_numbers() {
-        let check = |text: &str, expected: &str| {
-            assert_eq!(with_json_numbers(text), expected);
-            assert_eq!(text.len(), expected.len());
-        };
-        check(r#"{"a": [0.0, Infinity]}"#, r#"{"a": [0.0, 1.0e9999]}"#);
-        check(r#"{"a": -Infinity}"#, r#"{"a": -1.0e9999}"#);
-        check(r#"{"Infinity": "an \" Infinity"}"#, r#"{"Infinity": "an \" Infinity"}"#);
-        check(r#"{"a\\": Infinity, "ä": 1}"#, r#"{"a\\": 1.0e9999, "ä": 1}"#);
-    }
-
-    #[test]
     fn values_that_are_the_same() {
         let check = |a: &str, b: &str, expected: bool| assert_eq!(same_json(a, b), expected);
         check("1e-5", "0.00001", true);
         check("[0.0, 1.0e9999]", r#"[0, {"__float__": "Infinity"}]"#, true);
         check("[0.0, 1.0e9999]", "[0.0, 100.0]", false);
         check("[0.0, 1.0e9999]", r#"[0.0, {"__float__": "-Infinity"}]"#, false);
+        check("8", "\"8.0\"", true);
+        check("8", "\"9\"", false);
+        check("true", "\"True\"", true);
+        check("true", "1", true);
+        check("true", "0", false);
+        check("\"a\"", "\"a\"", true);
     }
 }

@@ -84,6 +84,7 @@ mod family;
 mod json;
 mod model_directory;
 mod named_tensors;
+mod number;
 mod output;
 mod place;
 mod quantization;

@@ -21,6 +21,7 @@ use crate::{
         SandwichForm, Strings, TypesForm, missing, opaque_tensor,
     },
     named_tensors::NamedTensors,
+    number::wholes,
 };
 
 /// Reads everything the config says about the model.
@@ -409,9 +410,9 @@ fn read_expert_counts(
         return Ok(ExpertCounts::Same(found.read(config)?));
     }
     let wrong = |expected: &str| {
-        Err(config.refuse(format!("`{}`: {expected}, got {}", found.key, shown(found.text))))
+        Err(config.refuse(format!("`{}`: {expected}, got {}", found.key, found.shown())))
     };
-    let Ok(counts) = serde_json::from_str::<Vec<u64>>(found.text) else {
+    let Some(counts) = wholes(found.text) else {
         return wrong("expected a whole number, or a list of them");
     };
     if counts.len() == layers {

@@ -83,7 +83,7 @@ pub use self::{
     positioned::write_at,
     read::{
         Access, ChosenFiles, FileEntry, FileIdentity, FileKind, Files, Links, LocalFiles,
-        MemoryFiles, ReadAt, Reading,
+        MemoryFiles, ReadAt, Reading, StandIn,
     },
     run_files::RunFiles,
     whole::{rename_to_new, write_and_rename, write_whole},

@@ -1,5 +1,7 @@
 //! What can be wrong with a GGUF file.
 
+use moeprune_files::StandIn;
+
 /// Why a GGUF file was refused. Which file it is the caller knows, apart from
 /// [`Split`](Self::Split), which names it.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +13,9 @@ pub enum Error {
         /// Its first bytes, up to four.
         got: Vec<u8>,
     },
+    /// The file is not there, but what stands in for it.
+    #[error("no GGUF file: it {0}")]
+    StandIn(StandIn),
     /// A version of the format that is not read.
     #[error("GGUF version {got}; versions 2 and 3 are read{}", remedy(*got))]
     Version {

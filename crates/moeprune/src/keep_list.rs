@@ -10,6 +10,7 @@ use std::{
 
 use moeprune_core::{ModelSpec, Plan, Sparsity};
 use moeprune_engine::{ExpertStage, KeepList, LayerKey, Pipeline};
+use moeprune_files::StandIn;
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, MapAccess, SeqAccess, Visitor},
@@ -35,6 +36,10 @@ pub fn read_keep_list(path: &Path, spec: &ModelSpec) -> Result<KeepList, Error> 
     read.map_err(|e| Error::io(path, "read", e))?;
     if text.len() as u64 > LONGEST {
         return Err(bad(format!("is longer than {LONGEST} bytes; not a keep-list")));
+    }
+    let beginning = &text.as_bytes()[..text.len().min(StandIn::BYTES)];
+    if let Some(stand_in) = StandIn::pointer(beginning) {
+        return Err(bad(stand_in.to_string()));
     }
     match parse(&text).map_err(bad)? {
         Form::List(list) => Ok(list),

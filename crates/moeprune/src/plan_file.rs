@@ -3,6 +3,7 @@
 use std::{fs::File, io::Read, path::Path};
 
 use moeprune_core::{Plan, Sparsity, UnstructuredPlan};
+use moeprune_files::StandIn;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -20,6 +21,10 @@ pub fn read_plan(path: &Path) -> Result<Plan, Error> {
     read.map_err(|e| Error::io(path, "read", e))?;
     if text.len() as u64 > LONGEST_PLAN {
         return Err(bad(format!("is longer than {LONGEST_PLAN} bytes; not a plan")));
+    }
+    let beginning = &text.as_bytes()[..text.len().min(StandIn::BYTES)];
+    if let Some(stand_in) = StandIn::pointer(beginning) {
+        return Err(bad(stand_in.to_string()));
     }
     let not_a_plan = |e: serde_json::Error| bad(format!("is not a plan: {e}"));
     let Head { format, recipe } = serde_json::from_str(&text).map_err(not_a_plan)?;

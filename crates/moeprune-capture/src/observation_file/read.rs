@@ -12,6 +12,7 @@ use moeprune_core::{
     CorpusTag, InputMoments, LayerObservation, LinearId, Observation, RoutingSums,
     observation::{Shape, Statistic, Statistics, ValuesMut},
 };
+use moeprune_files::StandIn;
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, MapAccess, Visitor},
@@ -103,6 +104,12 @@ struct Data {
 
 fn read_header(opened: &mut File) -> Result<(Header, Data), Problem> {
     let size = opened.metadata()?.len();
+    let mut beginning = Vec::with_capacity(StandIn::BYTES);
+    (&*opened).take(StandIn::BYTES as u64).read_to_end(&mut beginning)?;
+    if let Some(stand_in) = StandIn::pointer(&beginning) {
+        return Err(file(format!("it {stand_in}")));
+    }
+    opened.rewind()?;
     let mut length = [0; 8];
     if size < 8 {
         return Err(file(format!("it has {size} bytes, fewer than a safetensors file")));

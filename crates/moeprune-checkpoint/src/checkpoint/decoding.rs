@@ -8,7 +8,7 @@ use moeprune_core::{
 };
 
 use super::{layout::Layout, modules::Module};
-use crate::{Error, config::Config, model_directory::ModelDirectory, place::Place};
+use crate::{Error, config::Config, json, model_directory::ModelDirectory, place::Place};
 
 /// What config.json calls what it says about codes.
 pub(super) const QUANTIZATION: [&str; 2] = ["quantization_config", "compression_config"];
@@ -91,7 +91,7 @@ pub(super) fn said(
 }
 
 fn read(config: &Config, object: &str) -> Result<QuantConfig, Error> {
-    let object = serde_json::from_str(object).map_err(|e| config.refuse(e.to_string()))?;
+    let object = json::value(object).map_err(|e| config.refuse(e.to_string()))?;
     QuantConfig::from_json(&object).map_err(|e| config.refuse(e.to_string()))
 }
 

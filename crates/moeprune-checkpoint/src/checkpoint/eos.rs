@@ -1,7 +1,11 @@
 //! Which tokens end a text.
 
 use super::Checkpoint;
-use crate::{Error, config::Config};
+use crate::{
+    Error,
+    config::Config,
+    number::{whole, wholes},
+};
 
 const GENERATION_FILE: &str = "generation_config.json";
 const KEY: &str = "eos_token_id";
@@ -33,12 +37,11 @@ fn ids(config: &Config) -> Result<Vec<u32>, Error> {
         None => config.find(&of_top)?,
     };
     let Some(found) = found else { return Ok(Vec::new()) };
-    let one = serde_json::from_str::<Option<u32>>(found.text).map(Vec::from_iter);
-    one.or_else(|_| serde_json::from_str::<Vec<u32>>(found.text)).map_err(|_| Error::Config {
+    let id = |number: u64| u32::try_from(number).ok();
+    let one = || whole(found.text).and_then(id).map(|id| vec![id]);
+    let list = || wholes(found.text)?.into_iter().map(id).collect();
+    one().or_else(list).ok_or_else(|| Error::Config {
         path: config.path().to_owned(),
-        reason: format!(
-            "{KEY} is {}; expected a token id, a list of them, or null",
-            found.text.chars().take(60).collect::<String>()
-        ),
+        reason: format!("{KEY} is {}; expected a token id, a list of them, or null", found.shown()),
     })
 }

@@ -3,13 +3,14 @@
 use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use moeprune_core::{Dtype, TensorBytes, TensorId};
+use moeprune_files::Files;
 
 use super::{CONFIG_FILE, fused_tensor::FusedTensor};
 use crate::{
     Error,
     container::{
         self, ContainedIndex, ContainedTensor, Container, Contents, DescribedModel, Metadata,
-        WeightFile,
+        WeightFile, beside_shards,
     },
     family::Slab,
     model_directory::ModelDirectory,
@@ -112,6 +113,17 @@ impl Layout {
         Ok(Self { container, files, tensors, index, metadata, model })
     }
 
+    /// What is said of files beside those that are read.
+    pub(super) fn notes(&self, files: &dyn Files) -> Result<Vec<String>, Error> {
+        match self.model {
+            Some(_) => Ok(Vec::new()),
+            None => {
+                let read = self.files.iter().map(WeightFile::name).collect();
+                beside_shards(files, &read, self.index.is_some())
+            }
+        }
+    }
+
     /// What messages call the place of what is said of the model.
     pub(super) fn config_name(&self) -> &'static str {
         if self.model.is_some() { "its metadata" } else { CONFIG_FILE }
@@ -177,7 +189,11 @@ impl Layout {
     }
 
     /// Some bytes of a tensor.
-    fn read_range(&self, tensor: usize, bytes: Range<u64>) -> Result<Cow<'_, [u8]>, Error> {
+    pub(super) fn read_range(
+        &self,
+        tensor: usize,
+        bytes: Range<u64>,
+    ) -> Result<Cow<'_, [u8]>, Error> {
         let tensor = &self.tensors[tensor];
         let at = tensor.range.start;
         self.files[tensor.shard].read(at + bytes.start..at + bytes.end)

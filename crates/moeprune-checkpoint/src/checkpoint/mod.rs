@@ -6,6 +6,7 @@ mod extra;
 mod fingerprint;
 mod fused;
 mod fused_tensor;
+mod head;
 mod identity;
 mod labels;
 mod layout;
@@ -14,6 +15,7 @@ mod modules;
 mod open;
 mod opened;
 mod parts;
+mod prefix;
 mod pruned_config;
 mod roles;
 mod storage;
@@ -23,16 +25,15 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Range, path::Path, sync::Once
 
 use moeprune_core::{
     Fingerprint, ModelSpec, SameModel, StageError, StoredWeight, TensorBytes, TensorId,
-    TensorSource, Undecoded,
-    encoding::{Companion, QuantConfig, StoredForm},
+    TensorSource,
+    encoding::{Companion, StoredForm},
 };
-use moeprune_files::Files;
+use moeprune_files::{Files, StandIn};
 
 use self::{
     decoding::{Decoding, NotRead},
     layout::Layout,
     modules::Module,
-    opened::Opened,
 };
 pub use self::{
     fused_tensor::FusedTensor,
@@ -49,7 +50,6 @@ use crate::{
     family::Names,
     model_directory::ModelDirectory,
     place::Place,
-    spec,
 };
 
 pub(crate) const CONFIG_FILE: &str = "config.json";
@@ -85,55 +85,6 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    fn of_directory(directory: ModelDirectory, family: Option<Family>) -> Result<Self, Error> {
-        let Opened { config, family, mut layout } = Opened::of(&directory, family)?;
-        if !modules::has_codes(&layout) {
-            spec::check_not_quantised(&family, &config)?;
-        }
-        let extra = spec::announced_extra(&family, &config)?;
-        let names = Names::new(family.clone(), extra.map(|extra| extra.first));
-        let (named, mut modules) = parts::assign(&mut layout, &names, extra, &directory)?;
-        modules::check_routers(&modules, &layout, &directory)?;
-        let (said, mut notes) = match modules::has_codes(&layout) {
-            true => decoding::said(&config, &directory)?,
-            false => (QuantConfig::default(), Vec::new()),
-        };
-        let mut spec = spec::read_spec(&family, &config, &named)?;
-        parts::check_experts(&layout, &names, &spec, &directory, &config)?;
-        parts::assign_experts(&mut layout, &names, &spec, &directory)?;
-        modules::add_fused(&mut modules, &layout, &directory)?;
-        let found = parts::check(&layout, &names, &spec, (&modules, &said, &directory))?;
-        let decodings = decoding::decide((&modules, &spec), &layout, &said);
-        notes.extend(labels::contradictions((&modules, &found.forms), &layout, &spec, &said));
-        notes.extend(decoding::mislabelled(&decodings, &layout));
-        spec.undecoded = decoding::first_undecoded(&spec, &decodings, &found.forms);
-        spec.undecoded_experts =
-            decoding::undecoded(&spec, &decodings).any(|(id, _)| id.expert().is_some());
-        if layout.model.is_some() {
-            // Nothing says how such a model is run, so whole experts of it go and stay.
-            spec.undecoded = Some(Undecoded::form(layout.container.name()));
-            spec.undecoded_experts = true;
-        }
-        let by_name = layout.order_of_names();
-        let declared_dtype = spec::declared_dtype(&family, &config)?;
-        let fingerprint = OnceLock::new();
-        Ok(Self {
-            directory,
-            config,
-            names,
-            spec,
-            layout,
-            by_part: found.places,
-            modules,
-            forms: found.forms,
-            decodings,
-            notes,
-            by_name,
-            fingerprint,
-            declared_dtype,
-        })
-    }
-
     /// What the model is made of.
     #[must_use]
     pub fn spec(&self) -> &ModelSpec {
@@ -174,6 +125,13 @@ impl Checkpoint {
         if bytes.as_ref().is_some_and(|bytes| bytes.len() as u64 > most) {
             let path = self.files().path_of(relative);
             let reason = format!("{} is larger than {most} bytes", path.display());
+            return Err(moeprune_files::Error::Unreadable { path, reason }.into());
+        }
+        let beginning = |bytes: &Vec<u8>| bytes[..bytes.len().min(StandIn::BYTES)].to_vec();
+        if let Some(stand_in) = bytes.as_ref().and_then(|bytes| StandIn::pointer(&beginning(bytes)))
+        {
+            let path = self.files().path_of(relative);
+            let reason = format!("{} {stand_in}", path.display());
             return Err(moeprune_files::Error::Unreadable { path, reason }.into());
         }
         Ok(bytes)
@@ -249,6 +207,13 @@ impl Checkpoint {
     #[must_use]
     pub fn config_text(&self) -> &str {
         self.config.text()
+    }
+
+    /// The same as JSON that any parser takes: without a byte order mark, and with other words of the same length
+    /// in place of NaN and infinity.
+    #[must_use]
+    pub fn config_json(&self) -> &str {
+        self.config.json()
     }
 
     /// The storage type the config declares, as it spells it.

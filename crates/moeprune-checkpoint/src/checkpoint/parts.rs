@@ -201,7 +201,8 @@ pub(super) fn check(
         besides.remove(&part);
         let Some(place) = places.get(&part) else {
             let name = name_of_missing(layout, names, part);
-            return Err(bad(&name, format!("is missing; expected as `{part}`")));
+            let instead = in_place_of(part, &name, layout, names);
+            return Err(bad(&name, format!("is missing; expected as `{part}`{instead}")));
         };
         let StoredTensor { name, dtype, file, .. } = &layout.tensors[place.tensor()];
         if let Some(module) = modules.get(&part) {
@@ -281,6 +282,27 @@ fn unsupported(dtype: Dtype) -> String {
         "is stored as {dtype}; only F32, F16 and BF16 can be pruned, so start from a checkpoint in \
          one of these"
     )
+}
+
+/// What is there in place of a part that is missing, or what a config says of a model without it.
+fn in_place_of(part: TensorId, name: &str, layout: &Layout, names: &Names) -> String {
+    let end = name.rmatch_indices('.').nth(1).map_or(name, |(dot, _)| &name[dot + 1..]);
+    let is_alike = |tensor: &&StoredTensor| {
+        let beginning = tensor.name.strip_suffix(end);
+        tensor.part.is_none()
+            && beginning.is_some_and(|begin| begin.is_empty() || begin.ends_with('.'))
+    };
+    if let TensorId::Layer(..) = part {
+        return String::new();
+    }
+    if let Some(other) = layout.tensors.iter().find(is_alike) {
+        return format!("; there is `{}`", other.name);
+    }
+    let tied = names.family().descriptor().model.tied_embeddings.shown();
+    match part {
+        TensorId::LmHead => format!("; config.json says that there is one (`{tied}` is not true)"),
+        _ => String::new(),
+    }
 }
 
 /// The name of the tensor that a missing part would be in: one of all experts, if the layer has others

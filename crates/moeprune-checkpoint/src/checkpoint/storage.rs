@@ -9,6 +9,7 @@ use super::{
     Checkpoint, StoredTensor,
     roles::{role_of, role_of_part},
 };
+use crate::json;
 
 /// How the weights of a quantised checkpoint are stored.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -119,7 +120,7 @@ impl Checkpoint {
     pub fn block_size(&self) -> Option<[usize; 2]> {
         let objects = self.quantization_configs().ok()?;
         let said = objects.into_iter().find_map(|object| {
-            let value: serde_json::Value = serde_json::from_str(object).ok()?;
+            let value = json::value(object).ok()?;
             let own = value.get("weight_block_size").cloned();
             own.or_else(|| block_structure(&value))
         });

@@ -7,7 +7,7 @@ mod plan;
 mod safetensors;
 mod weight_file;
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, path::Path};
 
 use moeprune_core::Dtype;
 use moeprune_files::Files;
@@ -22,7 +22,7 @@ pub use self::{
 };
 pub(crate) use self::{
     gguf::files_of_model,
-    safetensors::{INDEX_FILE, names_in},
+    safetensors::{INDEX_FILE, beside_shards, names_in},
 };
 use crate::Error;
 
@@ -196,13 +196,23 @@ pub(crate) fn find(files: &dyn Files) -> Result<&'static dyn Container, Error> {
         }
     }
     let names: Vec<&str> = BUILT_IN.iter().map(|container| container.name()).collect();
-    Err(Error::Weights {
-        dir: files.place().to_owned(),
-        reason: format!(
+    let reason = adapter(files).unwrap_or_else(|| {
+        format!(
             "has neither {} nor {}; only {} weights are read",
             safetensors::SINGLE_FILE,
             INDEX_FILE,
             names.join(" and ")
-        ),
-    })
+        )
+    });
+    Err(Error::Weights { dir: files.place().to_owned(), reason })
+}
+
+/// What is said of a folder that holds an adapter and no model; `None` of any other.
+pub(crate) fn adapter(files: &dyn Files) -> Option<String> {
+    let names = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"];
+    let found = names.into_iter().find(|name| files.has(Path::new(name)).unwrap_or(false))?;
+    Some(format!(
+        "is a PEFT adapter ({found}) and no model; merge it into the model that it was made for \
+         (`merge_and_unload`) and save that"
+    ))
 }

@@ -28,6 +28,10 @@ pub(crate) struct Descriptor {
     /// What stands for `{prefix}` in names.
     #[serde(default = "prefix")]
     pub(crate) prefix: String,
+    /// What stands before all other names too; of models whose names are under something that the family's are
+    /// not.
+    #[serde(skip)]
+    pub(crate) around: String,
     /// The object of the config that all keys stand in, but those that begin with `/`; absent or empty:
     /// its top level.
     pub(crate) config: Option<String>,
@@ -45,6 +49,15 @@ pub(crate) struct Descriptor {
     pub(crate) extra: Option<ExtraForm>,
     #[serde(default)]
     pub(crate) require: Vec<Requirement>,
+}
+
+/// What of a name is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// What follows the prefix.
+    Prefixed,
+    /// All of it.
+    Whole,
 }
 
 /// What is said once of the model.
@@ -340,7 +353,7 @@ impl Descriptor {
         ];
         let mut ends: Vec<(TensorId, String)> = Vec::new();
         for (id, name) in named {
-            let Some(name) = name.map(|name| name.replace("{prefix}", &self.prefix)) else {
+            let Some(name) = name.map(|name| self.full_name(name)) else {
                 continue;
             };
             Template::parse(&name)?.check(false, false)?;
@@ -351,6 +364,19 @@ impl Descriptor {
             ends.push((id, name));
         }
         Ok(ends)
+    }
+
+    /// A name from its beginning on, with what stands there.
+    pub(crate) fn full_name(&self, name: &str) -> String {
+        match self.extent_of(name) {
+            Extent::Prefixed => name.replace("{prefix}", &self.prefix),
+            Extent::Whole => format!("{}{name}", self.around),
+        }
+    }
+
+    /// Whether a name says itself what it begins with.
+    pub(crate) fn extent_of(&self, name: &str) -> Extent {
+        if name.contains("{prefix}") { Extent::Prefixed } else { Extent::Whole }
     }
 
     /// The tensors of `[layers.other]`.

@@ -1,5 +1,6 @@
 //! `extends`: a descriptor that is another with some values replaced.
 
+use moeprune_files::StandIn;
 use toml::{Table, Value};
 
 use super::built_in::BUILT_IN;
@@ -24,6 +25,9 @@ pub(super) fn resolve(text: &str) -> Result<Option<Table>, Error> {
 }
 
 pub(super) fn parse(text: &str) -> Result<Table, Error> {
+    if let Some(stand_in) = StandIn::pointer(text.as_bytes()) {
+        return Err(Error::Descriptor { reason: format!("the file {stand_in}") });
+    }
     toml::from_str(text).map_err(|e| Error::Descriptor { reason: e.to_string() })
 }
 

@@ -1,10 +1,12 @@
 //! Facts that stand in `config.json`.
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::{
     Error,
     config::{Config, ConfigValue},
+    number::{real, switch, whole, wholes},
 };
 
 /// Where a fact stands in `config.json`.
@@ -26,7 +28,7 @@ impl ConfigValue for Count {
     const EXPECTED: &'static str = "a whole number from 0 to 2147483648";
 
     fn from_json(text: &str) -> Option<Self> {
-        if text == "0" { Some(Self(0)) } else { usize::from_json(text).map(Self) }
+        if whole(text) == Some(0) { Some(Self(0)) } else { usize::from_json(text).map(Self) }
     }
 }
 
@@ -40,7 +42,9 @@ impl ConfigValue for Switch {
 
     fn from_json(text: &str) -> Option<Self> {
         let number = || f64::from_json(text).map(|_| true);
-        bool::from_json(text).or_else(|| if text == "0" { Some(false) } else { number() }).map(Self)
+        bool::from_json(text)
+            .or_else(|| if real(text) == Some(0.0) { Some(false) } else { number() })
+            .map(Self)
     }
 }
 
@@ -53,9 +57,8 @@ impl ConfigValue for Switches {
     const EXPECTED: &'static str = "a list of 0 and 1";
 
     fn from_json(text: &str) -> Option<Self> {
-        let numbers: Vec<u8> = serde_json::from_str(text).ok()?;
-        let is_set = |number: u8| (number < 2).then_some(number == 1);
-        numbers.into_iter().map(is_set).collect::<Option<_>>().map(Self)
+        let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+        items.into_iter().map(|item| switch(item.get())).collect::<Option<_>>().map(Self)
     }
 }
 
@@ -74,8 +77,8 @@ impl ConfigValue for PerLayer {
         if let Some(same) = usize::from_json(text) {
             return Some(Self::Same(same));
         }
-        let list: Vec<u64> = serde_json::from_str(text).ok()?;
-        let number = |number: u64| usize::from_json(&number.to_string());
+        let list: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+        let number = |item: &RawValue| usize::from_json(item.get());
         list.into_iter().map(number).collect::<Option<_>>().map(Self::List)
     }
 }
@@ -118,7 +121,10 @@ impl ConfigValue for LastLayer {
     const EXPECTED: &'static str = "the number of a layer, or -1";
 
     fn from_json(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok().filter(|last: &i64| *last >= -1).map(Self)
+        if real(text) == Some(-1.0) {
+            return Some(Self(-1));
+        }
+        i64::try_from(whole(text)?).ok().map(Self)
     }
 }
 
@@ -138,7 +144,8 @@ impl ConfigValue for Layers {
     const EXPECTED: &'static str = "a list of whole numbers";
 
     fn from_json(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok().map(Self)
+        let numbers = wholes(text)?.into_iter();
+        numbers.map(|number| usize::try_from(number).ok()).collect::<Option<_>>().map(Self)
     }
 }
 

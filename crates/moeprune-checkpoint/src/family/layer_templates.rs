@@ -30,7 +30,7 @@ impl LayerTemplates {
     /// The names that a descriptor gives, each after `prefix`.
     pub(super) fn new(descriptor: &Descriptor, prefix: &str) -> Result<Self, Error> {
         let full = |name: &str| name.replace("{prefix}", &descriptor.prefix);
-        let prefix = full(prefix);
+        let prefix = descriptor.full_name(prefix);
         let parse = |name: &str, expert: bool| {
             let template = Template::parse(&format!("{prefix}{}", full(name)))?;
             template.check(true, expert).map(|()| template)
@@ -155,6 +155,11 @@ impl LayerTemplates {
     /// Whether a name that plays no part may be carried over.
     pub(super) fn is_carried(&self, name: &str) -> bool {
         self.carried.iter().any(|template| template.indices(name).is_some())
+    }
+
+    /// What every name begins with, up to the layer's number.
+    pub(super) fn beginning(&self) -> &str {
+        &self.prefix
     }
 
     /// The layer whose name prefix a tensor has, with any rest.

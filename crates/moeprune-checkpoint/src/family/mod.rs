@@ -29,7 +29,9 @@ use moeprune_core::{LayerTensor, TensorId};
 pub use self::facts::{ExpertStorage, FamilyFacts};
 pub(crate) use self::{
     attention::{Model, opaque_tensor},
-    descriptor::{Descriptor, LayersForm, MultipliersForm, Requirement, SandwichForm, TypesForm},
+    descriptor::{
+        Descriptor, Extent, LayersForm, MultipliersForm, Requirement, SandwichForm, TypesForm,
+    },
     fused::{FusedForm, Slab, SlabLayout},
     implied::{Fact, KEYS as FACT_KEYS},
     key::{Count, Key, Layers, PerLayer, Sequence, Strings, missing},
@@ -105,6 +107,10 @@ impl Family {
             Some(tables) => ReadKeys::of(tables),
             None => ReadKeys::of(&extends::parse(text)?),
         };
+        Self::of(descriptor, reads)
+    }
+
+    fn of(descriptor: Descriptor, reads: ReadKeys) -> Result<Self, Error> {
         let prefix = descriptor.extra.as_ref().and_then(|extra| extra.prefix.as_deref());
         Ok(Self {
             ends: descriptor.ends()?,
@@ -113,6 +119,22 @@ impl Family {
             descriptor,
             reads,
         })
+    }
+
+    /// The family with `prefix` for its own, and `around` before names that do not begin with that.
+    pub(crate) fn under(&self, prefix: &str, around: &str) -> Result<Self, Error> {
+        let mut descriptor = self.descriptor.clone();
+        prefix.clone_into(&mut descriptor.prefix);
+        around.clone_into(&mut descriptor.around);
+        Self::of(descriptor, self.reads.clone())
+    }
+
+    /// What stands in names of layers behind the decoder's where those of the decoder's have their prefix, of
+    /// layers that have another.
+    pub(crate) fn lead_of_extra(&self) -> Option<String> {
+        let bare = self.under("", "").ok()?;
+        let lead = bare.extra?.beginning().strip_suffix(bare.decoder.beginning())?.to_owned();
+        Some(lead).filter(|lead| !lead.is_empty())
     }
 
     /// The built-in family for a `model_type` of `config.json`.

@@ -19,6 +19,11 @@ impl Names {
         Self { family, decoder: first }
     }
 
+    /// The same of another family.
+    pub(crate) fn of_family(self, family: Family) -> Self {
+        Self { family, ..self }
+    }
+
     pub(crate) fn family(&self) -> &Family {
         &self.family
     }
@@ -131,9 +136,7 @@ impl Names {
     pub(crate) fn is_of_extra(&self, name: &str) -> bool {
         let form = self.family.descriptor.extra.iter();
         let begin = form.flat_map(|extra| &extra.besides);
-        let begins = |begin: &String| {
-            name.starts_with(&begin.replace("{prefix}", &self.family.descriptor.prefix))
-        };
+        let begins = |begin: &String| name.starts_with(&self.family.descriptor.full_name(begin));
         self.extra_layer_of(name).is_some() || begin.into_iter().any(begins)
     }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::attention::part_name;
 use crate::{
     Error,
-    config::{Config, same_json, shown},
+    config::{Config, same_json},
     named_tensors::NamedTensors,
 };
 
@@ -66,7 +66,7 @@ impl OpaqueExpertsForm {
             Some(found) if same_json(&expected, found.text) => Ok(()),
             Some(found) => Err(config.refuse(format!(
                 "`{path}` is {}, but experts are stored as with {expected}",
-                shown(found.text)
+                found.shown()
             ))),
             None => {
                 Err(config

@@ -7,7 +7,7 @@ use std::{
 };
 
 use moeprune_core::{REPORT_FILE, REPORT_TEXT_FILE};
-use moeprune_files::{FileEntry, FileKind, ReadAt};
+use moeprune_files::{FileEntry, FileKind, ReadAt, StandIn};
 
 use crate::{Checkpoint, Error, checkpoint::CONFIG_FILE, container::INDEX_FILE};
 
@@ -168,8 +168,9 @@ pub(crate) fn pieces(bytes: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
 /// Whether a file can be read, by its beginning.
 fn check(source: &Checkpoint, relative: &Path) -> Result<(), String> {
     let file = open(source, relative).map_err(|e| e.to_string())?;
-    let beginning = file.read_at(0..file.len().min(256));
-    beginning.map(drop).map_err(|e| format!("cannot be read: {e}"))
+    let beginning = file.read_at(0..file.len().min(StandIn::BYTES as u64));
+    let beginning = beginning.map_err(|e| format!("cannot be read: {e}"))?;
+    StandIn::pointer(&beginning).map_or(Ok(()), |stand_in| Err(stand_in.to_string()))
 }
 
 /// Lists what [`copy`] would copy, each file opened and its beginning read: what cannot be is left out.

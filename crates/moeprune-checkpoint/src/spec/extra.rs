@@ -97,7 +97,7 @@ pub(super) fn read(
         let (norms, other) = (norms_of(&form.layers), other_of(form, named, layer)?);
         layers.push(LayerSpec { attention, feed_forward, norms, other });
     }
-    let prefix = extra.prefix.iter().map(|prefix| prefix.replace("{prefix}", &form.prefix));
+    let prefix = extra.prefix.iter().map(|prefix| form.full_name(prefix));
     let name = |(prefix, layer): (&String, usize)| {
         prefix.replace("{layer}", &layer.to_string()).trim_end_matches('.').to_owned()
     };

@@ -10,6 +10,7 @@ use crate::{
     config::{Config, ConfigValue, same_json, shown},
     family::{Descriptor, FACT_KEYS, Fact, ReadKeys, Requirement},
     json::Members,
+    number::real,
 };
 
 /// Refuses a config that asks for what is not implemented, as far as it can be seen without the tensors.
@@ -54,7 +55,7 @@ fn check_requirement(config: &Config, requirement: &Requirement) -> Result<(), E
     if allowed || requirement.each.as_deref().is_some_and(all_are) {
         return Ok(());
     }
-    Err(config.refuse(format!("`{}` is {}: {}", found.key, shown(found.text), requirement.because)))
+    Err(config.refuse(format!("`{}` is {}: {}", found.key, found.shown(), requirement.because)))
 }
 
 /// Checks keys that the descriptor does not read, because all models of the family do the same.
@@ -69,7 +70,7 @@ fn check_implied(form: &Descriptor, reads: &ReadKeys, config: &Config) -> Result
                 fact => form.words_for(fact).is_none_or(|words| words.contains(&&*plain(&said))),
             };
             if !agrees {
-                let (text, because) = (shown(found.text), fact.because());
+                let (text, because) = (found.shown(), fact.because());
                 return Err(config.refuse(format!("`{}` is {text}: {because}", found.key)));
             }
         }
@@ -134,7 +135,7 @@ pub(super) fn check_positions(
 
 /// Whether positions are with this value what they are without the key.
 fn says_nothing(key: &str, text: &str) -> bool {
-    let is_one = || serde_json::from_str(text).is_ok_and(|number: f64| number == 1.0);
+    let is_one = || real(text) == Some(1.0);
     if bool::from_json(text) == Some(false) {
         return true;
     }

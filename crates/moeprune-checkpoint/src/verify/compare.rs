@@ -33,7 +33,10 @@ pub(super) struct Finding {
     pub(super) zeros: Option<u64>,
     /// Weights of codes that have none that is zero.
     pub(super) without_zero: u64,
-    pub(super) not_finite: Option<String>,
+    /// A weight that is NaN or infinite.
+    pub(super) not_finite: Option<Error>,
+    /// Whether all of it is byte for byte what the source gives.
+    pub(super) is_copy: bool,
 }
 
 /// Where weights of the source may have become zero, or others.
@@ -188,13 +191,15 @@ pub(super) fn examine(item: Item<'_>, models: Models<'_>) -> Result<Finding, Err
     if !matches!(got.dtype(), Dtype::Ggml(_))
         && let Err(e @ Error::NotFinite { .. }) = check_finite(&name, &got)
     {
-        finding.not_finite = Some(e.to_string());
+        finding.not_finite = Some(e);
     }
     if item.linear().is_some() && got.dtype().is_weight() {
         finding.zeros = Some(count_zeros(&got)?);
     }
     let maskable = may_zero.in_item(item);
-    match expected(item, models)? {
+    let expected = expected(item, models)?;
+    finding.is_copy = expected.as_ref().is_some_and(|expected| expected.bytes() == got.bytes());
+    match expected {
         None => {
             finding.difference = Some(format!("`{name}` matches nothing of the source"));
         }

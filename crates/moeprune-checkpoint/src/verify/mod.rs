@@ -58,7 +58,7 @@ use crate::{
 /// | `routers` | the survivors' rows, bit for bit, or zero where that is allowed |
 /// | `experts` | the survivors' weights, or zero where that is allowed; with a repair the down projections and their biases in layers that lost experts are what the report has hashes of, and may be anything where it has none or where weights were zeroed later; what it says was left or taken back is bit for bit |
 /// | `attention and dense MLPs` | the source's weights, or zero where that is allowed: nowhere in layers behind the decoder's |
-/// | `finite` | no weight is NaN or infinite |
+/// | `finite` | no weight is NaN or infinite that is not so in the source, byte for byte |
 /// | `repaired layers` | made if experts were repaired and there is a report: it says what that did to each layer that lost experts |
 /// | `reported sparsity` | made if experts were repaired: removed and zero weights are as many as the report says |
 /// | `sparsity` | the share of removed and zero weights is what the plan, or else the report, asks for, if it promises that |
@@ -413,14 +413,27 @@ fn add_findings(
         };
         report.add(name, result);
     }
-    let mut infinite = findings.iter().filter_map(|finding| finding.not_finite.clone());
-    report.add(
-        "finite",
-        match infinite.next() {
-            None => Ok(plural(tensors(&mut items.iter().copied()), "tensor")),
-            Some(first) => Err(first),
-        },
-    );
+    let count = tensors(&mut items.iter().copied());
+    report.add("finite", check_finite(findings, count));
+}
+
+/// What was only copied may hold what the source holds; all else was scored or computed with.
+fn check_finite(findings: &[Finding], count: usize) -> Result<String, String> {
+    let of = |copies: bool| {
+        let found = findings.iter().filter(move |finding| finding.is_copy == copies);
+        found.filter_map(|finding| finding.not_finite.as_ref())
+    };
+    if let Some(first) = of(false).next() {
+        return Err(first.to_string());
+    }
+    match of(true).next() {
+        Some(Error::NotFinite { name, position, value }) => Ok(format!(
+            "{}, {} with NaN or infinity as the source has them; first: `{name}` holds {value} at {position}",
+            plural(count, "tensor"),
+            of(true).count()
+        )),
+        _ => Ok(plural(count, "tensor")),
+    }
 }
 
 fn weights(zeroed: u64) -> String {

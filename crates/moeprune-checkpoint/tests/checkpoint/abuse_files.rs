@@ -28,7 +28,7 @@ use std::{fs, os::unix::fs::symlink};
 use moeprune_checkpoint::{Checkpoint, Error};
 use moeprune_core::Dtype;
 
-use crate::fixture::{Model, RawTensor, check_refused, parity, raw_file};
+use crate::fixture::{Model, RawTensor, check_refused, contents, parity, raw_file};
 
 const SHARD: &str = "model-00002-of-00005.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -77,7 +77,10 @@ fn abuse_02_truncated_shard() {
             let file = fs::File::options().write(true).open(model.path(SHARD)).expect("opens");
             file.set_len(100_000).expect("truncates");
         },
-        &[SHARD, "is truncated: its tensors take 222464 bytes, 97352 are there"],
+        &[
+            SHARD,
+            "is truncated: its header says that 222464 bytes of tensors follow, 97352 are there",
+        ],
     );
 }
 
@@ -92,7 +95,7 @@ fn abuse_04_header_length_past_the_file() {
     check_bytes(
         &99_000_000_u64.to_le_bytes(),
         true,
-        &[SHARD, "99000000 bytes long, but the file is 225112 bytes"],
+        &[SHARD, "is truncated: its header ends at byte 99000008", "the file is 225112 bytes long"],
     );
 }
 
@@ -101,7 +104,7 @@ fn abuse_05_no_header() {
     check_bytes(&[0; 8], true, &[SHARD, "does not begin with `{`"]);
     check_bytes(&[0; 8], false, &[SHARD, "does not begin with `{`"]);
     check_bytes(&[0; 7], false, &[SHARD, "7 bytes long, too short"]);
-    check_bytes(&[], false, &[SHARD, "0 bytes long, too short"]);
+    check_bytes(&[], false, &[SHARD, "is empty (0 bytes)"]);
 }
 
 #[test]
@@ -411,7 +414,12 @@ fn abuse_17_two_models_or_none() {
         &["has both model.safetensors and model.safetensors.index.json"],
     );
     check(
-        |model| fs::remove_file(model.path(INDEX)).expect("removes"),
+        |model| {
+            for file in contents(&model.dir).into_keys().filter(|file| file.contains("safetensors"))
+            {
+                fs::remove_file(model.path(&file)).expect("removes");
+            }
+        },
         &["has neither model.safetensors nor", "only safetensors and GGUF weights are read"],
     );
 }

@@ -76,7 +76,7 @@ fn positions() {
 fn positions_by_kind_of_layer() {
     let edited = |from: &str, to: &str| {
         let model = Model::copy_of("gemma4");
-        model.edit_text("config.json", |text| text.replace(from, to));
+        model.edit_text("config.json", |text| text.replacen(from, to, 1));
         model.open()
     };
     for scaling in ["null", "{}", r#"{"type": "default"}"#, r#"{"factor": 1}"#] {
@@ -161,9 +161,10 @@ fn another_prefix_beside_a_vision_tower() {
     let model = Model::copy_of("qwen3_vl_moe");
     model.edit_tensors("model.safetensors", |tensors| {
         for tensor in tensors {
-            tensor.name =
-                tensor.name.replace("model.language_model.", "thinker.a.long.prefix.model.");
+            tensor.name = tensor
+                .name
+                .replace("model.language_model.layers.", "thinker.a.long.prefix.blocks.");
         }
     });
-    check_refused(model.open(), &["`thinker.a.long.prefix.model.layers.0.input_layernorm.weight`"]);
+    check_refused(model.open(), &["`thinker.a.long.prefix.blocks.0.input_layernorm.weight`"]);
 }

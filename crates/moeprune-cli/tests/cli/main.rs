@@ -6,6 +6,7 @@ mod delivery;
 mod destinations;
 mod determinism;
 mod device;
+mod dialects;
 mod file_systems;
 mod full_disk;
 mod gguf;

@@ -7,6 +7,7 @@ mod local;
 mod mapped;
 mod memory;
 mod read_at;
+mod stand_in;
 
 pub use self::{
     chosen::ChosenFiles,
@@ -15,4 +16,5 @@ pub use self::{
     local::LocalFiles,
     memory::MemoryFiles,
     read_at::ReadAt,
+    stand_in::StandIn,
 };

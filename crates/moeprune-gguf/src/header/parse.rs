@@ -1,6 +1,6 @@
 //! The parts of a header, one after the other.
 
-use moeprune_files::ReadAt;
+use moeprune_files::{ReadAt, StandIn};
 
 use super::tensor::MOST_DIMS;
 use crate::{
@@ -34,10 +34,13 @@ pub(super) struct Listed {
 }
 
 pub(super) fn parse(file: &dyn ReadAt) -> Result<Parsed, Error> {
-    let got = file.read_at(0..file.len().min(4));
-    let got = got.map_err(|source| Error::Io { start: 0, end: 4, source })?;
-    if *got != *b"GGUF" {
-        return Err(Error::Magic { got: got.into_owned() });
+    let end = file.len().min(StandIn::BYTES as u64);
+    let got = file.read_at(0..end).map_err(|source| Error::Io { start: 0, end, source })?;
+    if !got.starts_with(b"GGUF") {
+        let stand_in = StandIn::of(&got).map(Error::StandIn);
+        return Err(
+            stand_in.unwrap_or_else(|| Error::Magic { got: got[..got.len().min(4)].to_vec() })
+        );
     }
     let mut cursor = Cursor::new(file);
     cursor.u32(Spot::Start)?;

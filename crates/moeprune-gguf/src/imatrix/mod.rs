@@ -18,7 +18,7 @@ mod gguf;
 
 use std::collections::BTreeMap;
 
-use moeprune_files::ReadAt;
+use moeprune_files::{ReadAt, StandIn};
 
 pub use self::{
     cut::{ExpertCut, cut_experts},
@@ -72,10 +72,11 @@ impl Imatrix {
     /// If it cannot be read, is neither, or anything in it contradicts the form; the error names the
     /// tensor. What is allocated is bounded by the file's length.
     pub fn read(file: &dyn ReadAt) -> Result<Self, ImatrixError> {
-        let length = file.len().min(4);
-        match &*file.read_at(0..length)? {
-            b"GGUF" => gguf::read(file),
-            _ => dat::read(file),
+        let beginning = file.read_at(0..file.len().min(StandIn::BYTES as u64))?;
+        match StandIn::pointer(&beginning) {
+            Some(stand_in) => Err(ImatrixError::Other(format!("it {stand_in}"))),
+            None if beginning.starts_with(b"GGUF") => gguf::read(file),
+            None => dat::read(file),
         }
     }
 

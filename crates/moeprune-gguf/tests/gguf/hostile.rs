@@ -18,7 +18,10 @@ const Q4_0: u32 = 2;
 
 #[test]
 fn other_files_and_versions() {
-    check(Made(vec![]), "no GGUF file: it begins with []");
+    check(Made(vec![]), "no GGUF file: it is empty (0 bytes)");
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 7\n";
+    check(Made(pointer.to_vec()), "no GGUF file: it is a git-lfs pointer");
+    check(Made(b"<!doctype html><html>".to_vec()), "no GGUF file: it is a web page");
     check(Made(b"GG".to_vec()), "begins with [47, 47]");
     check(Made(b"ggml\x03\0\0\0".to_vec()), "expected `GGUF`");
     check(

@@ -18,6 +18,7 @@ use moeprune_core::{
 use moeprune_engine::{
     BudgetSpread, ExpertRequest, Pipeline, PruneRequest, Sampling, WeightTarget,
 };
+use moeprune_files::StandIn;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -278,6 +279,10 @@ impl Recipe {
     /// If the file cannot be read or parsed; the message names it.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
+        let beginning = &text.as_bytes()[..text.len().min(StandIn::BYTES)];
+        if let Some(stand_in) = StandIn::pointer(beginning) {
+            return Err(Error::Recipe(format!("{} {stand_in}", path.display())));
+        }
         Self::from_toml(&text).map_err(|e| Error::Recipe(format!("{}: {e}", path.display())))
     }
 

@@ -33,7 +33,7 @@ impl Declared {
     /// Of an open model. What is there and is no text counts as not there: nothing is checked here.
     #[must_use]
     pub fn of(checkpoint: &Checkpoint) -> Self {
-        let said: Self = serde_json::from_str(checkpoint.config_text()).unwrap_or_default();
+        let said: Self = serde_json::from_str(checkpoint.config_json()).unwrap_or_default();
         let container = match checkpoint.describes_itself() {
             true => EngineContainer::Gguf,
             false => EngineContainer::Safetensors,

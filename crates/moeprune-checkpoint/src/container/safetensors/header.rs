@@ -11,6 +11,7 @@
 use std::{collections::HashMap, ops::Range};
 
 use moeprune_core::Dtype;
+use moeprune_files::StandIn;
 use safetensors::{
     SafeTensorError,
     tensor::{Metadata, TensorInfo},
@@ -39,26 +40,22 @@ pub(super) struct HeaderTensor {
     pub(super) range: Range<u64>,
 }
 
-/// What a pointer begins with that git-lfs leaves in the place of a file.
-const GIT_LFS: [u8; LENGTH as usize] = *b"version ";
-
 /// Reads the header at the beginning of a file, and nothing after it: where the data starts, and
 /// the tensors in the order of their data.
 pub(super) fn read_header(file: &WeightFile) -> Result<(u64, Vec<HeaderTensor>), Error> {
     let bad = |reason| Error::Shard { path: file.path().to_owned(), reason };
     let file_bytes = file.len();
+    let beginning = file.read(0..file_bytes.min(StandIn::BYTES as u64))?;
+    if let Some(stand_in) = StandIn::of(&beginning) {
+        return Err(bad(stand_in.to_string()));
+    }
     if file_bytes < LENGTH {
         return Err(bad(format!(
             "is {file_bytes} bytes long, too short for a safetensors file; download it again"
         )));
     }
     let mut length = [0; LENGTH as usize];
-    length.copy_from_slice(&file.read(0..LENGTH)?);
-    if length == GIT_LFS {
-        return Err(bad(
-            "is a git-lfs pointer and not the file itself; fetch it with `git lfs pull`".to_owned(),
-        ));
-    }
+    length.copy_from_slice(&beginning[..LENGTH as usize]);
     let length = u64::from_le_bytes(length);
     if length > MAX_HEADER {
         return Err(bad(format!(
@@ -69,8 +66,8 @@ pub(super) fn read_header(file: &WeightFile) -> Result<(u64, Vec<HeaderTensor>),
     let data_start = LENGTH + length;
     if data_start > file_bytes {
         return Err(bad(format!(
-            "says its header is {length} bytes long, but the file is {file_bytes} bytes; \
-             truncated, download it again"
+            "is truncated: its header ends at byte {data_start}, as it says, but the file is \
+             {file_bytes} bytes long; download it again"
         )));
     }
     let json = file.read(LENGTH..data_start)?;
@@ -90,6 +87,9 @@ fn parse_header(json: &[u8], data_bytes: u64) -> Result<Vec<HeaderTensor>, Strin
     let mut tensors = Vec::with_capacity(members.len());
     for (name, value) in members {
         if name == "__metadata__" {
+            if value.get() == "null" {
+                continue;
+            }
             serde_json::from_str::<Members<String>>(value.get())
                 .map_err(|e| format!("header: `__metadata__` must map strings to strings: {e}"))?;
             continue;
@@ -102,8 +102,8 @@ fn parse_header(json: &[u8], data_bytes: u64) -> Result<Vec<HeaderTensor>, Strin
     let covered = metadata.data_len() as u64;
     if data_bytes < covered {
         return Err(format!(
-            "is truncated: its tensors take {covered} bytes, {data_bytes} are there; download it \
-             again"
+            "is truncated: its header says that {covered} bytes of tensors follow, {data_bytes} are \
+             there; download it again"
         ));
     }
     if data_bytes > covered {

@@ -10,7 +10,11 @@ use moeprune_files::Files;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{Error, json::Members};
+use crate::{
+    Error,
+    json::{JsonText, Members},
+    number::whole,
+};
 
 /// Name of the index, and of the file of a checkpoint that needs none.
 pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
@@ -45,7 +49,8 @@ impl Index {
         if text.len() as u64 > MAX_BYTES {
             return Err(bad(format!("is larger than {MAX_BYTES} bytes; not an index")));
         }
-        let form: IndexForm<'_> = serde_json::from_slice(&text)
+        let text = JsonText::decoded(text).map_err(bad)?;
+        let form: IndexForm<'_> = serde_json::from_str(text.json())
             .map_err(|e| bad(format!("is not an index of tensors: {e}")))?;
         if form.weight_map.0.is_empty() {
             return Err(bad("names no tensors".to_owned()));
@@ -59,7 +64,7 @@ impl Index {
             }
         }
         let total_size = form.metadata.as_ref().and_then(|m| m.get("total_size"));
-        let total_size = total_size.and_then(|size| as_bytes(size.get()));
+        let total_size = total_size.and_then(|size| whole(size.get()));
         let weight_map = form.weight_map.0.into_iter().collect();
         Ok(Some(Self { path, weight_map, total_size }))
     }
@@ -108,13 +113,6 @@ pub(super) fn index_text(total_size: u64, weight_map: &BTreeMap<&str, &str>) -> 
         "weight_map": weight_map,
     });
     format!("{index:#}\n")
-}
-
-/// Some tools write the size as a float.
-fn as_bytes(json: &str) -> Option<u64> {
-    let exact = |f: f64| (f >= 0.0 && f.fract() == 0.0 && f < 2_f64.powi(53)).then_some(f as u64);
-    let float = || serde_json::from_str::<f64>(json).ok().and_then(exact);
-    serde_json::from_str::<u64>(json).ok().or_else(float)
 }
 
 /// Whether this is the name of a file and nothing more: no folder, no `..`, not absolute.

@@ -3,10 +3,14 @@
 mod dtype;
 mod header;
 mod index;
+mod shards;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
-use moeprune_files::Files;
+use moeprune_files::{FileEntry, Files};
 
 pub(crate) use self::index::{INDEX_FILE, SINGLE_FILE};
 use self::{
@@ -19,7 +23,9 @@ use super::{
 };
 use crate::Error;
 
-/// Safetensors: `model.safetensors`, or several files that `model.safetensors.index.json` names.
+/// Safetensors: `model.safetensors`, or several files that `model.safetensors.index.json` names; without an
+/// index, shards that are numbered and all there, or else all files of the format. Several files are written with an
+/// index.
 ///
 /// Metadata is checked and then ignored: no reader of a model depends on it. Files that are
 /// planned say `format: pt`, as those of Hugging Face libraries do.
@@ -37,7 +43,12 @@ impl Container for Safetensors {
     }
 
     fn is_in(&self, files: &dyn Files) -> Result<bool, Error> {
-        Ok(has(files, SINGLE_FILE)? || has(files, INDEX_FILE)?)
+        if has(files, SINGLE_FILE)? || has(files, INDEX_FILE)? {
+            return Ok(true);
+        }
+        let entries = files.list(Path::new("")).map_err(Error::in_files(files))?;
+        let is_other = |entry: &FileEntry| entry.name.to_string_lossy().ends_with(".gguf");
+        Ok(!entries.iter().any(is_other) && !shards::present(files)?.is_empty())
     }
 
     fn read(&self, files: &dyn Files) -> Result<Contents, Error> {
@@ -50,15 +61,13 @@ impl Container for Safetensors {
         let index = Index::read(files)?;
         let names = match &index {
             Some(index) => index.shards().into_iter().map(str::to_owned).collect(),
-            None => vec![SINGLE_FILE.to_owned()],
+            None => shards::without_index(&shards::present(files)?).map_err(bad)?,
         };
         let mut contents = Contents::default();
         for name in names {
             let Some(file) = WeightFile::open(files, &name)? else {
-                return Err(bad(match index {
-                    Some(_) => {
-                        format!("{name} is missing, but {INDEX_FILE} names it; download it again")
-                    }
+                return Err(bad(match &index {
+                    Some(index) => missing(files, &name, index)?,
                     None => format!("{name} is missing"),
                 }));
             };
@@ -90,6 +99,45 @@ impl Container for Safetensors {
         let index = (!is_whole).then(|| planned_index(&files));
         Ok(PlannedWeights { files, index })
     }
+}
+
+/// What is said of a shard that is missing.
+fn missing(files: &dyn Files, name: &str, index: &Index) -> Result<String, Error> {
+    let shards = index.shards();
+    let mut count = 0;
+    for shard in &shards {
+        count += usize::from(!has(files, shard)?);
+    }
+    let of_all = match count {
+        1 => String::new(),
+        count => format!(" ({count} of {} shards are missing)", shards.len()),
+    };
+    Ok(format!("{name} is missing, but {INDEX_FILE} names it{of_all}; download it again"))
+}
+
+/// Notes on safetensors files, given those that are read.
+pub(crate) fn beside_shards(
+    files: &dyn Files,
+    read: &BTreeSet<&str>,
+    has_index: bool,
+) -> Result<Vec<String>, Error> {
+    let mut notes = Vec::new();
+    if !has_index && read.len() > 1 {
+        let all = read.iter().copied().collect::<Vec<_>>().join(", ");
+        notes.push(format!("there is no {INDEX_FILE}; the weights are {all}"));
+    }
+    let unnamed = shards::unnamed(&shards::present(files)?, read);
+    if !unnamed.is_empty() {
+        let (is, by) = match has_index {
+            true => ("named", format!("by {INDEX_FILE}")),
+            false => ("read", "beside the others".to_owned()),
+        };
+        notes.push(format!(
+            "{} is not {is} {by}: what is in it is not part of the model",
+            unnamed.join(", ")
+        ));
+    }
+    Ok(notes)
 }
 
 /// The names of the tensors in a file, from its header; none if there is no such file.

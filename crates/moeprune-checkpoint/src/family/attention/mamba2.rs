@@ -4,7 +4,7 @@ use moeprune_core::{LayerTensor, Mamba2};
 use serde::Deserialize;
 
 use super::{Conditional, Key, Model};
-use crate::{Error, config::ConfigValue};
+use crate::{Error, config::ConfigValue, number::real};
 
 /// Mamba-2.
 #[derive(Debug, Clone, Deserialize)]
@@ -33,10 +33,7 @@ impl ConfigValue for Step {
     const EXPECTED: &'static str = "a number that is not negative";
 
     fn from_json(text: &str) -> Option<Self> {
-        serde_json::from_str(text)
-            .ok()
-            .filter(|step: &f64| step.is_finite() && *step >= 0.0)
-            .map(Self)
+        real(text).filter(|step| step.is_finite() && *step >= 0.0).map(Self)
     }
 }
 

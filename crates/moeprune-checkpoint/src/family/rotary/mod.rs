@@ -5,17 +5,21 @@
 //! with a `rope_type`. Both are read, mixed too; what they say twice they must say alike.
 
 mod places;
+#[cfg(test)]
+mod tests;
 
 use moeprune_core::{
     Llama3Scaling, LongRopeScaling, RotaryScaling, RotarySpec, RotaryStyle, YarnScaling,
 };
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use self::places::Places;
 use super::key::Key;
 use crate::{
     Error,
     config::{Config, ConfigValue, shown},
+    number::real,
 };
 
 /// Keys that are read for every scaling, or that change nothing.
@@ -29,8 +33,8 @@ const ALWAYS: [&str; 7] = [
     "finetuned",
 ];
 
-/// Kinds of scaling, beside `dynamic`.
-const KINDS: [&str; 5] = ["default", "linear", "llama3", "yarn", "longrope"];
+/// Kinds of scaling; `su` is an older name of `longrope`.
+const KINDS: [&str; 7] = ["default", "linear", "dynamic", "llama3", "yarn", "longrope", "su"];
 
 /// Further keys of YaRN.
 const YARN: [&str; 6] =
@@ -67,7 +71,7 @@ impl ConfigValue for Amount {
     const EXPECTED: &'static str = "a number from 0 up";
 
     fn from_json(text: &str) -> Option<Self> {
-        let value: f64 = serde_json::from_str(text).ok()?;
+        let value = real(text)?;
         (value.is_finite() && value >= 0.0).then_some(Self(value))
     }
 }
@@ -80,7 +84,9 @@ impl ConfigValue for Numbers {
     const EXPECTED: &'static str = "a list of positive numbers";
 
     fn from_json(text: &str) -> Option<Self> {
-        let values: Vec<f64> = serde_json::from_str(text).ok()?;
+        let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+        let values: Vec<f64> =
+            items.into_iter().map(|item| real(item.get())).collect::<Option<_>>()?;
         values.iter().all(|value| value.is_finite() && *value > 0.0).then_some(Self(values))
     }
 }
@@ -98,7 +104,7 @@ impl RotaryForm {
         let pair = self.pair.as_ref().map_or(Ok(false), |key| key.needed(config))?;
         let ignored = &self.ignored;
         let scaling = Scaling { config, ignored, places: &places, max_positions };
-        let kind = scaling.kinds().optional(config)?;
+        let kind = scaling.kind()?;
         if self.proportional && kind.as_deref() == Some("proportional") {
             return self.read_proportional(scaling, theta.needed(config)?, width);
         }
@@ -188,13 +194,24 @@ impl Scaling<'_> {
         self.places.scaled(&["rope_type", "type"])
     }
 
+    /// The kind of the scaling by its newest name; `None` if none is said, or nothing in its place.
+    fn kind(self) -> Result<Option<String>, Error> {
+        let kind = self.kinds().optional(self.config)?.filter(|kind| !kind.is_empty());
+        let has_sections = self.ignored.iter().any(|key| key == "mrope_section");
+        Ok(kind.map(|kind| match kind.as_str() {
+            "su" => "longrope".to_owned(),
+            "mrope" if has_sections => "default".to_owned(),
+            _ => kind,
+        }))
+    }
+
     fn read(self, dims: usize) -> Result<RotaryScaling, Error> {
         let Self { config, max_positions, .. } = self;
-        let kind = self.kinds().optional(config)?;
+        let kind = self.kind()?;
         let number = |name: &str| self.places.scaled::<f64>(&[name]);
         let original = || {
-            let said = number("original_max_position_embeddings").optional(config)?;
-            Ok::<_, Error>(said.unwrap_or(max_positions as f64))
+            let key = self.places.everywhere::<f64>("original_max_position_embeddings");
+            Ok::<_, Error>(key.optional(config)?.unwrap_or(max_positions as f64))
         };
         match kind.as_deref() {
             None | Some("default") => {
@@ -228,6 +245,7 @@ impl Scaling<'_> {
                 self.refuse_others(kind.as_deref(), &left_over)?;
                 Ok(RotaryScaling::NtkAlpha { alpha: number("alpha").needed(config)? })
             }
+            Some("dynamic") => self.read_dynamic(original()?),
             Some("longrope") => self.read_longrope(dims).map(RotaryScaling::LongRope),
             Some(other) => Err(self.unknown(other)?),
         }
@@ -235,21 +253,35 @@ impl Scaling<'_> {
 
     /// Refuses a kind that is not known, before what else is said with it.
     fn check_kind(self, kind: Option<&str>) -> Result<(), Error> {
-        let known = match kind {
-            Some("dynamic") => self.places.scaled::<f64>(&["alpha"]).found(self.config)?.is_some(),
-            Some(kind) => KINDS.contains(&kind),
-            None => true,
-        };
-        if known { Ok(()) } else { Err(self.unknown(kind.unwrap_or_default())?) }
+        match kind.filter(|kind| !KINDS.contains(kind)) {
+            Some(kind) => Err(self.unknown(kind)?),
+            None => Ok(()),
+        }
     }
 
     fn unknown(self, kind: &str) -> Result<Error, Error> {
         Ok(self.config.refuse(format!(
-            "`{}` is `{}`; of scaled rotary embeddings linear, llama3, yarn, longrope and dynamic with \
-             `alpha` are implemented",
+            "`{}` is `{}`; of scaled rotary embeddings linear, dynamic, llama3, yarn and longrope are \
+             implemented",
             self.kinds().found(self.config)?.unwrap_or_default(),
             shown(kind)
         )))
+    }
+
+    /// Angles that change where a sequence is longer than the model was made for, which no sequence here is.
+    fn read_dynamic(self, original: f64) -> Result<RotaryScaling, Error> {
+        let Self { config, max_positions, .. } = self;
+        self.refuse_others(Some("dynamic"), &[])?;
+        self.places.scaled::<f64>(&["factor"]).needed(config)?;
+        if original != max_positions as f64 {
+            let key = self.places.everywhere::<f64>("original_max_position_embeddings");
+            return Err(config.refuse(format!(
+                "`{}` is {original}, not the {max_positions} positions that the model has; from where on \
+                 angles change is not clear",
+                key.found(config)?.unwrap_or_default()
+            )));
+        }
+        Ok(RotaryScaling::None)
     }
 
     fn read_llama3(self, original: f64) -> Result<Llama3Scaling, Error> {
@@ -288,7 +320,8 @@ impl Scaling<'_> {
     /// The factors and the multiplier of short sequences.
     fn read_longrope(self, dims: usize) -> Result<LongRopeScaling, Error> {
         let config = self.config;
-        let known = ["short_factor", "long_factor", "short_mscale", "long_mscale"];
+        let known =
+            ["short_factor", "long_factor", "short_mscale", "long_mscale", "attention_factor"];
         self.refuse_others(Some("longrope"), &known)?;
         let Numbers(factors) = self.places.scaled::<Numbers>(&["short_factor"]).needed(config)?;
         if factors.len() != dims / 2 {
@@ -301,8 +334,22 @@ impl Scaling<'_> {
         }
         let mut original = self.places.everywhere::<usize>("original_max_position_embeddings");
         original.default = Some(self.max_positions);
-        let magnitude = self.places.scaled::<f64>(&["short_mscale"]).needed(config)?;
-        Ok(LongRopeScaling { factors, magnitude, original: original.needed(config)? })
+        let original = original.needed(config)?;
+        let said = self.places.scaled::<f64>(&["short_mscale"]).optional(config)?;
+        let magnitude = said.map_or_else(|| self.magnitude_of(original), Ok)?;
+        Ok(LongRopeScaling { factors, magnitude, original })
+    }
+
+    /// What cosines and sines are multiplied by where sequences may become longer than `original`.
+    fn magnitude_of(self, original: usize) -> Result<f64, Error> {
+        let number = |name: &str| self.places.scaled::<f64>(&[name]).optional(self.config);
+        if let Some(said) = number("attention_factor")? {
+            return Ok(said);
+        }
+        let longer = self.max_positions as f64 / original as f64;
+        let factor = number("factor")?.unwrap_or(longer);
+        let grown = (1.0 + factor.ln() / (original as f64).ln()).sqrt();
+        Ok(if factor > 1.0 { grown } else { 1.0 })
     }
 
     /// Refuses keys that a scaling of this kind does not have: nothing here knows what they change.
@@ -328,159 +375,5 @@ fn of_kind(kind: Option<&str>) -> String {
     match kind {
         Some(kind) => format!("`rope_type` is `{kind}`"),
         None => "there is no `rope_type`".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    fn read(text: &str) -> Result<RotarySpec, String> {
-        let form = RotaryForm {
-            theta: Some(1e4),
-            partial: Some(1.0),
-            ignored: vec!["mrope_interleaved".to_owned()],
-            ..RotaryForm::default()
-        };
-        let config = Config::of_text(Path::new("config.json"), text).expect("is an object");
-        form.read(&config, 64, 4096).map_err(|error| error.to_string())
-    }
-
-    #[track_caller]
-    fn check(text: &str, expected: RotarySpec) {
-        assert_eq!(read(text), Ok(expected), "{text}");
-    }
-
-    #[track_caller]
-    fn check_refused(text: &str, expected: &str) {
-        let message = read(text).expect_err(text);
-        assert!(message.contains(expected), "{message}");
-    }
-
-    fn plain(theta: f64, dims: usize) -> RotarySpec {
-        RotarySpec::plain(theta, dims)
-    }
-
-    fn with(scaling: RotaryScaling) -> RotarySpec {
-        RotarySpec { scaling, ..plain(1e4, 64) }
-    }
-
-    #[test]
-    fn spellings_of_no_scaling() {
-        for text in [
-            r#"{}"#,
-            r#"{"rope_scaling": null}"#,
-            r#"{"rope_scaling": {}}"#,
-            r#"{"rope_scaling": {"type": "default"}}"#,
-            r#"{"rope_scaling": {"rope_type": "default", "factor": 1.0}}"#,
-            r#"{"rope_scaling": {"factor": 1}}"#,
-            r#"{"rope_scaling": {"mrope_interleaved": true}}"#,
-            r#"{"rope_scaling": {"type": "linear", "factor": 1.0}}"#,
-            r#"{"rope_parameters": {"rope_theta": 10000, "rope_type": "default"}}"#,
-            r#"{"rope_theta": 10000, "rope_parameters": {"rope_theta": 10000.0}}"#,
-        ] {
-            check(text, plain(1e4, 64));
-        }
-        check(r#"{"rope_theta": 5e5}"#, plain(5e5, 64));
-        check(r#"{"rope_parameters": {"rope_theta": 7, "type": "default"}}"#, plain(7.0, 64));
-    }
-
-    #[test]
-    fn shares_of_a_head() {
-        check(r#"{"partial_rotary_factor": 0.5}"#, plain(1e4, 32));
-        check(r#"{"rope_parameters": {"partial_rotary_factor": 0.25}}"#, plain(1e4, 16));
-        check_refused(r#"{"partial_rotary_factor": 0.4}"#, "25 of 64 dimensions");
-        check_refused(r#"{"partial_rotary_factor": 1.5}"#, "96 of 64 dimensions");
-        let config = Config::of_text(Path::new("config.json"), "{}").expect("is an object");
-        let odd = RotaryForm { partial: Some(1.0), theta: Some(1e4), ..RotaryForm::default() };
-        let message = odd.read(&config, 7, 4096).expect_err("is odd").to_string();
-        assert!(message.contains("7 of 7 dimensions of a head would turn, in pairs"), "{message}");
-        assert!(message.contains("expected an even number from 2 to 6"), "{message}");
-    }
-
-    #[test]
-    fn scalings() {
-        check(
-            r#"{"rope_scaling": {"type": "linear", "factor": 4}}"#,
-            with(RotaryScaling::Linear { factor: 4.0 }),
-        );
-        let llama = Llama3Scaling { factor: 8.0, low: 1.0, high: 4.0, original: 4096.0 };
-        check(
-            r#"{"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1,
-                "high_freq_factor": 4}}"#,
-            with(RotaryScaling::Llama3(llama)),
-        );
-        check(
-            r#"{"rope_scaling": {"type": "dynamic", "alpha": 9, "factor": 1.0, "mscale": 1.0}}"#,
-            with(RotaryScaling::NtkAlpha { alpha: 9.0 }),
-        );
-        let yarn = YarnScaling {
-            factor: 4.0,
-            original: 1024.0,
-            beta_fast: 32.0,
-            beta_slow: 1.0,
-            truncate: true,
-            attention_factor: None,
-            mscale: None,
-            mscale_all_dim: None,
-        };
-        for text in [
-            r#"{"rope_scaling": {"type": "yarn", "original_max_position_embeddings": 1024}}"#,
-            r#"{"rope_parameters": {"rope_type": "yarn", "factor": 4,
-                "original_max_position_embeddings": 1024, "rope_theta": 1e4}}"#,
-        ] {
-            check(text, with(RotaryScaling::Yarn(yarn)));
-        }
-        check(
-            r#"{"rope_scaling": {"type": "yarn", "factor": 4, "mscale": 0, "mscale_all_dim": 0.7,
-                "original_max_position_embeddings": 1024, "truncate": false, "beta_fast": 1}}"#,
-            with(RotaryScaling::Yarn(YarnScaling {
-                mscale: Some(0.0),
-                mscale_all_dim: Some(0.7),
-                truncate: false,
-                beta_fast: 1.0,
-                ..yarn
-            })),
-        );
-    }
-
-    #[test]
-    fn what_is_not_known_is_refused() {
-        check_refused(
-            r#"{"rope_scaling": {"type": "dynamic", "factor": 9}}"#,
-            "`rope_scaling.type` is `dynamic`",
-        );
-        check_refused(r#"{"rope_parameters": {"rope_type": "axial"}}"#, "`axial`");
-        check_refused(
-            r#"{"rope_scaling": {"type": "longrope", "short_factor": [1, 2], "short_mscale": 1}}"#,
-            "`short_factor` has 2 numbers, expected one for each of the 32 pairs",
-        );
-        check_refused(r#"{"rope_scaling": {"factor": 2}}"#, "there is no `rope_type`");
-        check_refused(r#"{"rope_scaling": {"type": "default", "factor": 2}}"#, "which is meant");
-        check_refused(r#"{"rope_scaling": {"type": "linear"}}"#, "lacks `rope_scaling.factor`");
-        check_refused(
-            r#"{"rope_scaling": {"type": "yarn", "factor": 2, "alpha": 9}}"#,
-            "`rope_scaling.alpha` is not known where `rope_type` is `yarn`",
-        );
-        check_refused(
-            r#"{"rope_scaling": {"mrope_section": [1]}}"#,
-            "`rope_scaling.mrope_section`",
-        );
-        check_refused(
-            r#"{"rope_parameters": {"full_attention": {"rope_theta": 1}}}"#,
-            "`rope_parameters.full_attention`",
-        );
-        check_refused(r#"{"rope_scaling": "yarn"}"#, "`rope_scaling` must be an object");
-        check_refused(
-            r#"{"rope_scaling": {"type": "yarn"}, "rope_parameters": {"rope_type": "default"}}"#,
-            "they mean the same",
-        );
-        check_refused(
-            r#"{"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4,
-                "high_freq_factor": 3}}"#,
-            "`low_freq_factor` is 4, above",
-        );
     }
 }
