@@ -8,7 +8,7 @@ use std::{
 
 use moeprune_tests::hostile_files::{
     Config, CountingAllocator, Gguf, Header, Index, ObservationFile, Parquet, PlanFile, Target,
-    Text, TokenizerFile, Zstd, peak_of,
+    Template, Text, TokenizerFile, Zstd, peak_of,
 };
 
 #[global_allocator]
@@ -69,6 +69,7 @@ fn covering_files_stay_within_the_bounds() {
     cover::<Text>();
     cover::<Parquet>();
     cover::<Zstd>();
+    cover::<Template>();
 }
 
 #[test]
@@ -119,6 +120,11 @@ fn parquet_files() {
 #[test]
 fn zstd_archives() {
     insta::assert_snapshot!(replay::<Zstd>());
+}
+
+#[test]
+fn templates() {
+    insta::assert_snapshot!(replay::<Template>());
 }
 
 /// Without the allocator, every file would be within its bounds.
@@ -189,4 +195,5 @@ fn write_seeds() {
     write::<Text>();
     write::<Parquet>();
     write::<Zstd>();
+    write::<Template>();
 }

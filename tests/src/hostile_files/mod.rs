@@ -22,6 +22,7 @@ mod models;
 mod observation;
 mod place;
 mod plan;
+mod template;
 mod text;
 mod tokenizer;
 
@@ -36,6 +37,7 @@ pub use self::{
     observation::ObservationFile,
     place::Place,
     plan::PlanFile,
+    template::Template,
     text::{Parquet, Text, Zstd},
     tokenizer::TokenizerFile,
 };
