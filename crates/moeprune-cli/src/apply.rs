@@ -27,7 +27,7 @@ use moeprune::{
 pub(crate) struct ApplyArgs {
     /// Directory of the model, or a .gguf file
     model: PathBuf,
-    /// Directory to write, which must not exist or be empty, or .gguf file if the model is one, which must not exist
+    /// Directory to write, missing or empty; if the model is a .gguf file, one that is missing
     out: PathBuf,
     /// What `plan` wrote
     #[arg(long, value_name = "FILE")]

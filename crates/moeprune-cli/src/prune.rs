@@ -40,7 +40,7 @@ use moeprune_files::{Destination, OutputKind};
 pub struct PruneArgs {
     /// Directory of the model, or a .gguf file
     pub model: PathBuf,
-    /// Directory to write, which must not exist or be empty, or .gguf file if the model is one, which must not exist
+    /// Directory to write, missing or empty; if the model is a .gguf file, one that is missing
     pub out: PathBuf,
     /// Calibration text: plain, JSON lines ({"text"}, {"question","answer"}, {"tokens"}), gzipped or not;
     /// needed unless --observation is given, --keep without --sparsity, or the model is a .gguf file

@@ -205,7 +205,7 @@ impl CalibrationTexts<'_> {
 pub struct OutputPlace<'a> {
     /// The checkpoint from which what stays as it is is copied.
     pub origin: &'a Checkpoint,
-    /// The directory; it must not exist.
+    /// The directory, missing or empty; of a model that is one file, a file that is missing.
     pub path: &'a Path,
     /// Whether an interrupted run is resumed.
     pub resume: Resume,

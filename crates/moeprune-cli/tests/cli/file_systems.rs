@@ -200,13 +200,17 @@ fn without_what_makes_durable_and_without_permissions() {
     assert!(!scratch.path("out").exists());
 }
 
+const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 7\n";
+
 /// Makes what cannot be read beside the weights, and says what a note has of it.
 fn awkward(model: &Path) -> Vec<(&'static str, &'static str)> {
     symlink("nowhere", model.join("README.md")).unwrap();
     symlink("loop", model.join("loop")).unwrap();
     symlink("/etc/hostname", model.join("outside")).unwrap();
     let made = Command::new("mkfifo").arg(model.join("fifo")).status();
+    fs::write(model.join("picture.png"), POINTER).unwrap();
     let mut expected = vec![
+        ("picture.png", "is a git-lfs pointer"),
         ("README.md", "is a link to nowhere, which does not exist"),
         ("loop", "leads back to it"),
         ("outside", "--follow-links"),
@@ -272,6 +276,9 @@ fn what_a_result_needs_is_refused_before_any_work() {
         }
         fs::remove_file(&path).unwrap();
     }
+    fs::write(scratch.path("model/tokenizer.model"), POINTER).unwrap();
+    let expected = ["tokenizer.model is a git-lfs pointer", "is of no use without it"];
+    refused(&scratch, "apply model out --plan plan.json", &expected);
 }
 
 #[test]
