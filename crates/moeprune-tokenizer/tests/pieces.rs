@@ -170,6 +170,28 @@ fn clusters_before_a_long_run() {
     }
 }
 
+/// Rules for characters remove some, at the beginning of the text too.
+#[test]
+fn characters_that_are_removed() {
+    let run = "=".repeat(300);
+    for text in [
+        format!("\u{e}{run}"),
+        format!("{run}\u{e}{run}"),
+        format!("<sep>\u{e}\u{e}{run}<sep>\u{e}{run} a b"),
+    ] {
+        for name in ["unigram_nfkc", "bpe_nfkc"] {
+            let tokenizer = of_model(&format!("sentencepiece/{name}.model"));
+            let whole = tokenizer.encode(text.as_str(), true).unwrap();
+            for window in [2, 40, 100] {
+                let mut encoder = PieceEncoder::with_window(&tokenizer, window).unwrap();
+                let mut ids = encoder.push(&text).unwrap();
+                ids.extend(encoder.finish().unwrap());
+                assert_eq!(ids, whole.get_ids(), "{name} {window} {text:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn mixtral_as_json() {
     let tokenizer_json = Some(asset("tokenizers/mixtral/tokenizer.json"));

@@ -26,6 +26,9 @@ pub(super) fn joint(
     joints: Joints,
     may_be: impl Fn(u64) -> bool,
 ) -> Option<(usize, usize)> {
+    if !left.is_placed || !right.is_placed {
+        return None;
+    }
     let (i, j, length) = longest_run(left, right)?;
     let run = &right.tokens[j..j + length];
     let middle = length / 2;

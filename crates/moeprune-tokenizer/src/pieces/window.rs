@@ -1,6 +1,9 @@
 //! A part of a text, tokenised.
 
-use tokenizers::{Encoding, Model, OffsetType, PreTokenizer, Tokenizer};
+use tokenizers::{
+    Encoding, Model, NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizedString,
+    PreTokenizer, Tokenizer, normalizers::Precompiled,
+};
 
 use crate::Error;
 
@@ -27,6 +30,8 @@ pub(super) struct Window {
     pub(super) tokens: Vec<Token>,
     /// Tokens before belong to the window before.
     pub(super) joint: usize,
+    /// Whether the bytes of the tokens are right.
+    pub(super) is_placed: bool,
 }
 
 impl Window {
@@ -38,7 +43,7 @@ impl Window {
         span: Span,
     ) -> Result<Self, Error> {
         let part = &text[(span.start - base) as usize..(span.end - base) as usize];
-        let encoding = encode(tokenizer, part)
+        let (encoding, is_placed) = encode(tokenizer, part)
             .map_err(|e| Error::Encode { at: span.start, problem: e.to_string() })?;
         let mut word = None;
         let tokens =
@@ -53,17 +58,39 @@ impl Window {
                 begins_word,
             }
         });
-        Ok(Self { span, tokens: tokens.collect(), joint: 0 })
+        Ok(Self { span, tokens: tokens.collect(), joint: 0, is_placed })
     }
 }
 
-/// As `encode(text, false)`, but that no post-processor trims what bytes a token has.
-fn encode(tokenizer: &Tokenizer, text: &str) -> tokenizers::Result<Encoding> {
-    let mut parts =
-        tokenizer.get_added_vocabulary().extract_and_normalize(tokenizer.get_normalizer(), text);
+/// As `encode(text, false)`, but that no post-processor trims what bytes a token has; and whether these bytes are right.
+fn encode(tokenizer: &Tokenizer, text: &str) -> tokenizers::Result<(Encoding, bool)> {
+    let normalizer = tokenizer.get_normalizer();
+    let mut parts = tokenizer.get_added_vocabulary().extract_and_normalize(normalizer, text);
+    let is_placed = rules(normalizer).is_none_or(|rules| are_placed(&parts, text, rules));
     if let Some(words) = tokenizer.get_pre_tokenizer() {
         words.pre_tokenize(&mut parts)?;
     }
     tokenizer.get_model().tokenize_in_pretokenized(&mut parts, None)?;
-    parts.into_encoding(None, 0, OffsetType::Byte)
+    Ok((parts.into_encoding(None, 0, OffsetType::Byte)?, is_placed))
+}
+
+fn rules(normalizer: Option<&NormalizerWrapper>) -> Option<&Precompiled> {
+    match normalizer? {
+        NormalizerWrapper::Precompiled(rules) => Some(rules),
+        NormalizerWrapper::Sequence(steps) => {
+            steps.as_ref().iter().find_map(|step| rules(Some(step)))
+        }
+        _ => None,
+    }
+}
+
+/// Where SentencePiece's rules for characters remove the first character of a part, the tokenizers crate gives all that follows the bytes of
+/// what is before it.
+fn are_placed(parts: &PreTokenizedString, text: &str, rules: &Precompiled) -> bool {
+    let is_kept = |first: char| rules.transform(first.encode_utf8(&mut [0; 4])) != Some("");
+    let parts = parts.get_splits(OffsetReferential::Original, OffsetType::Byte);
+    parts.iter().all(|(_, (start, end), tokens)| {
+        let first = text.get(*start..*end).and_then(|part| part.chars().next());
+        tokens.is_some() || first.is_none_or(is_kept)
+    })
 }
