@@ -1,6 +1,6 @@
 //! Calibration documents, and where they come from.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use moeprune_core::StageError;
 
@@ -52,38 +52,91 @@ pub type Documents<'a> = Box<dyn Iterator<Item = Result<Document, StageError>> +
 pub struct Document {
     /// Text, or tokens ready to use.
     pub content: Content,
-    /// Line of the file it begins on, counted from 1, if it came from one. Errors say the
-    /// document's number where there is none.
-    pub line: Option<u64>,
+    /// Where it begins, if it came from a file. Errors say the document's number where that is not known.
+    pub place: Option<Place>,
 }
 
 /// What a document holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "either it was tokenised or it was not")]
+#[expect(clippy::exhaustive_enums, reason = "by what is left for a tokenizer to do")]
 pub enum Content {
     /// Text; the tokenizer turns it into tokens and adds its special tokens.
     Text(String),
-    /// Token ids, taken as they are.
+    /// Text in which special tokens are written out, as chat templates make it; the tokenizer adds none.
+    Rendered(String),
+    /// Token ids that the source has made of a text, special tokens included: what a text too long to be
+    /// tokenised at once is given as.
+    Encoded(Vec<u32>),
+    /// Token ids that are the data, taken as they are. Documents of the length of a block are ready-made blocks.
     Tokens(Vec<u32>),
 }
 
+impl Content {
+    /// Bytes that are held.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) | Self::Rendered(text) => text.len(),
+            Self::Encoded(ids) | Self::Tokens(ids) => size_of_val(ids.as_slice()),
+        }
+    }
+}
+
+/// Where a document begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    file: Option<Arc<str>>,
+    unit: &'static str,
+    number: u64,
+}
+
+impl Place {
+    /// The `number`-th `unit` of a file, for example line 3, counted from 1.
+    #[must_use]
+    pub fn new(unit: &'static str, number: u64) -> Self {
+        Self { file: None, unit, number }
+    }
+
+    /// The same, of this file of a text that has several.
+    #[must_use]
+    pub fn in_file(self, file: &Arc<str>) -> Self {
+        Self { file: Some(file.clone()), ..self }
+    }
+
+    /// As messages name it; `text` is what the whole text is called.
+    pub(crate) fn of(&self, text: &str) -> String {
+        format!("{} {self}", self.file.as_deref().unwrap_or(text))
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.unit, self.number)
+    }
+}
+
 impl Document {
+    /// A document that holds this.
+    #[must_use]
+    pub fn new(content: Content) -> Self {
+        Self { content, place: None }
+    }
+
     /// A document of text.
     #[must_use]
     pub fn text(text: impl Into<String>) -> Self {
-        Self { content: Content::Text(text.into()), line: None }
+        Self::new(Content::Text(text.into()))
     }
 
     /// A document of token ids.
     #[must_use]
     pub fn tokens(tokens: impl Into<Vec<u32>>) -> Self {
-        Self { content: Content::Tokens(tokens.into()), line: None }
+        Self::new(Content::Tokens(tokens.into()))
     }
 
-    /// The same document, said to begin on this line of its file.
+    /// The same document, said to begin there.
     #[must_use]
-    pub fn at_line(self, line: u64) -> Self {
-        Self { line: Some(line), ..self }
+    pub fn at(self, place: Place) -> Self {
+        Self { place: Some(place), ..self }
     }
 }
 

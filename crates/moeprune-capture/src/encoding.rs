@@ -1,9 +1,8 @@
 //! Documents to token ids.
 
-use moeprune_core::StageError;
 use tokenizers::Tokenizer;
 
-use crate::{CalibrationSource, Content, Document, Error};
+use crate::{CalibrationSource, Content, Document, Error, Place};
 
 /// A batch is tokenised by all threads at once; it ends at either bound.
 const BATCH_DOCUMENTS: usize = 1024;
@@ -12,7 +11,7 @@ const BATCH_BYTES: usize = 4 << 20;
 /// A document as token ids.
 pub(crate) struct Tokens {
     pub(crate) ids: Vec<u32>,
-    /// Whether the source gave ids, rather than text.
+    /// Whether the source's data are ids, rather than text.
     pub(crate) given: bool,
 }
 
@@ -28,12 +27,9 @@ pub(crate) fn for_each_document(
     let (mut batch, mut bytes) = (Vec::new(), 0);
     let documents = source.documents().map_err(|e| Error::of_source(&name, e))?;
     for (number, document) in (1..).zip(documents) {
-        let Document { content, line } = document.map_err(|e| Error::of_source(&name, e))?;
-        bytes += match &content {
-            Content::Text(text) => text.len(),
-            Content::Tokens(ids) => ids.len() * size_of::<u32>(),
-        };
-        let place = line.map_or(("document", number), |line| ("line", line));
+        let Document { content, place } = document.map_err(|e| Error::of_source(&name, e))?;
+        bytes += content.bytes();
+        let place = place.unwrap_or_else(|| Place::new("document", number));
         batch.push((place, content));
         if batch.len() >= BATCH_DOCUMENTS || bytes >= BATCH_BYTES {
             encoder.encode(std::mem::take(&mut batch), &mut visit)?;
@@ -42,9 +38,6 @@ pub(crate) fn for_each_document(
     }
     encoder.encode(batch, &mut visit)
 }
-
-/// Where a document is: `line` or `document`, and its number.
-type Place = (&'static str, u64);
 
 struct Encoder<'a> {
     name: &'a str,
@@ -60,44 +53,52 @@ impl Encoder<'_> {
         mut batch: Vec<(Place, Content)>,
         visit: &mut impl FnMut(Tokens),
     ) -> Result<(), Error> {
-        let texts: Vec<String> = batch
-            .iter_mut()
-            .filter_map(|(_, content)| match content {
-                Content::Text(text) => Some(std::mem::take(text)),
-                Content::Tokens(_) => None,
-            })
-            .collect();
-        let mut encoded = match (texts.is_empty(), batch.first(), batch.last()) {
-            (false, Some(&((place, first), _)), Some(&((_, last), _))) => {
-                let failed = |name: &str, source: StageError| Error::Tokenize {
-                    name: name.to_owned(),
-                    place,
-                    first,
-                    last,
-                    source,
-                };
-                let name = self.name;
-                self.tokenizer()?.encode_batch_fast(texts, true).map_err(|e| failed(name, e))?
+        let (mut texts, mut rendered) = (Vec::new(), Vec::new());
+        for (_, content) in &mut batch {
+            match content {
+                Content::Text(text) => texts.push(std::mem::take(text)),
+                Content::Rendered(text) => rendered.push(std::mem::take(text)),
+                Content::Encoded(_) | Content::Tokens(_) => {}
             }
-            _ => Vec::new(),
         }
-        .into_iter();
-        for ((place, at), content) in batch {
+        let mut texts = self.ids(texts, true, &batch)?.into_iter();
+        let mut rendered = self.ids(rendered, false, &batch)?.into_iter();
+        for (place, content) in batch {
             let (ids, given) = match content {
                 Content::Tokens(ids) => (ids, true),
-                Content::Text(_) => {
-                    (encoded.next().map(|e| e.get_ids().to_vec()).unwrap_or_default(), false)
-                }
+                Content::Encoded(ids) => (ids, false),
+                Content::Text(_) => (texts.next().unwrap_or_default(), false),
+                Content::Rendered(_) => (rendered.next().unwrap_or_default(), false),
             };
             if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab) {
-                let (name, vocab) = (self.name.to_owned(), self.vocab);
+                let (at, vocab) = (place.of(self.name), self.vocab);
                 // Ids that were given are no text of this tokenizer.
-                let token = self.ready.as_ref().filter(|_| !given).and_then(|t| t.id_to_token(id));
-                return Err(Error::TokenId { name, place, at, id, token, vocab });
+                let token = self.tokenizer.filter(|_| !given).and_then(|t| t.id_to_token(id));
+                return Err(Error::TokenId { at, id, token, vocab });
             }
             visit(Tokens { ids, given });
         }
         Ok(())
+    }
+
+    /// The ids of some texts of a batch.
+    fn ids(
+        &mut self,
+        texts: Vec<String>,
+        add_special_tokens: bool,
+        batch: &[(Place, Content)],
+    ) -> Result<Vec<Vec<u32>>, Error> {
+        if texts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let name = self.name;
+        let encoded = self.tokenizer()?.encode_batch_fast(texts, add_special_tokens);
+        let encoded = encoded.map_err(|source| Error::Tokenize {
+            first: batch.first().map_or_else(String::new, |(place, _)| place.of(name)),
+            last: batch.last().map_or_else(String::new, |(place, _)| place.of(name)),
+            source,
+        })?;
+        Ok(encoded.into_iter().map(|encoding| encoding.get_ids().to_vec()).collect())
     }
 
     /// The tokenizer, with what its file says about padding and truncation turned off: a

@@ -24,32 +24,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// A calibration file of a kind that is not read.
-    #[error(
-        "{}: expected plain text or JSON lines, gzipped or not, got {got}; {remedy}",
-        path.display()
-    )]
-    UnknownFormat {
-        /// The file.
-        path: PathBuf,
-        /// What it seems to be.
-        got: String,
-        /// What to do with it.
-        remedy: &'static str,
-    },
-    /// A line of a calibration file that does not fit its format.
-    #[error("{} line {line}: expected {expected}, got {got}", path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// Line number, from 1.
-        line: u64,
-        /// What the line should have been.
-        expected: &'static str,
-        /// What is wrong with it.
-        got: String,
-    },
-    /// A custom calibration source failed.
+    /// A calibration source failed.
     #[error("{name}: {source}")]
     Source {
         /// What the source calls itself.
@@ -67,32 +42,24 @@ pub enum Error {
         name: String,
     },
     /// The tokenizer refused a text.
-    #[error("the tokenizer failed on {name} between {place} {first} and {last}: {source}")]
+    #[error("the tokenizer failed between {first} and {last}: {source}")]
     Tokenize {
-        /// The calibration text.
-        name: String,
-        /// `line` or `document`.
-        place: &'static str,
-        /// First document of the batch.
-        first: u64,
-        /// Last document of the batch.
-        last: u64,
+        /// Where the first document of the batch is.
+        first: String,
+        /// Where the last one is.
+        last: String,
         /// What it said.
         source: StageError,
     },
     /// A token id that the embedding has no row for.
     #[error(
-        "{name} {place} {at}: token id {id}{} does not fit the model, whose embedding has {vocab} rows{}",
+        "{at}: token id {id}{} does not fit the model, whose embedding has {vocab} rows{}",
         token.as_ref().map(|token| format!(" ({token:?})")).unwrap_or_default(),
         if token.is_some() { "; take that token out of the text, or use the model's own tokenizer" } else { "" }
     )]
     TokenId {
-        /// The calibration text.
-        name: String,
-        /// `line` or `document`.
-        place: &'static str,
-        /// Number of that line or document.
-        at: u64,
+        /// The text, and which line or document of it.
+        at: String,
         /// The id.
         id: u32,
         /// The token's text, where a tokenizer made it of the text.

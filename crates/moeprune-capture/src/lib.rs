@@ -10,7 +10,7 @@ inputs of every Linear were. This crate takes those sums.
 
 | step | item |
 |---|---|
-| find out what a file holds | [`open_calibration`], or a custom [`CalibrationSource`] |
+| give documents of text | a [`CalibrationSource`] |
 | draw blocks of tokens | [`token_blocks`]; [`token_blocks_apart`] and others beside them, [`token_blocks_in_groups`] several groups of such; [`token_blocks_in_order`] for a perplexity |
 | run a layer of the model over them | [`embed_blocks`], then [`StoredLayer::observe_and_advance`] |
 | keep what was seen | [`write_observation`], [`read_observation`] |
@@ -73,7 +73,6 @@ dropped one at a time, and only the hidden states of the blocks stay.
 */
 
 mod activations;
-mod calibration_file;
 mod column_squares;
 mod document;
 mod encoding;
@@ -90,8 +89,7 @@ mod sampling;
 mod stored_layer;
 mod sums_check;
 
-pub use calibration_file::{CalibrationFile, CalibrationFormat, open_calibration};
-pub use document::{CalibrationSource, Content, Document, Documents};
+pub use document::{CalibrationSource, Content, Document, Documents, Place};
 pub use error::Error;
 pub use expert_stream::for_each_loaded_expert;
 pub use forward::{embed_blocks, passes};

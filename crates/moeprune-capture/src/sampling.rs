@@ -35,6 +35,7 @@ pub struct TokenBlocks {
     sequence_len: usize,
     seed: u64,
     origin: BlockOrigin,
+    drawable: u64,
 }
 
 /// How blocks were taken from a text.
@@ -54,9 +55,28 @@ pub enum BlockOrigin {
         documents: u64,
     },
     /// The text was blocks of the right length already; they were used as they are.
-    Given,
+    Given {
+        /// Documents in the text: blocks.
+        documents: u64,
+    },
     /// The whole text, cut into consecutive blocks.
-    InOrder,
+    InOrder {
+        /// Documents in the text.
+        documents: u64,
+    },
+}
+
+impl BlockOrigin {
+    /// Documents in the text.
+    #[must_use]
+    pub fn documents(self) -> u64 {
+        match self {
+            Self::LongDocuments { documents, .. }
+            | Self::Packed { documents }
+            | Self::Given { documents }
+            | Self::InOrder { documents } => documents,
+        }
+    }
 }
 
 impl TokenBlocks {
@@ -73,11 +93,13 @@ impl TokenBlocks {
                 return Err(Error::UnequalBlocks { block, expected, got });
             }
             if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab) {
-                let (name, at) = ("the calibration tokens".to_owned(), block as u64 + 1);
-                return Err(Error::TokenId { name, place: "block", at, id, token: None, vocab });
+                let at = format!("block {} of the calibration tokens", block + 1);
+                return Err(Error::TokenId { at, id, token: None, vocab });
             }
         }
-        Ok(Self { blocks, sequence_len, seed: 0, origin: BlockOrigin::Given })
+        let (origin, drawable) = (BlockOrigin::Given { documents: blocks.len() as u64 }, 0);
+        let blocks = Self { blocks, sequence_len, seed: 0, origin, drawable };
+        Ok(Self { drawable: blocks.tokens(), ..blocks })
     }
 
     /// These blocks and then those of `others`, which may have other lengths.
@@ -106,8 +128,8 @@ impl TokenBlocks {
     pub fn split_at(self, count: usize) -> (Self, Self) {
         let mut first = self;
         let rest = first.blocks.split_off(count.min(first.blocks.len()));
-        let Self { sequence_len, seed, origin, .. } = first;
-        let rest = Self { blocks: rest, sequence_len, seed, origin };
+        let Self { sequence_len, seed, origin, drawable, .. } = first;
+        let rest = Self { blocks: rest, sequence_len, seed, origin, drawable };
         (first, rest)
     }
 
@@ -127,6 +149,13 @@ impl TokenBlocks {
     #[must_use]
     pub fn origin(&self) -> BlockOrigin {
         self.origin
+    }
+
+    /// Tokens of the text that blocks could be drawn from: of the documents that are longer than a block, or of
+    /// all if none is.
+    #[must_use]
+    pub fn drawable(&self) -> u64 {
+        self.drawable
     }
 
     /// Tokens in all blocks.
@@ -157,7 +186,7 @@ impl TokenBlocks {
 ///
 /// # Errors
 /// If the text cannot be read, is text and no tokenizer is given, is too short, or has an id that
-/// is not below `vocab`; or if the tokenizer could give such an id.
+/// is not below `vocab`.
 pub fn token_blocks(
     source: &dyn CalibrationSource,
     tokenizer: Option<&Tokenizer>,
@@ -235,15 +264,23 @@ pub fn token_blocks_in_order(
 ) -> Result<TokenBlocks, Error> {
     const PREDICTABLE: usize = 2;
     SamplingOptions { samples: 1, sequence_len, seed: 0 }.check()?;
-    let mut row = Vec::new();
-    for_each_document(source, tokenizer, vocab, |mut tokens| row.append(&mut tokens.ids))?;
+    let (mut row, mut documents) = (Vec::new(), 0);
+    for_each_document(source, tokenizer, vocab, |mut tokens| {
+        documents += 1;
+        match row.is_empty() {
+            // A long text is not held twice.
+            true => row = tokens.ids,
+            false => row.append(&mut tokens.ids),
+        }
+    })?;
     let mut blocks: Vec<Vec<u32>> = row.chunks(sequence_len).map(<[u32]>::to_vec).collect();
     blocks.pop_if(|last| last.len() < PREDICTABLE.min(sequence_len));
     if row.len() < PREDICTABLE {
         let name = source.name().into_owned();
         return Err(Error::TooShort { name, have: row.len(), need: PREDICTABLE, sequence_len });
     }
-    Ok(TokenBlocks { blocks, sequence_len, seed: 0, origin: BlockOrigin::InOrder })
+    let (origin, drawable) = (BlockOrigin::InOrder { documents }, row.len() as u64);
+    Ok(TokenBlocks { blocks, sequence_len, seed: 0, origin, drawable })
 }
 
 impl SamplingOptions {

@@ -13,10 +13,11 @@ use crate::{
     prune::print_report,
     repair::{RepairArgs, check_as_planned},
     terminal::Terminal,
+    texts::{ChatArgs, reads_texts},
 };
 use moeprune::{
-    CalibrationTexts, Error, Inputs, Job, Progress as _, Recipe, Registry, Run, blend, read_plan,
-    recipe::StageChoice, shortened,
+    CalibrationTexts, Error, Inputs, Job, Recipe, Registry, Run, blend, read_plan,
+    recipe::StageChoice,
 };
 
 /// Options of `apply`.
@@ -35,9 +36,10 @@ pub(crate) struct ApplyArgs {
     /// Statistics of the unpruned model, instead of running calibration text; several are weighed
     #[arg(long = "observation", value_name = "FILE[=WEIGHT]", conflicts_with = "calibration")]
     observations: Vec<WeighedFile>,
-    /// Calibration text, run through the pruned layers as they are made
+    /// Calibration text, run through the pruned layers as they are made. A file, a folder or a pattern; may be given
+    /// several times, and is one text
     #[arg(long, value_name = "FILE")]
-    calibration: Option<PathBuf>,
+    calibration: Vec<PathBuf>,
     /// What llama-imatrix collected on the model, to be cut along with a .gguf file
     #[arg(long, value_name = "FILE", requires = "imatrix_out")]
     imatrix: Option<PathBuf>,
@@ -55,6 +57,8 @@ pub(crate) struct ApplyArgs {
     #[command(flatten)]
     sampling: CalibrationArgs,
     #[command(flatten)]
+    chat: ChatArgs,
+    #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     resume: ResumeArgs,
@@ -69,8 +73,9 @@ pub(crate) fn apply(
 ) -> Result<(), Error> {
     let mut files = args.family.files(&args.model);
     files.reads_all(args.observations.iter().map(|file| &file.path));
-    files.reads_all([&args.plan].into_iter().chain(&args.calibration));
-    files.reads_all(args.repair_texts.paths());
+    files.reads(&args.plan);
+    let texts = args.chat.texts(&args.calibration, &mut files)?;
+    reads_texts(&mut files, args.repair_texts.paths());
     files.reads_all(&args.imatrix);
     makes_model(&mut files, &args.out);
     let named = (args.imatrix.as_deref(), args.imatrix_out.as_deref());
@@ -97,14 +102,9 @@ pub(crate) fn apply(
         )));
     }
     args.sampling.apply(&mut recipe);
-    let calibration = match &args.calibration {
-        None => None,
-        Some(path) => {
-            shortened(&checkpoint, &recipe).iter().for_each(|note| terminal.note(note));
-            let others = &args.repair_texts.others(&recipe);
-            Some(CalibrationTexts { text: path, others }.read(&checkpoint, &recipe, terminal)?)
-        }
-    };
+    let others = &args.repair_texts.others(&recipe);
+    let texts = texts.as_ref().map(|texts| CalibrationTexts { text: texts.files(), others });
+    let calibration = texts.map(|texts| texts.read(&checkpoint, &recipe, terminal)).transpose()?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let observation = blend(&domains)?;
     run.end_step("reading statistics");

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use clap::{Args, builder::PossibleValuesParser};
 use moeprune_core::Sparsity;
 use moeprune_eval::TASK_NAMES;
-use moeprune_files::{Destination, OutputKind};
+use moeprune_files::{Destination, OutputKind, RunFiles};
 
 use crate::{
     blend::WeighedFile,
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, positive, sparsity},
     table::{bytes, percent, seconds, table},
     terminal::Terminal,
+    texts::{ChatArgs, Texts, reads_texts},
 };
 use moeprune::{
     Calibration, CalibrationTexts, Error, Evaluation, PlanInputs, Registry, Study, blend,
@@ -37,9 +38,10 @@ pub(crate) struct CompareArgs {
     /// What `observe` stored; several are weighed against each other
     #[arg(long = "observation", value_name = "FILE[=WEIGHT]")]
     observations: Vec<WeighedFile>,
-    /// Calibration text, for --repair and --criteria reconstruction and exhaustive: they run the model on it
+    /// Calibration text, for --repair and --criteria reconstruction and exhaustive: they run the model on it. A file,
+    /// a folder or a pattern; may be given several times, and is one text
     #[arg(long, value_name = "FILE")]
-    calibration: Option<PathBuf>,
+    calibration: Vec<PathBuf>,
     /// Shares of the experts to remove
     #[arg(long, value_name = "SHARES", value_delimiter = ',', required = true, value_parser = sparsity)]
     cuts: Vec<Sparsity>,
@@ -54,7 +56,7 @@ pub(crate) struct CompareArgs {
     /// Questions to ask
     #[arg(long, requires = "data", value_parser = PossibleValuesParser::new(TASK_NAMES))]
     task: Option<String>,
-    /// Questions ({"question","answer"} JSON lines)
+    /// Questions ({"question","answer"}), in any form that calibration text may have
     #[arg(long, value_name = "FILE", requires = "task")]
     data: Option<PathBuf>,
     /// Only the first N questions
@@ -89,6 +91,8 @@ pub(crate) struct CompareArgs {
     #[command(flatten)]
     sampling: CalibrationArgs,
     #[command(flatten)]
+    chat: ChatArgs,
+    #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     family: FamilyArgs,
@@ -99,7 +103,9 @@ pub(crate) fn compare(
     registry: &Registry,
     terminal: &mut Terminal,
 ) -> Result<(), Error> {
-    let (json, html) = destinations(args)?;
+    let mut files = args.family.files(&args.model);
+    let texts = args.chat.texts(&args.calibration, &mut files)?;
+    let (json, html) = destinations(args, files)?;
     if args.task.is_none() && args.text.is_none() {
         return Err(Error::Request(
             "nothing to measure: give --task with --data, or --text, or both".into(),
@@ -112,7 +118,7 @@ pub(crate) fn compare(
     check_is_run(&checkpoint, "compare")?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let observation = blend(&domains)?;
-    let calibration = calibration(args, &variants, (&checkpoint, registry), terminal)?;
+    let calibration = calibration(texts.as_ref(), &variants, (&checkpoint, registry), terminal)?;
     let inputs =
         PlanInputs { observation: observation.as_ref(), calibration: calibration.as_ref() };
     let task = args.task.as_deref().zip(args.data.as_deref());
@@ -145,7 +151,7 @@ pub(crate) fn compare(
 
 /// The blocks on which variants run the model.
 fn calibration(
-    args: &CompareArgs,
+    texts: Option<&Texts<'_>>,
     variants: &[Variant],
     (checkpoint, registry): (&Checkpoint, &Registry),
     terminal: &mut Terminal,
@@ -155,15 +161,16 @@ fn calibration(
         let searches = pipeline.is_ok_and(|stages| stages.experts.needs().calibration);
         variant.recipe.repairs() || searches
     };
-    match (&args.calibration, variants.iter().find(runs)) {
+    match (texts, variants.iter().find(runs)) {
         (None, _) => Ok(None),
         (Some(_), None) => Err(Error::Request(
             "--calibration is for --repair and --criteria reconstruction and exhaustive; all else is \
              measured from what `observe` stored (--observation)"
                 .into(),
         )),
-        (Some(path), Some(variant)) => {
-            Ok(Some(CalibrationTexts::from(path).read(checkpoint, &variant.recipe, terminal)?))
+        (Some(texts), Some(variant)) => {
+            let texts = CalibrationTexts::from(texts.files());
+            Ok(Some(texts.read(checkpoint, &variant.recipe, terminal)?))
         }
     }
 }
@@ -187,14 +194,14 @@ fn write_page(_: &Comparison, _: &Destination) -> Result<(), Error> {
 }
 
 /// Where JSON and page go.
-fn destinations(args: &CompareArgs) -> Result<(Option<Destination>, Option<Destination>), Error> {
-    let mut files = args.family.files(&args.model);
+fn destinations(
+    args: &CompareArgs,
+    mut files: RunFiles,
+) -> Result<(Option<Destination>, Option<Destination>), Error> {
     files.reads_all(args.observations.iter().map(|file| &file.path));
-    files.reads_all(
-        [&args.calibration, &args.data, &args.fewshot_data, &args.text, &args.recipe.recipe]
-            .into_iter()
-            .flatten(),
-    );
+    files.reads_all(&args.recipe.recipe);
+    let texts = [&args.data, &args.fewshot_data, &args.text];
+    reads_texts(&mut files, texts.into_iter().flatten());
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Comparison)?;
     let html = files.claim_if_asked("--html", args.html.as_deref(), OutputKind::Page)?;
     Ok((json, html))

@@ -10,6 +10,7 @@ use moeprune_files::OutputKind;
 use crate::{
     options::{DeviceArgs, FamilyArgs, positive},
     terminal::Terminal,
+    texts::reads_texts,
 };
 use moeprune::{
     Error, Evaluation, check_is_run, evaluate,
@@ -29,7 +30,8 @@ pub struct EvalArgs {
     /// What to measure; gsm8k has 5 shots, gsm8k_cot 8
     #[arg(long, value_parser = tasks())]
     pub task: String,
-    /// Questions ({"question","answer"} JSON lines), or text for perplexity
+    /// Questions ({"question","answer"}), or text for perplexity: JSON lines, an array, CSV, Parquet or plain text,
+    /// packed or not
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
     /// Only the first N questions, or blocks of text
@@ -68,7 +70,7 @@ fn tasks() -> PossibleValuesParser {
 /// As [`evaluate`]; if `--json` must not or cannot be written, before any work.
 pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Score, Error> {
     let mut files = args.family.files(&args.model);
-    files.reads_all([&args.data].into_iter().chain(&args.fewshot_data));
+    reads_texts(&mut files, [&args.data].into_iter().chain(&args.fewshot_data));
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Evaluation)?;
     crate::interrupt::listen();
     let execution = args.device.open()?;

@@ -35,6 +35,7 @@ mod repair;
 mod serving;
 mod table;
 mod terminal;
+mod texts;
 mod verify;
 
 pub use eval::{EvalArgs, eval};
@@ -50,6 +51,7 @@ pub use remedy::explain;
 pub use repair::{RepairArgs, RepairText};
 pub use table::{bytes, percent, seconds, table};
 pub use terminal::Terminal;
+pub use texts::{ChatArgs, DomainFrom};
 
 use std::process::ExitCode;
 

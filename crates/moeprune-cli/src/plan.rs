@@ -13,6 +13,7 @@ use crate::{
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs},
     table::bytes,
     terminal::Terminal,
+    texts::{ChatArgs, Texts},
 };
 use moeprune::{
     Calibration, Domain, Error, Execution, Job, Pipeline, PlanInputs, Progress as _, Recipe,
@@ -36,9 +37,10 @@ pub(crate) struct PlanArgs {
     /// against each other token for token, equally if no weights are given
     #[arg(long = "observation", value_name = "FILE[=WEIGHT]")]
     observations: Vec<WeighedFile>,
-    /// Calibration text, for --criterion reconstruction and exhaustive alone: they run the model
+    /// Calibration text, for --criterion reconstruction and exhaustive alone: they run the model. A file, a folder
+    /// or a pattern; may be given several times, and is one text
     #[arg(long, value_name = "FILE")]
-    calibration: Option<PathBuf>,
+    calibration: Vec<PathBuf>,
     /// Where the plan goes
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -52,6 +54,8 @@ pub(crate) struct PlanArgs {
     #[command(flatten)]
     sampling: CalibrationArgs,
     #[command(flatten)]
+    chat: ChatArgs,
+    #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     family: FamilyArgs,
@@ -64,7 +68,8 @@ pub(crate) fn plan(
 ) -> Result<(), Error> {
     let mut files = args.family.files(&args.model);
     files.reads_all(args.observations.iter().map(|file| &file.path));
-    files.reads_all(args.calibration.iter().chain(&args.recipe.recipe).chain(&args.keep.keep));
+    let texts = args.chat.texts(&args.calibration, &mut files)?;
+    files.reads_all(args.recipe.recipe.iter().chain(&args.keep.keep));
     let output = files.claim("-o", &args.output, OutputKind::Plan)?;
     args.recipe.check_no_search()?;
     let mut recipe = args.recipe.resolve(registry, &args.sampling)?;
@@ -78,13 +83,13 @@ pub(crate) fn plan(
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let pipeline = args.keep.pipeline(registry, &checkpoint, &mut recipe, &args.recipe)?;
     check_whole_experts(&recipe, &checkpoint)?;
-    let execution = match &args.calibration {
+    let execution = match &texts {
         None => Execution::cpu(),
         Some(_) => runs(args, &pipeline)?,
     };
     let mut job =
         Job { model: &checkpoint, pipeline: &pipeline, execution: &execution, progress: terminal };
-    let (mut plan, domains) = decide(&mut job, args, &recipe, domains)?;
+    let (mut plan, domains) = decide(&mut job, texts.as_ref(), &recipe, domains)?;
     if args.read_experts {
         plan = job.choose_survivors(&plan)?;
     }
@@ -133,13 +138,14 @@ fn runs(args: &PlanArgs, pipeline: &Pipeline) -> Result<Execution, Error> {
 /// The plan, and the texts as they were weighed for it.
 fn decide(
     job: &mut Job<'_>,
-    args: &PlanArgs,
+    texts: Option<&Texts<'_>>,
     recipe: &Recipe,
     domains: Vec<Domain>,
 ) -> Result<(Plan, Vec<Domain>), Error> {
-    let Some(path) = &args.calibration else { return plan_domains(job, &domains, recipe) };
+    let Some(texts) = texts else { return plan_domains(job, &domains, recipe) };
     shortened(job.model, recipe).iter().for_each(|note| job.progress.note(note));
-    let calibration = Calibration::read(path, job.model, recipe)?;
+    let calibration = Calibration::read(texts.files(), job.model, recipe)?;
+    calibration.notes().iter().for_each(|note| job.progress.note(note));
     crate::interrupt::listen();
     let observation = blend(&domains)?;
     let inputs = PlanInputs { observation: observation.as_ref(), calibration: Some(&calibration) };

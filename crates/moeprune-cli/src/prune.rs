@@ -13,6 +13,7 @@ use crate::{
     repair::{RepairArgs, print_repair},
     table::{bytes, percent, seconds, table},
     terminal::Terminal,
+    texts::{ChatArgs, DomainFrom, Texts, reads_texts},
 };
 use moeprune::{
     CalibrationTexts, Error, Estimates, Job, OutputPlace, Progress as _, Recipe, Registry, Report,
@@ -33,6 +34,8 @@ use moeprune_files::{Destination, OutputKind};
   moeprune prune arctic pruned --calibration c4.json.gz --sparsity 0.6 --allocation uniform
   moeprune prune arctic pruned --calibration c4.json.gz --sparsity 0.6 --expert-sparsity auto --allocation auto
   moeprune prune arctic pruned --calibration c4.json.gz --device cuda
+  moeprune prune mixtral-8x7b pruned --calibration 'c4/*.parquet' --calibration chats.jsonl
+  moeprune prune mixtral-8x7b pruned --recipe reap --calibration texts --domain-from file
   moeprune prune mixtral-8x7b pruned --keep published.json
   moeprune prune mixtral.gguf pruned.gguf --observation mixtral.obs.safetensors --sparsity 0.25
   moeprune prune arctic pruned --calibration c4.json.gz --resume      after Ctrl-C, a crash or a full disk")]
@@ -42,10 +45,15 @@ pub struct PruneArgs {
     pub model: PathBuf,
     /// Directory to write, missing or empty; if the model is a .gguf file, one that is missing
     pub out: PathBuf,
-    /// Calibration text: plain, JSON lines ({"text"}, {"question","answer"}, {"tokens"}), gzipped or not;
-    /// needed unless --observation is given, --keep without --sparsity, or the model is a .gguf file
+    /// Calibration text: plain text, or JSON lines, a JSON array, CSV or Parquet of texts, questions, tokens or
+    /// conversations, packed or not. A file, a folder or a pattern; may be given several times, and is one text. Needed
+    /// unless --observation is given, --keep without --sparsity, or the model is a .gguf file
     #[arg(long, value_name = "FILE")]
-    pub calibration: Option<PathBuf>,
+    pub calibration: Vec<PathBuf>,
+    /// Have each calibration file be a domain of its own: the model is observed on each, and pruned as by one
+    /// --observation per file (see --domains); nothing is repaired or searched for then
+    #[arg(long, value_name = "WHAT", requires = "calibration")]
+    pub domain_from: Option<DomainFrom>,
     /// Statistics of the unpruned model, or of the same in another format, instead of running calibration text;
     /// several are weighed
     #[arg(long, value_name = "FILE[=WEIGHT]", conflicts_with = "calibration")]
@@ -62,6 +70,9 @@ pub struct PruneArgs {
     /// Which part of the calibration text is used.
     #[command(flatten)]
     pub sampling: CalibrationArgs,
+    /// What conversations in it are given.
+    #[command(flatten)]
+    pub chat: ChatArgs,
     /// What a repair is fitted to beside that.
     #[command(flatten)]
     pub repair: RepairArgs,
@@ -88,12 +99,8 @@ pub fn prune(
     registry: &Registry,
     terminal: &mut Terminal,
 ) -> Result<Report, Error> {
-    let mut files = args.family.files(&args.model);
-    files.reads_all(args.calibration.iter().chain(&args.recipe.recipe).chain(&args.keep.keep));
-    files.reads_all(args.repair.paths());
-    files.reads_all(args.observation.iter().map(|file| &file.path));
-    makes_model(&mut files, &args.out);
-    let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
+    let (texts, json) = declare(args)?;
+    let texts = texts.as_ref();
     crate::interrupt::listen_resumable();
     let mut recipe = args.recipe.resolve(registry, &args.sampling)?;
     let execution = &args.rates.on(args.device.open()?);
@@ -104,7 +111,7 @@ pub fn prune(
         let note = whole_experts_by_default(&mut recipe, checkpoint, said)?;
         note.iter().for_each(|note| terminal.note(note));
     }
-    if args.calibration.is_some() {
+    if texts.is_some() {
         check_is_run(checkpoint, "prune with calibration text")?;
     } else if args.keep.keep.is_none()
         && args.observation.is_empty()
@@ -120,27 +127,50 @@ pub fn prune(
         repair_by_default(args, &mut recipe, checkpoint, registry, terminal);
     }
     let mut study = Study { checkpoint, registry, execution, progress: terminal };
-    let (mut recipe, searched) = search(args, &mut study, recipe)?;
+    let (mut recipe, searched) = search(args, texts, &mut study, recipe)?;
     let pipeline = &args.keep.pipeline(registry, checkpoint, &mut recipe, &args.recipe)?;
     check_whole_experts(&recipe, checkpoint)?;
     let mut job = Job { model: checkpoint, pipeline, execution, progress: terminal };
     note_estimate(args, &mut job, &recipe)?;
     let to = OutputPlace { origin: checkpoint, path: &args.out, resume: args.resume.into() };
-    let report = match &args.calibration {
+    let report = match texts {
         None if args.keep.keep.is_none() => {
             let domains = args.observation.iter().map(WeighedFile::read);
             let domains = domains.collect::<Result<Vec<_>, _>>()?;
             moeprune::prune_observed(&mut job, to, &domains, &recipe)?
         }
         None => moeprune::prune_listed(&mut job, to, &recipe)?,
-        Some(text) => {
-            let texts = CalibrationTexts { text, others: &args.repair.others(&recipe) };
+        Some(texts) if args.domain_from.is_some() => {
+            moeprune::prune_by_domain(&mut job, to, texts.files(), &recipe)?
+        }
+        Some(texts) => {
+            let others = &args.repair.others(&recipe);
+            let texts = CalibrationTexts { text: texts.files(), others };
             let recipe = SearchedRecipe { recipe: &recipe, searched };
             moeprune::prune(&mut job, to, texts, recipe)?
         }
     };
     print_report(&report, &args.out, json.as_ref())?;
     Ok(report)
+}
+
+/// The calibration text, and where the report goes; what the run reads and makes is declared.
+fn declare(args: &PruneArgs) -> Result<(Option<Texts<'_>>, Option<Destination>), Error> {
+    let mut files = args.family.files(&args.model);
+    let texts = args.chat.texts(&args.calibration, &mut files)?;
+    files.reads_all(args.recipe.recipe.iter().chain(&args.keep.keep));
+    reads_texts(&mut files, args.repair.paths());
+    files.reads_all(args.observation.iter().map(|file| &file.path));
+    makes_model(&mut files, &args.out);
+    let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
+    Ok((texts, json))
+}
+
+impl PruneArgs {
+    /// Whether the run itself goes over calibration text, rather than over what was observed of its files.
+    fn runs_on_one_text(&self) -> bool {
+        !self.calibration.is_empty() && self.domain_from.is_none()
+    }
 }
 
 /// Has the experts that stay repaired, unless what was asked for says whether they are or they cannot be.
@@ -152,7 +182,7 @@ fn repair_by_default(
     terminal: &mut Terminal,
 ) {
     let said = Said {
-        text: args.calibration.is_some(),
+        text: args.runs_on_one_text(),
         criterion: args.recipe.criterion.is_some() || args.recipe.grouping_is_said(),
         share: args.recipe.expert_sparsity.is_some(),
         list: args.keep.keep.is_some(),
@@ -181,7 +211,8 @@ fn note_estimate(args: &PruneArgs, job: &mut Job<'_>, recipe: &Recipe) -> Result
         return Ok(());
     }
     let estimates = Estimates::of(job.model, recipe, job.pipeline, job.execution.rates())?;
-    let whole = if args.calibration.is_some() { estimates.prune } else { estimates.apply_experts };
+    let one = args.runs_on_one_text();
+    let whole = if one { estimates.prune } else { estimates.apply_experts };
     if let Some(estimate) = whole {
         job.progress.note(&args.rates.note(&estimate, job.execution));
     }
@@ -191,23 +222,30 @@ fn note_estimate(args: &PruneArgs, job: &mut Job<'_>, recipe: &Recipe) -> Result
 /// The recipe with what was asked to be searched for.
 fn search(
     args: &PruneArgs,
+    texts: Option<&Texts<'_>>,
     study: &mut Study<'_>,
     recipe: Recipe,
 ) -> Result<(Recipe, Option<SearchReport>), Error> {
+    let what = args.recipe.search();
+    if what.is_on() && args.domain_from.is_some() {
+        return Err(Error::Request(
+            "auto searches on one calibration text; leave --domain-from out, or give the shares"
+                .into(),
+        ));
+    }
     if args.keep.keep.is_some() {
         // What a search would vary is said by the list.
         args.recipe.check_no_search()?;
     }
-    let what = args.recipe.search();
     let mut left = None;
     if what.is_on() {
         // Refuses what cannot be written before hours are spent; the run claims the place again.
         let run = Run::claim(&args.out, study.checkpoint, args.resume.into())?;
         left = run.left();
     }
-    let Some(text) = &args.calibration else { return Ok((recipe, None)) };
+    let Some(texts) = texts else { return Ok((recipe, None)) };
     let others = args.repair.others(&recipe);
-    let texts = CalibrationTexts { text, others: &others };
+    let texts = CalibrationTexts { text: texts.files(), others: &others };
     search_if_asked(study, recipe, what, texts).map_err(|error| match left {
         Some(folder) if error.is_stop() => error.kept(folder),
         _ => error,

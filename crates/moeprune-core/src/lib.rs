@@ -93,7 +93,9 @@ pub use model::{
     ScoredRouter, SharedSpec, ShortConvolution, SparseMixer, Undecoded, ValueSource, YarnScaling,
 };
 #[doc(inline)]
-pub use observation::{CorpusTag, InputMoments, LayerObservation, Observation, RoutingSums};
+pub use observation::{
+    CorpusTag, InputMoments, LayerObservation, Observation, Rendering, RoutingSums, TextFacts,
+};
 pub use part_name::PartName;
 pub use partition::Partition;
 pub use plan::{ExpertRatio, LayerPlan, Plan, Survivor, SurvivorReason, UnstructuredPlan};

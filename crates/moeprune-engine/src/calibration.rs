@@ -1,20 +1,23 @@
 //! Calibration text cut into blocks for one model.
 
+mod chat;
+mod files;
 mod repair;
+mod text;
+mod words;
 
+pub use files::{ChatOptions, TextFiles};
 pub use repair::{OtherText, RepairBlocks, RepairCalibration};
+pub use text::ModelText;
+pub use words::{read_in_words, warnings_of_text};
 
-use std::path::Path;
+use words::warnings_of_draw;
 
-use moeprune_capture::{
-    CalibrationFile, CalibrationFormat, SamplingOptions, TokenBlocks, open_calibration,
-    token_blocks_apart,
-};
+use moeprune_capture::{SamplingOptions, TokenBlocks};
 use moeprune_core::{CorpusTag, ModelSpec};
 use moeprune_model::check_runnable;
-use tokenizers::Tokenizer;
 
-use crate::{Error, Model, load_tokenizer};
+use crate::{Error, Model};
 
 /// What says which part of a text is drawn.
 pub trait Sampling {
@@ -33,7 +36,7 @@ impl Sampling for SamplingOptions {
 /// layer.
 #[must_use]
 pub fn shortened(model: &dyn Model, sampling: &impl Sampling) -> Option<String> {
-    note_of_streamed_length(sampling.options(usize::MAX).sequence_len, model.spec())
+    note_of_streamed_length(asked_len(sampling), model.spec())
 }
 
 /// The note about blocks of `asked` tokens that are run layer by layer; none if they fit.
@@ -83,13 +86,30 @@ impl Calibration {
         self.repair.clone().unwrap_or_else(|| RepairCalibration::of(self))
     }
 
-    /// Draws the blocks that are asked for from a text, JSON-lines or token file.
+    /// What was read and drawn, and what is to be known of it, a line each. That blocks are
+    /// [shorter](shortened) than asked for can be said before.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let others = self.repair.iter().flat_map(|repair| repair.texts.iter().skip(1));
+        let mut notes = Vec::new();
+        for tag in std::iter::once(&self.tag).chain(others.map(|text| &text.tag)) {
+            notes.extend(read_in_words(tag));
+            notes.extend(warnings_of_draw(tag));
+        }
+        notes
+    }
+
+    /// Draws the blocks that are asked for from a text.
     ///
     /// # Errors
-    /// If the model cannot be run, the file cannot be read or is too short, or the tokenizer is missing or does not fit
-    /// the model.
-    pub fn read(path: &Path, model: &dyn Model, sampling: &impl Sampling) -> Result<Self, Error> {
-        Ok(Self::read_beside(path, model, sampling, 0)?.0)
+    /// If the model cannot be run, a file cannot be read or all are too short, or the tokenizer is missing or does
+    /// not fit the model.
+    pub fn read<'a>(
+        text: impl Into<TextFiles<'a>>,
+        model: &dyn Model,
+        sampling: &impl Sampling,
+    ) -> Result<Self, Error> {
+        Ok(Self::read_beside(text, model, sampling, 0)?.0)
     }
 
     /// [`read`](Self::read), and beside that at most `beside` blocks that share no token with these: none of a
@@ -97,41 +117,30 @@ impl Calibration {
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    pub fn read_beside(
-        path: &Path,
+    pub fn read_beside<'a>(
+        text: impl Into<TextFiles<'a>>,
         model: &dyn Model,
         sampling: &impl Sampling,
         beside: usize,
     ) -> Result<(Self, TokenBlocks), Error> {
         let spec = model.spec();
         check_runnable(spec)?;
-        let file = open_calibration(path)?;
-        let tokenizer = tokenizer_for(&file, model)?;
+        let text = ModelText::open(text.into(), model)?;
         let options = sampling.options(spec.longest_streamed());
-        let (blocks, beside) =
-            token_blocks_apart(&file, tokenizer.as_ref(), spec.vocab, &options, beside)?;
+        let (blocks, [beside]) = text.blocks_in_groups(&options, [beside])?;
         if blocks.blocks().is_empty() {
             return Err(no_block());
         }
-        let tag = file.tag(&blocks)?;
+        let tag = text.tag(&blocks, asked_len(sampling))?;
         Ok((Self { blocks, tag, repair: None }, beside))
     }
 }
 
-fn no_block() -> Error {
-    Error::Request("a calibration needs at least one block: raise --samples".into())
+/// Tokens per block that are asked for, whether the model takes so many or not.
+fn asked_len(sampling: &impl Sampling) -> usize {
+    sampling.options(usize::MAX).sequence_len
 }
 
-/// The model's tokenizer, unless the file holds token ids.
-///
-/// # Errors
-/// As [`load_tokenizer`].
-pub fn tokenizer_for(
-    file: &CalibrationFile,
-    model: &dyn Model,
-) -> Result<Option<Tokenizer>, Error> {
-    match file.format() {
-        CalibrationFormat::TokenLines => Ok(None),
-        _ => load_tokenizer(model).map(Some),
-    }
+fn no_block() -> Error {
+    Error::Request("a calibration needs at least one block: raise --samples".into())
 }

@@ -22,6 +22,9 @@ pub enum Error {
     /// Calibration text or an observation.
     #[error(transparent)]
     Capture(moeprune_capture::Error),
+    /// Text that cannot be read, or is none.
+    #[error(transparent)]
+    Text(#[from] moeprune_text::Error),
     /// A file that is no imatrix.
     #[error("imatrix {file}: {source}")]
     ReadImatrix {
@@ -143,6 +146,11 @@ impl From<moeprune_capture::Error> for Error {
     fn from(error: moeprune_capture::Error) -> Self {
         match error {
             moeprune_capture::Error::Stopped => Self::Stopped,
+            // What a text of this crate says names its file already.
+            moeprune_capture::Error::Source { name, source } => match source.downcast::<Self>() {
+                Ok(error) => *error,
+                Err(source) => Self::Capture(moeprune_capture::Error::Source { name, source }),
+            },
             error => Self::Capture(error),
         }
     }

@@ -64,8 +64,8 @@ mod walk;
 pub use apply::timed;
 pub use apply::{Applied, Inputs, UnwrittenModel, without_zero};
 pub use calibration::{
-    Calibration, OtherText, RepairBlocks, RepairCalibration, Sampling, note_of_length,
-    note_of_streamed_length, shortened, tokenizer_for,
+    Calibration, ChatOptions, ModelText, OtherText, RepairBlocks, RepairCalibration, Sampling,
+    TextFiles, note_of_length, note_of_streamed_length, read_in_words, shortened, warnings_of_text,
 };
 pub use clock::{StageClock, StageReport};
 pub use error::Error;

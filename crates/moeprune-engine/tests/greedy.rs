@@ -27,6 +27,7 @@ fn calibration(vocab: usize) -> Calibration {
         sequence_len: 16,
         seed: 0,
         repeated: 1,
+        read: None,
     };
     Calibration { blocks, tag, repair: None }
 }

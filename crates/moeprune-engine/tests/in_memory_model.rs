@@ -96,6 +96,7 @@ fn calibration() -> Calibration {
         sequence_len: 8,
         seed: 0,
         repeated: 1,
+        read: None,
     };
     Calibration { blocks, tag, repair: None }
 }

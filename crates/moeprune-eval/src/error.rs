@@ -1,7 +1,5 @@
 //! Everything that can go wrong, each with what to do about it.
 
-use std::{io, path::PathBuf};
-
 /// The error of a [`Generator`](crate::Generator), a [`LanguageModel`](crate::LanguageModel) or a
 /// [`Task`](crate::Task) written elsewhere.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -10,48 +8,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file of documents could not be opened.
-    #[error(
-        "cannot open {}: expected JSON lines with the keys `question` and `answer`, such as \
-         GSM8K's test.jsonl; check the path", path.display()
-    )]
-    Open {
-        /// The file asked for.
-        path: PathBuf,
-        /// The operating system's reason.
-        source: io::Error,
-    },
-    /// A file of documents was opened and is not one.
-    #[error("cannot take documents from {}", path.display())]
-    File {
-        /// The file read.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: Box<Self>,
-    },
-    /// Reading stopped: a device fault, or bytes that are not UTF-8.
-    #[error("cannot read line {line} as UTF-8 text")]
-    Read {
-        /// The line, counted from 1.
-        line: usize,
-        /// The reason.
-        source: io::Error,
-    },
-    /// A line is not a document.
-    #[error(
-        "line {line}, column {column}: expected {{\"question\": \"…\", \"answer\": \"…\"}}: \
-         {problem}"
-    )]
-    Line {
-        /// The line, counted from 1.
-        line: usize,
-        /// The byte within the line, counted from 1; 0 where it is unknown.
-        column: usize,
-        /// The JSON parser's complaint.
-        problem: String,
-    },
     /// There was nothing to evaluate on.
-    #[error("no documents: expected at least one JSON line with `question` and `answer`")]
+    #[error("no documents: expected at least one `question` with its `answer`")]
     NoDocuments,
     /// A count that must be at least one was zero.
     #[error("{what} is 0: give at least 1{hint}")]

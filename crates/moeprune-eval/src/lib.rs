@@ -11,11 +11,9 @@
 //! # Example
 //!
 //! ```
-//! use moeprune_eval::{EvaluateOptions, evaluate, generate_each, read_documents, task_by_name};
+//! use moeprune_eval::{Document, EvaluateOptions, evaluate, generate_each, task_by_name};
 //!
-//! let test = read_documents(
-//!     r#"{"question": "What is 2 + 3?", "answer": "2 + 3 = <<2+3=5>>5\n#### 5"}"#.as_bytes(),
-//! )?;
+//! let test = [Document::new("What is 2 + 3?", "2 + 3 = <<2+3=5>>5\n#### 5")];
 //! // `gsm8k` would also need the training documents, from which it draws its five shots.
 //! let task = task_by_name("gsm8k_cot", None, &[])?;
 //! let mut model = generate_each(|request| {
@@ -72,7 +70,7 @@ mod report;
 mod task;
 mod whitespace;
 
-pub use document::{Document, load_documents, read_documents};
+pub use document::Document;
 pub use error::{BoxError, Error};
 pub use evaluate::{EvaluateOptions, evaluate};
 pub use exact_match::exact_match;

@@ -2,7 +2,7 @@
 
 use moeprune_eval::{
     Document, EvaluateOptions, INVALID, PythonRandom, Task, evaluate, exact_match, generate_each,
-    read_documents, task_by_name,
+    task_by_name,
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -90,20 +90,6 @@ proptest! {
         }
         let json = serde_json::to_string(&report).unwrap();
         prop_assert_eq!(serde_json::from_str::<moeprune_eval::EvalReport>(&json).unwrap(), report);
-    }
-
-    #[test]
-    fn documents_are_written_and_read_alike(texts in vec(any::<(String, String)>(), 1..5)) {
-        let documents: Vec<Document> =
-            texts.into_iter().map(|(question, answer)| Document { question, answer }).collect();
-        let lines: Vec<String> =
-            documents.iter().map(|document| serde_json::to_string(document).unwrap()).collect();
-        prop_assert_eq!(read_documents(lines.join("\n").as_bytes()).unwrap(), documents);
-    }
-
-    #[test]
-    fn any_bytes_are_read_or_refused(bytes in any::<Vec<u8>>()) {
-        let _ = read_documents(&*bytes);
     }
 
     #[test]

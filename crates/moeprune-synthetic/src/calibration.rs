@@ -69,14 +69,20 @@ mod tests {
 
     #[test]
     fn the_file_gives_the_blocks_asked_for() {
-        use moeprune_capture::{BlockOrigin, SamplingOptions, open_calibration, token_blocks};
+        use moeprune_capture::{BlockOrigin, Document, SamplingOptions, token_blocks};
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens.jsonl");
         write_calibration(&path, 3, 20, 64, 0).unwrap();
-        let text = open_calibration(&path).unwrap();
+        let document = |line: &str| {
+            let line: std::collections::BTreeMap<String, Vec<u32>> =
+                serde_json::from_str(line).unwrap();
+            Document::tokens(line["tokens"].as_slice())
+        };
+        let text: Vec<Document> =
+            std::fs::read_to_string(&path).unwrap().lines().map(document).collect();
         let options = SamplingOptions { samples: 3, sequence_len: 20, seed: 0 };
         let blocks = token_blocks(&text, None, 64, &options).unwrap();
-        assert_eq!(blocks.origin(), BlockOrigin::Given);
+        assert_eq!(blocks.origin(), BlockOrigin::Given { documents: 3 });
         assert_eq!(blocks.tokens(), 60);
         let again = write_calibration(&path, 3, 20, 64, 0).unwrap_err().to_string();
         assert!(again.starts_with("cannot create"), "{again}");

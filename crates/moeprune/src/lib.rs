@@ -72,6 +72,7 @@ pub use moeprune_saliency as saliency;
 pub use moeprune_score as score;
 pub use moeprune_select as select;
 pub use moeprune_similarity as similarity;
+pub use moeprune_text as text;
 
 pub use default_repair::{
     Said, check_repair, experts_before_repair, note_of_recipe_without_repair, repair_by_default,
@@ -84,15 +85,16 @@ pub use keep_list::read_keep_list;
 #[cfg(target_os = "linux")]
 pub use moeprune_engine::timed;
 pub use moeprune_engine::{
-    Calibration, ComputeType, DeviceChoice, Estimate, Execution, ExpertStage, Grouped, ImatrixFile,
-    Inputs, Job, KeepList, LayerKey, MemoryNeed, Model, ObservationPlace, OtherText, PLAN_FORMAT,
-    Pipeline, PlanInputs, Progress, Rates, Remedy, Resume, Run, Scored, Silent, Stage, WeightStage,
-    Work, available_memory, load_tokenizer, observe_imatrix, shortened,
+    Calibration, ChatOptions, ComputeType, DeviceChoice, Estimate, Execution, ExpertStage, Grouped,
+    ImatrixFile, Inputs, Job, KeepList, LayerKey, MemoryNeed, Model, ObservationPlace, OtherText,
+    PLAN_FORMAT, Pipeline, PlanInputs, Progress, Rates, Remedy, Resume, Run, Scored, Silent, Stage,
+    TextFiles, WeightStage, Work, available_memory, load_tokenizer, observe_imatrix, shortened,
 };
 pub use plan_file::read_plan;
 pub use planning::{check_request, plan};
 pub use prune::{
-    CalibrationTexts, OutputPlace, SearchedRecipe, apply, prune, prune_listed, prune_observed,
+    CalibrationTexts, OutputPlace, SearchedRecipe, apply, prune, prune_by_domain, prune_listed,
+    prune_observed,
 };
 pub use recipe::Recipe;
 pub use registry::{FromRecipe, Registry};

@@ -7,7 +7,7 @@ use moeprune_checkpoint::Checkpoint;
 use moeprune_core::Plan;
 use moeprune_engine::{
     Applied, Calibration, Error as EngineError, Inputs, Job, Model, OtherText, Progress,
-    RepairCalibration, Resume, Run,
+    RepairCalibration, Resume, Run, TextFiles,
 };
 
 use crate::{
@@ -46,7 +46,6 @@ pub fn prune<'r>(
     moeprune_engine::check_reconstructs(model, pipeline)?;
     let run = Run::claim(to.path, to.origin, to.resume)?;
     let report = run.complete(|run| {
-        moeprune_engine::shortened(model, recipe).iter().for_each(|note| job.progress.note(note));
         let calibration = texts.drawn(model, recipe, job.progress)?;
         run.end_step("reading calibration text");
         let applied = job.prune(run, &calibration, &request)?;
@@ -93,10 +92,57 @@ pub fn prune_observed(
 ) -> Result<Report, Error> {
     check_repair(job.model, recipe, false)?;
     let run = Run::claim(to.path, to.origin, to.resume)?;
+    prune_claimed(job, run, domains, recipe)
+}
+
+fn prune_claimed(
+    job: &mut Job<'_>,
+    run: Run<'_>,
+    domains: &[Domain],
+    recipe: &Recipe,
+) -> Result<Report, Error> {
     let (plan, domains) = plan_domains(job, domains, recipe)?;
     let observation = blend(&domains)?;
     let inputs = observation.as_ref().map_or(Inputs::None, Inputs::Observation);
     apply(job, run, &plan, inputs)
+}
+
+/// Prunes a model by its files of calibration text, each of which is a domain: observes the model on each, then as
+/// [`prune_observed`].
+///
+/// What was observed is not kept when the run is interrupted.
+///
+/// # Errors
+/// As [`prune_observed`] and [`Job::observe`], and if two files have the same name without endings.
+pub fn prune_by_domain(
+    job: &mut Job<'_>,
+    to: OutputPlace<'_>,
+    texts: TextFiles<'_>,
+    recipe: &Recipe,
+) -> Result<Report, Error> {
+    let (model, pipeline) = (job.model, job.pipeline);
+    moeprune_engine::check_request(model.spec(), &recipe.request(pipeline)?, pipeline)?;
+    if recipe.repairs() || recipe.refits() {
+        return Err(Error::Recipe(
+            "where each file is a domain of its own, the run has observations and no text to repair experts on; leave \
+             the repair out, or have the files be one text"
+                .into(),
+        ));
+    }
+    moeprune_engine::check_runs(model.spec())?;
+    let files = texts.domains()?;
+    let run = Run::claim(to.path, to.origin, to.resume)?;
+    moeprune_engine::shortened(model, recipe).iter().for_each(|note| job.progress.note(note));
+    let mut domains = Vec::with_capacity(files.len());
+    for (name, file) in files {
+        let text = TextFiles::from(&file).with_chat(texts.chat());
+        let mut calibration = Calibration::read(text, model, recipe)?;
+        calibration.tag.name.clone_from(&name);
+        calibration.notes().iter().for_each(|note| job.progress.note(note));
+        let observation = job.observe(&calibration)?;
+        domains.push(Domain { name, observation, weight: 1.0 });
+    }
+    prune_claimed(job, run, &domains, recipe)
 }
 
 /// Calibration text, and other texts that a repair of the experts that stay is fitted to or measured on.
@@ -105,20 +151,26 @@ pub fn prune_observed(
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct CalibrationTexts<'a> {
     /// Calibration text.
-    pub text: &'a Path,
+    pub text: TextFiles<'a>,
     /// Texts for a repair.
     pub others: &'a [OtherText<'a>],
 }
 
+impl<'a> From<TextFiles<'a>> for CalibrationTexts<'a> {
+    fn from(text: TextFiles<'a>) -> Self {
+        Self { text, others: &[] }
+    }
+}
+
 impl<'a> From<&'a Path> for CalibrationTexts<'a> {
     fn from(text: &'a Path) -> Self {
-        Self { text, others: &[] }
+        TextFiles::from(text).into()
     }
 }
 
 impl<'a> From<&'a PathBuf> for CalibrationTexts<'a> {
     fn from(text: &'a PathBuf) -> Self {
-        Self { text, others: &[] }
+        TextFiles::from(text).into()
     }
 }
 
@@ -176,11 +228,12 @@ impl CalibrationTexts<'_> {
         beside: usize,
         progress: &mut dyn Progress,
     ) -> Result<(Calibration, TokenBlocks), EngineError> {
-        if !recipe.repairs() && !recipe.refits() {
-            return Calibration::read_beside(self.text, model, recipe, beside);
-        }
-        let (calibration, beside) =
-            RepairCalibration::read_beside(self.text, model, recipe, self.others, beside)?;
+        moeprune_engine::shortened(model, recipe).iter().for_each(|note| progress.note(note));
+        let (calibration, beside) = match recipe.repairs() || recipe.refits() {
+            false => Calibration::read_beside(self.text, model, recipe, beside)?,
+            true => RepairCalibration::read_beside(self.text, model, recipe, self.others, beside)?,
+        };
+        calibration.notes().iter().for_each(|note| progress.note(note));
         let notes = calibration.repair.iter().flat_map(RepairCalibration::notes);
         notes.for_each(|note| progress.note(&note));
         Ok((calibration, beside))

@@ -292,7 +292,7 @@ fn a_text_that_is_measured_changes_nothing() {
         let to = OutputPlace { origin: &source, path: &out, resume: Resume::No };
         let (execution, mut silent) = (Execution::cpu(), Silent);
         let mut job = Job::new(&source, &pipeline, &execution, &mut silent);
-        let texts = CalibrationTexts { text: &text, others };
+        let texts = CalibrationTexts { text: (&text).into(), others };
         let report = prune(&mut job, to, texts, &recipe).unwrap();
         (weights(&out), report.repair.unwrap())
     };

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use moeprune::{
     Calibration,
     checkpoint::{Checkpoint, verify},
-    engine::shortened,
+    engine::warnings_of_text,
 };
 use moeprune_model::{
     Compute, Embedding, GenerationOptions, LanguageModel, Layer, LayerCache, NoSink,
@@ -129,9 +129,10 @@ fn blocks_are_as_long_as_needs_no_choice() {
     let scratch = tempfile::tempdir().unwrap();
     let source = model(scratch.path(), true, 6, true);
     let (text, recipe) = (tokens(scratch.path(), 8, 64, 128), recipe(0.4, 0.2));
-    let note = shortened(&source, &recipe).unwrap();
-    assert!(note.contains("blocks have 6 tokens, not the 64 that were asked for"), "{note}");
     let calibration = Calibration::read(&text, &source, &recipe).unwrap();
+    let notes = warnings_of_text(&calibration.tag, source.spec());
+    let note = &notes[0];
+    assert!(note.contains("blocks have 6 tokens, not the 64 that were asked for"), "{note}");
     assert_eq!(calibration.blocks.sequence_len(), 6);
     let out = scratch.path().join("out");
     run(source.dir(), &out, &text, &recipe).unwrap();

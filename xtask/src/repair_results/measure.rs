@@ -80,7 +80,8 @@ impl Bench<'_> {
             Text::EarningWithHaving => &[OtherText { path: &other, fitted }][..],
             _ => &[],
         };
-        let report = prune(&mut job, to, CalibrationTexts { text: &text, others }, &recipe)?;
+        let report =
+            prune(&mut job, to, CalibrationTexts { text: (&text).into(), others }, &recipe)?;
         let texts = match cell.text {
             Text::All => vec![Text::All],
             _ => vec![Text::Earning, Text::Having],

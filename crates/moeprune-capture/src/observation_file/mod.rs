@@ -15,7 +15,7 @@ The header's `__metadata__` MUST hold these keys, each once; a reader MAY ignore
 | `format` | `moeprune-observation` |
 | `version` | `1`; a reader MUST refuse any other |
 | `model_fingerprint` | the model the sums belong to |
-| `corpora` | a JSON array, one object per text: `name`, `sha256`, `samples`, `sequence_len`, `seed`, and `repeated` if that is not 1 |
+| `corpora` | a JSON array, one object per text: `name`, `sha256`, `samples`, `sequence_len`, `seed`, `repeated` if that is not 1, and `read` if it is known: `format`, `files`, `documents` and `tokens` of the text, `asked_len` if blocks are shorter than asked for, `rendering` of conversations |
 | `layers` | the number of decoder layers `L`, at most 4096, in decimal without leading zeros |
 
 ## Tensors

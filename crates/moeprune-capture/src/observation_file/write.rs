@@ -113,6 +113,9 @@ fn header(observation: &Observation, tensors: &[Tensor<'_>]) -> String {
             if corpus.repeated != 1 {
                 tag["repeated"] = json!(corpus.repeated);
             }
+            if let Some(read) = &corpus.read {
+                tag["read"] = json!(read);
+            }
             tag
         })
         .collect();

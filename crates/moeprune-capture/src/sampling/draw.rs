@@ -15,6 +15,8 @@ pub(super) struct Draw {
     samples: Vec<Sample>,
     documents: u64,
     long: u64,
+    /// Tokens of the long documents.
+    long_tokens: u64,
     /// All documents, until one is long.
     row: Vec<u32>,
     ready_made: bool,
@@ -44,6 +46,7 @@ impl Draw {
             samples: (0..streams).map(sample).collect(),
             documents: 0,
             long: 0,
+            long_tokens: 0,
             row: Vec::new(),
             ready_made: true,
         }
@@ -57,6 +60,7 @@ impl Draw {
         self.ready_made &= given && ids.len() == wanted;
         if ids.len() > wanted {
             self.long += 1;
+            self.long_tokens += ids.len() as u64;
             self.row = Vec::new();
             for sample in &mut self.samples {
                 if sample.random.below(self.long) == 0 {
@@ -76,8 +80,8 @@ impl Draw {
     ) -> Result<(TokenBlocks, [TokenBlocks; GROUPS]), Error> {
         let SamplingOptions { sequence_len, seed, .. } = self.options;
         let (have, documents) = (self.row.len(), self.documents);
-        let origin = if self.long > 0 {
-            BlockOrigin::LongDocuments { long: self.long, documents }
+        let (origin, drawable) = if self.long > 0 {
+            (BlockOrigin::LongDocuments { long: self.long, documents }, self.long_tokens)
         } else if self.ready_made && documents > 0 {
             return self.given(name, apart);
         } else if have <= sequence_len {
@@ -87,7 +91,7 @@ impl Draw {
             for sample in &mut self.samples {
                 sample.take(0, &self.row, sequence_len);
             }
-            BlockOrigin::Packed { documents }
+            (BlockOrigin::Packed { documents }, have as u64)
         };
         let mut drawn = self.samples.split_off(self.options.samples).into_iter();
         let mut taken: BTreeSet<Place> = self.samples.iter().map(|sample| sample.place).collect();
@@ -96,6 +100,7 @@ impl Draw {
             sequence_len,
             seed,
             origin,
+            drawable,
         };
         let groups = apart.map(|wanted| {
             let mut group: Vec<Sample> = drawn.by_ref().take(candidates(wanted)).collect();
@@ -119,10 +124,12 @@ impl Draw {
             let name = name.to_owned();
             return Err(Error::TooFewBlocks { name, have, need: asked, sequence_len });
         }
+        let (origin, drawable) =
+            (BlockOrigin::Given { documents: self.documents }, self.row.len() as u64);
         let mut blocks = self.row.chunks(sequence_len).map(<[u32]>::to_vec);
         let mut next = |count| {
             let blocks = blocks.by_ref().take(count).collect();
-            TokenBlocks { blocks, sequence_len, seed: 0, origin: BlockOrigin::Given }
+            TokenBlocks { blocks, sequence_len, seed: 0, origin, drawable }
         };
         let first = next(asked);
         Ok((first, apart.map(next)))

@@ -1,6 +1,5 @@
 //! Tests of the crate from outside, in one binary because each that links candle is large.
 
-mod calibration;
 mod hostile;
 mod observation_file;
 mod observer;

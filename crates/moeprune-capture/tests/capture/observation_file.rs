@@ -5,7 +5,7 @@ use std::fs;
 use moeprune_capture::{observation_sha256, read_observation, write_observation};
 use moeprune_core::{
     AttentionProjection, CorpusTag, InputMoments, LayerObservation, LinearId, MlpProjection,
-    Observation, RoutingSums, observation::Statistics as _,
+    Observation, Rendering, RoutingSums, TextFacts, observation::Statistics as _,
 };
 use proptest::prelude::*;
 use safetensors::SafeTensors;
@@ -26,6 +26,7 @@ pub(crate) fn small() -> Observation {
             sequence_len: 3,
             seed: u64::MAX,
             repeated: 1,
+            read: None,
         }],
         layers: vec![
             LayerObservation {
@@ -203,8 +204,27 @@ fn observations() -> impl Strategy<Value = Observation> {
     let inputs = prop::collection::btree_map(sites(), moments(), 0..6);
     let layer = (prop::option::of(routing()), inputs)
         .prop_map(|(routing, inputs)| LayerObservation { routing, inputs });
-    let tag = (any::<String>(), any::<u64>(), any::<u64>()).prop_map(|(name, samples, seed)| {
-        CorpusTag { name, sha256: "00".into(), samples, sequence_len: 1, seed, repeated: 1 }
+    let rendering = (prop::option::of(any::<String>()), prop::option::of(any::<String>()))
+        .prop_map(|(template, system)| Rendering { template, tools: system.clone(), system });
+    let read =
+        (any::<String>(), any::<u64>(), prop::option::of(1_u64..), prop::option::of(rendering));
+    let read = read.prop_map(|(format, count, asked_len, rendering)| TextFacts {
+        format,
+        files: count,
+        documents: count,
+        tokens: count,
+        asked_len,
+        rendering,
+    });
+    let tag = (any::<String>(), any::<u64>(), any::<u64>(), prop::option::of(read));
+    let tag = tag.prop_map(|(name, samples, seed, read)| CorpusTag {
+        name,
+        sha256: "00".into(),
+        samples,
+        sequence_len: 1,
+        seed,
+        repeated: 1,
+        read,
     });
     (any::<String>(), prop::collection::vec(tag, 0..3), prop::collection::vec(layer, 0..12))
         .prop_map(|(model_fingerprint, corpora, layers)| Observation {

@@ -56,6 +56,7 @@ fn run(family: Family, weights: &Weights, blocks: &[Vec<u32>]) -> Observation {
         sequence_len: blocks.sequence_len() as u64,
         seed: 0,
         repeated: 1,
+        read: None,
     };
     let compute = &Compute::cpu();
     let embedding = Embedding::load(weights, &spec, compute).unwrap();

@@ -1,10 +1,10 @@
 //! Which blocks are drawn.
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 use moeprune_capture::{
-    BlockOrigin, CalibrationSource, Document, Documents, Error, SamplingOptions, TokenBlocks,
-    token_blocks, token_blocks_apart, token_blocks_in_groups, token_blocks_in_order,
+    BlockOrigin, CalibrationSource, Content, Document, Documents, Error, Place, SamplingOptions,
+    TokenBlocks, token_blocks, token_blocks_apart, token_blocks_in_groups, token_blocks_in_order,
 };
 use moeprune_core::StageError;
 use proptest::prelude::*;
@@ -127,7 +127,10 @@ fn blocks_of_the_right_length_are_used_as_they_are() {
     let draw = |samples| token_blocks(&text, None, VOCAB, &options(samples, 4, 11));
     let blocks = draw(2).unwrap();
     assert_eq!(blocks.blocks(), [vec![0, 1, 2, 3], vec![4, 5, 6, 7]]);
-    assert_eq!((blocks.origin(), blocks.seed(), blocks.tokens()), (BlockOrigin::Given, 0, 8));
+    assert_eq!(
+        (blocks.origin(), blocks.seed(), blocks.tokens()),
+        (BlockOrigin::Given { documents: 3 }, 0, 8)
+    );
     assert_eq!(draw(3).unwrap().blocks().len(), 3);
     insta::assert_snapshot!(draw(4).unwrap_err(), @"the calibration text holds 3 blocks of 4 tokens and 4 were asked for; use more text or --samples 3");
     // Another length anywhere makes it a text to draw from.
@@ -147,12 +150,49 @@ fn text_is_neither_padded_nor_cut() {
     let row = vec![1, 3, 4, 5, 6, 7, 8, 9, 10, 1, 26, 29, 0];
     assert_eq!(blocks(20).blocks(), std::slice::from_ref(&row));
     assert_eq!(blocks(5).blocks(), row.chunks(5).map(<[u32]>::to_vec).collect::<Vec<_>>());
-    assert_eq!(blocks(5).origin(), BlockOrigin::InOrder);
+    assert_eq!(blocks(5).origin(), BlockOrigin::InOrder { documents: 2 });
     // One token is left over, and predicts nothing.
     assert_eq!(blocks(6).blocks(), [&row[..6], &row[6..12]]);
     let drawn = token_blocks(&text, Some(&tokenizer()), 30, &options(40, 8, 0)).unwrap();
     assert_eq!(drawn.origin(), BlockOrigin::LongDocuments { long: 1, documents: 2 });
     assert!(drawn.blocks().iter().all(|block| block == &row[..8]));
+}
+
+#[test]
+fn a_rendered_text_has_its_special_tokens_already() {
+    let text = vec![
+        Document::new(Content::Rendered("<turn> a".into())),
+        Document::text("a"),
+        Document::new(Content::Rendered("b <turn>".into())),
+    ];
+    let blocks = token_blocks_in_order(&text, Some(&tokenizer()), 30, 20).unwrap();
+    assert_eq!(blocks.blocks(), [[29, 3, 1, 3, 4, 29]]);
+}
+
+#[test]
+fn tokens_of_a_text_are_no_ready_made_blocks() {
+    let text = |content: fn(Vec<u32>) -> Content| -> Vec<Document> {
+        [vec![1, 2, 3], vec![4, 5, 6]].map(|ids| Document::new(content(ids))).to_vec()
+    };
+    let origin =
+        |content| token_blocks(&text(content), None, 8, &options(1, 3, 0)).unwrap().origin();
+    assert_eq!(origin(Content::Tokens), BlockOrigin::Given { documents: 2 });
+    assert_eq!(origin(Content::Encoded), BlockOrigin::Packed { documents: 2 });
+}
+
+#[test]
+fn what_blocks_are_drawn_from_is_counted() {
+    let check = |lengths: &[u32], len, expected: (u64, u64)| {
+        let text = consecutive(lengths);
+        let blocks = token_blocks(&text, None, VOCAB, &options(2, len, 0)).unwrap();
+        assert_eq!((blocks.origin().documents(), blocks.drawable()), expected, "{lengths:?}");
+    };
+    check(&[10, 3, 20], 8, (3, 30));
+    check(&[3, 3, 8, 20], 8, (4, 20));
+    check(&[3, 3, 8], 8, (3, 14));
+    check(&[8, 8, 8], 8, (3, 24));
+    let in_order = token_blocks_in_order(&consecutive(&[5, 6]), None, VOCAB, 4).unwrap();
+    assert_eq!((in_order.origin().documents(), in_order.drawable()), (2, 11));
 }
 
 #[test]
@@ -184,20 +224,22 @@ fn unusable_texts_say_what_to_do() {
         }
     }
     let words = vec![Document::text("a b c")];
-    let turns = vec![Document::text("a b c"), Document::text("a <turn> c")];
     let ids = vec![Document::tokens([1, 2]), Document::tokens([3, 30])];
-    let lined = vec![Document::tokens([31]).at_line(17)];
+    let lined = vec![Document::tokens([31]).at(Place::new("line", 17))];
     let tokenizer = tokenizer();
     let draw = |text: &dyn CalibrationSource, tokenizer, vocab, samples, len| {
         token_blocks(text, tokenizer, vocab, &options(samples, len, 0)).unwrap_err()
     };
-    let errors: [Error; 9] = [
+    let file = Arc::from("b.jsonl");
+    let filed = vec![Document::text("z").at(Place::new("row", 3).in_file(&file))];
+    let errors: [Error; 10] = [
         draw(&Failing, None, 30, 1, 2),
         draw(&words, None, 30, 1, 2),
-        draw(&turns, Some(&tokenizer), 29, 1, 2),
+        draw(&words, Some(&tokenizer), 5, 1, 2),
         draw(&words, Some(&tokenizer), 30, 1, 4),
         draw(&ids, None, 30, 1, 2),
         draw(&lined, None, 30, 1, 2),
+        draw(&filed, Some(&tokenizer), 28, 1, 2),
         draw(&words, Some(&tokenizer), 30, 0, 4),
         draw(&Vec::new(), None, 30, 1, 4),
         token_blocks_in_order(&vec![Document::tokens([1])], None, 30, 4).unwrap_err(),
@@ -206,10 +248,11 @@ fn unusable_texts_say_what_to_do() {
     insta::assert_snapshot!(errors.join("\n"), @r#"
     a stream: the network is down
     the calibration text is text and no tokenizer was given; put the model's tokenizer.json beside its weights, or calibrate on lines of `{"tokens": [...]}`
-    the calibration text document 2: token id 29 ("<turn>") does not fit the model, whose embedding has 29 rows; take that token out of the text, or use the model's own tokenizer
+    the calibration text document 1: token id 5 ("c") does not fit the model, whose embedding has 5 rows; take that token out of the text, or use the model's own tokenizer
     calibration text too short: the calibration text has 4 tokens and a block of 4 needs 5; use more text or a smaller --seq-len
     the calibration text document 2: token id 30 does not fit the model, whose embedding has 30 rows
     the calibration text line 17: token id 31 does not fit the model, whose embedding has 30 rows
+    b.jsonl row 3: token id 28 ("z") does not fit the model, whose embedding has 28 rows; take that token out of the text, or use the model's own tokenizer
     cannot draw 0 blocks of 4 tokens; ask for at least one of one
     calibration text too short: the calibration text has 0 tokens and a block of 4 needs 5; use more text or a smaller --seq-len
     calibration text too short: the calibration text has 1 tokens and a block of 4 needs 2; use more text or a smaller --seq-len
@@ -234,7 +277,7 @@ fn given_blocks_are_checked() {
     cannot draw 0 blocks of 0 tokens; ask for at least one of one
     cannot draw 1 blocks of 0 tokens; ask for at least one of one
     block 1 has 2 tokens where the first has 1; blocks must be equal
-    the calibration tokens block 2: token id 8 does not fit the model, whose embedding has 8 rows
+    block 2 of the calibration tokens: token id 8 does not fit the model, whose embedding has 8 rows
     "#);
 }
 

@@ -16,4 +16,5 @@ mod output;
 mod repair;
 mod resume;
 mod signals;
+mod texts;
 mod tokenizers;

@@ -5,15 +5,15 @@
 //! are loops over the rows. A new statistic is a field, its row, and the line that accumulates it.
 
 mod blend;
+mod corpus;
 mod inputs;
 mod routing;
 mod statistic;
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 pub use self::{
+    corpus::{CorpusTag, Rendering, TextFacts},
     inputs::InputMoments,
     routing::RoutingSums,
     statistic::{Kind, Shape, Statistic, Statistics, Values, ValuesMut},
@@ -35,42 +35,6 @@ pub struct Observation {
     pub corpora: Vec<CorpusTag>,
     /// One entry per decoder layer.
     pub layers: Vec<LayerObservation>,
-}
-
-/// Which text an observation was taken on, and how it was sampled.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(clippy::exhaustive_structs, reason = "plain data, stored by the capture crate")]
-pub struct CorpusTag {
-    /// File name (without its folder) or another name for people.
-    pub name: String,
-    /// SHA-256 of the calibration file, in hexadecimal.
-    pub sha256: String,
-    /// Number of blocks.
-    pub samples: u64,
-    /// Tokens in a block.
-    pub sequence_len: u64,
-    /// Seed the blocks were drawn with.
-    pub seed: u64,
-    /// How often the text counts, 1 unless it was [blended](Observation::repeat) with others.
-    #[serde(default = "once", skip_serializing_if = "is_once")]
-    pub repeated: u64,
-}
-
-fn once() -> u64 {
-    1
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
-fn is_once(repeated: &u64) -> bool {
-    *repeated == 1
-}
-
-impl CorpusTag {
-    /// Tokens in all blocks, each counted once.
-    #[must_use]
-    pub fn tokens(&self) -> u64 {
-        self.samples * self.sequence_len
-    }
 }
 
 /// Sums of one decoder layer.

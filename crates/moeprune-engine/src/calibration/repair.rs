@@ -2,13 +2,11 @@
 
 use std::path::Path;
 
-use moeprune_capture::{
-    BlockOrigin, SamplingOptions, TokenBlocks, open_calibration, token_blocks_in_groups,
-};
+use moeprune_capture::{BlockOrigin, SamplingOptions, TokenBlocks};
 use moeprune_core::{CorpusTag, repair::RepairText};
 use moeprune_model::check_runnable;
 
-use super::{Calibration, Sampling, no_block, tokenizer_for};
+use super::{Calibration, ModelText, Sampling, TextFiles, asked_len, no_block};
 use crate::{Error, Model};
 
 /// Of how many blocks that are fitted one more is drawn and held out.
@@ -42,7 +40,7 @@ pub struct RepairBlocks {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct OtherText<'a> {
-    /// A text, JSON-lines or token file.
+    /// A file, a folder or a pattern.
     pub path: &'a Path,
     /// Blocks that weights are fitted to; 0 if the repair is only measured on it.
     pub fitted: usize,
@@ -54,13 +52,13 @@ impl RepairCalibration {
     ///
     /// # Errors
     /// As [`Calibration::read`], of any of the texts, and if two of them have the same content.
-    pub fn read(
-        path: &Path,
+    pub fn read<'a>(
+        text: impl Into<TextFiles<'a>>,
         model: &dyn Model,
         sampling: &impl Sampling,
         others: &[OtherText<'_>],
     ) -> Result<Calibration, Error> {
-        Ok(Self::read_beside(path, model, sampling, others, 0)?.0)
+        Ok(Self::read_beside(text, model, sampling, others, 0)?.0)
     }
 
     /// [`read`](Self::read), and beside that at most `beside` blocks of the calibration text that share no
@@ -68,8 +66,8 @@ impl RepairCalibration {
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    pub fn read_beside(
-        path: &Path,
+    pub fn read_beside<'a>(
+        text: impl Into<TextFiles<'a>>,
         model: &dyn Model,
         sampling: &impl Sampling,
         others: &[OtherText<'_>],
@@ -79,11 +77,14 @@ impl RepairCalibration {
         check_runnable(spec)?;
         let options = sampling.options(spec.longest_streamed());
         let apart = Self::held_out_blocks_of(options.samples);
-        let (first, beside) = RepairBlocks::read(path, model, &options, [apart, beside])?;
+        let (text, asked) = (text.into(), (&options, asked_len(sampling)));
+        let (first, beside) = RepairBlocks::read(text, model, asked, [apart, beside])?;
         let mut texts = vec![first];
         for other in others {
             let options = SamplingOptions { samples: other.fitted, ..options };
-            let (read, _) = RepairBlocks::read(other.path, model, &options, [apart, 0])?;
+            let asked = (&options, asked_len(sampling));
+            let other = TextFiles::from(other.path).with_chat(text.chat());
+            let (read, _) = RepairBlocks::read(other, model, asked, [apart, 0])?;
             check_other(&read.tag, &texts)?;
             texts.push(read);
         }
@@ -145,21 +146,17 @@ impl RepairCalibration {
 }
 
 impl RepairBlocks {
-    /// Draws `options.samples` blocks to be fitted, those that are drawn without others, at most `apart` that are
+    /// Draws `options.samples` blocks to be fitted (`asked_len` tokens in each were asked for), those that are drawn without others, at most `apart` that are
     /// held out, and at most `beside` others. None shares a token with another of these.
     fn read(
-        path: &Path,
+        text: TextFiles<'_>,
         model: &dyn Model,
-        options: &SamplingOptions,
+        (options, asked_len): (&SamplingOptions, usize),
         [apart, beside]: [usize; 2],
     ) -> Result<(Self, TokenBlocks), Error> {
-        let file = open_calibration(path)?;
-        let tokenizer = tokenizer_for(&file, model)?;
-        let vocab = model.spec().vocab;
-        let groups = [apart, beside];
-        let (fitted, [held_out, beside]) =
-            token_blocks_in_groups(&file, tokenizer.as_ref(), vocab, options, groups)?;
-        let tag = file.tag(&fitted)?;
+        let text = ModelText::open(text, model)?;
+        let (fitted, [held_out, beside]) = text.blocks_in_groups(options, [apart, beside])?;
+        let tag = text.tag(&fitted, asked_len)?;
         let tag = CorpusTag { samples: tag.samples + held_out.blocks().len() as u64, ..tag };
         let some = |blocks: TokenBlocks| (!blocks.blocks().is_empty()).then_some(blocks);
         Ok((Self { tag, fitted: some(fitted), held_out: some(held_out) }, beside))

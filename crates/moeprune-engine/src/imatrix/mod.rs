@@ -128,7 +128,15 @@ fn tag(file: &ImatrixFile) -> CorpusTag {
         name = format!("{name} of {}", imatrix.datasets.join(" + "));
     }
     let (samples, sequence_len) = size(imatrix);
-    CorpusTag { name, sha256: sha256.clone(), samples, sequence_len, seed: 0, repeated: 1 }
+    CorpusTag {
+        name,
+        sha256: sha256.clone(),
+        samples,
+        sequence_len,
+        seed: 0,
+        repeated: 1,
+        read: None,
+    }
 }
 
 /// Blocks and tokens of each; of the older form calls, of one token as there is no other number.

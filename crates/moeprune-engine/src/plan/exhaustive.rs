@@ -331,6 +331,7 @@ mod tests {
                 sequence_len: 24,
                 seed: 0,
                 repeated: 1,
+                read: None,
             };
             let request = ExpertRequest {
                 share: Sparsity::new(0.25).unwrap(),

@@ -86,6 +86,7 @@ mod tests {
             sequence_len: 2,
             seed: 0,
             repeated: 1,
+            read: None,
         };
         let fitted = texts.iter().map(|(fitted, _)| 2 * fitted).sum();
         let (mut next, mut held_out, mut summary) = (fitted, Vec::new(), Vec::new());

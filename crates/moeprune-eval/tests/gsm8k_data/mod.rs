@@ -4,14 +4,19 @@
 
 use std::{fs, path::PathBuf};
 
-use moeprune_eval::{Document, load_documents};
+use moeprune_eval::Document;
 
 pub(crate) fn train_documents() -> Vec<Document> {
-    load_documents(asset("train.jsonl")).unwrap()
+    documents("train.jsonl")
 }
 
 pub(crate) fn test_documents() -> Vec<Document> {
-    load_documents(asset("test.jsonl")).unwrap()
+    documents("test.jsonl")
+}
+
+fn documents(name: &str) -> Vec<Document> {
+    let text = fs::read_to_string(asset(name)).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// A file of the data set.

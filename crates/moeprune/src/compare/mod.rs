@@ -9,23 +9,23 @@ pub use moeprune_core::comparison::{Comparison, Cut, LayerPicture};
 
 use std::{path::Path, time::Instant};
 
-use moeprune_capture::{TokenBlocks, open_calibration, token_blocks_in_order};
+use moeprune_capture::TokenBlocks;
 use moeprune_checkpoint::{Checkpoint, StoredTensor};
 use moeprune_core::{
     CorpusTag, ModelSpec, Plan, Sparsity, TensorId,
     comparison::{Estimate, FORMAT, UNPRUNED},
     plural,
 };
-use moeprune_eval::load_documents;
 
 use moeprune_engine::{
-    Error as EngineError, Execution, Inputs, Job, KeptExperts, Pipeline, PlanInputs, Progress,
-    Remedy, TOOL, UnwrittenModel, note_of_streamed_length, tokenizer_for,
+    Error as EngineError, Execution, Inputs, Job, KeptExperts, ModelText, Pipeline, PlanInputs,
+    Progress, Remedy, TOOL, TextFiles, UnwrittenModel, note_of_streamed_length, read_in_words,
+    warnings_of_text,
 };
 
 use crate::{
     Error, Evaluation, Recipe, Registry, Study,
-    evaluation::{Evaluated, Score, evaluate_model},
+    evaluation::{Evaluated, Score, evaluate_model, read_questions},
     planning::plan,
 };
 
@@ -87,7 +87,11 @@ impl Study<'_> {
         for Variant { name, recipe } in variants {
             inputs::check(checkpoint, registry, recipe, given).map_err(|e| named(name, e))?;
         }
-        let text = Text::read(checkpoint, measures)?;
+        for corpus in observation.iter().flat_map(|observation| &observation.corpora) {
+            read_in_words(corpus).iter().for_each(|note| self.progress.note(note));
+            warnings_of_text(corpus, spec).iter().for_each(|note| self.progress.note(note));
+        }
+        let text = Text::read(checkpoint, measures, self.progress)?;
         let measured = Measured { measures, text: text.as_ref() };
         let mut cuts = Vec::with_capacity(1 + variants.len());
         if !measures.skip_unpruned {
@@ -163,7 +167,7 @@ fn pictured<'a>(variants: &'a [Variant], registry: &Registry) -> Option<&'a Reci
 
 /// How many questions are asked.
 fn documents(task: &Evaluation<'_>) -> Result<u64, Error> {
-    let all = load_documents(task.data)?.len();
+    let all = read_questions(task.data)?.len();
     Ok(task.limit.map_or(all, |limit| limit.min(all)) as u64)
 }
 
@@ -367,19 +371,26 @@ struct Text {
 }
 
 impl Text {
-    fn read(checkpoint: &Checkpoint, measures: &Measures<'_>) -> Result<Option<Self>, Error> {
+    fn read(
+        checkpoint: &Checkpoint,
+        measures: &Measures<'_>,
+        progress: &mut dyn Progress,
+    ) -> Result<Option<Self>, Error> {
         let Some(path) = measures.text else { return Ok(None) };
         let spec = checkpoint.spec();
-        let file = open_calibration(path)?;
-        let tokenizer = tokenizer_for(&file, checkpoint)?;
+        let text = ModelText::open(TextFiles::from(path), checkpoint)?;
         let length = measures.sequence_len.unwrap_or(2048).min(spec.longest_streamed());
-        let blocks = token_blocks_in_order(&file, tokenizer.as_ref(), spec.vocab, length)?;
+        let blocks = text.blocks_in_order(length)?;
+        text.notes_in_order(&blocks).iter().for_each(|note| progress.note(note));
         let (blocks, _) = blocks.split_at(measures.text_blocks.unwrap_or(usize::MAX));
         Ok(Some(Self { blocks }))
     }
 }
 
 fn describe(corpus: &CorpusTag) -> String {
+    if let (Some(words), 1) = (read_in_words(corpus), corpus.repeated) {
+        return words;
+    }
     let often = if corpus.repeated == 1 {
         String::new()
     } else {

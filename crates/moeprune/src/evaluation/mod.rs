@@ -1,21 +1,21 @@
 //! Asking a checkpoint questions: the model, its tokenizer and a task put together.
 
 mod native_generator;
+mod questions;
 
 use std::path::Path;
 
-use moeprune_capture::{open_calibration, token_blocks_in_order};
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{ModelSpec, TensorSource};
-use moeprune_engine::{Finite, note_of_length, tokenizer_for};
+use moeprune_engine::{Finite, ModelText, TextFiles, note_of_length};
 use moeprune_eval::{
-    BoxError, EvaluateOptions, Nll, PerplexityReport, load_documents, perplexity, score_each,
-    task_by_name,
+    BoxError, EvaluateOptions, Nll, PerplexityReport, perplexity, score_each, task_by_name,
 };
 use moeprune_model::{LanguageModel, check_runnable};
 use serde_json::{Map, Value, json};
 
 pub use native_generator::NativeGenerator;
+pub use questions::read_questions;
 
 use crate::{Error, Execution, Progress, load_tokenizer};
 
@@ -29,7 +29,7 @@ pub struct Evaluation<'a> {
     /// `gsm8k`, `gsm8k_cot`, `gsm8k_zeroshot`, … ([`moeprune_eval::TASK_NAMES`]), or
     /// `perplexity`.
     pub task: &'a str,
-    /// Questions as JSON lines; for perplexity any calibration format.
+    /// Questions with their answers; for perplexity any text. In any form that calibration text may have.
     pub data: &'a Path,
     /// Only the first so many documents (blocks, for perplexity).
     pub limit: Option<usize>,
@@ -140,11 +140,11 @@ pub(crate) fn evaluate_model(
         return text_perplexity(checkpoint, what, load, progress).map(Score::Perplexity);
     }
     let shots = match what.fewshot_data {
-        Some(path) => load_documents(path)?,
+        Some(path) => read_questions(path)?,
         None => Vec::new(),
     };
     let task = task_by_name(what.task, what.fewshot, &shots)?;
-    let documents = load_documents(what.data)?;
+    let documents = read_questions(what.data)?;
     let tokenizer = load_tokenizer(checkpoint)?;
     let model = load()?;
     let asked = what.limit.map_or(documents.len(), |limit| limit.min(documents.len()));
@@ -178,12 +178,12 @@ fn text_perplexity(
     progress: &mut dyn Progress,
 ) -> Result<PerplexityReport, Error> {
     let spec = checkpoint.spec();
-    let file = open_calibration(what.data)?;
-    let tokenizer = tokenizer_for(&file, checkpoint)?;
+    let text = ModelText::open(TextFiles::from(what.data), checkpoint)?;
     let length = what.sequence_len.unwrap_or(2048).min(spec.max_positions);
     let asked = what.sequence_len.and_then(|asked| note_of_length(asked, spec.max_positions));
     asked.iter().for_each(|note| progress.note(note));
-    let blocks = token_blocks_in_order(&file, tokenizer.as_ref(), spec.vocab, length)?;
+    let blocks = text.blocks_in_order(length)?;
+    text.notes_in_order(&blocks).iter().for_each(|note| progress.note(note));
     let mut blocks: Vec<&[u32]> = blocks.blocks().iter().map(Vec::as_slice).collect();
     blocks.truncate(what.limit.unwrap_or(usize::MAX));
     let model = load()?;

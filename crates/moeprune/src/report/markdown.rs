@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{Repairing, Report, SearchReport, StageReport, repair};
+use super::{Repairing, Report, SearchReport, StageReport, repair, texts};
 
 /// Renders the whole report.
 pub(super) fn render(report: &Report) -> String {
@@ -17,6 +17,7 @@ fn write(report: &Report, text: &mut String) -> fmt::Result {
     write_layers(report, text)?;
     write_mass(report, text)?;
     write_exceptions(report, text)?;
+    texts::write(report, text)?;
     if let Some(found) = &report.repair {
         repair::write(found, Repairing::Experts, text)?;
     }

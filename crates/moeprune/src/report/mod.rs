@@ -6,6 +6,7 @@ mod mass;
 mod repair;
 mod search;
 mod serving;
+mod texts;
 
 pub use extra::ExtraReport;
 pub use repair::{RepairReport, RepairSummary, Repairing, SamplesNeeded};
@@ -81,6 +82,10 @@ pub struct Report {
     pub left_out: Vec<LeftOut>,
     /// Calibration texts the run saw.
     pub corpora: Vec<CorpusTag>,
+    /// What is to be known of these texts: blocks that are shorter than asked for, tokens that were used again and
+    /// again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub text_warnings: Vec<String>,
     /// SHA-256 of the observation the plan was made from.
     pub observation_sha256: Option<String>,
     /// What the unstructured stage promised; missing in reports of version 0.1.0 and where no weight
@@ -307,6 +312,7 @@ impl Report {
             search: None,
             left_out: applied.left_out.iter().map(LeftOut::new).collect(),
             corpora: corpora.clone(),
+            text_warnings: texts::warnings(corpora, spec),
             observation_sha256: plan.observation_sha256.clone(),
             promises: plan.unstructured.as_ref().and_then(|_| plan.promises()),
             recipe: recipe.clone(),

@@ -36,7 +36,7 @@ impl SearchTexts {
     ) -> Result<Self, Error> {
         let found = scored.blocks().len();
         match calibration.blocks.origin() {
-            BlockOrigin::Given if found < wanted => Self::split(calibration),
+            BlockOrigin::Given { .. } if found < wanted => Self::split(calibration),
             _ if found == 0 => Err(Error::Request(format!(
                 "a search scores candidates on blocks that share no token with those that they are made of, \
                  and {} is too short for any beside its {} calibration blocks; lower --samples or use more \

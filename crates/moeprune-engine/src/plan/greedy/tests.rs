@@ -46,6 +46,7 @@ fn calibration(spec: &ModelSpec) -> Calibration {
         sequence_len: 16,
         seed: 0,
         repeated: 1,
+        read: None,
     };
     Calibration { blocks, tag, repair: None }
 }

@@ -133,6 +133,7 @@ fn calibration(vocab: usize) -> RepairCalibration {
         sequence_len: 20,
         seed: 0,
         repeated: 1,
+        read: None,
     };
     let (fitted, held_out) = (Some(blocks(0..5)), Some(blocks(5..6)));
     RepairCalibration { texts: vec![RepairBlocks { tag, fitted, held_out }] }
