@@ -93,7 +93,7 @@ fn what_stands_in_for_a_file_that_is_named() {
         "observe model -o seen --imatrix pointer",
     ] {
         let ran = scratch.run(arguments);
-        assert_eq!(ran.code, 1, "{arguments}: {}{}", ran.stdout, ran.stderr);
+        assert_ne!(ran.code, 0, "{arguments}: {}{}", ran.stdout, ran.stderr);
         assert!(ran.stderr.contains("is a git-lfs pointer"), "{arguments}: {}", ran.stderr);
     }
     fs::write(scratch.path("model.gguf"), POINTER).unwrap();
