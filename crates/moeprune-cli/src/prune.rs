@@ -338,21 +338,25 @@ fn print_table(report: &Report, out: &Path) -> Result<(), Error> {
         rows.insert(1, row);
     }
     line!("\n{}", table(&["", "asked", "achieved"], &rows))?;
+    print_sentences(report, kept < before)?;
+    line!("\nwrote {}", out.display())
+}
+
+/// What the table does not say.
+fn print_sentences(report: &Report, experts_went: bool) -> Result<(), Error> {
     if let Some(repair) = &report.repair {
         print_repair(repair, Repairing::Experts)?;
     }
     if let Some(refit) = &report.refit {
         print_repair(refit, Repairing::Zeros)?;
     }
-    if kept == before && !report.recipe.prunes_weights() {
-        // What it makes of the checkpoint is said below.
-    } else if report.recipe.keeps_listed() && !report.recipe.prunes_weights() {
+    if experts_went && !report.recipe.prunes_weights() {
         line!(
-            "Only the experts that the keep-list leaves out were removed; no weight was zeroed."
-        )?;
-    } else if !report.recipe.prunes_weights() {
-        line!(
-            "Both shares are the same, so only whole experts were removed and no weight was zeroed."
+            "{} no weight was zeroed.",
+            match report.recipe.keeps_listed() {
+                true => "Only the experts that the keep-list leaves out were removed;",
+                false => "Both shares are the same, so only whole experts were removed and",
+            }
         )?;
     }
     for sentence in &report.serving {
@@ -370,5 +374,5 @@ fn print_table(report: &Report, out: &Path) -> Result<(), Error> {
             plural(report.scored_linears, "Linear")
         )?;
     }
-    line!("\nwrote {}", out.display())
+    Ok(())
 }
