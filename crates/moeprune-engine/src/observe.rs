@@ -58,7 +58,7 @@ impl Job<'_> {
         }
         let execution = &self.for_blocks(calibration, false)?;
         let identity = RunIdentity::new("observe", self.model)?
-            .with_calibration(&calibration.tag)
+            .with_calibration(calibration)
             .with_execution(execution);
         let mut session = Session::begin(place.state(), left, &identity)?;
         place.set_keep(false);

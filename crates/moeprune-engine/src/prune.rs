@@ -27,7 +27,7 @@ impl Job<'_> {
         let execution = &self.for_blocks(calibration, true)?;
         let mut identity = RunIdentity::new("prune", model)?
             .with_recipe(&request.recipe, pipeline)
-            .with_calibration(&calibration.tag)
+            .with_calibration(calibration)
             .with_execution(execution);
         if pipeline.repair.is_some() || pipeline.refit.is_some() {
             identity = identity.with_repair(&calibration.for_repair());

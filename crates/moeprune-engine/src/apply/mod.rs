@@ -119,7 +119,7 @@ impl Job<'_> {
         identity = match inputs {
             Inputs::None => identity,
             Inputs::Calibration(calibration) => {
-                let identity = identity.with_calibration(&calibration.tag);
+                let identity = identity.with_calibration(calibration);
                 if plan.repairs || pipeline.refit.is_some() {
                     identity.with_repair(&calibration.for_repair())
                 } else {

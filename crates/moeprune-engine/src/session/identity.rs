@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Execution, Model, Pipeline, RepairCalibration, TOOL};
+use crate::{Calibration, Error, Execution, Model, Pipeline, RepairCalibration, TOOL};
 
 /// Everything that the result depends on.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -39,6 +39,10 @@ pub struct RunIdentity {
     pub(crate) stages: BTreeMap<String, Option<Value>>,
     /// The calibration text and what is drawn from it.
     pub(crate) calibration: Option<CorpusTag>,
+    /// SHA-256 of the ids in all blocks, which the tokenizer decides too. A journal without it is of an
+    /// earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tokens: Option<String>,
     /// What a repair is fitted to and measured on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) repair_texts: Vec<RepairText>,
@@ -81,7 +85,11 @@ impl RunIdentity {
 
     /// With the calibration text and what is drawn from it.
     #[must_use]
-    pub fn with_calibration(mut self, tag: &CorpusTag) -> Self {
+    pub fn with_calibration(mut self, calibration: &Calibration) -> Self {
+        let Calibration { blocks, tag, .. } = calibration;
+        let mut hash = Sha256::new();
+        blocks.blocks().iter().flatten().for_each(|id| hash.update(id.to_le_bytes()));
+        self.tokens = Some(format!("{:x}", hash.finalize()));
         self.calibration = Some(tag.clone());
         self
     }
@@ -152,6 +160,9 @@ impl RunIdentity {
         ];
         for (what, value) in fields {
             changed(what, &of(was, value), &of(is, value));
+        }
+        if let (true, Some(before), Some(now)) = (was == is, &self.tokens, &other.tokens) {
+            changed("what the tokenizer makes of the calibration text (SHA-256)", before, now);
         }
         let (mut was, mut is) = (BTreeMap::new(), BTreeMap::new());
         leaves("", &self.recipe, &mut was);

@@ -99,7 +99,8 @@ fn conversations_that_are_put_otherwise_are_a_change() {
         repeated: 1,
         read: Some(TextFacts { rendering, ..TextFacts::default() }),
     };
-    let run = |rendering: Option<Rendering>| begun().with_calibration(&tag(rendering));
+    let run =
+        |rendering: Option<Rendering>| RunIdentity { calibration: Some(tag(rendering)), ..begun() };
     let plain = Rendering::default;
     let check = |is: Rendering, expected: &str| {
         let what = "how conversations are made text was plainly, and is";
@@ -231,4 +232,14 @@ fn older_journals_go_by_times() {
     assert!(older.changes(&now).is_empty());
     now.files[0].modified = 2;
     assert_eq!(older.changes(&now), ["the model's w was written to since"]);
+}
+
+#[test]
+fn another_tokenizer_is_another_run() {
+    let run = |tokens: Option<&str>| RunIdentity { tokens: tokens.map(str::to_owned), ..begun() };
+    assert_eq!(run(Some("a")).changes(&run(Some("a"))), Vec::<String>::new());
+    assert_eq!(run(None).changes(&run(Some("a"))), Vec::<String>::new());
+    let changes = run(Some("a")).changes(&run(Some("b")));
+    let expected = "what the tokenizer makes of the calibration text (SHA-256) was a, and is b now";
+    assert_eq!(changes, [expected]);
 }
