@@ -30,7 +30,9 @@ fn too_small(spec: &ModelSpec, request: &ExpertRequest) -> (String, f64) {
     };
     let one = if groups > 1 { format!("{groups} (one of each group)") } else { "one".to_owned() };
     let why = format!("{} of {of} experts{each} is less than half of {one}", request.share);
-    (why, (groups as f64 / of.max(1) as f64).min(1.0))
+    // Half an expert is rounded to one; rounded up to what is printed of it.
+    let at_least = (0.5e4 * groups as f64 / of.max(1) as f64).ceil() / 1e4;
+    (why, at_least.min(1.0))
 }
 
 /// The experts of each layer of the decoder's that has any.
