@@ -1,5 +1,6 @@
 //! Calibration text cut into blocks for one model.
 
+mod arguments;
 mod chat;
 mod files;
 mod repair;

@@ -57,8 +57,7 @@ pub enum Content {
 pub struct Conversation {
     /// At least one object with `role` (a string) and, unless it calls tools, `content` (a string or a list of parts).
     ///
-    /// Further keys are kept. Keys with null are left out, `content` apart, and arguments of tool calls that are JSON in a
-    /// string are the object that they stand for, as the templates of transformers expect.
+    /// Further keys are kept, arguments of tool calls as they are. Keys with null are left out, `content` apart.
     pub messages: Vec<Value>,
     /// A list of the tools that may be called.
     pub tools: Option<Value>,

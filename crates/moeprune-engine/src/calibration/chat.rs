@@ -9,7 +9,7 @@ use moeprune_text::Conversation;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::files::ChatOptions;
+use super::{arguments, files::ChatOptions};
 use crate::{Error, Model};
 
 /// No configuration of a tokenizer is near this; a larger file is something else.
@@ -84,12 +84,21 @@ impl Chat {
         let Some(template) = &self.template else {
             return Ok(Content::Text(render_plainly(&messages).map_err(failed)?));
         };
-        let chat = moeprune_chat::Chat {
-            messages: &messages,
-            tools: tools.as_ref().or(self.tools.as_ref()),
-            add_generation_prompt: false,
-            variables: &Map::new(),
+        let (tools, variables) = (tools.as_ref().or(self.tools.as_ref()), Map::new());
+        let render = |messages: &[Value]| {
+            let add_generation_prompt = false;
+            let variables = &variables;
+            template.render(&moeprune_chat::Chat {
+                messages,
+                tools,
+                add_generation_prompt,
+                variables,
+            })
         };
-        Ok(Content::Rendered(template.render(&chat).map_err(failed)?))
+        let rendered = render(&messages).or_else(|error| {
+            // Some templates want an object where OpenAI's data has a string.
+            arguments::as_objects(&messages).and_then(|other| render(&other).ok()).ok_or(error)
+        });
+        Ok(Content::Rendered(rendered.map_err(failed)?))
     }
 }

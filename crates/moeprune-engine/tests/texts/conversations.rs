@@ -104,6 +104,30 @@ fn the_file_of_a_template_wins() {
 }
 
 #[test]
+fn arguments_of_calls_are_what_the_template_takes() {
+    let call = |arguments: &str| {
+        format!(
+            r#"{{"messages":[{{"role":"assistant","content":"","tool_calls":[{{"type":"function","function":{{"name":"f","arguments":{arguments}}}}}]}}]}}"#
+        )
+    };
+    let each = "{% for m in messages %}{% for c in m.tool_calls %}";
+    let (string, object) = (call(r#""{\"a\": 1}""#), call(r#"{"a": 1}"#));
+    let check = |template: &str, file: &str, expected: &str| {
+        let template = format!("{each}{template}{{% endfor %}}{{% endfor %}}");
+        let model = Reader::new().with_template(&template);
+        assert_eq!(text(&model, file, ChatOptions::default()).unwrap(), expected, "{template}");
+    };
+    // What is there is handed over, as transformers does.
+    check("{{ c.function.arguments | tojson }}", &object, r#"{"a": 1}"#);
+    check("{{ c.function.arguments | tojson }}", &string, r#""{\"a\": 1}""#);
+    check("{{ 'f' + c.function.arguments }}", &string, r#"f{"a": 1}"#);
+    // A template that refuses the string receives the object.
+    let items = "{% for k, v in c.function.arguments | items %}{{ k }}{% endfor %}";
+    check(items, &object, "a");
+    check(items, &string, "a");
+}
+
+#[test]
 fn what_cannot_be_given_is_refused() {
     let tools = json!([{ "type": "function", "function": { "name": "add" } }]);
     let with_tools = ChatOptions { system: None, tools: Some(&tools) };

@@ -231,7 +231,7 @@ fn spoken_call(message: &mut Map<String, Value>) {
     }
 }
 
-/// Brings calls of tools into one form: a list, with arguments that are objects where they are JSON in a string.
+/// Brings calls of tools into one form, a list. Their arguments stay as they are: templates differ in what they take.
 fn settle_calls(message: &mut Map<String, Value>) {
     if let Some(function) = message.remove("function_call")
         && !message.contains_key("tool_calls")
@@ -245,12 +245,6 @@ fn settle_calls(message: &mut Map<String, Value>) {
         Value::Array(list) if list.is_empty() => {
             message.remove("tool_calls");
         }
-        Value::Array(list) => list.iter_mut().for_each(|call| {
-            let function = if call["function"].is_object() { &mut call["function"] } else { call };
-            if let Some(arguments) = function.get_mut("arguments") {
-                unpack(arguments);
-            }
-        }),
         _ => {}
     }
 }

@@ -68,27 +68,29 @@ fn systems_and_histories() {
 
 #[test]
 fn calls_of_tools() {
-    let call = |rest: &str| {
+    let called = |rest: &str, arguments: &str| {
         format!(
-            "{{\"role\":\"assistant\"{rest},\"tool_calls\":[{{\"type\":\"function\",\"function\":{{\"name\":\"add\",\"arguments\":{{\"a\":1}}}}}}]}}"
+            "{{\"role\":\"assistant\"{rest},\"tool_calls\":[{{\"type\":\"function\",\"function\":{{\"name\":\"add\",\"arguments\":{arguments}}}}}]}}"
         )
     };
+    let call = |rest: &str| called(rest, "{\"a\":1}");
+    let as_text = |rest: &str| called(rest, r#""{\"a\": 1}""#);
     let arguments = r#"{"name": "add", "arguments": "{\"a\": 1}"}"#;
     check(
         &format!(
             r#"{{"messages": [{{"role": "assistant", "content": null, "tool_calls": [{{"type": "function", "function": {arguments}}}]}}]}}"#
         ),
-        &call(",\"content\":null"),
+        &as_text(",\"content\":null"),
     );
     check(
         &format!(
             r#"{{"messages": [{{"role": "assistant", "tool_calls": [{{"type": "function", "function": {arguments}}}]}}]}}"#
         ),
-        &call(""),
+        &as_text(""),
     );
     check(
         &format!(r#"{{"messages": [{{"role": "assistant", "function_call": {arguments}}}]}}"#),
-        &call(""),
+        &as_text(""),
     );
     check(
         r#"{"messages": [{"role": "assistant", "content": "", "tool_calls": "[{\"type\": \"function\", \"function\": {\"name\": \"add\", \"arguments\": {\"a\": 1}}}]"}]}"#,
