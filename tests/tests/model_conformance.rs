@@ -156,16 +156,15 @@ fn a_token_beyond_the_embedding_is_named_where_it_occurs() {
     let checkpoint = open("nano");
     let model = LanguageModel::load(&checkpoint, checkpoint.spec(), &Compute::cpu()).unwrap();
     let mut tokenizer = moeprune::load_tokenizer(&checkpoint).unwrap();
-    tokenizer.add_tokens([AddedToken::from("<pad>", true)]).unwrap();
+    tokenizer.add_tokens([AddedToken::from("<beyond>", true)]).unwrap();
     let mut silent = Silent;
     let mut native = NativeGenerator::new(model, tokenizer, Vec::new(), &mut silent);
     let mut ask = |prompts: [&str; 2]| {
         native.generate(&prompts.map(|prompt| Request::new(prompt, Vec::new(), 1)))
     };
     assert_eq!(ask(["1 + 1", "2"]).unwrap().len(), 2);
-    let error = ask(["1", "2 <pad>"]).unwrap_err().to_string();
-    let expected =
-        "prompt 4: token id 864 (\"<pad>\") does not fit the model, whose embedding has 864 rows";
+    let error = ask(["1", "2 <beyond>"]).unwrap_err().to_string();
+    let expected = "prompt 4: token id 864 (\"<beyond>\") does not fit the model, whose embedding has 864 rows";
     assert!(error.starts_with(expected), "{error}");
 }
 

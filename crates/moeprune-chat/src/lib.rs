@@ -58,6 +58,7 @@ mod limits;
 mod messages;
 mod plain;
 mod python;
+mod python_json;
 mod source;
 mod special;
 mod template;

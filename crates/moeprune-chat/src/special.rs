@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::Error;
+use crate::{Error, python_json::without_nan};
 
 /// The special tokens of a tokenizer by their keys (`bos_token`, `eos_token`, …): variables of every
 /// template.
@@ -74,11 +74,15 @@ fn wrong(key: &str, value: &Value) -> Error {
     }
 }
 
-/// A file that is a JSON object. A byte order mark is passed over.
+/// A file that is a JSON object. A byte order mark is passed over; NaN and infinities, which Python writes, are null.
 pub(crate) fn object(file: &str, bytes: &[u8]) -> Result<Map<String, Value>, Error> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let read = serde_json::from_slice(bytes);
-    read.map_err(|error| Error::Json { file: file.to_owned(), reason: error.to_string() })
+    let read = read.or_else(|error| serde_json::from_slice(&without_nan(bytes)).map_err(|_| error));
+    read.map_err(|error: serde_json::Error| Error::Json {
+        file: file.to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 /// What a value is, for messages.

@@ -34,8 +34,7 @@ impl JsonText {
 
     /// As [`of_bytes`](Self::of_bytes), of text.
     pub(crate) fn of_text(text: String) -> Result<Self, String> {
-        let json = as_json(&text);
-        Self { text, json }.checked()
+        Self::decoded(text.into_bytes())?.checked()
     }
 
     /// The text of a file that is not looked into yet.
@@ -48,6 +47,11 @@ impl JsonText {
         }
         let text = String::from_utf8(bytes)
             .map_err(|e| format!("is not UTF-8 text ({})", e.utf8_error()))?;
+        if is_too_deep(&text) {
+            return Err(format!(
+                "is not a JSON object of a model: it has values in more than {DEEPEST} others"
+            ));
+        }
         let json = as_json(&text);
         Ok(Self { text, json })
     }
@@ -66,6 +70,27 @@ impl JsonText {
     pub(crate) fn json(&self) -> &str {
         self.json.as_deref().unwrap_or(&self.text)
     }
+}
+
+/// How many objects and lists a value may be in: each is gone into by a call of its own.
+const DEEPEST: usize = 128;
+
+/// Whether a text, JSON or nearly so, has a value that is in more objects and lists than is read.
+fn is_too_deep(text: &str) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            b'"' if !escaped => in_string = !in_string,
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        escaped = in_string && byte == b'\\' && !escaped;
+        if depth > DEEPEST {
+            return true;
+        }
+    }
+    false
 }
 
 /// Text in UTF-16 has a mark, or zeros in the place of every other character of JSON.
@@ -261,6 +286,12 @@ mod tests {
         check(b"{\"l\": [1, {\"b\": 1,\n \"b\": 2}]}", "`b` appears twice at line 2");
         check(b"[1]", "is not a JSON object");
         check(b"{} {}", "is not a JSON object");
+        let deep = |levels: usize| format!("{}1{}", "{\"a\":[".repeat(levels), "]}".repeat(levels));
+        assert!(JsonText::of_text(deep(64)).is_ok());
+        check(deep(65).as_bytes(), "in more than 128 others");
+        check("[".repeat(1 << 20).as_bytes(), "in more than 128 others");
+        let brackets_in_text = format!("{{\"a\": \"{}\"}}", "[\\\"{".repeat(1000));
+        assert!(JsonText::of_text(brackets_in_text).is_ok());
     }
 
     #[test]

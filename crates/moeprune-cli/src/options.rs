@@ -332,7 +332,7 @@ pub struct DeviceArgs {
     /// at most; 1 on the CPU]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub micro_batch: Option<usize>,
-    /// Refuse a run that needs more memory than this, for example 24G or 500M (powers of 1024; GB and MB
+    /// Refuse a run of the model that needs more memory than this, for example 24G or 500M (powers of 1024; GB and MB
     /// are powers of 1000); limits of control groups and of the process are seen without
     #[arg(long, value_name = "SIZE", value_parser = memory_size)]
     pub max_memory: Option<u64>,

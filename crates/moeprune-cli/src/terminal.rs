@@ -8,6 +8,8 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use moeprune_core::plural;
+
 use crate::{print::say, table::seconds};
 use moeprune::Progress;
 
@@ -81,7 +83,7 @@ impl Progress for Terminal {
         });
         let now = Instant::now();
         if bar.is_none() {
-            say(&format!("{step} ({total} {unit})"));
+            say(&format!("{step} ({})", counted(total, unit)));
         }
         self.step = Some(Step {
             name: step.to_owned(),
@@ -123,7 +125,8 @@ impl Progress for Terminal {
         }
         let Step { name, unit, total, .. } = &step;
         say(&format!(
-            "{name}: {total} {unit} in {} ({:.0} {unit}/s)",
+            "{name}: {} in {} ({:.0} {unit}/s)",
+            counted(*total, unit),
             seconds(elapsed),
             *total as f64 / elapsed.max(1e-9)
         ));
@@ -137,5 +140,13 @@ impl Progress for Terminal {
         if !self.quiet {
             say(line);
         }
+    }
+}
+
+/// A number of what steps are counted in, which is named in the plural unless it is a unit.
+fn counted(total: u64, unit: &str) -> String {
+    match unit.strip_suffix('s') {
+        Some(noun) => plural(total, noun),
+        None => format!("{total} {unit}"),
     }
 }

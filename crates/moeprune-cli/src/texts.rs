@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use moeprune::{ChatOptions, Error, TextFiles};
-use moeprune_files::RunFiles;
+use moeprune_files::{RunFiles, StandIn};
 use serde_json::Value;
 
 /// What conversations in calibration text are given.
@@ -123,6 +123,9 @@ fn read_tools(path: &Path) -> Result<Value, Error> {
     let bad = |what: String| {
         Error::Request(format!("{}: expected a JSON array of tools, got {what}", path.display()))
     };
+    if let Some(stand_in) = StandIn::pointer(text.as_bytes()) {
+        return Err(Error::Request(format!("{} {stand_in}", path.display())));
+    }
     match serde_json::from_str(text.trim_start_matches('\u{feff}')) {
         Ok(Value::Array(tools)) if tools.iter().all(Value::is_object) => Ok(Value::Array(tools)),
         Ok(Value::Array(_)) => Err(bad("one of something else than objects".into())),

@@ -133,7 +133,7 @@ pub fn active_parameters(spec: &ModelSpec) -> f64 {
 }
 
 /// About the bytes of weights that are left without a share of the experts.
-fn bytes_left(model: &dyn Model, share: Sparsity) -> u64 {
+pub(crate) fn bytes_left(model: &dyn Model, share: Sparsity) -> u64 {
     let parts = model.spec().parts();
     let experts = parts.iter().filter(|part| part.id.expert().is_some());
     let bytes: u64 = experts.map(|part| model.stored_bytes(part.id)).sum();

@@ -44,6 +44,7 @@ mod observe;
 mod on_host;
 mod pipeline;
 mod plan;
+mod printable;
 mod progress;
 mod prune;
 mod rates;
@@ -86,6 +87,7 @@ pub use pipeline::{ExpertNeeds, ExpertStage, Grouped, Pipeline, Scored, WeightNe
 pub use plan::{
     PLAN_FORMAT, PlanInputs, Router, check_request, expert_budget, routers, stored_otherwise,
 };
+pub use printable::printable;
 pub use progress::{Progress, Silent};
 pub use rates::Rates;
 pub use remedy::Remedy;

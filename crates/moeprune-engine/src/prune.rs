@@ -3,9 +3,9 @@
 use moeprune_core::{Sparsity, StatisticsSource};
 
 use crate::{
-    Applied, Calibration, Error, ExpertStage, Inputs, Job, PlanInputs, PruneRequest, Run,
-    WeightTarget, apply::apply_plan, observe::observe_in, plan::choose_survivors_in,
-    session::RunIdentity,
+    Applied, Calibration, Error, ExpertStage, Inputs, Job, Model, PlanInputs, PruneRequest, Run,
+    WeightTarget, apply::apply_plan, estimate::bytes_left, observe::observe_in,
+    plan::choose_survivors_in, session::RunIdentity,
 };
 
 impl Job<'_> {
@@ -33,6 +33,7 @@ impl Job<'_> {
             identity = identity.with_repair(&calibration.for_repair());
         }
         run.begin(model, &identity)?;
+        check_room(run, model, calibration, request)?;
         let job = &mut self.on(execution);
         // Where no weight is zeroed nothing is taken from an observation, and a repair takes the text.
         let stored = request.promises.statistics == StatisticsSource::Stored
@@ -57,4 +58,17 @@ impl Job<'_> {
         };
         apply_plan(job, run, plan, inputs, observation.as_ref())
     }
+}
+
+/// Refuses a disk that is too small before the text goes through the model. How many experts go is not known yet, so
+/// nine tenths of what is left without their share count; what is known when writing begins is checked then.
+fn check_room(
+    run: &Run<'_>,
+    model: &dyn Model,
+    calibration: &Calibration,
+    request: &PruneRequest,
+) -> Result<(), Error> {
+    let written = bytes_left(model, request.experts.share) / 10 * 9;
+    let hidden = calibration.tag.tokens() * model.spec().hidden as u64 * 4;
+    Ok(run.output.check_room(written + hidden)?)
 }

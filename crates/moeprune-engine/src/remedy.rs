@@ -80,7 +80,7 @@ impl fmt::Display for Remedy {
                 write!(f, "remove a share of the experts of at most {share:.4}")
             }
             Self::MoreExperts { at_least } => {
-                write!(f, "remove a share of the experts of at least {at_least:.4}")
+                write!(f, "remove a share of the experts, and in total, of at least {at_least:.4}")
             }
             Self::MicroBatch(blocks) => write!(f, "a micro-batch of {blocks} would fit"),
             Self::FewerTokens { percent } => write!(

@@ -76,7 +76,7 @@ impl Detector<'_> {
         let mut rest = head.iter().filter(|b| !b.is_ascii_whitespace());
         match (rest.next(), rest.next()) {
             (Some(b'{'), Some(b'"' | b'}') | None) => self.objects(),
-            (Some(b'['), _) => self.array(),
+            (Some(b'['), _) => self.array(begins_with_strings(head)),
             _ => self.plain(),
         }
     }
@@ -179,7 +179,8 @@ impl Detector<'_> {
     }
 
     /// What begins with a bracket: an array, lines of arrays, or a text.
-    fn array(&self) -> Found {
+    /// `of_strings`: it begins as an array of strings does, so that it is no prose.
+    fn array(&self, of_strings: bool) -> Found {
         let mut stream = Stream::array(self.open()?)?;
         let error = match stream.next_value() {
             Ok(None) => return Err(self.unknown("an empty JSON array", "it holds no text")),
@@ -195,7 +196,7 @@ impl Detector<'_> {
         if let Some(shape) = self.line_of_array()? {
             return Ok((Container::JsonLines, shape));
         }
-        match self.is_json_array()? {
+        match of_strings || self.is_json_array()? {
             true => Err(error),
             false => self.plain(),
         }
@@ -258,5 +259,24 @@ impl Detector<'_> {
             got: got.to_owned(),
             remedy: remedy.to_owned(),
         }
+    }
+}
+
+/// Whether a file begins with a bracket, a string in quotes of either kind, and what follows one in an array; the
+/// string may be cut short.
+fn begins_with_strings(head: &[u8]) -> bool {
+    let inside = head.trim_ascii_start().strip_prefix(b"[").unwrap_or_default().trim_ascii_start();
+    let Some((&quote @ (b'"' | b'\''), text)) = inside.split_first() else { return false };
+    let mut escaped = false;
+    let end = text.iter().position(|&byte| {
+        let ends = byte == quote && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    let Some(end) = end else { return quote == b'"' };
+    match text[end + 1..].trim_ascii_start().split_first() {
+        None => true,
+        Some((b']', after)) => matches!(after.trim_ascii_start().first(), None | Some(b'[')),
+        Some((next, _)) => *next == b',' || *next == quote,
     }
 }

@@ -41,7 +41,7 @@ pub fn read_keep_list(path: &Path, spec: &ModelSpec) -> Result<KeepList, Error> 
     if let Some(stand_in) = StandIn::pointer(beginning) {
         return Err(bad(stand_in.to_string()));
     }
-    match parse(&text).map_err(bad)? {
+    match parse(text.trim_start_matches('\u{feff}')).map_err(bad)? {
         Form::List(list) => Ok(list),
         Form::Plan => of_plan(&read_plan(path)?, spec).map_err(bad),
     }

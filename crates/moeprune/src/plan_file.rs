@@ -26,14 +26,15 @@ pub fn read_plan(path: &Path) -> Result<Plan, Error> {
     if let Some(stand_in) = StandIn::pointer(beginning) {
         return Err(bad(stand_in.to_string()));
     }
+    let text = text.trim_start_matches('\u{feff}');
     let not_a_plan = |e: serde_json::Error| bad(format!("is not a plan: {e}"));
-    let Head { format, recipe } = serde_json::from_str(&text).map_err(not_a_plan)?;
+    let Head { format, recipe } = serde_json::from_str(text).map_err(not_a_plan)?;
     if format != PLAN_FORMAT {
         return Err(bad(format!("has format {format}, not {PLAN_FORMAT}; make the plan again")));
     }
     let _: Recipe = serde_json::from_str(recipe.get())
         .map_err(|e| bad(format!("is not a plan: its recipe: {e}")))?;
-    let plan: Plan = serde_json::from_str(&text).map_err(not_a_plan)?;
+    let plan: Plan = serde_json::from_str(text).map_err(not_a_plan)?;
     if let Some(UnstructuredPlan { total_sparsity, ratio, layer_ratios, expert_ratios, .. }) =
         &plan.unstructured
     {

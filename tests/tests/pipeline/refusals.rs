@@ -38,6 +38,7 @@ fn an_output_that_exists() {
     let scratch = tempfile::tempdir().unwrap();
     let out = scratch.path().join("out");
     fs::create_dir(&out).unwrap();
+    fs::write(out.join("something"), "").unwrap();
     check(&asset("parity/mixtral"), &out, &recipe(0.5, 0.25), &["out", "exists"]);
 }
 

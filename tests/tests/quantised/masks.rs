@@ -130,7 +130,7 @@ fn weights_without_a_zero_stay_and_are_counted() {
         let out = scratch.path().join("out");
         let report = run_on(&Execution::cpu(), &mut Silent, &model, &recipe(), &out).unwrap();
         let said = report.without_zero.unwrap_or_default();
-        for part in ["64 weights in 1 Linears", "layer 0 expert.2.gate", "they stay as they are"] {
+        for part in ["64 weights in 1 Linear ", "layer 0 expert.2.gate", "they stay as they are"] {
             assert!(said.contains(part), "`{part}`: {said}");
         }
         let source = Checkpoint::open(&model).unwrap();

@@ -165,7 +165,7 @@ fn fixture(name: &str) -> Checkpoint {
 }
 
 /// Models that differ in how they are stored alone.
-const STORED: &str = "the same model, stored under other tensor names or in other element types";
+const STORED: &str = "the same model, stored as ";
 
 #[test]
 fn in_codes_and_in_numbers() {

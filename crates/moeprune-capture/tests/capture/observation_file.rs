@@ -213,6 +213,7 @@ fn observations() -> impl Strategy<Value = Observation> {
         files: count,
         documents: count,
         tokens: count,
+        short: count,
         asked_len,
         rendering,
     });

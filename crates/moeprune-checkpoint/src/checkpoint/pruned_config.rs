@@ -78,6 +78,11 @@ impl Checkpoint {
         Ok(files)
     }
 
+    /// Checks that [`quantization_files_of`](Self::quantization_files_of) can read the files that there are.
+    pub(crate) fn check_quantization_files(&self) -> Result<(), Error> {
+        self.quantization_files_of(&|_, expert| Some(expert)).map(drop)
+    }
+
     /// The texts of the quantisation configs in `config.json`: at the top or in an object there.
     pub(super) fn quantization_configs(&self) -> Result<Vec<&str>, Error> {
         self.config.objects_under(&QUANTIZATION)

@@ -40,7 +40,7 @@ const WEIGHTS: [&str; 11] = [
 const REPORTS: [&str; 2] = [REPORT_FILE, REPORT_TEXT_FILE];
 
 /// What a pruned model cannot be used without: tokenizer, chat template, generation config, preprocessing.
-const NEEDED: [&str; 13] = [
+const NEEDED: [&str; 16] = [
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
@@ -50,11 +50,17 @@ const NEEDED: [&str; 13] = [
     "processor_config.json",
     "special_tokens_map.json",
     "spiece.model",
+    "tekken.json",
+    "tiktoken.model",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
+    "video_preprocessor_config.json",
     "vocab.json",
 ];
+
+/// In how many folders a file beside the weights may be.
+const DEEPEST: usize = 32;
 
 /// Copies files into the directory `to`; each lies at `unnamed` until it is complete. What cannot be read any
 /// more is left out.
@@ -176,9 +182,10 @@ fn check(source: &Checkpoint, relative: &Path) -> Result<(), String> {
 /// Lists what [`copy`] would copy, each file opened and its beginning read: what cannot be is left out.
 ///
 /// # Errors
-/// If that is a file that a pruned model needs.
+/// If that is a file that a pruned model needs, or says how modules are quantised.
 pub(crate) fn auxiliary_files(source: &Checkpoint) -> Result<CopiedFiles, Error> {
     let mut files = CopiedFiles::default();
+    source.check_quantization_files()?;
     list(source, Path::new(""), &mut files)?;
     for (file, count) in source.unnamed_extra() {
         let of_file = files.left_out.iter_mut().find(|(path, _)| *path == Path::new(&file));
@@ -207,6 +214,8 @@ fn list(source: &Checkpoint, folder: &Path, files: &mut CopiedFiles) -> Result<(
             "hidden"
         } else if kind == FileKind::LinkToFolder {
             "a link to a folder"
+        } else if kind == FileKind::Folder && relative.components().count() > DEEPEST {
+            "a folder in too many others"
         } else if kind == FileKind::Folder {
             if let Err(error) = list(source, &relative, files) {
                 match error {

@@ -62,7 +62,7 @@ pub struct SparsityReport {
     /// What rounding may take at most, as a share of the decoder Linears: one weight a matrix, or
     /// one per row if rows are rounded down.
     pub rounding: f64,
-    /// What more may be zero, as a share of the decoder Linears: codes that said zero in the source already.
+    /// What more may be zero, as a share of the decoder Linears: weights that are zero in the source already.
     pub zero_before: f64,
     /// What fewer may be zero, as a share of the decoder Linears: weights that have no code that is zero.
     #[serde(skip_serializing_if = "is_none")]
@@ -166,7 +166,7 @@ struct Left<'a> {
     all: u64,
     /// By how many weights the count may differ from what was asked for, by rounding.
     rounded: u64,
-    /// Codes that were zero before.
+    /// Weights that were zero before.
     before: u64,
     /// Weights that have no code that is zero.
     without: u64,
@@ -209,10 +209,8 @@ impl<'a> Left<'a> {
             return Some(zeros);
         }
         self.linears += nonzero;
-        if self.pruned.is_decoded(TensorId::linear(layer, linear)) {
-            self.before += zeros.zeros.saturating_sub(finding.zeroed);
-            self.without += finding.without_zero;
-        }
+        self.before += zeros.zeros.saturating_sub(finding.zeroed);
+        self.without += finding.without_zero;
         let rows = finding.shape.first().map_or(0, |&rows| rows as u64);
         self.rounded += if self.rows_round_down { rows } else { 1 };
         if linear.expert().is_some() {

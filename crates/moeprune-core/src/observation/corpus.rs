@@ -37,12 +37,20 @@ pub struct TextFacts {
     /// Tokens of the text that blocks can be drawn from: of the documents that are longer than a block, or of all
     /// if none is.
     pub tokens: u64,
+    /// Documents that no block is drawn from, since others are longer than a block and they are not.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub short: u64,
     /// Tokens per block that were asked for, if blocks are shorter because the model takes no longer ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_len: Option<u64>,
     /// How conversations were made text, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rendering: Option<Rendering>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// How conversations were made text.

@@ -11,7 +11,7 @@ use super::{
     layer_job::AFTER_EXPERTS,
     worker::{Holds, Worker},
 };
-use crate::{Error, KeptExperts, Progress, Run, session::LayerZeros};
+use crate::{Error, KeptExperts, Progress, Run, printable, session::LayerZeros};
 
 /// The checkpoint that is written, in a hidden sibling of its final place.
 pub(super) struct Output<'a> {
@@ -45,7 +45,7 @@ impl<'o> Output<'o> {
         let layout = origin.output_layout(kept.spec(), &index_of)?;
         let left_out = directory.copy_auxiliary(origin)?.left_out;
         for (path, why) in &left_out {
-            progress.note(&format!("not copied: {} ({why})", path.display()));
+            progress.note(&printable(&format!("not copied: {} ({why})", path.display())));
         }
         note_carried(origin, kept, progress);
         directory.write_configs(origin, kept.spec(), &index_of)?;

@@ -3,8 +3,8 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use moeprune_capture::{
-    CalibrationSource, Content, Document, Documents, Place, SamplingOptions, TokenBlocks,
-    token_blocks_in_groups, token_blocks_in_order,
+    BlockOrigin, CalibrationSource, Content, Document, Documents, Place, SamplingOptions,
+    TokenBlocks, token_blocks_in_groups, token_blocks_in_order,
 };
 use moeprune_core::{CorpusTag, StageError, TextFacts};
 use moeprune_text::{Content as Found, Record, Records, Shape, TextFile, TextSet};
@@ -100,6 +100,10 @@ impl ModelText {
                 files: self.set.files().len() as u64,
                 documents: blocks.origin().documents(),
                 tokens: blocks.drawable(),
+                short: match blocks.origin() {
+                    BlockOrigin::LongDocuments { long, documents } => documents - long,
+                    _ => 0,
+                },
                 asked_len: shorter.then_some(asked_len as u64),
                 rendering: self.chat.as_ref().map(Chat::rendering),
             }),

@@ -54,9 +54,12 @@ pub(super) fn warnings_of_draw(tag: &CorpusTag) -> Vec<String> {
     let Some(read) = &tag.read else { return Vec::new() };
     let often = tag.draws_per_token().filter(|&often| often > 1.0).map(|often| {
         let often = if often < 2.0 { format!("{often:.1}") } else { format!("{often:.0}") };
+        let remedy = match read.short {
+            0 => "use more text or lower --samples",
+            _ => "lower --seq-len, so that shorter documents are used, or --samples",
+        };
         format!(
-            "warning: {} of {} were drawn from {} of {}: each is used {often} times; use more text or lower \
-             --samples",
+            "warning: {} of {} were drawn from {} of {}: each is used {often} times; {remedy}",
             plural(tag.samples, "block"),
             plural(tag.sequence_len, "token"),
             plural(read.tokens, "token"),
@@ -64,7 +67,16 @@ pub(super) fn warnings_of_draw(tag: &CorpusTag) -> Vec<String> {
         )
     });
     let plainly = read.rendering.as_ref().and_then(|how| note_of_plain(&tag.name, how));
-    often.into_iter().chain(plainly).collect()
+    let short = (read.short > 0).then(|| {
+        format!(
+            "note: {} of {} of {} have no more tokens than a block, {}, and are not used; lower --seq-len to use them",
+            read.short,
+            plural(read.documents, "document"),
+            tag.name,
+            tag.sequence_len
+        )
+    });
+    short.into_iter().chain(often).chain(plainly).collect()
 }
 
 /// The note about conversations that no template was there for.
@@ -91,7 +103,8 @@ mod tests {
 
     fn tag(tokens: u64, rendering: Option<Rendering>) -> CorpusTag {
         let (format, files) = ("plain text".into(), 1);
-        let read = TextFacts { format, files, documents: 1, tokens, asked_len: None, rendering };
+        let read =
+            TextFacts { format, files, documents: 1, tokens, short: 0, asked_len: None, rendering };
         CorpusTag {
             name: "c.txt".into(),
             sha256: String::new(),
@@ -115,5 +128,20 @@ mod tests {
         assert!(plainly.starts_with("c.txt: plain text, put plainly; "), "{plainly}");
         assert!(plainly.ends_with("used 0.50 times on average"), "{plainly}");
         assert_eq!(read_in_words(&CorpusTag { read: None, ..tag(1, None) }), None);
+    }
+
+    #[test]
+    fn documents_that_are_not_used() {
+        let mut some = tag(1 << 15, None);
+        assert_eq!(warnings_of_draw(&some), Vec::<String>::new());
+        some.read.as_mut().unwrap().short = 1;
+        let said = "note: 1 of 1 document of c.txt have no more tokens than a block, 128, and are not used; \
+                    lower --seq-len to use them";
+        assert_eq!(warnings_of_draw(&some), [said]);
+        some.read.as_mut().unwrap().tokens = 141;
+        assert!(
+            warnings_of_draw(&some)[1]
+                .ends_with("lower --seq-len, so that shorter documents are used, or --samples")
+        );
     }
 }

@@ -122,9 +122,9 @@ fn arguments_of_calls_are_what_the_template_takes() {
     check("{{ c.function.arguments | tojson }}", &string, r#""{\"a\": 1}""#);
     check("{{ 'f' + c.function.arguments }}", &string, r#"f{"a": 1}"#);
     // A template that refuses the string receives the object.
-    let items = "{% for k, v in c.function.arguments | items %}{{ k }}{% endfor %}";
-    check(items, &object, "a");
-    check(items, &string, "a");
+    let items = "{% for k, v in c.function.arguments | items %}key {{ k }}{% endfor %}";
+    check(items, &object, "key a");
+    check(items, &string, "key a");
 }
 
 #[test]

@@ -211,6 +211,18 @@ pub(super) fn try_claim(work: &Path) -> Option<Claim> {
     Claim::of(work, File::try_lock).ok().flatten()
 }
 
+/// Removes what a process left that had published and was stopped before it could clean up, unless another works
+/// there.
+pub(super) fn remove_finished(work: &Path) {
+    let is_gone = |name| work.join(name).symlink_metadata().is_err();
+    if !is_gone(MARKER)
+        && is_gone(CONTENT)
+        && let Some(claim) = try_claim(work)
+    {
+        drop(remove_work(work, Some(claim)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    claim::{Claim, remove_work, try_claim},
+    claim::{Claim, remove_finished, remove_work, try_claim},
     names::{CONTENT, STATE, sibling_of},
 };
 use crate::{
@@ -27,24 +27,34 @@ const NAMES: &str = ".moeprune-publishing";
 pub(super) fn claim(out: &Path, place: &Path) -> Result<(PathBuf, Claim), Error> {
     let work = place.join(INSIDE);
     let refused = |reason: String| Error::Output { path: out.to_owned(), reason };
-    if let Some(beside) = sibling_of(place).filter(|beside| beside.exists()) {
-        return Err(refused(format!(
-            "is an empty folder, and what an interrupted run left for this place is in {}; remove the \
-             empty folder to use that, or delete what was left",
-            beside.display()
-        )));
-    }
     let others = others(place)?;
-    let is_there = work.symlink_metadata().is_ok();
+    let beside = sibling_of(place).filter(|beside| beside.exists());
     if others.is_empty() {
-        return Ok((work.clone(), Claim::make(&work)?));
+        return match beside {
+            None => Ok((work.clone(), Claim::make(&work)?)),
+            Some(beside) => Err(refused(format!(
+                "is an empty folder, and what an interrupted run left for this place is in {}; remove the \
+                 empty folder to use that, or delete what was left",
+                beside.display()
+            ))),
+        };
     }
+    let is_there = work.symlink_metadata().is_ok();
     let not_empty = |also: &str| {
+        // It comes last, so nothing is left to do.
+        let is_model = others.iter().any(|name| name == "config.json");
+        let what = if is_model { "a finished model" } else { "not empty" };
         refused(format!(
-            "exists already and is not empty: it holds {}{also}; remove it or choose another place",
+            "exists already and is {what}: it holds {}{also}; choose another place, or remove it if it is \
+             not wanted",
             listed(&others)
         ))
     };
+    if let Some(beside) = beside {
+        // Left by a process that was stopped after it had published, if nothing is in it.
+        remove_finished(&beside);
+        return Err(not_empty(""));
+    }
     if !is_there {
         return Err(not_empty(""));
     }

@@ -201,7 +201,10 @@ fn started(process: u32) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // The name in parentheses may have spaces; what comes behind it does not.
     let (_, rest) = text.rsplit_once(')')?;
-    rest.split_whitespace().nth(19).map(str::to_owned)
+    let mut fields = rest.split_whitespace();
+    // One that has ended and was not waited for holds nothing any more.
+    let state = fields.next().filter(|state| !matches!(*state, "Z" | "X"));
+    state.and_then(|_| fields.nth(18)).map(str::to_owned)
 }
 
 /// The name of this machine; empty where the system does not tell it in a file.

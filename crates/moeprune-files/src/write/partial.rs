@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    claim::{Claim, remove_work, try_claim},
+    claim::{Claim, remove_finished, remove_work},
     inside,
     names::{CONTENT, LOCK, MARKER, STATE, sibling_name},
     remove::remove,
@@ -312,12 +312,6 @@ fn refuse_existing(out: &Path, sibling: &Path) -> Result<(), Error> {
     if out.symlink_metadata().is_err() {
         return Ok(());
     }
-    let is_gone = |name| sibling.join(name).symlink_metadata().is_err();
-    if !is_gone(MARKER)
-        && is_gone(CONTENT)
-        && let Some(claim) = try_claim(sibling)
-    {
-        drop(remove_work(sibling, Some(claim)));
-    }
+    remove_finished(sibling);
     Err(exists(out))
 }

@@ -24,12 +24,22 @@ pub(crate) fn detect(node: Node<'_>, text_key: Option<&str>) -> Result<Shape, Wr
         (Kind::Object, None) => of_object(&Fields::of(node)?),
         (Kind::String, None) => Ok(Shape::Strings),
         (Kind::Array, None) => match node.first().map(Node::kind) {
-            Some(Kind::Object) => Ok(Shape::Messages),
+            Some(Kind::Object) => of_list(node),
             Some(Kind::Number) => Ok(Shape::Tokens),
             None => Err(node.wrong("an empty array")),
             Some(kind) => Err(node.wrong(format_args!("an array that begins with {kind}"))),
         },
         (kind, _) => Err(node.wrong(kind)),
+    }
+}
+
+/// Of a list that begins with an object: messages, if that is one.
+fn of_list(node: Node<'_>) -> Result<Shape, Wrong> {
+    let Some(first) = node.first() else { return Err(node.wrong("an empty array")) };
+    let fields = Fields::of(first)?;
+    match fields.has("role") || fields.has("from") {
+        true => Ok(Shape::Messages),
+        false => Err(Wrong(format!("an array of objects with {}", fields.names()))),
     }
 }
 

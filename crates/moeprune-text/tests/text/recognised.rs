@@ -32,11 +32,33 @@ fn plain_text() {
     plain("[ ] buy milk\n[x] sleep\n");
     plain("[[Category:Moths]]\nMoths fly.");
     plain("[\"Go,\" she said]");
+    plain("[\"sic\"] in the source");
+    plain("['tis nobler]");
     plain("naïve ☃");
     plain("text, then commas, and more");
     plain("\"quoted\" at first");
     plain("<p>a fragment</p>");
     plain("null");
+}
+
+#[test]
+fn broken_arrays_of_strings_are_no_prose() {
+    let refused = |text: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text");
+        std::fs::write(&path, text).unwrap();
+        let read =
+            TextFile::open(&path).and_then(|file| file.records()?.collect::<Result<Vec<_>, _>>());
+        let error = read.expect_err(text).to_string();
+        assert!(error.contains("text"), "{error}");
+    };
+    refused("[\"a\", \"b\"] trailing");
+    refused("[\"a\" \"b\"]");
+    refused("[\"cut within the first");
+    refused("[\"a\\x\", \"b\"]");
+    refused("['a', 'b']");
+    refused("[\"a\"]\n[\"b\"]");
+    refused("[{\"content\": \"a\"}, {\"content\": \"b\"}]");
 }
 
 #[test]

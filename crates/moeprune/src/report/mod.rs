@@ -22,7 +22,9 @@ use moeprune_core::{
 use serde::{Deserialize, Serialize};
 
 pub use moeprune_engine::StageReport;
-use moeprune_engine::{Applied, Error as EngineError, LayerZeros, WrittenLayer, stored_otherwise};
+use moeprune_engine::{
+    Applied, Error as EngineError, LayerZeros, WrittenLayer, printable, stored_otherwise,
+};
 
 use crate::{
     Error, Recipe,
@@ -114,7 +116,7 @@ pub struct LeftOut {
 
 impl LeftOut {
     fn new((file, reason): &(PathBuf, String)) -> Self {
-        Self { file: file.display().to_string(), reason: reason.clone() }
+        Self { file: printable(&file.display().to_string()), reason: printable(reason) }
     }
 }
 

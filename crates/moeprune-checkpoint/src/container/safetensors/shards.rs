@@ -45,6 +45,7 @@ pub(super) fn without_index(present: &[String]) -> Result<Vec<String>, String> {
     };
     chosen.extend(of_model);
     match &chosen[..] {
+        [] if present.is_empty() => Err("has no file of safetensors".to_owned()),
         [] => Ok(present.to_vec()),
         [((stem, count), shards)] => complete(stem, *count, shards),
         several => {

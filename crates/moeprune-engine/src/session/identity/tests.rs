@@ -159,10 +159,7 @@ fn says_what_changed() {
     let scorer = |run: &mut RunIdentity, identity: Option<Value>| {
         run.stages.insert("scorer".into(), identity);
     };
-    check(
-        |run| scorer(run, Some("wanda".into())),
-        &["the scorer was absent, and is \"wanda\" now"],
-    );
+    check(|run| scorer(run, Some("mine".into())), &["the scorer was absent, and is \"mine\" now"]);
     check(
         |run| scorer(run, None),
         &["the scorer has no identity, so nothing says that it is still the same: register it, \
