@@ -109,7 +109,8 @@ pub(crate) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(),
     args.sampling.apply(&mut recipe);
     recipe.check()?;
     shortened(&checkpoint, &recipe).iter().for_each(|note| terminal.note(note));
-    for place in places {
+    // All are read first: one that is too short is found before the model has run on the others.
+    let read = |place: &Place| -> Result<Calibration, Error> {
         let text = match &place.file {
             None => texts.files(),
             Some(file) => TextFiles::from(file).with_chat(texts.chat()),
@@ -118,9 +119,12 @@ pub(crate) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(),
         if let Some(domain) = &place.domain {
             calibration.tag.name.clone_from(domain);
         }
-        place.observe(args, (&checkpoint, &execution, &recipe), &calibration, terminal)?;
-    }
-    Ok(())
+        Ok(calibration)
+    };
+    let calibrations = places.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let model = (&checkpoint, &execution, &recipe);
+    let mut each = places.iter().zip(&calibrations);
+    each.try_for_each(|(place, calibration)| place.observe(args, model, calibration, terminal))
 }
 
 /// Where an observation goes.
@@ -145,7 +149,14 @@ fn claim(path: &Path, files: &mut RunFiles) -> Result<Destination, Error> {
 impl Place {
     fn of_domain(domain: Domain, resume: bool, files: &mut RunFiles) -> Result<Self, Error> {
         let Domain { name, file, output: path } = domain;
-        let is_there = resume && path.is_file();
+        let is_there = path.is_file();
+        if is_there && !resume {
+            return Err(Error::Request(format!(
+                "{} is there; pass --resume to keep what was observed and observe the other files, remove it, or \
+                 choose another folder for -o",
+                path.display()
+            )));
+        }
         let output = if is_there { None } else { Some(claim(&path, files)?) };
         Ok(Self { file: Some(file), domain: Some(name), path, output })
     }

@@ -185,6 +185,10 @@ impl<'a> Node<'a> {
     }
 
     pub(crate) fn string(self) -> Result<String, Wrong> {
+        if self.is_null() {
+            let what = "null in place of a string; leave the record out, or write an empty string";
+            return Err(self.wrong(what));
+        }
         self.whole()
     }
 

@@ -55,7 +55,11 @@ impl<'a> Fields<'a> {
 
     /// The keys that are there, in words.
     pub(crate) fn names(&self) -> String {
-        let keys: Vec<_> = self.entries.iter().take(8).map(|(k, _)| format!("`{k:.40}`")).collect();
+        let name = |(key, value): &(String, Node<'a>)| match value.is_null() {
+            true => format!("`{key:.40}` (null)"),
+            false => format!("`{key:.40}`"),
+        };
+        let keys: Vec<_> = self.entries.iter().take(8).map(name).collect();
         match self.entries.len() {
             0 => "no keys".to_owned(),
             1..=8 => keys.join(", "),
