@@ -47,9 +47,7 @@ fn in_options(remedy: Remedy) -> String {
             format!("lower --expert-sparsity to at most {share:.4}")
         }
         Remedy::MoreExperts { at_least } => {
-            format!(
-                "raise --expert-sparsity to at least {at_least:.4}, and --sparsity with it, or --sparsity alone"
-            )
+            format!("raise --expert-sparsity, and --sparsity with it, to at least {at_least:.4}")
         }
         Remedy::FewerExperts { at_most: None } => "lower --expert-sparsity".into(),
         Remedy::FewerExpertsOrNoProtection => {

@@ -45,19 +45,22 @@ pub(super) struct HeaderTensor {
 pub(super) fn read_header(file: &WeightFile) -> Result<(u64, Vec<HeaderTensor>), Error> {
     let bad = |reason| Error::Shard { path: file.path().to_owned(), reason };
     let file_bytes = file.len();
-    let beginning = file.read(0..file_bytes.min(StandIn::BYTES as u64))?;
-    if let Some(stand_in) = StandIn::of(&beginning) {
-        return Err(bad(stand_in.to_string()));
-    }
+    // Looked for only where there is no header, so that no data of a model is read.
+    let check_stand_in = || {
+        let beginning = file.read(0..file_bytes.min(StandIn::BYTES as u64))?;
+        StandIn::of(&beginning).map_or(Ok(()), |stand_in| Err(bad(stand_in.to_string())))
+    };
     if file_bytes < LENGTH {
+        check_stand_in()?;
         return Err(bad(format!(
             "is {file_bytes} bytes long, too short for a safetensors file; download it again"
         )));
     }
     let mut length = [0; LENGTH as usize];
-    length.copy_from_slice(&beginning[..LENGTH as usize]);
+    length.copy_from_slice(&file.read(0..LENGTH)?);
     let length = u64::from_le_bytes(length);
     if length > MAX_HEADER {
+        check_stand_in()?;
         return Err(bad(format!(
             "says its header is {length} bytes long, more than the {MAX_HEADER} allowed; not a \
              safetensors file, or damaged"
