@@ -85,6 +85,9 @@ fn nothing_removed_is_said() {
     let said = "Nothing was removed and no weight was zeroed: the checkpoint takes as much";
     assert!(copy.stdout.contains(said), "{}", copy.stdout);
     assert!(!copy.stdout.contains("smaller"), "{}", copy.stdout);
+    let less = scratch.ok(&format!("{prune} d --sparsity 0.00001 --expert-sparsity 0"));
+    assert!(less.stdout.contains(said), "{}", less.stdout);
+    assert!(less.stdout.contains("less than one weight of any row"), "{}", less.stdout);
     let experts = scratch.ok(&format!("{prune} c --sparsity 0.125 --expert-sparsity 0.125"));
     assert!(experts.stdout.contains("only whole experts were removed"), "{}", experts.stdout);
 }

@@ -16,11 +16,12 @@ pub(super) fn sentences(
 ) -> Vec<String> {
     let mut sentences = Vec::new();
     let saved = 100.0 * (1.0 - bytes.after as f64 / bytes.before.max(1) as f64);
+    let zeroed = plan.unstructured.is_some() && layers.iter().any(|layer| layer.achieved > 0.0);
     let experts = plan.layers.iter().any(|layer| layer.experts_after() < layer.experts_before);
     if !experts && plan.extra != Some(ExtraPolicy::Drop) {
-        let none = match plan.unstructured {
-            Some(_) => "No expert was removed",
-            None => "Nothing was removed and no weight was zeroed",
+        let none = match zeroed {
+            true => "No expert was removed",
+            false => "Nothing was removed and no weight was zeroed",
         };
         sentences.push(format!("{none}: the checkpoint takes as much disk and memory as before."));
     } else {
@@ -30,7 +31,9 @@ pub(super) fn sentences(
              token to be computed faster."
         ));
     }
-    if plan.unstructured.is_some() {
+    if plan.unstructured.is_some() && !zeroed {
+        sentences.push("The share that was asked for is less than one weight of any row.".into());
+    } else if plan.unstructured.is_some() {
         sentences.push(
             "Zeroed weights are stored as zeros: they save no disk, no memory and no time in \
              engines that load dense weights (transformers, vLLM, SGLang, llama.cpp). They save \
