@@ -187,7 +187,7 @@ fn blobs_of_another_model_in_the_cache() {
     check_outside(&snapshot, "datasets--org--other", "blob");
 }
 
-/// What was opened stays as it was, whatever becomes of the link.
+/// What was opened stays as it was when the link changes.
 #[test]
 fn a_link_that_is_changed_later() {
     let (root, model) = place();

@@ -154,7 +154,7 @@ fn special_token(key: &str, value: &Value) -> Result<AddedToken, Error> {
     Ok(token(key, value)?.special(true))
 }
 
-/// A token that is a text, or an object with one. It is found in the text as it is, whatever becomes of the text later.
+/// A token that is a text, or an object with one. It is found in the text before the text is normalised in any way.
 fn token(key: &str, value: &Value) -> Result<AddedToken, Error> {
     let content = value.as_str().or_else(|| value.get("content")?.as_str());
     let content = content.ok_or_else(|| {

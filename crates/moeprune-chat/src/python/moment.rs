@@ -87,7 +87,7 @@ impl Moment {
             'e' => spaced(self.day),
             'm' => number(self.month, 2),
             'y' => number(self.year % 100, 2),
-            // As glibc does, which fills it up only if that is asked for.
+            // As glibc does, which fills it up only if a flag says so.
             'Y' if flag.is_none() => Some(self.year.to_string()),
             'Y' => number(self.year, 4),
             'C' => number(self.year / 100, 2),

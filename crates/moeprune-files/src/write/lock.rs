@@ -129,7 +129,7 @@ fn described(text: &str) -> String {
 struct Owner {
     process: u32,
     host: String,
-    /// Changes when the machine is started anew; empty where the system does not tell.
+    /// Changes when the machine is started again; empty where the system does not tell.
     boot: String,
     /// Among which processes the number counts: containers have their own.
     space: String,
