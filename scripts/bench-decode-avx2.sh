@@ -20,13 +20,13 @@ loops=$(grep --recursive --files-with-matches --fixed-strings "$widest" "$copy/c
 [ -n "$loops" ] || { echo "no loop has a version for AVX-512: this script is out of date" >&2; exit 1; }
 printf '%s\n' "$loops" | xargs sed -i "s/$widest//"
 
-# Both use the same folder of builds: dependencies are the same, and the copy's own crates have names of their own there.
+# Each has a folder of builds of its own: in one, cargo takes the crates of both for the same.
 build() {
-    (cd "$1" && CARGO_TARGET_DIR="$root/target" cargo build --quiet --release --locked --package moeprune-bench)
-    cp "$root/target/release/moeprune-bench" "$copy/$2"
+    (cd "$1" && CARGO_TARGET_DIR="$3" cargo build --quiet --release --locked --package moeprune-bench)
+    cp "$3/release/moeprune-bench" "$copy/$2"
 }
-build "$copy" without
-build "$root" with
+build "$copy" without "$copy/target"
+build "$root" with "$root/target"
 
 echo "with loops for AVX-512, where the processor has it:"
 "$copy/with" decode "$@"
