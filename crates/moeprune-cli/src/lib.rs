@@ -25,6 +25,7 @@ mod keep;
 mod memory_size;
 mod observe;
 mod options;
+mod part;
 mod plan;
 mod print;
 mod prune;

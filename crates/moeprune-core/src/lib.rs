@@ -64,6 +64,7 @@ mod linear;
 mod model;
 pub mod observation;
 mod part_name;
+mod part_of;
 mod partition;
 mod plan;
 mod plural;
@@ -97,6 +98,7 @@ pub use observation::{
     CorpusTag, InputMoments, LayerObservation, Observation, Rendering, RoutingSums, TextFacts,
 };
 pub use part_name::PartName;
+pub use part_of::PartOf;
 pub use partition::Partition;
 pub use plan::{ExpertRatio, LayerPlan, Plan, Survivor, SurvivorReason, UnstructuredPlan};
 pub use plural::plural;

@@ -56,6 +56,7 @@
 //! others carry the harness's names. The chat template that usually goes with
 //! `gsm8k_cot_llama` is the generator's to apply.
 
+mod continuation;
 mod document;
 mod error;
 mod evaluate;
@@ -70,6 +71,9 @@ mod report;
 mod task;
 mod whitespace;
 
+pub use continuation::{
+    Continuation, ContinuationScorer, LogLikelihood, ScoreEachContinuation, score_each_continuation,
+};
 pub use document::Document;
 pub use error::{BoxError, Error};
 pub use evaluate::{EvaluateOptions, evaluate};
