@@ -1,6 +1,6 @@
 //! What can go wrong between a calibration file and an observation.
 
-use std::{io, path::PathBuf};
+use std::{io, ops::Range, path::PathBuf};
 
 use moeprune_core::{LinearId, StageError};
 
@@ -210,6 +210,55 @@ pub enum Error {
     /// Something that is not an observation file, or a broken one.
     #[error("{} is not an observation that can be read: {reason}", path.display())]
     ObservationFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Nothing to merge.
+    #[error("there is no part of an observation to merge")]
+    NoParts,
+    /// Parts of different runs.
+    #[error(
+        "{} is not of the run that {} is of: its {what} is {found}, not {expected}; merge parts of one run only",
+        part.display(), first.display()
+    )]
+    ForeignPart {
+        /// The part.
+        part: PathBuf,
+        /// The first part.
+        first: PathBuf,
+        /// What is different.
+        what: &'static str,
+        /// What it is of the part.
+        found: String,
+        /// What it is of the first.
+        expected: String,
+    },
+    /// Blocks that are in two parts.
+    #[error(
+        "{} and {} are both of blocks {} to {}; merge each part once",
+        first.display(), second.display(), blocks.start + 1, blocks.end
+    )]
+    PartTwice {
+        /// A part.
+        first: PathBuf,
+        /// Another.
+        second: PathBuf,
+        /// The blocks, from 0.
+        blocks: Range<usize>,
+    },
+    /// Blocks that are in no part.
+    #[error("of {total} blocks these are missing: {missing}; observe them, and merge all parts")]
+    MissingParts {
+        /// Which, as text.
+        missing: String,
+        /// Blocks in all.
+        total: usize,
+    },
+    /// Something that is not a part of an observation, or a broken one.
+    #[error("{} is not a part of an observation that can be read: {reason}", path.display())]
+    PartFile {
         /// The file.
         path: PathBuf,
         /// What is wrong.

@@ -1,7 +1,7 @@
 //! Running a layer over calibration blocks.
 
 use candle_core::Tensor;
-use moeprune_core::{LayerObservation, ModelSpec};
+use moeprune_core::{ModelSpec, observation::ExactLayer};
 use moeprune_model::{Embedding, LayerTrunk};
 
 use crate::{
@@ -25,11 +25,11 @@ impl StoredLayer<'_> {
         hidden: Vec<Tensor>,
         options: ObserverOptions,
         watch: Watch<'_>,
-    ) -> Result<(LayerObservation, Vec<Tensor>), Error> {
+    ) -> Result<(ExactLayer, Vec<Tensor>), Error> {
         let StoredLayer { source, spec, layer, compute } = *self;
         let mut observer = LayerObserver::new(spec, layer, options)?;
         if hidden.is_empty() {
-            return Ok((observer.finish()?, hidden));
+            return Ok((observer.finish_exact()?, hidden));
         }
         let trunk = LayerTrunk::load(source, spec, layer, compute)
             .map_err(|error| forward_error(layer, error))?;
@@ -41,7 +41,7 @@ impl StoredLayer<'_> {
             run.expert(expert.index(), &expert, Some(&mut observer), watch)
         })?;
         run.show_sums(&mut observer)?;
-        Ok((observer.finish()?, run.finish()?))
+        Ok((observer.finish_exact()?, run.finish()?))
     }
 }
 

@@ -29,8 +29,8 @@ pub type Watch<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 /// after expert.
 ///
 /// On the CPU the results have the bits of running the layer block by block, and so have the
-/// observer's sums, for any micro-batches: tokens are seen in the same order, and what becomes
-/// of one does not depend on others.
+/// observer's sums, for any micro-batches and any choice of blocks: what becomes of a token does not depend on
+/// others, and blocks are summed each on its own.
 ///
 /// ```no_run
 /// # use std::ops::ControlFlow;
@@ -142,10 +142,11 @@ impl LayerRun {
         watch: Watch<'_>,
     ) -> Result<(), Error> {
         for batch in hidden {
+            let len = batch.dims().get(1).copied().unwrap_or_default();
             self.batch(batch, watch, |blocks, batch| match &mut observer {
                 None => trunk.forward(batch, &mut NoSink),
                 Some(observer) => {
-                    observer.at_blocks(blocks);
+                    observer.at_rows(blocks.map(|block| (block, len)));
                     trunk.forward(batch, *observer)
                 }
             })?;
@@ -225,9 +226,10 @@ impl LayerRun {
     /// # Errors
     /// If the observer fails.
     pub fn show_sums(&self, observer: &mut LayerObserver) -> Result<(), Error> {
-        for MicroBatch { first_block, blocks, sum, .. } in &self.batches {
+        for MicroBatch { first_block, blocks, sequence_len, sum, .. } in &self.batches {
             let Some(sum) = sum else { continue };
-            observer.at_blocks(*first_block..first_block + blocks);
+            let blocks = *first_block..first_block + blocks;
+            observer.at_rows(blocks.map(|block| (block, *sequence_len)));
             sum.show(observer).map_err(|error| forward_error(self.layer, error))?;
         }
         Ok(())
@@ -284,6 +286,10 @@ impl LayerRun {
         calls
     }
 
+    fn blocks_of(&self, expert: usize, part: &Part) -> Vec<(usize, usize)> {
+        self.batches[part.batch].blocks_of(expert, part.rows.clone())
+    }
+
     fn call(
         &mut self,
         index: usize,
@@ -305,15 +311,13 @@ impl LayerRun {
         let output = match observer {
             None => expert.forward(&input, &mut NoSink)?,
             Some(observer) => {
-                let blocks = call
-                    .iter()
-                    .flat_map(|part| self.batches[part.batch].blocks_of(index, part.rows.clone()));
-                observer.at_blocks(blocks);
+                observer.at_rows(call.iter().flat_map(|part| self.blocks_of(index, part)));
                 expert.forward(&input, &mut Inputs(observer))?
             }
         };
         let mut first = 0;
         for part in call {
+            let blocks = observer.as_ref().map(|_| self.blocks_of(index, part)).unwrap_or_default();
             let MicroBatch { sum, routed: Some(routed), .. } = &mut self.batches[part.batch] else {
                 continue;
             };
@@ -322,6 +326,7 @@ impl LayerRun {
             let (rows, gates) = routed.tokens(index);
             let (rows, gates) = (&rows[part.rows.clone()], &gates[part.rows.clone()]);
             if let Some(observer) = observer {
+                observer.at_rows(blocks);
                 observer.expert_output(index, &own, gates)?;
             }
             if let Some(sum) = sum {
@@ -338,14 +343,14 @@ impl MicroBatch {
         self.routed.as_ref().map_or(0, |routed| routed.tokens(expert).0.len())
     }
 
-    /// The blocks that some of an expert's tokens are of, ascending.
-    fn blocks_of(&self, expert: usize, rows: Range<usize>) -> Vec<usize> {
+    /// The blocks that some of an expert's tokens are of, ascending, and how many are of each.
+    fn blocks_of(&self, expert: usize, rows: Range<usize>) -> Vec<(usize, usize)> {
         let Some(routed) = &self.routed else { return Vec::new() };
-        let rows = routed.tokens(expert).0[rows].iter();
-        let mut blocks: Vec<usize> =
-            rows.map(|&row| self.first_block + row as usize / self.sequence_len.max(1)).collect();
-        blocks.dedup();
-        blocks
+        let block = |&row: &u32| self.first_block + row as usize / self.sequence_len.max(1);
+        let rows = &routed.tokens(expert).0[rows];
+        rows.chunk_by(|a, b| block(a) == block(b))
+            .map(|same| (block(&same[0]), same.len()))
+            .collect()
     }
 }
 

@@ -96,7 +96,8 @@ pub use forward::{embed_blocks, passes};
 pub use layer_run::{DEVICE_EXPERT_ROWS, LayerRun, Watch, expert_rows};
 #[doc(inline)]
 pub use observation_file::{
-    observation_sha256, read_observation, write_observation, write_observation_to,
+    ObservationPart, PartHead, merge_parts, observation_sha256, read_observation, read_part,
+    read_part_head, write_observation, write_observation_to, write_part, write_part_to,
 };
 pub use observer::{LayerObserver, ObserverOptions};
 pub use sampling::{

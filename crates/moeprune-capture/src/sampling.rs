@@ -2,6 +2,8 @@
 
 mod draw;
 
+use std::ops::Range;
+
 use tokenizers::Tokenizer;
 
 use self::draw::Draw;
@@ -131,6 +133,15 @@ impl TokenBlocks {
         let Self { sequence_len, seed, origin, drawable, .. } = first;
         let rest = Self { blocks: rest, sequence_len, seed, origin, drawable };
         (first, rest)
+    }
+
+    /// Some of the blocks. A range beyond the last one is cut there.
+    #[must_use]
+    pub fn range(&self, blocks: Range<usize>) -> Self {
+        let end = blocks.end.min(self.blocks.len());
+        let blocks = self.blocks[blocks.start.min(end)..end].to_vec();
+        let Self { sequence_len, seed, origin, drawable, .. } = *self;
+        Self { blocks, sequence_len, seed, origin, drawable }
     }
 
     /// Tokens in a block.

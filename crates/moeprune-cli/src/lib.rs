@@ -23,6 +23,7 @@ mod inspect;
 mod interrupt;
 mod keep;
 mod memory_size;
+mod merge;
 mod observe;
 mod options;
 mod part;
@@ -82,6 +83,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Run the model once over calibration text and store what it did
     Observe(observe::ObserveArgs),
+    /// Add up the parts of an observation that several processes made; runs no model
+    Merge(merge::MergeArgs),
     /// Weigh observations of several texts against each other; runs no model
     Blend(blend::BlendArgs),
     /// Decide which experts go and how sparse the rest becomes
@@ -117,6 +120,7 @@ pub fn main_with(registry: &Registry) -> ExitCode {
     let result = match &cli.command {
         Command::Inspect(args) => inspect::inspect(args),
         Command::Observe(args) => observe::observe(args, &mut terminal),
+        Command::Merge(args) => merge::merge(args),
         Command::Blend(args) => blend::blend(args),
         Command::Plan(args) => plan::plan(args, registry, &mut terminal),
         Command::Apply(args) => apply::apply(args, registry, &mut terminal),

@@ -16,6 +16,7 @@ mod idle_experts;
 mod imatrix;
 mod keep_lists;
 mod new_values_of_codes;
+mod observed_in_parts;
 mod one_mixer;
 mod opaque_experts;
 mod opaque_family;

@@ -22,6 +22,15 @@ impl Flaw {
     }
 }
 
+/// What a group must fulfil by itself.
+pub(super) fn check_group<S>(
+    group: Group,
+    sums: &S,
+    check: fn(&S) -> Result<(), sums_check::Flaw>,
+) -> Result<(), Flaw> {
+    check(sums).map_err(Flaw::of(group))
+}
+
 pub(super) fn check(observation: &Observation) -> Result<(), Flaw> {
     for (layer, seen) in observation.layers.iter().enumerate() {
         if let Some(routing) = &seen.routing {

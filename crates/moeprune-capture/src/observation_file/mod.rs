@@ -63,6 +63,15 @@ A writer MUST put tensors in the order of the table, layer by layer, sites in th
 pad it to a multiple of 8 bytes, so that equal observations are equal files. A reader MUST NOT rely
 on the order.
 
+# Parts
+
+A part of an observation, over a range of the blocks of one text, is a file of the same form with these differences.
+Its `format` is `moeprune-observation-part`. In place of `corpora` its metadata has `corpus`, the one text as a whole
+with the samples of all parts; `part`, `I/N`; `blocks`, a JSON array of the first block, counted from 0, and the one after
+the last, which MUST be those of this part of the samples ([`PartOf::range`](moeprune_core::PartOf::range)); and
+`compute`, the type that was computed in. Sums that are F64 in an observation (not `output_peaks`, a maximum) are U64 with
+one more, innermost dimension of 3: a [`WideSum`](moeprune_core::observation::WideSum), lowest word first.
+
 # Why it is so
 
 Sums are kept in f64 and counts in 64 bits, so that files of different texts add up without loss.
@@ -71,12 +80,18 @@ with more than one key, its files differ from run to run.
 */
 
 mod check;
+mod container;
+mod merge;
 mod name;
+mod part;
 mod read;
 mod write;
 
+pub use merge::merge_parts;
+pub use part::{ObservationPart, PartHead, read_part, read_part_head, write_part, write_part_to};
 pub use read::read_observation;
 pub use write::{observation_sha256, write_observation, write_observation_to};
 
 const FORMAT: &str = "moeprune-observation";
+const PART_FORMAT: &str = "moeprune-observation-part";
 const VERSION: &str = "1";

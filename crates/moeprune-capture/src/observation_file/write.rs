@@ -7,7 +7,7 @@ use std::{
 
 use moeprune_core::{
     Observation,
-    observation::{Statistics, Values},
+    observation::{Statistics, Values, WideSum},
 };
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -61,17 +61,56 @@ pub fn observation_sha256(observation: &Observation) -> String {
 }
 
 fn write_to(observation: &Observation, out: &mut dyn Write) -> io::Result<()> {
-    let tensors = tensors(observation);
-    let header = header(observation, &tensors);
-    out.write_all(&(header.len() as u64).to_le_bytes())?;
-    out.write_all(header.as_bytes())?;
-    tensors.iter().try_for_each(|tensor| write_values(tensor.values, out))
+    write_file(metadata(observation), &tensors(observation), out)
 }
 
-struct Tensor<'a> {
-    name: Name,
-    shape: Vec<usize>,
-    values: Values<'a>,
+/// Writes a file of some tensors.
+pub(super) fn write_file(
+    metadata: Value,
+    tensors: &[Tensor<'_>],
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let header = header(metadata, tensors);
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(header.as_bytes())?;
+    tensors.iter().try_for_each(|tensor| match tensor.values {
+        Stored::Values(values) => write_values(values, out),
+        Stored::Wide(sums) => sums.chunks(4096).try_for_each(|chunk| {
+            let limbs: Vec<[u8; 8]> =
+                chunk.iter().flat_map(|sum| sum.limbs().map(u64::to_le_bytes)).collect();
+            out.write_all(limbs.as_flattened())
+        }),
+    })
+}
+
+/// A tensor that is written.
+pub(super) struct Tensor<'a> {
+    pub(super) name: Name,
+    pub(super) shape: Vec<usize>,
+    pub(super) values: Stored<'a>,
+}
+
+/// What it holds.
+#[derive(Clone, Copy)]
+pub(super) enum Stored<'a> {
+    Values(Values<'a>),
+    Wide(&'a [WideSum]),
+}
+
+impl Stored<'_> {
+    fn bytes(self) -> usize {
+        match self {
+            Self::Values(values) => values.len() * 8,
+            Self::Wide(sums) => sums.len() * 8 * WideSum::LIMBS,
+        }
+    }
+
+    fn dtype(self) -> &'static str {
+        match self {
+            Self::Values(Values::Floats(_)) => "F64",
+            Self::Values(_) | Self::Wide(_) => "U64",
+        }
+    }
 }
 
 fn tensors(observation: &Observation) -> Vec<Tensor<'_>> {
@@ -94,11 +133,11 @@ fn push<'a, S: Statistics>(tensors: &mut Vec<Tensor<'a>>, group: Group, sums: &'
             continue;
         }
         let shape = row.shape.dims(sums.experts(), values.len());
-        tensors.push(Tensor { name: group.name(row), shape, values });
+        tensors.push(Tensor { name: group.name(row), shape, values: Stored::Values(values) });
     }
 }
 
-fn header(observation: &Observation, tensors: &[Tensor<'_>]) -> String {
+fn metadata(observation: &Observation) -> Value {
     let corpora: Vec<Value> = observation
         .corpora
         .iter()
@@ -119,19 +158,22 @@ fn header(observation: &Observation, tensors: &[Tensor<'_>]) -> String {
             tag
         })
         .collect();
-    let metadata = json!({
+    json!({
         "format": FORMAT,
         "version": VERSION,
         "model_fingerprint": observation.model_fingerprint,
         "corpora": Value::Array(corpora).to_string(),
         "layers": observation.layers.len().to_string(),
-    });
+    })
+}
+
+fn header(metadata: Value, tensors: &[Tensor<'_>]) -> String {
     let mut header = Map::from_iter([("__metadata__".to_owned(), metadata)]);
     let mut end = 0;
     for Tensor { name, shape, values } in tensors {
         let begin = end;
-        end += values.len() * 8;
-        let info = json!({ "dtype": dtype(*values), "shape": shape, "data_offsets": [begin, end] });
+        end += values.bytes();
+        let info = json!({ "dtype": values.dtype(), "shape": shape, "data_offsets": [begin, end] });
         header.insert(name.to_string(), info);
     }
     let mut header = Value::Object(header).to_string();
@@ -139,13 +181,6 @@ fn header(observation: &Observation, tensors: &[Tensor<'_>]) -> String {
         header.push(' ');
     }
     header
-}
-
-fn dtype(values: Values<'_>) -> &'static str {
-    match values {
-        Values::Size(_) | Values::Count(_) | Values::Counts(_) => "U64",
-        Values::Floats(_) => "F64",
-    }
 }
 
 fn write_values(values: Values<'_>, out: &mut dyn Write) -> io::Result<()> {

@@ -89,7 +89,7 @@ fn broken_headers_are_refused() {
     not safetensors: FILE is not an observation that can be read: its header would have 4189038663854989947 bytes where 26 are left; it is cut short or not a safetensors file
     endless header: FILE is not an observation that can be read: its header would have 18446744073709551615 bytes where 2272 are left; it is cut short or not a safetensors file
     header cut: FILE is not an observation that can be read: its header would have 1960 bytes where 92 are left; it is cut short or not a safetensors file
-    data cut: FILE: tensor `layer.1.input.expert.10.down.sum_squares`: expected bytes within the 304 of the file, got bytes 304 to 312
+    data cut: FILE: tensor `layer.1.input.expert.10.down.sum_squares`: expected bytes within the 304 of the file, got bytes 304 to 312: the file is cut short or broken
     bytes left: FILE is not an observation that can be read: 8 bytes follow its last tensor
     header of spaces: FILE is not an observation that can be read: its header is not a JSON object; it is not a safetensors file
     another file: FILE is not an observation that can be read: it is a safetensors file of something else: its metadata says format `pt`, expected `moeprune-observation`
@@ -112,8 +112,8 @@ fn broken_headers_are_refused() {
     no dimension: FILE: tensor `layer.0.input.attention.query.sum_squares`: expected one dimension, got shape [3, 1]
     endless shape: FILE: tensor `layer.1.routing.coactivation`: expected eight bytes per value of shape [4294967296, 4294967296], got 72 bytes
     negative shape: FILE is not an observation that can be read: its header is broken: invalid value: integer `-3`, expected u64 at line 1 column 540
-    outside: FILE: tensor `layer.0.input.attention.query.tokens`: expected bytes within the 312 of the file, got bytes 0 to 9223372036854775807
-    backwards: FILE: tensor `layer.0.input.attention.query.calls`: expected bytes within the 312 of the file, got bytes 16 to 8
+    outside: FILE: tensor `layer.0.input.attention.query.tokens`: expected bytes within the 312 of the file, got bytes 0 to 9223372036854775807: the file is cut short or broken
+    backwards: FILE: tensor `layer.0.input.attention.query.calls`: expected bytes within the 312 of the file, got bytes 16 to 8: the file is cut short or broken
     overlap: FILE is not an observation that can be read: its tensors overlap or leave a hole at byte 0
     more keys: FILE is not an observation that can be read: its header is broken: unknown field `scale`, expected one of `dtype`, `shape`, `data_offsets` at line 1 column 343
     "#);

@@ -1,9 +1,10 @@
 //! Tests of the crate from outside, in one binary because each that links candle is large.
 
 mod hostile;
-mod observation_file;
+pub(crate) mod observation_file;
 mod observer;
 mod parity;
+mod part_file;
 mod reference;
 mod sampling;
 mod streaming;

@@ -70,7 +70,7 @@ fn run(family: Family, weights: &Weights, blocks: &[Vec<u32>]) -> Observation {
             })
             .unwrap();
         hidden = outputs;
-        seen
+        seen.rounded()
     };
     let layers = (0..spec.layers.len()).map(layer).collect();
     Observation { model_fingerprint: "small".to_owned(), corpora: vec![tag], layers }

@@ -13,6 +13,7 @@ mod gguf;
 mod hostile;
 mod imatrix;
 mod output;
+mod parts;
 mod repair;
 mod resume;
 mod signals;

@@ -3,29 +3,39 @@
 //! The sums of a layer stand in two groups, [`RoutingSums`] and [`InputMoments`]. Each group is a
 //! table of [`Statistic`] rows over its fields; adding, repeating, reading, writing and checking
 //! are loops over the rows. A new statistic is a field, its row, and the line that accumulates it.
+//!
+//! While a model runs, sums are [`ExactSums`]: those of each block in doubles, the blocks' in fixed point of 192 bits.
+//! So they have the same bits however the blocks are divided among processes, and are rounded to doubles once, at
+//! the end. (A fixed tree over the blocks would do without wide sums, but a part that is no subtree would have to
+//! keep one sum per subtree in it.)
 
 mod blend;
 mod corpus;
+mod exact;
+mod exact_layer;
 mod inputs;
 mod routing;
 mod statistic;
+mod wide_sum;
 
 use std::collections::BTreeMap;
 
 pub use self::{
     corpus::{CorpusTag, Rendering, TextFacts},
+    exact::ExactSums,
+    exact_layer::ExactLayer,
     inputs::InputMoments,
     routing::RoutingSums,
     statistic::{Kind, Shape, Statistic, Statistics, Values, ValuesMut},
+    wide_sum::WideSum,
 };
 use crate::{Error, Fingerprint, LinearId, LinearShape, SameModel};
 
 /// Sums over calibration tokens of one model.
 ///
 /// Sums and maxima only, so observations of different texts add up ([`Observation::add`]) and one
-/// serves any number of plans. So do observations of disjoint ranges of a text's blocks: blocks
-/// are drawn independently of each other, and the sum of the ranges has the counts and maxima of
-/// one observation of all blocks exactly, and its sums to within the rounding of `f64`.
+/// serves any number of plans. To divide the blocks of one text among processes there are
+/// [`ExactLayer`]s, which add up to the very bits of one observation.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::exhaustive_structs, reason = "plain data, stored by the capture crate")]
 pub struct Observation {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use moeprune_checkpoint::ContentHash;
-use moeprune_core::{CorpusTag, Observation, Plan, Rendering, repair::RepairText};
+use moeprune_core::{CorpusTag, Observation, PartOf, Plan, Rendering, repair::RepairText};
 use moeprune_files::FileIdentity;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -43,6 +43,9 @@ pub struct RunIdentity {
     /// earlier version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tokens: Option<String>,
+    /// Which part of the work it is, or, of a run that does all, how many there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) part: Option<String>,
     /// What a repair is fitted to and measured on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) repair_texts: Vec<RepairText>,
@@ -91,6 +94,20 @@ impl RunIdentity {
         blocks.blocks().iter().flatten().for_each(|id| hash.update(id.to_le_bytes()));
         self.tokens = Some(format!("{:x}", hash.finalize()));
         self.calibration = Some(tag.clone());
+        self
+    }
+
+    /// With the part of the work that is done.
+    #[must_use]
+    pub fn with_part(mut self, part: PartOf) -> Self {
+        self.part = Some(part.to_string());
+        self
+    }
+
+    /// With the number of parts that the work is cut into, all of which are done.
+    #[must_use]
+    pub fn with_number_of_parts(mut self, parts: usize) -> Self {
+        self.part = Some(format!("all of {parts}"));
         self
     }
 
@@ -147,6 +164,7 @@ impl RunIdentity {
         let text = |hash: &Option<String>| hash.clone().unwrap_or_else(none);
         let said = "what config.json and the family descriptor say (SHA-256)";
         changed(said, &text(&self.spec), &text(&other.spec));
+        changed("the part", &text(&self.part), &text(&other.part));
         changed("the plan", &text(&self.plan), &text(&other.plan));
         changed("the observation", &text(&self.observation), &text(&other.observation));
         let (was, is) = (&self.calibration, &other.calibration);

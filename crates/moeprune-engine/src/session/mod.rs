@@ -28,8 +28,7 @@ use std::{
 };
 
 use candle_core::Tensor;
-use moeprune_capture::{read_observation, write_observation};
-use moeprune_core::{LayerObservation, LayerPlan, LinearId, Observation, RoutedMass};
+use moeprune_core::{LayerPlan, LinearId, RoutedMass};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -157,20 +156,24 @@ impl Session {
         }
     }
 
-    /// Keeps what was observed of a layer.
+    /// Keeps what was observed of a layer: `write` writes it to a file.
     pub(crate) fn save_observed(
         &self,
         layer: usize,
-        observation: &Observation,
+        write: impl FnOnce(&Path) -> Result<(), Error>,
     ) -> Result<(), Error> {
         match &self.place {
             None => Ok(()),
-            Some(place) => Ok(write_observation(observation, observed(&place.state, layer))?),
+            Some(place) => write(&observed(&place.state, layer)),
         }
     }
 
-    /// What was observed of a layer.
-    pub(crate) fn load_observed(&self, layer: usize) -> Result<LayerObservation, Error> {
+    /// What was observed of a layer, which `read` reads.
+    pub(crate) fn load_observed<T>(
+        &self,
+        layer: usize,
+        read: impl FnOnce(&Path) -> Result<Vec<T>, Error>,
+    ) -> Result<T, Error> {
         let Some(place) = &self.place else {
             return Err(Error::Resume("a run without a place has no state".to_owned()));
         };
@@ -179,7 +182,7 @@ impl Session {
             let folder = folder(&place.state);
             Error::Resume(format!("{e}; delete the unfinished folder {folder} to start over"))
         };
-        let mut layers = read_observation(&path).map_err(unreadable)?.layers;
+        let mut layers = read(&path).map_err(unreadable)?;
         match (layers.pop(), layers.is_empty()) {
             (Some(layer), true) => Ok(layer),
             _ => Err(Error::Resume(format!("{} is not of one layer", path.display()))),

@@ -41,6 +41,8 @@ impl fmt::Display for Pass {
 pub(crate) enum Record {
     /// The first line: what was begun.
     Begun(Box<RunIdentity>),
+    /// The model is observed in so many parts, each of which has a journal of its own.
+    Parts { of: usize },
     /// A layer of the unpruned model was observed.
     Observed { layer: usize },
     /// Survivors of a layer that the plan left open were chosen.

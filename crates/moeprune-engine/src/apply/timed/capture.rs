@@ -20,7 +20,7 @@ pub(super) fn time(
     let pass = meter.times();
     let together = pass.micro_batch * calibration.blocks.sequence_len();
     let mut observer = LayerObserver::new(spec, LAYER, INPUTS)?;
-    observer.at_blocks(0..1);
+    observer.begin_block();
     let mut ones: BTreeMap<(usize, usize), Tensor> = BTreeMap::new();
     for shape in spec.linears(LAYER).into_iter().filter(|l| l.reads == l.id) {
         let (most, mut left) = match shape.id.expert() {
