@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, builder::PossibleValuesParser};
+use clap::Args;
 use moeprune_core::Sparsity;
-use moeprune_eval::TASK_NAMES;
 use moeprune_files::{Destination, OutputKind, RunFiles};
 
 use crate::{
@@ -19,6 +18,7 @@ use moeprune::{
     check_is_run,
     checkpoint::Checkpoint,
     compare::{Comparison, Cut, Measures, Variant},
+    evaluation::default_metric,
 };
 
 /// Options of `compare`.
@@ -53,10 +53,10 @@ pub(crate) struct CompareArgs {
         default_value = "stun,reap,frequency,random"
     )]
     criteria: Vec<String>,
-    /// Questions to ask
-    #[arg(long, requires = "data", value_parser = PossibleValuesParser::new(TASK_NAMES))]
+    /// Questions to ask: a task's name (see `eval --list-tasks`) or a file that describes one
+    #[arg(long, requires = "data")]
     task: Option<String>,
-    /// Questions ({"question","answer"}), in any form that calibration text may have
+    /// Questions as the task's data set has them, in any form that calibration text may have
     #[arg(long, value_name = "FILE", requires = "task")]
     data: Option<PathBuf>,
     /// Only the first N questions
@@ -68,9 +68,9 @@ pub(crate) struct CompareArgs {
     /// Questions that examples are drawn from
     #[arg(long, value_name = "FILE")]
     fewshot_data: Option<PathBuf>,
-    /// Metric that counts as accuracy [default: flexible-extract]
-    #[arg(long, value_name = "NAME", default_value = "flexible-extract")]
-    metric: String,
+    /// Metric that counts as accuracy [default: flexible-extract of gsm8k, the first one of other tasks]
+    #[arg(long, value_name = "NAME")]
+    metric: Option<String>,
     /// Text to measure perplexity on
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
@@ -122,6 +122,7 @@ pub(crate) fn compare(
     let inputs =
         PlanInputs { observation: observation.as_ref(), calibration: calibration.as_ref() };
     let task = args.task.as_deref().zip(args.data.as_deref());
+    let metric = metric(args)?;
     let measures = Measures {
         task: task.map(|(task, data)| Evaluation {
             task,
@@ -132,7 +133,7 @@ pub(crate) fn compare(
             batch: args.batch,
             sequence_len: None,
         }),
-        metric: Some(&args.metric),
+        metric: metric.as_deref(),
         text: args.text.as_deref(),
         text_blocks: args.text_blocks,
         sequence_len: args.sampling.seq_len,
@@ -147,6 +148,15 @@ pub(crate) fn compare(
     let saved = json.map_or(Ok(()), |json| write_json(&comparison, &json));
     let shown = html.map_or(Ok(()), |html| write_page(&comparison, &html));
     printed.and(saved).and(shown)
+}
+
+/// The metric that counts as accuracy.
+fn metric(args: &CompareArgs) -> Result<Option<String>, Error> {
+    match (&args.metric, &args.task) {
+        (Some(metric), _) => Ok(Some(metric.clone())),
+        (None, Some(task)) => default_metric(task).map(Some),
+        (None, None) => Ok(None),
+    }
 }
 
 /// The blocks on which variants run the model.

@@ -1,20 +1,24 @@
 //! `moeprune eval`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, builder::PossibleValuesParser};
+use clap::Args;
 use moeprune_core::plural;
-use moeprune_eval::TASK_NAMES;
+use moeprune_eval::{EvalReport, Part, choice_task};
 use moeprune_files::OutputKind;
+use serde_json::{Value, json};
 
 use crate::{
     options::{DeviceArgs, FamilyArgs, positive},
+    table::table,
     terminal::Terminal,
     texts::reads_texts,
 };
 use moeprune::{
-    Error, Evaluation, check_is_run, evaluate,
-    evaluation::{PERPLEXITY, Score},
+    Error, Evaluation, check_is_run,
+    engine::TOOL,
+    evaluate_all,
+    evaluation::{Score, known_tasks, named_tasks},
 };
 
 /// Options of `eval`.
@@ -22,27 +26,42 @@ use moeprune::{
 #[command(after_help = "Examples:
   moeprune eval pruned --task gsm8k --data test.jsonl --fewshot-data train.jsonl
   moeprune eval pruned --task gsm8k_cot --data test.jsonl --limit 100 --json out.json
-  moeprune eval pruned --task perplexity --data wikitext.txt --seq-len 2048")]
+  moeprune eval pruned --task arc_challenge --data ai2_arc/ARC-Challenge/test-00000-of-00001.parquet
+  moeprune eval pruned --task arc_easy,hellaswag,boolq --data datasets --limit 500
+  moeprune eval pruned --task mmlu --data mmlu --fewshot 5
+  moeprune eval pruned --task mine.toml --data mine.jsonl
+  moeprune eval pruned --task perplexity --data wikitext.txt --seq-len 2048
+  moeprune eval --list-tasks
+
+Multiple choice is scored as lm-evaluation-harness does: by the log-likelihood of each choice. --data
+takes data sets as the Hugging Face Hub has them (Parquet, JSON lines, JSON, CSV), a file or a folder.")]
 #[non_exhaustive]
 pub struct EvalArgs {
     /// Directory of the model
-    pub model: PathBuf,
-    /// What to measure; gsm8k has 5 shots, gsm8k_cot 8
-    #[arg(long, value_parser = tasks())]
-    pub task: String,
-    /// Questions ({"question","answer"}), or text for perplexity: JSON lines, an array, CSV, Parquet or plain text,
-    /// packed or not
-    #[arg(long, value_name = "FILE")]
-    pub data: PathBuf,
-    /// Only the first N questions, or blocks of text
+    #[arg(required_unless_present = "list_tasks")]
+    pub model: Option<PathBuf>,
+    /// What to measure: names (see --list-tasks), or files that describe a task (NAME.toml); gsm8k has 5 shots,
+    /// gsm8k_cot 8, multiple choice none
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        required_unless_present = "list_tasks"
+    )]
+    pub task: Vec<String>,
+    /// Questions as the task's data set has them, or text for perplexity: JSON lines, an array, CSV, Parquet or plain
+    /// text, packed or not; one for each task, or a folder in which each task finds its own
+    #[arg(long, value_name = "FILE", required_unless_present = "list_tasks")]
+    pub data: Vec<PathBuf>,
+    /// Only the first N questions (of each subject), or blocks of text
     #[arg(long, value_name = "N", value_parser = positive)]
     pub limit: Option<usize>,
     /// Solved examples before each question, if not as the task defines
     #[arg(long, value_name = "N")]
     pub fewshot: Option<usize>,
-    /// Questions that examples are drawn from
+    /// Questions that examples are drawn from; one for each task, or for all. Folders given as --data may hold them too
     #[arg(long, value_name = "FILE")]
-    pub fewshot_data: Option<PathBuf>,
+    pub fewshot_data: Vec<PathBuf>,
     /// Questions answered together
     #[arg(long, value_name = "N", default_value = "32", value_parser = positive)]
     pub batch: usize,
@@ -52,6 +71,9 @@ pub struct EvalArgs {
     /// Write all answers and scores here
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// List the tasks that are built in, and stop
+    #[arg(long, exclusive = true)]
+    pub list_tasks: bool,
     /// Where the model runs.
     #[command(flatten)]
     pub device: DeviceArgs,
@@ -60,59 +82,149 @@ pub struct EvalArgs {
     pub family: FamilyArgs,
 }
 
-fn tasks() -> PossibleValuesParser {
-    PossibleValuesParser::new(TASK_NAMES.into_iter().chain([PERPLEXITY]))
-}
-
-/// Evaluates and prints the scores.
+/// Evaluates and prints the scores, one for each task.
 ///
 /// # Errors
-/// As [`evaluate`]; if `--json` must not or cannot be written, before any work.
-pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Score, Error> {
-    let mut files = args.family.files(&args.model);
-    reads_texts(&mut files, [&args.data].into_iter().chain(&args.fewshot_data));
+/// As [`evaluate_all`]; if a task is not known, tasks and data do not go together, or `--json` must not or cannot be written, before any work.
+pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Vec<Score>, Error> {
+    let model = match &args.model {
+        Some(model) if !args.list_tasks => model,
+        _ => return list_tasks().map(|()| Vec::new()),
+    };
+    let tasks = named(&args.task)?;
+    let evaluations = evaluations(args, &tasks)?;
+    let mut files = args.family.files(model);
+    reads_texts(&mut files, args.data.iter().chain(&args.fewshot_data));
+    files.reads_all(tasks.iter().map(Path::new).filter(|task| task.is_file()));
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Evaluation)?;
     crate::interrupt::listen();
     let execution = args.device.open()?;
-    let checkpoint = args.family.open(&args.model)?;
+    let checkpoint = args.family.open(model)?;
     check_is_run(&checkpoint, "eval")?;
-    let what = Evaluation {
-        task: &args.task,
-        data: &args.data,
-        limit: args.limit,
-        fewshot: args.fewshot,
-        fewshot_data: args.fewshot_data.as_deref(),
-        batch: args.batch,
-        sequence_len: args.seq_len,
-    };
-    let score = evaluate(&checkpoint, &what, &execution, terminal)?;
-    let printed = print_score(&score);
+    let scores = evaluate_all(&checkpoint, &evaluations, &execution, terminal)?;
+    let printed = scores.iter().try_for_each(print_score);
     if let Some(json) = json {
-        let text = crate::print::json(&score.to_json()?)?;
+        let text = crate::print::json(&in_json(&scores)?)?;
         crate::interrupt::deliver(&json, |file| file.write_all(text.as_bytes()))?;
     }
     printed?;
-    Ok(score)
+    Ok(scores)
+}
+
+/// The tasks that the names stand for; a folder stands for all it has.
+pub(crate) fn named(names: &[String]) -> Result<Vec<String>, Error> {
+    let tasks = names.iter().map(|name| named_tasks(name)).collect::<Result<Vec<_>, _>>()?;
+    Ok(tasks.into_iter().flatten().collect())
+}
+
+/// Each task with its data.
+fn evaluations<'a>(args: &'a EvalArgs, tasks: &'a [String]) -> Result<Vec<Evaluation<'a>>, Error> {
+    let paired = |option: &str, paths: &'a [PathBuf], index: usize| match paths {
+        [] => Ok(None),
+        [one] => Ok(Some(one.as_path())),
+        several if several.len() == tasks.len() => Ok(Some(several[index].as_path())),
+        several => Err(Error::Request(format!(
+            "{option} is given {} times for {}; give one for each task, in their order, or a folder for all",
+            several.len(),
+            plural(tasks.len(), "task")
+        ))),
+    };
+    let evaluation = |(index, task): (usize, &'a String)| {
+        let data = paired("--data", &args.data, index)?;
+        Ok(Evaluation {
+            task,
+            data: data.ok_or_else(|| Error::Request("give the questions (--data)".into()))?,
+            limit: args.limit,
+            fewshot: args.fewshot,
+            fewshot_data: paired("--fewshot-data", &args.fewshot_data, index)?,
+            batch: args.batch,
+            sequence_len: args.seq_len,
+        })
+    };
+    tasks.iter().enumerate().map(evaluation).collect()
+}
+
+/// One score as it stands, several as a list.
+fn in_json(scores: &[Score]) -> Result<Value, Error> {
+    match scores {
+        [one] => one.to_json(),
+        several => {
+            let scores = several.iter().map(Score::to_json).collect::<Result<Vec<_>, _>>()?;
+            Ok(json!({ "tool": TOOL, "evaluations": scores }))
+        }
+    }
+}
+
+fn list_tasks() -> Result<(), Error> {
+    let row = |name: &&str| {
+        let task = choice_task(name).ok().flatten();
+        let (metrics, data, about) = match &task {
+            Some(task) => (
+                task.metrics().iter().map(|metric| metric.name()).collect::<Vec<_>>().join(", "),
+                format!("{} {}", task.published(), task.config()).trim_end().to_owned(),
+                task.about().to_owned(),
+            ),
+            None => (String::new(), String::new(), String::new()),
+        };
+        vec![(*name).to_owned(), metrics, data, about]
+    };
+    let rows: Vec<Vec<String>> = known_tasks().iter().map(row).collect();
+    let widest =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths = [widest(0), widest(1), widest(2)];
+    for row in &rows {
+        let [name, metrics, data, about] = row.as_slice() else { continue };
+        let text = format!(
+            "{name:<a$}  {metrics:<b$}  {data:<c$}  {about}",
+            a = widths[0],
+            b = widths[1],
+            c = widths[2]
+        );
+        line!("{}", text.trim_end())?;
+    }
+    Ok(())
 }
 
 fn print_score(score: &Score) -> Result<(), Error> {
     match score {
-        Score::Answers(report) => {
-            let (questions, shots) = (plural(report.n, "question"), plural(report.fewshot, "shot"));
-            line!("{} on {questions}, {shots}", report.task)?;
-            for (metric, estimate) in &report.metrics {
-                let error = estimate.stderr.map_or_else(String::new, |e| format!(" ± {e:.4}"));
-                line!("  {metric:<18} {:.4}{error}", estimate.mean)?;
-            }
-        }
-        Score::Perplexity(report) => {
-            line!(
-                "perplexity {:.4} (mean negative log-likelihood {} over {})",
-                report.perplexity,
-                report.nll,
-                plural(report.tokens, "token")
-            )?;
-        }
+        Score::Answers(report) => print_report(report),
+        Score::Perplexity(report) => line!(
+            "perplexity {:.4} (mean negative log-likelihood {} over {})",
+            report.perplexity,
+            report.nll,
+            plural(report.tokens, "token")
+        ),
+    }
+}
+
+fn print_report(report: &EvalReport) -> Result<(), Error> {
+    let (questions, shots) = (plural(report.n, "question"), plural(report.fewshot, "shot"));
+    line!("{} on {questions}, {shots}", report.task)?;
+    for (metric, estimate) in &report.metrics {
+        let error = estimate.stderr.map_or_else(String::new, |e| format!(" ± {e:.4}"));
+        line!("  {metric:<18} {:.4}{error}", estimate.mean)?;
+    }
+    if report.subjects.len() > 1 {
+        line!("\n{}", by_subject(report).trim_end())?;
     }
     Ok(())
+}
+
+/// Groups, then subjects, a row each.
+fn by_subject(report: &EvalReport) -> String {
+    let row = |part: &Part| {
+        let mut row = vec![part.name.clone(), part.n.to_string()];
+        for estimate in part.metrics.values() {
+            let error = estimate.stderr.map_or_else(String::new, |e| format!(" ± {e:.4}"));
+            row.push(format!("{:.4}{error}", estimate.mean));
+        }
+        row
+    };
+    let groups = if report.groups.len() > 1 { report.groups.as_slice() } else { &[] };
+    let rows: Vec<Vec<String>> = groups.iter().chain(&report.subjects).map(row).collect();
+    let header: Vec<&str> = ["subject", "questions"]
+        .into_iter()
+        .chain(report.metrics.keys().map(String::as_str))
+        .collect();
+    table(&header, &rows)
 }

@@ -97,6 +97,6 @@ pub use run::Run;
 pub use runs::check_runs;
 pub use session::{LayerZeros, Resume, RunIdentity, WithoutZero, WrittenLayer};
 pub use stage::Stage;
-pub use tokenizer::load_tokenizer;
+pub use tokenizer::{first_token, load_tokenizer};
 pub use tool::TOOL;
 pub use walk::{AtLayer, Route, walk};

@@ -15,11 +15,27 @@ use crate::{Error, Model};
 /// # Errors
 /// If there is none, a file is a link out of the model's directory, or it cannot be used.
 pub fn load_tokenizer(model: &dyn Model) -> Result<Tokenizer, Error> {
+    moeprune_tokenizer::load(&files(model)?).map_err(|error| unusable(model, &error))
+}
+
+/// The token that a text follows if nothing is before it ([`moeprune_tokenizer::first_token`]), if there is one.
+///
+/// # Errors
+/// As [`load_tokenizer`].
+pub fn first_token(model: &dyn Model, tokenizer: &Tokenizer) -> Result<Option<u32>, Error> {
+    moeprune_tokenizer::first_token(&files(model)?, tokenizer)
+        .map_err(|error| unusable(model, &error))
+}
+
+fn files(model: &dyn Model) -> Result<TokenizerFiles, Error> {
     /// No tokenizer is near this; a larger file is something else.
     const MAX_BYTES: u64 = 1 << 30;
-    let files = TokenizerFiles::read(|name| model.read_file(Path::new(name), MAX_BYTES))?;
-    moeprune_tokenizer::load(&files).map_err(|error| Error::Tokenizer {
+    TokenizerFiles::read(|name| model.read_file(Path::new(name), MAX_BYTES))
+}
+
+fn unusable(model: &dyn Model, error: &moeprune_tokenizer::Error) -> Error {
+    Error::Tokenizer {
         path: Path::new(&model.name()).display().to_string(),
         problem: error.to_string(),
-    })
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::BoxError;
+use crate::{BoxError, whitespace::strip_end};
 
 /// A text, and what may follow it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -29,7 +29,7 @@ impl Continuation {
     /// assert_eq!(cut, Continuation::new("The sky is", " blue"));
     /// ```
     pub fn with_spaces_moved(&self) -> Self {
-        let context = self.context.trim_end();
+        let context = strip_end(&self.context);
         Self::new(context, format!("{}{}", &self.context[context.len()..], self.text))
     }
 }

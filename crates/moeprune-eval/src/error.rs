@@ -118,6 +118,93 @@ pub enum Error {
         /// The number of texts returned.
         outputs: usize,
     },
+    /// A task's file cannot be read as one.
+    #[error("{origin} describes no task: {reason}")]
+    TaskFile {
+        /// The file.
+        origin: String,
+        /// The key, what was expected and what was found.
+        reason: String,
+    },
+    /// A record has other fields than a task reads.
+    #[error(
+        "{place}: `{task}` reads the fields {expected}, and this record has {found}: give the data as it is \
+         published{published}, or describe it in a task file of your own"
+    )]
+    Fields {
+        /// The task.
+        task: String,
+        /// The record.
+        place: String,
+        /// The fields that are read.
+        expected: Box<str>,
+        /// The fields that are there.
+        found: Box<str>,
+        /// Where the data is published, or nothing.
+        published: Box<str>,
+    },
+    /// A template or an expression of a task does not work on a record.
+    #[error("{place}: `{key}` of the task `{task}`: {reason}")]
+    Template {
+        /// The task.
+        task: String,
+        /// The record.
+        place: String,
+        /// The key in the task's file.
+        key: &'static str,
+        /// The reason.
+        reason: String,
+    },
+    /// There are too few records to take solved examples from.
+    #[error(
+        "`{task}` takes {shots} shots from {needed} examples and was given {given}: pass the data set's `{split}` \
+         part (--fewshot-data), or ask for fewer shots"
+    )]
+    TooFewExamples {
+        /// The task.
+        task: String,
+        /// The number of shots asked for.
+        shots: usize,
+        /// The number of records needed.
+        needed: usize,
+        /// The number of records there are.
+        given: usize,
+        /// The part of the data set that has them.
+        split: Box<str>,
+    },
+    /// The scorer failed.
+    #[error("scoring failed on questions {first} to {last}")]
+    ScoreChoices {
+        /// The first question of the batch, counted from 0.
+        first: usize,
+        /// The last question of the batch.
+        last: usize,
+        /// The scorer's reason.
+        source: BoxError,
+    },
+    /// The scorer did not return one log-likelihood per pair.
+    #[error(
+        "the scorer returned {scores} log-likelihoods for {pairs} continuations: it must return one each"
+    )]
+    ScoreCount {
+        /// The number of pairs given.
+        pairs: usize,
+        /// The number of log-likelihoods returned.
+        scores: usize,
+    },
+    /// A log-likelihood is NaN or infinitely large.
+    #[error(
+        "a choice of questions {first} to {last} has a log-likelihood of {value}: the model's logits are not finite; \
+         check the checkpoint, or compute in a wider type"
+    )]
+    NoLogLikelihood {
+        /// The first question of the batch, counted from 0.
+        first: usize,
+        /// The last question of the batch.
+        last: usize,
+        /// The value returned.
+        value: f64,
+    },
     /// A text is too short to be cut into blocks.
     #[error(
         "{tokens} tokens do not fill one block of {length}, and a block needs 2 to predict 1: \

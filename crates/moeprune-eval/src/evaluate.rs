@@ -30,6 +30,20 @@ impl EvaluateOptions {
         self.batch = batch;
         self
     }
+
+    /// A batch and a limit of at least 1.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.batch == 0 {
+            return Err(Error::Zero { what: "the batch size", hint: "" });
+        }
+        if self.limit == Some(0) {
+            return Err(Error::Zero {
+                what: "the limit",
+                hint: ", or none to evaluate everything",
+            });
+        }
+        Ok(())
+    }
 }
 
 /// Asks a generator every question of a task and scores the answers.
@@ -57,7 +71,7 @@ pub fn evaluate(
             let index = answers.len();
             let output = cut_at_stops(output, &request.stop);
             let scores = task.score(&documents[index], &output);
-            answers.push(Answer { index, output, scores });
+            answers.push(Answer::new(index, output, scores));
         }
     }
     Ok(EvalReport::new(task.name(), task.fewshot(), answers))
@@ -70,14 +84,8 @@ fn limited<'d>(
     if documents.is_empty() {
         return Err(Error::NoDocuments);
     }
-    if options.batch == 0 {
-        return Err(Error::Zero { what: "the batch size", hint: "" });
-    }
-    match options.limit {
-        Some(0) => Err(Error::Zero { what: "the limit", hint: ", or none to evaluate everything" }),
-        Some(limit) => Ok(&documents[..limit.min(documents.len())]),
-        None => Ok(documents),
-    }
+    options.check()?;
+    Ok(&documents[..options.limit.unwrap_or(usize::MAX).min(documents.len())])
 }
 
 fn requests(task: &dyn Task, documents: &[Document]) -> Result<Vec<Request>, Error> {

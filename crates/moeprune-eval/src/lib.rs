@@ -56,6 +56,7 @@
 //! others carry the harness's names. The chat template that usually goes with
 //! `gsm8k_cot_llama` is the generator's to apply.
 
+mod choice;
 mod continuation;
 mod document;
 mod error;
@@ -71,6 +72,10 @@ mod report;
 mod task;
 mod whitespace;
 
+pub use choice::{
+    AskedQuestions, CHOICE_TASK_NAMES, ChoiceData, ChoiceMetric, ChoiceTask, Question, Record,
+    choice_task, evaluate_choices,
+};
 pub use continuation::{
     Continuation, ContinuationScorer, LogLikelihood, ScoreEachContinuation, score_each_continuation,
 };
@@ -86,5 +91,5 @@ pub use perplexity::{
 };
 pub use python_random::PythonRandom;
 pub use registry::{TASK_NAMES, task_by_name};
-pub use report::{Answer, Estimate, EvalReport};
+pub use report::{Answer, Estimate, EvalReport, Part, ScoredChoice};
 pub use task::{Extraction, Task};

@@ -18,6 +18,12 @@ pub struct EvalReport {
     pub n: usize,
     /// The accuracy under each of the task's filters, by the filter's name.
     pub metrics: BTreeMap<String, Estimate>,
+    /// The same by subject, in order of their names, of a task that has subjects.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subjects: Vec<Part>,
+    /// The same by group of subjects, in order of their names, each subject weighted by its number of documents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Part>,
     /// Every answer, in the order of the documents.
     pub answers: Vec<Answer>,
 }
@@ -32,7 +38,35 @@ impl EvalReport {
             .into_iter()
             .filter_map(|(filter, scores)| Some((filter.to_owned(), Estimate::of(&scores)?)))
             .collect();
-        Self { task: task.to_owned(), fewshot, n: answers.len(), metrics, answers }
+        Self::of_answers(task, fewshot, metrics, answers)
+    }
+
+    pub(crate) fn of_answers(
+        task: &str,
+        fewshot: usize,
+        metrics: BTreeMap<String, Estimate>,
+        answers: Vec<Answer>,
+    ) -> Self {
+        let (n, subjects, groups) = (answers.len(), Vec::new(), Vec::new());
+        Self { task: task.to_owned(), fewshot, n, metrics, subjects, groups, answers }
+    }
+}
+
+/// A subject of a task, or several of them.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Part {
+    /// Its name.
+    pub name: String,
+    /// How many documents it has.
+    pub n: usize,
+    /// The accuracy under each of the task's metrics, by the metric's name.
+    pub metrics: BTreeMap<String, Estimate>,
+}
+
+impl Part {
+    pub(crate) fn new(name: &str, n: usize, metrics: BTreeMap<String, Estimate>) -> Self {
+        Self { name: name.to_owned(), n, metrics }
     }
 }
 
@@ -42,10 +76,37 @@ impl EvalReport {
 pub struct Answer {
     /// The document, counted from 0.
     pub index: usize,
-    /// What the model wrote, cut at the stop strings.
+    /// What the model wrote, cut at the stop strings; of multiple choice the text of the choice that the first metric takes.
     pub output: String,
-    /// What each filter read in it and what that is worth, by the filter's name.
+    /// What each filter read in it and what that is worth, by the filter's name; of multiple choice the choice of each metric.
     pub scores: BTreeMap<String, Extraction>,
+    /// The subject, of a task that has subjects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Which choice is right, counted from 0, of multiple choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gold: Option<usize>,
+    /// How likely each choice is, of multiple choice.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<ScoredChoice>,
+}
+
+impl Answer {
+    pub(crate) fn new(index: usize, output: String, scores: BTreeMap<String, Extraction>) -> Self {
+        Self { index, output, scores, subject: None, gold: None, choices: Vec::new() }
+    }
+}
+
+/// How likely a model finds a choice.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ScoredChoice {
+    /// The natural logarithm of its probability after the prompt, summed over its tokens.
+    pub log_likelihood: f64,
+    /// Its number of tokens.
+    pub tokens: usize,
+    /// Whether greedy decoding would write it.
+    pub is_greedy: bool,
 }
 
 /// A mean over documents and how far to trust it.
@@ -61,6 +122,10 @@ pub struct Estimate {
 }
 
 impl Estimate {
+    pub(crate) fn new(mean: f64, stderr: Option<f64>) -> Self {
+        Self { mean, stderr }
+    }
+
     /// The mean of some scores and its standard error; nothing if there are no scores.
     ///
     /// ```

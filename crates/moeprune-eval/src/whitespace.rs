@@ -1,8 +1,22 @@
 //! Python's idea of white space.
 
+fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
+
 /// What `str.strip()` leaves in Python, which also counts the separators U+001C to U+001F.
 pub(crate) fn strip(text: &str) -> &str {
-    text.trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c))
+    text.trim_matches(is_space)
+}
+
+/// What `str.lstrip()` leaves in Python.
+pub(crate) fn strip_start(text: &str) -> &str {
+    text.trim_start_matches(is_space)
+}
+
+/// What `str.rstrip()` leaves in Python.
+pub(crate) fn strip_end(text: &str) -> &str {
+    text.trim_end_matches(is_space)
 }
 
 #[cfg(test)]

@@ -98,7 +98,8 @@ impl OutputKind {
             Self::Evaluation => match outline.task.as_deref() {
                 Some("perplexity") => has(&["blocks", "tokens", "nll", "perplexity"]),
                 Some(_) => has(&["n", "fewshot", "answers"]),
-                None => false,
+                // Of several tasks.
+                None => by_us && has(&["evaluations"]),
             },
             Self::Comparison => by_us && has(&["format", "model", "observed", "cuts", "layers"]),
             Self::Bench => by_us && has(&["command", "machine", "layer", "ceilings", "whole"]),
@@ -211,6 +212,9 @@ mod tests {
         check(&report.replace("\"stages\"", "\"steps\""), None);
         check(&format!("{report}\n{report}"), None);
         check(&report[..report.len() - 1], None);
+        let several = r#"{"tool":"moeprune 0.1.0","evaluations":[{"task":"arc_easy"}]}"#;
+        check(several, Some(OutputKind::Evaluation));
+        check(r#"{"tool":"other 1","evaluations":[]}"#, None);
         let answers = r#"{"task":"gsm8k","n":1,"fewshot":5,"strict-match":0.5,"answers":[{}]}"#;
         check(answers, Some(OutputKind::Evaluation));
         check(&answers.replace("\"gsm8k\"", "7"), None);

@@ -55,6 +55,11 @@ impl LayerCache {
         self.sequences.extend(other.sequences);
     }
 
+    /// A copy of the sequences with these numbers.
+    pub(crate) fn picked(&self, sequences: impl Iterator<Item = usize>) -> Self {
+        Self { sequences: sequences.map(|index| self.sequences[index].clone()).collect() }
+    }
+
     /// Keeps the sequences for which `keep` is true, in order.
     pub(crate) fn retain(&mut self, keep: &[bool]) {
         let mut index = 0;
@@ -66,7 +71,7 @@ impl LayerCache {
 }
 
 /// Keys and values of one sequence, or its state.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct SequenceCache {
     /// Position of the first key: not 0 only for a forward pass without a cache that starts
     /// elsewhere.
@@ -96,7 +101,7 @@ impl SequenceCache {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) enum Store {
     #[default]
     Empty,
@@ -107,7 +112,7 @@ pub(crate) enum Store {
 }
 
 /// What a layer keeps of a sequence in place of keys and values.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Running {
     /// The last inputs of a convolution, `[kernel − 1, channels]`.
     pub(crate) inputs: Option<Tensor>,
@@ -123,7 +128,7 @@ pub(crate) fn advance(caches: &mut [SequenceCache], lens: &[usize]) {
 }
 
 /// Keys and values of one key-value head of one sequence.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct HeadCache {
     /// Keys after rotation, `[head_dim, capacity]`: scores then read them front to back.
     pub(crate) keys: Vec<f32>,

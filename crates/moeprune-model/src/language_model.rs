@@ -85,6 +85,11 @@ impl LanguageModel {
         self.head.negative_log_likelihood(&hidden, block, 0)
     }
 
+    /// What comes after the layers.
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
+    }
+
     /// Empty caches of `batch` sequences, one per layer.
     pub(crate) fn caches(&self, batch: usize) -> Vec<LayerCache> {
         self.layers.iter().map(|_| LayerCache::new(batch)).collect()

@@ -23,6 +23,8 @@ pub struct ReadOptions {
     pub text_key: Option<String>,
     /// Only questions with answers are read: every record must have `question` and `answer`, and other shapes are not looked for.
     pub questions: bool,
+    /// Every record is an object, of any keys, and is read whole; other shapes are not looked for.
+    pub rows: bool,
 }
 
 impl ReadOptions {
@@ -30,6 +32,12 @@ impl ReadOptions {
     #[must_use]
     pub fn questions() -> Self {
         Self { questions: true, ..Self::default() }
+    }
+
+    /// The options for records of any keys, such as the items of a data set.
+    #[must_use]
+    pub fn rows() -> Self {
+        Self { rows: true, ..Self::default() }
     }
 }
 
@@ -82,12 +90,15 @@ impl Detector<'_> {
     }
 
     fn plain(&self) -> Found {
-        match self.options.questions {
-            false => Ok((Container::PlainText, Shape::Pieces)),
-            true => Err(self.unknown(
+        match (self.options.questions, self.options.rows) {
+            (true, _) => Err(self.unknown(
                 "plain text",
                 "questions are records with `question` and `answer`, such as JSON lines",
             )),
+            (_, true) => {
+                Err(self.unknown("plain text", "expected records, such as JSON lines or Parquet"))
+            }
+            _ => Ok((Container::PlainText, Shape::Pieces)),
         }
     }
 
@@ -114,6 +125,7 @@ impl Detector<'_> {
         }
         let key = self.options.text_key.as_deref();
         let is_read = |name: &str| match (key, self.options.questions) {
+            _ if self.options.rows => true,
             (_, true) => shapes::is_read(&Shape::QuestionAnswer, name),
             (Some(key), _) => name == key,
             (None, _) => shapes::is_known(name),
@@ -231,8 +243,9 @@ impl Detector<'_> {
 
     fn shape(&self, place: Place, document: &Document<'_>) -> Result<Shape, Error> {
         let root = document.root();
-        if self.options.questions {
+        if self.options.questions || self.options.rows {
             return match root.kind() {
+                Kind::Object if self.options.rows => Ok(Shape::Row),
                 Kind::Object => Ok(Shape::QuestionAnswer),
                 kind => Err(self.wrong(place, kind.to_string())),
             };
@@ -246,9 +259,10 @@ impl Detector<'_> {
     }
 
     fn wrong(&self, place: Place, got: String) -> Error {
-        let expected = match self.options.questions {
-            true => "a JSON object with `question` and `answer`",
-            false => shapes::KNOWN,
+        let expected = match (self.options.questions, self.options.rows) {
+            (true, _) => "a JSON object with `question` and `answer`",
+            (_, true) => "a JSON object",
+            _ => shapes::KNOWN,
         };
         Error::Record { path: self.path.to_owned(), place, expected: expected.to_owned(), got }
     }

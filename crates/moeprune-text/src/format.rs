@@ -51,6 +51,8 @@ pub enum Shape {
     Strings,
     /// `{"question": "…", "answer": "…"}`, as GSM8K is distributed.
     QuestionAnswer,
+    /// An object of any keys, which is read whole: an item of a data set.
+    Row,
     /// `{"tokens": [1, 2, …]}`, or that list by itself: a document that is tokenised already.
     Tokens,
     /// `{"messages": [{"role": "…", "content": "…"}, …]}`, also with `tools`, or that list by itself.
@@ -108,6 +110,7 @@ impl fmt::Display for Shape {
             Self::Text { key } => return write!(f, "`{key}`"),
             Self::Strings => "strings",
             Self::QuestionAnswer => "`question` and `answer`",
+            Self::Row => "rows",
             Self::Tokens => "`tokens`",
             Self::Messages => "`messages`",
             Self::ShareGpt => "`conversations`",

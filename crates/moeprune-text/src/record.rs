@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A record and where it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +45,8 @@ pub enum Content {
         /// The answer, worked steps included.
         answer: String,
     },
+    /// An object, as it stands: an item of a data set.
+    Row(Map<String, Value>),
     /// A document that is tokenised already.
     Tokens(Vec<u32>),
     /// A conversation, which a model's chat template makes text of.

@@ -44,6 +44,7 @@ mod charsmap;
 mod config;
 mod error;
 mod files;
+mod first;
 mod ids;
 mod json;
 mod load;
@@ -54,6 +55,7 @@ mod template;
 
 pub use error::Error;
 pub use files::TokenizerFiles;
+pub use first::first_token;
 pub use ids::{BeyondVocabulary, id_beyond};
 pub use load::load;
 pub use pieces::PieceEncoder;

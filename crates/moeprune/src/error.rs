@@ -4,6 +4,7 @@ use std::{io, path::Path};
 
 use moeprune_core::StageError;
 use moeprune_engine::{Error as EngineError, Remedy};
+use moeprune_eval::Error as EvalError;
 
 /// An error of the pipeline, with the cause inside.
 #[derive(Debug, thiserror::Error)]
@@ -75,11 +76,12 @@ impl Error {
 
     /// Whether what was asked for contradicts itself, or lacks something that it needs, so that it was refused
     /// before any work: a recipe that cannot be followed, or a repair without text or of weights that none
-    /// can be written for.
+    /// can be written for; a task that there is none of.
     #[must_use]
     pub fn is_wrong_usage(&self) -> bool {
         match self {
             Self::Recipe(_) => true,
+            Self::Eval(EvalError::UnknownTask { .. } | EvalError::TaskFile { .. }) => true,
             Self::Engine(EngineError::Refused { remedy, .. }) => {
                 matches!(remedy, Remedy::Calibration | Remedy::NoRepair | Remedy::Requantise)
             }

@@ -80,7 +80,7 @@ pub use default_repair::{
 pub use domains::{Coverage, Domain, blend, coverage, plan_domains};
 pub use error::Error;
 pub use estimates::Estimates;
-pub use evaluation::{Evaluation, evaluate};
+pub use evaluation::{Evaluation, evaluate, evaluate_all};
 pub use keep_list::read_keep_list;
 #[cfg(target_os = "linux")]
 pub use moeprune_engine::timed;

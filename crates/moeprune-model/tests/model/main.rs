@@ -2,6 +2,7 @@
 
 mod forward;
 mod generation;
+mod likelihood;
 mod one_mixer;
 mod parity;
 mod reference;

@@ -3,6 +3,8 @@
 mod fields;
 mod messages;
 
+use serde_json::Value;
+
 use crate::{
     format::Shape,
     json::{Kind, Node, Wrong},
@@ -99,6 +101,10 @@ fn read_as(shape: &Shape, node: Node<'_>) -> Result<Content, Wrong> {
             let (question, answer) = (fields.string("question")?, fields.string("answer")?);
             Content::Question { question, answer }
         }
+        Shape::Row => match node.value()? {
+            Value::Object(row) => Content::Row(row),
+            _ => return Err(node.wrong(node.kind())),
+        },
         Shape::Tokens if node.kind() == Kind::Array => Content::Tokens(node.ids()?),
         Shape::Tokens => Content::Tokens(fields()?.required("tokens")?.ids()?),
         Shape::Messages if node.kind() == Kind::Array => {
@@ -140,6 +146,7 @@ pub(crate) fn is_read(shape: &Shape, name: &str) -> bool {
     let names: &[&str] = match shape {
         Shape::Pieces | Shape::Strings => &[],
         Shape::Text { key } => return key == name,
+        Shape::Row => return true,
         Shape::QuestionAnswer => &["question", "answer"],
         Shape::Tokens => &["tokens"],
         Shape::Messages => &["messages", "tools"],
@@ -159,6 +166,7 @@ pub(crate) fn expected(shape: &Shape) -> String {
         Shape::Strings => "a string".to_owned(),
         Shape::Text { key } => format!("`{{\"{key}\": \"...\"}}`"),
         Shape::QuestionAnswer => "`{\"question\": \"...\", \"answer\": \"...\"}`".to_owned(),
+        Shape::Row => "a JSON object".to_owned(),
         Shape::Tokens => "`{\"tokens\": [...]}`".to_owned(),
         Shape::Messages => "`{\"messages\": [{\"role\": ..., \"content\": ...}, ...]}`".to_owned(),
         Shape::ShareGpt => {

@@ -25,7 +25,7 @@ use moeprune_engine::{
 
 use crate::{
     Error, Evaluation, Recipe, Registry, Study,
-    evaluation::{Evaluated, Score, evaluate_model, read_questions},
+    evaluation::{Evaluated, Score, count_questions, evaluate_model},
     planning::plan,
 };
 
@@ -114,7 +114,7 @@ impl Study<'_> {
                 .unwrap_or_default(),
             task: task.map(|task| task.task.to_owned()),
             data: task.map(|task| file_name(task.data)),
-            documents: task.map(documents).transpose()?,
+            documents: task.map(count_questions).transpose()?,
             metric: task.and(measures.metric).map(str::to_owned),
             device: execution.name(),
             cuts,
@@ -163,12 +163,6 @@ fn pictured<'a>(variants: &'a [Variant], registry: &Registry) -> Option<&'a Reci
     };
     let pictured = variants.iter().find(groups);
     pictured.or_else(|| variants.first()).map(|variant| &variant.recipe)
-}
-
-/// How many questions are asked.
-fn documents(task: &Evaluation<'_>) -> Result<u64, Error> {
-    let all = read_questions(task.data)?.len();
-    Ok(task.limit.map_or(all, |limit| limit.min(all)) as u64)
 }
 
 fn named(name: &str, error: Error) -> Error {

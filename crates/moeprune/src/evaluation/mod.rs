@@ -1,23 +1,33 @@
 //! Asking a checkpoint questions: the model, its tokenizer and a task put together.
 
+mod answering;
+mod data;
 mod native_generator;
+mod native_scorer;
+mod perplexity;
 mod questions;
+mod score;
+mod tasks;
 
 use std::path::Path;
 
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{ModelSpec, TensorSource};
-use moeprune_engine::{Finite, ModelText, TextFiles, note_of_length};
-use moeprune_eval::{
-    BoxError, EvaluateOptions, Nll, PerplexityReport, perplexity, score_each, task_by_name,
+use moeprune_engine::Finite;
+use moeprune_eval::{AskedQuestions, EvaluateOptions};
+use moeprune_model::check_runnable;
+
+use self::answering::NativeModel;
+pub use self::{
+    answering::{Answering, WithGenerator, WithScorer},
+    data::read_choice_data,
+    native_generator::NativeGenerator,
+    native_scorer::NativeScorer,
+    questions::read_questions,
+    score::Score,
+    tasks::{FoundTask, default_metric, find_task, known_tasks, named_tasks},
 };
-use moeprune_model::{LanguageModel, check_runnable};
-use serde_json::{Map, Value, json};
-
-pub use native_generator::NativeGenerator;
-pub use questions::read_questions;
-
-use crate::{Error, Execution, Progress, load_tokenizer};
+use crate::{Error, Execution, Progress};
 
 /// Name under which [`evaluate`] measures perplexity instead of asking questions.
 pub const PERPLEXITY: &str = "perplexity";
@@ -41,56 +51,6 @@ pub struct Evaluation<'a> {
     pub batch: usize,
     /// Tokens in a block of perplexity; the model's maximum, at most 2048, by default.
     pub sequence_len: Option<usize>,
-}
-
-/// What an evaluation found.
-#[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::exhaustive_enums, reason = "what tasks and perplexity give")]
-pub enum Score {
-    /// Answers and how many were right.
-    Answers(moeprune_eval::EvalReport),
-    /// Mean negative log-likelihood.
-    Perplexity(PerplexityReport),
-}
-
-impl Score {
-    /// The result as JSON: `task`, `n`, one key per metric with its mean and one with its standard
-    /// error, and every answer; for perplexity `tokens`, `nll` and `perplexity`.
-    ///
-    /// # Errors
-    /// If a number is not finite, which no score has.
-    pub fn to_json(&self) -> Result<Value, Error> {
-        let bad = |e: serde_json::Error| Error::Request(format!("not JSON: {e}"));
-        match self {
-            Self::Answers(report) => {
-                let mut json = Map::new();
-                json.insert("task".into(), json!(report.task));
-                json.insert("n".into(), json!(report.n));
-                json.insert("fewshot".into(), json!(report.fewshot));
-                for (metric, estimate) in &report.metrics {
-                    json.insert(metric.clone(), json!(estimate.mean));
-                    json.insert(format!("{metric}_stderr"), json!(estimate.stderr));
-                }
-                let answers = serde_json::to_value(&report.answers).map_err(bad)?;
-                json.insert("answers".into(), answers);
-                Ok(Value::Object(json))
-            }
-            Self::Perplexity(report) => {
-                let mut json = serde_json::to_value(report).map_err(bad)?;
-                json["task"] = json!(PERPLEXITY);
-                Ok(json)
-            }
-        }
-    }
-
-    /// The mean of a metric, for example `strict-match`.
-    #[must_use]
-    pub fn metric(&self, name: &str) -> Option<f64> {
-        match self {
-            Self::Answers(report) => report.metrics.get(name).map(|estimate| estimate.mean),
-            Self::Perplexity(report) => (name == PERPLEXITY).then_some(report.perplexity),
-        }
-    }
 }
 
 /// Loads the whole model into memory, or onto the device, and evaluates it.
@@ -126,86 +86,99 @@ pub(crate) fn evaluate_model(
     execution: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Score, Error> {
-    let Evaluated { checkpoint, source, spec } = model;
-    check_runnable(spec)?;
-    execution.say_where_codes_are_decoded(checkpoint, progress);
-    let load = || {
-        execution.check_whole(checkpoint)?;
-        Ok(LanguageModel::load(source, spec, execution.compute())?)
-    };
-    if what.task == PERPLEXITY {
-        if what.fewshot.is_some() || what.fewshot_data.is_some() {
-            return Err(Error::Request("perplexity has no shots; leave --fewshot out".into()));
+    let mut native = prepare(model, execution, progress)?;
+    evaluate_natively(model, what, &mut native, progress)
+}
+
+/// As [`evaluate`], of several tasks one after another: the model is loaded once.
+///
+/// # Errors
+/// As [`evaluate`]; if there is one, what was found before is lost.
+pub fn evaluate_all(
+    checkpoint: &Checkpoint,
+    tasks: &[Evaluation<'_>],
+    execution: &Execution,
+    progress: &mut dyn Progress,
+) -> Result<Vec<Score>, Error> {
+    let (source, spec) = (&Finite(checkpoint), checkpoint.spec());
+    let model = Evaluated { checkpoint, source, spec };
+    let mut native = prepare(model, execution, progress)?;
+    tasks.iter().map(|what| evaluate_natively(model, what, &mut native, progress)).collect()
+}
+
+fn prepare<'a>(
+    model: Evaluated<'a>,
+    execution: &'a Execution,
+    progress: &mut dyn Progress,
+) -> Result<NativeModel<'a>, Error> {
+    check_runnable(model.spec)?;
+    execution.say_where_codes_are_decoded(model.checkpoint, progress);
+    Ok(NativeModel::new(model, execution))
+}
+
+fn evaluate_natively(
+    model: Evaluated<'_>,
+    what: &Evaluation<'_>,
+    native: &mut NativeModel<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Score, Error> {
+    match what.task {
+        PERPLEXITY => {
+            let report = perplexity::of_text(model.checkpoint, what, native, progress)?;
+            Ok(Score::Perplexity(report))
         }
-        return text_perplexity(checkpoint, what, load, progress).map(Score::Perplexity);
+        _ => evaluate_with(native, what, progress),
     }
-    let shots = match what.fewshot_data {
-        Some(path) => read_questions(path)?,
-        None => Vec::new(),
-    };
-    let task = task_by_name(what.task, what.fewshot, &shots)?;
-    let documents = read_questions(what.data)?;
-    let tokenizer = load_tokenizer(checkpoint)?;
-    let model = load()?;
-    let asked = what.limit.map_or(documents.len(), |limit| limit.min(documents.len()));
-    progress.begin(&format!("asking {}", what.task), asked as u64, "questions");
-    let mut generator =
-        NativeGenerator::new(model, tokenizer, checkpoint.eos_token_ids()?, progress);
+}
+
+/// Evaluates what answers, a model or an engine, on a task of questions.
+///
+/// # Errors
+/// If there is no such task, its data cannot be read or does not fit it, `answering` fails, or `progress` asks to stop. Perplexity is no task of
+/// questions.
+pub fn evaluate_with(
+    answering: &mut dyn Answering,
+    what: &Evaluation<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Score, Error> {
     let mut options = EvaluateOptions::default().with_batch(what.batch);
     if let Some(limit) = what.limit {
         options = options.with_limit(limit);
     }
-    let report = match moeprune_eval::evaluate(&*task, &documents, &mut generator, &options) {
-        Err(_) if generator.was_stopped() => return Err(Error::stopped()),
-        report => report?,
+    let report = match find_task(what)? {
+        FoundTask::Written(task) => {
+            let documents = read_questions(what.data)?;
+            let asked = what.limit.map_or(documents.len(), |limit| limit.min(documents.len()));
+            let mut evaluate = |generator: &mut dyn moeprune_eval::Generator| {
+                moeprune_eval::evaluate(&*task, &documents, generator, &options)
+            };
+            progress.begin(&format!("asking {}", task.name()), asked as u64, "questions");
+            answering.write(&mut evaluate, progress)?
+        }
+        FoundTask::Choice(task) => {
+            let shots = what.fewshot.unwrap_or_else(|| task.shots());
+            let data = read_choice_data(&task, what.data, what.fewshot_data, shots)?;
+            let asked = AskedQuestions::new(&task, what.fewshot, &data, &options)?;
+            let mut evaluate =
+                |scorer: &mut dyn moeprune_eval::ContinuationScorer| asked.evaluate(scorer);
+            progress.begin(&format!("asking {}", task.name()), asked.len() as u64, "questions");
+            answering.choose(&mut evaluate, progress)?
+        }
     };
-    let (cut, context) = (generator.prompts_cut(), generator.context());
-    progress.end();
-    if cut > 0 {
-        progress.note(&format!(
-            "note: {cut} of {} prompts did not fit the model's {context} positions and lost their \
-             beginning; ask with fewer shots",
-            report.n
-        ));
-    }
     Ok(Score::Answers(report))
 }
 
-fn text_perplexity(
-    checkpoint: &Checkpoint,
-    what: &Evaluation<'_>,
-    load: impl FnOnce() -> Result<LanguageModel, Error>,
-    progress: &mut dyn Progress,
-) -> Result<PerplexityReport, Error> {
-    let spec = checkpoint.spec();
-    let text = ModelText::open(TextFiles::from(what.data), checkpoint)?;
-    let length = what.sequence_len.unwrap_or(2048).min(spec.max_positions);
-    let asked = what.sequence_len.and_then(|asked| note_of_length(asked, spec.max_positions));
-    asked.iter().for_each(|note| progress.note(note));
-    let blocks = text.blocks_in_order(length)?;
-    text.notes_in_order(&blocks).iter().for_each(|note| progress.note(note));
-    let mut blocks: Vec<&[u32]> = blocks.blocks().iter().map(Vec::as_slice).collect();
-    blocks.truncate(what.limit.unwrap_or(usize::MAX));
-    let model = load()?;
-    progress.begin("perplexity", blocks.len() as u64, "blocks");
-    let (mut done, mut stopped) = (0, false);
-    let mut scorer = score_each(|block: &[u32]| {
-        if progress.should_stop() {
-            stopped = true;
-            return Err(BoxError::from(STOPPED));
+/// How many questions an evaluation asks.
+pub(crate) fn count_questions(what: &Evaluation<'_>) -> Result<u64, Error> {
+    let limit = what.limit.unwrap_or(usize::MAX);
+    let counts = match find_task(what)? {
+        FoundTask::Written(_) => vec![read_questions(what.data)?.len()],
+        FoundTask::Choice(task) => {
+            let data = read_choice_data(&task, what.data, None, 0)?;
+            data.iter().map(|part| part.questions.len()).collect()
         }
-        let (sum, tokens) = model.negative_log_likelihood(block)?;
-        done += 1;
-        progress.advance(done, "");
-        Ok(Nll::new(sum, tokens))
-    });
-    let report = perplexity(&mut scorer, &blocks, 1);
-    if stopped {
-        return Err(Error::stopped());
-    }
-    let report = report?;
-    progress.end();
-    Ok(report)
+    };
+    Ok(counts.into_iter().map(|count| count.min(limit) as u64).sum())
 }
 
 /// What a stop is to the crate that asks.

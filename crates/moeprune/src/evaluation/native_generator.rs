@@ -1,6 +1,6 @@
 //! Answers of a model that this crate runs itself.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use moeprune_eval::{BoxError, Generator, Request};
 use moeprune_model::{GenerationOptions, LanguageModel};
@@ -16,7 +16,7 @@ use crate::Progress;
 /// different [`max_new_tokens`](Request::max_new_tokens) are answered group by group; prompts lose
 /// their beginning where they and the new tokens exceed the model's positions.
 pub struct NativeGenerator<'a> {
-    model: LanguageModel,
+    model: Arc<LanguageModel>,
     tokenizer: Tokenizer,
     stop_ids: Vec<u32>,
     answered: u64,
@@ -31,12 +31,12 @@ impl<'a> NativeGenerator<'a> {
     /// receives the number of answers after each batch; where it says to stop, the call ends with
     /// an error after the current token.
     pub fn new(
-        model: LanguageModel,
+        model: impl Into<Arc<LanguageModel>>,
         tokenizer: Tokenizer,
         stop_ids: Vec<u32>,
         progress: &'a mut dyn Progress,
     ) -> Self {
-        let (answered, prompts_cut, was_stopped) = (0, 0, false);
+        let (model, answered, prompts_cut, was_stopped) = (model.into(), 0, 0, false);
         Self { model, tokenizer, stop_ids, answered, prompts_cut, was_stopped, progress }
     }
 

@@ -1,0 +1,271 @@
+//! Finding and reading the data of tasks.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use moeprune_engine::Error as EngineError;
+use moeprune_eval::{ChoiceData, ChoiceTask, Record};
+use moeprune_text::{Content, ReadOptions, TextSet};
+
+use crate::Error;
+
+/// The field of a row that says its subject, where all subjects are in one file.
+const SUBJECT: &str = "subject";
+
+/// Reads the questions of a task, and what examples are taken from, from a file or a folder.
+///
+/// A folder is one as on the Hugging Face Hub: files named after their part (`test-00000-of-00001.parquet`, `validation.jsonl`), in it or in
+/// a folder `data`, one with the name of the task or one with the name of the data set's part; or a file named after the task. Of a task
+/// with subjects each has a folder, or a file named after it, or a field `subject` says which one a row belongs to. Examples are those of
+/// `fewshot_data`, or in the same folder.
+///
+/// # Errors
+/// If nothing is found, a file cannot be read or is no data set, or subjects are missing.
+pub fn read_choice_data(
+    task: &ChoiceTask,
+    data: &Path,
+    fewshot_data: Option<&Path>,
+    shots: usize,
+) -> Result<Vec<ChoiceData>, Error> {
+    let questions = Part { task, split: task.split() }.read(data)?;
+    let split = Part { task, split: task.fewshot_split() };
+    let mut examples = match (shots, fewshot_data) {
+        (0, _) => BTreeMap::new(),
+        (_, Some(path)) => split.read(path)?,
+        (_, None) if data.is_dir() && task.fewshot_split().is_some() => split.read(data)?,
+        (_, None) => BTreeMap::new(),
+    };
+    let data = questions.into_iter().map(|(subject, questions)| {
+        let data = ChoiceData::new(questions, examples.remove(&subject).unwrap_or_default());
+        match subject {
+            Some(subject) => data.of_subject(subject),
+            None => data,
+        }
+    });
+    Ok(data.collect())
+}
+
+/// Records by subject; under nothing those of a task without subjects.
+type Records = BTreeMap<Option<String>, Vec<Record>>;
+
+/// One of the parts that a task's data has.
+struct Part<'a> {
+    task: &'a ChoiceTask,
+    split: Option<&'a str>,
+}
+
+impl Part<'_> {
+    fn read(&self, path: &Path) -> Result<Records, Error> {
+        let suite = path.join(self.task.suite());
+        let path =
+            if suite.is_dir() && !self.task.subjects().is_empty() { suite.as_path() } else { path };
+        let subjects = self.task.subjects();
+        if subjects.is_empty() {
+            return Ok([(None, records(&self.files(path, self.task.name())?)?)].into());
+        }
+        let has_own = |subject: &&str| path.is_dir() && !self.of_subject(path, subject).is_empty();
+        let (own, missing): (Vec<&str>, Vec<&str>) =
+            subjects.iter().partition(|subject| has_own(subject));
+        if own.is_empty() {
+            return self.by_field(path, &subjects);
+        }
+        self.check_subjects(path, &missing)?;
+        let read = |subject: &str| {
+            Ok((Some(subject.to_owned()), records(&self.of_subject(path, subject))?))
+        };
+        own.into_iter().map(read).collect()
+    }
+
+    /// All subjects from one file, told apart by a field.
+    fn by_field(&self, path: &Path, subjects: &[&str]) -> Result<Records, Error> {
+        let mut found = Records::new();
+        for record in records(&self.files(path, "all")?)? {
+            let subject = match (
+                record.fields.get(SUBJECT).and_then(|value| value.as_str()),
+                subjects,
+            ) {
+                (Some(subject), _) => subject,
+                (None, [one]) => one,
+                (None, _) => {
+                    let fields: Vec<String> =
+                        record.fields.keys().take(12).map(|name| format!("`{name}`")).collect();
+                    return Err(Error::Request(format!(
+                        "{}: {} has subjects, and this record has no `{SUBJECT}`, only {}; give a folder with a folder \
+                         or a file for each subject",
+                        record.place,
+                        self.task.name(),
+                        fields.join(", ")
+                    )));
+                }
+            };
+            if subjects.contains(&subject) {
+                found.entry(Some(subject.to_owned())).or_default().push(record);
+            }
+        }
+        let missing: Vec<&str> = subjects
+            .iter()
+            .copied()
+            .filter(|&subject| !found.contains_key(&Some(subject.to_owned())))
+            .collect();
+        self.check_subjects(path, &missing)?;
+        Ok(found)
+    }
+
+    fn check_subjects(&self, path: &Path, missing: &[&str]) -> Result<(), Error> {
+        const SHOWN: usize = 8;
+        let Some(first) = missing.first() else { return Ok(()) };
+        let (name, shown) = (self.task.name(), missing[..SHOWN.min(missing.len())].join(", "));
+        let more = match missing.len() - SHOWN.min(missing.len()) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Err(Error::Request(format!(
+            "{} has no questions of {} of the {} subjects of {name}: {shown}{more}; give all, or evaluate single ones \
+             ({name}_{first})",
+            path.display(),
+            missing.len(),
+            self.task.subjects().len()
+        )))
+    }
+
+    /// The files of a subject that has its own.
+    fn of_subject(&self, folder: &Path, subject: &str) -> Vec<PathBuf> {
+        let own = folder.join(subject);
+        match own.is_dir() {
+            true => self.named_by_split(&own),
+            false => self.named(folder, subject),
+        }
+    }
+
+    /// The files of the part. `name` is what files and folders are called beside those of other tasks.
+    fn files(&self, path: &Path, name: &str) -> Result<Vec<PathBuf>, Error> {
+        if !path.is_dir() {
+            return Ok(vec![path.to_owned()]);
+        }
+        let within = [name, self.task.name(), self.task.config(), "data"];
+        let folders = [path.to_owned()].into_iter();
+        let folders = folders
+            .chain(within.iter().filter(|name| !name.is_empty()).map(|name| path.join(name)));
+        let mut folders: Vec<PathBuf> = folders.filter(|folder| folder.is_dir()).collect();
+        let deeper: Vec<PathBuf> = folders[1..]
+            .iter()
+            .flat_map(|folder| [folder.join(self.task.config()), folder.join("data")])
+            .collect();
+        folders.extend(deeper.into_iter().filter(|folder| folder.is_dir()));
+        let by_split = folders.iter().map(|folder| self.named_by_split(folder));
+        let by_name = folders.iter().map(|folder| self.named(folder, name));
+        if let Some(found) = by_split.chain(by_name).find(|files| !files.is_empty()) {
+            return Ok(found);
+        }
+        let files = listed(path);
+        match files.iter().any(|file| SPLITS.iter().any(|split| begins_with(&stem(file), split)))
+            || files.is_empty()
+        {
+            false => Ok(vec![path.to_owned()]),
+            true => Err(self.nothing(path)),
+        }
+    }
+
+    /// What the part may be called, in the order in which it is looked for.
+    fn splits(&self) -> Vec<&str> {
+        match self.split.unwrap_or("test") {
+            "validation" => vec!["validation", "valid", "val", "dev"],
+            split => vec![split],
+        }
+    }
+
+    fn nothing(&self, path: &Path) -> Error {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names.truncate(10);
+        let split = self.split.unwrap_or("test");
+        Error::Request(format!(
+            "{} has no file of {} whose name begins with `{split}`; it has {}; give a file, or a folder as on the \
+             Hugging Face Hub",
+            path.display(),
+            self.task.name(),
+            if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+        ))
+    }
+
+    /// Files whose names begin with that of the part.
+    fn named_by_split(&self, folder: &Path) -> Vec<PathBuf> {
+        let splits = self.splits();
+        let files = listed(folder);
+        let of = |split: &&&str| files.iter().any(|file| begins_with(&stem(file), split));
+        let Some(split) = splits.iter().find(of) else { return Vec::new() };
+        files.iter().filter(|file| begins_with(&stem(file), split)).cloned().collect()
+    }
+
+    /// Files with a name of their own, and the part's after it if there are several parts.
+    fn named(&self, folder: &Path, name: &str) -> Vec<PathBuf> {
+        let files = listed(folder);
+        let rest = |file: &PathBuf| -> Option<String> {
+            Some(stem(file).strip_prefix(name)?.trim_start_matches(['-', '_', '.']).to_owned())
+        };
+        let of = |wanted: &str| -> Vec<PathBuf> {
+            files
+                .iter()
+                .filter(|file| rest(file).is_some_and(|rest| begins_with(&rest, wanted)))
+                .cloned()
+                .collect()
+        };
+        let splits = self.splits().into_iter().map(of);
+        let whole = || files.iter().filter(|file| stem(file) == name).cloned().collect();
+        let mut splits = splits.filter(|files: &Vec<PathBuf>| !files.is_empty());
+        splits.next().unwrap_or_else(whole)
+    }
+}
+
+/// What parts of data sets are called.
+const SPLITS: [&str; 6] = ["train", "test", "validation", "valid", "val", "dev"];
+
+/// A file's name up to what says its form.
+fn stem(file: &Path) -> String {
+    const ENDS: [&str; 9] =
+        [".parquet", ".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".gz", ".zst", ".tab"];
+    let mut name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    while let Some(end) = ENDS.iter().find(|end| name.ends_with(*end)) {
+        name.truncate(name.len() - end.len());
+    }
+    name
+}
+
+/// Whether a name begins with a word.
+fn begins_with(name: &str, word: &str) -> bool {
+    let rest = name.strip_prefix(word);
+    rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()))
+}
+
+/// The files in a folder, not those below it, by name.
+fn listed(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_hidden =
+        |path: &Path| path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+    let mut files: Vec<PathBuf> =
+        entries.filter(|path| path.is_file() && !is_hidden(path)).collect();
+    files.sort();
+    files
+}
+
+/// The rows of files, one after another.
+fn records(files: &[PathBuf]) -> Result<Vec<Record>, Error> {
+    let set = TextSet::find_with(files, &ReadOptions::rows()).map_err(EngineError::from)?;
+    let mut found = Vec::new();
+    for file in set.files() {
+        for record in file.records().map_err(EngineError::from)? {
+            let record = record.map_err(EngineError::from)?;
+            let place = format!("{} {}", file.path().display(), record.place);
+            let Content::Row(fields) = record.content else {
+                return Err(Error::Request(format!("{place}: expected an object")));
+            };
+            found.push(Record::new(fields, place));
+        }
+    }
+    Ok(found)
+}
