@@ -220,7 +220,7 @@ pub enum Error {
     NoParts,
     /// Parts of different runs.
     #[error(
-        "{} is not of the run that {} is of: its {what} is {found}, not {expected}; merge parts of one run only",
+        "{} is not of the run that {} is of: its {difference}; merge parts of one run only",
         part.display(), first.display()
     )]
     ForeignPart {
@@ -228,12 +228,8 @@ pub enum Error {
         part: PathBuf,
         /// The first part.
         first: PathBuf,
-        /// What is different.
-        what: &'static str,
-        /// What it is of the part.
-        found: String,
-        /// What it is of the first.
-        expected: String,
+        /// What is different, as text.
+        difference: String,
     },
     /// Blocks that are in two parts.
     #[error(

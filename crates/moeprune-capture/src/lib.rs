@@ -97,7 +97,8 @@ pub use layer_run::{DEVICE_EXPERT_ROWS, LayerRun, Watch, expert_rows};
 #[doc(inline)]
 pub use observation_file::{
     ObservationPart, PartHead, merge_parts, observation_sha256, read_observation, read_part,
-    read_part_head, write_observation, write_observation_to, write_part, write_part_to,
+    read_part_head, write_observation, write_observation_to, write_part, write_part_by_layer,
+    write_part_to,
 };
 pub use observer::{LayerObserver, ObserverOptions};
 pub use sampling::{

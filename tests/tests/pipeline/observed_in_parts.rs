@@ -23,7 +23,7 @@ impl Observed {
     fn new(name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let model = Checkpoint::open(&asset(&format!("parity/{name}"))).unwrap();
-        let text = tokens(folder.path(), 10, 24, 200);
+        let text = tokens(folder.path(), 10, 24, 100);
         let mut recipe = recipe(0.5, 0.0);
         (recipe.calibration.samples, recipe.calibration.sequence_len) = (10, 24);
         let calibration = Calibration::read(text.as_path(), &model, &recipe).unwrap();

@@ -67,9 +67,7 @@ fn check_alike(parts: &[PartFile<'_>]) -> Result<(), Error> {
             return Err(Error::ForeignPart {
                 part: other.path.to_owned(),
                 first: first.path.to_owned(),
-                what,
-                found,
-                expected: expected.clone(),
+                difference: format!("{what} is {found}, not {expected}"),
             });
         }
     }

@@ -88,7 +88,10 @@ mod read;
 mod write;
 
 pub use merge::merge_parts;
-pub use part::{ObservationPart, PartHead, read_part, read_part_head, write_part, write_part_to};
+pub use part::{
+    ObservationPart, PartHead, read_part, read_part_head, write_part, write_part_by_layer,
+    write_part_to,
+};
 pub use read::read_observation;
 pub use write::{observation_sha256, write_observation, write_observation_to};
 

@@ -1,6 +1,11 @@
 //! Parts of an observation: files that add up to the very bytes of one run.
 
-use std::{io::Write, ops::Range, path::Path};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+    ops::Range,
+    path::Path,
+};
 
 use moeprune_core::{
     CorpusTag, PartOf,
@@ -13,7 +18,7 @@ use super::{
     check::check_group,
     container::{Metadata, Problem, Tensors, file, flaw},
     name::{Group, Of},
-    write::{Stored, Tensor, write_file},
+    write::{Stored, Tensor, write_header},
 };
 use crate::{
     Error,
@@ -58,17 +63,43 @@ pub struct ObservationPart {
 /// # Errors
 /// If the file cannot be written.
 pub fn write_part(part: &ObservationPart, path: impl AsRef<Path>) -> Result<(), Error> {
-    let path = path.as_ref();
-    moeprune_files::write_whole(path, |file| write_part_to(part, file))
-        .map_err(|e| Error::Write { path: path.to_owned(), source: e.into_io() })
+    written(path.as_ref(), |file| write_part_to(part, file))
 }
 
 /// Writes the bytes of the file that [`write_part`] makes.
 ///
 /// # Errors
 /// If `out` fails.
-pub fn write_part_to(part: &ObservationPart, out: &mut dyn Write) -> std::io::Result<()> {
+pub fn write_part_to(part: &ObservationPart, out: &mut dyn Write) -> io::Result<()> {
     let ObservationPart { head, layers } = part;
+    write(head, layers.len(), &|layer| Ok(Cow::Borrowed(&layers[layer])), out)
+}
+
+/// As [`write_part`], of layers that need not be in memory together: each is asked for twice, in order.
+///
+/// # Errors
+/// As [`write_part`]; what `layer` returns.
+pub fn write_part_by_layer(
+    head: &PartHead,
+    layers: usize,
+    layer: &dyn Fn(usize) -> io::Result<ExactLayer>,
+    path: impl AsRef<Path>,
+) -> Result<(), Error> {
+    let layer = |index| layer(index).map(Cow::Owned);
+    written(path.as_ref(), |file| write(head, layers, &layer, file))
+}
+
+fn written(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
+    moeprune_files::write_whole(path, write)
+        .map_err(|e| Error::Write { path: path.to_owned(), source: e.into_io() })
+}
+
+fn write<'a>(
+    head: &PartHead,
+    layers: usize,
+    layer: &dyn Fn(usize) -> io::Result<Cow<'a, ExactLayer>>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let blocks = head.blocks();
     let metadata = json!({
         "format": PART_FORMAT,
@@ -78,18 +109,28 @@ pub fn write_part_to(part: &ObservationPart, out: &mut dyn Write) -> std::io::Re
         "part": head.part.to_string(),
         "blocks": json!([blocks.start, blocks.end]).to_string(),
         "compute": head.compute,
-        "layers": layers.len().to_string(),
+        "layers": layers.to_string(),
     });
-    let mut tensors = Vec::new();
-    for (layer, ExactLayer { routing, inputs }) in layers.iter().enumerate() {
-        if let Some(routing) = routing {
-            push(&mut tensors, Group { layer, of: Of::Routing }, routing);
-        }
-        for (&site, moments) in inputs {
-            push(&mut tensors, Group { layer, of: Of::Input(site) }, moments);
-        }
+    let mut entries = Vec::new();
+    for index in 0..layers {
+        entries.extend(tensors(index, &*layer(index)?).iter().map(Tensor::entry));
     }
-    write_file(metadata, &tensors, out)
+    write_header(metadata, &entries, out)?;
+    (0..layers).try_for_each(|index| {
+        let layer = layer(index)?;
+        tensors(index, &layer).iter().try_for_each(|tensor| tensor.write(out))
+    })
+}
+
+fn tensors(layer: usize, exact: &ExactLayer) -> Vec<Tensor<'_>> {
+    let mut tensors = Vec::new();
+    if let Some(routing) = &exact.routing {
+        push(&mut tensors, Group { layer, of: Of::Routing }, routing);
+    }
+    for (&site, moments) in &exact.inputs {
+        push(&mut tensors, Group { layer, of: Of::Input(site) }, moments);
+    }
+    tensors
 }
 
 fn push<'a, S: Statistics + Clone>(

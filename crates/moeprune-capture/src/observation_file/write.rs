@@ -61,26 +61,21 @@ pub fn observation_sha256(observation: &Observation) -> String {
 }
 
 fn write_to(observation: &Observation, out: &mut dyn Write) -> io::Result<()> {
-    write_file(metadata(observation), &tensors(observation), out)
+    let tensors = tensors(observation);
+    let entries: Vec<Entry> = tensors.iter().map(Tensor::entry).collect();
+    write_header(metadata(observation), &entries, out)?;
+    tensors.iter().try_for_each(|tensor| tensor.write(out))
 }
 
-/// Writes a file of some tensors.
-pub(super) fn write_file(
+/// Writes the header of a file of such tensors, which follow in this order.
+pub(super) fn write_header(
     metadata: Value,
-    tensors: &[Tensor<'_>],
+    entries: &[Entry],
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let header = header(metadata, tensors);
+    let header = header(metadata, entries);
     out.write_all(&(header.len() as u64).to_le_bytes())?;
-    out.write_all(header.as_bytes())?;
-    tensors.iter().try_for_each(|tensor| match tensor.values {
-        Stored::Values(values) => write_values(values, out),
-        Stored::Wide(sums) => sums.chunks(4096).try_for_each(|chunk| {
-            let limbs: Vec<[u8; 8]> =
-                chunk.iter().flat_map(|sum| sum.limbs().map(u64::to_le_bytes)).collect();
-            out.write_all(limbs.as_flattened())
-        }),
-    })
+    out.write_all(header.as_bytes())
 }
 
 /// A tensor that is written.
@@ -88,6 +83,32 @@ pub(super) struct Tensor<'a> {
     pub(super) name: Name,
     pub(super) shape: Vec<usize>,
     pub(super) values: Stored<'a>,
+}
+
+/// What a header says of a tensor.
+pub(super) struct Entry {
+    name: Name,
+    shape: Vec<usize>,
+    dtype: &'static str,
+    bytes: usize,
+}
+
+impl Tensor<'_> {
+    pub(super) fn entry(&self) -> Entry {
+        let Self { name, ref shape, values } = *self;
+        Entry { name, shape: shape.clone(), dtype: values.dtype(), bytes: values.bytes() }
+    }
+
+    pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        match self.values {
+            Stored::Values(values) => write_values(values, out),
+            Stored::Wide(sums) => sums.chunks(4096).try_for_each(|chunk| {
+                let limbs: Vec<[u8; 8]> =
+                    chunk.iter().flat_map(|sum| sum.limbs().map(u64::to_le_bytes)).collect();
+                out.write_all(limbs.as_flattened())
+            }),
+        }
+    }
 }
 
 /// What it holds.
@@ -167,13 +188,13 @@ fn metadata(observation: &Observation) -> Value {
     })
 }
 
-fn header(metadata: Value, tensors: &[Tensor<'_>]) -> String {
+fn header(metadata: Value, entries: &[Entry]) -> String {
     let mut header = Map::from_iter([("__metadata__".to_owned(), metadata)]);
     let mut end = 0;
-    for Tensor { name, shape, values } in tensors {
+    for Entry { name, shape, dtype, bytes } in entries {
         let begin = end;
-        end += values.bytes();
-        let info = json!({ "dtype": values.dtype(), "shape": shape, "data_offsets": [begin, end] });
+        end += bytes;
+        let info = json!({ "dtype": dtype, "shape": shape, "data_offsets": [begin, end] });
         header.insert(name.to_string(), info);
     }
     let mut header = Value::Object(header).to_string();

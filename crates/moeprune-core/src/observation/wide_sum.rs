@@ -19,7 +19,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WideSum {
     /// Two's complement, the lowest first.
-    limbs: [u64; WideSum::LIMBS],
+    limbs: [u64; Self::LIMBS],
 }
 
 /// A unit is 2 to the power of minus this.

@@ -17,17 +17,14 @@ use crate::{
 
 /// What is made of observed layers.
 pub(super) trait Kind {
-    /// What is kept of a layer.
+    /// What stays in memory of a layer.
     type Layer;
 
-    /// The layer's sums in this form.
-    fn layer(&self, exact: ExactLayer) -> Self::Layer;
+    /// Takes a layer's sums, and writes them to `place`, if there is one, for a run that is resumed.
+    fn keep(&self, exact: ExactLayer, place: Option<&Path>) -> Result<Self::Layer, Error>;
 
-    /// Writes one layer, for a run that is resumed.
-    fn write(&self, layer: &Self::Layer, path: &Path) -> Result<(), Error>;
-
-    /// Reads what [`write`](Self::write) wrote.
-    fn read(&self, path: &Path) -> Result<Vec<Self::Layer>, Error>;
+    /// Takes a layer that an earlier run kept in `place`.
+    fn read(&self, place: &Path) -> Result<Vec<Self::Layer>, Error>;
 }
 
 /// A whole observation: rounded sums.
@@ -47,33 +44,47 @@ impl Whole {
 impl Kind for Whole {
     type Layer = LayerObservation;
 
-    fn layer(&self, exact: ExactLayer) -> LayerObservation {
-        exact.rounded()
+    fn keep(&self, exact: ExactLayer, place: Option<&Path>) -> Result<LayerObservation, Error> {
+        let layer = exact.rounded();
+        if let Some(path) = place {
+            write_observation(&self.of(vec![layer.clone()]), path)?;
+        }
+        Ok(layer)
     }
 
-    fn write(&self, layer: &LayerObservation, path: &Path) -> Result<(), Error> {
-        Ok(write_observation(&self.of(vec![layer.clone()]), path)?)
-    }
-
-    fn read(&self, path: &Path) -> Result<Vec<LayerObservation>, Error> {
-        Ok(read_observation(path)?.layers)
+    fn read(&self, place: &Path) -> Result<Vec<LayerObservation>, Error> {
+        Ok(read_observation(place)?.layers)
     }
 }
 
+/// A part of one in memory.
 impl Kind for PartHead {
     type Layer = ExactLayer;
 
-    fn layer(&self, exact: ExactLayer) -> ExactLayer {
-        exact
+    fn keep(&self, exact: ExactLayer, _: Option<&Path>) -> Result<ExactLayer, Error> {
+        Ok(exact)
     }
 
-    fn write(&self, layer: &ExactLayer, path: &Path) -> Result<(), Error> {
-        let part = ObservationPart { head: self.clone(), layers: vec![layer.clone()] };
-        Ok(write_part(&part, path)?)
+    fn read(&self, place: &Path) -> Result<Vec<ExactLayer>, Error> {
+        Ok(read_part(place)?.layers)
+    }
+}
+
+/// A part of one whose layers are on disk alone: exact sums are three times as large as rounded ones.
+pub(super) struct OnDisk<'a>(pub(super) &'a PartHead);
+
+impl Kind for OnDisk<'_> {
+    type Layer = ();
+
+    fn keep(&self, exact: ExactLayer, place: Option<&Path>) -> Result<(), Error> {
+        let Some(path) = place else {
+            return Err(Error::Resume("a run without a place keeps no layers on disk".to_owned()));
+        };
+        Ok(write_part(&ObservationPart { head: self.0.clone(), layers: vec![exact] }, path)?)
     }
 
-    fn read(&self, path: &Path) -> Result<Vec<ExactLayer>, Error> {
-        Ok(read_part(path)?.layers)
+    fn read(&self, place: &Path) -> Result<Vec<()>, Error> {
+        Ok(read_part(place)?.layers.into_iter().map(drop).collect())
     }
 }
 
@@ -111,10 +122,8 @@ pub(super) fn observe_layers<K: Kind>(
         let options = ObserverOptions::default();
         let stored = StoredLayer { source, spec, layer, compute };
         let (sums, outputs) = stored.observe_and_advance(hidden, options, at.watch)?;
-        let sums = kind.layer(sums);
         *at.hidden = Some(outputs);
-        at.session.save_observed(layer, |path| kind.write(&sums, path))?;
-        seen.push(sums);
+        seen.push(kind.keep(sums, at.session.observed_place(layer).as_deref())?);
         Ok(Some(Record::Observed { layer }))
     })?;
     Ok(seen)

@@ -1,10 +1,16 @@
 //! Observing one part of the blocks, so that other processes can observe the others.
 
-use moeprune_capture::{ObservationPart, PartHead, write_part};
-use moeprune_core::{CorpusTag, PartOf};
+use std::io;
+
+use moeprune_capture::{ObservationPart, PartHead, read_part, write_part_by_layer};
+use moeprune_core::{CorpusTag, PartOf, observation::ExactLayer};
 use moeprune_model::check_runnable;
 
-use super::{ObservationPlace, layers::observe_layers, unfinished::Unfinished};
+use super::{
+    ObservationPlace,
+    layers::{OnDisk, observe_layers},
+    unfinished::Unfinished,
+};
 use crate::{
     Calibration, Error, Execution, Job, Model,
     session::{RunIdentity, Session},
@@ -59,7 +65,7 @@ impl Job<'_> {
         Ok(ObservationPart { head, layers })
     }
 
-    /// As [`observe_to`](Self::observe_to), of one part of the blocks.
+    /// As [`observe_to`](Self::observe_to), of one part of the blocks; its sums are on disk alone.
     ///
     /// # Errors
     /// As [`observe_to`](Self::observe_to).
@@ -68,11 +74,11 @@ impl Job<'_> {
         calibration: &Calibration,
         part: PartOf,
         to: ObservationPlace<'_>,
-    ) -> Result<ObservationPart, Error> {
+    ) -> Result<PartHead, Error> {
         check_runnable(self.model.spec())?;
         let unfinished = Unfinished::open(to)?;
-        let (own, head) =
-            (calibration.part(part), calibration.part_head(self.model, self.execution, part)?);
+        let own = calibration.part(part);
+        let head = calibration.part_head(self.model, self.execution, part)?;
         let execution = &self.for_blocks(&own, false)?;
         let identity = RunIdentity::new("observe", self.model)?
             .with_calibration(&own)
@@ -82,10 +88,19 @@ impl Job<'_> {
         unfinished.finish(
             &identity,
             |session| {
-                let layers = observe_layers(&mut job, session, &own.blocks, &head)?;
-                Ok(ObservationPart { head, layers })
+                let layers = observe_layers(&mut job, session, &own.blocks, &OnDisk(&head))?.len();
+                Ok((0..layers)
+                    .filter_map(|layer| session.observed_place(layer))
+                    .collect::<Vec<_>>())
             },
-            |made, path| Ok(write_part(made, path)?),
-        )
+            |layers, path| {
+                let read = |index: usize| -> io::Result<ExactLayer> {
+                    let part = read_part(&layers[index]).map_err(io::Error::other)?;
+                    part.layers.into_iter().next().ok_or_else(|| io::ErrorKind::InvalidData.into())
+                };
+                Ok(write_part_by_layer(&head, layers.len(), &read, path)?)
+            },
+        )?;
+        Ok(head)
     }
 }

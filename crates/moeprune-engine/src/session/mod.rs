@@ -156,16 +156,9 @@ impl Session {
         }
     }
 
-    /// Keeps what was observed of a layer: `write` writes it to a file.
-    pub(crate) fn save_observed(
-        &self,
-        layer: usize,
-        write: impl FnOnce(&Path) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        match &self.place {
-            None => Ok(()),
-            Some(place) => write(&observed(&place.state, layer)),
-        }
+    /// Where what was observed of a layer is kept; nowhere if nothing is.
+    pub(crate) fn observed_place(&self, layer: usize) -> Option<PathBuf> {
+        Some(observed(&self.place.as_ref()?.state, layer))
     }
 
     /// What was observed of a layer, which `read` reads.
@@ -174,12 +167,11 @@ impl Session {
         layer: usize,
         read: impl FnOnce(&Path) -> Result<Vec<T>, Error>,
     ) -> Result<T, Error> {
-        let Some(place) = &self.place else {
+        let Some(path) = self.observed_place(layer) else {
             return Err(Error::Resume("a run without a place has no state".to_owned()));
         };
-        let path = observed(&place.state, layer);
         let unreadable = |e| {
-            let folder = folder(&place.state);
+            let folder = folder(path.parent().unwrap_or(&path));
             Error::Resume(format!("{e}; delete the unfinished folder {folder} to start over"))
         };
         let mut layers = read(&path).map_err(unreadable)?;
