@@ -108,8 +108,8 @@ pub use self::{
     error::Error,
     family::{ExpertStorage, Family, FamilyFacts},
     output::{
-        CopiedFiles, OutputDirectory, OutputLayout, OutputTensor, PartWriter, RangeCopy,
-        ShardedWriter, WrittenCheckpoint,
+        CopiedFiles, DividedFiles, DividedPart, Division, OutputDirectory, OutputLayout,
+        OutputTensor, PartWriter, RangeCopy, ShardedWriter, WrittenCheckpoint,
     },
     place::{FusedExperts, Place, TensorForm},
     verify::{Check, LinearZeros, SparsityReport, VerifyReport, verify},

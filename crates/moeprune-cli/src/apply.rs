@@ -1,8 +1,10 @@
 //! `moeprune apply`
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Instant};
 
 use clap::Args;
+use moeprune_checkpoint::Checkpoint;
+use moeprune_core::{PartOf, Plan};
 use moeprune_files::OutputKind;
 use serde::Deserialize;
 
@@ -10,13 +12,15 @@ use crate::{
     blend::WeighedFile,
     imatrix::ImatrixCut,
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, ResumeArgs, makes_model},
+    part::PartArgs,
     prune::print_report,
     repair::{RepairArgs, check_as_planned},
+    table::bytes,
     terminal::Terminal,
     texts::{ChatArgs, reads_texts},
 };
 use moeprune::{
-    CalibrationTexts, Error, Inputs, Job, Recipe, Registry, Run, blend, read_plan,
+    CalibrationTexts, Error, Inputs, Job, PartPlace, Recipe, Registry, Run, blend, read_plan,
     recipe::StageChoice,
 };
 
@@ -24,11 +28,13 @@ use moeprune::{
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   moeprune apply mixtral-8x7b pruned --plan plan.json --calibration c4.json.gz
+  moeprune apply mixtral-8x7b parts/3 --plan plan.json --observation obs.safetensors --part 3/8
   moeprune apply mixtral.gguf pruned.gguf --plan plan.json --imatrix mixtral.imatrix.gguf --imatrix-out pruned.imatrix.gguf")]
 pub(crate) struct ApplyArgs {
     /// Directory of the model, or a .gguf file
     model: PathBuf,
-    /// Directory to write, missing or empty; if the model is a .gguf file, one that is missing
+    /// Directory to write, missing or empty; if the model is a .gguf file, one that is missing. Of a part, a
+    /// directory for that part
     out: PathBuf,
     /// What `plan` wrote
     #[arg(long, value_name = "FILE")]
@@ -41,13 +47,13 @@ pub(crate) struct ApplyArgs {
     #[arg(long, value_name = "FILE")]
     calibration: Vec<PathBuf>,
     /// What llama-imatrix collected on the model, to be cut along with a .gguf file
-    #[arg(long, value_name = "FILE", requires = "imatrix_out")]
+    #[arg(long, value_name = "FILE", requires = "imatrix_out", conflicts_with = "part")]
     imatrix: Option<PathBuf>,
     /// Where what is left of --imatrix goes
     #[arg(long, value_name = "FILE", requires = "imatrix")]
     imatrix_out: Option<PathBuf>,
     /// Write the report here too
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "part")]
     json: Option<PathBuf>,
     /// How the experts that stay make up for those that go: refused unless the plan says the same
     #[arg(long, value_name = "REPAIR", value_parser = str::parse::<StageChoice>)]
@@ -61,9 +67,19 @@ pub(crate) struct ApplyArgs {
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
+    part: PartArgs,
+    #[command(flatten)]
     resume: ResumeArgs,
     #[command(flatten)]
     family: FamilyArgs,
+}
+
+/// What is written.
+enum Place<'a> {
+    /// All of it, to a place that is claimed.
+    Whole(Run<'a>),
+    /// A part of it, begun so long ago.
+    Part(PartOf, Instant),
 }
 
 pub(crate) fn apply(
@@ -80,6 +96,13 @@ pub(crate) fn apply(
     makes_model(&mut files, &args.out);
     let named = (args.imatrix.as_deref(), args.imatrix_out.as_deref());
     let imatrix = ImatrixCut::of(named, &mut files)?;
+    let part = args.part.part()?;
+    if let Some(parts) = args.part.parts_here() {
+        return Err(Error::Request(format!(
+            "--parts {parts} says how many parts there are; pass --part I/{parts} or --part auto to say which one is \
+             written"
+        )));
+    }
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
     crate::interrupt::listen_resumable();
     let execution = args.device.open()?;
@@ -87,27 +110,17 @@ pub(crate) fn apply(
     if let Some(imatrix) = &imatrix {
         imatrix.check(&checkpoint)?;
     }
-    let mut run = Run::claim(&args.out, &checkpoint, args.resume.into())?;
-    let plan = read_plan(&args.plan)?;
-    let mut recipe = Recipe::deserialize(&plan.recipe)
-        .map_err(|e| Error::Plan(format!("{}: its recipe: {e}", args.plan.display())))?;
-    check_as_planned(args.repair.as_ref(), &recipe, registry)?;
-    if plan.unstructured.is_some() && checkpoint.describes_itself() {
-        return Err(Error::Plan(format!(
-            "{}: it zeroes weights, which is for safetensors, and {} is {}; make one with --sparsity equal to \
-             --expert-sparsity",
-            args.plan.display(),
-            args.model.display(),
-            checkpoint.container().name()
-        )));
-    }
-    args.sampling.apply(&mut recipe);
+    // The place of a part may hold that part already, which is found out when it is known what is to be in it.
+    let place = match part {
+        None => Place::Whole(Run::claim(&args.out, &checkpoint, args.resume.into())?),
+        Some(part) => Place::Part(part, Instant::now()),
+    };
+    let (plan, recipe) = args.planned(&checkpoint, registry)?;
     let others = &args.repair_texts.others(&recipe);
     let texts = texts.as_ref().map(|texts| CalibrationTexts { text: texts.files(), others });
     let calibration = texts.map(|texts| texts.read(&checkpoint, &recipe, terminal)).transpose()?;
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let observation = blend(&domains)?;
-    run.end_step("reading statistics");
     let inputs = match (&calibration, &observation) {
         (Some(calibration), _) => Inputs::Calibration(calibration),
         (None, Some(observation)) => Inputs::Observation(observation),
@@ -116,9 +129,64 @@ pub(crate) fn apply(
     let pipeline = registry.pipeline(&recipe)?;
     let mut job =
         Job { model: &checkpoint, pipeline: &pipeline, execution: &execution, progress: terminal };
+    let mut run = match place {
+        Place::Whole(run) => run,
+        Place::Part(part, began) => {
+            let (origin, path, resume) = (&checkpoint, args.out.as_path(), args.resume.into());
+            let to = PartPlace { origin, path, resume, part, began };
+            return write_part(&mut job, to, &plan, inputs);
+        }
+    };
+    run.end_step("reading statistics");
     let report = moeprune::apply(&mut job, run, &plan, inputs)?;
     if let Some(imatrix) = imatrix {
         imatrix.write(&report)?;
     }
     print_report(&report, &args.out, json.as_ref())
+}
+
+impl ApplyArgs {
+    /// The plan and its recipe, as the other options have it.
+    fn planned(&self, model: &Checkpoint, registry: &Registry) -> Result<(Plan, Recipe), Error> {
+        let plan = read_plan(&self.plan)?;
+        let mut recipe = Recipe::deserialize(&plan.recipe)
+            .map_err(|e| Error::Plan(format!("{}: its recipe: {e}", self.plan.display())))?;
+        check_as_planned(self.repair.as_ref(), &recipe, registry)?;
+        if plan.unstructured.is_some() && model.describes_itself() {
+            return Err(Error::Plan(format!(
+                "{}: it zeroes weights, which is for safetensors, and {} is {}; make one with --sparsity equal to \
+                 --expert-sparsity",
+                self.plan.display(),
+                self.model.display(),
+                model.container().name()
+            )));
+        }
+        self.sampling.apply(&mut recipe);
+        Ok((plan, recipe))
+    }
+}
+
+/// Writes a part and says so.
+fn write_part(
+    job: &mut Job<'_>,
+    to: PartPlace<'_>,
+    plan: &Plan,
+    inputs: Inputs<'_>,
+) -> Result<(), Error> {
+    let PartPlace { origin, path, part, .. } = to;
+    let written = job.apply_part(to, plan, inputs)?;
+    let layers = match written.layers.len() {
+        0 => "no layer".to_owned(),
+        1 => format!("layer {}", written.layers.start),
+        _ => format!("layers {} to {}", written.layers.start, written.layers.end - 1),
+    };
+    let of = origin.spec().layers.len();
+    match written.bytes {
+        None => line!("{}: part {part} is finished already, nothing is done", path.display()),
+        Some(all) => line!(
+            "{}: part {part}, {layers} of {of}, {}; `moeprune join` puts all parts together",
+            path.display(),
+            bytes(all)
+        ),
+    }
 }

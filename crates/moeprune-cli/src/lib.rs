@@ -21,6 +21,7 @@ mod eval;
 mod imatrix;
 mod inspect;
 mod interrupt;
+mod join;
 mod keep;
 mod memory_size;
 mod merge;
@@ -91,6 +92,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Write the pruned checkpoint that a plan describes
     Apply(apply::ApplyArgs),
+    /// Put together the parts that `apply --part` wrote; runs no model
+    Join(join::JoinArgs),
     /// Observe, plan, repair and apply in one go
     Prune(PruneArgs),
     /// Show a recipe that is built in, or what a recipe may say
@@ -124,6 +127,7 @@ pub fn main_with(registry: &Registry) -> ExitCode {
         Command::Blend(args) => blend::blend(args),
         Command::Plan(args) => plan::plan(args, registry, &mut terminal),
         Command::Apply(args) => apply::apply(args, registry, &mut terminal),
+        Command::Join(args) => join::join(args, &mut terminal),
         Command::Prune(args) => prune(args, registry, &mut terminal).map(|_| ()),
         Command::Recipe(args) => recipe::recipe(args, registry),
         Command::Eval(args) => eval(args, &mut terminal).map(|_| ()),

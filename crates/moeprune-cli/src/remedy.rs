@@ -84,6 +84,11 @@ fn in_options(remedy: Remedy) -> String {
                                unpruned model"
                 .into()
         }
+        Remedy::ObservationOrNoParts => "pass --observation FILE, which `moeprune observe --part` and `moeprune merge` \
+                                         make on several machines, in place of --calibration; or leave --part out, \
+                                         to write the model in one piece on one machine"
+            .into(),
+        Remedy::NoParts => "leave --part out, to write the model in one piece on one machine".into(),
         Remedy::DefaultType => "leave --dtype out".into(),
         Remedy::MicroBatch(blocks) => format!("--micro-batch {blocks} would fit"),
         Remedy::FewerTokens { percent } => format!(

@@ -25,11 +25,31 @@ pub struct StageClock {
 
 impl Default for StageClock {
     fn default() -> Self {
-        Self { last: Instant::now(), stages: Vec::new() }
+        Self::since(Instant::now())
     }
 }
 
 impl StageClock {
+    /// One whose first step began earlier.
+    pub(crate) fn since(began: Instant) -> Self {
+        Self { last: began, stages: Vec::new() }
+    }
+
+    /// The steps of work that several processes shared: seconds of all of them together, and the largest memory.
+    pub(crate) fn of_all<'a>(processes: impl Iterator<Item = &'a [StageReport]>) -> Self {
+        let mut clock = Self::default();
+        for step in processes.flatten() {
+            match clock.stages.iter_mut().find(|stage| stage.name == step.name) {
+                None => clock.stages.push(step.clone()),
+                Some(stage) => {
+                    stage.seconds += step.seconds;
+                    stage.peak_rss_bytes = stage.peak_rss_bytes.max(step.peak_rss_bytes);
+                }
+            }
+        }
+        clock
+    }
+
     /// The steps that ended, in order.
     #[must_use]
     pub fn stages(&self) -> &[StageReport] {

@@ -132,6 +132,17 @@ pub enum Error {
     /// An interrupted run that cannot be resumed.
     #[error("cannot resume: {0}")]
     Resume(String),
+    /// A folder that holds no part of a model, or not the one that is wanted.
+    #[error("{folder}: {problem}")]
+    Part {
+        /// The folder.
+        folder: String,
+        /// What is wrong with it and what to do.
+        problem: String,
+    },
+    /// Parts that do not make a model together.
+    #[error("{0}")]
+    Parts(String),
     /// The tokenizer could not be loaded or used.
     #[error("tokenizer {path}: {problem}")]
     Tokenizer {
@@ -204,6 +215,10 @@ impl Error {
     #[must_use]
     pub fn kept(self, folder: String) -> Self {
         Self::Kept { error: Box::new(self), folder }
+    }
+
+    pub(crate) fn part(folder: &Path, problem: impl Into<String>) -> Self {
+        Self::Part { folder: folder.display().to_string(), problem: problem.into() }
     }
 
     /// A file that could not be read or written: `verb` says what was tried.

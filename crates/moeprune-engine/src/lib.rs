@@ -42,6 +42,7 @@ mod memory;
 mod model;
 mod observe;
 mod on_host;
+mod parts;
 mod pipeline;
 mod plan;
 mod printable;
@@ -83,6 +84,7 @@ pub use kept_experts::repaired_parts::REPAIRABLE_ENCODINGS;
 pub use memory::{AvailableMemory, MemoryLimit, MemoryNeed, available_memory};
 pub use model::Model;
 pub use observe::ObservationPlace;
+pub use parts::{Joined, Leavings, PART_FILE, PartPlace, Parts, WrittenPart};
 pub use pipeline::{ExpertNeeds, ExpertStage, Grouped, Pipeline, Scored, WeightNeeds, WeightStage};
 pub use plan::{
     PLAN_FORMAT, PlanInputs, Router, check_request, expert_budget, routers, stored_otherwise,

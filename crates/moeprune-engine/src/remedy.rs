@@ -69,6 +69,10 @@ pub enum Remedy {
     },
     /// The CPU, or an engine that spreads a model over several devices.
     NotOneDevice,
+    /// An observation of the model in place of calibration text, or writing the model in one piece.
+    ObservationOrNoParts,
+    /// Writing the model in one piece.
+    NoParts,
     /// Resuming the interrupted run, or deleting the folder with what it finished.
     ResumeOrDelete,
 }
@@ -147,6 +151,10 @@ impl Remedy {
             Self::NotOneDevice => {
                 "evaluate on the CPU, or in an engine that spreads a model over several devices"
             }
+            Self::ObservationOrNoParts => {
+                "give an observation of the model, which can be made in parts, or write the model in one piece"
+            }
+            Self::NoParts => "write the model in one piece, on one machine",
             Self::ResumeOrDelete => "resume that run, or delete that folder",
         }
     }

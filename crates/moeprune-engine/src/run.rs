@@ -1,9 +1,9 @@
 //! A run that writes a pruned checkpoint, and what is left of it when it is interrupted.
 
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
 use moeprune_checkpoint::{Checkpoint, OutputDirectory};
-use moeprune_core::SameModel;
+use moeprune_core::{PartOf, SameModel};
 
 use crate::{
     Error, Model, StageClock,
@@ -20,6 +20,8 @@ pub struct Run<'a> {
     pub(crate) output: OutputDirectory,
     pub(crate) session: Session,
     pub(crate) clock: StageClock,
+    /// Which of the layers are written, if not all are.
+    pub(crate) part: Option<PartOf>,
     /// What an interrupted run has written about itself, until this one has begun.
     unfinished: Option<Journal>,
 }
@@ -31,7 +33,28 @@ impl<'a> Run<'a> {
     /// If `out` exists, lies in the model or the model in it, another process is writing to it, or
     /// an interrupted run left finished layers there and `resume` says not to resume it.
     pub fn claim(out: &Path, origin: &'a Checkpoint, resume: Resume) -> Result<Self, Error> {
-        let mut output = OutputDirectory::open(out, origin)?;
+        Self::of(OutputDirectory::open(out, origin)?, origin, resume)
+    }
+
+    /// Claims `out` for a part of a pruned copy of a checkpoint: a folder with `record` in it.
+    ///
+    /// # Errors
+    /// As [`claim`](Self::claim).
+    pub(crate) fn claim_part(
+        out: &Path,
+        origin: &'a Checkpoint,
+        resume: Resume,
+        (part, record): (PartOf, &str),
+    ) -> Result<Self, Error> {
+        let output = OutputDirectory::open_part(out, origin, record)?;
+        Ok(Self { part: Some(part), ..Self::of(output, origin, resume)? })
+    }
+
+    fn of(
+        mut output: OutputDirectory,
+        origin: &'a Checkpoint,
+        resume: Resume,
+    ) -> Result<Self, Error> {
         let mut left = None;
         if output.is_leftover() {
             // What it holds may be hours of work.
@@ -47,6 +70,7 @@ impl<'a> Run<'a> {
             output,
             session: Session::in_memory(),
             clock: StageClock::default(),
+            part: None,
             unfinished: left,
         })
     }
@@ -62,6 +86,11 @@ impl<'a> Run<'a> {
     #[must_use]
     pub fn left(&self) -> Option<String> {
         self.unfinished.as_ref().map(|_| folder(self.output.state()))
+    }
+
+    /// Which of so many decoder layers are written.
+    pub(crate) fn layers(&self, total: usize) -> Range<usize> {
+        self.part.map_or(0..total, |part| part.range(total))
     }
 
     /// Begins the work on a model, or resumes it.

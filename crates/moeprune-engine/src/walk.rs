@@ -1,6 +1,6 @@
 //! The walk over a model's layers: the one loop of everything that runs a model.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use candle_core::Tensor;
 use moeprune_capture::{TokenBlocks, embed_blocks};
@@ -105,19 +105,31 @@ impl Walker<'_> {
         &mut self,
         route: &Route<'_>,
         resumed: Option<Resumed>,
+        visit: impl FnMut(AtLayer<'_>) -> Result<Option<Record>, Error>,
+    ) -> Result<Option<Vec<Tensor>>, Error> {
+        self.walk_layers(route, 0..route.spec.layers.len(), resumed, visit)
+    }
+
+    /// As [`walk`](Self::walk), over some of the layers. Blocks are run through all layers only.
+    pub(crate) fn walk_layers(
+        &mut self,
+        route: &Route<'_>,
+        range: Range<usize>,
+        resumed: Option<Resumed>,
         mut visit: impl FnMut(AtLayer<'_>) -> Result<Option<Record>, Error>,
     ) -> Result<Option<Vec<Tensor>>, Error> {
         let Walker { session, progress } = self;
-        let layers = route.spec.layers.len();
-        let first = resumed.map_or(0, |resumed| resumed.done);
+        let layers = range.end;
+        let done = resumed.map_or(0, |resumed| resumed.done);
         let mut hidden = start(route, resumed, session)?;
+        let work = |layer| route.work.get(layer).copied().unwrap_or(0);
         let step = match route.blocks {
-            Some(blocks) => Step::tokens(route.step, layers, blocks.tokens()),
-            None => Step::megabytes(route.step, layers, route.work.iter().sum()),
+            Some(blocks) => Step::tokens(route.step, range.len(), blocks.tokens()),
+            None => Step::megabytes(route.step, range.len(), range.clone().map(work).sum()),
         };
-        let mut steps = Steps::begin(step, first, *progress);
-        for layer in first..layers {
-            steps.begin_layer(layer, route.work.get(layer).copied().unwrap_or(0));
+        let mut steps = Steps::begin(step, done, *progress);
+        for layer in range.start + done..layers {
+            steps.begin_layer(layer - range.start, work(layer));
             let watch = &mut |more| steps.watch(more);
             let record = visit(AtLayer { layer, hidden: &mut hidden, watch, session })?;
             if let (Some(record), Some(Resumed { pass, .. })) = (record, resumed) {

@@ -75,15 +75,19 @@ impl Error {
     }
 
     /// Whether what was asked for contradicts itself, or lacks something that it needs, so that it was refused
-    /// before any work: a recipe that cannot be followed, or a repair without text or of weights that none
-    /// can be written for; a task that there is none of.
+    /// before any work: a recipe that cannot be followed, a repair without text or of weights that none
+    /// can be written for, or parts of what is only done in one piece; a task that there is none of.
     #[must_use]
     pub fn is_wrong_usage(&self) -> bool {
         match self {
             Self::Recipe(_) => true,
             Self::Eval(EvalError::UnknownTask { .. } | EvalError::TaskFile { .. }) => true,
             Self::Engine(EngineError::Refused { remedy, .. }) => {
-                matches!(remedy, Remedy::Calibration | Remedy::NoRepair | Remedy::Requantise)
+                use Remedy::{Calibration, NoParts, NoRepair, ObservationOrNoParts, Requantise};
+                matches!(
+                    remedy,
+                    Calibration | NoParts | NoRepair | ObservationOrNoParts | Requantise
+                )
             }
             Self::Variant { error, .. } => error.is_wrong_usage(),
             _ => false,

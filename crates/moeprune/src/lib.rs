@@ -46,6 +46,7 @@ mod domains;
 mod error;
 mod estimates;
 pub mod evaluation;
+mod join;
 mod keep_list;
 mod plan_file;
 mod planning;
@@ -81,14 +82,16 @@ pub use domains::{Coverage, Domain, blend, coverage, plan_domains};
 pub use error::Error;
 pub use estimates::Estimates;
 pub use evaluation::{Evaluation, evaluate, evaluate_all};
+pub use join::join;
 pub use keep_list::read_keep_list;
 #[cfg(target_os = "linux")]
 pub use moeprune_engine::timed;
 pub use moeprune_engine::{
     Calibration, ChatOptions, ComputeType, DeviceChoice, Estimate, Execution, ExpertStage, Grouped,
     ImatrixFile, Inputs, Job, KeepList, LayerKey, MemoryNeed, Model, ObservationPlace, OtherText,
-    PLAN_FORMAT, Pipeline, PlanInputs, Progress, Rates, Remedy, Resume, Run, Scored, Silent, Stage,
-    TextFiles, WeightStage, Work, available_memory, load_tokenizer, observe_imatrix, shortened,
+    PLAN_FORMAT, PartPlace, Parts, Pipeline, PlanInputs, Progress, Rates, Remedy, Resume, Run,
+    Scored, Silent, Stage, TextFiles, WeightStage, Work, WrittenPart, available_memory,
+    load_tokenizer, observe_imatrix, shortened,
 };
 pub use plan_file::read_plan;
 pub use planning::{check_request, plan};

@@ -310,7 +310,11 @@ pub fn apply(
 }
 
 /// A recipe, with what was done in place of what was asked where the two differ.
-fn followed(recipe: &Recipe, applied: &Applied, calibration: Option<&Calibration>) -> Recipe {
+pub(crate) fn followed(
+    recipe: &Recipe,
+    applied: &Applied,
+    calibration: Option<&Calibration>,
+) -> Recipe {
     let mut followed = recipe.clone();
     if let Some(source) = applied.statistics {
         followed.weights.statistics = source.into();
@@ -325,7 +329,7 @@ fn followed(recipe: &Recipe, applied: &Applied, calibration: Option<&Calibration
     followed
 }
 
-fn note_total(report: &Report, progress: &mut dyn Progress) {
+pub(crate) fn note_total(report: &Report, progress: &mut dyn Progress) {
     let (asked, got) = (report.sparsity.requested, report.sparsity.achieved.linears);
     if report.promises.is_some() && (asked - got).abs() > 1e-3 {
         progress.note(&format!(

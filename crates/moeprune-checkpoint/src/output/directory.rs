@@ -60,7 +60,9 @@ impl OutputDirectory {
         let place = FinalPlace::of(out, source)?;
         let files = auxiliary::auxiliary_files(source)?;
         let mut partial = match (&place, source.files().local_folder()) {
-            (FinalPlace::Folder, model) => PartialOutput::open_folder(out, model)?,
+            (FinalPlace::Folder | FinalPlace::Part { .. }, model) => {
+                PartialOutput::open_folder(out, model)?
+            }
             (FinalPlace::File { .. }, Some(model)) => PartialOutput::open_apart_from(out, model)?,
             (FinalPlace::File { .. }, None) => PartialOutput::open(out)?,
         };
@@ -72,6 +74,24 @@ impl OutputDirectory {
         }
         let extension = source.container().extension();
         let made = Self { partial, content, place, files, extension };
+        made.make_content()?;
+        Ok(made)
+    }
+
+    /// As [`open`](Self::open), of a folder for a part of a model: what lies beside the weights does not come along,
+    /// and `record` is the file without which the folder is no part.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_part(out: &Path, source: &Checkpoint, record: &str) -> Result<Self, Error> {
+        let partial = PartialOutput::open_folder(out, source.files().local_folder())?;
+        let made = Self {
+            content: partial.content(),
+            partial,
+            place: FinalPlace::Part { record: record.to_owned() },
+            files: CopiedFiles::default(),
+            extension: source.container().extension(),
+        };
         made.make_content()?;
         Ok(made)
     }
@@ -177,6 +197,7 @@ impl OutputDirectory {
                 let last = self.last()?;
                 Ok(self.partial.publish_with(last.as_deref())?)
             }
+            FinalPlace::Part { record } => Ok(self.partial.publish_with(Some(record))?),
             FinalPlace::File { name, reports } => {
                 let reports: Vec<_> =
                     reports.iter().map(|(name, place)| (*name, place.clone())).collect();

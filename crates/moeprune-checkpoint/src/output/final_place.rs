@@ -9,6 +9,11 @@ use crate::{Checkpoint, Error, reports::reports_beside};
 pub(super) enum FinalPlace {
     /// A folder with all files.
     Folder,
+    /// A folder with some of the weights.
+    Part {
+        /// The file that says which.
+        record: String,
+    },
     /// One file.
     File {
         /// Its name while it is written.

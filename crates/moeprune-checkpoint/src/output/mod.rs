@@ -2,6 +2,8 @@
 
 mod auxiliary;
 mod directory;
+mod divided;
+mod division;
 mod final_place;
 mod layout;
 mod part_writer;
@@ -11,6 +13,8 @@ pub(crate) use self::auxiliary::{auxiliary_files, open, pieces};
 pub use self::{
     auxiliary::CopiedFiles,
     directory::OutputDirectory,
+    divided::{DividedFiles, DividedPart},
+    division::Division,
     layout::{OutputLayout, OutputTensor},
     part_writer::PartWriter,
     writer::{RangeCopy, ShardedWriter, WrittenCheckpoint},

@@ -1,10 +1,14 @@
 //! Writing a pruned model part by part.
 
-use std::{collections::BTreeMap, ops::Range, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    path::Path,
+};
 
-use moeprune_core::{TensorBytes, TensorId};
+use moeprune_core::{PartOf, TensorBytes, TensorId};
 
-use super::{OutputLayout, RangeCopy, ShardedWriter, WrittenCheckpoint};
+use super::{Division, OutputLayout, OutputTensor, RangeCopy, ShardedWriter, WrittenCheckpoint};
 use crate::{Checkpoint, Error, container::OutputForm, place::Place};
 
 /// Writes the parts of a pruned model to where its [layout](OutputLayout) has them, in any order.
@@ -234,11 +238,43 @@ impl PartWriter {
     /// # Errors
     /// As [`ShardedWriter::finish`], and if parts wait for others that were never put.
     pub fn finish(self) -> Result<WrittenCheckpoint, Error> {
+        self.check_nothing_waits()?;
+        self.writer.finish()
+    }
+
+    /// Makes everything durable that one share of a divided model consists of: of files that others have a share in,
+    /// too, what is of others stays a hole. The index is left to [`DividedFiles`](super::DividedFiles).
+    ///
+    /// # Errors
+    /// If tensors of the share are missing, naming the first, or writing fails.
+    pub fn finish_part(self, division: &Division, part: PartOf) -> Result<(), Error> {
+        self.check_nothing_waits()?;
+        let own = self.layout.tensors().iter().filter(|t| division.owner(t.layer) == part);
+        let own: BTreeSet<&str> = own.map(|tensor| tensor.planned.name.as_str()).collect();
+        if let Some(name) = self.writer.missing().find(|name| own.contains(name)) {
+            let reason = format!("part {part} finished; `{name}` is missing");
+            return Err(Error::Order { reason });
+        }
+        self.writer.finish_some(division.owner(None) == part)
+    }
+
+    /// Bytes of the tensors of one share of a divided model.
+    #[must_use]
+    pub fn planned_bytes_of(&self, division: &Division, part: PartOf) -> u64 {
+        let tensors = self.layout.tensors().iter();
+        let own = tensors.filter(|tensor| division.owner(tensor.layer) == part);
+        let bytes = own.filter_map(|OutputTensor { planned, .. }| {
+            planned.dtype.bytes_of_shape(&planned.shape).map(|bytes| bytes as u64)
+        });
+        bytes.sum()
+    }
+
+    fn check_nothing_waits(&self) -> Result<(), Error> {
         if let Some(missing) = self.unfinished.values().flat_map(|slab| &slab.missing).next() {
             let reason = format!("finished before {missing} was put");
             return Err(Error::Order { reason });
         }
-        self.writer.finish()
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ mod any_order;
 mod config_rewriting;
 mod dialects;
 mod directories;
+mod divided;
 mod extra_layers;
 mod families;
 mod fingerprints;

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Refuses a plan that is not for this model or was edited into nonsense.
-pub(super) fn check_plan(model: &dyn Model, plan: &Plan) -> Result<(), Error> {
+pub(crate) fn check_plan(model: &dyn Model, plan: &Plan) -> Result<(), Error> {
     let bad = |problem: String| Err(Error::Plan(problem));
     if plan.format != PLAN_FORMAT {
         return bad(format!("format {} is not {PLAN_FORMAT}; make the plan again", plan.format));

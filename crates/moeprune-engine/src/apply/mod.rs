@@ -29,23 +29,27 @@ mod writing;
 
 pub use unwritten::UnwrittenModel;
 
-use std::{ops::ControlFlow, path::PathBuf};
+use std::{
+    ops::{ControlFlow, Range},
+    path::PathBuf,
+};
 
-use check::check_plan;
+pub(crate) use check::check_plan;
 use layer::{PruneTask, PrunedLayer};
 use layer_job::LayerJob;
 use refit::{RefitRequest, refit_written};
 use statistics::Statistics;
 use work::work_of;
 use writing::Output;
+pub(crate) use writing::write_beside;
 
 use moeprune_core::{
     CorpusTag, Observation, Plan, Sparsity, StatisticsSource, plural, repair::ModelRepair,
 };
 
 use crate::{
-    Error, Job, KeptExperts, LayerZeros, Model, Pipeline, Progress, Remedy, RepairCalibration, Run,
-    StageClock, WithoutZero, WrittenLayer,
+    Error, Execution, Job, KeptExperts, LayerZeros, Model, Pipeline, Progress, Remedy,
+    RepairCalibration, Run, StageClock, WithoutZero, WrittenLayer,
     in_codes::check_reconstructs,
     kept_experts::repaired_parts::After,
     plan::{check_observation, choose_survivors_in, note_of_kept, stored_otherwise},
@@ -74,9 +78,9 @@ pub struct Applied {
     pub plan: Plan,
     /// The ratio of each layer, if weights were zeroed.
     pub ratios: Option<Vec<Sparsity>>,
-    /// One entry per decoder layer.
+    /// One entry per decoder layer that was written.
     pub layers: Vec<WrittenLayer>,
-    /// Bytes of all shards.
+    /// Bytes of all shards; of a part, of its tensors.
     pub bytes_written: u64,
     /// Files beside the source's weights that were not copied, and why.
     pub left_out: Vec<(PathBuf, String)>,
@@ -107,6 +111,16 @@ impl Job<'_> {
         plan: &Plan,
         inputs: Inputs<'_>,
     ) -> Result<Applied, Error> {
+        let begun = self.identity_of(plan, inputs)?;
+        self.apply_as(run, plan, inputs, begun)
+    }
+
+    /// What the run depends on, and where it takes place.
+    pub(crate) fn identity_of(
+        &mut self,
+        plan: &Plan,
+        inputs: Inputs<'_>,
+    ) -> Result<(RunIdentity, Execution), Error> {
         let Job { model, pipeline, .. } = *self;
         check_plan(model, plan)?;
         if plan.unstructured.is_some() {
@@ -128,11 +142,29 @@ impl Job<'_> {
             }
             Inputs::Observation(observation) => identity.with_observation(observation),
         };
-        let execution = &match inputs {
+        let execution = match inputs {
             Inputs::Calibration(calibration) => self.for_blocks(calibration, true)?,
             _ => self.execution.clone(),
         };
-        run.begin(model, &identity.with_execution(execution))?;
+        Ok((identity.with_execution(&execution), execution))
+    }
+
+    /// [`apply`](Self::apply), begun as what was found out before. A run that has claimed the place of a part writes
+    /// that part.
+    pub(crate) fn apply_as(
+        &mut self,
+        run: &mut Run<'_>,
+        plan: &Plan,
+        inputs: Inputs<'_>,
+        (identity, execution): (RunIdentity, Execution),
+    ) -> Result<Applied, Error> {
+        let model = self.model;
+        let identity = match run.part {
+            None => identity,
+            Some(part) => identity.with_part(part),
+        };
+        run.begin(model, &identity)?;
+        let execution = &execution;
         let job = &mut self.on(execution);
         let plan = choose_survivors_in(job, &mut run.session, plan)?;
         run.end_step("choosing survivors");
@@ -161,6 +193,7 @@ pub(crate) fn apply_plan(
     let progress = &mut *job.progress;
     let statistics = Statistics::new(model, &plan, inputs, pipeline)?;
     let corpora = corpora_of(&plan, &statistics);
+    let range = run.layers(kept.spec().layers.len());
     let mut output = Output::open(run, &kept, progress)?;
     let walker = &mut Walker { session: &mut run.session, progress };
     let promises = plan.promises().unwrap_or_default();
@@ -176,14 +209,19 @@ pub(crate) fn apply_plan(
             Some(ratios)
         }
     };
-    write_outside_layers(&mut output, walker)?;
-    write_layers(layer_job, &statistics, ratios.as_deref(), &mut output, walker)?;
+    if output.writes_outside() {
+        write_outside_layers(&mut output, walker)?;
+    }
+    let how = How { range: range.clone(), statistics: &statistics, ratios: ratios.as_deref() };
+    write_layers(layer_job, how, &mut output, walker)?;
     let left_out = output.left_out().to_vec();
     let bytes_written = output.finish()?;
     run.clock.end_step(step_of(ratios.as_deref()));
     let refit = refitted(job, run, &kept, ratios.is_some(), inputs)?;
-    let (layers, statistics) = (run.session.written()?, statistics.source());
-    without_zero(&layers).iter().for_each(|note| job.progress.note(note));
+    let (layers, statistics) = (run.session.written(range.start)?, statistics.source());
+    if run.part.is_none() {
+        without_zero(&layers).iter().for_each(|note| job.progress.note(note));
+    }
     let (device, clock) = (execution.name(), run.clock.clone());
     drop(kept);
     Ok(Applied {
@@ -305,16 +343,23 @@ fn repaired<'m: 'p, 'p>(
     Ok((kept.with_repaired(parts), Some(done)))
 }
 
-/// Writes all layers that are not written yet, each noted in the journal when it is durable.
+/// Which layers are written, and how their weights are chosen.
+struct How<'a> {
+    range: Range<usize>,
+    statistics: &'a Statistics<'a>,
+    /// By layer; `None` if no weight is zeroed.
+    ratios: Option<&'a [Sparsity]>,
+}
+
+/// Writes the layers that are not written yet, each noted in the journal when it is durable.
 fn write_layers(
     layer_job: LayerJob<'_>,
-    statistics: &Statistics<'_>,
-    ratios: Option<&[Sparsity]>,
+    How { range, statistics, ratios }: How<'_>,
     output: &mut Output<'_>,
     walker: &mut Walker<'_>,
 ) -> Result<(), Error> {
     let kept = layer_job.kept;
-    let done = walker.session.written()?.len();
+    let done = walker.session.written(range.start)?.len();
     let blocks = ratios.and_then(|_| statistics.blocks());
     let work = |layer| match blocks {
         Some(_) => 2 * statistics.passes(kept, layer),
@@ -324,7 +369,7 @@ fn write_layers(
     let work_on_layer = work_of(layer_job);
     let route = layer_job.route(step_of(ratios), blocks, &work);
     let resumed = Some(Resumed { pass: Pass::Prune, done });
-    walker.walk(&route, resumed, |mut at| {
+    walker.walk_layers(&route, range, resumed, |mut at| {
         let layer = at.layer;
         let PrunedLayer { idle, scored, without_zero, zero_before, mass } = match ratios {
             None => {

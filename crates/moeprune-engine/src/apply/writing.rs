@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, path::PathBuf, sync::mpsc, thread};
 
-use moeprune_checkpoint::{Checkpoint, PartWriter, StoredTensor, count_zeros};
+use moeprune_checkpoint::{Checkpoint, Division, PartWriter, StoredTensor, count_zeros};
 use moeprune_core::{
-    LayerTensor, LinearId, ModelSpec, StoredWeight, TensorBytes, TensorId, TensorSource,
+    LayerTensor, LinearId, ModelSpec, PartOf, StoredWeight, TensorBytes, TensorId, TensorSource,
 };
 
 use super::{
@@ -20,6 +20,8 @@ pub(super) struct Output<'a> {
     /// The model that is left after the expert stage.
     kept: &'a KeptExperts<'a>,
     writer: PartWriter,
+    /// Which of the layers are written here, if not all are.
+    part: Option<(Division, PartOf)>,
     zeros: LayerZeros,
     /// Files beside the source's weights that were not copied, and why.
     left_out: Vec<(PathBuf, String)>,
@@ -43,25 +45,30 @@ impl<'o> Output<'o> {
         let origin = *origin;
         let index_of = |layer, expert| kept.index_of(layer, expert);
         let layout = origin.output_layout(kept.spec(), &index_of)?;
-        let left_out = directory.copy_auxiliary(origin)?.left_out;
-        for (path, why) in &left_out {
-            progress.note(&printable(&format!("not copied: {} ({why})", path.display())));
-        }
-        note_carried(origin, kept, progress);
-        directory.write_configs(origin, kept.spec(), &index_of)?;
+        let layers = kept.spec().layers.len();
+        let part = run.part.map(|part| Ok::<_, Error>((Division::new(layers, part.of())?, part)));
+        let part = part.transpose()?;
+        let left_out = match part {
+            None => write_beside(run, kept, progress)?,
+            Some(_) => Vec::new(),
+        };
         let mut writer =
             PartWriter::resume(directory.path(), origin.pruned_form(kept.spec())?, layout)?;
-        directory.check_room(writer.planned_bytes())?;
+        directory.check_room(match &part {
+            None => writer.planned_bytes(),
+            Some((division, part)) => writer.planned_bytes_of(division, *part),
+        })?;
         if session.outside_written() {
             writer.mark_written(None)?;
             for layer in kept.spec().extra_layers() {
                 writer.mark_written(Some(layer))?;
             }
         }
-        for layer in 0..session.written()?.len() {
+        let first = run.layers(layers).start;
+        for layer in first..first + session.written(first)?.len() {
             writer.mark_written(Some(layer))?;
         }
-        Ok(Self { origin, kept, writer, zeros: LayerZeros::default(), left_out })
+        Ok(Self { origin, kept, writer, part, zeros: LayerZeros::default(), left_out })
     }
 
     /// The writer of a checkpoint all of which is written.
@@ -76,7 +83,12 @@ impl<'o> Output<'o> {
             writer.mark_written(Some(layer))?;
         }
         let (zeros, left_out) = (LayerZeros::default(), Vec::new());
-        Ok(Self { origin, kept, writer, zeros, left_out })
+        Ok(Self { origin, kept, writer, part: None, zeros, left_out })
+    }
+
+    /// Whether what belongs to no layer is written here.
+    pub(super) fn writes_outside(&self) -> bool {
+        self.part.as_ref().is_none_or(|(division, part)| division.owner(None) == *part)
     }
 
     /// About the bytes that will be written of a layer.
@@ -222,9 +234,12 @@ impl<'o> Output<'o> {
     }
 
     /// Makes the shards durable. Nothing is visible under the final name yet. Returns the bytes of
-    /// all shards.
+    /// all shards, or of a part's tensors.
     pub(super) fn finish(self) -> Result<u64, Error> {
-        Ok(self.writer.finish()?.bytes)
+        let Some((division, part)) = self.part else { return Ok(self.writer.finish()?.bytes) };
+        let bytes = self.writer.planned_bytes_of(&division, part);
+        self.writer.finish_part(&division, part)?;
+        Ok(bytes)
     }
 
     /// The parts of a layer in the order of their tensors.
@@ -321,6 +336,23 @@ impl<'o> Output<'o> {
         portion.clear();
         if watch(bytes).is_break() { Err(Error::Stopped) } else { Ok(()) }
     }
+}
+
+/// Puts everything beside the weights into a run's directory: configs, and what comes along. Returns what does not,
+/// and why.
+pub(crate) fn write_beside(
+    run: &Run<'_>,
+    kept: &KeptExperts<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Vec<(PathBuf, String)>, Error> {
+    let Run { origin, output: directory, .. } = run;
+    let left_out = directory.copy_auxiliary(origin)?.left_out;
+    for (path, why) in &left_out {
+        progress.note(&printable(&format!("not copied: {} ({why})", path.display())));
+    }
+    note_carried(origin, kept, progress);
+    directory.write_configs(origin, kept.spec(), &|layer, e| kept.index_of(layer, e))?;
+    Ok(left_out)
 }
 
 /// Says that experts of layers that are no part keep their number while others go.

@@ -64,17 +64,30 @@ impl RunIdentity {
     /// # Errors
     /// If the model's files cannot be read.
     pub fn new(command: &str, model: &dyn Model) -> Result<Self, Error> {
+        Self::default().with_command(command).with_model(model)
+    }
+
+    /// The same of another command.
+    #[must_use]
+    pub(crate) fn with_command(self, command: &str) -> Self {
+        Self { command: command.to_owned(), ..self }
+    }
+
+    /// The same with a model as it is now, and this program.
+    ///
+    /// # Errors
+    /// If the model's files cannot be read.
+    pub(crate) fn with_model(self, model: &dyn Model) -> Result<Self, Error> {
         let spec = serde_json::to_vec(model.spec()).map_err(|e| {
             Error::Request(format!("the model's specification cannot be written as JSON: {e}"))
         })?;
         Ok(Self {
             spec: Some(format!("{:x}", Sha256::digest(spec))),
-            command: command.to_owned(),
             tool: TOOL.to_owned(),
             model: model.fingerprint()?,
             files: model.file_identities()?,
             contents: model.content_hashes()?,
-            ..Self::default()
+            ..self
         })
     }
 
@@ -141,6 +154,12 @@ impl RunIdentity {
     pub fn with_execution(mut self, execution: &Execution) -> Self {
         self.device = execution.identity();
         self
+    }
+
+    /// What all parts have in common.
+    #[must_use]
+    pub(crate) fn without_part(self) -> Self {
+        Self { part: None, ..self }
     }
 
     fn content_of(&self, name: &str) -> Option<&ContentHash> {

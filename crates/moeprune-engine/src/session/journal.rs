@@ -91,6 +91,20 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether what has the journal's name still says what this one does. Another process that no lock kept out may
+    /// have begun a journal of its own.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        let Ok(text) = std::fs::read(&self.path) else { return false };
+        let lines = text.split(|&b| b == b'\n').filter(|line| !line.is_empty());
+        let found = lines.map(serde_json::from_slice).collect::<Result<Vec<Record>, _>>();
+        found.is_ok_and(|found| match found.split_first() {
+            Some((Record::Begun(identity), records)) => {
+                **identity == self.identity && records == self.records
+            }
+            _ => false,
+        })
+    }
+
     fn write(&mut self, record: &Record) -> Result<(), Error> {
         let mut line = serde_json::to_vec(record)
             .map_err(|e| Error::Resume(format!("the journal cannot be written: {e}")))?;
@@ -128,6 +142,27 @@ mod tests {
         let want = [done(0), Record::Measured { layer: 3, outlier_percent: 0.1 + 0.2 }, done(1)];
         assert_eq!(journal.records(), want);
         assert_eq!(Journal::open(&path).unwrap().unwrap().records(), want);
+    }
+
+    #[test]
+    fn another_journal_of_the_same_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(Journal::FILE);
+        let mut journal = Journal::create(&path, &identity()).unwrap();
+        journal.append(done(0)).unwrap();
+        assert!(journal.is_on_disk());
+        let text = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &text[..text.len() - 2]).unwrap();
+        assert!(!journal.is_on_disk());
+        std::fs::remove_file(&path).unwrap();
+        assert!(!journal.is_on_disk());
+        let mut other = Journal::create(&path, &identity()).unwrap();
+        assert!(other.is_on_disk() && !journal.is_on_disk());
+        // What is durable is the same.
+        other.append(done(0)).unwrap();
+        assert!(journal.is_on_disk());
+        other.append(done(1)).unwrap();
+        assert!(!journal.is_on_disk());
     }
 
     /// To any length that the file is cut, all lines that are whole are there.

@@ -106,6 +106,22 @@ impl Session {
         !self.records().is_empty()
     }
 
+    /// Checks that no other process has begun anew in the same place: where locks do not reach other machines, one may
+    /// have.
+    ///
+    /// # Errors
+    /// If the journal on disk is another one.
+    pub(crate) fn check_undisturbed(&self) -> Result<(), Error> {
+        match &self.place {
+            Some(place) if !place.journal.is_on_disk() => Err(Error::Resume(format!(
+                "another process has worked in {}, which no lock kept out; see that one process at a time writes there, \
+                 and run again",
+                folder(&place.state)
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// The folder of its state; `None` of one that keeps nothing.
     pub(crate) fn state(&self) -> Option<&Path> {
         self.place.as_ref().map(|place| place.state.as_path())
@@ -190,7 +206,7 @@ impl Session {
             Record::Observed { layer } => Some((*layer, ())),
             _ => None,
         });
-        Ok(in_order(layers)?.len())
+        Ok(in_order(0, layers)?.len())
     }
 
     /// Layers whose survivors were chosen.
@@ -204,20 +220,22 @@ impl Session {
     /// What the repair of each layer did, and which experts have new weights; `masked`: the one after
     /// weights were zeroed.
     pub(crate) fn repaired(&self, masked: bool) -> Result<Vec<Option<LayerRepaired>>, Error> {
-        in_order(self.records().iter().filter_map(|record| match record {
+        let layers = self.records().iter().filter_map(|record| match record {
             Record::Repaired { layer, masked: of, done } if *of == masked => {
                 Some((*layer, done.as_deref().cloned()))
             }
             _ => None,
-        }))
+        });
+        in_order(0, layers)
     }
 
     /// Percentage of outliers of each layer measured.
     pub(crate) fn measured(&self) -> Result<Vec<f64>, Error> {
-        in_order(self.records().iter().filter_map(|record| match record {
+        let layers = self.records().iter().filter_map(|record| match record {
             Record::Measured { layer, outlier_percent } => Some((*layer, *outlier_percent)),
             _ => None,
-        }))
+        });
+        in_order(0, layers)
     }
 
     /// Whether what belongs to no layer was written.
@@ -225,17 +243,14 @@ impl Session {
         self.records().contains(&Record::OutsideWritten)
     }
 
-    /// Zeros and idle experts of each layer written.
-    pub(crate) fn written(&self) -> Result<Vec<WrittenLayer>, Error> {
-        in_order(self.records().iter().filter_map(|record| match record {
-            Record::Written { layer, zeros, idle, scored, without_zero, mass } => {
-                let (zeros, scored, mass) = (*zeros, *scored, *mass);
-                let (idle, without_zero) = (idle.clone(), *without_zero);
-                let written = WrittenLayer { zeros, idle, scored, without_zero, mass };
-                Some((*layer, written))
-            }
-            _ => None,
-        }))
+    /// Whether parts are being put together.
+    pub(crate) fn is_joining(&self) -> bool {
+        self.records().contains(&Record::Joining)
+    }
+
+    /// Zeros and idle experts of each layer written, of a run that writes layers from `first` on.
+    pub(crate) fn written(&self, first: usize) -> Result<Vec<WrittenLayer>, Error> {
+        in_order(first, self.records().iter().filter_map(Record::written))
     }
 }
 
@@ -269,8 +284,20 @@ pub struct WithoutZero {
     pub first: LinearId,
 }
 
-/// Layers come one after the other, from the first.
-fn in_order<T>(layers: impl Iterator<Item = (usize, T)>) -> Result<Vec<T>, Error> {
+impl Record {
+    /// The layer that was written, if one was, and what there is to say about it.
+    pub(crate) fn written(&self) -> Option<(usize, WrittenLayer)> {
+        let Self::Written { layer, zeros, idle, scored, without_zero, mass } = self else {
+            return None;
+        };
+        let (zeros, scored, mass) = (*zeros, *scored, *mass);
+        let (idle, without_zero) = (idle.clone(), *without_zero);
+        Some((*layer, WrittenLayer { zeros, idle, scored, without_zero, mass }))
+    }
+}
+
+/// Layers come one after the other, from the given one.
+fn in_order<T>(first: usize, layers: impl Iterator<Item = (usize, T)>) -> Result<Vec<T>, Error> {
     let check = |(place, (layer, value)): (usize, (usize, T))| {
         if layer == place {
             return Ok(value);
@@ -280,7 +307,7 @@ fn in_order<T>(layers: impl Iterator<Item = (usize, T)>) -> Result<Vec<T>, Error
              is in to start over"
         )))
     };
-    layers.enumerate().map(check).collect()
+    (first..).zip(layers).map(check).collect()
 }
 
 /// The journal of an interrupted run that can be resumed; `None` if it finished nothing.

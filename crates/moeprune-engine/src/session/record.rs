@@ -59,6 +59,8 @@ pub(crate) enum Record {
     },
     /// A layer's outliers were counted.
     Measured { layer: usize, outlier_percent: f64 },
+    /// Parts of the model were found whole, and are put together.
+    Joining,
     /// Embeddings, head and what else belongs to no layer were written.
     OutsideWritten,
     /// A layer was written.

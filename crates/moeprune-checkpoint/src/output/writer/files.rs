@@ -1,11 +1,11 @@
 //! The files of a writer: made with their header, opened and closed, made durable.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{ErrorKind, Write},
 };
 
-use moeprune_files::{sync_bytes, sync_file, write_and_rename};
+use moeprune_files::{rename_to_new, sync_bytes, sync_file, write_and_rename};
 
 use super::{Shard, ShardedWriter};
 use crate::{Error, container::PlannedIndex};
@@ -47,7 +47,7 @@ impl ShardedWriter {
             .write_all(&plan.header)
             .and_then(|()| file.set_len(plan.bytes))
             .and_then(|()| sync_file(&file))
-            .and_then(|()| fs::rename(&unnamed, &path));
+            .and_then(|()| rename_to_new(&unnamed, &path));
         begun.map_err(|e| self.failed(s, e))?;
         self.shards[s].begun = true;
         self.files_made = true;

@@ -293,6 +293,14 @@ impl ShardedWriter {
         })
     }
 
+    /// Makes what is there durable: some of the tensors, and files that have none, if these are wanted.
+    pub(super) fn finish_some(mut self, files_without_tensors: bool) -> Result<(), Error> {
+        if files_without_tensors {
+            self.begin_files_without_tensors()?;
+        }
+        self.sync()
+    }
+
     fn put_tensor(&mut self, name: &str, tensor: &TensorBytes<'_>) -> Result<(), Error> {
         self.check_form(name, tensor.dtype(), tensor.shape())?;
         self.put_range(name, 0, tensor.bytes())
