@@ -12,6 +12,7 @@ mod full_disk;
 mod gguf;
 mod hostile;
 mod imatrix;
+mod model_parts;
 mod output;
 mod parts;
 mod repair;
