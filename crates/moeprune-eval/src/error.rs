@@ -205,6 +205,16 @@ pub enum Error {
         /// The value returned.
         value: f64,
     },
+    /// The generator did not say of each text how it ended.
+    #[error(
+        "the generator says how {endings} texts ended, of {requests}: it must say it of each, or of none"
+    )]
+    EndingCount {
+        /// The number of requests in the batch.
+        requests: usize,
+        /// The number of endings returned.
+        endings: usize,
+    },
     /// A text is too short to be cut into blocks.
     #[error(
         "{tokens} tokens do not fill one block of {length}, and a block needs 2 to predict 1: \

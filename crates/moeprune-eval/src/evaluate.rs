@@ -1,6 +1,6 @@
 //! From documents to a report.
 
-use crate::{Answer, Document, Error, EvalReport, Generator, Request, Task};
+use crate::{Answer, Document, Ending, Error, EvalReport, Generator, Request, Task};
 
 /// How much is evaluated, and how much at a time.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -67,11 +67,15 @@ pub fn evaluate(
     let mut answers = Vec::with_capacity(documents.len());
     for batch in requests.chunks(options.batch) {
         let outputs = generate(generator, batch, answers.len())?;
-        for (request, output) in batch.iter().zip(outputs) {
+        let endings = endings(generator, batch.len())?;
+        for ((request, output), ending) in batch.iter().zip(outputs).zip(endings) {
             let index = answers.len();
+            let written = output.len();
             let output = cut_at_stops(output, &request.stop);
+            // What a generator wrote beyond a stop string is no part of the answer.
+            let ended = if output.len() < written { Some(Ending::Stop) } else { ending };
             let scores = task.score(&documents[index], &output);
-            answers.push(Answer::new(index, output, scores));
+            answers.push(Answer { ended, ..Answer::new(index, output, scores) });
         }
     }
     Ok(EvalReport::new(task.name(), task.fewshot(), answers))
@@ -111,6 +115,17 @@ fn generate(
         return Err(Error::OutputCount { requests: batch.len(), outputs: outputs.len() });
     }
     Ok(outputs)
+}
+
+/// How each text of the last batch ended, where it is known.
+fn endings(generator: &dyn Generator, requests: usize) -> Result<Vec<Option<Ending>>, Error> {
+    match generator.endings() {
+        None => Ok(vec![None; requests]),
+        Some(endings) if endings.len() == requests => {
+            Ok(endings.iter().copied().map(Some).collect())
+        }
+        Some(endings) => Err(Error::EndingCount { requests, endings: endings.len() }),
+    }
 }
 
 /// One stop string after the other: a later one is sought in what the earlier ones left.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::BoxError;
+use crate::{BoxError, Ending};
 
 /// One prompt and how its answer ends.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -76,17 +76,31 @@ pub trait Generator {
     /// Any failure of the model. It ends the evaluation and is passed on as the source of
     /// [`Error::Generate`](crate::Error::Generate).
     fn generate(&mut self, requests: &[Request]) -> Result<Vec<String>, BoxError>;
+
+    /// How each text that the last call of [`generate`](Self::generate) returned ended, in the same order; None where
+    /// that is not known, as it is by default. What share of answers a model ends by itself is reported where it is.
+    fn endings(&self) -> Option<&[Ending]> {
+        None
+    }
 }
 
 impl<G: Generator + ?Sized> Generator for &mut G {
     fn generate(&mut self, requests: &[Request]) -> Result<Vec<String>, BoxError> {
         (**self).generate(requests)
     }
+
+    fn endings(&self) -> Option<&[Ending]> {
+        (**self).endings()
+    }
 }
 
 impl<G: Generator + ?Sized> Generator for Box<G> {
     fn generate(&mut self, requests: &[Request]) -> Result<Vec<String>, BoxError> {
         (**self).generate(requests)
+    }
+
+    fn endings(&self) -> Option<&[Ending]> {
+        (**self).endings()
     }
 }
 

@@ -58,7 +58,10 @@
 
 mod choice;
 mod continuation;
+mod degradation;
+mod divergence;
 mod document;
+mod ending;
 mod error;
 mod evaluate;
 mod exact_match;
@@ -79,7 +82,10 @@ pub use choice::{
 pub use continuation::{
     Continuation, ContinuationScorer, LogLikelihood, ScoreEachContinuation, score_each_continuation,
 };
+pub use degradation::{Degradation, LOOP_CHARACTERS, LOOP_REPETITIONS, ends_in_loop};
+pub use divergence::{Divergence, DivergenceReport, TokenDivergence};
 pub use document::Document;
+pub use ending::Ending;
 pub use error::{BoxError, Error};
 pub use evaluate::{EvaluateOptions, evaluate};
 pub use exact_match::exact_match;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Extraction;
+use crate::{Ending, Extraction};
 
 /// The outcome of [`evaluate`](crate::evaluate), ready to be written as JSON.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -78,6 +78,9 @@ pub struct Answer {
     pub index: usize,
     /// What the model wrote, cut at the stop strings; of multiple choice the text of the choice that the first metric takes.
     pub output: String,
+    /// How it ended, if that is known and it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ending>,
     /// What each filter read in it and what that is worth, by the filter's name; of multiple choice the choice of each metric.
     pub scores: BTreeMap<String, Extraction>,
     /// The subject, of a task that has subjects.
@@ -93,7 +96,7 @@ pub struct Answer {
 
 impl Answer {
     pub(crate) fn new(index: usize, output: String, scores: BTreeMap<String, Extraction>) -> Self {
-        Self { index, output, scores, subject: None, gold: None, choices: Vec::new() }
+        Self { index, output, ended: None, scores, subject: None, gold: None, choices: Vec::new() }
     }
 }
 
