@@ -6,12 +6,18 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use moeprune::{
     Evaluation, Execution, Job, OutputPlace, Registry, Report, Run, SearchedRecipe, Study,
-    checkpoint::Checkpoint, evaluate, evaluation::Score, files::OutputKind, prune, recipe::REFIT,
+    checkpoint::Checkpoint,
+    eval::{Estimate, EvalReport},
+    evaluate,
+    evaluation::Score,
+    files::OutputKind,
+    prune,
+    recipe::REFIT,
     report::LayerReport,
 };
 use moeprune_cli::{
-    CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes, percent,
-    search_if_asked, seconds, table,
+    CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes,
+    degradation_rows, percent, search_if_asked, seconds, table,
 };
 
 use crate::embedded;
@@ -237,18 +243,11 @@ fn print(
         }),
     ];
     if let Some(Score::Answers(before)) = before {
-        for (metric, estimate) in &before.metrics {
-            let cell = |e: &moeprune::eval::Estimate| {
-                let error = e.stderr.map_or_else(String::new, |s| format!(" ± {:.1}", 100.0 * s));
-                format!("{:.1}{error} %", 100.0 * e.mean)
-            };
-            let name = format!("{} {metric}, {} questions", before.task, before.n);
-            rows.push(row(name, cell(estimate), &|_, score| {
-                match score {
-                    Some(Score::Answers(score)) => score.metrics.get(metric).map(cell),
-                    _ => None,
-                }
-                .unwrap_or_default()
+        for (name, estimate) in figures(before) {
+            rows.push(row(name.clone(), cell(&estimate), &|_, score| {
+                let Some(Score::Answers(score)) = score else { return String::new() };
+                let same = figures(score).into_iter().find(|(other, _)| *other == name);
+                same.map_or_else(String::new, |(_, estimate)| cell(&estimate))
             }));
         }
     }
@@ -262,4 +261,18 @@ fn print(
     }
     line!("\nwrote {} (moeprune-report.md says more)", out.display())?;
     Ok(())
+}
+
+/// What questions were answered like: each metric, and the answers as texts.
+fn figures(report: &EvalReport) -> Vec<(String, Estimate)> {
+    let (task, n) = (&report.task, report.n);
+    let metrics = report.metrics.iter();
+    let metrics = metrics.map(|(metric, e)| (format!("{task} {metric}, {n} questions"), *e));
+    let texts = report.degradation().iter().flat_map(degradation_rows).collect::<Vec<_>>();
+    metrics.chain(texts.into_iter().map(|(name, e)| (format!("  {name}"), e))).collect()
+}
+
+fn cell(estimate: &Estimate) -> String {
+    let error = estimate.stderr.map_or_else(String::new, |s| format!(" ± {:.1}", 100.0 * s));
+    format!("{:.1}{error} %", 100.0 * estimate.mean)
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use moeprune_core::Sparsity;
+use moeprune_core::{Sparsity, comparison::Estimate};
 use moeprune_files::{Destination, OutputKind, RunFiles};
 
 use crate::{
@@ -31,7 +31,8 @@ use moeprune::{
 No checkpoint is written. With --sparsity, weights are zeroed until each cut reaches that total; a
 cut of 0 then zeroes weights only. With --repair, experts that stay are repaired before that, on
 --calibration, and weights are zeroed by statistics of the repaired model, as `prune` does. Perplexity needs a layer in memory at a time, questions need the
-whole model.")]
+whole model. With --text, KL is the divergence of each variant's predictions from the unpruned model's in nats per token, and \"same top\" how often
+both find the same token the likeliest; with --task, answers that the model ended itself, that end in a loop, and distinct-4 (docs/evaluation.md).")]
 pub(crate) struct CompareArgs {
     /// Directory of the model
     model: PathBuf,
@@ -248,22 +249,52 @@ fn variants(args: &CompareArgs, registry: &Registry) -> Result<Vec<Variant>, Err
     Ok(variants)
 }
 
+/// A column of the table: its title, and what a cut has in it.
+type Column<'a> = (&'a str, fn(&Cut) -> String);
+
 fn in_rows(comparison: &Comparison) -> String {
-    let row = |cut: &Cut| {
-        let accuracy = cut.accuracy.map_or_else(String::new, |estimate| {
-            let error = estimate.stderr.map_or_else(String::new, |e| format!(" ± {e:.3}"));
-            format!("{:.3}{error}", estimate.mean)
-        });
-        vec![
-            if cut.is_unpruned() { "unpruned".into() } else { cut.criterion.clone() },
-            percent(cut.expert_share),
-            if cut.total_share > 0.0 { percent(cut.total_share) } else { "-".into() },
-            bytes(cut.bytes),
-            cut.perplexity.map_or_else(String::new, |perplexity| format!("{perplexity:.3}")),
-            accuracy,
-            seconds(cut.seconds),
-        ]
+    let cuts = &comparison.cuts;
+    // What nothing was measured of is left out.
+    let optional = |column: Column<'static>| {
+        let has = cuts.iter().any(|cut| !column.1(cut).is_empty());
+        has.then_some(column)
     };
-    let rows: Vec<Vec<String>> = comparison.cuts.iter().map(row).collect();
-    table(&["criterion", "experts", "total", "on disk", "perplexity", "accuracy", "time"], &rows)
+    let columns: Vec<Column<'_>> = [
+        Some(("criterion", (|cut| name(cut)) as fn(&Cut) -> String)),
+        Some(("experts", |cut| percent(cut.expert_share))),
+        Some(("total", |cut| match cut.total_share > 0.0 {
+            true => percent(cut.total_share),
+            false => "-".into(),
+        })),
+        Some(("on disk", |cut| bytes(cut.bytes))),
+        Some(("perplexity", |cut| shown(cut.perplexity, |perplexity| format!("{perplexity:.3}")))),
+        optional(("KL", |cut| shown(cut.divergence, |found| format!("{:.4}", found.kl)))),
+        optional(("same top", |cut| shown(cut.divergence, |found| percent(found.agreement)))),
+        Some(("accuracy", |cut| shown(cut.accuracy, accuracy))),
+        optional(("ended", |cut| shown(cut.texts.and_then(|texts| texts.ended), percent))),
+        optional(("loops", |cut| shown(cut.texts, |texts| percent(texts.looping)))),
+        optional(("distinct-4", |cut| {
+            shown(cut.texts.and_then(|texts| texts.distinct_4), |share| format!("{share:.3}"))
+        })),
+        Some(("time", |cut| seconds(cut.seconds))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let titles: Vec<&str> = columns.iter().map(|(title, _)| *title).collect();
+    let row = |cut: &Cut| columns.iter().map(|(_, of)| of(cut)).collect();
+    table(&titles, &cuts.iter().map(row).collect::<Vec<Vec<String>>>())
+}
+
+fn name(cut: &Cut) -> String {
+    if cut.is_unpruned() { "unpruned".into() } else { cut.criterion.clone() }
+}
+
+fn accuracy(Estimate { mean, stderr }: Estimate) -> String {
+    format!("{mean:.3}{}", shown(stderr, |error| format!(" ± {error:.3}")))
+}
+
+/// Nothing where it was not measured.
+fn shown<T>(figure: Option<T>, in_words: impl FnOnce(T) -> String) -> String {
+    figure.map_or_else(String::new, in_words)
 }

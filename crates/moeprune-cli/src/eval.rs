@@ -9,6 +9,8 @@ use moeprune_files::OutputKind;
 use serde_json::{Value, json};
 
 use crate::{
+    against::{AgainstArgs, Held, print_divergence},
+    degradation::print_degradation,
     options::{DeviceArgs, FamilyArgs, positive},
     table::table,
     terminal::Terminal,
@@ -31,6 +33,7 @@ use moeprune::{
   moeprune eval pruned --task mmlu --data mmlu --fewshot 5
   moeprune eval pruned --task mine.toml --data mine.jsonl
   moeprune eval pruned --task perplexity --data wikitext.txt --seq-len 2048
+  moeprune eval pruned --against mixtral-8x7b --data wikitext.txt --limit 32
   moeprune eval --list-tasks
 
 Multiple choice is scored as lm-evaluation-harness does: by the log-likelihood of each choice. --data
@@ -46,7 +49,7 @@ pub struct EvalArgs {
         long,
         value_name = "NAMES",
         value_delimiter = ',',
-        required_unless_present = "list_tasks"
+        required_unless_present_any = ["list_tasks", "against"]
     )]
     pub task: Vec<String>,
     /// Questions as the task's data set has them, or text for perplexity: JSON lines, an array, CSV, Parquet or plain
@@ -74,6 +77,9 @@ pub struct EvalArgs {
     /// List the tasks that are built in, and stop
     #[arg(long, exclusive = true)]
     pub list_tasks: bool,
+    /// What the model is held against.
+    #[command(flatten)]
+    pub against: AgainstArgs,
     /// Where the model runs.
     #[command(flatten)]
     pub device: DeviceArgs,
@@ -92,16 +98,25 @@ pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Vec<Score>, Erro
         _ => return list_tasks().map(|()| Vec::new()),
     };
     let tasks = named(&args.task)?;
-    let evaluations = evaluations(args, &tasks)?;
+    let evaluations = match args.against.against {
+        None => evaluations(args, &tasks)?,
+        Some(_) => Vec::new(),
+    };
     let mut files = args.family.files(model);
+    args.against.declare(&mut files);
     reads_texts(&mut files, args.data.iter().chain(&args.fewshot_data));
     files.reads_all(tasks.iter().map(Path::new).filter(|task| task.is_file()));
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Evaluation)?;
     crate::interrupt::listen();
-    let execution = args.device.open()?;
-    let checkpoint = args.family.open(model)?;
-    check_is_run(&checkpoint, "eval")?;
-    let scores = evaluate_all(&checkpoint, &evaluations, &execution, terminal)?;
+    let scores = match &args.against.against {
+        Some(reference) => vec![held(args, model).against(reference, terminal)?],
+        None => {
+            let execution = args.device.open()?;
+            let checkpoint = args.family.open(model)?;
+            check_is_run(&checkpoint, "eval")?;
+            evaluate_all(&checkpoint, &evaluations, &execution, terminal)?
+        }
+    };
     let printed = scores.iter().try_for_each(print_score);
     if let Some(json) = json {
         let text = crate::print::json(&in_json(&scores)?)?;
@@ -109,6 +124,20 @@ pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Vec<Score>, Erro
     }
     printed?;
     Ok(scores)
+}
+
+/// What `--against` is given.
+fn held<'a>(args: &'a EvalArgs, model: &'a Path) -> Held<'a> {
+    Held {
+        model,
+        tasks: &args.task,
+        shots: args.fewshot.is_some() || !args.fewshot_data.is_empty(),
+        data: &args.data,
+        limit: args.limit,
+        sequence_len: args.seq_len,
+        device: &args.device,
+        family: &args.family,
+    }
 }
 
 /// The tasks that the names stand for; a folder stands for all it has.
@@ -194,6 +223,7 @@ fn print_score(score: &Score) -> Result<(), Error> {
             report.nll,
             plural(report.tokens, "token")
         ),
+        Score::Divergence(report) => print_divergence(report),
     }
 }
 
@@ -204,6 +234,7 @@ fn print_report(report: &EvalReport) -> Result<(), Error> {
         let error = estimate.stderr.map_or_else(String::new, |e| format!(" ± {e:.4}"));
         line!("  {metric:<18} {:.4}{error}", estimate.mean)?;
     }
+    print_degradation(report)?;
     if report.subjects.len() > 1 {
         line!("\n{}", by_subject(report).trim_end())?;
     }

@@ -14,9 +14,11 @@ macro_rules! line {
     ($($format:tt)*) => { $crate::print::print(&(format!($($format)*) + "\n")) };
 }
 
+mod against;
 mod apply;
 mod blend;
 mod compare;
+mod degradation;
 mod eval;
 mod imatrix;
 mod inspect;
@@ -41,6 +43,8 @@ mod terminal;
 mod texts;
 mod verify;
 
+pub use against::AgainstArgs;
+pub use degradation::degradation_rows;
 pub use eval::{EvalArgs, eval};
 pub use interrupt::{listen as listen_for_stop, listen_resumable, stopped_code};
 pub use keep::KeepArgs;
@@ -98,7 +102,7 @@ enum Command {
     Prune(PruneArgs),
     /// Show a recipe that is built in, or what a recipe may say
     Recipe(recipe::RecipeCommand),
-    /// Ask GSM8K questions, or measure perplexity
+    /// Ask GSM8K questions, measure perplexity, or hold a model against the unpruned one
     Eval(EvalArgs),
     /// Measure several prunings side by side, without writing any
     Compare(Box<compare::CompareArgs>),

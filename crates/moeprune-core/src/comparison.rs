@@ -60,6 +60,12 @@ pub struct Cut {
     pub accuracy: Option<Estimate>,
     /// Perplexity, above 0, if it was measured.
     pub perplexity: Option<f64>,
+    /// How far its predictions are from the unpruned model's on the text of the perplexity, if both were measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<Divergence>,
+    /// What the answers are as texts, if questions were asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub texts: Option<AnswerTexts>,
     /// How long it took, in seconds.
     pub seconds: f64,
     /// The share of each decoder layer's weights that is removed or zero, 0 to 1; empty if that is
@@ -76,6 +82,28 @@ pub struct Estimate {
     pub mean: f64,
     /// The standard error of the mean, 0 to 1; None of a single document.
     pub stderr: Option<f64>,
+}
+
+/// How far predictions are from the unpruned model's.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Divergence {
+    /// The mean over tokens of `KL(unpruned || pruned)`, in nats.
+    pub kl: f64,
+    /// Its standard error; None of a single block.
+    pub kl_stderr: Option<f64>,
+    /// The share of tokens before which both find the same token the likeliest, 0 to 1.
+    pub agreement: f64,
+}
+
+/// What answers are as texts, right or wrong.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct AnswerTexts {
+    /// The share that the model ended by itself, 0 to 1; None if that is not known of all.
+    pub ended: Option<f64>,
+    /// The share that ends in a loop, 0 to 1.
+    pub looping: f64,
+    /// The mean share of different groups of four words, 0 to 1; None if no answer has four words.
+    pub distinct_4: Option<f64>,
 }
 
 /// What was seen in one MoE layer before anything was removed.

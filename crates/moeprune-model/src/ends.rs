@@ -1,6 +1,8 @@
 //! The two ends of a model: embedding and head.
 
-use candle_core::{DType, Tensor};
+use std::ops::Range;
+
+use candle_core::{DType, Device, Tensor};
 use moeprune_core::{ModelSpec, TensorId, TensorSource};
 
 use crate::{
@@ -65,6 +67,7 @@ pub struct Head {
     cap: Option<f64>,
     hidden: usize,
     vocab: usize,
+    device: Device,
 }
 
 impl Head {
@@ -90,6 +93,7 @@ impl Head {
             cap: spec.logit_cap,
             hidden: spec.hidden,
             vocab: spec.vocab,
+            device: compute.device().clone(),
         })
     }
 
@@ -119,8 +123,7 @@ impl Head {
         let mut sum = 0.0;
         for first in (0..predicted).step_by(LOGIT_ROWS) {
             let rows = LOGIT_ROWS.min(predicted - first);
-            let logits = ops::to_vec(&self.logits(&hidden.narrow(0, first, rows)?)?)?;
-            check_logits(&logits, self.vocab, |row| (sequence, first + row))?;
+            let logits = self.finite_logits(hidden, first..first + rows, sequence)?;
             for (row, &next) in logits.chunks_exact(self.vocab).zip(&block[first + 1..]) {
                 let next = row
                     .get(next as usize)
@@ -129,6 +132,24 @@ impl Head {
             }
         }
         Ok((sum, predicted))
+    }
+
+    /// The logits after some tokens of a block, a row of the vocabulary after the other, given the last layer's output for
+    /// it, `[tokens, hidden]`. `sequence` is for errors.
+    ///
+    /// # Errors
+    /// If the shape does not fit, there are fewer tokens, or logits are not finite.
+    pub fn finite_logits(
+        &self,
+        hidden: &Tensor,
+        tokens: Range<usize>,
+        sequence: usize,
+    ) -> Result<Vec<f32>, Error> {
+        let hidden = hidden.narrow(0, tokens.start, tokens.len())?;
+        let hidden = hidden.to_device(&self.device)?;
+        let logits = ops::to_vec(&self.logits(&hidden)?)?;
+        check_logits(&logits, self.vocab, |row| (sequence, tokens.start + row))?;
+        Ok(logits)
     }
 
     /// The logits of the last layer's output: `[…, hidden]` to `[…, vocab]`, norm included.

@@ -1,6 +1,6 @@
 //! Whether a comparison holds together, before anything of it is drawn.
 
-use crate::{Comparison, Cut, Error, Estimate, FORMAT, LayerPicture};
+use crate::{AnswerTexts, Comparison, Cut, Divergence, Error, Estimate, FORMAT, LayerPicture};
 
 /// How far from 1 the shares of a layer's load may add up: they are sums of many roundings.
 const LOAD_TOLERANCE: f64 = 1e-3;
@@ -46,6 +46,7 @@ fn check_cut(name: &str, cut: &Cut) -> Result<(), Error> {
         let what = || format!("the perplexity of {name}");
         check_range(what, perplexity, |value| value > 0.0, "above 0")?;
     }
+    check_beside(name, cut)?;
     let what = || format!("the time of {name}");
     check_range(what, cut.seconds, |value| value >= 0.0, "0 seconds or more")?;
     for (layer, &share) in cut.layer_sparsity.iter().enumerate() {
@@ -57,6 +58,20 @@ fn check_cut(name: &str, cut: &Cut) -> Result<(), Error> {
             value: cut.experts_kept as f64,
             expected: "at most the number there are",
         });
+    }
+    Ok(())
+}
+
+fn check_beside(name: &str, cut: &Cut) -> Result<(), Error> {
+    if let Some(Divergence { kl, agreement, .. }) = cut.divergence {
+        let what = || format!("the divergence of {name}");
+        check_range(what, kl, |value| value >= 0.0, "0 nats or more")?;
+        check_share(|| format!("the agreement of {name}"), agreement)?;
+    }
+    let Some(AnswerTexts { ended, looping, distinct_4 }) = cut.texts else { return Ok(()) };
+    let shares = [("ended", ended), ("looping", Some(looping)), ("distinct_4", distinct_4)];
+    for (measure, share) in shares {
+        share.map_or(Ok(()), |share| check_share(|| format!("{measure} of {name}"), share))?;
     }
     Ok(())
 }

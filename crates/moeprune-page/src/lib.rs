@@ -28,6 +28,8 @@ let unpruned = Cut {
     bytes: 2_600_000_000,
     accuracy: Some(Estimate { mean: 0.62, stderr: Some(0.013) }),
     perplexity: None,
+    divergence: None,
+    texts: None,
     seconds: 0.0,
     layer_sparsity: vec![],
     kept: vec![],
@@ -97,5 +99,7 @@ mod ticks;
 mod wording;
 
 pub use error::Error;
-pub use moeprune_core::comparison::{Comparison, Cut, Estimate, FORMAT, LayerPicture, UNPRUNED};
+pub use moeprune_core::comparison::{
+    AnswerTexts, Comparison, Cut, Divergence, Estimate, FORMAT, LayerPicture, UNPRUNED,
+};
 pub use page::render;

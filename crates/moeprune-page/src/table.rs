@@ -13,11 +13,41 @@ type Merit = fn(&Cut) -> Option<f64>;
 const ACCURACY: Merit = |cut| cut.accuracy.map(|accuracy| accuracy.mean);
 const PERPLEXITY: Merit = |cut| cut.perplexity.map(|perplexity| -perplexity);
 
+/// A column that is there if anything was measured for it.
+struct Beside {
+    title: &'static str,
+    /// What it is in.
+    unit: &'static str,
+    of: fn(&Cut) -> Option<String>,
+}
+
+/// What is measured beside accuracy and perplexity.
+const BESIDE: [Beside; 5] = [
+    Beside {
+        title: "KL to the original",
+        unit: "nats per token",
+        of: |cut| cut.divergence.map(|found| significant(found.kl)),
+    },
+    Beside {
+        title: "same top token",
+        unit: "as the original",
+        of: |cut| cut.divergence.map(|found| percent(found.agreement)),
+    },
+    Beside { title: "ended", unit: "of answers", of: |cut| Some(percent(cut.texts?.ended?)) },
+    Beside { title: "loops", unit: "of answers", of: |cut| Some(percent(cut.texts?.looping)) },
+    Beside {
+        title: "distinct-4",
+        unit: "of groups",
+        of: |cut| Some(percent(cut.texts?.distinct_4?)),
+    },
+];
+
 /// Which columns there are, and in which units.
 struct Columns<'a> {
     unpruned: Option<&'a Cut>,
     accuracy: bool,
     perplexity: bool,
+    beside: Vec<&'static Beside>,
     total: bool,
     parameters: Unit,
     bytes: Unit,
@@ -25,7 +55,8 @@ struct Columns<'a> {
 
 impl Columns<'_> {
     fn number(&self) -> usize {
-        6 + usize::from(self.total) + usize::from(self.accuracy) + usize::from(self.perplexity)
+        let optional = [self.total, self.accuracy, self.perplexity];
+        6 + optional.into_iter().map(usize::from).sum::<usize>() + self.beside.len()
     }
 }
 
@@ -36,6 +67,7 @@ pub(crate) fn cut_table(groups: &Groups<'_>) -> Option<Markup> {
         unpruned: groups.unpruned,
         accuracy: groups.all().any(|cut| cut.accuracy.is_some()),
         perplexity: groups.all().any(|cut| cut.perplexity.is_some()),
+        beside: BESIDE.iter().filter(|it| groups.all().any(|cut| (it.of)(cut).is_some())).collect(),
         total: groups.pruned().any(|cut| cut.total_share > 0.0),
         parameters: Unit::for_up_to(groups.all().map(|cut| cut.parameters).max().unwrap_or(0)),
         bytes: Unit::for_up_to(groups.all().map(|cut| cut.bytes).max().unwrap_or(0)),
@@ -84,6 +116,9 @@ fn head(columns: &Columns<'_>) -> Markup {
                 @if columns.total { th scope="col" { "total" br; "sparsity" } }
                 @if columns.accuracy { th scope="col" { "accuracy" br; small { "± standard error" } } }
                 @if columns.perplexity { th scope="col" { "perplexity" } }
+                @for beside in &columns.beside {
+                    th scope="col" { (beside.title) br; small { (beside.unit) } }
+                }
                 th scope="col" { "experts" br; "kept" }
                 th scope="col" { "parameters" (unit(columns.parameters.parameters)) }
                 @if columns.unpruned.is_some() { th scope="col" { "of the" br; "original" } }
@@ -108,6 +143,7 @@ fn row(cut: &Cut, name: &str, columns: &Columns<'_>, groups: &Groups<'_>) -> Mar
             @if columns.perplexity {
                 (quality(cut.perplexity.map(significant), is_best(cut, groups, PERPLEXITY)))
             }
+            @for beside in &columns.beside { td { ((beside.of)(cut).unwrap_or_else(|| "–".to_owned())) } }
             td { (count(cut.experts_kept)) " of " (count(cut.experts)) }
             td { (columns.parameters.text(cut.parameters)) }
             td {

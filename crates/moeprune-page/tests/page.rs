@@ -4,7 +4,9 @@
 mod made_up;
 
 use made_up::comparison;
-use moeprune_page::{Comparison, Cut, Error, Estimate, LayerPicture, UNPRUNED, render};
+use moeprune_page::{
+    AnswerTexts, Comparison, Cut, Divergence, Error, Estimate, LayerPicture, UNPRUNED, render,
+};
 use proptest::prelude::*;
 
 /// The page without its style and with images named, for neither is read by people.
@@ -31,6 +33,8 @@ fn cut(criterion: &str, expert_share: f64, parameters: u64, accuracy: Option<f64
         bytes: 2 * parameters,
         accuracy: accuracy.map(|mean| Estimate { mean, stderr: Some(0.0125) }),
         perplexity: None,
+        divergence: None,
+        texts: None,
         seconds: 1.25,
         layer_sparsity: vec![],
         kept: vec![],
@@ -59,6 +63,22 @@ fn small() -> Comparison {
 #[test]
 fn a_small_page() {
     insta::assert_snapshot!(body(&render(&small()).unwrap()));
+}
+
+#[test]
+fn what_is_measured_beside_accuracy_has_columns() {
+    let mut made = small();
+    made.cuts[1].divergence = Some(Divergence { kl: 0.0321, kl_stderr: None, agreement: 0.875 });
+    made.cuts[2].texts =
+        Some(AnswerTexts { ended: None, looping: 0.0625, distinct_4: Some(0.9375) });
+    let page = render(&made).unwrap();
+    for expected in ["KL to the original", "0.0321", "87.5", "loops", "6.25", "distinct-4", "93.8"]
+    {
+        assert!(page.contains(expected), "no {expected}");
+    }
+    assert!(!page.contains(">ended"), "a column of nothing");
+    let whole = render(&small()).unwrap();
+    assert!(!whole.contains("KL to the original") && !whole.contains("loops"));
 }
 
 #[test]
@@ -245,6 +265,8 @@ prop_compose! {
         counts in (any::<u64>(), any::<u64>(), any::<u64>()),
         accuracy in proptest::option::of((number(), proptest::option::of(number()))),
         perplexity in proptest::option::of(prop_oneof![any::<f64>(), 1.0..50.0_f64]),
+        divergence in proptest::option::of((number(), number())),
+        texts in proptest::option::of((proptest::option::of(number()), number())),
         layer_sparsity in proptest::collection::vec(number(), 0..3),
         kept in proptest::collection::vec(proptest::collection::vec(0..4_usize, 0..4), 0..3),
     ) -> Cut {
@@ -258,6 +280,10 @@ prop_compose! {
             bytes: counts.0,
             accuracy: accuracy.map(|(mean, stderr)| Estimate { mean, stderr }),
             perplexity,
+            divergence: divergence
+                .map(|(kl, agreement)| Divergence { kl, kl_stderr: None, agreement }),
+            texts: texts
+                .map(|(ended, looping)| AnswerTexts { ended, looping, distinct_4: ended }),
             seconds: shares.0,
             layer_sparsity,
             kept,

@@ -1,7 +1,7 @@
 //! The files that a tokenizer is made of.
 
 /// The bytes of the files of a tokenizer, `None` where there is no such file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TokenizerFiles {
     /// `tokenizer.json`: a whole tokenizer of the tokenizers crate. Nothing else is read where it is there.
     pub tokenizer_json: Option<Vec<u8>>,

@@ -56,6 +56,7 @@ pub mod registry;
 pub mod report;
 pub mod search;
 pub mod serving;
+mod streamed;
 mod study;
 mod whole_experts;
 

@@ -6,8 +6,12 @@ use moeprune::{
     checkpoint::Checkpoint,
     compare::{Measures, Variant},
     core::Sparsity,
+    eval::DivergenceReport,
     evaluate,
-    evaluation::PERPLEXITY,
+    evaluation::{
+        PERPLEXITY,
+        against::{Against, evaluate_against},
+    },
     plan,
     search::{Search, most_evaluations},
 };
@@ -30,8 +34,15 @@ fn seen(model: &str) -> Seen {
     Seen { source, observation, text, scratch }
 }
 
-/// The perplexity of a cut that was written, with statistics of the same observation.
-fn written(seen: &Seen, recipe: &Recipe) -> (f64, u64, f64) {
+/// What is found of a cut that was written, with statistics of the same observation.
+struct Written {
+    perplexity: f64,
+    divergence: DivergenceReport,
+    bytes: u64,
+    removed: f64,
+}
+
+fn written(seen: &Seen, recipe: &Recipe) -> Written {
     let out = seen.scratch.path().join("out");
     let pipeline = Pipeline::from_recipe(recipe).unwrap();
     let observed = Some(&seen.observation);
@@ -53,8 +64,17 @@ fn written(seen: &Seen, recipe: &Recipe) -> (f64, u64, f64) {
     };
     let pruned = Checkpoint::open(&out).unwrap();
     let score = evaluate(&pruned, &what, &execution, &mut Silent).unwrap();
+    let (reference, data, limit) = (&seen.source, seen.text.as_path(), None);
+    let against = Against { reference, data, limit, sequence_len: Some(64) };
+    let divergence = evaluate_against(&pruned, against, &execution, &mut Silent).unwrap();
     std::fs::remove_dir_all(&out).unwrap();
-    (score.metric(PERPLEXITY).unwrap(), report.bytes.after, report.sparsity.achieved.all)
+    let perplexity = score.metric(PERPLEXITY).unwrap();
+    Written {
+        perplexity,
+        divergence,
+        bytes: report.bytes.after,
+        removed: report.sparsity.achieved.all,
+    }
 }
 
 #[test]
@@ -72,7 +92,7 @@ fn a_cut_in_memory_is_the_cut_on_disk() {
             recipe.experts.criterion = criterion.into();
             recipe.experts.survivor = survivor.into();
             recipe.weights.statistics = moeprune::recipe::Statistics::Stored;
-            let (perplexity, bytes, all) = written(&seen, &recipe);
+            let Written { perplexity, divergence, bytes, removed } = written(&seen, &recipe);
             let variants = [Variant { name: criterion.into(), recipe }];
             let measures =
                 Measures { text: Some(&seen.text), sequence_len: Some(64), ..Measures::default() };
@@ -83,11 +103,16 @@ fn a_cut_in_memory_is_the_cut_on_disk() {
             let cut = &found.cuts[1];
             let off = (cut.perplexity.unwrap() / perplexity - 1.0).abs();
             assert!(off < 1e-9, "{model} {criterion}: {:?} and {perplexity}", cut.perplexity);
+            assert_eq!(found.cuts[0].divergence, None);
+            let seen = cut.divergence.unwrap();
+            assert!((seen.kl - divergence.kl).abs() < 1e-9 && seen.kl > 0.0, "{seen:?}");
+            assert_eq!((seen.agreement, seen.kl_stderr.is_some()), (divergence.agreement, true));
+            assert!((divergence.perplexity / perplexity - 1.0).abs() < 1e-6, "{divergence:?}");
             // Files have headers, which are not counted.
             assert!(cut.bytes.abs_diff(bytes) < 60_000, "{} and {bytes}", cut.bytes);
             let parameters = found.cuts[0].parameters as f64;
             let left = 1.0 - cut.parameters as f64 / parameters;
-            assert!((left - all).abs() < 2e-3, "{left} and {all}");
+            assert!((left - removed).abs() < 2e-3, "{left} and {removed}");
             assert!(moeprune_page::render(&found).unwrap().contains("<svg"));
         }
     }
@@ -139,7 +164,7 @@ fn a_search_is_bounded_repeatable_and_no_worse_than_what_it_tried() {
         asked.experts.criterion = candidate.criterion.clone();
         assert!(asked.prunes_weights(), "{candidate:?}");
     }
-    let (_, _, all) = written(&seen, &found);
+    let all = written(&seen, &found).removed;
     assert!((0.5..0.6).contains(&all), "0.6 of the Linears is {all} of all parameters");
     let chosen: Vec<_> = report.candidates.iter().filter(|c| c.chosen).collect();
     assert_eq!(chosen.len(), 1);

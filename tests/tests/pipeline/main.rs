@@ -4,6 +4,7 @@ mod budgets;
 mod carried_over;
 mod comparisons;
 mod determinism;
+mod divergence;
 mod domains;
 mod element_types;
 mod embedded_model;

@@ -1,5 +1,6 @@
 //! The binary as a person runs it: what it prints, where, and how it exits.
 
+mod against;
 mod choices;
 mod command;
 mod delivery;

@@ -35,6 +35,8 @@ pub(crate) fn comparison(layers: usize, experts: usize) -> Comparison {
         bytes: 2 * (rest + expert * all),
         accuracy: Some(Estimate { mean: 0.6125, stderr: Some(0.0134) }),
         perplexity: Some(6.318),
+        divergence: None,
+        texts: None,
         seconds: 0.0,
         layer_sparsity: vec![0.0; layers],
         kept: vec![(0..experts).collect(); layers],
@@ -91,6 +93,8 @@ fn cut(
         bytes: 2 * of_experts,
         accuracy: Some(Estimate { mean, stderr: Some((mean * (1.0 - mean) / 1318.0).sqrt()) }),
         perplexity: Some(6.318 * (4.0 * lost).exp()),
+        divergence: None,
+        texts: None,
         seconds: 30.0 + 2000.0 * noise.next(),
         layer_sparsity: (0..pictures.len())
             .map(|layer| {

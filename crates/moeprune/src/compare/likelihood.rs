@@ -1,12 +1,9 @@
 //! How well a model predicts text, one layer in memory at a time.
 
-use moeprune_capture::{ObserverOptions, StoredLayer, TokenBlocks, passes};
-use moeprune_core::{ModelSpec, TensorSource};
-use moeprune_model::Head;
+use candle_core::Tensor;
+use moeprune_engine::Progress;
 
-use moeprune_engine::{Execution, Progress, Route, walk};
-
-use crate::Error;
+use crate::{Error, streamed::Streamed};
 
 /// Negative log-likelihoods of blocks of text, in nats.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,50 +36,25 @@ impl Likelihood {
     }
 }
 
-/// Text that a model predicts.
-#[derive(Clone, Copy)]
-pub(crate) struct Prediction<'a> {
-    /// The model's weights.
-    pub(crate) source: &'a dyn TensorSource,
-    pub(crate) spec: &'a ModelSpec,
-    pub(crate) blocks: &'a TokenBlocks,
-    /// Where the model runs.
-    pub(crate) execution: &'a Execution,
-    /// What the work is called.
-    pub(crate) step: &'a str,
-}
-
 /// Runs all blocks through the model, layer after layer.
 pub(crate) fn likelihood(
-    prediction: Prediction<'_>,
+    model: &Streamed<'_>,
     progress: &mut dyn Progress,
 ) -> Result<Likelihood, Error> {
-    let Prediction { source, spec, blocks, execution, step } = prediction;
-    let compute = execution.compute();
-    let tokens = blocks.tokens();
-    let work: Vec<u64> = (0..spec.layers.len()).map(|layer| passes(spec, layer, tokens)).collect();
-    let micro_batch = execution.micro_batch();
-    let route =
-        Route { source, spec, blocks: Some(blocks), micro_batch, execution, step, work: &work };
-    let nothing = ObserverOptions { routing: false, inputs: false, hessians: false };
-    let hidden = walk(&route, progress, |mut at| {
-        let (layer, hidden) = (at.layer, at.take_hidden());
-        let stored = StoredLayer { source, spec, layer, compute };
-        let (_, outputs) = stored.observe_and_advance(hidden, nothing, at.watch)?;
-        *at.hidden = Some(outputs);
-        Ok(())
-    })?;
-    let head = Head::load(source, spec, compute)?;
-    let mut found = Vec::with_capacity(blocks.blocks().len());
-    let mut tokens = blocks.blocks().iter();
-    for batch in hidden {
-        let in_batch = batch.dim(0)?;
-        for (row, block) in (0..in_batch).zip(&mut tokens) {
-            let hidden = batch.get(row)?;
-            found.push(head.negative_log_likelihood(&hidden, block, found.len())?);
-        }
-    }
-    Ok(Likelihood { blocks: found })
+    likelihood_after(model, &model.hidden(progress)?)
+}
+
+/// The same, given the last layer's outputs.
+pub(crate) fn likelihood_after(
+    model: &Streamed<'_>,
+    hidden: &[Tensor],
+) -> Result<Likelihood, Error> {
+    let head = model.head()?;
+    let blocks = hidden.iter().zip(model.blocks.blocks()).enumerate();
+    let of = |(number, (hidden, block)): (usize, (&Tensor, &Vec<u32>))| {
+        Ok(head.negative_log_likelihood(hidden, block, number)?)
+    };
+    Ok(Likelihood { blocks: blocks.map(of).collect::<Result<_, Error>>()? })
 }
 
 #[cfg(test)]

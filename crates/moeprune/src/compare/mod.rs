@@ -4,30 +4,34 @@ mod inputs;
 mod likelihood;
 mod pictures;
 
-pub(crate) use likelihood::{Likelihood, Prediction, likelihood};
+pub(crate) use likelihood::{Likelihood, likelihood};
 pub use moeprune_core::comparison::{Comparison, Cut, LayerPicture};
 
 use std::{path::Path, time::Instant};
 
+use candle_core::Tensor;
 use moeprune_capture::TokenBlocks;
 use moeprune_checkpoint::{Checkpoint, StoredTensor};
 use moeprune_core::{
     CorpusTag, ModelSpec, Plan, Sparsity, TensorId,
-    comparison::{Estimate, FORMAT, UNPRUNED},
+    comparison::{AnswerTexts, Divergence, Estimate, FORMAT, UNPRUNED},
     plural,
 };
 
 use moeprune_engine::{
-    Error as EngineError, Execution, Inputs, Job, KeptExperts, ModelText, Pipeline, PlanInputs,
-    Progress, Remedy, TOOL, TextFiles, UnwrittenModel, note_of_streamed_length, read_in_words,
-    warnings_of_text,
+    Error as EngineError, Execution, Finite, Inputs, Job, KeptExperts, ModelText, Pipeline,
+    PlanInputs, Progress, Remedy, TOOL, TextFiles, UnwrittenModel, note_of_streamed_length,
+    read_in_words, warnings_of_text,
 };
 
 use crate::{
     Error, Evaluation, Recipe, Registry, Study,
     evaluation::{Evaluated, Score, count_questions, evaluate_model},
     planning::plan,
+    streamed::{Streamed, divergence},
 };
+
+use self::likelihood::likelihood_after;
 
 /// A pruning to be compared with others.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,14 +96,18 @@ impl Study<'_> {
             warnings_of_text(corpus, spec).iter().for_each(|note| self.progress.note(note));
         }
         let text = Text::read(checkpoint, measures, self.progress)?;
-        let measured = Measured { measures, text: text.as_ref() };
+        let mut measured = Measured { measures, text: text.as_ref(), unpruned: None };
+        let unpruned_outputs;
         let mut cuts = Vec::with_capacity(1 + variants.len());
         if !measures.skip_unpruned {
             let built_in = Registry::built_in();
             let mut unpruned =
                 Study { registry: &built_in, progress: &mut *self.progress, ..*self };
             let pruned = Pruned::new(&mut unpruned, PlanInputs::default(), &nothing())?;
-            cuts.push(pruned.cut(UNPRUNED, measured, execution, unpruned.progress)?);
+            let (cut, outputs) = pruned.cut(UNPRUNED, measured, execution, unpruned.progress)?;
+            cuts.push(cut);
+            unpruned_outputs = outputs;
+            measured.unpruned = (!unpruned_outputs.is_empty()).then_some(&unpruned_outputs);
         }
         self.measure(inputs, variants, measured, &mut cuts)?;
         let spec = checkpoint.spec();
@@ -140,7 +148,7 @@ impl Study<'_> {
             let cut = Pruned::new(self, inputs, recipe)
                 .and_then(|pruned| pruned.cut(name, measured, execution, self.progress));
             match cut {
-                Ok(cut) => {
+                Ok((cut, _)) => {
                     self.progress.note(&format!("{name}: {}", in_words(&cut)));
                     cuts.push(cut);
                 }
@@ -236,25 +244,26 @@ impl<'a> Pruned<'a> {
         }
     }
 
+    /// Measures it. Returns the last layer's outputs on the text too; none without a text.
     fn cut(
         &self,
         name: &str,
         measured: Measured<'_>,
         execution: &Execution,
         progress: &mut dyn Progress,
-    ) -> Result<Cut, Error> {
+    ) -> Result<(Cut, Vec<Tensor>), Error> {
         let started = Instant::now();
         self.run(execution, progress, |model, progress| {
             let (checkpoint, spec) = (self.checkpoint, model.spec());
             let evaluated = Evaluated { checkpoint, source: model, spec };
-            let accuracy = measured.accuracy(evaluated, execution, progress)?;
-            let perplexity = measured.perplexity(evaluated, execution, progress)?;
+            let (accuracy, texts) = measured.answers(evaluated, execution, progress)?;
+            let predicted = measured.predictions(evaluated, execution, progress)?;
             let weights_too = self.recipe.prunes_weights();
             let experts_of = |spec: &ModelSpec| -> u64 {
                 spec.layers.iter().filter_map(|l| l.moe()).map(|moe| moe.experts as u64).sum()
             };
             let (before, after) = (self.checkpoint.spec(), model.spec());
-            Ok(Cut {
+            let cut = Cut {
                 criterion: name.to_owned(),
                 expert_share: self.recipe.experts.sparsity.value(),
                 total_share: if weights_too { self.recipe.sparsity.value() } else { 0.0 },
@@ -263,11 +272,14 @@ impl<'a> Pruned<'a> {
                 parameters: model.parameters(),
                 bytes: bytes_with(self.checkpoint, after),
                 accuracy,
-                perplexity,
+                perplexity: predicted.perplexity,
+                divergence: predicted.divergence,
+                texts,
                 seconds: self.seconds + started.elapsed().as_secs_f64(),
                 layer_sparsity: model.layer_sparsity(),
                 kept: self.kept(),
-            })
+            };
+            Ok((cut, predicted.outputs))
         })
     }
 
@@ -312,33 +324,64 @@ fn bytes_with(checkpoint: &Checkpoint, after: &ModelSpec) -> u64 {
 struct Measured<'a> {
     measures: &'a Measures<'a>,
     text: Option<&'a Text>,
+    /// The last layer's outputs of the unpruned model on the text, in the host's memory.
+    unpruned: Option<&'a Vec<Tensor>>,
+}
+
+/// How a model predicts the text.
+#[derive(Default)]
+struct Predicted {
+    perplexity: Option<f64>,
+    divergence: Option<Divergence>,
+    outputs: Vec<Tensor>,
 }
 
 impl Measured<'_> {
-    fn accuracy(
+    fn answers(
         &self,
         model: Evaluated<'_>,
         execution: &Execution,
         progress: &mut dyn Progress,
-    ) -> Result<Option<Estimate>, Error> {
-        let Some(task) = &self.measures.task else { return Ok(None) };
+    ) -> Result<(Option<Estimate>, Option<AnswerTexts>), Error> {
+        let Some(task) = &self.measures.task else { return Ok((None, None)) };
         let score = evaluate_model(model, task, execution, progress)?;
-        accuracy(&score, self.measures.metric)
+        Ok((accuracy(&score, self.measures.metric)?, texts(&score)))
     }
 
-    fn perplexity(
+    fn predictions(
         &self,
         model: Evaluated<'_>,
         execution: &Execution,
         progress: &mut dyn Progress,
-    ) -> Result<Option<f64>, Error> {
-        let Some(Text { blocks }) = self.text else { return Ok(None) };
-        let Evaluated { source, spec, .. } = model;
-        let step = "perplexity";
-        let found = likelihood(Prediction { source, spec, blocks, execution, step }, progress)?;
-        // A model that was broken predicts next to nothing: its perplexity overflows.
-        Ok(Some(found.mean().exp().min(f64::MAX)))
+    ) -> Result<Predicted, Error> {
+        let Some(Text { blocks }) = self.text else { return Ok(Predicted::default()) };
+        let Evaluated { checkpoint, source, spec } = model;
+        let model = Streamed { source, spec, blocks, execution, step: "perplexity" };
+        let outputs = model.hidden_on_host(progress)?;
+        let found = likelihood_after(&model, &outputs)?;
+        let unpruned = Streamed { source: &Finite(checkpoint), spec: checkpoint.spec(), ..model };
+        let divergence = self.unpruned.map(|reference| {
+            let found = divergence((&unpruned, reference), (&model, &outputs), progress)?;
+            let (kl, agreement) = (found.kl, found.agreement);
+            Ok::<_, Error>(Divergence { kl, kl_stderr: found.kl_stderr, agreement })
+        });
+        Ok(Predicted {
+            // A model that was broken predicts next to nothing: its perplexity overflows.
+            perplexity: Some(found.mean().exp().min(f64::MAX)),
+            divergence: divergence.transpose()?,
+            outputs,
+        })
     }
+}
+
+fn texts(score: &Score) -> Option<AnswerTexts> {
+    let Score::Answers(report) = score else { return None };
+    let found = report.degradation()?;
+    Some(AnswerTexts {
+        ended: found.ended.map(|estimate| estimate.mean),
+        looping: found.looping.mean,
+        distinct_4: found.distinct_4.map(|estimate| estimate.mean),
+    })
 }
 
 fn accuracy(score: &Score, metric: Option<&str>) -> Result<Option<Estimate>, Error> {
@@ -408,6 +451,9 @@ fn in_words(cut: &Cut) -> String {
     }
     if let Some(perplexity) = cut.perplexity {
         words += &format!(", perplexity {perplexity:.3}");
+    }
+    if let Some(Divergence { kl, agreement, .. }) = cut.divergence {
+        words += &format!(", KL {kl:.4}, same top token {agreement:.3}");
     }
     words
 }

@@ -1,5 +1,6 @@
 //! Asking a checkpoint questions: the model, its tokenizer and a task put together.
 
+pub mod against;
 mod answering;
 mod data;
 mod native_generator;

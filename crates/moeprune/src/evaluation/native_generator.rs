@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use moeprune_eval::{BoxError, Generator, Request};
+use moeprune_eval::{BoxError, Ending, Generator, Request};
 use moeprune_model::{GenerationOptions, LanguageModel};
 use moeprune_tokenizer::id_beyond;
 use tokenizers::Tokenizer;
@@ -22,6 +22,7 @@ pub struct NativeGenerator<'a> {
     answered: u64,
     prompts_cut: usize,
     was_stopped: bool,
+    endings: Vec<Ending>,
     progress: &'a mut dyn Progress,
 }
 
@@ -36,8 +37,9 @@ impl<'a> NativeGenerator<'a> {
         stop_ids: Vec<u32>,
         progress: &'a mut dyn Progress,
     ) -> Self {
-        let (model, answered, prompts_cut, was_stopped) = (model.into(), 0, 0, false);
-        Self { model, tokenizer, stop_ids, answered, prompts_cut, was_stopped, progress }
+        let (model, answered, prompts_cut) = (model.into(), 0, 0);
+        let (was_stopped, endings) = (false, Vec::new());
+        Self { model, tokenizer, stop_ids, answered, prompts_cut, was_stopped, endings, progress }
     }
 
     /// The most tokens that a prompt and its answer have together.
@@ -63,7 +65,7 @@ impl<'a> NativeGenerator<'a> {
         &mut self,
         requests: &[(usize, &Request)],
         max_new_tokens: usize,
-    ) -> Result<Vec<String>, BoxError> {
+    ) -> Result<Vec<(String, Ending)>, BoxError> {
         let prompts = self.tokens_of(requests, max_new_tokens)?;
         let options = GenerationOptions {
             max_new_tokens,
@@ -72,15 +74,25 @@ impl<'a> NativeGenerator<'a> {
         };
         let (tokenizer, progress) = (&self.tokenizer, &*self.progress);
         let mut stopped = progress.should_stop();
+        let mut at_stop = vec![false; requests.len()];
         let generated = self.model.generate(&prompts, &options, &mut |index, tokens| {
             stopped |= progress.should_stop();
-            stopped || ends_with_stop(tokenizer, tokens, requests[index].1)
+            at_stop[index] = ends_with_stop(tokenizer, tokens, requests[index].1);
+            stopped || at_stop[index]
         })?;
         self.was_stopped = stopped;
         if stopped {
             return Err(STOPPED.into());
         }
-        generated.iter().map(|tokens| self.tokenizer.decode(tokens, true)).collect()
+        let answer = |(tokens, at_stop): (&Vec<u32>, bool)| {
+            let ending = match at_stop {
+                true => Ending::Stop,
+                false if tokens.len() >= max_new_tokens => Ending::Length,
+                false => Ending::EndOfText,
+            };
+            Ok((self.tokenizer.decode(tokens, true)?, ending))
+        };
+        generated.iter().zip(at_stop).map(answer).collect()
     }
 
     /// The tokens of each prompt, the last ones where not all of them fit.
@@ -116,16 +128,22 @@ impl Generator for NativeGenerator<'_> {
     fn generate(&mut self, requests: &[Request]) -> Result<Vec<String>, BoxError> {
         let limits: BTreeSet<usize> = requests.iter().map(|r| r.max_new_tokens).collect();
         let mut answers = vec![String::new(); requests.len()];
+        self.endings = vec![Ending::Length; requests.len()];
         for limit in limits {
             let group: Vec<(usize, &Request)> =
                 requests.iter().enumerate().filter(|(_, r)| r.max_new_tokens == limit).collect();
-            for ((place, _), answer) in group.iter().zip(self.continue_group(&group, limit)?) {
-                answers[*place] = answer;
+            let continued = self.continue_group(&group, limit)?;
+            for ((place, _), (answer, ending)) in group.iter().zip(continued) {
+                (answers[*place], self.endings[*place]) = (answer, ending);
             }
         }
         self.answered += requests.len() as u64;
         self.progress.advance(self.answered, "");
         Ok(answers)
+    }
+
+    fn endings(&self) -> Option<&[Ending]> {
+        Some(&self.endings)
     }
 }
 

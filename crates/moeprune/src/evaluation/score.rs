@@ -1,6 +1,6 @@
 //! What an evaluation found.
 
-use moeprune_eval::PerplexityReport;
+use moeprune_eval::{DivergenceReport, PerplexityReport};
 use serde_json::{Map, Value, json};
 
 use super::PERPLEXITY;
@@ -14,11 +14,14 @@ pub enum Score {
     Answers(moeprune_eval::EvalReport),
     /// Mean negative log-likelihood.
     Perplexity(PerplexityReport),
+    /// How far predictions are from another model's.
+    Divergence(DivergenceReport),
 }
 
 impl Score {
     /// The result as JSON: `task`, `n`, one key per metric with its mean and one with its standard
-    /// error, and every answer; for perplexity `tokens`, `nll` and `perplexity`.
+    /// error, what answers are as texts under `degradation`, and every answer; for perplexity `tokens`, `nll` and
+    /// `perplexity`; of a model held against another the fields of [`DivergenceReport`].
     ///
     /// # Errors
     /// If a number is not finite, which no score has.
@@ -39,11 +42,19 @@ impl Score {
                         json.insert(key.into(), serde_json::to_value(parts).map_err(bad)?);
                     }
                 }
+                if let Some(texts) = report.degradation() {
+                    json.insert("degradation".into(), json!(texts));
+                }
                 let answers = serde_json::to_value(&report.answers).map_err(bad)?;
                 json.insert("answers".into(), answers);
                 Ok(Value::Object(json))
             }
             Self::Perplexity(report) => {
+                let mut json = serde_json::to_value(report).map_err(bad)?;
+                json["task"] = json!(PERPLEXITY);
+                Ok(json)
+            }
+            Self::Divergence(report) => {
                 let mut json = serde_json::to_value(report).map_err(bad)?;
                 json["task"] = json!(PERPLEXITY);
                 Ok(json)
@@ -57,6 +68,7 @@ impl Score {
         match self {
             Self::Answers(report) => report.metrics.get(name).map(|estimate| estimate.mean),
             Self::Perplexity(report) => (name == PERPLEXITY).then_some(report.perplexity),
+            Self::Divergence(report) => (name == PERPLEXITY).then_some(report.perplexity),
         }
     }
 }

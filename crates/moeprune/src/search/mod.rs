@@ -12,10 +12,11 @@ use moeprune_engine::{PlanInputs, expert_budget};
 pub use crate::report::{Candidate, SearchReport};
 use crate::{
     Error, Recipe, Study, check_repair,
-    compare::{Likelihood, Prediction, Pruned, likelihood},
+    compare::{Likelihood, Pruned, likelihood},
     planning::check_request,
     recipe::{Budget, StageChoice},
     registry::STAND_IN,
+    streamed::Streamed,
 };
 
 /// Which choices of a recipe are searched for.
@@ -90,14 +91,14 @@ impl Study<'_> {
         let pipeline = &registry.pipeline(recipe)?;
         let study = &mut Study { checkpoint, registry, execution, progress };
         let observation = study.job(pipeline).observe(observed)?;
-        let unpruned = Prediction {
+        let unpruned = Streamed {
             source: checkpoint,
             spec: checkpoint.spec(),
             blocks: scored,
             execution,
             step: "unpruned model",
         };
-        let unpruned = likelihood(unpruned, study.progress)?;
+        let unpruned = likelihood(&unpruned, study.progress)?;
         let inputs = PlanInputs { observation: Some(&observation), calibration: Some(observed) };
         let mut trial = Trial { study, inputs, held_out: scored, tried: Vec::new() };
         let mut best = recipe.clone();
@@ -282,7 +283,7 @@ impl Trial<'_, '_> {
         let pruned = Pruned::new(self.study, self.inputs, recipe)?;
         let found = pruned.run(execution, self.study.progress, |model, progress| {
             let (source, spec): (&dyn TensorSource, _) = (model, model.spec());
-            likelihood(Prediction { source, spec, blocks, execution, step }, progress)
+            likelihood(&Streamed { source, spec, blocks, execution, step }, progress)
         })?;
         let nll = found.mean();
         self.study.progress.note(&format!("{}: {nll:.4} nats a token", in_words(recipe)));
