@@ -72,8 +72,7 @@ fn what_is_measured_beside_accuracy_has_columns() {
     made.cuts[2].texts =
         Some(AnswerTexts { ended: None, looping: 0.0625, distinct_4: Some(0.9375) });
     let page = render(&made).unwrap();
-    for expected in ["KL to the original", "0.0321", "87.5", "loops", "6.25", "distinct-4", "93.8"]
-    {
+    for expected in ["KL to the original", "0.032", "87.5", "loops", "6.3", "distinct-4", "93.8"] {
         assert!(page.contains(expected), "no {expected}");
     }
     assert!(!page.contains(">ended"), "a column of nothing");
@@ -230,6 +229,14 @@ fn what_cannot_be_is_refused_by_name() {
         refused(|it| it.cuts[1].accuracy = Some(Estimate { mean: 0.5, stderr: Some(-0.1) })),
         refused(|it| it.cuts[1].perplexity = Some(f64::INFINITY)),
         refused(|it| it.cuts[1].perplexity = Some(0.0)),
+        refused(|it| {
+            it.cuts[1].divergence =
+                Some(Divergence { kl: f64::NAN, kl_stderr: None, agreement: 1.0 });
+        }),
+        refused(|it| {
+            it.cuts[1].texts =
+                Some(AnswerTexts { ended: Some(1.5), looping: 0.0, distinct_4: None });
+        }),
         refused(|it| it.cuts[1].expert_share = 1.5),
         refused(|it| it.cuts[1].total_share = f64::NAN),
         refused(|it| it.cuts[1].seconds = -1.0),
