@@ -1,6 +1,6 @@
 //! What a [`Generator`] promises.
 
-use moeprune_eval::{Generator, Request};
+use moeprune_eval::{Ending, Generator, Request};
 
 /// The most tokens of the answers that are compared.
 const TOKENS: usize = 8;
@@ -13,7 +13,9 @@ const TOKENS: usize = 8;
 /// * an answer of no tokens is empty; with fewer tokens it is the beginning of the one with more,
 ///   independent of the limits of the other requests;
 /// * an answer has all text before the first stop string, independent of those of the other requests; a
-///   stop string that does not occur, or is empty, changes nothing.
+///   stop string that does not occur, or is empty, changes nothing;
+/// * if it says how answers ended, it says it of each of the last call: by itself where a stop string occurs, for its
+///   length where more tokens give more text, and the same in any batch.
 ///
 /// # Panics
 /// If one of these is broken, the generator fails, or there are no two answers to compare.
@@ -26,6 +28,7 @@ pub fn check(generator: &mut dyn Generator, prompts: &[&str]) {
     check_batches(generator, prompts, &whole);
     check_limits(generator, prompts, &whole);
     check_stops(generator, prompts, &whole);
+    check_endings(generator, prompts, &whole);
 }
 
 /// Holds a generator to what it does with a prompt that is longer than its context: only the end
@@ -122,6 +125,31 @@ fn check_stops(generator: &mut dyn Generator, prompts: &[&str], whole: &[String]
     compare("in a batch of several stop strings", &batch, &found, &expected);
 }
 
+fn check_endings(generator: &mut dyn Generator, prompts: &[&str], whole: &[String]) {
+    let (mut batch, mut expected) = (Vec::new(), Vec::new());
+    for (prompt, most) in prompts.iter().zip(whole) {
+        for stop in stops_in(most) {
+            let request = request(prompt, &[stop], TOKENS);
+            let Some(ending) = ending(generator, &request) else { return };
+            assert!(ending.is_by_itself(), "an answer ended at a stop string, not as {ending:?}");
+            batch.push(request);
+            expected.push(ending);
+        }
+        for limit in [1, 2, TOKENS / 2] {
+            let request = request(prompt, &[], limit);
+            let found = answers(generator, std::slice::from_ref(&request)).remove(0);
+            let Some(ending) = ending(generator, &request) else { return };
+            if whole_characters(most).len() > found.len() {
+                assert_eq!(ending, Ending::Length, "an answer to {prompt:?} was cut off");
+            }
+            batch.push(request);
+            expected.push(ending);
+        }
+    }
+    answers(generator, &batch);
+    assert_eq!(generator.endings(), Some(&*expected), "answers ended otherwise in a batch");
+}
+
 /// Strings that occur in an answer: its first character, one from its middle, and the last two.
 fn stops_in(answer: &str) -> Vec<&str> {
     let answer = whole_characters(answer);
@@ -157,8 +185,16 @@ fn answer(generator: &mut dyn Generator, prompt: &str, stops: &[&str], limit: us
     answers(generator, &[request(prompt, stops, limit)]).remove(0)
 }
 
+fn ending(generator: &mut dyn Generator, request: &Request) -> Option<Ending> {
+    answers(generator, std::slice::from_ref(request));
+    generator.endings()?.first().copied()
+}
+
 fn answers(generator: &mut dyn Generator, requests: &[Request]) -> Vec<String> {
     let found = generator.generate(requests).unwrap_or_else(|e| panic!("{requests:?}: {e}"));
     assert_eq!(found.len(), requests.len(), "answers to {} requests", requests.len());
+    if let Some(endings) = generator.endings() {
+        assert_eq!(endings.len(), found.len(), "endings of {} answers", found.len());
+    }
     found
 }

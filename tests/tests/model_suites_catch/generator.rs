@@ -1,6 +1,6 @@
 //! A generator with one fault at a time.
 
-use moeprune_eval::{BoxError, Generator, Request};
+use moeprune_eval::{BoxError, Ending, Generator, Request};
 use moeprune_tests::conformance::generator::{check, check_long};
 
 use crate::caught;
@@ -26,12 +26,18 @@ enum Fault {
     StopsOfTheBatch,
     KeepsTheBeginning,
     RoomOfTheBatch,
+    NoEndings,
+    EndingsOfTheFirst,
+    NeverByItself,
+    AlwaysByItself,
+    EndingsOfTheBatch,
 }
 
 /// Tokens are words; counts on from the number of letters in the last words of the prompt.
 struct Counting {
     fault: Fault,
     calls: usize,
+    endings: Vec<Ending>,
 }
 
 /// Words of a prompt and its answer.
@@ -39,7 +45,7 @@ const CONTEXT: usize = 64;
 
 impl Counting {
     fn new(fault: Fault) -> Self {
-        Self { fault, calls: 0 }
+        Self { fault, calls: 0, endings: Vec::new() }
     }
 
     fn words(&self, place: usize, request: &Request, batch: &[Request]) -> Vec<String> {
@@ -85,13 +91,33 @@ impl Counting {
     }
 }
 
+impl Counting {
+    /// How an answer ended that was cut to `found`.
+    fn ending(&self, whole: &str, found: &str, requests: &[Request]) -> Ending {
+        let at_stop = match self.fault {
+            Fault::NeverByItself => false,
+            Fault::AlwaysByItself => true,
+            Fault::EndingsOfTheBatch if requests.len() > 1 => false,
+            _ => found.len() < whole.len(),
+        };
+        if at_stop { Ending::Stop } else { Ending::Length }
+    }
+}
+
 impl Generator for Counting {
     fn generate(&mut self, requests: &[Request]) -> Result<Vec<String>, BoxError> {
         self.calls += 1;
         let answer = |(place, request): (usize, &Request)| {
-            self.cut(self.words(place, request, requests).concat(), request, requests)
+            let whole = self.words(place, request, requests).concat();
+            let found = self.cut(whole.clone(), request, requests);
+            (self.ending(&whole, &found, requests), found)
         };
-        let mut answers: Vec<String> = requests.iter().enumerate().map(answer).collect();
+        let (mut endings, mut answers): (Vec<Ending>, Vec<String>) =
+            requests.iter().enumerate().map(answer).unzip();
+        if self.fault == Fault::EndingsOfTheFirst {
+            endings.truncate(1);
+        }
+        self.endings = endings;
         match self.fault {
             Fault::Fails => return Err("out of memory".into()),
             Fault::TooFew if answers.len() > 1 => answers.truncate(1),
@@ -101,6 +127,10 @@ impl Generator for Counting {
         }
         Ok(answers)
     }
+
+    fn endings(&self) -> Option<&[Ending]> {
+        (self.fault != Fault::NoEndings).then_some(&self.endings)
+    }
 }
 
 const PROMPTS: [&str; 4] = ["three words here", "a", "", "letters"];
@@ -109,6 +139,7 @@ const PROMPTS: [&str; 4] = ["three words here", "a", "", "letters"];
 fn no_fault() {
     check(&mut Counting::new(Fault::Nothing), &PROMPTS);
     check_long(&mut Counting::new(Fault::Nothing), &long());
+    check(&mut Counting::new(Fault::NoEndings), &PROMPTS);
 }
 
 fn long() -> String {
@@ -133,6 +164,10 @@ fn generators_that_break_their_contract() {
     check(Fault::StopsEarly, "before the stop string");
     check(Fault::StopsAtAnEmptyString, "the stop strings [\"\"] end the answer");
     check(Fault::StopsOfTheBatch, "in a batch of several stop strings");
+    check(Fault::EndingsOfTheFirst, "endings of 4 answers");
+    check(Fault::NeverByItself, "an answer ended at a stop string, not as Length");
+    check(Fault::AlwaysByItself, "was cut off");
+    check(Fault::EndingsOfTheBatch, "answers ended otherwise in a batch");
 }
 
 #[test]
