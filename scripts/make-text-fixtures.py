@@ -106,6 +106,20 @@ def others():
     parquet("map", rows, [("messages", maps)])
 
 
+def data_set():
+    """An item of a data set, nested as those of ARC, of which two columns are of types that are left out."""
+    rows = [{"question": f"Which is {i}?", "choices": {"text": [str(k) for k in range(i)], "label": list("ABC")[:i]},
+             "answer": i % 4 if i != 2 else None, "score": i / 8, "hard": i % 2 == 0, "answers": [{"a": [i, i + 1]}] * (i % 3)}
+            for i in range(4)]
+    inner = pa.struct([("a", pa.list_(pa.int32()))])
+    schema = [("question", pa.string()), ("hash", pa.binary(4)),
+              ("choices", pa.struct([("text", pa.list_(pa.string())), ("label", pa.list_(pa.string()))])),
+              ("price", pa.decimal128(9, 2)), ("answer", pa.int64()), ("score", pa.float64()), ("hard", pa.bool_()),
+              ("answers", pa.list_(inner))]
+    lines("data_set", rows)
+    parquet("data_set", [{**row, "hash": b"\0\xff\1\2", "price": None} for row in rows], schema)
+
+
 def archives():
     text = "".join(row["text"] + "\n" for row in words()).encode()
     whole = zstandard.ZstdCompressor(level=19, write_checksum=True).compress(text)
@@ -118,5 +132,5 @@ def archives():
 
 if __name__ == "__main__":
     OUT.mkdir(parents=True, exist_ok=True)
-    for make in [codecs, encodings, tokens, chats, others, archives]:
+    for make in [codecs, encodings, tokens, chats, others, data_set, archives]:
         make()

@@ -20,7 +20,7 @@ use moeprune::{
     Error, Evaluation, check_is_run,
     engine::TOOL,
     evaluate_all,
-    evaluation::{Score, known_tasks, named_tasks},
+    evaluation::{PERPLEXITY, Score, known_tasks, named_tasks},
 };
 
 /// Options of `eval`.
@@ -193,11 +193,22 @@ fn list_tasks() -> Result<(), Error> {
                 format!("{} {}", task.published(), task.config()).trim_end().to_owned(),
                 task.about().to_owned(),
             ),
-            None => (String::new(), String::new(), String::new()),
+            None if *name == PERPLEXITY => (
+                "perplexity".to_owned(),
+                "any text".to_owned(),
+                "how well each token of a text is predicted".to_owned(),
+            ),
+            None => (
+                "flexible-extract, strict-match".to_owned(),
+                "openai/gsm8k main".to_owned(),
+                about_gsm8k(name).to_owned(),
+            ),
         };
         vec![(*name).to_owned(), metrics, data, about]
     };
-    let rows: Vec<Vec<String>> = known_tasks().iter().map(row).collect();
+    let header = ["task", "metrics", "data on the Hub", ""].map(str::to_owned).to_vec();
+    let rows: Vec<Vec<String>> =
+        [header].into_iter().chain(known_tasks().iter().map(row)).collect();
     let widest =
         |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths = [widest(0), widest(1), widest(2)];
@@ -212,6 +223,16 @@ fn list_tasks() -> Result<(), Error> {
         line!("{}", text.trim_end())?;
     }
     Ok(())
+}
+
+fn about_gsm8k(name: &str) -> &'static str {
+    match name {
+        "gsm8k" => "grade-school word problems (Cobbe et al., 2021), 5 solved ones before each",
+        "gsm8k_zeroshot" => "the same without solved ones",
+        "gsm8k_cot" => "the same after 8 fixed chains of thought",
+        "gsm8k_cot_zeroshot" => "the same after words that set a model thinking",
+        _ => "the same as Llama 3 was evaluated",
+    }
 }
 
 fn print_score(score: &Score) -> Result<(), Error> {

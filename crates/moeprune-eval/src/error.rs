@@ -157,14 +157,12 @@ pub enum Error {
     },
     /// There are too few records to take solved examples from.
     #[error(
-        "`{task}` takes {shots} shots from {needed} examples and was given {given}: pass the data set's `{split}` \
-         part (--fewshot-data), or ask for fewer shots"
+        "`{task}` needs examples for its shots, {needed} at least, and was given {given}: pass the data set's \
+         `{split}` part (--fewshot-data), or ask for fewer shots (--fewshot)"
     )]
     TooFewExamples {
         /// The task.
         task: String,
-        /// The number of shots asked for.
-        shots: usize,
         /// The number of records needed.
         needed: usize,
         /// The number of records there are.

@@ -294,9 +294,9 @@ fn examples_before_questions() {
     let twice = [examples(3), examples(3), examples(2)].concat();
     assert!(!context(&drawn, twice, 3).unwrap().contains("q1 "));
     let error = context(&drawn, examples(3), 3).unwrap_err().to_string();
-    assert!(error.contains("takes 3 shots from 4 examples and was given 3"), "{error}");
+    assert!(error.contains("needs examples for its shots, 4 at least, and was given 3"), "{error}");
     let error = context(&first, examples(2), 3).unwrap_err().to_string();
-    assert!(error.contains("takes 3 shots from 3 examples and was given 2"), "{error}");
+    assert!(error.contains("needs examples for its shots, 3 at least, and was given 2"), "{error}");
 }
 
 #[test]

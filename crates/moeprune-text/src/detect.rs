@@ -130,7 +130,10 @@ impl Detector<'_> {
             (Some(key), _) => name == key,
             (None, _) => shapes::is_known(name),
         };
-        let mut rows = Parquet::open(self.path, &is_read)?;
+        let mut rows = match self.options.rows {
+            true => Parquet::open_whole(self.path)?,
+            false => Parquet::open(self.path, &is_read)?,
+        };
         let needed = if self.options.questions { 2 } else { 1 };
         if rows.names().filter(|name| is_read(name)).count() < needed {
             return Err(self.other_columns("a Parquet file", rows.names()));

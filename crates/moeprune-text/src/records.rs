@@ -47,7 +47,10 @@ impl Source {
 impl<'a> Records<'a> {
     pub(crate) fn open(path: &'a Path, format: &'a Format) -> Result<Self, Error> {
         if format.container == Container::Parquet {
-            let rows = Parquet::open(path, &|name| shapes::is_read(&format.shape, name))?;
+            let rows = match format.shape {
+                Shape::Row => Parquet::open_whole(path)?,
+                _ => Parquet::open(path, &|name| shapes::is_read(&format.shape, name))?,
+            };
             let source = Source::Parquet(Box::new(rows));
             return Ok(Self { path, shape: &format.shape, source, read: 0, done: false });
         }

@@ -105,7 +105,7 @@ fn evaluation<'a>(task: &'a str, data: &'a std::path::Path, shots: usize) -> Eva
 }
 
 fn evaluate(evaluations: &[Evaluation<'_>]) -> Result<Vec<Score>, Error> {
-    let checkpoint = Checkpoint::open(assets().join("model")).unwrap();
+    let checkpoint = Checkpoint::open(&assets().join("model")).unwrap();
     evaluate_all(&checkpoint, evaluations, &Execution::cpu(), &mut Silent)
 }
 

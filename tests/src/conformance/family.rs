@@ -16,8 +16,8 @@ use moeprune_core::{
     Dtype, LayerPlan, ModelSpec, Partition, Plan, Sparsity, Survivor, SurvivorReason,
 };
 use moeprune_model::{
-    ActivationSink, Compute, Embedding, Error, GenerationOptions, Head, LanguageModel, Layer,
-    LayerCache, RoutingChoice, check_runnable,
+    ActivationSink, Branches, Compute, Embedding, Error, GenerationOptions, Head, LanguageModel,
+    Layer, LayerCache, RoutingChoice, check_runnable,
 };
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -147,14 +147,44 @@ fn check_forward(source: &Checkpoint, expected: &Expected, compute: &Compute) {
     assert_close(&format!("hidden.{}", spec.layers.len()), &floats(&last), expected);
     assert_close("logits", &floats(&head.logits(&hidden).expect("logits")), expected);
 
+    let model = LanguageModel::load(source, spec, compute).expect("the model is read");
+    check_likelihoods(&model, &ids, &expected.floats("logits"));
     if expected.integers("greedy").is_some() {
         let continued = expected.token_rows("greedy");
         let max_new_tokens = continued[0].len();
         let options = GenerationOptions { max_new_tokens, ..GenerationOptions::default() };
-        let model = LanguageModel::load(source, spec, compute).expect("the model is read");
         let got = model.generate(&ids, &options, &mut |_, _| false).expect("it generates");
         assert_eq!(got, continued, "greedy tokens");
     }
+}
+
+/// The rest of each sequence after its beginning, and other rests, are as likely as the reference's logits say.
+fn check_likelihoods(model: &LanguageModel, ids: &[Vec<u32>], logits: &[f32]) {
+    let (len, vocab) = (ids[0].len(), model.vocab());
+    let begun = (len / 2).max(1);
+    let branches: Vec<Branches> = ids
+        .iter()
+        .map(|ids| Branches {
+            context: ids[..begun].to_vec(),
+            continuations: vec![ids[begun..].to_vec(), ids[begun..=begun].to_vec(), vec![7]],
+        })
+        .collect();
+    let found = model.branch_likelihoods(&branches).expect("they are scored");
+    for (sequence, (branches, found)) in branches.iter().zip(found).enumerate() {
+        for (tokens, found) in branches.continuations.iter().zip(found) {
+            let first = sequence * len + begun - 1;
+            let rows = logits[first * vocab..].chunks_exact(vocab).zip(tokens);
+            let expected: f64 = rows.map(|(row, &token)| log_probability(row, token)).sum();
+            let off = (found.sum - expected).abs();
+            assert!(off < 1e-3, "sequence {sequence}: {} and not {expected}", found.sum);
+        }
+    }
+}
+
+fn log_probability(logits: &[f32], token: u32) -> f64 {
+    let max = logits.iter().copied().fold(f32::MIN, f32::max);
+    let sum: f64 = logits.iter().map(|&logit| f64::from(logit - max).exp()).sum();
+    f64::from(logits[token as usize] - max) - sum.ln()
 }
 
 fn check_pruning(folder: &Path, source: &Checkpoint, dialect: &str, scratch: &Path) {

@@ -19,5 +19,6 @@ mod parts;
 mod repair;
 mod resume;
 mod signals;
+mod tasks;
 mod texts;
 mod tokenizers;

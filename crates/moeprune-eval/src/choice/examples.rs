@@ -58,7 +58,6 @@ impl ChoiceTask {
                 Some(subject) => format!("{} ({subject})", self.name),
                 None => self.name.clone(),
             },
-            shots,
             needed,
             given,
             split: self.data.fewshot_split.as_deref().unwrap_or("train").into(),

@@ -57,6 +57,13 @@ impl Parquet {
         })
     }
 
+    /// Opens a file of which all columns are read, but those of types that neither texts nor numbers have.
+    pub(crate) fn open_whole(path: &Path) -> Result<Self, Error> {
+        let mut parquet = Self::open(path, &|_| true)?;
+        parquet.chosen = parquet.fields.iter().map(Field::is_plain).collect();
+        Ok(parquet)
+    }
+
     /// The names of all columns.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.fields.iter().map(|field| field.name.as_str())

@@ -74,6 +74,17 @@ pub(super) struct Field {
     pub(super) leaves: (usize, usize),
 }
 
+impl Field {
+    /// Whether all that it holds is of types that are read.
+    pub(super) fn is_plain(&self) -> bool {
+        match &self.kind {
+            Kind::Leaf { physical, .. } => *physical != Physical::Other,
+            Kind::Structure(fields) => fields.iter().all(Self::is_plain),
+            Kind::List { repeated, .. } | Kind::Map(repeated) => repeated.is_plain(),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(super) enum Kind {
     Leaf {

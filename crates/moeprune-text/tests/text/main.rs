@@ -8,5 +8,6 @@ mod foreign;
 mod parquet;
 mod properties;
 mod recognised;
+mod rows;
 mod sets;
 mod tables;
