@@ -99,17 +99,51 @@ pub trait ContinuationScorer {
     ///
     /// Any failure of the model. It ends the evaluation and is passed on as its source.
     fn score(&mut self, requests: &[Continuation]) -> Result<Vec<LogLikelihood>, BoxError>;
+
+    /// As [`score`](Self::score), and `note` receives each result as soon as it is there, with its place in the batch.
+    /// Places come in any order, each once. Unless it is implemented, all are noted at the end.
+    ///
+    /// # Errors
+    ///
+    /// As [`score`](Self::score); and the error of `note`, which ends the call.
+    fn score_noting(
+        &mut self,
+        requests: &[Continuation],
+        note: &mut dyn FnMut(usize, LogLikelihood) -> Result<(), BoxError>,
+    ) -> Result<Vec<LogLikelihood>, BoxError> {
+        let scores = self.score(requests)?;
+        for (place, score) in scores.iter().enumerate() {
+            note(place, *score)?;
+        }
+        Ok(scores)
+    }
 }
 
 impl<S: ContinuationScorer + ?Sized> ContinuationScorer for &mut S {
     fn score(&mut self, requests: &[Continuation]) -> Result<Vec<LogLikelihood>, BoxError> {
         (**self).score(requests)
     }
+
+    fn score_noting(
+        &mut self,
+        requests: &[Continuation],
+        note: &mut dyn FnMut(usize, LogLikelihood) -> Result<(), BoxError>,
+    ) -> Result<Vec<LogLikelihood>, BoxError> {
+        (**self).score_noting(requests, note)
+    }
 }
 
 impl<S: ContinuationScorer + ?Sized> ContinuationScorer for Box<S> {
     fn score(&mut self, requests: &[Continuation]) -> Result<Vec<LogLikelihood>, BoxError> {
         (**self).score(requests)
+    }
+
+    fn score_noting(
+        &mut self,
+        requests: &[Continuation],
+        note: &mut dyn FnMut(usize, LogLikelihood) -> Result<(), BoxError>,
+    ) -> Result<Vec<LogLikelihood>, BoxError> {
+        (**self).score_noting(requests, note)
     }
 }
 

@@ -82,6 +82,24 @@ pub trait Generator {
     fn endings(&self) -> Option<&[Ending]> {
         None
     }
+
+    /// As [`generate`](Self::generate), and `note` receives each answer as soon as it is there: its place in the batch
+    /// and its text. Places come in any order, each once. Unless it is implemented, all are noted at the end.
+    ///
+    /// # Errors
+    ///
+    /// As [`generate`](Self::generate); and the error of `note`, which ends the call.
+    fn generate_noting(
+        &mut self,
+        requests: &[Request],
+        note: &mut dyn FnMut(usize, &str) -> Result<(), BoxError>,
+    ) -> Result<Vec<String>, BoxError> {
+        let outputs = self.generate(requests)?;
+        for (place, output) in outputs.iter().enumerate() {
+            note(place, output)?;
+        }
+        Ok(outputs)
+    }
 }
 
 impl<G: Generator + ?Sized> Generator for &mut G {
@@ -92,6 +110,14 @@ impl<G: Generator + ?Sized> Generator for &mut G {
     fn endings(&self) -> Option<&[Ending]> {
         (**self).endings()
     }
+
+    fn generate_noting(
+        &mut self,
+        requests: &[Request],
+        note: &mut dyn FnMut(usize, &str) -> Result<(), BoxError>,
+    ) -> Result<Vec<String>, BoxError> {
+        (**self).generate_noting(requests, note)
+    }
 }
 
 impl<G: Generator + ?Sized> Generator for Box<G> {
@@ -101,6 +127,14 @@ impl<G: Generator + ?Sized> Generator for Box<G> {
 
     fn endings(&self) -> Option<&[Ending]> {
         (**self).endings()
+    }
+
+    fn generate_noting(
+        &mut self,
+        requests: &[Request],
+        note: &mut dyn FnMut(usize, &str) -> Result<(), BoxError>,
+    ) -> Result<Vec<String>, BoxError> {
+        (**self).generate_noting(requests, note)
     }
 }
 
