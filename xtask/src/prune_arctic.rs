@@ -9,14 +9,14 @@ use moeprune::{
     checkpoint::Checkpoint,
     eval::{Estimate, EvalReport},
     evaluate,
-    evaluation::Score,
+    evaluation::{Score, ServedModel, evaluate_served},
     files::OutputKind,
     prune,
     recipe::REFIT,
     report::LayerReport,
 };
 use moeprune_cli::{
-    CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes,
+    CalibrationArgs, CallArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes,
     degradation_rows, percent, search_if_asked, seconds, table,
 };
 
@@ -30,7 +30,9 @@ use crate::embedded;
   cargo xtask prune-arctic
   cargo xtask prune-arctic --sparsity 0.6
   cargo xtask prune-arctic arctic-instruct pruned --calibration c4.json.gz \\
-      --data test.jsonl --fewshot-data train.jsonl")]
+      --data test.jsonl --fewshot-data train.jsonl
+  cargo xtask prune-arctic arctic-instruct pruned --calibration c4.json.gz --data test.jsonl \\
+      --fewshot-data train.jsonl --endpoint-before http://gpu7:8000/v1 --endpoint-after http://gpu8:8000/v1")]
 pub(crate) struct PruneArcticArgs {
     /// Directory of the model [default: the embedded model]
     #[arg(requires = "out", requires = "calibration")]
@@ -65,6 +67,15 @@ pub(crate) struct PruneArcticArgs {
     /// Write the report here too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Ask the unpruned model that is served here, instead of loading it
+    #[arg(long, value_name = "URL", help_heading = "Endpoint")]
+    endpoint_before: Option<String>,
+    /// Ask the pruned model that is served here, instead of loading it: the command waits for the server, which can be
+    /// started once OUT is written. Given again, of the repaired model
+    #[arg(long, value_name = "URL", help_heading = "Endpoint")]
+    endpoint_after: Vec<String>,
+    #[command(flatten)]
+    calls: CallArgs,
     #[command(flatten)]
     recipe: RecipeArgs,
     #[command(flatten)]
@@ -107,21 +118,25 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     for out in std::iter::once(&out).chain(&repaired_out) {
         drop(Run::claim(out, &source, args.resume.into())?);
     }
-    let before = args.score(&source, data, &execution, &mut terminal)?;
+    args.check_endpoints(repaired_out.is_some())?;
+    let served = args.endpoint_before.as_deref();
+    let before =
+        args.score(Asked { checkpoint: &source, served }, data, &execution, &mut terminal)?;
     let registry = &Registry::built_in();
     let mut study = Study::new(&source, registry, &execution, &mut terminal);
     let what = args.recipe.search();
     let (recipe, searched) = search_if_asked(&mut study, recipe, what, &calibration)?;
     let job = Pruning { source: &source, execution: &execution, calibration: &calibration, data };
     let stun = SearchedRecipe { recipe: &recipe, searched };
-    let (report, after) = job.run(args, stun, &out, &mut terminal)?;
+    let mut urls = args.endpoint_after.iter().map(String::as_str);
+    let (report, after) = job.run(args, stun, (&out, urls.next()), &mut terminal)?;
     let repaired = match &repaired_out {
         None => None,
         Some(out) => {
             let mut recipe = recipe.clone();
             recipe.repair = REFIT.into();
             registry.resolve(&mut recipe)?;
-            Some(job.run(args, (&recipe).into(), out, &mut terminal)?)
+            Some(job.run(args, (&recipe).into(), (out, urls.next()), &mut terminal)?)
         }
     };
     let mut results = vec![("after", report.clone(), after)];
@@ -132,6 +147,13 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
         json.write(|file| file.write_all(text.as_bytes()))?;
     }
     printed
+}
+
+/// A model that is asked, where it is served if it is.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    checkpoint: &'a Checkpoint,
+    served: Option<&'a str>,
 }
 
 /// What is pruned and measured, with any recipe.
@@ -149,14 +171,16 @@ impl Pruning<'_> {
         self,
         args: &PruneArcticArgs,
         recipe: SearchedRecipe<'_>,
-        out: &Path,
+        (out, url): (&Path, Option<&str>),
         terminal: &mut Terminal,
     ) -> Result<(Report, Option<Score>)> {
         let pipeline = Registry::built_in().pipeline(recipe.recipe)?;
         let to = OutputPlace { origin: self.source, path: out, resume: args.resume.into() };
         let mut job = Job::new(self.source, &pipeline, self.execution, terminal);
         let report = prune(&mut job, to, self.calibration, recipe)?;
-        let score = args.score(&args.family.open(out)?, self.data, self.execution, terminal)?;
+        let checkpoint = &args.family.open(out)?;
+        let asked = Asked { checkpoint, served: url };
+        let score = args.score(asked, self.data, self.execution, terminal)?;
         Ok((report, score))
     }
 }
@@ -180,10 +204,36 @@ impl PruneArcticArgs {
         Ok(Some(name.into()))
     }
 
+    /// Servers are asked questions, each another model's.
+    fn check_endpoints(&self, is_repaired_too: bool) -> Result<()> {
+        let urls: Vec<&String> = self.endpoint_before.iter().chain(&self.endpoint_after).collect();
+        if urls.is_empty() {
+            self.calls.check_unused()?;
+        }
+        ensure!(
+            urls.is_empty() || self.model.is_none() || self.data.is_some(),
+            "a server is asked questions: give --data"
+        );
+        let models = 1 + usize::from(is_repaired_too);
+        ensure!(
+            self.endpoint_after.len() <= models,
+            "--endpoint-after is given {} times, but {models} models are written",
+            self.endpoint_after.len()
+        );
+        let mut different = urls.clone();
+        different.sort();
+        different.dedup();
+        ensure!(
+            different.len() == urls.len(),
+            "each model is served at another address: two of them are the same"
+        );
+        Ok(())
+    }
+
     /// The answers to the questions of a file, if there are any.
     fn score(
         &self,
-        checkpoint: &Checkpoint,
+        Asked { checkpoint, served }: Asked<'_>,
         data: Option<&Path>,
         execution: &Execution,
         terminal: &mut Terminal,
@@ -199,7 +249,12 @@ impl PruneArcticArgs {
             batch: 64,
             sequence_len: None,
         };
-        Ok(Some(evaluate(checkpoint, &what, execution, terminal)?))
+        let Some(url) = served else {
+            return Ok(Some(evaluate(checkpoint, &what, execution, terminal)?));
+        };
+        let endpoint = self.calls.connect_once_served(url, checkpoint.dir(), terminal)?;
+        let mut model = ServedModel::new(endpoint).read_by(checkpoint)?;
+        Ok(Some(evaluate_served(&mut model, &what, terminal)?))
     }
 }
 

@@ -8,6 +8,7 @@ use moeprune_files::{Destination, OutputKind, RunFiles};
 
 use crate::{
     blend::WeighedFile,
+    endpoint::{CallArgs, ServedPlace},
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, positive, sparsity},
     table::{bytes, percent, seconds, table},
     terminal::Terminal,
@@ -17,8 +18,8 @@ use moeprune::{
     Calibration, CalibrationTexts, Error, Evaluation, PlanInputs, Registry, Study, blend,
     check_is_run,
     checkpoint::Checkpoint,
-    compare::{Comparison, Cut, Measures, Variant},
-    evaluation::default_metric,
+    compare::{Comparison, Cut, Measures, ServedVariant, Variant},
+    evaluation::{ServedModel, default_metric},
 };
 
 /// Options of `compare`.
@@ -27,12 +28,15 @@ use moeprune::{
   moeprune compare mixtral-8x7b --observation c4.obs --cuts 0.25,0.5 --criteria stun,reap,frequency,random \\
       --task gsm8k --data test.jsonl --fewshot-data train.jsonl --html compare.html
   moeprune compare mixtral-8x7b --observation c4.obs --cuts 0,0.25 --sparsity 0.5 --text wikitext.txt --text-blocks 32
+  moeprune compare mixtral-8x7b --endpoint http://gpu7:8000/v1 --endpoint cut-25=http://gpu8:8000/v1 \\
+      --task gsm8k --data test.jsonl --fewshot-data train.jsonl
 
 No checkpoint is written. With --sparsity, weights are zeroed until each cut reaches that total; a
 cut of 0 then zeroes weights only. With --repair, experts that stay are repaired before that, on
 --calibration, and weights are zeroed by statistics of the repaired model, as `prune` does. Perplexity needs a layer in memory at a time, questions need the
 whole model. With --text, KL is the divergence of each variant's predictions from the unpruned model's in nats per token, and \"same top\" how often
-both find the same token the likeliest; with --task, answers that the model ended itself, that end in a loop, and distinct-4 (docs/evaluation.md).")]
+both find the same token the likeliest; with --task, answers that the model ended itself, that end in a loop, and distinct-4 (docs/evaluation.md).
+Models that are served (--endpoint) are asked there, and none is loaded for them.")]
 pub(crate) struct CompareArgs {
     /// Directory of the model
     model: PathBuf,
@@ -44,7 +48,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "FILE")]
     calibration: Vec<PathBuf>,
     /// Shares of the experts to remove
-    #[arg(long, value_name = "SHARES", value_delimiter = ',', required = true, value_parser = sparsity)]
+    #[arg(long, value_name = "SHARES", value_delimiter = ',', required_unless_present = "endpoints", value_parser = sparsity)]
     cuts: Vec<Sparsity>,
     /// How it is decided which experts go, each at every cut; hc-smoe and reap stand for the recipes
     #[arg(
@@ -87,6 +91,18 @@ pub(crate) struct CompareArgs {
     /// Write a page with charts here
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Ask a served model too, over the completions API of OpenAI (vLLM, SGLang, llama.cpp and others): MODEL itself at
+    /// URL, or the checkpoint in DIR that was cut from it at DIR=URL. May be given several times. The key, if one is
+    /// needed, is read from the variable OPENAI_API_KEY
+    #[arg(
+        long = "endpoint",
+        value_name = "[DIR=]URL",
+        requires = "task",
+        help_heading = "Endpoint"
+    )]
+    endpoints: Vec<ServedPlace>,
+    #[command(flatten)]
+    calls: CallArgs,
     #[command(flatten)]
     recipe: RecipeArgs,
     #[command(flatten)]
@@ -116,7 +132,12 @@ pub(crate) fn compare(
     let variants = variants(args, registry)?;
     let execution = args.device.open()?;
     let checkpoint = args.family.open(&args.model)?;
-    check_is_run(&checkpoint, "compare")?;
+    if args.endpoints.is_empty() {
+        args.calls.check_unused()?;
+    }
+    if !args.cuts.is_empty() || args.text.is_some() {
+        check_is_run(&checkpoint, "compare")?;
+    }
     let domains = args.observations.iter().map(WeighedFile::read).collect::<Result<Vec<_>, _>>()?;
     let observation = blend(&domains)?;
     let calibration = calibration(texts.as_ref(), &variants, (&checkpoint, registry), terminal)?;
@@ -138,12 +159,18 @@ pub(crate) fn compare(
         text: args.text.as_deref(),
         text_blocks: args.text_blocks,
         sequence_len: args.sampling.seq_len,
-        skip_unpruned: false,
+        // What is served needs not be loaded too.
+        skip_unpruned: args.cuts.is_empty() && args.text.is_none() || args.serves_model(),
     };
     crate::interrupt::listen();
     let mut study =
         Study { checkpoint: &checkpoint, registry, execution: &execution, progress: terminal };
-    let comparison = study.compare(inputs, &variants, &measures)?;
+    let mut served = served(args, &mut study, &measures)?;
+    let mut comparison = study.compare(inputs, &variants, &measures)?;
+    // The unpruned model is the first, wherever it was asked.
+    let first = served.drain(..usize::from(args.serves_model())).collect::<Vec<_>>();
+    comparison.cuts.splice(0..0, first);
+    comparison.cuts.append(&mut served);
     // One that fails does not keep the others back.
     let printed = line!("\n{}", in_rows(&comparison));
     let saved = json.map_or(Ok(()), |json| write_json(&comparison, &json));
@@ -158,6 +185,33 @@ fn metric(args: &CompareArgs) -> Result<Option<String>, Error> {
         (None, Some(task)) => default_metric(task).map(Some),
         (None, None) => Ok(None),
     }
+}
+
+impl CompareArgs {
+    /// Whether MODEL itself is served.
+    fn serves_model(&self) -> bool {
+        self.endpoints.iter().any(|place| place.directory.is_none())
+    }
+}
+
+/// Asks the models that are served: MODEL first.
+fn served(
+    args: &CompareArgs,
+    study: &mut Study<'_>,
+    measures: &Measures<'_>,
+) -> Result<Vec<Cut>, Error> {
+    let mut places: Vec<&ServedPlace> = args.endpoints.iter().collect();
+    places.sort_by_key(|place| place.directory.is_some());
+    let ask = |place: &&ServedPlace| {
+        let directory = place.directory.as_deref();
+        let cut = directory.map(|directory| args.family.open(directory)).transpose()?;
+        let tokenizer = cut.as_ref().unwrap_or(study.checkpoint);
+        let endpoint = args.calls.connect(&place.url)?;
+        let mut model = ServedModel::new(endpoint).read_by(tokenizer)?;
+        let served = ServedVariant { checkpoint: cut.as_ref(), model: &mut model };
+        study.measure_served(served, measures)
+    };
+    places.iter().map(ask).collect()
 }
 
 /// The blocks on which variants run the model.

@@ -5,22 +5,26 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use moeprune_core::plural;
 use moeprune_eval::{EvalReport, Part, choice_task};
-use moeprune_files::OutputKind;
+use moeprune_files::{OutputKind, RunFiles};
 use serde_json::{Value, json};
 
 use crate::{
     against::{AgainstArgs, Held, print_divergence},
     degradation::print_degradation,
+    endpoint::{EndpointArgs, JournalPlace, KeptJournal},
     options::{DeviceArgs, FamilyArgs, positive},
     table::table,
     terminal::Terminal,
     texts::reads_texts,
 };
 use moeprune::{
-    Error, Evaluation, check_is_run,
+    Error, Evaluation, Progress as _, check_is_run,
     engine::TOOL,
-    evaluate_all,
-    evaluation::{PERPLEXITY, Score, known_tasks, named_tasks},
+    evaluate_all, evaluate_all_kept,
+    evaluation::{
+        KeptAnswers, PERPLEXITY, Score, ServedModel, evaluate_served, known_tasks, named_tasks,
+        native_run_key,
+    },
 };
 
 /// Options of `eval`.
@@ -34,14 +38,17 @@ use moeprune::{
   moeprune eval pruned --task mine.toml --data mine.jsonl
   moeprune eval pruned --task perplexity --data wikitext.txt --seq-len 2048
   moeprune eval pruned --against mixtral-8x7b --data wikitext.txt --limit 32
+  moeprune eval --endpoint http://localhost:8000/v1 --task gsm8k --data test.jsonl --fewshot-data train.jsonl \\
+      --json out.json                                       of a model in vLLM; the same command again resumes it
+  moeprune eval pruned --endpoint http://gpu7:8000/v1 --concurrency 32 --task arc_easy,boolq --data datasets
   moeprune eval --list-tasks
 
 Multiple choice is scored as lm-evaluation-harness does: by the log-likelihood of each choice. --data
 takes data sets as the Hugging Face Hub has them (Parquet, JSON lines, JSON, CSV), a file or a folder.")]
 #[non_exhaustive]
 pub struct EvalArgs {
-    /// Directory of the model
-    #[arg(required_unless_present = "list_tasks")]
+    /// Directory of the model; with --endpoint only its tokenizer is read
+    #[arg(required_unless_present_any = ["endpoint", "list_tasks"])]
     pub model: Option<PathBuf>,
     /// What to measure: names (see --list-tasks), or files that describe a task (NAME.toml); gsm8k has 5 shots,
     /// gsm8k_cot 8, multiple choice none
@@ -80,6 +87,9 @@ pub struct EvalArgs {
     /// What the model is held against.
     #[command(flatten)]
     pub against: AgainstArgs,
+    /// A server that is asked in place of running the model.
+    #[command(flatten)]
+    pub endpoint: EndpointArgs,
     /// Where the model runs.
     #[command(flatten)]
     pub device: DeviceArgs,
@@ -93,28 +103,31 @@ pub struct EvalArgs {
 /// # Errors
 /// As [`evaluate_all`]; if a task is not known, tasks and data do not go together, or `--json` must not or cannot be written, before any work.
 pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Vec<Score>, Error> {
-    let model = match &args.model {
-        Some(model) if !args.list_tasks => model,
-        _ => return list_tasks().map(|()| Vec::new()),
-    };
+    if args.list_tasks {
+        return list_tasks().map(|()| Vec::new());
+    }
     let tasks = named(&args.task)?;
     let evaluations = match args.against.against {
         None => evaluations(args, &tasks)?,
         Some(_) => Vec::new(),
     };
-    let mut files = args.family.files(model);
+    let mut files =
+        args.model.as_deref().map_or_else(RunFiles::new, |model| args.family.files(model));
     args.against.declare(&mut files);
     reads_texts(&mut files, args.data.iter().chain(&args.fewshot_data));
     files.reads_all(tasks.iter().map(Path::new).filter(|task| task.is_file()));
+    let journal = JournalPlace::find(&args.endpoint, args.json.as_deref(), &mut files);
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Evaluation)?;
     crate::interrupt::listen();
-    let scores = match &args.against.against {
-        Some(reference) => vec![held(args, model).against(reference, terminal)?],
-        None => {
-            let execution = args.device.open()?;
-            let checkpoint = args.family.open(model)?;
-            check_is_run(&checkpoint, "eval")?;
-            evaluate_all(&checkpoint, &evaluations, &execution, terminal)?
+    let model = args.model.as_deref();
+    let (scores, kept) = match (&args.endpoint.endpoint, model) {
+        (Some(url), _) => ask(args, url, journal, &evaluations, terminal)?,
+        (None, Some(model)) => match &args.against.against {
+            Some(reference) => (vec![held(args, model).against(reference, terminal)?], None),
+            None => run(args, model, journal, &evaluations, terminal)?,
+        },
+        (None, None) => {
+            return Err(Error::Request("no model: name its directory, or pass --endpoint".into()));
         }
     };
     let printed = scores.iter().try_for_each(print_score);
@@ -122,6 +135,7 @@ pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Vec<Score>, Erro
         let text = crate::print::json(&in_json(&scores)?)?;
         crate::interrupt::deliver(&json, |file| file.write_all(text.as_bytes()))?;
     }
+    kept.into_iter().for_each(|kept| kept.finish(terminal));
     printed?;
     Ok(scores)
 }
@@ -137,6 +151,68 @@ fn held<'a>(args: &'a EvalArgs, model: &'a Path) -> Held<'a> {
         sequence_len: args.seq_len,
         device: &args.device,
         family: &args.family,
+    }
+}
+
+/// What was found, and what kept the answers meanwhile.
+type Found = (Vec<Score>, Option<KeptJournal>);
+
+/// Asks the model that is served.
+fn ask(
+    args: &EvalArgs,
+    url: &str,
+    journal: Option<JournalPlace>,
+    tasks: &[Evaluation<'_>],
+    terminal: &mut Terminal,
+) -> Result<Found, Error> {
+    let checkpoint = args.model.as_deref().map(|model| args.family.open(model)).transpose()?;
+    let mut served = ServedModel::new(args.endpoint.calls.connect(url)?);
+    if let Some(checkpoint) = &checkpoint {
+        served = served.read_by(checkpoint)?;
+    }
+    let (name, at) = (served.endpoint().model(), served.endpoint().url());
+    terminal.note(&format!("asking the model `{name}` at {at}"));
+    let run = || served.run_key(tasks);
+    let mut kept = journal.map(|place| place.open(&run()?, terminal)).transpose()?;
+    let scores = tasks.iter().map(|what| match &mut kept {
+        None => evaluate_served(&mut served, what, terminal),
+        Some(kept) => {
+            let mut answering = KeptAnswers::new(&mut served, kept.journal());
+            evaluate_served(&mut answering, what, terminal)
+        }
+    });
+    match scores.collect::<Result<Vec<_>, _>>() {
+        Ok(scores) => Ok((scores, kept)),
+        Err(error) => {
+            kept.into_iter().for_each(|kept| kept.leave(terminal));
+            Err(error)
+        }
+    }
+}
+
+/// Runs the model.
+fn run(
+    args: &EvalArgs,
+    model: &Path,
+    journal: Option<JournalPlace>,
+    tasks: &[Evaluation<'_>],
+    terminal: &mut Terminal,
+) -> Result<Found, Error> {
+    args.endpoint.calls.check_unused()?;
+    let execution = args.device.open()?;
+    let checkpoint = args.family.open(model)?;
+    check_is_run(&checkpoint, "eval")?;
+    let Some(place) = journal else {
+        return Ok((evaluate_all(&checkpoint, tasks, &execution, terminal)?, None));
+    };
+    let mut kept = place.open(&native_run_key(&checkpoint, &execution, tasks)?, terminal)?;
+    let scores = evaluate_all_kept(&checkpoint, tasks, &execution, kept.journal(), terminal);
+    match scores {
+        Ok(scores) => Ok((scores, Some(kept))),
+        Err(error) => {
+            kept.leave(terminal);
+            Err(error)
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod apply;
 mod blend;
 mod compare;
 mod degradation;
+mod endpoint;
 mod eval;
 mod imatrix;
 mod inspect;
@@ -45,6 +46,7 @@ mod verify;
 
 pub use against::AgainstArgs;
 pub use degradation::degradation_rows;
+pub use endpoint::{CallArgs, EndpointArgs};
 pub use eval::{EvalArgs, eval};
 pub use interrupt::{listen as listen_for_stop, listen_resumable, stopped_code};
 pub use keep::KeepArgs;

@@ -24,6 +24,10 @@ impl Request {
     }
 }
 
+/// What receives answers as they come: the place in the batch, the text, and how it ended if that is known. Its error
+/// ends the call.
+pub type NoteAnswer<'a> = &'a mut dyn FnMut(usize, &str, Option<Ending>) -> Result<(), BoxError>;
+
 /// Continues prompts. Implement it for anything that runs a model.
 ///
 /// [`evaluate`](crate::evaluate) calls [`generate`](Self::generate) once per batch, in the order of
@@ -83,8 +87,8 @@ pub trait Generator {
         None
     }
 
-    /// As [`generate`](Self::generate), and `note` receives each answer as soon as it is there: its place in the batch
-    /// and its text. Places come in any order, each once. Unless it is implemented, all are noted at the end.
+    /// As [`generate`](Self::generate), and `note` receives each answer as soon as it is there: its place in the batch,
+    /// its text, and how it ended if that is known. Places come in any order, each once. Unless it is implemented, all are noted at the end.
     ///
     /// # Errors
     ///
@@ -92,11 +96,12 @@ pub trait Generator {
     fn generate_noting(
         &mut self,
         requests: &[Request],
-        note: &mut dyn FnMut(usize, &str) -> Result<(), BoxError>,
+        note: NoteAnswer<'_>,
     ) -> Result<Vec<String>, BoxError> {
         let outputs = self.generate(requests)?;
+        let endings = self.endings().unwrap_or_default();
         for (place, output) in outputs.iter().enumerate() {
-            note(place, output)?;
+            note(place, output, endings.get(place).copied())?;
         }
         Ok(outputs)
     }
@@ -114,7 +119,7 @@ impl<G: Generator + ?Sized> Generator for &mut G {
     fn generate_noting(
         &mut self,
         requests: &[Request],
-        note: &mut dyn FnMut(usize, &str) -> Result<(), BoxError>,
+        note: NoteAnswer<'_>,
     ) -> Result<Vec<String>, BoxError> {
         (**self).generate_noting(requests, note)
     }
@@ -132,7 +137,7 @@ impl<G: Generator + ?Sized> Generator for Box<G> {
     fn generate_noting(
         &mut self,
         requests: &[Request],
-        note: &mut dyn FnMut(usize, &str) -> Result<(), BoxError>,
+        note: NoteAnswer<'_>,
     ) -> Result<Vec<String>, BoxError> {
         (**self).generate_noting(requests, note)
     }

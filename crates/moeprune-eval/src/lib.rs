@@ -90,7 +90,7 @@ pub use error::{BoxError, Error};
 pub use evaluate::{EvaluateOptions, evaluate};
 pub use exact_match::exact_match;
 pub use filter::{INVALID, Pick, RegexFilter};
-pub use generator::{GenerateEach, Generator, Request, generate_each};
+pub use generator::{GenerateEach, Generator, NoteAnswer, Request, generate_each};
 pub use gsm8k::Gsm8k;
 pub use perplexity::{
     LanguageModel, Nll, PerplexityReport, ScoreEach, perplexity, score_each, token_blocks,

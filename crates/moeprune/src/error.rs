@@ -16,6 +16,12 @@ pub enum Error {
     /// Evaluating.
     #[error(transparent)]
     Eval(#[from] moeprune_eval::Error),
+    /// Asking a server.
+    #[error(transparent)]
+    Endpoint(#[from] moeprune_endpoint::Error),
+    /// A journal of answers that cannot be used.
+    #[error(transparent)]
+    Journal(#[from] moeprune_endpoint::JournalError),
     /// A file that must not be written, or cannot be.
     #[error(transparent)]
     Files(#[from] moeprune_files::Error),
@@ -71,7 +77,11 @@ impl Error {
     /// Whether the run was asked to stop: it is no failure then.
     #[must_use]
     pub fn is_stop(&self) -> bool {
-        matches!(self, Self::Engine(error) if error.is_stop())
+        match self {
+            Self::Engine(error) => error.is_stop(),
+            Self::Endpoint(error) => error.is_stop(),
+            _ => false,
+        }
     }
 
     /// Whether what was asked for contradicts itself, or lacks something that it needs, so that it was refused

@@ -64,6 +64,7 @@ pub use moeprune_capture as capture;
 pub use moeprune_checkpoint as checkpoint;
 pub use moeprune_cluster as cluster;
 pub use moeprune_core as core;
+pub use moeprune_endpoint as endpoint;
 pub use moeprune_engine as engine;
 pub use moeprune_eval as eval;
 pub use moeprune_files as files;
@@ -82,7 +83,7 @@ pub use default_repair::{
 pub use domains::{Coverage, Domain, blend, coverage, plan_domains};
 pub use error::Error;
 pub use estimates::Estimates;
-pub use evaluation::{Evaluation, evaluate, evaluate_all};
+pub use evaluation::{Evaluation, evaluate, evaluate_all, evaluate_all_kept};
 pub use join::join;
 pub use keep_list::read_keep_list;
 #[cfg(target_os = "linux")]

@@ -8,6 +8,7 @@ mod destinations;
 mod determinism;
 mod device;
 mod dialects;
+mod endpoint;
 mod file_systems;
 mod full_disk;
 mod gguf;

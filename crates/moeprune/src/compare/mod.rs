@@ -3,9 +3,11 @@
 mod inputs;
 mod likelihood;
 mod pictures;
+mod served;
 
 pub(crate) use likelihood::{Likelihood, likelihood};
 pub use moeprune_core::comparison::{Comparison, Cut, LayerPicture};
+pub use served::ServedVariant;
 
 use std::{path::Path, time::Instant};
 

@@ -3,6 +3,8 @@
 pub mod against;
 mod answering;
 mod data;
+mod endpoint;
+mod kept;
 mod native_generator;
 mod native_scorer;
 mod perplexity;
@@ -14,6 +16,7 @@ use std::path::Path;
 
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{ModelSpec, TensorSource};
+use moeprune_endpoint::Journal;
 use moeprune_engine::Finite;
 use moeprune_eval::{AskedQuestions, EvaluateOptions};
 use moeprune_model::check_runnable;
@@ -22,6 +25,8 @@ use self::answering::NativeModel;
 pub use self::{
     answering::{Answering, WithGenerator, WithScorer},
     data::read_choice_data,
+    endpoint::{ServedModel, evaluate_served, native_run_key},
+    kept::KeptAnswers,
     native_generator::NativeGenerator,
     native_scorer::NativeScorer,
     questions::read_questions,
@@ -105,6 +110,27 @@ pub fn evaluate_all(
     let model = Evaluated { checkpoint, source, spec };
     let mut native = prepare(model, execution, progress)?;
     tasks.iter().map(|what| evaluate_natively(model, what, &mut native, progress)).collect()
+}
+
+/// As [`evaluate_all`], with the answers kept in a journal; what it has is not asked again. Perplexity is measured from the start.
+///
+/// # Errors
+/// As [`evaluate_all`]; if the journal cannot be written.
+pub fn evaluate_all_kept(
+    checkpoint: &Checkpoint,
+    tasks: &[Evaluation<'_>],
+    execution: &Execution,
+    journal: &mut Journal,
+    progress: &mut dyn Progress,
+) -> Result<Vec<Score>, Error> {
+    let (source, spec) = (&Finite(checkpoint), checkpoint.spec());
+    let model = Evaluated { checkpoint, source, spec };
+    let mut native = prepare(model, execution, progress)?;
+    let mut evaluate = |what: &Evaluation<'_>| match what.task {
+        PERPLEXITY => evaluate_natively(model, what, &mut native, progress),
+        _ => evaluate_with(&mut KeptAnswers::new(&mut native, journal), what, progress),
+    };
+    tasks.iter().map(&mut evaluate).collect()
 }
 
 fn prepare<'a>(

@@ -1,0 +1,272 @@
+//! What comes back from `/v1/completions`, read with suspicion.
+
+use moeprune_eval::Ending;
+use serde_json::Value;
+
+use crate::error::excerpt;
+
+/// What is wrong with an answer's body.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnswerProblem {
+    /// Not JSON at all.
+    #[error("the answer is not JSON ({reason}): {start}; is it a completions API?")]
+    NotJson {
+        /// The parser's reason.
+        reason: String,
+        /// The beginning of the body.
+        start: String,
+    },
+    /// The body ends within a value.
+    #[error("the answer ends early, after {bytes} bytes")]
+    EndsEarly {
+        /// How much there is.
+        bytes: usize,
+    },
+    /// A key that must be there is missing, or is of another type.
+    #[error("the answer has no {what}: {start}")]
+    Missing {
+        /// What is expected.
+        what: &'static str,
+        /// The beginning of the body.
+        start: String,
+    },
+    /// Not one choice per prompt.
+    #[error("the answer has {found} choices for {prompts}")]
+    ChoiceCount {
+        /// The number of choices.
+        found: usize,
+        /// The number of prompts, in words.
+        prompts: String,
+    },
+    /// An index that is out of range or comes twice.
+    #[error(
+        "the answer's choices are numbered {indices}: expected each number from 0 to {last} once"
+    )]
+    Indices {
+        /// The numbers found.
+        indices: String,
+        /// The last that is expected.
+        last: usize,
+    },
+    /// Lists that must be of one length are not.
+    #[error(
+        "choice {choice} has {tokens} log-probabilities and {top} lists of the likeliest tokens: expected as many"
+    )]
+    Lengths {
+        /// The choice.
+        choice: usize,
+        /// Length of `token_logprobs`.
+        tokens: usize,
+        /// Length of `top_logprobs`.
+        top: usize,
+    },
+    /// A log-probability that must be there is null.
+    #[error("the log-probability of token {token} of {tokens} is null")]
+    Null {
+        /// The token, counted from 1.
+        token: usize,
+        /// How many there are.
+        tokens: usize,
+    },
+    /// A log-probability above 0.
+    #[error("the log-probability of token {token} of {tokens} is {value}, above 0")]
+    AboveZero {
+        /// The token, counted from 1.
+        token: usize,
+        /// How many there are.
+        tokens: usize,
+        /// The value, as it is printed.
+        value: String,
+    },
+    /// Without the likeliest tokens it is not known whether a choice would be written.
+    #[error("the likeliest token in place of token {token} of {tokens} is not in the answer")]
+    NoLikeliest {
+        /// The token, counted from 1.
+        token: usize,
+        /// How many there are.
+        tokens: usize,
+    },
+    /// Not as many log-probabilities as tokens.
+    #[error(
+        "the answer has {found} log-probabilities for a text of {expected} tokens and one new token"
+    )]
+    TokenCount {
+        /// How many there are.
+        found: usize,
+        /// Tokens of the prompt.
+        expected: usize,
+    },
+}
+
+/// One prompt's answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Choice {
+    pub(crate) text: String,
+    pub(crate) log_probabilities: LogProbabilities,
+    finish: Finish,
+}
+
+/// What a server says of an answer's end: `finish_reason`, and vLLM's and SGLang's `stop_reason` or `matched_stop`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Finish {
+    reason: Option<Reason>,
+    /// Whether a stop string was what ended it, where that is said.
+    by_string: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Reason {
+    Stop,
+    Length,
+}
+
+impl Finish {
+    fn of(choice: &Value) -> Self {
+        let reason = match choice.get("finish_reason").and_then(Value::as_str) {
+            Some("stop") => Some(Reason::Stop),
+            Some("length") => Some(Reason::Length),
+            _ => None,
+        };
+        // A string that ended it; of a token its id, or null for the model's own.
+        let by = choice.get("stop_reason").or_else(|| choice.get("matched_stop"));
+        Self { reason, by_string: by.map(Value::is_string) }
+    }
+}
+
+impl Choice {
+    /// One without a text, for tests of what is made of log-probabilities.
+    #[cfg(test)]
+    pub(crate) fn of_tokens(values: Vec<Option<f64>>, largest: Vec<Option<f64>>) -> Self {
+        let log_probabilities = LogProbabilities::Tokens { values, largest };
+        Self { text: String::new(), log_probabilities, finish: Finish::default() }
+    }
+
+    /// How it ended, if the server says. One that does not tell a stop string from the end of the text is taken to mean
+    /// the former where there were any.
+    pub(crate) fn ended(&self, has_stops: bool) -> Option<Ending> {
+        Some(match (self.finish.reason?, self.finish.by_string.unwrap_or(has_stops)) {
+            (Reason::Length, _) => Ending::Length,
+            (Reason::Stop, true) => Ending::Stop,
+            (Reason::Stop, false) => Ending::EndOfText,
+        })
+    }
+}
+
+/// What a choice says of its tokens' log-probabilities.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum LogProbabilities {
+    /// No key, or null.
+    None,
+    /// Another form, such as that of chats, described.
+    Other(&'static str),
+    /// `token_logprobs`, in nats, and the largest value of each token's `top_logprobs`.
+    Tokens { values: Vec<Option<f64>>, largest: Vec<Option<f64>> },
+}
+
+/// The answers to some prompts, in their order, and how many tokens the prompts had together if the server says.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Answers {
+    pub(crate) choices: Vec<Choice>,
+    pub(crate) prompt_tokens: Option<u64>,
+}
+
+/// A body as JSON.
+pub(crate) fn json(body: &[u8]) -> Result<Value, AnswerProblem> {
+    serde_json::from_slice(body).map_err(|error| {
+        if error.is_eof() {
+            return AnswerProblem::EndsEarly { bytes: body.len() };
+        }
+        AnswerProblem::NotJson { reason: error.to_string(), start: start_of(body) }
+    })
+}
+
+fn start_of(body: &[u8]) -> String {
+    excerpt(&String::from_utf8_lossy(&body[..body.len().min(800)]), 200)
+}
+
+/// Reads the answers to so many prompts.
+pub(crate) fn read(body: &[u8], prompts: usize) -> Result<Answers, AnswerProblem> {
+    let json = json(body)?;
+    let missing = |what| AnswerProblem::Missing { what, start: start_of(body) };
+    let choices =
+        json.get("choices").and_then(Value::as_array).ok_or_else(|| missing("list `choices`"))?;
+    if choices.len() != prompts {
+        let prompts = if prompts == 1 { "1 prompt".into() } else { format!("{prompts} prompts") };
+        return Err(AnswerProblem::ChoiceCount { found: choices.len(), prompts });
+    }
+    let mut placed: Vec<Option<Choice>> = vec![None; prompts];
+    for (choice, &place) in choices.iter().zip(&places(choices)?) {
+        let text = choice
+            .get("text")
+            .and_then(Value::as_str)
+            .ok_or_else(|| missing("`text` in a choice"))?;
+        let log_probabilities = log_probabilities(choice, place)?;
+        let finish = Finish::of(choice);
+        placed[place] = Some(Choice { text: text.to_owned(), log_probabilities, finish });
+    }
+    let prompt_tokens = json.get("usage").and_then(|usage| usage.get("prompt_tokens")?.as_u64());
+    Ok(Answers { choices: placed.into_iter().flatten().collect(), prompt_tokens })
+}
+
+/// To which prompt each choice belongs: by `index`, or as they come where none has one.
+fn places(choices: &[Value]) -> Result<Vec<usize>, AnswerProblem> {
+    let indices: Vec<Option<&Value>> = choices.iter().map(|choice| choice.get("index")).collect();
+    if indices.iter().all(Option::is_none) {
+        return Ok((0..choices.len()).collect());
+    }
+    let place = |index: &Option<&Value>| {
+        let place = usize::try_from(index.as_ref()?.as_u64()?).ok()?;
+        (place < choices.len()).then_some(place)
+    };
+    let places: Option<Vec<usize>> = indices.iter().map(place).collect();
+    let mut seen = vec![false; choices.len()];
+    let all_once = |places: &Vec<usize>| {
+        places.iter().for_each(|&place| seen[place] = true);
+        seen.iter().all(|&seen| seen)
+    };
+    places.filter(all_once).ok_or_else(|| {
+        let shown: Vec<String> = indices
+            .iter()
+            .take(8)
+            .map(|index| {
+                index.map_or_else(|| "not at all".into(), |value| excerpt(&value.to_string(), 20))
+            })
+            .collect();
+        AnswerProblem::Indices { indices: shown.join(", "), last: choices.len().saturating_sub(1) }
+    })
+}
+
+fn log_probabilities(choice: &Value, place: usize) -> Result<LogProbabilities, AnswerProblem> {
+    let logprobs = match choice.get("logprobs") {
+        None | Some(Value::Null) => return Ok(LogProbabilities::None),
+        Some(logprobs) => logprobs,
+    };
+    let Some(values) = logprobs.get("token_logprobs").and_then(Value::as_array) else {
+        let is_chat = logprobs.get("content").is_some();
+        let found =
+            if is_chat { "the form of chats, of new tokens alone" } else { "no `token_logprobs`" };
+        return Ok(LogProbabilities::Other(found));
+    };
+    let values: Vec<Option<f64>> = values.iter().map(Value::as_f64).collect();
+    let largest = match logprobs.get("top_logprobs").and_then(Value::as_array) {
+        None => vec![None; values.len()],
+        Some(top) => top.iter().map(largest_of).collect(),
+    };
+    if largest.len() != values.len() {
+        return Err(AnswerProblem::Lengths {
+            choice: place,
+            tokens: values.len(),
+            top: largest.len(),
+        });
+    }
+    Ok(LogProbabilities::Tokens { values, largest })
+}
+
+/// The largest value of an object of tokens.
+fn largest_of(top: &Value) -> Option<f64> {
+    top.as_object()?.values().filter_map(Value::as_f64).reduce(f64::max)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,337 @@
+//! A server and the model that it serves.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    AnswerProblem, Error,
+    answer::{self, Answers},
+    connection::Connection,
+    error::excerpt,
+    pool,
+};
+
+/// How a server is asked.
+#[derive(Clone, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct EndpointOptions {
+    /// The model's name, if the server serves several or names none.
+    pub model: Option<String>,
+    /// Sent as `Authorization: Bearer`.
+    pub key: Option<String>,
+    /// The most calls at a time: 8 unless set.
+    pub concurrency: usize,
+    /// After which a call is given up: 300 s unless set.
+    pub timeout: Duration,
+    /// How often a call is made again where the reason passes (429, 5xx, cut connections, timeouts): 8 unless set.
+    pub retries: u32,
+    /// The wait before the first repetition, doubled for each further one up to 30 s, unless the server names a wait
+    /// (`Retry-After`): 0.5 s unless set.
+    pub first_wait: Duration,
+    /// Sent with each call. Greedy decoding needs none, but servers that break ties at random take it.
+    pub seed: u64,
+}
+
+impl fmt::Debug for EndpointOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { model, key, concurrency, timeout, retries, first_wait, seed } = self;
+        f.debug_struct("EndpointOptions")
+            .field("model", model)
+            .field("key", &key.as_ref().map(|_| "…"))
+            .field("concurrency", concurrency)
+            .field("timeout", timeout)
+            .field("retries", retries)
+            .field("first_wait", first_wait)
+            .field("seed", seed)
+            .finish()
+    }
+}
+
+impl Default for EndpointOptions {
+    fn default() -> Self {
+        Self {
+            model: None,
+            key: None,
+            concurrency: 8,
+            timeout: Duration::from_secs(300),
+            retries: 8,
+            first_wait: Duration::from_millis(500),
+            seed: 0,
+        }
+    }
+}
+
+/// A server with a completions API, and the model there that is asked.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    connection: Arc<Connection>,
+    model: String,
+    context: Option<usize>,
+    concurrency: usize,
+    seed: u64,
+}
+
+/// A prompt as it is sent.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Prompt {
+    Text(String),
+    Ids(Vec<u32>),
+}
+
+impl Prompt {
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Text(text) => json!(text),
+            Self::Ids(ids) => json!(ids),
+        }
+    }
+
+    /// Its beginning, for messages.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Text(text) => format!("{:?}", excerpt(text, 60)),
+            Self::Ids(ids) => excerpt(&format!("tokens {ids:?}"), 60),
+        }
+    }
+}
+
+/// One call: prompts, and the other fields of its body.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) prompts: Vec<Prompt>,
+    pub(crate) fields: Value,
+}
+
+impl Endpoint {
+    /// Asks the server at `url` (`http://host:port`, with or without `/v1`) which models it serves, and chooses one.
+    ///
+    /// ```no_run
+    /// use moeprune_endpoint::{Endpoint, EndpointGenerator, EndpointOptions};
+    /// use moeprune_eval::{Generator as _, Request};
+    ///
+    /// let endpoint = Endpoint::connect("http://localhost:8000", EndpointOptions::default())?;
+    /// let mut generator = EndpointGenerator::new(endpoint, None)?;
+    /// let request = Request::new("Question: 6 * 7?\nAnswer:", vec!["Question:".into()], 256);
+    /// println!("{:?}", generator.generate(&[request])?);
+    /// # Ok::<(), moeprune_eval::BoxError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If the URL is none, the server does not answer or refuses, or the model is not among its models or there are
+    /// several and none is chosen. A server without a list of models is taken at its word if one is chosen.
+    pub fn connect(url: &str, options: EndpointOptions) -> Result<Self, Error> {
+        let connection = Connection::new(url, &options)?;
+        let list = connection.address().models();
+        let (model, context) = match (connection.get(&list), options.model) {
+            (Ok(body), wanted) => {
+                let wrong = |problem| Error::Answer { url: list, problem };
+                let served = served(&body).map_err(wrong)?;
+                choose(connection.address().base(), served, wanted)?
+            }
+            (Err(Error::Status { status: 404 | 405, .. }), Some(wanted)) => (wanted, None),
+            (Err(Error::Status { status: 404 | 405, .. }), None) => {
+                return Err(Error::NoModel { url: connection.address().base().to_owned() });
+            }
+            (Err(error), _) => return Err(error),
+        };
+        let concurrency = options.concurrency.max(1);
+        Ok(Self {
+            connection: Arc::new(connection),
+            model,
+            context,
+            concurrency,
+            seed: options.seed,
+        })
+    }
+
+    /// The model's name at the server.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// The base of the server's API, up to `/v1`.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        self.connection.address().base()
+    }
+
+    /// The most tokens that a prompt and its answer have together, if the server says.
+    #[must_use]
+    pub fn context(&self) -> Option<usize> {
+        self.context
+    }
+
+    /// How many calls were made again so far.
+    #[must_use]
+    pub fn repeated(&self) -> u64 {
+        self.connection.repeated()
+    }
+
+    /// One call that shows what the server takes: what may be a refusal is not asked again.
+    pub(crate) fn probe(&self, call: &Call) -> Result<Answers, Error> {
+        let passes = |error: &Error| error.is_passing() && !refuses_form(error);
+        self.ask(call, &AtomicBool::new(false), passes)
+    }
+
+    fn ask(
+        &self,
+        call: &Call,
+        cancelled: &AtomicBool,
+        passes: fn(&Error) -> bool,
+    ) -> Result<Answers, Error> {
+        let prompts: Vec<Value> = call.prompts.iter().map(Prompt::to_json).collect();
+        let mut body = json!({
+            "model": self.model,
+            "prompt": match &prompts[..] {
+                // A single text is what every server takes.
+                [Value::String(_)] => prompts[0].clone(),
+                _ => Value::from(prompts),
+            },
+            "temperature": 0,
+            "seed": self.seed,
+        });
+        if let (Value::Object(body), Value::Object(fields)) = (&mut body, &call.fields) {
+            body.extend(fields.iter().map(|(key, value)| (key.clone(), value.clone())));
+        }
+        let count = call.prompts.len();
+        self.connection.post(&body, cancelled, passes, |answer| answer::read(answer, count))
+    }
+
+    /// Makes all calls, several at a time. `done` receives each answer when it is there.
+    pub(crate) fn ask_all(
+        &self,
+        calls: Vec<Call>,
+        should_stop: &dyn Fn() -> bool,
+        done: &mut dyn FnMut(usize, &Answers) -> Result<(), Error>,
+    ) -> Result<Vec<Answers>, Error> {
+        let endpoint = self.clone();
+        let work: pool::Work<Call, Answers> =
+            Arc::new(move |call, cancelled| endpoint.ask(call, cancelled, Error::is_passing));
+        pool::run(calls, self.concurrency, work, should_stop, done)
+    }
+
+    /// An answer that cannot be used.
+    pub(crate) fn wrong(&self, problem: AnswerProblem) -> Error {
+        Error::Answer { url: self.connection.address().completions(), problem }
+    }
+}
+
+/// Whether an error says that the server does not take prompts of this form.
+pub(crate) fn refuses_form(error: &Error) -> bool {
+    match error {
+        Error::Status { status, .. } => matches!(status, 400 | 404 | 415 | 422 | 500 | 501),
+        Error::Answer { .. } => true,
+        Error::GaveUp { last, .. } => refuses_form(last),
+        _ => false,
+    }
+}
+
+/// The models of a list, each with its context if it is said.
+fn served(body: &[u8]) -> Result<Vec<(String, Option<usize>)>, AnswerProblem> {
+    let json = answer::json(body)?;
+    let models = json.get("data").and_then(Value::as_array);
+    let missing = || AnswerProblem::Missing {
+        what: "list `data` of models",
+        start: excerpt(&String::from_utf8_lossy(&body[..body.len().min(800)]), 200),
+    };
+    let models = models.ok_or_else(missing)?;
+    let of = |model: &Value| {
+        // vLLM and SGLang say it so, llama.cpp beneath `meta`.
+        let context = model.get("max_model_len").or_else(|| model.pointer("/meta/n_ctx"));
+        let context = context.and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+        Some((model.get("id")?.as_str()?.to_owned(), context.filter(|&n| n > 0)))
+    };
+    Ok(models.iter().filter_map(of).collect())
+}
+
+/// The model that is asked.
+fn choose(
+    url: &str,
+    served: Vec<(String, Option<usize>)>,
+    wanted: Option<String>,
+) -> Result<(String, Option<usize>), Error> {
+    let url = url.to_owned();
+    let names = || {
+        let mut shown: Vec<String> =
+            served.iter().take(20).map(|(name, _)| excerpt(name, 100)).collect();
+        if served.len() > shown.len() {
+            shown.push(format!("{} more", served.len() - shown.len()));
+        }
+        shown.join(", ")
+    };
+    match (wanted, &served[..]) {
+        (Some(name), []) => Ok((name, None)),
+        (Some(name), some) => match some.iter().find(|(known, _)| *known == name) {
+            Some(model) => Ok(model.clone()),
+            None => Err(Error::UnknownModel { url, name, names: names() }),
+        },
+        (None, []) => Err(Error::NoModel { url }),
+        (None, [one]) => Ok(one.clone()),
+        (None, _) => Err(Error::ManyModels { url, names: names() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_that_servers_list() {
+        let check = |body: Value, expected: &[(&str, Option<usize>)]| {
+            let found = served(body.to_string().as_bytes()).unwrap();
+            let found: Vec<(&str, Option<usize>)> = found.iter().map(|(n, c)| (&**n, *c)).collect();
+            assert_eq!(found, expected, "{body}");
+        };
+        check(json!({"data": [{"id": "m", "max_model_len": 4096}]}), &[("m", Some(4096))]);
+        check(
+            json!({"data": [{"id": "m", "meta": {"n_ctx": 512, "n_ctx_train": 4096}}]}),
+            &[("m", Some(512))],
+        );
+        check(
+            json!({"data": [{"id": "a"}, {"id": "b", "max_model_len": null}]}),
+            &[("a", None), ("b", None)],
+        );
+        check(json!({"data": [{"id": 3}, null, {"id": "b", "max_model_len": 0}]}), &[("b", None)]);
+        check(json!({"data": []}), &[]);
+        for body in ["[]", "{}", r#"{"data": {}}"#, "<html>", ""] {
+            assert!(served(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn which_model_is_asked() {
+        let check = |names: &[&str], wanted: Option<&str>, expected: Result<&str, &str>| {
+            let served = names.iter().map(|&name| (name.to_owned(), None)).collect();
+            let found = choose("http://x/v1", served, wanted.map(str::to_owned));
+            match (found, expected) {
+                (Ok((found, _)), Ok(expected)) => assert_eq!(found, expected),
+                (Err(error), Err(expected)) => {
+                    assert!(error.to_string().contains(expected), "{error}")
+                }
+                (found, _) => panic!("{names:?} {wanted:?}: {found:?}"),
+            }
+        };
+        check(&["m"], None, Ok("m"));
+        check(&["m"], Some("m"), Ok("m"));
+        check(&["m"], Some("n"), Err("serves no model `n`; it serves m"));
+        check(&["a", "b"], None, Err("choose one with --endpoint-model: a, b"));
+        check(&["a", "b"], Some("b"), Ok("b"));
+        check(&[], None, Err("names no model"));
+        check(&[], Some("m"), Ok("m"));
+        let many: Vec<String> = (0..30).map(|n| format!("m{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        check(&many, None, Err("m19, 10 more"));
+    }
+
+    #[test]
+    fn keys_are_not_shown() {
+        let options = EndpointOptions { key: Some("secret".into()), ..EndpointOptions::default() };
+        assert!(!format!("{options:?}").contains("secret"));
+    }
+}

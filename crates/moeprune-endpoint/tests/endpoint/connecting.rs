@@ -1,0 +1,96 @@
+//! Finding the server and the model's name.
+
+use moeprune_endpoint::{Endpoint, Error};
+use serde_json::{Value, json};
+
+use crate::mock::{Mock, Reply, options, text};
+
+fn connect(models: Reply, wanted: Option<&str>) -> Result<Endpoint, Error> {
+    let mock = Mock::with_models(models, |_| text(""));
+    let mut options = options();
+    options.model = wanted.map(str::to_owned);
+    Endpoint::connect(&mock.url(), options)
+}
+
+fn list(names: &[&str]) -> Reply {
+    let data: Vec<Value> = names.iter().map(|name| json!({"id": name})).collect();
+    Reply::Json(json!({"object": "list", "data": data}))
+}
+
+#[test]
+fn the_model_that_is_served() {
+    let check = |models: Reply, wanted: Option<&str>, expected: &str| {
+        let endpoint = connect(models, wanted).unwrap();
+        assert_eq!(endpoint.model(), expected);
+    };
+    check(list(&["m"]), None, "m");
+    check(list(&["a", "b"]), Some("b"), "b");
+    check(Reply::Status(404, "", String::new()), Some("b"), "b");
+    check(Reply::Chunked(json!({"data": [{"id": "chunked"}]}), 3), None, "chunked");
+}
+
+#[test]
+fn what_is_said_where_none_is_found() {
+    let check = |models: Reply, wanted: Option<&str>, expected: &[&str]| {
+        let shown = format!("{models:?}");
+        let said = connect(models, wanted).unwrap_err().to_string();
+        for part in expected {
+            assert!(said.contains(part), "{shown}: {said}");
+        }
+    };
+    let status = |status, body: &str| Reply::Status(status, "", body.to_owned());
+    check(list(&["a", "b"]), None, &["several models", "--endpoint-model", "a, b"]);
+    check(list(&["a", "b"]), Some("c"), &["no model `c`", "a, b"]);
+    check(list(&[]), None, &["names no model", "--endpoint-model"]);
+    check(status(404, ""), None, &["names no model", "--endpoint-model"]);
+    check(
+        status(401, r#"{"error": "Unauthorized"}"#),
+        None,
+        &["401", "Unauthorized", "set OPENAI_API_KEY"],
+    );
+    check(status(503, "loading"), None, &["503", "loading"]);
+    check(status(301, ""), None, &["301"]);
+    check(
+        Reply::Status(308, "location: http://elsewhere/v1\r\n", String::new()),
+        None,
+        &["308", "http://elsewhere/v1"],
+    );
+    check(Reply::Json(json!({"models": []})), None, &["no list `data` of models"]);
+    check(
+        Reply::Raw(b"HTTP/1.1 200 OK\r\n\r\n<html>Welcome".to_vec()),
+        None,
+        &["not JSON", "<html>Welcome"],
+    );
+    check(Reply::Raw(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()), None, &["/v1/models"]);
+    check(Reply::Hangup, None, &["/v1/models"]);
+}
+
+#[test]
+fn nothing_listens() {
+    let url = Mock::new(|_| text("")).url();
+    // The port was free a moment ago and is again.
+    let listener =
+        std::net::TcpListener::bind(url.trim_start_matches("http://").trim_end_matches("/v1"));
+    drop(listener);
+    let said = Endpoint::connect("http://127.0.0.1:1/v1", options()).unwrap_err().to_string();
+    assert!(said.contains("no server takes a connection there; is it running"), "{said}");
+}
+
+#[test]
+fn keys_are_sent_and_not_shown() {
+    let mock = Mock::new(|_| text(""));
+    let mut with_key = options();
+    with_key.key = Some(" sk-secret\n".into());
+    let endpoint = mock.endpoint_with(with_key);
+    assert_eq!(mock.all()[0].header("authorization"), Some("Bearer sk-secret"));
+    assert!(!format!("{endpoint:?}").contains("secret"));
+    mock.endpoint();
+    assert_eq!(mock.all()[1].header("authorization"), None);
+
+    let denied = Mock::with_models(Reply::Status(403, "", String::new()), |_| text(""));
+    let mut with_key = options();
+    with_key.key = Some("sk-secret".into());
+    let said = Endpoint::connect(&denied.url(), with_key).unwrap_err().to_string();
+    assert!(said.contains("does not accept the key in OPENAI_API_KEY"), "{said}");
+    assert!(!said.contains("secret"), "{said}");
+}
