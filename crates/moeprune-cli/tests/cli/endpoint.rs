@@ -28,8 +28,9 @@ impl Server {
     /// Writes texts, of prompts that are text.
     fn new(answer: impl Fn(&str, usize) -> Option<String> + Send + Sync + 'static) -> Self {
         Self::with(move |body, number| {
-            let prompts =
-                body["prompt"].as_array().map_or(vec![&body["prompt"]], |all| all.iter().collect());
+            let prompts = body["prompt"]
+                .as_array()
+                .map_or_else(|| vec![&body["prompt"]], |all| all.iter().collect());
             let texts: Option<Vec<Value>> = prompts
                 .iter()
                 .map(|prompt| Some(json!({"text": answer(prompt.as_str().unwrap(), number)?})))
@@ -180,7 +181,7 @@ fn a_killed_evaluation_asks_only_what_is_missing() {
     let whole = Server::new(|prompt, _| Some(answer(prompt)));
     scratch.ok(&format!("eval --endpoint {} {TASK} --json whole.json", whole.url()));
 
-    let server = Server::new(|prompt, number| (number < 5 || number >= 7).then(|| answer(prompt)));
+    let server = Server::new(|prompt, number| (!(5..7).contains(&number)).then(|| answer(prompt)));
     let command =
         format!("eval --endpoint {} {TASK} --concurrency 2 --json out.json", server.url());
     let child = spawn(&scratch, &command);

@@ -8,7 +8,7 @@ use moeprune_core::{
     comparison::{Cut, UNPRUNED},
 };
 
-use super::{Measures, accuracy, file_name, in_words};
+use super::{Measures, accuracy, file_name, in_words, texts};
 use crate::{
     Error, Report, Study,
     evaluation::{ServedModel, evaluate_served},
@@ -46,7 +46,7 @@ impl Study<'_> {
             Some(checkpoint) => of_checkpoint(self.checkpoint, checkpoint)?,
         };
         let score = evaluate_served(served.model, task, self.progress)?;
-        cut.accuracy = accuracy(&score, measures.metric)?;
+        (cut.accuracy, cut.texts) = (accuracy(&score, measures.metric)?, texts(&score));
         cut.seconds = started.elapsed().as_secs_f64();
         self.progress.note(&format!("{}: {}", cut.criterion, in_words(&cut)));
         Ok(cut)
@@ -70,6 +70,8 @@ fn unpruned(model: &Checkpoint) -> Cut {
         bytes: model.tensors().map(|tensor| tensor.bytes).sum(),
         accuracy: None,
         perplexity: None,
+        divergence: None,
+        texts: None,
         seconds: 0.0,
         layer_sparsity: Vec::new(),
         kept: experts.into_iter().map(|experts| (0..experts).collect()).collect(),
