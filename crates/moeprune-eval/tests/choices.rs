@@ -164,6 +164,7 @@ fn files_that_describe_no_task() {
     );
     check(&with("metrics = []"), "found none");
     check(&with("labels = 'a +'"), "`labels`: expected a Jinja expression");
+    check(&with("description = \"{% include 'x' %}\""), "unknown statement include");
     check(&with("description = '{{ x '"), "`description`: expected a Jinja template");
     check(&with("continuation = 'x'"), "expected `prompt` and `choices`");
     check("name = 'x'\nanswer = 'a'", "expected `prompt` and `choices`");
@@ -238,6 +239,8 @@ fn templates_that_do_not_work_on_a_record() {
     );
     let endless = "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}";
     assert!(fails(endless, json!({})).contains("fuel"));
+    assert!(fails("{{ 'long' * 1000000000 }}", json!({})).contains("fuel"));
+    fails("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", json!({}));
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! What holds of any text.
 
 use moeprune_eval::{
-    Document, EvaluateOptions, INVALID, PythonRandom, Task, evaluate, exact_match, generate_each,
-    task_by_name,
+    CHOICE_TASK_NAMES, ChoiceData, ChoiceTask, Document, EvaluateOptions, INVALID, PythonRandom,
+    Record, Task, choice_task, evaluate, exact_match, generate_each, task_by_name,
 };
 use proptest::{collection::vec, prelude::*};
+use serde_json::{Map, Value, json};
 
 const TASKS: [&str; 4] = ["gsm8k_zeroshot", "gsm8k_cot", "gsm8k_cot_zeroshot", "gsm8k_cot_llama"];
 
@@ -25,7 +26,63 @@ fn model_output() -> impl Strategy<Value = String> {
     vec(piece, 0..8).prop_map(|pieces| pieces.concat())
 }
 
+/// A value of any kind, as deep as those of data sets.
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (-2_i64..6).prop_map(Value::from),
+        any::<f64>().prop_map(|number| json!(number)),
+        "[A-D1-4_ \\[\\]]{0,4}".prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(2, 12, 4, |inner| {
+        let keys = prop_oneof![Just("text".to_owned()), Just("label".to_owned()), any::<String>()];
+        prop_oneof![
+            vec(inner.clone(), 0..5).prop_map(Value::from),
+            vec((keys, inner), 0..3).prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
 proptest! {
+    /// A record is a question with a right choice, or an error that says where.
+    #[test]
+    fn any_record_is_a_question_or_named(values in vec(value(), 4), shots in 0_usize..3) {
+        for name in CHOICE_TASK_NAMES {
+            let task = choice_task(name).unwrap().unwrap();
+            let fields = task.fields().map(str::to_owned).zip(values.iter().cycle().cloned());
+            let record = Record::new(fields.collect::<Map<_, _>>(), "file line 3");
+            let data = ChoiceData::new(vec![record.clone()], vec![record; 4]).of_subject("virology");
+            match task.questions(&data, shots) {
+                Ok(questions) => {
+                    prop_assert!(questions[0].gold < questions[0].choices.len());
+                    prop_assert_eq!(questions[0].pairs.len(), questions[0].choices.len());
+                }
+                Err(error) => {
+                    let named = error.to_string();
+                    prop_assert!(named.starts_with("file line 3: ") || named.contains("examples"), "{}", named);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_text_is_a_task_or_an_error(
+        prompt in any::<String>(), choices in "[a-z(){}\\[\\].,'|~+*% -]{0,24}", rest in any::<String>(),
+    ) {
+        let quoted = |text: &str| toml::Value::from(text).to_string();
+        let text = format!(
+            "name = 'x'\nprompt = {}\nchoices = {}\nanswer = '0'\n", quoted(&prompt), quoted(&choices),
+        );
+        for text in [text.clone(), format!("{text}{rest}"), rest] {
+            let record = Record::new(json!({"a": "b", "b": ["c", "d"]}).as_object().unwrap().clone(), "file");
+            if let Ok(task) = ChoiceTask::from_toml(&text, "x.toml") {
+                drop(task.questions(&ChoiceData::new(vec![record], vec![]), 0));
+            }
+        }
+    }
+
     #[test]
     fn any_answer_to_any_document_is_scored(
         question in any::<String>(), answer in any::<String>(), output in model_output(),

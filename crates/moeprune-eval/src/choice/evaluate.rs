@@ -113,7 +113,7 @@ fn answer(
     scores: &[LogLikelihood],
 ) -> Answer {
     let judged = task.metrics.iter().map(|metric| {
-        let chosen = metric.chosen(question, scores);
+        let chosen = metric.chosen(&question.choices, scores);
         let right = if chosen == question.gold { 1.0 } else { 0.0 };
         (metric.name().to_owned(), Extraction::new(&*question.choices[chosen], right))
     });
@@ -122,7 +122,7 @@ fn answer(
         tokens: score.tokens,
         is_greedy: score.is_greedy,
     };
-    let chosen = task.metrics[0].chosen(question, scores);
+    let chosen = task.metrics[0].chosen(&question.choices, scores);
     let mut answer = Answer::new(index, question.choices[chosen].clone(), judged.collect());
     answer.subject = subject.map(str::to_owned);
     answer.gold = Some(question.gold);

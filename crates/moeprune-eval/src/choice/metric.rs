@@ -1,6 +1,5 @@
 //! How a choice is made of log-likelihoods.
 
-use super::question::Question;
 use crate::LogLikelihood;
 
 /// A rule for which choice is the model's.
@@ -30,17 +29,14 @@ impl ChoiceMetric {
     }
 
     /// Which choice it is; the first among equals. Lengths are those of the choices' texts, without the delimiter.
-    pub(super) fn chosen(self, question: &Question, scores: &[LogLikelihood]) -> usize {
+    pub(super) fn chosen(self, choices: &[String], scores: &[LogLikelihood]) -> usize {
         let length = |text: &String| match self {
             Self::Likeliest => 1,
             Self::PerCharacter => text.chars().count(),
             Self::PerByte => text.len(),
         };
-        let values = question
-            .choices
-            .iter()
-            .zip(scores)
-            .map(|(text, score)| score.sum / length(text) as f64);
+        let values =
+            choices.iter().zip(scores).map(|(text, score)| score.sum / length(text) as f64);
         let mut best = (0, f64::NEG_INFINITY);
         for (index, value) in values.enumerate() {
             if value > best.1 {

@@ -9,6 +9,9 @@ use super::python;
 /// Steps of one rendering at most: a task's file may come from anywhere.
 const STEPS: u64 = 1_000_000;
 
+/// How deep macros and loops may call each other.
+const MOST_CALLS: usize = 200;
+
 /// A text with places for fields of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Template(String);
@@ -36,6 +39,7 @@ impl Jinja {
         let syntax = syntax.build().expect("the delimiters are Jinja's");
         environment.set_syntax(syntax);
         environment.set_fuel(Some(STEPS));
+        environment.set_recursion_limit(MOST_CALLS);
         python::extend(&mut environment);
         Self(environment)
     }
