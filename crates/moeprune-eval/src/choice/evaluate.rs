@@ -63,6 +63,12 @@ impl<'a> AskedQuestions<'a> {
         self.questions.len()
     }
 
+    /// How many choices they have together.
+    #[must_use]
+    pub fn choices(&self) -> usize {
+        self.questions.iter().map(|(_, question)| question.pairs.len()).sum()
+    }
+
     /// Whether there are none, which [`new`](Self::new) refuses.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -188,7 +188,7 @@ pub fn evaluate_with(
             let asked = AskedQuestions::new(&task, what.fewshot, &data, &options)?;
             let mut evaluate =
                 |scorer: &mut dyn moeprune_eval::ContinuationScorer| asked.evaluate(scorer);
-            progress.begin(&format!("asking {}", task.name()), asked.len() as u64, "questions");
+            progress.begin(&format!("asking {}", task.name()), asked.choices() as u64, "choices");
             answering.choose(&mut evaluate, progress)?
         }
     };
