@@ -13,7 +13,7 @@ mod reference;
 mod forward;
 
 use candle_core::DType;
-use moeprune_model::{Compute, GenerationOptions, LanguageModel};
+use moeprune_model::{Branches, Compute, GenerationOptions, LanguageModel};
 
 use crate::{
     forward::check_model,
@@ -71,6 +71,28 @@ fn greedy_generation_is_the_same_as_on_the_cpu() {
             model.generate(&prompts, &options, &mut |_, _| false).unwrap()
         };
         assert_eq!(on(&compute), on(&Compute::cpu()), "{name}");
+    }
+}
+
+/// Continuations after a context that the cache holds.
+#[test]
+fn continuations_are_as_likely_as_on_the_cpu() {
+    let Some(compute) = device(DType::F32) else { return };
+    for name in ["arctic", "mixtral"] {
+        let (model, ids) = (Checkpoint::open(name), Expected::read(name).input_ids());
+        let of = |ids: &Vec<u32>| Branches {
+            context: ids[..8].to_vec(),
+            continuations: vec![ids[8..].to_vec(), vec![3], ids[9..12].to_vec()],
+        };
+        let branches: Vec<Branches> = ids.iter().map(of).collect();
+        let on = |compute: &Compute| {
+            let model = LanguageModel::load(&model, &model.spec, compute).unwrap();
+            model.branch_likelihoods(&branches).unwrap().concat()
+        };
+        for (found, expected) in on(&compute).iter().zip(on(&Compute::cpu())) {
+            let off = (found.sum - expected.sum).abs();
+            assert!(off < 1e-3 * (1.0 + expected.sum.abs()), "{name}: {found:?}, not {expected:?}");
+        }
     }
 }
 
