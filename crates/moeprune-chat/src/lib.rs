@@ -58,7 +58,6 @@ mod limits;
 mod messages;
 mod plain;
 mod python;
-mod python_json;
 mod source;
 mod special;
 mod template;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::{Error, python_json::without_nan};
+use crate::Error;
 
 /// The special tokens of a tokenizer by their keys (`bos_token`, `eos_token`, …): variables of every
 /// template.
@@ -78,7 +78,9 @@ fn wrong(key: &str, value: &Value) -> Error {
 pub(crate) fn object(file: &str, bytes: &[u8]) -> Result<Map<String, Value>, Error> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let read = serde_json::from_slice(bytes);
-    let read = read.or_else(|error| serde_json::from_slice(&without_nan(bytes)).map_err(|_| error));
+    let read = read.or_else(|error| {
+        serde_json::from_slice(&moeprune_json::replaced(bytes, |_| "null")).map_err(|_| error)
+    });
     read.map_err(|error: serde_json::Error| Error::Json {
         file: file.to_owned(),
         reason: error.to_string(),

@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, fmt, marker::PhantomData};
 
 use moeprune_files::StandIn;
+use moeprune_json::{Special, specials};
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, MapAccess, Visitor},
@@ -101,29 +102,27 @@ fn is_utf16(bytes: &[u8]) -> bool {
 /// The text with what Python writes outside of what JSON knows in other words of as many characters; `None` if it
 /// has none of that.
 fn as_json(text: &str) -> Option<String> {
-    const WORDS: [(&str, &str); 2] = [("Infinity", "1.0e9999"), ("NaN", NAN)];
-    if !text.starts_with('\u{feff}') && WORDS.iter().all(|(word, _)| !text.contains(word)) {
+    let mut found = specials(text.as_bytes()).peekable();
+    let after_mark = text.strip_prefix('\u{feff}');
+    if after_mark.is_none() && found.peek().is_none() {
         return None;
     }
     let mut json = String::with_capacity(text.len());
-    let mut rest = text;
-    if let Some(after) = rest.strip_prefix('\u{feff}') {
+    let mut copied = 0;
+    if let Some(after) = after_mark {
+        copied = text.len() - after.len();
         json.push_str("   ");
-        rest = after;
     }
-    let (mut in_string, mut escaped) = (false, false);
-    while let Some(c) = rest.chars().next() {
-        let word = WORDS.iter().find(|(word, _)| !in_string && rest.starts_with(word));
-        if let Some((word, other)) = word {
-            json.push_str(other);
-            rest = &rest[word.len()..];
-            continue;
-        }
-        in_string ^= c == '"' && !escaped;
-        escaped = in_string && c == '\\' && !escaped;
-        json.push(c);
-        rest = &rest[c.len_utf8()..];
+    for (at, special) in found {
+        json.push_str(&text[copied..at]);
+        json.push_str(match special {
+            Special::NaN => NAN,
+            Special::Infinity => "1.0e9999",
+            Special::NegativeInfinity => "-1.0e9999",
+        });
+        copied = at + special.word().len();
     }
+    json.push_str(&text[copied..]);
     Some(json)
 }
 

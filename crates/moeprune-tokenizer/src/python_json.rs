@@ -1,7 +1,5 @@
 //! JSON as Python writes it: with a byte order mark now and then, and with NaN and Infinity.
 
-use std::borrow::Cow;
-
 use serde::de::DeserializeOwned;
 
 use crate::Error;
@@ -22,37 +20,9 @@ pub(crate) fn content<'a>(file: &'static str, bytes: &'a [u8]) -> Result<&'a [u8
 
 /// Parses a file; numbers that JSON does not have are null.
 pub(crate) fn parse<T: DeserializeOwned>(file: &'static str, bytes: &[u8]) -> Result<T, Error> {
-    let bytes = without_nan(content(file, bytes)?);
+    let bytes = moeprune_json::replaced(content(file, bytes)?, |_| "null");
     serde_json::from_slice(&bytes)
         .map_err(|e| Error::file(file, format!("cannot be parsed: {e}; download it again")))
-}
-
-fn without_nan(bytes: &[u8]) -> Cow<'_, [u8]> {
-    const WORDS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
-    let mut cleaned = Vec::new();
-    let (mut at, mut copied, mut in_text) = (0, 0, false);
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\\' if in_text => at += 1,
-            b'"' => in_text = !in_text,
-            _ if in_text => {}
-            _ => {
-                if let Some(word) = WORDS.iter().find(|word| bytes[at..].starts_with(word)) {
-                    cleaned.extend_from_slice(&bytes[copied..at]);
-                    cleaned.extend_from_slice(b"null");
-                    at += word.len();
-                    copied = at;
-                    continue;
-                }
-            }
-        }
-        at += 1;
-    }
-    if copied == 0 {
-        return Cow::Borrowed(bytes);
-    }
-    cleaned.extend_from_slice(&bytes[copied..]);
-    Cow::Owned(cleaned)
 }
 
 #[cfg(test)]

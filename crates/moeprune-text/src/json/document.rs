@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
+use moeprune_json::{Special, replaced, specials};
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, MapAccess, Visitor},
@@ -30,10 +31,6 @@ pub(crate) struct Document<'a> {
     specials: Vec<(usize, &'static str)>,
     origin: Origin,
 }
-
-/// The words that Python writes for numbers that JSON does not have, and numbers of the same length.
-const SPECIALS: [(&str, &[u8]); 3] =
-    [("NaN", b"0.0"), ("Infinity", b"0.000000"), ("-Infinity", b"-0.000000")];
 
 impl<'a> Document<'a> {
     /// Checks that `bytes` are one JSON value.
@@ -87,36 +84,17 @@ impl<'a> Document<'a> {
 
 /// `bytes` with numbers that JSON has in the place of those that it does not have, and where that was.
 fn without_specials(bytes: &[u8]) -> (Vec<u8>, Vec<(usize, &'static str)>) {
-    let mut replaced = bytes.to_vec();
-    let mut specials = Vec::new();
-    let (mut quoted, mut at) = (false, 0);
-    while let Some(&byte) = bytes.get(at) {
-        match (quoted, byte) {
-            (true, b'\\') => at += 1,
-            (_, b'"') => quoted = !quoted,
-            (false, b'N' | b'I' | b'-') => {
-                let found = SPECIALS.iter().find(|(word, _)| stands_alone(bytes, at, word));
-                if let Some(&(word, number)) = found {
-                    replaced[at..at + word.len()].copy_from_slice(number);
-                    specials.push((at, word));
-                    at += word.len() - 1;
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    (replaced, specials)
+    let found = specials(bytes).map(|(at, special)| (at, special.word())).collect();
+    (replaced(bytes, same_length).into_owned(), found)
 }
 
-/// Whether `word` is at byte `at`, where a value may be.
-fn stands_alone(bytes: &[u8], at: usize, word: &str) -> bool {
-    let before = bytes[..at].trim_ascii_end().last();
-    let after = bytes[at..].strip_prefix(word.as_bytes());
-    matches!(before, None | Some(b':' | b',' | b'['))
-        && after.is_some_and(|after| {
-            after.first().is_none_or(|b| b.is_ascii_whitespace() || b",]}".contains(b))
-        })
+/// A number that is written in as many characters.
+fn same_length(special: Special) -> &'static str {
+    match special {
+        Special::NaN => "0.0",
+        Special::Infinity => "0.000000",
+        Special::NegativeInfinity => "-0.000000",
+    }
 }
 
 /// What a JSON value is.
