@@ -96,13 +96,7 @@ pub(crate) fn apply(
     makes_model(&mut files, &args.out);
     let named = (args.imatrix.as_deref(), args.imatrix_out.as_deref());
     let imatrix = ImatrixCut::of(named, &mut files)?;
-    let part = args.part.part()?;
-    if let Some(parts) = args.part.parts_here() {
-        return Err(Error::Request(format!(
-            "--parts {parts} says how many parts there are; pass --part I/{parts} or --part auto to say which one is \
-             written"
-        )));
-    }
+    let part = args.part()?;
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Report)?;
     crate::interrupt::listen_resumable();
     let execution = args.device.open()?;
@@ -146,6 +140,17 @@ pub(crate) fn apply(
 }
 
 impl ApplyArgs {
+    /// The part that is written; `None` if all is.
+    fn part(&self) -> Result<Option<PartOf>, Error> {
+        match self.part.parts_here() {
+            None => self.part.part(),
+            Some(parts) => Err(Error::Request(format!(
+                "--parts {parts} says how many parts there are; pass --part I/{parts} or --part auto to say which \
+                 one is written"
+            ))),
+        }
+    }
+
     /// The plan and its recipe, as the other options have it.
     fn planned(&self, model: &Checkpoint, registry: &Registry) -> Result<(Plan, Recipe), Error> {
         let plan = read_plan(&self.plan)?;

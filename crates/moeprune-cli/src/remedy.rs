@@ -84,11 +84,6 @@ fn in_options(remedy: Remedy) -> String {
                                unpruned model"
                 .into()
         }
-        Remedy::ObservationOrNoParts => "pass --observation FILE, which `moeprune observe --part` and `moeprune merge` \
-                                         make on several machines, in place of --calibration; or leave --part out, \
-                                         to write the model in one piece on one machine"
-            .into(),
-        Remedy::NoParts => "leave --part out, to write the model in one piece on one machine".into(),
         Remedy::DefaultType => "leave --dtype out".into(),
         Remedy::MicroBatch(blocks) => format!("--micro-batch {blocks} would fit"),
         Remedy::FewerTokens { percent } => format!(
@@ -103,6 +98,21 @@ fn in_options(remedy: Remedy) -> String {
         Remedy::NotOneDevice => "evaluate with --device cpu, or in an engine that spreads a model \
                                  over several devices"
             .into(),
+        other => of_parts(other),
+    }
+}
+
+/// What is done in one piece, and all that has no option.
+fn of_parts(remedy: Remedy) -> String {
+    match remedy {
+        Remedy::ObservationOrNoParts => {
+            "pass --observation FILE, which `moeprune observe --part` and `moeprune merge` make on several machines, in \
+             place of --calibration; or leave --part out, to write the model in one piece on one machine"
+                .into()
+        }
+        Remedy::NoParts => {
+            "leave --part out, to write the model in one piece on one machine".into()
+        }
         other => other.to_string(),
     }
 }
