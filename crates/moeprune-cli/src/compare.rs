@@ -165,12 +165,9 @@ pub(crate) fn compare(
     crate::interrupt::listen();
     let mut study =
         Study { checkpoint: &checkpoint, registry, execution: &execution, progress: terminal };
-    let mut served = served(args, &mut study, &measures)?;
+    let served = served(args, &mut study, &measures)?;
     let mut comparison = study.compare(inputs, &variants, &measures)?;
-    // The unpruned model is the first, wherever it was asked.
-    let first = served.drain(..usize::from(args.serves_model())).collect::<Vec<_>>();
-    comparison.cuts.splice(0..0, first);
-    comparison.cuts.append(&mut served);
+    args.add_served(served, &mut comparison.cuts);
     // One that fails does not keep the others back.
     let printed = line!("\n{}", in_rows(&comparison));
     let saved = json.map_or(Ok(()), |json| write_json(&comparison, &json));
@@ -191,6 +188,13 @@ impl CompareArgs {
     /// Whether MODEL itself is served.
     fn serves_model(&self) -> bool {
         self.endpoints.iter().any(|place| place.directory.is_none())
+    }
+
+    /// Adds rows of served models, in their order. The unpruned model is the first, wherever it was asked.
+    fn add_served(&self, mut served: Vec<Cut>, cuts: &mut Vec<Cut>) {
+        let first = served.drain(..usize::from(self.serves_model())).collect::<Vec<_>>();
+        cuts.splice(0..0, first);
+        cuts.append(&mut served);
     }
 }
 

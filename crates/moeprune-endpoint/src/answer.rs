@@ -3,7 +3,7 @@
 use moeprune_eval::Ending;
 use serde_json::Value;
 
-use crate::error::excerpt;
+use crate::excerpt::excerpt;
 
 /// What is wrong with an answer's body.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

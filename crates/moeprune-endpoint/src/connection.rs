@@ -12,7 +12,7 @@ use ureq::{
     http::{HeaderMap, HeaderValue, header},
 };
 
-use crate::{AnswerProblem, EndpointOptions, Error, address::Address, answer, error::excerpt};
+use crate::{AnswerProblem, EndpointOptions, Error, address::Address, answer, excerpt::excerpt};
 
 /// No answer is longer; a server that sends more is not read to the end.
 const LONGEST_ANSWER: u64 = 64 << 20;

@@ -12,7 +12,7 @@ use crate::{
     AnswerProblem, Error,
     answer::{self, Answers},
     connection::Connection,
-    error::excerpt,
+    excerpt::excerpt,
     pool,
 };
 

@@ -29,6 +29,7 @@ mod answer;
 mod connection;
 mod endpoint;
 mod error;
+mod excerpt;
 mod generator;
 mod journal;
 mod journaled;

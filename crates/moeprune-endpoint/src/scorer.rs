@@ -12,7 +12,7 @@ use crate::{
     Endpoint, Error, Vocabulary,
     answer::Answers,
     endpoint::{Call, Prompt},
-    error::excerpt,
+    excerpt::excerpt,
 };
 use likelihood::{Part, prompt_tokens, sum_of};
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use moeprune_eval::BoxError;
 
-use crate::{Error, error::excerpt};
+use crate::{Error, excerpt::excerpt};
 
 /// Reads a text as token ids.
 type Encode<'a> = dyn Fn(&str) -> Result<Vec<u32>, BoxError> + 'a;
