@@ -104,7 +104,7 @@ enum Command {
     Prune(PruneArgs),
     /// Show a recipe that is built in, or what a recipe may say
     Recipe(recipe::RecipeCommand),
-    /// Score multiple choice and GSM8K, measure perplexity, or hold a model against the unpruned one
+    /// Score tasks, measure perplexity, or hold a model against the unpruned one
     Eval(EvalArgs),
     /// Measure several prunings side by side, without writing any
     Compare(Box<compare::CompareArgs>),

@@ -171,7 +171,7 @@ fn batches_and_limits_change_nothing() {
         .iter()
         .map(|score| match score {
             Score::Answers(report) => report,
-            Score::Perplexity(_) => panic!("answers"),
+            other => panic!("{other:?}"),
         })
         .collect();
     assert_eq!(reports[0], reports[1]);
