@@ -33,15 +33,17 @@ mod excerpt;
 mod generator;
 mod journal;
 mod journaled;
+mod options;
 mod pool;
 mod scorer;
 mod vocabulary;
 
 pub use answer::AnswerProblem;
-pub use endpoint::{Endpoint, EndpointOptions};
+pub use endpoint::Endpoint;
 pub use error::Error;
 pub use generator::EndpointGenerator;
 pub use journal::{Journal, JournalError, RunKey};
 pub use journaled::Journaled;
+pub use options::EndpointOptions;
 pub use scorer::EndpointScorer;
 pub use vocabulary::Vocabulary;
