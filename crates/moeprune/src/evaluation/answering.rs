@@ -16,10 +16,10 @@ pub type WithGenerator<'a> = &'a mut dyn FnMut(&mut dyn Generator) -> Result<Eva
 pub type WithScorer<'a> =
     &'a mut dyn FnMut(&mut dyn ContinuationScorer) -> Result<EvalReport, EvalError>;
 
-/// What answers the questions of an evaluation: a model in memory ([`NativeModel`]), or an engine elsewhere.
+/// What answers the questions of an evaluation: a model in memory, or an engine elsewhere.
 ///
 /// Each method makes a generator or a scorer that reports to `progress`, gives it to `evaluate`, which calls it batch by batch,
-/// and returns what that returned. It says with [`Error::stopped`] that `progress` wanted to stop.
+/// and returns what that returned. It says with an error of a stop that `progress` wanted to stop.
 pub trait Answering {
     /// Evaluates what is written.
     ///
