@@ -1,5 +1,7 @@
 //! Measures beside accuracy: what holds of any answers, and how they come out of an evaluation.
 
+mod gsm8k_data;
+
 use moeprune_eval::{
     BoxError, Degradation, Divergence, Document, Ending, Error, EvalReport, EvaluateOptions,
     Generator, Gsm8k, LOOP_CHARACTERS, LOOP_REPETITIONS, Request, TokenDivergence, ends_in_loop,
@@ -112,6 +114,33 @@ proptest! {
             }
         }
     }
+}
+
+/// Of what people wrote none is a loop; of what real models wrote those few that run on in the digits of a fraction, or in
+/// an equation, up to the last token that they may write.
+#[test]
+fn loops_in_real_answers() {
+    let documents = [gsm8k_data::train_documents(), gsm8k_data::test_documents()].concat();
+    let worked = documents.iter().map(|document| document.answer.split("\n####").next().unwrap());
+    assert_eq!(worked.filter(|solution| ends_in_loop(solution)).count(), 0);
+    assert_eq!(documents.len(), 8792);
+
+    let answers = std::fs::read_to_string(gsm8k_data::asset("example_model_solutions.jsonl"));
+    let (mut all, mut looping) = (0, Vec::new());
+    for line in answers.unwrap().lines() {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        for model in ["6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification"] {
+            let answer = &record[model];
+            let answer = answer.as_str().or_else(|| answer["solution"].as_str()).unwrap();
+            all += 1;
+            if ends_in_loop(answer) {
+                looping.push(answer.to_owned());
+            }
+        }
+    }
+    assert_eq!((all, looping.len()), (5276, 5));
+    let runs_on = |answer: &String| answer.len() > 500 && !answer.contains("####");
+    assert!(looping.iter().all(runs_on), "{looping:#?}");
 }
 
 /// Answers as it is told to, with endings.
