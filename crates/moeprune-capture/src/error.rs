@@ -232,17 +232,18 @@ pub enum Error {
         difference: String,
     },
     /// Blocks that are in two parts.
-    #[error(
-        "{} and {} are both of blocks {} to {}; merge each part once",
-        first.display(), second.display(), blocks.start + 1, blocks.end
-    )]
+    #[error("{}, are both of blocks {} to {}; merge each part once, of one number of parts", files, blocks.start + 1, blocks.end)]
     PartTwice {
-        /// A part.
-        first: PathBuf,
-        /// Another.
-        second: PathBuf,
+        /// The two files and which parts they are, as text.
+        files: String,
         /// The blocks, from 0.
         blocks: Range<usize>,
+    },
+    /// One file that is named twice.
+    #[error("{} is given twice; merge each part once", path.display())]
+    SamePart {
+        /// The file.
+        path: PathBuf,
     },
     /// Blocks that are in no part.
     #[error("of {total} blocks these are missing: {missing}; observe them, and merge all parts")]

@@ -128,6 +128,12 @@ impl Surroundings<'_> {
     }
 
     fn part_of_array(&self, task: usize) -> Result<PartOf, Error> {
+        if task == 0 {
+            let parts = self.parts.map_or_else(|| "N".to_owned(), |parts| parts.to_string());
+            return request(format!(
+                "{ARRAY} is 0, and parts count from 1; submit with --array=1-{parts}"
+            ));
+        }
         let Some(parts) = self.parts else {
             return request(format!(
                 "--part auto in an array ({ARRAY} is {task}) needs the number of parts: --parts N, the same in each \
@@ -235,6 +241,7 @@ mod tests {
         );
         check("auto", None, &[(ARRAY, "2"), ("SLURM_ARRAY_TASK_COUNT", "4")], Err("--parts N"));
         check("auto", Some(4), &[(ARRAY, "0")], Err("--array=1-4"));
+        check("auto", None, &[(ARRAY, "0")], Err("--array=1-N"));
         check("auto", Some(4), &[(ARRAY, "5")], Err("--array=1-4"));
         check("auto", Some(4), &[(ARRAY, "x")], Err("not a number"));
     }

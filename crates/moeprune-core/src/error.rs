@@ -141,7 +141,9 @@ pub enum Error {
     #[error("`{0}` names no Linear; expected for example `attention.query` or `expert.3.down`")]
     LinearName(String),
     /// Not one part of several.
-    #[error("`{0}` is not a part: expected I/N, as in 3/8, with I from 1 to N")]
+    #[error(
+        "`{0}` is not a part: expected I/N, as in 3/8, with I from 1 to N, and N at most 1048576"
+    )]
     Part(String),
     /// A text that is no fingerprint of this version.
     #[error("`{0}` is no fingerprint; expected two hashes with `+` between")]

@@ -14,6 +14,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, Error as _, MapAccess, Visitor},
 };
+use sha2::{Digest, Sha256};
 
 use super::{
     FORMAT, PART_FORMAT, VERSION,
@@ -275,6 +276,8 @@ fn locate(header: &Header, data: Data, layers: usize) -> Result<BTreeMap<Name, L
 
 pub(super) struct Tensors {
     file: File,
+    /// Where the first tensor begins.
+    start: u64,
     tensors: BTreeMap<Name, Located>,
 }
 
@@ -284,8 +287,17 @@ impl Tensors {
         let mut opened = File::open(path)?;
         let (header, data) = read_header(&mut opened)?;
         let metadata = Metadata::of(header.metadata.clone(), format)?;
+        let start = data.start;
         let tensors = locate(&header, data, metadata.layers)?;
-        Ok((metadata, Self { file: opened, tensors }))
+        Ok((metadata, Self { file: opened, start, tensors }))
+    }
+
+    /// SHA-256 of all tensors, in hexadecimal.
+    pub(super) fn sha256(&mut self) -> Result<String, Problem> {
+        self.file.seek(SeekFrom::Start(self.start))?;
+        let mut hash = Sha256::new();
+        io::copy(&mut self.file, &mut hash)?;
+        Ok(format!("{:x}", hash.finalize()))
     }
 
     /// The groups of a layer that some tensor is of, ascending.

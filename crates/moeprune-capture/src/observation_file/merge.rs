@@ -13,13 +13,14 @@ use crate::Error;
 /// One layer of all parts is held at a time, and the rounded sums of those before it.
 ///
 /// # Errors
-/// If a part cannot be read; if one is of another model, text, seed or type than the first; if two are of the same
+/// If a part cannot be read, or does not have the bytes that were written; if one is of another model, text, seed or type than the first; if two are of the same
 /// blocks; if blocks are missing; if sums do not add up.
 pub fn merge_parts<P: AsRef<Path>>(paths: &[P]) -> Result<Observation, Error> {
     let mut parts =
         paths.iter().map(|path| PartFile::open(path.as_ref())).collect::<Result<Vec<_>, _>>()?;
     check_alike(&parts)?;
     check_whole(&parts)?;
+    parts.iter_mut().try_for_each(PartFile::check_bytes)?;
     let Some(first) = parts.first() else { return Err(Error::NoParts) };
     let (layers, head) = (first.layers, first.head.clone());
     let layers = (0..layers).map(|layer| merged(&mut parts, layer)).collect::<Result<_, _>>()?;
@@ -67,7 +68,7 @@ fn check_alike(parts: &[PartFile<'_>]) -> Result<(), Error> {
             return Err(Error::ForeignPart {
                 part: other.path.to_owned(),
                 first: first.path.to_owned(),
-                difference: format!("{what} is {found}, not {expected}"),
+                difference: with_short_hashes(&format!("{what} is {found}, not {expected}")),
             });
         }
     }
@@ -78,26 +79,21 @@ fn check_alike(parts: &[PartFile<'_>]) -> Result<(), Error> {
 fn check_whole(parts: &[PartFile<'_>]) -> Result<(), Error> {
     let Some(first) = parts.first() else { return Err(Error::NoParts) };
     let total = usize::try_from(first.head.corpus.samples).unwrap_or(usize::MAX);
-    let mut ranges: Vec<(Range<usize>, &Path)> = parts
+    let mut ranges: Vec<(Range<usize>, &PartFile<'_>)> = parts
         .iter()
-        .map(|part| (part.head.blocks(), part.path))
+        .map(|part| (part.head.blocks(), part))
         .filter(|(range, _)| !range.is_empty())
         .collect();
     ranges.sort_by_key(|(range, _)| (range.start, range.end));
-    let (mut missing, mut end, mut last) = (Vec::new(), 0, first.path);
-    for (range, path) in ranges {
+    let (mut missing, mut end, mut last) = (Vec::new(), 0, first);
+    for (range, part) in ranges {
         if range.start < end {
-            let blocks = range.start..range.end.min(end);
-            return Err(Error::PartTwice {
-                first: last.to_owned(),
-                second: path.to_owned(),
-                blocks,
-            });
+            return Err(twice(last, part, range.start..range.end.min(end)));
         }
         if range.start > end {
             missing.push(end..range.start);
         }
-        (end, last) = (range.end, path);
+        (end, last) = (range.end, part);
     }
     if end < total {
         missing.push(end..total);
@@ -106,6 +102,29 @@ fn check_whole(parts: &[PartFile<'_>]) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::MissingParts { missing: in_words(&missing, parts, total), total })
+}
+
+/// Two parts are of the same blocks.
+fn twice(first: &PartFile<'_>, second: &PartFile<'_>, blocks: Range<usize>) -> Error {
+    if first.path == second.path {
+        return Error::SamePart { path: first.path.to_owned() };
+    }
+    let named = |part: &PartFile<'_>| format!("{}, part {}", part.path.display(), part.head.part);
+    Error::PartTwice { files: format!("{}, and {}", named(first), named(second)), blocks }
+}
+
+/// A text whose hashes have 12 digits, to be read.
+fn with_short_hashes(text: &str) -> String {
+    const SHOWN: usize = 12;
+    let mut short = String::new();
+    let mut digits = 0;
+    for character in text.chars() {
+        digits = if character.is_ascii_hexdigit() { digits + 1 } else { 0 };
+        if digits <= SHOWN {
+            short.push(character);
+        }
+    }
+    short
 }
 
 /// Which parts are missing, where all others are of one number of parts; which blocks, where they are not.

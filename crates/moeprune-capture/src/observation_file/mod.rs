@@ -69,7 +69,7 @@ A part of an observation, over a range of the blocks of one text, is a file of t
 Its `format` is `moeprune-observation-part`. In place of `corpora` its metadata has `corpus`, the one text as a whole
 with the samples of all parts; `part`, `I/N`; `blocks`, a JSON array of the first block, counted from 0, and the one after
 the last, which MUST be those of this part of the samples ([`PartOf::range`](moeprune_core::PartOf::range)); and
-`compute`, the type that was computed in. Sums that are F64 in an observation (not `output_peaks`, a maximum) are U64 with
+`compute`, the type that was computed in; and `sha256` of all tensors' bytes, which a reader of sums MUST compare. Sums that are F64 in an observation (not `output_peaks`, a maximum) are U64 with
 one more, innermost dimension of 3: a [`WideSum`](moeprune_core::observation::WideSum), lowest word first.
 
 # Why it is so

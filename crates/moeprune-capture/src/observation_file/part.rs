@@ -12,6 +12,7 @@ use moeprune_core::{
     observation::{ExactLayer, ExactSums, Kind, Statistics, Values, WideSum},
 };
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::{
     PART_FORMAT, VERSION,
@@ -101,6 +102,13 @@ fn write<'a>(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let blocks = head.blocks();
+    let (mut entries, mut hash) = (Vec::new(), Sha256::new());
+    for index in 0..layers {
+        let layer = layer(index)?;
+        let tensors = tensors(index, &layer);
+        tensors.iter().try_for_each(|tensor| tensor.write(&mut hash))?;
+        entries.extend(tensors.iter().map(Tensor::entry));
+    }
     let metadata = json!({
         "format": PART_FORMAT,
         "version": VERSION,
@@ -110,11 +118,8 @@ fn write<'a>(
         "blocks": json!([blocks.start, blocks.end]).to_string(),
         "compute": head.compute,
         "layers": layers.to_string(),
+        "sha256": format!("{:x}", hash.finalize()),
     });
-    let mut entries = Vec::new();
-    for index in 0..layers {
-        entries.extend(tensors(index, &*layer(index)?).iter().map(Tensor::entry));
-    }
     write_header(metadata, &entries, out)?;
     (0..layers).try_for_each(|index| {
         let layer = layer(index)?;
@@ -171,6 +176,7 @@ pub fn read_part_head(path: impl AsRef<Path>) -> Result<PartHead, Error> {
 /// If the file cannot be read, is no part of an observation, is cut short, or anything in it contradicts the format.
 pub fn read_part(path: impl AsRef<Path>) -> Result<ObservationPart, Error> {
     let mut opened = PartFile::open(path.as_ref())?;
+    opened.check_bytes()?;
     let layers = (0..opened.layers).map(|layer| opened.layer(layer)).collect::<Result<_, _>>()?;
     Ok(ObservationPart { head: opened.head, layers })
 }
@@ -181,14 +187,28 @@ pub(super) struct PartFile<'a> {
     pub(super) head: PartHead,
     pub(super) layers: usize,
     tensors: Tensors,
+    /// Of the tensors, as they were written.
+    sha256: String,
 }
 
 impl<'a> PartFile<'a> {
     pub(super) fn open(path: &'a Path) -> Result<Self, Error> {
-        let opened = Tensors::open(path, PART_FORMAT)
-            .and_then(|(metadata, tensors)| Ok((head(&metadata)?, metadata.layers, tensors)));
-        let (head, layers, tensors) = opened.map_err(|problem| of_part(problem, path))?;
-        Ok(Self { path, head, layers, tensors })
+        let opened = Tensors::open(path, PART_FORMAT).and_then(|(metadata, tensors)| {
+            let (head, sha256) = (head(&metadata)?, metadata.entry("sha256")?.to_owned());
+            Ok(Self { path, head, layers: metadata.layers, tensors, sha256 })
+        });
+        opened.map_err(|problem| of_part(problem, path))
+    }
+
+    /// That the tensors are those that were written: a changed bit of a sum would not be seen otherwise.
+    pub(super) fn check_bytes(&mut self) -> Result<(), Error> {
+        let found = self.tensors.sha256().map_err(|problem| of_part(problem, self.path))?;
+        if found == self.sha256 {
+            return Ok(());
+        }
+        let reason =
+            "its tensors are not those that were written (SHA-256); observe this part again";
+        Err(Error::PartFile { path: self.path.to_owned(), reason: reason.to_owned() })
     }
 
     pub(super) fn layer(&mut self, layer: usize) -> Result<ExactLayer, Error> {

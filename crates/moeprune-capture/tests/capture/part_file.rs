@@ -135,8 +135,8 @@ fn what_does_not_make_a_whole_is_refused_by_name() {
     check(&[part(1, 3)], "missing: part 2/3 (blocks 3 to 4), part 3/3 (blocks 5 to 6)");
     check(&[part(3, 3), part(1, 3)], "missing: part 2/3 (blocks 3 to 4);");
     check(&[part(1, 3), part(2, 2)], "missing: blocks 3 to 3;");
-    check(&[part(1, 2), part(2, 2), part(2, 2)], "are both of blocks 4 to 6");
-    check(&[part(1, 2), part(2, 3), part(3, 3)], "are both of blocks 3 to 3");
+    check(&[part(1, 2), part(2, 2), part(2, 2)], "part 2/2, are both of blocks 4 to 6");
+    check(&[part(1, 2), part(2, 3), part(3, 3)], "part 2/3, are both of blocks 3 to 3");
     let other = |change: fn(&mut ObservationPart)| {
         let mut other = part(2, 2);
         change(&mut other);
@@ -156,6 +156,25 @@ fn what_does_not_make_a_whole_is_refused_by_name() {
     let mut longer = part(2, 2);
     longer.layers[0].inputs.insert(query(), moments);
     check(&[part(1, 2), longer], "layer 0 does not add up");
+}
+
+/// A bit of a sum that has changed since makes a sum of another value.
+#[test]
+fn changed_bits_are_found() {
+    let folder = Folder::new();
+    let (path, other) = (folder.write(&part(1, 2)), folder.write(&part(2, 2)));
+    let bytes = fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    for at in header..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[at] ^= 0x10;
+        fs::write(&path, &changed).unwrap();
+        let error = merge_parts(&[&path, &other]).unwrap_err().to_string();
+        assert!(error.contains("are not those that were written"), "byte {at}: {error}");
+    }
+    fs::write(&path, &bytes).unwrap();
+    let error = merge_parts(&[&path, &other, &path]).unwrap_err().to_string();
+    assert!(error.contains("is given twice"), "{error}");
 }
 
 #[test]

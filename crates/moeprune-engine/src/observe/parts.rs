@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fs,
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use moeprune_capture::{merge_parts, read_part_head, write_observation};
-use moeprune_core::{Observation, PartOf};
+use moeprune_core::{Observation, PartOf, plural};
 use moeprune_model::check_runnable;
 
 use super::{
@@ -40,7 +41,12 @@ impl Job<'_> {
         to: ObservationPlace<'_>,
     ) -> Result<Observation, Error> {
         check_runnable(self.model.spec())?;
-        let parts: Vec<PartOf> = PartOf::all(parts)?.collect();
+        let blocks = calibration.blocks.blocks().len().max(1);
+        if parts > blocks {
+            let only = plural(blocks, "block");
+            self.progress.note(&format!("note: {only} make as many parts, not {parts}"));
+        }
+        let parts: Vec<PartOf> = PartOf::all(parts.min(blocks))?.collect();
         let Some(first) = devices.first() else {
             return Err(Error::Request("no device was named to observe parts on".to_owned()));
         };
@@ -97,14 +103,18 @@ impl PartWork<'_> {
             let range = part.range(blocks.blocks().len());
             blocks.blocks()[range].iter().map(|block| block.len() as u64).sum::<u64>()
         };
-        let (done, left): (Vec<_>, VecDeque<_>) = {
-            let (mut done, mut left) = (Vec::new(), VecDeque::new());
-            for part in paths {
-                if part.1.is_file() { done.push(part) } else { left.push_back(part) }
+        let (mut done, mut left) = (Vec::new(), VecDeque::new());
+        for part in paths {
+            if !part.1.is_file() {
+                left.push_back(part);
+            } else if read_part_head(&part.1).is_ok() {
+                done.push(part);
+            } else {
+                progress.note(&format!("part {} is damaged and is observed again", part.0));
+                fs::remove_file(&part.1).map_err(|e| Error::io(&part.1, "remove", e))?;
+                left.push_back(part);
             }
-            (done, left)
-        };
-        done.iter().try_for_each(|(_, path)| read_part_head(path).map(|_| ()))?;
+        }
         if !done.is_empty() {
             let (done, all) = (done.len(), paths.len());
             progress.note(&format!("observing: {done} of {all} parts done already, resuming"));

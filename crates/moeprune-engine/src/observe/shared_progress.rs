@@ -50,7 +50,14 @@ impl Progress for PartProgress<'_> {
     }
 
     fn note(&mut self, line: &str) {
-        let _ = self.said.send(Said::Note(line.to_owned()));
+        // What is done of a part is worth a line for each; what it takes is the same of all.
+        let line = match line.split_once(": ") {
+            Some((_, done)) if line.contains("done already") => {
+                format!("observing part {}: {done}", self.name)
+            }
+            _ => line.to_owned(),
+        };
+        let _ = self.said.send(Said::Note(line));
     }
 }
 
@@ -70,7 +77,10 @@ pub(super) fn show(
         }
         match heard.recv_timeout(LOOK_AGAIN) {
             Ok(Said::Note(line)) => {
-                if notes.insert(line.clone()) {
+                // The memory that is left differs from part to part.
+                let but_numbers = |line: &str| line.replace(|c: char| c.is_ascii_digit(), "");
+                let is_new = line.contains("done already") || notes.insert(but_numbers(&line));
+                if is_new {
                     progress.note(&line);
                 }
             }

@@ -28,7 +28,7 @@ use moeprune_engine::{
 
 use crate::{
     Error, Evaluation, Recipe, Registry, Study,
-    evaluation::{Evaluated, Score, count_questions, evaluate_model},
+    evaluation::{Evaluated, Score, against::memory::check_host, count_questions, evaluate_model},
     planning::plan,
     streamed::{Streamed, divergence},
 };
@@ -98,6 +98,13 @@ impl Study<'_> {
             warnings_of_text(corpus, spec).iter().for_each(|note| self.progress.note(note));
         }
         let text = Text::read(checkpoint, measures, self.progress)?;
+        if let Some(text) = text.as_ref().filter(|_| execution.is_on_cpu()) {
+            let text = (
+                text.blocks.tokens(),
+                "use a shorter text or fewer of its blocks (--text-blocks, --seq-len)",
+            );
+            check_host(execution, (checkpoint, checkpoint), text, self.progress)?;
+        }
         let mut measured = Measured { measures, text: text.as_ref(), unpruned: None };
         let unpruned_outputs;
         let mut cuts = Vec::with_capacity(1 + variants.len());

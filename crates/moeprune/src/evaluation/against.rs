@@ -1,6 +1,6 @@
 //! A pruned model held against the one that it was made of: how far its predictions of a text have moved.
 
-mod memory;
+pub(crate) mod memory;
 mod vocabularies;
 
 use std::path::Path;
@@ -10,6 +10,7 @@ use moeprune_engine::{Execution, Finite, ModelText, TextFiles, note_of_streamed_
 use moeprune_eval::DivergenceReport;
 use moeprune_model::check_runnable;
 
+use super::perplexity::check_block;
 use crate::{
     Error, Progress,
     streamed::{Streamed, divergence},
@@ -49,6 +50,7 @@ pub fn evaluate_against(
     let (of_model, of_reference) = (model.spec(), reference.spec());
     check_runnable(of_reference)?;
     check_runnable(of_model)?;
+    check_block(sequence_len)?;
     let reader = vocabularies::reader(model, reference)?;
     let length = of_model.longest_streamed().min(of_reference.longest_streamed());
     let shorter = if of_model.longest_streamed() == length { of_model } else { of_reference };

@@ -17,6 +17,7 @@ pub(super) fn of_text(
     if what.fewshot.is_some() || what.fewshot_data.is_some() {
         return Err(Error::Request("perplexity has no shots; leave --fewshot out".into()));
     }
+    check_block(what.sequence_len)?;
     let spec = checkpoint.spec();
     let text = ModelText::open(TextFiles::from(what.data), checkpoint)?;
     let length = what.sequence_len.unwrap_or(2048).min(spec.max_positions);
@@ -46,4 +47,14 @@ pub(super) fn of_text(
     let report = report?;
     progress.end();
     Ok(report)
+}
+
+/// That a block has a token to predict.
+pub(super) fn check_block(sequence_len: Option<usize>) -> Result<(), Error> {
+    match sequence_len {
+        Some(0 | 1) => Err(Error::Request(
+            "the first token of a block is given and the others are predicted: a block needs two (--seq-len)".into(),
+        )),
+        _ => Ok(()),
+    }
 }

@@ -46,17 +46,32 @@ pub(super) fn set_up(
         let execution = execution.for_blocks(reference, &tag, false, progress)?;
         return Ok(execution.for_blocks(model, &tag, false, progress)?);
     }
-    let needed = need(model, reference, blocks.tokens());
+    let text = (blocks.tokens(), "use fewer or shorter blocks (--limit, --seq-len)");
+    check_host(execution, (model, reference), text, progress)?;
+    Ok(execution.clone())
+}
+
+/// Says what memory the CPU will need for a text of so many tokens; if that is too much, what to do.
+///
+/// # Errors
+/// If that is more than the run may take.
+pub(crate) fn check_host(
+    execution: &Execution,
+    (model, reference): (&Checkpoint, &Checkpoint),
+    (tokens, remedy): (u64, &str),
+    progress: &mut dyn Progress,
+) -> Result<(), Error> {
+    let needed = need(model, reference, tokens);
     if let Some(allowed) = execution.max_memory().filter(|&allowed| allowed < needed) {
         return Err(Error::Request(format!(
             "holding the two models against each other needs up to {:.1} MB of memory, and --max-memory allows {:.1} \
-             MB; use fewer or shorter blocks (--limit, --seq-len), or allow more",
+             MB; {remedy}, or allow more",
             needed as f64 / 1e6,
             allowed as f64 / 1e6
         )));
     }
     let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
-    let hidden = 4 * blocks.tokens() * (reference.spec().hidden + 2 * model.spec().hidden) as u64;
+    let hidden = 4 * tokens * (reference.spec().hidden + 2 * model.spec().hidden) as u64;
     let mut line = format!(
         "needs up to {} of memory: {} for the hidden states of both models, the rest for weights in passing",
         gigabytes(needed),
@@ -66,12 +81,9 @@ pub(super) fn set_up(
     {
         line += &match bytes < needed {
             false => format!("; {limit} has {} left", gigabytes(bytes)),
-            true => format!(
-                "\nwarning: {limit} has {} left; use fewer or shorter blocks (--limit, --seq-len)",
-                gigabytes(bytes)
-            ),
+            true => format!("\nwarning: {limit} has {} left; {remedy}", gigabytes(bytes)),
         };
     }
     progress.note(&line);
-    Ok(execution.clone())
+    Ok(())
 }
