@@ -49,6 +49,20 @@ pub enum AnswerProblem {
         /// The last that is expected.
         last: usize,
     },
+    /// The server gave an answer up: it may write it whole a moment later.
+    #[error("the answer was given up by the server (`finish_reason` is {reason})")]
+    Aborted {
+        /// What it says.
+        reason: String,
+    },
+    /// An answer that ended in another way than by itself or at its length.
+    #[error(
+        "the answer ended with `finish_reason` {reason}, so it is not the model's alone: expected \"stop\" or \"length\""
+    )]
+    Finish {
+        /// What it says.
+        reason: String,
+    },
     /// Lists that must be of one length are not.
     #[error(
         "choice {choice} has {tokens} log-probabilities and {top} lists of the likeliest tokens: expected as many"
@@ -122,15 +136,21 @@ enum Reason {
 }
 
 impl Finish {
-    fn of(choice: &Value) -> Self {
-        let reason = match choice.get("finish_reason").and_then(Value::as_str) {
-            Some("stop") => Some(Reason::Stop),
-            Some("length") => Some(Reason::Length),
-            _ => None,
+    fn of(choice: &Value) -> Result<Self, AnswerProblem> {
+        let said = choice.get("finish_reason").filter(|said| !said.is_null());
+        let shown = || excerpt(&said.map(Value::to_string).unwrap_or_default(), 60);
+        let reason = match said.map(Value::as_str) {
+            None => None,
+            Some(Some("stop")) => Some(Reason::Stop),
+            Some(Some("length")) => Some(Reason::Length),
+            Some(Some("abort" | "error")) => {
+                return Err(AnswerProblem::Aborted { reason: shown() });
+            }
+            Some(_) => return Err(AnswerProblem::Finish { reason: shown() }),
         };
         // A string that ended it; of a token its id, or null for the model's own.
         let by = choice.get("stop_reason").or_else(|| choice.get("matched_stop"));
-        Self { reason, by_string: by.map(Value::is_string) }
+        Ok(Self { reason, by_string: by.map(Value::is_string) })
     }
 }
 
@@ -197,12 +217,13 @@ pub(crate) fn read(body: &[u8], prompts: usize) -> Result<Answers, AnswerProblem
     }
     let mut placed: Vec<Option<Choice>> = vec![None; prompts];
     for (choice, &place) in choices.iter().zip(&places(choices)?) {
+        // First: an answer that was given up may lack the rest.
+        let finish = Finish::of(choice)?;
         let text = choice
             .get("text")
             .and_then(Value::as_str)
             .ok_or_else(|| missing("`text` in a choice"))?;
         let log_probabilities = log_probabilities(choice, place)?;
-        let finish = Finish::of(choice);
         placed[place] = Some(Choice { text: text.to_owned(), log_probabilities, finish });
     }
     let prompt_tokens = json.get("usage").and_then(|usage| usage.get("prompt_tokens")?.as_u64());

@@ -202,7 +202,9 @@ impl Error {
             Self::Status { status, .. } => {
                 matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504 | 529)
             }
-            Self::Answer { problem, .. } => matches!(problem, AnswerProblem::EndsEarly { .. }),
+            Self::Answer { problem, .. } => {
+                matches!(problem, AnswerProblem::EndsEarly { .. } | AnswerProblem::Aborted { .. })
+            }
             _ => false,
         }
     }

@@ -20,7 +20,6 @@ fn how_answers_ended() {
     };
     check(json!({}), true, None);
     check(json!({"finish_reason": null}), true, None);
-    check(json!({"finish_reason": "abort"}), true, None);
     check(json!({"finish_reason": "length"}), true, Some(Ending::Length));
     check(json!({"finish_reason": "length", "stop_reason": null}), false, Some(Ending::Length));
     check(json!({"finish_reason": "stop", "stop_reason": "Q:"}), true, Some(Ending::Stop));
@@ -71,6 +70,13 @@ fn bodies_that_are_refused() {
     );
     check(r#"{"choices": [{"text": "a", "index": 0}, {"text": "b"}]}"#, 2, "not at all");
     check(r#"{"choices": [{"index": 0}]}"#, 1, "no `text`");
+    check(r#"{"choices": [{"text": "a", "finish_reason": "abort"}]}"#, 1, "given up by the server");
+    check(r#"{"choices": [{"finish_reason": "error"}]}"#, 1, "given up by the server");
+    check(
+        r#"{"choices": [{"text": "a", "finish_reason": "content_filter"}]}"#,
+        1,
+        "content_filter",
+    );
     check(r#"{"choices": [null]}"#, 1, "no `text`");
     check(r#"{"choices": [{"text": 3}]}"#, 1, "no `text`");
     check(

@@ -55,6 +55,33 @@ fn what_passes_is_asked_again() {
     check(vec![Reply::Raw(b"HTTP/1.1 20".to_vec())]);
 }
 
+fn finished(reason: Value) -> Reply {
+    Reply::Json(json!({"choices": [{"index": 0, "text": " 4", "finish_reason": reason}]}))
+}
+
+#[test]
+fn an_answer_that_was_given_up_is_no_answer() {
+    for reason in ["abort", "error"] {
+        let (found, mock, _) = ask_with(options(), first(vec![finished(json!(reason))]));
+        assert_eq!((found, mock.asked().len()), (Ok(vec![" 42".to_owned()]), 2), "{reason}");
+        let mut once = options();
+        once.retries = 1;
+        let said = ask_with(once, move |_| finished(json!(reason))).0.unwrap_err();
+        assert!(said.contains("given up by the server") && said.contains(reason), "{said}");
+    }
+    for reason in [json!("content_filter"), json!("tool_calls"), json!(3), json!("")] {
+        let (shown, reply) = (reason.to_string(), finished(reason));
+        let (found, mock, _) = ask_with(options(), move |_| reply.clone());
+        let said = found.unwrap_err();
+        assert!(said.contains("finish_reason") && said.contains(&shown), "{said}");
+        assert_eq!(mock.asked().len(), 1, "{shown}");
+    }
+    for reason in [json!("stop"), json!("length"), Value::Null] {
+        let reply = finished(reason);
+        assert_eq!(ask_with(options(), move |_| reply.clone()).0, Ok(vec![" 4".to_owned()]));
+    }
+}
+
 #[test]
 fn chunks_of_any_size_are_one_answer() {
     for size in [1, 2, 7, 1000] {
