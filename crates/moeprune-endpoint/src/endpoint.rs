@@ -16,10 +16,49 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     connection: Arc<Connection>,
-    model: String,
-    context: Option<usize>,
+    served: Served,
     concurrency: usize,
     seed: u64,
+}
+
+/// A model of a server's list.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+struct Served {
+    name: String,
+    context: Option<usize>,
+    /// What else is said of it and stays while the same model is served.
+    described: Vec<(&'static str, String)>,
+}
+
+impl Served {
+    fn named(name: String) -> Self {
+        Self { name, ..Self::default() }
+    }
+
+    fn of(model: &Value) -> Option<Self> {
+        // vLLM and SGLang say it so, llama.cpp beneath `meta`.
+        let context = model.get("max_model_len").or_else(|| model.pointer("/meta/n_ctx"));
+        let context = context.and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+        let stays = [
+            ("root", "/root"),
+            ("parent", "/parent"),
+            ("max_model_len", "/max_model_len"),
+            ("meta.n_ctx", "/meta/n_ctx"),
+            ("meta.n_params", "/meta/n_params"),
+            ("meta.size", "/meta/size"),
+            ("meta.n_vocab", "/meta/n_vocab"),
+        ];
+        let described = stays.into_iter().filter_map(|(name, place)| {
+            let value = model.pointer(place).filter(|value| !value.is_null())?;
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            Some((name, excerpt(&value, 400)))
+        });
+        Some(Self {
+            name: model.get("id")?.as_str()?.to_owned(),
+            context: context.filter(|&n| n > 0),
+            described: described.collect(),
+        })
+    }
 }
 
 /// A prompt as it is sent.
@@ -73,32 +112,26 @@ impl Endpoint {
     pub fn connect(url: &str, options: EndpointOptions) -> Result<Self, Error> {
         let connection = Connection::new(url, &options)?;
         let list = connection.address().models();
-        let (model, context) = match (connection.get(&list), options.model) {
+        let served = match (connection.get(&list), options.model) {
             (Ok(body), wanted) => {
                 let wrong = |problem| Error::Answer { url: list, problem };
-                let served = served(&body).map_err(wrong)?;
-                choose(connection.address().base(), served, wanted)?
+                let models = served(&body).map_err(wrong)?;
+                choose(connection.address().base(), models, wanted)?
             }
-            (Err(Error::Status { status: 404 | 405, .. }), Some(wanted)) => (wanted, None),
+            (Err(Error::Status { status: 404 | 405, .. }), Some(wanted)) => Served::named(wanted),
             (Err(Error::Status { status: 404 | 405, .. }), None) => {
                 return Err(Error::NoModel { url: connection.address().base().to_owned() });
             }
             (Err(error), _) => return Err(error),
         };
         let concurrency = options.concurrency.max(1);
-        Ok(Self {
-            connection: Arc::new(connection),
-            model,
-            context,
-            concurrency,
-            seed: options.seed,
-        })
+        Ok(Self { connection: Arc::new(connection), served, concurrency, seed: options.seed })
     }
 
     /// The model's name at the server.
     #[must_use]
     pub fn model(&self) -> &str {
-        &self.model
+        &self.served.name
     }
 
     /// The base of the server's API, up to `/v1`.
@@ -110,7 +143,14 @@ impl Endpoint {
     /// The most tokens that a prompt and its answer have together, if the server says.
     #[must_use]
     pub fn context(&self) -> Option<usize> {
-        self.context
+        self.served.context
+    }
+
+    /// What else the server says of the model, by name, as far as it stays while the same model is served: the path it
+    /// was loaded from, its size, its context.
+    #[must_use]
+    pub fn described(&self) -> &[(&'static str, String)] {
+        &self.served.described
     }
 
     /// How many calls were made again so far.
@@ -133,7 +173,7 @@ impl Endpoint {
     ) -> Result<Answers, Error> {
         let prompts: Vec<Value> = call.prompts.iter().map(Prompt::to_json).collect();
         let mut body = json!({
-            "model": self.model,
+            "model": self.served.name,
             "prompt": match &prompts[..] {
                 // A single text is what every server takes.
                 [Value::String(_)] => prompts[0].clone(),
@@ -178,8 +218,8 @@ pub(crate) fn refuses_form(error: &Error) -> bool {
     }
 }
 
-/// The models of a list, each with its context if it is said.
-fn served(body: &[u8]) -> Result<Vec<(String, Option<usize>)>, AnswerProblem> {
+/// The models of a list.
+fn served(body: &[u8]) -> Result<Vec<Served>, AnswerProblem> {
     let json = answer::json(body)?;
     let models = json.get("data").and_then(Value::as_array);
     let missing = || AnswerProblem::Missing {
@@ -187,33 +227,23 @@ fn served(body: &[u8]) -> Result<Vec<(String, Option<usize>)>, AnswerProblem> {
         start: excerpt(&String::from_utf8_lossy(&body[..body.len().min(800)]), 200),
     };
     let models = models.ok_or_else(missing)?;
-    let of = |model: &Value| {
-        // vLLM and SGLang say it so, llama.cpp beneath `meta`.
-        let context = model.get("max_model_len").or_else(|| model.pointer("/meta/n_ctx"));
-        let context = context.and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
-        Some((model.get("id")?.as_str()?.to_owned(), context.filter(|&n| n > 0)))
-    };
-    Ok(models.iter().filter_map(of).collect())
+    Ok(models.iter().filter_map(Served::of).collect())
 }
 
 /// The model that is asked.
-fn choose(
-    url: &str,
-    served: Vec<(String, Option<usize>)>,
-    wanted: Option<String>,
-) -> Result<(String, Option<usize>), Error> {
+fn choose(url: &str, served: Vec<Served>, wanted: Option<String>) -> Result<Served, Error> {
     let url = url.to_owned();
     let names = || {
         let mut shown: Vec<String> =
-            served.iter().take(20).map(|(name, _)| excerpt(name, 100)).collect();
+            served.iter().take(20).map(|model| excerpt(&model.name, 100)).collect();
         if served.len() > shown.len() {
             shown.push(format!("{} more", served.len() - shown.len()));
         }
         shown.join(", ")
     };
     match (wanted, &served[..]) {
-        (Some(name), []) => Ok((name, None)),
-        (Some(name), some) => match some.iter().find(|(known, _)| *known == name) {
+        (Some(name), []) => Ok(Served::named(name)),
+        (Some(name), some) => match some.iter().find(|known| known.name == name) {
             Some(model) => Ok(model.clone()),
             None => Err(Error::UnknownModel { url, name, names: names() }),
         },
@@ -231,7 +261,8 @@ mod tests {
     fn models_that_servers_list() {
         let check = |body: Value, expected: &[(&str, Option<usize>)]| {
             let found = served(body.to_string().as_bytes()).unwrap();
-            let found: Vec<(&str, Option<usize>)> = found.iter().map(|(n, c)| (&**n, *c)).collect();
+            let found: Vec<(&str, Option<usize>)> =
+                found.iter().map(|m| (&*m.name, m.context)).collect();
             assert_eq!(found, expected, "{body}");
         };
         check(json!({"data": [{"id": "m", "max_model_len": 4096}]}), &[("m", Some(4096))]);
@@ -251,12 +282,29 @@ mod tests {
     }
 
     #[test]
+    fn what_stays_of_a_served_model() {
+        let described = |model: Value| Served::of(&model).unwrap().described;
+        let vllm = |root: &str, created: u64| {
+            described(
+                json!({"id": "m", "root": root, "parent": null, "max_model_len": 40, "created": created}),
+            )
+        };
+        let expected = [("root", "/a".to_owned()), ("max_model_len", "40".to_owned())];
+        assert_eq!(vllm("/a", 1), expected);
+        assert_eq!(vllm("/a", 1), vllm("/a", 2));
+        assert_ne!(vllm("/a", 1), vllm("/b", 1));
+        let llama = json!({"id": "m", "meta": {"size": 7, "n_params": 3, "else": {}}});
+        let expected = [("meta.n_params", "3".to_owned()), ("meta.size", "7".to_owned())];
+        assert_eq!(described(llama), expected);
+    }
+
+    #[test]
     fn which_model_is_asked() {
         let check = |names: &[&str], wanted: Option<&str>, expected: Result<&str, &str>| {
-            let served = names.iter().map(|&name| (name.to_owned(), None)).collect();
+            let served = names.iter().map(|&name| Served::named(name.to_owned())).collect();
             let found = choose("http://x/v1", served, wanted.map(str::to_owned));
             match (found, expected) {
-                (Ok((found, _)), Ok(expected)) => assert_eq!(found, expected),
+                (Ok(found), Ok(expected)) => assert_eq!(found.name, expected),
                 (Err(error), Err(expected)) => {
                     assert!(error.to_string().contains(expected), "{error}")
                 }

@@ -143,6 +143,10 @@ impl Generator for EndpointGenerator<'_> {
         self.endings.as_deref()
     }
 
+    fn pass_over(&mut self, requests: &[Request]) -> Result<(), BoxError> {
+        Ok(requests.iter().try_for_each(|request| self.prompt(request).map(drop))?)
+    }
+
     fn generate_noting(
         &mut self,
         requests: &[Request],

@@ -84,6 +84,7 @@ impl<M: Generator> Generator for Journaled<'_, M> {
                 _ => missing.push(place),
             }
         }
+        self.inner.pass_over(&others(requests, &missing))?;
         if missing.is_empty() {
             self.endings = endings.into_iter().collect();
             return Ok(outputs);
@@ -129,6 +130,7 @@ impl<M: ContinuationScorer> ContinuationScorer for Journaled<'_, M> {
                 _ => missing.push(place),
             }
         }
+        self.inner.pass_over(&others(requests, &missing))?;
         if missing.is_empty() {
             return Ok(scores);
         }
@@ -145,6 +147,12 @@ impl<M: ContinuationScorer> ContinuationScorer for Journaled<'_, M> {
         }
         Ok(scores)
     }
+}
+
+/// The requests that are not missing, whose places are in order.
+fn others<R: Clone>(requests: &[R], missing: &[usize]) -> Vec<R> {
+    let kept = |place: &usize| missing.binary_search(place).is_err();
+    (0..requests.len()).filter(kept).map(|place| requests[place].clone()).collect()
 }
 
 fn check_count(found: usize, asked: usize) -> Result<(), BoxError> {

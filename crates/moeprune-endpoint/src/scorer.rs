@@ -241,6 +241,12 @@ impl ContinuationScorer for EndpointScorer<'_> {
         self.score_noting(requests, &mut |_, _| Ok(()))
     }
 
+    fn pass_over(&mut self, requests: &[Continuation]) -> Result<(), BoxError> {
+        self.probe()?;
+        let mut each = requests.iter();
+        Ok(each.try_for_each(|pair| self.asked(&pair.with_spaces_moved()).map(drop))?)
+    }
+
     fn score_noting(
         &mut self,
         requests: &[Continuation],

@@ -117,6 +117,17 @@ pub trait ContinuationScorer {
         }
         Ok(scores)
     }
+
+    /// Requests whose answers are kept from earlier, so that they are not asked: for what counts how it treats prompts.
+    /// Does nothing unless it is implemented.
+    ///
+    /// # Errors
+    ///
+    /// If a prompt cannot be read.
+    fn pass_over(&mut self, requests: &[Continuation]) -> Result<(), BoxError> {
+        let _ = requests;
+        Ok(())
+    }
 }
 
 impl<S: ContinuationScorer + ?Sized> ContinuationScorer for &mut S {
@@ -131,6 +142,10 @@ impl<S: ContinuationScorer + ?Sized> ContinuationScorer for &mut S {
     ) -> Result<Vec<LogLikelihood>, BoxError> {
         (**self).score_noting(requests, note)
     }
+
+    fn pass_over(&mut self, requests: &[Continuation]) -> Result<(), BoxError> {
+        (**self).pass_over(requests)
+    }
 }
 
 impl<S: ContinuationScorer + ?Sized> ContinuationScorer for Box<S> {
@@ -144,6 +159,10 @@ impl<S: ContinuationScorer + ?Sized> ContinuationScorer for Box<S> {
         note: &mut dyn FnMut(usize, LogLikelihood) -> Result<(), BoxError>,
     ) -> Result<Vec<LogLikelihood>, BoxError> {
         (**self).score_noting(requests, note)
+    }
+
+    fn pass_over(&mut self, requests: &[Continuation]) -> Result<(), BoxError> {
+        (**self).pass_over(requests)
     }
 }
 

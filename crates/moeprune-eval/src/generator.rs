@@ -105,6 +105,17 @@ pub trait Generator {
         }
         Ok(outputs)
     }
+
+    /// Requests whose answers are kept from earlier, so that they are not asked: for what counts how it treats prompts.
+    /// Does nothing unless it is implemented.
+    ///
+    /// # Errors
+    ///
+    /// If a prompt cannot be read.
+    fn pass_over(&mut self, requests: &[Request]) -> Result<(), BoxError> {
+        let _ = requests;
+        Ok(())
+    }
 }
 
 impl<G: Generator + ?Sized> Generator for &mut G {
@@ -123,6 +134,10 @@ impl<G: Generator + ?Sized> Generator for &mut G {
     ) -> Result<Vec<String>, BoxError> {
         (**self).generate_noting(requests, note)
     }
+
+    fn pass_over(&mut self, requests: &[Request]) -> Result<(), BoxError> {
+        (**self).pass_over(requests)
+    }
 }
 
 impl<G: Generator + ?Sized> Generator for Box<G> {
@@ -140,6 +155,10 @@ impl<G: Generator + ?Sized> Generator for Box<G> {
         note: NoteAnswer<'_>,
     ) -> Result<Vec<String>, BoxError> {
         (**self).generate_noting(requests, note)
+    }
+
+    fn pass_over(&mut self, requests: &[Request]) -> Result<(), BoxError> {
+        (**self).pass_over(requests)
     }
 }
 

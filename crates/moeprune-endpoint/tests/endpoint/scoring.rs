@@ -1,6 +1,6 @@
 //! Log-likelihoods over HTTP, of a model whose every token's probability is known.
 
-use moeprune_endpoint::{EndpointScorer, Error, Vocabulary};
+use moeprune_endpoint::{EndpointScorer, Error, Journal, Journaled, RunKey, Vocabulary};
 use moeprune_eval::{BoxError, Continuation, ContinuationScorer as _, LogLikelihood};
 use serde_json::{Value, json};
 
@@ -128,6 +128,23 @@ fn a_context_that_does_not_fit_loses_its_beginning() {
     assert_eq!(mock.asked().last().unwrap().prompts()[0].as_array().unwrap().len(), 63);
     let error = scorer.score(&[Continuation::new("x", "y".repeat(64))]).unwrap_err();
     assert!(matches!(error.downcast_ref::<Error>(), Some(Error::NoRoom { .. })), "{error}");
+}
+
+#[test]
+fn what_was_answered_earlier_counts_as_cut_too() {
+    let mock = Mock::new(|asked| Reply::Json(scored(asked)));
+    let folder = tempfile::tempdir().unwrap();
+    let run = RunKey::new();
+    for asked in [2, 3] {
+        let mut journal = Journal::open(&folder.path().join("j"), &run).unwrap();
+        let scorer = EndpointScorer::new(mock.endpoint(), Some(vocabulary()));
+        let mut journaled = Journaled::new(scorer, Some(&mut journal));
+        let long = Continuation::new("x".repeat(200), " blue");
+        assert_eq!(journaled.score(&[long]).unwrap(), [expected(" blue")]);
+        assert_eq!(journaled.inner().prompts_cut(), 1);
+        // The second time it is the probe alone.
+        assert_eq!(mock.asked().len(), asked);
+    }
 }
 
 #[test]

@@ -33,6 +33,8 @@ struct Reader {
     tokenizer: Tokenizer,
     first: Option<u32>,
     context: usize,
+    /// What tells the checkpoint from others of the same form.
+    files: String,
 }
 
 impl ServedModel {
@@ -45,12 +47,13 @@ impl ServedModel {
     /// Reads prompts with the tokenizer of this checkpoint, which is that of the served model or was cut from it.
     ///
     /// # Errors
-    /// If the tokenizer cannot be read.
+    /// If the tokenizer or the checkpoint's files cannot be read.
     pub fn read_by(mut self, checkpoint: &Checkpoint) -> Result<Self, Error> {
         let tokenizer = load_tokenizer(checkpoint)?;
         let first = first_token(checkpoint, &tokenizer)?;
         let context = checkpoint.spec().max_positions;
-        self.reader = Some(Reader { tokenizer, first, context });
+        let files = run_key::files_hash(checkpoint)?;
+        self.reader = Some(Reader { tokenizer, first, context, files });
         Ok(self)
     }
 
@@ -185,6 +188,10 @@ impl<M: Generator> Generator for Shown<'_, '_, M> {
         self.inner.endings()
     }
 
+    fn pass_over(&mut self, requests: &[Request]) -> Result<(), BoxError> {
+        self.inner.pass_over(requests)
+    }
+
     fn generate_noting(
         &mut self,
         requests: &[Request],
@@ -202,6 +209,10 @@ impl<M: Generator> Generator for Shown<'_, '_, M> {
 impl<M: ContinuationScorer> ContinuationScorer for Shown<'_, '_, M> {
     fn score(&mut self, requests: &[Continuation]) -> Result<Vec<LogLikelihood>, BoxError> {
         self.score_noting(requests, &mut |_, _| Ok(()))
+    }
+
+    fn pass_over(&mut self, requests: &[Continuation]) -> Result<(), BoxError> {
+        self.inner.pass_over(requests)
     }
 
     fn score_noting(

@@ -22,19 +22,27 @@ impl ServedModel {
     /// # Errors
     /// If the data cannot be read.
     pub fn run_key(&self, tasks: &[Evaluation<'_>]) -> Result<RunKey, Error> {
+        let (endpoint, mut run) = (&self.endpoint, RunKey::new());
+        run = run.with("endpoint", endpoint.url()).with("model", endpoint.model());
+        for (name, value) in endpoint.described() {
+            run = run.with(format!("server's {name}"), value);
+        }
+        let context = self.reader.as_ref().map(|reader| reader.context);
+        let context = context.into_iter().chain(endpoint.context()).min();
         let reader = match &self.reader {
             None => "the server's".to_owned(),
             Some(reader) => {
                 let json = reader.tokenizer.to_string(false);
                 let json = json
                     .map_err(|e| Error::Request(format!("the tokenizer cannot be written: {e}")))?;
-                format!("{}, {} tokens", digits(Sha256::new().chain_update(json)), reader.context)
+                digits(Sha256::new().chain_update(json))
             }
         };
-        let run = RunKey::new()
-            .with("endpoint", self.endpoint.url())
-            .with("model", self.endpoint.model())
-            .with("tokenizer", reader);
+        let files = self.reader.as_ref().map_or("none", |reader| &reader.files);
+        let run = run
+            .with("checkpoint", files)
+            .with("tokenizer", reader)
+            .with("context", context.map_or("unknown".to_owned(), |tokens| tokens.to_string()));
         run_key(run, tasks)
     }
 }
@@ -48,9 +56,28 @@ pub fn native_run_key(
     execution: &Execution,
     tasks: &[Evaluation<'_>],
 ) -> Result<RunKey, Error> {
-    let run =
-        RunKey::new().with("model", checkpoint.fingerprint()?).with("device", execution.name());
+    let run = RunKey::new()
+        .with("model", checkpoint.fingerprint()?)
+        .with("checkpoint", files_hash(checkpoint)?)
+        .with("device", execution.name());
     run_key(run, tasks)
+}
+
+/// The hash of what tells a checkpoint's files from others: also of one that was pruned within unchanged routers,
+/// which its fingerprint does not tell from the model that it was.
+///
+/// # Errors
+/// If a file cannot be read.
+pub(super) fn files_hash(checkpoint: &Checkpoint) -> Result<String, Error> {
+    let mut hash = Sha256::new();
+    for file in checkpoint.content_hashes()? {
+        let known = file.whole.as_deref().unwrap_or(&file.sampled);
+        for text in [&file.name, known] {
+            hash.update((text.len() as u64).to_le_bytes());
+            hash.update(text);
+        }
+    }
+    Ok(digits(hash))
 }
 
 /// Adds what is asked to the key of a run: the tasks, the hashes of their data, and how they are worded.
