@@ -75,6 +75,52 @@ pub enum AnswerProblem {
         /// Length of `top_logprobs`.
         top: usize,
     },
+    /// Another list is not as long as that of the log-probabilities.
+    #[error(
+        "choice {choice} has {expected} log-probabilities and {found} entries in `{list}`: expected as many"
+    )]
+    Entries {
+        /// The choice.
+        choice: usize,
+        /// The list.
+        list: &'static str,
+        /// Its length.
+        found: usize,
+        /// Length of `token_logprobs`.
+        expected: usize,
+    },
+    /// The first token follows nothing, so that nothing says how likely it is.
+    #[error(
+        "the log-probability of a text's first token is {value}: expected null, for nothing precedes it"
+    )]
+    First {
+        /// What is there.
+        value: String,
+    },
+    /// The prompts have another number of tokens than the server counted.
+    #[error(
+        "the answer has log-probabilities of {found} tokens of the prompts, and its `usage` counts {said}"
+    )]
+    Usage {
+        /// Tokens that have an entry.
+        found: u64,
+        /// `prompt_tokens`.
+        said: u64,
+    },
+    /// The last entry is not that of a token after the prompt.
+    #[error(
+        "the answer's tokens end within the text that was sent: expected one new token after it"
+    )]
+    NoNewToken,
+    /// More new tokens than one.
+    #[error("the answer has {new} tokens after the text that was sent: expected one")]
+    ManyNewTokens {
+        /// How many.
+        new: usize,
+    },
+    /// Tokens that begin as the text does and go on in another way.
+    #[error("the answer's tokens are not those of the text that was sent: some are missing")]
+    OtherTokens,
     /// A log-probability that must be there is null.
     #[error("the log-probability of token {token} of {tokens} is null")]
     Null {
@@ -158,7 +204,8 @@ impl Choice {
     /// One without a text, for tests of what is made of log-probabilities.
     #[cfg(test)]
     pub(crate) fn of_tokens(values: Vec<Option<f64>>, largest: Vec<Option<f64>>) -> Self {
-        let log_probabilities = LogProbabilities::Tokens { values, largest };
+        let log_probabilities =
+            LogProbabilities::Tokens { values, largest, tokens: None, offsets: None };
         Self { text: String::new(), log_probabilities, finish: Finish::default() }
     }
 
@@ -180,8 +227,15 @@ pub(crate) enum LogProbabilities {
     None,
     /// Another form, such as that of chats, described.
     Other(&'static str),
-    /// `token_logprobs`, in nats, and the largest value of each token's `top_logprobs`.
-    Tokens { values: Vec<Option<f64>>, largest: Vec<Option<f64>> },
+    /// `token_logprobs`, in nats, and the largest value of each token's `top_logprobs`; each as long as the other.
+    Tokens {
+        values: Vec<Option<f64>>,
+        largest: Vec<Option<f64>>,
+        /// The tokens' own texts, if all are there.
+        tokens: Option<Vec<String>>,
+        /// Where each begins in the text, if all are there.
+        offsets: Option<Vec<u64>>,
+    },
 }
 
 /// The answers to some prompts, in their order, and how many tokens the prompts had together if the server says.
@@ -281,7 +335,17 @@ fn log_probabilities(choice: &Value, place: usize) -> Result<LogProbabilities, A
             top: largest.len(),
         });
     }
-    Ok(LogProbabilities::Tokens { values, largest })
+    let list = |name: &'static str| match logprobs.get(name).and_then(Value::as_array) {
+        Some(list) if list.len() != values.len() => {
+            let (found, expected) = (list.len(), values.len());
+            Err(AnswerProblem::Entries { choice: place, list: name, found, expected })
+        }
+        found => Ok(found),
+    };
+    let tokens = list("tokens")?
+        .and_then(|all| all.iter().map(|one| one.as_str().map(str::to_owned)).collect());
+    let offsets = list("text_offset")?.and_then(|all| all.iter().map(Value::as_u64).collect());
+    Ok(LogProbabilities::Tokens { values, largest, tokens, offsets })
 }
 
 /// The largest value of an object of tokens.

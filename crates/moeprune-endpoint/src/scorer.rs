@@ -1,5 +1,6 @@
 //! Log-likelihoods of a served model.
 
+mod alignment;
 mod likelihood;
 mod probe;
 
@@ -9,7 +10,7 @@ use moeprune_eval::{BoxError, Continuation, ContinuationScorer, LogLikelihood};
 use serde_json::{Value, json};
 
 use crate::{
-    Endpoint, Error, Vocabulary,
+    AnswerProblem, Endpoint, Error, Vocabulary,
     answer::Answers,
     endpoint::{Call, Prompt},
     excerpt::excerpt,
@@ -50,10 +51,13 @@ struct Asked {
 }
 
 /// Requests that one call answers, by their places; a first prompt of the context alone where the server counts.
+#[derive(Default)]
 struct Group {
     places: Vec<usize>,
     parts: Vec<Option<Part>>,
     shown: Vec<String>,
+    /// The prompts, a context alone included.
+    prompts: Vec<Prompt>,
 }
 
 impl fmt::Debug for EndpointScorer<'_> {
@@ -146,7 +150,7 @@ impl<'a> EndpointScorer<'a> {
             if self.vocabulary.is_none() {
                 prompts.push(Prompt::Text(context.to_owned()));
             }
-            let mut group = Group { places: Vec::new(), parts: Vec::new(), shown: Vec::new() };
+            let mut group = Group::default();
             for place in places {
                 let Asked { prompt, part } = self.asked(&cut[place])?;
                 prompts.push(prompt);
@@ -154,6 +158,7 @@ impl<'a> EndpointScorer<'a> {
                 group.parts.push(part);
                 group.shown.push(format!("{:?}", excerpt(&cut[place].text, 60)));
             }
+            group.prompts.clone_from(&prompts);
             groups.push(group);
             calls.push(Call { prompts, fields: fields() });
         }
@@ -205,8 +210,28 @@ fn fields() -> Value {
 }
 
 impl Group {
+    /// Whether the answers have an entry for each token of their prompts, as far as the server says what these are.
+    fn check_tokens(&self, endpoint: &Endpoint, answers: &Answers) -> Result<(), Error> {
+        let mut total = 0;
+        for (choice, prompt) in answers.choices.iter().zip(&self.prompts) {
+            total += prompt_tokens(endpoint, choice)? as u64;
+            if let Prompt::Text(text) = prompt {
+                alignment::check(choice, text).map_err(|problem| endpoint.wrong(problem))?;
+            }
+        }
+        // Where the tokenizer counts, a text of another length is named by its own error.
+        let is_counted = self.parts.iter().all(Option::is_none);
+        match answers.prompt_tokens {
+            Some(said) if said != total && is_counted => {
+                Err(endpoint.wrong(AnswerProblem::Usage { found: total, said }))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The scores of the group's requests.
     fn scores(&self, endpoint: &Endpoint, answers: &Answers) -> Result<Vec<LogLikelihood>, Error> {
+        self.check_tokens(endpoint, answers)?;
         let counted = answers.choices.len() - self.places.len();
         let context = match answers.choices.get(..counted) {
             Some([context]) => prompt_tokens(endpoint, context)?,

@@ -96,6 +96,8 @@ fn log_probabilities_in_each_form() {
     let tokens = |values: &[Option<f64>], largest: &[Option<f64>]| LogProbabilities::Tokens {
         values: values.to_vec(),
         largest: largest.to_vec(),
+        tokens: None,
+        offsets: None,
     };
     check(Value::Null, LogProbabilities::None);
     check(
@@ -162,7 +164,7 @@ proptest! {
         if let Ok(answers) = read(body.as_bytes(), prompts) {
             prop_assert_eq!(answers.choices.len(), prompts);
             for choice in answers.choices {
-                if let LogProbabilities::Tokens { values, largest } = choice.log_probabilities {
+                if let LogProbabilities::Tokens { values, largest, .. } = choice.log_probabilities {
                     prop_assert_eq!(values.len(), largest.len());
                 }
             }

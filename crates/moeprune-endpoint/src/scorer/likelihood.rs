@@ -20,7 +20,14 @@ pub(super) struct Part {
 /// How many tokens the prompt of a choice has by the server's count: all but the one that was generated.
 pub(super) fn prompt_tokens(endpoint: &Endpoint, choice: &Choice) -> Result<usize, Error> {
     let found = match &choice.log_probabilities {
-        LogProbabilities::Tokens { values, .. } if values.len() > 1 => return Ok(values.len() - 1),
+        LogProbabilities::Tokens { values, .. } if values.len() > 1 => {
+            return match values[0] {
+                None => Ok(values.len() - 1),
+                Some(value) => {
+                    Err(endpoint.wrong(AnswerProblem::First { value: value.to_string() }))
+                }
+            };
+        }
         LogProbabilities::Tokens { .. } => "`token_logprobs` of the new token alone",
         LogProbabilities::None => "no `logprobs`",
         LogProbabilities::Other(found) => found,
@@ -33,7 +40,7 @@ pub(super) fn prompt_tokens(endpoint: &Endpoint, choice: &Choice) -> Result<usiz
 /// one is the token that was generated.
 pub(super) fn sum_of(choice: &Choice, part: Part) -> Result<LogLikelihood, AnswerProblem> {
     let Part { context, tokens } = part;
-    let LogProbabilities::Tokens { values, largest } = &choice.log_probabilities else {
+    let LogProbabilities::Tokens { values, largest, .. } = &choice.log_probabilities else {
         return Err(AnswerProblem::TokenCount { found: 0, expected: tokens });
     };
     if values.len() != tokens + 1 || largest.len() != values.len() {

@@ -1,6 +1,6 @@
 //! What a server says of a prompt's tokens, seen on two short texts before anything is scored.
 
-use super::{Form, fields, likelihood::prompt_tokens};
+use super::{Form, alignment, fields, likelihood::prompt_tokens};
 use crate::{
     Endpoint, Error, Vocabulary,
     answer::{Answers, Choice, LogProbabilities},
@@ -53,6 +53,7 @@ fn ask(endpoint: &Endpoint, prompts: Vec<Prompt>) -> Result<Answers, Error> {
 /// Whether each prompt came back with a log-probability for each of its tokens and the new one.
 fn check(endpoint: &Endpoint, answers: &Answers, counts: Option<&[usize]>) -> Result<(), Error> {
     let mut total = 0;
+    let wrong = |problem| endpoint.wrong(problem);
     for (place, choice) in answers.choices.iter().enumerate() {
         let found = prompt_tokens(endpoint, choice)?;
         if let Some(&client) = counts.and_then(|counts| counts.get(place)) {
@@ -62,6 +63,7 @@ fn check(endpoint: &Endpoint, answers: &Answers, counts: Option<&[usize]>) -> Re
                 return Err(Error::TokenCount { url, server, client, text });
             }
         }
+        alignment::check(choice, TEXTS[place]).map_err(wrong)?;
         if let Some(problem) = incomplete(choice) {
             let url = endpoint.url().to_owned();
             return Err(Error::NoPromptLogProbabilities { url, found: problem });
@@ -79,7 +81,7 @@ fn check(endpoint: &Endpoint, answers: &Answers, counts: Option<&[usize]>) -> Re
 
 /// What a choice lacks.
 fn incomplete(choice: &Choice) -> Option<String> {
-    let LogProbabilities::Tokens { values, largest } = &choice.log_probabilities else {
+    let LogProbabilities::Tokens { values, largest, .. } = &choice.log_probabilities else {
         return Some("no `token_logprobs`".to_owned());
     };
     let prompt = 1..values.len().saturating_sub(1);
@@ -88,6 +90,9 @@ fn incomplete(choice: &Choice) -> Option<String> {
     }
     if prompt.clone().any(|place| largest[place].is_none()) {
         return Some("no `top_logprobs` for some of them".to_owned());
+    }
+    if values[prompt].iter().all(|value| *value == Some(0.0)) {
+        return Some("0 for every token, as if all were certain".to_owned());
     }
     None
 }

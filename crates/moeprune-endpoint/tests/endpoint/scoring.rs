@@ -247,6 +247,63 @@ fn what_is_incomplete_is_not_scored() {
 }
 
 #[test]
+fn lists_of_another_length_are_not_scored() {
+    // Of each choice after the probe: without a tokenizer here, nothing but the answer says how long it must be.
+    let check = |spoil: fn(&mut Value), expected: &str| {
+        let answer = move |asked: &Asked| {
+            let mut answer = scored(asked);
+            if asked.number > 0 {
+                spoil(&mut answer);
+            }
+            Reply::Json(answer)
+        };
+        let said = error(answer, None);
+        assert!(said.contains(expected), "{said}");
+    };
+    fn each(answer: &mut Value, change: fn(&mut Vec<Value>)) {
+        for choice in answer["choices"].as_array_mut().unwrap() {
+            for list in ["tokens", "token_logprobs", "top_logprobs"] {
+                change(choice["logprobs"][list].as_array_mut().unwrap());
+            }
+        }
+    }
+    check(|answer| each(answer, |list| list.push(list[1].clone())), "29 tokens of the prompts");
+    check(|answer| each(answer, |list| drop(list.pop())), "`usage` counts 27");
+    check(
+        |answer| answer["choices"][0]["logprobs"]["token_logprobs"][0] = json!(-0.5),
+        "first token is -0.5: expected null",
+    );
+    check(
+        |answer| drop(answer["choices"][0]["logprobs"]["tokens"].as_array_mut().unwrap().pop()),
+        "16 entries in `tokens`",
+    );
+    check(
+        |answer| answer["choices"][0]["logprobs"]["text_offset"] = json!([0, 1]),
+        "2 entries in `text_offset`",
+    );
+    check(
+        |answer| answer["choices"][0]["logprobs"]["text_offset"] = json!(vec![0; 17]),
+        "end within the text that was sent",
+    );
+}
+
+#[test]
+fn zeros_are_no_log_probabilities() {
+    let zeros = |asked: &Asked| {
+        let mut answer = scored(asked);
+        for choice in answer["choices"].as_array_mut().unwrap() {
+            let values = choice["logprobs"]["token_logprobs"].as_array_mut().unwrap();
+            values.iter_mut().skip(1).for_each(|value| *value = json!(0.0));
+        }
+        Reply::Json(answer)
+    };
+    for vocabulary in [None, Some(vocabulary())] {
+        let said = error(zeros, vocabulary);
+        assert!(said.contains("0 for every token") && said.contains("llama.cpp"), "{said}");
+    }
+}
+
+#[test]
 fn the_servers_count_must_be_the_tokenizers() {
     let no_first = |asked: &Asked| {
         let prompts: Vec<Vec<u64>> = asked.prompts().iter().map(ids).collect();
@@ -262,7 +319,7 @@ fn the_servers_count_must_be_the_tokenizers() {
     let later = |asked: &Asked| {
         let mut answer = scored(asked);
         if asked.number > 0 {
-            for list in ["token_logprobs", "top_logprobs"] {
+            for list in ["tokens", "token_logprobs", "top_logprobs"] {
                 answer["choices"][0]["logprobs"][list].as_array_mut().unwrap().pop();
             }
         }
