@@ -210,7 +210,7 @@ fn served(
         let directory = place.directory.as_deref();
         let cut = directory.map(|directory| args.family.open(directory)).transpose()?;
         let tokenizer = cut.as_ref().unwrap_or(study.checkpoint);
-        let endpoint = args.calls.connect(&place.url)?;
+        let endpoint = args.calls.connect(&place.url, &*study.progress)?;
         let mut model = ServedModel::new(endpoint).read_by(tokenizer)?;
         let served = ServedVariant { checkpoint: cut.as_ref(), model: &mut model };
         study.measure_served(served, measures)

@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 use moeprune::{
-    Error, Progress as _,
+    Error, Progress,
     endpoint::{Endpoint, EndpointOptions, Error as EndpointError, Journal, RunKey},
 };
 use moeprune_core::plural;
@@ -87,8 +87,8 @@ impl CallArgs {
     /// Finds the server and the model.
     ///
     /// # Errors
-    /// As [`Endpoint::connect`].
-    pub fn connect(&self, url: &str) -> Result<Endpoint, Error> {
+    /// As [`Endpoint::connect_unless`].
+    pub fn connect(&self, url: &str, progress: &dyn Progress) -> Result<Endpoint, Error> {
         let mut options = EndpointOptions::default();
         options.model.clone_from(&self.endpoint_model);
         options.key = std::env::var(KEY).ok();
@@ -97,7 +97,7 @@ impl CallArgs {
         if let Some(seconds) = self.timeout {
             options.timeout = Duration::from_secs(seconds as u64);
         }
-        Ok(Endpoint::connect(url, options)?)
+        Ok(Endpoint::connect_unless(url, options, &|| progress.should_stop())?)
     }
 
     /// As [`connect`](Self::connect), of a server that is started meanwhile: waits until it is there, and says so.
@@ -112,11 +112,8 @@ impl CallArgs {
     ) -> Result<Endpoint, Error> {
         let mut is_first = true;
         loop {
-            match self.connect(url) {
-                Err(Error::Endpoint(
-                    EndpointError::Transport { .. }
-                    | EndpointError::Status { status: 502..=504, .. },
-                )) => {}
+            match self.connect(url, terminal) {
+                Err(Error::Endpoint(error)) if error.is_not_there() => {}
                 found => return found,
             }
             if std::mem::take(&mut is_first) {

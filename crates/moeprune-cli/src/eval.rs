@@ -166,7 +166,7 @@ fn ask(
     terminal: &mut Terminal,
 ) -> Result<Found, Error> {
     let checkpoint = args.model.as_deref().map(|model| args.family.open(model)).transpose()?;
-    let mut served = ServedModel::new(args.endpoint.calls.connect(url)?);
+    let mut served = ServedModel::new(args.endpoint.calls.connect(url, terminal)?);
     if let Some(checkpoint) = &checkpoint {
         served = served.read_by(checkpoint)?;
     }

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -22,6 +25,8 @@ const LONGEST_REASON: u64 = 64 << 10;
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// A longer wait is not made even if the server asks for it.
 const LONGEST_WAIT_ASKED: Duration = Duration::from_secs(600);
+/// A longer wait is said.
+const SILENT_WAIT: Duration = Duration::from_secs(5);
 /// How often a wait looks whether it is to end.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Servers close connections that are idle for 5 s (uvicorn, which vLLM runs on): ours end before.
@@ -37,6 +42,8 @@ pub(crate) struct Connection {
     retries: u32,
     first_wait: Duration,
     repeated: AtomicU64,
+    is_told: AtomicBool,
+    news: Mutex<Option<String>>,
 }
 
 impl fmt::Debug for Connection {
@@ -82,6 +89,8 @@ impl Connection {
             retries: options.retries,
             first_wait: options.first_wait,
             repeated: AtomicU64::new(0),
+            is_told: AtomicBool::new(false),
+            news: Mutex::new(None),
         })
     }
 
@@ -94,9 +103,18 @@ impl Connection {
         self.repeated.load(Ordering::Relaxed)
     }
 
-    /// Asks for a document once: a server that is not there is not waited for.
-    pub(crate) fn get(&self, url: &str) -> Result<Vec<u8>, Error> {
-        self.attempt(url, None).map_err(|failed| failed.error)
+    /// Asks for the list of models until `read` accepts it. A server that is not there is not waited for.
+    pub(crate) fn models<T>(
+        &self,
+        cancelled: &AtomicBool,
+        read: impl Fn(&[u8]) -> Result<T, AnswerProblem>,
+    ) -> Result<T, Error> {
+        let url = self.address.models();
+        let passes = |error: &Error| match error {
+            Error::Transport { is_there, .. } => *is_there,
+            error => error.is_passing(),
+        };
+        self.until(&url, cancelled, passes, || read_from(&url, self.attempt(&url, None)?, &read))
     }
 
     /// Posts until there is an answer that `read` accepts, or a reason that does not pass.
@@ -104,16 +122,22 @@ impl Connection {
         &self,
         body: &Value,
         cancelled: &AtomicBool,
-        passes: fn(&Error) -> bool,
         read: impl Fn(&[u8]) -> Result<T, AnswerProblem>,
     ) -> Result<T, Error> {
         let url = self.address.completions();
         let body = body.to_string().into_bytes();
-        let once = || {
-            let answer = self.attempt(&url, Some(&body))?;
-            let wrong = |problem| Error::Answer { url: url.clone(), problem };
-            Ok(read(&answer).map_err(wrong)?)
-        };
+        let once = || read_from(&url, self.attempt(&url, Some(&body))?, &read);
+        self.until(&url, cancelled, Error::is_passing, once)
+    }
+
+    /// Calls until there is an answer, or a reason that does not pass.
+    fn until<T>(
+        &self,
+        url: &str,
+        cancelled: &AtomicBool,
+        passes: fn(&Error) -> bool,
+        once: impl Fn() -> Result<T, Failed>,
+    ) -> Result<T, Error> {
         let mut attempts = 1;
         loop {
             let Failed { error, wait } = match once() {
@@ -129,7 +153,8 @@ impl Connection {
             if let (Some(wait), Error::Status { status, .. }) = (wait, &error)
                 && wait > LONGEST_WAIT_ASKED
             {
-                return Err(Error::LongWait { url, status: *status, seconds: wait.as_secs() });
+                let (url, seconds) = (url.to_owned(), wait.as_secs());
+                return Err(Error::LongWait { url, status: *status, seconds });
             }
             if attempts > self.retries {
                 return Err(match attempts {
@@ -138,10 +163,27 @@ impl Connection {
                 });
             }
             let own = self.first_wait.saturating_mul(1 << (attempts - 1).min(16)).min(LONGEST_WAIT);
-            pause(wait.unwrap_or(own), cancelled)?;
+            // A wait of none would be a storm of calls.
+            let wait = wait.unwrap_or_default().max(own);
+            self.tell(wait, &error);
+            pause(wait, cancelled)?;
             attempts += 1;
             self.repeated.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Has the first long wait said.
+    fn tell(&self, wait: Duration, error: &Error) {
+        if wait >= SILENT_WAIT && !self.is_told.swap(true, Ordering::Relaxed) {
+            let line =
+                format!("note: waiting {} s before the next attempt: {error}", wait.as_secs());
+            *self.news.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
+        }
+    }
+
+    /// What a user should know of calls that are under way; each line once.
+    pub(crate) fn news(&self) -> Option<String> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn attempt(&self, url: &str, body: Option<&[u8]>) -> Result<Vec<u8>, Failed> {
@@ -199,6 +241,14 @@ impl Connection {
     }
 }
 
+fn read_from<T>(
+    url: &str,
+    body: Vec<u8>,
+    read: impl Fn(&[u8]) -> Result<T, AnswerProblem>,
+) -> Result<T, Failed> {
+    read(&body).map_err(|problem| Error::Answer { url: url.to_owned(), problem }.into())
+}
+
 fn bearer(key: &str) -> Result<HeaderValue, Error> {
     let mut value = HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| Error::Key)?;
     value.set_sensitive(true);
@@ -245,22 +295,47 @@ fn reason(body: &[u8]) -> String {
 }
 
 fn transport(url: &str, error: ureq::Error) -> Error {
-    let url = url.to_owned();
-    let of = |problem: String, advice| Error::Transport { url: url.clone(), problem, advice };
+    let is_list = url.ends_with("/models");
+    let of = |problem: String, advice, is_there| {
+        let url = url.to_owned();
+        Error::Transport { url, problem, advice, is_there }
+    };
+    let unknown = |error: &std::io::Error| error.to_string().contains("lookup address");
     match error {
-        ureq::Error::BodyExceedsLimit(limit) => Error::TooLong { url, limit },
-        ureq::Error::Timeout(ureq::Timeout::Connect) => {
-            of("no connection in time".into(), "; is the server running, and the address right?")
-        }
+        ureq::Error::BodyExceedsLimit(limit) => Error::TooLong { url: url.to_owned(), limit },
+        ureq::Error::Timeout(ureq::Timeout::Connect) => of(
+            "no connection in time".into(),
+            "; is the server running, and the address right?",
+            false,
+        ),
+        ureq::Error::Timeout(_) if is_list => of(
+            "no answer in time".into(),
+            "; is the server still starting, or busy, or is it another service's port?",
+            false,
+        ),
         ureq::Error::Timeout(_) => {
-            of("no answer in time".into(), "; raise --timeout or lower --concurrency")
+            of("no answer in time".into(), "; raise --timeout or lower --concurrency", false)
         }
-        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            of("no server takes a connection there".into(), "; is it running, and the port right?")
+        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => of(
+            "no server takes a connection there".into(),
+            "; is it running, and the port right?",
+            false,
+        ),
+        ureq::Error::HostNotFound => of("no host has this name".into(), "; check the URL", false),
+        ureq::Error::Io(error) if unknown(&error) => {
+            of("no host has this name".into(), "; check the URL", false)
         }
-        ureq::Error::HostNotFound => of("no host has this name".into(), "; check the URL"),
-        ureq::Error::Io(error) => of(format!("the connection was cut ({error})"), ""),
-        error => of(error.to_string(), ""),
+        ureq::Error::Io(error) => of(
+            format!("the connection was cut ({error})"),
+            if is_list { "; is it https, or another service's port?" } else { "" },
+            true,
+        ),
+        ureq::Error::Protocol(error) => of(
+            format!("what comes from there is not HTTP ({})", excerpt(&error.to_string(), 100)),
+            "; is it https, or another service's port?",
+            false,
+        ),
+        error => of(excerpt(&error.to_string(), 200), "", true),
     }
 }
 

@@ -110,14 +110,25 @@ impl Endpoint {
     /// If the URL is none, the server does not answer or refuses, or the model is not among its models or there are
     /// several and none is chosen. A server without a list of models is taken at its word if one is chosen.
     pub fn connect(url: &str, options: EndpointOptions) -> Result<Self, Error> {
-        let connection = Connection::new(url, &options)?;
-        let list = connection.address().models();
-        let served = match (connection.get(&list), options.model) {
-            (Ok(body), wanted) => {
-                let wrong = |problem| Error::Answer { url: list, problem };
-                let models = served(&body).map_err(wrong)?;
-                choose(connection.address().base(), models, wanted)?
-            }
+        Self::connect_unless(url, options, &|| false)
+    }
+
+    /// As [`connect`](Self::connect), and ends with [`Error::Stopped`] soon after `should_stop` says so.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_unless(
+        url: &str,
+        options: EndpointOptions,
+        should_stop: &dyn Fn() -> bool,
+    ) -> Result<Self, Error> {
+        let connection = Arc::new(Connection::new(url, &options)?);
+        let asked = Arc::clone(&connection);
+        let list: pool::Work<(), Vec<Served>> =
+            Arc::new(move |(), cancelled| asked.models(cancelled, served));
+        let found = pool::run(vec![()], 1, list, should_stop, &mut |_, _| Ok(()));
+        let served = match (found.map(|lists| lists.concat()), options.model) {
+            (Ok(models), wanted) => choose(connection.address().base(), models, wanted)?,
             (Err(Error::Status { status: 404 | 405, .. }), Some(wanted)) => Served::named(wanted),
             (Err(Error::Status { status: 404 | 405, .. }), None) => {
                 return Err(Error::NoModel { url: connection.address().base().to_owned() });
@@ -125,7 +136,7 @@ impl Endpoint {
             (Err(error), _) => return Err(error),
         };
         let concurrency = options.concurrency.max(1);
-        Ok(Self { connection: Arc::new(connection), served, concurrency, seed: options.seed })
+        Ok(Self { connection, served, concurrency, seed: options.seed })
     }
 
     /// The model's name at the server.
@@ -159,18 +170,23 @@ impl Endpoint {
         self.connection.repeated()
     }
 
-    /// One call that shows what the server takes: what may be a refusal is not asked again.
-    pub(crate) fn probe(&self, call: &Call) -> Result<Answers, Error> {
-        let passes = |error: &Error| error.is_passing() && !refuses_form(error);
-        self.ask(call, &AtomicBool::new(false), passes)
+    /// What a user should know of calls that are under way, such as a long wait; each line once.
+    #[must_use]
+    pub fn news(&self) -> Option<String> {
+        self.connection.news()
     }
 
-    fn ask(
+    /// One call that shows what the server takes.
+    pub(crate) fn probe(
         &self,
-        call: &Call,
-        cancelled: &AtomicBool,
-        passes: fn(&Error) -> bool,
+        call: Call,
+        should_stop: &dyn Fn() -> bool,
     ) -> Result<Answers, Error> {
+        let mut answers = self.ask_all(vec![call], should_stop, &mut |_, _| Ok(()))?;
+        answers.pop().ok_or(Error::Lost { missing: 1 })
+    }
+
+    fn ask(&self, call: &Call, cancelled: &AtomicBool) -> Result<Answers, Error> {
         let prompts: Vec<Value> = call.prompts.iter().map(Prompt::to_json).collect();
         let mut body = json!({
             "model": self.served.name,
@@ -186,7 +202,7 @@ impl Endpoint {
             body.extend(fields.iter().map(|(key, value)| (key.clone(), value.clone())));
         }
         let count = call.prompts.len();
-        self.connection.post(&body, cancelled, passes, |answer| answer::read(answer, count))
+        self.connection.post(&body, cancelled, |answer| answer::read(answer, count))
     }
 
     /// Makes all calls, several at a time. `done` receives each answer when it is there.
@@ -198,7 +214,7 @@ impl Endpoint {
     ) -> Result<Vec<Answers>, Error> {
         let endpoint = self.clone();
         let work: pool::Work<Call, Answers> =
-            Arc::new(move |call, cancelled| endpoint.ask(call, cancelled, Error::is_passing));
+            Arc::new(move |call, cancelled| endpoint.ask(call, cancelled));
         pool::run(calls, self.concurrency, work, should_stop, done)
     }
 
@@ -208,12 +224,15 @@ impl Endpoint {
     }
 }
 
-/// Whether an error says that the server does not take prompts of this form.
+/// Whether an error says that the server does not take prompts of this form. What passes says nothing, but for a 500
+/// that stays: some servers fail so.
 pub(crate) fn refuses_form(error: &Error) -> bool {
     match error {
-        Error::Status { status, .. } => matches!(status, 400 | 404 | 415 | 422 | 500 | 501),
-        Error::Answer { .. } => true,
-        Error::GaveUp { last, .. } => refuses_form(last),
+        Error::Status { status, .. } => {
+            matches!(status, 400 | 404 | 405 | 413 | 415 | 422 | 500 | 501)
+        }
+        Error::Answer { .. } => !error.is_passing(),
+        Error::GaveUp { last, .. } => matches!(**last, Error::Status { status: 500, .. }),
         _ => false,
     }
 }

@@ -37,6 +37,8 @@ pub enum Error {
         problem: String,
         /// What to do.
         advice: &'static str,
+        /// Whether something took the connection.
+        is_there: bool,
     },
     /// The server refused.
     #[error("{url} answers {status}{}{advice}", quoted(said))]
@@ -193,6 +195,16 @@ impl Error {
     #[must_use]
     pub fn is_stop(&self) -> bool {
         matches!(self, Self::Stopped)
+    }
+
+    /// Whether no server is there yet, or one that is still starting.
+    #[must_use]
+    pub fn is_not_there(&self) -> bool {
+        match self {
+            Self::Transport { .. } | Self::Status { status: 502..=504, .. } => true,
+            Self::GaveUp { last, .. } => last.is_not_there(),
+            _ => false,
+        }
     }
 
     /// Whether the same call may succeed a moment later.

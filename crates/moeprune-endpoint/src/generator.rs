@@ -43,19 +43,26 @@ impl<'a> EndpointGenerator<'a> {
     /// # Errors
     /// If that call fails for another reason.
     pub fn new(endpoint: Endpoint, vocabulary: Option<Vocabulary<'a>>) -> Result<Self, Error> {
-        let vocabulary = match vocabulary {
-            Some(vocabulary) if takes_ids(&endpoint, &vocabulary)? => Some(vocabulary),
-            _ => None,
-        };
-        let (should_stop, prompts_cut, endings) = (Box::new(|| false), 0, None);
-        Ok(Self { endpoint, vocabulary, should_stop, prompts_cut, endings })
+        Self::new_stopped_by(endpoint, vocabulary, || false)
     }
 
-    /// Ends a call with [`Error::Stopped`] soon after this says so.
-    #[must_use]
-    pub fn stopped_by(mut self, should_stop: impl Fn() -> bool + 'a) -> Self {
-        self.should_stop = Box::new(should_stop);
-        self
+    /// As [`new`](Self::new); any call ends with [`Error::Stopped`] soon after `should_stop` says so.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn new_stopped_by(
+        endpoint: Endpoint,
+        vocabulary: Option<Vocabulary<'a>>,
+        should_stop: impl Fn() -> bool + 'a,
+    ) -> Result<Self, Error> {
+        let vocabulary = match vocabulary {
+            Some(vocabulary) if takes_ids(&endpoint, &vocabulary, &should_stop)? => {
+                Some(vocabulary)
+            }
+            _ => None,
+        };
+        let should_stop = Box::new(should_stop);
+        Ok(Self { endpoint, vocabulary, should_stop, prompts_cut: 0, endings: None })
     }
 
     /// Whether prompts are sent as token ids.
@@ -123,11 +130,15 @@ fn text(answers: &Answers) -> &str {
 }
 
 /// Whether the server takes a prompt as token ids, and as these.
-pub(crate) fn takes_ids(endpoint: &Endpoint, vocabulary: &Vocabulary<'_>) -> Result<bool, Error> {
+fn takes_ids(
+    endpoint: &Endpoint,
+    vocabulary: &Vocabulary<'_>,
+    should_stop: &dyn Fn() -> bool,
+) -> Result<bool, Error> {
     let ids = vocabulary.encode(SHORT)?;
     let count = ids.len() as u64;
     let call = Call { prompts: vec![Prompt::Ids(ids)], fields: json!({"max_tokens": 1}) };
-    match endpoint.probe(&call) {
+    match endpoint.probe(call, should_stop) {
         Ok(answers) => Ok(answers.prompt_tokens.is_none_or(|found| found == count)),
         Err(error) if refuses_form(&error) => Ok(false),
         Err(error) => Err(error),

@@ -96,7 +96,8 @@ impl<'a> EndpointScorer<'a> {
     /// [`Error::NoPromptLogProbabilities`] if it does not; any other if it cannot be asked.
     pub fn probe(&mut self) -> Result<(), Error> {
         if self.form.is_none() {
-            self.form = Some(probe::form(&self.endpoint, self.vocabulary.as_ref())?);
+            self.form =
+                Some(probe::form(&self.endpoint, self.vocabulary.as_ref(), &*self.should_stop)?);
         }
         Ok(())
     }

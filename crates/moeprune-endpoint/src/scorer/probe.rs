@@ -14,9 +14,10 @@ const TEXTS: [&str; 2] = ["The sky is", "The sky is blue and the grass"];
 pub(super) fn form(
     endpoint: &Endpoint,
     vocabulary: Option<&Vocabulary<'_>>,
+    should_stop: &dyn Fn() -> bool,
 ) -> Result<Form, Error> {
     let Some(vocabulary) = vocabulary else {
-        let answers = ask(endpoint, TEXTS.map(|text| Prompt::Text(text.to_owned())).to_vec())?;
+        let answers = ask(endpoint, should_stop)?;
         check(endpoint, &answers, None)?;
         return Ok(Form::Text);
     };
@@ -24,10 +25,10 @@ pub(super) fn form(
     let (short, long) = (ids.next().transpose()?.flatten(), ids.next().transpose()?.flatten());
     let ids: Vec<Vec<u32>> = short.into_iter().chain(long).collect();
     let counts: Vec<usize> = ids.iter().map(Vec::len).collect();
-    match endpoint.probe(&call(ids.into_iter().map(Prompt::Ids).collect())) {
+    match endpoint.probe(call(ids.into_iter().map(Prompt::Ids).collect()), should_stop) {
         Ok(answers) => check(endpoint, &answers, Some(&counts)).map(|()| Form::Ids),
         Err(error) if refuses_form(&error) => {
-            let answers = ask(endpoint, TEXTS.map(|text| Prompt::Text(text.to_owned())).to_vec())?;
+            let answers = ask(endpoint, should_stop)?;
             check(endpoint, &answers, Some(&counts)).map(|()| Form::Text)
         }
         Err(error) => Err(error),
@@ -38,11 +39,12 @@ fn call(prompts: Vec<Prompt>) -> Call {
     Call { prompts, fields: fields() }
 }
 
-/// Asks, and takes a refusal for what it says of the server.
-fn ask(endpoint: &Endpoint, prompts: Vec<Prompt>) -> Result<Answers, Error> {
-    endpoint.probe(&call(prompts)).map_err(|error| match &error {
+/// Asks in text, and takes a refusal for what it says of the server.
+fn ask(endpoint: &Endpoint, should_stop: &dyn Fn() -> bool) -> Result<Answers, Error> {
+    let prompts = TEXTS.map(|text| Prompt::Text(text.to_owned())).to_vec();
+    endpoint.probe(call(prompts), should_stop).map_err(|error| match &error {
         Error::Status { status: 404, .. } => error,
-        Error::Status { .. } | Error::Answer { .. } if refuses_form(&error) => {
+        _ if refuses_form(&error) => {
             let (url, found) = (endpoint.url().to_owned(), format!("asked for them: {error}"));
             Error::NoPromptLogProbabilities { url, found }
         }

@@ -66,6 +66,36 @@ fn what_is_said_where_none_is_found() {
 }
 
 #[test]
+fn a_list_that_fails_in_passing_is_asked_for_again() {
+    let busy = Mock::with_models(Reply::Status(503, "", "loading".into()), |_| text(""));
+    let error = Endpoint::connect(&busy.url(), options()).unwrap_err();
+    assert!(error.is_not_there() && error.to_string().contains("after 9 attempts"), "{error}");
+    assert_eq!(busy.all().len(), 9);
+    let cut = Mock::with_models(Reply::Cut(json!({"data": [{"id": "m"}]}), 5), |_| text(""));
+    Endpoint::connect(&cut.url(), options()).unwrap_err();
+    assert_eq!(cut.all().len(), 9);
+}
+
+#[test]
+fn what_is_there_is_not_what_was_meant() {
+    // A server of TLS answers so.
+    let said =
+        connect(Reply::Raw(b"\x15\x03\x01\0\x02\x02\x0a".to_vec()), None).unwrap_err().to_string();
+    assert!(said.contains("is it https"), "{said}");
+    let said = connect(Reply::Hangup, None).unwrap_err().to_string();
+    assert!(said.contains("is it https"), "{said}");
+    let said =
+        Endpoint::connect("http://no-such-host.invalid:80", options()).unwrap_err().to_string();
+    assert!(said.contains("no host has this name"), "{said}");
+    let late = Reply::After(std::time::Duration::from_secs(60), Box::new(list(&["m"])));
+    let mock = Mock::with_models(late, |_| text(""));
+    let mut hasty = options();
+    hasty.timeout = std::time::Duration::from_millis(100);
+    let said = Endpoint::connect(&mock.url(), hasty).unwrap_err().to_string();
+    assert!(said.contains("still starting") && !said.contains("--concurrency"), "{said}");
+}
+
+#[test]
 fn nothing_listens() {
     let url = Mock::new(|_| text("")).url();
     // The port was free a moment ago and is again.

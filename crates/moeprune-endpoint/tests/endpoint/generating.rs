@@ -137,7 +137,9 @@ fn text_is_sent_where_token_ids_are_not_taken() {
         let mut generator = EndpointGenerator::new(mock.endpoint(), Some(vocabulary)).unwrap();
         assert!(!generator.sends_ids(), "{shown}");
         assert_eq!(generator.generate(&requests(2)).unwrap(), answers(2), "{shown}");
-        assert_eq!(mock.asked().len(), 3, "{shown}");
+        // A 500 may pass, and is asked again before it is taken for a refusal.
+        let tries = if shown.contains("500") { 9 } else { 1 };
+        assert_eq!(mock.asked().len(), tries + 2, "{shown}");
     }
 }
 
@@ -147,9 +149,8 @@ fn a_stop_ends_it_at_once() {
         Mock::new(|asked| Reply::After(Duration::from_millis(200), Box::new(backwards(asked))));
     let endpoint = mock.endpoint();
     let calls = AtomicUsize::new(0);
-    let mut generator = EndpointGenerator::new(endpoint, None)
-        .unwrap()
-        .stopped_by(|| calls.fetch_add(1, Ordering::SeqCst) > 0);
+    let should_stop = || calls.fetch_add(1, Ordering::SeqCst) > 0;
+    let mut generator = EndpointGenerator::new_stopped_by(endpoint, None, should_stop).unwrap();
     let error = generator.generate(&requests(20)).unwrap_err();
     assert!(error.downcast_ref::<Error>().unwrap().is_stop(), "{error}");
     assert!(mock.asked().len() <= 8, "{}", mock.asked().len());

@@ -1,12 +1,20 @@
 //! Servers that are slow, overloaded, restarted or wrong.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
-use moeprune_endpoint::{EndpointGenerator, EndpointOptions, Error};
+use moeprune_endpoint::{
+    Endpoint, EndpointGenerator, EndpointOptions, EndpointScorer, Error, Vocabulary,
+};
 use moeprune_eval::{Generator as _, Request};
 use serde_json::{Value, json};
 
-use crate::mock::{Asked, Mock, Reply, options, text};
+use crate::{
+    generating::bytes,
+    mock::{Asked, Mock, Reply, options, text},
+};
 
 fn ask_with(
     options: EndpointOptions,
@@ -80,6 +88,75 @@ fn an_answer_that_was_given_up_is_no_answer() {
         let reply = finished(reason);
         assert_eq!(ask_with(options(), move |_| reply.clone()).0, Ok(vec![" 4".to_owned()]));
     }
+}
+
+#[test]
+fn a_first_call_that_fails_in_passing_says_nothing_of_the_server() {
+    let status = |status| Reply::Status(status, "", "busy".into());
+    let vocabulary = || Vocabulary::new(bytes);
+    for reply in
+        [status(429), status(408), status(500), status(503), Reply::Hangup, Reply::Cut(good(), 9)]
+    {
+        let (shown, first) = (format!("{reply:?}"), reply.clone());
+        let mock = Mock::new(move |asked| match asked.number {
+            0 => first.clone(),
+            _ => text(" 42"),
+        });
+        let generator = EndpointGenerator::new(mock.endpoint(), Some(vocabulary())).unwrap();
+        assert!(generator.sends_ids(), "{shown}");
+        // Those that stay are no statement about token ids either, but for a 500.
+        let is_500 = shown.contains("500");
+        let mock = Mock::new(move |_| reply.clone());
+        let found = EndpointGenerator::new(mock.endpoint(), Some(vocabulary()));
+        assert_eq!(found.is_ok_and(|found| !found.sends_ids()), is_500, "{shown}");
+        assert_eq!(mock.asked().len(), 9, "{shown}");
+    }
+}
+
+#[test]
+fn a_stop_ends_the_first_calls_too() {
+    let never = || Reply::After(Duration::from_secs(60), Box::new(text("late")));
+    let stopped = |error: Error| assert!(error.is_stop(), "{error}");
+    let mock = Mock::with_models(never(), |_| text(""));
+    stopped(Endpoint::connect_unless(&mock.url(), options(), &|| true).unwrap_err());
+    let mock = Mock::new(move |_| never());
+    let vocabulary = || Some(Vocabulary::new(bytes));
+    let found = EndpointGenerator::new_stopped_by(mock.endpoint(), vocabulary(), || true);
+    stopped(found.unwrap_err());
+    for vocabulary in [None, vocabulary()] {
+        let mut scorer = EndpointScorer::new(mock.endpoint(), vocabulary).stopped_by(|| true);
+        stopped(scorer.probe().unwrap_err());
+    }
+}
+
+#[test]
+fn a_wait_of_none_is_the_clients_own() {
+    let mut slow = options();
+    slow.first_wait = Duration::from_millis(200);
+    let began = Instant::now();
+    let (found, ..) =
+        ask_with(slow, first(vec![Reply::Status(429, "retry-after: 0\r\n", String::new())]));
+    assert_eq!(found, Ok(vec![" 42".to_owned()]));
+    // A wait can only be longer, so this holds on any machine.
+    assert!(began.elapsed() >= Duration::from_millis(200));
+}
+
+#[test]
+fn a_long_wait_is_said_once() {
+    let mock = Mock::new(|_| Reply::Status(429, "retry-after: 60\r\n", "busy".into()));
+    let endpoint = mock.endpoint();
+    let said = Mutex::new(Vec::new());
+    let should_stop = || {
+        let mut said = said.lock().unwrap();
+        said.extend(endpoint.news());
+        !said.is_empty()
+    };
+    let mut generator =
+        EndpointGenerator::new_stopped_by(endpoint.clone(), None, should_stop).unwrap();
+    generator.generate(&[Request::new("Q", vec![], 16)]).unwrap_err();
+    let said = said.lock().unwrap();
+    assert_eq!(said.len(), 1);
+    assert!(said[0].contains("waiting 60 s") && said[0].contains("429: busy"), "{said:?}");
 }
 
 #[test]

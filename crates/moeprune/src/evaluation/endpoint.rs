@@ -92,8 +92,9 @@ impl Answering for ServedModel {
         let Self { endpoint, reader } = self;
         let shared = RefCell::new(&mut *progress);
         let vocabulary = reader.as_ref().map(Reader::vocabulary);
-        let generator = EndpointGenerator::new(endpoint.clone(), vocabulary)?
-            .stopped_by(|| shared.borrow().should_stop());
+        let should_stop = || should_stop(endpoint, &shared);
+        let generator =
+            EndpointGenerator::new_stopped_by(endpoint.clone(), vocabulary, should_stop)?;
         if reader.is_some() && !generator.sends_ids() {
             shared.borrow_mut().note(
                 "note: the server takes prompts as text only, so it reads and judges them itself",
@@ -114,7 +115,7 @@ impl Answering for ServedModel {
         let shared = RefCell::new(&mut *progress);
         let vocabulary = reader.as_ref().map(Reader::vocabulary);
         let mut scorer = EndpointScorer::new(endpoint.clone(), vocabulary)
-            .stopped_by(|| shared.borrow().should_stop());
+            .stopped_by(|| should_stop(endpoint, &shared));
         // Also where a journal has all answers: it cannot be of a server that has none to give.
         scorer.probe()?;
         let mut shown = Shown { inner: scorer, progress: &shared, done: 0 };
@@ -129,6 +130,14 @@ impl Reader {
         let encode = |text: &str| Ok(self.tokenizer.encode(text, true)?.get_ids().to_vec());
         Vocabulary::new(encode).with_first(self.first).with_context(self.context)
     }
+}
+
+/// Whether to stop; what there is to say meanwhile is said.
+fn should_stop(endpoint: &Endpoint, progress: &RefCell<&mut dyn Progress>) -> bool {
+    if let Some(line) = endpoint.news() {
+        progress.borrow_mut().note(&line);
+    }
+    progress.borrow().should_stop()
 }
 
 /// What was asked, once it is over.
