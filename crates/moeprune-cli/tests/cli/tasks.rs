@@ -267,7 +267,7 @@ fn what_cannot_be_evaluated() {
     check(
         "--task arc_easy --data empty",
         1,
-        &["empty has no file of arc_easy whose name begins with `test`", "nothing"],
+        &["empty has no file of arc_easy that is its part `test`", "nothing"],
     );
     fs::write(scratch.path("empty/train.jsonl"), "{}\n").unwrap();
     check("--task arc_easy --data empty", 1, &["it has train.jsonl"]);

@@ -1,5 +1,7 @@
 //! Finding and reading the data of tasks.
 
+mod layout;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -10,6 +12,7 @@ use moeprune_engine::Error as EngineError;
 use moeprune_eval::{ChoiceData, ChoiceTask, Record};
 use moeprune_text::{Content, ReadOptions, TextSet};
 
+use self::layout::Wanted;
 use crate::Error;
 
 /// The field of a row that says its subject, where all subjects are in one file.
@@ -18,7 +21,8 @@ const SUBJECT: &str = "subject";
 /// Reads the questions of a task, and what examples are taken from, from a file or a folder.
 ///
 /// A folder is one as on the Hugging Face Hub: files named after their part (`test-00000-of-00001.parquet`, `validation.jsonl`), in it or in
-/// a folder `data`, one with the name of the task or one with the name of the data set's part; or a file named after the task. Of a task
+/// a folder `data`, one with the name of the task or one with the name of the data set's part; a file named after the task; one whose name has the
+/// part as a word (`mine_test.jsonl`); or the only file, if its name says no part. What is of another part is never taken. Of a task
 /// with subjects each has a folder, or a file named after it, or a field `subject` says which one a row belongs to. Examples are those of
 /// `fewshot_data`, or in the same folder.
 ///
@@ -131,13 +135,20 @@ impl Part<'_> {
         )))
     }
 
+    fn split(&self) -> &str {
+        self.split.unwrap_or("test")
+    }
+
     /// The files of a subject that has its own.
     fn of_subject(&self, folder: &Path, subject: &str) -> Vec<PathBuf> {
+        let wanted = Wanted::of_subject(self.task, self.split(), subject);
         let own = folder.join(subject);
-        match own.is_dir() {
-            true => self.named_by_split(&own),
-            false => self.named(folder, subject),
+        if !own.is_dir() {
+            return wanted.by_name(folder);
         }
+        let kinds = [Wanted::by_split, Wanted::by_name, Wanted::by_word, Wanted::only];
+        let found = kinds.iter().map(|of| of(&wanted, &own)).find(|files| !files.is_empty());
+        found.unwrap_or_default()
     }
 
     /// The files of the part. `name` is what files and folders are called beside those of other tasks.
@@ -155,26 +166,10 @@ impl Part<'_> {
             .flat_map(|folder| [folder.join(self.task.config()), folder.join("data")])
             .collect();
         folders.extend(deeper.into_iter().filter(|folder| folder.is_dir()));
-        let by_split = folders.iter().map(|folder| self.named_by_split(folder));
-        let by_name = folders.iter().map(|folder| self.named(folder, name));
-        if let Some(found) = by_split.chain(by_name).find(|files| !files.is_empty()) {
-            return Ok(found);
-        }
-        let files = listed(path);
-        match files.iter().any(|file| SPLITS.iter().any(|split| begins_with(&stem(file), split)))
-            || files.is_empty()
-        {
-            false => Ok(vec![path.to_owned()]),
-            true => Err(self.nothing(path)),
-        }
-    }
-
-    /// What the part may be called, in the order in which it is looked for.
-    fn splits(&self) -> Vec<&str> {
-        match self.split.unwrap_or("test") {
-            "validation" => vec!["validation", "valid", "val", "dev"],
-            split => vec![split],
-        }
+        let wanted = Wanted::new(self.task, self.split(), name);
+        let kinds = [Wanted::by_split, Wanted::by_name, Wanted::by_word, Wanted::only];
+        let found = kinds.iter().flat_map(|of| folders.iter().map(|folder| of(&wanted, folder)));
+        found.into_iter().find(|files| !files.is_empty()).ok_or_else(|| self.nothing(path))
     }
 
     fn nothing(&self, path: &Path) -> Error {
@@ -183,74 +178,15 @@ impl Part<'_> {
             entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         names.truncate(10);
-        let split = self.split.unwrap_or("test");
+        let (split, task) = (self.split(), self.task.name());
         Error::Request(format!(
-            "{} has no file of {} whose name begins with `{split}`; it has {}; give a file, or a folder as on the \
-             Hugging Face Hub",
+            "{} has no file of {task} that is its part `{split}`: expected one whose name begins with `{split}`, or with \
+             a name and `{split}` (`{task}_{split}.jsonl`), or a single file that names no part; it has {}; give the \
+             file itself, or a folder as on the Hugging Face Hub",
             path.display(),
-            self.task.name(),
             if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
         ))
     }
-
-    /// Files whose names begin with that of the part.
-    fn named_by_split(&self, folder: &Path) -> Vec<PathBuf> {
-        let splits = self.splits();
-        let files = listed(folder);
-        let of = |split: &&&str| files.iter().any(|file| begins_with(&stem(file), split));
-        let Some(split) = splits.iter().find(of) else { return Vec::new() };
-        files.iter().filter(|file| begins_with(&stem(file), split)).cloned().collect()
-    }
-
-    /// Files with a name of their own, and the part's after it if there are several parts.
-    fn named(&self, folder: &Path, name: &str) -> Vec<PathBuf> {
-        let files = listed(folder);
-        let rest = |file: &PathBuf| -> Option<String> {
-            Some(stem(file).strip_prefix(name)?.trim_start_matches(['-', '_', '.']).to_owned())
-        };
-        let of = |wanted: &str| -> Vec<PathBuf> {
-            files
-                .iter()
-                .filter(|file| rest(file).is_some_and(|rest| begins_with(&rest, wanted)))
-                .cloned()
-                .collect()
-        };
-        let splits = self.splits().into_iter().map(of);
-        let whole = || files.iter().filter(|file| stem(file) == name).cloned().collect();
-        let mut splits = splits.filter(|files: &Vec<PathBuf>| !files.is_empty());
-        splits.next().unwrap_or_else(whole)
-    }
-}
-
-/// What parts of data sets are called.
-const SPLITS: [&str; 6] = ["train", "test", "validation", "valid", "val", "dev"];
-
-/// A file's name up to what says its form.
-fn stem(file: &Path) -> String {
-    const ENDS: [&str; 9] =
-        [".parquet", ".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".gz", ".zst", ".tab"];
-    let mut name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    while let Some(end) = ENDS.iter().find(|end| name.ends_with(*end)) {
-        name.truncate(name.len() - end.len());
-    }
-    name
-}
-
-/// Whether a name begins with a word.
-fn begins_with(name: &str, word: &str) -> bool {
-    let rest = name.strip_prefix(word);
-    rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()))
-}
-
-/// The files in a folder, not those below it, by name.
-fn listed(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let is_hidden =
-        |path: &Path| path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
-    let mut files: Vec<PathBuf> =
-        entries.filter(|path| path.is_file() && !is_hidden(path)).collect();
-    files.sort();
-    files
 }
 
 /// The rows of files, one after another.
