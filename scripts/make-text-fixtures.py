@@ -120,6 +120,20 @@ def data_set():
     parquet("data_set", [{**row, "hash": b"\0\xff\1\2", "price": None} for row in rows], schema)
 
 
+def pictures():
+    """Items with bytes that are no text: alone, beside a path, in a list, and in some rows only. They are left out."""
+    picture = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = [("image", picture), ("raw", pa.binary()), ("question", pa.string()), ("parts", pa.list_(pa.binary())),
+              ("pictures", pa.list_(picture)), ("some", pa.binary()), ("answer", pa.int64())]
+    png = b"\x89PNG\xff"
+    lines("pictures", [{"image": {"path": f"{i}.png"}, "question": f"What is {i}?", "pictures": [{"path": "a"}, {"path": "b"}],
+                        **({"some": "text"} if i % 2 else {}), "answer": i} for i in range(3)])
+    rows = [{"image": {"bytes": png, "path": f"{i}.png"}, "raw": png, "question": f"What is {i}?", "parts": [b"a", png, b"b"],
+             "pictures": [{"bytes": png, "path": "a"}, {"bytes": png, "path": "b"}], "some": b"text" if i % 2 else png,
+             "answer": i} for i in range(3)]
+    parquet("pictures", rows, schema)
+
+
 def archives():
     text = "".join(row["text"] + "\n" for row in words()).encode()
     whole = zstandard.ZstdCompressor(level=19, write_checksum=True).compress(text)
@@ -132,5 +146,5 @@ def archives():
 
 if __name__ == "__main__":
     OUT.mkdir(parents=True, exist_ok=True)
-    for make in [codecs, encodings, tokens, chats, others, data_set, archives]:
+    for make in [codecs, encodings, tokens, chats, others, data_set, pictures, archives]:
         make()

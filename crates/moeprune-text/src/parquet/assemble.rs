@@ -12,18 +12,42 @@ const LONGEST: usize = 256 << 20;
 /// Columns by the number of their leaf; those that are not read are `None`.
 pub(super) type Columns = [Option<Column>];
 
+/// What was written: all, or something incomplete, as a value is no text and its column is lenient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wrote {
+    All,
+    Part,
+}
+
 /// Writes one item of what repeats.
-type Item<'a> = &'a dyn Fn(&mut Columns, &mut Vec<u8>) -> Result<(), Broken>;
+type Item<'a> = &'a dyn Fn(&mut Columns, &mut Vec<u8>) -> Result<Wrote, Broken>;
+
+/// Writes what `field` has in the current row, under its name, to an object that is open. What is no text is left out.
+pub(super) fn write_named(
+    field: &Field,
+    columns: &mut Columns,
+    out: &mut Vec<u8>,
+) -> Result<(), Broken> {
+    let before = out.len();
+    if out.last() != Some(&b'{') {
+        out.push(b',');
+    }
+    key(&field.name, out)?;
+    if write(field, columns, out)? == Wrote::Part {
+        out.truncate(before);
+    }
+    Ok(())
+}
 
 /// Writes what `field` has in the current row, or item, to `out` as JSON.
-pub(super) fn write(field: &Field, columns: &mut Columns, out: &mut Vec<u8>) -> Result<(), Broken> {
+fn write(field: &Field, columns: &mut Columns, out: &mut Vec<u8>) -> Result<Wrote, Broken> {
     match field.repetition {
         Repetition::Required => write_present(field, columns, out),
         Repetition::Optional if is_there(field, columns)? => write_present(field, columns, out),
         Repetition::Optional => {
             skip(field, columns)?;
             out.extend(b"null");
-            Ok(())
+            Ok(Wrote::All)
         }
         Repetition::Repeated => {
             let item =
@@ -34,23 +58,23 @@ pub(super) fn write(field: &Field, columns: &mut Columns, out: &mut Vec<u8>) -> 
 }
 
 /// Writes a field that is there, once.
-fn write_present(field: &Field, columns: &mut Columns, out: &mut Vec<u8>) -> Result<(), Broken> {
+fn write_present(field: &Field, columns: &mut Columns, out: &mut Vec<u8>) -> Result<Wrote, Broken> {
     if out.len() > LONGEST {
         return Err(Broken::because("a row of more than 256 MiB"));
     }
     match &field.kind {
-        Kind::Leaf { .. } => column(columns, field.leaves.0)?.write_value(out),
+        Kind::Leaf { .. } => {
+            let column = column(columns, field.leaves.0)?;
+            match column.write_value(out) {
+                Err(Broken::NotText) if column.lenient => Ok(Wrote::Part),
+                written => written.map(|()| Wrote::All),
+            }
+        }
         Kind::Structure(fields) => {
             out.push(b'{');
-            for (n, inner) in fields.iter().enumerate() {
-                if n > 0 {
-                    out.push(b',');
-                }
-                key(&inner.name, out)?;
-                write(inner, columns, out)?;
-            }
+            fields.iter().try_for_each(|inner| write_named(inner, columns, out))?;
             out.push(b'}');
-            Ok(())
+            Ok(Wrote::All)
         }
         Kind::List { repeated, inner } => {
             let item = |columns: &mut Columns, out: &mut Vec<u8>| match &repeated.kind {
@@ -74,19 +98,22 @@ fn write_items(
     out: &mut Vec<u8>,
     (open, close): (u8, u8),
     item: Item<'_>,
-) -> Result<(), Broken> {
+) -> Result<Wrote, Broken> {
     out.push(open);
     if !is_there(repeated, columns)? {
         skip(repeated, columns)?;
         out.push(close);
-        return Ok(());
+        return Ok(Wrote::All);
     }
+    let mut wrote = Wrote::All;
     loop {
-        item(columns, out)?;
+        if item(columns, out)? == Wrote::Part {
+            wrote = Wrote::Part;
+        }
         let next = column(columns, repeated.leaves.0)?.peek()?;
         if next.is_none_or(|levels| levels.repetition < repeated.depth) {
             out.push(close);
-            return Ok(());
+            return Ok(wrote);
         }
         out.push(b',');
         if out.len() > LONGEST {
@@ -96,24 +123,25 @@ fn write_items(
 }
 
 /// Writes an entry of a map: a key, which becomes a string, and its value.
-fn write_pair(pair: &Field, columns: &mut Columns, out: &mut Vec<u8>) -> Result<(), Broken> {
+fn write_pair(pair: &Field, columns: &mut Columns, out: &mut Vec<u8>) -> Result<Wrote, Broken> {
     let Kind::Structure(fields) = &pair.kind else {
         return Err(Broken::because("a map without keys"));
     };
     let mut name = Vec::new();
-    write(&fields[0], columns, &mut name)?;
+    let named = write(&fields[0], columns, &mut name)?;
     match name.first() {
         Some(b'"') => out.append(&mut name),
         _ => key_of_bytes(&name, out),
     }
     out.push(b':');
-    match fields.get(1) {
-        Some(value) => write(value, columns, out),
+    let wrote = match fields.get(1) {
+        Some(value) => write(value, columns, out)?,
         None => {
             out.extend(b"null");
-            Ok(())
+            Wrote::All
         }
-    }
+    };
+    Ok(if named == Wrote::Part { named } else { wrote })
 }
 
 fn key(name: &str, out: &mut Vec<u8>) -> Result<(), Broken> {

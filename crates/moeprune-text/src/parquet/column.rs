@@ -25,6 +25,8 @@ pub(super) struct Column {
     kind: Kind,
     /// The deepest levels that it has.
     deepest: Levels,
+    /// Whether a value that is no text is left out, and no error.
+    pub(super) lenient: bool,
     codec: Codec,
     /// Where the next page begins, and where the last one ends.
     at: u64,
@@ -57,6 +59,7 @@ impl Column {
             file,
             kind: Kind { physical, unsigned },
             deepest,
+            lenient: false,
             codec: chunk.codec()?,
             at: chunk.start,
             end: chunk.end,
@@ -93,7 +96,7 @@ impl Column {
         }
     }
 
-    /// Takes the next value and writes it as JSON.
+    /// Takes the next value, also if it is no text, and writes it as JSON.
     pub(super) fn write_value(&mut self, out: &mut Vec<u8>) -> Result<(), Broken> {
         let levels = self.peek()?.filter(|levels| levels.definition == self.deepest.definition);
         let (Some(_), Some(page)) = (levels, &mut self.page) else {

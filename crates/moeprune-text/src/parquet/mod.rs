@@ -32,6 +32,8 @@ pub(crate) struct Parquet {
     fields: Vec<Field>,
     /// Whether each of `fields` is read.
     chosen: Vec<bool>,
+    /// Whether values that are no text are left out.
+    lenient: bool,
     groups: std::vec::IntoIter<Group>,
     columns: Vec<Option<Column>>,
     left: u64,
@@ -50,6 +52,7 @@ impl Parquet {
             file: Rc::new(file),
             fields: footer.fields,
             chosen,
+            lenient: false,
             groups: footer.groups.into_iter(),
             columns: Vec::new(),
             left: 0,
@@ -57,9 +60,11 @@ impl Parquet {
         })
     }
 
-    /// Opens a file of which all columns are read, but those of types that neither texts nor numbers have.
+    /// Opens a file of which all columns are read, but those of types that neither texts nor numbers have. Bytes that are no UTF-8, such as
+    /// those of a picture, are left out of their row or structure.
     pub(crate) fn open_whole(path: &Path) -> Result<Self, Error> {
         let mut parquet = Self::open(path, &|_| true)?;
+        parquet.lenient = true;
         parquet.chosen = parquet.fields.iter().map(Field::is_plain).collect();
         Ok(parquet)
     }
@@ -90,13 +95,7 @@ impl Parquet {
         self.row += 1;
         let mut object = vec![b'{'];
         for (field, _) in self.fields.iter().zip(&self.chosen).filter(|(_, chosen)| **chosen) {
-            if object.len() > 1 {
-                object.push(b',');
-            }
-            let name = serde_json::Value::from(field.name.as_str()).to_string();
-            object.extend(name.bytes());
-            object.push(b':');
-            assemble::write(field, &mut self.columns, &mut object)?;
+            assemble::write_named(field, &mut self.columns, &mut object)?;
         }
         object.push(b'}');
         Ok(Some((Place::Row(self.row), object)))
@@ -125,7 +124,9 @@ impl Parquet {
                     return Err(Broken::because("a column without its place"));
                 };
                 let file = Rc::clone(&self.file);
-                *column = Some(Column::new(file, chunk, (*physical, *unsigned), deepest)?);
+                let mut opened = Column::new(file, chunk, (*physical, *unsigned), deepest)?;
+                opened.lenient = self.lenient;
+                *column = Some(opened);
                 Ok(())
             }
             Kind::Structure(fields) => {

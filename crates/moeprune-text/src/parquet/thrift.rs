@@ -5,6 +5,8 @@
 pub(super) enum Broken {
     /// The bytes end too early.
     End,
+    /// Bytes where text is expected.
+    NotText,
     /// Something else.
     Because(String),
 }
@@ -19,6 +21,7 @@ impl std::fmt::Display for Broken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::End => f.write_str("it ends too early"),
+            Self::NotText => f.write_str("text that is no UTF-8"),
             Self::Because(what) => f.write_str(what),
         }
     }

@@ -97,7 +97,7 @@ fn length(page: &[u8], at: usize) -> Result<usize, Broken> {
 }
 
 fn string(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Broken> {
-    let text = str::from_utf8(bytes).map_err(|_| Broken::because("text that is no UTF-8"))?;
+    let text = str::from_utf8(bytes).map_err(|_| Broken::NotText)?;
     serde_json::to_writer(out, text).map_err(|error| Broken::because(error.to_string()))
 }
 

@@ -50,13 +50,13 @@ fn in_any_container() {
 #[test]
 fn parquet_with_columns_that_are_no_text() {
     let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/text/files");
-    let rows = read(&files.join("data_set.parquet")).unwrap();
-    let expected: Vec<Value> = fs::read_to_string(files.join("data_set.jsonl"))
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(rows, expected);
+    for name in ["data_set", "pictures"] {
+        let rows = read(&files.join(name).with_extension("parquet")).unwrap();
+        let expected = fs::read_to_string(files.join(name).with_extension("jsonl")).unwrap();
+        let expected: Vec<Value> =
+            expected.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(rows, expected, "{name}");
+    }
 }
 
 #[test]
