@@ -9,6 +9,7 @@ use moeprune_files::{Destination, OutputKind, RunFiles};
 use crate::{
     blend::WeighedFile,
     endpoint::{CallArgs, ServedPlace},
+    eval::named,
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, positive, sparsity},
     table::{bytes, percent, seconds, table},
     terminal::Terminal,
@@ -19,7 +20,7 @@ use moeprune::{
     check_is_run,
     checkpoint::Checkpoint,
     compare::{Comparison, Cut, Measures, ServedVariant, Variant},
-    evaluation::{ServedModel, default_metric},
+    evaluation::{ServedModel, default_metric, task_file},
 };
 
 /// Options of `compare`.
@@ -58,7 +59,7 @@ pub(crate) struct CompareArgs {
         default_value = "stun,reap,frequency,random"
     )]
     criteria: Vec<String>,
-    /// Questions to ask: a task's name (see `eval --list-tasks`) or a file that describes one
+    /// Questions to ask: a task's name (see `eval --list-tasks`), a file that describes one, or a folder that holds one
     #[arg(long, requires = "data")]
     task: Option<String>,
     /// Questions as the task's data set has them, in any form that calibration text may have
@@ -122,12 +123,9 @@ pub(crate) fn compare(
 ) -> Result<(), Error> {
     let mut files = args.family.files(&args.model);
     let texts = args.chat.texts(&args.calibration, &mut files)?;
+    let name = task(args)?;
+    files.reads_all(name.as_deref().and_then(task_file));
     let (json, html) = destinations(args, files)?;
-    if args.task.is_none() && args.text.is_none() {
-        return Err(Error::Request(
-            "nothing to measure: give --task with --data, or --text, or both".into(),
-        ));
-    }
     args.recipe.check_no_search()?;
     let variants = variants(args, registry)?;
     let execution = args.device.open()?;
@@ -143,8 +141,8 @@ pub(crate) fn compare(
     let calibration = calibration(texts.as_ref(), &variants, (&checkpoint, registry), terminal)?;
     let inputs =
         PlanInputs { observation: observation.as_ref(), calibration: calibration.as_ref() };
-    let task = args.task.as_deref().zip(args.data.as_deref());
-    let metric = metric(args)?;
+    let task = name.as_deref().zip(args.data.as_deref());
+    let metric = metric(args, name.as_deref())?;
     let measures = Measures {
         task: task.map(|(task, data)| Evaluation {
             task,
@@ -175,9 +173,29 @@ pub(crate) fn compare(
     printed.and(saved).and(shown)
 }
 
+/// The task that is measured, if there is one.
+fn task(args: &CompareArgs) -> Result<Option<String>, Error> {
+    let Some(name) = &args.task else {
+        return match args.text {
+            Some(_) => Ok(None),
+            None => Err(Error::Request(
+                "nothing to measure: give --task with --data, or --text, or both".into(),
+            )),
+        };
+    };
+    match named(std::slice::from_ref(name))?.as_slice() {
+        [one] => Ok(Some(one.clone())),
+        several => Err(Error::Request(format!(
+            "--task {name} is {} tasks ({}), and `compare` measures one: name it, and compare again for each other one",
+            several.len(),
+            several.join(", ")
+        ))),
+    }
+}
+
 /// The metric that counts as accuracy.
-fn metric(args: &CompareArgs) -> Result<Option<String>, Error> {
-    match (&args.metric, &args.task) {
+fn metric(args: &CompareArgs, task: Option<&str>) -> Result<Option<String>, Error> {
+    match (&args.metric, task) {
         (Some(metric), _) => Ok(Some(metric.clone())),
         (None, Some(task)) => default_metric(task).map(Some),
         (None, None) => Ok(None),

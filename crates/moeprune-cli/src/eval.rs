@@ -23,7 +23,7 @@ use moeprune::{
     evaluate_all, evaluate_all_kept,
     evaluation::{
         KeptAnswers, PERPLEXITY, Score, ServedModel, evaluate_served, known_tasks, named_tasks,
-        native_run_key,
+        native_run_key, task_file,
     },
 };
 
@@ -36,6 +36,7 @@ use moeprune::{
   moeprune eval pruned --task arc_easy,hellaswag,boolq --data datasets --limit 500
   moeprune eval pruned --task mmlu --data mmlu --fewshot 5
   moeprune eval pruned --task mine.toml --data mine.jsonl
+  moeprune eval pruned --task tasks_of_mine,arc_easy --data datasets         every task of a folder, and a built-in one
   moeprune eval pruned --task perplexity --data wikitext.txt --seq-len 2048
   moeprune eval pruned --against mixtral-8x7b --data wikitext.txt --limit 32
   moeprune eval --endpoint http://localhost:8000/v1 --task gsm8k --data test.jsonl --fewshot-data train.jsonl \\
@@ -50,8 +51,8 @@ pub struct EvalArgs {
     /// Directory of the model; with --endpoint only its tokenizer is read
     #[arg(required_unless_present_any = ["endpoint", "list_tasks"])]
     pub model: Option<PathBuf>,
-    /// What to measure: names (see --list-tasks), or files that describe a task (NAME.toml); gsm8k has 5 shots,
-    /// gsm8k_cot 8, multiple choice none
+    /// What to measure: names (see --list-tasks), files that describe a task (FILE.toml, or FILE.toml:SUBJECT for a group or
+    /// subject of it), or folders of such files; gsm8k has 5 shots, gsm8k_cot 8, multiple choice none
     #[arg(
         long,
         value_name = "NAMES",
@@ -115,7 +116,7 @@ pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Vec<Score>, Erro
         args.model.as_deref().map_or_else(RunFiles::new, |model| args.family.files(model));
     args.against.declare(&mut files);
     reads_texts(&mut files, args.data.iter().chain(&args.fewshot_data));
-    files.reads_all(tasks.iter().map(Path::new).filter(|task| task.is_file()));
+    files.reads_all(tasks.iter().filter_map(|task| task_file(task)));
     let journal = JournalPlace::find(&args.endpoint, args.json.as_deref(), &mut files);
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Evaluation)?;
     crate::interrupt::listen();
@@ -218,7 +219,8 @@ fn run(
 
 /// The tasks that the names stand for; a folder stands for all it has.
 pub(crate) fn named(names: &[String]) -> Result<Vec<String>, Error> {
-    let tasks = names.iter().map(|name| named_tasks(name)).collect::<Result<Vec<_>, _>>()?;
+    let tasks = names.iter().map(|name| named_tasks(name.trim()));
+    let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
     Ok(tasks.into_iter().flatten().collect())
 }
 
@@ -355,4 +357,15 @@ fn by_subject(report: &EvalReport) -> String {
         .chain(report.metrics.keys().map(String::as_str))
         .collect();
     table(&header, &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named;
+
+    #[test]
+    fn spaces_after_commas_are_no_part_of_names() {
+        let names = ["arc_easy", " boolq ", "\tmmlu_stem"].map(str::to_owned);
+        assert_eq!(named(&names).unwrap(), ["arc_easy", "boolq", "mmlu_stem"]);
+    }
 }

@@ -278,6 +278,38 @@ fn what_cannot_be_evaluated() {
 }
 
 #[test]
+fn one_subject_of_a_file() {
+    let scratch = scratch();
+    mine(&scratch);
+    let subjects = "[groups]\nscience = [\"physics\", \"chemistry\"]\narts = [\"music\"]\n";
+    fs::write(scratch.path("mine.toml"), format!("{MINE}{subjects}")).unwrap();
+    fs::create_dir(scratch.path("subjects")).unwrap();
+    for subject in ["physics", "music"] {
+        fs::copy(scratch.path("mine.jsonl"), scratch.path(&format!("subjects/{subject}.jsonl")))
+            .unwrap();
+    }
+    let run = |task: &str| format!("eval model --task {task} --data subjects --fewshot 0");
+    refused(
+        &scratch,
+        &run("mine.toml"),
+        1,
+        &["1 of the 3 subjects of mine: chemistry", "--task FILE.toml:chemistry"],
+    );
+    for (part, name) in [("physics", "mine_physics"), ("arts", "mine_arts")] {
+        let ran = scratch.ok(&run(&format!("mine.toml:{part}")));
+        assert!(ran.stdout.starts_with(&format!("{name} on 2 questions")), "{}", ran.stdout);
+    }
+    refused(
+        &scratch,
+        &run("mine.toml:cooking"),
+        1,
+        &[
+            "mine.toml has no group and no subject `cooking`, only arts, science, chemistry, music, physics",
+        ],
+    );
+}
+
+#[test]
 fn compare_takes_choices() {
     let scratch = scratch();
     mine(&scratch);
@@ -291,6 +323,23 @@ fn compare_takes_choices() {
     assert!(found["cuts"][1]["accuracy"]["mean"].is_number());
     scratch.ok(&format!("{compare} mine.toml --data mine.jsonl --fewshot 0 --json b.json"));
     assert_eq!(json_of(&scratch, "b.json")["metric"], "acc_norm");
+    fs::create_dir(scratch.path("tasks")).unwrap();
+    fs::rename(scratch.path("mine.toml"), scratch.path("tasks/mine.toml")).unwrap();
+    let folder = format!("{compare} tasks --data mine.jsonl --fewshot 0");
+    scratch.ok(&format!("{folder} --json c.json"));
+    let [b, c] =
+        ["b.json", "c.json"].map(|name| json_of(&scratch, name)["cuts"][0]["accuracy"].clone());
+    assert_eq!(b, c);
+    // A task's file is read and not written to.
+    assert_eq!(scratch.run(&format!("{folder} --json tasks/mine.toml")).code, 1);
+    assert_eq!(fs::read_to_string(scratch.path("tasks/mine.toml")).unwrap(), MINE);
+    fs::copy(scratch.path("tasks/mine.toml"), scratch.path("tasks/other.toml")).unwrap();
+    refused(
+        &scratch,
+        &folder,
+        1,
+        &["tasks is 2 tasks (tasks/mine.toml, tasks/other.toml)", "measures one"],
+    );
     refused(&scratch, &format!("{compare} boolk --data data"), 2, &["did you mean `boolq`?"]);
     let ran = scratch.run(&format!("{compare} boolq --data data --metric acc_norm --limit 2"));
     assert!(ran.stderr.contains("boolq has no metric acc_norm; it has acc"), "{}", ran.stderr);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use moeprune_engine::Error as EngineError;
-use moeprune_eval::{ChoiceData, ChoiceTask, Record};
+use moeprune_eval::{ChoiceData, ChoiceTask, Record, choice_task};
 use moeprune_text::{Content, ReadOptions, TextSet};
 
 use self::layout::Wanted;
@@ -121,6 +121,10 @@ impl Part<'_> {
     fn check_subjects(&self, path: &Path, missing: &[&str]) -> Result<(), Error> {
         const SHOWN: usize = 8;
         let Some(first) = missing.first() else { return Ok(()) };
+        let single = match choice_task(self.task.name()) {
+            Ok(Some(_)) => format!("{}_{first}", self.task.name()),
+            _ => format!("FILE.toml:{first}"),
+        };
         let (name, shown) = (self.task.name(), missing[..SHOWN.min(missing.len())].join(", "));
         let more = match missing.len() - SHOWN.min(missing.len()) {
             0 => String::new(),
@@ -128,7 +132,7 @@ impl Part<'_> {
         };
         Err(Error::Request(format!(
             "{} has no questions of {} of the {} subjects of {name}: {shown}{more}; give all, or evaluate single ones \
-             ({name}_{first})",
+             (--task {single})",
             path.display(),
             missing.len(),
             self.task.subjects().len()

@@ -31,7 +31,7 @@ pub use self::{
     native_scorer::NativeScorer,
     questions::read_questions,
     score::Score,
-    tasks::{FoundTask, default_metric, find_task, known_tasks, named_tasks},
+    tasks::{FoundTask, default_metric, find_task, known_tasks, named_tasks, task_file},
 };
 use crate::{Error, Execution, Progress};
 
@@ -42,8 +42,8 @@ pub const PERPLEXITY: &str = "perplexity";
 #[derive(Debug, Clone)]
 #[expect(clippy::exhaustive_structs, reason = "options, made with `..`")]
 pub struct Evaluation<'a> {
-    /// `gsm8k`, `gsm8k_cot`, `gsm8k_zeroshot`, … ([`moeprune_eval::TASK_NAMES`]), or
-    /// `perplexity`.
+    /// `gsm8k`, `gsm8k_cot`, `gsm8k_zeroshot`, … ([`moeprune_eval::TASK_NAMES`]), a multiple-choice task, a file that describes one
+    /// (`FILE.toml`, or `FILE.toml:SUBJECT` for a group or subject of it), or `perplexity`.
     pub task: &'a str,
     /// Questions with their answers; for perplexity any text. In any form that calibration text may have.
     pub data: &'a Path,

@@ -52,11 +52,7 @@ pub fn named_tasks(name: &str) -> Result<Vec<String>, Error> {
         return Ok(vec![name.to_owned()]);
     }
     if !path.is_dir() {
-        return if is_file(name) {
-            from_file(path).map(|_| vec![name.to_owned()])
-        } else {
-            Err(unknown(name))
-        };
+        return choice(name).map(|_| vec![name.to_owned()]);
     }
     let io = |source| Error::Io { verb: "read", path: name.to_owned(), source };
     let entries = fs::read_dir(path).map_err(io)?.collect::<Result<Vec<_>, _>>().map_err(io)?;
@@ -86,18 +82,43 @@ pub fn default_metric(name: &str) -> Result<String, Error> {
     Ok(choice(name)?.metrics()[0].name().to_owned())
 }
 
-fn choice(name: &str) -> Result<ChoiceTask, Error> {
-    match choice_task(name)? {
-        Some(task) => Ok(task),
-        None if is_file(name) => from_file(Path::new(name)),
-        None => Err(unknown(name)),
-    }
+/// The file that describes a task which is not built in: `FILE.toml`, also of `FILE.toml:SUBJECT`; nothing for other names.
+#[must_use]
+pub fn task_file(name: &str) -> Option<&Path> {
+    let is_built_in = TASK_NAMES.contains(&name) || name == PERPLEXITY;
+    let is_built_in = is_built_in || choice_task(name).ok().flatten().is_some();
+    if is_built_in { None } else { file_and_part(name).map(|(file, _)| file) }
 }
 
-/// Whether a name is that of a file, there or not.
-fn is_file(name: &str) -> bool {
-    let path = Path::new(name);
-    path.extension().is_some_and(|end| end == "toml") || path.is_file()
+fn choice(name: &str) -> Result<ChoiceTask, Error> {
+    if let Some(task) = choice_task(name)? {
+        return Ok(task);
+    }
+    let (file, part) = file_and_part(name).ok_or_else(|| unknown(name))?;
+    let task = from_file(file)?;
+    let Some(part) = part else { return Ok(task) };
+    task.part(&format!("{}_{part}", task.name())).ok_or_else(|| {
+        let groups = task.groups().map(|(group, _)| group);
+        let known: Vec<&str> = groups.chain(task.subjects()).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Error::Request(format!(
+            "{} has no group and no subject `{part}`, only {known}",
+            file.display()
+        ))
+    })
+}
+
+/// The file of a name, there or not, and the group or subject of it after a colon.
+fn file_and_part(name: &str) -> Option<(&Path, Option<&str>)> {
+    let is_file = |name: &str| {
+        let path = Path::new(name);
+        path.extension().is_some_and(|end| end == "toml") || path.is_file()
+    };
+    if is_file(name) {
+        return Some((Path::new(name), None));
+    }
+    let (file, part) = name.rsplit_once(':')?;
+    is_file(file).then(|| (Path::new(file), Some(part)))
 }
 
 fn from_file(path: &Path) -> Result<ChoiceTask, Error> {
@@ -113,7 +134,8 @@ fn unknown(name: &str) -> Error {
     let meant = nearest.filter(|task| near(task) > 0.8);
     let meant = meant.map_or_else(String::new, |task| format!("; did you mean `{task}`?"));
     let known = format!(
-        "{}, mmlu_GROUP, mmlu_SUBJECT or a file that describes one (FILE.toml){meant}",
+        "{}, mmlu_GROUP, mmlu_SUBJECT, a file that describes one (FILE.toml, FILE.toml:SUBJECT) or a folder of such \
+         files{meant}",
         known.join(", ")
     );
     moeprune_eval::Error::UnknownTask { name: name.to_owned(), known }.into()
