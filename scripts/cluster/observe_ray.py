@@ -4,7 +4,8 @@
 
 OPTION... are those of `moeprune observe MODEL`. All machines need moeprune, the model, the text and OBS under these paths, which
 are absolute. RAY_ADDRESS names the cluster (without it: this machine); CPUS is what a part takes of a machine (default 1). A part
-whose process or machine dies is tried again; run again, parts that are finished are recognised and passed over.
+whose process or machine dies is tried again; run again, parts that are finished are recognised and passed over, and an
+observation that is there is not made again.
 """
 
 import os
@@ -15,6 +16,8 @@ import ray
 
 obs, parts, *options = sys.argv[1:]
 moeprune = os.environ.get("MOEPRUNE", "moeprune")
+if os.path.exists(obs):
+    sys.exit(print(f"{obs} is there already"))
 
 
 @ray.remote(num_cpus=float(os.environ.get("CPUS", "1")), max_retries=3, retry_exceptions=True)
