@@ -10,7 +10,7 @@
 # checkout), SAMPLES the number of blocks that are observed (default 1024), SEED says at which moments something is killed (default:
 # any), TORCHRUN is torchrun (default: the one on the path), RAY_PYTHON a Python with Ray (default: python3). What was started is
 # stopped by its process id.
-# Takes one to two minutes after the build. The exit code is 0 if all holds, 1 if something does not.
+# Takes one to three minutes after the build, and fails if nothing was there to be killed. The exit code is 0 if all holds, 1 if something does not.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 parts=4
@@ -154,11 +154,14 @@ nothing_runs() { ! squeue --noheader --format %T --array | grep -qE 'RUNNING|COM
 may_still_start() { squeue --noheader --format '%T %r' --array | grep -E '^PENDING' | grep -qvE 'Dependency|BeginTime|DependencyNeverSatisfied'; }
 has_come_to_rest() { nothing_runs && ! may_still_start; }
 
-# The processes of the part on a node: Slurm tells each of them where it is.
+# The processes of the part on a node: Slurm tells each of them where it is, and the program alone is told --part.
 part_on() {
     local files
     files=$(grep -lzx "SLURMD_NODENAME=$1" /proc/[0-9]*/environ 2>/dev/null || true)
-    sed -n 's|^/proc/\([0-9]*\)/environ$|\1|p' <<<"$files"
+    # Words on purpose: a list of names.
+    # shellcheck disable=SC2086
+    [ -z "$files" ] || files=$(grep -lzx -e --part ${files//environ/cmdline} 2>/dev/null || true)
+    sed -n 's|^/proc/\([0-9]*\)/cmdline$|\1|p' <<<"$files"
 }
 one_runs_on() { [ -n "$(part_on "$1")" ]; }
 one_runs_or_all_is_done() { one_runs_on "$1" || queue_is_empty; }
@@ -175,7 +178,7 @@ steps_on() {
 # A random time of at most so many milliseconds.
 a_moment() {
     local milliseconds
-    printf -v milliseconds %04d $((RANDOM % $1))
+    printf -v milliseconds %04d $((RANDOM % ($1 + 1)))
     sleep "${milliseconds:0:1}.${milliseconds:1}"
 }
 
@@ -184,32 +187,49 @@ kill_now() {
     for process in "$@"; do kill -9 "$process" 2>/dev/null || true; done
 }
 
-# Submits, kills the part on n1 and then all of n2 within so many milliseconds after they were seen at work, submits again.
-submit_with_failures() {
-    local moment=$1 killed
+# Submits, kills the part on n1 and then all of n2 within so many milliseconds after they were seen at work. What was killed of
+# parts is in first and second.
+fail_once() {
+    local moment=$1
     shift
     until_true 30 nodes_are_idle
     "$@"
     until_true 30 one_runs_or_all_is_done n1
     a_moment "$moment"
-    killed=$(part_on n1)
+    first=$(part_on n1)
     # Words on purpose: a list of numbers.
     # shellcheck disable=SC2086
-    kill_now $killed
-    echo "killed on n1: $(wc -w <<<"$killed") processes of a part"
+    kill_now $first
+    echo "killed on n1: $(wc -w <<<"$first") processes of a part"
     until_true 30 one_runs_or_all_is_done n2
     a_moment "$moment"
-    killed="$(steps_on n2) $(part_on n2)"
-    # shellcheck disable=SC2086
-    kill_now "${daemon[n2]}" $killed
+    second=$(part_on n2)
+    # shellcheck disable=SC2046,SC2086
+    kill_now "${daemon[n2]}" $(steps_on n2) $second
     wait "${daemon[n2]}" 2>/dev/null || true
-    echo "killed node n2: its daemon, and $(wc -w <<<"$killed") processes of a part"
+    echo "killed node n2: its daemon, and $(wc -w <<<"$second") processes of a part"
     until_true 120 has_come_to_rest
     squeue --array --noheader --format '%i %j %T %r' | sort | uniq -c | head -n 8
     scancel --user "$(id -un)" --quiet || true
     start_node n2
     until_true 60 queue_is_empty
     until_true 60 nodes_are_idle
+}
+
+# Fails as above, at shorter and shorter moments until a part was killed on both nodes; what was made until then is removed. Then
+# submits again.
+submit_with_failures() {
+    local moment=$1 result=$2 try first second
+    shift 2
+    for try in 1 2 3 4 5 6; do
+        rm -rf "$result" "$result.parts"
+        fail_once "$moment" "$@"
+        [ -z "$first" ] || [ -z "$second" ] || break
+        [ "$try" != 6 ] || { echo "no part could be killed on both nodes: they are done too soon" >&2; return 1; }
+        moment=$((moment / 4))
+        echo "too late: again, within $moment ms"
+    done
+    [ ! -e "$result" ] || { echo "$result is there, though a part of it was killed" >&2; return 1; }
     echo "submitted again"
     "$@"
     until_true 300 queue_is_empty
@@ -244,20 +264,57 @@ step() {
     printf '== %d s: %s\n' $((SECONDS - begun)) "$*"
 }
 
+# A model of many times the layers of another, so that writing it takes long enough to be killed.
+deepen() {
+    mkdir "$2"
+    cp "$1"/*.json "$2"
+    python3 - "$1" "$2" "$3" <<'PYTHON'
+import json, re, struct, sys
+
+source, target, times = sys.argv[1], sys.argv[2], int(sys.argv[3])
+config = json.load(open(f"{source}/config.json"))
+layers = config["num_hidden_layers"]
+config["num_hidden_layers"] = layers * times
+json.dump(config, open(f"{target}/config.json", "w"))
+data = open(f"{source}/model.safetensors", "rb").read()
+length = struct.unpack("<Q", data[:8])[0]
+header, data, out, at = json.loads(data[8 : 8 + length]), data[8 + length :], {}, 0
+pieces = []
+for name, tensor in header.items():
+    if name == "__metadata__":
+        continue
+    number = re.match(r"model\.layers\.(\d+)\.", name)
+    begin, end = tensor["data_offsets"]
+    for time in range(times if number else 1):
+        new = f"model.layers.{int(number[1]) + time * layers}.{name[number.end():]}" if number else name
+        out[new] = tensor | {"data_offsets": [at, at + end - begin]}
+        at += end - begin
+        pieces.append((begin, end))
+text = json.dumps(out).encode()
+text += b" " * (-len(text) % 8)
+with open(f"{target}/model.safetensors", "wb") as file:
+    file.write(struct.pack("<Q", len(text)) + text)
+    for begin, end in pieces:
+        file.write(data[begin:end])
+PYTHON
+}
+
 one_run() {
     "$MOEPRUNE" observe "$model" "${text[@]}" -o one.obs --quiet
-    "$MOEPRUNE" plan "$model" --observation one.obs --statistics stored -o plan.json --quiet
-    "$MOEPRUNE" apply "$model" one --plan plan.json --observation one.obs --quiet >/dev/null
+    deepen "$model" deep 24
+    "$MOEPRUNE" observe deep "${corpus[@]}" --samples 8 -o deep.obs --quiet
+    "$MOEPRUNE" plan deep --observation deep.obs --statistics stored -o plan.json --quiet
+    "$MOEPRUNE" apply deep one --plan plan.json --observation deep.obs --quiet >/dev/null
 }
 
 slurm_observe() {
-    submit_with_failures 2000 "$root/scripts/cluster/observe.sbatch" "$scratch/slurm.obs" "$parts" "$model" "${text[@]}"
+    submit_with_failures 2000 "$scratch/slurm.obs" "$root/scripts/cluster/observe.sbatch" "$scratch/slurm.obs" "$parts" "$model" "${text[@]}"
     same "$(sha256sum <one.obs)" "$(sha256sum <slurm.obs)" "observation merged of $parts parts"
     grep -q "was observed before" observe-*.log || { echo "no finished part was passed over" >&2; return 1; }
 }
 
 slurm_apply() {
-    submit_with_failures 200 "$root/scripts/cluster/apply.sbatch" "$scratch/slurm" "$parts" "$model" --plan plan.json --observation one.obs
+    submit_with_failures 400 "$scratch/slurm" "$root/scripts/cluster/apply.sbatch" "$scratch/slurm" "$parts" deep --plan plan.json --observation deep.obs
     same "$(digest one)" "$(digest slurm)" "model joined of $parts parts"
 }
 
@@ -289,7 +346,8 @@ trap finish EXIT
 export MOEPRUNE
 cd "$scratch"
 model=$root/assets/nano
-text=(--calibration "$root/assets/nano/data/calibration.jsonl" --samples "${SAMPLES:-1024}" --seq-len 256)
+corpus=(--calibration "$root/assets/nano/data/calibration.jsonl" --seq-len 256)
+text=("${corpus[@]}" --samples "${SAMPLES:-1024}")
 configure
 step start
 step one_run
