@@ -39,10 +39,10 @@ impl ServedModel {
             }
         };
         let files = self.reader.as_ref().map_or("none", |reader| &reader.files);
-        let run = run
-            .with("checkpoint", files)
-            .with("tokenizer", reader)
-            .with("context", context.map_or("unknown".to_owned(), |tokens| tokens.to_string()));
+        let run = run.with("checkpoint", files).with("tokenizer", reader).with(
+            "context",
+            context.map_or_else(|| "unknown".to_owned(), |tokens| tokens.to_string()),
+        );
         run_key(run, tasks)
     }
 }
