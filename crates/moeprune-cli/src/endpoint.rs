@@ -33,8 +33,8 @@ pub struct CallArgs {
     #[arg(long, value_name = "N", value_parser = positive)]
     pub concurrency: Option<usize>,
     /// Seconds after which a call is given up and made again [default: 300]
-    #[arg(long, value_name = "SECONDS", value_parser = positive)]
-    pub timeout: Option<usize>,
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: Option<u64>,
     /// How often a call is made again where the server is overloaded or the connection cut [default: 8]
     #[arg(long, value_name = "N")]
     pub retries: Option<u32>,
@@ -91,11 +91,15 @@ impl CallArgs {
     pub fn connect(&self, url: &str, progress: &dyn Progress) -> Result<Endpoint, Error> {
         let mut options = EndpointOptions::default();
         options.model.clone_from(&self.endpoint_model);
-        options.key = std::env::var(KEY).ok();
+        options.key = match std::env::var(KEY) {
+            Ok(key) => Some(key),
+            Err(std::env::VarError::NotPresent) => None,
+            Err(std::env::VarError::NotUnicode(_)) => return Err(EndpointError::Key.into()),
+        };
         options.concurrency = self.concurrency.unwrap_or(options.concurrency);
         options.retries = self.retries.unwrap_or(options.retries);
         if let Some(seconds) = self.timeout {
-            options.timeout = Duration::from_secs(seconds as u64);
+            options.timeout = Duration::from_secs(seconds);
         }
         Ok(Endpoint::connect_unless(url, options, &|| progress.should_stop())?)
     }

@@ -171,7 +171,7 @@ fn ask(
     if let Some(checkpoint) = &checkpoint {
         served = served.read_by(checkpoint)?;
     }
-    let (name, at) = (served.endpoint().model(), served.endpoint().url());
+    let (name, at) = (served.endpoint().shown_model(), served.endpoint().url());
     terminal.note(&format!("asking the model `{name}` at {at}"));
     let run = || served.run_key(tasks);
     let mut kept = journal.map(|place| place.open(&run()?, terminal)).transpose()?;

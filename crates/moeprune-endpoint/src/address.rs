@@ -2,7 +2,7 @@
 
 use ureq::http::Uri;
 
-use crate::Error;
+use crate::{Error, excerpt::excerpt};
 
 /// The base of a server's API: scheme, host and path up to `/v1`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -76,13 +76,17 @@ fn is_loopback(host: &str) -> bool {
         || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// A URL as it is shown: what may be a password is left out.
-fn shown(url: &str) -> String {
-    let start = url.find("://").map_or(0, |at| at + 3);
-    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
-    match url[start..end].rfind('@') {
-        Some(at) => format!("{}…{}", &url[..start], &url[start + at..]),
-        None => url.to_owned(),
+/// A URL as it is shown: what may be a password or a key is left out, and all of what cannot be read as one.
+pub(crate) fn shown(url: &str) -> String {
+    let plain = url.split(['?', '#']).next().unwrap_or_default().trim();
+    let start = plain.find("://").map_or(0, |at| at + 3);
+    let is_read = plain.parse::<Uri>().is_ok();
+    match plain[start..].rfind('@') {
+        None if is_read || plain.is_empty() => excerpt(plain, 200),
+        Some(at) if is_read => {
+            format!("{}…{}", &plain[..start], excerpt(&plain[start + at..], 200))
+        }
+        _ => "(not shown)".to_owned(),
     }
 }
 
@@ -123,6 +127,15 @@ mod tests {
         assert!(
             !Address::parse("http://me:secret@gpu7/").unwrap_err().to_string().contains("secret")
         );
+        for url in [
+            "http://gpu7/v1?key=secret",
+            "http://me:se/secret@gpu7/",
+            "http://a b?secret",
+            "http://a secret",
+        ] {
+            let said = Address::parse(url).unwrap_err().to_string();
+            assert!(!said.contains("secret"), "{said}");
+        }
         if cfg!(not(feature = "https")) {
             check("https://gpu7/", "--features https");
         }

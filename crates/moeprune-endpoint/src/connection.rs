@@ -15,7 +15,13 @@ use ureq::{
     http::{HeaderMap, HeaderValue, header},
 };
 
-use crate::{AnswerProblem, EndpointOptions, Error, address::Address, answer, excerpt::excerpt};
+use crate::{
+    AnswerProblem, EndpointOptions, Error,
+    address::{Address, shown},
+    answer,
+    excerpt::excerpt,
+    secret,
+};
 
 /// No answer is longer; a server that sends more is not read to the end.
 const LONGEST_ANSWER: u64 = 64 << 20;
@@ -27,6 +33,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const LONGEST_WAIT_ASKED: Duration = Duration::from_secs(600);
 /// A longer wait is said.
 const SILENT_WAIT: Duration = Duration::from_secs(5);
+/// No call takes longer.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
 /// How often a wait looks whether it is to end.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Servers close connections that are idle for 5 s (uvicorn, which vLLM runs on): ours end before.
@@ -39,6 +47,8 @@ pub(crate) struct Connection {
     agent: Agent,
     address: Address,
     authorization: Option<HeaderValue>,
+    /// For what the server says of it to be left out.
+    key: Option<String>,
     retries: u32,
     first_wait: Duration,
     repeated: AtomicU64,
@@ -67,14 +77,16 @@ impl From<Error> for Failed {
 impl Connection {
     pub(crate) fn new(url: &str, options: &EndpointOptions) -> Result<Self, Error> {
         let address = Address::parse(url)?;
-        let authorization = options.key.as_deref().map(str::trim).filter(|key| !key.is_empty());
-        let authorization = authorization.map(bearer).transpose()?;
+        let key = options.key.as_deref().map(str::trim).filter(|key| !key.is_empty());
+        let authorization = key.map(bearer).transpose()?;
+        // A longer one is none for the clock to add.
+        let timeout = options.timeout.min(LONGEST_TIMEOUT);
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .timeout_global(Some(options.timeout))
-            .timeout_connect(Some(CONNECT.min(options.timeout)))
+            .timeout_global(Some(timeout))
+            .timeout_connect(Some(CONNECT.min(timeout)))
             .max_idle_age(IDLE)
             .max_idle_connections(options.concurrency)
             .max_idle_connections_per_host(options.concurrency)
@@ -86,6 +98,7 @@ impl Connection {
             agent: config.build().new_agent(),
             address,
             authorization,
+            key: key.map(str::to_owned),
             retries: options.retries,
             first_wait: options.first_wait,
             repeated: AtomicU64::new(0),
@@ -209,13 +222,18 @@ impl Connection {
         let status = response.status();
         if status.is_success() {
             let read = response.body_mut().with_config().limit(LONGEST_ANSWER).read_to_vec();
-            return Ok(read.map_err(failed)?);
+            return Ok(secret::hidden(read.map_err(failed)?, self.key.as_deref()));
         }
         let wait = retry_after(response.headers());
         let to = response.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
-        let to = to.map(|to| excerpt(to, 200));
+        let key = self.key.as_deref();
+        let hidden = |text: &[u8]| secret::hidden(text.to_vec(), key);
+        let to = to.map(|to| {
+            let to = hidden(to.split(['?', '#']).next().unwrap_or_default().as_bytes());
+            excerpt(&shown(&String::from_utf8_lossy(&to)), 200)
+        });
         let said = response.body_mut().with_config().limit(LONGEST_REASON).read_to_vec();
-        let said = said.map_or_else(|_| String::new(), |said| reason(&said));
+        let said = said.map_or_else(|_| String::new(), |said| reason(&hidden(&said)));
         let advice = self.advice(status.as_u16(), &said, to);
         let error = Error::Status { url: url.to_owned(), status: status.as_u16(), said, advice };
         Err(Failed { error, wait })
@@ -250,6 +268,9 @@ fn read_from<T>(
 }
 
 fn bearer(key: &str) -> Result<HeaderValue, Error> {
+    if !key.is_ascii() {
+        return Err(Error::Key);
+    }
     let mut value = HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| Error::Key)?;
     value.set_sensitive(true);
     Ok(value)

@@ -145,6 +145,12 @@ impl Endpoint {
         &self.served.name
     }
 
+    /// The model's name for people: shortened, and without what terminals obey.
+    #[must_use]
+    pub fn shown_model(&self) -> String {
+        excerpt(self.model(), 200)
+    }
+
     /// The base of the server's API, up to `/v1`.
     #[must_use]
     pub fn url(&self) -> &str {

@@ -18,6 +18,8 @@ use std::{
 use moeprune_eval::{Ending, LogLikelihood};
 use serde::{Deserialize, Serialize};
 
+use crate::excerpt::excerpt;
+
 /// The form of the file.
 const VERSION: u32 = 1;
 /// A machine that loses power loses at most the answers of this long.
@@ -308,7 +310,12 @@ fn check_header(path: &Path, line: &[u8], run: &RunKey) -> Result<(), JournalErr
     let value = |map: &serde_json::Map<String, serde_json::Value>, name: &String| {
         map.get(name).map_or_else(
             || "not given".to_owned(),
-            |value| value.as_str().map_or_else(|| value.to_string(), |text| format!("`{text}`")),
+            |value| {
+                excerpt(
+                    &value.as_str().map_or_else(|| value.to_string(), |text| format!("`{text}`")),
+                    200,
+                )
+            },
         )
     };
     let differences: Vec<String> = names

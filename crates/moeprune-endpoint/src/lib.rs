@@ -36,6 +36,7 @@ mod journaled;
 mod options;
 mod pool;
 mod scorer;
+mod secret;
 mod vocabulary;
 
 pub use answer::AnswerProblem;

@@ -96,6 +96,45 @@ fn what_is_there_is_not_what_was_meant() {
 }
 
 #[test]
+fn a_key_that_a_server_repeats_is_not_shown() {
+    let mut with_key = options();
+    with_key.key = Some("sk-secret".into());
+    let denied = Reply::Status(401, "", r#"{"error": "no such key: sk-s\u0065cret"}"#.into());
+    let denied = Mock::with_models(denied, |_| text(""));
+    let said = Endpoint::connect(&denied.url(), with_key.clone()).unwrap_err().to_string();
+    assert!(said.contains("no such key: …"), "{said}");
+    let to = "location: http://me:word@elsewhere/v1?key=sk-secret\r\n";
+    let moved = Mock::with_models(Reply::Status(308, to, String::new()), |_| text(""));
+    let said = Endpoint::connect(&moved.url(), with_key.clone()).unwrap_err().to_string();
+    assert!(said.contains("@elsewhere/v1"), "{said}");
+    assert!(!said.contains("secret") && !said.contains("word"), "{said}");
+    let mock = Mock::with_models(list(&["sk-secret"]), |_| text(""));
+    assert_eq!(mock.endpoint_with(with_key).model(), "…");
+    for key in ["schlüssel", "a\u{7}b"] {
+        let mut odd = options();
+        odd.key = Some(key.into());
+        let said = Endpoint::connect(&mock.url(), odd).unwrap_err().to_string();
+        assert!(said.contains("OPENAI_API_KEY") && !said.contains(key), "{said}");
+    }
+}
+
+#[test]
+fn names_do_not_reach_the_terminal_raw() {
+    let name = format!("m\u{1b}[31m\u{202e}{}", "x".repeat(1 << 20));
+    let endpoint = connect(list(&[&name]), None).unwrap();
+    assert_eq!(endpoint.model(), name);
+    assert_eq!(endpoint.shown_model(), format!("m [31m {}…", "x".repeat(200 - 7)));
+}
+
+#[test]
+fn a_timeout_without_an_end_has_one() {
+    let mock = Mock::new(|_| text(""));
+    let mut patient = options();
+    patient.timeout = std::time::Duration::from_secs(u64::MAX);
+    assert_eq!(mock.endpoint_with(patient).model(), "m");
+}
+
+#[test]
 fn nothing_listens() {
     let url = Mock::new(|_| text("")).url();
     // The port was free a moment ago and is again.
