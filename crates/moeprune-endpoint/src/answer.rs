@@ -17,6 +17,11 @@ pub enum AnswerProblem {
         /// The beginning of the body.
         start: String,
     },
+    /// A number that JSON does not have, as Python writes it.
+    #[error(
+        "the answer has NaN or Infinity in place of a number: the model computes none there, or overflows"
+    )]
+    NotANumber,
     /// The body ends within a value.
     #[error("the answer ends early, after {bytes} bytes")]
     EndsEarly {
@@ -251,8 +256,20 @@ pub(crate) fn json(body: &[u8]) -> Result<Value, AnswerProblem> {
         if error.is_eof() {
             return AnswerProblem::EndsEarly { bytes: body.len() };
         }
+        if is_before_nan(body, &error) {
+            return AnswerProblem::NotANumber;
+        }
         AnswerProblem::NotJson { reason: error.to_string(), start: start_of(body) }
     })
+}
+
+/// Whether what cannot be read is what Python writes for a number that is none.
+fn is_before_nan(body: &[u8], error: &serde_json::Error) -> bool {
+    let line = body.split(|&byte| byte == b'\n').nth(error.line().saturating_sub(1));
+    let line = line.unwrap_or_default();
+    let at = error.column().saturating_sub(2).min(line.len());
+    let near = &line[at..line.len().min(at + 5)];
+    error.column() > 1 && (near.windows(3).any(|word| word == b"NaN" || word == b"Inf"))
 }
 
 fn start_of(body: &[u8]) -> String {

@@ -55,6 +55,14 @@ fn bodies_that_are_refused() {
     check("<html><body>Bad gateway", 1, "is it a completions API?");
     check("NaN", 1, "not JSON");
     check("[]", 1, "no list `choices`");
+    for number in ["NaN", "Infinity", "-Infinity"] {
+        check(
+            &format!(r#"{{"choices": [{{"a": [-1.5, {number}, 2]}}]}}"#),
+            1,
+            "has NaN or Infinity",
+        );
+        check(&format!("{{\"choices\":\n[{number}]}}"), 1, "has NaN or Infinity");
+    }
     check(r#"{"choices": {}}"#, 1, "no list `choices`");
     check(r#"{"error": {"message": "x"}}"#, 1, "x");
     check(r#"{"choices": []}"#, 1, "0 choices for 1 prompt");
