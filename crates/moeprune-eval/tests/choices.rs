@@ -200,6 +200,11 @@ fn records_that_do_not_fit() {
     check("", row(xy(), json!(-1)), &format!("{number} -1{hidden}"));
     check("", row(xy(), json!("")), &format!("{number} ''{hidden}"));
     check("", row(xy(), json!(null)), &format!("{number} None{hidden}"));
+    check(
+        "labels = '[1]'",
+        row(xy(), json!(1)),
+        "data.jsonl line 1: `labels` of the task `mine`: expected one for each of the 2 choices, found [1]",
+    );
     check("labels = 'c'", row(xy(), json!("z")), &format!("{prefix} one of ['x', 'y'], found 'z'"));
     let prefix = "data.jsonl line 1: `choices` of the task `mine`:";
     check(

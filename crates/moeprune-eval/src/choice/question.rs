@@ -154,6 +154,12 @@ impl<'a> Reader<'a> {
         if let Some(labels) = &task.labels {
             let labels =
                 task.jinja.evaluate(labels, variables).map_err(|e| self.wrong("labels", e))?;
+            let count = labels.len().unwrap_or(0);
+            if count != choices.len() {
+                let (of, found) = (choices.len(), shown(&labels));
+                let reason = format!("expected one for each of the {of} choices, found {found}");
+                return Err(self.wrong("labels", reason));
+            }
             let mut among = labels.try_iter().map_err(|e| self.wrong("labels", e.to_string()))?;
             let found =
                 among.position(|label| label == answer).filter(|&index| index < choices.len());
