@@ -38,9 +38,12 @@ fn hide_in(json: &mut Value, key: &str) -> bool {
             *text = text.replace(key, HIDDEN);
             true
         }
-        Value::Array(all) => all.iter_mut().fold(false, |found, one| hide_in(one, key) || found),
+        Value::Array(all) => {
+            all.iter_mut().filter_map(|one| hide_in(one, key).then_some(())).count() > 0
+        }
         Value::Object(all) => {
-            let found = all.values_mut().fold(false, |found, one| hide_in(one, key) || found);
+            let found =
+                all.values_mut().filter_map(|one| hide_in(one, key).then_some(())).count() > 0;
             let names: Vec<String> =
                 all.keys().filter(|name| name.contains(key)).cloned().collect();
             for name in &names {
@@ -67,6 +70,7 @@ mod tests {
         check("no sk-1 and sk-1", Some("sk-1"), "no … and …");
         check("sk-1sk-1", Some("sk-1"), "……");
         check(r#"{"a":["s\u006b-1","\n"]}"#, Some("sk-1"), r#"{"a":["…","\n"]}"#);
+        check(r#"["s\u006b-1", "sk-1\n", "sk\u002d1"]"#, Some("sk-1"), r#"["…","…\n","…"]"#);
         check(r#"{"s\u006b-1":1}"#, Some("sk-1"), r#"{"…":1}"#);
         check("abc", Some("abc"), "abc");
         check("sk-1", None, "sk-1");
