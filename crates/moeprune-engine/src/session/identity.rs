@@ -172,7 +172,7 @@ impl RunIdentity {
         let mut changes = Vec::new();
         let mut changed = |what: &str, was: &str, is: &str| {
             if was != is {
-                changes.push(format!("{what} was {was}, and is {is} now"));
+                changes.push(format!("{what} was {}, and is {} now", short(was), short(is)));
             }
         };
         changed("the command", &self.command, &other.command);
@@ -222,6 +222,13 @@ impl RunIdentity {
         changes.extend(changed_files((self, other)));
         changes
     }
+}
+
+/// The first digits of a SHA-256, for a message; all of anything else.
+fn short(value: &str) -> &str {
+    const DIGITS: usize = 12;
+    let is_hash = value.len() == 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hash { &value[..DIGITS] } else { value }
 }
 
 /// How the conversations of a text are made text, in words.
