@@ -123,6 +123,17 @@ pub enum Error {
         /// Where the work is.
         folder: String,
     },
+    /// Putting parts together failed or was stopped when files of them were moved.
+    #[error(
+        "{error}\n  {folder} holds weights moved out of the parts, of which there is no other copy: run the same \
+         command again to continue, and keep that folder"
+    )]
+    KeptMoved {
+        /// Why it ended.
+        error: Box<Self>,
+        /// Where the weights are.
+        folder: String,
+    },
     /// An interrupted run left work that this one would destroy.
     #[error("an interrupted run left finished work in {folder}: {}", Remedy::ResumeOrDelete)]
     Unfinished {
@@ -173,7 +184,7 @@ impl Error {
     pub fn is_stop(&self) -> bool {
         match self {
             Self::Stopped => true,
-            Self::Kept { error, .. } => error.is_stop(),
+            Self::Kept { error, .. } | Self::KeptMoved { error, .. } => error.is_stop(),
             _ => false,
         }
     }

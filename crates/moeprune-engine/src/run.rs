@@ -109,6 +109,12 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Whether files of parts may have been moved here, by this run or the one that it continues.
+    fn is_joining(&self) -> bool {
+        let left = self.unfinished.as_ref().is_some_and(Journal::is_joining);
+        left || self.session.is_joining()
+    }
+
     /// Ends a step of the run, of which the report says how long it took.
     pub fn end_step(&mut self, name: &str) {
         self.clock.end_step(name);
@@ -134,7 +140,8 @@ impl<'a> Run<'a> {
                 // Syncing may still find the disk full.
                 let folder = folder(self.output.state());
                 self.output.set_keep(true);
-                self.output.publish().map_err(|e| Error::from(e).kept(folder))?;
+                let moved = self.is_joining();
+                self.output.publish().map_err(|e| kept(e.into(), folder, moved))?;
                 Ok(result)
             }
             Err(error)
@@ -142,9 +149,17 @@ impl<'a> Run<'a> {
                     && !error.is_final() =>
             {
                 self.output.set_keep(true);
-                Err(error.kept(folder(self.output.state())))
+                Err(kept(error, folder(self.output.state()), self.is_joining()))
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// An error, and what to do about the work that is done.
+fn kept(error: Error, folder: String, moved: bool) -> Error {
+    match moved {
+        true => Error::KeptMoved { error: Box::new(error), folder },
+        false => error.kept(folder),
     }
 }

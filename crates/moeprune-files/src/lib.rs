@@ -87,5 +87,5 @@ pub use self::{
     },
     run_files::RunFiles,
     whole::{rename_to_new, write_and_rename, write_whole},
-    write::{PartialOutput, copy_bytes},
+    write::{FolderClaim, PartialOutput, copy_bytes},
 };

@@ -102,6 +102,12 @@ impl OutputDirectory {
         &self.content
     }
 
+    /// The final place, absolute, links of what exists resolved.
+    #[must_use]
+    pub fn place(&self) -> &Path {
+        self.partial.place()
+    }
+
     /// A directory for what resuming needs. It is not published.
     #[must_use]
     pub fn state(&self) -> &Path {

@@ -146,17 +146,17 @@ impl DividedFiles {
         Ok(())
     }
 
-    /// Checks that the folder of a part holds what it wrote, by names, lengths and headers. What an interrupted
-    /// [`join`](Self::join) has moved to `to` already counts.
+    /// Checks that the folder of a part holds what it wrote, by names, lengths and headers. What a
+    /// [`join`](Self::join) has completed in `to` already counts: a folder, or the one file that all is in.
     ///
     /// # Errors
     /// If a file is missing, is not as long as planned, or announces other tensors.
     pub fn check(&self, of: DividedPart<'_>, to: Option<&Path>) -> Result<(), Error> {
         for file in self.of(of.part) {
-            let moved = file.base() == Some(of.part)
-                && to.is_some_and(|to| {
-                    whole(&file.plan, &to.join(&file.plan.name)).is_ok_and(|found| found.is_ok())
-                });
+            let moved = to.is_some_and(|to| {
+                let joined = if to.is_file() { to.to_owned() } else { to.join(&file.plan.name) };
+                whole(&file.plan, &joined).is_ok_and(|found| found.is_ok())
+            });
             if moved {
                 continue;
             }

@@ -9,10 +9,12 @@ use std::{
 
 use moeprune_checkpoint::{Checkpoint, DividedFiles, DividedPart};
 use moeprune_core::{LinearId, ModelSpec, PartOf, Plan};
+use moeprune_files::FolderClaim;
 
 use super::{
     files_of,
-    record::{JOINING_FILE, PART_FILE, PartRecord},
+    joining::{JOINING_FILE, Joining},
+    record::{PART_FILE, PartRecord},
 };
 use crate::{
     Applied, Error, KeptExperts, Progress, Run, StageClock, WrittenLayer,
@@ -45,18 +47,27 @@ pub struct Joined {
 
 /// Files of parts that are of no use any more once the whole is published, and the folders that they are in.
 #[derive(Debug)]
-pub struct Leavings(Vec<(PathBuf, Vec<String>)>);
+pub struct Leavings(Vec<Left>);
+
+/// What is left of a part.
+#[derive(Debug)]
+struct Left {
+    folder: PathBuf,
+    names: Vec<String>,
+    claim: FolderClaim,
+}
 
 impl Leavings {
     /// Removes them. Returns the folders that stay, as there is something else in them or they cannot be removed.
     #[must_use]
     pub fn remove(self) -> Vec<PathBuf> {
         let mut stay = Vec::new();
-        for (folder, names) in self.0 {
+        for Left { folder, names, claim } in self.0 {
             // The record goes last: as long as it is there, the folder is known for a part.
             for name in names.iter().map(String::as_str).chain([JOINING_FILE, PART_FILE]) {
                 let _ = fs::remove_file(folder.join(name));
             }
+            drop(claim);
             if fs::remove_dir(&folder).is_err() {
                 stay.push(folder);
             }
@@ -126,19 +137,22 @@ impl Parts {
             return Err(first.untrue("it has not one ratio per layer"));
         }
         let parts: Vec<DividedPart<'_>> = self.parts.iter().map(Part::divided).collect();
+        let joining = Joining::to(run);
+        let claims = self.claim(&joining)?;
         parts.iter().try_for_each(|part| files.check(*part, Some(run.folder())))?;
         run.begin(origin, &identity)?;
         if !run.session.is_joining() {
             run.session.record(Record::Joining)?;
         }
-        self.parts.iter().try_for_each(Part::mark_joining)?;
+        // From here on the parts are known for finished ones, though files of them are elsewhere.
+        self.folders().try_for_each(|part| joining.mark(part))?;
         run.output.set_keep(true); // from here on it holds the only copy of some files
         let kept = KeptExperts::new(origin, &plan);
         let left_out = write_beside(run, &kept, progress)?;
         move_files(&files, &parts, run, progress)?;
         without_zero(&layers).iter().for_each(|note| progress.note(note));
         let clock = StageClock::of_all(self.parts.iter().map(|part| part.record.stages()));
-        let leavings = self.leavings(&files);
+        let leavings = self.leavings(&files, claims);
         drop(kept);
         let applied = Applied {
             plan,
@@ -200,10 +214,23 @@ impl Parts {
         Ok(layers)
     }
 
-    fn leavings(&self, files: &DividedFiles) -> Leavings {
-        let names = |part: PartOf| files.names_of(part).collect();
-        let of = |part: &Part| (part.folder.clone(), names(part.record.part()));
-        Leavings(self.parts.iter().map(of).collect())
+    /// Keeps all other joins away from the parts.
+    ///
+    /// # Errors
+    /// If another process works with one, or another join has begun with it.
+    fn claim(&self, joining: &Joining) -> Result<Vec<FolderClaim>, Error> {
+        let claim = |part| Ok(FolderClaim::take(part)?);
+        let claims = self.folders().map(claim).collect::<Result<_, Error>>()?;
+        self.folders().try_for_each(|part| joining.check_not_elsewhere(part))?;
+        Ok(claims)
+    }
+
+    fn leavings(&self, files: &DividedFiles, claims: Vec<FolderClaim>) -> Leavings {
+        let left = |(part, claim): (&Part, FolderClaim)| {
+            let names = files.names_of(part.record.part()).collect();
+            Left { folder: part.folder.clone(), names, claim }
+        };
+        Leavings(self.parts.iter().zip(claims).map(left).collect())
     }
 }
 
@@ -238,12 +265,6 @@ impl Part {
             differences if differences.is_empty() => Ok(()),
             differences => different(differences.join("; ")),
         }
-    }
-
-    /// Has the part known for a finished one, though its files are elsewhere.
-    fn mark_joining(&self) -> Result<(), Error> {
-        let path = self.folder.join(JOINING_FILE);
-        fs::write(&path, []).map_err(|e| Error::io(&path, "write", e))
     }
 
     fn divided(&self) -> DividedPart<'_> {

@@ -6,6 +6,7 @@
 //! no two processes have one file open, wherever they are. [`Parts::join`] renames these files.
 
 mod join;
+mod joining;
 mod record;
 
 pub use self::{
@@ -18,7 +19,7 @@ use std::{ops::Range, path::Path, time::Instant};
 use moeprune_checkpoint::{Checkpoint, DividedFiles, DividedPart, Division};
 use moeprune_core::{PartOf, Plan};
 
-use self::record::{JOINING_FILE, PartRecord};
+use self::{joining::Joining, record::PartRecord};
 use crate::{
     Error, Inputs, Job, KeptExperts, Pipeline, Remedy, Resume, Run, StageClock, apply::check_plan,
     session::RunIdentity,
@@ -53,8 +54,8 @@ pub struct WrittenPart {
 }
 
 impl Job<'_> {
-    /// Writes a part of what [`apply`](Self::apply) writes with the same plan and inputs, or finds it written, also if
-    /// a join of it was begun.
+    /// Writes a part of what [`apply`](Self::apply) writes with the same plan and inputs, or finds it written: what a
+    /// join has moved counts as long as it is there.
     ///
     /// # Errors
     /// As [`apply`](Self::apply) and [`Run::claim`]; of a plan or inputs for which layers depend on each other
@@ -150,12 +151,13 @@ fn find_finished(to: PartPlace<'_>, identity: &RunIdentity) -> Result<bool, Erro
         );
         return Err(Error::part(path, problem));
     }
-    if path.join(JOINING_FILE).exists() {
-        return Ok(true);
-    }
     let files = files_of(origin, found.plan(), part.of())
         .map_err(|e| Error::part(path, format!("its {PART_FILE}: {e}")))?;
-    files.check(DividedPart { part, folder: path }, None)?;
+    let written = DividedPart { part, folder: path };
+    if Joining::of(path)?.is_some_and(|joining| joining.has_all_of(&files, written)) {
+        return Ok(true);
+    }
+    files.check(written, None)?;
     Ok(true)
 }
 

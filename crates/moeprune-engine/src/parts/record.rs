@@ -15,9 +15,6 @@ use crate::{
 /// The file without which a folder is no part.
 pub const PART_FILE: &str = "moeprune-part.json";
 
-/// There as soon as files of a part may have been moved to where it is joined.
-pub(super) const JOINING_FILE: &str = ".moeprune-joining";
-
 const FORMAT: u32 = 1;
 
 /// The file: the record, and a hash that tells whether it is as it was written.

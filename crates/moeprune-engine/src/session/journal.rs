@@ -84,6 +84,11 @@ impl Journal {
         &self.records
     }
 
+    /// Whether parts are being put together.
+    pub(crate) fn is_joining(&self) -> bool {
+        self.records.contains(&Record::Joining)
+    }
+
     /// Adds a record and makes it durable.
     pub(crate) fn append(&mut self, record: Record) -> Result<(), Error> {
         self.write(&record)?;

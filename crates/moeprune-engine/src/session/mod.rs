@@ -77,12 +77,14 @@ impl Session {
             Some(journal) => {
                 let changed = journal.identity().changes(identity);
                 if !changed.is_empty() {
-                    return Err(Error::Resume(format!(
-                        "{}: {}; run it with what it was begun with, or delete that folder to \
-                         start over",
-                        folder(state),
-                        changed.join("; ")
-                    )));
+                    let instead = match journal.is_joining() {
+                        true => "join the same parts again: it holds weights moved out of them",
+                        false => {
+                            "run it with what it was begun with, or delete that folder to start over"
+                        }
+                    };
+                    let (folder, changed) = (folder(state), changed.join("; "));
+                    return Err(Error::Resume(format!("{folder}: {changed}; {instead}")));
                 }
                 journal
             }
@@ -317,6 +319,10 @@ pub(crate) fn unfinished(state: &Path, resume: Resume) -> Result<Option<Journal>
         (Ok(Some(journal)), _) if journal.records().is_empty() => Ok(None),
         (Ok(None), _) => Ok(None),
         (Ok(Some(journal)), Resume::Yes) => Ok(Some(journal)),
+        (Ok(Some(journal)), Resume::No) if journal.is_joining() => Err(Error::Resume(format!(
+            "{} holds weights that `moeprune join` moved out of parts; run that join again, or choose another place",
+            folder(state)
+        ))),
         (Ok(Some(_)) | Err(_), Resume::No) => Err(Error::Unfinished { folder: folder(state) }),
         (Err(error), Resume::Yes) => Err(error),
     }

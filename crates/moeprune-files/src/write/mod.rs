@@ -2,6 +2,7 @@
 
 mod claim;
 mod copying;
+mod folder_claim;
 mod inside;
 mod lock;
 mod names;
@@ -11,4 +12,4 @@ mod room;
 mod uncached;
 
 pub(crate) use self::names::sibling_of;
-pub use self::{copying::copy_bytes, partial::PartialOutput};
+pub use self::{copying::copy_bytes, folder_claim::FolderClaim, partial::PartialOutput};

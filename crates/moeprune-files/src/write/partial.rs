@@ -163,6 +163,12 @@ impl PartialOutput {
         self.work.join(CONTENT)
     }
 
+    /// The final place, absolute, links of what exists resolved.
+    #[must_use]
+    pub fn place(&self) -> &Path {
+        &self.out
+    }
+
     /// A directory for what is needed to resume. It is deleted by [`publish`](Self::publish).
     #[must_use]
     pub fn state(&self) -> &Path {

@@ -1,6 +1,8 @@
 //! Parts and joins that are killed at any moment, and run again.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, process::Command, thread, time::Duration};
+
+use moeprune_files::FolderClaim;
 
 use super::{STORED, by_stored_statistics, bytes_of, remove};
 use crate::{
@@ -166,4 +168,86 @@ fn two_processes_do_not_write_one_part() {
     }
     signal(&first, "-CONT");
     assert!(first.wait().unwrap().success());
+}
+
+/// Joins two parts to `joined`, and has that fail when the first file is moved: the second is longer than may be
+/// written. Returns what it says.
+fn fail_in_mid_move(scratch: &Scratch) -> String {
+    for part in 1..=2 {
+        scratch.ok(&format!("{} --part {part}/2", STORED.replace("OUT", &format!("part-{part}"))));
+    }
+    let program = env!("CARGO_BIN_EXE_moeprune");
+    let join =
+        format!("ulimit -f 12; trap '' XFSZ; exec {program} join model part-1 part-2 -o joined");
+    let ran =
+        Command::new("bash").args(["-c", &join]).current_dir(scratch.path("")).output().unwrap();
+    let said = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(ran.status.code(), Some(1), "{said}");
+    let moved = scratch.path(".joined.moeprune-partial/output/model-00001-of-00003.safetensors");
+    assert!(moved.exists(), "nothing was moved: {said}");
+    said
+}
+
+#[test]
+fn a_failed_join_says_what_its_folder_holds() {
+    let scratch = by_stored_statistics("mixtral_sharded");
+    scratch.ok(&STORED.replace("OUT", "whole"));
+    let said = fail_in_mid_move(&scratch);
+    for expected in
+        [".joined.moeprune-partial holds weights moved out", "run the same command again"]
+    {
+        assert!(said.contains(expected), "{said}");
+    }
+    assert!(!said.contains("--resume") && !said.contains("delete"), "{said}");
+    // Nothing else is to be had of these parts, or of that place.
+    let ran = scratch.run("join model part-1 part-2 -o elsewhere");
+    assert!(
+        ran.code == 1 && ran.stderr.contains("is being joined to [DIR]/joined"),
+        "{}",
+        ran.stderr
+    );
+    let ran = scratch.run(&STORED.replace("OUT", "joined"));
+    assert!(ran.code == 1 && ran.stderr.contains("run that join again"), "{}", ran.stderr);
+    assert!(!scratch.names().iter().any(|name| name.contains("elsewhere")));
+    scratch.ok("join model part-1 part-2 -o joined");
+    assert!(bytes_of(&scratch.path("joined")) == bytes_of(&scratch.path("whole")));
+    assert!(!scratch.path("part-1").exists());
+}
+
+/// Parts whose join was deleted are not taken for finished ones.
+#[test]
+fn a_join_that_is_gone_leaves_no_finished_part() {
+    let scratch = by_stored_statistics("mixtral_sharded");
+    scratch.ok(&STORED.replace("OUT", "whole"));
+    fail_in_mid_move(&scratch);
+    let apply = format!("{} --part 1/2", STORED.replace("OUT", "part-1"));
+    assert!(scratch.ok(&apply).stdout.contains("finished already"));
+    remove(&scratch.path(".joined.moeprune-partial"));
+    for command in [&*apply, "join model part-1 part-2 -o elsewhere"] {
+        let ran = scratch.run(command);
+        assert_eq!(ran.code, 1, "{}", ran.stdout);
+        assert!(
+            ran.stderr.contains("remove the folder and write that part again"),
+            "{}",
+            ran.stderr
+        );
+    }
+    remove(&scratch.path("part-1"));
+    scratch.ok(&apply);
+    // The share of the other part was not moved.
+    scratch.ok("join model part-1 part-2 -o elsewhere");
+    assert!(bytes_of(&scratch.path("elsewhere")) == bytes_of(&scratch.path("whole")));
+}
+
+#[test]
+fn two_joins_do_not_work_on_one_part() {
+    let scratch = by_stored_statistics("mixtral_sharded");
+    write_parts(&scratch);
+    let before = bytes_of(&scratch.path("part-1"));
+    let other = FolderClaim::take(&scratch.path("part-2")).unwrap();
+    let ran = scratch.run(JOIN);
+    assert!(ran.code == 1 && ran.stderr.contains("another moeprune process"), "{}", ran.stderr);
+    assert!(bytes_of(&scratch.path("part-1")) == before);
+    drop(other);
+    scratch.ok(JOIN);
 }
