@@ -224,11 +224,19 @@ impl RunIdentity {
     }
 }
 
-/// The first digits of a SHA-256, for a message; all of anything else.
-fn short(value: &str) -> &str {
+/// A value for a message: of each SHA-256 in it, the first digits.
+fn short(value: &str) -> String {
     const DIGITS: usize = 12;
-    let is_hash = value.len() == 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_hash { &value[..DIGITS] } else { value }
+    let mut text = String::with_capacity(value.len());
+    let mut rest = value;
+    while !rest.is_empty() {
+        let run = rest.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(rest.len());
+        text += if run == 64 { &rest[..DIGITS] } else { &rest[..run] };
+        let next = rest[run..].chars().next();
+        text.extend(next);
+        rest = &rest[run + next.map_or(0, char::len_utf8)..];
+    }
+    text
 }
 
 /// How the conversations of a text are made text, in words.

@@ -68,8 +68,8 @@ fn parts_of_another_model() {
     fs::rename(other.path("model"), scratch.path("other")).unwrap();
     fails(&scratch, "join other 1 2 -o out", 1, &["it is not a part of", "name the model"]);
     let said = scratch.run("join other 1 2 -o out").stderr;
-    let digits = said.split(|c: char| !c.is_ascii_hexdigit()).map(str::len).max();
-    assert_eq!(digits, Some(12), "{said}");
+    let longest = said.split(|c: char| !c.is_ascii_hexdigit()).map(str::len).max();
+    assert!(longest <= Some(12), "{said}");
     fails(&scratch, "join 1 2 -o out", 1, &["1"]);
     // The same tensors in another file: changed since.
     let file = scratch.path("model/model-00002-of-00005.safetensors");
