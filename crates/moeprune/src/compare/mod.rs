@@ -97,14 +97,7 @@ impl Study<'_> {
             read_in_words(corpus).iter().for_each(|note| self.progress.note(note));
             warnings_of_text(corpus, spec).iter().for_each(|note| self.progress.note(note));
         }
-        let text = Text::read(checkpoint, measures, self.progress)?;
-        if let Some(text) = text.as_ref().filter(|_| execution.is_on_cpu()) {
-            let text = (
-                text.blocks.tokens(),
-                "use a shorter text or fewer of its blocks (--text-blocks, --seq-len)",
-            );
-            check_host(execution, (checkpoint, checkpoint), text, self.progress)?;
-        }
+        let text = self.text(measures)?;
         let mut measured = Measured { measures, text: text.as_ref(), unpruned: None };
         let unpruned_outputs;
         let mut cuts = Vec::with_capacity(1 + variants.len());
@@ -144,6 +137,20 @@ impl Study<'_> {
 }
 
 impl Study<'_> {
+    /// The text that is predicted, if it and the model's hidden states fit.
+    fn text(&mut self, measures: &Measures<'_>) -> Result<Option<Text>, Error> {
+        let Study { checkpoint, execution, .. } = *self;
+        let text = Text::read(checkpoint, measures, self.progress)?;
+        if let Some(text) = text.as_ref().filter(|_| execution.is_on_cpu()) {
+            let text = (
+                text.blocks.tokens(),
+                "use a shorter text or fewer of its blocks (--text-blocks, --seq-len)",
+            );
+            check_host(execution, (checkpoint, checkpoint), text, self.progress)?;
+        }
+        Ok(text)
+    }
+
     /// Measures each variant. One that is refused does not take part, with a note, unless all are.
     fn measure(
         &mut self,
