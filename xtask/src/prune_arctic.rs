@@ -149,7 +149,7 @@ pub(crate) fn run(args: &PruneArcticArgs) -> Result<()> {
     printed
 }
 
-/// A model that is asked, where it is served if it is.
+/// A model that answers questions, and where it is served, if it is.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
     checkpoint: &'a Checkpoint,

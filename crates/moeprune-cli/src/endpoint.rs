@@ -54,7 +54,7 @@ pub struct EndpointArgs {
     /// [default: with --endpoint the file of --json with .journal added, until that is written]
     #[arg(long, value_name = "FILE", conflicts_with = "against")]
     pub journal: Option<PathBuf>,
-    /// How it is asked.
+    /// How calls to it are made.
     #[command(flatten)]
     pub calls: CallArgs,
 }
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(find(url, None, None), None);
         assert_eq!(find(url, None, Some(&json)), Some((beside, true)));
         assert_eq!(find(url, Some("j"), Some(&json)), Some(("j".into(), false)));
-        // A model that is run has one only if it is asked for.
+        // A model that is run here has one only with --journal.
         assert_eq!(find(None, None, Some(&json)), None);
         assert_eq!(find(None, Some("j"), None), Some(("j".into(), false)));
         // A folder stands for all that is no file.

@@ -76,7 +76,7 @@ fn is_loopback(host: &str) -> bool {
         || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// A URL as it is shown: what may be a password or a key is left out, and all of what cannot be read as one.
+/// A URL for messages: what may be a password or a key is left out, and all of what cannot be read as one.
 pub(crate) fn shown(url: &str) -> String {
     let plain = url.split(['?', '#']).next().unwrap_or_default().trim();
     let start = plain.find("://").map_or(0, |at| at + 3);

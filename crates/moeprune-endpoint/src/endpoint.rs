@@ -12,7 +12,7 @@ use crate::{
     pool,
 };
 
-/// A server with a completions API, and the model there that is asked.
+/// A server with a completions API, and the model there that answers.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     connection: Arc<Connection>,
@@ -255,7 +255,7 @@ fn served(body: &[u8]) -> Result<Vec<Served>, AnswerProblem> {
     Ok(models.iter().filter_map(Served::of).collect())
 }
 
-/// The model that is asked.
+/// The model that answers.
 fn choose(url: &str, served: Vec<Served>, wanted: Option<String>) -> Result<Served, Error> {
     let url = url.to_owned();
     let names = || {

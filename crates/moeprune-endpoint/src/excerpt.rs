@@ -1,4 +1,4 @@
-//! Text that came from elsewhere, as it is shown.
+//! Text that came from elsewhere, made fit for messages.
 
 /// The beginning of a text that came from elsewhere, on one line and without what terminals obey.
 pub(crate) fn excerpt(text: &str, most: usize) -> String {

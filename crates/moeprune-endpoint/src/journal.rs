@@ -226,14 +226,14 @@ impl Journal {
         })
     }
 
-    /// What an earlier run left for what is asked, once each.
+    /// Answers of an earlier run to the requests, once each.
     pub(crate) fn take(&mut self, of: &str) -> Option<Kept> {
         let kept = self.known.get_mut(of)?.pop_front()?;
         self.reused.fetch_add(1, Ordering::Relaxed);
         Some(kept)
     }
 
-    /// Keeps an answer. A sum that is not finite, which JSON cannot say, is asked for again instead.
+    /// Keeps an answer. A sum that is not finite, which JSON cannot say, is requested again instead.
     pub(crate) fn keep(&mut self, of: &str, kept: Kept) -> Result<(), JournalError> {
         if matches!(kept, Kept::Score { sum, .. } if !sum.is_finite()) {
             return Ok(());

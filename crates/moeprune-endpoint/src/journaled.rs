@@ -12,7 +12,7 @@ use crate::{Journal, journal::Kept};
 
 /// A generator or a scorer whose answers are kept in a [`Journal`], and that asks only what is not in it yet.
 ///
-/// What is asked is known by its content, so that batches, a limit and the order may differ between two runs. Answers
+/// A request is known by its content, so that batches, a limit and the order may differ between two runs. Answers
 /// are written as they come ([`Generator::generate_noting`]).
 ///
 /// ```

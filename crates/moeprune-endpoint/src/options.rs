@@ -1,8 +1,8 @@
-//! How a server is asked.
+//! How calls to a server are made.
 
 use std::{fmt, time::Duration};
 
-/// How a server is asked.
+/// How calls to a server are made.
 #[derive(Clone, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct EndpointOptions {

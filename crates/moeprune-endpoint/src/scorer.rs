@@ -71,7 +71,7 @@ impl fmt::Debug for EndpointScorer<'_> {
 }
 
 impl<'a> EndpointScorer<'a> {
-    /// A scorer over a server. Nothing is asked yet.
+    /// A scorer over a server. It makes no call yet.
     #[must_use]
     pub fn new(endpoint: Endpoint, vocabulary: Option<Vocabulary<'a>>) -> Self {
         Self { endpoint, vocabulary, form: None, should_stop: Box::new(|| false), prompts_cut: 0 }
@@ -205,7 +205,7 @@ impl<'a> EndpointScorer<'a> {
     }
 }
 
-/// What is asked beside the prompts.
+/// The fields of a call beside the prompts.
 fn fields() -> Value {
     json!({"max_tokens": 1, "echo": true, "logprobs": 1})
 }

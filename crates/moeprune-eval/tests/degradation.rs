@@ -143,7 +143,7 @@ fn loops_in_real_answers() {
     assert!(looping.iter().all(runs_on), "{looping:#?}");
 }
 
-/// Answers as it is told to, with endings.
+/// Returns given answers with their endings.
 struct Scripted {
     answers: Vec<(&'static str, Ending)>,
     batch: Vec<Ending>,

@@ -186,7 +186,7 @@ fn devices_find_the_same() {
     assert!((host.nll - device.nll).abs() < 1e-4, "{} and {}", host.nll, device.nll);
 }
 
-/// Keeps what it is told, and asks to stop in a step.
+/// Keeps what it receives, and asks to stop in a step.
 #[derive(Debug, Default)]
 struct Watched {
     stop_in: &'static str,

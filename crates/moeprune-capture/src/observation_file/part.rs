@@ -76,7 +76,7 @@ pub fn write_part_to(part: &ObservationPart, out: &mut dyn Write) -> io::Result<
     write(head, layers.len(), &|layer| Ok(Cow::Borrowed(&layers[layer])), out)
 }
 
-/// As [`write_part`], of layers that need not be in memory together: each is asked for twice, in order.
+/// As [`write_part`], of layers that need not be in memory together: `layer` is called twice for each, in order.
 ///
 /// # Errors
 /// As [`write_part`]; what `layer` returns.

@@ -137,7 +137,7 @@ fn text_is_sent_where_token_ids_are_not_taken() {
         let mut generator = EndpointGenerator::new(mock.endpoint(), Some(vocabulary)).unwrap();
         assert!(!generator.sends_ids(), "{shown}");
         assert_eq!(generator.generate(&requests(2)).unwrap(), answers(2), "{shown}");
-        // A 500 may pass, and is asked again before it is taken for a refusal.
+        // A 500 may pass, and the call is made again before it is taken for a refusal.
         let tries = if shown.contains("500") { 9 } else { 1 };
         assert_eq!(mock.asked().len(), tries + 2, "{shown}");
     }

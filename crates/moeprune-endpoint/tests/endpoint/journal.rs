@@ -1,4 +1,4 @@
-//! Answers kept in a file, whatever happens to the process.
+//! Answers kept in a file, also where the process is killed.
 
 use std::{
     fs,

@@ -31,7 +31,7 @@ impl Asked {
         })
     }
 
-    /// The prompts as a list, whatever form they were sent in.
+    /// The prompts as a list, in any form that they were sent in.
     pub(crate) fn prompts(&self) -> Vec<Value> {
         match &self.body["prompt"] {
             Value::Array(prompts) if prompts.first().is_some_and(|p| !p.is_number()) => {

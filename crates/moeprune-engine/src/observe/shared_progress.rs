@@ -41,7 +41,7 @@ impl fmt::Debug for PartProgress<'_> {
 impl Progress for PartProgress<'_> {
     fn advance(&mut self, tokens: u64, what: &str) {
         let what = format!("part {} {what}", self.name);
-        // Nobody listens only once all is over.
+        // The receiver is gone only once all is over.
         let _ = self.said.send(Said::Done { worker: self.worker, tokens, what });
     }
 

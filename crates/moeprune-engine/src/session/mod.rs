@@ -108,7 +108,7 @@ impl Session {
         !self.records().is_empty()
     }
 
-    /// Checks that no other process has begun anew in the same place: where locks do not reach other machines, one may
+    /// Checks that no other process has begun again in the same place: where locks do not reach other machines, one may
     /// have.
     ///
     /// # Errors

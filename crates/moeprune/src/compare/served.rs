@@ -20,7 +20,7 @@ use crate::{
 pub struct ServedVariant<'a> {
     /// The checkpoint that the engine loaded; none for the model of the study.
     pub checkpoint: Option<&'a Checkpoint>,
-    /// Where it is asked.
+    /// The server.
     pub model: &'a mut ServedModel,
 }
 

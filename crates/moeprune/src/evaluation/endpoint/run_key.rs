@@ -80,7 +80,7 @@ pub(super) fn files_hash(checkpoint: &Checkpoint) -> Result<String, Error> {
     Ok(digits(hash))
 }
 
-/// Adds what is asked to the key of a run: the tasks, the hashes of their data, and how they are worded.
+/// Adds to the key of a run what it evaluates: the tasks, the hashes of their data, and how they are worded.
 ///
 /// # Errors
 /// If the data cannot be read.
