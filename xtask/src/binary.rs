@@ -57,6 +57,11 @@ pub(crate) fn target_directory() -> Result<PathBuf> {
 pub(crate) fn scratch_beside(model: &Path) -> Result<tempfile::TempDir> {
     let real = model.canonicalize().with_context(|| format!("no {}", model.display()))?;
     let parent = real.parent().context("the model has no parent folder")?;
+    scratch_in(parent)
+}
+
+/// A folder in another, removed when dropped.
+pub(crate) fn scratch_in(parent: &Path) -> Result<tempfile::TempDir> {
     tempfile::Builder::new()
         .prefix(".moeprune-measured-")
         .tempdir_in(parent)

@@ -25,7 +25,7 @@ of those places before any work, and returns the [`Destination`] that the result
 
 [`write_whole`] and [`write_and_rename`] are how a file gets its name: only when it is complete and
 durable. A [`PartialOutput`] is a file or directory that takes long to write: it grows beside its
-place, and can be resumed. [`copy_bytes`] copies between files without passing through memory.
+place, and can be resumed. [`Transfers`] copy between files and write long runs of bytes, several at a time.
 
 # Example
 
@@ -72,6 +72,7 @@ mod positioned;
 mod read;
 mod run_files;
 mod spot;
+mod transfer;
 mod whole;
 mod write;
 
@@ -86,6 +87,7 @@ pub use self::{
         MemoryFiles, ReadAt, Reading, StandIn,
     },
     run_files::RunFiles,
+    transfer::{Stretch, Transfers, copy_bytes},
     whole::{rename_to_new, write_and_rename, write_whole},
-    write::{FolderClaim, PartialOutput, copy_bytes},
+    write::{FolderClaim, PartialOutput},
 };

@@ -9,7 +9,9 @@ use std::{
 };
 
 use moeprune_core::PartOf;
-use moeprune_files::{copy_bytes, rename_to_new, sync, sync_bytes, sync_file, write_and_rename};
+use moeprune_files::{
+    Stretch, Transfers, copy_bytes, rename_to_new, sync, sync_bytes, sync_file, write_and_rename,
+};
 
 use super::{Division, OutputLayout};
 use crate::{
@@ -231,12 +233,16 @@ fn copy_ranges(
     ranges: &[Range<u64>],
 ) -> Result<(), Error> {
     let source = File::open(from).map_err(Error::io("open", from))?;
-    for range in ranges {
-        let bytes = range.end - range.start;
-        copy_bytes((&source, range.start), (file, range.start), bytes, &mut |_| ())
-            .map_err(Error::io(format!("copy from {} to", from.display()), path))?;
-    }
-    Ok(())
+    let stretch = |range: &Range<u64>| Stretch {
+        from: &source,
+        from_at: range.start,
+        to_at: range.start,
+        bytes: range.end - range.start,
+    };
+    let stretches: Vec<Stretch<'_>> = ranges.iter().map(stretch).collect();
+    Transfers::default()
+        .copy(&stretches, file, &mut |_| ())
+        .map_err(Error::io(format!("copy from {} to", from.display()), path))
 }
 
 /// Whether a planned file is at a place, by its length and header: what is wrong with it otherwise.
@@ -273,6 +279,7 @@ fn move_file(from: &Path, to: &Path) -> Result<(), Error> {
     let source = File::open(from).map_err(Error::io("open", from))?;
     let bytes = source.metadata().map_err(Error::io("inspect", from))?.len();
     let file = File::create(&unnamed).map_err(Error::io("create", &unnamed))?;
+    file.set_len(bytes).map_err(failed())?;
     copy_bytes((&source, 0), (&file, 0), bytes, &mut |_| ()).map_err(failed())?;
     sync_file(&file).map_err(failed())?;
     fs::rename(&unnamed, to).map_err(failed())?;

@@ -1,7 +1,6 @@
 //! Outputs that appear under their name only when they are complete and durable.
 
 mod claim;
-mod copying;
 mod folder_claim;
 mod inside;
 mod lock;
@@ -9,7 +8,6 @@ mod names;
 mod partial;
 mod remove;
 mod room;
-mod uncached;
 
 pub(crate) use self::names::sibling_of;
-pub use self::{copying::copy_bytes, folder_claim::FolderClaim, partial::PartialOutput};
+pub use self::{folder_claim::FolderClaim, partial::PartialOutput};

@@ -1,12 +1,13 @@
 //! Stored bytes that go from a checkpoint into files that are written.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, ErrorKind},
     ops::Range,
 };
 
-use moeprune_files::{copy_bytes, write_at};
+use moeprune_files::Stretch;
 
 use super::{ShardedWriter, put_twice};
 use crate::{Checkpoint, Error};
@@ -82,27 +83,54 @@ impl ShardedWriter {
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), Error> {
         let pieces = self.pieces(copies, from)?;
-        let mut input: Option<Input<'_>> = None;
-        for run in pieces.chunk_by(Piece::runs_on_in) {
-            let (file, from_at) = run[0].from;
-            let input = match input.take() {
-                Some(open) if open.file == file => input.insert(open),
-                _ => input.insert(Input::open(from, file)?),
-            };
-            let (s, to_at) = (run[0].place.0, run[0].to);
-            let bytes = run.iter().map(Piece::bytes).sum();
-            let output = self.file(s)?;
-            input.copy_to(from_at, (output, to_at), bytes, progress).map_err(|e| match e {
+        let mut rest = &pieces[..];
+        while let Some(first) = rest.first() {
+            let (s, inputs) = (first.place.0, Inputs::of(rest, from)?);
+            let (group, others) = rest.split_at(inputs.pieces);
+            let mut done = 0;
+            let copied = self.copy_group(group, &inputs, &mut |bytes| {
+                done += bytes;
+                progress(bytes);
+            });
+            copied.map_err(|e| match e {
                 CopyError::Reading(e) => e,
-                CopyError::Copying(e) if e.kind() == ErrorKind::UnexpectedEof => Error::Shard {
-                    path: from.weight_file(file).path().to_owned(),
-                    reason: "became shorter while it was being copied".to_owned(),
-                },
-                CopyError::Copying(e) => self.failed(s, e),
+                CopyError::Copying(e) => {
+                    // For what is said of a full disk.
+                    self.written_bytes += done;
+                    self.failed(s, e)
+                }
             })?;
-            for piece in run {
+            for piece in group {
                 self.mark(s, piece.place.1, &piece.written);
             }
+            rest = others;
+        }
+        Ok(())
+    }
+
+    /// Copies pieces into one file.
+    fn copy_group(
+        &mut self,
+        group: &[Piece],
+        inputs: &Inputs<'_>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), CopyError> {
+        let s = group[0].place.0;
+        let (output, transfers) = self.file(s).map_err(CopyError::Reading)?;
+        let stretches: Vec<Stretch<'_>> = group.iter().filter_map(|p| inputs.stretch(p)).collect();
+        if stretches.len() == group.len() {
+            return transfers.copy(&stretches, output, progress).map_err(|e| match e.kind() {
+                ErrorKind::UnexpectedEof => CopyError::Reading(inputs.shortened(group)),
+                _ => CopyError::Copying(e),
+            });
+        }
+        for run in group.chunk_by(Piece::runs_on_in) {
+            let bytes = run.iter().map(Piece::bytes).sum();
+            inputs.read(run[0].from, bytes, &mut |read, done| {
+                let written = transfers.write(read, output, run[0].to + done);
+                progress(read.len() as u64);
+                written.map_err(CopyError::Copying)
+            })?;
         }
         Ok(())
     }
@@ -162,50 +190,83 @@ impl Piece {
     }
 }
 
-/// A weight file of the source, for copying from.
-struct Input<'a> {
+/// Weight files of the source, for copying from into one file.
+struct Inputs<'a> {
     source: &'a Checkpoint,
-    /// Which file.
-    file: usize,
-    /// The same on this machine, if it is there.
-    local: Option<File>,
+    /// By number, and the same on this machine, if it is there.
+    files: BTreeMap<usize, Option<File>>,
+    /// How many pieces they have.
+    pieces: usize,
 }
 
 /// What a copy failed at.
 enum CopyError {
+    /// Reading, or something that has its message already.
     Reading(Error),
-    /// Reading or writing.
     Copying(io::Error),
 }
+
+/// Files that are read from at a time.
+const MAX_INPUTS: usize = 32;
 
 /// Bytes that are in memory at a time where the source is not on this machine.
 const STEP: u64 = 16 << 20;
 
-impl<'a> Input<'a> {
-    fn open(source: &'a Checkpoint, file: usize) -> Result<Self, Error> {
-        Ok(Self { source, file, local: source.weight_file(file).local()? })
+impl<'a> Inputs<'a> {
+    /// Opens what the first pieces are copied from, as many as go into one file and are either all on this
+    /// machine or all elsewhere.
+    fn of(pieces: &[Piece], source: &'a Checkpoint) -> Result<Self, Error> {
+        let mut inputs = Self { source, files: BTreeMap::new(), pieces: 0 };
+        for piece in pieces.iter().take_while(|piece| piece.place.0 == pieces[0].place.0) {
+            if !inputs.files.contains_key(&piece.from.0) {
+                if inputs.files.len() == MAX_INPUTS {
+                    break;
+                }
+                let local = source.weight_file(piece.from.0).local()?;
+                let alike = |open: &Option<File>| open.is_some() == local.is_some();
+                if !inputs.files.values().all(alike) {
+                    break;
+                }
+                inputs.files.insert(piece.from.0, local);
+            }
+            inputs.pieces += 1;
+        }
+        Ok(inputs)
     }
 
-    /// Copies bytes from a place of this file to a place of another.
-    fn copy_to(
-        &self,
-        from_at: u64,
-        (to, to_at): (&File, u64),
-        bytes: u64,
-        copied: &mut dyn FnMut(u64),
-    ) -> Result<(), CopyError> {
-        if let Some(local) = &self.local {
-            return copy_bytes((local, from_at), (to, to_at), bytes, copied)
-                .map_err(CopyError::Copying);
+    /// What is copied of a file that is on this machine.
+    fn stretch(&self, piece: &Piece) -> Option<Stretch<'_>> {
+        let from = self.files.get(&piece.from.0)?.as_ref()?;
+        Some(Stretch { from, from_at: piece.from.1, to_at: piece.to, bytes: piece.bytes() })
+    }
+
+    /// Says which file ends before what is copied of it.
+    fn shortened(&self, group: &[Piece]) -> Error {
+        let is_short = |piece: &&Piece| {
+            let file = self.files.get(&piece.from.0).and_then(Option::as_ref);
+            let length = file.and_then(|file| file.metadata().ok()).map(|metadata| metadata.len());
+            length.is_some_and(|length| length < piece.from.1 + piece.bytes())
+        };
+        let piece = group.iter().find(is_short).unwrap_or(&group[0]);
+        Error::Shard {
+            path: self.source.weight_file(piece.from.0).path().to_owned(),
+            reason: "became shorter while it was being copied".to_owned(),
         }
+    }
+
+    /// Reads bytes of a file, wherever it is, and hands over each step with how many came before.
+    fn read(
+        &self,
+        (file, at): (usize, u64),
+        bytes: u64,
+        take: &mut dyn FnMut(&[u8], u64) -> Result<(), CopyError>,
+    ) -> Result<(), CopyError> {
         let mut done = 0;
         while done < bytes {
             let step = STEP.min(bytes - done);
-            let range = from_at + done..from_at + done + step;
-            let read = self.source.weight_file(self.file).read(range);
-            let read = read.map_err(CopyError::Reading)?;
-            write_at(to, &read, to_at + done).map_err(CopyError::Copying)?;
-            copied(step);
+            let range = at + done..at + done + step;
+            let read = self.source.weight_file(file).read(range);
+            take(&read.map_err(CopyError::Reading)?, done)?;
             done += step;
         }
         Ok(())

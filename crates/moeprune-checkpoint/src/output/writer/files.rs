@@ -5,7 +5,7 @@ use std::{
     io::{ErrorKind, Write},
 };
 
-use moeprune_files::{rename_to_new, sync_bytes, sync_file, write_and_rename};
+use moeprune_files::{Transfers, rename_to_new, sync_bytes, sync_file, write_and_rename};
 
 use super::{Shard, ShardedWriter};
 use crate::{Error, container::PlannedIndex};
@@ -14,8 +14,15 @@ use crate::{Error, container::PlannedIndex};
 const MAX_OPEN: usize = 32;
 
 impl ShardedWriter {
-    /// The file of a shard for writing to.
-    pub(super) fn file(&mut self, s: usize) -> Result<&File, Error> {
+    /// Writes bytes to a place of a shard's file.
+    pub(super) fn write(&mut self, s: usize, at: u64, bytes: &[u8]) -> Result<(), Error> {
+        let (file, transfers) = self.file(s)?;
+        let written = transfers.write(bytes, file, at);
+        written.map_err(|e| self.failed(s, e))
+    }
+
+    /// The file of a shard for writing to, and what writes.
+    pub(super) fn file(&mut self, s: usize) -> Result<(&File, &mut Transfers), Error> {
         if self.shards[s].file.is_none() {
             self.close_if_many()?;
             let file = if self.shards[s].begun {
@@ -30,7 +37,7 @@ impl ShardedWriter {
         let shard = &mut self.shards[s];
         (shard.used, shard.dirty) = (self.clock, true);
         let Some(file) = &shard.file else { unreachable!("was opened above") };
-        Ok(file)
+        Ok((file, &mut self.transfers))
     }
 
     /// Makes a file with its header and its final length, under another name first: a file that

@@ -12,7 +12,7 @@ use std::{
 };
 
 use moeprune_core::{Dtype, StageError, TensorBytes, TensorSink};
-use moeprune_files::{sync, write_at};
+use moeprune_files::{Transfers, sync};
 
 pub use self::copies::RangeCopy;
 use self::{
@@ -64,6 +64,7 @@ pub struct ShardedWriter {
     /// Counts uses of files.
     clock: u64,
     written_bytes: u64,
+    transfers: Transfers,
 }
 
 #[derive(Debug)]
@@ -137,6 +138,7 @@ impl ShardedWriter {
             files_made: false,
             clock: 0,
             written_bytes: 0,
+            transfers: Transfers::default(),
         })
     }
 
@@ -211,8 +213,7 @@ impl ShardedWriter {
         let range = at..at.saturating_add(bytes.len() as u64);
         let (s, t) = self.free_range(name, &range)?;
         let place = self.shards[s].plan.ranges[t].start + at;
-        let file = self.file(s)?;
-        write_at(file, bytes, place).map_err(|e| self.failed(s, e))?;
+        self.write(s, place, bytes)?;
         self.mark(s, t, &range);
         Ok(())
     }
@@ -230,8 +231,7 @@ impl ShardedWriter {
             return Err(Error::Order { reason });
         }
         let place = self.shards[s].plan.ranges[t].start + at;
-        let file = self.file(s)?;
-        write_at(file, bytes, place).map_err(|e| self.failed(s, e))
+        self.write(s, place, bytes)
     }
 
     /// Makes everything durable that was put or copied so far, and the names of the files.

@@ -1,4 +1,6 @@
-//! `cargo xtask bench-io`: removing experts against copying what is kept.
+//! `cargo xtask bench-io`: removing experts against copying what is kept, and what the disk can do.
+
+mod disk;
 
 use std::{
     fs::{self, File},
@@ -14,22 +16,42 @@ use moeprune_cli::bytes;
 use rustix::fs::{Advice, fadvise};
 use tempfile::TempDir;
 
+use self::disk::{Cache, DEPTHS, Work};
 use crate::binary;
 
-const TARGET: f64 = 1.15;
+const TARGET: f64 = 1.1;
+
+/// How many writes at a time a disk is compared by.
+const DEPTH: usize = 4;
+
+/// Bytes that the disk is measured with.
+const DISK_BYTES: u64 = 1 << 30;
+
+/// How often.
+const DISK_ROUNDS: usize = 3;
+
 /// The unit in which Linux reports processor time to programs.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Time `apply` with a plan that only removes experts against `cp` of the bytes it keeps
+/// Time `apply` with a plan that only removes experts against the best that the disk does with the bytes it keeps
 ///
-/// Both end when their files are durable. A pair is one of each, in alternating order.
+/// That is the better of `cp` and sync, and of four direct writes of 8 MB at a time (with --cold, of direct reads
+/// and writes). All end when their files are durable. A pair is one of each, in alternating order. Before the pairs:
+/// what the disk does at depths of 1, 2, 4 and 8.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   cargo xtask bench-io MODEL --pairs 7 --cold
+  cargo xtask bench-io /dev/shm/MODEL --scratch /dev/shm
   cargo xtask bench-io model.gguf")]
 pub(crate) struct BenchIoArgs {
-    /// Directory of the model, or a .gguf file; results are written beside it and removed
+    /// Directory of the model, or a .gguf file; results are written beside it, or to --scratch, and removed
     model: PathBuf,
+    /// Folder on the disk that results are written to
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+    /// Run this binary, instead of one that is built for it
+    #[arg(long, value_name = "FILE")]
+    moeprune: Option<PathBuf>,
     /// How often each is timed
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pairs: u32,
@@ -42,17 +64,30 @@ pub(crate) struct BenchIoArgs {
 }
 
 pub(crate) fn run(args: &BenchIoArgs) -> Result<()> {
-    let bench =
-        Bench { moeprune: binary::build()?, scratch: binary::scratch_beside(&args.model)?, args };
+    let moeprune = match &args.moeprune {
+        Some(binary) => {
+            binary.canonicalize().with_context(|| format!("no {}", binary.display()))?
+        }
+        None => binary::build()?,
+    };
+    let scratch = match &args.scratch {
+        Some(folder) => binary::scratch_in(folder)?,
+        None => binary::scratch_beside(&args.model)?,
+    };
+    let bench = Bench { moeprune, scratch, args };
     bench.time_plans()?;
     bench.keep()?;
-    let mut ratios = Vec::new();
+    bench.time_disk()?;
+    let (mut ratios, mut to_cp) = (Vec::new(), Vec::new());
     for pair in 0..args.pairs {
-        ratios.push(bench.time_pair(pair)?);
+        let (ratio, copy) = bench.time_pair(pair)?;
+        ratios.push(ratio);
+        to_cp.push(copy);
     }
     line!(
-        "median ratio {:.3} ({}), target {TARGET}",
-        median(&mut ratios),
+        "apply to cp {}; to the better of both {}, target {TARGET} ({})",
+        spread(&mut to_cp),
+        spread(&mut ratios),
         if args.cold { "cold" } else { "warm" }
     )?;
     Ok(())
@@ -126,25 +161,68 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Times one of each, in alternating order, and returns the ratio of their wall times.
-    fn time_pair(&self, pair: u32) -> Result<f64> {
-        let (apply, copy) = if pair.is_multiple_of(2) {
+    /// What the disk can do: each depth in turns.
+    fn time_disk(&self) -> Result<()> {
+        let (kept, out) = (files(&self.model("kept"))?, self.place("disk"));
+        let write =
+            |depth, cache| Work { read: &[], write: Some(&out), bytes: DISK_BYTES, depth, cache };
+        let read = |depth| Work { read: &kept, write: None, bytes: 0, depth, cache: Cache::Past };
+        let mut times = vec![Vec::new(); 2 * DEPTHS.len() + 1];
+        for _ in 0..DISK_ROUNDS {
+            let jobs = DEPTHS.iter().map(|&depth| write(depth, Cache::Past));
+            let jobs = jobs.chain(DEPTHS.iter().map(|&depth| read(depth)));
+            for (job, times) in jobs.chain([write(1, Cache::Through)]).zip(&mut times) {
+                if job.write.is_none() {
+                    prepare(&self.model("kept"), true)?;
+                }
+                times.push(job.time()?);
+            }
+        }
+        let kept_bytes = size(&self.model("kept"))?;
+        for (n, times) in times.iter_mut().enumerate() {
+            let (what, bytes) = match n / DEPTHS.len() {
+                0 => (format!("direct writes, {} at a time", DEPTHS[n]), DISK_BYTES),
+                1 => (format!("direct reads, {} at a time", DEPTHS[n - DEPTHS.len()]), kept_bytes),
+                _ => ("write and sync".to_owned(), DISK_BYTES),
+            };
+            let rate = |seconds: f64| bytes as f64 / 1e6 / seconds;
+            let median = rate(median(times));
+            let (slowest, fastest) = (rate(times[times.len() - 1]), rate(times[0]));
+            line!("{what:29} {median:5.0} MB/s ({slowest:.0} to {fastest:.0})")?;
+        }
+        Ok(())
+    }
+
+    /// Times one of each, in alternating order, and returns the ratios of `apply`'s wall time to the least of
+    /// the others and to that of `cp`.
+    fn time_pair(&self, pair: u32) -> Result<(f64, f64)> {
+        let (apply, copy, direct) = if pair.is_multiple_of(2) {
             let apply = self.time_apply()?;
-            (apply, self.time_copy()?)
+            (apply, self.time_copy()?, self.time_direct()?)
         } else {
-            let copy = self.time_copy()?;
-            (self.time_apply()?, copy)
+            let (direct, copy) = (self.time_direct()?, self.time_copy()?);
+            (self.time_apply()?, copy, direct)
         };
-        let ratio = apply.wall / copy.wall;
+        let (ratio, to_copy) = (apply.wall / copy.wall.min(direct), apply.wall / copy.wall);
         line!(
-            "pair {:<2} apply {:.3} s ({:.2} s of processors), cp {:.3} s ({:.2} s), ratio {ratio:.3}",
+            "pair {:<2} apply {:.3} s ({:.2} s of processors), cp {:.3} s ({:.2} s), {DEPTH} direct {direct:.3} s, \
+             ratio {ratio:.3}",
             pair + 1,
             apply.wall,
             apply.processor,
             copy.wall,
             copy.processor
         )?;
-        Ok(ratio)
+        Ok((ratio, to_copy))
+    }
+
+    /// Writes as many bytes as are kept, or, cold, reads and writes these.
+    fn time_direct(&self) -> Result<f64> {
+        let (kept, out) = (self.model("kept"), self.place("direct"));
+        prepare(&kept, self.args.cold)?;
+        let read = if self.args.cold { files(&kept)? } else { Vec::new() };
+        let bytes = size(&kept)?;
+        Work { read: &read, write: Some(&out), bytes, depth: DEPTH, cache: Cache::Past }.time()
     }
 
     fn time_apply(&self) -> Result<Time> {
@@ -275,7 +353,13 @@ fn available_memory() -> Result<u64> {
     Ok(1024 * kib.parse::<u64>()?)
 }
 
-/// Of at least one number.
+/// The median of at least one number, and the least and the most.
+fn spread(values: &mut [f64]) -> String {
+    let median = median(values);
+    format!("{median:.3} ({:.3} to {:.3})", values[0], values[values.len() - 1])
+}
+
+/// Of at least one number, which are sorted then.
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
