@@ -14,10 +14,13 @@ const LEAST: u64 = 8 << 20;
 const AGAIN: u64 = 16 << 30;
 
 /// Ways slower than this share of the fastest are not tried a second time.
-const HOPEFUL: f64 = 0.7;
+const HOPEFUL: f64 = 0.4;
 
 /// A way is as good as another from this share of its rate on.
 const EQUAL: f64 = 0.95;
+
+/// What the rate of a way that fills the system's cache counts for: a short trial sees less of what that costs.
+const FILLS_CACHE: f64 = 0.8;
 
 /// Bytes per second that no disk is written at: blocks are shared, and no other way needs to be tried.
 const SHARED: f64 = 4e9;
@@ -35,7 +38,7 @@ const WRITES: [Way; 4] = [
     Way::new(Means::Cached, 2, MB / 2),
 ];
 
-const SYSTEM: Way = Way::new(Means::System, 2, 16 * MB);
+const SYSTEM: Way = Way::new(Means::System, 2, 8 * MB);
 
 /// What goes which way.
 #[derive(Debug, Clone, Copy)]
@@ -143,9 +146,18 @@ impl Pace {
 
     /// The likeliest of the fastest ways.
     fn best(&self) -> Way {
-        let fastest = self.fastest();
-        let best = self.candidates.iter().find(|c| c.rate >= EQUAL * fastest);
+        let most = self.candidates.iter().map(Candidate::worth).fold(0.0, f64::max);
+        let best = self.candidates.iter().find(|c| c.worth() >= EQUAL * most);
         best.unwrap_or(&self.candidates[0]).way
+    }
+}
+
+impl Candidate {
+    fn worth(&self) -> f64 {
+        match self.way.means {
+            Means::Direct => self.rate,
+            Means::Cached | Means::System => FILLS_CACHE * self.rate,
+        }
     }
 }
 
@@ -183,6 +195,17 @@ mod tests {
         let log = moved(Pace::of_writes(), &|_| 1e8, 4 << 30);
         assert_eq!(log.len(), ROUNDS * WRITES.len() + 1);
         assert_eq!(log.last().unwrap().0, WRITES[0]);
+    }
+
+    #[test]
+    fn what_fills_the_cache_must_be_clearly_faster() {
+        let check = |cached: f64, expected: Means| {
+            let rate = |way: Way| if way.means == Means::Cached { cached } else { 1e8 };
+            let log = moved(Pace::of_writes(), &rate, 4 << 30);
+            assert_eq!(log.last().unwrap().0.means, expected, "{cached}");
+        };
+        check(1.2e8, Means::Direct);
+        check(1.4e8, Means::Cached);
     }
 
     #[test]

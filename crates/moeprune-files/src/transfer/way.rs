@@ -63,6 +63,6 @@ mod tests {
         check(direct, MB, (Direct, 1, MB));
         check(direct, MB - 1, (Cached, 1, MB));
         check((Cached, 2, MB / 2), 10 * MB, (Cached, 2, MB / 2));
-        check((System, 2, 16 * MB), 100, (System, 1, MB));
+        check((System, 2, 8 * MB), 100, (System, 1, MB));
     }
 }
