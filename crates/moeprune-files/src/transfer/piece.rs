@@ -103,6 +103,7 @@ impl<'a> Iterator for Blocks<'_, 'a> {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "lists of ranges, some of them short")]
 mod tests {
     use super::*;
 
