@@ -37,6 +37,8 @@ pub(crate) const BENCH_PEERS: Chore =
     Chore { package: "moeprune-bench", command: Some("peers"), release: true, has_cuda: true };
 pub(crate) const BENCH_DECODE: Chore =
     Chore { package: "moeprune-bench", command: Some("decode"), release: true, has_cuda: true };
+pub(crate) const BENCH_PRODUCTS: Chore =
+    Chore { package: "moeprune-bench", command: Some("products"), release: true, has_cuda: true };
 pub(crate) const MAKE_CHECKPOINT: Chore = Chore {
     package: "moeprune-bench",
     command: Some("make-checkpoint"),

@@ -56,6 +56,9 @@ enum Command {
     /// Time decoding of each encoding of quantised weights (torch's beside it, where Python has it)
     #[command(disable_help_flag = true)]
     BenchDecode(delegate::Arguments),
+    /// Time experts as `observe` reads and runs them, beside their products alone
+    #[command(disable_help_flag = true)]
+    BenchProducts(delegate::Arguments),
     /// Time Wanda masks against PyTorch's on the CPU (wants Python with torch)
     #[command(disable_help_flag = true)]
     BenchPeers(delegate::Arguments),
@@ -121,6 +124,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::BenchRepairLayer(arguments) => delegate::run(delegate::REPAIR_LAYER, &arguments),
         Command::BenchDecode(arguments) => delegate::run(delegate::BENCH_DECODE, &arguments),
         Command::BenchPeers(arguments) => delegate::run(delegate::BENCH_PEERS, &arguments),
+        Command::BenchProducts(arguments) => delegate::run(delegate::BENCH_PRODUCTS, &arguments),
         #[cfg(target_os = "linux")]
         Command::CheckCuda(arguments) => check_cuda::run(&arguments),
         Command::CheckKernels(arguments) => delegate::run(delegate::CHECK_KERNELS, &arguments),

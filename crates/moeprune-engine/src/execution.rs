@@ -66,6 +66,8 @@ pub enum ComputeType {
     Bf16,
     /// All in f32, as on the CPU: to compare the two.
     F32,
+    /// On the CPU in f32, products of bf16 weights by its tiles (AMX).
+    F32ByTiles,
 }
 
 /// A device that is open, how many calibration blocks go through a layer's trunk together, and how fast
@@ -100,26 +102,25 @@ impl Execution {
     ///
     /// # Errors
     /// If a CUDA device was asked for and this build has no CUDA or there is no such device; if the
-    /// CPU is to compute in bf16.
+    /// CPU is to compute in bf16, or by tiles that it does not have.
     pub fn open(
         choice: DeviceChoice,
         dtype: Option<ComputeType>,
         micro_batch: Option<usize>,
     ) -> Result<Self, Error> {
-        let cuda = |ordinal| {
-            Compute::cuda_in(
-                ordinal,
-                match dtype {
-                    Some(ComputeType::F32) => DType::F32,
-                    Some(ComputeType::Bf16) | None => DType::BF16,
-                },
-            )
+        let cuda = |ordinal| match dtype {
+            Some(ComputeType::F32) => Compute::cuda_in(ordinal, DType::F32),
+            Some(ComputeType::Bf16) | None => Compute::cuda_in(ordinal, DType::BF16),
+            Some(ComputeType::F32ByTiles) => {
+                Err(moeprune_model::Error::NoCuda("it has no tiles of a CPU".to_owned()))
+            }
         };
         let cpu = || match dtype {
             Some(ComputeType::Bf16) => {
                 Err(Error::refused("the CPU computes in f32", Remedy::DefaultType))
             }
-            _ => Ok(Compute::cpu()),
+            Some(ComputeType::F32ByTiles) => Ok(Compute::cpu_by_tiles()?),
+            Some(ComputeType::F32) | None => Ok(Compute::cpu()),
         };
         let compute = match choice {
             DeviceChoice::Cpu => cpu()?,
@@ -217,7 +218,7 @@ impl Execution {
     /// The device and the type as text, for example `cuda:0 bf16`.
     #[must_use]
     pub fn name(&self) -> String {
-        let dtype = self.compute.dtype().as_str();
+        let dtype = self.compute.arithmetic();
         match self.compute.device().location() {
             candle_core::DeviceLocation::Cpu => format!("cpu {dtype}"),
             candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id} {dtype}"),
@@ -227,7 +228,7 @@ impl Execution {
 
     /// What the result of a run depends on. On the CPU in f32 micro-batches change nothing.
     pub(crate) fn identity(&self) -> String {
-        let dtype = self.compute.dtype().as_str();
+        let dtype = self.compute.arithmetic();
         match self.compute.device() {
             device if device.is_cpu() => format!("cpu {dtype}"),
             _ => format!("cuda {dtype}, micro-batch {}", self.micro_batch()),

@@ -43,6 +43,11 @@ pub enum Error {
     /// No CUDA device to run on.
     #[error("cannot run on a CUDA device: {0}")]
     NoCuda(String),
+    /// A processor, or a system, without tiles.
+    #[error(
+        "this processor has no tiles for bf16 (AMX), or its system does not let programs use them: compute in f32 without"
+    )]
+    NoTiles,
     /// A specification this crate cannot run.
     #[error("cannot run this model: {0}")]
     Spec(String),

@@ -164,7 +164,7 @@ impl Expert {
     ) -> Result<Self, Error> {
         let moe = moe(spec, layer)?;
         runnable::check_mlp(&moe.expert, "expert", layer)?;
-        let weights = Weights { source, compute };
+        let weights = Weights { source, compute: &compute.keeping_buffers() };
         let (site, width) = (|p| LinearId::Expert(expert, p), moe.expert_width(spec.hidden));
         let mlp = Mlp::load(weights, layer, site, width, &moe.expert)?;
         Ok(Self { index: expert, mlp })
@@ -201,7 +201,7 @@ impl Expert {
     }
 
     /// A stored weight, `[rows, cols]`, sharing memory with what runs: zeroing weights in it
-    /// changes the expert. `None` on the CPU in f32, where weights are widened when they are read, and for
+    /// changes the expert. `None` on the CPU in f32, where weights are packed when they are read, and for
     /// a matrix that it does not have.
     ///
     /// # Errors

@@ -94,8 +94,8 @@ memory, and gives the same bits.
 
 **f32 on the CPU has code of its own.** candle's operations cost more than the arithmetic in small
 models, and its CPU products in half precision widen both operands at every call. Weights are
-widened once when they are read (exactly: every bf16 and f16 is an f32), and products, norms,
-attention and gates run on slices. Every other device or type takes candle's operations; both are
+packed once when they are read, for the products of `moeprune-linalg` (exactly: every bf16 and f16 is an f32), and
+products, norms, attention and gates run on slices. Every other device or type takes candle's operations; both are
 tested against the same references.
 
 **Threads.** Products and attention use the rayon pool they are called in
@@ -109,6 +109,7 @@ each, so there the same holds without division.
 */
 
 mod attention;
+mod buffers;
 mod cache;
 mod compute;
 #[cfg(feature = "cuda")]
@@ -120,6 +121,7 @@ mod expert;
 mod exponential;
 mod generate;
 mod hidden_sum;
+mod host_weights;
 mod language_model;
 mod latent;
 mod layer;

@@ -9,8 +9,8 @@ use moeprune_core::{
 
 use crate::{
     Compute, Error,
+    host_weights::HostWeights,
     ops::{self, with_slice},
-    product::{Rows, product},
 };
 
 /// `x · Wᵀ + b`
@@ -23,9 +23,8 @@ pub(crate) struct Linear {
 
 #[derive(Debug)]
 enum Matrix {
-    /// f32 on the CPU, `[inputs, outputs]`: a product with few rows then reads the weight front to
-    /// back.
-    Host { transposed: Tensor },
+    /// For products in f32 on the CPU.
+    Host(HostWeights),
     /// `[outputs, inputs]` in the type it is stored in.
     Device { weight: Tensor },
 }
@@ -40,10 +39,10 @@ impl Linear {
         }
     }
 
-    /// The stored weight, sharing its memory; `None` where it was widened.
+    /// The stored weight, sharing its memory; `None` where it was packed.
     pub(crate) fn stored(&self) -> Result<Option<Tensor>, Error> {
         match &self.matrix {
-            Matrix::Host { .. } => Ok(None),
+            Matrix::Host(_) => Ok(None),
             Matrix::Device { weight } => Ok(Some(weight.clone())),
         }
     }
@@ -76,20 +75,15 @@ impl Linear {
 
 impl Matrix {
     fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        let transposed = match self {
-            Self::Host { transposed } => transposed,
+        let weights = match self {
+            Self::Host(weights) => weights,
             Self::Device { weight } => {
                 return Ok(x.matmul(&weight.to_dtype(x.dtype())?.t()?)?);
             }
         };
         let rows = x.dim(0)?;
-        let (inputs, outputs) = transposed.dims2()?;
-        let y = with_slice(x, |x| {
-            with_slice(transposed, |w| {
-                product(rows, outputs, inputs, Rows::dense(x, inputs), Rows::dense(w, outputs))
-            })
-        })??;
-        Ok(Tensor::from_vec(y, (rows, outputs), &Device::Cpu)?)
+        let y = with_slice(x, |x| weights.product(rows, x))?;
+        Ok(Tensor::from_vec(y, (rows, weights.outputs()), &Device::Cpu)?)
     }
 }
 
@@ -147,7 +141,7 @@ impl<'a> Weights<'a> {
         let matrix = if compute.holds_stored() {
             self.held(parts, inputs)
         } else {
-            self.widened(parts, inputs)
+            self.packed(parts, inputs)
         };
         Ok(Linear { matrix: matrix?, bias })
     }
@@ -197,18 +191,10 @@ impl<'a> Weights<'a> {
         self.compute.upload(&weights)
     }
 
-    fn widened(self, parts: &[(TensorId, usize)], inputs: usize) -> Result<Matrix, Error> {
-        let outputs = parts.iter().map(|(_, rows)| rows).sum();
-        let mut transposed = vec![0.0; inputs * outputs];
-        let mut offset = 0;
-        for &(id, rows) in parts {
-            let weight = self.read(id, &[rows, inputs])?;
-            transpose(&weight, inputs, &mut transposed[offset..], outputs)
-                .map_err(|source| Error::Read { tensor: id, source: source.into() })?;
-            offset += rows;
-        }
-        let transposed = Tensor::from_vec(transposed, (inputs, outputs), &Device::Cpu)?;
-        Ok(Matrix::Host { transposed })
+    fn packed(self, parts: &[(TensorId, usize)], inputs: usize) -> Result<Matrix, Error> {
+        let read = |&(id, rows): &(TensorId, usize)| Ok((id, self.read(id, &[rows, inputs])?));
+        let weights = parts.iter().map(read).collect::<Result<Vec<_>, Error>>()?;
+        Ok(Matrix::Host(HostWeights::pack(&weights, inputs, self.compute)?))
     }
 
     fn read(self, id: TensorId, expected: &[usize]) -> Result<StoredWeight<'a>, Error> {
@@ -227,31 +213,6 @@ fn decoded(
     dtype: Dtype,
 ) -> Result<TensorBytes<'static>, moeprune_core::Error> {
     TensorBytes::encode(dtype, weight.shape(), &weight.to_f32())
-}
-
-/// Writes element `(r, c)` of a matrix with `cols` columns to `dst[c · stride + r]`.
-fn transpose(
-    weight: &StoredWeight<'_>,
-    cols: usize,
-    dst: &mut [f32],
-    stride: usize,
-) -> Result<(), moeprune_core::Error> {
-    // As many rows at a time as fill a cache line of the destination; of codes that hold the transpose, in
-    // which rows share words, more.
-    let whole = weight.rows_together().max(16);
-    let rows = weight.elements() / cols.max(1);
-    let mut band = vec![0.0; whole * cols];
-    for first in (0..rows).step_by(whole) {
-        let height = whole.min(rows - first);
-        weight.decode(first * cols, &mut band[..height * cols])?;
-        for c in 0..cols {
-            let line = &mut dst[c * stride + first..][..height];
-            for (r, value) in line.iter_mut().enumerate() {
-                *value = band[r * cols + c];
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -288,11 +249,13 @@ mod tests {
         let source = Counting(vec![18, 5], Dtype::BF16);
         let x = Tensor::from_vec(vec![1.0_f32, 0.0, 0.0, 10.0, 0.0], (1, 5), &Device::Cpu).unwrap();
         let want: Vec<f32> = (0..18).chain(0..18).map(|r| (r * 55 + 30) as f32).collect();
-        for dtype in [DType::F32, DType::F64] {
-            let compute = Compute::cpu_in(dtype);
+        let by_tiles = Compute::cpu_by_tiles().ok();
+        let others =
+            [Compute::cpu(), Compute::cpu().keeping_buffers(), Compute::cpu_in(DType::F64)];
+        for compute in others.into_iter().chain(by_tiles) {
             let weights = Weights { source: &source, compute: &compute };
             let linear = weights.linear(&[(ID, 18), (ID, 18)], 5).unwrap();
-            let y = linear.forward(&x.to_dtype(dtype).unwrap()).unwrap();
+            let y = linear.forward(&x.to_dtype(compute.dtype()).unwrap()).unwrap();
             assert_eq!(ops::to_vec(&y).unwrap(), want);
         }
     }

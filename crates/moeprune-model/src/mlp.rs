@@ -48,7 +48,7 @@ impl Mlp {
         self.spec.projections()
     }
 
-    /// A stored weight, sharing the memory of the one that runs; `None` where it was widened, and for a
+    /// A stored weight, sharing the memory of the one that runs; `None` where it was packed, and for a
     /// matrix that it does not have.
     pub(crate) fn stored(&self, projection: MlpProjection) -> Result<Option<Tensor>, Error> {
         let MlpSpec { inner, gated, .. } = self.spec;

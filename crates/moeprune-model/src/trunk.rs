@@ -155,7 +155,7 @@ impl LayerTrunk {
     }
 
     /// A stored weight, `[rows, cols]`, sharing memory with what runs: zeroing weights in it
-    /// changes the trunk. `None` on the CPU in f32, where weights are widened when they are read,
+    /// changes the trunk. `None` on the CPU in f32, where weights are packed when they are read,
     /// and for a Linear that the trunk does not have.
     ///
     /// # Errors

@@ -17,7 +17,11 @@ mod make_checkpoint;
 #[cfg(target_os = "linux")]
 mod peers;
 #[cfg(target_os = "linux")]
+mod products;
+#[cfg(target_os = "linux")]
 mod repair_layer;
+#[cfg(target_os = "linux")]
+mod spent;
 #[cfg(target_os = "linux")]
 mod synthesis;
 
@@ -52,6 +56,8 @@ enum Command {
     #[cfg(target_os = "linux")]
     Peers(peers::Arguments),
     #[cfg(target_os = "linux")]
+    Products(products::ProductsArgs),
+    #[cfg(target_os = "linux")]
     RepairLayer(repair_layer::RepairLayerArgs),
 }
 
@@ -83,6 +89,8 @@ fn run(command: &Command, terminal: &mut Terminal) -> anyhow::Result<()> {
         Command::MakeCheckpoint(arguments) => make_checkpoint::run(arguments),
         #[cfg(target_os = "linux")]
         Command::Peers(arguments) => peers::run(arguments),
+        #[cfg(target_os = "linux")]
+        Command::Products(arguments) => products::measure(arguments, terminal),
         #[cfg(target_os = "linux")]
         Command::RepairLayer(arguments) => repair_layer::measure(arguments, terminal),
     }

@@ -36,7 +36,7 @@ pub struct PartHead {
     pub corpus: CorpusTag,
     /// Which part of the blocks.
     pub part: PartOf,
-    /// The type that products were computed in, `f32` or `bf16`: sums of one are not those of another.
+    /// What products were computed in, `f32`, `f32 by tiles` or `bf16`: sums of one are not those of another.
     pub compute: String,
 }
 

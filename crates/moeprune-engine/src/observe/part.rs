@@ -39,7 +39,7 @@ impl Calibration {
             model_fingerprint: model.fingerprint()?,
             corpus: self.tag.clone(),
             part,
-            compute: execution.compute().dtype().as_str().to_owned(),
+            compute: execution.compute().arithmetic(),
         })
     }
 }

@@ -1,0 +1,275 @@
+//! `cargo xtask bench-products`: experts as `observe` reads and runs them, beside their products alone.
+
+use std::{
+    fs,
+    hint::black_box,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use moeprune::checkpoint::{Access, Checkpoint};
+use moeprune_cli::{Terminal, positive};
+use moeprune_core::{LinearId, MlpProjection, ModelSpec, TensorId, TensorSource as _};
+use moeprune_linalg::{
+    Matrix, PackedElements, PackedWeights, Update, multiply_in_parallel, multiply_packed,
+};
+use moeprune_model::{Compute, Expert, NoSink, for_each_expert};
+use moeprune_synthetic::{Options, Published, Reduction, Shape, write_checkpoint};
+
+use crate::{spent::Spent, synthesis::show};
+
+/// Time experts as `observe` reads and runs them, beside the same products alone
+///
+/// One layer of experts of random bf16 weights is written and read again, from the page cache. Each expert is read, packed
+/// and run on its tokens while the next is read. Beside it stand its products alone, by the crate `gemm` with weights widened
+/// and transposed before, and by moeprune's kernels with weights packed before. Processor time is of all threads; what
+/// shares the machine does not count in it.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cargo xtask bench-products
+  cargo xtask bench-products --shape qwen3-30b-a3b --tokens 32,512 --rounds 9")]
+pub(crate) struct ProductsArgs {
+    /// Which shapes [default: all of them]
+    #[arg(long, value_name = "SHAPE", value_delimiter = ',')]
+    shape: Vec<String>,
+    /// Tokens of each expert
+    #[arg(long, value_name = "T", value_delimiter = ',', value_parser = positive, default_values_t = [32, 128, 512, 4096])]
+    tokens: Vec<usize>,
+    /// How often everything is measured, in turns; the medians count
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive)]
+    rounds: usize,
+    /// Folder for the experts [default: a temporary folder, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// Experts of a published model, of all widths divided by `scale`.
+struct Experts {
+    published: &'static str,
+    scale: usize,
+    count: usize,
+}
+
+const SHAPES: [Experts; 4] = [
+    Experts { published: "qwen3-30b-a3b", scale: 1, count: 32 },
+    Experts { published: "glm-4.5-air", scale: 1, count: 12 },
+    Experts { published: "mixtral-8x7b", scale: 4, count: 8 },
+    Experts { published: "arctic", scale: 1, count: 3 },
+];
+/// Tokens that go through an expert together, as in `observe`.
+const TOGETHER: usize = 512;
+
+/// Measures and prints.
+pub(crate) fn measure(args: &ProductsArgs, terminal: &mut Terminal) -> Result<()> {
+    let temporary = tempfile::tempdir()?;
+    let dir = args.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
+    fs::create_dir_all(&dir)?;
+    line!(
+        "expert        tokens  gemm  packed  as observe runs it  of gemm  of packed  faults per expert"
+    )?;
+    line!("                      GFLOP/s of wall time              of processor time")?;
+    for shape in &SHAPES {
+        if !args.shape.is_empty() && args.shape.iter().all(|name| name != shape.published) {
+            continue;
+        }
+        let path = dir.join(shape.published);
+        shape.write(&path, terminal)?;
+        let layer = Layer::open(&path)?;
+        for &tokens in &args.tokens {
+            layer.measure(tokens, args.rounds)?;
+        }
+    }
+    Ok(())
+}
+
+impl Experts {
+    fn write(&self, path: &Path, terminal: &mut Terminal) -> Result<()> {
+        if path.exists() {
+            return Ok(());
+        }
+        let mut known = Published::ALL.iter().copied();
+        let published = known.find(|model| model.name() == self.published);
+        let reduction = Reduction {
+            layers: Some(1),
+            experts: Some(self.count),
+            vocab: Some(512),
+            scale: self.scale,
+        };
+        let shape = Shape::new(published.context("a published model")?, &reduction)?;
+        let options = Options::default();
+        write_checkpoint(path, &shape, &options, &mut |step| show(step, terminal))?;
+        Ok(())
+    }
+}
+
+/// A matrix of an expert, ready for products.
+struct Ready {
+    /// `[inputs, outputs]`
+    transposed: Vec<f32>,
+    packed: PackedWeights,
+}
+
+/// Experts, stored and ready.
+struct Layer {
+    checkpoint: Checkpoint,
+    number: usize,
+    count: usize,
+    /// Width of the experts and of what they read.
+    inner: usize,
+    width: usize,
+    ready: Vec<[Ready; 2]>,
+}
+
+impl Layer {
+    fn open(path: &Path) -> Result<Self> {
+        let checkpoint = Checkpoint::open_by(path, None, Access::Read)?;
+        let spec = checkpoint.spec();
+        let number = (0..spec.layers.len()).find(|&layer| spec.moe_of(layer).is_some());
+        let number = number.context("a layer has experts")?;
+        let moe = spec.moe_of(number).context("the layer has experts")?;
+        let (count, inner, width) = (moe.experts, moe.expert.inner, moe.expert_width(spec.hidden));
+        let ready = Vec::new();
+        let mut layer = Self { checkpoint, number, count, inner, width, ready };
+        for expert in 0..count.min(8) {
+            let into = layer.ready(expert, &[MlpProjection::Gate, MlpProjection::Up], width)?;
+            let down = layer.ready(expert, &[MlpProjection::Down], inner)?;
+            layer.ready.push([into, down]);
+        }
+        Ok(layer)
+    }
+
+    fn spec(&self) -> &ModelSpec {
+        self.checkpoint.spec()
+    }
+
+    fn ready(&self, expert: usize, parts: &[MlpProjection], inputs: usize) -> Result<Ready> {
+        let (mut values, mut bytes) = (Vec::new(), Vec::new());
+        for &part in parts {
+            let id = TensorId::linear(self.number, LinearId::Expert(expert, part));
+            let weight = self.checkpoint.weight(id).map_err(anyhow::Error::from_boxed)?;
+            values.extend(weight.to_f32());
+            bytes.extend_from_slice(weight.main().bytes());
+        }
+        let outputs = values.len() / inputs;
+        let mut transposed = vec![0.0; values.len()];
+        for (j, row) in values.chunks_exact(inputs).enumerate() {
+            for (k, value) in row.iter().enumerate() {
+                transposed[k * outputs + j] = *value;
+            }
+        }
+        let mut packed = PackedWeights::new(PackedElements::Bf16, outputs, inputs, Vec::new());
+        packed.fill(|outputs, panel| {
+            panel.put_bf16(0, &bytes[2 * outputs.start * inputs..2 * outputs.end * inputs]);
+            anyhow::Ok(())
+        })?;
+        Ok(Ready { transposed, packed })
+    }
+
+    fn measure(&self, tokens: usize, rounds: usize) -> Result<()> {
+        let input = uniform(tokens * self.width);
+        let hidden = uniform(tokens * self.inner);
+        let mut rows = Vec::new();
+        for round in 0..=rounds {
+            let gemm = self.products(tokens, &input, &hidden, gemm)?;
+            let packed = self.products(tokens, &input, &hidden, |x, matrix, out| {
+                multiply_packed(x.len() / matrix.packed.inputs(), x, &matrix.packed, out);
+            })?;
+            let run = self.run(tokens, &input)?;
+            if round > 0 {
+                rows.push([gemm, packed, run]);
+            }
+        }
+        let flop = 6.0 * (tokens * self.inner * self.width) as f64;
+        let rate = |of: usize| median(rows.iter().map(|row| flop / row[of].wall / 1e9));
+        let share =
+            |of: usize| median(rows.iter().map(|row| 100.0 * row[of].processor / row[2].processor));
+        line!(
+            "{:5}×{:<5}  {tokens:>7}  {:>4.0}  {:>6.0}  {:>18.0}  {:>5.0} %  {:>7.0} %  {:>17.0}",
+            self.inner,
+            self.width,
+            rate(0),
+            rate(1),
+            rate(2),
+            share(0),
+            share(1),
+            median(rows.iter().map(|row| row[2].faults))
+        )?;
+        Ok(())
+    }
+
+    /// What the products of an expert take.
+    fn products(
+        &self,
+        tokens: usize,
+        input: &[f32],
+        hidden: &[f32],
+        product: impl Fn(&[f32], &Ready, &mut [f32]),
+    ) -> Result<Spent> {
+        let together = tokens.min(TOGETHER);
+        let mut out = vec![0.0; together * (2 * self.inner).max(self.width)];
+        let begin = Spent::now()?;
+        for ready in &self.ready {
+            for (x, matrix, width) in
+                [(input, &ready[0], self.width), (hidden, &ready[1], self.inner)]
+            {
+                for x in x.chunks(together * width) {
+                    let outputs = matrix.packed.outputs();
+                    let out = &mut out[..x.len() / width * outputs];
+                    product(x, matrix, out);
+                    black_box(out);
+                }
+            }
+        }
+        Ok(Spent::now()?.since(begin).each(self.ready.len()))
+    }
+
+    /// What an expert takes that is read and run.
+    fn run(&self, tokens: usize, input: &[f32]) -> Result<Spent> {
+        let compute = Compute::cpu();
+        let together = tokens.min(TOGETHER);
+        let pieces = input.chunks(together * self.width).map(|piece| {
+            let shape = (piece.len() / self.width, self.width);
+            candle_core::Tensor::from_slice(piece, shape, compute.device())
+        });
+        let pieces = pieces.collect::<Result<Vec<_>, _>>()?;
+        let experts: Vec<usize> = (0..self.count).collect();
+        let mut begin = None;
+        for_each_expert(&self.checkpoint, self.spec(), self.number, &experts, |stored| {
+            let expert = Expert::load(&stored, self.spec(), self.number, stored.expert, &compute)?;
+            for piece in &pieces {
+                black_box(expert.forward(piece, &mut NoSink)?);
+            }
+            // The first finds no memory that it can take over.
+            if begin.is_none() {
+                begin = Some(Spent::now()?);
+            }
+            anyhow::Ok(())
+        })?;
+        let begin = begin.context("there are experts")?;
+        Ok(Spent::now()?.since(begin).each(self.count - 1))
+    }
+}
+
+/// The product that there was before: weights `[inputs, outputs]` in f32, by the crate `gemm`.
+fn gemm(x: &[f32], matrix: &Ready, out: &mut [f32]) {
+    let (inputs, outputs) = (matrix.packed.inputs(), matrix.packed.outputs());
+    let (x, weights) = (Matrix::dense(x, inputs), Matrix::dense(&matrix.transposed, outputs));
+    multiply_in_parallel(out, Update::Set, x, weights);
+}
+
+/// Numbers from −1 to 1.
+fn uniform(count: usize) -> Vec<f32> {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
