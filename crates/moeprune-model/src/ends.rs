@@ -16,6 +16,9 @@ use crate::{
 /// Rows of logits that exist at once: a vocabulary is wide.
 const LOGIT_ROWS: usize = 256;
 
+/// Logits of some sequences that exist at once: 32 MiB.
+const LOGITS: usize = 8 << 20;
+
 /// The table of token embeddings, kept in the type it is stored in.
 #[derive(Debug)]
 pub struct Embedding {
@@ -150,6 +153,11 @@ impl Head {
         let logits = ops::to_vec(&self.logits(&hidden)?)?;
         check_logits(&logits, self.vocab, |row| (sequence, tokens.start + row))?;
         Ok(logits)
+    }
+
+    /// Rows of logits of several sequences that exist at once.
+    pub(crate) fn rows_at_once(&self) -> usize {
+        (LOGITS / self.vocab.max(1)).max(1)
     }
 
     /// The logits of the last layer's output: `[…, hidden]` to `[…, vocab]`, norm included.

@@ -200,6 +200,12 @@ impl Expert {
         self.index
     }
 
+    /// Bytes that its weights take where it runs.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.mlp.bytes()
+    }
+
     /// A stored weight, `[rows, cols]`, sharing memory with what runs: zeroing weights in it
     /// changes the expert. `None` on the CPU in f32, where weights are packed when they are read, and for
     /// a matrix that it does not have.

@@ -1,9 +1,10 @@
 //! Greedy generation.
 
-use crate::{Error, LanguageModel, LayerCache, positions::check_length};
+use std::sync::Arc;
 
-/// Prompt tokens run together at most, so that a batch of long prompts stays small in memory.
-const PREFILL_TOKENS: usize = 4096;
+use crate::{
+    Error, ExpertProvider, LanguageModel, LayerCache, positions::check_length, prefix::Prefix,
+};
 
 /// How to generate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,31 +17,39 @@ pub struct GenerationOptions {
     /// Sequences that run at once: more is faster until the matrices are large, and takes more
     /// memory for keys and values. It changes no result.
     pub batch_size: usize,
+    /// Tokens that go through the layers together at most, so that a batch of long prompts stays small in
+    /// memory; a prompt is not cut, and one always goes. It changes no result.
+    pub pass_tokens: usize,
+    /// Positions at most for which the sequences that run at once have room in their caches, their prompts
+    /// and [`max_new_tokens`](Self::max_new_tokens) counted; one sequence always runs. It changes no result.
+    pub cached_positions: usize,
 }
 
 impl Default for GenerationOptions {
-    /// 256 tokens, nothing that stops earlier, 64 sequences at once.
+    /// 256 tokens, nothing that stops earlier, 64 sequences at once, 4096 tokens together, no limit of
+    /// positions.
     fn default() -> Self {
-        Self { max_new_tokens: 256, stop_ids: Vec::new(), batch_size: 64 }
+        Self {
+            max_new_tokens: 256,
+            stop_ids: Vec::new(),
+            batch_size: 64,
+            pass_tokens: 4096,
+            cached_positions: usize::MAX,
+        }
     }
 }
 
-/// A sequence that is being continued.
-struct Active {
-    prompt: usize,
-    prompt_len: usize,
-    generated: Vec<u32>,
-}
-
-impl LanguageModel {
+impl<E: ExpertProvider> LanguageModel<E> {
     /// Continues each prompt with the likeliest token, again and again (the lowest id among
     /// equals), and returns the new tokens of each.
     ///
     /// A sequence ends with a token of `stop_ids` (left out of the result), when `stop_check`
     /// returns true for it, or after `max_new_tokens`. `stop_check` gets the index of a prompt and
     /// all tokens generated for it, after each new one: the place to decode and look for a stop
-    /// string. A sequence that ended makes room for the next prompt. The result is the same as
-    /// for one prompt at a time.
+    /// string. A sequence that ended makes room for the next prompt, which goes through the layers together
+    /// with the next token of the others. What all prompts begin with is run once, and remembered for prompts of
+    /// later calls that begin with it. The result is the same as for one prompt at a time: bit for bit in f32 on
+    /// the CPU.
     ///
     /// # Errors
     /// Before anything is run: if a prompt is empty, or with `max_new_tokens` more is longer than
@@ -52,37 +61,29 @@ impl LanguageModel {
         options: &GenerationOptions,
         stop_check: &mut dyn FnMut(usize, &[u32]) -> bool,
     ) -> Result<Vec<Vec<u32>>, Error> {
-        let mut results = vec![Vec::new(); prompts.len()];
         for (sequence, prompt) in prompts.iter().enumerate() {
             if prompt.is_empty() {
                 return Err(Error::EmptySequence { sequence });
             }
             check_length(prompt.len() + options.max_new_tokens, self.max_positions())?;
         }
-        if options.max_new_tokens == 0 {
+        let mut results = vec![Vec::new(); prompts.len()];
+        if options.max_new_tokens == 0 || prompts.is_empty() {
             return Ok(results);
         }
         let mut batch = Batch {
             model: self,
+            prompts,
+            prefix: self.prefix_of(prompts, options.pass_tokens)?,
             options,
             stop_check,
+            waiting: 0,
             active: Vec::new(),
             caches: self.caches(0),
             results: &mut results,
         };
-        let mut waiting = 0;
         loop {
-            while waiting < prompts.len() && batch.active.len() < options.batch_size.max(1) {
-                let room = options.batch_size.max(1) - batch.active.len();
-                let mut tokens = 0;
-                let fits = |prompt: &&Vec<u32>| {
-                    tokens += prompt.len();
-                    tokens <= PREFILL_TOKENS
-                };
-                let count = prompts[waiting..].iter().take(room).take_while(fits).count().max(1);
-                batch.admit(waiting, &prompts[waiting..waiting + count])?;
-                waiting += count;
-            }
+            batch.admit();
             if batch.active.is_empty() {
                 return Ok(results);
             }
@@ -91,71 +92,82 @@ impl LanguageModel {
     }
 }
 
-struct Batch<'a> {
-    model: &'a LanguageModel,
+/// A sequence that is being continued.
+struct Active {
+    prompt: usize,
+    generated: Vec<u32>,
+}
+
+struct Batch<'a, E> {
+    model: &'a LanguageModel<E>,
+    prompts: &'a [Vec<u32>],
+    /// What all of them begin with.
+    prefix: Arc<Prefix>,
     options: &'a GenerationOptions,
     stop_check: &'a mut dyn FnMut(usize, &[u32]) -> bool,
+    /// The first prompt that was not admitted.
+    waiting: usize,
     active: Vec<Active>,
     /// One per layer, each with the sequences of `active` in order.
     caches: Vec<LayerCache>,
     results: &'a mut [Vec<u32>],
 }
 
-impl Batch<'_> {
-    /// Runs the prompts from index `first` on and generates one token for each.
-    fn admit(&mut self, first: usize, prompts: &[Vec<u32>]) -> Result<(), Error> {
-        let mut caches = self.model.caches(prompts.len());
-        let hidden = self.model.hidden(prompts, &mut caches)?;
-        let mut end = 0;
-        let last = |prompt: &Vec<u32>| {
-            end += prompt.len();
-            (end - 1) as u32
-        };
-        let rows: Vec<u32> = prompts.iter().map(last).collect();
-        let place = |row: usize| (first + row, prompts[row].len() - 1);
-        let tokens = self.model.likeliest(&hidden, &rows, place)?;
-        let new = self.active.len();
-        for (offset, prompt) in prompts.iter().enumerate() {
-            let generated = Vec::new();
-            self.active.push(Active {
-                prompt: first + offset,
-                prompt_len: prompt.len(),
-                generated,
-            });
+impl<E: ExpertProvider> Batch<'_, E> {
+    /// Takes as many prompts as there is room for. They are run with the next step.
+    fn admit(&mut self) {
+        let room = |prompt: &Vec<u32>| prompt.len() + self.options.max_new_tokens;
+        let held = |active: &Active| room(&self.prompts[active.prompt]);
+        let mut positions: usize = self.active.iter().map(held).sum();
+        // Each active sequence goes on by one token.
+        let mut tokens = self.active.len();
+        let before = self.active.len();
+        while let Some(prompt) = self.prompts.get(self.waiting) {
+            positions = positions.saturating_add(room(prompt));
+            tokens += prompt.len() - self.prefix.len();
+            let is_first = self.active.len() == before;
+            let fits = self.active.len() < self.options.batch_size.max(1)
+                && (is_first || tokens <= self.options.pass_tokens)
+                && (self.active.is_empty() || positions <= self.options.cached_positions);
+            if !fits {
+                break;
+            }
+            self.active.push(Active { prompt: self.waiting, generated: Vec::new() });
+            self.waiting += 1;
         }
-        for (all, new) in self.caches.iter_mut().zip(caches) {
+        let new = self.model.after(&self.prefix, self.active.len() - before);
+        for (all, new) in self.caches.iter_mut().zip(new) {
             all.extend(new);
         }
-        self.append(new, &tokens);
-        Ok(())
     }
 
     /// Generates one token for every active sequence.
     fn step(&mut self) -> Result<(), Error> {
-        let last: Vec<Vec<u32>> =
-            self.active.iter().map(|a| a.generated.last().copied().into_iter().collect()).collect();
-        let hidden = self.model.hidden(&last, &mut self.caches)?;
-        let rows: Vec<u32> = (0..last.len() as u32).collect();
-        let place = |row: usize| {
-            let active = &self.active[row];
-            (active.prompt, active.prompt_len + active.generated.len() - 1)
+        let next = |active: &Active| match active.generated.len() {
+            0 => self.prompts[active.prompt][self.prefix.len()..].to_vec(),
+            generated => active.generated[generated - 1..].to_vec(),
         };
-        let tokens = self.model.likeliest(&hidden, &rows, place)?;
-        self.append(0, &tokens);
+        let next: Vec<Vec<u32>> = self.active.iter().map(next).collect();
+        let (active, prompts) = (&self.active, self.prompts);
+        let place = |row: usize| {
+            let Active { prompt, generated } = &active[row];
+            (*prompt, prompts[*prompt].len() + generated.len() - 1)
+        };
+        let tokens = self.model.likeliest(&next, &mut self.caches, place)?;
+        self.append(&tokens);
         Ok(())
     }
 
-    /// Gives each active sequence from index `first` on its token, and drops those that end.
-    fn append(&mut self, first: usize, tokens: &[u32]) {
+    /// Gives each active sequence its token, and drops those that end.
+    fn append(&mut self, tokens: &[u32]) {
         let mut keep = vec![true; self.active.len()];
-        for (index, &token) in tokens.iter().enumerate() {
-            let active = &mut self.active[first + index];
+        for ((active, &token), keep) in self.active.iter_mut().zip(tokens).zip(&mut keep) {
             let ends = self.options.stop_ids.contains(&token) || {
                 active.generated.push(token);
                 (self.stop_check)(active.prompt, &active.generated)
                     || active.generated.len() == self.options.max_new_tokens
             };
-            keep[first + index] = !ends;
+            *keep = !ends;
         }
         if keep.iter().all(|&k| k) {
             return;

@@ -1,43 +1,68 @@
-//! A whole model in memory.
+//! A whole model.
 
 use candle_core::Tensor;
 use moeprune_core::{ModelSpec, TensorSource};
 
 use crate::{
-    ActivationSink, Compute, Embedding, Error, Head, Layer, LayerCache, NoSink, ends::check_logits,
-    ops, positions::check_length,
+    Compute, Embedding, Error, ExpertProvider, Head, HeldExperts, LayerCache, LayerTrunk, NoSink,
+    cache::SequenceCache, divided::Divided, ends::check_logits, layer, ops,
+    positions::check_length, prefix::Remembered,
 };
 
-/// Embedding, layers and head, all in memory: for evaluating models that fit.
+/// Embedding, layers and head: for evaluation. All but the experts is in memory; these come from an
+/// [`ExpertProvider`], by default from memory too.
 ///
 /// It is `Sync`, and what it computes for one sequence does not depend on others in the batch, so
-/// several threads may share one and divide the sequences between them.
+/// several threads may share one and divide the sequences between them. Where matrices are small, it
+/// divides them itself.
 #[derive(Debug)]
-pub struct LanguageModel {
+pub struct LanguageModel<E = HeldExperts> {
     embedding: Embedding,
-    layers: Vec<Layer>,
+    trunks: Vec<LayerTrunk>,
+    experts: E,
     head: Head,
     vocab: usize,
     max_positions: usize,
+    divided: Divided,
+    remembered: Remembered,
 }
 
 impl LanguageModel {
     /// Reads a whole model to where it will run.
     ///
     /// # Errors
-    /// As [`Layer::load`].
+    /// As [`Layer::load`](crate::Layer::load).
     pub fn load(
         source: &dyn TensorSource,
         spec: &ModelSpec,
         compute: &Compute,
     ) -> Result<Self, Error> {
-        let layer = |l| Layer::load(source, spec, l, compute);
+        let experts = HeldExperts::load(source, spec, compute)?;
+        Self::with_experts(source, spec, compute, experts)
+    }
+}
+
+impl<E: ExpertProvider> LanguageModel<E> {
+    /// Reads all but the experts of a model to where it will run.
+    ///
+    /// # Errors
+    /// As [`LayerTrunk::load`], of the embedding and the head too.
+    pub fn with_experts(
+        source: &dyn TensorSource,
+        spec: &ModelSpec,
+        compute: &Compute,
+        experts: E,
+    ) -> Result<Self, Error> {
+        let trunk = |layer| LayerTrunk::load(source, spec, layer, compute);
         Ok(Self {
             embedding: Embedding::load(source, spec, compute)?,
-            layers: (0..spec.layers.len()).map(layer).collect::<Result<_, _>>()?,
+            trunks: (0..spec.layers.len()).map(trunk).collect::<Result<_, _>>()?,
+            divided: Divided::of(spec, compute, &experts),
+            experts,
             head: Head::load(source, spec, compute)?,
             vocab: spec.vocab,
             max_positions: spec.max_positions,
+            remembered: Remembered::default(),
         })
     }
 
@@ -51,6 +76,12 @@ impl LanguageModel {
     #[must_use]
     pub fn vocab(&self) -> usize {
         self.vocab
+    }
+
+    /// Where its experts come from.
+    #[must_use]
+    pub fn experts(&self) -> &E {
+        &self.experts
     }
 
     /// The logits of every position, `[len, vocab]` per sequence; lengths may differ.
@@ -90,55 +121,101 @@ impl LanguageModel {
         &self.head
     }
 
+    /// What sequences of earlier calls began with.
+    pub(crate) fn remembered(&self) -> &Remembered {
+        &self.remembered
+    }
+
     /// Empty caches of `batch` sequences, one per layer.
     pub(crate) fn caches(&self, batch: usize) -> Vec<LayerCache> {
-        self.layers.iter().map(|_| LayerCache::new(batch)).collect()
+        self.trunks.iter().map(|_| LayerCache::new(batch)).collect()
     }
 
     /// Runs all layers on new tokens of each sequence: `[Σ lens, hidden]`, before the final norm.
-    pub(crate) fn hidden<S: AsRef<[u32]>>(
+    pub(crate) fn hidden<S: AsRef<[u32]> + Sync>(
         &self,
         sequences: &[S],
         caches: &mut [LayerCache],
     ) -> Result<Tensor, Error> {
-        let lens: Vec<usize> = sequences.iter().map(|s| s.as_ref().len()).collect();
-        if let Some(sequence) = lens.iter().position(|&len| len == 0) {
+        self.check(sequences)?;
+        let parts = self.divided.run(sequences, caches, |_, sequences, caches| {
+            self.through_layers(sequences, caches)
+        })?;
+        match parts.as_slice() {
+            [one] => Ok(one.clone()),
+            several => Ok(Tensor::cat(several, 0)?),
+        }
+    }
+
+    /// Runs all layers on new tokens of each sequence, and returns the likeliest token after each sequence,
+    /// the lowest id among equals. `place` says which sequence and position that is, for errors.
+    pub(crate) fn likeliest<S: AsRef<[u32]> + Sync>(
+        &self,
+        sequences: &[S],
+        caches: &mut [LayerCache],
+        place: impl Fn(usize) -> (usize, usize) + Sync,
+    ) -> Result<Vec<u32>, Error> {
+        self.check(sequences)?;
+        let parts = self.divided.run(sequences, caches, |first, sequences, caches| {
+            let hidden = self.through_layers(sequences, caches)?;
+            let mut end = 0;
+            let last = |sequence: &S| {
+                end += sequence.as_ref().len();
+                end as u32 - 1
+            };
+            let rows: Vec<u32> = sequences.iter().map(last).collect();
+            let mut tokens = Vec::with_capacity(rows.len());
+            for rows in rows.chunks(self.head.rows_at_once()) {
+                let logits = self.head.logits(&ops::gather_rows(&hidden, rows)?)?;
+                let logits = ops::to_vec(&logits)?;
+                check_logits(&logits, self.vocab, |row| place(first + tokens.len() + row))?;
+                tokens.extend(logits.chunks_exact(self.vocab).map(argmax));
+            }
+            Ok(tokens)
+        })?;
+        Ok(parts.concat())
+    }
+
+    fn check<S: AsRef<[u32]>>(&self, sequences: &[S]) -> Result<(), Error> {
+        let lens = || sequences.iter().map(|sequence| sequence.as_ref().len());
+        if let Some(sequence) = lens().position(|len| len == 0) {
             return Err(Error::EmptySequence { sequence });
         }
-        check_length(lens.iter().copied().max().unwrap_or(0), self.max_positions)?;
+        check_length(lens().max().unwrap_or(0), self.max_positions)
+    }
+
+    /// `caches` has those of the sequences for each layer.
+    fn through_layers<S: AsRef<[u32]>>(
+        &self,
+        sequences: &[S],
+        caches: &mut [&mut [SequenceCache]],
+    ) -> Result<Tensor, Error> {
+        let lens: Vec<usize> = sequences.iter().map(|s| s.as_ref().len()).collect();
         let tokens: Vec<u32> = sequences.iter().flat_map(|s| s.as_ref()).copied().collect();
         let mut hidden = self.embedding.embed(&tokens)?;
-        let sink: &mut dyn ActivationSink = &mut NoSink;
-        let mut before: Option<&LayerCache> = None;
-        for (layer, cache) in self.layers.iter().zip(caches) {
-            if let Some(before) = before.filter(|_| layer.takes_over_keys()) {
-                cache.see_the_keys_of(before)?;
+        for (number, trunk) in self.trunks.iter().enumerate() {
+            let (before, own) = caches.split_at_mut(number);
+            let own = &mut *own[0];
+            if let Some(before) = before.last().filter(|_| trunk.takes_over_keys()) {
+                for (own, before) in own.iter_mut().zip(before.iter()) {
+                    own.selected.clone_from(&before.selected);
+                }
             }
-            hidden = layer.forward_ragged(&hidden, &lens, &mut cache.sequences, sink)?;
-            before = Some(cache);
+            hidden = layer::run(trunk, &hidden, (&lens, own), &mut NoSink, |busy, visit| {
+                self.experts.for_each(number, busy, visit)
+            })?;
         }
         Ok(hidden)
     }
+}
 
-    /// The likeliest token after each of these rows of [`hidden`](Self::hidden), the lowest id
-    /// among equals. `place` says which sequence and position a row is, for errors.
-    pub(crate) fn likeliest(
-        &self,
-        hidden: &Tensor,
-        rows: &[u32],
-        place: impl Fn(usize) -> (usize, usize),
-    ) -> Result<Vec<u32>, Error> {
-        let logits = ops::to_vec(&self.head.logits(&ops::gather_rows(hidden, rows)?)?)?;
-        check_logits(&logits, self.vocab, place)?;
-        let argmax = |row: &[f32]| {
-            let mut best = 0;
-            for (token, value) in row.iter().enumerate() {
-                if *value > row[best] {
-                    best = token;
-                }
-            }
-            best as u32
-        };
-        Ok(logits.chunks_exact(self.vocab).map(argmax).collect())
+/// The index of the largest value, the first among equals.
+fn argmax(row: &[f32]) -> u32 {
+    let mut best = 0;
+    for (token, value) in row.iter().enumerate() {
+        if *value > row[best] {
+            best = token;
+        }
     }
+    best as u32
 }

@@ -41,19 +41,38 @@ impl Layer {
         caches: &mut [SequenceCache],
         sink: &mut dyn ActivationSink,
     ) -> Result<Tensor, Error> {
-        let TrunkOutput { mut sum, routed } = self.trunk.forward_ragged(x, lens, caches, sink)?;
-        if let Some(routed) = routed {
-            for e in routed.busy() {
-                let (rows, gates) = routed.tokens(e);
-                let input = routed.input(e, 0..rows.len())?;
-                let output = self.experts[e].forward(&input, sink)?;
-                sink.expert_output(e, &output, gates)?;
-                sum.add(rows, gates, &output)?;
-            }
-        }
-        sum.show(sink)?;
-        sum.into_tensor()
+        run(&self.trunk, x, (lens, caches), sink, |busy, visit| {
+            busy.iter().try_for_each(|&expert| visit(&self.experts[expert]))
+        })
     }
+}
+
+/// What is done with an expert.
+type Visit<'a> = &'a mut dyn FnMut(&Expert) -> Result<(), Error>;
+
+/// Runs a layer on sequences of different lengths, which continue what their caches hold. `bring` hands over the
+/// experts that it is called with, in their order.
+pub(crate) fn run(
+    trunk: &LayerTrunk,
+    x: &Tensor,
+    (lens, caches): (&[usize], &mut [SequenceCache]),
+    sink: &mut dyn ActivationSink,
+    bring: impl FnOnce(&[usize], Visit<'_>) -> Result<(), Error>,
+) -> Result<Tensor, Error> {
+    let TrunkOutput { mut sum, routed } = trunk.forward_ragged(x, lens, caches, sink)?;
+    if let Some(routed) = routed {
+        let routed = routed.normalised()?;
+        let busy: Vec<usize> = routed.busy().collect();
+        bring(&busy, &mut |expert| {
+            let (rows, gates) = routed.tokens(expert.index());
+            let input = routed.input(expert.index(), 0..rows.len())?;
+            let output = expert.forward(&input, sink)?;
+            sink.expert_output(expert.index(), &output, gates)?;
+            sum.add(rows, gates, &output)
+        })?;
+    }
+    sum.show(sink)?;
+    sum.into_tensor()
 }
 
 impl Layer {

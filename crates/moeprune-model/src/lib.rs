@@ -7,8 +7,9 @@ A [`Layer`] is read from any [`TensorSource`](moeprune_core::TensorSource) and r
 [`Layer::forward`], which shows what happens inside to an [`ActivationSink`]: the input of
 each Linear, what the router chose, what each expert put out. [`Embedding`] and [`Head`] are the
 ends of the model, so that a driver can walk through a model of any size with one layer in memory.
-For a model that fits, [`LanguageModel`] holds all of it and gives logits, the log-likelihood of a
-text, and greedy continuations of many prompts at once.
+[`LanguageModel`] is all of a model and gives logits, the log-likelihood of a text, and greedy continuations of
+many prompts at once. Its experts are in memory too, or, of a model that does not fit, come from an
+[`ExpertProvider`] that reads them when they are needed ([`StreamedExperts`]).
 
 # Example
 
@@ -114,10 +115,12 @@ mod cache;
 mod compute;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod divided;
 mod dtype;
 mod ends;
 mod error;
 mod expert;
+mod experts;
 mod exponential;
 mod generate;
 mod hidden_sum;
@@ -131,6 +134,7 @@ mod mlp;
 mod norm;
 mod ops;
 mod positions;
+mod prefix;
 mod product;
 mod rotary;
 mod routed;
@@ -141,6 +145,7 @@ mod sandwich;
 mod selected_keys;
 mod shared;
 mod sink;
+mod streamed_experts;
 mod trunk;
 
 pub use attention::DEVICE_QUERIES;
@@ -149,6 +154,7 @@ pub use compute::Compute;
 pub use ends::{Embedding, Head};
 pub use error::Error;
 pub use expert::{Expert, ExpertTensors, for_each_expert, for_each_uploaded_expert};
+pub use experts::{ExpertProvider, HeldExperts};
 pub use generate::GenerationOptions;
 pub use hidden_sum::HiddenSum;
 pub use language_model::LanguageModel;
@@ -159,4 +165,5 @@ pub use router::Router;
 pub use routing::Gating;
 pub use runnable::check_runnable;
 pub use sink::{ActivationSink, NoSink, RoutingChoice};
+pub use streamed_experts::{StreamedCounts, StreamedExperts};
 pub use trunk::{LayerTrunk, TrunkOutput};

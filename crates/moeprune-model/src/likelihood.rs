@@ -3,12 +3,19 @@
 use candle_core::Tensor;
 
 use crate::{
-    Error, LanguageModel, LayerCache, ends::check_logits, exponential::log_sum_exp, ops,
+    Error, ExpertProvider, LanguageModel, LayerCache,
+    ends::check_logits,
+    exponential::log_sum_exp,
+    ops,
     positions::check_length,
+    prefix::{PIECE, Prefix, shared},
 };
 
-/// Tokens run together at most, so that a batch stays small in memory.
+/// Tokens run together at most, if the caller does not say, so that a batch stays small in memory.
 const TOGETHER: usize = 4096;
+
+/// Contexts that are looked at for what they begin with alike.
+const ALIKE: usize = 256;
 
 /// Tokens that are given, and several that may follow, each by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +37,9 @@ pub struct BranchLikelihood {
     pub is_greedy: bool,
 }
 
-impl LanguageModel {
-    /// How likely each continuation is after its context. A context is run once for all of its continuations.
+impl<E: ExpertProvider> LanguageModel<E> {
+    /// How likely each continuation is after its context. A context is run once for all of its continuations, and what
+    /// neighbouring contexts begin with once for all of them.
     ///
     /// What is found of a continuation depends neither on the others nor on the other contexts: bit for bit in f32 on the CPU,
     /// and up to rounding elsewhere.
@@ -44,6 +52,19 @@ impl LanguageModel {
         &self,
         branches: &[Branches],
     ) -> Result<Vec<Vec<BranchLikelihood>>, Error> {
+        self.branch_likelihoods_by(branches, TOGETHER)
+    }
+
+    /// As [`branch_likelihoods`](Self::branch_likelihoods), with at most so many tokens that go through the layers
+    /// together. A context or a continuation is not cut.
+    ///
+    /// # Errors
+    /// As [`branch_likelihoods`](Self::branch_likelihoods).
+    pub fn branch_likelihoods_by(
+        &self,
+        branches: &[Branches],
+        pass_tokens: usize,
+    ) -> Result<Vec<Vec<BranchLikelihood>>, Error> {
         for (sequence, Branches { context, continuations }) in branches.iter().enumerate() {
             if context.is_empty() || continuations.iter().any(Vec::is_empty) {
                 return Err(Error::EmptySequence { sequence });
@@ -54,36 +75,51 @@ impl LanguageModel {
         let mut found = Vec::with_capacity(branches.len());
         while found.len() < branches.len() {
             let first = found.len();
-            let count = together(&branches[first..], |branches| branches.context.len());
-            found.extend(self.of_contexts(&branches[first..first + count], first)?);
+            let rest = &branches[first..];
+            let contexts: Vec<&[u32]> =
+                rest.iter().take(ALIKE).map(|b| b.context.as_slice()).collect();
+            let contexts = &contexts[..alike(&contexts)];
+            let prefix = self.prefix_of(contexts, pass_tokens)?;
+            let own = |context: &&[u32]| context.len() - prefix.len();
+            let count = together(contexts, own, pass_tokens);
+            found.extend(self.of_contexts(&rest[..count], (first, &*prefix), pass_tokens)?);
         }
         Ok(found)
     }
 
-    /// The contexts run together, then their continuations.
+    /// The contexts run together, then their continuations. The first one's number is for errors; all begin with
+    /// `prefix`.
     fn of_contexts(
         &self,
         branches: &[Branches],
-        first: usize,
+        (first, prefix): (usize, &Prefix),
+        pass_tokens: usize,
     ) -> Result<Vec<Vec<BranchLikelihood>>, Error> {
-        let contexts: Vec<&[u32]> = branches.iter().map(|b| b.context.as_slice()).collect();
-        let mut caches = self.caches(contexts.len());
+        let contexts: Vec<&[u32]> = branches.iter().map(|b| &b.context[prefix.len()..]).collect();
+        let mut caches = self.after(prefix, contexts.len());
         let hidden = self.hidden(&contexts, &mut caches)?;
         let last: Vec<u32> = ends(&contexts).map(|end| end as u32 - 1).collect();
-        let place = |row: usize| (first + row, contexts[row].len() - 1);
-        let logits = self.rows(&ops::gather_rows(&hidden, &last)?, place)?;
         let mut paths: Vec<Path<'_>> = Vec::new();
-        for (context, branches) in branches.iter().enumerate() {
-            for tokens in &branches.continuations {
-                let mut path = Path { context, tokens, sum: 0.0, is_greedy: true };
-                path.add(&logits[context * self.vocab()..][..self.vocab()], 0)?;
-                paths.push(path);
+        let at_once = self.head().rows_at_once();
+        for (group, (rows, own)) in last.chunks(at_once).zip(branches.chunks(at_once)).enumerate() {
+            let begin = group * at_once;
+            let place = |row: usize| (first + begin + row, own[row].context.len() - 1);
+            let logits = self.rows(&ops::gather_rows(&hidden, rows)?, place)?;
+            for (context, (branches, logits)) in
+                own.iter().zip(logits.chunks_exact(self.vocab())).enumerate()
+            {
+                for tokens in &branches.continuations {
+                    let context = begin + context;
+                    let mut path = Path { context, tokens, sum: 0.0, is_greedy: true };
+                    path.add(logits, 0)?;
+                    paths.push(path);
+                }
             }
         }
         let mut longer: Vec<&mut Path<'_>> =
             paths.iter_mut().filter(|path| path.tokens.len() > 1).collect();
         while !longer.is_empty() {
-            let count = together(&longer, |path| path.tokens.len());
+            let count = together(&longer, |path| path.tokens.len(), pass_tokens);
             let rest = longer.split_off(count);
             self.follow(&mut longer, &caches, first)?;
             longer = rest;
@@ -131,12 +167,23 @@ impl LanguageModel {
     }
 }
 
-/// How many of some items are run together: at least one.
-fn together<T>(items: &[T], tokens: impl Fn(&T) -> usize) -> usize {
+/// How many contexts from the first on begin alike: with half or more of what the first two do. All, if the first
+/// two have less in common than is shared.
+fn alike(contexts: &[&[u32]]) -> usize {
+    let of_two = shared(&contexts[..contexts.len().min(2)]);
+    if of_two < PIECE {
+        return contexts.len();
+    }
+    let begins = |other: &&&[u32]| 2 * shared(&[contexts[0], **other]) >= of_two;
+    1 + contexts[1..].iter().take_while(begins).count()
+}
+
+/// How many of some items of so many tokens are run together, `most` tokens or less: at least one.
+fn together<T>(items: &[T], tokens: impl Fn(&T) -> usize, most: usize) -> usize {
     let mut sum = 0;
     let fits = |item: &&T| {
         sum += tokens(item);
-        sum <= TOGETHER
+        sum <= most
     };
     items.iter().take_while(fits).count().max(1)
 }

@@ -88,6 +88,14 @@ impl Routed {
         }
     }
 
+    /// The same with all rows normalised already: each once, not once for each of its experts. It takes memory for
+    /// them, and changes no bit.
+    pub(crate) fn normalised(self) -> Result<Self, Error> {
+        let Some(norm) = &self.norm else { return Ok(self) };
+        let read = norm.forward(&self.read)?;
+        Ok(Self { read, norm: None, ..self })
+    }
+
     /// The same for these rows and any expert, before any gate, `[rows, width]`.
     ///
     /// # Errors

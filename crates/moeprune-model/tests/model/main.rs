@@ -9,3 +9,4 @@ mod reference;
 mod refusals;
 mod sink;
 mod states;
+mod streamed;
