@@ -110,15 +110,26 @@ pub(crate) fn brought_bytes(model: &dyn Model, part: &Part, dtype: DType) -> u64
 
 /// Activations of `blocks` sequences of `length` tokens in a layer's trunk, `size` bytes each.
 fn trunk_activations(spec: &ModelSpec, size: u64, blocks: u64, length: u64) -> u64 {
+    let token = trunk_token(spec, size);
+    // Scores of a few queries of one sequence, and the values they weigh.
+    let scores = heads(spec) * (DEVICE_QUERIES as u64).min(length) * length * 2 * size;
+    blocks * length * token + scores
+}
+
+/// What a token becomes in a layer's trunk, of numbers of `size` bytes.
+fn trunk_token(spec: &ModelSpec, size: u64) -> u64 {
     let hidden = spec.hidden as u64;
     let Widths { attention, inner, experts, latent, .. } = Widths::of(spec);
     // The residual stream, what was normed and what is added; queries, keys and values as they
     // come, turned and by head; an MLP's two halves and their product. In f32 what the router reads
     // and gives.
-    let token = size * (6 * hidden + 3 * attention + 4 * inner + latent) + 4 * (hidden + experts);
-    // Scores of a few queries of one sequence, and the values they weigh.
-    let scores = heads(spec) * (DEVICE_QUERIES as u64).min(length) * length * 2 * size;
-    blocks * length * token + scores
+    size * (6 * hidden + 3 * attention + 4 * inner + latent) + 4 * (hidden + experts)
+}
+
+/// What a token becomes in a layer: in its trunk, and in an expert, which all tokens may go through.
+pub(crate) fn layer_token(spec: &ModelSpec, size: u64) -> u64 {
+    let Widths { expert, .. } = Widths::of(spec);
+    trunk_token(spec, size) + size * (2 * spec.hidden as u64 + 4 * expert)
 }
 
 /// Activations of the tokens that go through an expert together.

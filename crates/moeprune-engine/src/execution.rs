@@ -3,13 +3,12 @@
 use std::{fmt, str::FromStr};
 
 use candle_core::DType;
-use moeprune_core::CorpusTag;
+use moeprune_core::{CorpusTag, ModelSpec};
 use moeprune_model::Compute;
 
 use crate::{
-    AvailableMemory, Error, MemoryNeed, Model, Progress, Rates, Remedy,
-    device_memory::{DeviceNeed, FIXED, brought_bytes},
-    memory::check_memory,
+    AnsweringNeed, AvailableMemory, Error, ExpertPlace, MemoryLimit, MemoryNeed, Model, Progress,
+    Rates, Remedy, device_memory::DeviceNeed,
 };
 
 /// The device to run on: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -82,6 +81,7 @@ pub struct Execution {
     holds_layer: bool,
     rates: Rates,
     max_memory: Option<u64>,
+    streams_experts: bool,
     #[cfg(feature = "cuda")]
     kernels: Option<moeprune_score::cuda::ScoreKernels>,
 }
@@ -155,6 +155,7 @@ impl Execution {
             holds_layer: false,
             rates: if on_cpu { Rates::default() } else { Rates::of_gpu() },
             max_memory: None,
+            streams_experts: false,
             #[cfg(feature = "cuda")]
             kernels: None,
         }
@@ -178,6 +179,19 @@ impl Execution {
     #[must_use]
     pub fn max_memory(&self) -> Option<u64> {
         self.max_memory
+    }
+
+    /// The same, which reads experts when they are needed where a model answers questions, even if the whole model
+    /// fits into memory ([`AnsweringNeed`](crate::AnsweringNeed)). It changes no answer.
+    #[must_use]
+    pub fn with_streamed_experts(self, streams_experts: bool) -> Self {
+        Self { streams_experts, ..self }
+    }
+
+    /// Whether experts are read when they are needed even where the whole model fits.
+    #[must_use]
+    pub fn streams_experts(&self) -> bool {
+        self.streams_experts
     }
 
     /// How fast the machine is taken to be.
@@ -290,22 +304,31 @@ impl Execution {
         }
     }
 
-    /// Refuses a model that does not fit the device whole, as evaluation needs it.
+    /// Where the experts of a model are while it answers questions: of a model, or of one of shape `spec` that is made
+    /// of it.
     ///
     /// # Errors
-    /// [`Error::DeviceMemory`] if it does not; if it needs more memory than [`max_memory`](Self::max_memory).
-    pub fn check_whole(&self, model: &dyn Model) -> Result<(), Error> {
-        let parts = model.spec().parts();
-        let bytes = parts.iter().map(|part| brought_bytes(model, part, self.compute.dtype()));
-        let bytes = bytes.sum::<u64>();
+    /// [`Error::DeviceMemory`] if a device has less memory than the whole needs and experts are not to be
+    /// [streamed](Self::with_streamed_experts); on the CPU, if there is too little even if they are.
+    pub fn place_experts(
+        &self,
+        model: &dyn Model,
+        spec: &ModelSpec,
+    ) -> Result<(AnsweringNeed, ExpertPlace), Error> {
+        let need = AnsweringNeed::of(model, spec, &self.compute);
         let Some(free) = self.compute.free_memory()? else {
-            return check_memory(bytes, self.max_memory);
+            let available = AvailableMemory::now(self.max_memory);
+            let place = need.place(available.as_ref(), self.streams_experts)?;
+            return Ok((need, place));
         };
-        let needed = bytes + FIXED;
-        match free < needed {
-            true => Err(Error::DeviceMemory { needed, free, remedy: Remedy::NotOneDevice }),
-            false => Ok(()),
+        let needed = need.trunks + need.experts + need.rest;
+        if !self.streams_experts && free < needed {
+            return Err(Error::DeviceMemory { needed, free, remedy: Remedy::NotOneDevice });
         }
+        let free = AvailableMemory { bytes: free, limit: MemoryLimit::Device };
+        let available = self.streams_experts.then_some(&free);
+        let place = need.place(available, self.streams_experts)?;
+        Ok((need, place))
     }
 }
 

@@ -58,6 +58,7 @@ mod runs;
 mod session;
 mod stage;
 mod steps;
+mod streaming_estimate;
 mod tokenizer;
 mod tool;
 mod walk;
@@ -81,7 +82,10 @@ pub use job::Job;
 pub use keep_list::{KeepList, LayerKey};
 pub use kept_experts::KeptExperts;
 pub use kept_experts::repaired_parts::REPAIRABLE_ENCODINGS;
-pub use memory::{AvailableMemory, MemoryLimit, MemoryNeed, available_memory};
+pub use memory::{
+    AnsweringNeed, AvailableMemory, ExpertPlace, MemoryLimit, MemoryNeed, StreamingRoom,
+    available_memory,
+};
 pub use model::Model;
 pub use observe::ObservationPlace;
 pub use parts::{Joined, Leavings, PART_FILE, PartPlace, Parts, WrittenPart};
@@ -99,6 +103,7 @@ pub use run::Run;
 pub use runs::check_runs;
 pub use session::{LayerZeros, Resume, RunIdentity, WithoutZero, WrittenLayer};
 pub use stage::Stage;
+pub use streaming_estimate::{AnsweringWork, StreamingEstimate};
 pub use tokenizer::{first_token, load_tokenizer};
 pub use tool::TOOL;
 pub use walk::{AtLayer, Route, walk};

@@ -1,12 +1,16 @@
 //! How much memory a run will need, from shapes alone.
 
+mod answering;
 mod cgroups;
 mod limits;
 mod system_file;
 
 use moeprune_core::{LayerNorms, LayerSpec, ModelSpec, MoeInput, Part};
 
-pub use self::limits::{AvailableMemory, MemoryLimit};
+pub use self::{
+    answering::{AnsweringNeed, ExpertPlace, StreamingRoom},
+    limits::{AvailableMemory, MemoryLimit},
+};
 use crate::{Error, Model};
 
 /// The most memory a run over calibration blocks holds at a time, in bytes.

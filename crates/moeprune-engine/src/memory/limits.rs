@@ -30,6 +30,8 @@ pub enum MemoryLimit {
     Process(&'static str),
     /// What the user said.
     Asked,
+    /// What a device has free.
+    Device,
 }
 
 impl fmt::Display for MemoryLimit {
@@ -40,6 +42,7 @@ impl fmt::Display for MemoryLimit {
             Self::Cgroup(path) => write!(f, "the control group ({})", path.display()),
             Self::Process(name) => write!(f, "the limit of this process ({name}, ulimit)"),
             Self::Asked => f.write_str("--max-memory"),
+            Self::Device => f.write_str("the device"),
         }
     }
 }
