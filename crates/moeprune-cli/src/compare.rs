@@ -11,6 +11,7 @@ use crate::{
     endpoint::{CallArgs, ServedPlace},
     eval::named,
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, positive, sparsity},
+    streaming::StreamingArgs,
     table::{bytes, percent, seconds, table},
     terminal::Terminal,
     texts::{ChatArgs, Texts, reads_texts},
@@ -34,8 +35,8 @@ use moeprune::{
 
 No checkpoint is written. With --sparsity, weights are zeroed until each cut reaches that total; a
 cut of 0 then zeroes weights only. With --repair, experts that stay are repaired before that, on
---calibration, and weights are zeroed by statistics of the repaired model, as `prune` does. Perplexity needs a layer in memory at a time, questions need the
-whole model. With --text, KL is the divergence of each variant's predictions from the unpruned model's in nats per token, and \"same top\" how often
+--calibration, and weights are zeroed by statistics of the repaired model, as `prune` does. Perplexity needs a layer in memory at a time; for
+questions experts are read when they are needed if the whole model does not fit (--max-memory). With --text, KL is the divergence of each variant's predictions from the unpruned model's in nats per token, and \"same top\" how often
 both find the same token the likeliest; with --task, answers that the model ended itself, that end in a loop, and distinct-4 (docs/evaluation.md).
 Models that are served (--endpoint) are asked there, and none is loaded for them.")]
 pub(crate) struct CompareArgs {
@@ -113,6 +114,8 @@ pub(crate) struct CompareArgs {
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
+    streaming: StreamingArgs,
+    #[command(flatten)]
     family: FamilyArgs,
 }
 
@@ -128,8 +131,8 @@ pub(crate) fn compare(
     let (json, html) = destinations(args, files)?;
     args.recipe.check_no_search()?;
     let variants = variants(args, registry)?;
-    let execution = args.device.open()?;
-    let checkpoint = args.family.open(&args.model)?;
+    let execution = args.streaming.on(args.device.open()?);
+    let checkpoint = args.family.open_to_stream(&args.model)?;
     if args.endpoints.is_empty() {
         args.calls.check_unused()?;
     }

@@ -13,14 +13,16 @@ use crate::{
     degradation::print_degradation,
     endpoint::{EndpointArgs, JournalPlace, KeptJournal},
     options::{DeviceArgs, FamilyArgs, positive},
+    streaming::StreamingArgs,
     table::table,
     terminal::Terminal,
     texts::reads_texts,
 };
 use moeprune::{
-    Error, Evaluation, Progress as _, check_is_run,
-    engine::TOOL,
-    evaluate_all, evaluate_all_kept,
+    AskOptions, Error, Evaluation, Execution, Progress as _, check_is_run,
+    checkpoint::Checkpoint,
+    engine::{ExpertPlace, StreamingEstimate, TOOL},
+    evaluate_all_by,
     evaluation::{
         KeptAnswers, PERPLEXITY, Score, ServedModel, evaluate_served, known_tasks, named_tasks,
         native_run_key, task_file,
@@ -39,6 +41,7 @@ use moeprune::{
   moeprune eval pruned --task tasks_of_mine,arc_easy --data datasets         every task of a folder, and a built-in one
   moeprune eval pruned --task perplexity --data wikitext.txt --seq-len 2048
   moeprune eval pruned --against mixtral-8x7b --data wikitext.txt --limit 32
+  moeprune eval qwen3-235b --task gsm8k_cot --data test.jsonl --limit 50 --max-memory 48G     larger than memory: slow
   moeprune eval --endpoint http://localhost:8000/v1 --task gsm8k --data test.jsonl --fewshot-data train.jsonl \\
       --json out.json                                       of a model in vLLM; the same command again resumes it
   moeprune eval pruned --endpoint http://gpu7:8000/v1 --concurrency 32 --task arc_easy,boolq --data datasets
@@ -73,9 +76,10 @@ pub struct EvalArgs {
     /// Questions that examples are drawn from; one for each task, or for all. Folders given as --data may hold them too
     #[arg(long, value_name = "FILE")]
     pub fewshot_data: Vec<PathBuf>,
-    /// Questions answered together
-    #[arg(long, value_name = "N", default_value = "32", value_parser = positive)]
-    pub batch: usize,
+    /// Questions answered together [default: 32; 1024 where experts are read when they are needed, of which as many
+    /// run at once as their keys and values have room]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub batch: Option<usize>,
     /// Tokens in a block of perplexity [default: 2048, or the model's maximum if that is less]
     #[arg(long, value_name = "T", value_parser = positive)]
     pub seq_len: Option<usize>,
@@ -94,6 +98,9 @@ pub struct EvalArgs {
     /// Where the model runs.
     #[command(flatten)]
     pub device: DeviceArgs,
+    /// Where its experts are.
+    #[command(flatten)]
+    pub streaming: StreamingArgs,
     /// How the model is read.
     #[command(flatten)]
     pub family: FamilyArgs,
@@ -121,10 +128,13 @@ pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Vec<Score>, Erro
     let json = files.claim_if_asked("--json", args.json.as_deref(), OutputKind::Evaluation)?;
     crate::interrupt::listen();
     let model = args.model.as_deref();
-    let (scores, kept) = match (&args.endpoint.endpoint, model) {
+    let Found { scores, estimates, kept } = match (&args.endpoint.endpoint, model) {
         (Some(url), _) => ask(args, url, journal, &evaluations, terminal)?,
         (None, Some(model)) => match &args.against.against {
-            Some(reference) => (vec![held(args, model).against(reference, terminal)?], None),
+            Some(reference) => {
+                let scores = vec![held(args, model).against(reference, terminal)?];
+                Found { scores, ..Found::default() }
+            }
             None => run(args, model, journal, &evaluations, terminal)?,
         },
         (None, None) => {
@@ -133,7 +143,7 @@ pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Vec<Score>, Erro
     };
     let printed = scores.iter().try_for_each(print_score);
     if let Some(json) = json {
-        let text = crate::print::json(&in_json(&scores)?)?;
+        let text = crate::print::json(&in_json(&scores, &estimates)?)?;
         crate::interrupt::deliver(&json, |file| file.write_all(text.as_bytes()))?;
     }
     kept.into_iter().for_each(|kept| kept.finish(terminal));
@@ -155,8 +165,21 @@ fn held<'a>(args: &'a EvalArgs, model: &'a Path) -> Held<'a> {
     }
 }
 
-/// What was found, and what kept the answers meanwhile.
-type Found = (Vec<Score>, Option<KeptJournal>);
+/// Questions answered together, if it is not said.
+const BATCH: usize = 32;
+
+/// The same where experts are read when they are needed: each is read once for all sequences that run at once.
+const STREAMED_BATCH: usize = 1024;
+
+/// What was found.
+#[derive(Default)]
+struct Found {
+    scores: Vec<Score>,
+    /// What it was expected to take, of each task, if experts were read when they were needed.
+    estimates: Vec<StreamingEstimate>,
+    /// What kept the answers meanwhile.
+    kept: Option<KeptJournal>,
+}
 
 /// Asks the model that is served.
 fn ask(
@@ -183,7 +206,7 @@ fn ask(
         }
     });
     match scores.collect::<Result<Vec<_>, _>>() {
-        Ok(scores) => Ok((scores, kept)),
+        Ok(scores) => Ok(Found { scores, kept, ..Found::default() }),
         Err(error) => {
             kept.into_iter().for_each(|kept| kept.leave(terminal));
             Err(error)
@@ -200,21 +223,35 @@ fn run(
     terminal: &mut Terminal,
 ) -> Result<Found, Error> {
     args.endpoint.calls.check_unused()?;
-    let execution = args.device.open()?;
-    let checkpoint = args.family.open(model)?;
+    let execution = args.streaming.on(args.device.open()?);
+    // Mapped pages would count against the memory that is promised.
+    let checkpoint = args.family.open_to_stream(model)?;
     check_is_run(&checkpoint, "eval")?;
-    let Some(place) = journal else {
-        return Ok((evaluate_all(&checkpoint, tasks, &execution, terminal)?, None));
+    let mut tasks = tasks.to_vec();
+    if args.batch.is_none() && is_streamed(&checkpoint, &execution)? {
+        tasks.iter_mut().for_each(|task| task.batch = STREAMED_BATCH);
+    }
+    let run_key = || native_run_key(&checkpoint, &execution, &tasks);
+    let mut kept = journal.map(|place| place.open(&run_key()?, terminal)).transpose()?;
+    let mut estimates = Vec::new();
+    let mut estimated = |estimate: &StreamingEstimate| estimates.push(*estimate);
+    let options = AskOptions {
+        journal: kept.as_mut().map(KeptJournal::journal),
+        estimated: Some(&mut estimated),
     };
-    let mut kept = place.open(&native_run_key(&checkpoint, &execution, tasks)?, terminal)?;
-    let scores = evaluate_all_kept(&checkpoint, tasks, &execution, kept.journal(), terminal);
-    match scores {
-        Ok(scores) => Ok((scores, Some(kept))),
+    match evaluate_all_by(&checkpoint, &tasks, &execution, options, terminal) {
+        Ok(scores) => Ok(Found { scores, estimates, kept }),
         Err(error) => {
-            kept.leave(terminal);
+            kept.into_iter().for_each(|kept| kept.leave(terminal));
             Err(error)
         }
     }
+}
+
+/// Whether experts are read when they are needed.
+fn is_streamed(checkpoint: &Checkpoint, execution: &Execution) -> Result<bool, Error> {
+    let (_, place) = execution.place_experts(checkpoint, checkpoint.spec())?;
+    Ok(place != ExpertPlace::Memory)
 }
 
 /// The tasks that the names stand for; a folder stands for all it has.
@@ -244,21 +281,27 @@ fn evaluations<'a>(args: &'a EvalArgs, tasks: &'a [String]) -> Result<Vec<Evalua
             limit: args.limit,
             fewshot: args.fewshot,
             fewshot_data: paired("--fewshot-data", &args.fewshot_data, index)?,
-            batch: args.batch,
+            batch: args.batch.unwrap_or(BATCH),
             sequence_len: args.seq_len,
         })
     };
     tasks.iter().enumerate().map(evaluation).collect()
 }
 
-/// One score as it stands, several as a list.
-fn in_json(scores: &[Score]) -> Result<Value, Error> {
-    match scores {
-        [one] => one.to_json(),
-        several => {
-            let scores = several.iter().map(Score::to_json).collect::<Result<Vec<_>, _>>()?;
-            Ok(json!({ "tool": TOOL, "evaluations": scores }))
+/// One score as it stands, several as a list; each with what it was expected to take, if that was said.
+fn in_json(scores: &[Score], estimates: &[StreamingEstimate]) -> Result<Value, Error> {
+    let mut estimates = estimates.iter();
+    let one = |score: &Score| {
+        let mut value = score.to_json()?;
+        if let (Some(estimate), Value::Object(fields)) = (estimates.next(), &mut value) {
+            fields.insert("estimate".into(), json!(estimate));
         }
+        Ok(value)
+    };
+    let mut values = scores.iter().map(one).collect::<Result<Vec<_>, Error>>()?;
+    match values.len() {
+        1 => Ok(values.swap_remove(0)),
+        _ => Ok(json!({ "tool": TOOL, "evaluations": values })),
     }
 }
 

@@ -83,7 +83,9 @@ pub use default_repair::{
 pub use domains::{Coverage, Domain, blend, coverage, plan_domains};
 pub use error::Error;
 pub use estimates::Estimates;
-pub use evaluation::{Evaluation, evaluate, evaluate_all, evaluate_all_kept};
+pub use evaluation::{
+    AskOptions, Evaluation, evaluate, evaluate_all, evaluate_all_by, evaluate_all_kept,
+};
 pub use join::join;
 pub use keep_list::read_keep_list;
 #[cfg(target_os = "linux")]

@@ -20,6 +20,7 @@ mod parts;
 mod repair;
 mod resume;
 mod signals;
+mod streaming;
 mod tasks;
 mod texts;
 mod tokenizers;

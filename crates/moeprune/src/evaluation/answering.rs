@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use moeprune_engine::first_token;
+use moeprune_engine::{AnsweringNeed, ExpertPlace, StreamingRoom, first_token};
 use moeprune_eval::{ContinuationScorer, Error as EvalError, EvalReport, Generator};
-use moeprune_model::LanguageModel;
+use moeprune_model::{ExpertProvider, HeldExperts, LanguageModel, StreamedExperts};
 
 use super::{Evaluated, NativeGenerator, NativeScorer};
 use crate::{Error, Execution, Progress, load_tokenizer};
@@ -46,21 +46,51 @@ pub trait Answering {
 pub(crate) struct NativeModel<'a> {
     model: Evaluated<'a>,
     execution: &'a Execution,
-    loaded: Option<Arc<LanguageModel>>,
+    place: Option<(AnsweringNeed, ExpertPlace)>,
+    loaded: Option<Arc<AnyModel<'a>>>,
 }
+
+/// A model whose experts are in memory or where they are stored.
+pub(crate) type AnyModel<'a> = LanguageModel<Box<dyn ExpertProvider + 'a>>;
 
 impl<'a> NativeModel<'a> {
     pub(crate) fn new(model: Evaluated<'a>, execution: &'a Execution) -> Self {
-        Self { model, execution, loaded: None }
+        Self { model, execution, place: None, loaded: None }
     }
 
-    pub(crate) fn load(&mut self) -> Result<Arc<LanguageModel>, Error> {
+    /// Where the experts are.
+    pub(crate) fn place(&mut self) -> Result<(AnsweringNeed, ExpertPlace), Error> {
+        if let Some(place) = self.place {
+            return Ok(place);
+        }
+        let Evaluated { checkpoint, spec, .. } = self.model;
+        Ok(*self.place.insert(self.execution.place_experts(checkpoint, spec)?))
+    }
+
+    /// Where the model runs.
+    pub(crate) fn execution(&self) -> &'a Execution {
+        self.execution
+    }
+
+    /// How memory is divided, if experts are read when they are needed.
+    pub(crate) fn room(&mut self) -> Result<Option<StreamingRoom>, Error> {
+        Ok(match self.place()?.1 {
+            ExpertPlace::Memory => None,
+            ExpertPlace::Storage(room) => Some(room),
+        })
+    }
+
+    pub(crate) fn load(&mut self) -> Result<Arc<AnyModel<'a>>, Error> {
         if let Some(loaded) = &self.loaded {
             return Ok(Arc::clone(loaded));
         }
-        let Evaluated { checkpoint, source, spec } = self.model;
-        self.execution.check_whole(checkpoint)?;
-        let loaded = Arc::new(LanguageModel::load(source, spec, self.execution.compute())?);
+        let Evaluated { source, spec, .. } = self.model;
+        let compute = self.execution.compute();
+        let experts: Box<dyn ExpertProvider + 'a> = match self.room()? {
+            None => Box::new(HeldExperts::load(source, spec, compute)?),
+            Some(room) => Box::new(StreamedExperts::new(source, spec, compute, room.experts)),
+        };
+        let loaded = Arc::new(LanguageModel::with_experts(source, spec, compute, experts)?);
         self.loaded = Some(Arc::clone(&loaded));
         Ok(loaded)
     }
@@ -77,6 +107,9 @@ impl Answering for NativeModel<'_> {
         let model = self.load()?;
         let mut generator =
             NativeGenerator::new(model, tokenizer, checkpoint.eos_token_ids()?, progress);
+        if let Some(room) = self.room()? {
+            generator = generator.with_limits(room.pass_tokens, room.positions);
+        }
         let report = match evaluate(&mut generator) {
             Err(_) if generator.was_stopped() => return Err(Error::stopped()),
             report => report?,
@@ -96,6 +129,9 @@ impl Answering for NativeModel<'_> {
         let first = first_token(checkpoint, &tokenizer)?;
         let model = self.load()?;
         let mut scorer = NativeScorer::new(model, tokenizer, first, progress);
+        if let Some(room) = self.room()? {
+            scorer = scorer.with_pass_tokens(room.pass_tokens);
+        }
         let report = match evaluate(&mut scorer) {
             Err(_) if scorer.was_stopped() => return Err(Error::stopped()),
             report => report?,

@@ -10,18 +10,20 @@ mod native_scorer;
 mod perplexity;
 mod questions;
 mod score;
+mod stop_strings;
+mod streaming;
 mod tasks;
 
-use std::path::Path;
+use std::{fmt, path::Path};
 
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{ModelSpec, TensorSource};
 use moeprune_endpoint::Journal;
-use moeprune_engine::Finite;
+use moeprune_engine::{Finite, StreamingEstimate};
 use moeprune_eval::{AskedQuestions, EvaluateOptions};
 use moeprune_model::check_runnable;
 
-use self::answering::NativeModel;
+use self::{answering::NativeModel, streaming::announce_questions};
 pub use self::{
     answering::{Answering, WithGenerator, WithScorer},
     data::read_choice_data,
@@ -31,6 +33,7 @@ pub use self::{
     native_scorer::NativeScorer,
     questions::read_questions,
     score::Score,
+    streaming::NoteEstimate,
     tasks::{FoundTask, default_metric, find_task, known_tasks, named_tasks, task_file},
 };
 use crate::{Error, Execution, Progress};
@@ -59,7 +62,8 @@ pub struct Evaluation<'a> {
     pub sequence_len: Option<usize>,
 }
 
-/// Loads the whole model into memory, or onto the device, and evaluates it.
+/// Loads the model into memory, or onto the device, and evaluates it. Experts of one that does not fit are read when they
+/// are needed, on the CPU; how long that takes is said before.
 ///
 /// # Errors
 /// If the data, the tokenizer or the model cannot be read, the model cannot be run, or `progress` asks
@@ -93,7 +97,7 @@ pub(crate) fn evaluate_model(
     progress: &mut dyn Progress,
 ) -> Result<Score, Error> {
     let mut native = prepare(model, execution, progress)?;
-    evaluate_natively(model, what, &mut native, progress)
+    evaluate_natively(model, what, &mut native, (&mut |_| {}, progress))
 }
 
 /// As [`evaluate`], of several tasks one after another: the model is loaded once.
@@ -106,10 +110,7 @@ pub fn evaluate_all(
     execution: &Execution,
     progress: &mut dyn Progress,
 ) -> Result<Vec<Score>, Error> {
-    let (source, spec) = (&Finite(checkpoint), checkpoint.spec());
-    let model = Evaluated { checkpoint, source, spec };
-    let mut native = prepare(model, execution, progress)?;
-    tasks.iter().map(|what| evaluate_natively(model, what, &mut native, progress)).collect()
+    evaluate_all_by(checkpoint, tasks, execution, AskOptions::default(), progress)
 }
 
 /// As [`evaluate_all`], with the answers kept in a journal; what it has is not asked again. Perplexity is measured from the start.
@@ -123,12 +124,56 @@ pub fn evaluate_all_kept(
     journal: &mut Journal,
     progress: &mut dyn Progress,
 ) -> Result<Vec<Score>, Error> {
+    let options = AskOptions { journal: Some(journal), estimated: None };
+    evaluate_all_by(checkpoint, tasks, execution, options, progress)
+}
+
+/// What becomes of answers and estimates beside the scores.
+#[derive(Default)]
+#[expect(clippy::exhaustive_structs, reason = "options, made with `..`")]
+pub struct AskOptions<'a> {
+    /// Keeps the answers; what it has is not asked again.
+    pub journal: Option<&'a mut Journal>,
+    /// Receives the estimate of each task before it starts, if experts are read when they are needed.
+    pub estimated: Option<NoteEstimate<'a>>,
+}
+
+impl fmt::Debug for AskOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AskOptions")
+            .field("journal", &self.journal.as_ref().map(|journal| journal.path()))
+            .finish_non_exhaustive()
+    }
+}
+
+/// As [`evaluate_all`], with options.
+///
+/// # Errors
+/// As [`evaluate_all`]; if the journal cannot be written.
+pub fn evaluate_all_by(
+    checkpoint: &Checkpoint,
+    tasks: &[Evaluation<'_>],
+    execution: &Execution,
+    options: AskOptions<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Vec<Score>, Error> {
     let (source, spec) = (&Finite(checkpoint), checkpoint.spec());
     let model = Evaluated { checkpoint, source, spec };
     let mut native = prepare(model, execution, progress)?;
-    let mut evaluate = |what: &Evaluation<'_>| match what.task {
-        PERPLEXITY => evaluate_natively(model, what, &mut native, progress),
-        _ => evaluate_with(&mut KeptAnswers::new(&mut native, journal), what, progress),
+    let AskOptions { mut journal, mut estimated } = options;
+    let mut evaluate = |what: &Evaluation<'_>| {
+        let mut note = |estimate: &StreamingEstimate| {
+            if let Some(estimated) = &mut estimated {
+                estimated(estimate);
+            }
+        };
+        match &mut journal {
+            Some(journal) if what.task != PERPLEXITY => {
+                announce_questions(model, what, &mut native, (&mut note, &mut *progress))?;
+                evaluate_with(&mut KeptAnswers::new(&mut native, journal), what, &mut *progress)
+            }
+            _ => evaluate_natively(model, what, &mut native, (&mut note, &mut *progress)),
+        }
     };
     tasks.iter().map(&mut evaluate).collect()
 }
@@ -147,14 +192,17 @@ fn evaluate_natively(
     model: Evaluated<'_>,
     what: &Evaluation<'_>,
     native: &mut NativeModel<'_>,
-    progress: &mut dyn Progress,
+    (note, progress): (NoteEstimate<'_>, &mut dyn Progress),
 ) -> Result<Score, Error> {
     match what.task {
         PERPLEXITY => {
-            let report = perplexity::of_text(model.checkpoint, what, native, progress)?;
+            let report = perplexity::of_text(model, what, native, (note, progress))?;
             Ok(Score::Perplexity(report))
         }
-        _ => evaluate_with(native, what, progress),
+        _ => {
+            announce_questions(model, what, native, (note, &mut *progress))?;
+            evaluate_with(native, what, progress)
+        }
     }
 }
 

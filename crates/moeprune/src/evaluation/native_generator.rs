@@ -3,22 +3,23 @@
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use moeprune_eval::{BoxError, Ending, Generator, Request};
-use moeprune_model::{GenerationOptions, LanguageModel};
+use moeprune_model::{ExpertProvider, GenerationOptions, HeldExperts, LanguageModel};
 use moeprune_tokenizer::id_beyond;
 use tokenizers::Tokenizer;
 
-use super::STOPPED;
+use super::{STOPPED, stop_strings::StopStrings};
 use crate::Progress;
 
-/// Answers with a model in memory: greedy, batched, special tokens as the tokenizer adds them.
+/// Answers with a model: greedy, batched, special tokens as the tokenizer adds them.
 ///
 /// An answer ends at a stop string, which may still stand at its end. Requests of a batch with
 /// different [`max_new_tokens`](Request::max_new_tokens) are answered group by group; prompts lose
 /// their beginning where they and the new tokens exceed the model's positions.
-pub struct NativeGenerator<'a> {
-    model: Arc<LanguageModel>,
+pub struct NativeGenerator<'a, E = HeldExperts> {
+    model: Arc<LanguageModel<E>>,
     tokenizer: Tokenizer,
     stop_ids: Vec<u32>,
+    limits: GenerationOptions,
     answered: u64,
     prompts_cut: usize,
     was_stopped: bool,
@@ -26,20 +27,38 @@ pub struct NativeGenerator<'a> {
     progress: &'a mut dyn Progress,
 }
 
-impl<'a> NativeGenerator<'a> {
+impl<'a, E: ExpertProvider> NativeGenerator<'a, E> {
     /// A generator over a model and its tokenizer. An answer ends at any token of `stop_ids`
     /// ([`Checkpoint::eos_token_ids`](moeprune_checkpoint::Checkpoint::eos_token_ids)). `progress`
     /// receives the number of answers after each batch; where it says to stop, the call ends with
     /// an error after the current token.
     pub fn new(
-        model: impl Into<Arc<LanguageModel>>,
+        model: impl Into<Arc<LanguageModel<E>>>,
         tokenizer: Tokenizer,
         stop_ids: Vec<u32>,
         progress: &'a mut dyn Progress,
     ) -> Self {
         let (model, answered, prompts_cut) = (model.into(), 0, 0);
-        let (was_stopped, endings) = (false, Vec::new());
-        Self { model, tokenizer, stop_ids, answered, prompts_cut, was_stopped, endings, progress }
+        let (was_stopped, endings, limits) = (false, Vec::new(), GenerationOptions::default());
+        Self {
+            model,
+            tokenizer,
+            stop_ids,
+            limits,
+            answered,
+            prompts_cut,
+            was_stopped,
+            endings,
+            progress,
+        }
+    }
+
+    /// The same with at most so many [tokens](GenerationOptions::pass_tokens) that go through the layers together,
+    /// and so many [positions](GenerationOptions::cached_positions) in the caches of sequences that run at once.
+    #[must_use]
+    pub fn with_limits(self, pass_tokens: usize, cached_positions: usize) -> Self {
+        let limits = GenerationOptions { pass_tokens, cached_positions, ..self.limits };
+        Self { limits, ..self }
     }
 
     /// The most tokens that a prompt and its answer have together.
@@ -71,13 +90,20 @@ impl<'a> NativeGenerator<'a> {
             max_new_tokens,
             stop_ids: self.stop_ids.clone(),
             batch_size: requests.len(),
+            ..self.limits.clone()
         };
-        let (tokenizer, progress) = (&self.tokenizer, &*self.progress);
+        let progress = &mut *self.progress;
+        let mut stops = StopStrings::of(&self.tokenizer, requests);
         let mut stopped = progress.should_stop();
         let mut at_stop = vec![false; requests.len()];
+        let mut ended = 0;
         let generated = self.model.generate(&prompts, &options, &mut |index, tokens| {
             stopped |= progress.should_stop();
-            at_stop[index] = ends_with_stop(tokenizer, tokens, requests[index].1);
+            at_stop[index] = stops.ends(index, tokens, requests[index].1);
+            if at_stop[index] || tokens.len() == max_new_tokens {
+                ended += 1;
+                progress.advance(self.answered + ended, "");
+            }
             stopped || at_stop[index]
         })?;
         self.was_stopped = stopped;
@@ -124,7 +150,7 @@ impl<'a> NativeGenerator<'a> {
     }
 }
 
-impl Generator for NativeGenerator<'_> {
+impl<E: ExpertProvider> Generator for NativeGenerator<'_, E> {
     fn generate(&mut self, requests: &[Request]) -> Result<Vec<String>, BoxError> {
         let limits: BTreeSet<usize> = requests.iter().map(|r| r.max_new_tokens).collect();
         let mut answers = vec![String::new(); requests.len()];
@@ -147,7 +173,7 @@ impl Generator for NativeGenerator<'_> {
     }
 }
 
-impl fmt::Debug for NativeGenerator<'_> {
+impl<E> fmt::Debug for NativeGenerator<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NativeGenerator")
             .field("stop_ids", &self.stop_ids)
@@ -155,13 +181,4 @@ impl fmt::Debug for NativeGenerator<'_> {
             .field("prompts_cut", &self.prompts_cut)
             .finish_non_exhaustive()
     }
-}
-
-/// Whether a stop string stands in the last tokens; the whole text need not be decoded each time.
-fn ends_with_stop(tokenizer: &Tokenizer, tokens: &[u32], request: &Request) -> bool {
-    // Every token is at least one byte of text or none at all, so this many reach far enough back.
-    let longest = request.stop.iter().map(String::len).max().unwrap_or(0);
-    let tail = &tokens[tokens.len().saturating_sub(longest + 8)..];
-    let mut stops = request.stop.iter().filter(|stop| !stop.is_empty());
-    tokenizer.decode(tail, true).is_ok_and(|text| stops.any(|stop| text.contains(stop.as_str())))
 }

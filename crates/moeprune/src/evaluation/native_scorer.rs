@@ -1,24 +1,28 @@
 //! Log-likelihoods of continuations by a model that this crate runs itself.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, iter::Peekable, sync::Arc, vec::IntoIter};
 
 use moeprune_eval::{BoxError, Continuation, ContinuationScorer, LogLikelihood};
-use moeprune_model::{Branches, LanguageModel};
+use moeprune_model::{
+    BranchLikelihood, Branches, Error as ModelError, ExpertProvider, HeldExperts, LanguageModel,
+};
 use moeprune_tokenizer::id_beyond;
 use tokenizers::Tokenizer;
 
 use super::STOPPED;
 use crate::Progress;
 
-/// Scores continuations with a model in memory: special tokens as the tokenizer adds them, and what does not fit the
+/// Scores continuations with a model: special tokens as the tokenizer adds them, and what does not fit the
 /// model's positions dropped from the left. Continuations of the same context share its forward pass.
-pub struct NativeScorer<'a> {
-    model: Arc<LanguageModel>,
+pub struct NativeScorer<'a, E = HeldExperts> {
+    model: Arc<LanguageModel<E>>,
     tokenizer: Tokenizer,
     /// What a text follows if nothing is before it.
     first_token: Option<u32>,
     /// The text of that token: one that begins with it gets no other.
     first_text: String,
+    /// Tokens that go through the layers together; `None`: as many as the model chooses.
+    pass_tokens: Option<usize>,
     scored: u64,
     contexts_cut: usize,
     was_stopped: bool,
@@ -32,12 +36,12 @@ struct Pair {
     continuation: Vec<u32>,
 }
 
-impl<'a> NativeScorer<'a> {
+impl<'a, E: ExpertProvider> NativeScorer<'a, E> {
     /// A scorer over a model, its tokenizer and the token that a text without a context follows
     /// ([`first_token`](moeprune_engine::first_token)). `progress` receives the number of scored continuations after each group of
     /// contexts; where it says to stop, the call ends with an error.
     pub fn new(
-        model: impl Into<Arc<LanguageModel>>,
+        model: impl Into<Arc<LanguageModel<E>>>,
         tokenizer: Tokenizer,
         first_token: Option<u32>,
         progress: &'a mut dyn Progress,
@@ -50,10 +54,39 @@ impl<'a> NativeScorer<'a> {
             tokenizer,
             first_token,
             first_text,
+            pass_tokens: None,
             scored,
             contexts_cut,
             was_stopped,
             progress,
+        }
+    }
+
+    /// The same with at most so many tokens that go through the layers together; a run can be stopped after about as
+    /// many.
+    #[must_use]
+    pub fn with_pass_tokens(self, pass_tokens: usize) -> Self {
+        Self { pass_tokens: Some(pass_tokens), ..self }
+    }
+
+    /// Contexts with their continuations that are run between two looks at whether to stop.
+    fn next_group(&self, rest: &mut Peekable<IntoIter<Branches>>) -> Vec<Branches> {
+        let Some(most) = self.pass_tokens else { return rest.by_ref().take(TOGETHER).collect() };
+        let (mut group, mut tokens) = (Vec::new(), 0);
+        let mut fits = |branches: &Branches| {
+            tokens += branches.context.len();
+            tokens <= most
+        };
+        while let Some(next) = rest.next_if(|next| fits(next) || group.is_empty()) {
+            group.push(next);
+        }
+        group
+    }
+
+    fn likelihoods(&self, group: &[Branches]) -> Result<Vec<Vec<BranchLikelihood>>, ModelError> {
+        match self.pass_tokens {
+            None => self.model.branch_likelihoods(group),
+            Some(most) => self.model.branch_likelihoods_by(group, most),
         }
     }
 
@@ -137,7 +170,7 @@ impl<'a> NativeScorer<'a> {
     }
 }
 
-impl ContinuationScorer for NativeScorer<'_> {
+impl<E: ExpertProvider> ContinuationScorer for NativeScorer<'_, E> {
     fn score(&mut self, requests: &[Continuation]) -> Result<Vec<LogLikelihood>, BoxError> {
         let pairs: Vec<Pair> =
             requests.iter().map(|request| self.pair(request)).collect::<Result<_, _>>()?;
@@ -148,8 +181,8 @@ impl ContinuationScorer for NativeScorer<'_> {
             if self.was_stopped {
                 return Err(STOPPED.into());
             }
-            let group: Vec<Branches> = rest.by_ref().take(TOGETHER).collect();
-            let likelihoods = self.model.branch_likelihoods(&group)?;
+            let group = self.next_group(&mut rest);
+            let likelihoods = self.likelihoods(&group)?;
             for (branches, likelihoods) in group.iter().zip(likelihoods) {
                 let of = branches.continuations.iter().zip(likelihoods);
                 found.extend(
@@ -178,7 +211,7 @@ fn grouped(pairs: &[Pair]) -> Vec<Branches> {
     pairs.chunk_by(same).map(branches).collect()
 }
 
-impl fmt::Debug for NativeScorer<'_> {
+impl<E> fmt::Debug for NativeScorer<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NativeScorer")
             .field("first_token", &self.first_token)

@@ -1,19 +1,28 @@
 //! Perplexity of a text.
 
-use moeprune_checkpoint::Checkpoint;
-use moeprune_engine::{ModelText, TextFiles, note_of_length};
-use moeprune_eval::{BoxError, Nll, PerplexityReport, perplexity, score_each};
+use moeprune_capture::TokenBlocks;
+use moeprune_core::ModelSpec;
+use moeprune_engine::{
+    AnsweringWork, Error as EngineError, ModelText, StreamingRoom, TextFiles, note_of_length,
+};
+use moeprune_eval::{BoxError, LanguageModel, Nll, PerplexityReport, perplexity, score_each};
 
-use super::{Evaluation, STOPPED, answering::NativeModel};
-use crate::{Error, Progress};
+use super::{
+    Evaluated, Evaluation, NoteEstimate, STOPPED, answering::NativeModel, streaming::announce,
+};
+use crate::{Error, Execution, Progress, compare::likelihood, streamed::Streamed};
+
+/// Blocks that are run together at most, layer by layer: so often a run can be stopped for good.
+const MOST_TOGETHER: usize = 4096;
 
 /// Perplexity of a text, block by block.
 pub(super) fn of_text(
-    checkpoint: &Checkpoint,
+    model: Evaluated<'_>,
     what: &Evaluation<'_>,
     native: &mut NativeModel<'_>,
-    progress: &mut dyn Progress,
+    (note, progress): (NoteEstimate<'_>, &mut dyn Progress),
 ) -> Result<PerplexityReport, Error> {
+    let checkpoint = model.checkpoint;
     if what.fewshot.is_some() || what.fewshot_data.is_some() {
         return Err(Error::Request("perplexity has no shots; leave --fewshot out".into()));
     }
@@ -27,6 +36,16 @@ pub(super) fn of_text(
     text.notes_in_order(&blocks).iter().for_each(|note| progress.note(note));
     let mut blocks: Vec<&[u32]> = blocks.blocks().iter().map(Vec::as_slice).collect();
     blocks.truncate(what.limit.unwrap_or(usize::MAX));
+    if let Some(room) = native.room()? {
+        let together = blocks_together(model.spec, &room, length);
+        let work = AnsweringWork {
+            fewest_passes: blocks.len().div_ceil(together) as u64,
+            most_passes: blocks.len().div_ceil(together) as u64,
+            tokens_per_pass: (together.min(blocks.len()) * length) as u64,
+        };
+        announce(model, native, work, (note, &mut *progress))?;
+        return layer_by_layer(model, native.execution(), (&blocks, together), progress);
+    }
     let model = native.load()?;
     progress.begin("perplexity", blocks.len() as u64, "blocks");
     let (mut done, mut stopped) = (0, false);
@@ -47,6 +66,59 @@ pub(super) fn of_text(
     let report = report?;
     progress.end();
     Ok(report)
+}
+
+/// How many blocks are run together, layer by layer: as many as have room for their hidden states, of which three are
+/// held, in the place of experts.
+fn blocks_together(spec: &ModelSpec, room: &StreamingRoom, length: usize) -> usize {
+    let block = 3 * 4 * (spec.hidden * length) as u64;
+    usize::try_from(room.experts / block.max(1)).unwrap_or(usize::MAX).clamp(1, MOST_TOGETHER)
+}
+
+/// The same where experts do not fit: all blocks of a batch go through a layer before the next one is read.
+fn layer_by_layer(
+    model: Evaluated<'_>,
+    execution: &Execution,
+    (blocks, together): (&[&[u32]], usize),
+    progress: &mut dyn Progress,
+) -> Result<PerplexityReport, Error> {
+    let mut model = LayerByLayer { model, execution, progress, failed: None };
+    let report = perplexity(&mut model, blocks, together);
+    match model.failed {
+        Some(error) => Err(error),
+        None => Ok(report?),
+    }
+}
+
+/// A model that is read layer by layer for each batch.
+struct LayerByLayer<'a> {
+    model: Evaluated<'a>,
+    execution: &'a Execution,
+    progress: &'a mut dyn Progress,
+    /// What ended it.
+    failed: Option<Error>,
+}
+
+impl LanguageModel for LayerByLayer<'_> {
+    fn negative_log_likelihood(&mut self, blocks: &[&[u32]]) -> Result<Vec<Nll>, BoxError> {
+        let Evaluated { source, spec, .. } = self.model;
+        let blocks: Vec<Vec<u32>> = blocks.iter().map(|block| block.to_vec()).collect();
+        let found =
+            TokenBlocks::new(blocks, spec.vocab).map_err(|e| Error::from(EngineError::from(e)));
+        let found = found.and_then(|blocks| {
+            let (execution, blocks) = (self.execution, &blocks);
+            let streamed = Streamed { source, spec, blocks, execution, step: "perplexity" };
+            likelihood(&streamed, &mut *self.progress)
+        });
+        match found {
+            Ok(found) => Ok(found.blocks.iter().map(|&(sum, n)| Nll::new(sum, n)).collect()),
+            Err(error) => {
+                let message = error.to_string();
+                self.failed = Some(error);
+                Err(message.into())
+            }
+        }
+    }
 }
 
 /// That a block has a token to predict.
