@@ -24,6 +24,7 @@ This crate knows no recipe, no registry of names and no report. Requests are pla
 was done comes back as [`Applied`]; `moeprune` makes the one from a recipe and a report from the other.
 */
 
+mod answering_need;
 mod apply;
 mod calibration;
 mod clock;
@@ -63,6 +64,7 @@ mod tokenizer;
 mod tool;
 mod walk;
 
+pub use answering_need::{AnsweringNeed, ExpertPlace, StreamingRoom};
 #[cfg(target_os = "linux")]
 pub use apply::timed;
 pub use apply::{Applied, Inputs, UnwrittenModel, without_zero};
@@ -82,10 +84,7 @@ pub use job::Job;
 pub use keep_list::{KeepList, LayerKey};
 pub use kept_experts::KeptExperts;
 pub use kept_experts::repaired_parts::REPAIRABLE_ENCODINGS;
-pub use memory::{
-    AnsweringNeed, AvailableMemory, ExpertPlace, MemoryLimit, MemoryNeed, StreamingRoom,
-    available_memory,
-};
+pub use memory::{AvailableMemory, MemoryLimit, MemoryNeed, available_memory};
 pub use model::Model;
 pub use observe::ObservationPlace;
 pub use parts::{Joined, Leavings, PART_FILE, PartPlace, Parts, WrittenPart};

@@ -1,16 +1,12 @@
 //! How much memory a run will need, from shapes alone.
 
-mod answering;
 mod cgroups;
 mod limits;
 mod system_file;
 
 use moeprune_core::{LayerNorms, LayerSpec, ModelSpec, MoeInput, Part};
 
-pub use self::{
-    answering::{AnsweringNeed, ExpertPlace, StreamingRoom},
-    limits::{AvailableMemory, MemoryLimit},
-};
+pub use self::limits::{AvailableMemory, MemoryLimit};
 use crate::{Error, Model};
 
 /// The most memory a run over calibration blocks holds at a time, in bytes.
@@ -134,11 +130,11 @@ pub(crate) fn check_memory(needed: u64, asked: Option<u64>) -> Result<(), Error>
 }
 
 /// To more places than [`gigabytes`]: two numbers that differ must not look alike.
-fn megabytes(bytes: u64) -> String {
+pub(crate) fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
-fn gigabytes(bytes: u64) -> String {
+pub(crate) fn gigabytes(bytes: u64) -> String {
     format!("{:.1} GB", bytes as f64 / 1e9)
 }
 

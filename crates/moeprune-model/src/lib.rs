@@ -144,6 +144,7 @@ mod runnable;
 mod sandwich;
 mod selected_keys;
 mod shared;
+mod shared_beginning;
 mod sink;
 mod streamed_experts;
 mod trunk;

@@ -1,11 +1,11 @@
-//! What sequences begin with alike: run once for all of them.
+//! What sequences begin with alike, as it is kept.
 
 use std::{
-    fmt, iter,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{Error, ExpertProvider, LanguageModel, LayerCache};
+use crate::LayerCache;
 
 /// Beginnings are cut to a multiple of so many tokens. Attention on the CPU works on as many queries at a time: what
 /// follows is computed in the same pieces as without, and has the same bits.
@@ -13,9 +13,9 @@ pub(crate) const PIECE: usize = 64;
 
 /// Tokens that several sequences begin with, and what the layers keep of them.
 pub(crate) struct Prefix {
-    tokens: Vec<u32>,
+    pub(crate) tokens: Vec<u32>,
     /// Of one sequence, for each layer; none if there are no tokens.
-    caches: Vec<LayerCache>,
+    pub(crate) caches: Vec<LayerCache>,
 }
 
 /// The beginning of the sequences of the last call that had one.
@@ -28,49 +28,9 @@ impl Prefix {
         self.tokens.len()
     }
 
-    fn begins(&self, sequence: &[u32]) -> bool {
+    /// Whether a sequence begins with it and has more.
+    pub(crate) fn begins(&self, sequence: &[u32]) -> bool {
         sequence.len() > self.len() && sequence.starts_with(&self.tokens)
-    }
-}
-
-impl<E: ExpertProvider> LanguageModel<E> {
-    /// The beginning of all of these sequences, none of which it is the whole of, run if it was not by an earlier
-    /// call, at most `together` tokens at a time. It may be empty.
-    pub(crate) fn prefix_of<S: AsRef<[u32]>>(
-        &self,
-        sequences: &[S],
-        together: usize,
-    ) -> Result<Arc<Prefix>, Error> {
-        let wanted = shared(sequences) / PIECE * PIECE;
-        let known = self.remembered().get();
-        let known = known.filter(|known| sequences.iter().all(|s| known.begins(s.as_ref())));
-        match known {
-            // Sequences of one call may have more in common by chance.
-            Some(known) if wanted < 2 * known.len() => return Ok(known),
-            None if wanted == 0 => return Ok(Arc::new(Prefix { tokens: vec![], caches: vec![] })),
-            _ => {}
-        }
-        let mut caches = match &known {
-            Some(known) => self.after(known, 1),
-            None => self.caches(1),
-        };
-        let tokens = sequences[0].as_ref()[..wanted].to_vec();
-        let rest = &tokens[known.as_ref().map_or(0, |known| known.len())..];
-        for piece in rest.chunks((together / PIECE).max(1) * PIECE) {
-            self.hidden(&[piece], &mut caches)?;
-        }
-        let prefix = Arc::new(Prefix { tokens, caches });
-        self.remembered().set(Arc::clone(&prefix));
-        Ok(prefix)
-    }
-
-    /// Caches of `batch` sequences that continue a beginning, one per layer.
-    pub(crate) fn after(&self, prefix: &Prefix, batch: usize) -> Vec<LayerCache> {
-        if prefix.caches.is_empty() {
-            return self.caches(batch);
-        }
-        let copies = |cache: &LayerCache| cache.picked(iter::repeat_n(0, batch));
-        prefix.caches.iter().map(copies).collect()
     }
 }
 
@@ -91,11 +51,11 @@ fn in_common(a: &[u32], b: &[u32]) -> usize {
 }
 
 impl Remembered {
-    fn get(&self) -> Option<Arc<Prefix>> {
+    pub(crate) fn get(&self) -> Option<Arc<Prefix>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, prefix: Arc<Prefix>) {
+    pub(crate) fn set(&self, prefix: Arc<Prefix>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(prefix);
     }
 }

@@ -1,11 +1,9 @@
 //! Prunings side by side, none of them written.
 
 mod inputs;
-mod likelihood;
 mod pictures;
 mod served;
 
-pub(crate) use likelihood::{Likelihood, likelihood};
 pub use moeprune_core::comparison::{Comparison, Cut, LayerPicture};
 pub use served::ServedVariant;
 
@@ -30,10 +28,8 @@ use crate::{
     Error, Evaluation, Recipe, Registry, Study,
     evaluation::{Evaluated, Score, against::memory::check_host, count_questions, evaluate_model},
     planning::plan,
-    streamed::{Streamed, divergence},
+    streamed::{Streamed, divergence, likelihood_after},
 };
-
-use self::likelihood::likelihood_after;
 
 /// A pruning to be compared with others.
 #[derive(Debug, Clone, PartialEq)]

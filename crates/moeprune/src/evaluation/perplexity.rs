@@ -10,7 +10,10 @@ use moeprune_eval::{BoxError, LanguageModel, Nll, PerplexityReport, perplexity, 
 use super::{
     Evaluated, Evaluation, NoteEstimate, STOPPED, answering::NativeModel, streaming::announce,
 };
-use crate::{Error, Execution, Progress, compare::likelihood, streamed::Streamed};
+use crate::{
+    Error, Execution, Progress,
+    streamed::{Streamed, likelihood},
+};
 
 /// Blocks that are run together at most, layer by layer: so often a run can be stopped for good.
 const MOST_TOGETHER: usize = 4096;

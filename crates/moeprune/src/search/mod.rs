@@ -12,11 +12,11 @@ use moeprune_engine::{PlanInputs, expert_budget};
 pub use crate::report::{Candidate, SearchReport};
 use crate::{
     Error, Recipe, Study, check_repair,
-    compare::{Likelihood, Pruned, likelihood},
+    compare::Pruned,
     planning::check_request,
     recipe::{Budget, StageChoice},
     registry::STAND_IN,
-    streamed::Streamed,
+    streamed::{Likelihood, Streamed, likelihood},
 };
 
 /// Which choices of a recipe are searched for.

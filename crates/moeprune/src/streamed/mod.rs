@@ -1,6 +1,7 @@
 //! A model that is run over blocks of text with one layer in memory at a time.
 
 mod divergence;
+mod likelihood;
 
 use candle_core::{Device, Tensor};
 use moeprune_capture::{ObserverOptions, StoredLayer, TokenBlocks, passes};
@@ -9,6 +10,7 @@ use moeprune_engine::{Execution, Progress, Route, walk};
 use moeprune_model::Head;
 
 pub(crate) use divergence::{LOGIT_BYTES, divergence};
+pub(crate) use likelihood::{Likelihood, likelihood, likelihood_after};
 
 use crate::Error;
 

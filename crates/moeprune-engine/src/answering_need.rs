@@ -3,10 +3,10 @@
 use moeprune_core::{AttentionSpec, ModelSpec, Part, TensorId};
 use moeprune_model::Compute;
 
-use super::{AvailableMemory, Largest, MemoryLimit, gigabytes, megabytes};
 use crate::{
-    Error, Model,
+    AvailableMemory, Error, MemoryLimit, Model,
     device_memory::{FIXED, brought_bytes, layer_token},
+    memory::{Largest, gigabytes, megabytes},
 };
 
 /// For everything on the host that is not counted: the tokenizer, the questions, logits.

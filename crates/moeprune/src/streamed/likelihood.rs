@@ -3,7 +3,8 @@
 use candle_core::Tensor;
 use moeprune_engine::Progress;
 
-use crate::{Error, streamed::Streamed};
+use super::Streamed;
+use crate::Error;
 
 /// Negative log-likelihoods of blocks of text, in nats.
 #[derive(Debug, Clone, PartialEq)]
