@@ -68,6 +68,16 @@ pub(crate) const TRAIN_NANO: Chore =
 
 /// Builds the chore's program, runs it in the current folder and ends as it did.
 pub(crate) fn run(chore: Chore, _: &Arguments) -> Result<()> {
+    let passed = std::env::args_os().skip(2); // the program and the chore
+    let status = command(&chore).args(passed).status().context("cannot run cargo")?;
+    match status.code() {
+        Some(0) => Ok(()),
+        code => std::process::exit(code.unwrap_or(1)),
+    }
+}
+
+/// What builds a chore's program and runs it; its arguments are to be added.
+pub(crate) fn command(chore: &Chore) -> std::process::Command {
     let mut cargo = std::process::Command::new(crate::binary::cargo_program());
     cargo.args(["run", "--quiet", "--package", chore.package, "--manifest-path"]);
     cargo.arg(root().join("Cargo.toml"));
@@ -77,14 +87,6 @@ pub(crate) fn run(chore: Chore, _: &Arguments) -> Result<()> {
     if chore.has_cuda && cfg!(feature = "cuda") {
         cargo.args(["--features", "cuda"]);
     }
-    let status = cargo
-        .arg("--")
-        .args(chore.command)
-        .args(std::env::args_os().skip(2)) // the program and the chore
-        .status()
-        .context("cannot run cargo")?;
-    match status.code() {
-        Some(0) => Ok(()),
-        code => std::process::exit(code.unwrap_or(1)),
-    }
+    cargo.arg("--").args(chore.command);
+    cargo
 }

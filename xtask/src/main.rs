@@ -22,11 +22,15 @@ mod families;
 mod gpu_bundle;
 #[cfg(target_os = "linux")]
 mod measure_memory;
+#[cfg(target_os = "linux")]
+mod project;
 mod prune_arctic;
 mod readme_results;
 mod repair_results;
 mod results;
 mod same_results;
+#[cfg(target_os = "linux")]
+mod scaling;
 
 use std::{io::Write as _, process::ExitCode};
 
@@ -73,6 +77,8 @@ enum Command {
     #[command(disable_help_flag = true)]
     EmulateCuda(delegate::Arguments),
     Families(families::Arguments),
+    #[cfg(target_os = "linux")]
+    Project(project::ProjectArgs),
     PruneArctic(Box<prune_arctic::PruneArcticArgs>),
     ReadmeResults(readme_results::ReadmeResultsArgs),
     /// Observe a layer of a published model's shape and repair it after experts went
@@ -81,6 +87,8 @@ enum Command {
     RepairResults(repair_results::RepairResultsArgs),
     Results(results::ResultsArgs),
     SameResults(same_results::Arguments),
+    #[cfg(target_os = "linux")]
+    Scaling(scaling::ScalingArgs),
     /// Train the embedded model from nothing and write a Hugging Face directory with its data
     #[command(disable_help_flag = true)]
     TrainNano(delegate::Arguments),
@@ -132,11 +140,15 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::GpuBundle(arguments) => gpu_bundle::run(&arguments),
         Command::EmulateCuda(arguments) => delegate::run(delegate::EMULATE_CUDA, &arguments),
         Command::Families(arguments) => families::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::Project(arguments) => project::run(&arguments),
         Command::PruneArctic(arguments) => prune_arctic::run(&arguments),
         Command::ReadmeResults(arguments) => readme_results::run(&arguments),
         Command::RepairResults(arguments) => repair_results::run(&arguments),
         Command::Results(arguments) => results::run(&arguments),
         Command::SameResults(arguments) => same_results::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::Scaling(arguments) => scaling::run(&arguments),
         Command::TrainNano(arguments) => delegate::run(delegate::TRAIN_NANO, &arguments),
     }
 }

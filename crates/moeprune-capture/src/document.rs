@@ -4,6 +4,8 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use moeprune_core::StageError;
 
+use crate::TokenRow;
+
 /// Gives calibration text, document by document.
 ///
 /// [`token_blocks`](crate::token_blocks) walks over the documents once, in order, on the thread
@@ -47,7 +49,7 @@ pub trait CalibrationSource {
 pub type Documents<'a> = Box<dyn Iterator<Item = Result<Document, StageError>> + 'a>;
 
 /// One document of a calibration text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Document {
     /// Text, or tokens ready to use.
@@ -57,7 +59,7 @@ pub struct Document {
 }
 
 /// What a document holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[expect(clippy::exhaustive_enums, reason = "by what is left for a tokenizer to do")]
 pub enum Content {
     /// Text; the tokenizer turns it into tokens and adds its special tokens.
@@ -66,7 +68,7 @@ pub enum Content {
     Rendered(String),
     /// Token ids that the source has made of a text, special tokens included: what a text too long to be
     /// tokenised at once is given as.
-    Encoded(Vec<u32>),
+    Encoded(Arc<TokenRow>),
     /// Token ids that are the data, taken as they are. Documents of the length of a block are ready-made blocks.
     Tokens(Vec<u32>),
 }
@@ -76,7 +78,8 @@ impl Content {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Text(text) | Self::Rendered(text) => text.len(),
-            Self::Encoded(ids) | Self::Tokens(ids) => size_of_val(ids.as_slice()),
+            Self::Tokens(ids) => size_of_val(ids.as_slice()),
+            Self::Encoded(row) => size_of::<u32>() * row.len(),
         }
     }
 }

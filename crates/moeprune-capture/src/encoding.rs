@@ -1,8 +1,10 @@
 //! Documents to token ids.
 
+use std::sync::Arc;
+
 use tokenizers::Tokenizer;
 
-use crate::{CalibrationSource, Content, Document, Error, Place};
+use crate::{CalibrationSource, Content, Document, Error, Place, TokenRow};
 
 /// A batch is tokenised by all threads at once; it ends at either bound.
 const BATCH_DOCUMENTS: usize = 1024;
@@ -10,7 +12,7 @@ const BATCH_BYTES: usize = 4 << 20;
 
 /// A document as token ids.
 pub(crate) struct Tokens {
-    pub(crate) ids: Vec<u32>,
+    pub(crate) ids: Arc<TokenRow>,
     /// Whether the source's data are ids, rather than text.
     pub(crate) given: bool,
 }
@@ -20,7 +22,7 @@ pub(crate) fn for_each_document(
     source: &dyn CalibrationSource,
     tokenizer: Option<&Tokenizer>,
     vocab: usize,
-    mut visit: impl FnMut(Tokens),
+    mut visit: impl FnMut(Tokens) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let name = source.name();
     let mut encoder = Encoder { name: &name, tokenizer, vocab, ready: None };
@@ -51,7 +53,7 @@ impl Encoder<'_> {
     fn encode(
         &mut self,
         mut batch: Vec<(Place, Content)>,
-        visit: &mut impl FnMut(Tokens),
+        visit: &mut impl FnMut(Tokens) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let (mut texts, mut rendered) = (Vec::new(), Vec::new());
         for (_, content) in &mut batch {
@@ -63,20 +65,21 @@ impl Encoder<'_> {
         }
         let mut texts = self.ids(texts, true, &batch)?.into_iter();
         let mut rendered = self.ids(rendered, false, &batch)?.into_iter();
+        let row = |ids: Vec<u32>| Arc::new(TokenRow::from(ids));
         for (place, content) in batch {
-            let (ids, given) = match content {
-                Content::Tokens(ids) => (ids, true),
+            let (ids, given): (Arc<TokenRow>, bool) = match content {
+                Content::Tokens(ids) => (row(ids), true),
                 Content::Encoded(ids) => (ids, false),
-                Content::Text(_) => (texts.next().unwrap_or_default(), false),
-                Content::Rendered(_) => (rendered.next().unwrap_or_default(), false),
+                Content::Text(_) => (row(texts.next().unwrap_or_default()), false),
+                Content::Rendered(_) => (row(rendered.next().unwrap_or_default()), false),
             };
-            if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab) {
+            if let Some(id) = ids.largest().filter(|&id| id as usize >= self.vocab) {
                 let (at, vocab) = (place.of(self.name), self.vocab);
                 // Ids that were given are no text of this tokenizer.
                 let token = self.tokenizer.filter(|_| !given).and_then(|t| t.id_to_token(id));
                 return Err(Error::TokenId { at, id, token, vocab });
             }
-            visit(Tokens { ids, given });
+            visit(Tokens { ids, given })?;
         }
         Ok(())
     }

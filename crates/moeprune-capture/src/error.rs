@@ -78,6 +78,9 @@ pub enum Error {
         /// Tokens in each.
         sequence_len: usize,
     },
+    /// More tokens than memory should hold, and no room for them in a temporary file.
+    #[error(transparent)]
+    Tokens(#[from] crate::TokenRowError),
     /// A number or length of blocks that cannot be drawn.
     #[error("cannot draw {samples} blocks of {sequence_len} tokens; ask for at least one of one")]
     NothingAsked {

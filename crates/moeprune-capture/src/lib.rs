@@ -88,6 +88,8 @@ mod random;
 mod sampling;
 mod stored_layer;
 mod sums_check;
+mod sums_size;
+mod token_row;
 
 pub use document::{CalibrationSource, Content, Document, Documents, Place};
 pub use error::Error;
@@ -106,3 +108,5 @@ pub use sampling::{
     token_blocks_in_groups, token_blocks_in_order,
 };
 pub use stored_layer::StoredLayer;
+pub use sums_size::SumsSize;
+pub use token_row::{TokenRow, TokenRowError};

@@ -7,7 +7,10 @@ use std::ops::Range;
 use tokenizers::Tokenizer;
 
 use self::draw::Draw;
-use crate::{CalibrationSource, Error, encoding::for_each_document};
+use crate::{
+    CalibrationSource, Error,
+    encoding::{Tokens, for_each_document},
+};
 
 /// How many blocks of how many tokens, and the seed they are drawn with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,8 +195,8 @@ impl TokenBlocks {
 /// seed does not draw the blocks it draws there. They are xoshiro256++, one stream per block, and will
 /// stay so: block `i` depends on the text, on `T`, on the seed and on `i`, not on `N`.
 ///
-/// The text is walked over once and only drawn blocks are kept, so its size does not matter, unless
-/// all documents are short: then the row is held, four bytes per token.
+/// The text is walked over once and only drawn blocks are kept, so its size does not matter: a row of short
+/// documents, and one long document, lie in a temporary file beyond 32 MB ([`TokenRow`](crate::TokenRow)).
 ///
 /// # Errors
 /// If the text cannot be read, is text and no tokenizer is given, is too short, or has an id that
@@ -275,22 +278,28 @@ pub fn token_blocks_in_order(
 ) -> Result<TokenBlocks, Error> {
     const PREDICTABLE: usize = 2;
     SamplingOptions { samples: 1, sequence_len, seed: 0 }.check()?;
-    let (mut row, mut documents) = (Vec::new(), 0);
-    for_each_document(source, tokenizer, vocab, |mut tokens| {
+    let (mut blocks, mut documents, mut have) = (Vec::<Vec<u32>>::new(), 0, 0);
+    for_each_document(source, tokenizer, vocab, |Tokens { ids, .. }| {
         documents += 1;
-        match row.is_empty() {
-            // A long text is not held twice.
-            true => row = tokens.ids,
-            false => row.append(&mut tokens.ids),
+        have += ids.len();
+        let mut next = 0;
+        while next < ids.len() {
+            if blocks.last().is_none_or(|last| last.len() == sequence_len) {
+                blocks.push(Vec::new());
+            }
+            let Some(block) = blocks.last_mut() else { break };
+            let end = ids.len().min(next + sequence_len - block.len());
+            block.append(&mut ids.ids(next..end)?);
+            next = end;
         }
+        Ok(())
     })?;
-    let mut blocks: Vec<Vec<u32>> = row.chunks(sequence_len).map(<[u32]>::to_vec).collect();
     blocks.pop_if(|last| last.len() < PREDICTABLE.min(sequence_len));
-    if row.len() < PREDICTABLE {
+    if have < PREDICTABLE {
         let name = source.name().into_owned();
-        return Err(Error::TooShort { name, have: row.len(), need: PREDICTABLE, sequence_len });
+        return Err(Error::TooShort { name, have, need: PREDICTABLE, sequence_len });
     }
-    let (origin, drawable) = (BlockOrigin::InOrder { documents }, row.len() as u64);
+    let (origin, drawable) = (BlockOrigin::InOrder { documents }, have as u64);
     Ok(TokenBlocks { blocks, sequence_len, seed: 0, origin, drawable })
 }
 

@@ -16,7 +16,7 @@ use crate::{
 };
 use moeprune::{
     Calibration, DeviceChoice, Error, Estimate, Execution, FromRecipe, ImatrixFile, Job,
-    ObservationPlace, Pipeline, Progress as _, Recipe, TextFiles, Work, check_is_run,
+    ObservationPlace, Pipeline, Progress as _, Recipe, TextFiles, TextSize, Work, check_is_run,
     checkpoint::Checkpoint, observe_imatrix, shortened,
 };
 
@@ -237,7 +237,8 @@ impl Place {
             }
         };
         let work = Work::observing(checkpoint);
-        let estimate = Estimate::of(checkpoint, work, own, execution.rates());
+        let text = TextSize { tokens: own, block: tag.sequence_len };
+        let estimate = Estimate::of(checkpoint, work, text, execution.rates());
         terminal.note(&(args.rates.note(&estimate, execution) + each));
         let pipeline = &Pipeline::from_recipe(recipe)?;
         let mut job = Job { model: checkpoint, pipeline, execution, progress: terminal };

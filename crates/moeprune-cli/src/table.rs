@@ -1,5 +1,7 @@
 //! Plain-text tables and numbers for people.
 
+pub use moeprune_core::bytes_in_words as bytes;
+
 /// Aligns columns: the first to the left, the others to the right; a rule under the header.
 #[must_use]
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
@@ -30,19 +32,6 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         text += &line(&mut row.iter().map(String::as_str));
     }
     text
-}
-
-/// Bytes in decimal units, as disks are sold.
-#[must_use]
-pub fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 999.5 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.2} {}", UNITS[unit]) }
 }
 
 /// A share as a percentage.

@@ -54,6 +54,7 @@ that may rely on it.
 */
 
 mod accounting;
+mod byte_count;
 pub mod comparison;
 mod distance;
 mod dtype;
@@ -77,6 +78,7 @@ pub mod stage;
 mod tensor;
 
 pub use accounting::{ParameterCounts, unstructured_ratio};
+pub use byte_count::bytes_in_words;
 pub use distance::DistanceMatrix;
 pub use dtype::{Dtype, GgmlType};
 #[doc(inline)]

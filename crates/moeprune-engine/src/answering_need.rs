@@ -1,12 +1,12 @@
 //! What memory it takes to ask a model questions: whole, or with its experts read when they are needed.
 
-use moeprune_core::{AttentionSpec, ModelSpec, Part, TensorId};
+use moeprune_core::{AttentionSpec, ModelSpec, Part, TensorId, bytes_in_words};
 use moeprune_model::Compute;
 
 use crate::{
     AvailableMemory, Error, MemoryLimit, Model,
-    device_memory::{FIXED, brought_bytes, layer_token},
-    memory::{Largest, gigabytes, megabytes},
+    device_memory::{FIXED, brought_bytes},
+    memory::{Largest, activations, megabytes},
 };
 
 /// For everything on the host that is not counted: the tokenizer, the questions, logits.
@@ -87,7 +87,7 @@ impl AnsweringNeed {
             experts: 0,
             stored_experts: 0,
             passing: 0,
-            token: layer_token(spec, size),
+            token: activations::of_layer(spec, size),
             position: position_bytes(spec, size).max(1),
             sequence: SEQUENCE.min(spec.max_positions as u64).max(1),
             rest: if compute.holds_stored() && !compute.device().is_cpu() { FIXED } else { REST },
@@ -174,9 +174,9 @@ impl AnsweringNeed {
         format!(
             "experts are read when they are needed: {} of the model stay in memory, and of {} for experts those that \
              are used most, up to {}",
-            gigabytes(self.trunks),
-            gigabytes(self.experts),
-            gigabytes(kept)
+            bytes_in_words(self.trunks),
+            bytes_in_words(self.experts),
+            bytes_in_words(kept)
         )
     }
 }

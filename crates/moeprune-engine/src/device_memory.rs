@@ -2,12 +2,13 @@
 
 use candle_core::DType;
 use moeprune_capture::DEVICE_EXPERT_ROWS;
-use moeprune_core::{
-    CorpusTag, LinearId, LinearShape, MlpProjection::Up, ModelSpec, MoeSpec, Part,
-};
+use moeprune_core::{CorpusTag, ModelSpec, Part, bytes_in_words};
 use moeprune_model::DEVICE_QUERIES;
 
-use crate::{MemoryNeed, Model, Remedy, memory::Largest};
+use crate::{
+    MemoryNeed, Model, Remedy, RunKind,
+    memory::{Largest, activations},
+};
 
 /// What the driver, cuBLAS and kernels take.
 pub(crate) const FIXED: u64 = 1 << 30;
@@ -37,12 +38,12 @@ impl DeviceNeed {
     pub(crate) fn of(
         model: &dyn Model,
         tag: &CorpusTag,
-        pruning: bool,
+        kind: RunKind,
         dtype: DType,
         micro_batch: usize,
     ) -> Self {
         let size = dtype.size_in_bytes() as u64;
-        let host = MemoryNeed::of(model, tag.tokens(), pruning);
+        let host = MemoryNeed::of(model, tag.into(), kind);
         let length = tag.sequence_len;
         let batch = (micro_batch as u64).min(tag.samples.max(1));
         let spec = model.spec();
@@ -54,7 +55,7 @@ impl DeviceNeed {
             experts: EXPERTS * largest.expert,
             layer: largest.layer_experts,
             activations: trunk_activations(spec, size, batch, length)
-                .max(expert_activations(spec, size)),
+                .max(DEVICE_EXPERT_ROWS as u64 * activations::of_expert(spec, size)),
         }
     }
 
@@ -72,10 +73,10 @@ impl DeviceNeed {
         format!(
             "needs up to {} of the device's memory, {} are free: {} for hidden states, {} for what \
              {} in a micro-batch become, the rest for weights in passing",
-            gigabytes(self.total()),
-            gigabytes(free),
-            gigabytes(self.hidden_states),
-            gigabytes(self.activations),
+            bytes_in_words(self.total()),
+            bytes_in_words(free),
+            bytes_in_words(self.hidden_states),
+            bytes_in_words(self.activations),
             match self.micro_batch {
                 1 => "1 block".into(),
                 n => format!("{n} blocks"),
@@ -110,32 +111,9 @@ pub(crate) fn brought_bytes(model: &dyn Model, part: &Part, dtype: DType) -> u64
 
 /// Activations of `blocks` sequences of `length` tokens in a layer's trunk, `size` bytes each.
 fn trunk_activations(spec: &ModelSpec, size: u64, blocks: u64, length: u64) -> u64 {
-    let token = trunk_token(spec, size);
     // Scores of a few queries of one sequence, and the values they weigh.
     let scores = heads(spec) * (DEVICE_QUERIES as u64).min(length) * length * 2 * size;
-    blocks * length * token + scores
-}
-
-/// What a token becomes in a layer's trunk, of numbers of `size` bytes.
-fn trunk_token(spec: &ModelSpec, size: u64) -> u64 {
-    let hidden = spec.hidden as u64;
-    let Widths { attention, inner, experts, latent, .. } = Widths::of(spec);
-    // The residual stream, what was normed and what is added; queries, keys and values as they
-    // come, turned and by head; an MLP's two halves and their product. In f32 what the router reads
-    // and gives.
-    size * (6 * hidden + 3 * attention + 4 * inner + latent) + 4 * (hidden + experts)
-}
-
-/// What a token becomes in a layer: in its trunk, and in an expert, which all tokens may go through.
-pub(crate) fn layer_token(spec: &ModelSpec, size: u64) -> u64 {
-    let Widths { expert, .. } = Widths::of(spec);
-    trunk_token(spec, size) + size * (2 * spec.hidden as u64 + 4 * expert)
-}
-
-/// Activations of the tokens that go through an expert together.
-fn expert_activations(spec: &ModelSpec, size: u64) -> u64 {
-    let Widths { expert, .. } = Widths::of(spec);
-    size * DEVICE_EXPERT_ROWS as u64 * (4 * spec.hidden as u64 + 4 * expert)
+    blocks * length * activations::of_trunk(spec, size) + scores
 }
 
 /// The most heads of any layer that can be run.
@@ -143,74 +121,12 @@ fn heads(spec: &ModelSpec) -> u64 {
     spec.layers.iter().map(|layer| layer.attention.heads() as u64).max().unwrap_or(0)
 }
 
-/// How much a token becomes in the widest layer, in numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Widths {
-    /// What attention makes of a token's hidden state before its output: query, key and value
-    /// together, and what these are made of.
-    attention: u64,
-    /// Half of what a gated MLP of the trunk makes of it.
-    inner: u64,
-    /// The same of an expert.
-    expert: u64,
-    /// What the router makes of it.
-    experts: u64,
-    /// What leads to experts of a latent width and away from them makes of it.
-    latent: u64,
-}
-
-impl Widths {
-    /// Read off the parts: what a matrix makes of a token is as wide as the matrix has rows.
-    fn of(spec: &ModelSpec) -> Self {
-        let mut widest = Self::default();
-        for layer in 0..spec.layers.len() {
-            let Self { attention, inner, expert, experts, latent } = Self::of_layer(spec, layer);
-            widest.attention = widest.attention.max(attention);
-            widest.inner = widest.inner.max(inner);
-            widest.expert = widest.expert.max(expert);
-            widest.experts = widest.experts.max(experts);
-            widest.latent = widest.latent.max(latent);
-        }
-        widest
-    }
-
-    fn of_layer(spec: &ModelSpec, layer: usize) -> Self {
-        let mut widths = Self::default();
-        let output = spec.layers[layer].attention.output();
-        let parts = spec.layer_parts(layer);
-        for LinearShape { id, rows, .. } in parts.iter().filter_map(Part::linear_shape) {
-            let rows = rows as u64;
-            match id {
-                MoeSpec::TO_LATENT | MoeSpec::FROM_LATENT => widths.latent += rows,
-                LinearId::Attention(_) | LinearId::Named(_) if Some(id) != output => {
-                    widths.attention += rows;
-                }
-                LinearId::Router => widths.experts = widths.experts.max(rows),
-                LinearId::Expert(_, Up) => widths.expert = widths.expert.max(rows),
-                LinearId::Residual(Up) | LinearId::Dense(Up) | LinearId::Shared(_, Up) => {
-                    widths.inner = widths.inner.max(rows);
-                }
-                _ => {}
-            }
-        }
-        widths
-    }
-}
-
-fn gigabytes(bytes: u64) -> String {
-    format!("{:.1} GB", bytes as f64 / 1e9)
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use moeprune_checkpoint::Checkpoint;
-    use moeprune_core::FeedForward;
-
-    use moeprune_core::{AttentionSpec, LayerSpec};
-
     use super::*;
+    use moeprune_checkpoint::Checkpoint;
 
     const GB: u64 = 1_000_000_000;
 
@@ -227,53 +143,6 @@ mod tests {
 
     fn check(micro_batch: usize, free: u64, want: Remedy) {
         assert_eq!(need(micro_batch).remedy(free, need), want);
-    }
-
-    /// The kinds that the built-in families are made of, counted by hand.
-    fn by_hand(spec: &ModelSpec) -> Widths {
-        let layer = &spec.layers[0];
-        let AttentionSpec::Grouped(attention) = &layer.attention else { panic!("{layer:?}") };
-        let moe = spec.layers.iter().find_map(LayerSpec::moe).unwrap();
-        let mut widths = Widths {
-            attention: (attention.query_width() + 2 * attention.kv_width()) as u64,
-            inner: moe.residual.map_or(0, |mlp| mlp.inner as u64),
-            expert: moe.expert.inner as u64,
-            experts: moe.experts as u64,
-            latent: 0,
-        };
-        for layer in &spec.layers {
-            if let FeedForward::Dense(mlp) = &layer.feed_forward {
-                widths.inner = widths.inner.max(mlp.inner as u64);
-            }
-        }
-        widths
-    }
-
-    #[test]
-    fn widths_are_those_of_the_kinds() {
-        for model in ["parity/arctic", "parity/arctic_freq2", "parity/mixtral", "nano"] {
-            let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets");
-            let checkpoint = Checkpoint::open(&assets.join(model)).unwrap();
-            let spec = checkpoint.spec();
-            assert_eq!(Widths::of(spec), by_hand(spec), "{model}");
-        }
-    }
-
-    #[test]
-    fn every_kind_of_attention_counts() {
-        let check = |model: &str, layer: usize, attention: u64| {
-            let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/parity");
-            let checkpoint = Checkpoint::open(&assets.join(model)).unwrap();
-            assert_eq!(Widths::of_layer(checkpoint.spec(), layer).attention, attention, "{model}");
-        };
-        // q_a, q_b, kv_a and kv_b: 24, 96, 24 and 112 rows.
-        check("deepseek_v3", 1, 24 + 96 + 24 + 112);
-        // Layers without scores have widths too.
-        for (model, layer) in [("qwen3_next", 0), ("kimi_linear", 0), ("lfm2_moe", 0)] {
-            let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/parity");
-            let checkpoint = Checkpoint::open(&assets.join(model)).unwrap();
-            assert!(Widths::of_layer(checkpoint.spec(), layer).attention > 0, "{model}");
-        }
     }
 
     #[test]

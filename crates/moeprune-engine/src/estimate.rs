@@ -3,7 +3,9 @@
 use moeprune_core::{ModelSpec, Part, Sparsity, StatisticsSource};
 use serde::Serialize;
 
-use crate::{ExpertStage, MemoryNeed, Model, Pipeline, PruneRequest, Rates, WeightTarget};
+use crate::{
+    ExpertStage, MemoryNeed, Model, Pipeline, PruneRequest, Rates, RunKind, TextSize, WeightTarget,
+};
 
 /// What a run reads, writes and computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -29,6 +31,8 @@ pub struct Estimate {
     pub disk_bytes: u64,
     /// About so many seconds.
     pub seconds: f64,
+    /// Floating-point operations of products.
+    pub operations: f64,
     /// What that is for.
     pub work: Work,
 }
@@ -84,7 +88,7 @@ impl Work {
 }
 
 impl Estimate {
-    /// Of `work` with so many calibration tokens at these rates.
+    /// Of `work` with so much calibration text at these rates.
     ///
     /// ```text
     /// seconds = (read + written + walks · layers · tokens · hidden · 4 B) / disk + passes · tokens · 2 · active / compute
@@ -94,17 +98,20 @@ impl Estimate {
     /// ([`active_parameters`]). The terms overlap in part, which makes a run faster; scores of attention
     /// and what is done to each number in turn are left out, which makes it slower.
     #[must_use]
-    pub fn of(model: &dyn Model, work: Work, tokens: u64, rates: Rates) -> Self {
+    pub fn of(model: &dyn Model, work: Work, text: TextSize, rates: Rates) -> Self {
         let spec = model.spec();
-        let tokens = if work.passes == 0 { 0 } else { tokens };
+        let tokens = if work.passes == 0 { 0 } else { text.tokens };
+        let text = TextSize { tokens, ..text };
+        let kind = if work.written > 0 { RunKind::Prune } else { RunKind::Observe };
         let hidden = tokens * spec.hidden as u64 * 4;
         let kept_between = work.walks as f64 * spec.layers.len() as f64 * hidden as f64;
         let moved = work.read as f64 + work.written as f64 + kept_between;
         let operations = work.passes as f64 * tokens as f64 * 2.0 * active_parameters(spec);
         Self {
-            memory_bytes: MemoryNeed::of(model, tokens, work.written > 0).total(),
+            memory_bytes: MemoryNeed::of(model, text, kind).total(),
             disk_bytes: work.written + 2 * hidden,
             seconds: moved / rates.disk + operations / rates.compute,
+            operations,
             work,
         }
     }

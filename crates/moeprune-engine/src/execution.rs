@@ -8,7 +8,7 @@ use moeprune_model::Compute;
 
 use crate::{
     AnsweringNeed, AvailableMemory, Error, ExpertPlace, MemoryLimit, MemoryNeed, Model, Progress,
-    Rates, Remedy, device_memory::DeviceNeed,
+    Rates, Remedy, RunKind, device_memory::DeviceNeed,
 };
 
 /// The device to run on: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -258,18 +258,18 @@ impl Execution {
         &self,
         model: &dyn Model,
         tag: &CorpusTag,
-        pruning: bool,
+        kind: RunKind,
         progress: &mut dyn Progress,
     ) -> Result<Self, Error> {
         let free = self.compute.free_memory()?;
-        let host = MemoryNeed::of(model, tag.tokens(), pruning);
+        let host = MemoryNeed::of(model, tag.into(), kind);
         let available = AvailableMemory::now(self.max_memory);
         host.check(free.is_some(), self.max_memory)?;
         progress.note(&host.line(free.is_some(), available.as_ref()));
         self.say_where_codes_are_decoded(model, progress);
         let Some(free) = free else { return Ok(self.clone()) };
         let need =
-            |micro_batch| DeviceNeed::of(model, tag, pruning, self.compute.dtype(), micro_batch);
+            |micro_batch| DeviceNeed::of(model, tag, kind, self.compute.dtype(), micro_batch);
         let most = MICRO_BATCH.min((tag.samples as usize).next_power_of_two());
         let micro_batch = match self.micro_batch {
             Some(asked) => asked,

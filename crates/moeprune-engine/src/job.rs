@@ -1,6 +1,6 @@
 //! What a pruning works with.
 
-use crate::{Calibration, Error, Execution, Model, Pipeline, Progress};
+use crate::{Calibration, Error, Execution, Model, Pipeline, Progress, RunKind};
 
 /// A model, the stages that it is pruned with, where that runs, and what receives its progress.
 ///
@@ -42,6 +42,11 @@ impl<'a> Job<'a> {
         calibration: &Calibration,
         pruning: bool,
     ) -> Result<Execution, Error> {
-        self.execution.for_blocks(self.model, &calibration.tag, pruning, self.progress)
+        let kind = match pruning {
+            false => RunKind::Observe,
+            true if self.pipeline.weights.needs().hessians => RunKind::Reconstruct,
+            true => RunKind::Prune,
+        };
+        self.execution.for_blocks(self.model, &calibration.tag, kind, self.progress)
     }
 }

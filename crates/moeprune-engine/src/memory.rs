@@ -1,13 +1,52 @@
 //! How much memory a run will need, from shapes alone.
 
+pub(crate) mod activations;
 mod cgroups;
 mod limits;
 mod system_file;
 
-use moeprune_core::{LayerNorms, LayerSpec, ModelSpec, MoeInput, Part};
+use candle_core::Device;
+use moeprune_capture::{SumsSize, expert_rows};
+use moeprune_core::{CorpusTag, LayerNorms, LayerSpec, ModelSpec, MoeInput, Part, bytes_in_words};
 
 pub use self::limits::{AvailableMemory, MemoryLimit};
 use crate::{Error, Model};
+
+/// What a run does, as far as its memory depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "whoever counts memory handles every kind")]
+pub enum RunKind {
+    /// Runs the model and sums what it does.
+    Observe,
+    /// Runs layers as they are and zeroed, by scores of weights.
+    Prune,
+    /// The same by what all pairs of inputs say of weights (SparseGPT).
+    Reconstruct,
+}
+
+impl RunKind {
+    /// Whether weights are zeroed.
+    #[must_use]
+    pub fn prunes(self) -> bool {
+        self != Self::Observe
+    }
+}
+
+/// How much text goes through a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct TextSize {
+    /// Tokens in all blocks.
+    pub tokens: u64,
+    /// Tokens of the longest.
+    pub block: u64,
+}
+
+impl From<&CorpusTag> for TextSize {
+    fn from(tag: &CorpusTag) -> Self {
+        Self { tokens: tag.tokens(), block: tag.sequence_len }
+    }
+}
 
 /// The most memory a run over calibration blocks holds at a time, in bytes.
 ///
@@ -32,13 +71,19 @@ pub struct MemoryNeed {
     pub decoded_expert: u64,
     /// The largest layer's experts, as stored. They are not held together on the host.
     pub layer_experts: u64,
+    /// What the tokens of a block become in a trunk, or those that go through an expert together, in f32.
+    pub activations: u64,
+    /// What is summed: of all layers as they stay, and of one while it runs.
+    pub sums: u64,
+    /// Products of all pairs of inputs, if those are summed.
+    pub hessians: u64,
 }
 
 impl MemoryNeed {
-    /// Of a run of `tokens` calibration tokens through a model, observing or pruning it.
+    /// Of a run of a text through a model.
     #[must_use]
-    pub fn of(model: &dyn Model, tokens: u64, pruning: bool) -> Self {
-        let spec = model.spec();
+    pub fn of(model: &dyn Model, text: TextSize, kind: RunKind) -> Self {
+        let (spec, pruning) = (model.spec(), kind.prunes());
         let after_attention = spec
             .layers
             .iter()
@@ -59,22 +104,28 @@ impl MemoryNeed {
             [stored, running, if is_decoded(part) { numbers } else { 0 }]
         });
         Self {
-            hidden_states: tokens * 4 * (copies * spec.hidden as u64).max(latent(model, pruning)),
+            hidden_states: text.tokens
+                * 4
+                * (copies * spec.hidden as u64).max(latent(model, pruning)),
             copies,
             trunk: largest.trunk,
             running_trunk: running.trunk,
             expert: largest.expert,
             decoded_expert: decoded.expert,
             layer_experts: largest.layer_experts,
+            activations: activations(spec, text),
+            sums: sums(spec, kind),
+            hessians: if kind == RunKind::Reconstruct { hessians(spec) } else { 0 },
         }
     }
 
-    /// Hidden states, a trunk that runs, eight experts (being read, widened, run, zeroed and written), one
+    /// All of that: a trunk that runs, eight experts (being read, widened, run, zeroed and written), one
     /// that was decoded, and 300 MB for everything else.
     #[must_use]
     pub fn total(&self) -> u64 {
         let experts = 8 * self.expert + self.decoded_expert;
-        self.hidden_states + self.running_trunk + experts + 300_000_000
+        let passing = self.running_trunk + experts + self.activations;
+        self.hidden_states + passing + self.sums + self.hessians + 300_000_000
     }
 
     /// What is needed on the host: on a device hidden states are not there.
@@ -85,26 +136,26 @@ impl MemoryNeed {
     /// One line for the user, with advice if there is less.
     pub(crate) fn line(&self, on_device: bool, available: Option<&AvailableMemory>) -> String {
         let needed = self.on_host(on_device);
-        let mut line = format!("needs up to {} of memory", gigabytes(needed));
+        let mut line = format!("needs up to {} of memory", bytes_in_words(needed));
         let (enough, short) = match available {
             Some(available) if available.bytes >= needed => (Some(available), None),
             short => (None, short),
         };
         if let Some(AvailableMemory { bytes, limit }) = enough {
-            line += &format!(" ({limit} has {} left)", gigabytes(*bytes));
+            line += &format!(" ({limit} has {} left)", bytes_in_words(*bytes));
         }
         line += &match on_device {
             true => " for weights in passing".into(),
             false => format!(
                 ": {} for {} copies of the hidden states, the rest for weights in passing",
-                gigabytes(self.hidden_states),
+                bytes_in_words(self.hidden_states),
                 self.copies
             ),
         };
         if let Some(AvailableMemory { bytes, limit }) = short {
             line += &format!(
                 "\nwarning: {limit} has {} left; use fewer or shorter calibration blocks",
-                gigabytes(*bytes)
+                bytes_in_words(*bytes)
             );
         }
         line
@@ -114,6 +165,36 @@ impl MemoryNeed {
     pub(crate) fn check(&self, on_device: bool, asked: Option<u64>) -> Result<(), Error> {
         check_memory(self.on_host(on_device), asked)
     }
+}
+
+/// What a block becomes in a trunk, or the tokens that go through an expert together.
+fn activations(spec: &ModelSpec, text: TextSize) -> u64 {
+    if text.tokens == 0 {
+        return 0;
+    }
+    let rows = (expert_rows(&Device::Cpu) as u64).min(text.tokens);
+    let trunk = text.block * activations::of_trunk(spec, size_of::<f32>() as u64);
+    trunk.max(rows * activations::of_expert(spec, size_of::<f32>() as u64))
+}
+
+/// Sums of all layers, and those of the layer that runs, which are copied while they are rounded.
+fn sums(spec: &ModelSpec, kind: RunKind) -> u64 {
+    let sizes = || (0..spec.layers.len()).map(|layer| SumsSize::of(spec, layer));
+    let rounded: u64 = sizes().map(|size| size.rounded).sum();
+    let running = sizes().map(|size| size.exact).max().unwrap_or(0);
+    match kind {
+        RunKind::Observe => rounded + 2 * running,
+        RunKind::Prune | RunKind::Reconstruct => rounded + running,
+    }
+}
+
+/// Products of pairs of inputs of a trunk or an expert, and of one of them its next sum, the damped matrix and its
+/// factors.
+fn hessians(spec: &ModelSpec) -> u64 {
+    let sizes = (0..spec.layers.len()).map(|layer| SumsSize::of(spec, layer));
+    let bytes =
+        |size: SumsSize| size.trunk_hessians.max(size.expert_hessians) + 4 * size.largest_hessian;
+    sizes.map(bytes).max().unwrap_or(0)
 }
 
 /// Refuses what needs more memory than the user said that a run may take.
@@ -129,13 +210,9 @@ pub(crate) fn check_memory(needed: u64, asked: Option<u64>) -> Result<(), Error>
     }
 }
 
-/// To more places than [`gigabytes`]: two numbers that differ must not look alike.
+/// To more places than [`bytes_in_words`]: two numbers that differ must not look alike.
 pub(crate) fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
-}
-
-pub(crate) fn gigabytes(bytes: u64) -> String {
-    format!("{:.1} GB", bytes as f64 / 1e9)
 }
 
 /// The largest of what layers are made of, in bytes.
@@ -196,8 +273,9 @@ pub fn available_memory() -> Option<u64> {
 mod tests {
     use std::{collections::BTreeMap, path::Path};
 
+    use moeprune_capture::{LayerObserver, ObserverOptions};
     use moeprune_checkpoint::Checkpoint;
-    use moeprune_core::TensorId;
+    use moeprune_core::{TensorId, observation::Statistics};
 
     use super::*;
 
@@ -215,7 +293,8 @@ mod tests {
                     Some(expert) => *experts.entry((layer, expert)).or_insert(0) += tensor.bytes,
                 }
             }
-            let need = MemoryNeed::of(&checkpoint, 1000, true);
+            let text = TextSize { tokens: 1000, block: 100 };
+            let need = MemoryNeed::of(&checkpoint, text, RunKind::Prune);
             assert_eq!(Some(need.trunk), trunks.into_values().max(), "{model}");
             assert_eq!(Some(need.expert), experts.values().copied().max(), "{model}");
             let of_layer = |wanted| {
@@ -224,6 +303,31 @@ mod tests {
             };
             let largest = (0..checkpoint.spec().layers.len()).map(of_layer).max();
             assert_eq!(Some(need.layer_experts), largest, "{model}");
+        }
+    }
+
+    /// Bytes of the numbers that a group holds.
+    fn held<S: Statistics>(group: &S) -> u64 {
+        8 * S::ROWS.iter().map(|row| row.of(group).len() as u64).sum::<u64>()
+    }
+
+    #[test]
+    fn sizes_of_sums_are_those_of_an_observer() {
+        let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets");
+        let models =
+            ["nano", "parity/mixtral", "parity/deepseek_v3", "parity/gpt_oss", "parity/qwen3_next"];
+        for model in models {
+            let checkpoint = Checkpoint::open(&assets.join(model)).unwrap();
+            let spec = checkpoint.spec();
+            for layer in 0..spec.layers.len() {
+                let observer = LayerObserver::new(spec, layer, ObserverOptions::default()).unwrap();
+                let seen = observer.finish().unwrap();
+                let inputs: u64 = seen.inputs.values().map(held).sum();
+                let routing = seen.routing.as_ref().map_or(0, held);
+                let size = SumsSize::of(spec, layer);
+                assert_eq!(size.rounded, inputs + routing, "{model} {layer}");
+                assert!(size.exact > 2 * size.rounded, "{model} {layer}");
+            }
         }
     }
 
@@ -238,13 +342,12 @@ mod tests {
             let parts = moe.expert_parts(layer, spec.hidden, 0);
             let weights = parts.iter().filter_map(Part::linear_shape);
             let numbers: u64 = 4 * weights.map(|shape| shape.parameters()).sum::<u64>();
-            let need = MemoryNeed::of(&checkpoint, 1000, true);
+            let text = TextSize { tokens: 1000, block: 100 };
+            let need = MemoryNeed::of(&checkpoint, text, RunKind::Prune);
             assert_eq!(need.decoded_expert, numbers, "{name}");
             assert!(need.expert > 0 && need.expert < numbers, "{name}: {}", need.expert);
-            assert_eq!(
-                need.total(),
-                need.hidden_states + need.running_trunk + 8 * need.expert + numbers + 300_000_000
-            );
+            let passing = need.running_trunk + 8 * need.expert + numbers + need.activations;
+            assert_eq!(need.total(), need.hidden_states + passing + need.sums + 300_000_000);
         };
         let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/quantised");
         for entry in std::fs::read_dir(assets).unwrap() {

@@ -9,8 +9,8 @@ use moeprune_core::{
 };
 use moeprune_engine::{
     BudgetSpread, Calibration, Error, Execution, ExpertRequest, ExpertStage, Inputs, Job,
-    KeptExperts, MemoryNeed, Model, Pipeline, PlanInputs, PruneRequest, Scored, Silent, Stage,
-    UnwrittenModel, WeightStage, load_tokenizer,
+    KeptExperts, MemoryNeed, Model, Pipeline, PlanInputs, PruneRequest, RunKind, Scored, Silent,
+    Stage, TextSize, UnwrittenModel, WeightStage, load_tokenizer,
 };
 use moeprune_saliency::Frequency;
 use moeprune_score::{PerRow, Rounding, Uniform, Wanda};
@@ -182,7 +182,7 @@ fn what_it_does_not_say_has_a_default() {
 /// An expert's three matrices, and everything else of a layer.
 #[test]
 fn the_memory_that_a_run_needs_comes_from_the_sizes_of_its_parts() {
-    let need = MemoryNeed::of(&Small::new(), 100, true);
+    let need = MemoryNeed::of(&Small::new(), TextSize { tokens: 100, block: 10 }, RunKind::Prune);
     assert_eq!(need.expert, 4 * 3 * 8 * 12);
     assert_eq!(need.layer_experts, EXPERTS as u64 * need.expert);
     let (norms, attention, router) = (2 * 8, 8 * 8 + 2 * 4 * 8 + 8 * 8, 4 * 8);

@@ -3,7 +3,7 @@
 use moeprune_core::Sparsity;
 use moeprune_engine::{
     Estimate, Model, Pipeline, PruneRequest, Rates, RepairCalibration, RepairEstimate,
-    WeightTarget, Work,
+    RepairTextSize, TextSize, WeightTarget, Work,
 };
 use moeprune_model::check_runnable;
 use serde::Serialize;
@@ -46,8 +46,8 @@ impl Estimates {
         let runs = check_runnable(model.spec()).is_ok();
         let samples = recipe.calibration.samples;
         let sequence_len = recipe.calibration.sequence_len.min(model.spec().max_positions);
-        let tokens = samples as u64 * sequence_len as u64;
-        let of = |work| Estimate::of(model, work, tokens, rates);
+        let (tokens, block) = (samples as u64 * sequence_len as u64, sequence_len as u64);
+        let of = |work| Estimate::of(model, work, TextSize { tokens, block }, rates);
         let of_prune = Work::pruning(model, pipeline, &request, true);
         let experts_only = PruneRequest { weights: WeightTarget::Nothing, ..request.clone() };
         let goes = request.experts.share > Sparsity::ZERO;
@@ -59,7 +59,8 @@ impl Estimates {
         };
         let held_out = RepairCalibration::held_out_blocks_of(samples) as u64 * sequence_len as u64;
         let repair = pipeline.repair.as_ref().filter(|_| goes).map(|repair| {
-            RepairEstimate::of(model, kept, (tokens, held_out), repair.passes(), rates)
+            let text = RepairTextSize { fitted: tokens, held_out, block };
+            RepairEstimate::of(model, kept, text, repair.passes(), rates)
         });
         Ok(Self {
             samples,

@@ -94,8 +94,8 @@ pub use moeprune_engine::{
     Calibration, ChatOptions, ComputeType, DeviceChoice, Estimate, Execution, ExpertStage, Grouped,
     ImatrixFile, Inputs, Job, KeepList, LayerKey, MemoryNeed, Model, ObservationPlace, OtherText,
     PLAN_FORMAT, PartPlace, Parts, Pipeline, PlanInputs, Progress, Rates, Remedy, Resume, Run,
-    Scored, Silent, Stage, TextFiles, WeightStage, Work, WrittenPart, available_memory,
-    load_tokenizer, observe_imatrix, shortened,
+    RunKind, Scored, Silent, Stage, TextFiles, TextSize, WeightStage, Work, WrittenPart,
+    available_memory, load_tokenizer, observe_imatrix, shortened,
 };
 pub use plan_file::read_plan;
 pub use planning::{check_request, plan};

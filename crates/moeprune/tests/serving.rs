@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use moeprune::{
-    Estimate, Estimates, FromRecipe as _, Pipeline, Rates, Recipe, Work,
+    Estimate, Estimates, FromRecipe as _, Pipeline, Rates, Recipe, TextSize, Work,
     checkpoint::{Checkpoint, Family},
     core::{ModelSpec, Sparsity},
     recipe::Statistics,
@@ -262,7 +262,8 @@ fn reading_and_writing_of_the_default_recipe() {
 fn time_follows_the_formula() {
     let model = open("nano");
     let work = Work::observing(&model);
-    let of = |tokens, rates| Estimate::of(&model, work, tokens, rates).seconds;
+    let text = |tokens| TextSize { tokens, block: 100 };
+    let of = |tokens, rates| Estimate::of(&model, work, text(tokens), rates).seconds;
     let only_disk = of(0, Rates { disk: 1e6, compute: 1e9 });
     assert!((only_disk - model.weight_bytes() as f64 / 1e6).abs() < 1e-9);
     let active = moeprune::engine::active_parameters(model.spec());

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{BlockOrigin, SamplingOptions, TokenBlocks};
-use crate::{Error, random::Random};
+use crate::{Error, TokenRow, random::Random};
 
 /// Blocks that are drawn for each that is to be apart from others.
 const CANDIDATES: usize = 16;
@@ -18,7 +18,7 @@ pub(super) struct Draw {
     /// Tokens of the long documents.
     long_tokens: u64,
     /// All documents, until one is long.
-    row: Vec<u32>,
+    row: TokenRow,
     ready_made: bool,
 }
 
@@ -47,29 +47,30 @@ impl Draw {
             documents: 0,
             long: 0,
             long_tokens: 0,
-            row: Vec::new(),
+            row: TokenRow::default(),
             ready_made: true,
         }
     }
 
     /// Takes the next document. How many follow is not known: each sample replaces what it holds by
     /// the n-th long document with probability 1/n, which makes all equally likely.
-    pub(super) fn document(&mut self, ids: &[u32], given: bool) {
+    pub(super) fn document(&mut self, ids: &TokenRow, given: bool) -> Result<(), Error> {
         let wanted = self.options.sequence_len;
         self.documents += 1;
         self.ready_made &= given && ids.len() == wanted;
         if ids.len() > wanted {
             self.long += 1;
             self.long_tokens += ids.len() as u64;
-            self.row = Vec::new();
+            self.row = TokenRow::default();
             for sample in &mut self.samples {
                 if sample.random.below(self.long) == 0 {
-                    sample.take(self.long, ids, wanted);
+                    sample.take(self.long, ids, wanted)?;
                 }
             }
         } else if self.long == 0 {
-            self.row.extend_from_slice(ids);
+            self.row.append(ids)?;
         }
+        Ok(())
     }
 
     /// The blocks of the options, and the groups that are apart from them.
@@ -89,7 +90,7 @@ impl Draw {
             return Err(Error::TooShort { name, have, need, sequence_len });
         } else {
             for sample in &mut self.samples {
-                sample.take(0, &self.row, sequence_len);
+                sample.take(0, &self.row, sequence_len)?;
             }
             (BlockOrigin::Packed { documents }, have as u64)
         };
@@ -126,13 +127,21 @@ impl Draw {
         }
         let (origin, drawable) =
             (BlockOrigin::Given { documents: self.documents }, self.row.len() as u64);
-        let mut blocks = self.row.chunks(sequence_len).map(<[u32]>::to_vec);
-        let mut next = |count| {
-            let blocks = blocks.by_ref().take(count).collect();
-            TokenBlocks { blocks, sequence_len, seed: 0, origin, drawable }
+        let mut used = 0;
+        let mut next = |count: usize| {
+            let first = used;
+            used = have.min(first + count);
+            let block = |block| self.row.ids(block * sequence_len..(block + 1) * sequence_len);
+            let blocks = (first..used).map(block).collect::<Result<_, _>>()?;
+            Ok::<_, Error>(TokenBlocks { blocks, sequence_len, seed: 0, origin, drawable })
         };
-        let first = next(asked);
-        Ok((first, apart.map(next)))
+        let first = next(asked)?;
+        let none = || TokenBlocks { blocks: Vec::new(), sequence_len, seed: 0, origin, drawable };
+        let mut groups = apart.map(|_| none());
+        for (group, wanted) in groups.iter_mut().zip(apart) {
+            *group = next(wanted)?;
+        }
+        Ok((first, groups))
     }
 }
 
@@ -150,10 +159,10 @@ fn is_apart(sample: &Sample, taken: &BTreeSet<Place>, sequence_len: usize) -> bo
 
 impl Sample {
     /// Takes a block from a random place of `ids`, which has more tokens than that.
-    fn take(&mut self, document: u64, ids: &[u32], sequence_len: usize) {
+    fn take(&mut self, document: u64, ids: &TokenRow, sequence_len: usize) -> Result<(), Error> {
         let offset = self.random.below((ids.len() - sequence_len) as u64) as usize;
         self.place = (document, offset);
-        self.block.clear();
-        self.block.extend_from_slice(&ids[offset..offset + sequence_len]);
+        self.block = ids.ids(offset..offset + sequence_len)?;
+        Ok(())
     }
 }

@@ -177,7 +177,10 @@ fn tokens_of_a_text_are_no_ready_made_blocks() {
     let origin =
         |content| token_blocks(&text(content), None, 8, &options(1, 3, 0)).unwrap().origin();
     assert_eq!(origin(Content::Tokens), BlockOrigin::Given { documents: 2 });
-    assert_eq!(origin(Content::Encoded), BlockOrigin::Packed { documents: 2 });
+    assert_eq!(
+        origin(|ids| Content::Encoded(Arc::new(ids.into()))),
+        BlockOrigin::Packed { documents: 2 }
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, sync::Arc};
 
 use moeprune_capture::{
     BlockOrigin, CalibrationSource, Content, Document, Documents, Place, SamplingOptions,
-    TokenBlocks, token_blocks_in_groups, token_blocks_in_order,
+    TokenBlocks, TokenRow, token_blocks_in_groups, token_blocks_in_order,
 };
 use moeprune_core::{CorpusTag, StageError, TextFacts};
 use moeprune_text::{Content as Found, Record, Records, Shape, TextFile, TextSet};
@@ -183,7 +183,7 @@ impl Walk<'_> {
                 }
                 Found::Piece { text, last: true } => Content::Text(text),
                 Found::Piece { text, last: false } => {
-                    Content::Encoded(self.text.whole(text, records, &at)?)
+                    Content::Encoded(Arc::new(self.text.whole(text, records, &at)?))
                 }
                 _ => return Err(unexpected(format!("{} {at}", self.text.name()))),
             };
@@ -199,23 +199,25 @@ impl ModelText {
         first: String,
         records: &mut Records<'_>,
         at: &Place,
-    ) -> Result<Vec<u32>, Error> {
+    ) -> Result<TokenRow, Error> {
         let failed = |source: moeprune_tokenizer::Error| {
             Error::Request(format!("{} {at}: the tokenizer failed: {source}", self.name()))
         };
         let tokenizer = self.tokenizer.as_ref();
         let tokenizer = tokenizer.ok_or_else(|| unexpected(format!("{} {at}", self.name())))?;
         let mut encoder = PieceEncoder::new(tokenizer).map_err(failed)?;
-        let mut ids = encoder.push(&first).map_err(failed)?;
+        let kept = |error| Error::from(moeprune_capture::Error::from(error));
+        let mut ids = TokenRow::default();
+        ids.push(&encoder.push(&first).map_err(failed)?).map_err(kept)?;
         drop(first);
         for record in records {
             let Found::Piece { text, last } = record?.content else { break };
-            ids.append(&mut encoder.push(&text).map_err(failed)?);
+            ids.push(&encoder.push(&text).map_err(failed)?).map_err(kept)?;
             if last {
                 break;
             }
         }
-        ids.append(&mut encoder.finish().map_err(failed)?);
+        ids.push(&encoder.finish().map_err(failed)?).map_err(kept)?;
         Ok(ids)
     }
 }

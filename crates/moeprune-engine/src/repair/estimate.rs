@@ -1,11 +1,11 @@
 //! About how much memory, disk and time a repair will take.
 
-use moeprune_core::{ModelSpec, MoeSpec, RepairPasses};
+use moeprune_core::{ModelSpec, MoeSpec, RepairPasses, bytes_in_words};
 use serde::Serialize;
 
 use super::RepairCost;
 use crate::{
-    Estimate, MemoryNeed, Model, Rates, active_parameters, estimate::duration,
+    Estimate, MemoryNeed, Model, Rates, RunKind, TextSize, active_parameters, estimate::duration,
     in_codes::codes_of_repaired,
 };
 
@@ -30,6 +30,24 @@ pub struct RepairEstimate {
     in_files: u64,
 }
 
+/// How much text a repair goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "plain data")]
+pub struct RepairTextSize {
+    /// Tokens that it is fitted to.
+    pub fitted: u64,
+    /// Others, that it is measured on.
+    pub held_out: u64,
+    /// Tokens of the longest block.
+    pub block: u64,
+}
+
+impl RepairTextSize {
+    fn all(self) -> u64 {
+        self.fitted + self.held_out
+    }
+}
+
 /// A layer and how many of its experts stay.
 #[derive(Clone, Copy)]
 struct LayerShape<'s> {
@@ -44,13 +62,13 @@ struct LayerShape<'s> {
 const FEW: f64 = 4.0;
 
 impl RepairEstimate {
-    /// Of a model whose layer `l` keeps `kept(l)` experts, on `fitted` tokens and others that are held out, by a
-    /// repair that goes through them so often.
+    /// Of a model whose layer `l` keeps `kept(l)` experts, on so many tokens, by a repair that goes through them so
+    /// often.
     #[must_use]
     pub fn of(
         model: &dyn Model,
         kept: impl Fn(usize) -> usize,
-        tokens: (u64, u64),
+        tokens: RepairTextSize,
         passes: RepairPasses,
         rates: Rates,
     ) -> Self {
@@ -66,7 +84,7 @@ impl RepairEstimate {
     pub fn of_refit(
         model: &dyn Model,
         kept: impl Fn(usize) -> usize,
-        tokens: (u64, u64),
+        tokens: RepairTextSize,
         passes: RepairPasses,
         rates: Rates,
     ) -> Self {
@@ -77,7 +95,7 @@ impl RepairEstimate {
     fn of_layers(
         model: &dyn Model,
         kept: impl Fn(usize) -> Option<usize>,
-        tokens: (u64, u64),
+        tokens: RepairTextSize,
         passes: RepairPasses,
         rates: Rates,
     ) -> Self {
@@ -93,8 +111,8 @@ impl RepairEstimate {
     }
 
     /// Of the blocks' way through a model none of whose layers is repaired.
-    fn of_pass(model: &dyn Model, (fitted, held_out): (u64, u64)) -> Self {
-        let (spec, tokens) = (model.spec(), fitted + held_out);
+    fn of_pass(model: &dyn Model, tokens: RepairTextSize) -> Self {
+        let (spec, tokens) = (model.spec(), tokens.all());
         let hidden = tokens * 4 * spec.hidden as u64;
         Self {
             memory_bytes: 0,
@@ -110,11 +128,11 @@ impl RepairEstimate {
     fn add_layer(
         &mut self,
         LayerShape { spec, moe, kept, bits }: LayerShape<'_>,
-        (fitted, held_out): (u64, u64),
+        text: RepairTextSize,
         passes: RepairPasses,
         rates: Rates,
     ) {
-        let tokens = fitted + held_out;
+        let tokens = text.all();
         let cost = RepairCost::of_layer(spec, moe, kept, tokens, passes);
         let cost = bits.map_or(cost, |bits| cost.in_codes(moe, bits));
         let holding = cost.holding(rates);
@@ -122,17 +140,18 @@ impl RepairEstimate {
         self.operations += cost.operations(holding) - once(moe, spec, tokens);
         self.moved += cost.moved(holding);
         self.disk_bytes += cost.weight_bytes as u64;
-        let of_fitted = RepairCost::of_layer(spec, moe, kept, fitted, passes);
+        let of_fitted = RepairCost::of_layer(spec, moe, kept, text.fitted, passes);
         self.tokens_per_column = self.tokens_per_column.min(of_fitted.tokens_per_column);
         self.in_files = self.in_files.max(cost.disk(holding) as u64);
         self.memory_bytes = self.memory_bytes.max(solving_bytes(spec, moe, tokens, passes));
     }
 
     /// From what layers take to what the run does.
-    fn finish(mut self, model: &dyn Model, (fitted, held_out): (u64, u64), rates: Rates) -> Self {
-        let tokens = fitted + held_out;
+    fn finish(mut self, model: &dyn Model, text: RepairTextSize, rates: Rates) -> Self {
+        let tokens = text.all();
         let hidden = tokens * 4 * model.spec().hidden as u64;
-        let need = MemoryNeed::of(model, tokens, false);
+        let text = TextSize { tokens, block: text.block };
+        let need = MemoryNeed::of(model, text, RunKind::Observe);
         self.disk_bytes += 2 * hidden + self.in_files;
         self.memory_bytes += need.total() - need.hidden_states + (need.copies + 2) * hidden;
         self.seconds = self.moved / rates.disk + self.operations / rates.compute;
@@ -159,13 +178,12 @@ impl RepairEstimate {
     /// What a user reads before the repair begins.
     #[must_use]
     pub fn note(&self) -> String {
-        let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
         format!(
             "the repair takes one pass of all blocks, {} of operations, up to {} of memory and {} on disk: \
              about {}; {:.1} tokens per column of the down projections",
             operations(self.operations),
-            gigabytes(self.memory_bytes),
-            gigabytes(self.disk_bytes),
+            bytes_in_words(self.memory_bytes),
+            bytes_in_words(self.disk_bytes),
             self.time(),
             self.tokens_per_column
         )

@@ -27,7 +27,7 @@ mod supervised;
 mod unwritten;
 
 pub use cost::{Holding, RepairCost};
-pub use estimate::RepairEstimate;
+pub use estimate::{RepairEstimate, RepairTextSize};
 
 use std::sync::Arc;
 
@@ -99,7 +99,9 @@ impl RepairTask<'_> {
         let Self { wanted, kept, execution, tokens, .. } = *self;
         let kept_in = |layer| kept.spec().moe_of(layer).map_or(0, |moe| moe.experts);
         let fitted = tokens.fitted as u64;
-        let counts = (fitted, tokens.blocks.tokens() - fitted);
+        let blocks = tokens.blocks.blocks();
+        let block = blocks.iter().map(|block| block.len() as u64).max().unwrap_or(0);
+        let counts = RepairTextSize { fitted, held_out: tokens.blocks.tokens() - fitted, block };
         let (passes, rates) = (self.repair.passes(), execution.rates());
         let estimate = match self.after {
             After::Experts => RepairEstimate::of(wanted, kept_in, counts, passes, rates),

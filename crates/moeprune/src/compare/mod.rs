@@ -20,8 +20,8 @@ use moeprune_core::{
 
 use moeprune_engine::{
     Error as EngineError, Execution, Finite, Inputs, Job, KeptExperts, ModelText, Pipeline,
-    PlanInputs, Progress, Remedy, TOOL, TextFiles, UnwrittenModel, note_of_streamed_length,
-    read_in_words, warnings_of_text,
+    PlanInputs, Progress, Remedy, TOOL, TextFiles, TextSize, UnwrittenModel,
+    note_of_streamed_length, read_in_words, warnings_of_text,
 };
 
 use crate::{
@@ -138,8 +138,9 @@ impl Study<'_> {
         let Study { checkpoint, execution, .. } = *self;
         let text = Text::read(checkpoint, measures, self.progress)?;
         if let Some(text) = text.as_ref().filter(|_| execution.is_on_cpu()) {
+            let block = text.blocks.sequence_len() as u64;
             let text = (
-                text.blocks.tokens(),
+                TextSize { tokens: text.blocks.tokens(), block },
                 "use a shorter text or fewer of its blocks (--text-blocks, --seq-len)",
             );
             check_host(execution, (checkpoint, checkpoint), text, self.progress)?;

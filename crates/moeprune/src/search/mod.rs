@@ -7,7 +7,7 @@ pub use texts::SearchTexts;
 use moeprune_capture::TokenBlocks;
 use moeprune_checkpoint::Checkpoint;
 use moeprune_core::{ParameterCounts, Sparsity, TensorSource, plural};
-use moeprune_engine::{PlanInputs, expert_budget};
+use moeprune_engine::{PlanInputs, RunKind, expert_budget};
 
 pub use crate::report::{Candidate, SearchReport};
 use crate::{
@@ -87,7 +87,8 @@ impl Study<'_> {
         ));
         let Study { checkpoint, registry, .. } = *self;
         let progress = &mut *self.progress;
-        let execution = &self.execution.for_blocks(checkpoint, &observed.tag, false, progress)?;
+        let execution =
+            &self.execution.for_blocks(checkpoint, &observed.tag, RunKind::Observe, progress)?;
         let pipeline = &registry.pipeline(recipe)?;
         let study = &mut Study { checkpoint, registry, execution, progress };
         let observation = study.job(pipeline).observe(observed)?;

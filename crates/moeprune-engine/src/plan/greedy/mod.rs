@@ -6,12 +6,14 @@ mod removal;
 mod sample;
 
 use moeprune_capture::{StoredLayer, passes};
-use moeprune_core::{ExpertBudget, GateSide, LayerPlan, ModelSpec, MoeSpec, SurvivorReason};
+use moeprune_core::{
+    ExpertBudget, GateSide, LayerPlan, ModelSpec, MoeSpec, SurvivorReason, bytes_in_words,
+};
 use moeprune_model::Gating;
 
 use super::{Router, expert_layers::ExpertLayers, ranking::without};
 use crate::{
-    Calibration, Error, Job, Model, Remedy,
+    Calibration, Error, Job, Model, Remedy, RunKind,
     finite::Finite,
     walk::{Route, walk},
 };
@@ -210,16 +212,16 @@ fn check_gates(model: &dyn Model) -> Result<(), Error> {
 
 /// Says what memory the choice takes.
 fn announce(job: &mut Job<'_>, calibration: &Calibration, need: &OutputsNeed) -> Result<(), Error> {
-    let running = crate::MemoryNeed::of(job.model, calibration.blocks.tokens(), false);
+    let text = (&calibration.tag).into();
+    let running = crate::MemoryNeed::of(job.model, text, RunKind::Observe);
     crate::memory::check_memory(running.total() + need.total(), job.execution.max_memory())?;
-    let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
     job.progress.note(&format!(
         "choosing experts needs up to {} of memory: {} for what experts make of {} tokens, {} for its \
          products, the rest as any run",
-        gigabytes(running.total() + need.total()),
-        gigabytes(need.outputs),
+        bytes_in_words(running.total() + need.total()),
+        bytes_in_words(need.outputs),
         need.tokens,
-        gigabytes(need.products),
+        bytes_in_words(need.products),
     ));
     Ok(())
 }

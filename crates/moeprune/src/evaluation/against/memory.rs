@@ -2,8 +2,10 @@
 
 use moeprune_capture::TokenBlocks;
 use moeprune_checkpoint::Checkpoint;
-use moeprune_core::{CorpusTag, TensorId};
-use moeprune_engine::{AvailableMemory, Error as EngineError, Execution, MemoryNeed, Progress};
+use moeprune_core::{CorpusTag, TensorId, bytes_in_words};
+use moeprune_engine::{
+    AvailableMemory, Error as EngineError, Execution, MemoryNeed, Progress, RunKind, TextSize,
+};
 
 use crate::{Error, streamed::LOGIT_BYTES};
 
@@ -12,11 +14,12 @@ const REST: u64 = 300_000_000;
 
 /// The most that is held at a time on the CPU, in bytes: while the reference runs, while the model does beside the
 /// reference's outputs, or while the heads of both predict.
-fn need(model: &Checkpoint, reference: &Checkpoint, tokens: u64) -> u64 {
+fn need(model: &Checkpoint, reference: &Checkpoint, text: TextSize) -> u64 {
+    let tokens = text.tokens;
     let outputs = |of: &Checkpoint| tokens * 4 * of.spec().hidden as u64;
     let walk = |of: &Checkpoint| {
         let embedding = of.stored_bytes(TensorId::Embedding) + outputs(of) + REST;
-        MemoryNeed::of(of, tokens, false).total().max(embedding)
+        MemoryNeed::of(of, text, RunKind::Observe).total().max(embedding)
     };
     // As it is stored, and in f32 to be run.
     let head = |of: &Checkpoint| {
@@ -43,25 +46,27 @@ pub(super) fn set_up(
 ) -> Result<Execution, Error> {
     if !execution.is_on_cpu() {
         let tag = tag()?;
-        let execution = execution.for_blocks(reference, &tag, false, progress)?;
-        return Ok(execution.for_blocks(model, &tag, false, progress)?);
+        let execution = execution.for_blocks(reference, &tag, RunKind::Observe, progress)?;
+        return Ok(execution.for_blocks(model, &tag, RunKind::Observe, progress)?);
     }
-    let text = (blocks.tokens(), "use fewer or shorter blocks (--limit, --seq-len)");
+    let block = blocks.sequence_len() as u64;
+    let size = TextSize { tokens: blocks.tokens(), block };
+    let text = (size, "use fewer or shorter blocks (--limit, --seq-len)");
     check_host(execution, (model, reference), text, progress)?;
     Ok(execution.clone())
 }
 
-/// Says what memory the CPU will need for a text of so many tokens; if that is too much, what to do.
+/// Says what memory the CPU will need for a text; if that is too much, what to do.
 ///
 /// # Errors
 /// If that is more than the run may take.
 pub(crate) fn check_host(
     execution: &Execution,
     (model, reference): (&Checkpoint, &Checkpoint),
-    (tokens, remedy): (u64, &str),
+    (text, remedy): (TextSize, &str),
     progress: &mut dyn Progress,
 ) -> Result<(), Error> {
-    let needed = need(model, reference, tokens);
+    let needed = need(model, reference, text);
     if let Some(allowed) = execution.max_memory().filter(|&allowed| allowed < needed) {
         return Err(Error::Request(format!(
             "holding the two models against each other needs up to {:.1} MB of memory, and --max-memory allows {:.1} \
@@ -70,18 +75,17 @@ pub(crate) fn check_host(
             allowed as f64 / 1e6
         )));
     }
-    let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
-    let hidden = 4 * tokens * (reference.spec().hidden + 2 * model.spec().hidden) as u64;
+    let hidden = 4 * text.tokens * (reference.spec().hidden + 2 * model.spec().hidden) as u64;
     let mut line = format!(
         "needs up to {} of memory: {} for the hidden states of both models, the rest for weights in passing",
-        gigabytes(needed),
-        gigabytes(hidden)
+        bytes_in_words(needed),
+        bytes_in_words(hidden)
     );
     if let Some(AvailableMemory { bytes, limit, .. }) = AvailableMemory::now(execution.max_memory())
     {
         line += &match bytes < needed {
-            false => format!("; {limit} has {} left", gigabytes(bytes)),
-            true => format!("\nwarning: {limit} has {} left; {remedy}", gigabytes(bytes)),
+            false => format!("; {limit} has {} left", bytes_in_words(bytes)),
+            true => format!("\nwarning: {limit} has {} left; {remedy}", bytes_in_words(bytes)),
         };
     }
     progress.note(&line);

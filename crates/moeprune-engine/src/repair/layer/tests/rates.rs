@@ -4,8 +4,8 @@ use std::{fs, path::PathBuf, sync::Mutex};
 
 use super::*;
 use crate::{
-    Progress, Rates, RepairEstimate, kept_experts::repaired_parts as parts, session::Session,
-    walk::Walker,
+    Progress, Rates, RepairEstimate, RepairTextSize, kept_experts::repaired_parts as parts,
+    session::Session, walk::Walker,
 };
 
 /// [`Scale`], and per layer whether activations and factors are in files.
@@ -61,7 +61,9 @@ fn check(rates: Rates, expected: Holding) -> Vec<Vec<u8>> {
     assert_eq!(*in_files.lock().unwrap(), vec![expected; layers.len()]);
     let left = |layer| kept.spec().moe_of(layer).map_or(0, |moe| moe.experts);
     let (fitted, all) = (tokens.fitted as u64, tokens.blocks.tokens());
-    let estimate = RepairEstimate::of(wanted, left, (fitted, all - fitted), repair.passes(), rates);
+    let block = tokens.blocks.blocks().iter().map(Vec::len).max().unwrap() as u64;
+    let text = RepairTextSize { fitted, held_out: all - fitted, block };
+    let estimate = RepairEstimate::of(wanted, left, text, repair.passes(), rates);
     assert_eq!(notes.0[0], estimate.note());
     layers.map(|layer| fs::read(parts::file(folder, after, layer)).unwrap()).collect()
 }
