@@ -51,4 +51,4 @@ if [ -z "${MOEPRUNE:-}" ]; then
     MOEPRUNE=${CARGO_TARGET_DIR:-$root/target}/release/moeprune
 fi
 export PYTHONDONTWRITEBYTECODE=1
-"$python" "$root/scripts/generate/beside.py" "$MOEPRUNE" "${places[@]}" "$@"
+"$python" -u "$root/scripts/generate/beside.py" "$MOEPRUNE" "${places[@]}" "$@"

@@ -40,6 +40,7 @@ def arguments():
     parser.add_argument("--batch", type=int, default=32, help="questions answered together")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--fewshot", type=int, default=0, help="solved examples, drawn from QUESTIONS behind the limit")
+    parser.add_argument("--experts", help="only this implementation of experts, of grouped_mm, batched_mm and eager")
     parser.add_argument("--ties", type=int, default=0, help="answers that may differ by rounding")
     return parser.parse_args()
 
@@ -115,10 +116,10 @@ class Transformers:
         return tokens, [float(logits[token]) for token in tokens]
 
 
-def fastest(theirs, texts, batch, stops):
+def fastest(theirs, texts, batch, stops, only):
     """The implementation of experts with the shortest turn, loaded."""
     found = {}
-    for experts in ("grouped_mm", "batched_mm", "eager"):
+    for experts in [only] if only else ("grouped_mm", "batched_mm", "eager"):
         try:
             theirs.load(experts)
             theirs.answer(texts[:batch], batch, stops)  # The first call of each sets things up.
@@ -153,7 +154,7 @@ def main():
         ours, ended, _, _ = by_moeprune(options, files, out)
         stops = "stop" in ended
         theirs = Transformers(options.model)
-        fastest(theirs, texts, options.batch, stops)
+        fastest(theirs, texts, options.batch, stops, options.experts)
         rates, processor = {"ours": [], "theirs": []}, {"ours": [], "theirs": []}
         for turn in range(options.turns):
             ours, _, seconds, used = by_moeprune(options, files, out)
