@@ -254,8 +254,8 @@ fn calibration(
     match (texts, variants.iter().find(runs)) {
         (None, _) => Ok(None),
         (Some(_), None) => Err(Error::Request(
-            "--calibration is for --repair and --criteria reconstruction and exhaustive; all else is \
-             measured from what `observe` stored (--observation)"
+            "--calibration is for --repair, --expert-statistics sequential and --criteria reconstruction and \
+             exhaustive; all else is measured from what `observe` stored (--observation)"
                 .into(),
         )),
         (Some(texts), Some(variant)) => {

@@ -17,7 +17,7 @@ pub struct KeepArgs {
     /// multi-token prediction is its number, or mtp.0, and does as --mtp says when left out
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "expert_sparsity", "budget", "criterion", "similarity", "clustering", "survivor",
-        "protect_super_experts", "domains"
+        "expert_statistics", "protect_super_experts", "domains"
     ])]
     pub keep: Option<PathBuf>,
 }

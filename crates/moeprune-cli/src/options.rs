@@ -13,7 +13,9 @@ use moeprune_files::{Links, Reading, RunFiles};
 use crate::memory_size::memory_size;
 use moeprune::{
     ComputeType, DeviceChoice, Error, Execution, Recipe, Registry, Resume,
-    recipe::{BUILT_IN, Budget, Choice, Domains, Mtp, Pattern, StageChoice, Statistics},
+    recipe::{
+        BUILT_IN, Budget, Choice, Domains, ExpertStatistics, Mtp, Pattern, StageChoice, Statistics,
+    },
     search::Search,
 };
 
@@ -142,6 +144,10 @@ pub struct RecipeArgs {
     /// weighted-average [default: nearest]
     #[arg(long, value_name = "SURVIVOR", value_parser = str::parse::<StageChoice>)]
     pub survivor: Option<StageChoice>,
+    /// What sums experts are chosen by; sequential is for stun and rankings with the budget uniform, and takes
+    /// --calibration [default: independent]
+    #[arg(long, value_name = "SOURCE", value_parser = choice::<ExpertStatistics>())]
+    pub expert_statistics: Option<ExpertStatistics>,
     /// Keep experts whose outputs peak far above all others'
     #[arg(long)]
     pub protect_super_experts: bool,
@@ -272,6 +278,7 @@ impl RecipeArgs {
         experts.budget = self.budget.unwrap_or(experts.budget);
         experts.domains = self.domains.unwrap_or(experts.domains);
         experts.mtp = self.mtp.or(experts.mtp);
+        experts.statistics = self.expert_statistics.unwrap_or(experts.statistics);
         experts.protect_super_experts |= self.protect_super_experts;
         for (stage, given) in [
             (repair, &self.repair),

@@ -17,7 +17,8 @@ use crate::{
 };
 use moeprune::{
     Calibration, Domain, Error, Execution, Job, Pipeline, PlanInputs, Progress as _, Recipe,
-    Registry, blend, check_repair, check_whole_experts, coverage, plan_domains,
+    Registry, blend, check_by_observations, check_repair, check_whole_experts, coverage,
+    plan_domains,
     serving::{Cut, GroupRule, unnamed_extra},
     shortened, whole_experts_by_default,
 };
@@ -37,8 +38,8 @@ pub(crate) struct PlanArgs {
     /// against each other token for token, equally if no weights are given
     #[arg(long = "observation", value_name = "FILE[=WEIGHT]")]
     observations: Vec<WeighedFile>,
-    /// Calibration text, for --criterion reconstruction and exhaustive alone: they run the model. A file, a folder
-    /// or a pattern; may be given several times, and is one text
+    /// Calibration text, for --criterion reconstruction and exhaustive and for --expert-statistics sequential alone: they
+    /// run the model. A file, a folder or a pattern; may be given several times, and is one text
     #[arg(long, value_name = "FILE")]
     calibration: Vec<PathBuf>,
     /// Where the plan goes
@@ -127,8 +128,8 @@ fn print_serving(cut: &Cut, checkpoint: &Checkpoint) -> Result<(), Error> {
 fn runs(args: &PlanArgs, pipeline: &Pipeline) -> Result<Execution, Error> {
     if !pipeline.experts.needs().calibration {
         return Err(Error::Request(
-            "--calibration is for --criterion reconstruction and exhaustive; other criteria plan \
-             from what `observe` stored (--observation)"
+            "--calibration is for --criterion reconstruction and exhaustive, and for --expert-statistics \
+             sequential; all else is planned from what `observe` stored (--observation)"
                 .into(),
         ));
     }
@@ -143,6 +144,9 @@ fn decide(
     domains: Vec<Domain>,
 ) -> Result<(Plan, Vec<Domain>), Error> {
     let Some(texts) = texts else { return plan_domains(job, &domains, recipe) };
+    if !domains.is_empty() {
+        check_by_observations(recipe)?;
+    }
     shortened(job.model, recipe).iter().for_each(|note| job.progress.note(note));
     let calibration = Calibration::read(texts.files(), job.model, recipe)?;
     calibration.notes().iter().for_each(|note| job.progress.note(note));

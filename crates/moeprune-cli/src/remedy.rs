@@ -78,6 +78,7 @@ fn in_options(remedy: Remedy) -> String {
             "use --scorer wanda or magnitude, or write the model with `moeprune prune`".into()
         }
         Remedy::Calibration => "pass --calibration FILE".into(),
+        Remedy::IndependentStatistics => "use --expert-statistics independent".into(),
         Remedy::Observation => "run `moeprune observe` first and pass --observation FILE".into(),
         Remedy::Statistics => {
             "pass --calibration FILE, or --observation FILE for statistics of the \

@@ -69,6 +69,11 @@ impl Work {
             work.read += model.weight_bytes();
         }
         let kept = bytes_left(model, share);
+        if matches!(pipeline.experts, ExpertStage::InTurn(_)) && share > Sparsity::ZERO {
+            // Each layer once more, without what it lost.
+            work.passes += 1;
+            work.read += kept;
+        }
         work.read += kept;
         work.written = kept;
         if request.weights != WeightTarget::Nothing {

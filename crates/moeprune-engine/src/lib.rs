@@ -88,9 +88,12 @@ pub use memory::{AvailableMemory, MemoryLimit, MemoryNeed, RunKind, TextSize, av
 pub use model::Model;
 pub use observe::ObservationPlace;
 pub use parts::{Joined, Leavings, PART_FILE, PartPlace, Parts, WrittenPart};
-pub use pipeline::{ExpertNeeds, ExpertStage, Grouped, Pipeline, Scored, WeightNeeds, WeightStage};
+pub use pipeline::{
+    ExpertNeeds, ExpertStage, Grouped, LayerStage, Pipeline, Scored, WeightNeeds, WeightStage,
+};
 pub use plan::{
-    PLAN_FORMAT, PlanInputs, Router, check_request, expert_budget, routers, stored_otherwise,
+    PLAN_FORMAT, PlanInputs, Router, check_prune, check_request, expert_budget, routers,
+    stored_otherwise,
 };
 pub use printable::printable;
 pub use progress::{Progress, Silent};

@@ -62,14 +62,17 @@ impl Pipeline {
         };
         match &self.experts {
             ExpertStage::Ranked(saliency) => add("saliency", saliency.identity().cloned()),
-            ExpertStage::Grouped(Grouped { similarity, clustering, selector }) => {
-                add("similarity", similarity.identity().cloned());
-                add("clustering", clustering.identity().cloned());
-                add("selector", selector.identity().cloned());
-            }
+            ExpertStage::Grouped(grouped) => grouped.add_identities(&mut add),
             ExpertStage::Searched { most_subsets } => add("subsets", Some(json!(most_subsets))),
             ExpertStage::Greedy { tokens } => add("greedy", Some(json!(tokens))),
             ExpertStage::Listed(list) => add("keep-list", Some(json!(list))),
+            ExpertStage::InTurn(stage) => {
+                add("in turn", Some(json!(true)));
+                match stage {
+                    LayerStage::Ranked(saliency) => add("saliency", saliency.identity().cloned()),
+                    LayerStage::Grouped(grouped) => grouped.add_identities(&mut add),
+                }
+            }
         }
         if let Some(repair) = &self.repair {
             add("repair", repair.identity().cloned());
@@ -109,6 +112,20 @@ pub enum ExpertStage {
     },
     /// By a list of those that stay. Without one, no plan can be made, and plans can be applied.
     Listed(Option<KeepList>),
+    /// Layer after layer on the model as it loses experts: each is observed on what the layers before it give without
+    /// the experts that they have lost, and its own are then chosen by these sums. Calibration text runs through each
+    /// layer twice.
+    InTurn(LayerStage),
+}
+
+/// How the experts of one layer are chosen by sums of that layer alone.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "a new way must be answered wherever they differ")]
+pub enum LayerStage {
+    /// As [`ExpertStage::Ranked`].
+    Ranked(Stage<dyn ExpertSaliency>),
+    /// As [`ExpertStage::Grouped`].
+    Grouped(Grouped),
 }
 
 /// The stages by which alike experts are grouped.
@@ -121,6 +138,15 @@ pub struct Grouped {
     pub clustering: Stage<dyn ExpertClustering>,
     /// Which expert of a group survives.
     pub selector: Stage<dyn ExpertSelector>,
+}
+
+impl Grouped {
+    /// Adds the identity of each stage by its place.
+    fn add_identities(&self, add: &mut dyn FnMut(&str, Option<Value>)) {
+        add("similarity", self.similarity.identity().cloned());
+        add("clustering", self.clustering.identity().cloned());
+        add("selector", self.selector.identity().cloned());
+    }
 }
 
 /// What the expert stage must have before it can decide.
@@ -145,7 +171,7 @@ impl ExpertStage {
                 observation: similarity.needs_observation() || selector.needs_observation(),
                 calibration: false,
             },
-            Self::Searched { .. } | Self::Greedy { .. } => {
+            Self::Searched { .. } | Self::Greedy { .. } | Self::InTurn(_) => {
                 ExpertNeeds { observation: false, calibration: true }
             }
             Self::Listed(_) => ExpertNeeds::default(),
@@ -156,8 +182,12 @@ impl ExpertStage {
     #[must_use]
     pub fn grouped(&self) -> Option<&Grouped> {
         match self {
-            Self::Grouped(grouped) => Some(grouped),
-            Self::Ranked(_) | Self::Searched { .. } | Self::Greedy { .. } | Self::Listed(_) => None,
+            Self::Grouped(grouped) | Self::InTurn(LayerStage::Grouped(grouped)) => Some(grouped),
+            Self::Ranked(_)
+            | Self::InTurn(LayerStage::Ranked(_))
+            | Self::Searched { .. }
+            | Self::Greedy { .. }
+            | Self::Listed(_) => None,
         }
     }
 }

@@ -4,8 +4,12 @@ use moeprune_core::{Sparsity, StatisticsSource};
 
 use crate::{
     Applied, Calibration, Error, ExpertStage, Inputs, Job, Model, PlanInputs, PruneRequest, Run,
-    WeightTarget, apply::apply_plan, estimate::bytes_left, observe::observe_in,
-    plan::choose_survivors_in, session::RunIdentity,
+    WeightTarget,
+    apply::apply_plan,
+    estimate::bytes_left,
+    observe::observe_in,
+    plan::{Planned, check_prune, choose_survivors_in},
+    session::RunIdentity,
 };
 
 impl Job<'_> {
@@ -13,7 +17,8 @@ impl Job<'_> {
     /// same text. Begins the run, or resumes it.
     ///
     /// The model is observed whenever experts go, unless a list says which stay: a cluster of two is always a
-    /// tie, and the tokens routed to each expert decide ties better than the lowest index does.
+    /// tie, and the tokens routed to each expert decide ties better than the lowest index does. Layers that are decided in
+    /// turn are observed while the plan is made.
     ///
     /// # Errors
     /// As [`observe`](Self::observe), [`plan`](Self::plan) and [`apply`](Self::apply).
@@ -24,6 +29,7 @@ impl Job<'_> {
         request: &PruneRequest,
     ) -> Result<Applied, Error> {
         let Job { model, pipeline, .. } = *self;
+        check_prune(model.spec(), request, pipeline)?;
         let execution = &self.for_blocks(calibration, true)?;
         let mut identity = RunIdentity::new("prune", model)?
             .with_recipe(&request.recipe, pipeline)
@@ -39,7 +45,8 @@ impl Job<'_> {
         let stored = request.promises.statistics == StatisticsSource::Stored
             && request.weights != WeightTarget::Nothing;
         let listed = matches!(pipeline.experts, ExpertStage::Listed(_));
-        let chooses = request.experts.share > Sparsity::ZERO && !listed;
+        let in_turn = matches!(pipeline.experts, ExpertStage::InTurn(_));
+        let chooses = request.experts.share > Sparsity::ZERO && !listed && !in_turn;
         let observation = if chooses || stored {
             let observation = observe_in(job, &mut run.session, calibration)?;
             run.end_step("observing");
@@ -49,7 +56,8 @@ impl Job<'_> {
         };
         let inputs =
             PlanInputs { observation: observation.as_ref(), calibration: Some(calibration) };
-        let plan = job.plan(request, inputs)?;
+        let Planned { plan, observation: own } = job.plan_in(&mut run.session, request, inputs)?;
+        let observation = observation.or(own);
         let plan = choose_survivors_in(job, &mut run.session, &plan)?;
         run.end_step("planning");
         let inputs = match &observation {

@@ -49,6 +49,8 @@ pub enum Remedy {
     ScoreOrWrite,
     /// Calibration text.
     Calibration,
+    /// Choosing experts by sums of the model as it is, before any layer has lost experts.
+    IndependentStatistics,
     /// An observation of the model.
     Observation,
     /// Calibration text, or an observation for statistics of the unpruned model.
@@ -143,6 +145,9 @@ impl Remedy {
                 "use shorter calibration blocks, a larger device, or the CPU"
             }
             Self::Calibration => "give calibration text",
+            Self::IndependentStatistics => {
+                "choose experts by statistics of the model as it is (independent)"
+            }
             Self::Observation => "observe the model first and give its observation",
             Self::Statistics => {
                 "give calibration text, or an observation for statistics of the unpruned model"

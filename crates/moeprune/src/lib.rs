@@ -80,7 +80,7 @@ pub use moeprune_text as text;
 pub use default_repair::{
     Said, check_repair, experts_before_repair, note_of_recipe_without_repair, repair_by_default,
 };
-pub use domains::{Coverage, Domain, blend, coverage, plan_domains};
+pub use domains::{Coverage, Domain, blend, check_by_observations, coverage, plan_domains};
 pub use error::Error;
 pub use estimates::Estimates;
 pub use evaluation::{
@@ -92,10 +92,10 @@ pub use keep_list::read_keep_list;
 pub use moeprune_engine::timed;
 pub use moeprune_engine::{
     Calibration, ChatOptions, ComputeType, DeviceChoice, Estimate, Execution, ExpertStage, Grouped,
-    ImatrixFile, Inputs, Job, KeepList, LayerKey, MemoryNeed, Model, ObservationPlace, OtherText,
-    PLAN_FORMAT, PartPlace, Parts, Pipeline, PlanInputs, Progress, Rates, Remedy, Resume, Run,
-    RunKind, Scored, Silent, Stage, TextFiles, TextSize, WeightStage, Work, WrittenPart,
-    available_memory, load_tokenizer, observe_imatrix, shortened,
+    ImatrixFile, Inputs, Job, KeepList, LayerKey, LayerStage, MemoryNeed, Model, ObservationPlace,
+    OtherText, PLAN_FORMAT, PartPlace, Parts, Pipeline, PlanInputs, Progress, Rates, Remedy,
+    Resume, Run, RunKind, Scored, Silent, Stage, TextFiles, TextSize, WeightStage, Work,
+    WrittenPart, available_memory, load_tokenizer, observe_imatrix, shortened,
 };
 pub use plan_file::read_plan;
 pub use planning::{check_request, plan};

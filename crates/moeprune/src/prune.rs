@@ -11,8 +11,8 @@ use moeprune_engine::{
 };
 
 use crate::{
-    Domain, Error, Recipe, Report, blend, check_repair, plan_domains, recipe::CalibrationRecipe,
-    report::SearchReport, search::SearchTexts,
+    Domain, Error, Recipe, Report, blend, check_repair, domains::check_by_observations,
+    plan_domains, recipe::CalibrationRecipe, report::SearchReport, search::SearchTexts,
 };
 
 /// Prunes a model: observes it on the calibration text, plans, and
@@ -39,7 +39,7 @@ pub fn prune<'r>(
     let (model, pipeline) = (job.model, job.pipeline);
     let texts = calibration.into();
     let request = recipe.request(pipeline)?;
-    moeprune_engine::check_request(model.spec(), &request, pipeline)?;
+    moeprune_engine::check_prune(model.spec(), &request, pipeline)?;
     check_repair(model, recipe, true)?;
     texts.check(recipe)?;
     moeprune_engine::check_runs(model.spec())?;
@@ -122,6 +122,7 @@ pub fn prune_by_domain(
 ) -> Result<Report, Error> {
     let (model, pipeline) = (job.model, job.pipeline);
     moeprune_engine::check_request(model.spec(), &recipe.request(pipeline)?, pipeline)?;
+    check_by_observations(recipe)?;
     if recipe.repairs() || recipe.refits() {
         return Err(Error::Recipe(
             "where each file is a domain of its own, the run has observations and no text to repair experts on; leave \

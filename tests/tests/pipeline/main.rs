@@ -15,6 +15,7 @@ mod fused_experts;
 mod fused_in_place_of_separate;
 mod idle_experts;
 mod imatrix;
+mod in_turn;
 mod keep_lists;
 mod new_values_of_codes;
 mod observed_in_parts;

@@ -178,3 +178,27 @@ fn a_search_is_in_the_report() {
         &["a quarter of the calibration blocks"],
     );
 }
+
+#[test]
+fn experts_chosen_in_turn_take_text() {
+    let scratch = observed();
+    let plan = "plan model -o p.json --criterion reap --sparsity 0.5 --expert-sparsity 0.5";
+    let sequential = format!("{plan} --expert-statistics sequential");
+    refused(&scratch, &sequential, &["once the layers before it", "pass --calibration FILE"]);
+    let observation = format!("{sequential} --observation a.obs");
+    refused(&scratch, &observation, &["no observation", "--expert-statistics independent"]);
+    let both = format!("{observation} {CALIBRATION}");
+    refused(&scratch, &both, &["no observation", "--expert-statistics independent"]);
+    let text = format!("{sequential} {CALIBRATION}");
+    refused(&scratch, &format!("{text} --budget global"), &["use --budget uniform"]);
+    let protects = format!("{text} --protect-super-experts");
+    refused(&scratch, &protects, &["use --expert-statistics independent"]);
+    let exhaustive = text.replace("reap", "exhaustive");
+    refused(&scratch, &exhaustive, &["`exhaustive` chooses otherwise"]);
+    assert!(!scratch.path("p.json").exists());
+    scratch.ok(&text);
+    scratch.ok("apply model out --plan p.json");
+    scratch.ok("verify out --source model");
+    let independent = format!("{plan} {CALIBRATION} --expert-statistics independent");
+    refused(&scratch, &independent.replace("p.json", "q.json"), &["--calibration is for"]);
+}

@@ -175,6 +175,19 @@ fn killed_runs_with_a_repair_give_the_same_bytes_when_resumed() {
     assert!(killed.iter().any(|stage| stage == "repaired"), "{killed:?}");
 }
 
+/// What was observed of a layer decides it again, and the run goes on with the layer's outputs without what it lost.
+#[test]
+fn killed_runs_that_choose_experts_in_turn_give_the_same_bytes_when_resumed() {
+    for (model, criterion) in [("mixtral", "reap"), ("arctic", "stun --survivor average")] {
+        let sequential = format!("--criterion {criterion} --expert-statistics sequential");
+        let share = "--sparsity 0.5 --expert-sparsity 0.5";
+        let prune = format!("prune model OUT {CALIBRATION} {share} {sequential}");
+        // Three layers are observed and decided, and written without a look at their weights.
+        let killed = kill_and_resume(&Scratch::new(model), &prune, 7);
+        assert!(killed.iter().any(|stage| stage == "observed"), "{killed:?}");
+    }
+}
+
 /// Layers behind the decoder's, in a file of their own, are written with what belongs to no layer.
 #[test]
 fn killed_runs_of_models_with_extra_layers() {

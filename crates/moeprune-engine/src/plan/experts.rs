@@ -1,6 +1,6 @@
 //! The expert stage: which experts of each layer go, decided in the way that a pipeline holds.
 
-use moeprune_core::{LayerBehaviour, LayerPlan, ModelSpec, SurvivorReason};
+use moeprune_core::{LayerBehaviour, LayerPlan, ModelSpec, Observation, SurvivorReason};
 use moeprune_model::check_runnable;
 
 use super::{
@@ -10,21 +10,37 @@ use super::{
     expert_layers::{ExpertLayers, Protected},
     greedy::{Greedy, PIECE, drop_one_by_one},
     grouping::group,
+    in_turn::decide_in_turn,
     ranking::{rank, without},
     routers,
 };
-use crate::{Error, ExpertRequest, ExpertStage, Job, KeepList, PlanInputs, Remedy};
+use crate::{
+    Error, ExpertRequest, ExpertStage, Job, KeepList, PlanInputs, Remedy, session::Session,
+};
+
+/// What the expert stage decided.
+#[derive(Default)]
+pub(super) struct Decided {
+    /// The plan of each layer that loses experts; none if no expert goes.
+    pub(super) layers: Vec<LayerPlan>,
+    /// What it observed itself, and decided by.
+    pub(super) observation: Option<Observation>,
+}
 
 impl ExpertStage {
-    /// The plan of each layer that loses experts; none if no expert goes. Survivors that take
-    /// reading experts are left open.
-    pub(super) fn plan(
+    /// Decides which experts of each layer go. Survivors that take reading experts are left open, unless layers are
+    /// decided in turn.
+    pub(super) fn decide(
         &self,
         job: &mut Job<'_>,
+        session: &mut Session,
         request: &ExpertRequest,
         inputs: PlanInputs<'_>,
-    ) -> Result<Vec<LayerPlan>, Error> {
-        match self {
+    ) -> Result<Decided, Error> {
+        let layers = match self {
+            Self::InTurn(stage) => {
+                return decide_in_turn(job, session, stage, (request, inputs));
+            }
             Self::Ranked(saliency) => {
                 with_layers(self, job, request, inputs, |_, layers| rank(&**saliency, layers))
             }
@@ -69,7 +85,8 @@ impl ExpertStage {
                     Remedy::Calibration,
                 )),
             },
-        }
+        }?;
+        Ok(Decided { layers, observation: None })
     }
 }
 

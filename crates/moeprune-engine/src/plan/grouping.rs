@@ -35,7 +35,6 @@ pub(super) fn group(
     check_partitions(behaviours, &partitions, budget)?;
     progress.end();
 
-    let mut selected = Vec::new();
     let plans = behaviours
         .iter()
         .zip(partitions)
@@ -49,7 +48,6 @@ pub(super) fn group(
             }
             let open = open(behaviour, clusters);
             let selecting = selecting(model, layer, &open.clusters, &*grouped.selector);
-            selected.extend(selecting.is_some().then_some(layer));
             let selector = selecting.as_deref().unwrap_or(&*grouped.selector);
             if selector.reads_experts(&open.clusters) {
                 return Ok(open);
@@ -57,7 +55,7 @@ pub(super) fn group(
             select(model, behaviour.router, open, selector)
         })
         .collect::<Result<Vec<_>, Error>>()?;
-    note_of_selected(&selected).iter().for_each(|note| progress.note(note));
+    note_of_selected(model, &plans, grouped).iter().for_each(|note| progress.note(note));
     Ok(plans)
 }
 
@@ -74,8 +72,16 @@ fn open(behaviour: &LayerBehaviour<'_>, clusters: Partition) -> LayerPlan {
 }
 
 /// The note on layers where one expert of each group stays instead of their average.
-fn note_of_selected(layers: &[usize]) -> Option<String> {
-    let layers = match layers {
+pub(super) fn note_of_selected(
+    model: &dyn Model,
+    plans: &[LayerPlan],
+    grouped: &Grouped,
+) -> Option<String> {
+    let is_selected = |plan: &&LayerPlan| {
+        selecting(model, plan.layer, &plan.clusters, &*grouped.selector).is_some()
+    };
+    let layers: Vec<usize> = plans.iter().filter(is_selected).map(|plan| plan.layer).collect();
+    let layers = match layers.as_slice() {
         [] => return None,
         [layer] => format!("layer {layer}"),
         [first, .., last] => format!("{} layers ({first} to {last})", layers.len()),

@@ -8,6 +8,7 @@ mod experts;
 mod extra;
 mod greedy;
 mod grouping;
+mod in_turn;
 mod inputs;
 mod nothing;
 mod ranking;
@@ -32,9 +33,10 @@ use rayon::prelude::*;
 use crate::{
     Error, ExpertStage, Job, Model, Pipeline, Progress, PruneRequest, Remedy, TOOL, WeightTarget,
     in_codes::{check_reconstructs, stored_as},
+    session::Session,
 };
 
-use self::exhaustive::check_subsets;
+use self::{exhaustive::check_subsets, experts::Decided};
 
 /// Version of the plan format this crate writes and reads.
 pub const PLAN_FORMAT: u32 = 1;
@@ -55,7 +57,9 @@ impl Job<'_> {
     /// The expert stage that tries every subset of a layer's experts on what the layer makes of
     /// calibration text (NAEE; Lu et al., arXiv 2402.14800) runs the model once, and each layer's
     /// experts on all tokens; it needs [`PlanInputs::calibration`]. So does the one that drops experts one
-    /// after the other, which runs the model once and each expert on some tokens.
+    /// after the other, which runs the model once and each expert on some tokens. The one that decides layers in turn
+    /// ([`ExpertStage::InTurn`]) runs each layer as it is and then without the experts that it lost; it leaves no
+    /// survivor open, takes nothing from an observation, and the plan names the one that it made.
     ///
     /// # Errors
     /// If the request does not fit the model (top-k above the experts left, a total that cannot be
@@ -67,6 +71,21 @@ impl Job<'_> {
         inputs: impl Into<PlanInputs<'i>>,
     ) -> Result<Plan, Error> {
         let inputs = inputs.into();
+        let execution = match (&self.pipeline.experts, inputs.calibration) {
+            (ExpertStage::InTurn(_), Some(calibration)) => self.for_blocks(calibration, true)?,
+            _ => self.execution.clone(),
+        };
+        let job = &mut self.on(&execution);
+        Ok(job.plan_in(&mut Session::in_memory(), request, inputs)?.plan)
+    }
+
+    /// [`plan`](Self::plan) within a run: layers that were observed and decided in turn before are not run again.
+    pub(crate) fn plan_in(
+        &mut self,
+        session: &mut Session,
+        request: &PruneRequest,
+        inputs: PlanInputs<'_>,
+    ) -> Result<Planned, Error> {
         let Job { model, pipeline, .. } = *self;
         if request.weights != WeightTarget::Nothing {
             check_reconstructs(model, pipeline)?;
@@ -75,17 +94,18 @@ impl Job<'_> {
         let begun = Begun::new(model, inputs.observation, request, pipeline)?;
         let too_small = nothing::note(model.spec(), &request.experts)?;
         too_small.iter().for_each(|note| self.progress.note(note));
-        let mut layers = thread::scope(|scope| {
+        let Decided { mut layers, observation } = thread::scope(|scope| {
             // The plan holds it, and so it is there in the end; hashing takes as long as deciding.
             scope.spawn(|| model.fingerprint());
-            pipeline.experts.plan(self, &request.experts, inputs)
+            pipeline.experts.decide(self, session, &request.experts, inputs)
         })?;
         let extra = extra::policy(model.spec(), request.extra);
         if let Some(policy) = extra {
             layers.extend(extra::plan(model, &layers, policy)?);
             layers.sort_by_key(|layer| layer.layer);
         }
-        let mut plan = begun.finish(layers, inputs.observation, request, pipeline)?;
+        let observed = observation.as_ref().or(inputs.observation);
+        let mut plan = begun.finish(layers, observed, request, pipeline)?;
         plan.extra = extra;
         extra::check_made(model.spec(), &plan)?;
         if let Some(calibration) = inputs.calibration
@@ -94,8 +114,15 @@ impl Job<'_> {
             plan.corpora.push(calibration.tag.clone());
             plan.corpora.dedup();
         }
-        Ok(plan)
+        Ok(Planned { plan, observation })
     }
+}
+
+/// A plan, and what was observed to make it, where the expert stage observes the model itself.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) plan: Plan,
+    pub(crate) observation: Option<Observation>,
 }
 
 /// A plan that is about to be made.
@@ -233,6 +260,9 @@ pub fn check_request(
     }
     let experts: Vec<usize> =
         spec.layers.iter().filter_map(|l| l.moe()).map(|m| m.experts).collect();
+    if let ExpertStage::InTurn(_) = pipeline.experts {
+        in_turn::check(&request.experts)?;
+    }
     budget.check(&experts).map_err(Error::stage("expert budget", None))?;
     if let ExpertStage::Searched { most_subsets } = pipeline.experts {
         check_subsets(&experts, budget, most_subsets)?;
@@ -245,6 +275,29 @@ pub fn check_request(
         (0, None) if policy != Some(ExtraPolicy::Drop) => nothing::refuse(spec, &request.experts),
         _ => Ok(()),
     }
+}
+
+/// [`check_request`] of a request to [`Job::prune`], whose masks take their statistics from the same run.
+///
+/// # Errors
+/// Moreover, if weights are to be zeroed by an observation of the model as it is, and layers that are decided in turn leave
+/// none.
+pub fn check_prune(
+    spec: &ModelSpec,
+    request: &PruneRequest,
+    pipeline: &Pipeline,
+) -> Result<(), Error> {
+    let stored = request.promises.statistics == StatisticsSource::Stored
+        && request.weights != WeightTarget::Nothing;
+    let in_turn = matches!(pipeline.experts, ExpertStage::InTurn(_));
+    if stored && in_turn && request.experts.share > Sparsity::ZERO {
+        return Err(Error::refused(
+            "weights are to be zeroed by statistics of the unpruned model, which is not observed where each layer is \
+             observed after the layers before it have lost experts",
+            Remedy::IndependentStatistics,
+        ));
+    }
+    check_request(spec, request, pipeline)
 }
 
 /// A total that removing experts alone exceeds by no more than this share is met.

@@ -4,7 +4,7 @@ use moeprune_checkpoint::Checkpoint;
 use moeprune_core::Sparsity;
 use moeprune_engine::{Error as EngineError, Remedy, check_repair_folder};
 
-use crate::{Error, Recipe, Registry, check_repair};
+use crate::{Error, Recipe, Registry, check_repair, recipe::ExpertStatistics};
 
 /// Refuses a recipe that cannot be followed without a checkpoint being written, or without text. `text`:
 /// whether there is calibration text.
@@ -34,10 +34,16 @@ pub(super) fn check(
         return Ok(());
     }
     if !text && pipeline.experts.needs().calibration {
-        let problem = format!(
-            "criterion = `{}` runs layers without some of their experts, which takes calibration text",
-            recipe.experts.criterion
-        );
+        let problem = match recipe.experts.statistics {
+            ExpertStatistics::Sequential => {
+                "sequential statistics of experts run each layer again without those that it loses, which takes calibration text"
+                    .to_owned()
+            }
+            ExpertStatistics::Independent => format!(
+                "criterion = `{}` runs layers without some of their experts, which takes calibration text",
+                recipe.experts.criterion
+            ),
+        };
         return Err(EngineError::refused(problem, Remedy::Calibration).into());
     }
     check_repair(checkpoint, recipe, text)?;

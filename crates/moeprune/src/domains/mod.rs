@@ -7,7 +7,7 @@ pub use coverage::{Coverage, coverage};
 pub(crate) use max_min::plan_max_min;
 
 use moeprune_core::{Observation, Plan};
-use moeprune_engine::Job;
+use moeprune_engine::{Error as EngineError, Job, Remedy};
 
 use crate::{Error, Recipe, planning::plan, recipe};
 
@@ -36,6 +36,20 @@ pub fn blend(domains: &[Domain]) -> Result<Option<Observation>, Error> {
     Ok(Some(Observation::blend(&parts)?))
 }
 
+/// Refuses a recipe by which experts are chosen while the model runs, so that observations say nothing.
+///
+/// # Errors
+/// [`Error::Engine`] with what would work.
+pub fn check_by_observations(recipe: &Recipe) -> Result<(), Error> {
+    if recipe.experts.statistics == recipe::ExpertStatistics::Independent {
+        return Ok(());
+    }
+    let problem = "an observation is of the model with all its experts, and with sequential statistics of experts each \
+                   layer is observed once the layers before it have lost theirs: the run takes one calibration text, \
+                   and no observation";
+    Err(EngineError::refused(problem, Remedy::IndependentStatistics).into())
+}
+
 /// As [`plan`] from observations of several texts: blended by their weights, or, if the recipe says
 /// so, by weights under which the text that loses most loses least. Returns the plan and the domains
 /// with the weights it was made with; their [`blend`] is what it was made from.
@@ -47,6 +61,9 @@ pub fn plan_domains(
     domains: &[Domain],
     recipe: &Recipe,
 ) -> Result<(Plan, Vec<Domain>), Error> {
+    if !domains.is_empty() {
+        check_by_observations(recipe)?;
+    }
     match recipe.experts.domains {
         recipe::Domains::Blend => {
             let observation = blend(domains)?;

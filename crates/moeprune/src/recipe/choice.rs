@@ -74,6 +74,25 @@ choice! {
     }
 }
 choice! {
+    /// What sums experts are chosen by.
+    ExpertStatistics {
+        Independent, "independent", "Those of the model as it is";
+        Sequential, "sequential", "Of each layer those on inputs that went through the layers before it without the experts that these lost";
+    }
+}
+
+impl ExpertStatistics {
+    /// Whether it is what recipes mean that do not say it.
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::Independent
+    }
+
+    pub(super) fn default_choice() -> Self {
+        Self::Independent
+    }
+}
+
+choice! {
     /// What becomes of layers behind the decoder's (multi-token prediction).
     Mtp {
         Prune, "prune", "They lose experts until they have as many as the decoder's layers, by router distance";

@@ -5,7 +5,9 @@ pub(crate) mod keys;
 mod pattern;
 mod stage_choice;
 
-pub use choice::{Budget, Choice, Domains, IdleExperts, Mtp, RowRounding, Statistics};
+pub use choice::{
+    Budget, Choice, Domains, ExpertStatistics, IdleExperts, Mtp, RowRounding, Statistics,
+};
 pub use pattern::Pattern;
 pub use stage_choice::{Parameter, StageChoice};
 
@@ -89,6 +91,12 @@ pub struct ExpertRecipe {
     pub clustering: StageChoice,
     /// Which expert of a group survives, or how the group is merged, for `stun`.
     pub survivor: StageChoice,
+    /// What sums experts are chosen by, for `stun` and rankings.
+    #[serde(
+        default = "ExpertStatistics::default_choice",
+        skip_serializing_if = "ExpertStatistics::is_default"
+    )]
+    pub statistics: ExpertStatistics,
     /// Whether experts whose outputs peak far above all others' stay in any case.
     pub protect_super_experts: bool,
     /// How several observations are weighed.
@@ -290,6 +298,7 @@ impl Recipe {
     /// given.
     pub(crate) fn keep_listed(&mut self, share: Sparsity, total: Option<Sparsity>) {
         self.experts.criterion = StageChoice::new(KEEP_LIST);
+        self.experts.statistics = ExpertStatistics::Independent;
         self.experts.sparsity = share;
         self.sparsity = total.unwrap_or(share);
         self.weights.ratio = None;

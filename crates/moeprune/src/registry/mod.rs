@@ -23,8 +23,11 @@ use self::{
     stages::Stages,
 };
 use crate::{
-    Error, ExpertStage, Grouped, Pipeline, Recipe, Scored, Stage, WeightStage,
-    recipe::{ExpertRecipe, RowRounding, StageChoice, Statistics, WeightRecipe},
+    Error, ExpertStage, Grouped, LayerStage, Pipeline, Recipe, Scored, Stage, WeightStage,
+    recipe::{
+        CLUSTERS, ExpertRecipe, ExpertStatistics, RowRounding, StageChoice, Statistics,
+        WeightRecipe,
+    },
 };
 pub(crate) use built_in::STAND_IN;
 use moeprune_score::Rounding;
@@ -174,14 +177,9 @@ impl Registry {
     pub fn pipeline(&self, recipe: &Recipe) -> Result<Pipeline, Error> {
         let mut recipe = recipe.clone();
         self.resolve(&mut recipe)?;
-        let Recipe { experts, weights, .. } = &recipe;
+        let weights = &recipe.weights;
         Ok(Pipeline {
-            experts: match Criterion::of(&experts.criterion) {
-                Some(criterion) => criterion.stage(self, &recipe)?,
-                None => ExpertStage::Ranked(
-                    self.saliencies.make("experts.criterion", &experts.criterion)?,
-                ),
-            },
+            experts: self.expert_stage(&recipe)?,
             repair: self.repair(&recipe)?,
             weights: match self.reconstructors.has(&weights.scorer.name) {
                 false => WeightStage::Scored(self.scored(&recipe)?),
@@ -193,6 +191,31 @@ impl Registry {
             refit: self.refit(&recipe)?,
             allocator: self.allocators.make("weights.allocation", &weights.allocation)?,
         })
+    }
+
+    /// How a resolved recipe chooses experts.
+    fn expert_stage(&self, recipe: &Recipe) -> Result<ExpertStage, Error> {
+        let experts = &recipe.experts;
+        let stage = match Criterion::of(&experts.criterion) {
+            Some(criterion) => criterion.stage(self, recipe)?,
+            None => {
+                ExpertStage::Ranked(self.saliencies.make("experts.criterion", &experts.criterion)?)
+            }
+        };
+        match (experts.statistics, stage) {
+            (ExpertStatistics::Independent, stage) => Ok(stage),
+            (ExpertStatistics::Sequential, ExpertStage::Ranked(saliency)) => {
+                Ok(ExpertStage::InTurn(LayerStage::Ranked(saliency)))
+            }
+            (ExpertStatistics::Sequential, ExpertStage::Grouped(grouped)) => {
+                Ok(ExpertStage::InTurn(LayerStage::Grouped(grouped)))
+            }
+            (ExpertStatistics::Sequential, _) => Err(Error::Recipe(format!(
+                "experts.statistics = \"sequential\" (--expert-statistics) is for `{CLUSTERS}` and for rankings, which choose by \
+                 sums of a layer; experts.criterion = `{}` chooses otherwise: use one of these, or \"independent\"",
+                experts.criterion.name
+            ))),
+        }
     }
 
     /// The grouping that a recipe names, with any criterion.

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
+use crate::recipe::ExpertStatistics;
+
 use super::{Repairing, Report, SearchReport, StageReport, repair, texts};
 
 /// Renders the whole report.
@@ -101,6 +103,12 @@ fn write_layers(report: &Report, text: &mut String) -> fmt::Result {
             layer.merged.len(),
             layer.ratio.map_or_else(|| "-".into(), percent),
             percent(layer.achieved)
+        )?;
+    }
+    if report.recipe.experts.statistics == ExpertStatistics::Sequential {
+        writeln!(
+            text,
+            "\nThe experts of each layer were chosen by what it does once the layers before it have lost theirs."
         )?;
     }
     Ok(())
