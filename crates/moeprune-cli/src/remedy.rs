@@ -77,14 +77,6 @@ fn in_options(remedy: Remedy) -> String {
         Remedy::ScoreOrWrite => {
             "use --scorer wanda or magnitude, or write the model with `moeprune prune`".into()
         }
-        Remedy::Calibration => "pass --calibration FILE".into(),
-        Remedy::IndependentStatistics => "use --expert-statistics independent".into(),
-        Remedy::Observation => "run `moeprune observe` first and pass --observation FILE".into(),
-        Remedy::Statistics => {
-            "pass --calibration FILE, or --observation FILE for statistics of the \
-                               unpruned model"
-                .into()
-        }
         Remedy::DefaultType => "leave --dtype out".into(),
         Remedy::MicroBatch(blocks) => format!("--micro-batch {blocks} would fit"),
         Remedy::FewerTokens { percent } => format!(
@@ -99,6 +91,20 @@ fn in_options(remedy: Remedy) -> String {
         Remedy::NotOneDevice => "evaluate with --device cpu, or in an engine that spreads a model \
                                  over several devices"
             .into(),
+        other => of_statistics(other),
+    }
+}
+
+/// Where sums come from.
+fn of_statistics(remedy: Remedy) -> String {
+    match remedy {
+        Remedy::Calibration => "pass --calibration FILE".into(),
+        Remedy::IndependentStatistics => "use --expert-statistics independent".into(),
+        Remedy::Observation => "run `moeprune observe` first and pass --observation FILE".into(),
+        Remedy::Statistics => {
+            "pass --calibration FILE, or --observation FILE for statistics of the unpruned model"
+                .into()
+        }
         other => of_parts(other),
     }
 }

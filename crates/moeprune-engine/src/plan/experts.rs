@@ -1,11 +1,12 @@
 //! The expert stage: which experts of each layer go, decided in the way that a pipeline holds.
 
-use moeprune_core::{LayerBehaviour, LayerPlan, ModelSpec, Observation, SurvivorReason};
+use moeprune_core::{LayerBehaviour, LayerPlan, ModelSpec, SurvivorReason};
 use moeprune_model::check_runnable;
 
 use super::{
     blocks::Blocks,
     budget::{expert_budget, groups_of},
+    decided::Decided,
     exhaustive::drop_least_missed,
     expert_layers::{ExpertLayers, Protected},
     greedy::{Greedy, PIECE, drop_one_by_one},
@@ -17,15 +18,6 @@ use super::{
 use crate::{
     Error, ExpertRequest, ExpertStage, Job, KeepList, PlanInputs, Remedy, session::Session,
 };
-
-/// What the expert stage decided.
-#[derive(Default)]
-pub(super) struct Decided {
-    /// The plan of each layer that loses experts; none if no expert goes.
-    pub(super) layers: Vec<LayerPlan>,
-    /// What it observed itself, and decided by.
-    pub(super) observation: Option<Observation>,
-}
 
 impl ExpertStage {
     /// Decides which experts of each layer go. Survivors that take reading experts are left open, unless layers are

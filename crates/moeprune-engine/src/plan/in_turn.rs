@@ -19,8 +19,8 @@ use moeprune_model::check_runnable;
 use super::{
     blocks::Blocks,
     budget::{expert_budget, groups_of},
+    decided::Decided,
     expert_layers::{ExpertLayers, Protected},
-    experts::Decided,
     grouping::{group, note_of_selected},
     keeping_all,
     ranking::rank,

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod budget;
+mod decided;
 mod exhaustive;
 mod expert_layers;
 mod experts;
@@ -36,7 +37,7 @@ use crate::{
     session::Session,
 };
 
-use self::{exhaustive::check_subsets, experts::Decided};
+use self::{decided::Decided, exhaustive::check_subsets};
 
 /// Version of the plan format this crate writes and reads.
 pub const PLAN_FORMAT: u32 = 1;
