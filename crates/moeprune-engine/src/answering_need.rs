@@ -6,7 +6,7 @@ use moeprune_model::Compute;
 use crate::{
     AvailableMemory, Error, MemoryLimit, Model,
     device_memory::{FIXED, brought_bytes},
-    memory::{Largest, activations, megabytes},
+    memory::{Largest, activations, host_bytes, megabytes},
 };
 
 /// For everything on the host that is not counted: the tokenizer, the questions, logits.
@@ -78,10 +78,13 @@ impl AnsweringNeed {
             true => brought_bytes(model, part, compute.dtype()),
             // The embedding is read row by row.
             false if part.id == TensorId::Embedding => stored(part),
-            false => size * part.parameters(),
+            false => host_bytes(model, part),
         };
         let head = if spec.tied_embeddings { TensorId::Embedding } else { TensorId::LmHead };
-        let head = spec.part(head).map_or((0, 0), |part| (stored(&part), size * part.parameters()));
+        let head = spec.part(head).map_or((0, 0), |part| match compute.holds_stored() {
+            true => (stored(&part), size * part.parameters()),
+            false => (stored(&part), host_bytes(model, &part)),
+        });
         let mut need = Self {
             trunks: if spec.tied_embeddings { head.1 } else { 0 },
             experts: 0,
@@ -165,6 +168,24 @@ impl AnsweringNeed {
             pass_tokens: usize::try_from(tokens).unwrap_or(usize::MAX),
             positions: usize::try_from(self.sequence + positions).unwrap_or(usize::MAX),
         }
+    }
+
+    /// One line for the user: how much memory it takes at most, but for keys and values of further sequences.
+    #[must_use]
+    pub fn memory_line(&self, place: &ExpertPlace) -> String {
+        let (bytes, experts) = match place {
+            ExpertPlace::Memory => (self.whole(), "with all experts in it"),
+            ExpertPlace::Storage(room) => (self.divided(room), "with experts in passing"),
+        };
+        format!("needs up to {} of memory, {experts}", bytes_in_words(bytes))
+    }
+
+    /// With memory divided like that.
+    fn divided(&self, room: &StreamingRoom) -> u64 {
+        let tokens = (room.pass_tokens as u64).saturating_mul(self.token);
+        let positions = (room.positions as u64).saturating_mul(self.position);
+        let each = self.sequence * (self.token + self.position);
+        (self.streamed() - each + room.experts).saturating_add(tokens).saturating_add(positions)
     }
 
     /// One line for the user about a model whose experts are read when they are needed.

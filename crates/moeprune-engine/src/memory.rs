@@ -7,7 +7,9 @@ mod system_file;
 
 use candle_core::Device;
 use moeprune_capture::{SumsSize, expert_rows};
-use moeprune_core::{CorpusTag, LayerNorms, LayerSpec, ModelSpec, MoeInput, Part, bytes_in_words};
+use moeprune_core::{
+    CorpusTag, LayerNorms, LayerSpec, ModelSpec, MoeInput, Part, TensorId, bytes_in_words,
+};
 
 pub use self::limits::{AvailableMemory, MemoryLimit};
 use crate::{Error, Model};
@@ -63,7 +65,7 @@ pub struct MemoryNeed {
     pub copies: u64,
     /// The largest layer without its experts, as stored: codes with all that is needed to read them.
     pub trunk: u64,
-    /// The same as the CPU runs it: in f32, and while pruning its zeroed weights beside it.
+    /// The same as the CPU runs it: bf16 as it is, all else in f32, and while pruning its zeroed weights beside it.
     pub running_trunk: u64,
     /// The largest expert, as stored.
     pub expert: u64,
@@ -100,7 +102,7 @@ impl MemoryNeed {
         let is_decoded = |part: &Part| part.id.expert().is_some() && model.is_in_codes(part.id);
         let [largest, running, decoded] = Largest::of_each(spec, |part| {
             let (stored, numbers) = (stored(part), 4 * part.parameters());
-            let running = numbers + if pruning { stored } else { 0 };
+            let running = host_bytes(model, part) + if pruning { stored } else { 0 };
             [stored, running, if is_decoded(part) { numbers } else { 0 }]
         });
         Self {
@@ -165,6 +167,14 @@ impl MemoryNeed {
     pub(crate) fn check(&self, on_device: bool, asked: Option<u64>) -> Result<(), Error> {
         check_memory(self.on_host(on_device), asked)
     }
+}
+
+/// Bytes of a part as the CPU runs it in f32: Linears and heads of bf16 stay that, all else is widened.
+pub(crate) fn host_bytes(model: &dyn Model, part: &Part) -> u64 {
+    let is_product =
+        part.linear_shape().is_some() || matches!(part.id, TensorId::LmHead | TensorId::Embedding);
+    let narrow = is_product && model.is_bf16(part.id);
+    if narrow { 2 * part.parameters() } else { 4 * part.parameters() }
 }
 
 /// What a block becomes in a trunk, or the tokens that go through an expert together.
@@ -275,7 +285,7 @@ mod tests {
 
     use moeprune_capture::{LayerObserver, ObserverOptions};
     use moeprune_checkpoint::Checkpoint;
-    use moeprune_core::{TensorId, observation::Statistics};
+    use moeprune_core::observation::Statistics;
 
     use super::*;
 

@@ -77,6 +77,13 @@ pub trait Model: TensorSource + fmt::Debug {
         self.weight(id).is_ok_and(|weight| weight.encoding().float().is_none())
     }
 
+    /// Whether a part is stored as numbers of bf16, in which the CPU holds it. By default the part is read.
+    fn is_bf16(&self, id: TensorId) -> bool {
+        self.weight(id).is_ok_and(|weight| {
+            weight.encoding().float() == Some(moeprune_core::encoding::Float::Bf16)
+        })
+    }
+
     /// Whether any weight of the decoder's is stored in codes.
     fn has_weights_in_codes(&self) -> bool {
         self.spec().parts().iter().any(|part| self.is_in_codes(part.id))
@@ -174,6 +181,10 @@ impl Model for Checkpoint {
 
     fn is_in_codes(&self, id: TensorId) -> bool {
         self.is_in_codes(id)
+    }
+
+    fn is_bf16(&self, id: TensorId) -> bool {
+        self.is_bf16(id)
     }
 
     fn is_of(&self, fingerprint: &str) -> Result<SameModel, Error> {

@@ -6,7 +6,9 @@ use moeprune::{
     Error, Execution, Job, OutputPlace, Progress, Recipe, Registry, Report, Resume, Silent,
     checkpoint::{Checkpoint, verify},
     core::{RepairPasses, Sparsity, repair::ExpertOutcome},
-    engine::{REPAIRABLE_ENCODINGS, Rates, RepairCost, RepairEstimate, codes_of_repaired},
+    engine::{
+        REPAIRABLE_ENCODINGS, Rates, RepairCost, RepairEstimate, RepairTextSize, codes_of_repaired,
+    },
     prune, read_keep_list,
 };
 use moeprune_model::{Compute, LanguageModel};
@@ -128,7 +130,8 @@ fn of_each_format_that_is_written() {
 fn estimates_count_the_rounding_of_each_sweep() {
     for_each(|name, fixture| {
         let source = Checkpoint::open(&fixture.dir).unwrap();
-        let (kept, tokens) = (fixture.kept(), (1000, 200));
+        let tokens = RepairTextSize { fitted: 1000, held_out: 200, block: 100 };
+        let kept = fixture.kept();
         let passes = |sweeps| RepairPasses { sweeps, ..RepairPasses::default() };
         let estimate = |sweeps| {
             let kept = |layer| kept.get(&layer).map_or(0, Vec::len);

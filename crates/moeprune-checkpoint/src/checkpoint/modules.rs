@@ -385,6 +385,12 @@ impl Checkpoint {
         self.forms.get(&id).is_some_and(|form| !matches!(form, StoredForm::Numbers(_)))
     }
 
+    /// Whether a part is stored as numbers of bf16.
+    #[must_use]
+    pub fn is_bf16(&self, id: TensorId) -> bool {
+        self.forms.get(&id).is_some_and(|form| matches!(form, StoredForm::Numbers(Dtype::BF16)))
+    }
+
     /// Whether a tensor holds its part by itself, and as numbers.
     pub(crate) fn is_plain(&self, tensor: &StoredTensor) -> bool {
         let form = tensor.part.and_then(|part| self.forms.get(&part));

@@ -80,6 +80,15 @@ impl<'a> NativeModel<'a> {
         })
     }
 
+    /// Says what memory the model takes, before it is loaded.
+    pub(crate) fn say_need(&mut self, progress: &mut dyn Progress) -> Result<(), Error> {
+        if self.loaded.is_none() {
+            let (need, place) = self.place()?;
+            progress.note(&need.memory_line(&place));
+        }
+        Ok(())
+    }
+
     pub(crate) fn load(&mut self) -> Result<Arc<AnyModel<'a>>, Error> {
         if let Some(loaded) = &self.loaded {
             return Ok(Arc::clone(loaded));
@@ -104,6 +113,7 @@ impl Answering for NativeModel<'_> {
     ) -> Result<EvalReport, Error> {
         let checkpoint = self.model.checkpoint;
         let tokenizer = load_tokenizer(checkpoint)?;
+        self.say_need(progress)?;
         let model = self.load()?;
         let mut generator =
             NativeGenerator::new(model, tokenizer, checkpoint.eos_token_ids()?, progress);
@@ -127,6 +137,7 @@ impl Answering for NativeModel<'_> {
         let checkpoint = self.model.checkpoint;
         let tokenizer = load_tokenizer(checkpoint)?;
         let first = first_token(checkpoint, &tokenizer)?;
+        self.say_need(progress)?;
         let model = self.load()?;
         let mut scorer = NativeScorer::new(model, tokenizer, first, progress);
         if let Some(room) = self.room()? {

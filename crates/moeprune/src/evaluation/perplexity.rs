@@ -49,6 +49,7 @@ pub(super) fn of_text(
         announce(model, native, work, (note, &mut *progress))?;
         return layer_by_layer(model, native.execution(), (&blocks, together), progress);
     }
+    native.say_need(progress)?;
     let model = native.load()?;
     progress.begin("perplexity", blocks.len() as u64, "blocks");
     let (mut done, mut stopped) = (0, false);
