@@ -54,7 +54,7 @@ enum Command {
     #[cfg(target_os = "linux")]
     MakeCheckpoint(Box<make_checkpoint::MakeCheckpointArgs>),
     #[cfg(target_os = "linux")]
-    Peers(peers::Arguments),
+    Peers(Box<peers::Arguments>),
     #[cfg(target_os = "linux")]
     Products(products::ProductsArgs),
     #[cfg(target_os = "linux")]
@@ -88,7 +88,7 @@ fn run(command: &Command, terminal: &mut Terminal) -> anyhow::Result<()> {
         #[cfg(target_os = "linux")]
         Command::MakeCheckpoint(arguments) => make_checkpoint::run(arguments),
         #[cfg(target_os = "linux")]
-        Command::Peers(arguments) => peers::run(arguments),
+        Command::Peers(arguments) => peers::run(arguments, terminal),
         #[cfg(target_os = "linux")]
         Command::Products(arguments) => products::measure(arguments, terminal),
         #[cfg(target_os = "linux")]

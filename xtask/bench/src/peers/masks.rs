@@ -1,4 +1,4 @@
-//! `moeprune-bench peers`: our masks and PyTorch's, on the same matrix, in turns.
+//! Our masks and PyTorch's, on the same matrix, in turns.
 //!
 //! Two workers, this program and Python, hold the matrix and time one run per request. Both are pinned to the same cores and both take their own CPU time, so that other work on
 //! the machine shows in the wall time only.
@@ -19,12 +19,9 @@ use std::time::Instant;
 /// What Python can run: the published operations first.
 const PEERS: [&str; 3] = ["published", "topk", "kthvalue"];
 
-/// Time Wanda masks against PyTorch's on the CPU (wants Python with torch).
+/// Of masks of one matrix.
 #[derive(Args)]
-pub(crate) struct Arguments {
-    /// Python to run
-    #[arg(long, default_value = "python3", value_name = "PROGRAM")]
-    python: PathBuf,
+pub(crate) struct MaskArguments {
     /// Rows of the matrix
     #[arg(long, default_value_t = 4864)]
     rows: usize,
@@ -34,28 +31,29 @@ pub(crate) struct Arguments {
     /// Share of each row that goes
     #[arg(long, default_value_t = 0.65)]
     ratio: f64,
-    /// Runs of each side
-    #[arg(long, default_value_t = 5)]
-    pairs: usize,
-    /// Numbers of threads to run with
-    #[arg(long, value_delimiter = ',', default_value = "1,2")]
-    threads: Vec<usize>,
     /// Be the worker that runs our side, on the files in DIR
     #[arg(long, hide = true, value_name = "DIR")]
     worker: Option<PathBuf>,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+/// How often each side runs, and with how many threads.
+pub(crate) struct Turns {
+    pub(crate) python: PathBuf,
+    pub(crate) pairs: usize,
+    pub(crate) threads: Vec<usize>,
+}
+
+pub(crate) fn run(arguments: &MaskArguments, turns: &Turns) -> Result<()> {
     if let Some(directory) = &arguments.worker {
-        return work(arguments, directory);
+        return work(arguments, turns, directory);
     }
-    ensure!(arguments.pairs > 0 && arguments.rows > 0 && arguments.cols > 0, "nothing to run");
+    ensure!(turns.pairs > 0 && arguments.rows > 0 && arguments.cols > 0, "nothing to run");
     Sparsity::new(arguments.ratio)?;
-    if !has_torch(&arguments.python, "cpu") {
+    if !has_torch(&turns.python, "cpu") {
         line!(
             "skipped: {} with torch is not there; `pip install torch`, or name another Python \
              with --python",
-            arguments.python.display()
+            turns.python.display()
         )?;
         return Ok(());
     }
@@ -68,14 +66,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         arguments.cols,
         arguments.ratio * 100.0
     )?;
-    for &threads in &arguments.threads {
-        compare(arguments, directory.path(), threads)?;
+    for &threads in &turns.threads {
+        compare(arguments, turns, directory.path(), threads)?;
     }
     Ok(())
 }
 
 /// Weights like a trained model's, and mean squares of inputs some of which are far larger.
-fn write_matrix(arguments: &Arguments, directory: &Path) -> Result<()> {
+fn write_matrix(arguments: &MaskArguments, directory: &Path) -> Result<()> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut uniform = || {
         state ^= state << 13;
@@ -96,14 +94,19 @@ fn write_matrix(arguments: &Arguments, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-fn compare(arguments: &Arguments, directory: &Path, threads: usize) -> Result<()> {
+fn compare(
+    arguments: &MaskArguments,
+    turns: &Turns,
+    directory: &Path,
+    threads: usize,
+) -> Result<()> {
     let matrix = [arguments.rows, arguments.cols].map(|n| n.to_string());
     let ratio = arguments.ratio.to_string();
     let mut ours = pinned(&std::env::current_exe()?, threads);
-    ours.args(["bench-peers", "--rows", &matrix[0], "--cols", &matrix[1], "--ratio", &ratio]);
+    ours.args(["peers", "--rows", &matrix[0], "--cols", &matrix[1], "--ratio", &ratio]);
     ours.args(["--threads", &threads.to_string(), "--worker"]).arg(directory);
     let mut ours = Worker::start(&mut ours)?;
-    let mut theirs = pinned(&arguments.python, threads);
+    let mut theirs = pinned(&turns.python, threads);
     theirs.arg(directory.join("peer.py")).arg(directory).args(matrix).arg(ratio);
     let mut theirs = Worker::start(theirs.args([&threads.to_string(), "cpu"]))?;
     line!("\n{threads} thread{}, {}", if threads == 1 { "" } else { "s" }, theirs.hello)?;
@@ -113,7 +116,7 @@ fn compare(arguments: &Arguments, directory: &Path, threads: usize) -> Result<()
         theirs.run(peer)?;
         let mut ratios = Vec::new();
         let mut best = [LONGEST; 2];
-        for pair in 1..=arguments.pairs {
+        for pair in 1..=turns.pairs {
             let (a, b) = (ours.run("ours")?, theirs.run(peer)?);
             ratios.push([b.wall / a.wall, b.cpu / a.cpu]);
             best = [least(best[0], a), least(best[1], b)];
@@ -148,7 +151,7 @@ fn compare(arguments: &Arguments, directory: &Path, threads: usize) -> Result<()
 }
 
 /// The command on the first `threads` cores, where there is a `taskset` to see to it.
-fn pinned(program: &Path, threads: usize) -> Command {
+pub(super) fn pinned(program: &Path, threads: usize) -> Command {
     let cores = format!("0-{}", threads.saturating_sub(1));
     let mut probe = Command::new("taskset");
     let there = probe.args(["-c", &cores, "true"]).stderr(Stdio::null()).status();
@@ -171,8 +174,8 @@ fn least(a: Seconds, b: Seconds) -> Seconds {
 }
 
 /// Our side: prunes a fresh copy of the matrix each time a line arrives, and times that.
-fn work(arguments: &Arguments, directory: &Path) -> Result<()> {
-    let threads = *arguments.threads.first().context("no number of threads")?;
+fn work(arguments: &MaskArguments, turns: &Turns, directory: &Path) -> Result<()> {
+    let threads = *turns.threads.first().context("no number of threads")?;
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     let (rows, cols) = (arguments.rows, arguments.cols);
     let squares = fs::read(directory.join("mean_squares.f32"))?;
