@@ -1,6 +1,7 @@
 //! `cargo xtask results`: docs/results.md, measured.
 
 mod reconstruction;
+mod sequential;
 mod tables;
 
 use std::{fs, path::PathBuf, time::Instant};
@@ -13,7 +14,7 @@ use moeprune::{
     checkpoint::Checkpoint,
     compare::{Cut, Measures, Variant},
     core::Sparsity,
-    recipe::Budget,
+    recipe::{Budget, ExpertStatistics},
     search::{Search, SearchReport},
 };
 use moeprune_cli::Terminal;
@@ -42,6 +43,8 @@ pub(crate) struct ResultsArgs {
 enum Section {
     /// Choosing experts by what a layer loses.
     Reconstruction,
+    /// Choosing them by statistics of the model as it loses experts.
+    Sequential,
 }
 
 /// Name in the tables, and the criterion or recipe it is.
@@ -124,15 +127,23 @@ pub(crate) fn run(args: &ResultsArgs) -> Result<()> {
     for &seed in &args.seeds {
         lab.one_seed(seed)?;
     }
-    let section = reconstruction::render(&lab.results, lab.source.spec());
+    let reconstruction = reconstruction::render(&lab.results, lab.source.spec());
+    let sequential = sequential::render(&lab.results);
     let page = embedded::root().join("docs/results.md");
     let (shown, text) = match args.only {
         None => {
-            let text = tables::render(&lab.results, &args.seeds, &section);
+            let sections = format!("{reconstruction}\n{sequential}");
+            let text = tables::render(&lab.results, &args.seeds, &sections);
             (text.clone(), text)
         }
-        Some(Section::Reconstruction) => {
-            let text = with_section(&fs::read_to_string(&page)?, &section)?;
+        Some(section) => {
+            let (marks, section) = match section {
+                Section::Reconstruction => {
+                    ([reconstruction::BEGIN, reconstruction::END], reconstruction)
+                }
+                Section::Sequential => ([sequential::BEGIN, sequential::END], sequential),
+            };
+            let text = with_section(&fs::read_to_string(&page)?, marks, &section)?;
             (section, text)
         }
     };
@@ -145,10 +156,9 @@ pub(crate) fn run(args: &ResultsArgs) -> Result<()> {
 }
 
 /// The page with this section in the place of the one between the marks.
-fn with_section(page: &str, section: &str) -> Result<String> {
-    let parts = page.split_once(reconstruction::BEGIN);
-    let parts =
-        parts.and_then(|(before, rest)| Some((before, rest.split_once(reconstruction::END)?.1)));
+fn with_section(page: &str, [begin, end]: [&str; 2], section: &str) -> Result<String> {
+    let parts = page.split_once(begin);
+    let parts = parts.and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
     let (before, after) = parts.context("docs/results.md has no marks around the section")?;
     Ok(format!("{before}{section}{after}"))
 }
@@ -163,6 +173,12 @@ impl Lab<'_> {
             .observe(&calibration)?;
         self.results.calibration_tokens = calibration.blocks.tokens();
         let both = PlanInputs { observation: Some(&observation), calibration: Some(&calibration) };
+        if self.args.only != Some(Section::Reconstruction) {
+            self.sequential(seed, &recipe, both)?;
+        }
+        if self.args.only == Some(Section::Sequential) {
+            return Ok(());
+        }
         for budget in [Budget::Uniform, Budget::Global] {
             let table = format!("{budget:?}").to_lowercase();
             for cut in CUTS {
@@ -195,6 +211,18 @@ impl Lab<'_> {
                 }
             }
             self.search(seed, total, &recipe, observation)?;
+        }
+        Ok(())
+    }
+
+    /// REAP by statistics of the model as it loses experts, and beside it of the model as it is.
+    fn sequential(&mut self, seed: u64, recipe: &Recipe, inputs: PlanInputs<'_>) -> Result<()> {
+        for cut in sequential::SHARES {
+            let variant = experts_only(recipe, sequential::REAP, cut, Budget::Uniform, seed)?;
+            let mut in_turn = variant.clone();
+            in_turn.experts.statistics = ExpertStatistics::Sequential;
+            self.measure("uniform", sequential::REAP, seed, variant, inputs)?;
+            self.measure("uniform", sequential::IN_TURN, seed, in_turn, inputs)?;
         }
         Ok(())
     }

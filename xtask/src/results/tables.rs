@@ -61,8 +61,8 @@ pub(super) fn point(
     Point::of(&cuts)
 }
 
-/// `section`: the one on `reconstruction`.
-pub(super) fn render(results: &Results, seeds: &[u64], section: &str) -> String {
+/// `sections`: those that can be measured by themselves.
+pub(super) fn render(results: &Results, seeds: &[u64], sections: &str) -> String {
     let mut text = String::from(HEAD);
     let unpruned = results.unpruned.as_ref().and_then(|cut| Point::of(&[cut]));
     if let Some(unpruned) = unpruned {
@@ -82,7 +82,7 @@ pub(super) fn render(results: &Results, seeds: &[u64], section: &str) -> String 
         whole_experts(&mut text, results, table);
         text.push('\n');
     }
-    text.push_str(section);
+    text.push_str(sections);
     text.push('\n');
     text.push_str(SPLIT);
     splits(&mut text, results);
@@ -148,7 +148,7 @@ fn searches(text: &mut String, searches: &[Searched]) {
 }
 
 /// One sentence on how a row does against the best of the others in a column.
-fn verdict(
+pub(super) fn verdict(
     place: &str,
     ours: &str,
     names: &[&str],
