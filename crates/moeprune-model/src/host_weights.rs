@@ -39,6 +39,13 @@ impl HostWeights {
         Ok(packed)
     }
 
+    /// Bytes that they take.
+    pub(crate) fn bytes(&self) -> u64 {
+        let (elements, inputs) = (self.packed.elements(), self.packed.inputs());
+        let words = PackedWeights::buffer_words(elements, self.packed.outputs(), inputs);
+        (words * size_of::<u32>()) as u64
+    }
+
     pub(crate) fn outputs(&self) -> usize {
         self.packed.outputs()
     }

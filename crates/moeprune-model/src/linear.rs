@@ -39,6 +39,16 @@ impl Linear {
         }
     }
 
+    /// Bytes that its weight takes where it runs.
+    pub(crate) fn bytes(&self) -> u64 {
+        match &self.matrix {
+            Matrix::Host(weights) => weights.bytes(),
+            Matrix::Device { weight } => {
+                (weight.elem_count() * weight.dtype().size_in_bytes()) as u64
+            }
+        }
+    }
+
     /// The stored weight, sharing its memory; `None` where it was packed.
     pub(crate) fn stored(&self) -> Result<Option<Tensor>, Error> {
         match &self.matrix {

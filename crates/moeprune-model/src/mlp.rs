@@ -60,15 +60,9 @@ impl Mlp {
         }
     }
 
-    /// Bytes that its weights take: as they are stored, or in f32 where they are widened.
+    /// Bytes that its weights take where it runs.
     pub(crate) fn bytes(&self) -> u64 {
-        let matrices = 2 + u64::from(self.spec.gated);
-        let weights = matrices * self.hidden as u64 * self.spec.inner as u64;
-        let size = match self.down.stored() {
-            Ok(Some(weight)) => weight.dtype().size_in_bytes() as u64,
-            _ => size_of::<f32>() as u64,
-        };
-        weights * size
+        self.inputs.bytes() + self.down.bytes()
     }
 
     /// `[tokens, hidden]` to `[tokens, inner]`: what the down projection reads.

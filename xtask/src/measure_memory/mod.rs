@@ -42,6 +42,9 @@ pub(crate) struct MeasureMemoryArgs {
     /// With --kinds: only kinds whose name contains this
     #[arg(long, value_name = "TEXT", requires = "kinds")]
     only: Option<String>,
+    /// The program that is measured [default: a release build of this checkout]
+    #[arg(long, value_name = "FILE")]
+    moeprune: Option<PathBuf>,
     /// Number of calibration blocks
     #[arg(long, value_name = "N", default_value_t = 128)]
     samples: usize,
@@ -74,7 +77,10 @@ enum Verb {
 }
 
 pub(crate) fn run(args: &MeasureMemoryArgs) -> Result<()> {
-    let moeprune = binary::build()?;
+    let moeprune = match &args.moeprune {
+        Some(built) => built.clone(),
+        None => binary::build()?,
+    };
     let mut rows = Vec::new();
     match (&args.model, &args.calibration, &args.kinds) {
         (Some(model), Some(calibration), _) => {
