@@ -15,7 +15,8 @@ use std::{
 
 use moeprune_checkpoint::{Container, Contents, PlannedWeights, Safetensors, WeightRequest};
 use moeprune_core::{
-    Dtype, LinearId, StageError, StoredWeight, TensorBytes, TensorId, TensorSink, TensorSource,
+    Dtype, LinearId, StageError, StoredRows, StoredWeight, TensorBytes, TensorId, TensorSink,
+    TensorSource, encoding::Float,
 };
 use moeprune_files::{Error, FileEntry, FileIdentity, Files, MemoryFiles, ReadAt};
 use moeprune_tests::conformance::{
@@ -160,6 +161,30 @@ fn open_files_that_break_their_contract() {
         "two calls differ",
     );
     caught(|| files::check_open(&Reading(move |r| get(r).map_or_else(eof, Ok)), b"0"), "length");
+}
+
+/// Leaves the memory of its caller as it is.
+#[derive(Debug)]
+struct Unfilled;
+
+impl ReadAt for Unfilled {
+    fn len(&self) -> u64 {
+        CONTENT.len() as u64
+    }
+
+    fn read_at(&self, range: Range<u64>) -> io::Result<Cow<'_, [u8]>> {
+        self.check(&range)?;
+        Ok(Cow::Borrowed(&CONTENT[range.start as usize..range.end as usize]))
+    }
+
+    fn read_into(&self, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.check(&(at..at.saturating_add(bytes.len() as u64))).map(drop)
+    }
+}
+
+#[test]
+fn memory_that_is_not_filled() {
+    caught(|| files::check_open(&Unfilled, CONTENT), "other bytes are read into memory at 0..1");
 }
 
 /// Safetensors with something wrong.
@@ -319,6 +344,35 @@ fn sources_that_break_their_contract() {
     check(|id| Err(id.to_string()), "cannot be read");
     let calls = AtomicU64::new(0);
     check(move |_| Ok(calls.fetch_add(1, Ordering::Relaxed) as u8), "two calls differ");
+}
+
+/// A source of one matrix, whose rows are read by a function.
+struct Matrix(fn(Range<usize>, &mut [u8]) -> Result<(), StageError>, [usize; 2]);
+
+impl TensorSource for Matrix {
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        match id {
+            TensorId::Embedding => {
+                Ok(StoredWeight::alone(TensorBytes::new(Dtype::BF16, [2, 1], vec![1; 4])?)?)
+            }
+            _ => Err(format!("there is no {id}").into()),
+        }
+    }
+
+    fn stored_rows(&self, _: TensorId) -> Result<Option<StoredRows<'_>>, StageError> {
+        Ok(Some(StoredRows::new(Float::Bf16, self.1, self.0)))
+    }
+}
+
+#[test]
+fn rows_that_are_not_those_of_the_tensor() {
+    let check = |source: Matrix, message| {
+        let missing = TensorId::linear(7, LinearId::Router);
+        caught(|| check_source(&source, &[TensorId::Embedding], &[missing]), message);
+    };
+    check(Matrix(|_, _| Ok(()), [2, 1]), "other rows 1..2");
+    check(Matrix(|_, _| Ok(()), [1, 2]), "form of");
+    check(Matrix(|_, _| Err("?".into()), [2, 1]), "rows 1..2 of embedding cannot be read");
 }
 
 /// A sink that keeps what it receives, and does something wrong.

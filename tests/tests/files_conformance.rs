@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use moeprune::engine::Finite;
 use moeprune_checkpoint::{Checkpoint, PlannedTensor, Safetensors, ShardedWriter};
 use moeprune_core::{LinearId, MlpProjection, TensorBytes, TensorId};
 use moeprune_files::{Access, LocalFiles, MemoryFiles};
@@ -75,11 +76,14 @@ fn opened(name: &str) -> [Checkpoint; 3] {
 
 #[test]
 fn checkpoints_are_sources() {
-    for checkpoint in opened("parity/arctic") {
-        let parts: Vec<TensorId> = checkpoint.tensors().filter_map(|t| t.part).collect();
+    let models = ["arctic", "mixtral_fused", "qwen3_moe_fused", "gpt_oss"];
+    for checkpoint in models.into_iter().flat_map(|name| opened(&format!("parity/{name}"))) {
+        let parts: Vec<TensorId> =
+            checkpoint.spec().parts().into_iter().map(|part| part.id).collect();
         let expert = LinearId::Expert(99, MlpProjection::Up);
         let missing = [TensorId::linear(0, expert), TensorId::linear(99, LinearId::Router)];
         check_source(&checkpoint, &parts, &missing);
+        check_source(&Finite(&checkpoint), &parts, &missing);
     }
 }
 

@@ -117,7 +117,7 @@ pub use stage::{
     BoundScorer, ClusteredLayer, ExpertBudget, ExpertClustering, ExpertRepair, ExpertSaliency,
     ExpertSelector, ExpertSimilarity, ExpertWeights, InputHessian, KnownPattern, LayerBehaviour,
     LayerProfile, LayerToRepair, LinearView, MaskPattern, RepairPasses, RepairStore,
-    SparsityAllocator, SurvivingExpert, TensorSink, TensorSource, WeightReconstructor,
+    SparsityAllocator, StoredRows, SurvivingExpert, TensorSink, TensorSource, WeightReconstructor,
     WeightScorer,
 };
 pub use tensor::{MatrixView, TensorBytes};

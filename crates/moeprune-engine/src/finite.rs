@@ -1,7 +1,9 @@
 //! Refusing weights that are not numbers, wherever they are read.
 
+use std::ops::Range;
+
 use moeprune_checkpoint::{check_finite, check_finite_weight};
-use moeprune_core::{StageError, StoredWeight, TensorId, TensorSource};
+use moeprune_core::{StageError, StoredRows, StoredWeight, TensorBytes, TensorId, TensorSource};
 use rayon::prelude::*;
 
 use crate::Model;
@@ -42,6 +44,21 @@ impl TensorSource for Finite<'_> {
         let weight = self.0.weight(id)?;
         check_finite_weight(&self.0.name_of(id)?, &weight)?;
         Ok(weight)
+    }
+
+    fn stored_rows(&self, id: TensorId) -> Result<Option<StoredRows<'_>>, StageError> {
+        let Some(stored) = self.0.stored_rows(id)? else { return Ok(None) };
+        let (float, shape) = (stored.float(), stored.shape());
+        let read = move |rows: Range<usize>, bytes: &mut [u8]| {
+            let shape = [rows.len(), shape[1]];
+            stored.read(rows, bytes)?;
+            if check_finite("", &TensorBytes::new(float.dtype(), shape, &*bytes)?).is_err() {
+                // Tells the tensor's name and the weight's place in it.
+                self.weight(id)?;
+            }
+            Ok(())
+        };
+        Ok(Some(StoredRows::new(float, shape, read)))
     }
 }
 

@@ -14,8 +14,8 @@ use moeprune_checkpoint::{
     Error as CheckpointError, average_of, join_along, select_along, weighted_average_of,
 };
 use moeprune_core::{
-    Dtype, LayerPlan, ModelSpec, Plan, StageError, StoredWeight, Survivor, TensorBytes, TensorId,
-    TensorSource,
+    Dtype, LayerPlan, ModelSpec, Plan, StageError, StoredRows, StoredWeight, Survivor, TensorBytes,
+    TensorId, TensorSource,
 };
 
 use self::repaired_parts::RepairedParts;
@@ -190,6 +190,27 @@ impl TensorSource for KeptExperts<'_> {
         }
         let mean = mean(survivor, |source| self.weights.tensor(id.with_expert(source)))?;
         Ok(StoredWeight::alone(mean)?)
+    }
+
+    /// Of what is as the source has it.
+    fn stored_rows(&self, id: TensorId) -> Result<Option<StoredRows<'_>>, StageError> {
+        if self.repaired.has(id) {
+            return Ok(None);
+        }
+        let TensorId::Layer(layer, _) = id else { return self.weights.stored_rows(id) };
+        let Some(plan) = self.layers.get(&layer) else { return self.weights.stored_rows(id) };
+        let Some(index) = id.expert() else {
+            return match self.expert_axis(id) {
+                Some(_) => Ok(None),
+                None => self.weights.stored_rows(id),
+            };
+        };
+        match plan.survivors.get(index) {
+            Some(survivor) if survivor.average_of.is_empty() => {
+                self.weights.stored_rows(id.with_expert(survivor.source))
+            }
+            _ => Ok(None),
+        }
     }
 }
 

@@ -4,11 +4,11 @@ use std::{sync::mpsc, thread};
 
 use candle_core::Tensor;
 use moeprune_core::{
-    LayerSpec, LayerTensor, LinearId, MlpProjection, ModelSpec, MoeSpec, StageError, StoredWeight,
-    TensorId, TensorSource,
+    LayerSpec, LayerTensor, LinearId, MlpProjection, ModelSpec, MoeSpec, Part, StageError,
+    StoredWeight, TensorId, TensorSource,
 };
 
-use crate::{ActivationSink, Compute, Error, linear::Weights, mlp::Mlp, runnable};
+use crate::{ActivationSink, Compute, Error, linear::Weights, mlp::Mlp, reading, runnable};
 
 /// The stored tensors of one expert: its weights, and its biases if it has any.
 ///
@@ -115,6 +115,9 @@ pub fn for_each_expert<'a, E: From<Error>>(
 /// As [`for_each_expert`], but each is also [loaded](Expert::load) before it is handed over: for a
 /// device, to which the next expert is brought while one is in use. At most two are on it.
 ///
+/// Where experts [are packed from where they are stored](packs_from_rows), they are read and packed at once, and no
+/// memory is taken for them but that of the two packed ones.
+///
 /// # Errors
 /// As [`for_each_expert`], and what loading one says.
 pub fn for_each_uploaded_expert<E: From<Error>>(
@@ -128,11 +131,18 @@ pub fn for_each_uploaded_expert<E: From<Error>>(
     thread::scope(|scope| {
         let (give, take) = mpsc::sync_channel(0);
         scope.spawn(move || {
-            let handed_over = for_each_expert(source, spec, layer, experts, |stored| {
-                let expert = Expert::load(&stored, spec, layer, stored.expert, compute)?;
-                // Fails when the visitor has given up; so does the reading then.
-                give.send(Ok(expert)).map_err(|_| Error::Cancelled)
-            });
+            // Fails when the visitor has given up; so does the reading then.
+            let hand_over = |expert| give.send(Ok(expert)).map_err(|_| Error::Cancelled);
+            let handed_over = if packs_from_rows(source, spec, compute, layer) {
+                experts.iter().try_for_each(|&expert| {
+                    let load = || Expert::load(source, spec, layer, expert, compute);
+                    hand_over(reading::on_own_threads(load)?)
+                })
+            } else {
+                for_each_expert(source, spec, layer, experts, |stored| {
+                    hand_over(Expert::load(&stored, spec, layer, stored.expert, compute)?)
+                })
+            };
             if let Err(error) = handed_over {
                 // After a cancellation the receiver is gone.
                 drop(give.send(Err(error)));
@@ -140,6 +150,27 @@ pub fn for_each_uploaded_expert<E: From<Error>>(
         });
         take.into_iter().try_for_each(|loaded| visit(loaded?))
     })
+}
+
+/// Whether the experts of a layer are packed straight from where they are stored: on the CPU, of a source that
+/// [reads rows](TensorSource::stored_rows) of them.
+#[must_use]
+pub fn packs_from_rows(
+    source: &dyn TensorSource,
+    spec: &ModelSpec,
+    compute: &Compute,
+    layer: usize,
+) -> bool {
+    let reads_rows = |part: &Part| match part.id {
+        TensorId::Layer(_, LayerTensor::Linear(_)) => {
+            source.stored_rows(part.id).is_ok_and(|rows| rows.is_some())
+        }
+        _ => true,
+    };
+    // A layer's experts are stored alike.
+    !compute.holds_stored()
+        && moe(spec, layer)
+            .is_ok_and(|moe| moe.expert_parts(layer, spec.hidden, 0).iter().all(reads_rows))
 }
 
 /// An expert ready to run.

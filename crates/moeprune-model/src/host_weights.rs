@@ -2,10 +2,10 @@
 
 use std::{ops::Range, sync::Arc};
 
-use moeprune_core::{StoredWeight, TensorId, encoding::Float};
+use moeprune_core::TensorId;
 use moeprune_linalg::{PackedElements, PackedWeights, Panel, multiply_in_tiles, multiply_packed};
 
-use crate::{Compute, Error, buffers::Buffers};
+use crate::{Compute, Error, buffers::Buffers, unpacked::Unpacked};
 
 /// Weights of a Linear on the CPU: bf16 if that is how they are stored, else f32.
 #[derive(Debug)]
@@ -20,12 +20,12 @@ pub(crate) struct HostWeights {
 impl HostWeights {
     /// Packs weights of as many inputs, whose outputs stand one after the other.
     pub(crate) fn pack(
-        weights: &[(TensorId, StoredWeight<'_>)],
+        weights: &[(TensorId, Unpacked<'_>)],
         inputs: usize,
         compute: &Compute,
     ) -> Result<Self, Error> {
-        let outputs = weights.iter().map(|(_, weight)| weight.rows()).sum();
-        let elements = match weights.iter().all(|(_, weight)| is_bf16(weight)) {
+        let outputs = weights.iter().map(|(_, weight)| weight.outputs()).sum();
+        let elements = match weights.iter().all(|(_, weight)| weight.is_bf16()) {
             true => PackedElements::Bf16,
             false => PackedElements::F32,
         };
@@ -71,40 +71,23 @@ impl Drop for HostWeights {
     }
 }
 
-fn is_bf16(weight: &StoredWeight<'_>) -> bool {
-    weight.encoding().float() == Some(Float::Bf16)
-}
-
 /// Fills the panel of these outputs, which may be of several weights.
 fn fill(
-    weights: &[(TensorId, StoredWeight<'_>)],
+    weights: &[(TensorId, Unpacked<'_>)],
     outputs: Range<usize>,
     panel: &mut Panel<'_>,
 ) -> Result<(), Error> {
     let mut begin = 0;
     for (tensor, weight) in weights {
-        let end = begin + weight.rows();
+        let end = begin + weight.outputs();
         let (first, last) = (outputs.start.max(begin), outputs.end.min(end));
         if first < last {
-            put(weight, first - begin..last - begin, panel, first - outputs.start)
-                .map_err(|source| Error::Read { tensor: *tensor, source: source.into() })?;
+            let rows = first - begin..last - begin;
+            weight
+                .put(rows, panel, first - outputs.start)
+                .map_err(|source| Error::Read { tensor: *tensor, source })?;
         }
         begin = end;
     }
     Ok(())
-}
-
-/// Puts some rows of a weight into a panel, as its outputs from `at` on.
-fn put(
-    weight: &StoredWeight<'_>,
-    rows: Range<usize>,
-    panel: &mut Panel<'_>,
-    at: usize,
-) -> Result<(), moeprune_core::Error> {
-    let cols = weight.cols();
-    if panel.elements() == PackedElements::Bf16 {
-        panel.put_bf16(at, &weight.main().bytes()[2 * rows.start * cols..2 * rows.end * cols]);
-        return Ok(());
-    }
-    panel.put_f32(at, rows.len(), |numbers| weight.decode(rows.start * cols, numbers))
 }

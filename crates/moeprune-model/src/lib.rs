@@ -90,7 +90,7 @@ on the number of threads. So a score does not change with the batch size, and tw
 
 **A layer can be run without holding it.** [`LayerTrunk`] is a layer without its experts: it is run
 first and says which tokens go to whom. Then [`for_each_expert`] reads the experts one after the
-other, and each adds what it makes of its own tokens. [`Layer`] does the same with all experts in
+other (or [`for_each_uploaded_expert`], which also packs them on threads of its own), and each adds what it makes of its own tokens. [`Layer`] does the same with all experts in
 memory, and gives the same bits.
 
 **f32 on the CPU has code of its own.** candle's operations cost more than the arithmetic in small
@@ -136,6 +136,7 @@ mod ops;
 mod positions;
 mod prefix;
 mod product;
+mod reading;
 mod rotary;
 mod routed;
 mod router;
@@ -148,13 +149,16 @@ mod shared_beginning;
 mod sink;
 mod streamed_experts;
 mod trunk;
+mod unpacked;
 
 pub use attention::DEVICE_QUERIES;
 pub use cache::LayerCache;
 pub use compute::Compute;
 pub use ends::{Embedding, Head};
 pub use error::Error;
-pub use expert::{Expert, ExpertTensors, for_each_expert, for_each_uploaded_expert};
+pub use expert::{
+    Expert, ExpertTensors, for_each_expert, for_each_uploaded_expert, packs_from_rows,
+};
 pub use experts::{ExpertProvider, HeldExperts};
 pub use generate::GenerationOptions;
 pub use hidden_sum::HiddenSum;

@@ -11,6 +11,7 @@ use crate::{
     Compute, Error,
     host_weights::HostWeights,
     ops::{self, with_slice},
+    unpacked::Unpacked,
 };
 
 /// `x · Wᵀ + b`
@@ -202,19 +203,33 @@ impl<'a> Weights<'a> {
     }
 
     fn packed(self, parts: &[(TensorId, usize)], inputs: usize) -> Result<Matrix, Error> {
-        let read = |&(id, rows): &(TensorId, usize)| Ok((id, self.read(id, &[rows, inputs])?));
+        let read = |&(id, rows): &(TensorId, usize)| Ok((id, self.unpacked(id, &[rows, inputs])?));
         let weights = parts.iter().map(read).collect::<Result<Vec<_>, Error>>()?;
         Ok(Matrix::Host(HostWeights::pack(&weights, inputs, self.compute)?))
     }
 
+    /// A weight to be packed: where it is stored, if it can be read row by row.
+    fn unpacked(self, id: TensorId, expected: &[usize]) -> Result<Unpacked<'a>, Error> {
+        let rows = self.source.stored_rows(id);
+        let Some(rows) = rows.map_err(|source| Error::Read { tensor: id, source })? else {
+            return Ok(Unpacked::Whole(self.read(id, expected)?));
+        };
+        check_shape(id, expected, &rows.shape())?;
+        Ok(Unpacked::Rows(rows))
+    }
+
     fn read(self, id: TensorId, expected: &[usize]) -> Result<StoredWeight<'a>, Error> {
         let weight = self.source.weight(id).map_err(|source| Error::Read { tensor: id, source })?;
-        if weight.shape() != expected {
-            let (expected, got) = (expected.to_vec(), weight.shape().to_vec());
-            return Err(Error::Shape { tensor: id, expected, got });
-        }
+        check_shape(id, expected, weight.shape())?;
         Ok(weight)
     }
+}
+
+fn check_shape(tensor: TensorId, expected: &[usize], got: &[usize]) -> Result<(), Error> {
+    if got == expected {
+        return Ok(());
+    }
+    Err(Error::Shape { tensor, expected: expected.to_vec(), got: got.to_vec() })
 }
 
 /// A weight's values, rounded to `dtype`.

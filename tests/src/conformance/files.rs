@@ -87,6 +87,7 @@ fn check_missing(files: &dyn Files, name: &Path) {
 /// * it has the length of the content, and each range has exactly its bytes;
 /// * a range that is reversed or ends behind the end is an error of the kind
 ///   [`ErrorKind::UnexpectedEof`], at any size;
+/// * what is read into memory of the caller is the same, and fails in the same way;
 /// * the file of this machine that it names, if any, has the same bytes at the same places.
 ///
 /// # Panics
@@ -110,11 +111,32 @@ pub fn check_open(file: &dyn ReadAt, content: &[u8]) {
             }
         }
     }
+    for (start, end) in ranges(length).into_iter().filter(|(start, end)| start <= end) {
+        check_read_into(file, content, start, end);
+    }
     if let Some(mut local) = file.local().expect("opens") {
         let mut bytes = Vec::new();
         local.seek(SeekFrom::Start(0)).expect("seeks");
         local.read_to_end(&mut bytes).expect("reads");
         assert!(bytes == content, "the file of this machine has other bytes");
+    }
+}
+
+/// As many bytes as a short range has are filled with those of the range.
+fn check_read_into(file: &dyn ReadAt, content: &[u8], start: u64, end: u64) {
+    let most = content.len() as u64 + 1;
+    let Some(length) = (end - start <= most).then_some((end - start) as usize) else { return };
+    // What is not written shows.
+    let mut bytes: Vec<u8> = content.iter().cycle().take(length).map(|byte| !byte).collect();
+    bytes.resize(length, 0);
+    match (file.read_into(start, &mut bytes), content.get(start as usize..end as usize)) {
+        (Ok(()), Some(expected)) => {
+            assert!(bytes == expected, "other bytes are read into memory at {start}..{end}");
+        }
+        (Err(error), None) => {
+            assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "kind of error from {start} on");
+        }
+        (read, _) => panic!("{length} bytes from {start} on, read into memory: {read:?}"),
     }
 }
 

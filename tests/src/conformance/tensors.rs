@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moeprune_core::{Dtype, TensorBytes, TensorId, TensorSink, TensorSource};
+use moeprune_core::{Dtype, StoredRows, TensorBytes, TensorId, TensorSink, TensorSource};
 use proptest::{prelude::*, test_runner::TestCaseError};
 
 use super::{for_all, pure};
@@ -10,7 +10,8 @@ use super::{for_all, pure};
 /// Holds a source to its contract, given the parts that it has and some that it has not:
 ///
 /// * a part that it has gives the same tensor each time, from any thread;
-/// * a part that it has not is an error that names it, each time.
+/// * a part that it has not is an error that names it, each time;
+/// * rows that it reads into memory of the caller are those of the tensor, in any order, and others are errors.
 ///
 /// # Panics
 /// If one of these is broken.
@@ -23,7 +24,15 @@ pub fn check_source(source: &dyn TensorSource, parts: &[TensorId], missing: &[Te
     for &part in parts {
         let tensor: Result<_, String> =
             pure(|| read(part)).unwrap_or_else(|e| panic!("{part}: {e}"));
-        tensor.unwrap_or_else(|e| panic!("{part} cannot be read: {e}"));
+        let (dtype, shape, bytes) = tensor.unwrap_or_else(|e| panic!("{part} cannot be read: {e}"));
+        let rows = source.stored_rows(part).unwrap_or_else(|e| panic!("rows of {part}: {e}"));
+        let Some(rows) = rows else { continue };
+        assert_eq!(
+            (rows.float().dtype(), &rows.shape()[..]),
+            (dtype, &shape[..]),
+            "form of {part}"
+        );
+        check_rows(&rows, &bytes, part);
     }
     for &part in missing {
         let tensor = pure(|| read(part)).unwrap_or_else(|e| panic!("{part}: {e}"));
@@ -31,6 +40,24 @@ pub fn check_source(source: &dyn TensorSource, parts: &[TensorId], missing: &[Te
         let name = part.to_string();
         assert!(error.contains(&name), "the error does not name {name}: {error}");
     }
+}
+
+/// Rows are those of a matrix with these bytes.
+fn check_rows(rows: &StoredRows<'_>, matrix: &[u8], part: TensorId) {
+    let (count, size) = (rows.shape()[0], rows.row_bytes());
+    assert_eq!(matrix.len(), count * size, "bytes of {part}");
+    for (first, end) in [(count / 2, count), (0, count / 2), (0, count), (count, count)] {
+        let expected = &matrix[first * size..end * size];
+        let mut bytes: Vec<u8> = expected.iter().map(|byte| !byte).collect();
+        let read = rows.read(first..end, &mut bytes);
+        read.unwrap_or_else(|e| panic!("rows {first}..{end} of {part} cannot be read: {e}"));
+        assert!(bytes == expected, "other rows {first}..{end} of {part}");
+    }
+    let mut bytes = vec![0; size];
+    for (first, end) in [(count, count + 1), (usize::MAX - 1, usize::MAX), (1, 0)] {
+        assert!(rows.read(first..end, &mut bytes).is_err(), "{part} has rows {first}..{end}");
+    }
+    assert!(rows.read(0..0, &mut [0]).is_err(), "{part} fills more than its rows");
 }
 
 /// A tensor and its name.

@@ -8,21 +8,28 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use moeprune::checkpoint::{Access, Checkpoint};
+use moeprune::{
+    checkpoint::{Access, Checkpoint},
+    engine::Finite,
+};
+use moeprune_capture::{StoredLayer, for_each_loaded_expert};
 use moeprune_cli::{Terminal, positive};
-use moeprune_core::{LinearId, MlpProjection, ModelSpec, TensorId, TensorSource as _};
+use moeprune_core::{
+    LinearId, MlpProjection, ModelSpec, StageError, StoredWeight, TensorId, TensorSource,
+};
 use moeprune_linalg::{
     Matrix, PackedElements, PackedWeights, Update, multiply_in_parallel, multiply_packed,
 };
-use moeprune_model::{Compute, Expert, NoSink, for_each_expert};
+use moeprune_model::{Compute, NoSink};
 use moeprune_synthetic::{Options, Published, Reduction, Shape, write_checkpoint};
 
 use crate::{spent::Spent, synthesis::show};
 
 /// Time experts as `observe` reads and runs them, beside the same products alone
 ///
-/// One layer of experts of random bf16 weights is written and read again, from the page cache. Each expert is read, packed
-/// and run on its tokens while the next is read. Beside it stand its products alone, by the crate `gemm` with weights widened
+/// One layer of experts of random bf16 weights is written and read again, from the page cache. Each expert is run on its
+/// tokens while the next is read and packed, some rows at a time, as `observe` does. Beside it stand the same with each matrix
+/// read as a whole, checked and then packed, and its products alone, by the crate `gemm` with weights widened
 /// and transposed before, and by moeprune's kernels with weights packed before. Processor time is of all threads; what
 /// shares the machine does not count in it.
 #[derive(Debug, Args)]
@@ -55,10 +62,12 @@ const SHAPES: [Experts; 4] = [
     Experts { published: "qwen3-30b-a3b", scale: 1, count: 32 },
     Experts { published: "glm-4.5-air", scale: 1, count: 12 },
     Experts { published: "mixtral-8x7b", scale: 4, count: 8 },
-    Experts { published: "arctic", scale: 1, count: 3 },
+    Experts { published: "arctic", scale: 1, count: 4 },
 ];
 /// Tokens that go through an expert together, as in `observe`.
 const TOGETHER: usize = 512;
+/// Experts that are read before what is counted: two are held at a time.
+const BEFORE: usize = 2;
 
 /// Measures and prints.
 pub(crate) fn measure(args: &ProductsArgs, terminal: &mut Terminal) -> Result<()> {
@@ -66,9 +75,11 @@ pub(crate) fn measure(args: &ProductsArgs, terminal: &mut Terminal) -> Result<()
     let dir = args.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
     fs::create_dir_all(&dir)?;
     line!(
-        "expert        tokens  gemm  packed  as observe runs it  of gemm  of packed  faults per expert"
+        "                      GFLOP/s of wall time            of processor time          faults per expert"
     )?;
-    line!("                      GFLOP/s of wall time              of processor time")?;
+    line!(
+        "expert        tokens  gemm  packed  by rows  whole    of gemm  of packed  whole    by rows  whole"
+    )?;
     for shape in &SHAPES {
         if !args.shape.is_empty() && args.shape.iter().all(|name| name != shape.published) {
             continue;
@@ -175,25 +186,31 @@ impl Layer {
             let packed = self.products(tokens, &input, &hidden, |x, matrix, out| {
                 multiply_packed(x.len() / matrix.packed.inputs(), x, &matrix.packed, out);
             })?;
-            let run = self.run(tokens, &input)?;
+            let by_rows = self.run(&Finite(&self.checkpoint), tokens, &input)?;
+            let whole = self.run(&Whole(Finite(&self.checkpoint)), tokens, &input)?;
             if round > 0 {
-                rows.push([gemm, packed, run]);
+                rows.push([gemm, packed, by_rows, whole]);
             }
         }
         let flop = 6.0 * (tokens * self.inner * self.width) as f64;
         let rate = |of: usize| median(rows.iter().map(|row| flop / row[of].wall / 1e9));
-        let share =
-            |of: usize| median(rows.iter().map(|row| 100.0 * row[of].processor / row[2].processor));
+        let share = |of: usize, run: usize| {
+            median(rows.iter().map(|row| 100.0 * row[of].processor / row[run].processor))
+        };
+        let faults = |of: usize| median(rows.iter().map(|row| row[of].faults));
         line!(
-            "{:5}×{:<5}  {tokens:>7}  {:>4.0}  {:>6.0}  {:>18.0}  {:>5.0} %  {:>7.0} %  {:>17.0}",
+            "{:5}×{:<5}  {tokens:>7}  {:>4.0}  {:>6.0}  {:>7.0}  {:>5.0}    {:>5.0} %  {:>7.0} %  {:>3.0} %    {:>7.0}  {:>5.0}",
             self.inner,
             self.width,
             rate(0),
             rate(1),
             rate(2),
-            share(0),
-            share(1),
-            median(rows.iter().map(|row| row[2].faults))
+            rate(3),
+            share(0, 2),
+            share(1, 2),
+            share(1, 3),
+            faults(2),
+            faults(3)
         )?;
         Ok(())
     }
@@ -225,7 +242,7 @@ impl Layer {
     }
 
     /// What an expert takes that is read and run.
-    fn run(&self, tokens: usize, input: &[f32]) -> Result<Spent> {
+    fn run(&self, source: &dyn TensorSource, tokens: usize, input: &[f32]) -> Result<Spent> {
         let compute = Compute::cpu();
         let together = tokens.min(TOGETHER);
         let pieces = input.chunks(together * self.width).map(|piece| {
@@ -235,19 +252,29 @@ impl Layer {
         let pieces = pieces.collect::<Result<Vec<_>, _>>()?;
         let experts: Vec<usize> = (0..self.count).collect();
         let mut begin = None;
-        for_each_expert(&self.checkpoint, self.spec(), self.number, &experts, |stored| {
-            let expert = Expert::load(&stored, self.spec(), self.number, stored.expert, &compute)?;
+        let (spec, layer) = (self.spec(), self.number);
+        let stored = StoredLayer { source, spec, layer, compute: &compute };
+        for_each_loaded_expert(stored, &experts, |expert| {
             for piece in &pieces {
                 black_box(expert.forward(piece, &mut NoSink)?);
             }
-            // The first finds no memory that it can take over.
-            if begin.is_none() {
+            // The first ones find no memory that they can take over.
+            if expert.index() + 1 == BEFORE {
                 begin = Some(Spent::now()?);
             }
-            anyhow::Ok(())
+            Ok::<(), anyhow::Error>(())
         })?;
         let begin = begin.context("there are experts")?;
-        Ok(Spent::now()?.since(begin).each(self.count - 1))
+        Ok(Spent::now()?.since(begin).each(self.count - BEFORE))
+    }
+}
+
+/// A source that reads each weight as a whole.
+struct Whole<'a>(Finite<'a>);
+
+impl TensorSource for Whole<'_> {
+    fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
+        self.0.weight(id)
     }
 }
 

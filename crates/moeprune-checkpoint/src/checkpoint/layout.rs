@@ -183,6 +183,12 @@ impl Layout {
         Ok(TensorBytes::new(dtype, [elements.len()], bytes)?)
     }
 
+    /// Fills `bytes` with those of a tensor from `at` on.
+    pub(super) fn read_into(&self, tensor: usize, at: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        let tensor = &self.tensors[tensor];
+        self.files[tensor.shard].read_into(tensor.range.start + at, bytes)
+    }
+
     /// Where a range of a tensor begins in its file.
     pub(super) fn offset(&self, tensor: &StoredTensor, at: u64) -> (usize, u64) {
         (tensor.shard, tensor.range.start + at)

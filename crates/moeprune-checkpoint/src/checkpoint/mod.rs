@@ -24,9 +24,9 @@ mod summary;
 use std::{borrow::Cow, collections::BTreeMap, ops::Range, path::Path, sync::OnceLock};
 
 use moeprune_core::{
-    Fingerprint, ModelSpec, SameModel, StageError, StoredWeight, TensorBytes, TensorId,
+    Fingerprint, ModelSpec, SameModel, StageError, StoredRows, StoredWeight, TensorBytes, TensorId,
     TensorSource,
-    encoding::{Companion, StoredForm},
+    encoding::{Companion, Float, StoredForm},
 };
 use moeprune_files::{Files, StandIn};
 
@@ -388,6 +388,19 @@ impl Checkpoint {
 impl TensorSource for Checkpoint {
     fn weight(&self, id: TensorId) -> Result<StoredWeight<'_>, StageError> {
         Ok(self.stored_weight(id)?)
+    }
+
+    fn stored_rows(&self, id: TensorId) -> Result<Option<StoredRows<'_>>, StageError> {
+        let place = self.place_of(id)?;
+        let is_plain = place.is_contiguous() && !self.decodings.contains_key(&id);
+        let float = Float::of(place.dtype()).filter(|_| is_plain);
+        let (Some(float), &[rows, cols]) = (float, place.shape()) else { return Ok(None) };
+        let (tensor, begin, row) = (place.tensor(), place.bytes().start, cols * float.size());
+        let read = move |rows: Range<usize>, bytes: &mut [u8]| {
+            let at = begin + (rows.start * row) as u64;
+            Ok(self.layout.read_into(tensor, at, bytes)?)
+        };
+        Ok(Some(StoredRows::new(float, [rows, cols], read)))
     }
 }
 

@@ -73,6 +73,14 @@ impl WeightFile {
         self.bytes.read_at(range).map_err(Error::io("read", &self.path))
     }
 
+    /// Fills `bytes` with those of the file from `at` on.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn read_into(&self, at: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        self.bytes.read_into(at, bytes).map_err(Error::io("read", &self.path))
+    }
+
     /// The file of this machine that it is, for reading at given places; `None` if it is elsewhere.
     pub(crate) fn local(&self) -> Result<Option<File>, Error> {
         self.bytes.local().map_err(|e| match e.kind() {

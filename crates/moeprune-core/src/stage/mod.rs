@@ -16,6 +16,7 @@ mod saliency;
 mod scorer;
 mod selector;
 mod similarity;
+mod stored_rows;
 mod tensors;
 
 pub use allocator::{LayerProfile, SparsityAllocator};
@@ -27,4 +28,5 @@ pub use saliency::ExpertSaliency;
 pub use scorer::{BoundScorer, LinearView, WeightScorer};
 pub use selector::{ClusteredLayer, ExpertSelector, ExpertWeights};
 pub use similarity::{ExpertSimilarity, LayerBehaviour};
+pub use stored_rows::StoredRows;
 pub use tensors::{TensorSink, TensorSource};

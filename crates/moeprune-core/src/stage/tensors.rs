@@ -1,6 +1,6 @@
 //! Where weights come from and go to.
 
-use crate::{StageError, TensorBytes, TensorId, encoding::StoredWeight};
+use crate::{StageError, StoredRows, TensorBytes, TensorId, encoding::StoredWeight};
 
 /// Reads weights by the part they play.
 ///
@@ -27,6 +27,17 @@ pub trait TensorSource: Send + Sync {
     fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
         Ok(self.weight(id)?.into_plain()?)
     }
+
+    /// The same bytes, of which the caller reads rows into memory of its own: for readers that go through a weight once
+    /// and keep something else of it, so that no memory is taken for the whole. `None` of what is not a matrix of numbers
+    /// whose rows stand one after the other, and of what has to be computed; the default says that of everything, and the
+    /// caller then reads the [`weight`](Self::weight).
+    ///
+    /// # Errors
+    /// As [`weight`](Self::weight); what cannot be read may fail here or when rows are read.
+    fn stored_rows(&self, _id: TensorId) -> Result<Option<StoredRows<'_>>, StageError> {
+        Ok(None)
+    }
 }
 
 impl<T: TensorSource + ?Sized> TensorSource for &T {
@@ -36,6 +47,10 @@ impl<T: TensorSource + ?Sized> TensorSource for &T {
 
     fn tensor(&self, id: TensorId) -> Result<TensorBytes<'_>, StageError> {
         (**self).tensor(id)
+    }
+
+    fn stored_rows(&self, id: TensorId) -> Result<Option<StoredRows<'_>>, StageError> {
+        (**self).stored_rows(id)
     }
 }
 

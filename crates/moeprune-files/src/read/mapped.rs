@@ -77,6 +77,11 @@ impl ReadAt for Positioned {
         Ok(Cow::Owned(bytes))
     }
 
+    fn read_into(&self, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.check(&(at..at.saturating_add(bytes.len() as u64)))?;
+        read_at(&self.file, bytes, at)
+    }
+
     fn local(&self) -> io::Result<Option<File>> {
         self.file.try_clone().map(Some)
     }

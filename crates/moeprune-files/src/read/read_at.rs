@@ -55,6 +55,22 @@ pub trait ReadAt: fmt::Debug + Send + Sync {
     /// If the range is not within the file, or it cannot be read.
     fn read_at(&self, range: Range<u64>) -> io::Result<Cow<'_, [u8]>>;
 
+    /// Fills `bytes` with those from `at` on. The default copies what [`read_at`](Self::read_at) gives; an implementation
+    /// that would take memory for that reads into `bytes` instead.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at), of the range from `at` that is as long as `bytes`.
+    fn read_into(&self, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let read = self.read_at(at..at.saturating_add(bytes.len() as u64))?;
+        if read.len() != bytes.len() {
+            let message =
+                format!("{} bytes are left from {at} on, not {}", read.len(), bytes.len());
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+        }
+        bytes.copy_from_slice(&read);
+        Ok(())
+    }
+
     /// The file of this machine that has these bytes at the same places, if there is one: what
     /// [`copy_bytes`](crate::copy_bytes) needs for a copy that does not pass through memory. The
     /// default says that there is none.
