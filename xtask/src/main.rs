@@ -63,7 +63,7 @@ enum Command {
     /// Time experts as `observe` reads and runs them, beside their products alone
     #[command(disable_help_flag = true)]
     BenchProducts(delegate::Arguments),
-    /// Time Wanda masks against PyTorch's on the CPU (wants Python with torch)
+    /// Time masks against PyTorch's, or whole prunings against llm-compressor and REAP (want Python with those)
     #[command(disable_help_flag = true)]
     BenchPeers(delegate::Arguments),
     #[cfg(target_os = "linux")]

@@ -27,20 +27,34 @@ pub(crate) struct ProjectArgs {
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     scratch: PathBuf,
     /// Cores of the server
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     cores: u32,
     /// What products do on one of its cores, GFLOP/s
-    #[arg(long, value_name = "GFLOP/s", default_value_t = 100.0)]
+    #[arg(long, value_name = "GFLOP/s", default_value_t = 100.0, value_parser = positive)]
     core_rate: f64,
     /// Share of a run on one core that is not divided among cores
-    #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.02, value_parser = share)]
     serial: f64,
     /// What the server's disks read and write, GB/s
-    #[arg(long, value_name = "GB/s", default_value_t = 7.0)]
+    #[arg(long, value_name = "GB/s", default_value_t = 7.0, value_parser = positive)]
     disk_rate: f64,
     /// What products do on the GPU, TFLOP/s
-    #[arg(long, value_name = "TFLOP/s", default_value_t = 400.0)]
+    #[arg(long, value_name = "TFLOP/s", default_value_t = 400.0, value_parser = positive)]
     gpu_rate: f64,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
+        _ => Err(format!("`{text}` is not a positive number")),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err(format!("`{text}` is not between 0 and 1")),
+    }
 }
 
 pub(crate) fn run(args: &ProjectArgs) -> Result<()> {

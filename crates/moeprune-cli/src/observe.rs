@@ -130,7 +130,10 @@ pub(crate) fn observe(args: &ObserveArgs, terminal: &mut Terminal) -> Result<(),
     let read = |place: &Place| -> Result<Calibration, Error> {
         let text = match &place.file {
             None => texts.files(),
-            Some(file) => TextFiles::from(file).with_chat(texts.chat()),
+            Some(file) => {
+                let files = TextFiles::from(file).with_chat(texts.chat());
+                files.stopping(crate::interrupt::asked)
+            }
         };
         let mut calibration = Calibration::read(text, &checkpoint, &recipe)?;
         if let Some(domain) = &place.domain {

@@ -43,10 +43,16 @@ pub fn percent(share: f64) -> String {
 /// Seconds, minutes or hours.
 #[must_use]
 pub fn seconds(seconds: f64) -> String {
-    match seconds {
-        s if s < 60.0 => format!("{s:.1} s"),
-        s if s < 3600.0 => format!("{:.0} min {:.0} s", (s / 60.0).floor(), s % 60.0),
-        s => format!("{:.0} h {:.0} min", (s / 3600.0).floor(), (s % 3600.0) / 60.0),
+    if seconds < 59.95 {
+        return format!("{seconds:.1} s");
+    }
+    // Rounded first, so that there are never 60 of anything.
+    match seconds.round() as u64 {
+        whole if whole < 3600 => format!("{} min {} s", whole / 60, whole % 60),
+        whole => {
+            let minutes = (whole + 30) / 60;
+            format!("{} h {} min", minutes / 60, minutes % 60)
+        }
     }
 }
 

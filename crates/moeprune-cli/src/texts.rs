@@ -69,7 +69,7 @@ impl ChatArgs {
 impl Texts<'_> {
     /// The text as one.
     pub(crate) fn files(&self) -> TextFiles<'_> {
-        TextFiles::new(self.paths).with_chat(self.chat())
+        TextFiles::new(self.paths).with_chat(self.chat()).stopping(crate::interrupt::asked)
     }
 
     /// Each file by itself, the name of its domain, and where in `folder`, which is made if it is not there, its

@@ -183,9 +183,10 @@ impl AnsweringNeed {
     /// With memory divided like that.
     fn divided(&self, room: &StreamingRoom) -> u64 {
         let tokens = (room.pass_tokens as u64).saturating_mul(self.token);
-        let positions = (room.positions as u64).saturating_mul(self.position);
+        let positions = self.sequence * self.position;
         let each = self.sequence * (self.token + self.position);
-        (self.streamed() - each + room.experts).saturating_add(tokens).saturating_add(positions)
+        let experts = room.experts.min(self.experts);
+        (self.streamed() - each + experts).saturating_add(tokens).saturating_add(positions)
     }
 
     /// One line for the user about a model whose experts are read when they are needed.
@@ -250,20 +251,21 @@ mod tests {
         AvailableMemory { bytes, limit: MemoryLimit::Asked }
     }
 
-    /// All that is counted by hand, in f32.
+    /// All that is counted by hand: bf16 as it is, norms in f32.
     #[test]
     fn sizes_of_the_embedded_model() {
         let model = checkpoint("nano");
         let need = AnsweringNeed::of(&model, model.spec(), &Compute::cpu());
         let expert = 3 * 128 * 96;
-        assert_eq!(need.experts, 4 * 4 * 32 * expert);
+        assert_eq!(need.experts, 2 * 4 * 32 * expert);
         assert_eq!(need.stored_experts, 2 * 4 * 32 * expert);
         assert_eq!(need.passing, (3 * 6 * expert).max(2 * 864 * 128));
         // Two heads of 32 in four layers, keys and values, twice.
         assert_eq!(need.position, 2 * 4 * 4 * 2 * 2 * 32);
         assert_eq!(need.sequence, 512);
-        let trunk = 128 * (128 + 64 + 64 + 128) + 3 * 128 * 128 + 32 * 128 + 3 * 128;
-        assert_eq!(need.trunks, 2 * 864 * 128 + 4 * (864 * 128 + 128 + 4 * trunk));
+        let trunk = 128 * (128 + 64 + 64 + 128) + 3 * 128 * 128 + 32 * 128;
+        let norms = 128 + 4 * 3 * 128;
+        assert_eq!(need.trunks, 2 * (2 * 864 * 128 + 4 * trunk) + 4 * norms);
     }
 
     #[test]

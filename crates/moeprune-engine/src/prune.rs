@@ -9,6 +9,7 @@ use crate::{
     estimate::bytes_left,
     observe::observe_in,
     plan::{Planned, check_prune, choose_survivors_in},
+    repair::check_repair_memory,
     session::RunIdentity,
 };
 
@@ -37,6 +38,9 @@ impl Job<'_> {
             .with_execution(execution);
         if pipeline.repair.is_some() || pipeline.refit.is_some() {
             identity = identity.with_repair(&calibration.for_repair());
+        }
+        if request.experts.share > Sparsity::ZERO || pipeline.refit.is_some() {
+            check_repair_memory(self, calibration)?;
         }
         run.begin(model, &identity)?;
         check_room(run, model, calibration, request)?;

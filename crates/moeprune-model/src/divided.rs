@@ -89,6 +89,7 @@ impl Divided {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "one part is a division too")]
 mod tests {
     use super::*;
 

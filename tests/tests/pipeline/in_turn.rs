@@ -108,7 +108,8 @@ fn by_definition(case: &Case, recipe: &Recipe) -> Vec<(usize, Vec<usize>)> {
         let mut order: Vec<usize> = (0..moe.experts).collect();
         order.sort_by(|&a, &b| saliency(a).total_cmp(&saliency(b)).then(a.cmp(&b)));
         let mut stay = order.split_off((moe.experts as f64 * share).round() as usize);
-        (stay.sort_unstable(), order.sort_unstable());
+        stay.sort_unstable();
+        order.sort_unstable();
         let survivor = |&expert: &usize| Survivor::kept(expert, SurvivorReason::Salient);
         let of_layer = LayerPlan {
             layer,

@@ -72,11 +72,14 @@ enum Verb {
     /// Prune with the experts that stay refitted.
     Repair,
     Apply,
-    /// The perplexity of a pruned model beside the model's.
+    /// The model's perplexity, all of it in memory. Takes no more options.
     Eval,
 }
 
 pub(crate) fn run(args: &MeasureMemoryArgs) -> Result<()> {
+    if let Some(model) = &args.model {
+        ensure!(model.exists(), "there is no {}", model.display());
+    }
     let moeprune = match &args.moeprune {
         Some(built) => built.clone(),
         None => binary::build()?,
@@ -84,12 +87,14 @@ pub(crate) fn run(args: &MeasureMemoryArgs) -> Result<()> {
     let mut rows = Vec::new();
     match (&args.model, &args.calibration, &args.kinds) {
         (Some(model), Some(calibration), _) => {
-            let setting = Setting { moeprune: &moeprune, args, model, calibration };
+            let in_codes = false;
+            let setting = Setting { moeprune: &moeprune, args, model, calibration, in_codes };
             setting.measure("", &mut rows)?;
         }
         (_, _, Some(folder)) => kinds::each(folder, args.only.as_deref(), |made| {
-            let kinds::Made { name, model, calibration } = made;
-            Setting { moeprune: &moeprune, args, model, calibration }.measure(name, &mut rows)
+            let kinds::Made { name, model, calibration, in_codes } = made;
+            let setting = Setting { moeprune: &moeprune, args, model, calibration, in_codes };
+            setting.measure(name, &mut rows)
         })?,
         _ => bail!("a model and its calibration, or --kinds"),
     }
@@ -109,6 +114,7 @@ struct Setting<'a> {
     args: &'a MeasureMemoryArgs,
     model: &'a Path,
     calibration: &'a Path,
+    in_codes: bool,
 }
 
 impl Setting<'_> {
@@ -119,7 +125,7 @@ impl Setting<'_> {
             [] => Verb::value_variants(),
             chosen => chosen,
         };
-        for &verb in verbs {
+        for &verb in verbs.iter().filter(|verb| !(self.in_codes && **verb == Verb::Reconstruct)) {
             let folder = scratch.path().join(format!("{verb:?}"));
             fs::create_dir(&folder)?;
             let row = self.measure_verb(name, verb, &folder)?;
@@ -162,6 +168,9 @@ impl Setting<'_> {
             Verb::Prune | Verb::Reconstruct | Verb::Repair => {
                 let mut prune = self.start("prune", &folder.join("pruned"));
                 prune.args(["--repair", if verb == Verb::Repair { "refit" } else { "none" }]);
+                if verb == Verb::Repair && self.in_codes {
+                    prune.arg("--requantise");
+                }
                 if verb == Verb::Reconstruct {
                     prune.args(["--scorer", "sparsegpt"]);
                 }
@@ -178,6 +187,7 @@ impl Setting<'_> {
                 let mut eval = self.bare("eval");
                 eval.args(["--task", "perplexity", "--data"]).arg(self.calibration);
                 eval.args(["--limit", &self.args.samples.to_string()]);
+                eval.args(["--seq-len", &self.args.seq_len.to_string()]);
                 return Ok(eval);
             }
         };

@@ -34,7 +34,7 @@ impl Fit {
     /// The coefficients, none below zero, that make the sum of squared relative errors least; `None` if the costs do
     /// not determine them.
     pub(super) fn of(counted: &[(Cost, f64)]) -> Option<Self> {
-        let mut used = vec![true; TERMS];
+        let mut used = [true; TERMS];
         loop {
             let terms: Vec<usize> = (0..TERMS).filter(|&term| used[term]).collect();
             let solution = solve(counted, &terms)?;

@@ -31,8 +31,8 @@ pub(crate) struct ScalingArgs {
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     scratch: PathBuf,
     /// Threads of the runs that say which part of a run is divided among them
-    #[arg(long, value_name = "N", default_value_t = 2)]
-    threads: usize,
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(2..))]
+    threads: u16,
 }
 
 pub(crate) fn run(args: &ScalingArgs) -> Result<()> {
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &ScalingArgs) -> Result<()> {
     let rows: Vec<Vec<String>> =
         counted.iter().map(|(case, cost, count)| row(*case, &fit, cost, count)).collect();
     line!("{}", table(&["", "counted, G", "formula, G", "formula / counted"], &rows))?;
-    threads(&machine, args.threads)?;
+    threads(&machine, args.threads.into())?;
     let worst =
         pairs.iter().map(|(cost, count)| (fit.at(cost) / count - 1.0).abs()).fold(0.0, f64::max);
     line!("the formula is at most {:.1} % from a count", 100.0 * worst)?;

@@ -388,7 +388,8 @@ impl Checkpoint {
     /// Whether a part is stored as numbers of bf16.
     #[must_use]
     pub fn is_bf16(&self, id: TensorId) -> bool {
-        self.forms.get(&id).is_some_and(|form| matches!(form, StoredForm::Numbers(Dtype::BF16)))
+        !self.is_in_codes(id)
+            && self.place_of(id).is_ok_and(|place| self.tensor_at(place).dtype == Dtype::BF16)
     }
 
     /// Whether a tensor holds its part by itself, and as numbers.

@@ -12,6 +12,7 @@ use crate::Error;
 pub struct TextFiles<'a> {
     paths: Paths<'a>,
     chat: ChatOptions<'a>,
+    should_stop: fn() -> bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -34,13 +35,28 @@ impl<'a> TextFiles<'a> {
     /// Files, folders of files, and patterns such as `*.jsonl`.
     #[must_use]
     pub fn new(paths: &'a [PathBuf]) -> Self {
-        Self { paths: Paths::Several(paths), chat: ChatOptions::default() }
+        Self::of(Paths::Several(paths))
     }
 
     /// The same, with this for conversations.
     #[must_use]
     pub fn with_chat(self, chat: ChatOptions<'a>) -> Self {
         Self { chat, ..self }
+    }
+
+    fn of(paths: Paths<'a>) -> Self {
+        Self { paths, chat: ChatOptions::default(), should_stop: || false }
+    }
+
+    /// The same, of which reading ends with [`Error::Stopped`] once this says so: large texts take minutes.
+    #[must_use]
+    pub fn stopping(self, should_stop: fn() -> bool) -> Self {
+        Self { should_stop, ..self }
+    }
+
+    /// What says whether to stop.
+    pub(super) fn should_stop(&self) -> fn() -> bool {
+        self.should_stop
     }
 
     /// What conversations are given.
@@ -98,7 +114,7 @@ impl<'a> TextFiles<'a> {
 
 impl<'a> From<&'a Path> for TextFiles<'a> {
     fn from(path: &'a Path) -> Self {
-        Self { paths: Paths::One(path), chat: ChatOptions::default() }
+        Self::of(Paths::One(path))
     }
 }
 

@@ -28,6 +28,7 @@ pub struct ModelText {
     vocab: usize,
     tokenizer: Option<Tokenizer>,
     chat: Option<Chat>,
+    should_stop: fn() -> bool,
 }
 
 impl ModelText {
@@ -37,14 +38,14 @@ impl ModelText {
     /// If there are no files, one cannot be read or is not text; if the tokenizer or the chat template is needed and
     /// cannot be read, or the template does not take what conversations are given.
     pub fn open(files: TextFiles<'_>, model: &dyn Model) -> Result<Self, Error> {
-        let set = files.set()?;
+        let (set, should_stop) = (files.set()?, files.should_stop());
         let shapes = || set.files().iter().map(|file| &file.format().shape);
         let name = name_of(&set);
         let chats = shapes().any(is_conversation);
         let chat = if chats { Some(Chat::of(model, files.chat())?) } else { None };
         let only_tokens = shapes().all(|shape| matches!(shape, Shape::Tokens));
         let tokenizer = if only_tokens { None } else { Some(load_tokenizer(model)?) };
-        Ok(Self { set, name, vocab: model.spec().vocab, tokenizer, chat })
+        Ok(Self { set, name, vocab: model.spec().vocab, tokenizer, chat, should_stop })
     }
 
     /// What was recognised, for example "JSON lines of `text`, gzipped".
@@ -58,7 +59,9 @@ impl ModelText {
     /// # Errors
     /// As [`token_blocks_in_order`].
     pub fn blocks_in_order(&self, sequence_len: usize) -> Result<TokenBlocks, Error> {
-        Ok(token_blocks_in_order(self, self.tokenizer.as_ref(), self.vocab, sequence_len)?)
+        let tokenizer = self.tokenizer.as_ref();
+        let blocks = token_blocks_in_order(self, tokenizer, self.vocab, sequence_len);
+        blocks.map_err(|error| self.stopped_or(error))
     }
 
     /// What was read of a text that is cut into consecutive blocks, as a note.
@@ -78,7 +81,8 @@ impl ModelText {
         apart: [usize; GROUPS],
     ) -> Result<(TokenBlocks, [TokenBlocks; GROUPS]), Error> {
         let tokenizer = self.tokenizer.as_ref();
-        Ok(token_blocks_in_groups(self, tokenizer, self.vocab, options, apart)?)
+        let blocks = token_blocks_in_groups(self, tokenizer, self.vocab, options, apart);
+        blocks.map_err(|error| self.stopped_or(error))
     }
 
     /// The record of what was drawn, for an observation. `asked_len` tokens per block were asked for. Reads all
@@ -108,6 +112,11 @@ impl ModelText {
                 rendering: self.chat.as_ref().map(Chat::rendering),
             }),
         })
+    }
+
+    /// What a failed reading is: a stop, where one was wanted.
+    fn stopped_or(&self, error: moeprune_capture::Error) -> Error {
+        if (self.should_stop)() { Error::Stopped } else { error.into() }
     }
 
     /// How messages name a file: by its path where there are several.
@@ -144,6 +153,10 @@ impl Iterator for Walk<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         if self.done {
             return None;
+        }
+        if (self.text.should_stop)() {
+            self.done = true;
+            return Some(Err(Error::Stopped.into()));
         }
         let document = self.document().transpose()?;
         self.done = document.is_err();
@@ -211,6 +224,9 @@ impl ModelText {
         ids.push(&encoder.push(&first).map_err(failed)?).map_err(kept)?;
         drop(first);
         for record in records {
+            if (self.should_stop)() {
+                return Err(Error::Stopped);
+            }
             let Found::Piece { text, last } = record?.content else { break };
             ids.push(&encoder.push(&text).map_err(failed)?).map_err(kept)?;
             if last {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use moeprune_capture::TokenBlocks;
 use moeprune_core::repair::RepairText;
 
+use super::RepairTextSize;
 use crate::{Error, RepairCalibration};
 
 /// All blocks in one row: those that are fitted, of all texts, and then those that are held out.
@@ -19,6 +20,14 @@ pub(super) struct RepairTokens {
 }
 
 impl RepairTokens {
+    /// How much text they are.
+    pub(super) fn size(&self) -> RepairTextSize {
+        let fitted = self.fitted as u64;
+        let block = self.blocks.blocks().iter().map(|block| block.len() as u64).max();
+        let held_out = self.blocks.tokens() - fitted;
+        RepairTextSize { fitted, held_out, block: block.unwrap_or(0) }
+    }
+
     pub(super) fn of(calibration: &RepairCalibration) -> Result<Self, Error> {
         let texts = &calibration.texts;
         let mut fitted = texts.iter().filter_map(|text| text.fitted.as_ref());

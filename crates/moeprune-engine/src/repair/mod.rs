@@ -40,7 +40,7 @@ use self::{
     layer::{RepairTask, Repaired},
 };
 use crate::{
-    Error, Execution, KeptExperts, Model, Progress, RepairCalibration, Stage,
+    Calibration, Error, Execution, Job, KeptExperts, Model, Progress, RepairCalibration, Stage,
     kept_experts::{
         TemporaryFolder,
         repaired_parts::{After, RepairedParts},
@@ -93,15 +93,30 @@ pub(crate) fn repair_experts(
     Ok((repaired, ModelRepair { texts: tokens.texts.clone(), layers }))
 }
 
+/// Refuses a repair that needs more memory than the run may take, before the model is observed for it.
+pub(crate) fn check_repair_memory(job: &Job<'_>, calibration: &Calibration) -> Result<(), Error> {
+    let Job { model, pipeline, execution, .. } = *job;
+    let stages = [&pipeline.repair, &pipeline.refit];
+    if !execution.is_on_cpu() || execution.max_memory().is_none() {
+        return Ok(());
+    }
+    for repair in stages.into_iter().flatten() {
+        let size = RepairTokens::of(&calibration.for_repair())?.size();
+        // How many experts go does not matter.
+        let kept = |layer| model.spec().moe_of(layer).map_or(0, |moe| moe.experts);
+        let (passes, rates) = (repair.passes(), execution.rates());
+        let estimate = RepairEstimate::of_refit(model, kept, size, passes, rates);
+        check_memory(estimate.memory_bytes, execution.max_memory())?;
+    }
+    Ok(())
+}
+
 impl RepairTask<'_> {
     /// Says what the repair takes, and where there are too few tokens for it.
     fn note_estimate(&self, progress: &mut dyn Progress) -> Result<(), Error> {
         let Self { wanted, kept, execution, tokens, .. } = *self;
         let kept_in = |layer| kept.spec().moe_of(layer).map_or(0, |moe| moe.experts);
-        let fitted = tokens.fitted as u64;
-        let blocks = tokens.blocks.blocks();
-        let block = blocks.iter().map(|block| block.len() as u64).max().unwrap_or(0);
-        let counts = RepairTextSize { fitted, held_out: tokens.blocks.tokens() - fitted, block };
+        let counts = tokens.size();
         let (passes, rates) = (self.repair.passes(), execution.rates());
         let estimate = match self.after {
             After::Experts => RepairEstimate::of(wanted, kept_in, counts, passes, rates),

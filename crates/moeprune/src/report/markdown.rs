@@ -105,7 +105,8 @@ fn write_layers(report: &Report, text: &mut String) -> fmt::Result {
             percent(layer.achieved)
         )?;
     }
-    if report.recipe.experts.statistics == ExpertStatistics::Sequential {
+    let chosen = report.layers.iter().any(|layer| layer.kept.len() < layer.experts_before);
+    if chosen && report.recipe.experts.statistics == ExpertStatistics::Sequential {
         writeln!(
             text,
             "\nThe experts of each layer were chosen by what it does once the layers before it have lost theirs."

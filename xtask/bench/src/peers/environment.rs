@@ -26,7 +26,7 @@ pub(super) fn of_llm_compressor(given: Option<&Path>, install: bool) -> Result<F
     let has = |python: &Path| imports(python, "import llmcompressor", &[]);
     if let Some(python) = given {
         return Ok(if has(python) {
-            Found::Python(python.to_owned())
+            Found::Python(from_anywhere(python)?)
         } else {
             Found::Missing(format!(
                 "{} has no llmcompressor; `pip install llmcompressor`",
@@ -53,30 +53,43 @@ pub(super) fn of_llm_compressor(given: Option<&Path>, install: bool) -> Result<F
 }
 
 /// A Python that imports the observer of a checkout of REAP.
-pub(super) fn of_reap(checkout: Option<&Path>, python: &Path) -> Found {
+pub(super) fn of_reap(checkout: Option<&Path>, python: &Path) -> Result<Found> {
     let Some(checkout) = checkout else {
-        return Found::Missing(
+        return Ok(Found::Missing(
             "the authors' code of REAP is on no package index; pass --reap DIR, a checkout of it, and --reap-python PROGRAM with \
              what it needs (torch, and transformers 4.55)"
                 .into(),
-        );
+        ));
     };
     let path = [("PYTHONPATH", checkout.join("src"))];
-    match imports(python, "import reap.observer", &path) {
-        true => Found::Python(python.to_owned()),
+    Ok(match imports(python, "import reap.observer", &path) {
+        true => Found::Python(from_anywhere(python)?),
         false => Found::Missing(format!(
             "{} cannot import reap.observer of {}; name one that can with --reap-python",
             python.display(),
             checkout.display()
         )),
-    }
+    })
 }
 
 /// What the script of a peer needs in its environment.
-pub(super) fn variables(peer: Peer, checkout: Option<&Path>) -> Vec<(&'static str, PathBuf)> {
-    match (peer, checkout) {
-        (Peer::Reap, Some(checkout)) => vec![("PYTHONPATH", checkout.join("src"))],
+pub(super) fn variables(
+    peer: Peer,
+    checkout: Option<&Path>,
+) -> Result<Vec<(&'static str, PathBuf)>> {
+    Ok(match (peer, checkout) {
+        (Peer::Reap, Some(checkout)) => {
+            vec![("PYTHONPATH", std::path::absolute(checkout)?.join("src"))]
+        }
         _ => Vec::new(),
+    })
+}
+
+/// A program as it is found from any folder. Links stay: a virtual environment is known by its own.
+fn from_anywhere(program: &Path) -> Result<PathBuf> {
+    match program.components().count() {
+        1 => Ok(program.to_owned()),
+        _ => Ok(std::path::absolute(program)?),
     }
 }
 

@@ -143,7 +143,7 @@ impl RaceArguments {
     fn find(&self, peer: Peer, turns: Turns<'_>) -> Result<Found> {
         match peer {
             Peer::LlmCompressor => environment::of_llm_compressor(turns.python, self.install),
-            Peer::Reap => Ok(environment::of_reap(self.reap.as_deref(), &self.reap_python)),
+            Peer::Reap => environment::of_reap(self.reap.as_deref(), &self.reap_python),
         }
     }
 
@@ -242,7 +242,7 @@ impl Lab<'_> {
         command.args([method.name(), &self.arguments.share(method).to_string()]);
         command.arg(&self.arguments.peer_type).arg(self.turns.threads.to_string());
         command.arg(self.place("peer")).current_dir(self.folder.path());
-        command.envs(environment::variables(peer, self.arguments.reap.as_deref()));
+        command.envs(environment::variables(peer, self.arguments.reap.as_deref())?);
         command.env("HF_HUB_OFFLINE", "1").env("TOKENIZERS_PARALLELISM", "false");
         Ok(command)
     }

@@ -199,6 +199,9 @@ struct Inputs<'a> {
     pieces: usize,
 }
 
+/// Receives a step of what is read, and how many bytes came before it.
+type TakeBytes<'a> = &'a mut dyn FnMut(&[u8], u64) -> Result<(), CopyError>;
+
 /// What a copy failed at.
 enum CopyError {
     /// Reading, or something that has its message already.
@@ -259,7 +262,7 @@ impl<'a> Inputs<'a> {
         &self,
         (file, at): (usize, u64),
         bytes: u64,
-        take: &mut dyn FnMut(&[u8], u64) -> Result<(), CopyError>,
+        take: TakeBytes<'_>,
     ) -> Result<(), CopyError> {
         let mut done = 0;
         while done < bytes {
