@@ -198,8 +198,8 @@ fn slabs_are_copied_byte_for_byte() {
         let beyond = RangeCopy { range: 0..401, ..copies[0].clone() };
         check_refused(writer.copy_ranges(&[beyond], &source, &mut |_| ()), &["has 400 bytes"]);
         writer.copy_ranges(&copies, &source, &mut |bytes| copied.push(bytes)).expect("copies");
-        // All are neighbours in the file that is written.
-        assert_eq!(copied, [240]);
+        // All are neighbours in the file that is written, the first two in the source as well.
+        assert!(copied == [240] || copied == [160, 80], "{copied:?}");
         writer.finish().expect("finishes");
         let expected: Vec<u8> =
             kept.iter().flat_map(|&e| bytes(&stored(&fused, [4, 5])[e * 40..][..40])).collect();
