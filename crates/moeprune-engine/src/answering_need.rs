@@ -259,7 +259,7 @@ mod tests {
         let expert = 3 * 128 * 96;
         assert_eq!(need.experts, 2 * 4 * 32 * expert);
         assert_eq!(need.stored_experts, 2 * 4 * 32 * expert);
-        assert_eq!(need.passing, (3 * 6 * expert).max(2 * 864 * 128));
+        assert_eq!(need.passing, (3 * 4 * expert).max(2 * 864 * 128));
         // Two heads of 32 in four layers, keys and values, twice.
         assert_eq!(need.position, 2 * 4 * 4 * 2 * 2 * 32);
         assert_eq!(need.sequence, 512);
