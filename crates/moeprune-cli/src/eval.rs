@@ -109,7 +109,7 @@ pub struct EvalArgs {
 /// Evaluates and prints the scores, one for each task.
 ///
 /// # Errors
-/// As [`evaluate_all`]; if a task is not known, tasks and data do not go together, or `--json` must not or cannot be written, before any work.
+/// As [`evaluate_all`](moeprune::evaluate_all); if a task is not known, tasks and data do not go together, or `--json` must not or cannot be written, before any work.
 pub fn eval(args: &EvalArgs, terminal: &mut Terminal) -> Result<Vec<Score>, Error> {
     if args.list_tasks {
         return list_tasks().map(|()| Vec::new());
