@@ -1,11 +1,11 @@
-//! Where the experts of a model are that is asked questions.
+//! Where the experts of a model are while it answers questions.
 
 use clap::Args;
 use moeprune::Execution;
 
 use crate::rates::RateArgs;
 
-/// Where the experts of a model are that is asked questions.
+/// Where the experts of a model are while it answers questions.
 #[derive(Debug, Clone, Copy, Default, Args)]
 #[non_exhaustive]
 pub struct StreamingArgs {

@@ -8,7 +8,7 @@ use crate::{
     estimate::{active_parameters, duration},
 };
 
-/// What is asked of a model.
+/// The work that questions are to a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct AnsweringWork {

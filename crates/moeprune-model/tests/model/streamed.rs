@@ -45,7 +45,7 @@ fn those_that_are_needed_most_are_kept() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// All are visited, in order, whatever is kept; and what was read and what was not is all.
+    /// All are visited, in order, with anything kept; and what was read and what was not is all.
     #[test]
     fn all_are_visited_in_order(
         calls in prop::collection::vec((0..2_usize, prop::collection::btree_set(0..8_usize, 0..6)), 1..12),

@@ -32,7 +32,7 @@ with open(calibration, encoding="utf-8") as lines:
     rows = [json.loads(line)["tokens"] for line in lines]
 model = transformers.AutoModelForCausalLM.from_pretrained(model_folder, dtype=getattr(torch, dtype))
 
-# Texts are tokens already, and a tokenizer is asked for all the same.
+# Texts are tokens already, and a tokenizer is needed all the same.
 words = {str(token): token for token in range(model.config.vocab_size)}
 processor = transformers.PreTrainedTokenizerFast(
     tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="0")), unk_token="0", pad_token="0"

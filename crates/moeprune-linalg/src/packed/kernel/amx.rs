@@ -1,7 +1,7 @@
 //! Kernels of AMX: squares of 16 by 16 sums, to which products of 32 inputs in bf16 are added at a time.
 //!
 //! An f32 is three bf16, its upper, middle and lower eight bits of mantissa, so rows of f32 are multiplied as three rows
-//! of bf16 that are added to the same sums. Whatever the processor's settings, tiles round to the nearest (to even) and take what is below
+//! of bf16 that are added to the same sums. With any settings of the processor, tiles round to the nearest (to even) and take what is below
 //! the smallest normal number as zero.
 
 use std::{
