@@ -1,4 +1,4 @@
-//! `cargo xtask project`: what the largest models would take on machines that were not at hand.
+//! `cargo xtask project`: what the largest models would take on machines that it was not run on.
 
 use std::path::{Path, PathBuf};
 

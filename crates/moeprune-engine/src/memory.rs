@@ -16,7 +16,7 @@ use crate::{Error, Model};
 
 /// What a run does, as far as its memory depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "whoever counts memory handles every kind")]
+#[expect(clippy::exhaustive_enums, reason = "callers that count memory handle every kind")]
 pub enum RunKind {
     /// Runs the model and sums what it does.
     Observe,

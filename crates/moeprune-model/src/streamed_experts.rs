@@ -25,7 +25,7 @@ pub struct StreamedExperts<'a> {
     kept: Mutex<Kept>,
 }
 
-/// What was read and what was at hand.
+/// What was read and what was kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct StreamedCounts {

@@ -23,9 +23,9 @@ const GROUPS: usize = 40;
 const PACKED: usize = 1 << 22;
 /// Groups of rows from which on it is faster to widen weights once than in each group.
 const WIDENED_GROUPS: usize = 3;
-/// Multiply-adds below which one thread is faster than waking others (about 0.1 ms), and the rows that reading a
-/// weight takes as long as.
-const PARALLEL_WORK: usize = 1 << 23;
+/// Multiply-adds below which one thread is faster than waking others (about 0.1 ms).
+pub(super) const PARALLEL_WORK: usize = 1 << 23;
+/// The rows that reading a weight takes as long as.
 const READING: usize = 4;
 
 /// Writes `x · wᵀ` to `out`: `rows` rows of as many numbers as the weights have inputs become as many rows of their

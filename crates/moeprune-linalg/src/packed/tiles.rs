@@ -41,6 +41,7 @@ mod by_amx {
             WIDTH, Weights,
             amx::{GROUP, STEP, STEP_PARTS, STEP_WORDS, TileRun, Tiles},
         },
+        multiply::PARALLEL_WORK,
         out::Out,
         scratch::with_scratch,
     };
@@ -49,9 +50,7 @@ mod by_amx {
     /// weights of a panel in the first.
     const STEPS: usize = 16;
     const GROUPS: usize = 8;
-    /// Multiply-adds below which one thread is faster than waking others, and the rows that reading a weight takes as
-    /// long as.
-    const PARALLEL_WORK: usize = 1 << 23;
+    /// The rows that reading a weight takes as long as.
     const READING: usize = 16;
     /// Numbers to a cache line.
     const LINE: usize = 16;
