@@ -39,6 +39,8 @@ pub(crate) const BENCH_DECODE: Chore =
     Chore { package: "moeprune-bench", command: Some("decode"), release: true, has_cuda: true };
 pub(crate) const BENCH_PRODUCTS: Chore =
     Chore { package: "moeprune-bench", command: Some("products"), release: true, has_cuda: true };
+pub(crate) const BENCH_RUNS: Chore =
+    Chore { package: "moeprune-bench", command: Some("runs"), release: true, has_cuda: true };
 pub(crate) const MAKE_CHECKPOINT: Chore = Chore {
     package: "moeprune-bench",
     command: Some("make-checkpoint"),

@@ -63,6 +63,9 @@ enum Command {
     /// Time experts as `observe` reads and runs them, beside their products alone
     #[command(disable_help_flag = true)]
     BenchProducts(delegate::Arguments),
+    /// Time observe, prune and eval as whole programs, beside the products that they need alone
+    #[command(disable_help_flag = true)]
+    BenchRuns(delegate::Arguments),
     /// Time masks against PyTorch's, or whole prunings against llm-compressor and REAP (want Python with those)
     #[command(disable_help_flag = true)]
     BenchPeers(delegate::Arguments),
@@ -132,6 +135,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::BenchRepairLayer(arguments) => delegate::run(delegate::REPAIR_LAYER, &arguments),
         Command::BenchDecode(arguments) => delegate::run(delegate::BENCH_DECODE, &arguments),
         Command::BenchPeers(arguments) => delegate::run(delegate::BENCH_PEERS, &arguments),
+        Command::BenchRuns(arguments) => delegate::run(delegate::BENCH_RUNS, &arguments),
         Command::BenchProducts(arguments) => delegate::run(delegate::BENCH_PRODUCTS, &arguments),
         #[cfg(target_os = "linux")]
         Command::CheckCuda(arguments) => check_cuda::run(&arguments),

@@ -110,13 +110,14 @@ impl Walker<'_> {
         self.walk_layers(route, 0..route.spec.layers.len(), resumed, visit)
     }
 
-    /// As [`walk`](Self::walk), over some of the layers. Blocks are run through all layers only.
-    pub(crate) fn walk_layers(
+    /// As [`walk`](Self::walk), over some of the layers. Blocks are run through all layers only. `visit` may say what it
+    /// says of several layers at the last of them.
+    pub(crate) fn walk_layers<R: IntoIterator<Item = Record>>(
         &mut self,
         route: &Route<'_>,
         range: Range<usize>,
         resumed: Option<Resumed>,
-        mut visit: impl FnMut(AtLayer<'_>) -> Result<Option<Record>, Error>,
+        mut visit: impl FnMut(AtLayer<'_>) -> Result<R, Error>,
     ) -> Result<Option<Vec<Tensor>>, Error> {
         let Walker { session, progress } = self;
         let layers = range.end;
@@ -131,10 +132,11 @@ impl Walker<'_> {
         for layer in range.start + done..layers {
             steps.begin_layer(layer - range.start, work(layer));
             let watch = &mut |more| steps.watch(more);
-            let record = visit(AtLayer { layer, hidden: &mut hidden, watch, session })?;
-            if let (Some(record), Some(Resumed { pass, .. })) = (record, resumed) {
+            let records = visit(AtLayer { layer, hidden: &mut hidden, watch, session })?;
+            let mut records = records.into_iter().peekable();
+            if let (Some(Resumed { pass, .. }), true) = (resumed, records.peek().is_some()) {
                 let next = hidden.as_deref().filter(|_| layer + 1 < layers);
-                session.layer_done(pass, layer, next, record)?;
+                session.layer_done(pass, layer, next, records)?;
             }
             steps.end_layer();
         }

@@ -17,9 +17,13 @@ mod make_checkpoint;
 #[cfg(target_os = "linux")]
 mod peers;
 #[cfg(target_os = "linux")]
+mod process;
+#[cfg(target_os = "linux")]
 mod products;
 #[cfg(target_os = "linux")]
 mod repair_layer;
+#[cfg(target_os = "linux")]
+mod runs;
 #[cfg(target_os = "linux")]
 mod spent;
 #[cfg(target_os = "linux")]
@@ -59,6 +63,8 @@ enum Command {
     Products(products::ProductsArgs),
     #[cfg(target_os = "linux")]
     RepairLayer(repair_layer::RepairLayerArgs),
+    #[cfg(target_os = "linux")]
+    Runs(runs::RunsArgs),
 }
 
 fn main() -> ExitCode {
@@ -93,5 +99,7 @@ fn run(command: &Command, terminal: &mut Terminal) -> anyhow::Result<()> {
         Command::Products(arguments) => products::measure(arguments, terminal),
         #[cfg(target_os = "linux")]
         Command::RepairLayer(arguments) => repair_layer::measure(arguments, terminal),
+        #[cfg(target_os = "linux")]
+        Command::Runs(arguments) => runs::measure(arguments, terminal),
     }
 }

@@ -18,7 +18,8 @@ use moeprune_core::{
     LinearId, MlpProjection, ModelSpec, StageError, StoredWeight, TensorId, TensorSource,
 };
 use moeprune_linalg::{
-    Matrix, PackedElements, PackedWeights, Update, multiply_in_parallel, multiply_packed,
+    Matrix, PackedElements, PackedWeights, Update, has_tiles, multiply_in_parallel,
+    multiply_in_tiles, multiply_packed,
 };
 use moeprune_model::{Compute, NoSink};
 use moeprune_synthetic::{Options, Published, Reduction, Shape, write_checkpoint};
@@ -30,7 +31,7 @@ use crate::{spent::Spent, synthesis::show};
 /// One layer of experts of random bf16 weights is written and read again, from the page cache. Each expert is run on its
 /// tokens while the next is read and packed, some rows at a time, as `observe` does. Beside it stand the same with each matrix
 /// read as a whole, checked and then packed, and its products alone, by the crate `gemm` with weights widened
-/// and transposed before, and by moeprune's kernels with weights packed before. Processor time is of all threads; what
+/// and transposed before, and by moeprune's kernels with weights packed before, where the processor has tiles (AMX) in these too. Processor time is of all threads; what
 /// shares the machine does not count in it.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -78,7 +79,8 @@ pub(crate) fn measure(args: &ProductsArgs, terminal: &mut Terminal) -> Result<()
         "                      GFLOP/s of wall time            of processor time          faults per expert"
     )?;
     line!(
-        "expert        tokens  gemm  packed  by rows  whole    of gemm  of packed  whole    by rows  whole"
+        "expert        tokens  gemm  packed  by rows  whole    of gemm  of packed  whole    by rows  whole{}",
+        if has_tiles() { "    packed ones in tiles, GFLOP/s" } else { "" }
     )?;
     for shape in &SHAPES {
         if !args.shape.is_empty() && args.shape.iter().all(|name| name != shape.published) {
@@ -122,7 +124,7 @@ struct Ready {
 }
 
 /// Experts, stored and ready.
-struct Layer {
+pub(crate) struct Layer {
     checkpoint: Checkpoint,
     number: usize,
     count: usize,
@@ -133,7 +135,7 @@ struct Layer {
 }
 
 impl Layer {
-    fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let checkpoint = Checkpoint::open_by(path, None, Access::Read)?;
         let spec = checkpoint.spec();
         let number = (0..spec.layers.len()).find(|&layer| spec.moe_of(layer).is_some());
@@ -150,8 +152,29 @@ impl Layer {
         Ok(layer)
     }
 
-    fn spec(&self) -> &ModelSpec {
+    pub(crate) fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    pub(crate) fn spec(&self) -> &ModelSpec {
         self.checkpoint.spec()
+    }
+
+    /// The layer that the experts are of.
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// GFLOP per processor second of an expert's products alone, by packed weights.
+    pub(crate) fn packed_rate(&self, tokens: usize) -> Result<f64> {
+        let (input, hidden) = (uniform(tokens * self.width), uniform(tokens * self.inner));
+        let spent = self.products(tokens, &input, &hidden, packed)?;
+        Ok(self.operations(tokens) / spent.processor / 1e9)
+    }
+
+    /// Floating-point operations of an expert's products.
+    fn operations(&self, tokens: usize) -> f64 {
+        6.0 * (tokens * self.inner * self.width) as f64
     }
 
     fn ready(&self, expert: usize, parts: &[MlpProjection], inputs: usize) -> Result<Ready> {
@@ -180,26 +203,32 @@ impl Layer {
     fn measure(&self, tokens: usize, rounds: usize) -> Result<()> {
         let input = uniform(tokens * self.width);
         let hidden = uniform(tokens * self.inner);
-        let mut rows = Vec::new();
+        let (mut rows, mut in_tiles) = (Vec::new(), Vec::new());
         for round in 0..=rounds {
             let gemm = self.products(tokens, &input, &hidden, gemm)?;
-            let packed = self.products(tokens, &input, &hidden, |x, matrix, out| {
-                multiply_packed(x.len() / matrix.packed.inputs(), x, &matrix.packed, out);
-            })?;
+            let packed = self.products(tokens, &input, &hidden, packed)?;
             let by_rows = self.run(&Finite(&self.checkpoint), tokens, &input)?;
             let whole = self.run(&Whole(Finite(&self.checkpoint)), tokens, &input)?;
+            let tiles = has_tiles().then(|| self.products(tokens, &input, &hidden, tiles));
             if round > 0 {
                 rows.push([gemm, packed, by_rows, whole]);
+                in_tiles.extend(tiles.transpose()?);
             }
         }
-        let flop = 6.0 * (tokens * self.inner * self.width) as f64;
+        let flop = self.operations(tokens);
         let rate = |of: usize| median(rows.iter().map(|row| flop / row[of].wall / 1e9));
         let share = |of: usize, run: usize| {
             median(rows.iter().map(|row| 100.0 * row[of].processor / row[run].processor))
         };
         let faults = |of: usize| median(rows.iter().map(|row| row[of].faults));
+        let tiles = match in_tiles.is_empty() {
+            true => String::new(),
+            false => {
+                format!("    {:>29.0}", median(in_tiles.iter().map(|run| flop / run.wall / 1e9)))
+            }
+        };
         line!(
-            "{:5}×{:<5}  {tokens:>7}  {:>4.0}  {:>6.0}  {:>7.0}  {:>5.0}    {:>5.0} %  {:>7.0} %  {:>3.0} %    {:>7.0}  {:>5.0}",
+            "{:5}×{:<5}  {tokens:>7}  {:>4.0}  {:>6.0}  {:>7.0}  {:>5.0}    {:>5.0} %  {:>7.0} %  {:>3.0} %    {:>7.0}  {:>5.0}{tiles}",
             self.inner,
             self.width,
             rate(0),
@@ -285,6 +314,16 @@ fn gemm(x: &[f32], matrix: &Ready, out: &mut [f32]) {
     multiply_in_parallel(out, Update::Set, x, weights);
 }
 
+/// Products by moeprune's kernels.
+fn packed(x: &[f32], matrix: &Ready, out: &mut [f32]) {
+    multiply_packed(x.len() / matrix.packed.inputs(), x, &matrix.packed, out);
+}
+
+/// The same in tiles.
+fn tiles(x: &[f32], matrix: &Ready, out: &mut [f32]) {
+    multiply_in_tiles(x.len() / matrix.packed.inputs(), x, &matrix.packed, out);
+}
+
 /// Numbers from −1 to 1.
 fn uniform(count: usize) -> Vec<f32> {
     let mut state = 1u64;
@@ -295,7 +334,7 @@ fn uniform(count: usize) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

@@ -3,6 +3,7 @@
 mod disk;
 
 use std::{
+    fmt,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -21,6 +22,10 @@ use crate::binary;
 
 const TARGET: f64 = 1.1;
 
+/// A plan that names all survivors, and one that leaves some choices to `apply`.
+const CHOSEN: &str = "chosen.json";
+const OPEN: &str = "open.json";
+
 /// How many writes at a time a disk is compared by.
 const DEPTH: usize = 4;
 
@@ -36,8 +41,9 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// Time `apply` with a plan that only removes experts against the best that the disk does with the bytes it keeps
 ///
 /// That is the better of `cp` and sync, and of four direct writes of 8 MB at a time (with --cold, of direct reads
-/// and writes). All end when their files are durable. A pair is one of each, in alternating order. Before the pairs:
-/// what the disk does at depths of 1, 2, 4 and 8.
+/// and writes). All end when their files are durable. A pair is one of each, in alternating order, and `apply` with a plan
+/// that leaves it to choose survivors, for which it reads experts. Before the pairs: what the disk does at depths of 1, 2, 4
+/// and 8.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   cargo xtask bench-io MODEL --pairs 7 --cold
@@ -78,19 +84,34 @@ pub(crate) fn run(args: &BenchIoArgs) -> Result<()> {
     bench.time_plans()?;
     bench.keep()?;
     bench.time_disk()?;
-    let (mut ratios, mut to_cp) = (Vec::new(), Vec::new());
-    for pair in 0..args.pairs {
-        let (ratio, copy) = bench.time_pair(pair)?;
-        ratios.push(ratio);
-        to_cp.push(copy);
-    }
+    let pairs = (0..args.pairs).map(|pair| bench.time_pair(pair)).collect::<Result<Vec<Pair>>>()?;
+    let ratios = |of: fn(&Pair) -> f64| spread(&mut pairs.iter().map(of).collect::<Vec<f64>>());
     line!(
-        "apply to cp {}; to the better of both {}, target {TARGET} ({})",
-        spread(&mut to_cp),
-        spread(&mut ratios),
+        "apply to cp {}; to the better of both {}, target {TARGET}; choosing survivors too {} ({})",
+        ratios(|pair| pair.apply.wall / pair.copy.wall),
+        ratios(|pair| pair.apply.wall / pair.best()),
+        ratios(|pair| pair.choosing.wall / pair.best()),
         if args.cold { "cold" } else { "warm" }
     )?;
     Ok(())
+}
+
+/// Times of one round.
+#[derive(Debug, Clone, Copy)]
+struct Pair {
+    /// Of a plan that names all survivors.
+    apply: Time,
+    /// Of one that leaves it to `apply` which of three or more alike experts stay.
+    choosing: Time,
+    copy: Time,
+    direct: f64,
+}
+
+impl Pair {
+    /// The better of what `apply` is held against.
+    fn best(&self) -> f64 {
+        self.copy.wall.min(self.direct)
+    }
 }
 
 /// The binary, the model, and a folder for what is made of it.
@@ -127,9 +148,9 @@ impl Bench<'_> {
         plan
     }
 
-    fn apply(&self, out: &str) -> Command {
+    fn apply(&self, out: &str, plan: &str) -> Command {
         let mut apply = self.command("apply");
-        apply.arg(self.model(out)).arg("--plan").arg(self.place("plan.json"));
+        apply.arg(self.model(out)).arg("--plan").arg(self.place(plan));
         apply
     }
 
@@ -139,9 +160,9 @@ impl Bench<'_> {
         prepare()?;
         line!("inspect {:.3} s", timed(|| succeed(&mut self.command("inspect")))?.wall)?;
         prepare()?;
-        line!("plan    {:.3} s", timed(|| succeed(&mut self.plan("plan.json")))?.wall)?;
-        // Choosing survivors by their weights is left to `apply`, as it is by default. By itself:
-        let mut choosing = self.plan("chosen.json");
+        line!("plan    {:.3} s", timed(|| succeed(&mut self.plan(OPEN)))?.wall)?;
+        // Choosing survivors by their weights is left to `apply` by default. By itself:
+        let mut choosing = self.plan(CHOSEN);
         choosing.arg("--read-experts");
         prepare()?;
         line!("plan --read-experts {:.3} s", timed(|| succeed(&mut choosing))?.wall)?;
@@ -150,7 +171,7 @@ impl Bench<'_> {
 
     /// Makes what is copied: the bytes that `apply` keeps.
     fn keep(&self) -> Result<()> {
-        succeed(&mut self.apply("kept"))?;
+        succeed(&mut self.apply("kept", CHOSEN))?;
         let (read, written) = (size(&self.args.model)?, size(&self.model("kept"))?);
         line!("model {}, kept {}", bytes(read), bytes(written))?;
         // Either is read beside the pages of what it writes.
@@ -193,27 +214,27 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Times one of each, in alternating order, and returns the ratios of `apply`'s wall time to the least of
-    /// the others and to that of `cp`.
-    fn time_pair(&self, pair: u32) -> Result<(f64, f64)> {
-        let (apply, copy, direct) = if pair.is_multiple_of(2) {
-            let apply = self.time_apply()?;
-            (apply, self.time_copy()?, self.time_direct()?)
+    /// Times one of each, in alternating order.
+    fn time_pair(&self, pair: u32) -> Result<Pair> {
+        let pair_of = |apply, choosing, copy, direct| Pair { apply, choosing, copy, direct };
+        let times = if pair.is_multiple_of(2) {
+            let (apply, choosing) = (self.time_apply(CHOSEN)?, self.time_apply(OPEN)?);
+            pair_of(apply, choosing, self.time_copy()?, self.time_direct()?)
         } else {
             let (direct, copy) = (self.time_direct()?, self.time_copy()?);
-            (self.time_apply()?, copy, direct)
+            let choosing = self.time_apply(OPEN)?;
+            pair_of(self.time_apply(CHOSEN)?, choosing, copy, direct)
         };
-        let (ratio, to_copy) = (apply.wall / copy.wall.min(direct), apply.wall / copy.wall);
         line!(
-            "pair {:<2} apply {:.3} s ({:.2} s of processors), cp {:.3} s ({:.2} s), {DEPTH} direct {direct:.3} s, \
-             ratio {ratio:.3}",
+            "pair {:<2} apply {} (choosing too {}), cp {}, {DEPTH} direct {:.3} s, ratio {:.3}",
             pair + 1,
-            apply.wall,
-            apply.processor,
-            copy.wall,
-            copy.processor
+            times.apply,
+            times.choosing,
+            times.copy,
+            times.direct,
+            times.apply.wall / times.best()
         )?;
-        Ok((ratio, to_copy))
+        Ok(times)
     }
 
     /// Writes as many bytes as are kept, or, cold, reads and writes these.
@@ -225,9 +246,9 @@ impl Bench<'_> {
         Work { read: &read, write: Some(&out), bytes, depth: DEPTH, cache: Cache::Past }.time()
     }
 
-    fn time_apply(&self) -> Result<Time> {
+    fn time_apply(&self, plan: &str) -> Result<Time> {
         prepare(&self.args.model, self.args.cold)?;
-        let time = timed(|| succeed(&mut self.apply("applied")))?;
+        let time = timed(|| succeed(&mut self.apply("applied", plan)))?;
         remove(&self.model("applied"))?;
         Ok(time)
     }
@@ -248,6 +269,12 @@ struct Time {
     /// Of all threads, in user mode and in the kernel: what other work on the machine changes
     /// least.
     processor: f64,
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3} s ({:.2} s of processors)", self.wall, self.processor)
+    }
 }
 
 fn timed(work: impl FnOnce() -> Result<()>) -> Result<Time> {

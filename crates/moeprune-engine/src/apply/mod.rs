@@ -351,6 +351,9 @@ struct How<'a> {
     ratios: Option<&'a [Sparsity]>,
 }
 
+/// Bytes of layers that are made durable together where they are only copied: a disk is kept waiting each time.
+const DURABLE_TOGETHER: u64 = 1 << 30;
+
 /// Writes the layers that are not written yet, each noted in the journal when it is durable.
 fn write_layers(
     layer_job: LayerJob<'_>,
@@ -369,7 +372,8 @@ fn write_layers(
     let work_on_layer = work_of(layer_job);
     let route = layer_job.route(step_of(ratios), blocks, &work);
     let resumed = Some(Resumed { pass: Pass::Prune, done });
-    walker.walk_layers(&route, range, resumed, |mut at| {
+    let (end, mut written, mut bytes) = (range.end, Vec::new(), 0);
+    let walked = walker.walk_layers(&route, range, resumed, |mut at| {
         let layer = at.layer;
         let PrunedLayer { idle, scored, without_zero, zero_before, mass } = match ratios {
             None => {
@@ -383,11 +387,21 @@ fn write_layers(
             }
         };
         let mass = mass.or_else(|| layer_job.observed_mass(layer));
-        output.sync()?;
         let zeros = LayerZeros { before: zero_before, ..output.take_zeros() };
-        Ok(Some(Record::Written { layer, zeros, idle, scored, without_zero, mass }))
-    })?;
-    Ok(())
+        written.push(Record::Written { layer, zeros, idle, scored, without_zero, mass });
+        bytes += output.layer_bytes(layer);
+        if ratios.is_none() && bytes < DURABLE_TOGETHER && layer + 1 < end {
+            return Ok(Vec::new());
+        }
+        output.sync()?;
+        bytes = 0;
+        Ok(std::mem::take(&mut written))
+    });
+    if walked.is_err() && !written.is_empty() && output.sync().is_ok() {
+        // What is finished is not lost.
+        written.into_iter().try_for_each(|record| walker.session.record(record))?;
+    }
+    walked.map(drop)
 }
 
 /// What writing is called.

@@ -149,14 +149,17 @@ impl Session {
         pass: Pass,
         layer: usize,
         hidden: Option<&[Tensor]>,
-        record: Record,
+        records: impl IntoIterator<Item = Record>,
     ) -> Result<(), Error> {
-        let Some(Place { state, .. }) = &self.place else { return self.record(record) };
+        let mut records = records.into_iter();
+        let Some(Place { state, .. }) = &self.place else {
+            return records.try_for_each(|record| self.record(record));
+        };
         let state = state.clone();
         if let Some(hidden) = hidden {
             hidden::save(&state, pass, layer, hidden)?;
         }
-        self.record(record)?;
+        records.try_for_each(|record| self.record(record))?;
         // Those of earlier layers are of no use any more.
         hidden::remove_all_but(&state, hidden.map(|_| (pass, layer)))
     }

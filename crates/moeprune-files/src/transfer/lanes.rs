@@ -16,10 +16,11 @@ use super::{
     block::Block,
     pace::Trial,
     piece::{Blocks, Origin, Piece, extents},
-    target::{Target, copy_within_system, forget, opened_again},
+    target::{Target, copy_within_system, opened_again},
     way::{Means, Way},
+    writeback,
 };
-use crate::{durable::sync_bytes, positioned::read_at};
+use crate::positioned::read_at;
 
 /// Bytes that go through the system's cache before they are written to the disk and forgotten.
 const CACHED: u64 = 128 << 20;
@@ -38,8 +39,8 @@ pub(super) struct Moved {
 }
 
 impl Lanes {
-    /// Moves pieces into a file in one way, and makes them durable if that is a trial; `moved` is called with the
-    /// length of each block.
+    /// Moves pieces into a file in one way, and waits until they are written if that is a trial; `moved` is called with
+    /// the length of each block.
     pub(super) fn run(
         &mut self,
         trial: Trial,
@@ -55,6 +56,7 @@ impl Lanes {
         let work = Work {
             target: &target,
             means: way.means,
+            shares: trial.shares,
             blocks: Mutex::new(Blocks::new(pieces, way.block, way.means != Means::System)),
             ended: AtomicBool::new(false),
             failure: Mutex::new(None),
@@ -94,15 +96,15 @@ impl Written<'_> {
     }
 
     fn settle(&mut self) -> io::Result<()> {
-        sync_bytes(self.file)?;
-        forget(self.file, self.extents);
+        writeback::wait(self.file, self.extents)?;
+        writeback::forget(self.file, self.extents);
         self.cached = 0;
         Ok(())
     }
 
-    /// A trial is over when its bytes are on the disk.
+    /// A trial is over when its bytes are on the disk; direct writes end there.
     fn finish(&mut self) -> io::Result<()> {
-        if self.trial.measured { self.settle() } else { Ok(()) }
+        if self.trial.measured && self.cached > 0 { self.settle() } else { Ok(()) }
     }
 }
 
@@ -110,6 +112,7 @@ impl Written<'_> {
 struct Work<'w, 'a> {
     target: &'w Target<'w>,
     means: Means,
+    shares: bool,
     blocks: Mutex<Blocks<'w, 'a>>,
     /// Whether no more blocks are to be begun.
     ended: AtomicBool,
@@ -154,7 +157,12 @@ impl<'a> Work<'_, 'a> {
         let mut source = Source::default();
         while let Some(pieces) = self.next_block() {
             let bytes = pieces.iter().map(|piece| piece.bytes).sum();
-            match self.move_block(&pieces, block, &mut source) {
+            let moved_block = self.move_block(&pieces, block, &mut source);
+            if self.means != Means::Direct && !self.shares {
+                let last = &pieces[pieces.len() - 1];
+                writeback::begin(self.target.file, &(pieces[0].to_at..last.end()));
+            }
+            match moved_block {
                 Ok(()) if moved(bytes) => {}
                 Ok(()) => self.ended.store(true, Ordering::Relaxed),
                 Err(e) => self.fail(pieces[0].to_at, e),

@@ -6,6 +6,7 @@ mod pace;
 mod piece;
 mod target;
 mod way;
+mod writeback;
 
 use std::{collections::BTreeMap, fs::File, io, time::Instant};
 

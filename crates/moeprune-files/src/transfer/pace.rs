@@ -4,11 +4,18 @@ use std::time::Duration;
 
 use super::way::{Means, Way};
 
-/// Bytes that go one way before it is measured.
-const PORTION: u64 = 32 << 20;
+/// A trial is this part of all bytes, so that all trials together are a small part.
+const PART: u64 = 128;
 
-/// Of fewer bytes, a time says little.
-const LEAST: u64 = 8 << 20;
+/// Bytes of the shortest trial, since of fewer a time says little, and of the longest.
+const SHORTEST: u64 = 8 << 20;
+const LONGEST: u64 = 32 << 20;
+
+/// Fewer bytes go the likeliest way: there is too little to gain by trying others.
+const WORTH_TRYING: u64 = 256 << 20;
+
+/// From so many bytes on, each way is tried twice.
+const WORTH_ROUNDS: u64 = 4 << 30;
 
 /// Bytes after which ways are measured again: what else uses the disk may have changed.
 const AGAIN: u64 = 16 << 30;
@@ -20,12 +27,12 @@ const HOPEFUL: f64 = 0.4;
 const EQUAL: f64 = 0.95;
 
 /// What the rate of a way that fills the system's cache counts for: a short trial sees less of what that costs.
-const FILLS_CACHE: f64 = 0.8;
+const FILLS_CACHE: f64 = 0.9;
 
 /// Bytes per second that no disk is written at: blocks are shared, and no other way needs to be tried.
 const SHARED: f64 = 4e9;
 
-/// How often each way is tried.
+/// How often each way is tried at most.
 const ROUNDS: usize = 2;
 
 const MB: u64 = 1 << 20;
@@ -35,7 +42,7 @@ const WRITES: [Way; 4] = [
     Way::new(Means::Direct, 4, 4 * MB),
     Way::new(Means::Direct, 8, 2 * MB),
     Way::new(Means::Direct, 2, 4 * MB),
-    Way::new(Means::Cached, 2, MB / 2),
+    Way::new(Means::Cached, 2, MB),
 ];
 
 const SYSTEM: Way = Way::new(Means::System, 2, 8 * MB);
@@ -59,6 +66,8 @@ pub(super) struct Pace {
     /// How many bytes went the way that was chosen, if one is.
     settled: Option<(Way, u64)>,
     shares: bool,
+    /// Bytes that went before.
+    seen: u64,
 }
 
 #[derive(Debug)]
@@ -84,7 +93,7 @@ impl Pace {
 
     fn of(ways: &[Way]) -> Self {
         let candidate = |&way: &Way| Candidate { way, rate: 0.0, tries: 0 };
-        Self { candidates: ways.iter().map(candidate).collect(), settled: None, shares: false }
+        Self { candidates: ways.iter().map(candidate).collect(), settled: None, shares: false, seen: 0 }
     }
 
     /// Which way the next bytes go, of which there are `left`.
@@ -94,15 +103,17 @@ impl Pace {
             let bytes = left.min(AGAIN.saturating_sub(done).max(1));
             return Trial { way, bytes, measured: false, shares };
         }
-        let next = (0..ROUNDS).find_map(|round| {
+        let all = self.seen + left;
+        let next = (0..rounds(all)).find_map(|round| {
             let fastest = self.fastest();
             self.candidates.iter().find(|candidate| {
                 candidate.tries == round && (round == 0 || candidate.rate >= HOPEFUL * fastest)
             })
         });
         match next {
-            Some(candidate) if left >= LEAST => {
-                Trial { way: candidate.way, bytes: left.min(PORTION), measured: true, shares }
+            Some(candidate) if left >= SHORTEST => {
+                let bytes = (all / PART).clamp(SHORTEST, LONGEST).min(left);
+                Trial { way: candidate.way, bytes, measured: true, shares }
             }
             _ => Trial { way: self.best(), bytes: left, measured: false, shares },
         }
@@ -110,6 +121,7 @@ impl Pace {
 
     /// Notes how long it took, and whether the system refused that way.
     pub(super) fn took(&mut self, trial: Trial, time: Duration, refused: bool) {
+        self.seen = self.seen.saturating_add(trial.bytes);
         if refused && self.candidates.len() > 1 {
             self.candidates.retain(|candidate| candidate.way != trial.way);
             self.settled = self.settled.filter(|(way, _)| *way != trial.way);
@@ -152,6 +164,15 @@ impl Pace {
     }
 }
 
+/// How often each way is tried, of so many bytes.
+fn rounds(bytes: u64) -> usize {
+    match bytes {
+        0..WORTH_TRYING => 0,
+        WORTH_TRYING..WORTH_ROUNDS => 1,
+        WORTH_ROUNDS.. => ROUNDS,
+    }
+}
+
 impl Candidate {
     fn worth(&self) -> f64 {
         match self.way.means {
@@ -185,7 +206,7 @@ mod tests {
             let rate = |way| if way == fastest { 3e8 } else { 1e8 };
             let log = moved(Pace::of_copies(false), &rate, 4 << 30);
             let rest: u64 = log.iter().filter(|(way, _)| *way != fastest).map(|(_, b)| b).sum();
-            assert_eq!(rest, (WRITES.len() as u64) * PORTION, "{fastest:?}");
+            assert_eq!(rest, (WRITES.len() as u64) * LONGEST, "{fastest:?}");
             assert_eq!(log.last().unwrap().0, fastest);
         }
     }
@@ -204,8 +225,8 @@ mod tests {
             let log = moved(Pace::of_writes(), &rate, 4 << 30);
             assert_eq!(log.last().unwrap().0.means, expected, "{cached}");
         };
-        check(1.2e8, Means::Direct);
-        check(1.4e8, Means::Cached);
+        check(1.1e8, Means::Direct);
+        check(1.2e8, Means::Cached);
     }
 
     #[test]
@@ -214,19 +235,38 @@ mod tests {
         let log = moved(Pace::of_copies(true), &rate, 40 << 30);
         assert!(log.iter().all(|(way, _)| *way == SYSTEM), "{log:?}");
         let mut pace = Pace::of_copies(true);
-        assert!(!pace.next(PORTION).shares);
-        pace.took(pace.next(PORTION), Duration::from_micros(10), false);
-        assert!(pace.next(PORTION).shares);
+        assert!(!pace.next(1 << 30).shares);
+        pace.took(pace.next(1 << 30), Duration::from_micros(10), false);
+        assert!(pace.next(1 << 30).shares);
     }
 
     #[test]
     fn little_is_not_measured() {
-        let pace = Pace::of_writes();
-        for left in [1, LEAST - 1] {
+        let mut pace = Pace::of_writes();
+        for left in [1, SHORTEST, WORTH_TRYING - 1] {
             let trial = pace.next(left);
             assert_eq!((trial.way, trial.bytes, trial.measured), (WRITES[0], left, false));
         }
-        assert!(pace.next(LEAST).measured);
+        assert!(pace.next(WORTH_TRYING).measured);
+        // What went before counts.
+        pace.took(pace.next(WORTH_TRYING - 1), Duration::from_secs(1), false);
+        assert!(!pace.next(SHORTEST - 1).measured);
+        assert!(pace.next(SHORTEST).measured);
+    }
+
+    #[test]
+    fn trials_are_a_small_part() {
+        let check = |bytes: u64, trials: usize, each: u64| {
+            let log = moved(Pace::of_copies(false), &|_| 1e8, bytes);
+            assert_eq!(log.len(), trials + 1, "{bytes}");
+            assert!(log[..trials].iter().all(|(_, b)| *b == each), "{bytes}: {log:?}");
+        };
+        let ways = WRITES.len() + 1;
+        check(WORTH_TRYING - 1, 0, 0);
+        check(WORTH_TRYING, ways, SHORTEST);
+        check(2 << 30, ways, (2 << 30) / PART);
+        check(WORTH_ROUNDS, ROUNDS * ways, LONGEST);
+        check(15 << 30, ROUNDS * ways, LONGEST);
     }
 
     #[test]

@@ -140,22 +140,6 @@ fn reserve(_file: &File, _extent: &Range<u64>) -> bool {
     false
 }
 
-/// Lets the system forget bytes of a file that are on the disk.
-#[cfg(target_os = "linux")]
-pub(super) fn forget(file: &File, extents: &[Range<u64>]) {
-    use std::num::NonZeroU64;
-
-    use rustix::fs::{Advice, fadvise};
-    for extent in extents {
-        let bytes = NonZeroU64::new(extent.end - extent.start);
-        // Advice: nothing depends on it.
-        let _ = fadvise(file, extent.start, bytes, Advice::DontNeed);
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn forget(_file: &File, _extents: &[Range<u64>]) {}
-
 /// How many bytes were copied within the system, at least one; `None` if these files must be read and written, or
 /// the first has ended.
 #[cfg(target_os = "linux")]

@@ -113,7 +113,7 @@ fn target() -> Result<PathBuf> {
 }
 
 /// Our program, built as it is installed.
-pub(super) fn moeprune() -> Result<PathBuf> {
+pub(crate) fn moeprune() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut build = Command::new(cargo);

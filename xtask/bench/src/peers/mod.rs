@@ -6,7 +6,6 @@ mod agreement;
 mod environment;
 mod masks;
 mod outcome;
-mod process;
 mod race;
 mod sides;
 
@@ -16,6 +15,7 @@ use anyhow::Result;
 use clap::Args;
 use moeprune_cli::Terminal;
 
+pub(crate) use environment::moeprune;
 use masks::{MaskArguments, Turns};
 use race::RaceArguments;
 use sides::Peer;

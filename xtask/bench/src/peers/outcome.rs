@@ -6,7 +6,8 @@ use moeprune_cli::{bytes, table};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{agreement::Agreement, process::Taken};
+use super::agreement::Agreement;
+use crate::process::Taken;
 
 /// Everything of one call.
 #[derive(Debug, Serialize)]

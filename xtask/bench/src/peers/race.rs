@@ -25,10 +25,11 @@ use super::{
     environment::{self, Found},
     masks::pinned,
     outcome::{Outcome, Pair, Row},
-    process::watch,
     sides::{Method, Peer},
 };
-use crate::{arctic_layer::processor, make_checkpoint::models, synthesis::show};
+use crate::{
+    arctic_layer::processor, make_checkpoint::models, process::watch, synthesis::show,
+};
 
 /// Of whole prunings.
 #[derive(Args)]

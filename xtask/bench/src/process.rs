@@ -13,13 +13,13 @@ use serde::Serialize;
 
 /// What a process took.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Taken {
+pub(crate) struct Taken {
     /// Seconds by the clock on the wall.
-    pub(super) wall: f64,
+    pub(crate) wall: f64,
     /// Seconds of all processors.
-    pub(super) processor: f64,
+    pub(crate) processor: f64,
     /// Bytes that were resident at most.
-    pub(super) peak: u64,
+    pub(crate) peak: u64,
 }
 
 const POLL: Duration = Duration::from_millis(5);
@@ -29,7 +29,7 @@ const POLL: Duration = Duration::from_millis(5);
 ///
 /// # Errors
 /// If it cannot be started or fails, with the end of what it printed.
-pub(super) fn watch(command: &mut Command, log: &Path) -> Result<Taken> {
+pub(crate) fn watch(command: &mut Command, log: &Path) -> Result<Taken> {
     let output = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     command.stdout(output.try_clone()?).stderr(output);
     let began = Instant::now();
