@@ -28,7 +28,7 @@ use crate::{spent::Spent, synthesis::show};
 
 /// Time experts as `observe` reads and runs them, beside the same products alone
 ///
-/// One layer of experts of random bf16 weights is written and read again, from the page cache. Each expert is run on its
+/// A layer of experts of random bf16 weights is written and read again, from the page cache. Each expert is run on its
 /// tokens while the next is read and packed, some rows at a time, as `observe` does. Beside it stand the same with each matrix
 /// read as a whole, checked and then packed, and its products alone, by the crate `gemm` with weights widened
 /// and transposed before, and by moeprune's kernels with weights packed before, where the processor has tiles (AMX) in these too. Processor time is of all threads; what
@@ -104,7 +104,7 @@ impl Experts {
         let mut known = Published::ALL.iter().copied();
         let published = known.find(|model| model.name() == self.published);
         let reduction = Reduction {
-            layers: Some(1),
+            layers: Some(2), // the first of some has no experts
             experts: Some(self.count),
             vocab: Some(512),
             scale: self.scale,

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Tile, WIDTH, Weights};
+use super::{Square, Tile, WIDTH, Weights, portable};
 
 /// Numbers of a vector.
 const LANES: usize = 8;
@@ -123,4 +123,91 @@ pub(super) unsafe fn widen(count: usize, from: *const u32, to: *mut f32) {
             }
         }
     }
+}
+
+/// As [`Level::turn`](super::Level::turn).
+///
+/// # Safety
+/// As there, and the processor must have AVX2.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn turn(square: &Square) {
+    /// Words of a cache line: rows that are powers of two apart push each other's lines out, so all of a line is used at once.
+    const LINE: usize = 2 * LANES;
+    let whole = square.words / LINE * LINE;
+    for first in (0..whole).step_by(LINE) {
+        for row in (0..square.rows).step_by(LANES) {
+            for half in [first, first + LANES] {
+                // SAFETY: each row has `words` words, of which these are whole vectors.
+                unsafe { turn_vectors(square, row, half) };
+            }
+        }
+    }
+    // SAFETY: the caller's promise, for what is left of each row.
+    unsafe {
+        portable::turn(&Square {
+            from: square.from.add(4 * whole),
+            words: square.words - whole,
+            to: square.to.wrapping_add(whole * square.stride),
+            ..*square
+        });
+    }
+}
+
+/// Turns one vector of words from `first` on, of up to as many rows from `row` on.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn turn_vectors(square: &Square, row: usize, first: usize) {
+    let count = LANES.min(square.rows - row);
+    let mut rows = [_mm256_setzero_si256(); LANES];
+    // SAFETY: the caller has so many words in each of `count` rows, and the place of each on the other side.
+    unsafe {
+        for (r, words) in rows.iter_mut().take(count).enumerate() {
+            let from = square.from.add((row + r) * square.row_bytes + 4 * first);
+            *words = _mm256_loadu_si256(from.cast());
+        }
+        for (c, column) in transposed(rows).into_iter().enumerate() {
+            let to = square.to.add((first + c) * square.stride + row);
+            if count == LANES {
+                _mm256_storeu_si256(to.cast(), column);
+            } else {
+                _mm256_maskstore_epi32(to.cast(), first_lanes(count), column);
+            }
+        }
+    }
+}
+
+/// A mask of the first lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn first_lanes(count: usize) -> __m256i {
+    let places = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32), places)
+}
+
+/// Rows and columns of a square of words swapped.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn transposed(rows: [__m256i; LANES]) -> [__m256i; LANES] {
+    let zero = _mm256_setzero_si256();
+    // Within halves: words of pairs of rows, then pairs of words of four rows.
+    let mut pairs = [zero; LANES];
+    for i in 0..LANES / 2 {
+        pairs[2 * i] = _mm256_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+        pairs[2 * i + 1] = _mm256_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+    }
+    let mut fours = [zero; LANES];
+    for i in 0..LANES / 4 {
+        let of = &pairs[4 * i..4 * i + 4];
+        fours[4 * i] = _mm256_unpacklo_epi64(of[0], of[2]);
+        fours[4 * i + 1] = _mm256_unpackhi_epi64(of[0], of[2]);
+        fours[4 * i + 2] = _mm256_unpacklo_epi64(of[1], of[3]);
+        fours[4 * i + 3] = _mm256_unpackhi_epi64(of[1], of[3]);
+    }
+    // `fours[4 i + c]` has of rows 4 i to 4 i + 3 column c and 4 + c in its halves.
+    let mut columns = [zero; LANES];
+    for c in 0..4 {
+        columns[c] = _mm256_permute2x128_si256::<0x20>(fours[c], fours[4 + c]);
+        columns[4 + c] = _mm256_permute2x128_si256::<0x31>(fours[c], fours[4 + c]);
+    }
+    columns
 }

@@ -122,7 +122,9 @@ impl Level {
             match self.0 {
                 #[cfg(target_arch = "x86_64")]
                 Set::Avx512 => avx512::turn(square),
-                _ => portable::turn(square),
+                #[cfg(target_arch = "x86_64")]
+                Set::Avx2 => avx2::turn(square),
+                Set::Portable => portable::turn(square),
             }
         }
     }
@@ -141,6 +143,43 @@ impl Level {
                 #[cfg(target_arch = "x86_64")]
                 Set::Avx2 => avx2::widen(count, from, to),
                 Set::Portable => portable::widen(count, from, to),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn squares_are_turned() {
+        fn check(rows: usize, words: usize, spare: usize) {
+            let (width, stride) = (words + spare, rows + spare);
+            let from: Vec<u32> = (1..=(rows * width) as u32).collect();
+            let mut expected = vec![0; words * stride];
+            for (r, c) in (0..rows).flat_map(|r| (0..words).map(move |c| (r, c))) {
+                expected[c * stride + r] = from[r * width + c];
+            }
+            for level in Level::all() {
+                let mut to = vec![0; words * stride];
+                let square = Square {
+                    from: from.as_ptr().cast(),
+                    row_bytes: 4 * width,
+                    rows,
+                    words,
+                    to: to.as_mut_ptr(),
+                    stride,
+                };
+                // SAFETY: `rows` rows of `width` words, and `words` of `stride`.
+                unsafe { level.turn(&square) };
+                assert_eq!(to, expected, "{rows} × {words}, {level:?}");
+            }
+        }
+        for rows in 0..=16 {
+            for words in [0, 1, 7, 8, 15, 16, 17, 33, 48] {
+                check(rows, words, 0);
+                check(rows, words, 3);
             }
         }
     }
