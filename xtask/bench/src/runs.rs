@@ -29,7 +29,7 @@ use crate::{
 /// Time observe, prune and eval as whole programs, beside the products that they need alone
 ///
 /// Of four models' forms, with fewer layers and experts and random weights, from files in the page cache to files that are on
-/// the disk. `prune` is the default recipe with an observation of its own. Operations are those of the products, counted from
+/// the disk. `prune` is the default recipe with an observation of its own and without a repair, which bench-repair-layer is for. Operations are those of the products, counted from
 /// shapes; the ceiling is the rate, per processor second, of the products of the same experts alone, by the same code, with
 /// as many tokens as an expert receives.
 #[derive(Debug, Args)]
@@ -196,7 +196,7 @@ impl Lab<'_> {
         command.args(["--seq-len", &self.args.seq_len.to_string()]);
         match step {
             "observe" => command.arg("-o").arg(&out),
-            "prune" => command.arg(&out),
+            "prune" => command.arg(&out).args(["--repair", "none"]),
             _ => command.args(["--task", "perplexity", "--limit", &samples, "--data"]),
         };
         if step != "eval" {

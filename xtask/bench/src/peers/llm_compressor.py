@@ -2,10 +2,11 @@
 
 Arguments: model, calibration file (a JSON object with "tokens" per line), method, share, type, threads, folder to write. Writes
 the pruned model to the folder, and beside it `FOLDER.json`: versions, seconds after the imports, and of `reap` the experts that
-stay and what each was worth, by layer.
+stay and what each was worth, by layer. With PEER_ALL_EXPERTS=1 in the environment all experts run on all tokens.
 """
 
 import json
+import os
 import re
 import sys
 import time
@@ -31,6 +32,23 @@ began, began_cpu = time.perf_counter(), time.process_time()
 with open(calibration, encoding="utf-8") as lines:
     rows = [json.loads(line)["tokens"] for line in lines]
 model = transformers.AutoModelForCausalLM.from_pretrained(model_folder, dtype=getattr(torch, dtype))
+
+# Eager attention, which is what llm-compressor's sequential pipeline runs, receives no mask of transformers 5.17 there, so that
+# tokens would see those after them. Here they do not.
+modeling = sys.modules[type(model).__module__]
+attend = modeling.eager_attention_forward
+
+
+def causal(module, query, key, value, attention_mask, **options):
+    """Attention as before, with the mask if it is missing."""
+    if attention_mask is None:
+        lowest = torch.finfo(query.dtype).min
+        attention_mask = torch.full((query.shape[-2], key.shape[-2]), lowest, dtype=query.dtype, device=query.device)
+        attention_mask = attention_mask.triu(1 + key.shape[-2] - query.shape[-2])[None, None]
+    return attend(module, query, key, value, attention_mask, **options)
+
+
+modeling.eager_attention_forward = causal
 
 # Texts are tokens already, and a tokenizer is needed all the same.
 words = {str(token): token for token in range(model.config.vocab_size)}
@@ -65,8 +83,8 @@ oneshot(
     num_calibration_samples=len(rows),
     max_seq_length=len(rows[0]),
     shuffle_calibration_samples=False,
-    # Experts see the tokens that are routed to them, as here; all tokens is the default, and takes longer.
-    moe_calibrate_all_experts=False,
+    # Otherwise experts see the tokens that are routed to them, as here; all tokens is the default, and takes longer.
+    moe_calibrate_all_experts=os.environ.get("PEER_ALL_EXPERTS") == "1",
     pipeline="sequential",
 )
 model.save_pretrained(out)

@@ -67,6 +67,9 @@ pub(super) struct RaceArguments {
     /// What the peer computes in: float32 as here, or bfloat16
     #[arg(long, value_name = "TYPE", default_value = "float32")]
     peer_type: String,
+    /// Run all experts of llm-compressor on all tokens, which is its default, and takes longer
+    #[arg(long)]
+    peer_all_experts: bool,
     /// Our program [default: built as it is installed]
     #[arg(long, value_name = "PROGRAM")]
     moeprune: Option<PathBuf>,
@@ -157,9 +160,10 @@ impl RaceArguments {
 
     fn describe(&self) -> String {
         let Self { model, layers, experts, scale, samples, seq_len, peer_type, .. } = self;
+        let sees = if self.peer_all_experts { ", all its experts on all tokens" } else { "" };
         format!(
             "{model}, {layers} layers of {experts} experts, widths by {scale}, random weights; {samples} blocks of {seq_len} \
-             tokens; the peer in {peer_type}"
+             tokens; the peer in {peer_type}{sees}"
         )
     }
 }
@@ -242,6 +246,7 @@ impl Lab<'_> {
         command.arg(script).arg(self.place("model")).arg(self.place("tokens.jsonl"));
         command.args([method.name(), &self.arguments.share(method).to_string()]);
         command.arg(&self.arguments.peer_type).arg(self.turns.threads.to_string());
+        command.env("PEER_ALL_EXPERTS", u8::from(self.arguments.peer_all_experts).to_string());
         command.arg(self.place("peer")).current_dir(self.folder.path());
         command.envs(environment::variables(peer, self.arguments.reap.as_deref())?);
         command.env("HF_HUB_OFFLINE", "1").env("TOKENIZERS_PARALLELISM", "false");
