@@ -134,20 +134,21 @@ impl Machine<'_> {
             "--experts",
             &case.experts.to_string(),
         ]);
-        command.arg("--calibration").arg(self.text()).arg(&model);
+        command.arg("--calibration").arg(self.text(case)).arg(&model);
         let status = command.stdout(Stdio::null()).status()?;
         ensure!(status.success(), "make-checkpoint failed");
         Ok(model)
     }
 
-    fn text(&self) -> PathBuf {
-        self.scratch.join("text.jsonl")
+    /// Random tokens, which are written with the model.
+    fn text(&self, case: Case) -> PathBuf {
+        self.scratch.join(format!("text-{}-{}.jsonl", case.layers, case.experts))
     }
 
     fn observe(&self, mut command: Command, case: Case, threads: usize) -> Result<()> {
         let seen = self.scratch.join("seen.safetensors");
         command.args(["--quiet", "observe"]).arg(self.model(case)?).arg("-o").arg(&seen);
-        command.arg("--calibration").arg(self.text());
+        command.arg("--calibration").arg(self.text(case));
         command.args(["--samples", &case.blocks.to_string(), "--seq-len", &case.block.to_string()]);
         let status =
             command.env("RAYON_NUM_THREADS", threads.to_string()).stdout(Stdio::null()).status()?;
