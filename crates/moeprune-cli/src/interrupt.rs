@@ -93,7 +93,7 @@ fn on(signal: i32) {
 fn tell(line: String) {
     let (told, heard) = mpsc::channel();
     std::thread::spawn(move || {
-        crate::print::say(&line);
+        crate::log::say(&line);
         let _ = told.send(());
     });
     let _ = heard.recv_timeout(PATIENCE);

@@ -2,7 +2,8 @@
 The command line: `moeprune` and, with the same options, `cargo xtask prune-arctic`.
 
 One file per command. A command parses its options, calls the library and prints what it returned;
-it decides nothing itself. Standard output carries results, standard error progress and errors.
+it decides nothing itself. Standard output carries results, standard error progress and errors, as lines or as JSON
+([`LogFormat`]). Nothing is read from standard input: a command never asks.
 Exit codes: 0 done, 1 failed (a result that could not be written is a failure), 2 wrong usage, 130
 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP. Files are written through
 [`RunFiles`](moeprune_files::RunFiles), which replaces no input and nothing of another kind.
@@ -17,15 +18,21 @@ macro_rules! line {
 mod against;
 mod apply;
 mod blend;
+mod command_line;
 mod compare;
+mod completions;
 mod degradation;
+mod doctor;
 mod endpoint;
+mod environment;
 mod eval;
 mod imatrix;
 mod inspect;
 mod interrupt;
 mod join;
 mod keep;
+mod log;
+mod man;
 mod memory_size;
 mod merge;
 mod observe;
@@ -46,15 +53,17 @@ mod texts;
 mod verify;
 
 pub use against::AgainstArgs;
+pub use command_line::parse;
 pub use degradation::degradation_rows;
 pub use endpoint::{CallArgs, EndpointArgs};
 pub use eval::{EvalArgs, eval};
 pub use interrupt::{listen as listen_for_stop, listen_resumable, stopped_code};
 pub use keep::KeepArgs;
+pub use log::LogFormat;
 pub use options::{
     CalibrationArgs, DeviceArgs, ExpertShare, FamilyArgs, RecipeArgs, ResumeArgs, positive,
 };
-pub use print::{json, parse, print};
+pub use print::{json, print};
 pub use prune::{PruneArgs, print_report, prune, search_if_asked};
 pub use rates::RateArgs;
 pub use remedy::explain;
@@ -66,8 +75,8 @@ pub use texts::{ChatArgs, DomainFrom};
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use moeprune::Registry;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use moeprune::{Error, Registry};
 
 /// Prune mixture-of-experts language models: experts first, those that stay repaired, weights next.
 #[derive(Debug, Parser)]
@@ -81,9 +90,12 @@ use moeprune::Registry;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Print results and errors only
+    /// Print results and errors only [env: MOEPRUNE_QUIET]
     #[arg(long, global = true)]
     quiet: bool,
+    /// How notes, progress and errors are written to standard error: json is an object a line [env: MOEPRUNE_LOG_FORMAT]
+    #[arg(long, global = true, default_value = "text", value_name = "FORMAT", value_parser = LogFormat::names())]
+    log_format: LogFormat,
 }
 
 #[derive(Debug, Subcommand)]
@@ -112,6 +124,12 @@ enum Command {
     Compare(Box<compare::CompareArgs>),
     /// Check a pruned checkpoint against its source
     Verify(verify::VerifyArgs),
+    /// Say what this machine has and can do: cores, memory, disk, GPU, models
+    Doctor(doctor::DoctorArgs),
+    /// Print the script that has a shell complete commands and options
+    Completions(completions::CompletionsArgs),
+    /// Write a page of the manual for each command
+    Man(man::ManArgs),
 }
 
 /// Parses the process's arguments, runs the command and returns its exit code.
@@ -128,33 +146,38 @@ pub fn main_with(registry: &Registry) -> ExitCode {
         Err(code) => return code,
     };
     let mut terminal = Terminal::new(cli.quiet);
-    let result = match &cli.command {
-        Command::Inspect(args) => inspect::inspect(args),
-        Command::Observe(args) => observe::observe(args, &mut terminal),
-        Command::Merge(args) => merge::merge(args),
-        Command::Blend(args) => blend::blend(args),
-        Command::Plan(args) => plan::plan(args, registry, &mut terminal),
-        Command::Apply(args) => apply::apply(args, registry, &mut terminal),
-        Command::Join(args) => join::join(args, &mut terminal),
-        Command::Prune(args) => prune(args, registry, &mut terminal).map(|_| ()),
-        Command::Recipe(args) => recipe::recipe(args, registry),
-        Command::Eval(args) => eval(args, &mut terminal).map(|_| ()),
-        Command::Compare(args) => compare::compare(args, registry, &mut terminal),
-        Command::Verify(args) => match verify::verify(args) {
-            Ok(true) => Ok(()),
-            Ok(false) => return ExitCode::FAILURE,
-            Err(error) => Err(error),
-        },
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is_wrong_usage() => {
-            terminal.error(&explain(&error), &error);
-            ExitCode::from(2)
-        }
+    match run(&cli.command, registry, &mut terminal) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             terminal.error(&explain(&error), &error);
-            if error.is_stop() { ExitCode::from(stopped_code()) } else { ExitCode::FAILURE }
+            match error.is_wrong_usage() {
+                true => ExitCode::from(2),
+                false if error.is_stop() => ExitCode::from(stopped_code()),
+                false => ExitCode::FAILURE,
+            }
         }
     }
+}
+
+/// Runs a command; false if what it checked is not so.
+fn run(command: &Command, registry: &Registry, terminal: &mut Terminal) -> Result<bool, Error> {
+    match command {
+        Command::Inspect(args) => inspect::inspect(args),
+        Command::Observe(args) => observe::observe(args, terminal),
+        Command::Merge(args) => merge::merge(args),
+        Command::Blend(args) => blend::blend(args),
+        Command::Plan(args) => plan::plan(args, registry, terminal),
+        Command::Apply(args) => apply::apply(args, registry, terminal),
+        Command::Join(args) => join::join(args, terminal),
+        Command::Prune(args) => prune(args, registry, terminal).map(drop),
+        Command::Recipe(args) => recipe::recipe(args, registry),
+        Command::Eval(args) => eval(args, terminal).map(drop),
+        Command::Compare(args) => compare::compare(args, registry, terminal),
+        Command::Verify(args) => return verify::verify(args),
+        Command::Doctor(args) => doctor::doctor(args),
+        Command::Completions(args) => completions::completions(args, Cli::command()),
+        Command::Man(args) => man::man(args, Cli::command()),
+    }
+    .map(|()| true)
 }

@@ -337,7 +337,7 @@ pub(crate) fn read_recipe(path: &Path) -> Result<Recipe, Error> {
 #[command(next_help_heading = "Device")]
 #[non_exhaustive]
 pub struct DeviceArgs {
-    /// auto, cpu, cuda or cuda:N; CUDA needs a build with `--features cuda`
+    /// auto, cpu, cuda or cuda:N; CUDA needs a build with `--features cuda` [env: MOEPRUNE_DEVICE]
     #[arg(long, value_name = "DEVICE", default_value_t, value_parser = str::parse::<DeviceChoice>)]
     pub device: DeviceChoice,
     /// What is computed in [default: bf16 on a GPU, f32 on the CPU]
@@ -348,7 +348,7 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "N", value_parser = positive)]
     pub micro_batch: Option<usize>,
     /// Refuse a run of the model that needs more memory than this, for example 24G or 500M (powers of 1024; GB and MB
-    /// are powers of 1000); limits of control groups and of the process are seen without
+    /// are powers of 1000); limits of control groups and of the process are seen without [env: MOEPRUNE_MAX_MEMORY]
     #[arg(long, value_name = "SIZE", value_parser = memory_size)]
     pub max_memory: Option<u64>,
 }
@@ -432,7 +432,7 @@ impl FamilyArgs {
         };
         let links = if self.follow_links { Links::Follow } else { Links::Within };
         let checkpoint = Checkpoint::open_by(model, family, Reading { access, links })?;
-        checkpoint.notes().for_each(|note| crate::print::say(&format!("note: {note}")));
+        checkpoint.notes().for_each(|note| crate::log::say(&format!("note: {note}")));
         Ok(checkpoint)
     }
 }

@@ -3,10 +3,7 @@
 use std::{
     io::{self, ErrorKind, Write as _},
     path::Path,
-    process::ExitCode,
 };
-
-use clap::{Parser, error::ErrorKind as Usage};
 
 use moeprune::Error;
 
@@ -19,28 +16,8 @@ pub fn print(text: &str) -> Result<(), Error> {
     delivered(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
-/// The process's arguments, or the exit code after help, a version or an error was printed: 2 for
-/// wrong usage, 1 if what was asked for could not be printed.
-///
-/// # Errors
-/// If there is nothing to run, with that exit code.
-pub fn parse<T: Parser>() -> Result<T, ExitCode> {
-    let error = match T::try_parse() {
-        Ok(arguments) => return Ok(arguments),
-        Err(error) => error,
-    };
-    let printed = delivered(error.print().and_then(|()| io::stdout().flush()));
-    let asked_for = matches!(error.kind(), Usage::DisplayHelp | Usage::DisplayVersion);
-    Err(match printed {
-        Err(failed) if asked_for => {
-            say(&format!("error: {failed}"));
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1)),
-    })
-}
-
-fn delivered(written: io::Result<()>) -> Result<(), Error> {
+/// What was written; a reader that has gone away is no error.
+pub(crate) fn delivered(written: io::Result<()>) -> Result<(), Error> {
     match written {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(|e| Error::io(Path::new("standard output"), "write to", e)),
@@ -54,9 +31,4 @@ fn delivered(written: io::Result<()>) -> Result<(), Error> {
 pub fn json<T: serde::Serialize>(value: &T) -> Result<String, Error> {
     serde_json::to_string_pretty(value)
         .map_err(|e| Error::Request(format!("the result cannot be written as JSON: {e}")))
-}
-
-/// Writes a line to standard error; a closed one is ignored.
-pub(crate) fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
 }

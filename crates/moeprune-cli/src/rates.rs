@@ -11,14 +11,16 @@ use crate::table::bytes;
 #[non_exhaustive]
 pub struct RateArgs {
     /// What the disk reads and writes [default: 1.4], for the estimate of time and what a repair keeps in files
+    /// [env: MOEPRUNE_DISK_RATE]
     #[arg(long, value_name = "GB/s", value_parser = rate)]
     pub disk_rate: Option<f64>,
-    /// What matrix products do [default: 200, two CPU cores with AVX-512], for the same
+    /// What matrix products do [default: 200, two CPU cores with AVX-512], for the same [env: MOEPRUNE_COMPUTE_RATE]
     #[arg(long, value_name = "GFLOP/s", value_parser = rate)]
     pub compute_rate: Option<f64>,
 }
 
-fn rate(text: &str) -> Result<f64, String> {
+/// A positive number.
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
         _ => Err(format!("`{text}` is not a positive number")),

@@ -60,7 +60,7 @@ impl ChatArgs {
         let tools = self.tools.as_deref().map(read_tools).transpose()?;
         let texts = Texts { paths, system: self.system.as_deref(), tools };
         let found = texts.files().find()?;
-        found.notes().iter().for_each(|note| crate::print::say(&format!("note: {note}")));
+        found.notes().iter().for_each(|note| crate::log::say(&format!("note: {note}")));
         files.reads_all(found.files().iter().map(|file| file.path()));
         Ok(Some(texts))
     }

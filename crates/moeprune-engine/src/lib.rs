@@ -27,7 +27,9 @@ was done comes back as [`Applied`]; `moeprune` makes the one from a recipe and a
 mod answering_need;
 mod apply;
 mod calibration;
+mod cgroup_folders;
 mod clock;
+mod cpu_quota;
 mod device_memory;
 mod error;
 mod estimate;
@@ -60,6 +62,7 @@ mod session;
 mod stage;
 mod steps;
 mod streaming_estimate;
+mod system_file;
 mod tokenizer;
 mod tool;
 mod walk;
@@ -73,6 +76,7 @@ pub use calibration::{
     TextFiles, note_of_length, note_of_streamed_length, read_in_words, shortened, warnings_of_text,
 };
 pub use clock::{StageClock, StageReport};
+pub use cpu_quota::CpuQuota;
 pub use error::Error;
 pub use estimate::{Estimate, Work, active_parameters};
 pub use execution::{ComputeType, DeviceChoice, Execution};

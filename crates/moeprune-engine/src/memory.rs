@@ -3,7 +3,6 @@
 pub(crate) mod activations;
 mod cgroups;
 mod limits;
-mod system_file;
 
 use candle_core::Device;
 use moeprune_capture::{SumsSize, expert_rows};

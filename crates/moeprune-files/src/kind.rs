@@ -23,6 +23,8 @@ pub enum OutputKind {
     Page,
     /// The times of a machine, JSON.
     Bench,
+    /// A page of the manual, for `man`.
+    ManPage,
     /// A plan. One that exists is never replaced: it may have been edited.
     Plan,
     /// An observation. One that exists is never replaced: it may have taken hours.
@@ -50,6 +52,7 @@ impl OutputKind {
             Self::Comparison => "comparison",
             Self::Page => "page",
             Self::Bench => "result of `bench`",
+            Self::ManPage => "page of the manual",
             Self::Plan => "plan",
             Self::Observation => "observation",
             Self::Text => "text",
@@ -76,10 +79,11 @@ impl OutputKind {
             return false;
         }
         let Ok(file) = File::open(path) else { return false };
-        if self == Self::Page {
+        if matches!(self, Self::Page | Self::ManPage) {
             let mut head = Vec::new();
             let read = file.take(HEAD_OF_PAGE).read_to_end(&mut head);
-            return read.is_ok() && is_page(&String::from_utf8_lossy(&head));
+            let is_it = if self == Self::Page { is_page } else { is_man_page };
+            return read.is_ok() && is_it(&String::from_utf8_lossy(&head));
         }
         if file.metadata().map_or(true, |metadata| metadata.len() > LONGEST_JSON) {
             return false;
@@ -103,7 +107,12 @@ impl OutputKind {
             },
             Self::Comparison => by_us && has(&["format", "model", "observed", "cuts", "layers"]),
             Self::Bench => by_us && has(&["command", "machine", "layer", "ceilings", "whole"]),
-            Self::Page | Self::Plan | Self::Observation | Self::Text | Self::Archive => false,
+            Self::Page
+            | Self::ManPage
+            | Self::Plan
+            | Self::Observation
+            | Self::Text
+            | Self::Archive => false,
         }
     }
 }
@@ -114,6 +123,15 @@ fn is_page(head: &str) -> bool {
             .split_once("<title>")
             .and_then(|(_, rest)| rest.split_once("</title>"))
             .is_some_and(|(title, _)| title.ends_with(": prunings compared"))
+}
+
+fn is_man_page(head: &str) -> bool {
+    head.lines().find_map(|line| line.strip_prefix(".TH ")).is_some_and(|title| {
+        title
+            .split(' ')
+            .next()
+            .is_some_and(|name| name == "moeprune" || name.starts_with("moeprune-"))
+    })
 }
 
 /// The keys of a JSON object, and the values of those that say what it is.
@@ -198,8 +216,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         std::fs::write(&path, text).unwrap();
-        use OutputKind::{Archive, Bench, Comparison, Evaluation, Observation, Page, Plan, Report};
-        for kind in [Report, Evaluation, Comparison, Page, Bench, Plan, Observation, Archive] {
+        use OutputKind::{
+            Archive, Bench, Comparison, Evaluation, ManPage, Observation, Page, Plan, Report,
+        };
+        let kinds =
+            [Report, Evaluation, Comparison, Page, Bench, ManPage, Plan, Observation, Archive];
+        for kind in kinds {
             assert_eq!(kind.wrote(&path), expected == Some(kind), "{kind:?}: {text}");
         }
     }
@@ -230,6 +252,10 @@ mod tests {
         let page = "<!DOCTYPE html><html><head><title>m: prunings compared</title>";
         check(page, Some(OutputKind::Page));
         check(&page.replace("compared", "apart"), None);
+        let man = ".ie \\n(.g .ds Aq \\(aq\n.TH moeprune-eval 1 \"moeprune 0.1.0\"\n.SH NAME\n";
+        check(man, Some(OutputKind::ManPage));
+        check(&man.replace("moeprune-eval", "moeprune"), Some(OutputKind::ManPage));
+        check(&man.replace("moeprune-eval", "grep"), None);
     }
 
     #[test]

@@ -67,6 +67,7 @@ pub use gram::{Gram, add_cross_products};
 pub use inverse::Inverse;
 pub use matrix::{Matrix, Update, multiply, multiply_in_parallel};
 pub use packed::{
-    PackedElements, PackedWeights, Panel, has_tiles, multiply_in_tiles, multiply_packed,
+    PackedElements, PackedWeights, Panel, has_tiles, instruction_set, multiply_in_tiles,
+    multiply_packed,
 };
 pub use real::Real;

@@ -190,6 +190,26 @@ fn files_that_a_user_names_are_not_written_directly() {
 }
 
 #[test]
+fn the_cache_is_not_written() {
+    let writes = |path: &str| {
+        let name = path.rsplit("::").next().unwrap_or_default();
+        let verbs = ["write", "create", "rename", "remove", "copy", "hard_link", "set_permissions"];
+        (path.starts_with("fs::") || path.starts_with("std::fs::"))
+            && verbs.iter().any(|verb| name.starts_with(verb))
+            || is_of(path, "std::process")
+            || path.ends_with("File::create")
+            || path.ends_with("OpenOptions")
+    };
+    none(&contents("moeprune-hub").paths, writes, "the cache belongs to the tools of Hugging Face");
+}
+
+#[test]
+fn the_command_line_never_asks() {
+    let reads = |path: &str| is_of(path, "std::io::stdin") || is_of(path, "io::stdin");
+    none(&contents("moeprune-cli").paths, reads, "nothing is read from standard input");
+}
+
+#[test]
 fn the_forward_pass_takes_no_statistics_and_opens_no_file() {
     let model = contents("moeprune-model");
     none(&model.paths, |path| is_of(path, "std::fs"), "weights come through TensorSource");

@@ -47,10 +47,19 @@ impl Scratch {
 
     /// Runs `moeprune` in the folder; arguments are separated by spaces.
     pub(crate) fn run(&self, arguments: &str) -> Ran {
+        self.run_in(arguments, &[])
+    }
+
+    /// The same with variables of the environment.
+    pub(crate) fn run_in(&self, arguments: &str, variables: &[(&str, &str)]) -> Ran {
         let output = Command::new(env!("CARGO_BIN_EXE_moeprune"))
             .args(arguments.split_whitespace())
             .current_dir(self.directory.path())
             .env("RUST_BACKTRACE", "0")
+            .env_remove("CLICOLOR_FORCE")
+            .env_remove("NO_COLOR")
+            .envs(variables.iter().copied())
+            .stdin(std::process::Stdio::null())
             .output()
             .unwrap();
         let real = self.directory.path().canonicalize().unwrap();

@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{cgroups, system_file::read};
+use super::cgroups;
+use crate::system_file::read;
 
 /// Memory that is left for this process.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -93,7 +93,12 @@ impl Pace {
 
     fn of(ways: &[Way]) -> Self {
         let candidate = |&way: &Way| Candidate { way, rate: 0.0, tries: 0 };
-        Self { candidates: ways.iter().map(candidate).collect(), settled: None, shares: false, seen: 0 }
+        Self {
+            candidates: ways.iter().map(candidate).collect(),
+            settled: None,
+            shares: false,
+            seen: 0,
+        }
     }
 
     /// Which way the next bytes go, of which there are `left`.

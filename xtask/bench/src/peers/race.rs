@@ -27,9 +27,7 @@ use super::{
     outcome::{Outcome, Pair, Row},
     sides::{Method, Peer},
 };
-use crate::{
-    arctic_layer::processor, make_checkpoint::models, process::watch, synthesis::show,
-};
+use crate::{arctic_layer::processor, make_checkpoint::models, process::watch, synthesis::show};
 
 /// Of whole prunings.
 #[derive(Args)]

@@ -93,6 +93,17 @@ impl Level {
         levels
     }
 
+    /// What it is called.
+    pub(super) fn name(self) -> &'static str {
+        match self.0 {
+            Set::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => "AVX2",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => "AVX-512",
+        }
+    }
+
     /// Computes a tile.
     ///
     /// # Safety

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// A file of the system, whose length it does not tell.
-pub(super) fn read(path: &Path) -> Option<String> {
+pub(crate) fn read(path: &Path) -> Option<String> {
     use std::io::Read as _;
     const LONGEST: u64 = 1 << 20;
     let mut bytes = Vec::new();
