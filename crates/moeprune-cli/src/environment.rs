@@ -121,7 +121,7 @@ pub(crate) fn asks_for_json(
     arguments: &[OsString],
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> bool {
-    let given = arguments.iter().enumerate().filter_map(|(at, argument)| {
+    let mut given = arguments.iter().enumerate().filter_map(|(at, argument)| {
         let argument = argument.to_str()?;
         match argument.strip_prefix("--log-format=") {
             Some(value) => Some(value),
@@ -129,7 +129,7 @@ pub(crate) fn asks_for_json(
             None => None,
         }
     });
-    match given.last() {
+    match given.next_back() {
         Some(format) => format == "json",
         None => variable(LOG_FORMAT).is_some_and(|format| format == "json"),
     }

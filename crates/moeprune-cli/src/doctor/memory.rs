@@ -29,7 +29,7 @@ impl Memory {
 
     pub(super) fn lines(&self) -> Vec<String> {
         let total = match self.total {
-            Some(total) => format!("{}", bytes(total)),
+            Some(total) => bytes(total).to_string(),
             None => "an unknown amount".to_owned(),
         };
         let left = match (self.left, &self.limit) {
