@@ -108,8 +108,9 @@ pub use self::{
     error::Error,
     family::{ExpertStorage, Family, FamilyFacts},
     output::{
-        CopiedFiles, DividedFiles, DividedPart, Division, OutputDirectory, OutputLayout,
-        OutputTensor, PartWriter, RangeCopy, ShardedWriter, WrittenCheckpoint,
+        BASE_CARD_FILE, CARD_FILE, CopiedFiles, DividedFiles, DividedPart, Division,
+        OutputDirectory, OutputLayout, OutputTensor, PartWriter, RangeCopy, ShardedWriter,
+        WrittenCheckpoint, place_of_copy,
     },
     place::{FusedExperts, Place, TensorForm},
     verify::{Check, LinearZeros, SparsityReport, VerifyReport, verify},

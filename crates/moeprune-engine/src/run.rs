@@ -126,6 +126,12 @@ impl<'a> Run<'a> {
         self.output.path()
     }
 
+    /// Whether that folder becomes a model by itself, rather than one file of it, or a part.
+    #[must_use]
+    pub fn makes_folder(&self) -> bool {
+        self.output.is_whole_folder()
+    }
+
     /// Does the work and publishes what it made. If it fails, what was finished is kept.
     ///
     /// # Errors

@@ -9,13 +9,15 @@ use std::{
 use moeprune_core::{REPORT_FILE, REPORT_TEXT_FILE};
 use moeprune_files::{FileEntry, FileKind, ReadAt, StandIn};
 
+use super::cards::{is_too_far_back, place_of_copy};
 use crate::{Checkpoint, Error, checkpoint::CONFIG_FILE, container::INDEX_FILE};
 
 /// What was copied, and what was not.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CopiedFiles {
-    /// Files copied, relative to the model directory, in order.
+    /// Files copied, relative to the model directory, in order. [`place_of_copy`](crate::place_of_copy) says where
+    /// in the result each is.
     pub copied: Vec<PathBuf>,
     /// Files and folders left out, and why.
     pub left_out: Vec<(PathBuf, String)>,
@@ -72,7 +74,7 @@ pub(super) fn copy(
 ) -> Result<CopiedFiles, Error> {
     let mut done = CopiedFiles { copied: Vec::new(), left_out: files.left_out.clone() };
     for relative in &files.copied {
-        let to = to.join(relative);
+        let to = to.join(place_of_copy(relative));
         if let Some(parent) = to.parent() {
             fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
         }
@@ -226,6 +228,8 @@ fn list(source: &Checkpoint, folder: &Path, files: &mut CopiedFiles) -> Result<(
                 }
             }
             continue;
+        } else if is_too_far_back(&relative) {
+            "the card of too early a base"
         } else if REPORTS.iter().any(|report| relative == Path::new(report)) {
             "the report of an earlier run"
         } else if WEIGHTS.iter().any(|ending| name.ends_with(&format!(".{ending}"))) {

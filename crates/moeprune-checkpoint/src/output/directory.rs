@@ -108,6 +108,12 @@ impl OutputDirectory {
         self.partial.place()
     }
 
+    /// Whether a folder with all files gets the final name, rather than one file, or a folder with a part of the weights.
+    #[must_use]
+    pub fn is_whole_folder(&self) -> bool {
+        matches!(self.place, FinalPlace::Folder)
+    }
+
     /// A directory for what resuming needs. It is not published.
     #[must_use]
     pub fn state(&self) -> &Path {
@@ -180,7 +186,8 @@ impl OutputDirectory {
 
     /// Copies the files of the model directory that are neither weights nor configs of the model or of its
     /// quantisation (tokenizer, generation config, model code, licence), byte for byte, subfolders included.
-    /// Copies that an earlier run left are replaced.
+    /// Copies that an earlier run left are replaced. The model's card is copied as `README.base.md`, and earlier ones as
+    /// [`place_of_copy`](crate::place_of_copy) says.
     ///
     /// Left out, and listed as such, are hidden files and folders, links to folders, and weights
     /// in any format: those of another format or an index of them would still be of the unpruned

@@ -28,7 +28,7 @@ use self::{
 };
 use crate::{
     Checkpoint, Error, StoredTensor,
-    output::{auxiliary_files, open, pieces},
+    output::{auxiliary_files, open, pieces, place_of_copy},
 };
 
 /// Checks a pruned checkpoint against its source, reading every byte of both once.
@@ -52,7 +52,7 @@ use crate::{
 /// | `config.json` | nothing but the expert count differs, and where single experts are named their numbers, character by character, in files beside it that say how modules are quantised too; the count of layers behind the decoder's is 0 if there are none any more |
 /// | `index` | the announced size is the size of the tensors |
 /// | `tensor set` | it has the source's tensors but those of dropped experts and layers, each of the same type; layers behind the decoder's are still in a file of their own |
-/// | `auxiliary files` | tokenizer and other files are those of the source |
+/// | `auxiliary files` | tokenizer and other files are those of the source, whose card is `README.base.md` ([`place_of_copy`]) |
 /// | `survivors` | each expert comes from the source or is an average of its experts |
 /// | `embeddings, norms, head` | bit for bit the source's; tensors carried over too |
 /// | `routers` | the survivors' rows, bit for bit, or zero where that is allowed |
@@ -332,17 +332,38 @@ fn check_auxiliary(
 ) -> Result<Result<String, String>, Error> {
     let files = auxiliary_files(source)?.copied;
     for relative in &files {
-        let same = match pruned.files().open(relative) {
-            Ok(Some(to)) => same_bytes(&*open(source, relative)?, &*to)
-                .map_err(Error::io("read", source.files().path_of(relative)))?,
-            Ok(None) => return Ok(Err(format!("{} is missing", relative.display()))),
-            Err(e) => return Ok(Err(e.to_string())),
+        let place = place_of_copy(relative);
+        let same = match copy_is_same(source, pruned, (relative, &place))? {
+            // Results of before there were cards have the source's where it was.
+            Ok(None) if place != *relative => copy_is_same(source, pruned, (relative, relative))?
+                .map(|old| old.filter(|same| *same)),
+            same => same,
         };
-        if !same {
-            return Ok(Err(format!("{} differs from the source's", relative.display())));
-        }
+        let problem = match same {
+            Ok(Some(true)) => continue,
+            Ok(Some(false)) if place == *relative => "differs from the source's".to_owned(),
+            Ok(Some(false)) => format!("differs from {} of the source", relative.display()),
+            Ok(None) => "is missing".to_owned(),
+            Err(problem) => return Ok(Err(problem)),
+        };
+        return Ok(Err(format!("{} {problem}", place.display())));
     }
     Ok(Ok(plural(files.len(), "file")))
+}
+
+/// Whether the bytes of a file of the source are at a place in the pruned model; `None` if nothing is there.
+fn copy_is_same(
+    source: &Checkpoint,
+    pruned: &Checkpoint,
+    (relative, place): (&Path, &Path),
+) -> Result<Result<Option<bool>, String>, Error> {
+    let copy = match pruned.files().open(place) {
+        Ok(Some(copy)) => copy,
+        Ok(None) => return Ok(Ok(None)),
+        Err(e) => return Ok(Err(e.to_string())),
+    };
+    let same = same_bytes(&*open(source, relative)?, &*copy);
+    Ok(Ok(Some(same.map_err(Error::io("read", source.files().path_of(relative)))?)))
 }
 
 /// Compares files piece by piece: a model may bring files of any size.
