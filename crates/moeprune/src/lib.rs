@@ -29,6 +29,7 @@ let mut job = Job {
 };
 let to = OutputPlace { origin: &model, path: Path::new("arctic-stun-40"), resume: Resume::Yes };
 let report = prune(&mut job, to, Path::new("c4-train.00000-of-01024.json.gz"), &recipe)?;
+// `WithCard { place: to, card: Card::LeftOut }` in place of `to` writes no README.md.
 assert!((report.sparsity.achieved.linears - 0.4).abs() < 5e-4);
 # Ok::<(), Box<dyn std::error::Error>>(())
 ```
@@ -40,6 +41,7 @@ here under short names: [`core`], [`checkpoint`], [`model`], [`capture`], [`simi
 [`saliency`], [`cluster`], [`select`], [`repair`], [`score`], [`eval`].
 */
 
+mod card;
 pub mod compare;
 mod default_repair;
 mod domains;
@@ -77,6 +79,7 @@ pub use moeprune_select as select;
 pub use moeprune_similarity as similarity;
 pub use moeprune_text as text;
 
+pub use card::{Card, WithCard};
 pub use default_repair::{
     Said, check_repair, experts_before_repair, note_of_recipe_without_repair, repair_by_default,
 };

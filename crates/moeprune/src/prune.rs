@@ -11,7 +11,7 @@ use moeprune_engine::{
 };
 
 use crate::{
-    Domain, Error, Recipe, Report, blend, check_repair, domains::check_by_observations,
+    Domain, Error, Recipe, Report, WithCard, blend, check_repair, domains::check_by_observations,
     plan_domains, recipe::CalibrationRecipe, report::SearchReport, search::SearchTexts,
 };
 
@@ -29,9 +29,9 @@ use crate::{
 /// # Errors
 /// As [`Job::observe`], [`plan`](crate::plan()) and [`apply`], and what [`Run::claim`] refuses; nothing is
 /// left under the name of the place then.
-pub fn prune<'r>(
+pub fn prune<'p, 'r>(
     job: &mut Job<'_>,
-    to: OutputPlace<'_>,
+    to: impl Into<WithCard<OutputPlace<'p>>>,
     calibration: impl Into<CalibrationTexts<'r>>,
     recipe: impl Into<SearchedRecipe<'r>>,
 ) -> Result<Report, Error> {
@@ -44,8 +44,8 @@ pub fn prune<'r>(
     texts.check(recipe)?;
     moeprune_engine::check_runs(model.spec())?;
     moeprune_engine::check_reconstructs(model, pipeline)?;
-    let run = Run::claim(to.path, to.origin, to.resume)?;
-    let report = run.complete(|run| {
+    let to = claimed(to)?;
+    let report = to.place.complete(|run| {
         let calibration = texts.drawn(model, recipe, job.progress)?;
         run.end_step("reading calibration text");
         let applied = job.prune(run, &calibration, &request)?;
@@ -54,6 +54,7 @@ pub fn prune<'r>(
         note_total(&report, job.progress);
         report.search = searched;
         report.save(run.folder())?;
+        to.card.save(run, &report, job.progress)?;
         Ok(report)
     })?;
     Ok(report)
@@ -64,9 +65,9 @@ pub fn prune<'r>(
 ///
 /// # Errors
 /// As [`plan`](crate::plan()) and [`apply`], and if the recipe zeroes weights.
-pub fn prune_listed(
+pub fn prune_listed<'p>(
     job: &mut Job<'_>,
-    to: OutputPlace<'_>,
+    to: impl Into<WithCard<OutputPlace<'p>>>,
     recipe: &Recipe,
 ) -> Result<Report, Error> {
     if recipe.prunes_weights() {
@@ -76,7 +77,7 @@ pub fn prune_listed(
     }
     check_repair(job.model, recipe, false)?;
     let plan = crate::plan(job, recipe, None)?;
-    apply(job, Run::claim(to.path, to.origin, to.resume)?, &plan, Inputs::None)
+    apply(job, claimed(to)?, &plan, Inputs::None)
 }
 
 /// Prunes a model by observations of it, or of the same model stored otherwise: plans, and applies the plan,
@@ -84,27 +85,27 @@ pub fn prune_listed(
 ///
 /// # Errors
 /// As [`plan_domains`] and [`apply`], and if the recipe repairs experts, which takes calibration text.
-pub fn prune_observed(
+pub fn prune_observed<'p>(
     job: &mut Job<'_>,
-    to: OutputPlace<'_>,
+    to: impl Into<WithCard<OutputPlace<'p>>>,
     domains: &[Domain],
     recipe: &Recipe,
 ) -> Result<Report, Error> {
     check_repair(job.model, recipe, false)?;
-    let run = Run::claim(to.path, to.origin, to.resume)?;
-    prune_claimed(job, run, domains, recipe)
+    let to = claimed(to)?;
+    prune_claimed(job, to, domains, recipe)
 }
 
 fn prune_claimed(
     job: &mut Job<'_>,
-    run: Run<'_>,
+    to: WithCard<Run<'_>>,
     domains: &[Domain],
     recipe: &Recipe,
 ) -> Result<Report, Error> {
     let (plan, domains) = plan_domains(job, domains, recipe)?;
     let observation = blend(&domains)?;
     let inputs = observation.as_ref().map_or(Inputs::None, Inputs::Observation);
-    apply(job, run, &plan, inputs)
+    apply(job, to, &plan, inputs)
 }
 
 /// Prunes a model by its files of calibration text, each of which is a domain: observes the model on each, then as
@@ -114,9 +115,9 @@ fn prune_claimed(
 ///
 /// # Errors
 /// As [`prune_observed`] and [`Job::observe`], and if two files have the same name without endings.
-pub fn prune_by_domain(
+pub fn prune_by_domain<'p>(
     job: &mut Job<'_>,
-    to: OutputPlace<'_>,
+    to: impl Into<WithCard<OutputPlace<'p>>>,
     texts: TextFiles<'_>,
     recipe: &Recipe,
 ) -> Result<Report, Error> {
@@ -132,7 +133,7 @@ pub fn prune_by_domain(
     }
     moeprune_engine::check_runs(model.spec())?;
     let files = texts.domains()?;
-    let run = Run::claim(to.path, to.origin, to.resume)?;
+    let to = claimed(to)?;
     moeprune_engine::shortened(model, recipe).iter().for_each(|note| job.progress.note(note));
     let mut domains = Vec::with_capacity(files.len());
     for (name, file) in files {
@@ -143,7 +144,7 @@ pub fn prune_by_domain(
         let observation = job.observe(&calibration)?;
         domains.push(Domain { name, observation, weight: 1.0 });
     }
-    prune_claimed(job, run, &domains, recipe)
+    prune_claimed(job, to, &domains, recipe)
 }
 
 /// Calibration text, and other texts that a repair of the experts that stay is fitted to or measured on.
@@ -282,19 +283,26 @@ impl<'a> From<&'a Recipe> for SearchedRecipe<'a> {
     }
 }
 
-/// Writes the pruned checkpoint and its report to the place that `run` has claimed.
+/// Claims a place.
+fn claimed<'a>(to: impl Into<WithCard<OutputPlace<'a>>>) -> Result<WithCard<Run<'a>>, Error> {
+    let WithCard { place: OutputPlace { origin, path, resume }, card } = to.into();
+    Ok(WithCard { place: Run::claim(path, origin, resume)?, card })
+}
+
+/// Writes the pruned checkpoint, its report and its card to the place that a run has claimed.
 ///
 /// # Errors
 /// If the plan is not for this model, inputs it needs are missing, weights are not finite, or
 /// reading or writing fails. What was done until then is kept if any layer was finished;
 /// otherwise nothing is left behind.
-pub fn apply(
+pub fn apply<'a>(
     job: &mut Job<'_>,
-    run: Run<'_>,
+    to: impl Into<WithCard<Run<'a>>>,
     plan: &Plan,
     inputs: Inputs<'_>,
 ) -> Result<Report, Error> {
-    let report = run.complete(|run| {
+    let WithCard { place, card } = to.into();
+    let report = place.complete(|run| {
         let applied = job.apply(run, plan, inputs)?;
         let recipe = serde_json::from_value(plan.recipe.clone())
             .map_err(|e| EngineError::Plan(format!("its recipe cannot be read: {e}")))?;
@@ -305,6 +313,7 @@ pub fn apply(
         let report = Report::new(run.origin(), &followed(&recipe, &applied, calibration), applied);
         note_total(&report, job.progress);
         report.save(run.folder())?;
+        card.save(run, &report, job.progress)?;
         Ok(report)
     })?;
     Ok(report)

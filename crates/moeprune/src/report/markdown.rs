@@ -43,13 +43,19 @@ fn write(report: &Report, text: &mut String) -> fmt::Result {
     )
 }
 
-fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     format!("{:.2} %", share * 100.0)
 }
 
 /// What was removed and zeroed in all, and what that means for the files and for serving them.
 fn write_totals(report: &Report, text: &mut String) -> fmt::Result {
-    let Report { sparsity, bytes, layers, .. } = report;
+    write_shares(report, text)?;
+    write_savings(report, text)
+}
+
+/// What was removed and zeroed in all.
+pub(crate) fn write_shares(report: &Report, text: &mut String) -> fmt::Result {
+    let Report { sparsity, layers, .. } = report;
     writeln!(text, "| | requested | achieved |\n|---|---|---|")?;
     let got = sparsity.achieved;
     let (requested, requested_experts) = report.asked();
@@ -72,7 +78,12 @@ fn write_totals(report: &Report, text: &mut String) -> fmt::Result {
         "| experts removed | {} | {} |\n",
         requested_experts.map_or_else(|| "as the keep-list says".to_owned(), percent),
         percent(removed)
-    )?;
+    )
+}
+
+/// What that means for the files and for serving them.
+pub(crate) fn write_savings(report: &Report, text: &mut String) -> fmt::Result {
+    let bytes = report.bytes;
     writeln!(
         text,
         "Weights on disk: {} bytes before, {} after ({:.1} % smaller).\n",

@@ -9,6 +9,7 @@ mod serving;
 mod texts;
 
 pub use extra::ExtraReport;
+pub(crate) use markdown::{percent, write_savings, write_shares};
 pub use repair::{RepairReport, RepairSummary, Repairing, SamplesNeeded};
 pub use search::{Candidate, SearchReport};
 
