@@ -16,8 +16,8 @@ use moeprune::{
     report::LayerReport,
 };
 use moeprune_cli::{
-    CalibrationArgs, CallArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal, bytes,
-    degradation_rows, percent, search_if_asked, seconds, table,
+    CalibrationArgs, CallArgs, CardArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, Terminal,
+    bytes, degradation_rows, percent, search_if_asked, seconds, table,
 };
 
 use crate::embedded;
@@ -74,6 +74,8 @@ pub(crate) struct PruneArcticArgs {
     /// started once OUT is written. Given again, of the repaired model
     #[arg(long, value_name = "URL", help_heading = "Endpoint")]
     endpoint_after: Vec<String>,
+    #[command(flatten)]
+    card: CardArgs,
     #[command(flatten)]
     calls: CallArgs,
     #[command(flatten)]
@@ -177,7 +179,7 @@ impl Pruning<'_> {
         let pipeline = Registry::built_in().pipeline(recipe.recipe)?;
         let to = OutputPlace { origin: self.source, path: out, resume: args.resume.into() };
         let mut job = Job::new(self.source, &pipeline, self.execution, terminal);
-        let report = prune(&mut job, to, self.calibration, recipe)?;
+        let report = prune(&mut job, args.card.at(to), self.calibration, recipe)?;
         let checkpoint = &args.family.open(out)?;
         let asked = Asked { checkpoint, served: url };
         let score = args.score(asked, self.data, self.execution, terminal)?;

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::{
     blend::WeighedFile,
+    card::CardArgs,
     imatrix::ImatrixCut,
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, ResumeArgs, makes_model},
     part::PartArgs,
@@ -55,6 +56,8 @@ pub(crate) struct ApplyArgs {
     /// Write the report here too
     #[arg(long, value_name = "FILE", conflicts_with = "part")]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    card: CardArgs,
     /// How the experts that stay make up for those that go: refused unless the plan says the same
     #[arg(long, value_name = "REPAIR", value_parser = str::parse::<StageChoice>)]
     repair: Option<StageChoice>,
@@ -132,7 +135,7 @@ pub(crate) fn apply(
         }
     };
     run.end_step("reading statistics");
-    let report = moeprune::apply(&mut job, *run, &plan, inputs)?;
+    let report = moeprune::apply(&mut job, args.card.at(*run), &plan, inputs)?;
     if let Some(imatrix) = imatrix {
         imatrix.write(&report)?;
     }

@@ -6,6 +6,7 @@ use clap::Args;
 use moeprune_files::OutputKind;
 
 use crate::{
+    card::CardArgs,
     options::{FamilyArgs, makes_model},
     prune::print_report,
     terminal::Terminal,
@@ -36,6 +37,8 @@ pub(crate) struct JoinArgs {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     #[command(flatten)]
+    card: CardArgs,
+    #[command(flatten)]
     family: FamilyArgs,
 }
 
@@ -48,7 +51,7 @@ pub(crate) fn join(args: &JoinArgs, terminal: &mut Terminal) -> Result<(), Error
     let checkpoint = args.family.open_to_stream(&args.model)?;
     let run = Run::claim(&args.out, &checkpoint, Resume::Yes)?;
     let parts = Parts::read(args.parts.iter().map(PathBuf::as_path))?;
-    let report = moeprune::join(run, &parts, terminal)?;
+    let report = moeprune::join(args.card.at(run), &parts, terminal)?;
     print_report(&report, &args.out, json.as_ref())
 }
 

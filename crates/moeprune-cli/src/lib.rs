@@ -18,6 +18,7 @@ macro_rules! line {
 mod against;
 mod apply;
 mod blend;
+mod card;
 mod command_line;
 mod compare;
 mod completions;
@@ -53,6 +54,7 @@ mod texts;
 mod verify;
 
 pub use against::AgainstArgs;
+pub use card::CardArgs;
 pub use command_line::parse;
 pub use degradation::degradation_rows;
 pub use endpoint::{CallArgs, EndpointArgs};

@@ -7,6 +7,7 @@ use moeprune_core::plural;
 
 use crate::{
     blend::WeighedFile,
+    card::CardArgs,
     keep::KeepArgs,
     options::{CalibrationArgs, DeviceArgs, FamilyArgs, RecipeArgs, ResumeArgs, makes_model},
     rates::RateArgs,
@@ -61,6 +62,9 @@ pub struct PruneArgs {
     /// Write the report here too
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Whether the result gets a card.
+    #[command(flatten)]
+    pub card: CardArgs,
     /// Experts that are named.
     #[command(flatten)]
     pub keep: KeepArgs,
@@ -132,7 +136,8 @@ pub fn prune(
     check_whole_experts(&recipe, checkpoint)?;
     let mut job = Job { model: checkpoint, pipeline, execution, progress: terminal };
     note_estimate(args, &mut job, &recipe)?;
-    let to = OutputPlace { origin: checkpoint, path: &args.out, resume: args.resume.into() };
+    let (path, resume) = (args.out.as_path(), args.resume.into());
+    let to = args.card.at(OutputPlace { origin: checkpoint, path, resume });
     let report = match texts {
         None if args.keep.keep.is_none() => {
             let domains = args.observation.iter().map(WeighedFile::read);

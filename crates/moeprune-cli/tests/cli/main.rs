@@ -1,6 +1,7 @@
 //! The binary as a person runs it: what it prints, where, and how it exits.
 
 mod against;
+mod card;
 mod choices;
 mod command;
 mod delivery;

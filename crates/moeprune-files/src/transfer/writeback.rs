@@ -82,12 +82,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_waited_for_is_an_error() {
-        let (pipe, _write_end) = std::io::pipe().unwrap();
+        let (pipe, _write_end) = io::pipe().unwrap();
         let pipe = File::from(std::os::fd::OwnedFd::from(pipe));
         let refused = sync_range(&pipe, &(0..1), libc::SYNC_FILE_RANGE_WRITE).unwrap_err();
         assert!(is_missing(&refused), "{refused}");
         let mut file = tempfile::tempfile().unwrap();
-        std::io::Write::write_all(&mut file, b"some").unwrap();
+        io::Write::write_all(&mut file, b"some").unwrap();
         begin(&file, &(0..4));
         wait(&file, &[0..2, 2..4]).unwrap();
         assert!(sync_range(&file, &(0..u64::MAX), 0).is_err());
