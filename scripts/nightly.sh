@@ -2,9 +2,9 @@
 # What takes too long to be checked at each change: run it nightly, or before a release. Everything else is in .ci/run.
 #
 #     scripts/nightly.sh             all steps; the exit code is 1 if one failed
-#     scripts/nightly.sh STEP...     some: benches, emulator, gguf, endpoint, slurm, fuzz, build-cost
+#     scripts/nightly.sh STEP...     some: benches, emulator, gguf, card, endpoint, slurm, fuzz, build-cost
 #
-# gguf and endpoint want Python and the network, and are skipped without Python; endpoint checks vLLM too where torch is there
+# gguf, card and endpoint want Python and the network, and are skipped without Python; endpoint checks vLLM too where torch is there
 # (TORCH_PYTHON). slurm wants Slurm (CI_INSTALL=1 installs it from Debian), and is skipped without it; emulator and fuzz want a C++
 # compiler; fuzz also wants cargo-fuzz, and is skipped without it. FUZZ_SECONDS is the time for each target (default 600).
 set -uo pipefail
@@ -32,6 +32,15 @@ gguf() {
         return 0
     fi
     scripts/check-gguf.sh
+}
+
+# Cards of pruned models, read by huggingface_hub.
+card() {
+    if ! python3 -c 'import venv' >/dev/null 2>&1; then
+        echo "skipped: no Python with the module venv (python3-venv on Debian)"
+        return 0
+    fi
+    scripts/check-model-card.sh
 }
 
 # What is asked of llama.cpp's server and of vLLM.
@@ -66,11 +75,11 @@ fuzz() {
 build_cost() { cargo xtask build-cost --run-tests; }
 
 failed=0
-[ $# -gt 0 ] || set -- benches emulator gguf endpoint slurm fuzz build-cost
+[ $# -gt 0 ] || set -- benches emulator gguf card endpoint slurm fuzz build-cost
 for name in "$@"; do
     printf '\n== %s\n' "$name"
     case $name in
-        benches | emulator | gguf | endpoint | slurm | fuzz | build-cost) "${name//-/_}" || { echo "== $name failed" >&2; failed=1; } ;;
+        benches | emulator | gguf | card | endpoint | slurm | fuzz | build-cost) "${name//-/_}" || { echo "== $name failed" >&2; failed=1; } ;;
         *) echo "no step is named $name" >&2; failed=1 ;;
     esac
 done
