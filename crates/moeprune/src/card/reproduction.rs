@@ -5,7 +5,7 @@
 
 use moeprune_core::CorpusTag;
 
-use crate::Report;
+use crate::{Recipe, Report, recipe::CalibrationRecipe};
 
 /// The file that the recipe of a card stands for.
 pub(super) const RECIPE_FILE: &str = "recipe.toml";
@@ -23,6 +23,17 @@ pub(super) struct Reproduction {
     pub(super) commands: Vec<String>,
     /// Sentences.
     pub(super) remarks: Vec<String>,
+}
+
+/// The recipe by which the commands work. One that was followed with an observation does not say which part of the text
+/// that was made of.
+pub(super) fn recipe(report: &Report) -> Recipe {
+    let mut recipe = report.recipe.clone();
+    if let [CorpusTag { samples, sequence_len, seed, read: Some(_), .. }] = report.corpora[..] {
+        let (samples, sequence_len) = (samples as usize, sequence_len as usize);
+        recipe.calibration = CalibrationRecipe { samples, sequence_len, seed };
+    }
+    recipe
 }
 
 impl Reproduction {

@@ -9,7 +9,7 @@ use moeprune_engine::printable;
 use super::{
     base::Base,
     front_matter::{FrontMatter, FrontValue, entry},
-    reproduction::{RECIPE_FILE, Reproduction},
+    reproduction::{RECIPE_FILE, Reproduction, recipe},
 };
 use crate::{
     Report,
@@ -196,7 +196,7 @@ impl Facts<'_> {
     }
 
     fn write_reproduction(&self, text: &mut String) -> fmt::Result {
-        let Report { recipe, tool, device, model, .. } = self.report;
+        let Report { tool, device, model, .. } = self.report;
         let Reproduction { commands, remarks } = Reproduction::of(self.report, &self.base.name);
         writeln!(
             text,
@@ -206,7 +206,7 @@ impl Facts<'_> {
         commands.iter().try_for_each(|command| writeln!(text, "    {command}"))?;
         writeln!(text, "\n{RECIPE_FILE} has all choices that were made:\n")?;
         // A recipe is a table of texts and numbers.
-        let recipe = toml::to_string(recipe).unwrap_or_default();
+        let recipe = toml::to_string(&recipe(self.report)).unwrap_or_default();
         recipe
             .lines()
             .try_for_each(|line| writeln!(text, "{}", format!("    {line}").trim_end()))?;

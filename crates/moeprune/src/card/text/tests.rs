@@ -126,6 +126,12 @@ fn commands_follow_what_was_read() {
         &name,
         &["\n    moeprune prune model OUT --recipe recipe.toml --calibration c4.json.gz\n\n"],
     );
+    // The blocks of an observation, if one was read: the recipe does not say.
+    check(
+        |report| report.corpora[0].samples = 4,
+        &name,
+        &["    [calibration]\n    samples = 4\n    sequence_len = 2048\n    seed = 7\n"],
+    );
     check(
         |report| text(report, &|read| read.files = 3),
         &name,
