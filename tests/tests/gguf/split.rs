@@ -24,7 +24,7 @@ fn stay_in_as_many() {
         let (got, expected) = (fs::read(out.join(name)), fs::read(expected.join(name)));
         assert!(got.unwrap() == expected.unwrap(), "{name}");
     }
-    assert_eq!(fs::read_dir(&out).unwrap().count(), names.len() + 2, "and two reports");
+    assert_eq!(fs::read_dir(&out).unwrap().count(), names.len() + 3, "and two reports and a card");
     let opened = Checkpoint::open(&source.join(&names[0])).unwrap();
     for path in [out.clone(), out.join(&names[0])] {
         let report = verify(&path, &opened, None).unwrap();

@@ -187,7 +187,7 @@ fn blocks(card: &str) -> Vec<String> {
     let mut blocks: Vec<String> = Vec::new();
     let mut inside = false;
     for line in card.lines() {
-        let code = line.strip_prefix("    ").or((inside && line.is_empty()).then_some(""));
+        let code = line.strip_prefix("    ").or_else(|| (inside && line.is_empty()).then_some(""));
         match code {
             Some(code) if inside => *blocks.last_mut().unwrap() += &format!("{code}\n"),
             Some(code) => blocks.push(format!("{code}\n")),
