@@ -154,6 +154,11 @@ fn commands_follow_what_was_read() {
             "    moeprune prune model OUT --recipe recipe.toml --observation observation.safetensors\n",
         ],
     );
+}
+
+#[test]
+fn commands_without_text() {
+    let name = base(None, "model");
     let without = |report: &mut Report| report.corpora.clear();
     check(
         without,
