@@ -24,7 +24,9 @@ fn stay_in_as_many() {
         let (got, expected) = (fs::read(out.join(name)), fs::read(expected.join(name)));
         assert!(got.unwrap() == expected.unwrap(), "{name}");
     }
-    assert_eq!(fs::read_dir(&out).unwrap().count(), names.len() + 3, "and two reports and a card");
+    assert_eq!(fs::read_dir(&out).unwrap().count(), names.len() + 3, "two reports and a card");
+    let card = fs::read_to_string(out.join("README.md")).unwrap();
+    assert!(card.contains("\n- gguf\n") && !card.contains("library_name"), "{card}");
     let opened = Checkpoint::open(&source.join(&names[0])).unwrap();
     for path in [out.clone(), out.join(&names[0])] {
         let report = verify(&path, &opened, None).unwrap();

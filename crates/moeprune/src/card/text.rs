@@ -111,6 +111,7 @@ impl Facts<'_> {
                 format!("[{id}](https://huggingface.co/{id}) (commit `{commit}`)")
             }
             (Some(id), None) => format!("[{id}](https://huggingface.co/{id})"),
+            (None, _) if base.name.ends_with(".gguf") => format!("the model {}", code(&base.name)),
             (None, _) => format!("the model in the folder {}", code(&base.name)),
         };
         let gone = match (kept < before, zeroed) {
