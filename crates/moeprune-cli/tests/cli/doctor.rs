@@ -1,4 +1,4 @@
-//! `doctor`: what the machine has, whatever is missing.
+//! `doctor`: what the machine has, with any of it missing.
 
 use std::fs;
 
